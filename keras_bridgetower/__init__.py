@@ -1,0 +1,3 @@
+"""BridgeTower vision-language models for Keras 3."""
+
+from keras_bridgetower.version import __version__
