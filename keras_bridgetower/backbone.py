@@ -1,0 +1,296 @@
+"""The backbone: two towers and their fusion."""
+
+import copy
+
+import keras
+import keras_hub
+
+from keras_bridgetower import engine
+from keras_bridgetower.attention import capture_attention
+from keras_bridgetower.fusion import CrossModalEncoder
+from keras_bridgetower.positions import resize_positions
+from keras_bridgetower.taps import resolve_taps
+from keras_bridgetower.towers import Tower
+from keras_bridgetower.validation import check_choice
+from keras_bridgetower.validation import check_dtype
+from keras_bridgetower.validation import check_features
+from keras_bridgetower.validation import check_image_tower
+from keras_bridgetower.validation import check_text_tower
+
+IMAGE_NORMS = ("shared", "per_tap")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerBackbone(keras_hub.models.Backbone):
+    """Two uni-modal encoders, bridged into a cross-modal encoder.
+
+    `image_tower`, `text_tower` and `fusion` each run alone; the backbone is
+    their composition. Freeze a part the Keras way before compiling:
+    `backbone.text_tower.trainable = False`.
+
+    Args:
+        image_encoder: an image encoder with a rule in `hidden_states`, such
+            as `keras_hub.models.CLIPVisionEncoder`.
+        text_encoder: a text encoder with a rule, such as
+            `keras_hub.models.RobertaBackbone`. Depths and widths of the two
+            may differ.
+        hidden_dim: int, width D of the cross-modal layers.
+        num_heads: int, attention heads of the cross-modal layers.
+        num_layers: int, number K of cross-modal layers.
+        intermediate_dim: int, feed-forward width. None means 4D.
+        bridge: identifier of the bridge (`keras_bridgetower.bridges`), or
+            None for the two-tower baseline METER.
+        taps: which states feed the layers, see `CrossModalEncoder`.
+        cross_encoder: `"co_attention"`.
+        projections: `"shared"` or `"per_layer"`.
+        image_norms: `"shared"`: all image states pass the encoder's final
+            norm, or `"per_tap"`: each has its own.
+        dropout: float, dropout of the cross-modal layers.
+        layer_norm_epsilon: float, epsilon in the cross-modal layers.
+        bridge_epsilon: float, epsilon in entries and bridges.
+        dtype: dtype policy of the fusion; must be that of the encoders.
+        **kwargs: `name`, `trainable`.
+
+    Call arguments:
+        inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalised;
+            `"token_ids"`, int32 `(batch, T)`; `"padding_mask"`, int32
+            `(batch, T)`, 1 at tokens and 0 at padding; and `"segment_ids"`
+            where the text encoder declares them.
+
+    Returns:
+        dict of float tensors: `"text"` `(batch, T, D)`, `"image"`
+        `(batch, P, D)`, `"pooled"` `(batch, 2D)`.
+
+    Raises:
+        TypeError: an encoder without a rule.
+        ValueError: values that do not fit each other.
+
+    Example:
+
+    ```python
+    backbone = BridgeTowerBackbone(
+        image_encoder=keras_hub.models.CLIPVisionEncoder(
+            patch_size=8, hidden_dim=16, num_layers=3, num_heads=2,
+            intermediate_dim=32, image_shape=(32, 32, 3)),
+        text_encoder=keras_hub.models.RobertaBackbone(
+            vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16,
+            intermediate_dim=32),
+        hidden_dim=16, num_heads=2, num_layers=2)
+    backbone({
+        "images": np.zeros((1, 32, 32, 3)),
+        "token_ids": np.ones((1, 7), "int32"),
+        "padding_mask": np.ones((1, 7), "int32"),
+    })["pooled"].shape  # (1, 32)
+    ```
+
+    Source: BridgeTower (AAAI 2023), figure 2.
+    """
+
+    def __init__(
+        self,
+        image_encoder,
+        text_encoder,
+        hidden_dim=768,
+        num_heads=12,
+        num_layers=6,
+        intermediate_dim=None,
+        bridge="add",
+        taps=None,
+        cross_encoder="co_attention",
+        projections="shared",
+        image_norms="shared",
+        dropout=0.1,
+        layer_norm_epsilon=1e-5,
+        bridge_epsilon=1e-5,
+        dtype=None,
+        **kwargs,
+    ):
+        check_choice("image_norms", image_norms, IMAGE_NORMS)
+        policy = keras.dtype_policies.get(dtype)
+        check_dtype("image_encoder", image_encoder, policy)
+        check_dtype("text_encoder", text_encoder, policy)
+        taps = resolve_taps(taps, num_layers, bridge)
+
+        # === Parts ===
+        self.image_tower = Tower(
+            image_encoder, taps, image_norms, name="image_tower"
+        )
+        self.text_tower = Tower(text_encoder, taps, name="text_tower")
+        check_image_tower(self.image_tower)
+        check_text_tower(self.text_tower)
+        self.fusion = CrossModalEncoder(
+            hidden_dim,
+            num_heads,
+            num_layers,
+            intermediate_dim,
+            bridge=bridge,
+            taps=taps,
+            cross_encoder=cross_encoder,
+            projections=projections,
+            dropout=dropout,
+            layer_norm_epsilon=layer_norm_epsilon,
+            bridge_epsilon=bridge_epsilon,
+            dtype=policy,
+            name="fusion",
+        )
+
+        # === Functional graph ===
+        inputs = {
+            "images": keras.Input(
+                self.image_tower.inputs[0].shape[1:], name="images"
+            )
+        }
+        for key in self.text_tower.input:
+            inputs[key] = keras.Input((None,), dtype="int32", name=key)
+        super().__init__(
+            inputs=inputs, outputs=self.fuse(inputs), dtype=dtype, **kwargs
+        )
+
+        # === Config ===
+        self.image_norms = image_norms
+
+    @property
+    def image_encoder(self):
+        """The image encoder as it was passed in."""
+        return self.image_tower.encoder
+
+    @property
+    def text_encoder(self):
+        """The text encoder as it was passed in."""
+        return self.text_tower.encoder
+
+    @property
+    def image_size(self):
+        """int, side S of the images in pixels."""
+        return self.image_tower.inputs[0].shape[1]
+
+    def fuse(self, inputs, outputs=("text", "image", "pooled")):
+        """Run towers and fusion, computing only what is asked.
+
+        Args:
+            inputs: dict of tensors, as the backbone is called with.
+            outputs: tuple out of `"text"`, `"image"`, `"pooled"`.
+
+        Returns:
+            dict of tensors with those keys.
+        """
+        text = {key: inputs[key] for key in self.text_tower.input}
+        return self.fusion(
+            self.text_tower(text),
+            self.image_tower(inputs["images"]),
+            padding_mask=inputs["padding_mask"],
+            outputs=outputs,
+        )
+
+    def __call__(self, inputs, *args, **kwargs):
+        check_features(inputs, self.input)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def attention_maps(self, inputs):
+        """All cross-modal attention maps of a batch.
+
+        Args:
+            inputs: dict of arrays, as the backbone is called with.
+
+        Returns:
+            dict of lists with one float array per cross-modal layer, lowest
+            first, each `(batch, heads, queries, keys)`, rows summing to 1:
+            `"text_self"` `(…, T, T)`, `"text_cross"` `(…, T, P)`,
+            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`.
+
+        Example:
+
+        ```python
+        maps = backbone.attention_maps(features)
+        maps["text_cross"][-1][0].mean(axis=0)  # words to patches
+        ```
+        """
+        inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
+        check_features(inputs, self.input)
+        with engine.inference_scope(), capture_attention() as maps:
+            self.fuse(inputs)
+        return {
+            f"{side}_{kind}": [
+                keras.ops.convert_to_numpy(
+                    maps[f"layer_{layer}_{side}_{kind}_attention"]
+                )
+                for layer in range(self.fusion.num_layers)
+            ]
+            for side in ("text", "image")
+            for kind in ("self", "cross")
+        }
+
+    def with_image_size(self, side):
+        """A new backbone for other images, with the same weights.
+
+        The learned image positions are resized, see `resize_positions`.
+
+        Args:
+            side: int, side of the new images in pixels, a multiple of the
+                patch size.
+
+        Returns:
+            A new `BridgeTowerBackbone`; this one stays as it is.
+
+        Raises:
+            ValueError: the patches do not tile the new side.
+
+        Example:
+
+        ```python
+        larger = backbone.with_image_size(576)
+        ```
+        """
+        patch = self.image_encoder.patch_size
+        patch = patch if isinstance(patch, int) else patch[0]
+        if not isinstance(side, int) or side < patch or side % patch:
+            raise ValueError(
+                f"`side` must be a positive multiple of the patch size {patch}."
+                f" Received: side={side!r}"
+            )
+        config = self.get_config()
+        config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
+        resized = type(self).from_config(config)
+        for new, old in zip(resized.weights, self.weights, strict=True):
+            if new.shape == old.shape:
+                new.assign(old)
+            elif "position_embedding" in old.path:
+                table = keras.ops.convert_to_numpy(old)
+                new.assign(resize_positions(table, new.shape[-2]))
+            # What is left are the position ids, which CLIP's rule has set.
+        return resized
+
+    def get_config(self):
+        config = super().get_config()
+        fusion = self.fusion
+        config.update(
+            image_encoder=keras.layers.serialize(self.image_encoder),
+            text_encoder=keras.layers.serialize(self.text_encoder),
+            hidden_dim=fusion.hidden_dim,
+            num_heads=fusion.num_heads,
+            num_layers=fusion.num_layers,
+            intermediate_dim=fusion.intermediate_dim,
+            bridge=fusion.bridge,
+            taps=fusion.taps,
+            cross_encoder=fusion.cross_encoder,
+            projections=fusion.projections,
+            image_norms=self.image_norms,
+            dropout=fusion.dropout,
+            layer_norm_epsilon=fusion.layer_norm_epsilon,
+            bridge_epsilon=fusion.bridge_epsilon,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = copy.deepcopy(config)
+        dtype = config.get("dtype")
+        for key in ("image_encoder", "text_encoder"):
+            if isinstance(config[key], dict):
+                # The whole backbone has one dtype, which a caller may change.
+                if dtype is not None:
+                    config[key]["config"]["dtype"] = dtype
+                config[key] = keras.layers.deserialize(
+                    config[key], custom_objects=custom_objects
+                )
+        return super().from_config(config)

@@ -1,0 +1,234 @@
+"""One step of the cross-modal encoder, seen from both modalities."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.attention import attention
+from keras_bridgetower.attention import initializer
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class CrossModalLayer(keras.layers.Layer):
+    """One side of co-attention, post-norm.
+
+    `h = LN(q + SelfAttn(q, own)); h = LN(h + CrossAttn(h, other));
+    out = LN(h + FFN(h))`.
+
+    Args:
+        hidden_dim: int, width D.
+        num_heads: int, attention heads.
+        intermediate_dim: int, hidden width of the feed-forward network.
+        dropout: float, on each residual branch and on attention weights.
+        epsilon: float, epsilon of the layer norms.
+
+    Call arguments:
+        query: float tensor `(batch, queries, D)`: the tokens to compute,
+            all of `own` or its first ones.
+        own: float tensor `(batch, tokens, D)`, this modality.
+        other: float tensor `(batch, others, D)`, the other modality's input
+            of the same layer.
+        own_mask, other_mask: optional int tensors, 0 at padding.
+
+    Returns:
+        Float tensor `(batch, queries, D)`.
+
+    Example:
+
+    ```python
+    layer = CrossModalLayer(16, num_heads=2, intermediate_dim=32)
+    text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
+    layer(text, text, image).shape  # (1, 4, 16)
+    ```
+
+    Source: BridgeTower (AAAI 2023), cross-modal encoder, after METER.
+    """
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_heads,
+        intermediate_dim,
+        dropout=0.1,
+        epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.num_heads = num_heads
+        self.intermediate_dim = intermediate_dim
+        self.dropout = dropout
+        self.epsilon = epsilon
+        dtype = self.dtype_policy
+        self.self_attention, self.cross_attention = (
+            attention(
+                hidden_dim, num_heads, dropout, dtype, f"{self.name}_{kind}"
+            )
+            for kind in ("self_attention", "cross_attention")
+        )
+        (
+            self.self_attention_norm,
+            self.cross_attention_norm,
+            self.feedforward_norm,
+        ) = (
+            keras.layers.LayerNormalization(
+                epsilon=epsilon, dtype=dtype, name=f"{branch}_norm"
+            )
+            for branch in ("self_attention", "cross_attention", "feedforward")
+        )
+        self.intermediate_dense = keras.layers.Dense(
+            intermediate_dim,
+            activation="gelu",
+            kernel_initializer=initializer(),
+            dtype=dtype,
+            name="intermediate_dense",
+        )
+        self.output_dense = keras.layers.Dense(
+            hidden_dim,
+            kernel_initializer=initializer(),
+            dtype=dtype,
+            name="output_dense",
+        )
+        self.residual_dropout = keras.layers.Dropout(
+            dropout, dtype=dtype, name="residual_dropout"
+        )
+
+    def build(self, query_shape, own_shape, other_shape, *mask_shapes):
+        self.self_attention.build(query_shape, own_shape)
+        self.cross_attention.build(query_shape, other_shape)
+        self.intermediate_dense.build(query_shape)
+        self.output_dense.build((*query_shape[:-1], self.intermediate_dim))
+        self.self_attention_norm.build(query_shape)
+        self.cross_attention_norm.build(query_shape)
+        self.feedforward_norm.build(query_shape)
+
+    def call(
+        self,
+        query,
+        own,
+        other,
+        own_mask=None,
+        other_mask=None,
+        training=None,
+    ):
+        def add(norm, x, branch):
+            dropped = self.residual_dropout(branch, training=training)
+            return norm(x + dropped)
+
+        x = add(
+            self.self_attention_norm,
+            query,
+            self.self_attention(
+                query,
+                own,
+                attention_mask=_over_queries(own_mask),
+                training=training,
+            ),
+        )
+        x = add(
+            self.cross_attention_norm,
+            x,
+            self.cross_attention(
+                x,
+                other,
+                attention_mask=_over_queries(other_mask),
+                training=training,
+            ),
+        )
+        hidden = self.output_dense(self.intermediate_dense(x))
+        return add(self.feedforward_norm, x, hidden)
+
+    def compute_output_shape(self, query_shape, *other_shapes):
+        return query_shape
+
+
+def _over_queries(mask):
+    """(batch, keys) -> (batch, 1, keys): the same mask for every query."""
+    return None if mask is None else ops.expand_dims(mask, 1)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class CoAttention(keras.layers.Layer):
+    """A cross-modal step: one `CrossModalLayer` per modality.
+
+    Args:
+        hidden_dim, num_heads, intermediate_dim, dropout, epsilon: as
+            `CrossModalLayer`.
+
+    Call arguments:
+        text_query, image_query: float tensors `(batch, queries, D)`, the
+            tokens of each side to compute, or None to leave that side out.
+        text, image: float tensors `(batch, tokens, D)`, both bridged inputs.
+        text_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
+
+    Returns:
+        `(text, image)`, each with as many tokens as its query, or None.
+
+    Example:
+
+    ```python
+    step = CoAttention(16, num_heads=2, intermediate_dim=32)
+    text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
+    text, image = step(text, image, text, image)
+    ```
+    """
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_heads,
+        intermediate_dim,
+        dropout=0.1,
+        epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.text_layer, self.image_layer = (
+            CrossModalLayer(
+                hidden_dim,
+                num_heads,
+                intermediate_dim,
+                dropout,
+                epsilon,
+                dtype=self.dtype_policy,
+                name=f"{self.name}_{side}",
+            )
+            for side in ("text", "image")
+        )
+
+    def build(
+        self,
+        text_query_shape,
+        image_query_shape,
+        text_shape,
+        image_shape,
+        text_mask_shape=None,
+    ):
+        self.text_layer.build(text_shape, text_shape, image_shape)
+        self.image_layer.build(image_shape, image_shape, text_shape)
+
+    def call(
+        self,
+        text_query,
+        image_query,
+        text,
+        image,
+        text_mask=None,
+        training=None,
+    ):
+        text_out = image_out = None
+        if text_query is not None:
+            text_out = self.text_layer(
+                text_query, text, image, own_mask=text_mask, training=training
+            )
+        if image_query is not None:
+            image_out = self.image_layer(
+                image_query,
+                image,
+                text,
+                other_mask=text_mask,
+                training=training,
+            )
+        return text_out, image_out
+
+
+CROSS_ENCODERS = {"co_attention": CoAttention}

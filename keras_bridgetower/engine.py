@@ -1,0 +1,115 @@
+"""The few things that truly differ by backend.
+
+Backend modules are imported inside the functions only, so importing the
+package costs no framework that Keras itself has not loaded.
+"""
+
+import contextlib
+
+import keras
+
+
+def inference_scope():
+    """A context in which eager calls keep nothing for a backward pass.
+
+    PyTorch records every eager operation unless told otherwise; TensorFlow
+    and JAX record only inside a tape or a transformation.
+
+    Returns:
+        A context manager.
+    """
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.no_grad()
+    return contextlib.nullcontext()
+
+
+def lookup(table, ids):
+    """Rows of a table, with a dense gradient on every backend.
+
+    TensorFlow's own gradient is a list of slices in which a row that was
+    looked up twice stands twice; Keras' optimizers then square and clip the
+    parts instead of their sum.
+
+    Args:
+        table: float tensor `(rows, width)`.
+        ids: int tensor of any shape.
+
+    Returns:
+        Float tensor, the shape of `ids` plus `(width,)`.
+    """
+    if keras.config.backend() != "tensorflow":
+        return keras.ops.take(table, ids, axis=0)
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def gather(table):
+        def gradient(upstream):
+            return tf.math.unsorted_segment_sum(
+                upstream, ids, tf.shape(table)[0]
+            )
+
+        return tf.gather(table, ids), gradient
+
+    # A variable would have to be handed to the gradient by name.
+    return gather(tf.convert_to_tensor(table))
+
+
+def gradients(function, arrays):
+    """Gradients of a scalar with respect to arrays.
+
+    Args:
+        function: callable that takes a list of tensors and returns a scalar
+            tensor.
+        arrays: list of float arrays or tensors.
+
+    Returns:
+        List of NumPy arrays, the gradients, in the order of `arrays`.
+
+    Example:
+
+    ```python
+    (g,) = gradients(lambda xs: keras.ops.sum(xs[0] ** 2), [np.ones(3)])
+    ```
+    """
+    tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
+    backend_gradients = {
+        "tensorflow": _tensorflow_gradients,
+        "jax": _jax_gradients,
+        "torch": _torch_gradients,
+    }[keras.config.backend()]
+    return [
+        keras.ops.convert_to_numpy(g)
+        for g in backend_gradients(function, tensors)
+    ]
+
+
+def _tensorflow_gradients(function, tensors):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = function(tensors)
+    return tape.gradient(
+        value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+
+
+def _jax_gradients(function, tensors):
+    import jax
+
+    return jax.grad(function)(tensors)
+
+
+def _torch_gradients(function, tensors):
+    import torch
+
+    tensors = [t.detach().requires_grad_() for t in tensors]
+    grads = torch.autograd.grad(
+        function(tensors), tensors, allow_unused=True
+    )
+    return [
+        torch.zeros_like(t) if g is None else g
+        for g, t in zip(grads, tensors, strict=True)
+    ]

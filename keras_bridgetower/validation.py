@@ -1,0 +1,85 @@
+"""Checks of what comes from outside: one clear error each."""
+
+
+def check_choice(name, value, allowed):
+    """Refuse a value that is none of the named ones."""
+    if value not in allowed:
+        raise ValueError(
+            f"`{name}` must be one of {list(allowed)}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_features(features, expected):
+    """Refuse inputs that lack a key or whose shapes do not agree.
+
+    Args:
+        features: what the caller passed.
+        expected: dict of symbolic inputs.
+
+    Raises:
+        ValueError: keys or shapes are wrong.
+    """
+    if not isinstance(features, dict) or set(features) < set(expected):
+        missing = sorted(set(expected) - set(features))
+        raise ValueError(
+            f"`inputs` must be a dict with the keys {sorted(expected)}; "
+            f"missing: {missing}. A preprocessor makes them all. "
+            f"Received: inputs={_describe(features)}"
+        )
+    shapes = {key: tuple(features[key].shape) for key in expected}
+    side = expected["images"].shape[1:]
+    if shapes["images"][1:] != side:
+        raise ValueError(
+            f"`images` must have shape (batch, {', '.join(map(str, side))}). "
+            "Resize them with the image converter, or the model with "
+            f"`with_image_size`. Received: images of shape {shapes['images']}"
+        )
+    text = {shape for key, shape in shapes.items() if key != "images"}
+    batches = {shape[0] for shape in shapes.values()}
+    if len(text) > 1 or len(batches) > 1:
+        raise ValueError(
+            "All inputs must have the same batch size, and those of the text "
+            f"the same length. Received: shapes={shapes}"
+        )
+
+
+def _describe(features):
+    if isinstance(features, dict):
+        return {k: tuple(getattr(v, "shape", ())) for k, v in features.items()}
+    return type(features).__name__
+
+
+def check_dtype(name, encoder, policy):
+    own = getattr(encoder, "dtype_policy", policy)
+    if own.compute_dtype != policy.compute_dtype:
+        raise ValueError(
+            f"`{name}` must have the dtype of the backbone. Build it with the "
+            f"same `dtype`. Received: {name} of dtype {own.name}, "
+            f"backbone of dtype {policy.name}"
+        )
+
+
+def check_image_tower(tower):
+    shape = tower.inputs[0].shape
+    if isinstance(tower.input, dict) or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(
+            "`image_encoder` must take one input of images "
+            "(batch, side, side, 3). Received: image_encoder="
+            f"{tower.encoder.name} with inputs {tower.input}"
+        )
+    if shape[1] != shape[2]:
+        raise ValueError(
+            "`image_encoder` must take square images. "
+            f"Received: image_shape={shape[1:]}"
+        )
+
+
+def check_text_tower(tower):
+    keys = tower.input if isinstance(tower.input, dict) else ()
+    if not {"token_ids", "padding_mask"} <= set(keys):
+        raise ValueError(
+            "`text_encoder` must take a dict of token_ids and padding_mask. "
+            f"Received: text_encoder={tower.encoder.name} with inputs "
+            f"{tower.input}"
+        )
