@@ -1,0 +1,214 @@
+"""Pictures to model input, with the pixels of the original code."""
+
+import os
+
+import keras
+import keras_hub
+import numpy as np
+from PIL import Image
+
+from keras_bridgetower.preprocessing.images import in_tf_graph
+from keras_bridgetower.preprocessing.images import load_image
+
+# The channel statistics of CLIP's training pictures, for values from 0 to 1.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def squash(size, side, divisor):
+    """Both sides to `side`; the aspect ratio is lost, no pixel is."""
+    return (side, side), (0, 0)
+
+
+def crop(size, side, divisor):
+    """Shorter side to `side`, then the centre; long ends are lost."""
+    short = min(size)
+    resized = tuple(side if n == short else int(side * n / short) for n in size)
+    return resized, tuple(int(round((n - side) / 2)) for n in resized)
+
+
+def hf(size, side, divisor):
+    """As `crop`, but long pictures shrink and sides are floored."""
+    short = min(size)
+    resized = [side if n == short else side / short * n for n in size]
+    # The limit on the longer side keeps the 1333 : 800 of detection models.
+    longest, limit = max(resized), int(1333 / 800 * side)
+    if longest > limit:
+        resized = [limit / longest * n for n in resized]
+    resized = tuple(int(n + 0.5) // divisor * divisor for n in resized)
+    # Negative where a side is too short: the crop then adds black around it.
+    return resized, tuple((n - side) // 2 for n in resized)
+
+
+# A mode is geometry alone, (width, height) -> resized size, corner of the crop.
+MODES = {"squash": squash, "crop": crop, "hf": hf}
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
+    """Turn pictures of any kind and size into normalised square arrays.
+
+    Every picture is decoded and resized by Pillow (bicubic, anti-aliased),
+    kept as 8-bit values, divided by 255 and normalised with CLIP's mean and
+    standard deviation. The same code runs eagerly and, through
+    `tf.numpy_function`, inside a TensorFlow graph such as
+    `tf.data.Dataset.map`; the numbers are equal to the last bit.
+
+    Args:
+        image_size: int. Side of the output in pixels.
+        mode: string. `"squash"` resizes straight to the square (the authors'
+            evaluation in fine-tuning), `"crop"` resizes the shorter side and
+            takes the centre (their pre-training), `"hf"` follows the image
+            processor of `transformers`: sides are floored to multiples of
+            `size_divisor`, long pictures shrink, black fills what is missing.
+        size_divisor: int. Read by the mode `"hf"` only.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        images: One picture, in any form that
+            `keras_bridgetower.preprocessing.images.load_image` reads, or a
+            list, tuple or array of pictures; lists may be nested and pictures
+            in a list may differ in size. In a graph: a string tensor of paths
+            or encoded images, or a numeric tensor of known rank.
+
+    Returns:
+        float32 `(S, S, 3)` for one picture, `(B, S, S, 3)` for a batch: a
+        NumPy array, in a graph a `tf.Tensor` of that static shape.
+
+    Raises:
+        ValueError: An unknown mode, a size that is not a positive integer, or
+            a picture that cannot be read, named as in `images[2]`.
+
+    Example:
+
+    ```python
+    converter = BridgeTowerImageConverter(image_size=288)
+    picture = np.random.randint(0, 256, size=(480, 640, 3), dtype="uint8")
+    converter(picture).shape  # (288, 288, 3)
+    converter([picture, picture[:100]]).shape  # (2, 288, 288, 3)
+    ```
+
+    Source: `src/transforms` of the authors' BridgeTower repository, and
+    `BridgeTowerImageProcessor` of `transformers`.
+    """
+
+    # One integer here; a property of (height, width) in the base class.
+    image_size = None
+
+    def __init__(
+        self, image_size=288, mode="squash", size_divisor=32, **kwargs
+    ):
+        for name, value in (
+            ("image_size", image_size),
+            ("size_divisor", size_divisor),
+        ):
+            if type(value) is not int or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer, one side in "
+                    f"pixels. Received: {name}={value!r}"
+                )
+        if mode not in MODES:
+            raise ValueError(
+                f"`mode` must be one of {', '.join(map(repr, MODES))}. "
+                f"Received: mode={mode!r}"
+            )
+        if mode == "hf" and size_divisor > image_size:
+            raise ValueError(
+                "`size_divisor` must not exceed `image_size`, or every side "
+                f"is floored to 0. Received: size_divisor={size_divisor}, "
+                f"image_size={image_size}"
+            )
+        # Named in full, so that passing one of them is an error and reading
+        # one tells the truth.
+        super().__init__(
+            image_size=(image_size, image_size),
+            scale=tuple(1 / (255 * std) for std in STD),
+            offset=tuple(-m / std for m, std in zip(MEAN, STD, strict=True)),
+            crop_to_aspect_ratio=False,
+            pad_to_aspect_ratio=False,
+            interpolation="bicubic",
+            antialias=True,
+            data_format="channels_last",
+            **kwargs,
+        )
+        self.image_size = image_size
+        self.mode = mode
+        self.size_divisor = size_divisor
+
+    def call(self, images):
+        if in_tf_graph():
+            return self._in_graph(images)
+        return self._convert(images)
+
+    def _in_graph(self, images):
+        import tensorflow as tf
+
+        if isinstance(images, (list, tuple)):
+            return tf.stack([self._in_graph(image) for image in images])
+        images = tf.convert_to_tensor(images)
+        if images.shape.rank is None:
+            raise ValueError(
+                "`images` must have a known rank in a TensorFlow graph. "
+                f"Received: images={images}. Use `tf.io.decode_image(..., "
+                "expand_animations=False)` or `tf.ensure_shape`."
+            )
+        # Strings have no axes of their own, a grey or colour array has 2 or 3.
+        batch = images.shape if images.dtype == tf.string else images.shape[:-3]
+        outputs = tf.numpy_function(
+            self._convert, [images], tf.float32, stateful=False
+        )
+        outputs.set_shape([*batch, self.image_size, self.image_size, 3])
+        return outputs
+
+    def _convert(self, images, name="images"):
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+            return self._convert_one(images, name)
+        if not isinstance(images, (list, tuple)):
+            # Tensors of the backend may live on a GPU.
+            if keras.ops.is_tensor(images):
+                images = keras.ops.convert_to_numpy(images)
+            array = np.asarray(images)
+            # Strings and objects are whole pictures, numbers are pixels.
+            own_axes = 0 if array.dtype.kind in "OSU" else 3
+            if array.ndim <= own_axes:
+                return self._convert_one(
+                    array.item() if own_axes == 0 else array, name
+                )
+            images = list(array)
+        if len(images) == 0:
+            raise ValueError(
+                f"`{name}` must hold at least one picture. Received: "
+                f"{name}={images!r}"
+            )
+        return np.stack(
+            [self._convert(x, f"{name}[{i}]") for i, x in enumerate(images)]
+        )
+
+    def _convert_one(self, image, name):
+        image = Image.fromarray(load_image(image, name))
+        side = self.image_size
+        size, (left, top) = MODES[self.mode](
+            image.size, side, self.size_divisor
+        )
+        limit = Image.MAX_IMAGE_PIXELS or float("inf")
+        if not 0 < size[0] * size[1] <= limit:
+            raise ValueError(
+                f"`{name}` must not be so long and thin: the mode "
+                f"{self.mode!r} would resize it to {size[0]} x {size[1]} "
+                f"pixels. Received: {name} of {image.width} x {image.height} "
+                "pixels (width x height). Cut it, or use mode='squash'."
+            )
+        image = image.resize(size, Image.Resampling.BICUBIC)
+        image = image.crop((left, top, left + side, top + side))
+        pixels = np.asarray(image, dtype="float32") / np.float32(255)
+        return (pixels - np.float32(MEAN)) / np.float32(STD)
+
+    def get_config(self):
+        # What the base class would add is fixed in the constructor.
+        config = keras.layers.Layer.get_config(self)
+        config.update(
+            image_size=self.image_size,
+            mode=self.mode,
+            size_divisor=self.size_divisor,
+        )
+        return config

@@ -1,0 +1,299 @@
+"""Text to token ids, with the ids RoBERTa was trained on."""
+
+import json
+import os
+import warnings
+
+import keras
+import keras_hub
+import numpy as np
+import tokenizers
+
+from keras_bridgetower.preprocessing.images import in_tf_graph
+
+VOCABULARY_FILE = "vocabulary.json"
+MERGES_FILE = "merges.txt"
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
+    """Byte-level BPE as in RoBERTa, packed as `<s> ... </s> <pad> ...`.
+
+    Ids equal those of `transformers.RobertaTokenizer`, except that a special
+    token typed by a user, such as `<mask>`, is text like any other. The same
+    code runs eagerly and, through `tf.numpy_function`, inside a TensorFlow
+    graph such as `tf.data.Dataset.map`.
+
+    Args:
+        vocabulary: path of a JSON file, or dict, from token to id. Ids run
+            from 0 without gaps; `<s>`, `<pad>`, `</s>`, `<unk>` and `<mask>`
+            are among the tokens. `None`, as `merges`: `load_assets` sets both.
+        merges: path of a text file with one merge a line, or list of strings
+            such as `"h e"`, the first merge the most frequent.
+        sequence_length: int. Tokens in each packed text, `<s>` and `</s>`
+            included. Longer texts are cut, with one warning a call.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
+            of them with one axis.
+
+    Returns:
+        int32 token ids, `(sequence_length,)` for one text and
+        `(B, sequence_length)` for several: a NumPy array, in a graph a
+        `tf.Tensor` of that static shape. `encode` returns a dict with
+        `"token_ids"` and `"padding_mask"`, the mask int32, 1 on tokens.
+
+    Raises:
+        ValueError: A text is empty, is not text or holds a NUL character; or
+            the vocabulary misses special tokens or products of merges.
+
+    Example:
+
+    ```python
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokens = specials + ["h", "i", "hi", "!"]
+    tokenizer = BridgeTowerTokenizer(
+        vocabulary={token: i for i, token in enumerate(tokens)},
+        merges=["h i"],
+        sequence_length=6,
+    )
+    tokenizer("hi!")  # [0, 7, 8, 2, 1, 1]
+    tokenizer.detokenize(tokenizer(["hi!", "hi"]))  # ["hi!", "hi"]
+    ```
+
+    Source: RoBERTa (Liu et al., 2019) and its released vocabulary files.
+    """
+
+    special_tokens = list(SPECIAL_TOKENS)
+
+    def __init__(
+        self, vocabulary=None, merges=None, sequence_length=50, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if type(sequence_length) is not int or sequence_length < 3:
+            raise ValueError(
+                "`sequence_length` must be an integer of at least 3, room "
+                "for `<s>`, one token and `</s>`. Received: "
+                f"sequence_length={sequence_length!r}"
+            )
+        if (vocabulary is None) != (merges is None):
+            raise ValueError(
+                "`vocabulary` and `merges` must be given together. Received: "
+                f"vocabulary={vocabulary!r:.200}, merges={merges!r:.200}"
+            )
+        self.sequence_length = sequence_length
+        self.file_assets = [VOCABULARY_FILE, MERGES_FILE]
+        self._bpe = None
+        self._name_special_ids([None] * len(SPECIAL_TOKENS))
+        if vocabulary is not None:
+            self._set_vocabulary(vocabulary, merges)
+        self.built = True
+
+    def _set_vocabulary(self, vocabulary, merges):
+        vocabulary = _read_vocabulary(vocabulary)
+        merges = _read_merges(merges)
+        try:
+            model = tokenizers.models.BPE(
+                vocab=vocabulary, merges=merges, unk_token="<unk>"
+            )
+        except Exception as error:  # The library raises Exception itself.
+            raise ValueError(
+                f"`merges` must only use tokens of `vocabulary`. {error}"
+            ) from error
+        # Special tokens are not made known to the engine, so that it never
+        # finds one in a text; they are placed by id, below.
+        self._bpe = tokenizers.Tokenizer(model)
+        self._bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+            add_prefix_space=False
+        )
+        self._bpe.decoder = tokenizers.decoders.ByteLevel()
+        self._name_special_ids(self.special_token_ids)
+
+    def _name_special_ids(self, ids):
+        self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
+        self.unk_token_id, self.mask_token_id = ids[3:]
+
+    @property
+    def _engine(self):
+        if self._bpe is None:
+            raise ValueError(
+                "`vocabulary` must be set before the tokenizer is used. "
+                "Received: vocabulary=None. Pass `vocabulary` and `merges`, "
+                "or call `load_assets(path)`."
+            )
+        return self._bpe
+
+    def tokenize(self, texts):
+        return self.encode(texts)["token_ids"]
+
+    def call(self, texts):
+        # The base class would turn every text into a TensorFlow tensor.
+        return self.tokenize(texts)
+
+    def encode(self, texts):
+        """Token ids and padding mask, as described in the class."""
+        if in_tf_graph():
+            import tensorflow as tf
+
+            texts = tf.convert_to_tensor(texts)
+            ids, mask = tf.numpy_function(
+                self._encode, [texts], [tf.int32, tf.int32], stateful=False
+            )
+            for output in (ids, mask):
+                output.set_shape(texts.shape.concatenate(self.sequence_length))
+        else:
+            ids, mask = self._encode(texts)
+        return {"token_ids": ids, "padding_mask": mask}
+
+    def _encode(self, texts):
+        if not isinstance(texts, (str, bytes, list, tuple)):
+            texts = np.asarray(texts).tolist()
+        single = not isinstance(texts, (list, tuple))
+        named = [("text", texts)]
+        if not single:
+            named = [(f"text[{i}]", text) for i, text in enumerate(texts)]
+        texts = [_check_text(text, name) for name, text in named]
+        encodings = self._engine.encode_batch(texts, add_special_tokens=False)
+
+        room = self.sequence_length - 2
+        ids = np.full((len(texts), room + 2), self.pad_token_id, "int32")
+        ids[:, 0] = self.start_token_id
+        for row, encoding in zip(ids, encodings, strict=True):
+            pieces = encoding.ids[:room]
+            row[1 : len(pieces) + 1] = pieces
+            row[len(pieces) + 1] = self.end_token_id
+        lengths = [len(encoding.ids) + 2 for encoding in encodings]
+        too_long = sum(n > self.sequence_length for n in lengths)
+        if too_long:
+            warnings.warn(
+                f"{too_long} of {len(texts)} texts cut: the longest has "
+                f"{max(lengths)} tokens with `<s>` and `</s>`, but "
+                f"sequence_length={self.sequence_length}.",
+                stacklevel=2,
+            )
+        ids = ids[0] if single else ids
+        return ids, (ids != self.pad_token_id).astype("int32")
+
+    def detokenize(self, ids):
+        """A string for ids `(T,)`, a list of strings for `(B, T)`."""
+        ids = keras.ops.convert_to_numpy(ids)
+        if ids.ndim == 2:
+            return [self.detokenize(row) for row in ids]
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(
+                "`ids` must be integers of shape (T,) or (B, T). Received: "
+                f"ids of shape {ids.shape} and dtype {ids.dtype}"
+            )
+        for i in (ids.min(), ids.max()) if ids.size else ():
+            self.id_to_token(i)
+        special = self.special_token_ids
+        pieces = [i for i in ids.tolist() if i not in special]
+        return self._engine.decode(pieces, skip_special_tokens=False)
+
+    def get_vocabulary(self):
+        vocabulary = self._engine.get_vocab()
+        return sorted(vocabulary, key=vocabulary.get)
+
+    def vocabulary_size(self):
+        return self._engine.get_vocab_size()
+
+    def id_to_token(self, id):
+        size = self.vocabulary_size()
+        if not 0 <= id < size:
+            rule = f"`id` must be from 0 to {size - 1}"
+            raise ValueError(f"{rule}. Received: id={id}")
+        return self._engine.id_to_token(int(id))
+
+    def token_to_id(self, token):
+        id = self._engine.token_to_id(token)
+        if id is None:
+            raise ValueError(
+                f"`token` must be in the vocabulary. Received: token={token!r}"
+            )
+        return id
+
+    @property
+    def special_token_ids(self):
+        return [self.token_to_id(token) for token in SPECIAL_TOKENS]
+
+    def save_assets(self, dir_path):
+        # The library writes `vocab.json` and `merges.txt`.
+        vocabulary, _ = self._engine.model.save(str(dir_path))
+        os.replace(vocabulary, os.path.join(dir_path, VOCABULARY_FILE))
+
+    def load_assets(self, dir_path):
+        paths = (os.path.join(dir_path, name) for name in self.file_assets)
+        self._set_vocabulary(*paths)
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "sequence_length": self.sequence_length}
+
+
+def _read_vocabulary(vocabulary):
+    if not isinstance(vocabulary, dict):
+        try:
+            with open(vocabulary, encoding="utf-8") as file:
+                vocabulary = dict(json.load(file))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`vocabulary` must be a dict from token to id, or the path of "
+                f"one in JSON. Received: vocabulary={vocabulary!r:.200}"
+            ) from error
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"`vocabulary` must contain {', '.join(SPECIAL_TOKENS)}. "
+            f"Received: a vocabulary without {', '.join(missing)}"
+        )
+    # A gap or a second use of an id would leave the embedding's rows.
+    ids = set(vocabulary.values())
+    if ids != set(range(len(vocabulary))):
+        raise ValueError(
+            f"`vocabulary` must use each id from 0 to {len(vocabulary) - 1} "
+            f"once. Received: {len(vocabulary)} tokens with {len(ids)} "
+            f"different ids"
+        )
+    return vocabulary
+
+
+def _read_merges(merges):
+    if isinstance(merges, (str, os.PathLike)):
+        with open(merges, encoding="utf-8", newline="\n") as file:
+            merges = [line.strip("\r\n") for line in file]
+        merges = [x for x in merges if x and not x.startswith("#version")]
+    pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
+    for i, pair in enumerate(pairs):
+        # A merge into a special token would let a text spell it.
+        if len(pair) != 2 or "".join(pair) in SPECIAL_TOKENS:
+            raise ValueError(
+                "`merges` must be pairs of tokens with one space between, "
+                "none of which makes a special token. Received: "
+                f"merges[{i}]={merges[i]!r}"
+            )
+    return pairs
+
+
+def _check_text(text, name):
+    problem = _problem(text)
+    if problem:
+        received = f"Received: {name}={text!r:.200}"
+        raise ValueError(f"`text` must {problem}. {received}")
+    return text.decode("utf-8") if isinstance(text, bytes) else text
+
+
+def _problem(text):
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        if not isinstance(text, str):
+            return "be one string, or a flat list or array of strings"
+        text.encode("utf-8")
+    except UnicodeError:
+        return "be UTF-8 bytes, or a string without lone surrogates"
+    if not text.strip():
+        return "not be empty"
+    if "\0" in text:
+        return "not contain NUL characters"
+    return None

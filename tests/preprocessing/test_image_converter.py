@@ -1,0 +1,248 @@
+"""BridgeTowerImageConverter against Pillow and transformers."""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
+
+
+def picture(width, height, seed=0):
+    """Smooth colours under noise, so that resizing matters."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    smooth = np.stack([x / width, y / height, (x + y) / (width + height)], -1)
+    noise = rng.uniform(-60, 60, (height, width, 3))
+    return np.clip(255 * smooth + noise, 0, 255).astype("uint8")
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def normalise(pixels):
+    return (np.asarray(pixels, "float64") / 255 - CLIP_MEAN) / CLIP_STD
+
+
+# Modes.
+
+
+@pytest.mark.parametrize("side", [288, 294])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(640, 480), (480, 640), (320, 320), (500, 333), (427, 640)]
+    + [(1000, 300), (300, 1000), (100, 90), (37, 61), (288, 288), (294, 295)],
+)
+def test_hf_mode_equals_transformers(width, height, side):
+    models = pytest.importorskip("transformers.models.bridgetower")
+    peer = models.image_processing_pil_bridgetower.BridgeTowerImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"shortest_edge": side},
+    )
+    image = picture(width, height)
+    expected = peer(Image.fromarray(image), return_tensors="np")
+    expected = expected["pixel_values"][0].transpose(1, 2, 0)
+    outputs = BridgeTowerImageConverter(side, mode="hf")(image)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+    if (width, height, side) in [(1000, 300, 288), (640, 480, 294)]:
+        black = np.isclose(outputs, normalise([0, 0, 0]), atol=1e-6).all(-1)
+        assert black.sum() >= {288: 46080, 294: 1764}[side]
+
+
+def test_hf_mode_with_another_divisor():
+    # With 14, the large model's patch, nothing is added to a 4:3 picture.
+    image = picture(640, 480)
+    outputs = BridgeTowerImageConverter(294, mode="hf", size_divisor=14)(image)
+    resized = Image.fromarray(image).resize((392, 294), Image.BICUBIC)
+    expected = normalise(resized)[:, 49 : 49 + 294]
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (97, 333), (9, 9)])
+def test_squash_equals_pillow(width, height):
+    image = picture(width, height)
+    expected = Image.fromarray(image).resize((288, 288), Image.BICUBIC)
+    outputs = BridgeTowerImageConverter()(image)
+    assert outputs.dtype == np.float32 and outputs.shape == (288, 288, 3)
+    np.testing.assert_allclose(outputs, normalise(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "resized", "corner"),
+    [
+        (640, 480, (384, 288), (48, 0)),
+        (500, 333, (432, 288), (72, 0)),
+        (427, 640, (288, 431), (0, 72)),  # 71.5 rounds to the even 72
+        (1000, 300, (960, 288), (336, 0)),
+        (100, 101, (288, 290), (0, 1)),
+        (50, 50, (288, 288), (0, 0)),
+    ],
+)
+def test_crop_equals_pillow(width, height, resized, corner):
+    image = picture(width, height)
+    expected = np.asarray(Image.fromarray(image).resize(resized, Image.BICUBIC))
+    left, top = corner
+    expected = expected[top : top + 288, left : left + 288]
+    outputs = BridgeTowerImageConverter(mode="crop")(image)
+    np.testing.assert_allclose(outputs, normalise(expected), atol=1e-6)
+
+
+def test_modes_agree_where_data_allows_it():
+    image = picture(480, 640)
+    crop, hf = (
+        BridgeTowerImageConverter(mode=mode)(image) for mode in ("crop", "hf")
+    )
+    np.testing.assert_array_equal(crop, hf)
+
+
+# Batches and graphs.
+
+
+def test_batches_equal_single_pictures(tmp_path):
+    converter = BridgeTowerImageConverter(32)
+    images = [picture(40, 30), picture(30, 50, seed=1)]
+    singles = np.stack([converter(image) for image in images])
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    names = [str(path) for path in paths]
+    for batch in (
+        images,
+        tuple(map(Image.fromarray, images)),
+        paths,
+        [path.read_bytes() for path in paths],
+        np.array(names),
+        np.array(names, object),
+        tf.constant(names),
+    ):
+        outputs = converter(batch)
+        assert isinstance(outputs, np.ndarray)
+        np.testing.assert_array_equal(outputs, singles)
+    nested = converter([names, names[::-1]])
+    np.testing.assert_array_equal(nested, [singles, singles[::-1]])
+
+
+def test_array_batches_and_backend_tensors():
+    converter = BridgeTowerImageConverter(32)
+    batch = np.stack([picture(40, 30), picture(40, 30, seed=1)])
+    singles = np.stack([converter(image) for image in batch])
+    for images in (batch, batch.astype("float32"), tf.constant(batch)):
+        np.testing.assert_array_equal(converter(images), singles)
+    tensor = keras.ops.convert_to_tensor(batch)
+    np.testing.assert_array_equal(converter(tensor), singles)
+    np.testing.assert_array_equal(converter(tensor[1]), singles[1])
+    pairs = converter(np.stack([batch, batch]))
+    np.testing.assert_array_equal(pairs, [singles, singles])
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
+def test_tf_data_equals_eager(mode, tmp_path):
+    converter = BridgeTowerImageConverter(32, mode=mode, size_divisor=16)
+    images = np.stack([picture(40, 60), picture(40, 60, seed=1)])
+    expected = converter(images)
+    dataset = tf.data.Dataset.from_tensor_slices(images)
+    jpeg = encode(Image.fromarray(images[0]), "JPEG")
+    path = tmp_path / "0.jpg"
+    path.write_bytes(jpeg)
+    for pictures, outputs in (
+        (dataset, expected),
+        (dataset.map(lambda x: tf.cast(x, "float32")), expected),
+        (dataset.batch(2, drop_remainder=True), expected[None]),
+        (tf.data.Dataset.from_tensors(str(path)), converter(path)[None]),
+        (tf.data.Dataset.from_tensors([jpeg]), converter([jpeg])[None]),
+    ):
+        mapped = pictures.map(converter, num_parallel_calls=2)
+        assert mapped.element_spec.shape == outputs.shape[1:]
+        assert mapped.element_spec.dtype == tf.float32
+        np.testing.assert_array_equal(
+            np.stack(list(mapped.as_numpy_iterator())), outputs
+        )
+
+
+def test_grey_and_unknown_ranks_in_a_graph():
+    converter = BridgeTowerImageConverter(32)
+    grey = picture(20, 10)[..., 0]
+    outputs = tf.function(converter)(tf.constant(grey))
+    np.testing.assert_array_equal(outputs, converter(grey))
+    # A list of tensors that differ in size.
+    outputs = tf.function(lambda x: converter([x, x[:5]]))(tf.constant(grey))
+    np.testing.assert_array_equal(outputs, converter([grey, grey[:5]]))
+    png = tf.constant(encode(Image.fromarray(picture(6, 4))))
+    with pytest.raises(ValueError, match="known rank.*expand_animations=False"):
+        tf.function(lambda x: converter(tf.io.decode_image(x)))(png)
+
+
+def test_errors_in_a_graph_name_the_file():
+    converter = BridgeTowerImageConverter(32)
+    dataset = tf.data.Dataset.from_tensors(["/no/a.png"]).map(converter)
+    message = r"`images\[0\]` must be a readable image file.*/no/a.png"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        next(iter(dataset))
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("hf", (3000, 40)), ("crop", (60000, 1))]
+)
+def test_long_and_thin_pictures(mode, size):
+    image = Image.new("RGB", size)
+    converter = BridgeTowerImageConverter(mode=mode)
+    with pytest.raises(ValueError, match="long and thin.*mode='squash'"):
+        converter(image)
+    assert BridgeTowerImageConverter()(image).shape == (288, 288, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "fit"}, "'squash', 'crop', 'hf'. Received: mode='fit'"),
+        ({"image_size": (288, 288)}, r"image_size=\(288, 288\)"),
+        ({"image_size": 0}, "`image_size` must be a positive integer"),
+        ({"size_divisor": 1.5}, "Received: size_divisor=1.5"),
+        ({"image_size": 16, "mode": "hf"}, "must not exceed `image_size`"),
+    ],
+)
+def test_refused_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BridgeTowerImageConverter(**arguments)
+
+
+def test_fixed_arguments_of_the_base_class_are_refused():
+    with pytest.raises(TypeError, match="scale"):
+        BridgeTowerImageConverter(scale=1.0)
+
+
+def test_empty_batches():
+    for images in ([], np.zeros((0, 8, 8, 3))):
+        with pytest.raises(ValueError, match="at least one picture"):
+            BridgeTowerImageConverter(32)(images)
+
+
+def test_config_round_trip():
+    converter = BridgeTowerImageConverter(64, "hf", 16, name="eye")
+    config = keras.saving.serialize_keras_object(converter)
+    assert config["registered_name"] == (
+        "keras_bridgetower>BridgeTowerImageConverter"
+    )
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == converter.get_config()
+    assert (again.image_size, again.name) == (64, "eye")
+    image = picture(90, 70)
+    np.testing.assert_array_equal(again(image), converter(image))
+    # What KerasHub reads off a converter describes what is done.
+    expected = image[0, 0] * np.array(again.scale) + again.offset
+    np.testing.assert_allclose(expected, normalise(image[0, 0]))

@@ -1,0 +1,176 @@
+"""load_image: every kind of picture, and every refusal."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.images import load_image
+
+RED = (200, 20, 40)
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def plain(color=RED, mode="RGB", size=(6, 4)):
+    return Image.new(mode, size, color)
+
+
+def noise():
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), "uint8")
+    return Image.fromarray(pixels)
+
+
+def transparent_palette():
+    image = Image.fromarray(np.array([[0, 1]] * 4, "uint8").repeat(3, 1))
+    image.putpalette([*RED, 0, 0, 255])
+    return image
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter, clockwise
+    image = plain(size=(4, 6))
+    image.paste((0, 0, 255), (0, 3, 4, 6))
+    return encode(image, exif=exif)
+
+
+SIXTEEN = np.array([[0, 257, 65535]] * 2, "uint16")
+LA = np.stack([np.full((2, 3), 10), [[0, 255, 0]] * 2], -1).astype("uint8")
+WHITE, DARK = (255, 255, 255), (10, 10, 10)
+GREY = [(0, 0, 0), (1, 1, 1), WHITE]
+KINDS = {
+    # name: (input, the colours that its first row must have)
+    "rgb": (plain(), [RED] * 6),
+    "grey_array": (np.full((2, 3), 10, "uint8"), [DARK] * 3),
+    "grey_array_1": (np.full((2, 3, 1), 10, "int64"), [DARK] * 3),
+    "float_array": (np.full((2, 3, 3), 9.6, "float32"), [DARK] * 3),
+    "float_zeros": (np.zeros((2, 3, 3)), [(0, 0, 0)] * 3),
+    "rgba_array": (np.full((2, 3, 4), 0, "uint8"), [WHITE] * 3),
+    "half_array": (np.array([[[0, 0, 0, 128]]], "uint8"), [(127,) * 3]),
+    "uint16_array": (SIXTEEN, GREY),
+    "rgba": (encode(plain((9, 9, 9, 0), "RGBA")), [WHITE] * 6),
+    "la": (encode(Image.fromarray(LA)), [WHITE, DARK, WHITE]),
+    "one_bit": (encode(plain(1, "1")), [WHITE] * 6),
+    "palette": (encode(transparent_palette()), [RED] * 3 + [(0, 0, 255)] * 3),
+    "transparent_palette": (
+        encode(transparent_palette(), transparency=1),
+        [RED] * 3 + [WHITE] * 3,
+    ),
+    "rgb_transparency": (encode(plain(), transparency=RED), [WHITE] * 6),
+    "cmyk": (encode(plain((0, 0, 0, 0), "CMYK"), "JPEG"), [WHITE] * 6),
+    "png_16_bit": (encode(Image.fromarray(SIXTEEN)), GREY),
+    "pil_32_bit": (Image.fromarray(SIXTEEN.astype("int32")), GREY),
+    "pil_float": (Image.fromarray(np.full((2, 3), 10, "float32")), [DARK] * 3),
+    "exif": (rotated(), [(0, 0, 255)] * 3 + [RED] * 3),
+    "webp": (encode(plain(), "WEBP", lossless=True), [RED] * 6),
+    "bmp": (encode(plain(), "BMP"), [RED] * 6),
+    "tiff": (encode(plain(), "TIFF"), [RED] * 6),
+    "ppm": (encode(plain(), "PPM"), [RED] * 6),
+    "gif": (
+        encode(plain(), "GIF", save_all=True, append_images=[plain((0, 0, 9))]),
+        [RED] * 6,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_picture(kind, tmp_path):
+    image, row = KINDS[kind]
+    outputs = load_image(image)
+    assert outputs.dtype == np.uint8 and outputs.shape[2] == 3
+    assert [tuple(color) for color in outputs[0].tolist()] == row
+    if isinstance(image, bytes):
+        (tmp_path / "file").write_bytes(image)
+        path = tmp_path / "file"
+        for other in (path, str(path), str(path).encode()):
+            np.testing.assert_array_equal(load_image(other), outputs)
+        with Image.open(path) as opened:
+            np.testing.assert_array_equal(load_image(opened), outputs)
+
+
+def test_paths_that_look_like_signatures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("BM.png", "P6.png", "II.png"):
+        plain().save(name)
+        assert load_image(name.encode()).shape == (4, 6, 3)
+
+
+# Errors.
+
+NAN = np.full((2, 2, 3), np.nan)
+BAD_ARRAYS = [
+    (NAN, "finite values from 0 to 255.*from nan"),
+    (np.full((2, 2, 3), np.inf), "finite values.*inf"),
+    (np.full((2, 2, 3), -1.0), "finite values.*from -1.0"),
+    (np.full((2, 2, 3), 256), "finite values.*to 256"),
+    (np.full((2, 2, 3), 0.5), "scale from 0 to 255.*Multiply it by 255"),
+    (np.full((2, 2, 3), 255, "uint16"), r"range 0 to 65535.*astype\('uint8'\)"),
+    (np.zeros((3, 8, 8)), r"Channels come last.*transpose\(image, \(1, 2, 0"),
+    (np.zeros((8, 8, 5)), r"must have shape.*\(8, 8, 5\)"),
+    (np.zeros(8), r"must have shape.*Received: images=array of shape \(8,\)"),
+    (np.zeros((2, 2, 3), bool), "integers or floats.*dtype bool"),
+    (np.zeros((0, 8, 3)), r"must have pixels.*\(0, 8, 3\)"),
+    (None, "must be a path.*images=None"),
+    ({"images": 1}, r"must be a path.*images=\{'images': 1\}"),
+    (Image.new("LAB", (2, 2)), "converts to RGB.*mode LAB"),
+    (Image.fromarray(np.full((2, 2), -1, "int32")), "16-bit values.*-1"),
+    (b"no picture, no file", "readable image file.*FileNotFoundError"),
+    (b"a\0b", "readable image file.*ValueError"),
+]
+
+
+@pytest.mark.parametrize(("image", "message"), BAD_ARRAYS)
+def test_refused_pictures(image, message):
+    with pytest.raises(ValueError, match=message):
+        load_image(image)
+    with pytest.raises(ValueError, match=message):
+        BridgeTowerImageConverter(32)(image)
+    with pytest.raises(ValueError, match=r"`images\[1\]` must"):
+        BridgeTowerImageConverter(32)([plain(), image])
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (None, FileNotFoundError),
+        ("directory", IsADirectoryError),
+        (b"not a picture", Image.UnidentifiedImageError),
+        (b"", Image.UnidentifiedImageError),
+        (encode(noise())[:3000], OSError),
+        (encode(noise(), "JPEG")[:1500], OSError),
+    ],
+    ids=["missing", "directory", "text", "empty", "cut_png", "cut_jpeg"],
+)
+def test_unreadable_files_are_named(content, cause, tmp_path):
+    path = tmp_path / "name.png"
+    if content == "directory":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="`photo` must.*name.png") as caught:
+        load_image(path, name="photo")
+    assert isinstance(caught.value.__cause__, cause)
+    with pytest.raises(ValueError, match=r"images\[2\]='.*name.png'"):
+        BridgeTowerImageConverter(32)([plain(), plain(), str(path)])
+
+
+@pytest.mark.parametrize("factor", [1.5, 3])
+def test_image_bombs(factor, tmp_path, monkeypatch):
+    limit = int(10000 / factor)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    image = plain(size=(100, 100))
+    for bomb in (image, encode(image)):
+        with pytest.raises(ValueError, match=f"at most {limit} pixels"):
+            load_image(bomb)
+    assert Image.MAX_IMAGE_PIXELS == limit
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert load_image(encode(image)).shape == (100, 100, 3)

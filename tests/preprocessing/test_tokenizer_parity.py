@@ -1,0 +1,126 @@
+"""BridgeTowerTokenizer with the published files, against transformers."""
+
+import json
+import os
+import pathlib
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+
+
+def shared_data():
+    """The folder `shared/data` beside the checkout, where there is one."""
+    named = os.environ.get("KBT_SHARED")
+    parents = pathlib.Path(__file__).resolve().parents
+    for folder in [pathlib.Path(named)] if named else parents:
+        if (folder / "shared" / "data").is_dir():
+            return folder / "shared" / "data"
+        if (folder / "data" / "roberta").is_dir():
+            return folder / "data"
+    return None
+
+
+def random_strings(count):
+    rng = random.Random(7)
+    parts = (
+        "a man rides a horse|what color is the shape?|o'don|It's 2015  ok|we'll"
+        "|DON'T|  two  spaces  |\ttab\t|new\nline\r\n|3.14159|1,000,000|007|é"
+        "|naïve café|Straße|日本語のテキスト|한국어|😀|👩‍👩‍👧|🇫🇷|שלום עולם|مر"
+        "|«guillemets»|“quotes”|''|\"|`code`|<b>|</i>|&amp;|#hash|@user|http://a.b"
+        "|\u00a0nbsp|\u3000|\u200b|e\u0301|…|—|_under_score_|CamelCase|x=y**2"
+        "|\u2028|Ġ|Ċ|�|\x7f|\x01|\U0010ffff|a  a|?!?!|(see fig. 2)"
+    ).split("|")
+    letters = "abcdefghijklmnopqrstuvwxyz '\"0123456789.,\n  é"
+    texts = list(parts)
+    while len(texts) < count:
+        kind = rng.random()
+        if kind < 0.6:
+            joint = rng.choice([" ", "  ", "", ", ", "\n"])
+            text = joint.join(rng.choices(parts, k=rng.randint(1, 6)))
+        elif kind < 0.9:
+            text = "".join(rng.choices(letters, k=rng.randint(1, 60)))
+        else:
+            codes = rng.choices(range(1, 0xD7FF), k=rng.randint(1, 20))
+            text = "".join(map(chr, codes))
+        texts.append(text)
+    return [text for text in texts if text.strip()]
+
+
+@pytest.fixture(scope="module")
+def roberta():
+    folder = shared_data()
+    if folder is None:
+        pytest.skip("needs shared/data/roberta, which is not in the project")
+    return BridgeTowerTokenizer(
+        folder / "roberta" / "vocab.json",
+        str(folder / "roberta" / "merges.txt"),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_equals_transformers_eagerly_and_in_tf_data(roberta):
+    transformers = pytest.importorskip("transformers")
+    folder = shared_data() / "roberta"
+    vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+    lines = (folder / "merges.txt").read_text("utf-8").split("\n")
+    peer = transformers.RobertaTokenizer(
+        vocab=vocabulary,
+        merges=[tuple(line.split(" ")) for line in lines[1:] if line],
+    )
+    texts = random_strings(4000)
+    assert len(texts) > 3500
+    expected = peer(
+        texts,
+        padding="max_length",
+        truncation=True,
+        max_length=50,
+        return_tensors="np",
+    )
+    eager = roberta.encode(texts)
+    np.testing.assert_array_equal(eager["token_ids"], expected["input_ids"])
+    np.testing.assert_array_equal(
+        eager["padding_mask"], expected["attention_mask"]
+    )
+    # Some texts must really be cut for this to say anything about cutting.
+    assert (eager["padding_mask"].sum(-1) == 50).sum() > 50
+
+    dataset = tf.data.Dataset.from_tensor_slices(texts)
+    one_by_one = dataset.map(roberta, num_parallel_calls=2)
+    np.testing.assert_array_equal(
+        np.stack(list(one_by_one.as_numpy_iterator())), expected["input_ids"]
+    )
+    batches = list(dataset.batch(500).map(roberta.encode).as_numpy_iterator())
+    for name in ("token_ids", "padding_mask"):
+        graph = np.concatenate([batch[name] for batch in batches])
+        np.testing.assert_array_equal(graph, eager[name])
+
+
+def test_published_ids(roberta):
+    ids = roberta("is there a red circle in the image?")
+    assert ids[:12].tolist() == [
+        *(0, 354, 89, 10, 1275, 7922, 11, 5, 2274, 116, 2, 1)
+    ]
+    assert roberta.vocabulary_size() == 50265
+    assert roberta.mask_token_id == 50264
+    assert roberta.special_token_ids == [0, 1, 2, 3, 50264]
+
+
+def test_real_files_survive_the_assets(roberta, tmp_path):
+    roberta.save_assets(str(tmp_path))
+    folder = shared_data() / "roberta"
+    saved = (tmp_path / "merges.txt").read_text("utf-8")
+    assert saved.split() == (folder / "merges.txt").read_text("utf-8").split()
+    saved = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))
+    assert saved == json.loads((folder / "vocab.json").read_text("utf-8"))
+
+
+def test_detokenize_undoes_tokenize(roberta):
+    folder = shared_data() / "roberta"
+    files = (folder / "vocab.json", folder / "merges.txt")
+    tokenizer = BridgeTowerTokenizer(*files, sequence_length=600)
+    texts = random_strings(300)
+    assert tokenizer.detokenize(tokenizer(texts)) == texts
