@@ -9,6 +9,7 @@ from keras_bridgetower import engine
 from keras_bridgetower.attention import capture_attention
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import resize_positions
+from keras_bridgetower.presets import registry
 from keras_bridgetower.taps import resolve_taps
 from keras_bridgetower.towers import Tower
 from keras_bridgetower.validation import check_choice
@@ -149,6 +150,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         # === Config ===
         self.image_norms = image_norms
 
+    presets = registry.PresetsOf()
+
     @property
     def image_encoder(self):
         """The image encoder as it was passed in."""
@@ -280,6 +283,13 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             bridge_epsilon=fusion.bridge_epsilon,
         )
         return config
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
+        return super().from_preset(
+            registry.resolve(preset), load_weights, **kwargs
+        )
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

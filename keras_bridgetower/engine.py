@@ -106,9 +106,7 @@ def _torch_gradients(function, tensors):
     import torch
 
     tensors = [t.detach().requires_grad_() for t in tensors]
-    grads = torch.autograd.grad(
-        function(tensors), tensors, allow_unused=True
-    )
+    grads = torch.autograd.grad(function(tensors), tensors, allow_unused=True)
     return [
         torch.zeros_like(t) if g is None else g
         for g, t in zip(grads, tensors, strict=True)

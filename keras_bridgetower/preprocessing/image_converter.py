@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 from PIL import Image
 
+from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.images import in_tf_graph
 from keras_bridgetower.preprocessing.images import load_image
 
@@ -92,6 +93,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
     `BridgeTowerImageProcessor` of `transformers`.
     """
 
+    backbone_cls = BridgeTowerBackbone
     # One integer here; a property of (height, width) in the base class.
     image_size = None
 

@@ -9,6 +9,7 @@ import keras_hub
 import numpy as np
 import tokenizers
 
+from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.images import in_tf_graph
 
 VOCABULARY_FILE = "vocabulary.json"
@@ -66,6 +67,7 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
     Source: RoBERTa (Liu et al., 2019) and its released vocabulary files.
     """
 
+    backbone_cls = BridgeTowerBackbone
     special_tokens = list(SPECIAL_TOKENS)
 
     def __init__(

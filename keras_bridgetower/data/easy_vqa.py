@@ -1,0 +1,172 @@
+"""easy-VQA: a small real benchmark that comes as a Python package.
+
+64 x 64 pictures of one coloured shape and templated questions, 13 answers.
+Splits are by picture: `"train"` holds the training pictures 0 to 3499,
+`"validation"` the training pictures 3500 to 3999, `"test"` the official
+1,000. Nothing is ever chosen on the test split.
+
+Source: Victor Zhou, easy-VQA, version 1.0 (MIT).
+"""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+VALIDATION_FROM = 3500
+# Score of the majority answer to each question, pictures unseen, in percent.
+BLIND_TEST_SCORES = {"overall": 67.00, "yes/no": 82.54}
+SHAPES = ("rectangle", "circle", "triangle")
+COLOURS = {
+    "black": (0, 0, 0),
+    "gray": (128, 128, 128),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "teal": (0, 128, 128),
+    "brown": (165, 42, 42),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EasyVQA:
+    """One split.
+
+    Args:
+        images: uint8 array `(pictures, 64, 64, 3)`.
+        image_index: int array `(questions,)`, the row of `images` that each
+            question is about.
+        questions: list of str.
+        answers: list of str.
+    """
+
+    images: np.ndarray
+    image_index: np.ndarray
+    questions: list
+    answers: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributes:
+    """What a picture shows.
+
+    Args:
+        shape: str, one of `SHAPES`.
+        colour: str, a key of `COLOURS`.
+        box: `(top, left, bottom, right)`, ints in pixels, ends excluded.
+    """
+
+    shape: str
+    colour: str
+    box: tuple
+
+
+def load(split):
+    """Read a split of easy-VQA.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`.
+
+    Returns:
+        `EasyVQA`.
+
+    Raises:
+        ImportError: the package `easy-vqa` is not installed.
+        ValueError: no such split.
+
+    Example:
+
+    ```python
+    test = load("test")
+    test.questions[0], test.answers[0]
+    ```
+    """
+    if split not in ("train", "validation", "test"):
+        raise ValueError(
+            "`split` must be 'train', 'validation' or 'test'. "
+            f"Received: split={split!r}"
+        )
+    package = _package()
+    if split == "test":
+        paths = package.get_test_image_paths()
+        rows = zip(*package.get_test_questions(), strict=True)
+        kept = sorted(paths)
+    else:
+        paths = package.get_train_image_paths()
+        rows = zip(*package.get_train_questions(), strict=True)
+        validation = split == "validation"
+        kept = [
+            i for i in sorted(paths) if (i >= VALIDATION_FROM) == validation
+        ]
+    position = {image: row for row, image in enumerate(kept)}
+    rows = [row for row in rows if row[2] in position]
+    return EasyVQA(
+        images=np.stack([_read(paths[i]) for i in kept]),
+        image_index=np.array([position[i] for _, _, i in rows]),
+        questions=[question for question, _, _ in rows],
+        answers=[answer for _, answer, _ in rows],
+    )
+
+
+def answer_list():
+    """The 13 answers in the package's order."""
+    return list(_package().get_answers())
+
+
+def question_kind(answer):
+    """`"yes/no"`, `"shape"` or `"colour"`: what kind of answer was asked."""
+    if answer in ("yes", "no"):
+        return "yes/no"
+    return "shape" if answer in SHAPES else "colour"
+
+
+def attributes(image):
+    """Shape, colour and place, measured from the pixels.
+
+    The colour is the most frequent palette colour, its extent the box; a
+    rectangle fills its box, a triangle is narrow at the top.
+
+    Args:
+        image: uint8 array `(64, 64, 3)` of easy-VQA.
+
+    Returns:
+        `Attributes`.
+
+    Example:
+
+    ```python
+    attributes(load("test").images[0])
+    ```
+    """
+    masks = {
+        name: (image == np.uint8(rgb)).all(-1) for name, rgb in COLOURS.items()
+    }
+    colour = max(masks, key=lambda name: masks[name].sum())
+    mask = masks[colour]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+    inside = mask[box[0] : box[2], box[1] : box[3]]
+    if inside.mean() > 0.95:
+        shape = "rectangle"
+    elif inside[0].sum() < inside[-1].sum() / 2:
+        shape = "triangle"
+    else:
+        shape = "circle"
+    return Attributes(shape, colour, tuple(int(edge) for edge in box))
+
+
+def _read(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _package():
+    try:
+        import easy_vqa
+    except ImportError as error:
+        raise ImportError(
+            "This needs the data set: `pip install easy-vqa`, or install "
+            "keras-bridgetower with its extra `examples`."
+        ) from error
+    return easy_vqa

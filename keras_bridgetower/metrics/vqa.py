@@ -1,0 +1,44 @@
+"""Metrics of visual question answering."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class VQAScore(keras.metrics.MeanMetricWrapper):
+    """Mean soft score of the answer with the highest logit.
+
+    The in-loop score of the VQAv2 literature. It equals the official accuracy
+    except where the ground truth lies outside the answer list or all ten
+    people agree.
+
+    Args:
+        name: str, name in the logs.
+        dtype: dtype of the state.
+
+    Call arguments:
+        y_true: float tensor `(batch, answers)`, soft scores in 0..1.
+        y_pred: float tensor `(batch, answers)`, logits.
+
+    Example:
+
+    ```python
+    score = VQAScore()
+    score.update_state([[0.3, 1.0]], [[2.0, -1.0]])
+    score.result()  # 0.3
+    ```
+
+    Source: BridgeTower's `VQAScore`.
+    """
+
+    def __init__(self, name="vqa_score", dtype=None):
+        super().__init__(score_of_best_answer, name=name, dtype=dtype)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+def score_of_best_answer(y_true, y_pred):
+    """Soft score of each row's highest logit, `(batch,)`."""
+    best = ops.argmax(y_pred, axis=-1, keepdims=True)
+    return ops.take_along_axis(y_true, best, axis=-1)[..., 0]

@@ -1,0 +1,143 @@
+"""Visual question answering."""
+
+import keras
+import numpy as np
+
+from keras_bridgetower.heads import ClassifierHead
+from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.preprocessing.preprocessors import (
+    BridgeTowerVQAPreprocessor,
+)
+from keras_bridgetower.preprocessing.preprocessors import checked_answers
+from keras_bridgetower.tasks.task import BridgeTowerTask
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerVQA(BridgeTowerTask):
+    """Answers questions about pictures, as a choice among known answers.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerVQAPreprocessor`, or None.
+        answers: list of str, the classes in the order of the logits; by
+            default those of the preprocessor.
+        head_hidden_scale: number, width of the head's hidden layer over that
+            of the pooled representation.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's.
+
+    Returns:
+        float32 tensor `(batch, answers)`: logits. In `fit` and `evaluate`
+        `x` is a dict of `"images"` and `"text"`, and `y` soft scores, class
+        ids or answer strings (see `BridgeTowerVQAPreprocessor`).
+
+    Raises:
+        ValueError: no answers, or answers that differ from the
+            preprocessor's.
+
+    Example:
+
+    ```python
+    vqa = BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    image = np.full((64, 64, 3), 255, "uint8")
+    image[20:40, 20:40] = (255, 0, 0)
+    vqa.answer(image, "what color is the shape?", top_k=2)
+    ```
+
+    Source: BridgeTower (AAAI 2023), VQAv2 fine-tuning.
+    """
+
+    preprocessor_cls = BridgeTowerVQAPreprocessor
+    head_arguments = ("answers", "head_hidden_scale")
+    label_arguments = ("answers",)
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        answers=None,
+        head_hidden_scale=2,
+        **kwargs,
+    ):
+        known = getattr(preprocessor, "answers", None)
+        if answers is None and known is None:
+            raise ValueError(
+                "`answers` must list the classes, in `BridgeTowerVQA` or in "
+                "its preprocessor. Received: answers=None, "
+                f"preprocessor={preprocessor!r}"
+            )
+        answers = checked_answers(known if answers is None else answers)
+        if known is not None and known != answers:
+            raise ValueError(
+                "`answers` must be those of the preprocessor, in their order. "
+                f"Received: {len(answers)} answers, and {len(known)} in the "
+                "preprocessor"
+            )
+        width = 2 * backbone.fusion.hidden_dim
+        head = ClassifierHead(
+            len(answers),
+            int(width * head_hidden_scale),
+            dtype=backbone.fusion.dtype_policy,
+            name="head",
+        )
+        super().__init__(backbone, preprocessor, head, "pooled", **kwargs)
+        self.answers = answers
+        self.head_hidden_scale = head_hidden_scale
+
+    def answer(self, images, questions, top_k=1, batch_size=32):
+        """Answer questions about pictures.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            questions: one question or a list, as many as pictures.
+            top_k: int, number of answers for each question.
+            batch_size: int, questions per forward pass.
+
+        Returns:
+            list of `(answer, score)` with the best first, the score a
+            sigmoid in 0..1; a list of such lists where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures,
+                empty questions, or `top_k` out of range.
+
+        Example:
+
+        ```python
+        vqa.answer("photo.png", "what color is the shape?", top_k=3)
+        ```
+        """
+        if not 1 <= top_k <= len(self.answers):
+            raise ValueError(
+                f"`top_k` must be from 1 to {len(self.answers)}, the number "
+                f"of answers. Received: top_k={top_k}"
+            )
+        single = isinstance(questions, (str, bytes))
+        features = self.preprocessed({"images": images, "text": questions})
+        if single:
+            features = {k: v[None] for k, v in features.items()}
+        logits = self.predict_features(features, batch_size)
+        scores = 1 / (1 + np.exp(-logits.astype("float64")))
+        best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
+        results = [
+            [(self.answers[i], float(row[i])) for i in order]
+            for row, order in zip(scores, best, strict=True)
+        ]
+        return results[0] if single else results
+
+    def default_loss(self):
+        return VQALoss()
+
+    def default_metrics(self):
+        return [VQAScore()]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            answers=self.answers, head_hidden_scale=self.head_hidden_scale
+        )
+        return config
