@@ -1,8 +1,19 @@
-"""Set up before the first test: the backend, and torch before TensorFlow."""
+"""Set up before the first test: quiet frameworks, torch before TensorFlow."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-if os.environ.get("KERAS_BACKEND") == "torch":
-    import torch  # noqa: F401  (importing it after TensorFlow can crash)
+
+# The peers need torch under every backend, and imported after TensorFlow it
+# can crash.
+import torch  # noqa: E402, F401, I001
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    keras.utils.set_random_seed(7)
+    yield
+    keras.backend.clear_session(free_memory=False)

@@ -77,6 +77,25 @@ class BridgeTowerTask(keras_hub.models.Task):
             **kwargs,
         )
 
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *, shuffle=False, **kwargs):
+        """Train, on raw inputs where the task has a preprocessor.
+
+        Args:
+            x: a `tf.data` dataset of `(x, y)`, or a dict of arrays.
+            y: labels, where `x` is arrays.
+            shuffle: bool. Raw inputs become a dataset first, which Keras
+                takes in its order; shuffle the dataset yourself.
+            **kwargs: as `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+        """
+        return super().fit(x, y, shuffle=shuffle, **kwargs)
+
     def call(self, inputs, training=None, mask=None):
         check_features(inputs, self.input)
         return super().call(inputs, training=training, mask=mask)
@@ -130,6 +149,15 @@ class BridgeTowerTask(keras_hub.models.Task):
             if getattr(layer, "lora_enabled", False):
                 # Adapters are all that `save_lora_weights` keeps.
                 layer.bias.trainable = False
+
+    def save_task_weights(self, filepath):
+        """Save the head's weights to a `.weights.h5` file."""
+        # KerasHub's own method would put the optimizer beside them.
+        keras.saving.save_weights(self.head, filepath)
+
+    def load_task_weights(self, filepath):
+        """Load what `save_task_weights` saved."""
+        keras.saving.load_weights(self.head, filepath)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the task to a new preset folder, with a manifest.

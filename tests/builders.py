@@ -1,0 +1,161 @@
+"""Tiny models and inputs for the tests."""
+
+import keras
+import keras_hub
+import numpy as np
+from keras import ops
+
+import keras_bridgetower as kbt
+
+SIDE, PATCH, VOCABULARY = 32, 8, 300
+ANSWERS = ["yes", "no", "red", "blue"]
+
+
+def clip(width=16, layers=3, heads=2, side=SIDE, patch=PATCH, **kwargs):
+    return keras_hub.models.CLIPVisionEncoder(
+        patch_size=patch,
+        hidden_dim=width,
+        num_layers=layers,
+        num_heads=heads,
+        intermediate_dim=4 * width,
+        image_shape=(side, side, 3),
+        **kwargs,
+    )
+
+
+def vit(width=16, layers=3, side=SIDE, **kwargs):
+    return keras_hub.models.ViTBackbone(
+        image_shape=(side, side, 3),
+        patch_size=PATCH,
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=width,
+        mlp_dim=2 * width,
+        **kwargs,
+    )
+
+
+def deit(width=16, layers=3, side=SIDE, **kwargs):
+    return keras_hub.models.DeiTBackbone(
+        image_shape=(side, side, 3),
+        patch_size=PATCH,
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        **kwargs,
+    )
+
+
+def roberta(
+    width=16, layers=2, heads=2, vocabulary=VOCABULARY, dropout=0.0, **kwargs
+):
+    return keras_hub.models.RobertaBackbone(
+        vocabulary_size=vocabulary,
+        num_layers=layers,
+        num_heads=heads,
+        hidden_dim=width,
+        intermediate_dim=4 * width,
+        max_sequence_length=64,
+        dropout=dropout,
+        **kwargs,
+    )
+
+
+def bert(width=24, layers=3, **kwargs):
+    return keras_hub.models.BertBackbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        max_sequence_length=64,
+        dropout=0.0,
+        **kwargs,
+    )
+
+
+IMAGE_ENCODERS = {"clip": clip, "vit": vit, "deit": deit}
+TEXT_ENCODERS = {"roberta": roberta, "bert": bert}
+
+
+def backbone(image_encoder=None, text_encoder=None, **kwargs):
+    values = dict(hidden_dim=16, num_heads=2, num_layers=2, dropout=0.0)
+    return kbt.BridgeTowerBackbone(
+        image_encoder or clip(), text_encoder or roberta(), **values | kwargs
+    )
+
+
+def features(model=None, batch=3, tokens=6, side=SIDE, seed=0):
+    """Random features, the later rows shorter than the first."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones((batch, tokens), "int32")
+    for row in range(batch):
+        mask[row, tokens - row % 3 :] = 0
+    ids = rng.integers(5, 60, (batch, tokens)).astype("int32")
+    made = {
+        "images": rng.normal(size=(batch, side, side, 3)).astype("float32"),
+        "token_ids": np.where(mask == 1, ids, 1).astype("int32"),
+        "padding_mask": mask,
+    }
+    if model is not None and "segment_ids" in model.input:
+        made["segment_ids"] = np.zeros_like(mask)
+    return made
+
+
+def randomise(model, scale=0.2, seed=1):
+    """Other weights than the gentle initial ones, the same on any backend."""
+    rng = np.random.default_rng(seed)
+    for weight in sorted(model.weights, key=lambda w: w.path):
+        if str(weight.dtype).startswith("float"):
+            noise = rng.normal(size=weight.shape, scale=scale)
+            weight.assign(array(weight) * 0.5 + noise)
+    return model
+
+
+def tokenizer(sequence_length=10):
+    """A byte-level vocabulary without merges."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokens += sorted(ByteLevel.alphabet())
+    return kbt.BridgeTowerTokenizer(
+        {token: i for i, token in enumerate(tokens)}, [], sequence_length
+    )
+
+
+def preprocessor(answers=ANSWERS, side=SIDE, **kwargs):
+    return kbt.BridgeTowerVQAPreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(side), answers, **kwargs
+    )
+
+
+def vqa(**kwargs):
+    return kbt.BridgeTowerVQA(backbone(**kwargs), preprocessor())
+
+
+def raw(batch=4, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (batch, 40, 30, 3)).astype("uint8")
+    texts = ["is it red?", "is it blue?", "what colour is it?", "red or blue?"]
+    x = {"images": images, "text": [texts[i % 4] for i in range(batch)]}
+    return x, [ANSWERS[i % 4] for i in range(batch)]
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def difference(a, b):
+    """Largest difference of two arrays or dicts of arrays."""
+    if isinstance(a, dict):
+        assert set(a) == set(b)
+        return max(difference(a[key], b[key]) for key in a)
+    a, b = (np.asarray(array(x), "float64") for x in (a, b))
+    assert a.shape == b.shape
+    return float(np.abs(a - b).max())
+
+
+def run(model, inputs):
+    """Eager outputs of a model in inference mode."""
+    return keras.tree.map_structure(array, model(inputs, training=False))
