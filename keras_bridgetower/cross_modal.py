@@ -27,7 +27,7 @@ class CrossModalLayer(keras.layers.Layer):
         own: float tensor `(batch, tokens, D)`, this modality.
         other: float tensor `(batch, others, D)`, the other modality's input
             of the same layer.
-        own_mask, other_mask: optional int tensors, 0 at padding.
+        own_padding, other_padding: optional int tensors, 0 at padding.
 
     Returns:
         Float tensor `(batch, queries, D)`.
@@ -92,7 +92,14 @@ class CrossModalLayer(keras.layers.Layer):
             dropout, dtype=dtype, name="residual_dropout"
         )
 
-    def build(self, query_shape, own_shape, other_shape, *mask_shapes):
+    def build(
+        self,
+        query_shape,
+        own_shape,
+        other_shape,
+        own_padding_shape=None,
+        other_padding_shape=None,
+    ):
         self.self_attention.build(query_shape, own_shape)
         self.cross_attention.build(query_shape, other_shape)
         self.intermediate_dense.build(query_shape)
@@ -106,8 +113,8 @@ class CrossModalLayer(keras.layers.Layer):
         query,
         own,
         other,
-        own_mask=None,
-        other_mask=None,
+        own_padding=None,
+        other_padding=None,
         training=None,
     ):
         def add(norm, x, branch):
@@ -120,7 +127,7 @@ class CrossModalLayer(keras.layers.Layer):
             self.self_attention(
                 query,
                 own,
-                attention_mask=_over_queries(own_mask),
+                attention_mask=_over_queries(own_padding),
                 training=training,
             ),
         )
@@ -130,7 +137,7 @@ class CrossModalLayer(keras.layers.Layer):
             self.cross_attention(
                 x,
                 other,
-                attention_mask=_over_queries(other_mask),
+                attention_mask=_over_queries(other_padding),
                 training=training,
             ),
         )
@@ -158,7 +165,7 @@ class CoAttention(keras.layers.Layer):
         text_query, image_query: float tensors `(batch, queries, D)`, the
             tokens of each side to compute, or None to leave that side out.
         text, image: float tensors `(batch, tokens, D)`, both bridged inputs.
-        text_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
+        padding_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
 
     Returns:
         `(text, image)`, each with as many tokens as its query, or None.
@@ -201,7 +208,7 @@ class CoAttention(keras.layers.Layer):
         image_query_shape,
         text_shape,
         image_shape,
-        text_mask_shape=None,
+        padding_mask_shape=None,
     ):
         self.text_layer.build(text_shape, text_shape, image_shape)
         self.image_layer.build(image_shape, image_shape, text_shape)
@@ -212,20 +219,20 @@ class CoAttention(keras.layers.Layer):
         image_query,
         text,
         image,
-        text_mask=None,
+        padding_mask=None,
         training=None,
     ):
         text_out = image_out = None
         if text_query is not None:
             text_out = self.text_layer(
-                text_query, text, image, own_mask=text_mask, training=training
+                text_query, text, image, own_padding=padding_mask, training=training
             )
         if image_query is not None:
             image_out = self.image_layer(
                 image_query,
                 image,
                 text,
-                other_mask=text_mask,
+                other_padding=padding_mask,
                 training=training,
             )
         return text_out, image_out

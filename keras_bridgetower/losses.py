@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.validation import check_soft_scores
+
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class VQALoss(keras.losses.Loss):
@@ -32,14 +34,7 @@ class VQALoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred):
-        if tuple(y_true.shape)[1:] != tuple(y_pred.shape)[1:]:
-            raise ValueError(
-                "`y` must hold soft scores (batch, answers) like the logits. "
-                "The preprocessor makes them from ids and strings; without "
-                "one, call `preprocessor.targets(y)` yourself. Received: y of "
-                f"shape {tuple(y_true.shape)}, logits of shape "
-                f"{tuple(y_pred.shape)}"
-            )
+        check_soft_scores(y_true, y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
         losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)
         return ops.sum(losses, axis=-1)

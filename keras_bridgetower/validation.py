@@ -44,6 +44,17 @@ def check_features(features, expected):
         )
 
 
+def check_soft_scores(y_true, y_pred):
+    """Refuse targets that would be broadcast against the logits."""
+    if tuple(y_true.shape)[1:] != tuple(y_pred.shape)[1:]:
+        raise ValueError(
+            "`y` must hold soft scores (batch, answers) like the logits. The "
+            "preprocessor makes them from ids and strings; without one, call "
+            "`preprocessor.targets(y)` yourself. Received: y of shape "
+            f"{tuple(y_true.shape)}, logits of shape {tuple(y_pred.shape)}"
+        )
+
+
 def _describe(features):
     if isinstance(features, dict):
         return {k: tuple(getattr(v, "shape", ())) for k, v in features.items()}

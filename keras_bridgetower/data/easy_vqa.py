@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 VALIDATION_FROM = 3500
+# Every channel of a background lies in 230..255.
+BACKGROUND_FROM = 230
 # Score of the majority answer to each question, pictures unseen, in percent.
 BLIND_TEST_SCORES = {"overall": 67.00, "yes/no": 82.54}
 SHAPES = ("rectangle", "circle", "triangle")
@@ -124,8 +126,9 @@ def question_kind(answer):
 def attributes(image):
     """Shape, colour and place, measured from the pixels.
 
-    The colour is the most frequent palette colour, its extent the box; a
-    rectangle fills its box, a triangle is narrow at the top.
+    The colour is the most frequent palette colour; a rectangle fills the
+    extent of that colour, a triangle has little in its upper half. The box is
+    the extent of all that is not background, soft edges included.
 
     Args:
         image: uint8 array `(64, 64, 3)` of easy-VQA.
@@ -143,17 +146,27 @@ def attributes(image):
         name: (image == np.uint8(rgb)).all(-1) for name, rgb in COLOURS.items()
     }
     colour = max(masks, key=lambda name: masks[name].sum())
-    mask = masks[colour]
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
-    inside = mask[box[0] : box[2], box[1] : box[3]]
+    inside = masks[colour][_extent(masks[colour])]
+    middle = len(inside) // 2
     if inside.mean() > 0.95:
         shape = "rectangle"
-    elif inside[0].sum() < inside[-1].sum() / 2:
+    elif inside[:middle].sum() < 0.7 * inside[-middle:].sum():
         shape = "triangle"
     else:
         shape = "circle"
-    return Attributes(shape, colour, tuple(int(edge) for edge in box))
+    codes = image.astype("int32") @ (65536, 256, 1)
+    light = codes[(image >= BACKGROUND_FROM).all(-1)]
+    background = np.bincount(light).argmax()
+    rows, columns = _extent(codes != background)
+    return Attributes(
+        shape, colour, (rows.start, columns.start, rows.stop, columns.stop)
+    )
+
+
+def _extent(mask):
+    """The slices of rows and columns in which a mask is true."""
+    spans = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in spans)
 
 
 def _read(path):

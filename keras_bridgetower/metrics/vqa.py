@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.validation import check_soft_scores
+
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class VQAScore(keras.metrics.MeanMetricWrapper):
@@ -40,5 +42,6 @@ class VQAScore(keras.metrics.MeanMetricWrapper):
 
 def score_of_best_answer(y_true, y_pred):
     """Soft score of each row's highest logit, `(batch,)`."""
+    check_soft_scores(y_true, y_pred)
     best = ops.argmax(y_pred, axis=-1, keepdims=True)
     return ops.take_along_axis(y_true, best, axis=-1)[..., 0]

@@ -96,9 +96,9 @@ class BridgeTowerTask(keras_hub.models.Task):
         """
         return super().fit(x, y, shuffle=shuffle, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
+    def __call__(self, inputs, *args, **kwargs):
         check_features(inputs, self.input)
-        return super().call(inputs, training=training, mask=mask)
+        return super().__call__(inputs, *args, **kwargs)
 
     def preprocessed(self, x):
         """Features of raw inputs, for the verbs.

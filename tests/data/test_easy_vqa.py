@@ -1,0 +1,93 @@
+"""easy-VQA: sizes, splits, and attributes that agree with every answer."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from keras_bridgetower.data import easy_vqa
+
+pytest.importorskip("easy_vqa")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {s: easy_vqa.load(s) for s in ("train", "validation", "test")}
+
+
+def test_sizes(splits):
+    images = {name: len(s.images) for name, s in splits.items()}
+    assert images == {"train": 3500, "validation": 500, "test": 1000}
+    questions = {name: len(s.questions) for name, s in splits.items()}
+    assert questions["test"] == 9_673
+    assert questions["train"] + questions["validation"] == 38_575
+    for split in splits.values():
+        assert split.images.shape[1:] == (64, 64, 3)
+        assert split.images.dtype == np.uint8
+        assert set(split.image_index) == set(range(len(split.images)))
+        assert set(split.answers) <= set(easy_vqa.answer_list())
+    kinds = map(easy_vqa.question_kind, splits["test"].answers)
+    assert collections.Counter(kinds) == {
+        "yes/no": 7136,
+        "shape": 1257,
+        "colour": 1280,
+    }
+
+
+def test_no_picture_is_in_two_splits(splits):
+    seen = [{i.tobytes() for i in s.images} for s in splits.values()]
+    assert len(set.union(*seen)) == sum(map(len, seen)) == 5000
+
+
+def test_blind_scores(splits):
+    """The majority answer to each question, counted on all of training."""
+    votes = collections.defaultdict(collections.Counter)
+    for name in ("train", "validation"):
+        for question, answer in zip(
+            splits[name].questions, splits[name].answers, strict=True
+        ):
+            votes[question][answer] += 1
+    right = collections.defaultdict(list)
+    for question, answer in zip(
+        splits["test"].questions, splits["test"].answers, strict=True
+    ):
+        hit = votes[question].most_common(1)[0][0] == answer
+        right["overall"].append(hit)
+        right[easy_vqa.question_kind(answer)].append(hit)
+    for kind, score in easy_vqa.BLIND_TEST_SCORES.items():
+        assert 100 * np.mean(right[kind]) == pytest.approx(score, abs=0.011)
+
+
+def test_attributes_agree_with_every_answer(splits):
+    for split in splits.values():
+        found = [easy_vqa.attributes(image) for image in split.images]
+        for index, question, answer in zip(
+            split.image_index, split.questions, split.answers, strict=True
+        ):
+            shown = found[index]
+            kind = easy_vqa.question_kind(answer)
+            if kind == "shape":
+                assert answer == shown.shape
+            elif kind == "colour":
+                assert answer == shown.colour
+            else:
+                words = set(question.rstrip("?").split())
+                asked = words & {*easy_vqa.SHAPES, *easy_vqa.COLOURS}
+                there = asked <= {shown.shape, shown.colour}
+                negated = bool(words & {"not", "no"})
+                assert answer == ("yes" if there != negated else "no")
+
+
+def test_the_box_holds_the_shape(splits):
+    for image in splits["validation"].images:
+        top, left, bottom, right = easy_vqa.attributes(image).box
+        outside = image.copy()
+        outside[top:bottom, left:right] = 0
+        assert len(np.unique(outside[outside.any(-1)], axis=0)) == 1
+        for edge in (top, bottom - 1):
+            assert len(np.unique(image[edge], axis=0)) > 1
+
+
+def test_an_unknown_split():
+    with pytest.raises(ValueError, match="'validation'.*split='dev'"):
+        easy_vqa.load("dev")

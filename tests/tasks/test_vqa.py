@@ -1,0 +1,380 @@
+"""The VQA task, from raw pictures to answers and back to disk."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from builders import ANSWERS
+from builders import array
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import features
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import vqa
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import registry
+
+IMAGE = np.zeros((20, 30, 3), "uint8")
+
+
+def fast(model, **kwargs):
+    """Compiled without XLA, which takes longer than these tests."""
+    model.compile(keras.optimizers.AdamW(1e-3), jit_compile=False, **kwargs)
+    return model
+
+
+def test_answer_forms(tmp_path):
+    model = randomise(vqa())
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    one = model.answer(tmp_path / "a.png", "is it red?", top_k=3)
+    assert len(one) == 3 and all(answer in ANSWERS for answer, _ in one)
+    scores = [score for _, score in one]
+    assert scores == sorted(scores, reverse=True) and 0 < scores[-1] < 1
+    pictures = [tmp_path / "a.png", Image.fromarray(IMAGE), IMAGE]
+    many = model.answer(pictures, ["is it red?", "why?", "is it red?"])
+    assert [len(answers) for answers in many] == [1, 1, 1]
+    assert many[0][0][0] == many[2][0][0] == one[0][0]
+    assert many[0][0][1] == pytest.approx(one[0][1], abs=1e-6)
+    assert model.answer([IMAGE], ["why?"], batch_size=1) == [many[1]]
+
+
+def test_answer_is_the_sigmoid_of_predict():
+    model = randomise(vqa())
+    x, _ = raw(5)
+    logits = model.predict(x, verbose=0)
+    assert logits.shape == (5, 4) and logits.dtype == np.float32
+    answers = model.answer(list(x["images"]), x["text"], top_k=4)
+    for row, ranked in zip(logits, answers, strict=True):
+        assert [a for a, _ in ranked] == [
+            ANSWERS[i] for i in np.argsort(-row)
+        ]
+        np.testing.assert_allclose(
+            [s for _, s in ranked],
+            sorted(1 / (1 + np.exp(-row)), reverse=True),
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize(
+    "images, questions, values, message",
+    [
+        (IMAGE, ["a", "b"], {}, "same number.*Received: images of batch"),
+        ([IMAGE], ["a", "b"], {}, r"batch shape \(1,\), text of \(2,\)"),
+        ([IMAGE], "a", {}, "same number"),
+        ([IMAGE, IMAGE], ["a", " "], {}, r"not be empty.*text\[1\]=' '"),
+        (IMAGE, "a", dict(top_k=5), "from 1 to 4.*Received: top_k=5"),
+        (IMAGE, "a", dict(top_k=0), "Received: top_k=0"),
+        ("/no/such.png", "a", {}, "/no/such.png"),
+    ],
+)
+def test_bad_questions(images, questions, values, message):
+    with pytest.raises(ValueError, match=message):
+        vqa().answer(images, questions, **values)
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    Image.fromarray(IMAGE).save(tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "broken.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"images\[1\].*broken\.png"):
+        vqa().answer(
+            [tmp_path / "whole.png", tmp_path / "broken.png"], ["a", "b"]
+        )
+
+
+def test_a_long_question_is_cut_with_one_warning():
+    with pytest.warns(UserWarning, match="has 42 tokens.*sequence_length=24"):
+        vqa().answer(IMAGE, "a" * 40)
+
+
+def test_special_tokens_in_a_question_are_text():
+    ids = preprocessor()({"images": IMAGE, "text": "</s>"})["token_ids"]
+    assert (ids == 2).sum() == 1 and ids[5] == 2
+
+
+SOFT = np.array([[0, 0, 1, 0], [0.3, 0, 0, 0.9]], "float32")
+
+
+@pytest.mark.parametrize(
+    "y, expected",
+    [
+        (SOFT, SOFT),
+        (np.array([2, 0]), np.eye(4)[[2, 0]]),
+        (["red", "yes"], np.eye(4)[[2, 0]]),
+        (np.array(["red", "yes"]), np.eye(4)[[2, 0]]),
+        (
+            [["no"] * 10, ["yes"] + ["no"] * 2 + ["red"] * 3 + ["green"] * 4],
+            [[0, 1, 0, 0], [0.3, 0.6, 0.9, 0]],
+        ),
+    ],
+)
+def test_forms_of_labels(y, expected):
+    made = preprocessor()
+    x = {"images": [IMAGE, IMAGE], "text": ["a", "b"]}
+    _, eager = made(x, y=y)
+    np.testing.assert_allclose(eager, expected, atol=1e-7)
+    # The same inside tf.data, batched and one by one.
+    arrays = {"images": np.stack([IMAGE] * 2), "text": ["a", "b"]}
+    rows = tf.data.Dataset.from_tensor_slices((arrays, tf.constant(y)))
+    ((found, mapped),) = rows.batch(2).map(made)
+    np.testing.assert_allclose(mapped, expected, atol=1e-7)
+    assert found["token_ids"].dtype == tf.int32
+    for (_, single), row in zip(rows.map(made), expected, strict=True):
+        np.testing.assert_allclose(single, row, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "y, message",
+    [
+        (["red", "pink"], "answers of the list.*Received: y='pink'"),
+        (np.array([0, 4]), "ids below 4.*Received: y=4"),
+        (np.array([0, -1]), "Received: y=-1"),
+        (np.ones((2, 3), "float32"), r"soft scores \(batch, 4\).*\(2, 3\)"),
+        (np.ones(2, "float32"), "Received: y of shape"),
+    ],
+)
+def test_labels_that_are_refused(y, message):
+    x = {"images": [IMAGE, IMAGE], "text": ["a", "b"]}
+    with pytest.raises(ValueError, match=message):
+        preprocessor()(x, y=y)
+
+
+def test_features_equal_eagerly_and_in_tf_data():
+    made = preprocessor()
+    x, _ = raw(3)
+    eager = made(x)
+    (mapped,) = tf.data.Dataset.from_tensors(x).map(made)
+    assert difference({k: v.numpy() for k, v in mapped.items()}, eager) == 0
+
+
+def test_fit_takes_every_kind_of_data():
+    x, y = raw(8)
+    model = fast(vqa())
+    before = model.evaluate(x, y, verbose=0, batch_size=4)
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    rows = tf.data.Dataset.from_tensor_slices((x, y))
+    model.fit(rows.batch(4), epochs=2, verbose=0)
+    mapped = rows.batch(4).map(model.preprocessor)
+    found, targets = model.preprocessor(x, y=y)
+    bare = fast(kbt.BridgeTowerVQA(model.backbone, answers=ANSWERS))
+    bare.set_weights(model.get_weights())
+    bare.fit(mapped, epochs=2, verbose=0)
+    history = bare.fit(found, targets, batch_size=4, epochs=2, verbose=0)
+    assert history.history["loss"][-1] < before[0]
+    assert "vqa_score" in history.history
+
+
+def test_wrong_answers_stop_fit_by_name():
+    x, y = raw(4)
+    with pytest.raises(Exception, match="y='pink'"):
+        fast(vqa()).fit(x, y[:3] + ["pink"], batch_size=4, verbose=0)
+
+
+def test_ids_without_a_preprocessor_are_refused():
+    model = fast(kbt.BridgeTowerVQA(backbone(), answers=ANSWERS))
+    with pytest.raises(ValueError, match="`y` must hold soft scores"):
+        model.fit(features(), np.array([0, 1, 2]), verbose=0)
+    with pytest.raises(ValueError, match="`preprocessor` must be set"):
+        model.answer(IMAGE, "a")
+    with pytest.raises(ValueError, match="missing: .'padding_mask'"):
+        model({k: v for k, v in features().items() if k != "padding_mask"})
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "torch",
+    reason="torch compiles for minutes on a CPU",
+)
+def test_compiled_by_xla():
+    x, y = raw(4)
+    model = vqa(dropout=0.1)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=True)
+    model.fit(x, y, batch_size=4, verbose=0)
+    compiled = model.predict(x, verbose=0)
+    model.compile(jit_compile=False)
+    assert difference(compiled, model.predict(x, verbose=0)) <= 1e-5
+    loss, _ = model.evaluate(x, y, verbose=0)
+    assert np.isfinite(loss)
+
+
+def test_mixed_bfloat16():
+    x, y = raw(4)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = fast(vqa())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    full = vqa()
+    full.set_weights(model.get_weights())
+    a, b = (m.predict(x, verbose=0) for m in (full, model))
+    assert b.dtype == np.float32
+    assert np.linalg.norm(a - b) / np.linalg.norm(a) <= 3e-2
+    history = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert {str(w.dtype) for w in model.trainable_weights} == {"float32"}
+
+
+def test_lora_trains_adapters_and_head_only(tmp_path):
+    model = vqa()
+    x, y = raw(4)
+    expected = model.predict(x, verbose=0)
+    model.enable_lora(2)
+    fast(model)
+    names = {w.path.split("/")[-1] for w in model.backbone.trainable_weights}
+    assert names == {"lora_kernel_a", "lora_kernel_b"}
+    assert difference(model.predict(x, verbose=0), expected) <= 1e-6
+    before = {w.path: array(w) for w in model.weights}
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    moved = {w.path for w in model.weights if difference(w, before[w.path])}
+    assert moved == {w.path for w in model.trainable_weights}
+    trained = model.predict(x, verbose=0)
+    model.backbone.save_lora_weights(tmp_path / "a.lora.h5")
+    for weight in model.backbone.trainable_weights:
+        weight.assign(array(weight) * 0)
+    model.backbone.load_lora_weights(tmp_path / "a.lora.h5")
+    assert difference(model.predict(x, verbose=0), trained) <= 1e-6
+
+
+def test_a_frozen_tower_stays():
+    model = vqa()
+    model.backbone.text_tower.trainable = False
+    fast(model)
+    before = {w.path: array(w) for w in model.weights}
+    x, y = raw(4)
+    model.fit(x, y, batch_size=4, verbose=0)
+    moved = {w.path for w in model.weights if difference(w, before[w.path])}
+    assert moved == {w.path for w in model.trainable_weights}
+
+
+def test_save_and_load_as_a_file(tmp_path):
+    model = randomise(fast(vqa()))
+    x, y = raw(4)
+    model.fit(x, y, batch_size=4, verbose=0)
+    model.save(tmp_path / "a.keras")
+    copy = keras.saving.load_model(tmp_path / "a.keras")
+    assert difference(copy.predict(x, verbose=0), model.predict(x, verbose=0)) == 0
+    assert copy.answers == ANSWERS and int(copy.optimizer.iterations) == 1
+    assert copy.get_compile_config() == model.get_compile_config()
+
+
+def saved(tmp_path):
+    model = randomise(vqa())
+    model.save_to_preset(tmp_path / "preset")
+    return model, tmp_path / "preset"
+
+
+def test_save_and_load_as_a_preset(tmp_path):
+    model, folder = saved(tmp_path)
+    x, _ = raw(4)
+    expected = model.predict(x, verbose=0)
+    copy = kbt.BridgeTowerVQA.from_preset(folder, answers=ANSWERS)
+    assert difference(copy.predict(x, verbose=0), expected) <= 1e-6
+    assert copy.get_config()["head_hidden_scale"] == 2
+    alone = kbt.BridgeTowerVQAPreprocessor.from_preset(str(folder))
+    assert difference(alone(x), model.preprocessor(x)) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["preset"]
+    with pytest.raises(ValueError, match="must not exist yet"):
+        model.save_to_preset(folder)
+
+
+def test_other_answers_give_a_new_head_and_say_so(tmp_path):
+    model, folder = saved(tmp_path)
+    with pytest.warns(UserWarning, match="new and random.*other answers"):
+        copy = kbt.BridgeTowerVQA.from_preset(folder, answers=["a", "b"])
+    assert copy.answers == copy.preprocessor.answers == ["a", "b"]
+    pooled = [m.backbone(features())["pooled"] for m in (model, copy)]
+    assert difference(*pooled) <= 1e-6
+
+
+def test_a_backbone_preset_gives_a_new_head(tmp_path):
+    model = randomise(backbone())
+    model.save_to_preset(tmp_path / "bare")
+    with pytest.warns(UserWarning, match="holds no task"):
+        task = kbt.BridgeTowerVQA.from_preset(
+            tmp_path / "bare", answers=ANSWERS, preprocessor=None
+        )
+    inputs = features()
+    assert difference(task.backbone(inputs), model(inputs)) <= 1e-6
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="`answers`"):
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "bare", preprocessor=None)
+
+
+def test_a_changed_preset_is_refused(tmp_path):
+    _, folder = saved(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    assert len(manifest["sha256"]) == len(files) - 1
+    for name in manifest["sha256"]:
+        path = folder / name
+        whole = path.read_bytes()
+        flipped = bytes([whole[len(whole) // 2] ^ 1])
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + flipped + whole[middle + 1 :])
+        with pytest.raises(ValueError, match=f"{path.name} was changed"):
+            kbt.BridgeTowerVQA.from_preset(folder)
+        path.write_bytes(whole)
+    (folder / "task.weights.h5").unlink()
+    with pytest.raises(ValueError, match="task.weights.h5 is missing"):
+        kbt.BridgeTowerVQA.from_preset(folder)
+
+
+def test_an_unknown_preset_lists_what_is_accepted(tmp_path):
+    for name in ("bridgetower_huge", str(tmp_path)):
+        with pytest.raises(
+            ValueError, match="bridgetower_tiny_easy_vqa.*hf://.*Received"
+        ):
+            kbt.BridgeTowerVQA.from_preset(name)
+
+
+@pytest.mark.parametrize("scheme", ["hf", "kaggle"])
+def test_handles_are_downloaded(scheme, tmp_path, monkeypatch):
+    _, folder = saved(tmp_path)
+    asked = []
+
+    def download(handle):
+        asked.append(handle)
+        return str(folder)
+
+    monkeypatch.setitem(registry.DOWNLOADS, scheme, download)
+    model = kbt.BridgeTowerVQA.from_preset(f"{scheme}://someone/model")
+    assert asked[0] == "someone/model" and model.answers == ANSWERS
+
+
+def test_parts_that_do_not_fit_each_other():
+    with pytest.raises(ValueError, match="32.*Received: image_size=40"):
+        kbt.BridgeTowerVQA(backbone(), preprocessor(side=40))
+    with pytest.raises(ValueError, match="those of the preprocessor"):
+        kbt.BridgeTowerVQA(backbone(), preprocessor(), answers=["a"])
+    with pytest.raises(ValueError, match="Received: answers=None"):
+        kbt.BridgeTowerVQA(backbone())
+    with pytest.raises(ValueError, match="distinct strings.*answers="):
+        preprocessor(answers=["a", "a"])
+    with pytest.raises(ValueError, match="Received: features="):
+        kbt.BridgeTowerVQA(
+            backbone(),
+            preprocessor(features=("images", "token_ids")),
+        )
+    small = backbone(clip(side=32))
+    small.text_encoder.max_sequence_length = 4
+    with pytest.raises(ValueError, match="sequence_length=24"):
+        kbt.BridgeTowerVQA(small, preprocessor())
+
+
+def test_raw_inputs_need_both_keys():
+    for x in ({"images": IMAGE}, "a", {"text": "a"}):
+        with pytest.raises(ValueError, match="'images' and 'text'"):
+            preprocessor()(x)
+
+
+def test_nothing_is_read_from_outside_the_package():
+    for name in registry.PRESETS:
+        assert pathlib.Path(registry.resolve(name)).is_relative_to(
+            pathlib.Path(kbt.__file__).parent
+        )

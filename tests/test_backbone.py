@@ -1,0 +1,240 @@
+"""The backbone: parts and whole, saving, sizes, bad input."""
+
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+from builders import IMAGE_ENCODERS
+from builders import TEXT_ENCODERS
+from builders import array
+from builders import backbone
+from builders import bert
+from builders import clip
+from builders import deit
+from builders import difference
+from builders import features
+from builders import randomise
+from builders import roberta
+from builders import run
+from builders import vit
+
+import keras_bridgetower as kbt
+from keras_bridgetower import bridges
+
+# Weights of the tiny encoders, the same set on every backend.
+WEIGHTS = {"clip": 56, "vit": 54, "deit": 55, "roberta": 36, "bert": 53}
+PAIRS = list(itertools.product(IMAGE_ENCODERS, TEXT_ENCODERS))
+
+
+@pytest.mark.parametrize("image, text", PAIRS)
+def test_every_pair_of_encoders(image, text):
+    model = backbone(IMAGE_ENCODERS[image](), TEXT_ENCODERS[text]())
+    fusion = len(model.fusion.weights)
+    assert len(model.weights) == WEIGHTS[image] + WEIGHTS[text] + fusion
+    randomise(model)
+    inputs = features(model)
+    outputs = run(model, inputs)
+    tokens = 18 if image == "deit" else 17
+    assert {k: v.shape for k, v in outputs.items()} == {
+        "text": (3, 6, 16),
+        "image": (3, tokens, 16),
+        "pooled": (3, 32),
+    }
+    copy = kbt.BridgeTowerBackbone.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    assert difference(run(copy, inputs), outputs) == 0
+
+
+@pytest.mark.parametrize("bridge", [*bridges.BRIDGES, None])
+def test_every_bridge_saves_and_loads(bridge, tmp_path):
+    model = randomise(backbone(bridge=bridge))
+    inputs = features()
+    expected = run(model, inputs)
+    model.save_weights(tmp_path / "a.weights.h5")
+    copy = backbone(bridge=bridge)
+    copy.load_weights(tmp_path / "a.weights.h5")
+    assert difference(run(copy, inputs), expected) == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        dict(image_encoder=deit(), text_encoder=bert(), image_norms="per_tap"),
+        dict(projections="per_layer", taps=(-2, None), intermediate_dim=24),
+    ],
+)
+def test_a_saved_model_is_the_same_model(values, tmp_path):
+    model = randomise(backbone(**values))
+    inputs = features(model)
+    expected = run(model, inputs)
+    model.save(tmp_path / "a.keras")
+    copy = keras.saving.load_model(tmp_path / "a.keras")
+    assert json.dumps(copy.get_config()) == json.dumps(model.get_config())
+    assert difference(run(copy, inputs), expected) == 0
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert difference(run(copy, inputs), expected) == 0
+
+
+def test_the_whole_is_the_composition_of_its_parts():
+    model = randomise(backbone(clip(layers=4), bert(layers=2)))
+    inputs = features(model)
+    text = {k: inputs[k] for k in model.text_tower.input}
+    pooled = model.fusion(
+        model.text_tower(text),
+        model.image_tower(inputs["images"]),
+        padding_mask=inputs["padding_mask"],
+        outputs=("pooled",),
+    )["pooled"]
+    assert difference(pooled, run(model, inputs)["pooled"]) <= 1e-6
+
+
+def test_variable_length():
+    model = randomise(backbone())
+    short = features(tokens=4)
+    long = {
+        "images": short["images"],
+        "token_ids": np.pad(
+            short["token_ids"], ((0, 0), (0, 5)), constant_values=1
+        ),
+        "padding_mask": np.pad(short["padding_mask"], ((0, 0), (0, 5))),
+    }
+    a, b = (model.predict(x, verbose=0)["pooled"] for x in (short, long))
+    assert difference(a, b) <= 1e-5
+
+
+def test_states_depend_on_one_modality_only():
+    model = randomise(backbone())
+    inputs = features()
+    other = features(seed=5)
+    image = run(model.image_tower, inputs["images"])
+    again = run(model.image_tower, inputs["images"])
+    assert difference(image[-1], again[-1]) == 0
+    changed = inputs | {"images": other["images"]}
+    assert difference(run(model, inputs)["text"], run(model, changed)["text"])
+
+
+def test_meter_is_a_value():
+    model = backbone(bridge=None)
+    assert type(model) is type(backbone())
+    assert model.fusion.taps == (-1, None)
+    assert len(model.image_tower(model.image_tower.input)) == 1
+
+
+@pytest.mark.parametrize("make", [clip, vit, deit])
+def test_another_image_size(make):
+    model = randomise(backbone(make()))
+    same = model.with_image_size(32)
+    assert difference(run(same, features()), run(model, features())) == 0
+    larger = model.with_image_size(48)
+    assert larger.image_size == 48 and model.image_size == 32
+    prefix = 2 if make is deit else 1
+    outputs = run(larger, features(side=48))
+    assert outputs["image"].shape == (3, prefix + 36, 16)
+    tables = [
+        [array(w) for w in m.weights if "position_embedding" in w.path]
+        for m in (model, larger)
+    ]
+    for old, new in zip(*tables, strict=True):
+        assert difference(old[..., :1, :], new[..., :1, :]) == 0
+    others = [
+        [array(w) for w in m.weights if "position" not in w.path]
+        for m in (model, larger)
+    ]
+    for old, new in zip(*others, strict=True):
+        assert difference(old, new) == 0
+
+
+@pytest.mark.parametrize("side", [30, 0, -8, 32.0, "32"])
+def test_a_side_that_patches_do_not_tile(side):
+    with pytest.raises(ValueError, match="patch size 8.*Received: side="):
+        backbone().with_image_size(side)
+
+
+def test_attention_maps():
+    model = randomise(backbone(dropout=0.1))
+    inputs = features()
+    maps = model.attention_maps(inputs)
+    shapes = {k: [m.shape for m in v] for k, v in maps.items()}
+    assert shapes == {
+        "text_self": [(3, 2, 6, 6)] * 2,
+        "text_cross": [(3, 2, 6, 17)] * 2,
+        "image_self": [(3, 2, 17, 17)] * 2,
+        "image_cross": [(3, 2, 17, 6)] * 2,
+    }
+    for layers in maps.values():
+        for weights in layers:
+            np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    padded = inputs["padding_mask"][1] == 0
+    assert padded.any()
+    for name in ("text_self", "image_cross"):
+        assert np.abs(maps[name][0][1][..., padded]).max() < 1e-6
+
+
+@pytest.mark.parametrize("frozen", ["image_tower", "text_tower", "fusion"])
+def test_freezing_a_part(frozen):
+    model = backbone()
+    part = getattr(model, frozen)
+    count = len(model.trainable_weights)
+    own = len(part.trainable_weights)
+    part.trainable = False
+    assert not part.trainable_weights
+    assert len(model.trainable_weights) == count - own
+
+
+def test_half_precision_is_near():
+    model = randomise(backbone(), scale=0.05)
+    half = kbt.BridgeTowerBackbone.from_config(
+        model.get_config() | {"dtype": "mixed_bfloat16"}
+    )
+    half.set_weights(model.get_weights())
+    a, b = (run(m, features())["pooled"] for m in (model, half))
+    assert half.fusion.compute_dtype == "bfloat16"
+    b = b.astype("float32")
+    assert np.linalg.norm(a - b) / np.linalg.norm(a) <= 3e-2
+
+
+def drop(key):
+    made = features()
+    del made[key]
+    return made
+
+
+def replaced(key, change):
+    made = features()
+    return made | {key: change(made[key])}
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        (drop("padding_mask"), r"missing: \['padding_mask'\].*Received: inputs="),
+        (drop("images"), r"missing: \['images'\]"),
+        (np.ones(3), "must be a dict.*Received: inputs=ndarray"),
+        (features(side=40), "with_image_size.*Received: images of shape"),
+        (replaced("padding_mask", lambda m: m[:1]), "same batch size.*Received"),
+        (replaced("padding_mask", lambda m: m[:, 1:]), "the same length"),
+        (replaced("images", lambda m: m[:1]), "same batch size"),
+    ],
+)
+def test_inputs_that_do_not_fit(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        backbone()(inputs)
+
+
+def test_encoders_that_do_not_fit():
+    with pytest.raises(ValueError, match="`image_encoder` must take one input"):
+        kbt.BridgeTowerBackbone(roberta(), clip(), 16, 2, 2)
+    with pytest.raises(ValueError, match="`text_encoder` must take a dict"):
+        kbt.BridgeTowerBackbone(clip(), vit(), 16, 2, 2)
+    with pytest.raises(TypeError, match="vision_encoder"):
+        kbt.BridgeTowerBackbone(keras.Sequential(), roberta(), 16, 2, 2)
+    with pytest.raises(ValueError, match="`taps` reach below"):
+        backbone(num_layers=3)
+    with pytest.raises(ValueError, match="'per_tap'.*image_norms='none'"):
+        backbone(image_norms="none")
+    with pytest.raises(ValueError, match="dtype.*Received: image_encoder of"):
+        backbone(clip(dtype="bfloat16"))

@@ -1,0 +1,157 @@
+"""Each bridge against its formula in NumPy."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import difference
+from builders import randomise
+
+from keras_bridgetower import bridges
+
+WIDTH, HEADS = 8, 2
+
+
+def layer_norm(x, epsilon=1e-5):
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + epsilon)
+
+
+def gelu(x):
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def attend(w, x, y, mask):
+    q, k, v = (
+        np.einsum("btd,dhe->bhte", z, w[f"{part}/kernel"])
+        + w[f"{part}/bias"][None, :, None]
+        for part, z in (("query", x), ("key", y), ("value", y))
+    )
+    scores = np.einsum("bhte,bhse->bhts", q, k) / math.sqrt(WIDTH // HEADS)
+    scores = np.where(mask[:, None, None, :] == 1, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("bhts,bhse->bthe", weights, v)
+    out = np.einsum("bthe,hed->btd", mixed, w["attention_output/kernel"])
+    return out + w["attention_output/bias"]
+
+
+def dense(w, name, x):
+    return x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+
+
+def mlp(w, x):
+    return dense(w, "output", gelu(dense(w, "hidden", x)))
+
+
+def both(x, y):
+    return np.concatenate([x, y], -1)
+
+
+def gate(w, x, y):
+    alpha = sigmoid(dense(w, "gate", both(x, y)))
+    return alpha * x + (1 - alpha) * y
+
+
+FORMULAS = {
+    "add": lambda w, x, y, m: x + y,
+    "multiply": lambda w, x, y, m: x * y,
+    "interpolate": lambda w, x, y, m: w["alpha"] * x + (1 - w["alpha"]) * y,
+    "gate": lambda w, x, y, m: gate(w, x, y),
+    "linear": lambda w, x, y, m: dense(w, "linear", both(x, y)),
+    "mlp": lambda w, x, y, m: mlp(w, both(x, y)),
+    "cross_attention": lambda w, x, y, m: attend(w, x, y, m),
+    "cross_attention_ffn": lambda w, x, y, m: mlp(w, attend(w, x, y, m)),
+    "add_linear": lambda w, x, y, m: x + y + dense(w, "linear", both(x, y)),
+    "scaled_add": lambda w, x, y, m: x + w["scale"] * y,
+    "interpolate_scalar": lambda w, x, y, m: (
+        w["beta"] * x + (1 - w["beta"]) * y
+    ),
+}
+
+
+def streams():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 2, 5, WIDTH)).astype("float32")
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")
+    return x, y, mask
+
+
+@pytest.mark.parametrize("name", bridges.BRIDGES)
+def test_formula(name):
+    x, y, mask = streams()
+    layer = bridges.get(name, WIDTH, HEADS)
+    layer(x, y, mask)
+    for weight in layer.weights:
+        if "layer_norm" not in weight.path:
+            rng = np.random.default_rng(len(weight.path))
+            noise = rng.normal(size=weight.shape, scale=0.5)
+            weight.assign(array(weight) + noise)
+    weights = {
+        w.path.removeprefix(f"{layer.name}/").removeprefix("attention/"): (
+            array(w).astype("float64")
+        )
+        for w in layer.weights
+    }
+    expected = layer_norm(FORMULAS[name](weights, x, y, mask))
+    assert difference(layer(x, y, mask), expected) <= 2e-5
+
+
+@pytest.mark.parametrize(
+    "name, same_as",
+    [
+        ("add_linear", lambda x, y: x + y),
+        ("scaled_add", lambda x, y: x + y),
+        ("interpolate", lambda x, y: (x + y) / 2),
+        ("interpolate_scalar", lambda x, y: (x + y) / 2),
+    ],
+)
+def test_what_a_bridge_is_at_the_start(name, same_as):
+    x, y, mask = streams()
+    layer = bridges.get(name, WIDTH)
+    assert difference(layer(x, y), layer_norm(same_as(x, y))) <= 1e-5
+
+
+@pytest.mark.parametrize("name", bridges.BRIDGES)
+def test_config_round_trip(name):
+    x, y, mask = streams()
+    layer = bridges.get(name, WIDTH, HEADS, 0.1, 1e-12, name="bridge")
+    before = layer(x, y, mask)
+    copy = type(layer).from_config(layer.get_config())
+    copy(x, y, mask)
+    randomise(copy)
+    copy.set_weights(layer.get_weights())
+    assert copy.epsilon == 1e-12 and copy.dropout == 0.1
+    assert difference(before, copy(x, y, mask)) == 0
+
+
+def test_a_bridge_of_ones_own():
+    @keras.saving.register_keras_serializable("tests")
+    class MaxBridge(bridges.BridgeLayer):
+        def merge(self, x, y, mask=None):
+            return keras.ops.maximum(x, y)
+
+    assert bridges.name_of(MaxBridge) == "tests>MaxBridge"
+    x, y, mask = streams()
+    for identifier in (MaxBridge, "tests>MaxBridge"):
+        layer = bridges.get(identifier, WIDTH)
+        expected = layer_norm(np.maximum(x, y))
+        assert difference(layer(x, y), expected) <= 1e-5
+
+
+def test_the_abstract_bridge_cannot_run():
+    x, y, _ = streams()
+    with pytest.raises(TypeError, match="abstract"):
+        bridges.BridgeLayer(WIDTH)(x, y)
+
+
+@pytest.mark.parametrize("identifier", ["sum", "keras>Dense", 3, object])
+def test_no_such_bridge(identifier):
+    with pytest.raises(ValueError, match="'add_linear'.*Received: bridge="):
+        bridges.get(identifier, WIDTH)

@@ -1,0 +1,59 @@
+"""What differs by backend gives the same numbers on each."""
+
+import keras
+import numpy as np
+from builders import array
+from builders import difference
+from keras import ops
+
+from keras_bridgetower import engine
+
+
+def test_gradients():
+    x, unused = np.array([1.0, -2.0], "float32"), np.ones(3, "float32")
+    found = engine.gradients(lambda xs: ops.sum(xs[0] ** 3), [x, unused])
+    np.testing.assert_allclose(found[0], 3 * x**2, rtol=1e-6)
+    np.testing.assert_array_equal(found[1], np.zeros(3))
+
+
+def test_lookup_and_its_gradient():
+    table = np.arange(12, dtype="float32").reshape(4, 3)
+    ids = np.array([[1, 1, 3], [1, 0, 3]], "int32")
+    weights = np.random.default_rng(0).normal(size=(2, 3, 3)).astype("float32")
+    assert difference(engine.lookup(table, ids), table[ids]) == 0
+    (found,) = engine.gradients(
+        lambda ts: ops.sum(ops.multiply(engine.lookup(ts[0], ids), weights)),
+        [table],
+    )
+    expected = np.zeros_like(table)
+    np.add.at(expected, ids, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_an_adam_step_sees_the_sum_of_repeated_rows():
+    """The moments equal those of a dense gradient, in closed form."""
+
+    class Lookup(keras.layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(5, 2), initializer="ones")
+
+        def call(self, ids):
+            rows = engine.lookup(ops.convert_to_tensor(self.table), ids)
+            return ops.sum(rows, axis=1)
+
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), Lookup()])
+    optimizer = keras.optimizers.Adam(0.01)
+    model.compile(optimizer, "mae", jit_compile=False)
+    model.fit(np.array([[2, 2, 2, 4]]), np.zeros((1, 2)), verbose=0)
+    moments = {v.path.split("/")[-1]: array(v) for v in optimizer.variables}
+    (velocity,) = (v for k, v in moments.items() if "velocity" in k)
+    gradient = np.zeros((5, 2))
+    gradient[2], gradient[4] = 3 / 2, 1 / 2
+    np.testing.assert_allclose(velocity, 0.001 * gradient**2, rtol=1e-5)
+
+
+def test_inference_scope_records_nothing():
+    layer = keras.layers.Dense(2)
+    with engine.inference_scope():
+        out = layer(np.ones((1, 3)))
+    assert not getattr(out, "requires_grad", False)

@@ -1,0 +1,182 @@
+"""The cross-modal encoder: exactness of the fast paths, masks, taps."""
+
+import numpy as np
+import pytest
+from builders import array
+from builders import difference
+from builders import randomise
+
+import keras_bridgetower as kbt
+from keras_bridgetower.attention import BridgeTowerAttention
+from keras_bridgetower.attention import capture_attention
+from keras_bridgetower.cross_modal import CoAttention
+from keras_bridgetower.taps import resolve_taps
+
+WIDTH, HEADS, LAYERS = 16, 2, 3
+
+
+def states(count=LAYERS, width=WIDTH):
+    rng = np.random.default_rng(1)
+    text = rng.normal(size=(count, 2, 5, width)).astype("float32")
+    image = rng.normal(size=(count, 2, 10, width)).astype("float32")
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")
+    return list(text), list(image), mask
+
+
+def fusion(**kwargs):
+    layer = kbt.CrossModalEncoder(WIDTH, HEADS, LAYERS, **kwargs)
+    tapped = sum(tap is not None for tap in layer.taps)
+    text, image, mask = states(tapped)
+    layer(text, image, mask)
+    return randomise(layer), (text, image, mask)
+
+
+@pytest.mark.parametrize("bridge", ["add", "cross_attention_ffn", None])
+@pytest.mark.parametrize(
+    "outputs", [("pooled",), ("text",), ("image",), ("text", "pooled")]
+)
+def test_asking_for_less_gives_the_same(bridge, outputs):
+    layer, inputs = fusion(bridge=bridge)
+    everything = layer(*inputs)
+    asked = layer(*inputs, outputs=outputs)
+    assert tuple(asked) == outputs
+    for name in outputs:
+        assert difference(asked[name], everything[name]) <= 1e-5
+
+
+def test_asking_for_less_computes_less(monkeypatch):
+    layer, inputs = fusion()
+    queries = []
+    call = CoAttention.call
+
+    def spy(self, text_query, image_query, *args, **kwargs):
+        queries.append(
+            [None if q is None else q.shape[1] for q in (text_query, image_query)]
+        )
+        return call(self, text_query, image_query, *args, **kwargs)
+
+    monkeypatch.setattr(CoAttention, "call", spy)
+    for outputs, last in (
+        (("pooled",), [1, 1]),
+        (("text",), [5, None]),
+        (("image",), [None, 10]),
+        (("text", "pooled"), [5, 1]),
+    ):
+        queries.clear()
+        layer(*inputs, outputs=outputs)
+        assert queries == [[5, 10], [5, 10], last]
+
+
+@pytest.mark.parametrize("bridge", ["add", "cross_attention"])
+def test_padding_has_no_influence(bridge):
+    layer, (text, image, mask) = fusion(bridge=bridge)
+    changed = [np.where(mask[..., None] == 1, t, 9.0) for t in text]
+    changed = [t.astype("float32") for t in changed]
+    before, after = layer(text, image, mask), layer(changed, image, mask)
+    kept = mask == 1
+    for name in ("image", "pooled"):
+        assert difference(before[name], after[name]) <= 1e-5
+    a, b = array(before["text"])[kept], array(after["text"])[kept]
+    assert np.abs(a - b).max() <= 1e-5
+    unmasked = layer(changed, image)
+    assert difference(before["pooled"], unmasked["pooled"]) > 1e-2
+
+
+def test_the_fused_attention_equals_the_plain_one():
+    rng = np.random.default_rng(0)
+    q, kv = rng.normal(size=(2, 4, 16)), rng.normal(size=(2, 7, 16))
+    mask = rng.integers(0, 2, (2, 1, 7))
+    mask[:, :, 0] = 1
+    layer = BridgeTowerAttention(num_heads=2, key_dim=8, dropout=0.5)
+    fused = layer(q, kv, attention_mask=mask)
+    plain, weights = layer(
+        q, kv, attention_mask=mask, return_attention_scores=True
+    )
+    assert difference(fused, plain) <= 1e-5
+    np.testing.assert_allclose(array(weights).sum(-1), 1, atol=1e-5)
+    assert (array(weights)[..., mask[1, 0] == 0][1] < 1e-6).all()
+    assert difference(fused, layer(q, kv, attention_mask=mask)) == 0
+    assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
+
+
+def test_captures_nest_and_end():
+    x = np.ones((1, 3, 16), "float32")
+    layer = BridgeTowerAttention(num_heads=2, key_dim=8, name="mine")
+    with capture_attention() as outer:
+        with capture_attention() as inner:
+            layer(x, x)
+    layer(x, x)
+    assert list(outer) == list(inner) == ["mine"]
+    assert outer["mine"].shape == (1, 2, 3, 3)
+
+
+def test_the_second_image_of_a_pair_has_its_own_type():
+    layer, inputs = fusion()
+    first, second = layer(*inputs), layer(*inputs, image_row=2)
+    assert difference(first["pooled"], second["pooled"]) > 1e-3
+    rows = array(layer.type_embedding).copy()
+    rows[2] = rows[1]
+    layer.type_embedding.assign(rows)
+    assert difference(first, layer(*inputs, image_row=2)) == 0
+
+
+def test_external_layers_stack_on_top():
+    layer, inputs = fusion(taps=(-2, -1, None))
+    assert layer.text_bridges[2] is None and layer.text_bridges[1] is not None
+    assert layer(*inputs)["text"].shape == (2, 5, WIDTH)
+
+
+@pytest.mark.parametrize(
+    "taps, layers, bridge, expected",
+    [
+        (None, 3, "add", (-3, -2, -1)),
+        (None, 3, None, (-1, None, None)),
+        ([-4, -2, None], 3, "add", (-4, -2, None)),
+        ((-2, None, -1), 3, "gate", (-2, None, -1)),
+    ],
+)
+def test_taps(taps, layers, bridge, expected):
+    assert resolve_taps(taps, layers, bridge) == expected
+
+
+@pytest.mark.parametrize(
+    "taps, bridge, message",
+    [
+        ((-2, -1), "add", "one entry for each"),
+        ((None, -2, -1), "add", "start with an index"),
+        ((-1, -2, -3), "add", "rise"),
+        ((-2, -2, -1), "add", "rise"),
+        ((0, 1, 2), "add", "negative"),
+        ((-3.0, -2, -1), "add", "negative"),
+        ((-2, None, None), None, "With `bridge=None`"),
+        ((-3, -2, -1), None, "With `bridge=None`"),
+    ],
+)
+def test_taps_that_cannot_be_built(taps, bridge, message):
+    with pytest.raises(ValueError, match=f"{message}.*Received: taps="):
+        resolve_taps(taps, 3, bridge)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(num_heads=3), "`num_heads` must divide.*num_heads=3"),
+        (dict(num_layers=0), "`num_layers` must be a positive.*num_layers=0"),
+        (dict(cross_encoder="both"), "'co_attention'.*cross_encoder='both'"),
+        (dict(projections="none"), "'per_layer'.*projections='none'"),
+        (dict(bridge="sum"), "'add'.*bridge='sum'"),
+    ],
+)
+def test_values_that_cannot_be_built(values, message):
+    values = dict(hidden_dim=16, num_heads=2, num_layers=3) | values
+    with pytest.raises(ValueError, match=message):
+        kbt.CrossModalEncoder(**values)
+
+
+def test_config_is_written_by_keras():
+    layer, inputs = fusion(bridge="gate", taps=(-3, -1, None), dropout=0.2)
+    copy = kbt.CrossModalEncoder.from_config(layer.get_config())
+    copy(*inputs)
+    copy.set_weights(layer.get_weights())
+    assert copy.taps == (-3, -1, None)
+    assert difference(layer(*inputs), copy(*inputs)) == 0

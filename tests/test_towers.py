@@ -1,0 +1,129 @@
+"""Every encoder, seen as states."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from builders import IMAGE_ENCODERS
+from builders import TEXT_ENCODERS
+from builders import array
+from builders import clip
+from builders import deit
+from builders import difference
+from builders import features
+from builders import randomise
+from builders import roberta
+from builders import run
+
+import keras_bridgetower as kbt
+
+
+def own_input(encoder):
+    """Features in the form that the encoder and its tower take."""
+    made = features()
+    made["segment_ids"] = np.zeros_like(made["token_ids"])
+    if len(encoder.inputs) == 1:
+        return made["images"]
+    return {key: made[key] for key in encoder.input}
+
+
+def last_output(encoder, inputs):
+    if isinstance(encoder, keras_hub.models.CLIPVisionEncoder):
+        inputs = {"images": inputs}
+    outputs = run(encoder, inputs)
+    return outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+
+
+@pytest.mark.parametrize("name", [*IMAGE_ENCODERS, *TEXT_ENCODERS])
+def test_states_are_those_of_the_encoder(name):
+    make = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]
+    encoder = make()
+    tower = kbt.Tower(encoder, range(-encoder.num_layers, 0))
+    randomise(encoder)
+    states = run(tower, own_input(encoder))
+    assert len(states) == encoder.num_layers
+    top = last_output(encoder, own_input(encoder))
+    assert difference(states[-1], top) <= 1e-5
+    # A lower state is the output of a shallower encoder of the same weights.
+    shallow = make(layers=encoder.num_layers - 1)
+    kbt.Tower(shallow, (-1,))
+    given = {w.path.split("/", 1)[-1]: w for w in encoder.weights}
+    by_path = {w.path: w for w in encoder.weights}
+    for weight in shallow.weights:
+        own = weight.path.split("/", 1)[-1]
+        weight.assign(by_path.get(weight.path, given[own]))
+    top = last_output(shallow, own_input(shallow))
+    assert difference(states[-2], top) <= 1e-5
+
+
+@pytest.mark.parametrize("name", [*IMAGE_ENCODERS, *TEXT_ENCODERS])
+def test_a_single_tap_gives_a_list(name):
+    encoder = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]()
+    tower = kbt.Tower(encoder, (-1, None))
+    inputs = own_input(encoder)
+    (called,) = run(tower, inputs)
+    (predicted,) = tower.predict(inputs, verbose=0)
+    (symbolic,) = tower(tower.input)
+    assert difference(called, predicted) <= 1e-5
+    assert symbolic.shape[1:][-1] == called.shape[-1]
+
+
+def test_blocks_above_the_highest_tap_are_left_out():
+    encoder = clip(layers=3)
+    whole = kbt.Tower(encoder, (-2, -1))
+    lower = kbt.Tower(encoder, (-3, -2))
+    block = len(encoder.encoder_layers[0].weights)
+    assert len(whole.weights) - len(lower.weights) == block
+
+
+def test_a_fresh_clip_encoder_tells_positions_apart():
+    encoder = clip()
+    assert not array(encoder.embedding.position_ids).any()
+    kbt.hidden_states(encoder)
+    np.testing.assert_array_equal(
+        array(encoder.embedding.position_ids), [np.arange(17)]
+    )
+
+
+@pytest.mark.parametrize("make", [clip, deit])
+def test_own_norms_start_as_the_shared_one_and_part(make):
+    encoder = make()
+    randomise(encoder)
+    shared = kbt.Tower(encoder, (-2, -1))
+    own = kbt.Tower(encoder, (-2, -1), norms="per_tap")
+    inputs = own_input(encoder)
+    before = run(shared, inputs)
+    for a, b in zip(before, run(own, inputs), strict=True):
+        assert difference(a, b) <= 1e-6
+    gamma = own.get_layer("tap_0_norm").gamma
+    gamma.assign(array(gamma) * 2)
+    low, high = run(own, inputs)
+    assert difference(high, before[1]) <= 1e-6
+    assert difference(low, before[0]) > 0.1
+
+
+def test_text_has_no_norm_of_its_own_to_copy():
+    class Bare(keras.Model):
+        pass
+
+    inputs = keras.Input((4,))
+    encoder = Bare(inputs, keras.layers.Dense(3)(inputs))
+
+    @kbt.hidden_states.register(Bare)
+    def _(encoder):
+        return [encoder.output]
+
+    assert run(kbt.Tower(encoder, (-1,)), np.ones((2, 4)))[0].shape == (2, 3)
+    with pytest.raises(ValueError, match="end in `Dense`"):
+        kbt.Tower(encoder, (-1,), norms="per_tap")
+
+
+def test_an_unknown_encoder_is_named_with_the_mend():
+    encoder = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(TypeError, match="hidden_states.register.*Received"):
+        kbt.hidden_states(encoder)
+
+
+def test_taps_below_the_lowest_block():
+    with pytest.raises(ValueError, match=r"lowest of the 2 blocks.*\(-3,"):
+        kbt.Tower(roberta(layers=2), (-3, -2, -1))
