@@ -154,7 +154,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
 
     @property
     def image_encoder(self):
-        """The image encoder as it was passed in."""
+        """The image encoder, as passed in."""
         return self.image_tower.encoder
 
     @property
@@ -237,12 +237,6 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
 
         Raises:
             ValueError: the patches do not tile the new side.
-
-        Example:
-
-        ```python
-        larger = backbone.with_image_size(576)
-        ```
         """
         patch = self.image_encoder.patch_size
         patch = patch if isinstance(patch, int) else patch[0]

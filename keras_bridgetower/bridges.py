@@ -35,7 +35,7 @@ class BridgeLayer(keras.layers.Layer):
     Example:
 
     ```python
-    bridge = AddBridge(hidden_dim=16)
+    bridge = bridges.get("add", hidden_dim=16)
     bridge(np.ones((2, 5, 16)), np.zeros((2, 5, 16))).shape  # (2, 5, 16)
     ```
 
@@ -258,19 +258,13 @@ BRIDGES = {
 def get(
     identifier, hidden_dim, num_heads=1, dropout=0.0, epsilon=1e-5, **kwargs
 ):
-    """A bridge layer from its identifier.
+    """A new bridge layer from its identifier.
 
     Args:
         identifier: a name of `BRIDGES`, a registered name such as
             `"my_package>MyBridge"`, or a subclass of `BridgeLayer`.
         hidden_dim, num_heads, dropout, epsilon: as `BridgeLayer`.
         **kwargs: `name` and `dtype` of the layer.
-
-    Returns:
-        A new layer.
-
-    Raises:
-        ValueError: the identifier names no bridge.
 
     Example:
 
@@ -285,17 +279,7 @@ def get(
 
 
 def name_of(identifier):
-    """The plain name under which a bridge is kept in a config.
-
-    Args:
-        identifier: as in `get`.
-
-    Returns:
-        str.
-
-    Raises:
-        ValueError: the identifier names no bridge.
-    """
+    """The plain name of a bridge for a config, or the error that lists all."""
     if isinstance(identifier, str):
         known = identifier in BRIDGES
         cls = keras.saving.get_registered_object(identifier)

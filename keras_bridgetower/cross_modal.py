@@ -225,7 +225,11 @@ class CoAttention(keras.layers.Layer):
         text_out = image_out = None
         if text_query is not None:
             text_out = self.text_layer(
-                text_query, text, image, own_padding=padding_mask, training=training
+                text_query,
+                text,
+                image,
+                own_padding=padding_mask,
+                training=training,
             )
         if image_query is not None:
             image_out = self.image_layer(

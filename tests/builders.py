@@ -113,7 +113,7 @@ def randomise(model, scale=0.2, seed=1):
     return model
 
 
-def tokenizer(sequence_length=24):
+def tokenizer(sequence_length=40):
     """A byte-level vocabulary without merges."""
     from tokenizers.pre_tokenizers import ByteLevel
 

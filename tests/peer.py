@@ -84,7 +84,7 @@ def inputs(size, batch=2, tokens=12):
     rng = np.random.default_rng(3)
     side, vocabulary = size["side"], size["vocabulary"]
     mask = np.ones((batch, tokens), "int32")
-    mask[1, tokens // 2 :] = 0
+    mask[batch - 1, tokens // 2 :] = 0
     ids = rng.integers(4, vocabulary, (batch, tokens))
     ids = np.where(mask == 1, ids, 1).astype("int32")
     images = rng.normal(size=(batch, side, side, 3)).astype("float32")
@@ -150,9 +150,13 @@ def copy_weights(model, backbone):
     for i, layer in enumerate(text.transformer_layers):
         key = f"text_model.encoder.layer.{i}"
         attention(layer, "self_attention_layer", f"{key}.attention")
-        norm(layer, "attention_layer_norm/", f"{key}.attention.output.LayerNorm")
+        norm(
+            layer, "attention_layer_norm/", f"{key}.attention.output.LayerNorm"
+        )
         dense(
-            layer, "feedforward_intermediate_dense/", f"{key}.intermediate.dense"
+            layer,
+            "feedforward_intermediate_dense/",
+            f"{key}.intermediate.dense",
         )
         dense(layer, "feedforward_output_dense/", f"{key}.output.dense")
         norm(layer, "feedforward_layer_norm/", f"{key}.output.LayerNorm")
@@ -202,7 +206,9 @@ def copy_weights(model, backbone):
             key = f"cross_modal_{side}_transform" + ("" if shared else f".{i}")
             dense(layer, "", key)
         norm(
-            getattr(fusion, f"{side}_entry"), "", f"cross_modal_{side}_layernorm"
+            getattr(fusion, f"{side}_entry"),
+            "",
+            f"cross_modal_{side}_layernorm",
         )
         dense(
             getattr(fusion, f"{side}_pooler"),

@@ -211,11 +211,17 @@ def replaced(key, change):
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        (drop("padding_mask"), r"missing: \['padding_mask'\].*Received: inputs="),
+        (
+            drop("padding_mask"),
+            r"missing: \['padding_mask'\].*Received: inputs=",
+        ),
         (drop("images"), r"missing: \['images'\]"),
         (np.ones(3), "must be a dict.*Received: inputs=ndarray"),
         (features(side=40), "with_image_size.*Received: images of shape"),
-        (replaced("padding_mask", lambda m: m[:1]), "same batch size.*Received"),
+        (
+            replaced("padding_mask", lambda m: m[:1]),
+            "same batch size.*Received",
+        ),
         (replaced("padding_mask", lambda m: m[:, 1:]), "the same length"),
         (replaced("images", lambda m: m[:1]), "same batch size"),
     ],

@@ -51,7 +51,10 @@ def test_asking_for_less_computes_less(monkeypatch):
 
     def spy(self, text_query, image_query, *args, **kwargs):
         queries.append(
-            [None if q is None else q.shape[1] for q in (text_query, image_query)]
+            [
+                None if q is None else q.shape[1]
+                for q in (text_query, image_query)
+            ]
         )
         return call(self, text_query, image_query, *args, **kwargs)
 

@@ -66,6 +66,7 @@ def main():
         "validation_score": history,
         "test_scores": test,
         "blind_test_scores": easy_vqa.BLIND_TEST_SCORES,
+        "note": "",
     }
     vqa.save_to_preset(settings.output)
     (settings.output / "training.json").write_text(
@@ -314,6 +315,8 @@ chosen on training pictures 3500-3999; the test split was read once. Backend
 {record["backend"]}, {record["seconds"]} seconds, settings
 `{json.dumps(record["settings"])}`.
 Validation score by epoch: {record["validation_score"]}.
+
+{record["note"]}
 
 Data: easy-VQA 1.0, Victor Zhou, MIT licence.
 """

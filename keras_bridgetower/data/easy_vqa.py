@@ -155,8 +155,10 @@ def attributes(image):
     else:
         shape = "circle"
     codes = image.astype("int32") @ (65536, 256, 1)
-    light = codes[(image >= BACKGROUND_FROM).all(-1)]
-    background = np.bincount(light).argmax()
+    light, counts = np.unique(
+        codes[(image >= BACKGROUND_FROM).all(-1)], return_counts=True
+    )
+    background = light[counts.argmax()]
     rows, columns = _extent(codes != background)
     return Attributes(
         shape, colour, (rows.start, columns.start, rows.stop, columns.stop)

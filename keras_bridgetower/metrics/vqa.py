@@ -42,6 +42,7 @@ class VQAScore(keras.metrics.MeanMetricWrapper):
 
 def score_of_best_answer(y_true, y_pred):
     """Soft score of each row's highest logit, `(batch,)`."""
+    y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
     check_soft_scores(y_true, y_pred)
     best = ops.argmax(y_pred, axis=-1, keepdims=True)
     return ops.take_along_axis(y_true, best, axis=-1)[..., 0]

@@ -221,7 +221,7 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
         return [self.token_to_id(token) for token in SPECIAL_TOKENS]
 
     def save_assets(self, dir_path):
-        # The library writes `vocab.json` and `merges.txt`.
+        # The engine writes `vocab.json` and `merges.txt`.
         vocabulary, _ = self._engine.model.save(str(dir_path))
         os.replace(vocabulary, os.path.join(dir_path, VOCABULARY_FILE))
 
@@ -255,8 +255,7 @@ def _read_vocabulary(vocabulary):
     if ids != set(range(len(vocabulary))):
         raise ValueError(
             f"`vocabulary` must use each id from 0 to {len(vocabulary) - 1} "
-            f"once. Received: {len(vocabulary)} tokens with {len(ids)} "
-            f"different ids"
+            f"once. Received: {len(vocabulary)} tokens, {len(ids)} ids"
         )
     return vocabulary
 

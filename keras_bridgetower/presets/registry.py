@@ -42,7 +42,7 @@ PRESETS = {
             name="bridgetower_tiny_easy_vqa",
             task="BridgeTowerVQA",
             description="Trained from scratch on easy-VQA; runs offline.",
-            parameters=0,
+            parameters=846_158,
             image_size=64,
         ),
     )

@@ -53,9 +53,7 @@ def test_answer_is_the_sigmoid_of_predict():
     assert logits.shape == (5, 4) and logits.dtype == np.float32
     answers = model.answer(list(x["images"]), x["text"], top_k=4)
     for row, ranked in zip(logits, answers, strict=True):
-        assert [a for a, _ in ranked] == [
-            ANSWERS[i] for i in np.argsort(-row)
-        ]
+        assert [a for a, _ in ranked] == [ANSWERS[i] for i in np.argsort(-row)]
         np.testing.assert_allclose(
             [s for _, s in ranked],
             sorted(1 / (1 + np.exp(-row)), reverse=True),
@@ -91,7 +89,7 @@ def test_a_broken_picture_is_named(tmp_path):
 
 
 def test_a_long_question_is_cut_with_one_warning():
-    with pytest.warns(UserWarning, match="has 42 tokens.*sequence_length=24"):
+    with pytest.warns(UserWarning, match="has 42 tokens.*sequence_length=40"):
         vqa().answer(IMAGE, "a" * 40)
 
 
@@ -259,7 +257,9 @@ def test_save_and_load_as_a_file(tmp_path):
     model.fit(x, y, batch_size=4, verbose=0)
     model.save(tmp_path / "a.keras")
     copy = keras.saving.load_model(tmp_path / "a.keras")
-    assert difference(copy.predict(x, verbose=0), model.predict(x, verbose=0)) == 0
+    assert (
+        difference(copy.predict(x, verbose=0), model.predict(x, verbose=0)) == 0
+    )
     assert copy.answers == ANSWERS and int(copy.optimizer.iterations) == 1
     assert copy.get_compile_config() == model.get_compile_config()
 
@@ -302,7 +302,10 @@ def test_a_backbone_preset_gives_a_new_head(tmp_path):
         )
     inputs = features()
     assert difference(task.backbone(inputs), model(inputs)) <= 1e-6
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="`answers`"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match="`answers`"),
+    ):
         kbt.BridgeTowerVQA.from_preset(tmp_path / "bare", preprocessor=None)
 
 
@@ -363,7 +366,7 @@ def test_parts_that_do_not_fit_each_other():
         )
     small = backbone(clip(side=32))
     small.text_encoder.max_sequence_length = 4
-    with pytest.raises(ValueError, match="sequence_length=24"):
+    with pytest.raises(ValueError, match="sequence_length=40"):
         kbt.BridgeTowerVQA(small, preprocessor())
 
 

@@ -1,0 +1,146 @@
+"""The package as a whole: layering, imports, docstring examples."""
+
+import ast
+import inspect
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras_hub
+import numpy as np
+import pytest
+from builders import backbone
+from builders import features
+from builders import roberta
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower import bridges
+from keras_bridgetower import engine
+from keras_bridgetower import heads
+from keras_bridgetower import positions
+from keras_bridgetower.attention import BridgeTowerAttention
+from keras_bridgetower.attention import capture_attention
+from keras_bridgetower.cross_modal import CoAttention
+from keras_bridgetower.cross_modal import CrossModalLayer
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.towers import TokenLookup
+
+PACKAGE = pathlib.Path(kbt.__file__).parent
+# Left may be imported by right; within a tier a module imports at most what
+# stands before it in its own line.
+TIERS = (
+    ("version", "validation", "taps", "positions", "engine", "presets"),
+    ("attention",),
+    ("bridges", "cross_modal", "towers"),
+    ("heads", "losses", "metrics", "fusion"),
+    ("backbone",),
+    ("preprocessing",),
+    ("tasks",),
+    ("convert", "data", "training", "analysis"),
+)
+HOMES = {
+    "tensorflow": {"engine", "data", "preprocessing", "training"},
+    "torch": {"engine", "convert"},
+    "jax": {"engine", "training"},
+    "transformers": {"convert"},
+    "matplotlib": {"analysis"},
+}
+PEERLESS = {"data", "training", "metrics"}
+MODELS = {"backbone", "tasks", "fusion"}
+
+
+def imported():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{a.name}" for a in node.names]
+            for name in names:
+                yield part, name.split(".")
+
+
+def test_imports_point_one_way():
+    tier = {name: i for i, names in enumerate(TIERS) for name in names}
+    for part, name in imported():
+        if part != "__init__" and name[0] == "keras_bridgetower":
+            if name[1] != part:
+                assert tier[name[1]] <= tier[part], (part, name)
+            assert not (part in PEERLESS and name[1] in MODELS), (part, name)
+        assert part in HOMES.get(name[0], {part}), (part, name)
+        assert name[:2] != ["keras_hub", "src"], part
+
+
+def test_files_are_small():
+    long = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {k: n for k, n in long.items() if n > 300} == {}
+
+
+def test_importing_costs_no_other_framework():
+    code = (
+        "import sys, {}; "
+        "print(sorted({{'tensorflow', 'torch', 'jax'}} & set(sys.modules)))"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(name)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=PACKAGE.parent,
+            env=os.environ,
+        ).stdout
+        for name in ("keras_hub", "keras_bridgetower")
+    ]
+    assert found[0] == found[1]
+
+
+DOCUMENTED = [
+    *(getattr(kbt, name) for name in dir(kbt) if name[0].isupper()),
+    *(BridgeTowerAttention, capture_attention, CoAttention, CrossModalLayer),
+    *(TokenLookup, bridges.get, engine.gradients, heads.ClassifierHead),
+    *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
+    *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
+    *(easy_vqa.load, easy_vqa.attributes),
+]
+
+
+@pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
+def test_docstring_example_runs(documented, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(
+        r"```python\n(.*?)```", inspect.getdoc(documented), re.DOTALL
+    )
+    assert examples, f"{documented} has no example"
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save("photo.png")
+    names = {
+        **vars(kbt),
+        **{n: getattr(easy_vqa, n) for n in ("load", "attributes")},
+        **{k: v for k, v in globals().items() if not k.startswith("test")},
+        "keras": __import__("keras"),
+        "layer": BridgeTowerAttention(num_heads=2, key_dim=8),
+        "x": np.ones((1, 3, 16), "float32"),
+        "np": np,
+        "keras_hub": keras_hub,
+        "get": bridges.get,
+        "gradients": engine.gradients,
+        "ClassifierHead": heads.ClassifierHead,
+        "resize_positions": positions.resize_positions,
+        "features": features(),
+        "backbone": backbone(),
+        "vqa": vqa(),
+        "MyEncoder": type("MyEncoder", (), {}),
+        "encoder": roberta(),
+    }
+    for example in examples:
+        exec(compile(example, documented.__qualname__, "exec"), dict(names))

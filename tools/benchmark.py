@@ -1,0 +1,81 @@
+"""Time the base-size model beside transformers on the same weights.
+
+    KERAS_BACKEND=jax python tools/benchmark.py
+
+Both run in this process, by turns, so that a busy machine slows both; the
+ratio of the medians is what counts. Needs the extra `dev`.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import time
+
+# Before TensorFlow, after which importing it can crash.
+import torch
+
+import keras  # isort: skip
+import numpy as np  # isort: skip
+
+# The peer and the copying of its weights are those of the tests.
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
+
+import peer  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--size", choices=("base", "small"), default="base")
+    arguments = parser.parse_args()
+    size = {"base": peer.BASE, "small": peer.SMALL}[arguments.size]
+
+    print("building both models ...", flush=True)
+    theirs, ours = peer.peer(size), peer.ours(size)
+    peer.copy_weights(theirs, ours)
+    print(
+        f"\nforward, {arguments.size}, {size['side']} px, {arguments.tokens} "
+        f"tokens, float32, {torch.get_num_threads()} threads; median of "
+        f"{arguments.repeats}\n\n"
+        "| backend | batch | keras_bridgetower | transformers | ratio | "
+        "max diff |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for batch in arguments.batch_sizes:
+        mine, their = peer.inputs(size, batch, arguments.tokens)
+        seconds, difference = compare(ours, theirs, mine, their, arguments)
+        a, b = (statistics.median(s) for s in seconds)
+        print(
+            f"| {keras.config.backend()} | {batch} | {a * 1e3:.0f} ms | "
+            f"{b * 1e3:.0f} ms | {b / a:.2f} x | {difference:.0e} |",
+            flush=True,
+        )
+
+
+def compare(ours, theirs, mine, their, arguments):
+    """Seconds of both, taken by turns, and how far the outputs differ."""
+
+    def run_ours():
+        return ours.predict_on_batch(mine)["pooled"]
+
+    def run_theirs():
+        with torch.inference_mode():
+            return theirs.bridgetower(**their).pooler_output.numpy()
+
+    # The first runs trace and compile.
+    difference = np.abs(run_ours() - run_theirs()).max()
+    run_ours()
+    seconds = [], []
+    for _ in range(arguments.repeats):
+        for run, taken in zip((run_ours, run_theirs), seconds, strict=True):
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+    return seconds, difference
+
+
+if __name__ == "__main__":
+    main()
