@@ -1,7 +1,7 @@
 """Run the test suite on TensorFlow, JAX and PyTorch, and sum it up.
 
-    python tools/test_all.py              # what CI runs
-    python tools/test_all.py -m slow      # any arguments go to pytest
+python tools/test_all.py              # what CI runs
+python tools/test_all.py -m slow      # any arguments go to pytest
 """
 
 import os

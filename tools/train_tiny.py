@@ -249,21 +249,15 @@ def shift(images, boxes):
     """Move each shape to any place inside its picture, half mirrored.
 
     The background is one colour, so rolling keeps the picture true as long as
-    the shape's box, grown by its soft edge, does not wrap around.
+    the shape's box does not wrap around.
     """
     count = tf.shape(images)[0]
-    boxes = tf.cast(boxes, tf.float32)
     x = images
     for axis in (0, 1):
-        low = boxes[:, axis] - 1
-        high = SIDE - boxes[:, axis + 2] - 1
-        amount = tf.random.uniform([count]) * (low + high + 1) - low
-        amount = tf.clip_by_value(
-            tf.cast(tf.floor(amount), tf.int32),
-            -tf.cast(tf.maximum(low, 0), tf.int32),
-            tf.cast(tf.maximum(high, 0), tf.int32),
-        )
-        places = (tf.range(SIDE)[None] - amount[:, None]) % SIDE
+        low, high = boxes[:, axis], SIDE - boxes[:, axis + 2]
+        room = tf.cast(low + high + 1, tf.float32)
+        steps = tf.cast(tf.random.uniform([count]) * room, tf.int32)
+        places = (tf.range(SIDE)[None] - (steps - low)[:, None]) % SIDE
         if axis:
             mirrored = tf.random.uniform([count, 1]) < 0.5
             places = tf.where(mirrored, places[:, ::-1], places)

@@ -1,0 +1,80 @@
+"""The shipped preset: its score, its size, its page."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import train_tiny
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.presets import registry
+
+NAME = "bridgetower_tiny_easy_vqa"
+
+
+@pytest.fixture(scope="module")
+def vqa():
+    return kbt.BridgeTowerVQA.from_preset(NAME)
+
+
+def test_the_score_of_the_official_test_split(vqa):
+    recorded = json.loads(
+        (pathlib.Path(registry.resolve(NAME)) / "training.json").read_text()
+    )["test_scores"]
+    assert recorded["overall"] >= 99.0 and recorded["yes/no"] >= 99.0
+    found = train_tiny.scores(vqa, easy_vqa.load("test"))
+    for kind, score in recorded.items():
+        assert found[kind] == pytest.approx(score, abs=0.1)
+
+
+def test_it_sees(vqa):
+    """The same questions about other pictures get other answers."""
+    test = easy_vqa.load("test")
+    shown = [easy_vqa.attributes(image) for image in test.images[:32]]
+    for question, name in (
+        ("what color is the shape?", "colour"),
+        ("what shape is in the image?", "shape"),
+    ):
+        answers = vqa.answer(list(test.images[:32]), [question] * 32)
+        expected = [getattr(a, name) for a in shown]
+        assert [ranked[0][0] for ranked in answers] == expected
+
+
+def test_what_is_known_about_it_is_true(vqa):
+    preset = kbt.BridgeTowerVQA.presets[NAME]
+    assert preset == kbt.BridgeTowerBackbone.presets[NAME]
+    assert preset.parameters == vqa.count_params()
+    assert preset.image_size == vqa.backbone.image_size
+    assert preset.task == type(vqa).__name__
+    assert vqa.answers == easy_vqa.answer_list()
+    folder = pathlib.Path(registry.resolve(NAME))
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert size <= 8e6
+    manifest = json.loads((folder / registry.MANIFEST).read_text())
+    files = {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != registry.MANIFEST
+    }
+    assert set(manifest["sha256"]) == files
+
+
+def test_moved_pictures_stay_true():
+    """The training tool moves a shape without cutting or changing it."""
+    images = easy_vqa.load("validation").images[:40]
+    before = [easy_vqa.attributes(image) for image in images]
+    boxes = np.array([a.box for a in before], "int32")
+    moved = train_tiny.shift(images, boxes).numpy()
+    after = [easy_vqa.attributes(image) for image in moved]
+    for a, b in zip(before, after, strict=True):
+        assert (a.shape, a.colour) == (b.shape, b.colour)
+        for axis in (0, 1):
+            assert (
+                a.box[axis + 2] - a.box[axis] == b.box[axis + 2] - b.box[axis]
+            )
+    assert len({b.box[:2] for b in after}) > 30
+    assert (
+        np.sort(moved.reshape(40, -1)) == np.sort(images.reshape(40, -1))
+    ).all()
