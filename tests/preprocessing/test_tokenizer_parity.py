@@ -8,7 +8,11 @@ import random
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import backbone
+from builders import clip
+from builders import roberta as text_encoder
 
+import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
 
@@ -124,3 +128,35 @@ def test_detokenize_undoes_tokenize(roberta):
     tokenizer = BridgeTowerTokenizer(*files, sequence_length=600)
     texts = random_strings(300)
     assert tokenizer.detokenize(tokenizer(texts)) == texts
+
+
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_the_same_ids_reach_the_model_in_fit(roberta):
+    texts = random_strings(3000)
+    seen = {}
+
+    def note(texts, ids):
+        texts = [text.decode() for text in texts.tolist()]
+        seen.update(zip(texts, ids, strict=True))
+        return ids
+
+    class Spy(kbt.BridgeTowerVQA):
+        def preprocess_samples(self, x, y=None, sample_weight=None):
+            made = super().preprocess_samples(x, y, sample_weight)
+            ids = made[0]["token_ids"]
+            noted = tf.numpy_function(note, [x["text"], ids], tf.int32)
+            made[0]["token_ids"] = tf.ensure_shape(noted, ids.shape)
+            return made
+
+    preprocessor = kbt.BridgeTowerVQAPreprocessor(
+        roberta, kbt.BridgeTowerImageConverter(32), ["a"]
+    )
+    spy = Spy(
+        backbone(clip(), text_encoder=text_encoder(vocabulary=50_265)),
+        preprocessor,
+    )
+    spy.compile(jit_compile=False)
+    x = {"images": np.zeros((len(texts), 1, 1, 3), "uint8"), "text": texts}
+    spy.fit(x, ["a"] * len(texts), batch_size=1000, verbose=0)
+    assert set(seen) == set(texts)
+    np.testing.assert_array_equal([seen[t] for t in texts], roberta(texts))
