@@ -67,11 +67,12 @@ def main():
 def attention(vqa, image, question):
     """How much the answer's text token attends to each patch, (g, g).
 
-    The mean over the heads of the last cross-modal layer.
+    The mean over the heads of the first cross-modal layer, where the text
+    meets the picture; later layers attend to what is already mixed.
     """
     features = vqa.preprocessor({"images": [image], "text": [question]})
     maps = vqa.backbone.attention_maps(features)
-    patches = maps["text_cross"][-1][0, :, 0].mean(axis=0)
+    patches = maps["text_cross"][0][0, :, 0].mean(axis=0)
     side = int(np.sqrt(len(patches)))
     return patches[-(side**2) :].reshape(side, side)
 
