@@ -34,7 +34,7 @@ def test_ask(tmp_path):
 
 def test_finetune(tmp_path):
     printed = run(
-        "finetune_vqa.py", "--epochs", "2", "--pictures", "200", cwd=tmp_path
+        "finetune_vqa.py", "--epochs", "3", "--pictures", "400", cwd=tmp_path
     )
     score, blind = map(
         float, re.search(r"([\d.]+) % right.*: ([\d.]+) %", printed).groups()
