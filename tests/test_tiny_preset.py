@@ -62,11 +62,11 @@ def test_what_is_known_about_it_is_true(vqa):
 
 
 def test_moved_pictures_stay_true():
-    """The training tool moves a shape without cutting or changing it."""
+    """The augmentation moves a shape without cutting or changing it."""
     images = easy_vqa.load("validation").images[:40]
     before = [easy_vqa.attributes(image) for image in images]
     boxes = np.array([a.box for a in before], "int32")
-    moved = train_tiny.shift(images, boxes).numpy()
+    moved = easy_vqa.shift(images, boxes).numpy()
     after = [easy_vqa.attributes(image) for image in moved]
     for a, b in zip(before, after, strict=True):
         assert (a.shape, a.colour) == (b.shape, b.colour)

@@ -48,7 +48,7 @@ def main():
     vqa = build(train.questions)
     print(f"{vqa.count_params():,} parameters")
     tower_history = train_image_tower(
-        vqa.backbone.image_tower, train.images, boxes, described, settings
+        vqa, train.images, boxes, described, settings
     )
     history = train_vqa(vqa, train, validation, boxes, settings)
     seconds = time.time() - started
@@ -134,8 +134,10 @@ def learn_vocabulary(texts):
     return learned["vocab"], merges
 
 
-def train_image_tower(tower, images, boxes, described, settings):
+def train_image_tower(vqa, images, boxes, described, settings):
     """Let the image tower name shape and colour; returns the accuracies."""
+    tower = vqa.backbone.image_tower
+    converter = vqa.preprocessor.image_converter
     labels = {
         "shape": [easy_vqa.SHAPES.index(a.shape) for a in described],
         "colour": [list(easy_vqa.COLOURS).index(a.colour) for a in described],
@@ -150,9 +152,11 @@ def train_image_tower(tower, images, boxes, described, settings):
     )
 
     def batch(rows):
-        shifted = shift(tf.gather(images, rows), tf.gather(boxes, rows))
+        shifted = easy_vqa.shift(
+            tf.gather(images, rows), tf.gather(boxes, rows)
+        )
         ids = {name: tf.gather(ids, rows) for name, ids in labels.items()}
-        return normalise(shifted), ids
+        return converter(shifted), ids
 
     data = rows_dataset(len(images), settings.tower_batch_size, settings.seed)
     compile_for(
@@ -182,7 +186,9 @@ def train_vqa(vqa, train, validation, boxes, settings):
 
     def batch(rows):
         pictures = tf.gather(index, rows)
-        shifted = shift(tf.gather(images, pictures), tf.gather(boxes, pictures))
+        shifted = easy_vqa.shift(
+            tf.gather(images, pictures), tf.gather(boxes, pictures)
+        )
         x = {"images": shifted, "text": tf.gather(questions, rows)}
         return x, tf.gather(answers, rows)
 
@@ -243,34 +249,6 @@ def raw_dataset(split, batch_size=256):
             answers,
         )
     )
-
-
-def shift(images, boxes):
-    """Move each shape to any place inside its picture, half mirrored.
-
-    The background is one colour, so rolling keeps the picture true as long as
-    the shape's box does not wrap around.
-    """
-    count = tf.shape(images)[0]
-    x = images
-    for axis in (0, 1):
-        low, high = boxes[:, axis], SIDE - boxes[:, axis + 2]
-        room = tf.cast(low + high + 1, tf.float32)
-        steps = tf.cast(tf.random.uniform([count]) * room, tf.int32)
-        places = (tf.range(SIDE)[None] - (steps - low)[:, None]) % SIDE
-        if axis:
-            mirrored = tf.random.uniform([count, 1]) < 0.5
-            places = tf.where(mirrored, places[:, ::-1], places)
-        x = tf.gather(x, places, axis=axis + 1, batch_dims=1)
-    return x
-
-
-def normalise(images):
-    """What the image converter does to pictures that have the right size."""
-    from keras_bridgetower.preprocessing.image_converter import MEAN
-    from keras_bridgetower.preprocessing.image_converter import STD
-
-    return (tf.cast(images, tf.float32) / 255 - MEAN) / STD
 
 
 def scores(vqa, split):

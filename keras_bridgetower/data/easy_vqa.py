@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+SIDE = 64  # pixels
 VALIDATION_FROM = 3500
 # Every channel of a background lies in 230..255.
 BACKGROUND_FROM = 230
@@ -163,6 +164,35 @@ def attributes(image):
     return Attributes(
         shape, colour, (rows.start, columns.start, rows.stop, columns.stop)
     )
+
+
+def shift(images, boxes):
+    """Move each shape to any place inside its picture, half mirrored.
+
+    The background is one colour, so rolling keeps the picture true as long as
+    the shape's box does not wrap around.
+
+    Args:
+        images: uint8 tensor `(batch, 64, 64, 3)`.
+        boxes: int32 tensor `(batch, 4)`, the boxes of `Attributes`.
+
+    Returns:
+        uint8 tensor like `images`.
+    """
+    import tensorflow as tf
+
+    count = tf.shape(images)[0]
+    x = images
+    for axis in (0, 1):
+        low, high = boxes[:, axis], SIDE - boxes[:, axis + 2]
+        room = tf.cast(low + high + 1, tf.float32)
+        steps = tf.cast(tf.random.uniform([count]) * room, tf.int32)
+        places = (tf.range(SIDE)[None] - (steps - low)[:, None]) % SIDE
+        if axis:
+            mirrored = tf.random.uniform([count, 1]) < 0.5
+            places = tf.where(mirrored, places[:, ::-1], places)
+        x = tf.gather(x, places, axis=axis + 1, batch_dims=1)
+    return x
 
 
 def _extent(mask):
