@@ -43,7 +43,9 @@ def test_answer_forms(tmp_path):
     assert [len(answers) for answers in many] == [1, 1, 1]
     assert many[0][0][0] == many[2][0][0] == one[0][0]
     assert many[0][0][1] == pytest.approx(one[0][1], abs=1e-6)
-    assert model.answer([IMAGE], ["why?"], batch_size=1) == [many[1]]
+    [[(answer, score)]] = model.answer([IMAGE], ["why?"], batch_size=1)
+    assert answer == many[1][0][0]
+    assert score == pytest.approx(many[1][0][1], abs=1e-6)
 
 
 def test_answer_is_the_sigmoid_of_predict():
