@@ -8,7 +8,7 @@ import keras_hub
 from keras_bridgetower import engine
 from keras_bridgetower.attention import capture_attention
 from keras_bridgetower.fusion import CrossModalEncoder
-from keras_bridgetower.positions import resize_positions
+from keras_bridgetower.positions import with_positions_for
 from keras_bridgetower.presets import registry
 from keras_bridgetower.taps import resolve_taps
 from keras_bridgetower.towers import Tower
@@ -149,6 +149,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
 
         # === Config ===
         self.image_norms = image_norms
+        # Tensors of a converted checkpoint that nothing reads, by name.
+        self.extra = {}
 
     presets = registry.PresetsOf()
 
@@ -159,7 +161,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
 
     @property
     def text_encoder(self):
-        """The text encoder as it was passed in."""
+        """The text encoder, as passed in."""
         return self.text_tower.encoder
 
     @property
@@ -238,23 +240,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         Raises:
             ValueError: the patches do not tile the new side.
         """
-        patch = self.image_encoder.patch_size
-        patch = patch if isinstance(patch, int) else patch[0]
-        if not isinstance(side, int) or side < patch or side % patch:
-            raise ValueError(
-                f"`side` must be a positive multiple of the patch size {patch}."
-                f" Received: side={side!r}"
-            )
-        config = self.get_config()
-        config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
-        resized = type(self).from_config(config)
-        for new, old in zip(resized.weights, self.weights, strict=True):
-            if new.shape == old.shape:
-                new.assign(old)
-            elif "position_embedding" in old.path:
-                table = keras.ops.convert_to_numpy(old)
-                new.assign(resize_positions(table, new.shape[-2]))
-            # What is left are the position ids, which CLIP's rule has set.
+        resized = with_positions_for(self, side)
+        resized.extra = self.extra
         return resized
 
     def get_config(self):
@@ -278,12 +265,26 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         )
         return config
 
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
-        """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
-        return super().from_preset(
-            registry.resolve(preset), load_weights, **kwargs
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save the backbone to a new preset folder, with a manifest."""
+        registry.write_backbone(
+            self, super().save_to_preset, preset_dir, max_shard_size
         )
+
+    def export_to_transformers(self, path):
+        """Write a new folder for `transformers.BridgeTowerModel`."""
+        registry.export(self, path)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, image_size=None, **kwargs):
+        """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
+        folder = registry.resolve(preset)
+        with engine.without_initialization(load_weights):
+            backbone = super().from_preset(folder, load_weights, **kwargs)
+        backbone.extra = registry.read_extra(folder)
+        if image_size in (None, backbone.image_size):
+            return backbone
+        return backbone.with_image_size(image_size)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

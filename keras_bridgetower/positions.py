@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 
 
@@ -61,3 +62,36 @@ def _bicubic(size, new_size, a=-0.75):
         index = np.clip(base + tap, 0, size - 1)
         np.add.at(matrix, (np.arange(new_size), index), weight)
     return matrix
+
+
+def with_positions_for(backbone, side):
+    """A new backbone for images of another side, positions resized.
+
+    Args:
+        backbone: a backbone that is made from its own configuration.
+        side: int, side of the new images in pixels.
+
+    Returns:
+        A new object of the same class and weights.
+
+    Raises:
+        ValueError: the patches do not tile the new side.
+    """
+    patch = backbone.image_encoder.patch_size
+    patch = patch if isinstance(patch, int) else patch[0]
+    if not isinstance(side, int) or side < patch or side % patch:
+        raise ValueError(
+            f"`side` must be a positive multiple of the patch size {patch}."
+            f" Received: side={side!r}"
+        )
+    config = backbone.get_config()
+    config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
+    resized = type(backbone).from_config(config)
+    for new, old in zip(resized.weights, backbone.weights, strict=True):
+        if new.shape == old.shape:
+            new.assign(old)
+        elif "position_embedding" in old.path:
+            table = keras.ops.convert_to_numpy(old)
+            new.assign(resize_positions(table, new.shape[-2]))
+        # What is left are the position ids, which CLIP's rule has set.
+    return resized

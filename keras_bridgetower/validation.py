@@ -94,3 +94,28 @@ def check_text_tower(tower):
             f"Received: text_encoder={tower.encoder.name} with inputs "
             f"{tower.input}"
         )
+
+
+def check_preprocessor(backbone, preprocessor):
+    """Refuse a preprocessor whose output the backbone cannot take."""
+    wanted, made = set(backbone.input), set(preprocessor.features)
+    if wanted != made:
+        raise ValueError(
+            f"`preprocessor` must make the features {sorted(wanted)}. Set its "
+            f"`features`. Received: features={preprocessor.features}"
+        )
+    size = preprocessor.image_converter.image_size
+    if size != backbone.image_size:
+        raise ValueError(
+            "`preprocessor` must make images of the backbone's size, "
+            f"{backbone.image_size}. Set the converter's `image_size`, or use "
+            f"`backbone.with_image_size({size})`. "
+            f"Received: image_size={size}"
+        )
+    tokenizer, encoder = preprocessor.tokenizer, backbone.text_encoder
+    if tokenizer.sequence_length > encoder.max_sequence_length:
+        raise ValueError(
+            "`preprocessor` must make texts no longer than the text encoder's "
+            f"{encoder.max_sequence_length} positions. Received: "
+            f"sequence_length={tokenizer.sequence_length}"
+        )

@@ -36,7 +36,7 @@ TIERS = (
     ("attention",),
     ("bridges", "cross_modal", "towers"),
     ("heads", "losses", "metrics", "fusion"),
-    ("backbone",),
+    ("named_heads", "backbone"),
     ("preprocessing",),
     ("tasks",),
     ("convert", "data", "training", "analysis"),
@@ -69,7 +69,9 @@ def test_imports_point_one_way():
     tier = {name: i for i, names in enumerate(TIERS) for name in names}
     for part, name in imported():
         if part != "__init__" and name[0] == "keras_bridgetower":
-            if name[1] != part:
+            # `resolve` and `export` of the presets open `convert` lazily.
+            lazy = (part, name[1]) == ("presets", "convert")
+            if name[1] != part and not lazy:
                 assert tier[name[1]] <= tier[part], (part, name)
             assert not (part in PEERLESS and name[1] in MODELS), (part, name)
         assert part in HOMES.get(name[0], {part}), (part, name)

@@ -20,7 +20,7 @@ import tokenizers
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import manifest
 
 NAME = "bridgetower_tiny_easy_vqa"
 SIDE, WIDTH, HEADS = 64, 64, 4
@@ -73,7 +73,7 @@ def main():
         json.dumps(record, indent=2) + "\n"
     )
     (settings.output / "README.md").write_text(readme(record, vqa))
-    registry.write_manifest(settings.output)
+    manifest.write(settings.output)
     print(json.dumps(record, indent=2))
 
 

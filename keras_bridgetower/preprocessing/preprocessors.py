@@ -110,17 +110,23 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
         return config
 
     @classmethod
-    def from_preset(cls, preset, **kwargs):
+    def from_preset(cls, preset, image_size=None, **kwargs):
         """The preprocessor of a preset.
 
         Args:
             preset: name, folder or handle, as `BridgeTowerVQA.from_preset`.
+            image_size: int, another side of the images than the saved one.
             **kwargs: constructor values that replace the saved ones.
 
         Returns:
             A preprocessor of this class.
         """
-        return super().from_preset(registry.resolve(preset), **kwargs)
+        folder = registry.resolve(preset)
+        if image_size is not None:
+            kwargs["image_converter"] = cls.image_converter_cls.from_preset(
+                folder, image_size=image_size
+            )
+        return super().from_preset(folder, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

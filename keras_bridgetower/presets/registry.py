@@ -1,19 +1,19 @@
 """The presets that are known by name, and how a name becomes a folder."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 import tempfile
 
-import keras
-import keras_hub
+import safetensors.numpy
 
-from keras_bridgetower.version import __version__
+from keras_bridgetower.presets import manifest
 
-MANIFEST = "manifest.json"
 _HERE = pathlib.Path(__file__).parent
+HEADS = "heads.json"
+# Tensors of a foreign checkpoint that the architecture never reads.
+EXTRA = "extra.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,28 +22,88 @@ class Preset:
 
     Args:
         name: str, its name in `from_preset`.
-        task: str, the task class whose head it holds.
         description: str, one sentence.
-        parameters: int, number of parameters.
+        parameters: int, number of parameters, heads included.
         image_size: int, side of its images in pixels.
+        heads: tuple of str, the heads it holds.
+        tasks: tuple of str, the task classes that need no new head.
+        handle: str, where it is published, None if it is in the package.
     """
 
     name: str
-    task: str
     description: str
     parameters: int
     image_size: int
+    heads: tuple
+    tasks: tuple
+    handle: str | None = None
 
 
+def _published(name, description, parameters, image_size, *heads):
+    tasks = {
+        "itm": "BridgeTowerRetrieval",
+        "mlm": "BridgeTowerMaskedLM",
+        "itc": "BridgeTowerContrastive",
+    }
+    return Preset(
+        f"bridgetower_{name.replace('-', '_')}",
+        description,
+        parameters,
+        image_size,
+        heads,
+        tuple(tasks[head] for head in heads),
+        f"hf://BridgeTower/bridgetower-{name}",
+    )
+
+
+# Parameters counted on transformers' classes; those that nothing reads (the
+# text pooler, two rows of positions, the token type) are left out.
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset(
             name="bridgetower_tiny_easy_vqa",
-            task="BridgeTowerVQA",
             description="Trained from scratch on easy-VQA; runs offline.",
             parameters=846_158,
             image_size=64,
+            heads=("vqa",),
+            tasks=("BridgeTowerVQA",),
+        ),
+        _published(
+            "base", "Base size, pre-trained; no head.", 325_754_880, 288
+        ),
+        _published(
+            "base-itm-mlm",
+            "Base size, pre-trained by matching and masked language.",
+            365_003_867,
+            288,
+            "itm",
+            "mlm",
+        ),
+        _published(
+            "large-itm-mlm",
+            "Large size, pre-trained by matching and masked language.",
+            916_039_771,
+            294,
+            "itm",
+            "mlm",
+        ),
+        _published(
+            "large-itm-mlm-itc",
+            "Large size, with a shared space of text, image and both.",
+            918_138_460,
+            294,
+            "itm",
+            "mlm",
+            "itc",
+        ),
+        _published(
+            "large-itm-mlm-gaudi",
+            "Large size, pre-trained on Gaudi accelerators.",
+            916_039_771,
+            294,
+            "itm",
+            "mlm",
         ),
     )
 }
@@ -56,18 +116,22 @@ class PresetsOf:
         return {
             name: preset
             for name, preset in PRESETS.items()
-            if cls.__name__ in (preset.task, "BridgeTowerBackbone")
+            if cls.__name__ in (*preset.tasks, "BridgeTowerBackbone")
+            or preset.handle
         }
 
 
 def _from_hugging_face(handle):
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "A preset 'hf://...' needs `pip install huggingface_hub`."
-        ) from error
-    return huggingface_hub.snapshot_download(handle)
+    import huggingface_hub  # A dependency of `tokenizers`.
+
+    names = huggingface_hub.HfApi().list_repo_files(handle)
+    # Weights are often published twice; the pickled ones are the worse.
+    safe = any(name.endswith(".safetensors") for name in names)
+    return huggingface_hub.snapshot_download(
+        handle,
+        allow_patterns=["*.json", "*.txt", "*.h5", "*.safetensors"]
+        + ([] if safe else ["pytorch_model*.bin"]),
+    )
 
 
 def _from_kaggle(handle):
@@ -83,15 +147,18 @@ def resolve(preset):
     """Where a preset lies; a local one is checked against its manifest.
 
     Args:
-        preset: a known name, a local folder, or a handle `hf://user/model`
-            or `kaggle://user/model/keras/variant`.
+        preset: a known name, a local folder, a checkpoint file of the
+            authors, or a handle `hf://user/model` or
+            `kaggle://user/model/keras/variant`.
 
     Returns:
-        str: a folder. A handle's files are downloaded, or found in the cache.
+        str: a preset folder. A handle's files are downloaded, or found in the
+        cache; what another library wrote is converted, or found in the cache.
 
     Raises:
         ValueError: nothing of that name, or files that differ from the
             manifest.
+        ConversionError: weights of another library that do not fit.
 
     Example:
 
@@ -99,63 +166,81 @@ def resolve(preset):
     resolve("bridgetower_tiny_easy_vqa")
     ```
     """
-    preset = os.fspath(preset)
-    scheme, _, handle = preset.rpartition("://")
-    if scheme in DOWNLOADS:
-        folder = pathlib.Path(DOWNLOADS[scheme](handle))
-    else:
-        folder = _HERE / preset if preset in PRESETS else pathlib.Path(preset)
-    if not (folder / "config.json").is_file():
+    name = os.fspath(preset)
+    known = PRESETS.get(name)
+    source = _download(known.handle if known and known.handle else name, name)
+    folder = _HERE / source if source in PRESETS else pathlib.Path(source)
+    if not folder.is_file() and not (folder / "config.json").is_file():
         raise ValueError(
             "`preset` must be one of the names "
-            f"{sorted(PRESETS)}, the path of a preset folder (with a "
-            "config.json), or a handle such as 'hf://user/model' or "
+            f"{sorted(PRESETS)}, the path of a preset folder or of a "
+            "`transformers` folder (with a config.json), of a checkpoint file "
+            "of the authors, or a handle such as 'hf://user/model' or "
             "'kaggle://user/model/keras/variant'. "
-            f"Received: preset={preset!r}"
+            f"Received: preset={name!r}"
         )
-    verify(folder)
+    if is_foreign(folder):
+        from keras_bridgetower.convert import cache
+
+        folder = cache.converted(folder)
+    manifest.verify(folder)
     return str(folder)
 
 
-def verify(folder):
-    """Check a preset folder against its manifest, where it has one.
-
-    Args:
-        folder: path of the folder.
-
-    Raises:
-        ValueError: a file is missing or differs.
-    """
-    folder = pathlib.Path(folder)
-    path = folder / MANIFEST
-    if not path.is_file():
-        return
-    wrong = []
-    for name, digest in json.loads(path.read_text())["sha256"].items():
-        file = folder / name
-        if not file.is_file():
-            wrong.append(f"{name} is missing")
-        elif _sha256(file) != digest:
-            wrong.append(f"{name} was changed")
-    if wrong:
+def _download(handle, asked):
+    """The folder of a handle; other names as they are."""
+    scheme, _, rest = handle.rpartition("://")
+    if scheme not in DOWNLOADS:
+        return handle
+    try:
+        return DOWNLOADS[scheme](rest)
+    except Exception as error:  # Each hub has its own kinds of errors.
         raise ValueError(
-            f"The preset does not match its {MANIFEST}: {'; '.join(wrong)}. "
-            "Fetch it again, or save the model anew with `save_to_preset`. "
-            f"Received: preset={str(folder)!r}"
-        )
+            f"`preset` needs the configuration, tokenizer and weights of "
+            f"{rest!r} from the hub {scheme!r}, which could not be fetched: "
+            f"{type(error).__name__}: {error!s:.300} Check the name and the "
+            "connection, or fetch the repository elsewhere and pass the path "
+            f"of its folder. Received: preset={asked!r}"
+        ) from error
 
 
-def write(folder, save):
-    """Write a preset folder as a whole or not at all, with a manifest.
+def is_foreign(path):
+    """Whether a path holds weights of another library."""
+    if path.is_file():
+        return True
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except ValueError:
+        return True  # The conversion says what is wrong with it.
+    return not (isinstance(config, dict) and "registered_name" in config)
+
+
+def export(model, path):
+    """Write a backbone or task as a `transformers` folder."""
+    from keras_bridgetower.convert.export import export as to_transformers
+
+    write(path, lambda folder: to_transformers(model, folder), sums=False)
+
+
+# Folders that are being written, which parts of a model may write into.
+_OPEN = set()
+
+
+def write(folder, save, sums=True):
+    """Write a folder as a whole or not at all.
 
     Args:
         folder: path of the new folder.
         save: callable that writes the files into the folder it is given.
+        sums: bool, whether to add a manifest.
 
     Raises:
         ValueError: the folder exists.
     """
     folder = pathlib.Path(folder)
+    if str(folder) in _OPEN:
+        save(str(folder))
+        return
     if folder.exists():
         raise ValueError(
             "`preset_dir` must not exist yet: nothing is overwritten. Remove "
@@ -167,36 +252,47 @@ def write(folder, save):
     ) as temporary:
         whole = pathlib.Path(temporary) / folder.name
         whole.mkdir()
-        save(str(whole))
-        write_manifest(whole)
+        _OPEN.add(str(whole))
+        try:
+            save(str(whole))
+        finally:
+            _OPEN.remove(str(whole))
+        if sums:
+            manifest.write(whole)
         whole.rename(folder)
 
 
-def write_manifest(folder):
-    """Write the manifest of all files now in a preset folder."""
-    folder = pathlib.Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    manifest = {
-        "versions": {
-            "keras_bridgetower": __version__,
-            "keras": keras.__version__,
-            "keras_hub": keras_hub.__version__,
-        },
-        "sha256": {
-            p.relative_to(folder).as_posix(): _sha256(p)
-            for p in files
-            if p.name != MANIFEST
-        },
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+def write_backbone(backbone, save, folder, max_shard_size):
+    """Write a backbone's preset folder, with what it carries along."""
+
+    def write_files(path):
+        save(path, max_shard_size)
+        if backbone.extra:
+            safetensors.numpy.save_file(
+                dict(backbone.extra), file_of(path, EXTRA)
+            )
+
+    write(folder, write_files)
+
+
+def read_extra(folder):
+    """The tensors that a preset carries along, by name."""
+    path = file_of(folder, EXTRA)
+    return safetensors.numpy.load_file(path) if os.path.isfile(path) else {}
+
+
+def write_json(folder, file, values):
+    """Write plain values into a preset folder."""
+    text = json.dumps(values, indent=2)
+    (pathlib.Path(folder) / file).write_text(text + "\n")
 
 
 def saved_config(folder, file):
-    """A serialized object of a preset folder, or None where it is absent."""
+    """The values of a file of a preset folder, or None where it is absent."""
     path = pathlib.Path(folder) / file
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_of(folder, name):
+    """The path of a file in a preset folder."""
+    return str(pathlib.Path(folder) / name)

@@ -5,45 +5,69 @@ import warnings
 import keras
 import keras_hub
 
+from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.named_heads import HeadSet
 from keras_bridgetower.presets import registry
 from keras_bridgetower.validation import check_features
+from keras_bridgetower.validation import check_preprocessor
 
 
 class BridgeTowerTask(keras_hub.models.Task):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
-    A subclass names its `preprocessor_cls`, builds its head, and defines
-    `default_loss`, `default_metrics` and one verb.
+    A subclass names its `preprocessor_cls` and its heads, calls them in
+    `outputs_of`, and defines `default_loss`, `default_metrics` and one verb.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a preprocessor of the task, or None: then `fit`,
             `predict` and `evaluate` take features.
-        head: layer from the read output to logits.
-        reads: str, the output of the backbone that the head reads.
+        heads: dict from the name of a head (see `named_heads`) to its plain
+            values.
         **kwargs: `name`, `compile`.
     """
 
     backbone_cls = BridgeTowerBackbone
     presets = registry.PresetsOf()
-    # Constructor values that shape the head, so that a preset with other
-    # values has no head for us.
-    head_arguments = ()
-    # Those of them that the preprocessor takes too.
+    # Constructor values that the preprocessor takes too.
     label_arguments = ()
 
-    def __init__(self, backbone, preprocessor, head, reads, **kwargs):
+    def __init__(self, backbone, preprocessor, heads, **kwargs):
         if preprocessor is not None:
-            _check_fit(backbone, preprocessor)
+            check_preprocessor(backbone, preprocessor)
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
-        self.head = head
+        self.heads = HeadSet(
+            {
+                name: named_heads.make(name, backbone, **values)
+                for name, values in heads.items()
+            }
+        )
         # === Functional graph ===
         inputs = backbone.input
-        outputs = head(backbone.fuse(inputs, outputs=(reads,))[reads])
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        super().__init__(
+            inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
+        )
+        # === Config ===
+        self.head_values = heads
+
+    def outputs_of(self, inputs):
+        """Symbolic outputs of the task for symbolic features."""
+        raise TypeError(_ABSTRACT.format(type(self).__name__))
+
+    @classmethod
+    def head_arguments(cls, heads):
+        """Constructor values that fit the heads of a preset.
+
+        Args:
+            heads: dict from name to plain values, as `heads.json` holds it.
+
+        Returns:
+            dict of keyword arguments.
+        """
+        raise TypeError(_ABSTRACT.format(cls.__name__))
 
     def default_loss(self):
         """The loss that `compile` uses by default."""
@@ -151,13 +175,13 @@ class BridgeTowerTask(keras_hub.models.Task):
                 layer.bias.trainable = False
 
     def save_task_weights(self, filepath):
-        """Save the head's weights to a `.weights.h5` file."""
+        """Save the heads' weights to a `.weights.h5` file."""
         # KerasHub's own method would put the optimizer beside them.
-        keras.saving.save_weights(self.head, filepath)
+        self.heads.save(filepath)
 
     def load_task_weights(self, filepath):
         """Load what `save_task_weights` saved."""
-        keras.saving.load_weights(self.head, filepath)
+        self.heads.load(filepath)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the task to a new preset folder, with a manifest.
@@ -169,21 +193,43 @@ class BridgeTowerTask(keras_hub.models.Task):
         Raises:
             ValueError: the folder exists.
         """
-        save = super().save_to_preset
-        registry.write(preset_dir, lambda folder: save(folder, max_shard_size))
+
+        def save(folder):
+            write_task(folder, max_shard_size)
+            registry.write_json(folder, registry.HEADS, self.head_values)
+
+        write_task = super().save_to_preset
+        registry.write(preset_dir, save)
+
+    def export_to_transformers(self, path):
+        """Write a folder that `transformers` opens with `from_pretrained`.
+
+        Tasks without a class there (question answering, entailment, NLVR2)
+        become a `BridgeTowerModel`, with the head in `head.safetensors`
+        beside it.
+
+        Args:
+            path: path of a folder that does not exist yet.
+
+        Raises:
+            ConversionError: transformers cannot run this architecture.
+        """
+        registry.export(self, path)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """A task from a preset.
+        """A task from a preset, or from weights of another library.
 
         Args:
-            preset: a name of `presets`, the path of a preset folder, or a
-                handle such as `"hf://user/model"`.
+            preset: a name of `presets`; the path of a preset folder, of a
+                `transformers` folder or of a checkpoint file of the authors;
+                or a handle such as `"hf://user/model"`.
             load_weights: bool, whether to load weights or leave them at
                 their random start.
-            **kwargs: `dtype`, `preprocessor`, and the values of the head
-                (see the class). Where the preset has no such head, a new one
-                is made, with a warning.
+            **kwargs: `dtype`, `image_size` (learned positions are resized),
+                `preprocessor`, and constructor values of the class. Where
+                the preset has no such head, a new one is made, with a
+                warning.
 
         Returns:
             A task of this class.
@@ -192,57 +238,66 @@ class BridgeTowerTask(keras_hub.models.Task):
             ValueError: no such preset, or files that were changed.
         """
         preset = registry.resolve(preset)
-        saved = registry.saved_config(preset, "task.json") or {}
-        config = saved.get("config", {})
-        asked = {k: kwargs[k] for k in cls.head_arguments if k in kwargs}
-        same_class = saved.get("class_name") == cls.__name__
-        if same_class and all(config[k] == v for k, v in asked.items()):
-            return super().from_preset(preset, load_weights, **kwargs)
-        if load_weights:
-            warnings.warn(
-                f"The head of this {cls.__name__} is new and random: the "
-                f"preset holds {saved.get('class_name', 'no task')}"
-                f"{' with other ' + ', '.join(asked) if same_class else ''}. "
-                "Train it before use.",
-                stacklevel=2,
-            )
+        task = registry.saved_config(preset, "task.json") or {}
+        saved = registry.saved_config(preset, registry.HEADS) or {}
+        same_class = task.get("class_name") == cls.__name__
+        values = cls.head_arguments(saved)
+        if same_class:
+            kept = {"backbone", "preprocessor", "trainable", "dtype"}
+            values = {k: v for k, v in task["config"].items() if k not in kept}
+        size = kwargs.pop("image_size", None)
         backbone = cls.backbone_cls.from_preset(
-            preset, load_weights, dtype=kwargs.pop("dtype", None)
+            preset,
+            load_weights,
+            image_size=size,
+            dtype=kwargs.pop("dtype", None),
         )
+        values = {**values, **kwargs}
         if "preprocessor" not in kwargs:
-            labels = {k: kwargs[k] for k in cls.label_arguments if k in kwargs}
-            kwargs["preprocessor"] = cls.preprocessor_cls.from_preset(
-                preset, **labels
+            values["preprocessor"] = cls._preprocessor(preset, size, values)
+        model = cls(backbone=backbone, **values)
+        if load_weights:
+            model._load_heads(preset, saved)
+        return model
+
+    @classmethod
+    def _preprocessor(cls, preset, image_size, values):
+        """The preprocessor of a preset, None where it has no tokenizer."""
+        if registry.saved_config(preset, "tokenizer.json") is None:
+            warnings.warn(
+                f"{cls.__name__} takes features only: there are no tokenizer "
+                "files with the weights. Pass `preprocessor`.",
+                stacklevel=3,
             )
-        return cls(backbone=backbone, **kwargs)
-
-
-_ABSTRACT = (
-    "`BridgeTowerTask` is abstract. Define `default_loss` and "
-    "`default_metrics` in a subclass. Received: task={}"
-)
-
-
-def _check_fit(backbone, preprocessor):
-    """Refuse a preprocessor whose output the backbone cannot take."""
-    wanted, made = set(backbone.input), set(preprocessor.features)
-    if wanted != made:
-        raise ValueError(
-            f"`preprocessor` must make the features {sorted(wanted)}. Set its "
-            f"`features`. Received: features={preprocessor.features}"
+            return None
+        missing = [k for k in cls.label_arguments if values.get(k) is None]
+        if missing:
+            raise ValueError(
+                f"`{missing[0]}` must be given: the preset does not hold it. "
+                f"Received: preset={preset!r}, {missing[0]}=None"
+            )
+        labels = {k: values[k] for k in cls.label_arguments}
+        return cls.preprocessor_cls.from_preset(
+            preset, image_size=image_size, **labels
         )
-    size = preprocessor.image_converter.image_size
-    if size != backbone.image_size:
-        raise ValueError(
-            "`preprocessor` must make images of the backbone's size, "
-            f"{backbone.image_size}. Set the converter's `image_size`, or use "
-            f"`backbone.with_image_size({size})`. "
-            f"Received: image_size={size}"
-        )
-    tokenizer, encoder = preprocessor.tokenizer, backbone.text_encoder
-    if tokenizer.sequence_length > encoder.max_sequence_length:
-        raise ValueError(
-            "`preprocessor` must make texts no longer than the text encoder's "
-            f"{encoder.max_sequence_length} positions. Received: "
-            f"sequence_length={tokenizer.sequence_length}"
-        )
+
+    def _load_heads(self, preset, saved):
+        """Load the heads that a preset holds; say which are new."""
+        new = [
+            name
+            for name, values in self.head_values.items()
+            if not named_heads.same(saved.get(name), values)
+        ]
+        self.heads.load(registry.file_of(preset, "task.weights.h5"), new)
+        if new:
+            warnings.warn(
+                f"New and random in this {type(self).__name__}: the head "
+                f"{', '.join(new)}. The preset holds "
+                f"{', '.join(saved) or 'no head'}"
+                f"{' with other values' if set(new) & set(saved) else ''}. "
+                "Train it before use.",
+                stacklevel=3,
+            )
+
+
+_ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 
-from keras_bridgetower.heads import ClassifierHead
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
 from keras_bridgetower.preprocessing.preprocessors import (
@@ -51,7 +50,6 @@ class BridgeTowerVQA(BridgeTowerTask):
     """
 
     preprocessor_cls = BridgeTowerVQAPreprocessor
-    head_arguments = ("answers", "head_hidden_scale")
     label_arguments = ("answers",)
 
     def __init__(
@@ -76,16 +74,24 @@ class BridgeTowerVQA(BridgeTowerTask):
                 f"Received: {len(answers)} answers, and {len(known)} in the "
                 "preprocessor"
             )
-        width = 2 * backbone.fusion.hidden_dim
-        head = ClassifierHead(
-            len(answers),
-            int(width * head_hidden_scale),
-            dtype=backbone.fusion.dtype_policy,
-            name="head",
-        )
-        super().__init__(backbone, preprocessor, head, "pooled", **kwargs)
+        head = {
+            "answers": answers,
+            "num_classes": len(answers),
+            "head_hidden_scale": head_hidden_scale,
+        }
+        super().__init__(backbone, preprocessor, {"vqa": head}, **kwargs)
         self.answers = answers
         self.head_hidden_scale = head_hidden_scale
+
+    def outputs_of(self, inputs):
+        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
+        return self.heads["vqa"](pooled)
+
+    @classmethod
+    def head_arguments(cls, heads):
+        saved = heads.get("vqa", {})
+        names = ("answers", "head_hidden_scale")
+        return {k: saved[k] for k in names if saved.get(k) is not None}
 
     def answer(self, images, questions, top_k=1, batch_size=32):
         """Answer questions about pictures.

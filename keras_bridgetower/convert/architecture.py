@@ -1,0 +1,253 @@
+"""What the shapes of a checkpoint say about the model that it is of.
+
+Sizes come from the tensors, which lie on disk, so that no configuration can
+ask for more memory than its weights take.
+"""
+
+import dataclasses
+import math
+import re
+
+import keras_hub
+
+from keras_bridgetower import engine
+from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.layouts import PADDING_ROWS
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Where a source keeps its encoders."""
+
+    text: str
+    image: str
+    embeddings: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build a backbone and find its tensors.
+
+    Sizes that shapes tell come from `measure`; the rest, which has defaults
+    here, from the configuration.
+    """
+
+    text_encoder: str
+    vocabulary_size: int
+    positions: int
+    text_width: int
+    text_layers: int
+    text_intermediate: int
+    image_width: int
+    image_layers: int
+    image_intermediate: int
+    patch_size: int
+    image_size: int
+    hidden_dim: int
+    num_layers: int
+    intermediate_dim: int
+    type_rows: int
+    bridge: str | None
+    projections: str
+    image_norms: str = "shared"
+    text_heads: int = 12
+    num_heads: int = 12
+    text_dropout: float = 0.1
+    dropout: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    bridge_epsilon: float = 1e-5
+
+    @property
+    def taps(self):
+        """The default taps of the backbone, as a tuple."""
+        if self.bridge is None:
+            return (-1,) + (None,) * (self.num_layers - 1)
+        return tuple(range(-self.num_layers, 0))
+
+
+def measure(tensors, names):
+    """Read an architecture off the shapes of a checkpoint.
+
+    Args:
+        tensors: `Tensors`.
+        names: `Names` of the source.
+
+    Returns:
+        `Architecture` with defaults where shapes say nothing.
+
+    Raises:
+        ConversionError: a tensor that tells a size is missing or has another
+            number of axes.
+    """
+    shapes = tensors.shapes
+
+    def shape(key, rank=2):
+        found = shapes.get(key)
+        if found is None or len(found) != rank:
+            raise ConversionError(
+                f"A BridgeTower checkpoint must hold {key!r} with {rank} "
+                "axes. Is it a checkpoint of another model?",
+                tensors.path,
+                [f"shape {found}"],
+            )
+        return found
+
+    def count(pattern):
+        found = {
+            int(m[1])
+            for key in shapes
+            if (m := re.match(pattern, key)) and len(m[1]) < 4
+        }
+        if found != set(range(len(found))):
+            raise ConversionError(
+                "Layers must be numbered from 0 without gaps.",
+                tensors.path,
+                [f"{pattern}: {sorted(found)}"],
+            )
+        return len(found)
+
+    text, image = re.escape(names.text), re.escape(names.image)
+    table = shape(f"{names.text}embeddings.word_embeddings.weight")
+    positions = shape(f"{names.text}embeddings.position_embeddings.weight")
+    segments = shape(f"{names.text}embeddings.token_type_embeddings.weight")
+    patches = shape(f"{names.image}{names.embeddings[1]}", 4)
+    grid = shape(f"{names.image}{names.embeddings[2]}")
+    per_layer = "cross_modal_text_transform.0.weight" in shapes
+    transform = shape(
+        f"cross_modal_text_transform.{'0.' if per_layer else ''}weight"
+    )
+    num_layers = count(r"cross_modal_text_layers\.(\d+)\.")
+    text_layers = count(text + r"encoder\.layer\.(\d+)\.")
+    image_layers = count(image + r"transformer\.resblocks\.(\d+)\.")
+    fused = "cross_modal_text_layers.0.intermediate.dense.weight"
+    roberta = segments[0] == 1
+    side = math.isqrt(max(grid[0] - 1, 0))
+    architecture = Architecture(
+        text_encoder="roberta" if roberta else "bert",
+        vocabulary_size=table[0],
+        positions=positions[0] - (PADDING_ROWS if roberta else 0),
+        text_width=table[1],
+        text_layers=text_layers,
+        text_intermediate=shape(
+            f"{names.text}encoder.layer.0.intermediate.dense.weight"
+        )[0],
+        image_width=patches[0],
+        image_layers=image_layers,
+        image_intermediate=shape(
+            f"{names.image}transformer.resblocks.0.mlp.c_fc.weight"
+        )[0],
+        patch_size=patches[2],
+        image_size=side * patches[2],
+        hidden_dim=transform[0],
+        num_layers=num_layers,
+        intermediate_dim=shape(fused)[0],
+        type_rows=shape("token_type_embeddings.weight")[0],
+        bridge=_bridge(shapes),
+        projections="per_layer" if per_layer else "shared",
+    )
+    _check(architecture, tensors.path, grid[0], patches)
+    return architecture
+
+
+def _bridge(shapes):
+    key = "cross_modal_text_link_tower.0."
+    for scalar, bridge in (
+        ("scaled_factor", "scaled_add"),
+        ("beta", "interpolate_scalar"),
+        ("LayerNorm.weight", "add"),
+    ):
+        if f"{key}{scalar}" in shapes:
+            return bridge
+    return "add" if "cross_modal_text_layernorm.weight" in shapes else None
+
+
+def _check(architecture, path, grid, patches):
+    """Refuse what cannot be the shapes of one model."""
+    a = architecture
+    wrong = []
+    if min(dataclasses.astuple(a)[1:15]) < 1 or patches[2] != patches[3]:
+        wrong.append("a size of 0, or patches that are not square")
+    if (a.image_size // max(a.patch_size, 1)) ** 2 + 1 != grid:
+        wrong.append(f"{grid} image positions, no class token and square")
+    if a.type_rows not in (2, 3):
+        wrong.append(f"{a.type_rows} rows of types, not 2 or 3")
+    if patches[1] != 3:
+        wrong.append(f"{patches[1]} colours, not 3")
+    if a.num_layers > min(a.text_layers, a.image_layers) and a.bridge:
+        wrong.append(
+            f"{a.num_layers} bridged layers over {a.text_layers} text and "
+            f"{a.image_layers} image blocks"
+        )
+    if wrong:
+        raise ConversionError(
+            "The shapes must be those of one BridgeTower.", path, wrong
+        )
+
+
+def build(architecture, path):
+    """A backbone whose weights are yet to be set.
+
+    Args:
+        architecture: an `Architecture`.
+        path: path to name in errors.
+
+    Returns:
+        A `BridgeTowerBackbone`; nothing was spent on random numbers.
+
+    Raises:
+        ConversionError: values that do not fit each other.
+    """
+    a = architecture
+    wrong = [
+        f"{name}={heads} for width {width}"
+        for name, heads, width in (
+            ("text_heads", a.text_heads, a.text_width),
+            ("num_heads", a.num_heads, a.hidden_dim),
+            ("image heads", max(a.image_width // 64, 1), a.image_width),
+        )
+        if heads < 1 or width % heads
+    ]
+    if wrong:
+        raise ConversionError(
+            "The number of attention heads must divide the width; pass "
+            "`text_heads` where a checkpoint does not say it.",
+            path,
+            wrong,
+        )
+    shared = dict(
+        vocabulary_size=a.vocabulary_size,
+        num_layers=a.text_layers,
+        num_heads=a.text_heads,
+        hidden_dim=a.text_width,
+        intermediate_dim=a.text_intermediate,
+        dropout=a.text_dropout,
+        max_sequence_length=a.positions,
+    )
+    with engine.without_initialization():
+        text = {
+            "roberta": keras_hub.models.RobertaBackbone,
+            "bert": keras_hub.models.BertBackbone,
+        }[a.text_encoder](**shared)
+        image = keras_hub.models.CLIPVisionEncoder(
+            patch_size=a.patch_size,
+            hidden_dim=a.image_width,
+            num_layers=a.image_layers,
+            num_heads=max(a.image_width // 64, 1),
+            intermediate_dim=a.image_intermediate,
+            image_shape=(a.image_size, a.image_size, 3),
+        )
+        return BridgeTowerBackbone(
+            image,
+            text,
+            hidden_dim=a.hidden_dim,
+            num_heads=a.num_heads,
+            num_layers=a.num_layers,
+            intermediate_dim=a.intermediate_dim,
+            bridge=a.bridge,
+            projections=a.projections,
+            image_norms=a.image_norms,
+            dropout=a.dropout,
+            layer_norm_epsilon=a.layer_norm_epsilon,
+            bridge_epsilon=a.bridge_epsilon,
+        )

@@ -1,0 +1,72 @@
+"""An opened checkpoint of another library, ready to become a preset."""
+
+import dataclasses
+
+from keras_bridgetower import named_heads
+from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import transfer
+from keras_bridgetower.named_heads import HeadSet
+from keras_bridgetower.presets import registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a source holds; no weight was read yet.
+
+    Args:
+        tensors: `Tensors`, its weights.
+        architecture: `Architecture` of its backbone.
+        heads: dict from the name of a head to its plain values.
+        rules: list of `Rule`, for backbone and heads.
+        unread: list of names of tensors that nothing reads.
+        processors: tuple of tokenizer and image converter, each may be None.
+    """
+
+    tensors: object
+    architecture: object
+    heads: dict
+    rules: list
+    unread: list
+    processors: tuple
+
+    def build(self, allow_nonfinite=False):
+        """Build the backbone and the heads, and load their weights.
+
+        Returns:
+            `(backbone, heads)`, the second a `HeadSet`.
+
+        Raises:
+            ConversionError: tensors that do not fit.
+        """
+        backbone = architecture.build(self.architecture, self.tensors.path)
+        heads = HeadSet(
+            {
+                name: named_heads.make(name, backbone, **values)
+                for name, values in self.heads.items()
+            }
+        )
+        variables = transfer.variables_of(backbone, heads)
+        transfer.load(self.rules, self.tensors, variables, allow_nonfinite)
+        extra = transfer.read_extra(self.rules, self.tensors, self.unread)
+        backbone.extra = extra
+        return backbone, heads
+
+    def save_to_preset(self, folder, allow_nonfinite=False):
+        """Write the checkpoint as a preset folder.
+
+        Args:
+            folder: path of a folder that does not exist yet.
+            allow_nonfinite: bool, whether NaN and infinity may pass.
+        """
+        backbone, heads = self.build(allow_nonfinite)
+
+        def save(path):
+            backbone.save_to_preset(path)
+            for processor in self.processors:
+                if processor is not None:
+                    processor.save_to_preset(path)
+            if self.heads:
+                heads.save(registry.file_of(path, "task.weights.h5"))
+                registry.write_json(path, registry.HEADS, self.heads)
+
+        registry.write(folder, save)

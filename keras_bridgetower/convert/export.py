@@ -1,0 +1,243 @@
+"""Backbones and tasks as `transformers` folders."""
+
+import json
+import pathlib
+import warnings
+
+import keras
+import safetensors.numpy
+
+from keras_bridgetower.convert import processors
+from keras_bridgetower.convert import rules
+from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.architecture import Architecture
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.huggingface import CLASSES
+from keras_bridgetower.convert.huggingface import LINKS
+from keras_bridgetower.convert.huggingface import MODEL
+from keras_bridgetower.convert.huggingface import NAMES
+from keras_bridgetower.convert.huggingface import PREFIX
+from keras_bridgetower.convert.huggingface import rules_of
+from keras_bridgetower.convert.layouts import PADDING_ROWS
+from keras_bridgetower.heads import LOGIT_SCALE
+
+WEIGHTS = "model.safetensors"
+HEAD = "head.safetensors"
+# Of KerasHub's RoBERTa; transformers' cross-modal layers take the same one.
+TEXT_EPSILON = 1e-5
+
+
+def export(model, folder):
+    """Write a model as a folder that `transformers` opens.
+
+    Args:
+        model: a `BridgeTowerBackbone` or a task.
+        folder: path of an existing, empty folder.
+
+    Raises:
+        ConversionError: transformers cannot run this architecture.
+    """
+    folder = pathlib.Path(folder)
+    backbone = getattr(model, "backbone", model)
+    values = getattr(model, "head_values", {})
+    architecture = _architecture(backbone)
+    theirs = {k: v for k, v in values.items() if k in CLASSES}
+    _check(backbone, theirs)
+    prefix = PREFIX if theirs else ""
+    table = rules_of(architecture, theirs)
+    layers = [backbone] + [model.heads[name] for name in theirs]
+    tensors = transfer.save(
+        table, transfer.variables_of(*layers), _their_extra(backbone.extra)
+    )
+    heads = tuple(rules.head_prefixes(theirs))
+    tensors = {
+        key if key.startswith(heads) else f"{prefix}{key}": value
+        for key, value in tensors.items()
+    }
+    safetensors.numpy.save_file(
+        tensors, folder / WEIGHTS, metadata={"format": "pt"}
+    )
+    config = _config(backbone, architecture, theirs)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    preprocessor = getattr(model, "preprocessor", None)
+    if preprocessor is not None:
+        processors.write(
+            folder, preprocessor.tokenizer, preprocessor.image_converter
+        )
+    _write_other_heads(model, values.keys() - theirs.keys(), folder)
+
+
+def _architecture(backbone):
+    fusion = backbone.fusion
+    text, image = backbone.text_encoder, backbone.image_encoder
+    kind = type(text).__name__
+    if kind != "RobertaBackbone" or type(image).__name__ != "CLIPVisionEncoder":
+        raise ConversionError(
+            "transformers runs RoBERTa and CLIP's vision encoder only.",
+            "the model",
+            [kind, type(image).__name__],
+        )
+    return Architecture(
+        text_encoder="roberta",
+        vocabulary_size=text.vocabulary_size,
+        positions=text.max_sequence_length,
+        text_width=text.hidden_dim,
+        text_layers=text.num_layers,
+        text_intermediate=text.intermediate_dim,
+        image_width=image.hidden_dim,
+        image_layers=image.num_layers,
+        image_intermediate=image.intermediate_dim,
+        patch_size=_first(image.patch_size),
+        image_size=backbone.image_size,
+        hidden_dim=fusion.hidden_dim,
+        num_layers=fusion.num_layers,
+        intermediate_dim=fusion.intermediate_dim,
+        type_rows=2,
+        bridge=fusion.bridge,
+        projections=fusion.projections,
+        image_norms=backbone.image_norms,
+        text_heads=text.num_heads,
+        num_heads=fusion.num_heads,
+        text_dropout=text.dropout,
+        dropout=fusion.dropout,
+        layer_norm_epsilon=fusion.layer_norm_epsilon,
+        bridge_epsilon=fusion.bridge_epsilon,
+    )
+
+
+def _first(value):
+    return value if isinstance(value, int) else value[0]
+
+
+def _check(backbone, heads):
+    """Refuse what their code has no place for; say what it rounds."""
+    a, fusion = _architecture(backbone), backbone.fusion
+    default = tuple(range(-a.num_layers, 0))
+    unlike = [
+        ("bridge", a.bridge, tuple(LINKS.values())),
+        ("taps", fusion.taps, (default,)),
+        ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
+        ("image_norms", a.image_norms, ("shared",)),
+        ("hidden_dim", a.hidden_dim, (a.text_width,)),
+        ("num_heads", a.num_heads, (a.text_heads,)),
+        ("intermediate_dim", a.intermediate_dim, (a.text_intermediate,)),
+        ("image blocks", a.image_layers, (a.text_layers,)),
+        (
+            "image heads",
+            backbone.image_encoder.num_heads,
+            (max(a.image_width // 64, 1),),
+        ),
+        ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
+    ]
+    if heads.get("itc"):
+        unlike += [
+            ("ways", heads["itc"]["ways"], ("three_way",)),
+            ("projections", a.projections, ("shared",)),
+        ]
+    wrong = [
+        f"{name}={value!r}, not one of {allowed}"
+        for name, value, allowed in unlike
+        if value not in allowed
+    ]
+    if wrong:
+        raise ConversionError(
+            "transformers cannot run this architecture.", "the model", wrong
+        )
+    if a.layer_norm_epsilon != TEXT_EPSILON:
+        warnings.warn(
+            "transformers has one epsilon for text encoder and cross-modal "
+            f"layers, {TEXT_EPSILON}: it will run the exported model with it, "
+            f"not with layer_norm_epsilon={a.layer_norm_epsilon}, and give "
+            "slightly other numbers.",
+            stacklevel=2,
+        )
+
+
+def _their_extra(extra):
+    """Of what nothing reads, what their classes have a place for."""
+    kept = {}
+    for name, value in extra.items():
+        name = name.replace("text_transformer.", NAMES.text, 1)
+        known = name.startswith(NAMES.text) and "position_ids" not in name
+        if known or f"[:{PADDING_ROWS}]" in name:
+            kept[name] = value
+    return kept
+
+
+def _config(backbone, a, heads):
+    classes = [CLASSES[name] for name in heads] or [MODEL]
+    epsilon = heads.get("mlm", {}).get("epsilon", a.bridge_epsilon)
+    if epsilon != a.bridge_epsilon:
+        warnings.warn(
+            "transformers has one epsilon for bridges and the masked language "
+            f"head, {a.bridge_epsilon}: it will run the exported head with it.",
+            stacklevel=3,
+        )
+    config = dict(
+        architectures=classes,
+        model_type="bridgetower",
+        hidden_size=a.hidden_dim,
+        num_hidden_layers=a.num_layers,
+        num_attention_heads=a.num_heads,
+        link_tower_type={v: k for k, v in LINKS.items()}[a.bridge],
+        share_link_tower_layers=False,
+        share_cross_modal_transformer_layers=a.projections == "shared",
+        tie_word_embeddings=False,
+        layer_norm_eps=a.bridge_epsilon,
+        hidden_act="gelu",
+        dtype="float32",
+        text_config=dict(
+            model_type="bridgetower_text_model",
+            vocab_size=a.vocabulary_size,
+            hidden_size=a.text_width,
+            num_hidden_layers=a.text_layers,
+            num_attention_heads=a.text_heads,
+            intermediate_size=a.text_intermediate,
+            hidden_act="gelu",
+            hidden_dropout_prob=a.dropout,
+            attention_probs_dropout_prob=a.dropout,
+            max_position_embeddings=a.positions + PADDING_ROWS,
+            type_vocab_size=1,
+            layer_norm_eps=TEXT_EPSILON,
+            pad_token_id=1,
+            bos_token_id=0,
+            eos_token_id=2,
+        ),
+        vision_config=dict(
+            model_type="bridgetower_vision_model",
+            hidden_size=a.image_width,
+            num_hidden_layers=a.image_layers,
+            num_channels=3,
+            patch_size=a.patch_size,
+            image_size=a.image_size,
+            layer_norm_eps=1e-5,
+            share_layernorm=True,
+            remove_last_layer=False,
+        ),
+    )
+    if "itc" in heads:
+        config["contrastive_hidden_size"] = heads["itc"]["projection_dim"]
+        config["logit_scale_init_value"] = LOGIT_SCALE
+    return config
+
+
+def _write_other_heads(model, names, folder):
+    """Heads without a class there, as the authors name their tensors."""
+    if not names:
+        return
+    tensors = {}
+    for name in names:
+        table = rules.LIGHTNING_HEADS[name](model.head_values[name])
+        variables = transfer.variables_of(model.heads[name])
+        tensors |= transfer.save(table, variables, {})
+    if "nlvr2" in names:
+        table = model.backbone.fusion.type_embedding
+        tensors["token_type_embeddings.weight"] = keras.ops.convert_to_numpy(
+            table
+        ).astype("float32")
+    safetensors.numpy.save_file(tensors, folder / HEAD)
+    warnings.warn(
+        f"transformers has no class for the head {', '.join(sorted(names))}: "
+        f"the folder holds a {MODEL}, and the head in {HEAD}.",
+        stacklevel=4,
+    )

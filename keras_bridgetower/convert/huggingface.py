@@ -1,0 +1,288 @@
+"""`transformers` folders: configuration and weights, both ways."""
+
+import dataclasses
+import pathlib
+import warnings
+
+from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import encoder_rules
+from keras_bridgetower.convert import processors
+from keras_bridgetower.convert import rules
+from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.checkpoint import Checkpoint
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.layouts import PADDING_ROWS
+from keras_bridgetower.convert.tensors import open_tensors
+from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.convert.tensors import weight_file
+
+NAMES = architecture.Names(
+    "text_model.", "vision_model.visual.", encoder_rules.BRIDGETOWER_EMBEDDINGS
+)
+# Ours by theirs; what the shapes say is checked against it.
+LINKS = {
+    "add": "add",
+    "scaled_add": "scaled_add",
+    "interpolate": "interpolate_scalar",
+}
+# Their class for each head, and for none.
+CLASSES = {
+    "itm": "BridgeTowerForImageAndTextRetrieval",
+    "mlm": "BridgeTowerForMaskedLM",
+    "itc": "BridgeTowerForContrastiveLearning",
+}
+MODEL = "BridgeTowerModel"
+PREFIX = "bridgetower."
+# Their defaults, which their files may leave out.
+TOP = dict(
+    hidden_size=768,
+    num_hidden_layers=6,
+    num_attention_heads=12,
+    link_tower_type="add",
+    share_link_tower_layers=False,
+    share_cross_modal_transformer_layers=True,
+    tie_word_embeddings=False,
+    layer_norm_eps=1e-5,
+    hidden_act="gelu",
+)
+TEXT = dict(
+    vocab_size=50_265,
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    hidden_act="gelu",
+    hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.1,
+    max_position_embeddings=514,
+    type_vocab_size=1,
+    layer_norm_eps=1e-5,
+    pad_token_id=1,
+)
+VISION = dict(
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_channels=3,
+    patch_size=16,
+    image_size=288,
+    layer_norm_eps=1e-5,
+    share_layernorm=True,
+    remove_last_layer=False,
+)
+
+
+def read(folder):
+    """Open a folder that `transformers` wrote.
+
+    Args:
+        folder: path of the folder.
+
+    Returns:
+        `Checkpoint`.
+
+    Raises:
+        ConversionError: damaged files, another model, or an architecture
+            that transformers itself cannot run.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "config.json"
+    config = read_json(path)
+    if config.get("model_type") != "bridgetower":
+        raise ConversionError(
+            "The folder must hold a model of type 'bridgetower'. For encoders "
+            "alone see `keras_bridgetower.convert.unimodal`.",
+            path,
+            [f"model_type={config.get('model_type')!r}"],
+        )
+    top, text, vision = _complete(config, path)
+    tensors = open_tensors(weight_file(folder)).without_prefix(PREFIX)
+    measured = architecture.measure(tensors, NAMES)
+    _check(top, text, vision, measured, path)
+    built = dataclasses.replace(
+        measured,
+        text_heads=text["num_attention_heads"],
+        # Their cross-modal layers are made from the text configuration.
+        num_heads=text["num_attention_heads"],
+        text_dropout=text["hidden_dropout_prob"],
+        dropout=text["hidden_dropout_prob"],
+        layer_norm_epsilon=text["layer_norm_eps"],
+        bridge_epsilon=top["layer_norm_eps"],
+    )
+    heads = _heads(tensors, top)
+    tables = rules_of(built, heads)
+    decoder = "mlm_score.decoder.weight"
+    if top["tie_word_embeddings"] and decoder not in tensors.shapes:
+        word = "text_model.embeddings.word_embeddings.weight"
+        tensors = _with_copy(tensors, decoder, word)
+    return Checkpoint(
+        tensors,
+        built,
+        heads,
+        tables,
+        transfer.unread_keys(tables, tensors),
+        processors.read(folder, built),
+    )
+
+
+def _complete(config, path):
+    """The three levels of a configuration with all defaults, types checked."""
+    levels = [
+        (config, TOP, "the top level"),
+        (config.get("text_config") or {}, TEXT, "text_config"),
+        (config.get("vision_config") or {}, VISION, "vision_config"),
+    ]
+    complete, wrong = [], []
+    for given, defaults, name in levels:
+        values = dict(defaults)
+        if not isinstance(given, dict):
+            given, wrong = {}, [*wrong, f"{name} is no object"]
+        for key, default in defaults.items():
+            values[key] = value = given.get(key, default)
+            number = isinstance(default, float) and isinstance(value, int)
+            if type(value) is not type(default) and not (
+                number and not isinstance(value, bool)
+            ):
+                wrong.append(f"{key}={value!r:.50} in {name}")
+        complete.append(values)
+    if wrong:
+        raise ConversionError(
+            "A configuration must have values of transformers' types.",
+            path,
+            wrong,
+        )
+    return complete
+
+
+def _check(top, text, vision, measured, path):
+    """Refuse values that the weights deny, or that nobody can run."""
+    m = measured
+    said = [
+        ("hidden_size", top["hidden_size"], m.hidden_dim),
+        ("num_hidden_layers", top["num_hidden_layers"], m.num_layers),
+        ("link_tower_type", LINKS.get(top["link_tower_type"]), m.bridge),
+        (
+            "share_cross_modal_transformer_layers",
+            top["share_cross_modal_transformer_layers"],
+            m.projections == "shared",
+        ),
+        *(
+            (f"text {name}", text[name], found)
+            for name, found in (
+                ("vocab_size", m.vocabulary_size),
+                ("hidden_size", m.text_width),
+                ("num_hidden_layers", m.text_layers),
+                ("intermediate_size", m.intermediate_dim),
+                ("intermediate_size", m.text_intermediate),
+                ("max_position_embeddings", m.positions + PADDING_ROWS),
+            )
+        ),
+        ("vision hidden_size", vision["hidden_size"], m.image_width),
+        ("vision patch_size", vision["patch_size"], m.patch_size),
+        (
+            "vision image_size",
+            vision["image_size"] // max(vision["patch_size"], 1),
+            m.image_size // m.patch_size,
+        ),
+        (
+            "vision num_hidden_layers",
+            vision["num_hidden_layers"] - vision["remove_last_layer"],
+            m.image_layers,
+        ),
+    ]
+    wrong = [
+        f"{name}: {value} said, {found} in the weights"
+        for name, value, found in said
+        if value != found
+    ]
+    wrong += [
+        f"{name}={value!r}, only {allowed} can be built"
+        for name, value, allowed in (
+            ("text hidden_act", text["hidden_act"], "gelu"),
+            ("text layer_norm_eps", text["layer_norm_eps"], 1e-5),
+            ("vision layer_norm_eps", vision["layer_norm_eps"], 1e-5),
+            ("text pad_token_id", text["pad_token_id"], 1),
+            ("text type_vocab_size", text["type_vocab_size"], 1),
+            ("share_link_tower_layers", top["share_link_tower_layers"], False),
+        )
+        if value != allowed
+    ]
+    wrong += [
+        f"{name}={value}, not between 0 and 1"
+        for name, value in (
+            ("hidden_dropout_prob", text["hidden_dropout_prob"]),
+            ("layer_norm_eps", top["layer_norm_eps"]),
+        )
+        if not 0 <= value < 1
+    ]
+    if m.text_layers != m.image_layers:
+        # Also where `remove_last_layer` takes one of them away.
+        wrong.append(
+            f"{m.text_layers} text and {m.image_layers} image blocks, which "
+            "transformers counts from the bottom and cannot run"
+        )
+    if m.text_width != m.hidden_dim:
+        wrong.append(
+            f"text hidden_size={m.text_width}, of which transformers makes "
+            f"its cross-modal layers of width {m.hidden_dim}"
+        )
+    if wrong:
+        raise ConversionError(
+            "A configuration must be that of the weights, and one that "
+            "transformers can run.",
+            path,
+            wrong,
+        )
+    if text["attention_probs_dropout_prob"] != text["hidden_dropout_prob"]:
+        warnings.warn(
+            "One dropout rate is kept, hidden_dropout_prob="
+            f"{text['hidden_dropout_prob']}; attention_probs_dropout_prob="
+            f"{text['attention_probs_dropout_prob']} is left out, which only "
+            "training would feel.",
+            stacklevel=2,
+        )
+
+
+def _heads(tensors, top):
+    """The heads that a file holds, by name, with their plain values."""
+    heads = {}
+    if "itm_score.fc.weight" in tensors.shapes:
+        heads["itm"] = {}
+    if "mlm_score.bias" in tensors.shapes:
+        heads["mlm"] = {"epsilon": float(top["layer_norm_eps"])}
+    shape = tensors.shapes.get("itc_text_head.fc.weight")
+    if shape:
+        if not top["share_cross_modal_transformer_layers"]:
+            raise ConversionError(
+                "A contrastive head must go with shared projections: "
+                "transformers cannot run it otherwise.",
+                tensors.path,
+                ["share_cross_modal_transformer_layers=False"],
+            )
+        heads["itc"] = {"projection_dim": shape[0], "ways": "three_way"}
+    return heads
+
+
+def rules_of(a, heads):
+    """The rules of an architecture and heads, by transformers' names."""
+    return [
+        *encoder_rules.roberta(NAMES.text, a.text_layers),
+        *encoder_rules.openai_clip(
+            NAMES.image, a.image_layers, NAMES.embeddings
+        ),
+        *encoder_rules.final_norm(NAMES.image),
+        *rules.fusion(a),
+        *(
+            rule
+            for name, values in heads.items()
+            for rule in rules.TRANSFORMERS_HEADS[name](values)
+        ),
+    ]
+
+
+def _with_copy(tensors, name, source):
+    shapes = {**tensors.shapes, name: tensors.shapes[source]}
+    return type(tensors)(
+        tensors.path,
+        shapes,
+        lambda key: tensors.read(source if key == name else key),
+    )

@@ -1,0 +1,180 @@
+"""Checkpoint files of the authors: a state dict with hyper-parameters.
+
+Neither Lightning nor the authors' code is needed, and nothing in a file is
+executed.
+"""
+
+import dataclasses
+import pathlib
+
+from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import encoder_rules
+from keras_bridgetower.convert import processors
+from keras_bridgetower.convert import rules
+from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.checkpoint import Checkpoint
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.tensors import load_pickle
+from keras_bridgetower.convert.tensors import of_state_dict
+
+NAMES = architecture.Names(
+    "text_transformer.", "vit_model.visual.", encoder_rules.OPENAI_EMBEDDINGS
+)
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
+# Their cross-modal layers and masked language head were built with BERT's
+# default, their bridges and entries with torch's.
+LAYER_NORM_EPSILON = 1e-12
+# Of their hyper-parameters, those that shapes do not tell, with their defaults.
+SETTINGS = dict(
+    num_heads=12,
+    drop_rate=0.1,
+    nlvr2_drop_rate=0.1,
+    max_text_len=50,
+    temperature=0.07,
+)
+# Their fine-tuning evaluates on squashed pictures, their pre-training on
+# cropped ones.
+FINE_TUNED = ("vqa", "entailment", "nlvr2", "rank")
+
+
+def read(path, text_heads=None, answers=None, ignore=()):
+    """Open a checkpoint file of the authors, of BridgeTower or METER.
+
+    Args:
+        path: path of the `.ckpt` file. Tokenizer files of RoBERTa are looked
+            for beside it.
+        text_heads: int, attention heads of the text encoder, which a file
+            does not say. By default as many as the cross-modal layers have
+            where the widths are equal, else one for 64 of width.
+        answers: list of str, the classes of a question answering head, which
+            a file does not name.
+        ignore: tuple of patterns of names that may be left.
+
+    Returns:
+        `Checkpoint`.
+
+    Raises:
+        ConversionError: a damaged file, one that asks for code, or another
+            model.
+    """
+    path = pathlib.Path(path)
+    content = load_pickle(path)
+    content = content if isinstance(content, dict) else {}
+    state = content.get("state_dict", content)
+    tensors = of_state_dict(path, state)
+    settings = _settings(content, tensors)
+    measured = architecture.measure(tensors, NAMES)
+    num_heads = settings["num_heads"]
+    same = measured.text_width == measured.hidden_dim
+    per_tap = f"{NAMES.image}ln_separate.0.weight" in tensors.shapes
+    built = dataclasses.replace(
+        measured,
+        text_heads=text_heads
+        or (num_heads if same else max(measured.text_width // 64, 1)),
+        num_heads=num_heads,
+        dropout=settings["drop_rate"],
+        layer_norm_epsilon=LAYER_NORM_EPSILON,
+        image_norms="per_tap" if per_tap else "shared",
+    )
+    heads = _heads(tensors.shapes, built, settings, answers, path)
+    table = rules_of(built, heads)
+    unread = rules.UNREAD + ((rules.UNTAPPED,) if per_tap else ())
+    mode = "squash" if set(heads) & set(FINE_TUNED) else "crop"
+    return Checkpoint(
+        tensors,
+        built,
+        heads,
+        table,
+        transfer.unread_keys(table, tensors, unread, ignore),
+        processors.read(path.parent, built, mode, settings["max_text_len"]),
+    )
+
+
+def rules_of(a, heads):
+    """The rules of an architecture and heads, by the authors' names."""
+    text = {"roberta": encoder_rules.roberta, "bert": encoder_rules.bert}
+    if a.image_norms == "per_tap":
+        norms = encoder_rules.tap_norms(NAMES.image, a.image_layers, a.taps)
+    else:
+        norms = encoder_rules.final_norm(NAMES.image)
+    return [
+        *text[a.text_encoder](NAMES.text, a.text_layers),
+        *encoder_rules.openai_clip(NAMES.image, a.image_layers),
+        *norms,
+        *rules.fusion(a),
+        *(
+            rule
+            for name, values in heads.items()
+            for rule in rules.LIGHTNING_HEADS[name](values)
+        ),
+    ]
+
+
+def _settings(content, tensors):
+    """The hyper-parameters that matter, checked, or their defaults."""
+    given = content.get("hyper_parameters", {})
+    given = given.get("config", given) if isinstance(given, dict) else None
+    settings = dict(SETTINGS)
+    wrong = [] if isinstance(given, dict) else ["hyper_parameters"]
+    for key, default in SETTINGS.items():
+        value = given.get(key, default) if isinstance(given, dict) else default
+        whole = isinstance(default, int)
+        if isinstance(value, bool) or not isinstance(
+            value, int if whole else (int, float)
+        ):
+            wrong.append(f"{key}={value!r:.50}")
+        elif not (3 <= value if key == "max_text_len" else 0 <= value):
+            wrong.append(f"{key}={value}")
+        elif not whole and not value < 1:
+            wrong.append(f"{key}={value}")
+        settings[key] = value
+    if wrong:
+        raise ConversionError(
+            "Hyper-parameters must be plain values of the authors' kinds.",
+            tensors.path,
+            wrong,
+        )
+    return settings
+
+
+def _heads(shapes, a, settings, answers, path):
+    """The heads that a file holds, by name, with their plain values."""
+    heads = {}
+    if "itm_score.fc.weight" in shapes:
+        heads["itm"] = {}
+    if "rank_output.weight" in shapes:
+        heads["rank"] = {}
+    if "mlm_score.bias" in shapes:
+        heads["mlm"] = {"epsilon": LAYER_NORM_EPSILON}
+    if "itc_text_head.fc.weight" in shapes:
+        heads["itc"] = {
+            "projection_dim": shapes["itc_text_head.fc.weight"][0],
+            "ways": "two_way",
+        }
+    for name, key in (
+        ("vqa", "vqa_classifier"),
+        ("entailment", "snli_classifier"),
+        ("nlvr2", "nlvr2_classifier"),
+    ):
+        hidden, output = (shapes.get(f"{key}.{i}.weight") for i in (0, 3))
+        if hidden and output:
+            heads[name] = {
+                "num_classes": output[0],
+                "head_hidden_scale": hidden[0] / (2 * a.hidden_dim),
+            }
+    if "nlvr2" in heads:
+        heads["nlvr2"]["dropout"] = float(settings["nlvr2_drop_rate"])
+    if "vqa" in heads:
+        heads["vqa"]["answers"] = _checked(answers, heads["vqa"], path)
+    return heads
+
+
+def _checked(answers, head, path):
+    if answers is not None and len(answers) != head["num_classes"]:
+        raise ConversionError(
+            "`answers` must name every class of the head once, in the order "
+            "of training.",
+            path,
+            [f"{len(answers)} answers, {head['num_classes']} classes"],
+        )
+    return answers

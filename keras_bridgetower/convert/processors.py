@@ -1,0 +1,199 @@
+"""Tokenizer and image processor files of `transformers`, both ways."""
+
+import json
+import math
+import pathlib
+
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.preprocessing.image_converter import MEAN
+from keras_bridgetower.preprocessing.image_converter import STD
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+
+# `max_text_len` of the published configurations, and of the authors.
+TEXT_LENGTH = 50
+BICUBIC = 3
+
+
+def read(folder, architecture, mode="hf", sequence_length=TEXT_LENGTH):
+    """Tokenizer and image converter of a folder.
+
+    Args:
+        folder: path of a folder with tokenizer and image processor files.
+        architecture: `Architecture` that they are to fit.
+        mode: str, mode of the converter where no file says it.
+        sequence_length: int, tokens in a text.
+
+    Returns:
+        `(tokenizer, image_converter)`, the first None where the folder has no
+        files of it or the text encoder is no RoBERTa.
+
+    Raises:
+        ConversionError: damaged files, or settings that cannot be kept.
+    """
+    folder = pathlib.Path(folder)
+    length = min(sequence_length, architecture.positions)
+    return (
+        _tokenizer(folder, architecture, length),
+        _image_converter(folder, architecture, mode),
+    )
+
+
+def _tokenizer(folder, architecture, sequence_length):
+    if architecture.text_encoder != "roberta":
+        return None
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        path = folder / "vocab.json"
+        vocabulary, merges = str(path), str(folder / "merges.txt")
+    elif (folder / "tokenizer.json").is_file():
+        path = folder / "tokenizer.json"
+        model = read_json(path).get("model")
+        if not isinstance(model, dict) or model.get("type") != "BPE":
+            raise ConversionError(
+                "A tokenizer must be of type BPE, as RoBERTa's.", path
+            )
+        vocabulary, merges = model.get("vocab"), model.get("merges")
+    else:
+        return None
+    try:
+        tokenizer = BridgeTowerTokenizer(vocabulary, merges, sequence_length)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise ConversionError(
+            f"A tokenizer must be readable: {error!s:.300}", path
+        ) from error
+    if tokenizer.vocabulary_size() > architecture.vocabulary_size:
+        raise ConversionError(
+            "A tokenizer must not have more tokens than the model has rows.",
+            path,
+            [
+                f"{tokenizer.vocabulary_size()} tokens, "
+                f"{architecture.vocabulary_size} rows"
+            ],
+        )
+    return tokenizer
+
+
+def _image_converter(folder, architecture, mode):
+    side = architecture.image_size
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        config = read_json(path)
+    elif (folder / "processor_config.json").is_file():
+        path = folder / "processor_config.json"
+        config = read_json(path).get("image_processor")
+    else:
+        return BridgeTowerImageConverter(side, mode=mode)
+    wrong = _unsupported(config, side)
+    if wrong:
+        raise ConversionError(
+            "An image processor must be transformers' for BridgeTower, with "
+            f"the model's image size {side} and CLIP's statistics.",
+            path,
+            wrong,
+        )
+    return BridgeTowerImageConverter(
+        side, mode="hf", size_divisor=config.get("size_divisor", 32)
+    )
+
+
+def _unsupported(config, side):
+    """What of an image processor's settings cannot be kept."""
+    if not isinstance(config, dict):
+        return ["no settings"]
+    divisor = config.get("size_divisor", 32)
+    wrong = [
+        f"{name}={config[name]!r:.60}"
+        for name in ("size", "crop_size")
+        if config.get(name) is not None and _side(config[name]) != side
+    ]
+    if type(divisor) is not int or not 1 <= divisor <= side:
+        wrong.append(f"size_divisor={divisor!r:.60}")
+    for name, value in (
+        *((f"do_{step}", True) for step in ("resize", "rescale", "normalize")),
+        ("do_center_crop", True),
+        ("resample", BICUBIC),
+    ):
+        if config.get(name, value) != value:
+            wrong.append(f"{name}={config[name]!r:.60}")
+    for name, value in (
+        ("rescale_factor", [1 / 255]),
+        ("image_mean", MEAN),
+        ("image_std", STD),
+    ):
+        given = config.get(name, value)
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        if len(given) != len(value) or not all(
+            isinstance(a, (int, float)) and math.isclose(a, b, rel_tol=1e-6)
+            for a, b in zip(given, value, strict=True)
+        ):
+            wrong.append(f"{name}={config[name]!r:.60}")
+    return wrong
+
+
+def _side(size):
+    """The side of a square, in any of the forms of a size."""
+    if isinstance(size, dict):
+        names = {"shortest_edge", "height", "width"} & set(size)
+        sides = {repr(size[name]) for name in names}
+        return size[names.pop()] if len(sides) == 1 else None
+    return size
+
+
+def write(folder, tokenizer, image_converter):
+    """Write the files that transformers' `BridgeTowerProcessor` reads.
+
+    Args:
+        folder: path of a folder.
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`. In another mode than
+            `"hf"` transformers will see other pixels at the borders.
+    """
+    folder = pathlib.Path(folder)
+    tokenizer.save_assets(folder)
+    (folder / "vocabulary.json").rename(folder / "vocab.json")
+    special = dict(
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
+    _write_json(
+        folder / "tokenizer_config.json",
+        dict(
+            tokenizer_class="RobertaTokenizer",
+            processor_class="BridgeTowerProcessor",
+            add_prefix_space=False,
+            model_max_length=tokenizer.sequence_length,
+            **special,
+        ),
+    )
+    size = {"shortest_edge": image_converter.image_size}
+    _write_json(
+        folder / "preprocessor_config.json",
+        dict(
+            image_processor_type="BridgeTowerImageProcessor",
+            processor_class="BridgeTowerProcessor",
+            size=size,
+            crop_size=size,
+            size_divisor=image_converter.size_divisor,
+            resample=BICUBIC,
+            rescale_factor=1 / 255,
+            image_mean=MEAN,
+            image_std=STD,
+            do_resize=True,
+            do_center_crop=True,
+            do_rescale=True,
+            do_normalize=True,
+            do_pad=True,
+        ),
+    )
+
+
+def _write_json(path, values):
+    path.write_text(json.dumps(values, indent=2) + "\n")

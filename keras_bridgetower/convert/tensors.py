@@ -1,0 +1,265 @@
+"""Files of tensors: opened safely, read one tensor at a time."""
+
+import json
+import pathlib
+import re
+
+import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
+import numpy as np
+import safetensors
+
+from keras_bridgetower.convert.errors import ConversionError
+
+# In the order in which a folder is searched.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+class Tensors:
+    """The tensors of one file or several, by name.
+
+    Args:
+        path: path of the file that an error should name.
+        shapes: dict from name to shape.
+        read: callable from a name to a NumPy array.
+
+    Example:
+
+    ```python
+    tensors = open_tensors("model.safetensors")
+    tensors.shapes["cross_modal_text_pooler.dense.bias"]  # (768,)
+    tensors.read("cross_modal_text_pooler.dense.bias")
+    ```
+    """
+
+    def __init__(self, path, shapes, read):
+        self.path = path
+        self.shapes = shapes
+        self.read = read
+
+    def without_prefix(self, prefix):
+        """The same tensors, names without a prefix that some of them have."""
+        names = {name.removeprefix(prefix): name for name in self.shapes}
+        if len(names) < len(self.shapes):
+            twice = sorted(
+                name
+                for name in self.shapes
+                if names[name.removeprefix(prefix)] != name
+            )
+            raise ConversionError(
+                f"Tensors stand twice, with and without {prefix!r}. Remove "
+                "one of each.",
+                self.path,
+                twice,
+            )
+        return Tensors(
+            self.path,
+            {short: self.shapes[name] for short, name in names.items()},
+            lambda short: self.read(names[short]),
+        )
+
+
+def weight_file(folder):
+    """The file of a folder that holds its weights, or their index."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ConversionError(
+        f"A folder of weights must hold one of {', '.join(WEIGHT_FILES)}.",
+        folder,
+        sorted(path.name for path in folder.iterdir()),
+    )
+
+
+def open_tensors(path):
+    """Open a file of tensors without reading them.
+
+    Args:
+        path: path of a `.safetensors` file, a pickled `.bin`, or the
+            `.index.json` of several of either.
+
+    Returns:
+        `Tensors`.
+
+    Raises:
+        ConversionError: the file is damaged, or holds what is not tensors.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".json":
+        return _open_shards(path)
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    return of_state_dict(path, load_pickle(path))
+
+
+def read_json(path):
+    """The object of a JSON file.
+
+    Raises:
+        ConversionError: it is absent, damaged, or no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConversionError(
+            f"The file must be readable JSON: {error!s:.200}. Fetch it again.",
+            path,
+        ) from error
+    if not isinstance(values, dict):
+        raise ConversionError("The file must hold one JSON object.", path)
+    return values
+
+
+def _open_safetensors(path):
+    try:
+        file = safetensors.safe_open(path, framework="np")
+        shapes = {
+            name: tuple(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118 (no mapping)
+        }
+    except Exception as error:  # The library's error, OSError, UnicodeError.
+        raise ConversionError(
+            f"The file must be intact safetensors: {error!s:.200}. Fetch it "
+            "again.",
+            path,
+        ) from error
+
+    def read(name):
+        try:
+            tensor = file.get_tensor(name)
+            if tensor.dtype == ml_dtypes.bfloat16:
+                tensor = tensor.astype("float32")
+            return tensor
+        except Exception as error:  # A type that NumPy does not know.
+            raise ConversionError(
+                f"The tensor must be readable: {error!s:.200}.", path, [name]
+            ) from error
+
+    return Tensors(path, shapes, read)
+
+
+def _open_shards(path):
+    where = read_json(path).get("weight_map")
+    names = list(where.values()) if isinstance(where, dict) else [None]
+    bad = [
+        name
+        for name in names
+        if not isinstance(name, str)
+        or pathlib.PurePath(name).name != name
+        or not (path.parent / name).is_file()
+        or name.endswith(".json")
+    ]
+    if bad or not names:
+        raise ConversionError(
+            "An index must have a `weight_map` from tensors to files that lie "
+            "beside it. Fetch the missing ones.",
+            path,
+            sorted(set(map(repr, bad))),
+        )
+    shards = {name: open_tensors(path.parent / name) for name in set(names)}
+    wrong = [k for k, name in where.items() if k not in shards[name].shapes]
+    for name, shard in shards.items():
+        wrong += [k for k in shard.shapes if where.get(k) != name]
+    if wrong:
+        raise ConversionError(
+            "An index and its files must name the same tensors.", path, wrong
+        )
+    return Tensors(
+        path,
+        {key: shards[name].shapes[key] for key, name in where.items()},
+        lambda key: shards[where[key]].read(key),
+    )
+
+
+def load_pickle(path):
+    """What a file of `torch.save` holds, without running any code in it.
+
+    Raises:
+        ConversionError: it is damaged, or asks for more than tensors and
+            plain values.
+    """
+    import torch
+
+    try:
+        try:
+            return _load(torch, path, mmap=True)
+        except (RuntimeError, ValueError):
+            # The format before zip files cannot be mapped.
+            return _load(torch, path, mmap=False)
+    except Exception as error:  # Whatever a damaged pickle makes it raise.
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ConversionError(
+            f"The file asks for the code of {wanted[1]!r}, which is not "
+            "loaded: it could do anything. Save its state dict alone, of "
+            "tensors and plain values."
+            if wanted
+            else "The file must be an intact file of `torch.save` with "
+            f"tensors and plain values ({type(error).__name__}). Fetch it "
+            "again.",
+            path,
+        ) from None
+
+
+def _load(torch, path, mmap):
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def of_state_dict(path, state):
+    """The tensors of a state dict that was loaded from a file."""
+    import torch
+
+    if not isinstance(state, dict):
+        raise ConversionError("The file must hold a state dict.", path)
+    bad = [
+        f"{name}: {type(value).__name__}"
+        for name, value in state.items()
+        if not isinstance(name, str) or not _is_plain(torch, value)
+    ]
+    if bad or not state:
+        raise ConversionError(
+            "A state dict must hold dense tensors, each with a value of its "
+            "own for each element.",
+            path,
+            bad,
+        )
+
+    def read(name):
+        tensor = state[name]
+        if tensor.dtype == torch.bfloat16:  # Unknown to NumPy.
+            tensor = tensor.float()
+        return tensor.numpy()
+
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    return Tensors(path, shapes, read)
+
+
+def _is_plain(torch, value):
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_complex()
+        and value.device.type == "cpu"
+        # One stored number may be seen as many.
+        and value.numel() * value.element_size()
+        <= value.untyped_storage().nbytes()
+    )
+
+
+def check_finite(array, path, name):
+    """Refuse NaN and infinity.
+
+    Raises:
+        ConversionError: the array holds either.
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ConversionError(
+            "A tensor must be finite. Pass `allow_nonfinite=True` to load it "
+            "as it is.",
+            path,
+            [name],
+        )

@@ -1,0 +1,144 @@
+"""The heads by name, built from the plain values that a preset stores."""
+
+import keras
+
+from keras_bridgetower.heads import ClassifierHead
+from keras_bridgetower.heads import ContrastiveHead
+from keras_bridgetower.heads import LinearHead
+from keras_bridgetower.heads import MaskedLMHead
+from keras_bridgetower.validation import check_choice
+
+
+def make(name, backbone, **values):
+    """Build a head for a backbone.
+
+    Args:
+        name: str, one of `MAKERS`: vqa, entailment, nlvr2, itm, rank, mlm,
+            itc.
+        backbone: a `BridgeTowerBackbone`.
+        **values: plain values of the head, as `heads.json` of a preset holds
+            them.
+
+    Returns:
+        The layer, built, named `<name>_head`.
+    """
+    check_choice("name", name, tuple(MAKERS))
+    head, shape = MAKERS[name](backbone, **values)
+    head.build(shape)
+    return head
+
+
+def _classifier(name, pooled):
+    def maker(
+        backbone, num_classes, head_hidden_scale=2, dropout=0.0, answers=None
+    ):
+        width = 2 * backbone.fusion.hidden_dim
+        head = ClassifierHead(
+            num_classes,
+            int(width * head_hidden_scale),
+            dropout,
+            dtype=backbone.fusion.dtype_policy,
+            name=f"{name}_head",
+        )
+        return head, (None, pooled * width)
+
+    return maker
+
+
+def _linear(name, num_classes):
+    def maker(backbone):
+        head = LinearHead(
+            num_classes, dtype=backbone.fusion.dtype_policy, name=f"{name}_head"
+        )
+        return head, (None, 2 * backbone.fusion.hidden_dim)
+
+    return maker
+
+
+def _mlm(backbone, epsilon=1e-5):
+    head = MaskedLMHead(
+        backbone.text_encoder.vocabulary_size,
+        epsilon,
+        dtype=backbone.fusion.dtype_policy,
+        name="mlm_head",
+    )
+    return head, (None, None, backbone.fusion.hidden_dim)
+
+
+def _itc(backbone, projection_dim=512, ways="three_way"):
+    head = ContrastiveHead(
+        projection_dim,
+        ways,
+        dtype=backbone.fusion.dtype_policy,
+        name="itc_head",
+    )
+    width = backbone.fusion.hidden_dim
+    # The authors project the raw states, transformers the fusion's own.
+    image = {"three_way": width, "two_way": _width(backbone.image_tower)}[ways]
+    return head, {
+        "text": (None, _width(backbone.text_tower)),
+        "image": (None, image),
+        "fused": (None, 2 * width),
+    }
+
+
+def _width(tower):
+    return tower.outputs[-1].shape[-1]
+
+
+MAKERS = {
+    "vqa": _classifier("vqa", 1),
+    "entailment": _classifier("entailment", 1),
+    "nlvr2": _classifier("nlvr2", 2),
+    "itm": _linear("itm", 2),
+    "rank": _linear("rank", 1),
+    "mlm": _mlm,
+    "itc": _itc,
+}
+
+
+def same(saved, values):
+    """Whether stored values are those of a head.
+
+    A stored None, such as the answers of a checkpoint that does not name
+    them, agrees with anything.
+    """
+    return saved is not None and all(
+        value is None or values.get(key) == value
+        for key, value in saved.items()
+    )
+
+
+class HeadSet(keras.layers.Layer):
+    """A task's heads, kept, saved and loaded by name.
+
+    Args:
+        heads: dict from name to layer.
+    """
+
+    def __init__(self, heads):
+        super().__init__(name="heads", dtype=_policy(heads))
+        for name, head in heads.items():
+            setattr(self, name, head)
+        self._names = tuple(heads)
+        self.built = True
+
+    def __getitem__(self, name):
+        return getattr(self, name)
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def save(self, path):
+        """Save all of them to a `.weights.h5` file."""
+        keras.saving.save_weights(self, path)
+
+    def load(self, path, without=()):
+        """Load those that the file holds, whatever else it holds."""
+        named = {n: self[n] for n in self._names if n not in without}
+        if named:
+            keras.saving.load_weights(HeadSet(named), path)
+
+
+def _policy(heads):
+    return next((head.dtype_policy for head in heads.values()), None)
