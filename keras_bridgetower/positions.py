@@ -86,12 +86,25 @@ def with_positions_for(backbone, side):
         )
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
-    resized = type(backbone).from_config(config)
-    for new, old in zip(resized.weights, backbone.weights, strict=True):
+    return copy_resized(backbone, type(backbone).from_config(config))
+
+
+def copy_resized(model, resized):
+    """Give a model for images of another side the weights of a model.
+
+    Args:
+        model: the model with the weights.
+        resized: a model of the same architecture; only its image positions
+            may be another number.
+
+    Returns:
+        `resized`.
+    """
+    for new, old in zip(resized.weights, model.weights, strict=True):
         if new.shape == old.shape:
             new.assign(old)
         elif "position_embedding" in old.path:
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, new.shape[-2]))
-        # What is left are the position ids, which CLIP's rule has set.
+        # What is left are the position ids, which CLIP's rule sets.
     return resized

@@ -96,6 +96,11 @@ def _roberta(encoder):
 
 @hidden_states.register(keras_hub.models.BertBackbone)
 def _bert(encoder):
+    for block in encoder.transformer_layers:
+        for layer in block._flatten_layers(include_self=False):
+            if layer.name == "feedforward_intermediate_dense":
+                # KerasHub approximates by tanh what BERT was trained with.
+                layer.activation = keras.activations.gelu
     tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
         encoder.input["token_ids"]
     )

@@ -45,7 +45,9 @@ class Checkpoint:
                 for name, values in self.heads.items()
             }
         )
-        variables = transfer.variables_of(backbone, heads)
+        variables = transfer.variables_of(
+            backbone, heads, encoder=backbone.image_encoder
+        )
         transfer.load(self.rules, self.tensors, variables, allow_nonfinite)
         extra = transfer.read_extra(self.rules, self.tensors, self.unread)
         backbone.extra = extra

@@ -1,5 +1,6 @@
 """Backbones and tasks as `transformers` folders."""
 
+import dataclasses
 import json
 import pathlib
 import warnings
@@ -7,6 +8,8 @@ import warnings
 import keras
 import safetensors.numpy
 
+from keras_bridgetower import named_heads
+from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import rules
 from keras_bridgetower.convert import transfer
@@ -20,6 +23,12 @@ from keras_bridgetower.convert.huggingface import PREFIX
 from keras_bridgetower.convert.huggingface import rules_of
 from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.heads import LOGIT_SCALE
+from keras_bridgetower.named_heads import HeadSet
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+from keras_bridgetower.presets import registry
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.safetensors"
@@ -27,28 +36,72 @@ HEAD = "head.safetensors"
 TEXT_EPSILON = 1e-5
 
 
-def export(model, folder):
-    """Write a model as a folder that `transformers` opens.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What is exported: a backbone, heads by name, and their processors."""
+
+    backbone: object
+    heads: object
+    values: dict
+    tokenizer: object
+    image_converter: object
+
+
+def parts_of(model):
+    """The parts of a `BridgeTowerBackbone` or of a task."""
+    preprocessor = getattr(model, "preprocessor", None)
+    return Parts(
+        getattr(model, "backbone", model),
+        getattr(model, "heads", {}),
+        getattr(model, "head_values", {}),
+        getattr(preprocessor, "tokenizer", None),
+        getattr(preprocessor, "image_converter", None),
+    )
+
+
+def parts_of_preset(preset):
+    """The parts of a preset, with every head that it holds."""
+    folder = registry.resolve(preset)
+    backbone = BridgeTowerBackbone.from_preset(folder)
+    values = registry.saved_config(folder, registry.HEADS) or {}
+    heads = HeadSet(
+        {
+            name: named_heads.make(name, backbone, **plain)
+            for name, plain in values.items()
+        }
+    )
+    if values:
+        heads.load(registry.file_of(folder, "task.weights.h5"))
+    processors_of = [
+        cls.from_preset(folder) if registry.saved_config(folder, file) else None
+        for cls, file in (
+            (BridgeTowerTokenizer, "tokenizer.json"),
+            (BridgeTowerImageConverter, "image_converter.json"),
+        )
+    ]
+    return Parts(backbone, heads, values, *processors_of)
+
+
+def export(parts, folder):
+    """Write parts as a folder that `transformers` opens.
 
     Args:
-        model: a `BridgeTowerBackbone` or a task.
+        parts: `Parts`.
         folder: path of an existing, empty folder.
 
     Raises:
         ConversionError: transformers cannot run this architecture.
     """
     folder = pathlib.Path(folder)
-    backbone = getattr(model, "backbone", model)
-    values = getattr(model, "head_values", {})
+    backbone, values = parts.backbone, parts.values
     architecture = _architecture(backbone)
     theirs = {k: v for k, v in values.items() if k in CLASSES}
     _check(backbone, theirs)
     prefix = PREFIX if theirs else ""
     table = rules_of(architecture, theirs)
-    layers = [backbone] + [model.heads[name] for name in theirs]
-    tensors = transfer.save(
-        table, transfer.variables_of(*layers), _their_extra(backbone.extra)
-    )
+    layers = [backbone] + [parts.heads[name] for name in theirs]
+    variables = transfer.variables_of(*layers, encoder=backbone.image_encoder)
+    tensors = transfer.save(table, variables, _their_extra(backbone.extra))
     heads = tuple(rules.head_prefixes(theirs))
     tensors = {
         key if key.startswith(heads) else f"{prefix}{key}": value
@@ -59,12 +112,9 @@ def export(model, folder):
     )
     config = _config(backbone, architecture, theirs)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    preprocessor = getattr(model, "preprocessor", None)
-    if preprocessor is not None:
-        processors.write(
-            folder, preprocessor.tokenizer, preprocessor.image_converter
-        )
-    _write_other_heads(model, values.keys() - theirs.keys(), folder)
+    if parts.tokenizer is not None:
+        processors.write(folder, parts.tokenizer, parts.image_converter)
+    _write_other_heads(parts, values.keys() - theirs.keys(), folder)
 
 
 def _architecture(backbone):
@@ -221,17 +271,17 @@ def _config(backbone, a, heads):
     return config
 
 
-def _write_other_heads(model, names, folder):
+def _write_other_heads(parts, names, folder):
     """Heads without a class there, as the authors name their tensors."""
     if not names:
         return
     tensors = {}
     for name in names:
-        table = rules.LIGHTNING_HEADS[name](model.head_values[name])
-        variables = transfer.variables_of(model.heads[name])
+        table = rules.LIGHTNING_HEADS[name](parts.values[name])
+        variables = transfer.variables_of(parts.heads[name])
         tensors |= transfer.save(table, variables, {})
     if "nlvr2" in names:
-        table = model.backbone.fusion.type_embedding
+        table = parts.backbone.fusion.type_embedding
         tensors["token_type_embeddings.weight"] = keras.ops.convert_to_numpy(
             table
         ).astype("float32")

@@ -12,10 +12,24 @@ from keras_bridgetower.convert.rules import UNREAD
 from keras_bridgetower.convert.tensors import check_finite
 
 
-def variables_of(*layers):
-    """Trainable and other weights by path, without CLIP's constant ids."""
-    weights = [w for layer in layers for w in layer.weights]
-    return {w.path: w for w in weights if not w.path.endswith("position_ids")}
+def variables_of(*layers, encoder=None):
+    """Weights by path, without CLIP's constant ids.
+
+    Args:
+        *layers: backbone, encoder and heads.
+        encoder: the image encoder among them; once saved and loaded, a CLIP
+            of KerasHub puts its name before those of its layers.
+
+    Returns:
+        dict from path to variable.
+    """
+    prefix = f"{encoder.name}_" if encoder is not None else ""
+    return {
+        weight.path.removeprefix(prefix): weight
+        for layer in layers
+        for weight in layer.weights
+        if not weight.path.endswith("position_ids")
+    }
 
 
 def unread_keys(rules, tensors, unread=UNREAD, ignore=()):
@@ -166,5 +180,5 @@ def save(rules, variables, extra):
             # The sum of both tables is kept, row by row.
             saved[0][:PADDING_ROWS] = rows + extra.pop(folded, 0)
         for key, value in zip(rule.keys, saved, strict=True):
-            tensors[key] = np.ascontiguousarray(value)
+            tensors[key] = np.array(value, order="C")
     return {**extra, **tensors}

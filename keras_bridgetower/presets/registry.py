@@ -217,9 +217,10 @@ def is_foreign(path):
 
 def export(model, path):
     """Write a backbone or task as a `transformers` folder."""
-    from keras_bridgetower.convert.export import export as to_transformers
+    from keras_bridgetower.convert import export as to_transformers
 
-    write(path, lambda folder: to_transformers(model, folder), sums=False)
+    parts = to_transformers.parts_of(model)
+    write(path, lambda f: to_transformers.export(parts, f), sums=False)
 
 
 # Folders that are being written, which parts of a model may write into.

@@ -1,0 +1,315 @@
+"""Uni-modal models of `transformers` and OpenAI as KerasHub encoders."""
+
+import keras_hub
+
+from keras_bridgetower import engine
+from keras_bridgetower.convert import encoder_rules
+from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.layouts import PADDING_ROWS
+from keras_bridgetower.convert.rules import Unread
+from keras_bridgetower.convert.tensors import open_tensors
+from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.convert.tensors import weight_file
+from keras_bridgetower.positions import resize_positions
+
+# Parts of uni-modal models that no encoder of ours has.
+UNREAD = (
+    Unread(r"(.*\.)?position_ids", "a constant range of numbers"),
+    Unread(r"(bert|roberta)?\.?pooler\..*", "a pooler that nothing reads"),
+    Unread(
+        r"(lm_head|cls|classifier|distillation_classifier)\..*|"
+        r"cls_classifier\..*",
+        "a head of another task",
+    ),
+    Unread(
+        r"text_model\..*|(text|visual)_projection\.weight|logit_scale|"
+        r"text_projection|positional_embedding|token_embedding\.weight|"
+        r"ln_final\..*|transformer\.resblocks\..*|visual\.proj|"
+        r"input_resolution|context_length|vocab_size",
+        "CLIP's text side and projections",
+    ),
+)
+
+
+def read_folder(folder, models, image_size=None):
+    """The encoder of a `transformers` folder, of one of these kinds."""
+    path = folder / "config.json"
+    config = read_json(path)
+    kind = config.get("model_type")
+    if kind not in models:
+        raise ConversionError(
+            f"The folder must hold a model of type {', '.join(models)}.",
+            path,
+            [f"model_type={kind!r}"],
+        )
+    tensors = open_tensors(weight_file(folder))
+    return models[kind](config, tensors, path, image_size)
+
+
+def _values(config, path, *names):
+    """Positive whole numbers of a configuration."""
+    values = [config.get(name) for name in names]
+    wrong = [
+        f"{name}={value!r:.50}"
+        for name, value in zip(names, values, strict=True)
+        if type(value) is not int or value < 1
+    ]
+    if wrong:
+        raise ConversionError(
+            "A configuration must give its sizes as whole numbers.", path, wrong
+        )
+    return values
+
+
+SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+
+
+def _text(kind, rules, cls, padding):
+    def read(config, tensors, path, image_size):
+        layers, heads, width, hidden, rows, positions = _values(
+            config,
+            path,
+            *SIZES,
+            "intermediate_size",
+            "vocab_size",
+            "max_position_embeddings",
+        )
+        if config.get("hidden_act", "gelu") != "gelu":
+            raise ConversionError(
+                "A text encoder must use the exact GELU.",
+                path,
+                [f"hidden_act={config['hidden_act']!r}"],
+            )
+        tensors = tensors.without_prefix(f"{kind}.")
+        sizes = dict(
+            vocabulary_size=rows,
+            num_layers=layers,
+            num_heads=heads,
+            hidden_dim=width,
+            intermediate_dim=hidden,
+            max_sequence_length=positions - padding,
+        )
+        expected = {
+            "embeddings.word_embeddings.weight": (rows, width),
+            "embeddings.position_embeddings.weight": (positions, width),
+            "encoder.layer.0.intermediate.dense.weight": (hidden, width),
+        }
+        source = (tensors, path)
+        return _filled(cls, sizes, rules("", layers), expected, source)
+
+    return read
+
+
+def _clip(config, tensors, path, image_size):
+    config = config.get("vision_config", config)
+    if config.get("hidden_act", "quick_gelu") not in ("quick_gelu", "gelu"):
+        raise ConversionError(
+            "CLIP must use GELU, exact or quick.",
+            path,
+            [f"hidden_act={config['hidden_act']!r}"],
+        )
+    layers, heads, width, hidden, patch, side = _values(
+        config, path, *SIZES, "intermediate_size", "patch_size", "image_size"
+    )
+    tensors = tensors.without_prefix("vision_model.")
+    sizes = dict(
+        patch_size=patch,
+        hidden_dim=width,
+        num_layers=layers,
+        num_heads=heads,
+        intermediate_dim=hidden,
+        intermediate_activation=config.get("hidden_act", "quick_gelu"),
+    )
+    return _image(
+        keras_hub.models.CLIPVisionEncoder,
+        sizes,
+        encoder_rules.clip("", layers),
+        (
+            "embeddings.patch_embedding.weight",
+            "encoder.layers.0.mlp.fc1.weight",
+            "embeddings.position_embedding.weight",
+        ),
+        (tensors, path),
+        (image_size or side, patch, 1),
+    )
+
+
+def _vit_like(kind, rules, cls, hidden_name, prefix):
+    def read(config, tensors, path, image_size):
+        layers, heads, width, hidden, patch, side = _values(
+            config,
+            path,
+            *SIZES,
+            "intermediate_size",
+            "patch_size",
+            "image_size",
+        )
+        sizes = dict(
+            patch_size=patch,
+            num_layers=layers,
+            num_heads=heads,
+            hidden_dim=width,
+            layer_norm_epsilon=config.get("layer_norm_eps", 1e-12),
+            **{hidden_name: hidden},
+        )
+        return _image(
+            cls,
+            sizes,
+            rules("", layers),
+            (
+                "embeddings.patch_embeddings.projection.weight",
+                "encoder.layer.0.intermediate.dense.weight",
+                "embeddings.position_embeddings",
+            ),
+            (tensors.without_prefix(f"{kind}."), path),
+            (image_size or side, patch, prefix),
+        )
+
+    return read
+
+
+def read_openai_clip(path, image_size=None):
+    """The vision encoder of a state dict of OpenAI's CLIP."""
+    tensors = open_tensors(path)
+    try:
+        patches = tensors.shapes["visual.conv1.weight"]
+        table = tensors.shapes["visual.positional_embedding"]
+        width, patch = patches[0], patches[-1]
+        hidden = tensors.shapes[
+            "visual.transformer.resblocks.0.mlp.c_fc.weight"
+        ][0]
+    except (KeyError, IndexError) as error:
+        raise ConversionError(
+            "The file must be a state dict of OpenAI's CLIP with a vision "
+            "transformer.",
+            path,
+            [f"without {error}"],
+        ) from None
+    layers = len(
+        [
+            k
+            for k in tensors.shapes
+            if k.endswith("attn.in_proj_weight") and k.startswith("visual.")
+        ]
+    )
+    sizes = dict(
+        patch_size=patch,
+        hidden_dim=width,
+        num_layers=layers,
+        num_heads=max(width // 64, 1),
+        intermediate_dim=hidden,
+    )
+    side = round((table[0] - 1) ** 0.5) * patch
+    return _image(
+        keras_hub.models.CLIPVisionEncoder,
+        sizes,
+        encoder_rules.openai_clip("visual.", layers)
+        + encoder_rules.final_norm("visual."),
+        (
+            "visual.conv1.weight",
+            "visual.transformer.resblocks.0.mlp.c_fc.weight",
+            "visual.positional_embedding",
+        ),
+        (tensors, path),
+        (image_size or side, patch, 1),
+    )
+
+
+def _image(cls, sizes, rules, keys, source, grid):
+    """An image encoder, its positions resized where the side asks for it.
+
+    `keys` name the tensors of patches, of the first hidden layer and of
+    positions.
+    """
+    tensors, path = source
+    patches, hidden_layer, key = keys
+    width = sizes["hidden_dim"]
+    hidden = sizes.get("mlp_dim") or sizes["intermediate_dim"]
+    expected = {
+        patches: (width, 3, sizes["patch_size"], sizes["patch_size"]),
+        hidden_layer: (hidden, width),
+    }
+    side, patch, prefix = grid
+    if side % patch:
+        raise ConversionError(
+            "`image_size` must be a multiple of the patch size.",
+            path,
+            [f"image_size={side}, patch_size={patch}"],
+        )
+    count = (side // patch) ** 2 + prefix
+    shape = tensors.shapes.get(key)
+    if shape is not None and len(shape) > 1:
+        resized = (*shape[:-2], count, shape[-1])
+
+        def read(name):
+            value = tensors.read(name)
+            return resize_positions(value, count) if name == key else value
+
+        if shape != resized:
+            shapes = {**tensors.shapes, key: resized}
+            tensors = type(tensors)(tensors.path, shapes, read)
+    sizes = {**sizes, "image_shape": (side, side, 3)}
+    return _filled(cls, sizes, rules, expected, (tensors, path))
+
+
+def _filled(cls, sizes, rules, expected, source):
+    """An encoder of these sizes with its weights.
+
+    `expected` are the shapes of the tensors that tell the sizes.
+    """
+    tensors, path = source
+    transfer.unread_keys(rules, tensors, UNREAD)
+    wrong = [
+        f"{key} has shape {tensors.shapes[key]}, not {shape}"
+        for key, shape in expected.items()
+        if tensors.shapes[key] != shape
+    ]
+    if wrong:
+        # Before any memory is taken for what a configuration claims.
+        raise ConversionError(
+            "A configuration must have the sizes of its weights.", path, wrong
+        )
+    try:
+        with engine.without_initialization():
+            encoder = cls(**sizes)
+    except ValueError as error:
+        raise ConversionError(
+            f"A configuration must fit together: {error!s:.300}", path
+        ) from error
+    ruled = {path for rule in rules for path in rule.variables}
+    variables = {
+        path: variable
+        for path, variable in transfer.variables_of(
+            encoder, encoder=encoder
+        ).items()
+        # KerasHub's BERT has a pooler, which the towers do not read.
+        if path in ruled or not path.startswith("pooled_dense")
+    }
+    transfer.load(rules, tensors, variables)
+    return encoder
+
+
+TEXT_MODELS = {
+    "roberta": _text(
+        "roberta",
+        encoder_rules.roberta,
+        keras_hub.models.RobertaBackbone,
+        PADDING_ROWS,
+    ),
+    "bert": _text("bert", encoder_rules.bert, keras_hub.models.BertBackbone, 0),
+}
+IMAGE_MODELS = {
+    "clip": _clip,
+    "clip_vision_model": _clip,
+    "vit": _vit_like(
+        "vit", encoder_rules.vit, keras_hub.models.ViTBackbone, "mlp_dim", 1
+    ),
+    "deit": _vit_like(
+        "deit",
+        encoder_rules.deit,
+        keras_hub.models.DeiTBackbone,
+        "intermediate_dim",
+        2,
+    ),
+}

@@ -1,0 +1,80 @@
+"""Uni-modal encoders with weights: where pre-training starts."""
+
+import pathlib
+
+import keras_hub
+
+from keras_bridgetower.convert.encoder_files import IMAGE_MODELS
+from keras_bridgetower.convert.encoder_files import TEXT_MODELS
+from keras_bridgetower.convert.encoder_files import read_folder
+from keras_bridgetower.convert.encoder_files import read_openai_clip
+from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.positions import copy_resized
+
+
+def image_encoder(source, image_size=None):
+    """An image encoder with the weights of another model.
+
+    Args:
+        source: a KerasHub preset (of CLIP, ViT or DeiT), the path of a
+            `transformers` folder of one of them, or the path of a state dict
+            of OpenAI's CLIP (`.pt`).
+        image_size: int, side of the images in pixels; learned positions are
+            resized to it, see `resize_positions`. By default as saved.
+
+    Returns:
+        A KerasHub encoder, for `BridgeTowerBackbone`.
+
+    Raises:
+        ConversionError: damaged files or another kind of model.
+
+    Example:
+
+    ```python
+    image_encoder("clip_vit_base_patch16", image_size=288)
+    ```
+    """
+    path = pathlib.Path(source)
+    if path.is_file():
+        return read_openai_clip(path, image_size)
+    if _is_transformers(path):
+        return read_folder(path, IMAGE_MODELS, image_size)
+    encoder = keras_hub.models.Backbone.from_preset(str(source))
+    encoder = getattr(encoder, "vision_encoder", encoder)
+    if image_size in (None, encoder.image_shape[0]):
+        return encoder
+    config = {
+        **encoder.get_config(),
+        "image_shape": (image_size, image_size, 3),
+    }
+    return copy_resized(encoder, type(encoder).from_config(config))
+
+
+def text_encoder(source):
+    """A text encoder with the weights of another model.
+
+    Args:
+        source: a KerasHub preset of RoBERTa or BERT, or the path of a
+            `transformers` folder of one of them.
+
+    Returns:
+        A KerasHub encoder, for `BridgeTowerBackbone`.
+
+    Raises:
+        ConversionError: damaged files or another kind of model.
+
+    Example:
+
+    ```python
+    text_encoder("roberta_base_en")
+    ```
+    """
+    path = pathlib.Path(source)
+    if _is_transformers(path):
+        return read_folder(path, TEXT_MODELS)
+    return keras_hub.models.Backbone.from_preset(str(source))
+
+
+def _is_transformers(path):
+    config = path / "config.json"
+    return config.is_file() and "model_type" in read_json(config)
