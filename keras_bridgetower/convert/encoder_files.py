@@ -7,29 +7,11 @@ from keras_bridgetower.convert import encoder_rules
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.layouts import PADDING_ROWS
-from keras_bridgetower.convert.rules import Unread
+from keras_bridgetower.convert.rules import UNIMODAL_UNREAD
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.positions import resize_positions
-
-# Parts of uni-modal models that no encoder of ours has.
-UNREAD = (
-    Unread(r"(.*\.)?position_ids", "a constant range of numbers"),
-    Unread(r"(bert|roberta)?\.?pooler\..*", "a pooler that nothing reads"),
-    Unread(
-        r"(lm_head|cls|classifier|distillation_classifier)\..*|"
-        r"cls_classifier\..*",
-        "a head of another task",
-    ),
-    Unread(
-        r"text_model\..*|(text|visual)_projection\.weight|logit_scale|"
-        r"text_projection|positional_embedding|token_embedding\.weight|"
-        r"ln_final\..*|transformer\.resblocks\..*|visual\.proj|"
-        r"input_resolution|context_length|vocab_size",
-        "CLIP's text side and projections",
-    ),
-)
 
 
 def read_folder(folder, models, image_size=None):
@@ -259,7 +241,7 @@ def _filled(cls, sizes, rules, expected, source):
     `expected` are the shapes of the tensors that tell the sizes.
     """
     tensors, path = source
-    transfer.unread_keys(rules, tensors, UNREAD)
+    transfer.unread_keys(rules, tensors, UNIMODAL_UNREAD)
     wrong = [
         f"{key} has shape {tensors.shapes[key]}, not {shape}"
         for key, shape in expected.items()

@@ -25,13 +25,7 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
 # default, their bridges and entries with torch's.
 LAYER_NORM_EPSILON = 1e-12
 # Of their hyper-parameters, those that shapes do not tell, with their defaults.
-SETTINGS = dict(
-    num_heads=12,
-    drop_rate=0.1,
-    nlvr2_drop_rate=0.1,
-    max_text_len=50,
-    temperature=0.07,
-)
+SETTINGS = dict(drop_rate=0.1, nlvr2_drop_rate=0.1, max_text_len=50)
 # Their fine-tuning evaluates on squashed pictures, their pre-training on
 # cropped ones.
 FINE_TUNED = ("vqa", "entailment", "nlvr2", "rank")
@@ -62,8 +56,10 @@ def read(path, text_heads=None, answers=None, ignore=()):
     content = content if isinstance(content, dict) else {}
     state = content.get("state_dict", content)
     tensors = of_state_dict(path, state)
-    settings = _settings(content, tensors)
     measured = architecture.measure(tensors, NAMES)
+    # Base and large have one head for 64 of width.
+    defaults = {"num_heads": max(measured.hidden_dim // 64, 1), **SETTINGS}
+    settings = _settings(content, defaults, path)
     num_heads = settings["num_heads"]
     same = measured.text_width == measured.hidden_dim
     per_tap = f"{NAMES.image}ln_separate.0.weight" in tensors.shapes
@@ -110,13 +106,13 @@ def rules_of(a, heads):
     ]
 
 
-def _settings(content, tensors):
+def _settings(content, defaults, path):
     """The hyper-parameters that matter, checked, or their defaults."""
     given = content.get("hyper_parameters", {})
     given = given.get("config", given) if isinstance(given, dict) else None
-    settings = dict(SETTINGS)
+    settings = dict(defaults)
     wrong = [] if isinstance(given, dict) else ["hyper_parameters"]
-    for key, default in SETTINGS.items():
+    for key, default in defaults.items():
         value = given.get(key, default) if isinstance(given, dict) else default
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(
@@ -131,7 +127,7 @@ def _settings(content, tensors):
     if wrong:
         raise ConversionError(
             "Hyper-parameters must be plain values of the authors' kinds.",
-            tensors.path,
+            path,
             wrong,
         )
     return settings

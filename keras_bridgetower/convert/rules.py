@@ -57,6 +57,25 @@ UNTAPPED = Unread(
 )
 
 
+# Parts of uni-modal models that no encoder of ours has.
+UNIMODAL_UNREAD = (
+    Unread(r"(.*\.)?position_ids", "a constant range of numbers"),
+    Unread(r"(bert|roberta)?\.?pooler\..*", "a pooler that nothing reads"),
+    Unread(
+        r"(lm_head|cls|classifier|distillation_classifier)\..*|"
+        r"cls_classifier\..*",
+        "a head of another task",
+    ),
+    Unread(
+        r"text_model\..*|(text|visual)_projection\.weight|logit_scale|"
+        r"text_projection|positional_embedding|token_embedding\.weight|"
+        r"ln_final\..*|transformer\.resblocks\..*|visual\.proj|"
+        r"input_resolution|context_length|vocab_size",
+        "CLIP's text side and projections",
+    ),
+)
+
+
 def norm(path, key):
     return [
         Rule((f"{path}/gamma",), (f"{key}.weight",), SAME),

@@ -1,0 +1,324 @@
+"""Folders of transformers: the same numbers, and the way back."""
+
+import json
+import shutil
+import warnings
+
+import checkpoints
+import numpy as np
+import peer
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import cache
+from keras_bridgetower.convert import export
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets import registry
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with three heads, and the models it came from."""
+    path = tmp_path_factory.mktemp("theirs") / "model"
+    models = checkpoints.with_all_heads(path)
+    return path, models
+
+
+def state_of(folder):
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def edited(source, target, level=None, **values):
+    """A copy of a folder with other values in its configuration."""
+    shutil.copytree(source, target)
+    config = json.loads((target / "config.json").read_text())
+    (config[level] if level else config).update(values)
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+def test_all_heads_and_back(folder, tmp_path):
+    path, models = folder
+    preset = registry.resolve(path)
+    parts = checkpoints.preset_parts(preset)
+    expected = checkpoints.run_theirs(models)
+    got = checkpoints.run_ours(parts.backbone, parts.heads)
+    found = checkpoints.differences(got, expected)
+    assert max(found.values()) <= 1e-5, found
+
+    back = tmp_path / "back"
+    registry.write(back, lambda f: export.export(parts, f), sums=False)
+    before, after = state_of(path), state_of(back)
+    assert set(before) == set(after)
+    key = "bridgetower.text_model.embeddings.{}_embeddings.weight"
+    folded = [key.format("position"), key.format("token_type")]
+    for name, tensor in before.items():
+        if name not in folded:
+            assert torch.equal(tensor, after[name]), name
+    sums = [state[folded[0]] + state[folded[1]] for state in (before, after)]
+    assert torch.equal(*sums)
+
+    again = checkpoints.preset_parts(registry.resolve(back))
+    found = checkpoints.differences(
+        checkpoints.run_ours(again.backbone, again.heads), got
+    )
+    assert max(found.values()) <= 1e-6, found
+
+
+@pytest.mark.parametrize("link", peer.LINKS)
+@pytest.mark.parametrize("shared", [True, False])
+def test_links_and_projections(link, shared, tmp_path):
+    model = checkpoints.theirs(link=link, shared_projections=shared)
+    model.save_pretrained(tmp_path / "model")
+    checkpoint = cache.open_checkpoint(tmp_path / "model")
+    backbone, heads = checkpoint.build()
+    found = checkpoints.differences(
+        checkpoints.run_ours(backbone, heads),
+        checkpoints.run_theirs({"itm": model}),
+    )
+    assert max(found.values()) <= 1e-5, found
+
+    backbone.export_to_transformers(tmp_path / "back")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back, report = transformers.BridgeTowerModel.from_pretrained(
+            tmp_path / "back", output_loading_info=True
+        )
+    assert not any(report.values()), report
+    _, inputs = peer.inputs(checkpoints.SIZE)
+    with torch.no_grad():
+        a = model.bridgetower(**inputs).pooler_output
+        b = back.eval()(**inputs).pooler_output
+    assert float((a - b).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize("form", ["sharded", "pickled", "pickled shards"])
+def test_forms_of_weight_files(form, folder, tmp_path):
+    path, models = folder
+    target = tmp_path / "model"
+    if form == "sharded":
+        models["itm"].save_pretrained(target, max_shard_size="1MB")
+        assert len(list(target.glob("*.safetensors"))) > 1
+    else:
+        target.mkdir()
+        shutil.copy(path / "config.json", target)
+        state = models["itm"].state_dict()
+        names = list(state)
+        halves = [names] if form == "pickled" else [names[:99], names[99:]]
+        files = ["pytorch_model.bin", "pytorch_model-2.bin"][: len(halves)]
+        for file, half in zip(files, halves, strict=True):
+            torch.save({k: state[k] for k in half}, target / file)
+        if len(files) > 1:
+            where = {
+                k: file
+                for file, half in zip(files, halves, strict=True)
+                for k in half
+            }
+            (target / files[0]).rename(target / "pytorch_model-1.bin")
+            where = {
+                k: f.replace("model.bin", "model-1.bin")
+                for k, f in where.items()
+            }
+            index = target / "pytorch_model.bin.index.json"
+            index.write_text(json.dumps({"weight_map": where}))
+    tensors = cache.open_checkpoint(target).tensors
+    for name, tensor in models["itm"].state_dict().items():
+        short = name.removeprefix("bridgetower.")
+        np.testing.assert_array_equal(tensors.read(short), tensor.numpy())
+
+
+def test_half_precision_files(folder, tmp_path):
+    path, models = folder
+    model = models["itm"]
+    target = tmp_path / "model"
+    target.mkdir()
+    shutil.copy(path / "config.json", target)
+    state = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()}
+    safetensors.torch.save_file(state, target / "model.safetensors")
+    backbone, _ = cache.open_checkpoint(target).build()
+    expected = state["bridgetower.cross_modal_text_pooler.dense.weight"]
+    np.testing.assert_array_equal(
+        backbone.fusion.text_pooler.kernel, expected.float().numpy().T
+    )
+
+
+def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    shutil.copytree(folder[0], path)
+    first = registry.resolve(path)
+
+    def refuse(*args):
+        raise AssertionError("a foreign file was read again")
+
+    monkeypatch.setattr(cache, "open_checkpoint", refuse)
+    monkeypatch.setattr("keras_bridgetower.presets.manifest.sha256", refuse)
+    monkeypatch.setattr("keras_bridgetower.presets.manifest.verify", id)
+    assert registry.resolve(path) == first
+
+
+def test_changed_file_is_converted_anew(folder, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(folder[0], path)
+    first = registry.resolve(path)
+    state = state_of(path)
+    state["itm_score.fc.bias"] += 1
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    assert registry.resolve(path) != first
+
+
+def test_bfloat16_loads_directly(folder):
+    backbone = kbt.BridgeTowerBackbone.from_preset(folder[0], dtype="bfloat16")
+    assert {w.dtype for w in backbone.trainable_weights} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("side", [32, 96])
+def test_other_image_size(side, folder):
+    path, models = folder
+    backbone = kbt.BridgeTowerBackbone.from_preset(path, image_size=side)
+    features, inputs = peer.inputs(checkpoints.SIZE)
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3))
+    features["images"] = images.astype("float32")
+    inputs["pixel_values"] = torch.tensor(
+        features["images"].transpose(0, 3, 1, 2)
+    )
+    with torch.no_grad():
+        expected = models["itm"].bridgetower(
+            **inputs, interpolate_pos_encoding=True
+        )
+    got = backbone(features, training=False)["pooled"]
+    np.testing.assert_allclose(
+        np.asarray(checkpoints.array(got)), expected.pooler_output, atol=2e-5
+    )
+
+
+def test_tied_decoder(tmp_path):
+    model = checkpoints.theirs("mlm")
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path / "model")
+    _, heads = cache.open_checkpoint(tmp_path / "model").build()
+    table = model.bridgetower.text_model.embeddings.word_embeddings.weight
+    np.testing.assert_array_equal(
+        checkpoints.array(heads["mlm"].decoder.kernel),
+        table.detach().numpy().T,
+    )
+
+
+@pytest.mark.parametrize(
+    "level, values, found",
+    [
+        (None, {"model_type": "clip"}, "model_type='clip'"),
+        (None, {"share_link_tower_layers": True}, "share_link_tower_layers"),
+        (None, {"link_tower_type": "gate"}, "link_tower_type"),
+        (None, {"link_tower_type": "scaled_add"}, "link_tower_type"),
+        (None, {"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000"),
+        (None, {"hidden_size": "64"}, "hidden_size='64'"),
+        ("text_config", {"vocab_size": 10**12}, "vocab_size: 1000000000000"),
+        ("text_config", {"num_attention_heads": 7}, "text_heads=7"),
+        ("text_config", {"layer_norm_eps": 1e-12}, "layer_norm_eps=1e-12"),
+        ("text_config", {"hidden_act": "relu"}, "hidden_act='relu'"),
+        ("text_config", {"hidden_dropout_prob": 7.0}, "hidden_dropout_prob=7"),
+        ("vision_config", {"remove_last_layer": True}, "vision num_hidden"),
+        ("vision_config", {"image_size": 10**6}, "vision image_size"),
+        ("vision_config", {"hidden_size": None}, "hidden_size=None"),
+    ],
+)
+def test_bad_configurations(level, values, found, folder, tmp_path):
+    path = edited(folder[0], tmp_path / "model", level, **values)
+    with pytest.raises(ConversionError) as error:
+        registry.resolve(path)
+    assert found in str(error.value)
+    assert not (tmp_path / "home" / "keras_bridgetower").exists() or not list(
+        (tmp_path / "home" / "keras_bridgetower" / "presets").glob("*/")
+    )
+
+
+def test_unequal_depths_are_refused(folder, tmp_path):
+    path = edited(
+        folder[0], tmp_path / "model", "text_config", num_hidden_layers=3
+    )
+    state = {
+        k: v for k, v in state_of(path).items() if "encoder.layer.3." not in k
+    }
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    with pytest.raises(ConversionError, match="counts from the bottom"):
+        registry.resolve(path)
+
+
+def test_unused_norms_travel(folder, tmp_path):
+    path = edited(
+        folder[0], tmp_path / "model", "vision_config", share_layernorm=False
+    )
+    state = state_of(path)
+    key = "bridgetower.vision_model.visual.ln_separate.0.weight"
+    state[key] = torch.ones(64)
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    checkpoint = cache.open_checkpoint(path)
+    assert key.removeprefix("bridgetower.") in checkpoint.unread
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (lambda s: s.pop("itm_score.fc.bias"), "itm_score.fc.bias is missing"),
+        (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
+        (
+            lambda s: s.update({"itm_score.fc.weight": torch.ones(2, 127)}),
+            r"itm_score.fc.weight has shape \(2, 127\), not \(2, 128\)",
+        ),
+        (
+            lambda s: s["itm_score.fc.weight"].fill_(float("nan")),
+            "must be finite.*itm_score.fc.weight",
+        ),
+        (lambda s: [s.pop(k) for k in list(s)[:30]], "30 in all|is missing"),
+    ],
+)
+def test_bad_tensors(change, found, folder, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(folder[0], path)
+    state = state_of(path)
+    change(state)
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    with pytest.raises(ConversionError, match=found):
+        registry.resolve(path)
+
+
+def test_nonfinite_where_allowed(folder, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(folder[0], path)
+    state = state_of(path)
+    state["itm_score.fc.bias"][0] = float("inf")
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    _, heads = cache.open_checkpoint(path).build(allow_nonfinite=True)
+    bias = checkpoints.array(heads["itm"].output_dense.bias)
+    assert np.isinf(bias[0]) and np.isfinite(bias[1])
+
+
+@pytest.mark.parametrize("where", ["../model.safetensors", "absent", 3])
+def test_bad_index(where, folder, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(folder[0], path)
+    (path / "model.safetensors").rename(tmp_path / "model.safetensors")
+    index = path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": where}}))
+    with pytest.raises(ConversionError, match="lie beside it"):
+        registry.resolve(path)
+
+
+def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras.Model.save_weights", full)
+    with pytest.raises(OSError, match="No space"):
+        registry.resolve(folder[0])
+    presets = tmp_path / "home" / "keras_bridgetower" / "presets"
+    assert [p.name for p in presets.iterdir()] == ["digests.json"]
