@@ -267,9 +267,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone to a new preset folder, with a manifest."""
-        registry.write_backbone(
-            self, super().save_to_preset, preset_dir, max_shard_size
-        )
+        save = super().save_to_preset
+        registry.write_backbone(self, save, preset_dir, max_shard_size)
 
     def export_to_transformers(self, path):
         """Write a new folder for `transformers.BridgeTowerModel`."""

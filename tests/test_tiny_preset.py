@@ -9,6 +9,7 @@ import train_tiny
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 
 NAME = "bridgetower_tiny_easy_vqa"
@@ -47,18 +48,19 @@ def test_what_is_known_about_it_is_true(vqa):
     assert preset == kbt.BridgeTowerBackbone.presets[NAME]
     assert preset.parameters == vqa.count_params()
     assert preset.image_size == vqa.backbone.image_size
-    assert preset.task == type(vqa).__name__
+    assert preset.tasks == (type(vqa).__name__,)
+    assert preset.heads == tuple(vqa.heads)
     assert vqa.answers == easy_vqa.answer_list()
     folder = pathlib.Path(registry.resolve(NAME))
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     assert size <= 8e6
-    manifest = json.loads((folder / registry.MANIFEST).read_text())
+    sums = json.loads((folder / manifest.MANIFEST).read_text())
     files = {
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
-        if p.is_file() and p.name != registry.MANIFEST
+        if p.is_file() and p.name != manifest.MANIFEST
     }
-    assert set(manifest["sha256"]) == files
+    assert set(sums["sha256"]) == files
 
 
 def test_moved_pictures_stay_true():

@@ -225,7 +225,7 @@ def _image(cls, sizes, rules, keys, source, grid):
         resized = (*shape[:-2], count, shape[-1])
 
         def read(name):
-            value = tensors.read(name)
+            value = source[0].read(name)
             return resize_positions(value, count) if name == key else value
 
         if shape != resized:

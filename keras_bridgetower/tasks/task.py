@@ -221,18 +221,15 @@ class BridgeTowerTask(keras_hub.models.Task):
         """A task from a preset, or from weights of another library.
 
         Args:
-            preset: a name of `presets`; the path of a preset folder, of a
-                `transformers` folder or of a checkpoint file of the authors;
-                or a handle such as `"hf://user/model"`.
+            preset: a name of `presets`, a handle such as
+                `"hf://user/model"`, or the path of a preset folder, of a
+                `transformers` folder or of a checkpoint file of the authors.
             load_weights: bool, whether to load weights or leave them at
                 their random start.
             **kwargs: `dtype`, `image_size` (learned positions are resized),
                 `preprocessor`, and constructor values of the class. Where
                 the preset has no such head, a new one is made, with a
                 warning.
-
-        Returns:
-            A task of this class.
 
         Raises:
             ValueError: no such preset, or files that were changed.

@@ -1,0 +1,163 @@
+"""Damaged checkpoints: one kind of error, or exactly what they hold.
+
+The seeds make every case repeatable; the whole thousand runs with -m slow.
+"""
+
+import json
+import pathlib
+import shutil
+
+import checkpoints
+import numpy as np
+import official
+import pytest
+import safetensors.numpy
+import torch
+from builders import array
+
+from keras_bridgetower.convert import cache
+from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.errors import ConversionError
+
+QUICK, WHOLE = 48, 1000
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A folder of transformers and a file of the authors, both small."""
+    folder = tmp_path_factory.mktemp("sources")
+    checkpoints.theirs().save_pretrained(folder / "theirs")
+    (folder / "official").mkdir()
+    official.save(folder / "official" / "model.ckpt", "vqa")
+    return folder
+
+
+def flip_bits(path, rng):
+    data = bytearray(path.read_bytes())
+    # Half of them in the header, where they do most.
+    end = len(data) if rng.integers(2) else min(len(data), 4096)
+    for _ in range(rng.integers(1, 4)):
+        data[rng.integers(end)] ^= 1 << rng.integers(8)
+    path.write_bytes(data)
+
+
+def truncate(path, rng):
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.integers(len(data))])
+
+
+def change_tensor(path, rng):
+    """Rename, re-shape, drop or add a tensor."""
+    if path.suffix == ".ckpt":
+        file = torch.load(path, weights_only=True)
+        state = file["state_dict"]
+    else:
+        state = safetensors.numpy.load_file(path)
+    name = sorted(state)[rng.integers(len(state))]
+    value = state.pop(name)
+    kind = rng.integers(4)
+    if kind == 0:
+        state[f"{name}.renamed"] = value
+    elif kind == 1:
+        state[name] = (
+            value.reshape(-1)[: max(value.size // 2, 1)]
+            if (path.suffix != ".ckpt")
+            else value.reshape(-1)[: max(value.numel() // 2, 1)].clone()
+        )
+    elif kind == 2:
+        state[name] = value
+        state["another.tensor"] = value
+    if path.suffix == ".ckpt":
+        torch.save(file, path)
+    else:
+        state = {k: np.ascontiguousarray(v) for k, v in state.items()}
+        safetensors.numpy.save_file(state, path)
+
+
+ODD = (None, -1, 0, 10**12, 0.5, "64", [], {}, True, float("inf"), "gelu")
+
+
+def edit_json(path, rng):
+    config = json.loads(path.read_text())
+    levels = [config, *(v for v in config.values() if isinstance(v, dict))]
+    level = levels[rng.integers(len(levels))]
+    key = sorted(level)[rng.integers(len(level))]
+    if rng.integers(5) == 0:
+        del level[key]
+    else:
+        level[key] = ODD[rng.integers(len(ODD))]
+    path.write_text(json.dumps(config))
+
+
+def mutate(source, target, seed):
+    """A damaged copy; the path to open."""
+    rng = np.random.default_rng(seed)
+    if rng.integers(3) == 0:
+        target.mkdir()
+        path = target / "model.ckpt"
+        shutil.copy(source / "official" / "model.ckpt", path)
+        how = (flip_bits, truncate, change_tensor)[rng.integers(3)]
+        how(path, rng)
+        return path
+    shutil.copytree(source / "theirs", target)
+    kinds = ((0, "model.safetensors"), (1, "config.json"))
+    kind, name = kinds[rng.integers(2)]
+    how = (flip_bits, truncate, (change_tensor, edit_json)[kind])
+    how[rng.integers(3)](target / name, rng)
+    return target
+
+
+def held(path):
+    """The tensors that a file well-formedly holds, read independently."""
+    if path.is_file():
+        state = torch.load(path, weights_only=True)["state_dict"]
+        return {k: v.numpy() for k, v in state.items()}
+    state = safetensors.numpy.load_file(path / "model.safetensors")
+    return {k.removeprefix("bridgetower."): v for k, v in state.items()}
+
+
+def check(source, folder, seed):
+    """One case: True if it loads, and then what it holds."""
+    target = folder / str(seed)
+    path = mutate(source, target, seed)
+    before = sorted(p for p in folder.rglob("*"))
+    try:
+        checkpoint = cache.open_checkpoint(path)
+        backbone, heads = checkpoint.build()
+    except ConversionError:
+        loaded = False
+    else:
+        loaded = True
+        variables = transfer.variables_of(
+            backbone, heads, encoder=backbone.image_encoder
+        )
+        tensors = held(path)
+        assert set(checkpoint.tensors.shapes) == set(tensors)
+        for rule in checkpoint.rules:
+            shapes = [tuple(variables[p].shape) for p in rule.variables]
+            values = rule.layout.load([tensors[k] for k in rule.keys], shapes)
+            for name, value in zip(rule.variables, values, strict=True):
+                np.testing.assert_array_equal(array(variables[name]), value)
+    assert sorted(p for p in folder.rglob("*")) == before
+    shutil.rmtree(target)
+    return loaded
+
+
+def run(sources, tmp_path, count):
+    folder = pathlib.Path(tmp_path) / "cases"
+    folder.mkdir()
+    loaded = sum(check(sources, folder, seed) for seed in range(count))
+    print(f"{loaded} of {count} loaded, {count - loaded} refused")
+    # Both outcomes must occur, or the cases test nothing.
+    assert 0 < loaded < count / 2
+
+
+@pytest.mark.filterwarnings("ignore:One dropout rate is kept")
+def test_damaged_checkpoints(sources, tmp_path):
+    run(sources, tmp_path, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:One dropout rate is kept")
+def test_a_thousand_damaged_checkpoints(sources, tmp_path):
+    run(sources, tmp_path, WHOLE)

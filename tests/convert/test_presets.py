@@ -1,0 +1,91 @@
+"""Presets: known names, handles, and what a manifest catches."""
+
+import pathlib
+import shutil
+
+import checkpoints
+import numpy as np
+import pytest
+from builders import backbone
+from builders import randomise
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import registry
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+
+
+def offline(handle):
+    raise ConnectionError("no route to host")
+
+
+@pytest.mark.parametrize("name", ["bridgetower_base", "hf://someone/model"])
+def test_offline_says_what_would_be_fetched(name, monkeypatch):
+    monkeypatch.setitem(registry.DOWNLOADS, "hf", offline)
+    known = registry.PRESETS.get(name)
+    repository = (known.handle if known else name).removeprefix("hf://")
+    with pytest.raises(ValueError, match="pass the path of its folder") as e:
+        kbt.BridgeTowerVQA.from_preset(name, answers=["a"])
+    assert repository in str(e.value) and "no route to host" in str(e.value)
+
+
+@pytest.mark.parametrize("scheme", ["hf", "kaggle"])
+def test_handles_open_foreign_and_own_folders(scheme, tmp_path, monkeypatch):
+    model = checkpoints.theirs()
+    model.save_pretrained(tmp_path / "theirs")
+    own = randomise(backbone())
+    own.save_to_preset(tmp_path / "own")
+    monkeypatch.setitem(
+        registry.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
+    )
+    opened = kbt.BridgeTowerBackbone.from_preset(f"{scheme}://theirs")
+    np.testing.assert_array_equal(
+        checkpoints.array(opened.fusion.text_pooler.kernel),
+        model.bridgetower.cross_modal_text_pooler.dense.weight.detach().T,
+    )
+    opened = kbt.BridgeTowerBackbone.from_preset(f"{scheme}://own")
+    assert opened.count_params() == own.count_params()
+
+
+def test_published_presets_are_described():
+    """Counts of transformers' classes less what nothing reads."""
+    base = 326_347_008 - 590_592 - 3 * 768 + 768
+    large = 864_514_048 - 1_049_600 - 3 * 1024 + 1024
+    mlm = {768: 39_245_913, 1024: 52_573_273}
+    counts = {
+        "bridgetower_base": base,
+        "bridgetower_base_itm_mlm": base + mlm[768] + 3_074,
+        "bridgetower_large_itm_mlm": large + mlm[1024] + 4_098,
+        "bridgetower_large_itm_mlm_gaudi": large + mlm[1024] + 4_098,
+        "bridgetower_large_itm_mlm_itc": large
+        + mlm[1024]
+        + 4_098
+        + (866_612_737 - 864_514_048),
+    }
+    for name, count in counts.items():
+        preset = kbt.BridgeTowerVQA.presets[name]
+        assert preset.parameters == count
+        assert preset.handle.startswith("hf://BridgeTower/bridgetower-")
+        assert preset.image_size == (288 if "base" in name else 294)
+
+
+def test_one_flipped_bit_is_always_caught(tmp_path):
+    source = pathlib.Path(registry.resolve("bridgetower_tiny_easy_vqa"))
+    folder = tmp_path / "preset"
+    shutil.copytree(source, folder)
+    registry.resolve(folder)
+    rng = np.random.default_rng(0)
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    for trial in range(200):
+        path = files[trial % len(files)]
+        before = path.read_bytes()
+        after = bytearray(before)
+        after[rng.integers(len(after))] ^= 1 << rng.integers(8)
+        path.write_bytes(after)
+        with pytest.raises(ValueError, match="manifest.json|config.json"):
+            registry.resolve(folder)
+        path.write_bytes(before)
+    registry.resolve(folder)

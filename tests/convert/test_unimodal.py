@@ -1,0 +1,203 @@
+"""Encoders of transformers and OpenAI: the same states."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from builders import array
+from builders import difference
+
+from keras_bridgetower import hidden_states
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.positions import resize_positions
+from keras_bridgetower.towers import Tower
+
+IMAGE = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    image_size=32,
+    patch_size=8,
+)
+TEXT = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    vocab_size=60,
+    max_position_embeddings=40,
+)
+
+
+def randomised(model):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            norm = p.ndim == 1 and name.endswith("weight")
+            p.copy_(float(norm) + torch.randn(p.shape) * 0.1)
+    return model.eval()
+
+
+def clip():
+    config = transformers.CLIPConfig(
+        text_config=TEXT, vision_config={**IMAGE, "num_attention_heads": 2}
+    )
+    model = randomised(transformers.CLIPModel(config))
+    return model, model.vision_model, "post_layernorm"
+
+
+def vit():
+    model = transformers.ViTForImageClassification(
+        transformers.ViTConfig(**IMAGE, layer_norm_eps=1e-12)
+    )
+    return randomised(model), model.vit, "layernorm"
+
+
+def deit():
+    model = randomised(transformers.DeiTModel(transformers.DeiTConfig(**IMAGE)))
+    return model, model, "layernorm"
+
+
+def roberta():
+    model = transformers.RobertaForMaskedLM(
+        transformers.RobertaConfig(
+            **TEXT, layer_norm_eps=1e-5, type_vocab_size=1
+        )
+    )
+    return randomised(model), model.roberta
+
+
+def bert():
+    model = randomised(transformers.BertModel(transformers.BertConfig(**TEXT)))
+    return model, model
+
+
+@pytest.mark.parametrize("make", [clip, vit, deit])
+def test_image_encoders(make, tmp_path):
+    model, encoder, norm = make()
+    model.save_pretrained(tmp_path / "model")
+    ours = unimodal.image_encoder(tmp_path / "model")
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+    images = images.astype("float32")
+    with torch.no_grad():
+        pixels = torch.tensor(images.transpose(0, 3, 1, 2))
+        states = encoder(pixels, output_hidden_states=True).hidden_states[1:]
+        states = [getattr(encoder, norm)(x).numpy() for x in states]
+    tower = Tower(ours, (-2, -1))
+    for got, expected in zip(tower(images), states, strict=True):
+        assert difference(got, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("make", [roberta, bert])
+def test_text_encoders(make, tmp_path):
+    model, encoder = make()
+    model.save_pretrained(tmp_path / "model")
+    ours = unimodal.text_encoder(tmp_path / "model")
+    ids = np.random.default_rng(0).integers(5, 60, (2, 9)).astype("int32")
+    mask = np.ones_like(ids)
+    mask[1, 6:] = 0
+    ids = np.where(mask == 1, ids, 1)
+    with torch.no_grad():
+        states = encoder(
+            torch.tensor(ids, dtype=torch.int64),
+            attention_mask=torch.tensor(mask),
+            output_hidden_states=True,
+        ).hidden_states[1:]
+    tower = Tower(ours, (-2, -1))
+    features = {
+        "token_ids": ids,
+        "padding_mask": mask,
+        "segment_ids": np.zeros_like(ids),
+    }
+    got = tower({key: features[key] for key in tower.input})
+    for x, expected in zip(got, states, strict=True):
+        x, expected = array(x), expected.numpy()
+        assert difference(x[mask == 1], expected[mask == 1]) <= 1e-5
+
+
+def test_openai_state_dict(tmp_path):
+    model, encoder, _ = clip()
+    state = {}
+    names = {
+        "embeddings.class_embedding": "class_embedding",
+        "embeddings.patch_embedding.weight": "conv1.weight",
+        "embeddings.position_embedding.weight": "positional_embedding",
+    }
+    source = encoder.state_dict()
+    for theirs, openai in names.items():
+        state[f"visual.{openai}"] = source[theirs]
+    for kind in ("weight", "bias"):
+        for theirs, openai in (
+            ("pre_layrnorm", "pre"),
+            ("post_layernorm", "post"),
+        ):
+            state[f"visual.ln_{openai}.{kind}"] = source[f"{theirs}.{kind}"]
+        for i in range(2):
+            key = f"encoder.layers.{i}"
+            block = f"visual.transformer.resblocks.{i}"
+            parts = [source[f"{key}.self_attn.{p}_proj.{kind}"] for p in "qkv"]
+            state[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
+            for theirs, openai in (
+                ("self_attn.out_proj", "attn.out_proj"),
+                ("layer_norm1", "ln_1"),
+                ("layer_norm2", "ln_2"),
+                ("mlp.fc1", "mlp.c_fc"),
+                ("mlp.fc2", "mlp.c_proj"),
+            ):
+                value = source[f"{key}.{theirs}.{kind}"]
+                state[f"{block}.{openai}.{kind}"] = value
+    state |= {
+        "visual.proj": torch.ones(32, 8),
+        "logit_scale": torch.ones(()),
+        "token_embedding.weight": torch.ones(9, 8),
+    }
+    torch.save(state, tmp_path / "clip.pt")
+    model.save_pretrained(tmp_path / "model")
+    a = unimodal.image_encoder(tmp_path / "model")
+    b = unimodal.image_encoder(tmp_path / "clip.pt", image_size=48)
+    # One head for 64 of width is OpenAI's rule; only weights are compared.
+    for ours, other in zip(b.weights, a.weights, strict=True):
+        if "position" not in ours.path:
+            got, expected = (array(w).ravel() for w in (ours, other))
+            assert difference(got, expected) == 0, ours.path
+    table = source["embeddings.position_embedding.weight"].numpy()
+    expected = resize_positions(table, 37)
+    position = [w for w in b.weights if "position_embedding" in w.path]
+    assert difference(array(position[0]), expected) == 0
+
+
+def test_kerashub_preset_is_resized(tmp_path):
+    from builders import clip as small_clip
+
+    encoder = small_clip()
+    hidden_states(encoder)  # Sets the position ids.
+    encoder.save_to_preset(str(tmp_path / "preset"))
+    resized = unimodal.image_encoder(tmp_path / "preset", image_size=64)
+    assert resized.image_shape == (64, 64, 3)
+    same = unimodal.image_encoder(tmp_path / "preset")
+    images = {"images": np.ones((1, 32, 32, 3), "float32")}
+    assert difference(array(same(images)), array(encoder(images))) == 0
+
+
+@pytest.mark.parametrize(
+    "values, found",
+    [
+        ({"model_type": "gpt2"}, "model_type='gpt2'"),
+        ({"hidden_size": 10**9}, "has shape"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers=-1"),
+        ({"num_hidden_layers": 3}, "encoder.layer.2.* is missing"),
+        ({"num_attention_heads": 5}, "query.weight has shape"),
+        ({"image_size": 33}, "multiple of the patch size"),
+    ],
+)
+def test_bad_configurations(values, found, tmp_path):
+    model, _, _ = vit()
+    model.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(ConversionError, match=found):
+        unimodal.image_encoder(tmp_path / "model")
