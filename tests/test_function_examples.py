@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 
+from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
 
-MODULES = (vqa_answers, vqa_official)
+MODULES = (retrieval, vqa_answers, vqa_official)
 EXAMPLES = [
     (module, documented, example)
     for module in MODULES
