@@ -6,11 +6,14 @@ import re
 import numpy as np
 import pytest
 
+from keras_bridgetower.metrics import glue
+from keras_bridgetower.metrics import masked_lm
+from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
 
-MODULES = (retrieval, vqa_answers, vqa_official)
+MODULES = (glue, masked_lm, nlvr2, retrieval, vqa_answers, vqa_official)
 EXAMPLES = [
     (module, documented, example)
     for module in MODULES
