@@ -12,8 +12,17 @@ from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
+from keras_bridgetower.preprocessing import masking
 
-MODULES = (glue, masked_lm, nlvr2, retrieval, vqa_answers, vqa_official)
+MODULES = (
+    masking,
+    glue,
+    masked_lm,
+    nlvr2,
+    retrieval,
+    vqa_answers,
+    vqa_official,
+)
 EXAMPLES = [
     (module, documented, example)
     for module in MODULES
