@@ -93,6 +93,7 @@ def normalize_answer(text):
         if delete_all or f" {mark}" in text or f"{mark} " in text
         else " "
         for mark in MARKS
+        if mark in text
     }
     text = text.translate(str.maketrans(marks))
     text = _PERIOD.sub("", text, count=_MOST_PERIODS)
