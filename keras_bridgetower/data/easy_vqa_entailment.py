@@ -53,11 +53,11 @@ def veil(image, view, seed):
 
     Args:
         image: uint8 array `(64, 64, 3)` of easy-VQA.
-        view: `"full"`: nothing is hidden. `"no_colour"`: every pixel of the
-            shape takes a random colour of the palette, and its edges are
-            sharp. `"no_shape"`: a piece
-            from inside the shape, blown up to the whole picture, so that all
-            of it has the shape's colour.
+        view: `"full"`: nothing is hidden, the picture itself returns.
+            `"no_colour"`: every pixel of the shape takes a random colour of
+            the palette, and its edges are sharp. `"no_shape"`: a piece from
+            inside the shape, blown up to the whole picture, so that all of it
+            has the shape's colour.
         seed: int or `np.random.Generator`.
 
     Returns:

@@ -107,7 +107,7 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
 
 
 def _truth(name, value):
-    if value not in _TRUTHS:
+    if isinstance(value, list) or value not in _TRUTHS:
         raise ValueError(
             f"`{name}` must be bools, 0 and 1, or 'True' and 'False'. "
             f"Received: {value!r} among {name}"

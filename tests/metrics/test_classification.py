@@ -95,6 +95,7 @@ def test_nlvr2_by_hand():
         ([], [], "at least one. Received: 0 identifiers"),
         (["dev-0-0-0"], ["yes"], "Received: 'yes' among labels"),
         (["dev-0-0-0"], [2], "Received: 2 among labels"),
+        (["dev-0-0-0"], [[1]], r"Received: \[1\] among labels"),
     ],
 )
 def test_nlvr2_bad_input(names, labels, message):
