@@ -143,11 +143,8 @@ def attributes(image):
     attributes(load("test").images[0])
     ```
     """
-    masks = {
-        name: (image == np.uint8(rgb)).all(-1) for name, rgb in COLOURS.items()
-    }
-    colour = max(masks, key=lambda name: masks[name].sum())
-    inside = masks[colour][_extent(masks[colour])]
+    colour, pure = _pure_colour(image)
+    inside = pure[_extent(pure)]
     middle = len(inside) // 2
     if inside.mean() > 0.95:
         shape = "rectangle"
@@ -155,15 +152,55 @@ def attributes(image):
         shape = "triangle"
     else:
         shape = "circle"
-    codes = image.astype("int32") @ (65536, 256, 1)
-    light, counts = np.unique(
-        codes[(image >= BACKGROUND_FROM).all(-1)], return_counts=True
-    )
-    background = light[counts.argmax()]
-    rows, columns = _extent(codes != background)
+    rows, columns = _extent((image != background(image)).any(-1))
     return Attributes(
         shape, colour, (rows.start, columns.start, rows.stop, columns.stop)
     )
+
+
+def background(image):
+    """The one colour behind the shape.
+
+    Args:
+        image: uint8 array `(64, 64, 3)` of easy-VQA.
+
+    Returns:
+        uint8 array `(3,)`.
+
+    Example:
+
+    ```python
+    background(load("test").images[0])
+    ```
+    """
+    light = image[(image >= BACKGROUND_FROM).all(-1)]
+    codes, first, counts = np.unique(
+        _codes(light), return_index=True, return_counts=True
+    )
+    return light[first[counts.argmax()]]
+
+
+def shape_mask(image):
+    """The pixels that the shape covers by more than half.
+
+    Edges are soft, and near them the background rings a little; how far the
+    ringing shows depends on the colour, this mask does not.
+
+    Args:
+        image: uint8 array `(64, 64, 3)` of easy-VQA.
+
+    Returns:
+        bool array `(64, 64)`.
+
+    Example:
+
+    ```python
+    shape_mask(load("test").images[0]).sum()
+    ```
+    """
+    behind = background(image).astype("float64")
+    change = np.array(COLOURS[_pure_colour(image)[0]]) - behind
+    return (image - behind) @ change > (change @ change) / 2
 
 
 def shift(images, boxes):
@@ -193,6 +230,22 @@ def shift(images, boxes):
             places = tf.where(mirrored, places[:, ::-1], places)
         x = tf.gather(x, places, axis=axis + 1, batch_dims=1)
     return x
+
+
+def _pure_colour(image):
+    """The most frequent palette colour, and where it stands unmixed."""
+    codes = _codes(image)
+    masks = {
+        name: codes == _codes(np.uint8(rgb)) for name, rgb in COLOURS.items()
+    }
+    colour = max(masks, key=lambda name: masks[name].sum())
+    return colour, masks[colour]
+
+
+def _codes(image):
+    """One number for each colour."""
+    red, green, blue = np.moveaxis(image.astype("int32"), -1, 0)
+    return (red << 16) + (green << 8) + blue
 
 
 def _extent(mask):

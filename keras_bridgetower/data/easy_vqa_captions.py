@@ -1,0 +1,215 @@
+"""Captions of easy-VQA's pictures, true, false and with blanks.
+
+Derived from easy-VQA as `easy_vqa_scenes` says.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_bridgetower.data.easy_vqa_scenes import words_of
+
+# Each names all four attributes.
+TEMPLATES = (
+    "a {size} {colour} {shape} in the {position}.",
+    "the {position} holds a {size} {shape} that is {colour}.",
+    "there is a {colour} {shape} of {size} size in the {position}.",
+    "this picture shows a {size} {shape} painted {colour} in the {position}.",
+    "in the {position} is one {shape} that is {colour} and {size}.",
+)
+MASK = "<mask>"
+# Share of each attribute's most frequent training value on test, in percent:
+# what fills the blanks of captions without a look at the pictures.
+BLIND_BLANKS = {"shape": 34.8, "colour": 12.5, "size": 38.0, "position": 25.4}
+# Expected sum of recalls on the test gallery for a model that knows only some
+# attributes and guesses among the rest.
+RETRIEVAL_LADDER = {
+    (): 6.95,
+    ("shape", "colour"): 156,
+    ("shape", "colour", "size"): 348,
+    ("shape", "colour", "position"): 487,
+    ("shape", "colour", "size", "position"): 600,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """Pictures and several captions of each.
+
+    Args:
+        pictures: int array, rows of `data.images`.
+        texts: list of str, those of one picture together.
+        owner: int array `(texts,)`, position in `pictures`.
+        groups: int array like `pictures`. Pictures of one group fit each
+            other's captions: the image id of contrastive training.
+    """
+
+    pictures: np.ndarray
+    texts: list
+    owner: np.ndarray
+    groups: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """Captions that are true of their picture or wrong in one attribute.
+
+    Args:
+        image_index: int array `(rows,)`, rows of `data.images`.
+        texts: list of str.
+        labels: int array `(rows,)`, 1 for true.
+    """
+
+    image_index: np.ndarray
+    texts: list
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Blanks:
+    """Captions in which one attribute is masked.
+
+    Args:
+        image_index: int array `(rows,)`, rows of `data.images`.
+        texts: list of str, each with one `<mask>`.
+        answers: list of str, the word that was there.
+        kinds: list of str, its attribute.
+    """
+
+    image_index: np.ndarray
+    texts: list
+    answers: list
+    kinds: list
+
+
+def captions(scenes):
+    """Five captions of every picture.
+
+    Args:
+        scenes: `Scenes`.
+
+    Returns:
+        `Captions`.
+
+    Example:
+
+    ```python
+    made = captions(load_scenes("validation"))
+    made.texts[0]  # "a small blue circle in the east."
+    ```
+    """
+    return _captions(scenes, np.arange(len(scenes.values)))
+
+
+def gallery(scenes):
+    """Retrieval: one picture of each kind, so that a caption fits only one.
+
+    Args:
+        scenes: `Scenes`.
+
+    Returns:
+        `Captions`; `owner` holds the image ids that `retrieval_recall` takes.
+
+    Example:
+
+    ```python
+    scenes = load_scenes("validation")
+    pool = gallery(scenes)
+    images = scenes.data.images[pool.pictures]  # (312, 64, 64, 3)
+    ```
+    """
+    _, first = np.unique(scenes.groups, return_index=True)
+    return _captions(scenes, np.sort(first))
+
+
+def matches(scenes, seed=0):
+    """Image-text matching: each picture with a true and a false caption.
+
+    Pictures are paired, and two of a pair exchange one attribute in which
+    they differ. So every word is as frequent in false captions as in true
+    ones, and the text alone says nothing.
+
+    Args:
+        scenes: `Scenes`.
+        seed: int.
+
+    Returns:
+        `Matches`, two rows for each picture.
+
+    Example:
+
+    ```python
+    made = matches(load_scenes("validation"))
+    made.texts[:2], made.labels[:2]
+    ```
+    """
+    rng = scenes.generator(seed)
+    count = len(scenes.values)
+    # Sorted by what they show, two that are half the pictures apart differ:
+    # no group is half of all. Which groups meet is drawn.
+    shown = np.unique(scenes.groups, return_inverse=True)[1]
+    order = rng.permutation(count)
+    drawn = rng.permutation(count)[shown[order]]
+    order = order[np.argsort(drawn, kind="stable")]
+    false = scenes.values.copy()
+    half = count // 2
+    for pair in zip(order[:half], order[half:], strict=True):
+        pair = np.array(pair)
+        differ = np.flatnonzero(np.diff(scenes.values[pair], axis=0)[0])
+        attribute = rng.choice(differ)
+        false[pair, attribute] = scenes.values[pair[::-1], attribute]
+    templates = rng.integers(len(TEMPLATES), size=count)
+    return Matches(
+        image_index=np.repeat(np.arange(count), 2),
+        texts=[
+            TEMPLATES[template].format(**words_of(values))
+            for template, pair in zip(
+                templates, zip(scenes.values, false, strict=True), strict=True
+            )
+            for values in pair
+        ],
+        labels=np.tile([1, 0], count),
+    )
+
+
+def blanks(scenes, seed=0):
+    """Masked language modelling that only the picture can solve.
+
+    Args:
+        scenes: `Scenes`.
+        seed: int, draws the template of each picture.
+
+    Returns:
+        `Blanks`, four rows for each picture, one for each attribute.
+
+    Example:
+
+    ```python
+    made = blanks(load_scenes("validation"))
+    made.texts[1], made.answers[1]
+    # "a small <mask> circle in the east.", "blue"
+    ```
+    """
+    rng = scenes.generator(seed)
+    rows = []
+    for picture in range(len(scenes.values)):
+        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+        words = scenes.words(picture)
+        for kind, word in words.items():
+            text = template.format(**{**words, kind: MASK})
+            rows.append((picture, text, word, kind))
+    pictures, texts, answers, kinds = zip(*rows, strict=True)
+    return Blanks(np.array(pictures), list(texts), list(answers), list(kinds))
+
+
+def _captions(scenes, pictures):
+    return Captions(
+        pictures=pictures,
+        texts=[
+            template.format(**scenes.words(picture))
+            for picture in pictures
+            for template in TEMPLATES
+        ],
+        owner=np.repeat(np.arange(len(pictures)), len(TEMPLATES)),
+        groups=scenes.groups[pictures],
+    )

@@ -1,0 +1,115 @@
+"""The official evaluation of NLVR2."""
+
+import collections
+import dataclasses
+
+import numpy as np
+
+PROTOCOL = "NLVR2 accuracy and consistency"
+_TRUTHS = {"True": True, "False": False, 1: True, 0: False}
+
+
+@dataclasses.dataclass(frozen=True)
+class NLVR2Report:
+    """Percentages; `print` shows them with protocol and split.
+
+    Args:
+        accuracy: float, share of right answers.
+        consistency: float, share of the sentences that are right for every
+            pair of images they are asked about.
+        examples: int, number of answers.
+        sentences: int, number of distinct sentences.
+        split: str, where the examples come from.
+        protocol: str, what is counted.
+    """
+
+    accuracy: float
+    consistency: float
+    examples: int
+    sentences: int
+    split: str
+    protocol: str = PROTOCOL
+
+    def __str__(self):
+        return (
+            f"{self.protocol}; split: {self.split}, {self.examples} examples, "
+            f"{self.sentences} sentences\naccuracy: {self.accuracy:.2f} %\n"
+            f"consistency: {self.consistency:.2f} %"
+        )
+
+
+def evaluate_nlvr2(identifiers, labels, predictions, split=None):
+    """Accuracy and consistency of NLVR2.
+
+    Args:
+        identifiers: list of str `"split-set-pair-sentence"`, each once. Those
+            that differ in the pair alone ask about the same sentence.
+        labels: `(examples,)`, bools, 0 and 1, or "True" and "False" as in the
+            files.
+        predictions: `(examples,)`, likewise.
+        split: str, named in the report; by default what the identifiers
+            begin with.
+
+    Returns:
+        `NLVR2Report`.
+
+    Raises:
+        ValueError: unequal counts, no examples, identifiers of another form
+            or repeated, values of another kind.
+
+    Example:
+
+    ```python
+    names = ["dev-0-0-0", "dev-0-1-0", "dev-1-0-0"]
+    report = evaluate_nlvr2(names, ["True", "False", "True"], [1, 1, 1])
+    report.accuracy, report.consistency  # 66.7, 50.0
+    ```
+
+    Source: `metrics.py` of NLVR2 (Suhr et al., 2019).
+    """
+    identifiers = list(identifiers)
+    labels, predictions = (
+        [_truth(name, value) for value in np.asarray(values).tolist()]
+        for name, values in (("labels", labels), ("predictions", predictions))
+    )
+    counts = len(identifiers), len(labels), len(predictions)
+    if len(set(counts)) > 1 or not identifiers:
+        raise ValueError(
+            "There must be as many labels and predictions as identifiers, at "
+            f"least one. Received: {counts[0]} identifiers, {counts[1]} "
+            f"labels, {counts[2]} predictions"
+        )
+    repeated = [i for i, n in collections.Counter(identifiers).items() if n > 1]
+    if repeated:
+        raise ValueError(
+            "`identifiers` must be distinct. Received, more than once: "
+            f"identifiers={repeated[:10]}"
+        )
+    right = np.array(labels) == np.array(predictions)
+    splits, sentences = {}, {}
+    for identifier, hit in zip(identifiers, right.tolist(), strict=True):
+        parts = str(identifier).rsplit("-", 3)
+        if len(parts) < 4:
+            raise ValueError(
+                "`identifiers` must be strings 'split-set-pair-sentence'. "
+                f"Received: identifier={identifier!r}"
+            )
+        name, group, _, sentence = parts
+        splits[name] = None
+        sentences.setdefault((name, group, sentence), []).append(hit)
+    return NLVR2Report(
+        accuracy=float(100 * right.mean()),
+        consistency=float(100 * np.mean([*map(all, sentences.values())])),
+        examples=len(identifiers),
+        sentences=len(sentences),
+        split=", ".join(splits) if split is None else split,
+    )
+
+
+def _truth(name, value):
+    if isinstance(value, list) or value not in _TRUTHS:
+        raise ValueError(
+            f"`{name}` must be bools, 0 and 1, or 'True' and 'False'. "
+            f"Received: {value!r} among {name}"
+        )
+    return _TRUTHS[value]

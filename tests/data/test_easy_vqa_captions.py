@@ -1,0 +1,175 @@
+"""Scenes and captions derived from easy-VQA: sizes, truth, blind scores."""
+
+import collections
+import math
+
+import numpy as np
+import pytest
+from easy_vqa_checks import WORDS
+from easy_vqa_checks import blind
+from easy_vqa_checks import tokens
+
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.data.easy_vqa_files import write_vqa_files
+from keras_bridgetower.metrics.retrieval import retrieval_recall
+from keras_bridgetower.metrics.vqa_official import evaluate_vqa
+from keras_bridgetower.metrics.vqa_official import write_vqa_results
+
+
+def test_scenes(scenes):
+    sizes = {split: len(s.values) for split, s in scenes.items()}
+    assert sizes == {"train": 3500, "validation": 500, "test": 1000}
+    distinct = {s: set(found.groups) for s, found in scenes.items()}
+    assert len(distinct["train"] | distinct["validation"]) == 618
+    assert (len(distinct["validation"]), len(distinct["test"])) == (312, 459)
+    for found in scenes.values():
+        for picture in range(0, len(found.values), 10):
+            words = found.words(picture)
+            shown = easy_vqa.attributes(found.data.images[picture])
+            assert (words["shape"], words["colour"]) == (
+                shown.shape,
+                shown.colour,
+            )
+            assert WORDS.keys() >= set(words.values())
+            # North is up, west is left; sizes follow the pixels.
+            top, left, bottom, right = shown.box
+            if "north" in words["position"]:
+                assert top < 22
+            if "west" in words["position"]:
+                assert left < 22
+            if "south" in words["position"]:
+                assert bottom > 42
+            if words["position"].endswith("east"):
+                assert right > 42
+            # Soft edges reach furthest at the tip of a triangle.
+            side = max(bottom - top, right - left)
+            assert 0 <= side - found.sides[picture] <= 4
+            # Sides are drawn from 8 to 32, less the tips; sizes follow them.
+            assert 7 <= found.sides[picture] <= 33
+        medians = [
+            np.median(found.sides[found.values[:, 2] == size])
+            for size in range(3)
+        ]
+        assert medians[0] < 16 < medians[1] < 25 < medians[2]
+
+
+def test_every_caption_names_what_is_shown(scenes):
+    found = scenes["test"]
+    made = easy_vqa_captions.captions(found)
+    assert len(made.texts) == len(made.owner) == 5 * len(found.values)
+    for text, owner in zip(made.texts, made.owner, strict=True):
+        words = found.words(made.pictures[owner])
+        named = [word for word in tokens(text) if word in WORDS]
+        assert sorted(named) == sorted(words.values())
+        assert 4 <= len(tokens(text)) <= 15
+    assert len(set(made.texts)) == 5 * len(set(found.groups))
+    np.testing.assert_array_equal(made.groups, found.groups)
+
+
+@pytest.mark.parametrize(
+    "split, pictures", [("train", 613), ("validation", 312), ("test", 459)]
+)
+def test_gallery(scenes, split, pictures):
+    pool = easy_vqa_captions.gallery(scenes[split])
+    assert len(pool.pictures) == len(set(pool.groups)) == pictures
+    assert len(set(pool.texts)) == len(pool.texts) == 5 * pictures
+    groups = scenes[split].groups
+    for picture, group in zip(pool.pictures, pool.groups, strict=True):
+        assert np.flatnonzero(groups == group)[0] == picture
+    perfect = pool.owner == np.arange(pictures)[:, None]
+    assert retrieval_recall(perfect, pool.owner).rsum == 600
+
+
+@pytest.mark.parametrize("known", easy_vqa_captions.RETRIEVAL_LADDER)
+def test_retrieval_ladder(scenes, known):
+    """Expected recall of guessing among pictures that look alike."""
+    pool = easy_vqa_captions.gallery(scenes["test"])
+    columns = [list(easy_vqa_scenes.ATTRIBUTES).index(name) for name in known]
+    seen = scenes["test"].values[pool.pictures][:, columns]
+    alike = collections.Counter(map(tuple, seen.tolist()))
+    rsum = 0
+    for k in (1, 5, 10):
+        for group in alike.values():
+            share = 100 * group / len(pool.pictures)
+            rsum += share * min(1, k / group)
+            # The chance that none of five is among k of the group's texts.
+            draws = min(k, 5 * group)
+            missed = math.comb(5 * group - 5, draws)
+            rsum += share * (1 - missed / math.comb(5 * group, draws))
+    expected = easy_vqa_captions.RETRIEVAL_LADDER[known]
+    assert rsum == pytest.approx(expected, abs=0.005 if not known else 0.5)
+
+
+def test_blanks(scenes):
+    made = {s: easy_vqa_captions.blanks(found) for s, found in scenes.items()}
+    for split, rows in made.items():
+        assert len(rows.texts) == 4 * len(scenes[split].values)
+        for picture, text, answer, kind in zip(
+            rows.image_index, rows.texts, rows.answers, rows.kinds, strict=True
+        ):
+            words = scenes[split].words(picture)
+            assert text.count(easy_vqa_captions.MASK) == 1
+            assert words[kind] == answer and answer not in tokens(text)
+    for kind, expected in easy_vqa_captions.BLIND_BLANKS.items():
+        answers = [
+            [
+                answer
+                for answer, of in zip(rows.answers, rows.kinds, strict=True)
+                if of == kind
+            ]
+            for rows in (made["train"], made["test"])
+        ]
+        score = blind(*(([kind] * len(a), a) for a in answers))
+        assert score == pytest.approx(expected, abs=0.051)
+
+
+def test_matches(scenes):
+    made = {s: easy_vqa_captions.matches(found) for s, found in scenes.items()}
+    for split, rows in made.items():
+        found = scenes[split]
+        counts = {0: collections.Counter(), 1: collections.Counter()}
+        for i in range(0, len(rows.texts), 2):
+            assert rows.labels[i : i + 2].tolist() == [1, 0]
+            assert rows.image_index[i] == rows.image_index[i + 1] == i // 2
+            words = set(found.words(i // 2).values())
+            true, false = map(tokens, rows.texts[i : i + 2])
+            differ = [
+                (a, b) for a, b in zip(true, false, strict=True) if a != b
+            ]
+            assert len(differ) == 1
+            ((right, wrong),) = differ
+            assert right in words and WORDS[right] == WORDS[wrong]
+            assert words <= set(true)
+            counts[1].update(true)
+            counts[0].update(false)
+        # No word tells true from false.
+        assert counts[0] == counts[1]
+    keys = [(made[s].texts, made[s].labels.tolist()) for s in ("train", "test")]
+    assert blind(*keys) == pytest.approx(50, abs=3)
+
+
+def test_vqa_files_and_the_official_evaluator(scenes, tmp_path):
+    """The blind score of easy-VQA once more, by way of VQAv2's files."""
+    test = scenes["test"].data
+    questions, annotations = write_vqa_files(test, tmp_path)
+    votes = collections.defaultdict(collections.Counter)
+    for split in ("train", "validation"):
+        data = scenes[split].data
+        for question, answer in zip(data.questions, data.answers, strict=True):
+            votes[question][answer] += 1
+    results = tmp_path / "results.json"
+    write_vqa_results(
+        results,
+        range(len(test.questions)),
+        [votes[q].most_common(1)[0][0] for q in test.questions],
+        questions=questions,
+    )
+    report = evaluate_vqa(annotations, results, split="easy-VQA test")
+    scores = easy_vqa.BLIND_TEST_SCORES
+    assert report.overall == pytest.approx(scores["overall"], abs=0.011)
+    assert report.per_answer_type["yes/no"] == pytest.approx(
+        scores["yes/no"], abs=0.011
+    )
+    assert report.per_answer_type["other"] == pytest.approx(23.30, abs=0.011)

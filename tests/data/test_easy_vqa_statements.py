@@ -1,0 +1,216 @@
+"""Statements derived from easy-VQA: sizes, truth of each, blind scores."""
+
+import collections
+import re
+
+import numpy as np
+import pytest
+from easy_vqa_checks import WORDS
+from easy_vqa_checks import blind
+from easy_vqa_checks import tokens
+
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data import easy_vqa_entailment
+from keras_bridgetower.data import easy_vqa_pairs
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+
+
+def test_veils(scenes):
+    palette = {rgb: name for name, rgb in easy_vqa.COLOURS.items()}
+    found = scenes["validation"]
+    rng = np.random.default_rng(0)
+    guessed = []
+    for picture in range(200):
+        image, words = found.data.images[picture], found.words(picture)
+        assert easy_vqa_entailment.veil(image, "full", rng) is image
+        plain = easy_vqa_entailment.veil(image, "no_shape", rng)
+        assert plain.shape == image.shape and plain.dtype == np.uint8
+        colours = {tuple(rgb) for rgb in plain.reshape(-1, 3).tolist()}
+        assert [palette[rgb] for rgb in colours] == [words["colour"]]
+
+        noise = easy_vqa_entailment.veil(image, "no_colour", rng)
+        inside = easy_vqa.shape_mask(image)
+        assert (noise[~inside] == easy_vqa.background(image)).all()
+        names = [palette[tuple(rgb)] for rgb in noise[inside].tolist()]
+        guessed.append(
+            collections.Counter(names).most_common(1)[0][0] == words["colour"]
+        )
+    assert np.mean(guessed) < 0.25  # by chance 1/8
+    with pytest.raises(ValueError, match="'no_shape'.*Received: view='dark'"):
+        easy_vqa_entailment.veil(image, "dark", rng)
+
+
+@pytest.fixture(scope="module")
+def entailments(scenes):
+    return {s: easy_vqa_entailment.entailment(x) for s, x in scenes.items()}
+
+
+def test_entailment_labels_are_right(scenes, entailments):
+    sizes = {s: len(rows.labels) for s, rows in entailments.items()}
+    assert sizes == {"train": 12_000, "validation": 1500, "test": 3000}
+    for split, rows in entailments.items():
+        labels = collections.defaultdict(collections.Counter)
+        for picture, view, text, label in zip(
+            rows.image_index, rows.views, rows.hypotheses, rows.labels,
+            strict=True,
+        ):  # fmt: skip
+            words = tokens(text)
+            kind = WORDS[words[-1]]
+            assert kind in ("shape", "colour")
+            shown = scenes[split].words(picture)[kind]
+            true = (shown == words[-1]) != ("not" in words)
+            hidden = view == f"no_{kind}"
+            expected = 1 if hidden else 2 if true else 0
+            assert label == expected
+            labels[text][int(label)] += 1
+        # Each hypothesis once with each label, so that text alone is chance.
+        for counts in labels.values():
+            assert len(set(counts[i] for i in range(3))) == 1
+        assert len(labels) == 2 * (3 + 8)
+
+
+def test_entailment_blind_scores(entailments):
+    keys = {
+        "text": lambda rows: rows.hypotheses,
+        "view": lambda rows: rows.views,
+        "text and view": lambda rows: [
+            *zip(rows.hypotheses, rows.views, strict=True)
+        ],
+    }
+    # What the plan of the benchmark expects of other draws.
+    planned = {"text": 33.3, "view": 49.5, "text and view": 65.5}
+    for name, key in keys.items():
+        score = blind(
+            *(
+                (key(entailments[s]), entailments[s].labels.tolist())
+                for s in ("train", "test")
+            )
+        )
+        # Measured; another NumPy may draw other rows.
+        expected = easy_vqa_entailment.BLIND_ENTAILMENT[name]
+        assert score == pytest.approx(expected, abs=1.0)
+        assert score == pytest.approx(planned[name], abs=1.5)
+
+
+def test_entailment_images(scenes, entailments):
+    rows = entailments["validation"]
+    found = scenes["validation"]
+    images = rows.images(found)
+    assert images.shape == (1500, 64, 64, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images, rows.images(found))
+    for image, picture, view in zip(
+        images, rows.image_index, rows.views, strict=True
+    ):
+        same = (image == found.data.images[picture]).all()
+        assert same == (view == "full")
+
+
+@pytest.fixture(scope="module")
+def pairs(scenes):
+    return {s: easy_vqa_pairs.pairs(found) for s, found in scenes.items()}
+
+
+def true_of(sentence, left, right):
+    """Read a sentence and judge it, words against words."""
+    named = [word for word in tokens(sentence) if word in WORDS]
+    there = (
+        [named[0] in scene.values() for scene in (left, right)] if named else []
+    )
+    if sentence.startswith("both shapes have the same colour"):
+        return left["colour"] == right["colour"]
+    if sentence.startswith("both"):
+        return all(there)
+    if sentence.startswith("exactly one"):
+        return sum(there) == 1
+    if sentence.startswith("at least one"):
+        return any(there)
+    if sentence.startswith("the left shape is larger"):
+        assert abs(left["side"] - right["side"]) >= 4
+        return left["side"] > right["side"]
+    assert re.match("the left image shows a .* and the right one a", sentence)
+    return named[0] == left["shape"] and named[1] == right["shape"]
+
+
+def test_pairs_are_labelled_right(scenes, pairs):
+    sizes = {s: len(rows.labels) for s, rows in pairs.items()}
+    assert sizes == {"train": 8000, "validation": 1000, "test": 2000}
+    for split, rows in pairs.items():
+        found = scenes[split]
+        for sentence, index, label in zip(
+            rows.sentences, rows.image_index, rows.labels, strict=True
+        ):
+            left, right = (
+                found.words(i) | {"side": found.sides[i]} for i in index
+            )
+            assert true_of(sentence, left, right) == label
+            assert index[0] != index[1]
+        for i in range(0, len(rows.labels), 4):
+            assert len(set(rows.sentences[i : i + 4])) == 1
+            assert rows.labels[i : i + 4].tolist() == [1, 0, 1, 0]
+            four = rows.image_index[i : i + 4]
+            assert four[0, 0] == four[1, 0] and four[2, 1] == four[3, 1]
+        assert set(rows.kinds) == set(easy_vqa_pairs.KINDS)
+    report = evaluate_nlvr2(
+        pairs["test"].identifiers, pairs["test"].labels, [1] * 2000
+    )
+    assert (report.accuracy, report.consistency) == (50.0, 0.0)
+    assert (report.sentences, report.split) == (500, "test")
+
+
+def test_pairs_blind_scores(scenes, pairs):
+    def keys(split, place):
+        rows, found = pairs[split], scenes[split]
+        for sentence, kind, index in zip(
+            rows.sentences, rows.kinds, rows.image_index, strict=True
+        ):
+            if place is None:
+                yield sentence
+                continue
+            # Of the one picture, what the sentence is about.
+            shape, colour = found.values[index[place], :2]
+            side = found.sides[index[place]] // 2
+            about = {
+                "both show": colour,
+                "same colour": colour,
+                "at least one": colour,
+                "left larger": side,
+            }
+            yield sentence, about.get(kind, shape)
+
+    places = {"text": None, "text and left": 0, "text and right": 1}
+    for name, place in places.items():
+        score = blind(
+            *(
+                ([*keys(s, place)], pairs[s].labels.tolist())
+                for s in ("train", "test")
+            )
+        )
+        expected = easy_vqa_pairs.BLIND_PAIRS[name]
+        assert score == pytest.approx(expected, abs=2.0)
+
+
+def test_same_seed_same_rows(scenes):
+    found = scenes["validation"]
+    for make in (
+        easy_vqa_captions.matches,
+        easy_vqa_captions.blanks,
+        easy_vqa_entailment.entailment,
+        easy_vqa_pairs.pairs,
+    ):
+        first, same, other = make(found), make(found, 0), make(found, seed=1)
+        for name, values in vars(first).items():
+            np.testing.assert_array_equal(values, vars(same)[name])
+        texts = getattr(first, "texts", None) or first.image_index.tolist()
+        others = getattr(other, "texts", None) or other.image_index.tolist()
+        assert texts != others
+
+
+def test_words_are_few(scenes, entailments, pairs):
+    """All texts together: what a tiny tokenizer has to know."""
+    texts = [
+        *easy_vqa_captions.captions(scenes["train"]).texts,
+        *entailments["train"].hypotheses,
+        *pairs["train"].sentences,
+    ]
+    assert len({word for text in set(texts) for word in tokens(text)}) == 57

@@ -1,0 +1,35 @@
+"""Shared by the tests of what is derived from easy-VQA."""
+
+import collections
+
+import numpy as np
+
+from keras_bridgetower.data import easy_vqa_scenes
+
+WORDS = {
+    word: name
+    for name, words in easy_vqa_scenes.ATTRIBUTES.items()
+    for word in words
+}
+
+
+def tokens(text):
+    assert text.endswith((".", "?"))
+    return text[:-1].split()
+
+
+def blind(train, test):
+    """Percent right on test of the majority label that goes with each key.
+
+    Args:
+        train, test: pairs of keys and labels.
+    """
+    votes = collections.defaultdict(collections.Counter)
+    for key, label in zip(*train, strict=True):
+        votes[key][label] += 1
+    any_key = sum(votes.values(), collections.Counter())
+    hits = [
+        votes.get(key, any_key).most_common(1)[0][0] == label
+        for key, label in zip(*test, strict=True)
+    ]
+    return 100 * np.mean(hits)

@@ -1,0 +1,150 @@
+"""NLVR2, masked tokens and GLUE metrics against closed forms."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_bridgetower.metrics import glue
+from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(6, 4, 9)).astype("float32")
+IDS = np.where(RNG.random((6, 4)) < 0.5, LOGITS.argmax(-1), 3).astype("int32")
+WEIGHTS = (RNG.random((6, 4)) < 0.6).astype("float32")
+HITS = LOGITS.argmax(-1) == IDS
+
+
+def test_masked_tokens_stream():
+    """The mean is over all tokens, whatever the batches."""
+    expected = HITS[WEIGHTS == 1].mean()
+    ignored = np.where(WEIGHTS == 1, IDS, -100)
+    for labels, weights in ((IDS, WEIGHTS), (ignored, [None] * 6)):
+        metric = MaskedTokenAccuracy()
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 6)):
+            given = None if weights[0] is None else weights[rows]
+            metric.update_state(labels[rows], LOGITS[rows], given)
+        assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
+        metric.reset_state()
+        assert float(metric.result()) == 0
+    # Weights and ignored labels count together, and (batch,) is allowed.
+    metric.update_state(ignored, LOGITS, np.arange(6, dtype="float32"))
+    weight = WEIGHTS * np.arange(6)[:, None]
+    assert float(metric.result()) == pytest.approx(
+        (HITS * weight).sum() / weight.sum(), rel=1e-6
+    )
+
+
+def test_masked_tokens_in_compile():
+    inputs = keras.Input((4, 9))
+    model = keras.Model(inputs, keras.layers.Identity()(inputs))
+    model.compile(
+        loss="sparse_categorical_crossentropy",
+        weighted_metrics=[MaskedTokenAccuracy()],
+    )
+    logs = model.evaluate(
+        LOGITS, IDS, sample_weight=WEIGHTS, batch_size=4, verbose=0,
+        return_dict=True,
+    )  # fmt: skip
+    assert logs["masked_token_accuracy"] == pytest.approx(
+        HITS[WEIGHTS == 1].mean(), rel=1e-5
+    )
+
+
+def test_masked_tokens_config():
+    metric = MaskedTokenAccuracy(ignore_id=0, name="acc")
+    copy = MaskedTokenAccuracy.from_config(metric.get_config())
+    assert (copy.ignore_id, copy.name) == (0, "acc")
+    copy.update_state([[0, 3]], np.eye(9)[None, [0, 3]])
+    copy.update_state([[0, 4]], np.eye(9)[None, [0, 3]])
+    assert float(copy.result()) == 0.5
+    with pytest.raises(ValueError, match=r"y_true of shape \(6, 3\), y_pred"):
+        metric.update_state(IDS[:, :3], LOGITS)
+
+
+def test_nlvr2_by_hand():
+    names = [f"dev-{s}-{p}-{t}" for s in (0, 1) for p in (0, 1) for t in (0, 1)]
+    labels = ["True", "False"] * 4
+    predictions = np.array([1, 0, 1, 1, 0, 0, 1, 0])
+    report = evaluate_nlvr2(names, labels, predictions)
+    # Sentence dev-0-1 fails at its second pair, dev-1-0 at its first.
+    assert (report.accuracy, report.consistency) == (75.0, 50.0)
+    assert (report.examples, report.sentences) == (8, 4)
+    assert str(report) == (
+        "NLVR2 accuracy and consistency; split: dev, 8 examples, 4 sentences\n"
+        "accuracy: 75.00 %\nconsistency: 50.00 %"
+    )
+    same = evaluate_nlvr2(names, np.array(labels) == "True", predictions > 0)
+    assert same == report
+    assert evaluate_nlvr2(names, labels, predictions, "minidev").split == (
+        "minidev"
+    )
+    # The name of a split may hold hyphens itself.
+    other = [name.replace("dev", "my-dev") for name in names]
+    assert evaluate_nlvr2(other, labels, predictions).split == "my-dev"
+
+
+@pytest.mark.parametrize(
+    "names, labels, message",
+    [
+        (["dev-0-0-0"] * 2, [0, 1], r"more than once: identifiers=\['dev-0-"),
+        (["dev-0-0", "b"], [0, 1], "Received: identifier='dev-0-0'"),
+        (["dev-0-0-0"], [0, 1], "Received: 1 identifiers, 2 labels"),
+        ([], [], "at least one. Received: 0 identifiers"),
+        (["dev-0-0-0"], ["yes"], "Received: 'yes' among labels"),
+        (["dev-0-0-0"], [2], "Received: 2 among labels"),
+        (["dev-0-0-0"], [[1]], r"Received: \[1\] among labels"),
+    ],
+)
+def test_nlvr2_bad_input(names, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_nlvr2(names, labels, [0] * len(labels))
+
+
+def test_glue_by_hand():
+    pytest.importorskip("sklearn")
+    labels, given = np.array([1, 1, 1, 0, 0, 0, 0, 1]), [1, 1, 0, 0, 0, 1, 0, 1]
+    tp, tn, fp, fn = 3, 3, 1, 1
+    matthews = (tp * tn - fp * fn) / np.sqrt(
+        (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    )
+    found = glue.matthews_correlation(labels, given)
+    assert found == pytest.approx(matthews)
+    f1 = glue.f1_score(labels, given)
+    assert f1 == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert glue.f1_score([0, 0], [0, 0]) == 0
+    assert isinstance(f1, float)
+
+
+def test_spearman_by_hand():
+    pytest.importorskip("scipy")
+    labels = RNG.random(20)
+    given = RNG.random(20)
+    ranks = [np.argsort(np.argsort(x)) for x in (labels, given)]
+    expected = 1 - 6 * ((ranks[0] - ranks[1]) ** 2).sum() / (20 * (400 - 1))
+    found = glue.spearman_correlation(
+        keras.ops.convert_to_tensor(labels), given
+    )
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "metric, module, package",
+    [
+        (
+            glue.matthews_correlation,
+            "sklearn.metrics",
+            "scikit-learn",
+        ),
+        (glue.f1_score, "sklearn", "scikit-learn"),
+        (glue.spearman_correlation, "scipy.stats", "scipy"),
+    ],
+)
+def test_glue_bad_input(metric, module, package, monkeypatch):
+    with pytest.raises(ValueError, match=r"shape \(2,\), predictions.* \(1,\)"):
+        metric([0, 1], [1])
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"{package}.*extra `metrics`"):
+        metric([0, 1], [1, 0])

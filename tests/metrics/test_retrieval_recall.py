@@ -1,0 +1,212 @@
+"""Recall: closed forms, a slow version, and a public package."""
+
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_bridgetower.metrics import retrieval
+from keras_bridgetower.metrics.retrieval import retrieval_recall
+
+
+def slow_recall(scores, owner, k):
+    """Every query sorted, items that tie with the right one before it."""
+
+    def found(values, right):
+        order = sorted(range(len(values)), key=lambda i: (-values[i], right[i]))
+        return any(right[i] for i in order[:k])
+
+    owner = np.asarray(owner)
+    rows = range(len(scores))
+    ir = [
+        found(scores[:, t], [i == owner[t] for i in rows])
+        for t in range(len(owner))
+    ]
+    tr = [found(scores[i], (owner == i).tolist()) for i in rows]
+    return 100 * np.mean(ir), 100 * np.mean(tr)
+
+
+@pytest.mark.parametrize("levels", [3, 40, None])
+@pytest.mark.parametrize("block", [1, 100, 10**6])
+def test_against_a_slow_version_with_ties(levels, block, monkeypatch):
+    monkeypatch.setattr(retrieval, "_BLOCK", block)
+    rng = np.random.default_rng(0)
+    # One to five texts for each image, in no order.
+    owner = rng.permutation(np.repeat(np.arange(30), rng.integers(1, 6, 30)))
+    scores = rng.random((30, len(owner))).astype("float32")
+    if levels:
+        scores = np.floor(scores * levels)
+    report = retrieval_recall(scores, owner, ks=(1, 2, 5, 10, 300))
+    for k in (1, 2, 5, 10, 300):
+        found = report.recalls[f"IR@{k}"], report.recalls[f"TR@{k}"]
+        assert found == pytest.approx(slow_recall(scores, owner, k))
+
+
+def test_closed_forms():
+    owner = np.repeat(np.arange(20), 5)
+    perfect = (owner == np.arange(20)[:, None]).astype("float32")
+    report = retrieval_recall(perfect, owner, split="toy")
+    assert set(report.recalls.values()) == {100.0}
+    assert report.rsum == 600 and report.r_mean == 100
+    assert str(report).startswith(
+        "recall over the whole pool, ties against the model; split: toy, 20 "
+        "images, 100 texts\nIR@1 100.00, "
+    )
+    # A constant model finds nothing, whatever the order of the rows.
+    assert retrieval_recall(perfect * 0, owner).rsum == 0
+    # Nor do scores of -infinity, or one among equals.
+    assert retrieval_recall(np.full((20, 100), -np.inf), owner).rsum == 0
+    # Each text prefers the next image: found second by texts; each image has
+    # five false texts before its own.
+    shifted = perfect + 2 * np.roll(perfect, 1, axis=0)
+    recalls = retrieval_recall(shifted, owner).recalls
+    assert recalls == {
+        **{"IR@1": 0, "IR@5": 100, "IR@10": 100},
+        **{"TR@1": 0, "TR@5": 0, "TR@10": 100},
+    }
+
+
+def test_means_and_sum():
+    report = retrieval.RetrievalReport(
+        {"IR@1": 1.0, "IR@5": 2.0, "TR@1": 5.0, "TR@5": 8.0}, 1, 1, "x"
+    )
+    assert (report.ir_mean, report.tr_mean) == (1.5, 6.5)
+    assert (report.r_mean, report.rsum) == (4.0, 16.0)
+
+
+def test_ids_tensors_and_integers():
+    scores = np.array([[3, 1, 2], [0, 5, 4]])
+    expected = {"IR@1": 200 / 3, "TR@1": 100.0}
+    for given in (scores, ops.convert_to_tensor(scores), scores.tolist()):
+        report = retrieval_recall(
+            given, ["b", "a", "b"], image_ids=["b", "a"], ks=(1,)
+        )
+        assert report.recalls == pytest.approx(expected)
+
+
+def test_folds():
+    rng = np.random.default_rng(1)
+    owner = np.repeat(np.arange(12), 3)
+    scores = rng.random((12, 36))
+    whole = retrieval_recall(scores, owner, ks=(1, 2), folds=3)
+    parts = [
+        retrieval_recall(
+            scores[i : i + 4, 3 * i : 3 * i + 12], owner[:12], ks=(1, 2)
+        )
+        for i in (0, 4, 8)
+    ]
+    for name, value in whole.recalls.items():
+        assert value == pytest.approx(np.mean([p.recalls[name] for p in parts]))
+    assert whole.protocol.endswith("mean of 3 folds")
+    assert (whole.images, whole.texts) == (4, 12)
+
+
+def test_memory_stays_within_blocks(tmp_path):
+    shape = (400, 100_000)
+    scores = np.memmap(tmp_path / "scores", "float32", mode="w+", shape=shape)
+    scores[0] = 1
+    owner = np.arange(shape[1]) % shape[0]
+    tracemalloc.start()
+    retrieval_recall(scores, owner)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6 < scores.nbytes
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"scores": np.zeros(3)}, r"scores of shape \(3,\)"),
+        ({"text_image_ids": [0, 1]}, r"text_image_ids of shape \(2,\)"),
+        ({"text_image_ids": [0, 1, 7]}, r"unknown ids \[7\] \(1 in all\)"),
+        ({"text_image_ids": [0, 0, 0]}, r"without the image_ids \[1\]"),
+        ({"image_ids": [0, 0]}, "Received: 1 distinct ids"),
+        ({"image_ids": [0]}, "Received: 1 distinct ids"),
+        ({"scores": np.full((2, 3), np.nan)}, "Received: NaN among.* 0 to 1"),
+        ({"ks": (0,)}, r"Received: ks=\[0\]"),
+        ({"folds": 3}, "Received: folds=3"),
+    ],
+)  # fmt: skip
+def test_bad_input(change, message):
+    arguments = {"scores": np.zeros((2, 3)), "text_image_ids": [0, 1, 1]}
+    with pytest.raises(ValueError, match=message):
+        retrieval_recall(**arguments | change)
+
+
+@pytest.fixture(scope="module")
+def coco():
+    """The package with its 25,000 real caption ids and 5,000 image ids."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        eccv_caption = pytest.importorskip("eccv_caption")
+    metrics = eccv_caption.Metrics()
+    texts = [int(text) for text in metrics.coco_ids]
+    owner = [metrics.coco_gts["t2i"][text][0] for text in texts]
+    return metrics, np.array(texts), np.array(owner)
+
+
+def ranked(scores, rows, columns):
+    """The ten best of each row, best first."""
+    best = np.argpartition(-scores, 10, axis=1)[:, :10]
+    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
+    best = np.take_along_axis(best, order, 1)
+    return dict(zip(rows.tolist(), columns[best].tolist(), strict=True))
+
+
+def scores_of(images, owner, seed):
+    """Random, with a lift for true pairs that leaves every recall partial.
+
+    In float64, so that no two are equal: the package leaves ties to chance.
+    """
+    scores = np.random.default_rng(seed).random((len(images), len(owner)))
+    scores += 0.4 * (images[:, None] == owner)
+    return scores
+
+
+def test_equals_eccv_caption_on_its_ids_by_folds(coco):
+    """All ids, in the package's five folds of 1,000 x 5,000."""
+    metrics, texts, owner = coco
+    images = np.array(list(dict.fromkeys(owner.tolist())))
+    assert (len(images), len(texts)) == (5000, 25_000)
+    retrieved = {"i2t": {}, "t2i": {}}
+    ours = []
+    for fold in range(5):
+        part = slice(fold * 5000, fold * 5000 + 5000)
+        pool = np.array(list(dict.fromkeys(owner[part].tolist())))
+        scores = scores_of(pool, owner[part], seed=fold)
+        retrieved["i2t"] |= ranked(scores, pool, texts[part])
+        retrieved["t2i"] |= ranked(scores.T, texts[part], pool)
+        ours.append(retrieval_recall(scores, owner[part], pool).recalls)
+    for k in (1, 5, 10):
+        theirs = metrics.coco_1k_recalls(retrieved, "all", k)
+        for name, key in (("IR", "t2i"), ("TR", "i2t")):
+            mean = np.mean([recalls[f"{name}@{k}"] for recalls in ours])
+            assert 1 < mean < 99.9
+            assert mean == pytest.approx(100 * theirs[key], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_equals_eccv_caption_at_full_size(coco):
+    """5,000 x 25,000: 1 GB of scores, some 20 seconds."""
+    metrics, texts, owner = coco
+    images = np.random.default_rng(0).permutation(np.unique(owner))
+    scores = scores_of(images, owner, seed=9)
+    recalls = retrieval_recall(scores, owner, images).recalls
+    retrieved = {"i2t": {}, "t2i": {}}
+    for i in range(0, 5000, 500):
+        rows = slice(i, i + 500)
+        retrieved["i2t"] |= ranked(scores[rows], images[rows], texts)
+    for i in range(0, 25_000, 2500):
+        rows = slice(i, i + 2500)
+        retrieved["t2i"] |= ranked(scores[:, rows].T, texts[rows], images)
+    for k in (1, 5, 10):
+        theirs = metrics.coco_5k_recalls(retrieved, "all", k)
+        assert recalls[f"IR@{k}"] == pytest.approx(
+            100 * theirs["t2i"], abs=1e-9
+        )
+        assert recalls[f"TR@{k}"] == pytest.approx(
+            100 * theirs["i2t"], abs=1e-9
+        )
+        assert 1 < recalls[f"IR@{k}"] < 99.9

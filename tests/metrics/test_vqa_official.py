@@ -1,0 +1,247 @@
+"""The official VQA evaluator against vectors, and a slow one of its own."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from keras_bridgetower.metrics import vqa_answers
+from keras_bridgetower.metrics import vqa_official
+from keras_bridgetower.metrics.vqa_answers import normalize_answer
+
+
+# The slow version: one character at a time, one person at a time, no code of
+# the package but its table of contractions, which is tested above.
+@functools.cache
+def slow_normalize(text):
+    digits = "0123456789"
+    middle = range(1, len(text) - 1)
+    thousands = any(
+        text[i] == "," and text[i - 1] in digits and text[i + 1] in digits
+        for i in middle
+    )
+    touching = set()
+    for left, right in zip(text, text[1:], strict=False):
+        if left == " ":
+            touching.add(right)
+        if right == " ":
+            touching.add(left)
+    out = ""
+    for letter in text:
+        if letter in list(';/[]"{}()=+\\_-><@`,?!'):
+            out += "" if thousands or letter in touching else " "
+        else:
+            out += letter
+    kept, removed = "", 0
+    for i, letter in enumerate(out):
+        after = out[i + 1] if i + 1 < len(out) else ""
+        if letter == "." and not (after and after in digits) and removed < 32:
+            removed += 1
+        else:
+            kept += letter
+    numbers = ["zero", "one", "two", "three", "four", "five", "six", "seven"]
+    numbers += ["eight", "nine", "ten"]
+    words = []
+    for word in kept.lower().split():
+        if word == "none":
+            word = "0"
+        if word in numbers:
+            word = str(numbers.index(word))
+        if word in ("a", "an", "the"):
+            continue
+        if word in vqa_answers.CONTRACTIONS:
+            word = vqa_answers.CONTRACTIONS[word]
+        words.append(word)
+    return " ".join(words)
+
+
+def slow_accuracy(prediction, people):
+    def clean(text):
+        return text.replace("\n", " ").replace("\t", " ").strip()
+
+    people = [
+        {"answer": clean(p["answer"]), "id": p["answer_id"]} for p in people
+    ]
+    prediction = clean(prediction)
+    if any(p["answer"] != people[0]["answer"] for p in people):
+        for person in people:
+            person["answer"] = slow_normalize(person["answer"])
+        prediction = slow_normalize(prediction)
+    total = 0.0
+    for left_out in people:
+        others = [p for p in people if p["id"] != left_out["id"]]
+        same = [p for p in others if p["answer"] == prediction]
+        total += min(1.0, len(same) / 3)
+    return total / len(people)
+
+
+PIECES = [
+    *("yes", "No", "the", "A", "an", "two", "none", "Ten", "dont", "Ive"),
+    *("shouldnt've", "let's", "ow's'at", "1,000", "2.5", "3.", "a.m.", "7"),
+    *("T-shirt", "red/white", "(blue)", "?", "!", ",", ".", ";", "-", "\\"),
+    *(" ", " ", " ", " ", "\t", "\n", "'", '"x"', "$5", "c++", "É", "٣,٤"),
+]
+
+
+def generated(rng, count):
+    """Questions whose people agree wholly, partly or in spelling only."""
+    for question in range(count):
+        pool = [
+            "".join(rng.choice(PIECES, rng.integers(1, 5)))
+            for _ in range(rng.choice([1, 2, 3, 6]))
+        ]
+        pool += [pool[0].upper(), f" {pool[0]}.", f"the {pool[-1]}"][
+            : rng.integers(0, 4)
+        ]
+        weights = rng.dirichlet(np.full(len(pool), 0.5))
+        texts = rng.choice(pool, 10, p=weights)
+        people = [
+            {
+                "answer": str(text),
+                "answer_id": i + 1,
+                "answer_confidence": "yes",
+            }
+            for i, text in enumerate(texts)
+        ]
+        asked = {
+            "question_id": question,
+            "image_id": question // 3,
+            "question_type": str(
+                rng.choice(["is the", "what color", "how many"])
+            ),
+            "answer_type": str(rng.choice(["yes/no", "number", "other"])),
+            "answers": people,
+        }
+        yield asked, {"question_id": question, "answer": str(rng.choice(pool))}
+
+
+def test_ten_thousand_generated_cases():
+    asked, results = zip(
+        *generated(np.random.default_rng(0), 10_000), strict=True
+    )
+    expected = {
+        a["question_id"]: slow_accuracy(r["answer"], a["answers"])
+        for a, r in zip(asked, results, strict=True)
+    }
+    # The cases cover every score, by agreement to the letter and otherwise.
+    levels = {round(score, 9) for score in expected.values()}
+    assert levels == {0.0, 0.3, 0.6, 0.9, 1.0}
+    alike = [len({p["answer"] for p in a["answers"]}) == 1 for a in asked]
+    assert 1_000 < sum(alike) < 9_000
+
+    report = vqa_official.evaluate_vqa(asked, results[::-1], split="generated")
+    for a, r in zip(asked, results, strict=True):
+        texts = [p["answer"] for p in a["answers"]]
+        for text in {r["answer"], *texts}:
+            assert normalize_answer(text) == slow_normalize(text)
+        score = vqa_official.score_answer(r["answer"], texts)
+        assert score == pytest.approx(expected[a["question_id"]], abs=1e-12)
+
+    def percent(kept):
+        return round(
+            100 * np.mean([expected[a["question_id"]] for a in kept]), 2
+        )
+
+    assert report.overall == pytest.approx(percent(asked), abs=1e-9)
+    for key, found in (
+        ("answer_type", report.per_answer_type),
+        ("question_type", report.per_question_type),
+    ):
+        assert len(found) == 3
+        for kind, score in found.items():
+            rows = [a for a in asked if a[key] == kind]
+            assert score == pytest.approx(percent(rows), abs=1e-9)
+    assert report.per_question == pytest.approx(
+        {q: 100 * score for q, score in expected.items()}, abs=1e-9
+    )
+
+
+def test_all_equal_answers_are_compared_as_they_stand():
+    assert vqa_official.score_answer("Two", ["two"] * 10) == 0.0
+    assert vqa_official.score_answer(" two\n", ["two", "two\t"] * 5) == 1.0
+    assert vqa_official.score_answer("Two", ["two"] * 9 + ["2"]) == 1.0
+
+
+def test_the_evaluator_strips_first_and_the_answer_list_does_not():
+    assert normalize_answer(" -b-c") == "bc"
+    assert vqa_official.score_answer(" -b-c", ["b c"] * 9 + ["d"]) == 1.0
+
+
+def rows(*ids):
+    people = [{"answer": text} for text in ["red"] * 3 + ["blue"] * 7]
+    return [
+        {
+            "question_id": i,
+            "question_type": "what color",
+            "answer_type": "other",
+            "answers": people,
+        }
+        for i in ids
+    ]
+
+
+def test_files_and_report(tmp_path):
+    asked = tmp_path / "annotations.json"
+    asked.write_text(
+        json.dumps({"data_subtype": "val2014", "annotations": rows(1, 2)})
+    )
+    results = tmp_path / "results.json"
+    vqa_official.write_vqa_results(
+        results, np.array([2, 1]), ["red", "blue"], questions=str(asked)
+    )
+    assert json.loads(results.read_text()) == [
+        {"question_id": 2, "answer": "red"},
+        {"question_id": 1, "answer": "blue"},
+    ]
+    report = vqa_official.evaluate_vqa(asked, str(results))
+    assert report.per_question == {1: 100.0, 2: 90.0}
+    assert str(report) == (
+        "official VQAv2 accuracy, leave one of the people out; split: "
+        "val2014, 2 questions\noverall: 95.00 %\nother: 95.00 %"
+    )
+    stated = vqa_official.evaluate_vqa(asked, results, split="minival")
+    assert stated.split == "minival"
+    bare = vqa_official.evaluate_vqa(
+        rows(2), [{"question_id": 2, "answer": ""}]
+    )
+    assert (bare.split, bare.overall) == ("not stated", 0.0)
+
+
+def test_ids_that_do_not_match_are_listed_at_once(tmp_path):
+    given = [{"question_id": i, "answer": "red"} for i in (1, 4, 1, 5)]
+    expected = (
+        "3 questions, 4 answers; without an answer: 2, 3; answered but not "
+        "asked: 4, 5; answered more than once: 1$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        vqa_official.evaluate_vqa(rows(1, 2, 3), given)
+    path = tmp_path / "results.json"
+    with pytest.raises(ValueError, match=expected):
+        vqa_official.write_vqa_results(
+            path, [1, 4, 1, 5], ["red"] * 4, questions=rows(1, 2, 3)
+        )
+    with pytest.raises(ValueError, match="answered more than once: 7$"):
+        vqa_official.write_vqa_results(path, [7, 7], ["red"] * 2)
+    assert not path.exists()
+    with pytest.raises(ValueError, match="19 and 80 more; annotated.*: 3$"):
+        vqa_official.evaluate_vqa(rows(*range(100), 3), [])
+
+
+@pytest.mark.parametrize(
+    "annotations, results, message",
+    [
+        (rows(1), [{"question_id": 1, "answer": 2}], "question_id=1, answer=2"),
+        (rows(1), [{"answer": "red"}], r"Received: results\[0\]=.*'red'"),
+        (rows(1), 3, "`results` must be a list.*Received: results=int"),
+        ({"questions": []}, [], "`annotations` must be.*annotations=dict"),
+        ([], [], "there must be questions. Received: 0 questions"),
+        ([rows(1)[0] | {"answers": [{}]}], [{"question_id": 1, "answer": ""}],
+         r"Received: answers\[0\]={}"),
+        ([rows(1)[0] | {"answers": []}], [{"question_id": 1, "answer": ""}],
+         "people=0"),
+    ],
+)  # fmt: skip
+def test_bad_files(annotations, results, message):
+    with pytest.raises(ValueError, match=message):
+        vqa_official.evaluate_vqa(annotations, results)

@@ -1,0 +1,63 @@
+"""The docstring examples of the functions that stand outside `kbt`."""
+
+import inspect
+import re
+
+import numpy as np
+import pytest
+
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data import easy_vqa_entailment
+from keras_bridgetower.data import easy_vqa_files
+from keras_bridgetower.data import easy_vqa_pairs
+from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from keras_bridgetower.metrics import glue
+from keras_bridgetower.metrics import masked_lm
+from keras_bridgetower.metrics import nlvr2
+from keras_bridgetower.metrics import retrieval
+from keras_bridgetower.metrics import vqa_answers
+from keras_bridgetower.metrics import vqa_official
+from keras_bridgetower.preprocessing import masking
+
+MODULES = (
+    easy_vqa,
+    easy_vqa_captions,
+    easy_vqa_entailment,
+    easy_vqa_files,
+    easy_vqa_pairs,
+    easy_vqa_scenes,
+    glue,
+    masked_lm,
+    masking,
+    nlvr2,
+    retrieval,
+    vqa_answers,
+    vqa_official,
+)
+NAMES = {"np": np, "load": easy_vqa.load, "load_scenes": load_scenes}
+EXAMPLES = [
+    (module, documented, example)
+    for module in MODULES
+    for documented in vars(module).values()
+    if getattr(documented, "__module__", None) == module.__name__
+    for example in re.findall(
+        r"```python\n(.*?)```", inspect.getdoc(documented) or "", re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(
+    "module, documented, example",
+    EXAMPLES,
+    ids=[documented.__qualname__ for _, documented, _ in EXAMPLES],
+)
+def test_docstring_example_runs(
+    module, documented, example, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if "load" in example:
+        pytest.importorskip("easy_vqa")
+    code = compile(example, documented.__qualname__, "exec")
+    exec(code, {**NAMES, **vars(module)})
