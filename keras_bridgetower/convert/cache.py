@@ -14,12 +14,14 @@ from keras_bridgetower.version import __version__
 SUFFIXES = (".json", ".txt", ".safetensors", ".bin", ".ckpt", ".pt")
 
 
-def open_checkpoint(source):
+def open_checkpoint(source, **kwargs):
     """Open weights of another library.
 
     Args:
         source: path of a `transformers` folder, or of a checkpoint file of
             the authors.
+        **kwargs: `text_heads`, `answers` and `ignore` of `lightning.read`,
+            for a file.
 
     Returns:
         `Checkpoint`.
@@ -28,9 +30,9 @@ def open_checkpoint(source):
         ConversionError: they cannot be read or do not fit.
     """
     source = pathlib.Path(source)
-    return (
-        lightning.read(source) if source.is_file() else huggingface.read(source)
-    )
+    if source.is_file():
+        return lightning.read(source, **kwargs)
+    return huggingface.read(source, **kwargs)
 
 
 def converted(source):

@@ -29,8 +29,11 @@ class Checkpoint:
     unread: list
     processors: tuple
 
-    def build(self, allow_nonfinite=False):
+    def build(self, **kwargs):
         """Build the backbone and the heads, and load their weights.
+
+        Args:
+            **kwargs: `allow_nonfinite` and `progress` of `transfer.load`.
 
         Returns:
             `(backbone, heads)`, the second a `HeadSet`.
@@ -48,21 +51,21 @@ class Checkpoint:
         variables = transfer.variables_of(
             backbone, heads, encoder=backbone.image_encoder
         )
-        transfer.load(self.rules, self.tensors, variables, allow_nonfinite)
+        transfer.load(self.rules, self.tensors, variables, **kwargs)
         extra = transfer.read_extra(self.rules, self.tensors, self.unread)
         backbone.extra = extra
         return backbone, heads
 
-    def save_to_preset(self, folder, allow_nonfinite=False):
+    def save_to_preset(self, folder, **kwargs):
         """Write the checkpoint as a preset folder.
 
         Args:
             folder: path of a folder that does not exist yet.
-            allow_nonfinite: bool, whether NaN and infinity may pass.
+            **kwargs: as `build`.
         """
-        backbone, heads = self.build(allow_nonfinite)
 
         def save(path):
+            backbone, heads = self.build(**kwargs)
             backbone.save_to_preset(path)
             for processor in self.processors:
                 if processor is not None:

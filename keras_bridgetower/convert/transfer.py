@@ -99,7 +99,9 @@ def check_shapes(rules, tensors, variables):
         )
 
 
-def load(rules, tensors, variables, allow_nonfinite=False):
+def load(
+    rules, tensors, variables, allow_nonfinite=False, progress=lambda n: None
+):
     """Read tensors one by one and assign them.
 
     Args:
@@ -107,12 +109,13 @@ def load(rules, tensors, variables, allow_nonfinite=False):
         tensors: `Tensors` that hold every key of the rules.
         variables: dict from path to variable, all of which the rules set.
         allow_nonfinite: bool, whether NaN and infinity may pass.
+        progress: callable, told how many rules are done.
 
     Raises:
         ConversionError: shapes differ, or values are not finite.
     """
     check_shapes(rules, tensors, variables)
-    for rule in rules:
+    for done, rule in enumerate(rules, 1):
         read = [tensors.read(key) for key in rule.keys]
         for key, tensor in zip(rule.keys, read, strict=True):
             if tensor.dtype.kind not in "fiu":
@@ -131,6 +134,7 @@ def load(rules, tensors, variables, allow_nonfinite=False):
             raise ConversionError(f"{error}", tensors.path, rule.keys) from None
         for variable, value in zip(targets, values, strict=True):
             variable.assign(value)
+        progress(done)
 
 
 def read_extra(rules, tensors, kept):

@@ -1,0 +1,60 @@
+"""The answers of a question answering head, which no checkpoint names."""
+
+import json
+import pathlib
+
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.metrics.vqa_answers import answer_list
+
+
+def read_answers(*paths):
+    """The classes of a head in the order of their ids.
+
+    Args:
+        *paths: path of a JSON list of answers, of a JSON object from answers
+            to ids, or of a text file with one answer a line; or paths of
+            VQAv2 annotation files, training before validation.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ConversionError: none of these.
+
+    Example:
+
+    ```python
+    read_answers("answers.json")
+    ```
+    """
+    contents = [_read(pathlib.Path(path)) for path in paths]
+    first = contents[0]
+    if isinstance(first, dict) and "annotations" in first:
+        return answer_list(*contents)
+    if isinstance(first, dict) and set(first.values()) == set(
+        range(len(first))
+    ):
+        first = sorted(first, key=first.get)
+    if (
+        len(contents) > 1
+        or not isinstance(first, list)
+        or not all(isinstance(answer, str) for answer in first)
+    ):
+        raise ConversionError(
+            "Answers must be a list of strings, an object from answers to "
+            "ids 0, 1, ..., one answer a line, or VQAv2 annotations.",
+            paths[0],
+        )
+    return first
+
+
+def _read(path):
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".txt":
+            return text.splitlines()
+        return json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConversionError(
+            f"A file of answers must be readable: {error!s:.200}", path
+        ) from error
