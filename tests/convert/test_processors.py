@@ -1,0 +1,136 @@
+"""Tokenizer and image processor files, both ways."""
+
+import json
+import pathlib
+import shutil
+
+import checkpoints
+import numpy as np
+import pytest
+import transformers
+from builders import difference
+
+from keras_bridgetower.convert import processors
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.huggingface import read
+
+ROBERTA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "roberta"
+TEXTS = ["two cats, o'don  2015", "a  dog's café ☕", "Hello</s> world"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of 64 pixels and RoBERTa's vocabulary, without its processor."""
+    size = {**checkpoints.SIZE, "vocabulary": 50_265}
+    path = tmp_path_factory.mktemp("model") / "model"
+    checkpoints.theirs(size=size).save_pretrained(path)
+    return path
+
+
+def processor(side=64, divisor=32, **kwargs):
+    if not ROBERTA.is_dir():
+        pytest.skip(f"RoBERTa's tokenizer files are not here: {ROBERTA}")
+    size = {"shortest_edge": side}
+    images = transformers.BridgeTowerImageProcessorPil(
+        size=size, crop_size=size, size_divisor=divisor, **kwargs
+    )
+    tokenizer = transformers.RobertaTokenizer(
+        str(ROBERTA / "vocab.json"), str(ROBERTA / "merges.txt")
+    )
+    return transformers.BridgeTowerProcessor(images, tokenizer)
+
+
+def copied(folder, target):
+    shutil.copytree(folder, target)
+    return target
+
+
+def test_what_transformers_saved_gives_the_same_features(folder, tmp_path):
+    path = copied(folder, tmp_path / "model")
+    theirs = processor()
+    theirs.save_pretrained(path)
+    tokenizer, converter = read(path).processors
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
+    for text in TEXTS[:2]:
+        expected = theirs(image, text)
+        ids = tokenizer(text)
+        ids = ids[ids != tokenizer.pad_token_id]
+        assert ids.tolist() == np.ravel(expected["input_ids"]).tolist()
+        pixels = np.asarray(expected["pixel_values"])[0].transpose(1, 2, 0)
+        # One grey level in 255, by which the two resize alike.
+        assert difference(converter(image), pixels) <= 4 / 255 / 0.26
+
+
+def test_files_of_older_versions(folder, tmp_path):
+    path = copied(folder, tmp_path / "model")
+    theirs = processor(divisor=16)
+    theirs.image_processor.save_pretrained(path)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(ROBERTA / name, path)
+    (path / "processor_config.json").unlink(missing_ok=True)
+    tokenizer, converter = read(path).processors
+    assert (converter.mode, converter.size_divisor) == ("hf", 16)
+    assert tokenizer.vocabulary_size() == 50_265
+
+
+def test_and_back(folder, tmp_path):
+    path = copied(folder, tmp_path / "model")
+    processor().save_pretrained(path)
+    tokenizer, converter = read(path).processors
+    (tmp_path / "back").mkdir()
+    processors.write(tmp_path / "back", tokenizer, converter)
+    shutil.copy(path / "config.json", tmp_path / "back")
+    theirs = transformers.BridgeTowerProcessor.from_pretrained(
+        tmp_path / "back"
+    )
+    for text in TEXTS[:2]:
+        ids = tokenizer(text)
+        ids = ids[ids != tokenizer.pad_token_id]
+        assert theirs.tokenizer(text)["input_ids"] == ids.tolist()
+    assert theirs.image_processor.size == {"shortest_edge": 64}
+    assert theirs.image_processor.size_divisor == 32
+
+
+def test_a_folder_without_tokenizer(folder):
+    tokenizer, converter = read(folder).processors
+    assert tokenizer is None
+    assert (converter.image_size, converter.mode) == (64, "hf")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"size": {"shortest_edge": 288}},
+        {"crop_size": 32},
+        {"image_mean": [0.5, 0.5, 0.5]},
+        {"resample": 2},
+        {"do_center_crop": False},
+        {"size_divisor": 0},
+        {"rescale_factor": "much"},
+    ],
+)
+def test_other_image_processors_are_refused(values, folder, tmp_path):
+    path = copied(folder, tmp_path / "model")
+    size = {"shortest_edge": 64}
+    config = {"size": size, "crop_size": size, **values}
+    (path / "preprocessor_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConversionError, match=next(iter(values))):
+        read(path)
+
+
+def test_a_vocabulary_larger_than_the_model(folder, tmp_path):
+    small = tmp_path / "model"
+    checkpoints.theirs().save_pretrained(small)
+    processor().save_pretrained(small)
+    with pytest.raises(ConversionError, match="50265 tokens, 100 rows"):
+        read(small)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"model": {"type": "WordPiece"}}']
+)
+def test_damaged_tokenizers(text, folder, tmp_path):
+    path = copied(folder, tmp_path / "model")
+    (path / "tokenizer.json").write_text(text)
+    with pytest.raises(ConversionError, match="tokenizer.json"):
+        read(path)
