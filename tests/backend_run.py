@@ -32,6 +32,8 @@ def main(destination):
         # Uncompiled, JAX would take minutes; XLA on TensorFlow too.
         jit_compile=keras.config.backend() == "jax",
     )
+    # Otherwise TensorFlow traces the first step twice, once to create these.
+    model.optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     losses = []
     for _ in range(STEPS):

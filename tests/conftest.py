@@ -4,12 +4,20 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# JAX compiles far more here than it computes; unoptimised it does so in half
+# the time, as in JAX's own tests.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # The peers need torch under every backend, and imported after TensorFlow it
 # can crash.
 import torch  # noqa: E402, F401, I001
 import keras  # noqa: E402
 import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_start_of_a_module():
+    keras.utils.set_random_seed(7)
 
 
 @pytest.fixture(autouse=True)

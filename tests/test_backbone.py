@@ -148,10 +148,16 @@ def test_another_image_size(make):
         assert difference(old, new) == 0
 
 
+@pytest.fixture(scope="module")
+def unchanged():
+    """A backbone that refuses what it is given."""
+    return backbone()
+
+
 @pytest.mark.parametrize("side", [30, 0, -8, 32.0, "32"])
-def test_a_side_that_patches_do_not_tile(side):
+def test_a_side_that_patches_do_not_tile(unchanged, side):
     with pytest.raises(ValueError, match="patch size 8.*Received: side="):
-        backbone().with_image_size(side)
+        unchanged.with_image_size(side)
 
 
 def test_attention_maps():
@@ -226,9 +232,9 @@ def replaced(key, change):
         (replaced("images", lambda m: m[:1]), "same batch size"),
     ],
 )
-def test_inputs_that_do_not_fit(inputs, message):
+def test_inputs_that_do_not_fit(unchanged, inputs, message):
     with pytest.raises(ValueError, match=message):
-        backbone()(inputs)
+        unchanged(inputs)
 
 
 def test_encoders_that_do_not_fit():
