@@ -277,9 +277,11 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
     @classmethod
     def from_preset(cls, preset, load_weights=True, image_size=None, **kwargs):
         """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
-        folder = registry.resolve(preset)
+        folder = registry.resolve(preset, wait=False)
         with engine.without_initialization(load_weights):
-            backbone = super().from_preset(folder, load_weights, **kwargs)
+            backbone = super().from_preset(folder, False, **kwargs)
+        if load_weights:
+            registry.load_backbone(backbone, folder)
         backbone.extra = registry.read_extra(folder)
         if image_size in (None, backbone.image_size):
             return backbone

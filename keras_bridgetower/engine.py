@@ -113,6 +113,20 @@ def _torch_gradients(function, tensors):
     ]
 
 
+def owned(array):
+    """An array that a variable may be given though it lies in a mapped file.
+
+    JAX keeps the memory that it is given; the others copy it.
+
+    Args:
+        array: NumPy array.
+
+    Returns:
+        The array, or a copy of it.
+    """
+    return array.copy() if keras.config.backend() == "jax" else array
+
+
 @contextlib.contextmanager
 def without_initialization(active=True):
     """A context in which new weights start as zeros, for nothing.

@@ -9,6 +9,7 @@ import tempfile
 import safetensors.numpy
 
 from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights
 
 _HERE = pathlib.Path(__file__).parent
 HEADS = "heads.json"
@@ -56,8 +57,7 @@ def _published(name, description, parameters, image_size, *heads):
     )
 
 
-# Parameters counted on transformers' classes; those that nothing reads (the
-# text pooler, two rows of positions, the token type) are left out.
+# Parameters of transformers' classes, less those that nothing reads.
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -69,9 +69,7 @@ PRESETS = {
             heads=("vqa",),
             tasks=("BridgeTowerVQA",),
         ),
-        _published(
-            "base", "Base size, pre-trained; no head.", 325_754_880, 288
-        ),
+        _published("base", "Base size; no head.", 325_754_880, 288),
         _published(
             "base-itm-mlm",
             "Base size, pre-trained by matching and masked language.",
@@ -113,12 +111,11 @@ class PresetsOf:
     """Class attribute: the known presets of a class, name to `Preset`."""
 
     def __get__(self, instance, cls):
-        return {
-            name: preset
-            for name, preset in PRESETS.items()
-            if cls.__name__ in (*preset.tasks, "BridgeTowerBackbone")
-            or preset.handle
-        }
+        def fits(preset):
+            known = (*preset.tasks, "BridgeTowerBackbone")
+            return preset.handle or cls.__name__ in known
+
+        return {n: preset for n, preset in PRESETS.items() if fits(preset)}
 
 
 def _from_hugging_face(handle):
@@ -143,22 +140,22 @@ def _from_kaggle(handle):
 DOWNLOADS = {"hf": _from_hugging_face, "kaggle": _from_kaggle}
 
 
-def resolve(preset):
+def resolve(preset, wait=True):
     """Where a preset lies; a local one is checked against its manifest.
 
     Args:
         preset: a known name, a local folder, a checkpoint file of the
             authors, or a handle `hf://user/model` or
             `kaggle://user/model/keras/variant`.
+        wait: bool, as `manifest.verify`.
 
     Returns:
         str: a preset folder. A handle's files are downloaded, or found in the
         cache; what another library wrote is converted, or found in the cache.
 
     Raises:
-        ValueError: nothing of that name, or files that differ from the
-            manifest.
-        ConversionError: weights of another library that do not fit.
+        ValueError: nothing of that name, files that differ from the manifest,
+            or (`ConversionError`) foreign weights that do not fit.
 
     Example:
 
@@ -172,18 +169,17 @@ def resolve(preset):
     folder = _HERE / source if source in PRESETS else pathlib.Path(source)
     if not folder.is_file() and not (folder / "config.json").is_file():
         raise ValueError(
-            "`preset` must be one of the names "
-            f"{sorted(PRESETS)}, the path of a preset folder or of a "
-            "`transformers` folder (with a config.json), of a checkpoint file "
-            "of the authors, or a handle such as 'hf://user/model' or "
-            "'kaggle://user/model/keras/variant'. "
-            f"Received: preset={name!r}"
+            f"`preset` must be one of the names {sorted(PRESETS)}, the path of "
+            "a preset folder or of a `transformers` folder (with a "
+            "config.json), of a checkpoint file of the authors, or a handle "
+            "such as 'hf://user/model' or "
+            f"'kaggle://user/model/keras/variant'. Received: preset={name!r}"
         )
     if is_foreign(folder):
         from keras_bridgetower.convert import cache
 
         folder = cache.converted(folder)
-    manifest.verify(folder)
+    manifest.verify(folder, wait)
     return str(folder)
 
 
@@ -268,6 +264,7 @@ def write_backbone(backbone, save, folder, max_shard_size):
 
     def write_files(path):
         save(path, max_shard_size)
+        weights.write_index(backbone, path)
         if backbone.extra:
             safetensors.numpy.save_file(
                 dict(backbone.extra), file_of(path, EXTRA)
@@ -276,8 +273,14 @@ def write_backbone(backbone, save, folder, max_shard_size):
     write(folder, write_files)
 
 
+def load_backbone(backbone, folder):
+    """Load the weights of a preset folder, once its check is over."""
+    manifest.verify(folder)
+    weights.load(backbone, folder)
+
+
 def read_extra(folder):
-    """The tensors that a preset carries along, by name."""
+    """Tensors that a preset carries along, by name."""
     path = file_of(folder, EXTRA)
     return safetensors.numpy.load_file(path) if os.path.isfile(path) else {}
 
@@ -296,4 +299,4 @@ def saved_config(folder, file):
 
 def file_of(folder, name):
     """The path of a file in a preset folder."""
-    return str(pathlib.Path(folder) / name)
+    return os.path.join(folder, name)
