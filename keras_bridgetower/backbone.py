@@ -10,6 +10,7 @@ from keras_bridgetower.attention import capture_attention
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.taps import resolve_taps
 from keras_bridgetower.towers import Tower
 from keras_bridgetower.validation import check_choice
@@ -152,7 +153,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         # Tensors of a converted checkpoint that nothing reads, by name.
         self.extra = {}
 
-    presets = registry.PresetsOf()
+    presets = PresetsOf()
 
     @property
     def image_encoder(self):
@@ -206,8 +207,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         Example:
 
         ```python
-        maps = backbone.attention_maps(features)
-        maps["text_cross"][-1][0].mean(axis=0)  # words to patches
+        backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
         ```
         """
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
@@ -231,14 +231,10 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         The learned image positions are resized, see `resize_positions`.
 
         Args:
-            side: int, side of the new images in pixels, a multiple of the
-                patch size.
+            side: int, side in pixels, a multiple of the patch size.
 
         Returns:
             A new `BridgeTowerBackbone`; this one stays as it is.
-
-        Raises:
-            ValueError: the patches do not tile the new side.
         """
         resized = with_positions_for(self, side)
         resized.extra = self.extra

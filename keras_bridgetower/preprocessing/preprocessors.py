@@ -11,6 +11,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.images import in_tf_graph
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.known import PresetsOf
 
 FEATURES = ("images", "token_ids", "padding_mask")
 # Share of full score for an answer that 0, 1, 2, ... of ten people gave.
@@ -52,7 +53,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
     backbone_cls = BridgeTowerBackbone
     tokenizer_cls = BridgeTowerTokenizer
     image_converter_cls = BridgeTowerImageConverter
-    presets = registry.PresetsOf()
+    presets = PresetsOf()
 
     def __init__(self, tokenizer, image_converter, features=FEATURES, **kwargs):
         super().__init__(**kwargs)
@@ -121,7 +122,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
         Returns:
             A preprocessor of this class.
         """
-        folder = registry.resolve(preset)
+        folder = registry.resolve(preset, wait=False)
         if image_size is not None:
             kwargs["image_converter"] = cls.image_converter_cls.from_preset(
                 folder, image_size=image_size

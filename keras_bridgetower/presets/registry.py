@@ -1,6 +1,5 @@
-"""The presets that are known by name, and how a name becomes a folder."""
+"""Where presets lie, and how their folders are read and written."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -10,112 +9,12 @@ import safetensors.numpy
 
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights
+from keras_bridgetower.presets.known import PRESETS
 
 _HERE = pathlib.Path(__file__).parent
 HEADS = "heads.json"
 # Tensors of a foreign checkpoint that the architecture never reads.
 EXTRA = "extra.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """What is known about a preset before it is opened.
-
-    Args:
-        name: str, its name in `from_preset`.
-        description: str, one sentence.
-        parameters: int, number of parameters, heads included.
-        image_size: int, side of its images in pixels.
-        heads: tuple of str, the heads it holds.
-        tasks: tuple of str, the task classes that need no new head.
-        handle: str, where it is published, None if it is in the package.
-    """
-
-    name: str
-    description: str
-    parameters: int
-    image_size: int
-    heads: tuple
-    tasks: tuple
-    handle: str | None = None
-
-
-def _published(name, description, parameters, image_size, *heads):
-    tasks = {
-        "itm": "BridgeTowerRetrieval",
-        "mlm": "BridgeTowerMaskedLM",
-        "itc": "BridgeTowerContrastive",
-    }
-    return Preset(
-        f"bridgetower_{name.replace('-', '_')}",
-        description,
-        parameters,
-        image_size,
-        heads,
-        tuple(tasks[head] for head in heads),
-        f"hf://BridgeTower/bridgetower-{name}",
-    )
-
-
-# Parameters of transformers' classes, less those that nothing reads.
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            name="bridgetower_tiny_easy_vqa",
-            description="Trained from scratch on easy-VQA; runs offline.",
-            parameters=846_158,
-            image_size=64,
-            heads=("vqa",),
-            tasks=("BridgeTowerVQA",),
-        ),
-        _published("base", "Base size; no head.", 325_754_880, 288),
-        _published(
-            "base-itm-mlm",
-            "Base size, pre-trained by matching and masked language.",
-            365_003_867,
-            288,
-            "itm",
-            "mlm",
-        ),
-        _published(
-            "large-itm-mlm",
-            "Large size, pre-trained by matching and masked language.",
-            916_039_771,
-            294,
-            "itm",
-            "mlm",
-        ),
-        _published(
-            "large-itm-mlm-itc",
-            "Large size, with a shared space of text, image and both.",
-            918_138_460,
-            294,
-            "itm",
-            "mlm",
-            "itc",
-        ),
-        _published(
-            "large-itm-mlm-gaudi",
-            "Large size, pre-trained on Gaudi accelerators.",
-            916_039_771,
-            294,
-            "itm",
-            "mlm",
-        ),
-    )
-}
-
-
-class PresetsOf:
-    """Class attribute: the known presets of a class, name to `Preset`."""
-
-    def __get__(self, instance, cls):
-        def fits(preset):
-            known = (*preset.tasks, "BridgeTowerBackbone")
-            return preset.handle or cls.__name__ in known
-
-        return {n: preset for n, preset in PRESETS.items() if fits(preset)}
 
 
 def _from_hugging_face(handle):
@@ -124,10 +23,9 @@ def _from_hugging_face(handle):
     names = huggingface_hub.HfApi().list_repo_files(handle)
     # Weights are often published twice; the pickled ones are the worse.
     safe = any(name.endswith(".safetensors") for name in names)
+    kind = "*.safetensors" if safe else "pytorch_model*.bin"
     return huggingface_hub.snapshot_download(
-        handle,
-        allow_patterns=["*.json", "*.txt", "*.h5", "*.safetensors"]
-        + ([] if safe else ["pytorch_model*.bin"]),
+        handle, allow_patterns=["*.json", "*.txt", "*.h5", kind]
     )
 
 
@@ -219,7 +117,7 @@ def export(model, path):
     write(path, lambda f: to_transformers.export(parts, f), sums=False)
 
 
-# Folders that are being written, which parts of a model may write into.
+# Folders being written, which parts of a model may write into.
 _OPEN = set()
 
 

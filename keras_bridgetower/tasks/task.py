@@ -9,6 +9,7 @@ from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.named_heads import HeadSet
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
@@ -29,7 +30,7 @@ class BridgeTowerTask(keras_hub.models.Task):
     """
 
     backbone_cls = BridgeTowerBackbone
-    presets = registry.PresetsOf()
+    presets = PresetsOf()
     # Constructor values that the preprocessor takes too.
     label_arguments = ()
 
@@ -125,17 +126,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         return super().__call__(inputs, *args, **kwargs)
 
     def preprocessed(self, x):
-        """Features of raw inputs, for the verbs.
-
-        Args:
-            x: dict of `"images"` and `"text"`.
-
-        Returns:
-            dict of arrays.
-
-        Raises:
-            ValueError: the task has no preprocessor.
-        """
+        """Features of a dict of raw inputs, for the verbs."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
@@ -145,15 +136,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         return self.preprocessor(x)
 
     def predict_features(self, features, batch_size=32):
-        """Logits of features that a preprocessor made.
-
-        Args:
-            features: dict of arrays with a batch axis.
-            batch_size: int.
-
-        Returns:
-            NumPy array of logits.
-        """
+        """NumPy logits of batched features that a preprocessor made."""
         # `predict` of a task would preprocess once more.
         return keras.Model.predict(
             self, features, batch_size=batch_size, verbose=0
@@ -234,7 +217,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         Raises:
             ValueError: no such preset, or files that were changed.
         """
-        preset = registry.resolve(preset)
+        preset = registry.resolve(preset, wait=False)
         task = registry.saved_config(preset, "task.json") or {}
         saved = registry.saved_config(preset, registry.HEADS) or {}
         same_class = task.get("class_name") == cls.__name__

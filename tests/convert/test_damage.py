@@ -19,7 +19,7 @@ from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.errors import ConversionError
 
-QUICK, WHOLE = 48, 1000
+QUICK, WHOLE = 32, 1000
 
 
 @pytest.fixture(scope="module")

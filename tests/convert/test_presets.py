@@ -32,21 +32,21 @@ def test_offline_says_what_would_be_fetched(name, monkeypatch):
     assert repository in str(e.value) and "no route to host" in str(e.value)
 
 
-@pytest.mark.parametrize("scheme", ["hf", "kaggle"])
-def test_handles_open_foreign_and_own_folders(scheme, tmp_path, monkeypatch):
+def test_handles_open_foreign_and_own_folders(tmp_path, monkeypatch):
     model = checkpoints.theirs()
     model.save_pretrained(tmp_path / "theirs")
     own = randomise(backbone())
     own.save_to_preset(tmp_path / "own")
-    monkeypatch.setitem(
-        registry.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
-    )
-    opened = kbt.BridgeTowerBackbone.from_preset(f"{scheme}://theirs")
+    for scheme in ("hf", "kaggle"):
+        monkeypatch.setitem(
+            registry.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
+        )
+    opened = kbt.BridgeTowerBackbone.from_preset("hf://theirs")
     np.testing.assert_array_equal(
         checkpoints.array(opened.fusion.text_pooler.kernel),
         model.bridgetower.cross_modal_text_pooler.dense.weight.detach().T,
     )
-    opened = kbt.BridgeTowerBackbone.from_preset(f"{scheme}://own")
+    opened = kbt.BridgeTowerBackbone.from_preset("kaggle://own")
     assert opened.count_params() == own.count_params()
 
 

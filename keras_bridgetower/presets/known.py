@@ -1,0 +1,105 @@
+"""The presets that are known by name."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What is known about a preset before it is opened.
+
+    Args:
+        name: str, its name in `from_preset`.
+        description: str, one sentence.
+        parameters: int, number of parameters, heads included.
+        image_size: int, side of its images in pixels.
+        heads: tuple of str, the heads it holds.
+        tasks: tuple of str, the task classes that need no new head.
+        handle: str, where it is published, None if it is in the package.
+    """
+
+    name: str
+    description: str
+    parameters: int
+    image_size: int
+    heads: tuple
+    tasks: tuple
+    handle: str | None = None
+
+
+def _published(name, description, parameters, image_size, *heads):
+    tasks = {
+        "itm": "BridgeTowerRetrieval",
+        "mlm": "BridgeTowerMaskedLM",
+        "itc": "BridgeTowerContrastive",
+    }
+    return Preset(
+        f"bridgetower_{name.replace('-', '_')}",
+        description,
+        parameters,
+        image_size,
+        heads,
+        tuple(tasks[head] for head in heads),
+        f"hf://BridgeTower/bridgetower-{name}",
+    )
+
+
+# Parameters of transformers' classes, less those that nothing reads.
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="bridgetower_tiny_easy_vqa",
+            description="Trained from scratch on easy-VQA; runs offline.",
+            parameters=846_158,
+            image_size=64,
+            heads=("vqa",),
+            tasks=("BridgeTowerVQA",),
+        ),
+        _published("base", "Base size; no head.", 325_754_880, 288),
+        _published(
+            "base-itm-mlm",
+            "Base size, pre-trained by matching and masked language.",
+            365_003_867,
+            288,
+            "itm",
+            "mlm",
+        ),
+        _published(
+            "large-itm-mlm",
+            "Large size, pre-trained by matching and masked language.",
+            916_039_771,
+            294,
+            "itm",
+            "mlm",
+        ),
+        _published(
+            "large-itm-mlm-itc",
+            "Large size, with a shared space of text, image and both.",
+            918_138_460,
+            294,
+            "itm",
+            "mlm",
+            "itc",
+        ),
+        _published(
+            "large-itm-mlm-gaudi",
+            "Large size, pre-trained on Gaudi accelerators.",
+            916_039_771,
+            294,
+            "itm",
+            "mlm",
+        ),
+    )
+}
+
+
+class PresetsOf:
+    """Class attribute: the known presets of a class, name to `Preset`."""
+
+    def __get__(self, instance, cls):
+        every = cls.__name__ == "BridgeTowerBackbone"
+        return {
+            name: p
+            for name, p in PRESETS.items()
+            if every or p.handle or cls.__name__ in p.tasks
+        }
