@@ -114,9 +114,10 @@ def _torch_gradients(function, tensors):
 
 
 def owned(array):
-    """An array that a variable may be given though it lies in a mapped file.
+    """An array that a variable may be given though its memory is used again.
 
-    JAX keeps the memory that it is given; the others copy it.
+    JAX and eager TensorFlow may keep the memory that they are given; PyTorch
+    copies it.
 
     Args:
         array: NumPy array.
@@ -124,7 +125,7 @@ def owned(array):
     Returns:
         The array, or a copy of it.
     """
-    return array.copy() if keras.config.backend() == "jax" else array
+    return array if keras.config.backend() == "torch" else array.copy()
 
 
 @contextlib.contextmanager

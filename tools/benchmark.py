@@ -1,6 +1,7 @@
 """Time the base-size model beside transformers on the same weights.
 
     KERAS_BACKEND=jax python tools/benchmark.py
+    KERAS_BACKEND=jax python tools/benchmark.py --what loading --repeats 5
 
 Both run in this process, by turns, so that a busy machine slows both; the
 ratio of the medians is what counts. Needs the extra `dev`.
@@ -21,6 +22,7 @@ import numpy as np  # isort: skip
 # The peer and the copying of its weights are those of the tests.
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
+import benchmark_loading  # noqa: E402
 import peer  # noqa: E402
 
 
@@ -30,9 +32,14 @@ def main():
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--size", choices=("base", "small"), default="base")
+    parser.add_argument(
+        "--what", choices=("forward", "loading"), default="forward"
+    )
     arguments = parser.parse_args()
     size = {"base": peer.BASE, "small": peer.SMALL}[arguments.size]
-
+    if arguments.what == "loading":
+        benchmark_loading.run(size, arguments.repeats)
+        return
     print("building both models ...", flush=True)
     theirs, ours = peer.peer(size), peer.ours(size)
     peer.copy_weights(theirs, ours)

@@ -113,8 +113,16 @@ def load(backbone, folder):
             "The preset's weights must be those of its config.json. Received: "
             f"preset={str(folder)!r} with {len(odd)} other names: {odd[:20]}"
         )
-    content = np.memmap(folder / WEIGHTS, mode="r")
-    for name, (offset, shape, dtype) in index.items():
-        size = int(np.prod(shape))
-        value = np.frombuffer(content, dtype, size, offset).reshape(shape)
-        variables[name].assign(engine.owned(value))
+    sizes = {
+        name: int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for name, (_, shape, dtype) in index.items()
+    }
+    # One buffer for all: memory that is used again need not be fetched.
+    buffer = np.empty(max(sizes.values()), "uint8")
+    with open(folder / WEIGHTS, "rb") as file:
+        for name, (offset, shape, dtype) in index.items():
+            content = buffer[: sizes[name]]
+            file.seek(offset)
+            file.readinto(content)
+            value = content.view(dtype).reshape(shape)
+            variables[name].assign(engine.owned(value))

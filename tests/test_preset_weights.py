@@ -1,0 +1,67 @@
+"""Presets' weight files: the index, and loading without it."""
+
+import json
+
+import pytest
+from builders import array
+from builders import backbone
+from builders import difference
+from builders import randomise
+from builders import vit
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights
+
+
+def saved(tmp_path, **kwargs):
+    model = randomise(backbone(**kwargs))
+    model.save_to_preset(tmp_path / "preset")
+    return model, tmp_path / "preset"
+
+
+def same(model, copy):
+    assert len(model.weights) == len(copy.weights)
+    for a, b in zip(model.weights, copy.weights, strict=True):
+        assert difference(array(a), array(b)) == 0, a.path
+
+
+@pytest.mark.parametrize("image_encoder", [None, vit])
+def test_the_index_names_every_variable(image_encoder, tmp_path):
+    made = {} if image_encoder is None else {"image_encoder": image_encoder()}
+    model, folder = saved(tmp_path, **made)
+    index = json.loads((folder / weights.INDEX).read_text())
+    assert len(index) == len(model.weights)
+    copy = kbt.BridgeTowerBackbone.from_preset(folder)
+    same(model, copy)
+    # Saved and loaded, a CLIP's layers have other names: once more.
+    copy.save_to_preset(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / weights.INDEX).read_text()) == index
+
+
+def test_a_preset_without_index_loads_too(tmp_path):
+    model, folder = saved(tmp_path)
+    (folder / weights.INDEX).unlink()
+    (folder / manifest.MANIFEST).unlink()
+    same(model, kbt.BridgeTowerBackbone.from_preset(folder))
+
+
+def test_an_index_of_another_model_is_refused(tmp_path):
+    _, folder = saved(tmp_path)
+    (folder / manifest.MANIFEST).unlink()
+    index = json.loads((folder / weights.INDEX).read_text())
+    index["odd"] = index.pop("fusion/type_embedding")
+    (folder / weights.INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="2 other names.*type_embedding"):
+        kbt.BridgeTowerBackbone.from_preset(folder)
+
+
+def test_a_large_file_is_checked_before_it_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    _, folder = saved(tmp_path)
+    path = folder / weights.WEIGHTS
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="model.weights.h5 was changed"):
+        kbt.BridgeTowerBackbone.from_preset(folder)

@@ -1,0 +1,156 @@
+"""Time and memory from `from_preset` to the first output, in a process each.
+
+Called by `benchmark.py --what loading`; a process measures once and prints
+its numbers as JSON.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import peer
+import torch
+
+import keras  # isort: skip
+import numpy as np  # isort: skip
+
+
+def run(size, repeats):
+    """Print the table for a random model of transformers."""
+    with tempfile.TemporaryDirectory() as home:
+        folder = pathlib.Path(home) / "theirs"
+        peer.peer(size).save_pretrained(folder)
+        environment = {**os.environ, "KERAS_HOME": home}
+        measure("ours", folder, environment)  # Converts it.
+        runs = {"ours": [], "transformers": []}
+        for _ in range(repeats):
+            for kind, found in runs.items():
+                found.append(measure(kind, folder, environment))
+    median = {
+        kind: {
+            key: statistics.median(one[key] for one in found)
+            for key in found[0]
+        }
+        for kind, found in runs.items()
+    }
+    ours, theirs = median["ours"], median["transformers"]
+    print(
+        "| backend | first output | transformers | ratio | weights / plain "
+        "read | peak memory / weights | transformers' |\n"
+        "|---|---|---|---|---|---|---|\n"
+        f"| {keras.config.backend()} | {ours['seconds']:.1f} s | "
+        f"{theirs['seconds']:.1f} s | "
+        f"{theirs['seconds'] / ours['seconds']:.2f} x | "
+        f"{ours['weights'] / ours['read']:.2f} | {ours['peak']:.2f} | "
+        f"{theirs['peak']:.2f} |"
+    )
+
+
+def measure(kind, folder, environment):
+    output = subprocess.run(
+        [sys.executable, __file__, kind, str(folder)],
+        env={
+            **environment,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+class Peak(threading.Thread):
+    """The largest resident memory above that at the start, in bytes."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.start_bytes = self.largest = self.resident()
+        self.done = False
+
+    @staticmethod
+    def resident():
+        pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def run(self):
+        while not self.done:
+            self.largest = max(self.largest, self.resident())
+            time.sleep(0.005)
+
+    def above(self):
+        self.done = True
+        return self.largest - self.start_bytes
+
+
+def ours(folder):
+    import keras_bridgetower as kbt
+    from keras_bridgetower.presets import registry
+
+    spent = []
+
+    def timed(function):
+        def call(*args, **kwargs):
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent.append(time.perf_counter() - started)
+
+        return call
+
+    # All that is neither graph building nor compilation.
+    registry.resolve = timed(registry.resolve)
+    registry.load_backbone = timed(registry.load_backbone)
+    features = inputs()[0]
+    peak = Peak()
+    peak.start()
+    started = time.perf_counter()
+    backbone = kbt.BridgeTowerBackbone.from_preset(folder)
+    loaded = peak.largest - peak.start_bytes
+    backbone.predict_on_batch(features)
+    seconds = time.perf_counter() - started
+    peak.above()
+    weights = pathlib.Path(registry.resolve(folder)) / "model.weights.h5"
+    size = weights.stat().st_size
+    started = time.perf_counter()
+    weights.read_bytes()
+    return {
+        "seconds": seconds,
+        "weights": sum(spent[:2]),
+        "read": time.perf_counter() - started,
+        "peak": loaded / size,
+    }
+
+
+def transformers(folder):
+    from transformers import BridgeTowerModel
+
+    features = inputs()[1]
+    peak = Peak()
+    peak.start()
+    started = time.perf_counter()
+    model = BridgeTowerModel.from_pretrained(folder).eval()
+    loaded = peak.largest - peak.start_bytes
+    with torch.inference_mode():
+        model(**features)
+    seconds = time.perf_counter() - started
+    peak.above()
+    size = (pathlib.Path(folder) / "model.safetensors").stat().st_size
+    return {"seconds": seconds, "peak": loaded / size}
+
+
+def inputs():
+    """One picture and one text of the base size."""
+    return peer.inputs(peer.BASE, batch=1, tokens=32)
+
+
+if __name__ == "__main__":
+    kind, folder = sys.argv[1:]
+    found = {"ours": ours, "transformers": transformers}[kind](folder)
+    print(json.dumps({k: float(np.float64(v)) for k, v in found.items()}))
