@@ -13,6 +13,15 @@ SMALL = dict(hidden=64, layers=4, fused=3, heads=4, vocabulary=100, side=64)
 BASE = dict(
     hidden=768, layers=12, fused=6, heads=12, vocabulary=50_265, side=288
 )
+LARGE = dict(
+    hidden=1024,
+    layers=24,
+    fused=6,
+    heads=16,
+    vocabulary=50_265,
+    side=294,
+    patch=14,
+)
 LINKS = {
     "add": "add",
     "scaled_add": "scaled_add",
@@ -42,7 +51,7 @@ def peer(size, link="add", shared_projections=True):
             hidden_size=size["hidden"],
             num_hidden_layers=size["layers"],
             image_size=size["side"],
-            patch_size=16,
+            patch_size=size.get("patch", 16),
         ),
     )
     cls = transformers.BridgeTowerForImageAndTextRetrieval

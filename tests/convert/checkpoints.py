@@ -18,28 +18,44 @@ SIZE = peer.SMALL
 
 def theirs(head="itm", size=SIZE, **kwargs):
     """A random model of transformers with a head."""
-    matching = peer.peer(size, **kwargs)
+    return other_head(head, peer.peer(size, **kwargs))
+
+
+def other_head(head, matching):
+    """A model with another head on the very same backbone."""
     if head == "itm":
         return matching
     config = matching.config
     config.contrastive_hidden_size = 24
     config.logit_scale_init_value = 2.6592
-    model = HEADS[head](config).eval()
-    model.bridgetower.load_state_dict(matching.bridgetower.state_dict())
+    with torch.device("meta"):
+        model = HEADS[head](config).eval()
+    model.bridgetower = matching.bridgetower
+    generator = torch.Generator().manual_seed(1)
+    for name, module in model.named_children():
+        if name != "bridgetower":
+            module.to_empty(device="cpu")
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter.copy_(noise * 0.05)
+    if head == "itc":
+        model.logit_scale = torch.nn.Parameter(torch.tensor(2.6592))
     return model
 
 
 def with_all_heads(folder, **kwargs):
     """A folder of transformers that holds three heads; the three models."""
-    models = {head: theirs(head, **kwargs) for head in HEADS}
+    matching = theirs(**kwargs)
+    models = {head: other_head(head, matching) for head in HEADS}
     state = {k: v for m in models.values() for k, v in m.state_dict().items()}
     models["itc"].save_pretrained(folder, state_dict=state)
     return models
 
 
-def run_theirs(models):
+def run_theirs(models, size=SIZE):
     """Outputs of transformers' models by name."""
-    _, inputs = peer.inputs(SIZE)
+    _, inputs = peer.inputs(size)
     first = next(iter(models.values()))
     with torch.no_grad():
         out = first.bridgetower(**inputs)
@@ -57,9 +73,9 @@ def run_theirs(models):
     return {name: value.detach().numpy() for name, value in made.items()}
 
 
-def run_ours(backbone, heads):
+def run_ours(backbone, heads, size=SIZE):
     """The same outputs of our backbone and heads."""
-    features, _ = peer.inputs(SIZE)
+    features, _ = peer.inputs(size)
     out = {k: array(v) for k, v in backbone(features, training=False).items()}
     made = dict(out)
     for name in heads:
