@@ -116,8 +116,7 @@ def _torch_gradients(function, tensors):
 def owned(array):
     """An array that a variable may be given though its memory is used again.
 
-    JAX and eager TensorFlow may keep the memory that they are given; PyTorch
-    copies it.
+    JAX may keep the memory that it is given; the others copy it.
 
     Args:
         array: NumPy array.
@@ -125,7 +124,7 @@ def owned(array):
     Returns:
         The array, or a copy of it.
     """
-    return array if keras.config.backend() == "torch" else array.copy()
+    return array.copy() if keras.config.backend() == "jax" else array
 
 
 @contextlib.contextmanager

@@ -110,14 +110,52 @@ def check_itc(state, backbone, head, mine, model, theirs):
 
 def test_meter(tmp_path):
     path = tmp_path / "meter.ckpt"
-    official.save(path, "meter", image_layers=3, bridges=False)
+    state = official.save(path, "meter", image_layers=3, bridges=False)
     checkpoint = lightning.read(path)
     backbone, heads = checkpoint.build()
     assert backbone.fusion.bridge is None and set(heads) == {"itm", "mlm"}
     assert backbone.fusion.taps == (-1, None, None)
     assert backbone.image_encoder.num_layers == 3
-    out = backbone(peer.inputs(peer.SMALL)[0], training=False)
-    assert np.isfinite(array(out["pooled"])).all()
+    mine, theirs = peer.inputs(peer.SMALL)
+    out = backbone(mine, training=False)
+    expected = two_towers(state, theirs)
+    assert difference(array(out["pooled"]), expected) <= 1e-5
+
+
+def two_towers(state, inputs):
+    """METER's forward pass, put together from transformers' layers."""
+    model = peer.peer(peer.SMALL).bridgetower
+    visual = model.vision_model.visual
+    visual.transformer.resblocks = visual.transformer.resblocks[:3]
+    left = model.load_state_dict(
+        official.as_transformers(state), strict=False
+    ).missing_keys
+    # What only a bridged model has.
+    assert all("link_tower" in k or "modal_" in k for k in left), left
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
+            module.eps = lightning.LAYER_NORM_EPSILON
+    mask = inputs["attention_mask"]
+    bias = (1.0 - mask[:, None, None, :]) * torch.finfo(torch.float32).min
+    with torch.no_grad():
+        text = model.text_model(
+            inputs["input_ids"], attention_mask=mask
+        ).last_hidden_state
+        text = model.cross_modal_text_transform(text)
+        text = text + model.token_type_embeddings.weight[0]
+        image = visual(inputs["pixel_values"], None)[-1]
+        image = model.cross_modal_image_transform(image)
+        image = image + model.token_type_embeddings.weight[1]
+        for text_layer, image_layer in zip(
+            model.cross_modal_text_layers,
+            model.cross_modal_image_layers,
+            strict=True,
+        ):
+            text, image = (
+                text_layer(text, image, attention_mask=bias)[0],
+                image_layer(image, text, encoder_attention_mask=bias)[0],
+            )
+        return model.get_cls_features(text, image).numpy()
 
 
 def test_a_norm_for_each_tap(tmp_path):
