@@ -109,6 +109,13 @@ def same(saved, values):
     )
 
 
+def make_all(heads, backbone):
+    """A `HeadSet` of heads by name, from a dict of their plain values."""
+    return HeadSet(
+        {name: make(name, backbone, **v) for name, v in heads.items()}
+    )
+
+
 class HeadSet(keras.layers.Layer):
     """A task's heads, kept, saved and loaded by name.
 

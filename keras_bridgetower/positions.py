@@ -77,8 +77,7 @@ def with_positions_for(backbone, side):
     Raises:
         ValueError: the patches do not tile the new side.
     """
-    patch = backbone.image_encoder.patch_size
-    patch = patch if isinstance(patch, int) else patch[0]
+    patch = patch_size_of(backbone.image_encoder)
     if not isinstance(side, int) or side < patch or side % patch:
         raise ValueError(
             f"`side` must be a positive multiple of the patch size {patch}."
@@ -87,6 +86,12 @@ def with_positions_for(backbone, side):
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
     return copy_resized(backbone, type(backbone).from_config(config))
+
+
+def patch_size_of(encoder):
+    """int, side of an image encoder's square patches in pixels."""
+    size = encoder.patch_size
+    return size if isinstance(size, int) else size[0]
 
 
 def copy_resized(model, resized):

@@ -18,7 +18,6 @@ import peer
 import torch
 
 import keras  # isort: skip
-import numpy as np  # isort: skip
 
 
 def run(size, repeats):
@@ -84,7 +83,6 @@ class Peak(threading.Thread):
             time.sleep(0.005)
 
     def above(self):
-        self.done = True
         return self.largest - self.start_bytes
 
 
@@ -112,10 +110,10 @@ def ours(folder):
     peak.start()
     started = time.perf_counter()
     backbone = kbt.BridgeTowerBackbone.from_preset(folder)
-    loaded = peak.largest - peak.start_bytes
+    loaded = peak.above()
     backbone.predict_on_batch(features)
     seconds = time.perf_counter() - started
-    peak.above()
+    peak.done = True
     weights = pathlib.Path(registry.resolve(folder)) / "model.weights.h5"
     size = weights.stat().st_size
     started = time.perf_counter()
@@ -136,11 +134,11 @@ def transformers(folder):
     peak.start()
     started = time.perf_counter()
     model = BridgeTowerModel.from_pretrained(folder).eval()
-    loaded = peak.largest - peak.start_bytes
+    loaded = peak.above()
     with torch.inference_mode():
         model(**features)
     seconds = time.perf_counter() - started
-    peak.above()
+    peak.done = True
     size = (pathlib.Path(folder) / "model.safetensors").stat().st_size
     return {"seconds": seconds, "peak": loaded / size}
 
@@ -153,4 +151,4 @@ def inputs():
 if __name__ == "__main__":
     kind, folder = sys.argv[1:]
     found = {"ours": ours, "transformers": transformers}[kind](folder)
-    print(json.dumps({k: float(np.float64(v)) for k, v in found.items()}))
+    print(json.dumps(found))

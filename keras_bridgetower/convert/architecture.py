@@ -14,6 +14,7 @@ from keras_bridgetower import engine
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.layouts import PADDING_ROWS
+from keras_bridgetower.taps import resolve_taps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,17 @@ class Architecture:
     @property
     def taps(self):
         """The default taps of the backbone, as a tuple."""
-        if self.bridge is None:
-            return (-1,) + (None,) * (self.num_layers - 1)
-        return tuple(range(-self.num_layers, 0))
+        return resolve_taps(None, self.num_layers, self.bridge)
+
+    @property
+    def image_heads(self):
+        """int, attention heads of the image encoder."""
+        return heads_of(self.image_width)
+
+
+def heads_of(width):
+    """Attention heads of CLIP and of base and large: one for 64 of width."""
+    return max(width // 64, 1)
 
 
 def measure(tensors, names):
@@ -166,7 +175,8 @@ def _check(architecture, path, grid, patches):
     """Refuse what cannot be the shapes of one model."""
     a = architecture
     wrong = []
-    if min(dataclasses.astuple(a)[1:15]) < 1 or patches[2] != patches[3]:
+    sizes = [v for v in dataclasses.astuple(a) if isinstance(v, int)]
+    if min(sizes) < 1 or patches[2] != patches[3]:
         wrong.append("a size of 0, or patches that are not square")
     if (a.image_size // max(a.patch_size, 1)) ** 2 + 1 != grid:
         wrong.append(f"{grid} image positions, no class token and square")
@@ -204,7 +214,7 @@ def build(architecture, path):
         for name, heads, width in (
             ("text_heads", a.text_heads, a.text_width),
             ("num_heads", a.num_heads, a.hidden_dim),
-            ("image heads", max(a.image_width // 64, 1), a.image_width),
+            ("image heads", a.image_heads, a.image_width),
         )
         if heads < 1 or width % heads
     ]
@@ -233,7 +243,7 @@ def build(architecture, path):
             patch_size=a.patch_size,
             hidden_dim=a.image_width,
             num_layers=a.image_layers,
-            num_heads=max(a.image_width // 64, 1),
+            num_heads=a.image_heads,
             intermediate_dim=a.image_intermediate,
             image_shape=(a.image_size, a.image_size, 3),
         )

@@ -5,7 +5,6 @@ import dataclasses
 from keras_bridgetower import named_heads
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import transfer
-from keras_bridgetower.named_heads import HeadSet
 from keras_bridgetower.presets import registry
 
 
@@ -42,18 +41,14 @@ class Checkpoint:
             ConversionError: tensors that do not fit.
         """
         backbone = architecture.build(self.architecture, self.tensors.path)
-        heads = HeadSet(
-            {
-                name: named_heads.make(name, backbone, **values)
-                for name, values in self.heads.items()
-            }
-        )
+        heads = named_heads.make_all(self.heads, backbone)
         variables = transfer.variables_of(
             backbone, heads, encoder=backbone.image_encoder
         )
         transfer.load(self.rules, self.tensors, variables, **kwargs)
-        extra = transfer.read_extra(self.rules, self.tensors, self.unread)
-        backbone.extra = extra
+        backbone.extra = transfer.read_extra(
+            self.rules, self.tensors, self.unread
+        )
         return backbone, heads
 
     def save_to_preset(self, folder, **kwargs):

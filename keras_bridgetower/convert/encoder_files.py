@@ -5,6 +5,7 @@ import keras_hub
 from keras_bridgetower import engine
 from keras_bridgetower.convert import encoder_rules
 from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.architecture import heads_of
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.convert.rules import UNIMODAL_UNREAD
@@ -44,7 +45,13 @@ def _values(config, path, *names):
     return values
 
 
-SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+SIZES = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_size",
+    "intermediate_size",
+)
+IMAGE_SIZES = (*SIZES, "patch_size", "image_size")
 
 
 def _text(kind, rules, cls, padding):
@@ -53,7 +60,6 @@ def _text(kind, rules, cls, padding):
             config,
             path,
             *SIZES,
-            "intermediate_size",
             "vocab_size",
             "max_position_embeddings",
         )
@@ -92,7 +98,7 @@ def _clip(config, tensors, path, image_size):
             [f"hidden_act={config['hidden_act']!r}"],
         )
     layers, heads, width, hidden, patch, side = _values(
-        config, path, *SIZES, "intermediate_size", "patch_size", "image_size"
+        config, path, *IMAGE_SIZES
     )
     tensors = tensors.without_prefix("vision_model.")
     sizes = dict(
@@ -120,12 +126,7 @@ def _clip(config, tensors, path, image_size):
 def _vit_like(kind, rules, cls, hidden_name, prefix):
     def read(config, tensors, path, image_size):
         layers, heads, width, hidden, patch, side = _values(
-            config,
-            path,
-            *SIZES,
-            "intermediate_size",
-            "patch_size",
-            "image_size",
+            config, path, *IMAGE_SIZES
         )
         sizes = dict(
             patch_size=patch,
@@ -179,7 +180,7 @@ def read_openai_clip(path, image_size=None):
         patch_size=patch,
         hidden_dim=width,
         num_layers=layers,
-        num_heads=max(width // 64, 1),
+        num_heads=heads_of(width),
         intermediate_dim=hidden,
     )
     side = round((table[0] - 1) ** 0.5) * patch
@@ -223,14 +224,12 @@ def _image(cls, sizes, rules, keys, source, grid):
     shape = tensors.shapes.get(key)
     if shape is not None and len(shape) > 1:
         resized = (*shape[:-2], count, shape[-1])
-
-        def read(name):
-            value = source[0].read(name)
-            return resize_positions(value, count) if name == key else value
-
         if shape != resized:
-            shapes = {**tensors.shapes, key: resized}
-            tensors = type(tensors)(tensors.path, shapes, read)
+            tensors = tensors.with_value(
+                key,
+                resized,
+                lambda: resize_positions(source[0].read(key), count),
+            )
     sizes = {**sizes, "image_shape": (side, side, 3)}
     return _filled(cls, sizes, rules, expected, (tensors, path))
 

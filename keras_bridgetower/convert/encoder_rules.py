@@ -57,11 +57,6 @@ def _post_norm_blocks(prefix, num_layers):
         key = f"{prefix}encoder.layer.{layer}"
         own = f"{path}/self_attention_layer"
         rules += attention(own, f"{key}.attention")
-        rules += dense(
-            f"{own}/attention_output",
-            f"{key}.attention.output.dense",
-            HEADS_DENSE,
-        )
         rules += norm(f"{own}_norm", f"{key}.attention.output.LayerNorm")
         rules += dense(
             f"{path}/feedforward_intermediate_dense",
@@ -161,11 +156,7 @@ def clip(prefix, num_layers):
             f"{path}/attention",
             f"{key}.self_attn",
             ("q_proj", "k_proj", "v_proj"),
-        )
-        rules += dense(
-            f"{path}/attention/attention_output",
-            f"{key}.self_attn.out_proj",
-            HEADS_DENSE,
+            "out_proj",
         )
         rules += norm(f"{path}/layer_norm_1", f"{key}.layer_norm1")
         rules += norm(f"{path}/layer_norm_2", f"{key}.layer_norm2")
@@ -221,11 +212,6 @@ def _image_blocks(kind, prefix, num_layers, feedforward):
         key = f"{prefix}encoder.layer.{layer}"
         parts = ("attention.query", "attention.key", "attention.value")
         rules += attention(f"{path}/mha", f"{key}.attention", parts)
-        rules += dense(
-            f"{path}/mha/attention_output",
-            f"{key}.attention.output.dense",
-            HEADS_DENSE,
-        )
         rules += norm(f"{path}/ln_1", f"{key}.layernorm_before")
         rules += norm(f"{path}/ln_2", f"{key}.layernorm_after")
         hidden, output = feedforward

@@ -23,7 +23,7 @@ from keras_bridgetower.convert.huggingface import PREFIX
 from keras_bridgetower.convert.huggingface import rules_of
 from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.heads import LOGIT_SCALE
-from keras_bridgetower.named_heads import HeadSet
+from keras_bridgetower.positions import patch_size_of
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
@@ -64,12 +64,7 @@ def parts_of_preset(preset):
     folder = registry.resolve(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
     values = registry.saved_config(folder, registry.HEADS) or {}
-    heads = HeadSet(
-        {
-            name: named_heads.make(name, backbone, **plain)
-            for name, plain in values.items()
-        }
-    )
+    heads = named_heads.make_all(values, backbone)
     if values:
         heads.load(registry.file_of(folder, "task.weights.h5"))
     processors_of = [
@@ -96,13 +91,16 @@ def export(parts, folder):
     backbone, values = parts.backbone, parts.values
     architecture = _architecture(backbone)
     theirs = {k: v for k, v in values.items() if k in CLASSES}
-    _check(backbone, theirs)
+    _check(backbone, architecture, theirs)
     prefix = PREFIX if theirs else ""
     table = rules_of(architecture, theirs)
     layers = [backbone] + [parts.heads[name] for name in theirs]
     variables = transfer.variables_of(*layers, encoder=backbone.image_encoder)
     tensors = transfer.save(table, variables, _their_extra(backbone.extra))
-    heads = tuple(rules.head_prefixes(theirs))
+    heads = tuple(
+        rule.keys[0].partition(".")[0]
+        for rule in rules.heads(rules.TRANSFORMERS_HEADS, theirs)
+    )
     tensors = {
         key if key.startswith(heads) else f"{prefix}{key}": value
         for key, value in tensors.items()
@@ -110,7 +108,7 @@ def export(parts, folder):
     safetensors.numpy.save_file(
         tensors, folder / WEIGHTS, metadata={"format": "pt"}
     )
-    config = _config(backbone, architecture, theirs)
+    config = _config(architecture, theirs)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if parts.tokenizer is not None:
         processors.write(folder, parts.tokenizer, parts.image_converter)
@@ -137,7 +135,7 @@ def _architecture(backbone):
         image_width=image.hidden_dim,
         image_layers=image.num_layers,
         image_intermediate=image.intermediate_dim,
-        patch_size=_first(image.patch_size),
+        patch_size=patch_size_of(image),
         image_size=backbone.image_size,
         hidden_dim=fusion.hidden_dim,
         num_layers=fusion.num_layers,
@@ -155,28 +153,19 @@ def _architecture(backbone):
     )
 
 
-def _first(value):
-    return value if isinstance(value, int) else value[0]
-
-
-def _check(backbone, heads):
+def _check(backbone, a, heads):
     """Refuse what their code has no place for; say what it rounds."""
-    a, fusion = _architecture(backbone), backbone.fusion
-    default = tuple(range(-a.num_layers, 0))
+    fusion = backbone.fusion
     unlike = [
         ("bridge", a.bridge, tuple(LINKS.values())),
-        ("taps", fusion.taps, (default,)),
+        ("taps", fusion.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
         ("hidden_dim", a.hidden_dim, (a.text_width,)),
         ("num_heads", a.num_heads, (a.text_heads,)),
         ("intermediate_dim", a.intermediate_dim, (a.text_intermediate,)),
         ("image blocks", a.image_layers, (a.text_layers,)),
-        (
-            "image heads",
-            backbone.image_encoder.num_heads,
-            (max(a.image_width // 64, 1),),
-        ),
+        ("image heads", backbone.image_encoder.num_heads, (a.image_heads,)),
         ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
     ]
     if heads.get("itc"):
@@ -214,7 +203,7 @@ def _their_extra(extra):
     return kept
 
 
-def _config(backbone, a, heads):
+def _config(a, heads):
     classes = [CLASSES[name] for name in heads] or [MODEL]
     epsilon = heads.get("mlm", {}).get("epsilon", a.bridge_epsilon)
     if epsilon != a.bridge_epsilon:
@@ -277,7 +266,7 @@ def _write_other_heads(parts, names, folder):
         return
     tensors = {}
     for name in names:
-        table = rules.LIGHTNING_HEADS[name](parts.values[name])
+        table = rules.heads(rules.LIGHTNING_HEADS, {name: parts.values[name]})
         variables = transfer.variables_of(parts.heads[name])
         tensors |= transfer.save(table, variables, {})
     if "nlvr2" in names:

@@ -1,6 +1,7 @@
 """`transformers` folders: configuration and weights, both ways."""
 
 import dataclasses
+import functools
 import pathlib
 import warnings
 
@@ -113,7 +114,8 @@ def read(folder):
     decoder = "mlm_score.decoder.weight"
     if top["tie_word_embeddings"] and decoder not in tensors.shapes:
         word = "text_model.embeddings.word_embeddings.weight"
-        tensors = _with_copy(tensors, decoder, word)
+        read_word = functools.partial(tensors.read, word)
+        tensors = tensors.with_value(decoder, tensors.shapes[word], read_word)
     return Checkpoint(
         tensors,
         built,
@@ -271,18 +273,5 @@ def rules_of(a, heads):
         ),
         *encoder_rules.final_norm(NAMES.image),
         *rules.fusion(a),
-        *(
-            rule
-            for name, values in heads.items()
-            for rule in rules.TRANSFORMERS_HEADS[name](values)
-        ),
+        *rules.heads(rules.TRANSFORMERS_HEADS, heads),
     ]
-
-
-def _with_copy(tensors, name, source):
-    shapes = {**tensors.shapes, name: tensors.shapes[source]}
-    return type(tensors)(
-        tensors.path,
-        shapes,
-        lambda key: tensors.read(source if key == name else key),
-    )

@@ -57,8 +57,8 @@ def read(path, text_heads=None, answers=None, ignore=()):
     state = content.get("state_dict", content)
     tensors = of_state_dict(path, state)
     measured = architecture.measure(tensors, NAMES)
-    # Base and large have one head for 64 of width.
-    defaults = {"num_heads": max(measured.hidden_dim // 64, 1), **SETTINGS}
+    heads_by_width = architecture.heads_of(measured.hidden_dim)
+    defaults = {"num_heads": heads_by_width, **SETTINGS}
     settings = _settings(content, defaults, path)
     num_heads = settings["num_heads"]
     same = measured.text_width == measured.hidden_dim
@@ -66,7 +66,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
     built = dataclasses.replace(
         measured,
         text_heads=text_heads
-        or (num_heads if same else max(measured.text_width // 64, 1)),
+        or (num_heads if same else architecture.heads_of(measured.text_width)),
         num_heads=num_heads,
         dropout=settings["drop_rate"],
         layer_norm_epsilon=LAYER_NORM_EPSILON,
@@ -98,11 +98,7 @@ def rules_of(a, heads):
         *encoder_rules.openai_clip(NAMES.image, a.image_layers),
         *norms,
         *rules.fusion(a),
-        *(
-            rule
-            for name, values in heads.items()
-            for rule in rules.LIGHTNING_HEADS[name](values)
-        ),
+        *rules.heads(rules.LIGHTNING_HEADS, heads),
     ]
 
 

@@ -90,9 +90,14 @@ def dense(path, key, layout=DENSE):
     ]
 
 
-def attention(path, key, parts=("self.query", "self.key", "self.value")):
-    """Query, key and value of their own; the output is `output.dense`."""
-    rules = []
+def attention(
+    path,
+    key,
+    parts=("self.query", "self.key", "self.value"),
+    output="output.dense",
+):
+    """Query, key and value, each a tensor of its own, and the output."""
+    rules = dense(f"{path}/attention_output", f"{key}.{output}", HEADS_DENSE)
     for name, part in zip(("query", "key", "value"), parts, strict=True):
         rules += dense(f"{path}/{name}", f"{key}.{part}")
     return rules
@@ -124,9 +129,7 @@ def fusion(architecture):
             rules += norm(
                 f"fusion/{side}_entry", f"cross_modal_{side}_layernorm"
             )
-        tapped = [t for t in range(1, architecture.num_layers)]
-        if architecture.bridge is not None:
-            for layer in tapped:
+            for layer in range(1, architecture.num_layers):
                 rules += _bridge(architecture.bridge, side, layer)
         for layer in range(architecture.num_layers):
             rules += _cross_modal_layer(side, layer)
@@ -168,9 +171,6 @@ def _cross_modal_layer(side, layer):
     for kind, name in (("self", "attention"), ("cross", "crossattention")):
         own = f"{path}/layer_{layer}_{side}_{kind}_attention"
         rules += attention(own, f"{key}.{name}")
-        rules += dense(
-            f"{own}/attention_output", f"{key}.{name}.output.dense", HEADS_DENSE
-        )
         rules += norm(
             f"{path}/{kind}_attention_norm", f"{key}.{name}.output.LayerNorm"
         )
@@ -233,10 +233,6 @@ LIGHTNING_HEADS = {
 }
 
 
-def head_prefixes(heads):
-    """First parts of the names of transformers' heads."""
-    return {
-        f"{rule.keys[0].partition('.')[0]}"
-        for name, values in heads.items()
-        for rule in TRANSFORMERS_HEADS[name](values)
-    }
+def heads(table, values):
+    """The rules of heads by name, from one of the tables above."""
+    return [rule for name in values for rule in table[name](values[name])]

@@ -41,6 +41,14 @@ class Tensors:
         self.shapes = shapes
         self.read = read
 
+    def with_value(self, name, shape, read):
+        """The same tensors but one, which a callable of ours reads."""
+        return Tensors(
+            self.path,
+            {**self.shapes, name: shape},
+            lambda key: read() if key == name else self.read(key),
+        )
+
     def without_prefix(self, prefix):
         """The same tensors, names without a prefix that some of them have."""
         names = {name.removeprefix(prefix): name for name in self.shapes}

@@ -10,6 +10,7 @@ from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.convert.layouts import POSITIONS
 from keras_bridgetower.convert.rules import UNREAD
 from keras_bridgetower.convert.tensors import check_finite
+from keras_bridgetower.presets.weights import by_path
 
 
 def variables_of(*layers, encoder=None):
@@ -23,13 +24,15 @@ def variables_of(*layers, encoder=None):
     Returns:
         dict from path to variable.
     """
-    prefix = f"{encoder.name}_" if encoder is not None else ""
-    return {
-        weight.path.removeprefix(prefix): weight
+    weights = [
+        weight
         for layer in layers
         for weight in layer.weights
         if not weight.path.endswith("position_ids")
-    }
+    ]
+    if encoder is None:
+        return {weight.path: weight for weight in weights}
+    return by_path(weights, encoder)
 
 
 def unread_keys(rules, tensors, unread=UNREAD, ignore=()):

@@ -18,10 +18,10 @@ WEIGHTS = "model.weights.h5"
 INDEX = "weights_index.json"
 
 
-def _names(backbone):
+def by_path(weights, image_encoder):
     """Variables by path, without the name that a saved CLIP puts first."""
-    prefix = f"{backbone.image_encoder.name}_"
-    return {v.path.removeprefix(prefix): v for v in backbone.weights}
+    prefix = f"{image_encoder.name}_"
+    return {v.path.removeprefix(prefix): v for v in weights}
 
 
 def write_index(backbone, folder):
@@ -37,7 +37,7 @@ def write_index(backbone, folder):
         return
     numbered = path.with_suffix(".numbered.weights.h5")
     places = _number(path, numbered)
-    variables = _names(backbone)
+    variables = by_path(backbone.weights, backbone.image_encoder)
     found = {}
 
     def note(variable, value):
@@ -106,7 +106,7 @@ def load(backbone, folder):
         backbone.load_weights(str(single if single.is_file() else sharded))
         return
     index = json.loads(path.read_text())
-    variables = _names(backbone)
+    variables = by_path(backbone.weights, backbone.image_encoder)
     if set(index) != set(variables):
         odd = sorted(set(index) ^ set(variables))
         raise ValueError(

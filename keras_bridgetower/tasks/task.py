@@ -7,7 +7,6 @@ import keras_hub
 
 from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
-from keras_bridgetower.named_heads import HeadSet
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.validation import check_features
@@ -40,12 +39,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
-        self.heads = HeadSet(
-            {
-                name: named_heads.make(name, backbone, **values)
-                for name, values in heads.items()
-            }
-        )
+        self.heads = named_heads.make_all(heads, backbone)
         # === Functional graph ===
         inputs = backbone.input
         super().__init__(
