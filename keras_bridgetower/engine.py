@@ -113,6 +113,86 @@ def _torch_gradients(function, tensors):
     ]
 
 
+def all_gather(x):
+    """The rows of all replicas, in the order of the global batch.
+
+    Differentiable: a row's gradient is the sum over the replicas that read it.
+
+    Args:
+        x: tensor `(batch, ...)`, the rows of this replica.
+
+    Returns:
+        `(rows, offset)`: tensor `(global batch, ...)`, and which of its rows
+        is the first of `x`. JAX computes on global arrays: there, as on one
+        device, `x` itself and 0.
+
+    Example:
+
+    ```python
+    rows, offset = all_gather(keras.ops.ones((2, 3)))
+    ```
+    """
+    gather = {"tensorflow": _tensorflow_gather, "torch": _torch_gather}
+    return gather.get(keras.config.backend(), _alone)(x)
+
+
+def global_sum(x):
+    """A number summed over all replicas, for which no gradient is wanted.
+
+    Args:
+        x: scalar tensor.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+
+    ```python
+    global_sum(keras.ops.ones(()))
+    ```
+    """
+    rows, _ = all_gather(keras.ops.reshape(keras.ops.stop_gradient(x), (1,)))
+    return keras.ops.sum(rows)
+
+
+def _alone(x):
+    return x, 0
+
+
+def _tensorflow_gather(x):
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return _alone(x)
+    rows = context.all_gather(x, axis=0)
+    index = context.replica_id_in_sync_group
+    return rows, index * tf.shape(x)[0]
+
+
+def _torch_gather(x):
+    import torch
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return _alone(x)
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+            dist.all_gather(parts, x.contiguous())
+            return torch.cat(parts)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            gradient = gradient.contiguous()
+            dist.all_reduce(gradient)
+            return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+    return Gather.apply(x), dist.get_rank() * x.shape[0]
+
+
 def owned(array):
     """An array that a variable may be given though its memory is used again.
 

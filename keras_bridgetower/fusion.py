@@ -171,8 +171,28 @@ class CrossModalEncoder(keras.layers.Layer):
         image_row=IMAGE_ROW,
         training=None,
     ):
-        text_states = iter(self.project_text(text_states))
-        image_states = iter(self.project_image(image_states, image_row))
+        return self.join(
+            self.project_text(text_states),
+            self.project_image(image_states, image_row),
+            padding_mask,
+            outputs,
+            training,
+        )
+
+    def join(
+        self,
+        text_states,
+        image_states,
+        padding_mask=None,
+        outputs=OUTPUTS,
+        training=None,
+    ):
+        """Join states that `project_text` and `project_image` returned.
+
+        For states that are used more than once: of the candidates of a
+        ranking, or of the negatives of a batch.
+        """
+        text_states, image_states = iter(text_states), iter(image_states)
         text = self.text_entry(next(text_states))
         image = self.image_entry(next(image_states))
         for layer, step in enumerate(self.steps):

@@ -10,7 +10,13 @@ from keras_bridgetower.validation import check_choice
 
 # log(1 / 0.07), where CLIP's, the authors' and transformers' training starts.
 LOGIT_SCALE = math.log(1 / 0.07)
-WAYS = ("three_way", "two_way")
+LOGIT_SCALE_LIMITS = (math.log(2), math.log(1000))
+KINDS = ("text", "image", "fused")
+# The pairs of kinds that a contrastive head learns to match.
+WAYS = {
+    "three_way": (("text", "image"), ("text", "fused"), ("image", "fused")),
+    "two_way": (("text", "image"), ("image", "text")),
+}
 
 
 class _Head(keras.layers.Layer):
@@ -197,7 +203,7 @@ class ContrastiveHead(_Head):
 
     def __init__(self, projection_dim=512, ways="three_way", **kwargs):
         super().__init__(**kwargs)
-        check_choice("ways", ways, WAYS)
+        check_choice("ways", ways, tuple(WAYS))
         self.projection_dim = projection_dim
         self.ways = ways
         self.text_dense = self._dense(projection_dim, "text_dense")
@@ -216,6 +222,8 @@ class ContrastiveHead(_Head):
         self.logit_scale = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(LOGIT_SCALE),
+            # The authors clamp their temperature before every step.
+            constraint=_clamped_scale,
             dtype="float32",
             name="logit_scale",
         )
@@ -239,3 +247,7 @@ class ContrastiveHead(_Head):
         # The guard and its size are torch's `normalize`.
         norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
         return x / ops.maximum(norm, 1e-12)
+
+
+def _clamped_scale(value):
+    return ops.clip(value, *LOGIT_SCALE_LIMITS)

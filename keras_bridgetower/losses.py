@@ -3,6 +3,11 @@
 import keras
 from keras import ops
 
+from keras_bridgetower import engine
+from keras_bridgetower.heads import KINDS
+from keras_bridgetower.heads import WAYS
+from keras_bridgetower.validation import check_choice
+from keras_bridgetower.validation import check_masked_ids
 from keras_bridgetower.validation import check_soft_scores
 
 
@@ -38,3 +43,142 @@ class VQALoss(keras.losses.Loss):
         y_true = ops.cast(y_true, y_pred.dtype)
         losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)
         return ops.sum(losses, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MaskedLMLoss(keras.losses.Loss):
+    """Cross-entropy, the mean over the masked tokens of the global batch.
+
+    A sample's value is the sum over its masked tokens, divided by their mean
+    number over the batch: so the mean of all values is the mean over all
+    masked tokens, however the batch is divided between devices.
+
+    Args:
+        ignore_id: int, label of the slots that hold no masked token.
+
+    Call arguments:
+        y_true: int tensor `(batch, M)`, the masked tokens.
+        y_pred: float tensor `(batch, M, vocabulary)`, logits.
+
+    Returns:
+        Scalar: the mean over the masked tokens, 0 if there are none.
+
+    Raises:
+        ValueError: shapes that do not agree.
+
+    Example:
+
+    ```python
+    logits = np.zeros((1, 2, 50), "float32")
+    MaskedLMLoss()(np.array([[7, -100]]), logits)  # log(50)
+    ```
+
+    Source: BridgeTower's `compute_mlm`.
+    """
+
+    def __init__(self, ignore_id=-100, name="masked_lm_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.ignore_id = ignore_id
+
+    def call(self, y_true, y_pred):
+        check_masked_ids(y_true, y_pred)
+        y_true = ops.cast(y_true, "int32")
+        weights = ops.cast(y_true != self.ignore_id, y_pred.dtype)
+        losses = weights * ops.sparse_categorical_crossentropy(
+            ops.maximum(y_true, 0), y_pred, from_logits=True
+        )
+        count = engine.global_sum(ops.sum(weights))
+        batch = engine.global_sum(ops.sum(ops.ones_like(weights[:, 0])))
+        # Without any masked token the losses are 0 already.
+        return ops.sum(losses, axis=-1) * batch / ops.maximum(count, 1)
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_id": self.ignore_id}
+
+
+def pack_embeddings(embeddings, logit_scale):
+    """Embeddings and their scale as one tensor, as `ContrastiveLoss` reads it.
+
+    Args:
+        embeddings: dict from a kind (`"text"`, `"image"`, `"fused"`) to
+            float tensors `(batch, width)`.
+        logit_scale: scalar tensor, logarithm of the factor of their products.
+
+    Returns:
+        Float tensor `(batch, kinds * width + 1)`.
+    """
+    kinds = [
+        embeddings[k] for k in ("text", "image", "fused") if k in embeddings
+    ]
+    scale = ops.ones_like(kinds[0][:, :1]) * ops.exp(logit_scale)
+    return ops.concatenate([*kinds, scale], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ContrastiveLoss(keras.losses.Loss):
+    """Cross-entropy of matching embeddings among all of the global batch.
+
+    Rows of equal image id count as matches, in equal shares.
+
+    Args:
+        ways: `"three_way"`: text to image, text to fused and image to fused,
+            as transformers; `"two_way"`: text to image and image to text, as
+            the authors.
+
+    Call arguments:
+        y_true: int tensor `(batch,)`, image ids.
+        y_pred: float tensor, what `pack_embeddings` returned.
+
+    Returns:
+        Scalar: the mean over batch and directions.
+
+    Example:
+
+    ```python
+    embeddings = {"text": np.eye(2), "image": np.eye(2)}
+    packed = pack_embeddings(embeddings, logit_scale=0.0)
+    ContrastiveLoss("two_way")(np.array([0, 1]), packed)  # 0.313
+    ```
+
+    Source: transformers' `BridgeTowerForContrastiveLearning`; BridgeTower's
+    `compute_itc` and, for equal image ids, `compute_irtr_itm_itc`.
+    """
+
+    def __init__(self, ways="three_way", name="contrastive_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        check_choice("ways", ways, tuple(WAYS))
+        self.ways = ways
+
+    def call(self, y_true, y_pred):
+        ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        *embeddings, scale = unpack_embeddings(y_pred, self.ways)
+        kinds = dict(zip(KINDS, embeddings, strict=False))
+        all_ids, _ = engine.all_gather(ids)
+        same = ops.cast(ids[:, None] == all_ids[None], y_pred.dtype)
+        target = same / ops.sum(same, axis=-1, keepdims=True)
+        losses = []
+        for own, other in WAYS[self.ways]:
+            rows, _ = engine.all_gather(kinds[other])
+            logits = scale * ops.matmul(kinds[own], ops.transpose(rows))
+            losses.append(-ops.sum(target * ops.log_softmax(logits), axis=-1))
+        return sum(losses) / len(losses)
+
+    def get_config(self):
+        return {**super().get_config(), "ways": self.ways}
+
+
+def unpack_embeddings(packed, ways):
+    """Undo `pack_embeddings`: the kinds in their order, then the factor.
+
+    Args:
+        packed: float tensor `(batch, kinds * width + 1)`.
+        ways: as `ContrastiveLoss`.
+
+    Returns:
+        list of float tensors `(batch, width)`, and last `(batch, 1)`.
+    """
+    kinds = len({kind for pair in WAYS[ways] for kind in pair})
+    return [
+        *ops.split(packed[:, :-1], kinds, axis=-1),
+        packed[:, -1:],
+    ]

@@ -55,6 +55,17 @@ def check_soft_scores(y_true, y_pred):
         )
 
 
+def check_masked_ids(y_true, y_pred):
+    """Refuse labels that are not one id for each row of logits."""
+    shape = tuple(y_true.shape)
+    if len(shape) != 2 or shape[1:] != tuple(y_pred.shape)[1:-1]:
+        raise ValueError(
+            "`y_true` must hold token ids (batch, M) for logits (batch, "
+            f"M, vocabulary). Received: y_true of shape {shape}, y_pred "
+            f"of shape {tuple(y_pred.shape)}"
+        )
+
+
 def _describe(features):
     if isinstance(features, dict):
         return {k: tuple(getattr(v, "shape", ())) for k, v in features.items()}

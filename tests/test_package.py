@@ -36,7 +36,7 @@ TIERS = (
     ("attention",),
     ("bridges", "cross_modal", "towers"),
     ("heads", "losses", "metrics", "fusion"),
-    ("named_heads", "backbone"),
+    ("named_heads", "backbone", "objectives"),
     ("preprocessing",),
     ("tasks",),
     ("convert", "data", "training", "analysis"),

@@ -4,11 +4,12 @@ A layout is a pair of functions, `load` from the tensors of a checkpoint to
 the values of variables and `save` back, both exact.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_bridgetower.heads import LOGIT_SCALE_LIMITS
 
 
 class Layout(NamedTuple):
@@ -105,14 +106,12 @@ def _load_types(tensors, shapes):
 TWO_TYPES = Layout(_load_types, lambda values: [values[0][:2]])
 THREE_TYPES = Layout(_load_types, lambda values: [values[0]])
 
-SCALE_LIMITS = (math.log(2), math.log(1000))
-
 
 def _load_temperature(tensors, shapes):
     if not float(tensors[0]) > 0:
         raise ValueError(f"A temperature must be positive, not {tensors[0]}.")
     scale = -np.log(np.float32(tensors[0]))
-    return [np.clip(scale, *SCALE_LIMITS).astype("float32").reshape(())]
+    return [np.clip(scale, *LOGIT_SCALE_LIMITS).astype("float32").reshape(())]
 
 
 # The authors divide by a temperature, transformers multiplies by exp(scale).

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.validation import check_masked_ids
+
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class MaskedTokenAccuracy(keras.metrics.Mean):
@@ -47,13 +49,7 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
-        shape = tuple(y_true.shape)
-        if len(shape) != 2 or shape[1:] != tuple(y_pred.shape)[1:-1]:
-            raise ValueError(
-                "`y_true` must hold token ids (batch, M) for logits (batch, "
-                f"M, vocabulary). Received: y_true of shape {shape}, y_pred "
-                f"of shape {tuple(y_pred.shape)}"
-            )
+        check_masked_ids(y_true, y_pred)
         y_true = ops.cast(y_true, "int32")
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         weight = ops.cast(y_true != self.ignore_id, self.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing.images import in_tf_graph
+from keras_bridgetower.preprocessing.graph import in_tf_graph
 from keras_bridgetower.preprocessing.images import load_image
 
 # The channel statistics of CLIP's training pictures, for values from 0 to 1.

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import re
-import sys
 
 import numpy as np
 from PIL import Image
@@ -20,13 +19,6 @@ SIGNATURE = re.compile(
 )
 EIGHT_BIT_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-
-
-def in_tf_graph():
-    """Whether TensorFlow traces a graph now, as in `tf.data.Dataset.map`."""
-    # What was never imported cannot be tracing, so it is not imported here.
-    tf = sys.modules.get("tensorflow")
-    return tf is not None and not tf.executing_eagerly()
 
 
 def load_image(image, name="images"):

@@ -10,7 +10,8 @@ import numpy as np
 import tokenizers
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing.images import in_tf_graph
+from keras_bridgetower.preprocessing.graph import apply_numpy
+from keras_bridgetower.preprocessing.graph import shape_of
 
 VOCABULARY_FILE = "vocabulary.json"
 MERGES_FILE = "merges.txt"
@@ -136,17 +137,10 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
 
     def encode(self, texts):
         """Token ids and padding mask, as described in the class."""
-        if in_tf_graph():
-            import tensorflow as tf
-
-            texts = tf.convert_to_tensor(texts)
-            ids, mask = tf.numpy_function(
-                self._encode, [texts], [tf.int32, tf.int32], stateful=False
-            )
-            for output in (ids, mask):
-                output.set_shape(texts.shape.concatenate(self.sequence_length))
-        else:
-            ids, mask = self._encode(texts)
+        shape = (*shape_of(texts), self.sequence_length)
+        ids, mask = apply_numpy(
+            self._encode, [texts], ("int32", shape), ("int32", shape)
+        )
         return {"token_ids": ids, "padding_mask": mask}
 
     def _encode(self, texts):

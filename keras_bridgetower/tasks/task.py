@@ -1,7 +1,5 @@
 """The abstract task: features, head, loss and metric around a backbone."""
 
-import warnings
-
 import keras
 import keras_hub
 
@@ -9,6 +7,7 @@ from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
+from keras_bridgetower.tasks import loading
 from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
@@ -41,16 +40,24 @@ class BridgeTowerTask(keras_hub.models.Task):
         self.preprocessor = preprocessor
         self.heads = named_heads.make_all(heads, backbone)
         # === Functional graph ===
-        inputs = backbone.input
+        inputs = self.inputs_of(backbone)
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
         # === Config ===
         self.head_values = heads
 
+    def inputs_of(self, backbone):
+        """Symbolic features of the task, as its preprocessor makes them."""
+        return backbone.input
+
     def outputs_of(self, inputs):
-        """Symbolic outputs of the task for symbolic features."""
+        """Outputs of the task for a dict of features."""
         raise TypeError(_ABSTRACT.format(type(self).__name__))
+
+    def loss_inputs(self, y, y_pred):
+        """Labels and outputs as loss and metrics take them."""
+        return y, y_pred
 
     @classmethod
     def head_arguments(cls, heads):
@@ -95,6 +102,26 @@ class BridgeTowerTask(keras_hub.models.Task):
             metrics=self.default_metrics() if metrics == "auto" else metrics,
             **kwargs,
         )
+
+    def call(self, inputs, training=None, mask=None):
+        # Keras would replay the symbolic graph, in which a weight that is
+        # read outside its layer stands as a constant.
+        return self.outputs_of(inputs)
+
+    def compute_output_spec(self, inputs, training=None, mask=None):
+        return keras.Operation.compute_output_spec(
+            self, inputs, training=training
+        )
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        y, y_pred = self.loss_inputs(y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, y_pred = self.loss_inputs(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -228,50 +255,13 @@ class BridgeTowerTask(keras_hub.models.Task):
         )
         values = {**values, **kwargs}
         if "preprocessor" not in kwargs:
-            values["preprocessor"] = cls._preprocessor(preset, size, values)
+            values["preprocessor"] = loading.preprocessor_of(
+                cls, preset, size, values
+            )
         model = cls(backbone=backbone, **values)
         if load_weights:
-            model._load_heads(preset, saved)
+            loading.load_heads(model, preset, saved)
         return model
-
-    @classmethod
-    def _preprocessor(cls, preset, image_size, values):
-        """The preprocessor of a preset, None where it has no tokenizer."""
-        if registry.saved_config(preset, "tokenizer.json") is None:
-            warnings.warn(
-                f"{cls.__name__} takes features only: there are no tokenizer "
-                "files with the weights. Pass `preprocessor`.",
-                stacklevel=3,
-            )
-            return None
-        missing = [k for k in cls.label_arguments if values.get(k) is None]
-        if missing:
-            raise ValueError(
-                f"`{missing[0]}` must be given: the preset does not hold it. "
-                f"Received: preset={preset!r}, {missing[0]}=None"
-            )
-        labels = {k: values[k] for k in cls.label_arguments}
-        return cls.preprocessor_cls.from_preset(
-            preset, image_size=image_size, **labels
-        )
-
-    def _load_heads(self, preset, saved):
-        """Load the heads that a preset holds; say which are new."""
-        new = [
-            name
-            for name, values in self.head_values.items()
-            if not named_heads.same(saved.get(name), values)
-        ]
-        self.heads.load(registry.file_of(preset, "task.weights.h5"), new)
-        if new:
-            warnings.warn(
-                f"New and random in this {type(self).__name__}: the head "
-                f"{', '.join(new)}. The preset holds "
-                f"{', '.join(saved) or 'no head'}"
-                f"{' with other values' if set(new) & set(saved) else ''}. "
-                "Train it before use.",
-                stacklevel=3,
-            )
 
 
 _ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"

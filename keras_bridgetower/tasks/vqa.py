@@ -5,10 +5,8 @@ import numpy as np
 
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
-from keras_bridgetower.preprocessing.preprocessors import (
-    BridgeTowerVQAPreprocessor,
-)
-from keras_bridgetower.preprocessing.preprocessors import checked_answers
+from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
+from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 

@@ -1,0 +1,48 @@
+"""Metric of contrastive training."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.losses import unpack_embeddings
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
+    """Share of texts whose nearest image of the batch is a match.
+
+    Among the rows of one batch on one device, so larger batches are harder;
+    `retrieval_recall` measures over a whole pool.
+
+    Args:
+        ways: as `ContrastiveLoss`.
+        name: str, name in the logs.
+        dtype: dtype of the state.
+
+    Call arguments:
+        y_true: int tensor `(batch,)`, image ids.
+        y_pred: float tensor, what `pack_embeddings` returned.
+
+    Example:
+
+    ```python
+    accuracy = ContrastiveAccuracy("two_way")
+    embeddings = {"text": np.eye(2), "image": np.eye(2)[::-1]}
+    accuracy.update_state([0, 1], pack_embeddings(embeddings, 0.0))
+    accuracy.result()  # 0.0
+    ```
+    """
+
+    def __init__(self, ways="three_way", name="itc_accuracy", dtype=None):
+        super().__init__(_nearest_matches, name=name, dtype=dtype, ways=ways)
+        self.ways = ways
+
+    def get_config(self):
+        return {"ways": self.ways, "name": self.name, "dtype": self.dtype}
+
+
+def _nearest_matches(y_true, y_pred, ways):
+    y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
+    text, image, *_ = unpack_embeddings(y_pred, ways)
+    best = ops.argmax(ops.matmul(text, ops.transpose(image)), axis=-1)
+    ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+    return ops.cast(ops.take(ids, best) == ids, "float32")

@@ -1,0 +1,236 @@
+"""What matching heads learn from a batch: which pairs, and their labels."""
+
+import abc
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.fusion import IMAGE_ROW
+from keras_bridgetower.validation import check_choice
+
+# Labels of a matching head.
+NO_MATCH, MATCH = 0, 1
+FALSE_TEXTS = 15
+
+
+class Objective(abc.ABC):
+    """Abstract: draws pairs of a batch's images and texts, and scores them.
+
+    The draw is NumPy and belongs to the preprocessor, the scores are tensors
+    and belong to the task; both are methods of one object so that they agree.
+    """
+
+    # Names of the heads that take part.
+    heads = ("itm",)
+    # Features that the draw adds: name to dtype and shape of a row.
+    drawn = {}
+    # Dtype and shape of a row of the labels.
+    labels = ("int32", ())
+
+    @abc.abstractmethod
+    def draw(self, seed, ids):
+        """Draw features and labels.
+
+        Args:
+            seed: what `np.random.default_rng` takes.
+            ids: int array `(batch,)`, image ids; equal ids fit each other.
+
+        Returns:
+            The features of `drawn` in their order, then the labels.
+        """
+
+    @abc.abstractmethod
+    def logits(self, fuse, heads, batch, embeddings=None):
+        """Scores of the drawn pairs.
+
+        Args:
+            fuse: callable, from text states, image states and padding mask
+                to the pooled representation.
+            heads: mapping from name to head.
+            batch: `Batch`.
+            embeddings: `(text, image, factor)` of contrastive heads, where
+                `heads` names them.
+
+        Returns:
+            `(logits, pooled)`: float tensor, and the pooled representation
+            of the batch's own pairs, or None if they were not all fused.
+        """
+
+
+class Batch:
+    """Tower states of a batch, and the features that come with it.
+
+    Args:
+        text: list of float tensors `(batch, tokens, width)`.
+        image: list of float tensors `(batch, tokens, width)`.
+        features: dict of tensors: `"padding_mask"`, and those that were
+            drawn.
+        seed: `keras.random.SeedGenerator`, for draws that need scores.
+    """
+
+    def __init__(self, text, image, features, seed):
+        self.text, self.image = text, image
+        self.padding_mask = features["padding_mask"]
+        self.features, self.seed = features, seed
+
+
+class RandomNegatives(Objective):
+    """Half of the texts keep their image, the others get the next row's.
+
+    Rows whose neighbour has the same image id are matches in any case.
+
+    Source: matching in pre-training; the images of other rows stand for the
+    authors' `false_image_0`, so that each image is encoded once.
+    """
+
+    drawn = {"match": ("int32", ())}
+
+    def draw(self, seed, ids):
+        match = np.zeros(len(ids), "int32")
+        order = np.random.default_rng(seed).permutation(len(ids))
+        match[order[: len(ids) // 2]] = MATCH
+        match[ids == np.roll(ids, -1)] = MATCH
+        return match, match
+
+    def logits(self, fuse, heads, batch, embeddings=None):
+        own = ops.reshape(batch.features["match"], (-1, 1, 1)) == MATCH
+        image = [
+            ops.where(own, x, ops.roll(x, -1, axis=0)) for x in batch.image
+        ]
+        pooled = fuse(batch.text, image, batch.padding_mask)
+        return heads["itm"](pooled), None
+
+
+class HardNegatives(Objective):
+    """Each pair, and for its text and its image a negative that looks alike.
+
+    Negatives are drawn by the softmax of the contrastive scores within the
+    batch; rows of the same image id are never drawn unless there is no other
+    row, and then count as matches.
+
+    Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower.
+    """
+
+    heads = ("itm", "itc")
+    drawn = {"image_id": ("int32", ())}
+    # The pair; the text with another image; the image with another text.
+    labels = ("int32", (3,))
+
+    def draw(self, seed, ids):
+        labels = np.full((len(ids), 3), NO_MATCH, "int32")
+        labels[:, 0] = MATCH
+        if (ids == ids[0]).all():
+            labels[:] = MATCH
+        return ids, labels
+
+    def logits(self, fuse, heads, batch, embeddings=None):
+        text, image, factor = map(ops.stop_gradient, embeddings)
+        ids = batch.features["image_id"]
+        scores = factor * ops.matmul(text, ops.transpose(image))
+        scores = ops.where(ids[:, None] == ids[None], -1e9, scores)
+        other_image, other_text = (
+            keras.random.categorical(s, 1, seed=batch.seed)[:, 0]
+            for s in (scores, ops.transpose(scores))
+        )
+
+        def of_text(x):
+            return ops.concatenate([x, x, ops.take(x, other_text, axis=0)])
+
+        def of_image(x):
+            return ops.concatenate([x, ops.take(x, other_image, axis=0), x])
+
+        pooled = fuse(
+            [of_text(x) for x in batch.text],
+            [of_image(x) for x in batch.image],
+            of_text(batch.padding_mask),
+        )
+        own, with_image, with_text = ops.split(pooled, 3)
+        logits = [heads["itm"](x) for x in (own, with_image, with_text)]
+        return ops.stack(logits, axis=1), own
+
+
+class Ranking(Objective):
+    """Each image with its text and 15 false ones: which is the true one?
+
+    False texts are those of other rows, drawn with replacement where the
+    batch has fewer than 16; a row never gets a text of its own image id
+    unless there is no other.
+
+    Source: `compute_irtr` of METER; BridgeTower's own joins tensors of
+    unequal rank.
+    """
+
+    heads = ("rank",)
+    drawn = {"false_texts": ("int32", (FALSE_TEXTS,))}
+
+    def draw(self, seed, ids):
+        rng = np.random.default_rng(seed)
+        rows = []
+        for own in ids:
+            others = np.flatnonzero(ids != own)
+            if not len(others):
+                others = np.arange(len(ids))
+            few = len(others) < FALSE_TEXTS
+            rows.append(rng.choice(others, FALSE_TEXTS, replace=few))
+        return np.array(rows, "int32"), np.zeros(len(ids), "int32")
+
+    def logits(self, fuse, heads, batch, embeddings=None):
+        false = batch.features["false_texts"]
+        own = ops.arange(ops.shape(false)[0], dtype="int32")[:, None]
+        rows = ops.reshape(ops.concatenate([own, false], axis=1), (-1,))
+        pooled = fuse(
+            [ops.take(x, rows, axis=0) for x in batch.text],
+            [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
+            ops.take(batch.padding_mask, rows, axis=0),
+        )
+        logits = heads["rank"](pooled)
+        return ops.reshape(logits, (-1, FALSE_TEXTS + 1)), None
+
+
+OBJECTIVES = {
+    "random_negatives": RandomNegatives,
+    "hard_negatives": HardNegatives,
+    "ranking": Ranking,
+}
+
+
+def get(name):
+    """The objective of a name of `OBJECTIVES`."""
+    check_choice("objective", name, tuple(OBJECTIVES))
+    return OBJECTIVES[name]()
+
+
+def _projected(fusion, image):
+    # Only the first token is read; the rest need not be projected.
+    return fusion.project_image([x[:, :1] for x in image], IMAGE_ROW)[-1][:, 0]
+
+
+# What a contrastive head reads of the image states.
+_IMAGE_FEATURES = {
+    "three_way": _projected,
+    "two_way": lambda fusion, image: image[-1][:, 0],
+}
+
+
+def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
+    """What a contrastive head takes, from tower states and fusion.
+
+    Args:
+        fusion: `CrossModalEncoder`.
+        ways: `"three_way"` or `"two_way"`.
+        text: list of text states, or None.
+        image: list of image states, or None.
+        pooled: float tensor `(batch, 2D)`, or None.
+
+    Returns:
+        dict out of `"text"`, `"image"` and `"fused"`, of what was given.
+    """
+    made = {}
+    if text is not None:
+        made["text"] = text[-1][:, 0]
+    if image is not None:
+        made["image"] = _IMAGE_FEATURES[ways](fusion, image)
+    if pooled is not None:
+        made["fused"] = pooled
+    return made

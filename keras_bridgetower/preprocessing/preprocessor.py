@@ -1,0 +1,152 @@
+"""The abstract preprocessor: strings and pictures to features."""
+
+import keras
+import keras_hub
+
+from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.known import PresetsOf
+
+FEATURES = ("images", "token_ids", "padding_mask")
+
+
+class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
+    """Abstract: makes features, and leaves the labels to `targets`.
+
+    Works eagerly (NumPy out), inside `tf.data.Dataset.map` (tensors out) and
+    inside a task's `fit`, `evaluate` and `predict`.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        features: tuple of the features to make: images, token_ids,
+            padding_mask, and segment_ids (zeros) for text encoders that
+            declare them, as BERT.
+        **kwargs: `name`.
+
+    Call arguments:
+        x: dict of `"images"`, whatever the image converter reads, and
+            `"text"`, a string or a list or string tensor; as many of one as
+            of the other.
+        y: labels as `targets` takes them, or None.
+        sample_weight: passed through.
+
+    Returns:
+        dict of `"images"` float32 `(batch, S, S, 3)`, `"token_ids"` and
+        `"padding_mask"` int32 `(batch, sequence_length)`, without batch axis
+        for a single sample; with labels a tuple `(x, y)` or
+        `(x, y, sample_weight)`.
+
+    Raises:
+        ValueError: missing keys, unequal counts, or what tokenizer and image
+            converter refuse.
+    """
+
+    backbone_cls = BridgeTowerBackbone
+    tokenizer_cls = BridgeTowerTokenizer
+    image_converter_cls = BridgeTowerImageConverter
+    presets = PresetsOf()
+    # Axes of the pictures that belong to one text: none, or one of this size.
+    pictures = ()
+
+    def __init__(self, tokenizer, image_converter, features=FEATURES, **kwargs):
+        super().__init__(**kwargs)
+        self.tokenizer = tokenizer
+        self.image_converter = image_converter
+        self.features = tuple(features)
+
+    def targets(self, y, batched=True):
+        """Labels as the task's loss takes them.
+
+        Args:
+            y: labels, in a form that the subclass documents.
+            batched: bool, whether `y` has a batch axis.
+
+        Returns:
+            Array of targets.
+        """
+        raise TypeError(
+            "`BridgeTowerPreprocessor` is abstract. Use the preprocessor of a "
+            f"task. Received: preprocessor={type(self).__name__}"
+        )
+
+    def call(self, x, y=None, sample_weight=None):
+        features, batched = self.features_of(x)
+        if y is not None:
+            y = self.targets(y, batched)
+        return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+    def features_of(self, x):
+        """Features of raw inputs.
+
+        Args:
+            x: dict of `"images"` and `"text"`, as the class describes.
+
+        Returns:
+            `(features, batched)`: a dict of arrays, and whether they have a
+            batch axis.
+        """
+        if not isinstance(x, dict) or not {"images", "text"} <= set(x):
+            raise ValueError(
+                "`x` must be a dict with the keys 'images' and 'text'. "
+                f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
+            )
+        text = self.tokenizer.encode(x["text"])
+        images = self.image_converter(x["images"])
+        batch = tuple(text["token_ids"].shape)[:-1]
+        image_batch = tuple(images.shape)[:-3]
+        pictures, image_batch = self._split_pictures(image_batch)
+        # In a graph a size may be unknown: None.
+        known = None not in batch + image_batch
+        if (
+            len(batch) != len(image_batch)
+            or pictures != self.pictures
+            or known
+            and batch != image_batch
+        ):
+            several = "".join(f", {n} pictures each" for n in self.pictures)
+            raise ValueError(
+                "`images` and `text` must be of the same number, both single "
+                f"or both in lists{several}; repeat what belongs to several. "
+                f"Received: images of batch shape {image_batch + pictures}, "
+                f"text of {batch}"
+            )
+        made = {
+            "images": images,
+            **text,
+            "segment_ids": text["token_ids"] * 0,
+        }
+        return {name: made[name] for name in self.features}, bool(batch)
+
+    def _split_pictures(self, shape):
+        """The axes of the pictures that belong to one text, and the others."""
+        cut = len(shape) - len(self.pictures)
+        return shape[cut:], shape[:cut]
+
+    def get_config(self):
+        config = super().get_config()
+        config["features"] = self.features
+        return config
+
+    @classmethod
+    def from_preset(cls, preset, image_size=None, **kwargs):
+        """The preprocessor of a preset.
+
+        Args:
+            preset: name, folder or handle, as `BridgeTowerVQA.from_preset`.
+            image_size: int, another side of the images than the saved one.
+            **kwargs: constructor values that replace the saved ones.
+
+        Returns:
+            A preprocessor of this class.
+        """
+        folder = registry.resolve(preset, wait=False)
+        if image_size is not None:
+            kwargs["image_converter"] = cls.image_converter_cls.from_preset(
+                folder, image_size=image_size
+            )
+        return super().from_preset(folder, **kwargs)

@@ -1,0 +1,136 @@
+"""Questions, pictures and answers to features and soft scores."""
+
+import keras
+import numpy as np
+
+from keras_bridgetower.preprocessing.graph import apply_numpy
+from keras_bridgetower.preprocessing.graph import shape_of
+from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+
+# Share of full score for an answer that 0, 1, 2, ... of ten people gave.
+AGREEMENT = (0.0, 0.3, 0.6, 0.9, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
+    """Features and soft scores for visual question answering.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        answers: list of str, the classes in the order of the logits.
+        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
+
+    Call arguments:
+        x, sample_weight: as `BridgeTowerPreprocessor`.
+        y: soft scores `(batch, answers)`, class ids `(batch,)`, answer strings
+            `(batch,)`, or the ten answers of ten people `(batch, 10)`, of
+            which those outside the list are left out and the others score by
+            how many agree.
+
+    Returns:
+        Features, or `(features, soft scores float32 (batch, answers))`.
+
+    Raises:
+        ValueError: labels of another form, an id or a single answer outside
+            the list.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerVQAPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa")
+    image = np.zeros((64, 64, 3), "uint8")
+    x, y = preprocessor({"images": image, "text": "what is it?"}, y="blue")
+    ```
+
+    Source: the VQAv2 rule of soft scores, 0, 0.3, 0.6, 0.9, 1 for 0 to 4
+    and more equal answers of ten.
+    """
+
+    def __init__(self, tokenizer, image_converter, answers, **kwargs):
+        super().__init__(tokenizer, image_converter, **kwargs)
+        self.answers = checked_answers(answers)
+        self._index = {answer: i for i, answer in enumerate(self.answers)}
+
+    def targets(self, y, batched=True):
+        batch = shape_of(y)[:1] if batched else ()
+        return apply_numpy(
+            lambda y: self._soft_scores(y, batched),
+            [y],
+            ("float32", (*batch, len(self.answers))),
+        )
+
+    def _soft_scores(self, y, batched):
+        y = y if isinstance(y, (str, list, tuple)) else np.asarray(y)
+        y = np.asarray(y)
+        rows = y if batched else y[None]
+        width = len(self.answers)
+        text = rows.dtype.kind in "USO"
+        if not text and rows.ndim == 2 and rows.shape[1] == width:
+            return (rows if batched else rows[0]).astype("float32")
+        if text and rows.ndim == 2 and rows.shape[1] == 10:
+            scores = np.stack([self._agreement(row) for row in rows])
+        elif rows.ndim == 1 and (text or rows.dtype.kind in "iu"):
+            scores = np.eye(width, dtype="float32")[
+                [self._class_of(value) for value in rows.tolist()]
+            ]
+        else:
+            raise ValueError(
+                f"`y` must be soft scores (batch, {width}), class ids "
+                "(batch,), answers (batch,) or ten answers each (batch, 10). "
+                f"Received: y of shape {y.shape} and dtype {y.dtype}"
+            )
+        return scores if batched else scores[0]
+
+    def _class_of(self, value):
+        if isinstance(value, int) and 0 <= value < len(self.answers):
+            return value
+        value = value.decode() if isinstance(value, bytes) else value
+        if value not in self._index:
+            raise ValueError(
+                f"`y` must hold ids below {len(self.answers)} or answers of "
+                "the list, such as "
+                f"{', '.join(map(repr, self.answers[:5]))}. Clean the data or "
+                f"extend `answers`. Received: y={value!r}"
+            )
+        return self._index[value]
+
+    def _agreement(self, ten):
+        scores = np.zeros(len(self.answers), "float32")
+        ten = [v.decode() if isinstance(v, bytes) else v for v in ten.tolist()]
+        for answer in set(ten) & set(self._index):
+            agree = min(ten.count(answer), len(AGREEMENT) - 1)
+            scores[self._index[answer]] = AGREEMENT[agree]
+        return scores
+
+    def get_config(self):
+        config = super().get_config()
+        config["answers"] = self.answers
+        return config
+
+
+def checked_answers(answers):
+    """The answers as a list of distinct strings.
+
+    Args:
+        answers: sequence of str.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ValueError: not that.
+    """
+    answers = list(answers) if not isinstance(answers, str) else answers
+    if (
+        not answers
+        or isinstance(answers, str)
+        or not all(isinstance(a, str) for a in answers)
+        or len(set(answers)) < len(answers)
+    ):
+        raise ValueError(
+            "`answers` must be a list of distinct strings, at least one. "
+            f"Received: answers={answers!r:.200}"
+        )
+    return answers

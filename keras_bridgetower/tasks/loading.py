@@ -1,0 +1,65 @@
+"""What a task takes from a preset beside its backbone."""
+
+import warnings
+
+from keras_bridgetower import named_heads
+from keras_bridgetower.presets import registry
+
+
+def preprocessor_of(cls, preset, image_size, values):
+    """The preprocessor of a preset for a task class.
+
+    Args:
+        cls: the task class.
+        preset: path of the preset folder.
+        image_size: int, another side of the images, or None.
+        values: dict, constructor values of the task.
+
+    Returns:
+        A preprocessor; None, with a warning, where there is no tokenizer.
+
+    Raises:
+        ValueError: labels that neither the preset nor the caller names.
+    """
+    if registry.saved_config(preset, "tokenizer.json") is None:
+        warnings.warn(
+            f"{cls.__name__} takes features only: there are no tokenizer "
+            "files with the weights. Pass `preprocessor`.",
+            stacklevel=3,
+        )
+        return None
+    missing = [k for k in cls.label_arguments if values.get(k) is None]
+    if missing:
+        raise ValueError(
+            f"`{missing[0]}` must be given: the preset does not hold it. "
+            f"Received: preset={preset!r}, {missing[0]}=None"
+        )
+    labels = {k: values[k] for k in cls.label_arguments}
+    return cls.preprocessor_cls.from_preset(
+        preset, image_size=image_size, **labels
+    )
+
+
+def load_heads(model, preset, saved):
+    """Load the heads that a preset holds; say which are new.
+
+    Args:
+        model: the task.
+        preset: path of the preset folder.
+        saved: dict, what its `heads.json` holds.
+    """
+    new = [
+        name
+        for name, values in model.head_values.items()
+        if not named_heads.same(saved.get(name), values)
+    ]
+    model.heads.load(registry.file_of(preset, "task.weights.h5"), new)
+    if new:
+        warnings.warn(
+            f"New and random in this {type(model).__name__}: the head "
+            f"{', '.join(new)}. The preset holds "
+            f"{', '.join(saved) or 'no head'}"
+            f"{' with other values' if set(new) & set(saved) else ''}. "
+            "Train it before use.",
+            stacklevel=3,
+        )
