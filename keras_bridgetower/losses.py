@@ -96,13 +96,14 @@ class MaskedLMLoss(keras.losses.Loss):
         return {**super().get_config(), "ignore_id": self.ignore_id}
 
 
-def pack_embeddings(embeddings, logit_scale):
+def pack_embeddings(embeddings, logit_scale=0.0):
     """Embeddings and their scale as one tensor, as `ContrastiveLoss` reads it.
 
     Args:
         embeddings: dict from a kind (`"text"`, `"image"`, `"fused"`) to
             float tensors `(batch, width)`.
         logit_scale: scalar tensor, logarithm of the factor of their products.
+            Metrics do without.
 
     Returns:
         Float tensor `(batch, kinds * width + 1)`.
@@ -154,7 +155,8 @@ class ContrastiveLoss(keras.losses.Loss):
         *embeddings, scale = unpack_embeddings(y_pred, self.ways)
         kinds = dict(zip(KINDS, embeddings, strict=False))
         all_ids, _ = engine.all_gather(ids)
-        same = ops.cast(ids[:, None] == all_ids[None], y_pred.dtype)
+        same = ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
+        same = ops.cast(same, y_pred.dtype)
         target = same / ops.sum(same, axis=-1, keepdims=True)
         losses = []
         for own, other in WAYS[self.ways]:

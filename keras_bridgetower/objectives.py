@@ -40,6 +40,13 @@ class Objective(abc.ABC):
             The features of `drawn` in their order, then the labels.
         """
 
+    def specs(self, ids):
+        """Dtypes and shapes of what `draw` returns, for `apply_numpy`."""
+        return [
+            (dtype, (*ids.shape[:1], *row))
+            for dtype, row in (*self.drawn.values(), self.labels)
+        ]
+
     @abc.abstractmethod
     def logits(self, fuse, heads, batch, embeddings=None):
         """Scores of the drawn pairs.
@@ -66,13 +73,47 @@ class Batch:
         image: list of float tensors `(batch, tokens, width)`.
         features: dict of tensors: `"padding_mask"`, and those that were
             drawn.
-        seed: `keras.random.SeedGenerator`, for draws that need scores.
+        sample: a `Sampler`, for draws that need scores.
     """
 
-    def __init__(self, text, image, features, seed):
+    def __init__(self, text, image, features, sample):
         self.text, self.image = text, image
         self.padding_mask = features["padding_mask"]
-        self.features, self.seed = features, seed
+        self.features, self.sample = features, sample
+
+
+class Sampler(keras.layers.Layer):
+    """Draws a column for each row, by the softmax of its scores.
+
+    Args:
+        seed: int.
+        **kwargs: `name`.
+
+    Call arguments:
+        scores: float tensor `(rows, columns)`.
+
+    Returns:
+        int32 tensor `(rows,)`.
+
+    Example:
+
+    ```python
+    Sampler(seed=0)(np.array([[0.0, -1e9], [-1e9, 0.0]]))  # [0, 1]
+    ```
+    """
+
+    def __init__(self, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, scores):
+        drawn = keras.random.categorical(scores, 1, seed=self.seed_generator)
+        return ops.cast(drawn[:, 0], "int32")
+
+    def compute_output_spec(self, scores):
+        return keras.KerasTensor(scores.shape[:1], dtype="int32")
 
 
 class RandomNegatives(Objective):
@@ -127,12 +168,11 @@ class HardNegatives(Objective):
     def logits(self, fuse, heads, batch, embeddings=None):
         text, image, factor = map(ops.stop_gradient, embeddings)
         ids = batch.features["image_id"]
-        scores = factor * ops.matmul(text, ops.transpose(image))
-        scores = ops.where(ids[:, None] == ids[None], -1e9, scores)
-        other_image, other_text = (
-            keras.random.categorical(s, 1, seed=batch.seed)[:, 0]
-            for s in (scores, ops.transpose(scores))
-        )
+        scores = ops.matmul(text, ops.transpose(image)) * factor
+        same = ops.expand_dims(ids, 1) == ops.expand_dims(ids, 0)
+        scores = ops.where(same, -1e9, scores)
+        other_image = batch.sample(scores)
+        other_text = batch.sample(ops.transpose(scores))
 
         def of_text(x):
             return ops.concatenate([x, x, ops.take(x, other_text, axis=0)])

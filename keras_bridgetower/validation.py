@@ -10,6 +10,10 @@ def check_choice(name, value, allowed):
         )
 
 
+# Features with one entry for each token.
+_OF_THE_TEXT = {"token_ids", "padding_mask", "segment_ids", "masked_token_ids"}
+
+
 def check_features(features, expected):
     """Refuse inputs that lack a key or whose shapes do not agree.
 
@@ -35,7 +39,7 @@ def check_features(features, expected):
             "Resize them with the image converter, or the model with "
             f"`with_image_size`. Received: images of shape {shapes['images']}"
         )
-    text = {shape for key, shape in shapes.items() if key != "images"}
+    text = {shape for key, shape in shapes.items() if key in _OF_THE_TEXT}
     batches = {shape[0] for shape in shapes.values()}
     if len(text) > 1 or len(batches) > 1:
         raise ValueError(

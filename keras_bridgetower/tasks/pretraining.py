@@ -1,0 +1,212 @@
+"""Pre-training by several objectives in one step."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower import objectives as matching
+from keras_bridgetower.losses import ContrastiveLoss
+from keras_bridgetower.losses import MaskedLMLoss
+from keras_bridgetower.losses import pack_embeddings
+from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
+from keras_bridgetower.preprocessing.pretraining import (
+    BridgeTowerPretrainingPreprocessor,
+)
+from keras_bridgetower.preprocessing.pretraining import checked_objectives
+from keras_bridgetower.tasks.task import BridgeTowerTask
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerPretraining(BridgeTowerTask):
+    """Masked language, image-text matching and contrast, in one `fit`.
+
+    Each image passes its tower once for all objectives, and negatives are
+    other rows of the batch. The preset of the trained model opens in every
+    task: heads are found by name.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerPretrainingPreprocessor`, or None.
+        objectives: tuple out of `"mlm"`, `"itm"`, `"itc"`.
+        negatives: `"random_negatives"` or `"hard_negatives"`, those of the
+            preprocessor.
+        projection_dim: int, width of the contrastive space.
+        ways: `"two_way"` or `"three_way"`, see `ContrastiveLoss`.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of the features that the preprocessor makes.
+
+    Returns:
+        dict of the objectives: `"mlm"` float32 `(batch, M, vocabulary)`,
+        `"itm"` float32 `(batch, 2)`, or `(batch, 3, 2)` with hard negatives,
+        and `"itc"`, a dict of embeddings `(batch, projection_dim)`.
+
+    Raises:
+        ValueError: objectives that do not fit each other or the
+            preprocessor.
+
+    Example:
+
+    ```python
+    pretraining = BridgeTowerPretraining.from_preset(
+        "bridgetower_tiny_easy_vqa", objectives=("mlm", "itm"))
+    pretraining.compile(keras.optimizers.AdamW(1e-4),
+                        loss_weights={"mlm": 1.0, "itm": 0.5})
+    images = np.random.randint(0, 256, (4, 64, 64, 3), dtype="uint8")
+    x = {"images": images, "text": ["a dot", "a line", "a star", "a ring"]}
+    pretraining.fit(x, batch_size=4)
+    ```
+
+    Source: BridgeTower (AAAI 2023); ALBEF for the hard negatives.
+    """
+
+    preprocessor_cls = BridgeTowerPretrainingPreprocessor
+    label_arguments = ("objectives", "negatives")
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        objectives=OBJECTIVES,
+        negatives="random_negatives",
+        projection_dim=256,
+        ways="two_way",
+        **kwargs,
+    ):
+        self.objectives = checked_objectives(objectives, negatives)
+        self.negatives = negatives
+        if preprocessor is not None:
+            made = (preprocessor.objectives, preprocessor.negatives)
+            if made != (self.objectives, negatives):
+                raise ValueError(
+                    "`preprocessor` must draw for the same objectives and "
+                    f"negatives. Received: {made} in the preprocessor, "
+                    f"{(self.objectives, negatives)} in the task"
+                )
+        self.matching = matching.get(negatives)
+        self.ways = ways
+        self.projection_dim = projection_dim
+        self.sampler = matching.Sampler(name="sampler")
+        values = {
+            "mlm": {},
+            "itm": {},
+            "itc": {"projection_dim": projection_dim, "ways": ways},
+        }
+        heads = {name: values[name] for name in self.objectives}
+        super().__init__(backbone, preprocessor, heads, **kwargs)
+
+    @classmethod
+    def head_arguments(cls, heads):
+        defaults = {"objectives": OBJECTIVES, "negatives": "random_negatives"}
+        return {**defaults, **heads.get("itc", {})}
+
+    def inputs_of(self, backbone):
+        inputs = dict(backbone.input)
+        if "mlm" in self.objectives:
+            for name in ("masked_token_ids", "mask_positions"):
+                inputs[name] = keras.Input((None,), dtype="int32", name=name)
+        if "itm" in self.objectives:
+            for name, (dtype, shape) in self.matching.drawn.items():
+                inputs[name] = keras.Input(shape, dtype=dtype, name=name)
+        return inputs
+
+    def outputs_of(self, inputs):
+        image = self.backbone.image_tower(inputs["images"])
+        outputs = {}
+        if "mlm" in self.objectives:
+            outputs["mlm"] = self._masked_tokens(inputs, image)
+        if self.objectives != ("mlm",):
+            outputs |= self._matches(inputs, image)
+        return outputs
+
+    def _text(self, inputs, **other):
+        features = {**inputs, **other}
+        tower = self.backbone.text_tower
+        return tower({key: features[key] for key in tower.input})
+
+    def _fuse(self, text, image, padding_mask, output="pooled"):
+        fused = self.backbone.fusion(
+            text, image, padding_mask=padding_mask, outputs=(output,)
+        )
+        return fused[output]
+
+    def _masked_tokens(self, inputs, image):
+        text = self._text(inputs, token_ids=inputs["masked_token_ids"])
+        states = self._fuse(text, image, inputs["padding_mask"], "text")
+        positions = ops.expand_dims(inputs["mask_positions"], -1)
+        return self.heads["mlm"](ops.take_along_axis(states, positions, axis=1))
+
+    def _matches(self, inputs, image):
+        """Outputs of the objectives that read whole pairs."""
+        text = self._text(inputs)
+        fusion, outputs, embeddings, pooled = self.backbone.fusion, {}, {}, None
+        if "itc" in self.objectives:
+            embeddings = self.heads["itc"](
+                matching.contrastive_features(fusion, self.ways, text, image)
+            )
+        if "itm" in self.objectives:
+            batch = matching.Batch(text, image, inputs, self.sampler)
+            outputs["itm"], pooled = self.matching.logits(
+                self._fuse, self.heads, batch, self._scored(embeddings)
+            )
+        if "itc" in self.objectives:
+            outputs["itc"] = {
+                **embeddings,
+                **self._fused(inputs, text, image, pooled),
+            }
+        return outputs
+
+    def _scored(self, embeddings):
+        if not embeddings:
+            return None
+        factor = ops.exp(self.heads["itc"].logit_scale)
+        return embeddings["text"], embeddings["image"], factor
+
+    def _fused(self, inputs, text, image, pooled):
+        """The third kind of embedding, where the head has one."""
+        if self.heads["itc"].fused_dense is None:
+            return {}
+        if pooled is None:
+            pooled = self._fuse(text, image, inputs["padding_mask"])
+        return self.heads["itc"]({"fused": pooled})
+
+    def loss_inputs(self, y, y_pred):
+        if "itc" not in y_pred:
+            return y, y_pred
+        return _packed(y, y_pred, self.heads["itc"].logit_scale)
+
+    def metric_inputs(self, y, y_pred):
+        return _packed(y, y_pred) if "itc" in y_pred else (y, y_pred)
+
+    def default_loss(self):
+        losses = {
+            "mlm": MaskedLMLoss(),
+            "itm": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "itc": ContrastiveLoss(self.ways),
+        }
+        return {name: losses[name] for name in self.objectives}
+
+    def default_metrics(self):
+        metrics = {
+            "mlm": [MaskedTokenAccuracy(name="accuracy")],
+            "itm": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            "itc": [ContrastiveAccuracy(self.ways, name="accuracy")],
+        }
+        return {name: metrics[name] for name in self.objectives}
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            objectives=self.objectives,
+            negatives=self.negatives,
+            projection_dim=self.projection_dim,
+            ways=self.ways,
+        )
+        return config
+
+
+def _packed(y, y_pred, *logit_scale):
+    packed = pack_embeddings(y_pred["itc"], *logit_scale)
+    return y, {**y_pred, "itc": packed}
