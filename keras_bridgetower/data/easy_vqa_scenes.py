@@ -48,12 +48,17 @@ class Scenes:
             position the index into `ATTRIBUTES`.
         sides: int array `(pictures,)`, the longer side of each shape in
             pixels, to the middle of its soft edges.
+        boxes: int array `(pictures, 4)`: top, left, bottom, right of each
+            shape, soft edges included.
+        pure_boxes: int array `(pictures, 4)`: likewise, without them.
     """
 
     split: str
     data: EasyVQA
     values: np.ndarray
     sides: np.ndarray
+    boxes: np.ndarray
+    pure_boxes: np.ndarray
 
     @property
     def groups(self):
@@ -92,12 +97,57 @@ def load_scenes(split):
     ```
     """
     data = load(split)
-    measured = [_measure(image) for image in data.images]
-    return Scenes(
-        split,
-        data,
-        values=np.array([values for values, _ in measured]),
-        sides=np.array([side for _, side in measured]),
+    measured = zip(*map(_measure, data.images), strict=True)
+    return Scenes(split, data, *map(np.array, measured))
+
+
+def moved(scenes, seed):
+    """The same shapes in other places, half of them mirrored.
+
+    For training: what the pictures show is true of the places they moved to.
+
+    Args:
+        scenes: `Scenes`.
+        seed: int.
+
+    Returns:
+        `Scenes`.
+
+    Example:
+
+    ```python
+    moved(load_scenes("validation"), seed=1).words(0)
+    ```
+    """
+    rng = scenes.generator(seed)
+    boxes = scenes.boxes
+    # Steps down and to the right, so that no shape leaves its picture.
+    steps = rng.integers(-boxes[:, :2], SIDE - boxes[:, 2:], endpoint=True)
+    mirrored = rng.random(len(boxes)) < 0.5
+    images = np.stack(
+        [
+            np.roll(image, step, axis=(0, 1))[:, :: -1 if mirror else 1]
+            for image, step, mirror in zip(
+                scenes.data.images, steps, mirrored, strict=True
+            )
+        ]
+    )
+
+    def follow(boxes):
+        boxes = boxes + np.tile(steps, 2)
+        flipped = boxes.copy()
+        flipped[:, [1, 3]] = SIDE - boxes[:, [3, 1]]
+        return np.where(mirrored[:, None], flipped, boxes)
+
+    pure_boxes = follow(scenes.pure_boxes)
+    values = scenes.values.copy()
+    values[:, 3] = [_position(box) for box in pure_boxes]
+    return dataclasses.replace(
+        scenes,
+        data=dataclasses.replace(scenes.data, images=images),
+        values=values,
+        boxes=follow(boxes),
+        pure_boxes=pure_boxes,
     )
 
 
@@ -110,9 +160,10 @@ def words_of(values):
 
 
 def _measure(image):
+    """Values, longer side, and both boxes of a picture."""
     shown = attributes(image)
-    pure = (image == np.uint8(COLOURS[shown.colour])).all(-1)
-    top, left, bottom, right = _box(pure)
+    pure = _box((image == np.uint8(COLOURS[shown.colour])).all(-1))
+    top, left, bottom, right = pure
     values = (
         SHAPES.index(shown.shape),
         ATTRIBUTES["colour"].index(shown.colour),
@@ -121,12 +172,20 @@ def _measure(image):
                 SIZES_FROM, max(bottom - top, right - left), side="right"
             )
         ),
-        # Thirds of the picture, by twice the centre of the box.
-        3 * ((top + bottom) * 3 // (2 * SIDE))
-        + (left + right) * 3 // (2 * SIDE),
+        _position(pure),
     )
     top, left, bottom, right = _box(shape_mask(image))
-    return values, max(bottom - top, right - left)
+    return values, max(bottom - top, right - left), shown.box, pure
+
+
+def _position(box):
+    """Index into `POSITIONS`, by the thirds of twice the box's centre."""
+    top, left, bottom, right = box
+    row, column = (
+        (low + high) * 3 // (2 * SIDE)
+        for low, high in ((top, bottom), (left, right))
+    )
+    return int(3 * row + column)
 
 
 def _box(mask):

@@ -1,0 +1,205 @@
+"""What the tools share that train tiny models on easy-VQA."""
+
+import json
+import pathlib
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+import tokenizers
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.presets import manifest
+
+SIDE, WIDTH, HEADS = 64, 64, 4
+SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def learn_vocabulary(texts, size=512):
+    """A byte-level BPE vocabulary of all bytes and the words of `texts`."""
+    engine = tokenizers.Tokenizer(tokenizers.models.BPE())
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False
+    )
+    engine.train_from_iterator(
+        texts,
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    learned = json.loads(engine.to_str())["model"]
+    merges = [
+        pair if isinstance(pair, str) else " ".join(pair)
+        for pair in learned["merges"]
+    ]
+    return learned["vocab"], merges
+
+
+def build_backbone(vocabulary_size, image_layers, text_layers, layers):
+    """An untrained tiny backbone: width 64, patches of 8 pixels."""
+    return kbt.BridgeTowerBackbone(
+        image_encoder=keras_hub.models.CLIPVisionEncoder(
+            patch_size=8,
+            hidden_dim=WIDTH,
+            num_layers=image_layers,
+            num_heads=HEADS,
+            intermediate_dim=4 * WIDTH,
+            image_shape=(SIDE, SIDE, 3),
+        ),
+        text_encoder=keras_hub.models.RobertaBackbone(
+            vocabulary_size=vocabulary_size,
+            num_layers=text_layers,
+            num_heads=HEADS,
+            hidden_dim=WIDTH,
+            intermediate_dim=4 * WIDTH,
+            max_sequence_length=32,
+            dropout=0.0,
+        ),
+        hidden_dim=WIDTH,
+        num_heads=HEADS,
+        num_layers=layers,
+        dropout=0.0,
+    )
+
+
+def train_image_tower(task, scenes, names, epochs, settings):
+    """Let the image tower name attributes; returns the last accuracies.
+
+    Args:
+        task: a task, whose image tower learns.
+        scenes: `Scenes` of the training split.
+        names: attributes of `ATTRIBUTES` to learn.
+        epochs: int.
+        settings: as `compile_for`, and `seed`.
+
+    Returns:
+        dict from name to accuracy on moved training pictures.
+    """
+    tower = task.backbone.image_tower
+    converter = task.preprocessor.image_converter
+    columns = {n: list(easy_vqa_scenes.ATTRIBUTES).index(n) for n in names}
+    first_token = tower(tower.input)[-1][:, 0]
+    model = keras.Model(
+        tower.input,
+        {
+            name: keras.layers.Dense(
+                len(easy_vqa_scenes.ATTRIBUTES[name]), name=name
+            )(first_token)
+            for name in names
+        },
+    )
+
+    def rows(scenes, seed):
+        labels = {n: scenes.values[:, i] for n, i in columns.items()}
+        return scenes.data.images, labels
+
+    data, steps = stream(scenes, rows, epochs, settings.tower_batch_size, 0)
+    compile_for(
+        model,
+        epochs * steps,
+        settings,
+        loss={
+            name: keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            for name in names
+        },
+        metrics={name: "accuracy" for name in names},
+    )
+    history = model.fit(
+        data.map(lambda x, y: (converter(x), y), num_parallel_calls=2),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        verbose=2,
+    ).history
+    return {n: round(float(history[f"{n}_accuracy"][-1]), 4) for n in names}
+
+
+def stream(scenes, rows, epochs, batch_size, seed):
+    """Raw batches of several epochs, each of moved pictures and new texts.
+
+    Args:
+        scenes: `Scenes`.
+        rows: callable from scenes and a seed to `(x, y)`, nests of arrays
+            and lists of strings with one entry for each row.
+        epochs: int.
+        batch_size: int; what is left of an epoch is dropped.
+        seed: int.
+
+    Returns:
+        `(dataset, steps)`: `tf.data.Dataset` of all epochs, and the number of
+        batches of one.
+    """
+
+    def epoch(number):
+        seed_of_epoch = 1000 * seed + number
+        shown = easy_vqa_scenes.moved(scenes, seed_of_epoch)
+        # Lists become arrays, so that they can be indexed by rows.
+        x, y = rows(shown, seed_of_epoch)
+        return keras.tree.map_structure(np.asarray, _arrays((x, y)))
+
+    def generate():
+        rng = np.random.default_rng(seed)
+        for number in range(epochs):
+            made = epoch(number)
+            order = rng.permutation(len(keras.tree.flatten(made)[0]))
+            for first in range(0, len(order) - batch_size + 1, batch_size):
+                chosen = order[first : first + batch_size]
+                yield keras.tree.map_structure(
+                    lambda values, chosen=chosen: values[chosen], made
+                )
+
+    one = epoch(0)
+    spec = keras.tree.map_structure(
+        lambda values: tf.TensorSpec(
+            (batch_size, *values.shape[1:]),
+            tf.string if values.dtype.kind in "UO" else values.dtype,
+        ),
+        one,
+    )
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=spec)
+    return dataset, len(keras.tree.flatten(one)[0]) // batch_size
+
+
+def _arrays(nest):
+    """Lists of strings as arrays; tuples and dicts stay structure."""
+    if isinstance(nest, tuple):
+        return tuple(_arrays(part) for part in nest)
+    if isinstance(nest, dict):
+        return {key: _arrays(part) for key, part in nest.items()}
+    return np.asarray(nest)
+
+
+def compile_for(model, steps, settings, **kwargs):
+    """AdamW with warm-up over a tenth of the steps and a cosine to zero."""
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=steps - steps // 10,
+        warmup_target=settings.learning_rate,
+        warmup_steps=steps // 10,
+    )
+    model.compile(
+        keras.optimizers.AdamW(
+            schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
+        ),
+        **kwargs,
+    )
+
+
+def save(task, folder, record, page):
+    """Write a preset with the record of its training and a page.
+
+    Args:
+        task: the trained task.
+        folder: path of the new folder.
+        record: dict of plain values, `training.json`.
+        page: str, `README.md`.
+    """
+    folder = pathlib.Path(folder)
+    task.save_to_preset(folder)
+    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / "README.md").write_text(page)
+    manifest.write(folder)
