@@ -2,6 +2,7 @@
 
     KERAS_BACKEND=jax python tools/benchmark.py
     KERAS_BACKEND=jax python tools/benchmark.py --what loading --repeats 5
+    KERAS_BACKEND=jax python tools/benchmark.py --what pretraining
 
 Both run in this process, by turns, so that a busy machine slows both; the
 ratio of the medians is what counts. Needs the extra `dev`.
@@ -23,6 +24,7 @@ import numpy as np  # isort: skip
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
 import benchmark_loading  # noqa: E402
+import benchmark_pretraining  # noqa: E402
 import peer  # noqa: E402
 
 
@@ -33,12 +35,18 @@ def main():
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--size", choices=("base", "small"), default="base")
     parser.add_argument(
-        "--what", choices=("forward", "loading"), default="forward"
+        "--what",
+        choices=("forward", "loading", "pretraining"),
+        default="forward",
     )
     arguments = parser.parse_args()
     size = {"base": peer.BASE, "small": peer.SMALL}[arguments.size]
-    if arguments.what == "loading":
-        benchmark_loading.run(size, arguments.repeats)
+    others = {
+        "loading": benchmark_loading.run,
+        "pretraining": benchmark_pretraining.run,
+    }
+    if arguments.what in others:
+        others[arguments.what](size, arguments.repeats)
         return
     print("building both models ...", flush=True)
     theirs, ours = peer.peer(size), peer.ours(size)

@@ -114,7 +114,8 @@ everything works; it knows nothing of the real world.
 
 Trained by `tools/train_tiny_family.py` on training pictures 0-3499, moved
 and mirrored anew in each of {record["epochs"]} epochs (batch
-{record["batch_size"]}, AdamW {record["learning_rate"]} with warm-up and cosine, seed {record["seed"]},
+{record["batch_size"]}, AdamW {record["learning_rate"]} with warm-up and
+cosine, seed {record["seed"]},
 backend {record["backend"]}, {record["seconds"]} seconds). No epoch was chosen:
 the last one stands. Validation (pictures 3500-3999):
 `{json.dumps(record["validation_scores"])}`. The test split was read once.

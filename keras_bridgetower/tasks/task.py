@@ -147,6 +147,17 @@ class BridgeTowerTask(keras_hub.models.Task):
         """
         return super().fit(x, y, shuffle=shuffle, **kwargs)
 
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        # KerasHub's own two fail at labels of several objectives.
+        samples = self.preprocess_samples(x, y, sample_weight)
+        samples = keras.utils.unpack_x_y_sample_weight(samples)
+        return keras.Model.train_on_batch(self, *samples, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        samples = self.preprocess_samples(x, y, sample_weight)
+        samples = keras.utils.unpack_x_y_sample_weight(samples)
+        return keras.Model.test_on_batch(self, *samples, **kwargs)
+
     def __call__(self, inputs, *args, **kwargs):
         check_features(inputs, self.input)
         return super().__call__(inputs, *args, **kwargs)

@@ -1,0 +1,222 @@
+"""Pre-training: labels, one step for all objectives, and what it leaves."""
+
+import benchmark_pretraining
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from builders import SIDE
+from builders import array
+from builders import backbone
+from builders import difference
+from builders import randomise
+from builders import raw
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing.masked_lm import IGNORED
+
+IDS = np.array([7, 8, 8, 9])
+
+
+def preprocessor(**kwargs):
+    return kbt.BridgeTowerPretrainingPreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(SIDE), max_masks=6, **kwargs
+    )
+
+
+def pretraining(ways="two_way", **kwargs):
+    return kbt.BridgeTowerPretraining(
+        backbone(),
+        preprocessor(**kwargs),
+        projection_dim=8,
+        ways=ways,
+        **kwargs,
+    )
+
+
+def test_labels_belong_to_the_features():
+    x, _ = raw(4)
+    features, labels = preprocessor(rate=0.5)(x, y=IDS)
+    assert labels["itc"].tolist() == IDS.tolist()
+    np.testing.assert_array_equal(features["match"], labels["itm"])
+    # Row 1 has the next row's image id: a match, whatever was drawn.
+    assert labels["itm"][1] == 1
+    for row in range(4):
+        kept = labels["mlm"][row] != IGNORED
+        places = features["mask_positions"][row][kept]
+        np.testing.assert_array_equal(
+            features["token_ids"][row][places], labels["mlm"][row][kept]
+        )
+        others = np.setdiff1d(np.arange(40), places)
+        np.testing.assert_array_equal(
+            features["token_ids"][row][others],
+            features["masked_token_ids"][row][others],
+        )
+    changed = features["token_ids"] != features["masked_token_ids"]
+    assert changed.sum() > 4
+
+
+def test_half_of_the_rows_match():
+    made = preprocessor()
+    x, _ = raw(8)
+    drawn = [made(x, y=np.arange(8))[1]["itm"] for _ in range(20)]
+    assert {int(labels.sum()) for labels in drawn} == {4}
+    assert len({tuple(labels) for labels in drawn}) > 10
+
+
+def test_a_numbered_batch_has_its_own_draws():
+    x, _ = raw(4)
+    made = preprocessor(seed=3)
+    made(x, y=IDS)
+    seventh = made({**x, "step": 7}, y=IDS)
+    eighth = made({**x, "step": 8}, y=IDS)
+    again = preprocessor(seed=3)({**x, "step": 7}, y=IDS)
+    assert difference(again[0], seventh[0]) == 0
+    assert difference(eighth[1], seventh[1]) > 0
+    data = tf.data.Dataset.from_tensors(({**x, "step": 7}, IDS)).map(made)
+    ((features, labels),) = data
+    assert (
+        difference({k: v.numpy() for k, v in features.items()}, seventh[0]) == 0
+    )
+    assert (
+        difference({k: v.numpy() for k, v in labels.items()}, seventh[1]) == 0
+    )
+
+
+def test_equal_pictures_have_equal_ids():
+    x, _ = raw(4)
+    x["images"][2] = x["images"][0]
+    ids = preprocessor()(x)[1]["itc"].tolist()
+    assert ids[0] == ids[2] and len(set(ids)) == 3
+
+
+@pytest.mark.parametrize(
+    "negatives, ways",
+    [("random_negatives", "two_way"), ("hard_negatives", "three_way")],
+)
+def test_fit_shows_every_objective(negatives, ways):
+    x, _ = raw(8)
+    model = pretraining(ways, negatives=negatives)
+    model.compile(
+        keras.optimizers.AdamW(1e-2, gradient_accumulation_steps=2),
+        loss_weights={"mlm": 1.0, "itm": 0.5, "itc": 2.0},
+        jit_compile=False,
+    )
+    data = tf.data.Dataset.from_tensors(x).repeat(4)
+    history = model.fit(data, epochs=3, verbose=0).history
+    for name in ("mlm", "itm", "itc"):
+        assert {f"{name}_loss", f"{name}_accuracy"} <= set(history)
+    assert history["loss"][-1] < history["loss"][0]
+    total = (
+        history["mlm_loss"][0]
+        + 0.5 * history["itm_loss"][0]
+        + 2 * history["itc_loss"][0]
+    )
+    assert history["loss"][0] == pytest.approx(total, rel=1e-4)
+
+
+def test_a_step_equals_two_passes():
+    """One image-tower pass gives the gradients of an own pass for each."""
+    x, _ = raw(4)
+    names = benchmark_pretraining.OBJECTIVES
+    features, labels = preprocessor(objectives=names, rate=0.5)(x)
+    # Two rows take the next one's picture, two keep their own.
+    features["match"] = labels["itm"] = np.array([1, 0, 1, 0], "int32")
+    both = backbone()
+    shared = randomise(
+        kbt.BridgeTowerPretraining(both, objectives=names), scale=0.1
+    )
+    apart = benchmark_pretraining.TwoPasses(both, objectives=names)
+    start = [array(w) for w in variables(shared)]
+    losses, moved = [], []
+    for task in (shared, apart):
+        for weight, value in zip(variables(task), start, strict=True):
+            weight.assign(value)
+        # A step of length one: the weights move by their gradients.
+        task.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        losses.append(float(task.train_on_batch(features, labels)[0]))
+        moved.append([array(w) for w in variables(task)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    for a, b in zip(*moved, strict=True):
+        assert difference(a, b) <= 1e-5
+    steps = [difference(a, b) for a, b in zip(start, moved[0], strict=True)]
+    assert np.median(steps) > 1e-4
+
+
+def variables(task):
+    return task.backbone.trainable_weights + task.heads.trainable_weights
+
+
+def test_half_precision_and_xla():
+    x, _ = raw(4)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = pretraining(negatives="hard_negatives")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    # torch compiles for minutes on a CPU.
+    xla = keras.config.backend() != "torch"
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=xla)
+    history = model.fit(x, batch_size=4, verbose=0).history
+    assert all(np.isfinite(value) for (value,) in history.values())
+    outputs = model.predict(x, batch_size=4, verbose=0)
+    assert outputs["mlm"].shape == (4, 6, 300)
+    assert outputs["itm"].shape == (4, 3, 2)
+    norms = np.linalg.norm(outputs["itc"]["text"], axis=-1)
+    np.testing.assert_allclose(norms, 1, atol=1e-5)
+
+
+def test_the_preset_opens_in_tasks(tmp_path):
+    model = randomise(pretraining())
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerPretraining.from_preset(tmp_path / "preset")
+    x, _ = raw(4)
+    features, _ = model.preprocessor({**x, "step": 1})
+    found, _ = copy.preprocessor({**x, "step": 1})
+    assert difference(features, found) == 0
+    expected, outputs = (
+        keras.tree.map_structure(array, m(features)) for m in (model, copy)
+    )
+    for name in ("mlm", "itm"):
+        assert difference(outputs[name], expected[name]) == 0
+    assert difference(outputs["itc"], expected["itc"]) == 0
+    with pytest.warns(UserWarning, match="New and random.*the head vqa"):
+        vqa = kbt.BridgeTowerVQA.from_preset(
+            tmp_path / "preset", answers=["yes", "no"]
+        )
+    assert (
+        difference(
+            vqa.backbone.fusion.type_embedding,
+            model.backbone.fusion.type_embedding,
+        )
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(objectives=("mlm", "vqa")), "must be some of.*'vqa'"),
+        (dict(objectives=()), r"must be some of.*objectives=\(\)"),
+        (dict(negatives="ranking"), "negatives='ranking'"),
+        (
+            dict(objectives=("itm",), negatives="hard_negatives"),
+            "Add 'itc' to `objectives`",
+        ),
+        (dict(rate=2.0), "rate=2.0"),
+    ],
+)
+def test_values_that_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        preprocessor(**values).masking  # noqa: B018
+
+
+def test_inputs_that_are_refused():
+    x, _ = raw(4)
+    with pytest.raises(ValueError, match="must be a batch.*a single sample"):
+        preprocessor()({"images": x["images"][0], "text": "one"})
+    with pytest.raises(ValueError, match="same objectives and negatives"):
+        kbt.BridgeTowerPretraining(
+            backbone(), preprocessor(), objectives=("mlm",)
+        )

@@ -1,0 +1,108 @@
+"""A pre-training step beside one that encodes each image twice.
+
+Called by `benchmark.py --what pretraining`.
+"""
+
+import statistics
+import time
+
+import builders
+import keras
+import numpy as np
+from keras import ops
+
+import keras_bridgetower as kbt
+
+OBJECTIVES = ("mlm", "itm")
+
+
+class TwoPasses(kbt.BridgeTowerPretraining):
+    """The same objectives with a forward pass of its own for each.
+
+    This is how the authors run them: matching encodes the pictures that it
+    pairs, whether masked language has encoded them before or not.
+    """
+
+    def outputs_of(self, inputs):
+        own = ops.reshape(inputs["match"], (-1, 1, 1, 1)) == 1
+        images = inputs["images"]
+        paired = ops.where(own, images, ops.roll(images, -1, axis=0))
+        masked = self.backbone.fuse(
+            {**inputs, "token_ids": inputs["masked_token_ids"]}, ("text",)
+        )
+        positions = ops.expand_dims(inputs["mask_positions"], -1)
+        states = ops.take_along_axis(masked["text"], positions, axis=1)
+        pooled = self.backbone.fuse({**inputs, "images": paired}, ("pooled",))
+        return {
+            "mlm": self.heads["mlm"](states),
+            "itm": self.heads["itm"](pooled["pooled"]),
+        }
+
+
+def run(size, repeats, batch_size=4, tokens=32):
+    """Print the table for a random model.
+
+    Args:
+        size: dict of `peer`.
+        repeats: int, steps of each.
+        batch_size: int.
+        tokens: int, length of the texts.
+    """
+    backbone = kbt.BridgeTowerBackbone(
+        builders.clip(
+            size["hidden"],
+            size["layers"],
+            max(1, size["hidden"] // 64),
+            size["side"],
+            size.get("patch", 16),
+        ),
+        builders.roberta(
+            size["hidden"], size["layers"], size["heads"], size["vocabulary"]
+        ),
+        hidden_dim=size["hidden"],
+        num_heads=size["heads"],
+        num_layers=size["fused"],
+    )
+    x, y = batch(size, batch_size, tokens)
+    steps = {}
+    for cls in (kbt.BridgeTowerPretraining, TwoPasses):
+        task = cls(backbone, objectives=OBJECTIVES)
+        # Without momentum: the optimizer's own work is not the question.
+        task.compile(keras.optimizers.SGD(1e-4))
+        task.train_on_batch(x, y)  # Traces and compiles.
+        steps[task] = []
+    for _ in range(repeats):
+        for task, seconds in steps.items():
+            started = time.perf_counter()
+            task.train_on_batch(x, y)
+            seconds.append(time.perf_counter() - started)
+    shared, apart = map(statistics.median, steps.values())
+    print(
+        "| backend | width | batch | shared image tower | two passes | ratio |"
+        "\n|---|---|---|---|---|---|\n"
+        f"| {keras.config.backend()} | {size['hidden']} | {batch_size} | "
+        f"{shared * 1e3:.0f} ms | {apart * 1e3:.0f} ms | "
+        f"{apart / shared:.2f} x |"
+    )
+
+
+def batch(size, batch_size, tokens):
+    """Random features and labels of a batch."""
+    rng = np.random.default_rng(0)
+    shape, slots = (batch_size, tokens), tokens // 4
+    ids = rng.integers(5, size["vocabulary"], shape).astype("int32")
+    match = np.arange(batch_size, dtype="int32") % 2
+    side = size["side"]
+    x = {
+        "images": rng.normal(size=(batch_size, side, side, 3)).astype(
+            "float32"
+        ),
+        "token_ids": ids,
+        "masked_token_ids": ids,
+        "padding_mask": np.ones(shape, "int32"),
+        "mask_positions": np.tile(
+            np.arange(1, slots + 1, dtype="int32"), (batch_size, 1)
+        ),
+        "match": match,
+    }
+    return x, {"mlm": ids[:, 1 : slots + 1], "itm": match}
