@@ -168,13 +168,17 @@ class BridgeTowerTask(keras_hub.models.Task):
 
     def preprocessed(self, x):
         """Features of a dict of raw inputs, for the verbs."""
+        return self.needed_preprocessor()(x)
+
+    def needed_preprocessor(self):
+        """The preprocessor, for verbs that cannot do without."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
                 "Pass one to the task, or call `predict_features` with "
                 "features. Received: preprocessor=None"
             )
-        return self.preprocessor(x)
+        return self.preprocessor
 
     def predict_features(self, features, batch_size=32):
         """NumPy logits of batched features that a preprocessor made."""
