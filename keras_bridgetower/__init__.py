@@ -7,11 +7,17 @@ from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
 from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
+from keras_bridgetower.preprocessing.entailment import (
+    BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,
+)
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
+)
+from keras_bridgetower.preprocessing.nlvr2 import (
+    BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
 )
 from keras_bridgetower.preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
@@ -19,9 +25,13 @@ from keras_bridgetower.preprocessing.tokenizer import (
 from keras_bridgetower.preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
 )
+from keras_bridgetower.tasks.entailment import (
+    BridgeTowerEntailment as BridgeTowerEntailment,
+)
 from keras_bridgetower.tasks.masked_lm import (
     BridgeTowerMaskedLM as BridgeTowerMaskedLM,
 )
+from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2 as BridgeTowerNLVR2
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from keras_bridgetower.towers import Tower as Tower
 from keras_bridgetower.towers import hidden_states as hidden_states
