@@ -22,6 +22,15 @@ from keras_bridgetower.preprocessing.nlvr2 import (
 from keras_bridgetower.preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
 )
+from keras_bridgetower.preprocessing.unimodal import (
+    BridgeTowerImageClassifierPreprocessor as BridgeTowerImageClassifierPreprocessor,  # noqa: E501
+)
+from keras_bridgetower.preprocessing.unimodal import (
+    BridgeTowerTextClassifierPreprocessor as BridgeTowerTextClassifierPreprocessor,  # noqa: E501
+)
+from keras_bridgetower.preprocessing.unimodal import (
+    BridgeTowerTextRegressorPreprocessor as BridgeTowerTextRegressorPreprocessor,  # noqa: E501
+)
 from keras_bridgetower.preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
 )
@@ -32,6 +41,15 @@ from keras_bridgetower.tasks.masked_lm import (
     BridgeTowerMaskedLM as BridgeTowerMaskedLM,
 )
 from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2 as BridgeTowerNLVR2
+from keras_bridgetower.tasks.unimodal import (
+    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
+)
+from keras_bridgetower.tasks.unimodal import (
+    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
+)
+from keras_bridgetower.tasks.unimodal import (
+    BridgeTowerTextRegressor as BridgeTowerTextRegressor,
+)
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from keras_bridgetower.towers import Tower as Tower
 from keras_bridgetower.towers import hidden_states as hidden_states
