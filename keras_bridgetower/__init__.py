@@ -7,8 +7,17 @@ from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
 from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
+from keras_bridgetower.preprocessing.entailment import (
+    BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,
+)
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.masked_lm import (
+    BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
+)
+from keras_bridgetower.preprocessing.nlvr2 import (
+    BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
 )
 from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor as BridgeTowerPretrainingPreprocessor,
@@ -16,11 +25,36 @@ from keras_bridgetower.preprocessing.pretraining import (
 from keras_bridgetower.preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
 )
+from keras_bridgetower.preprocessing.unimodal import (
+    BridgeTowerImageClassifierPreprocessor as BridgeTowerImageClassifierPreprocessor,  # noqa: E501
+)
+from keras_bridgetower.preprocessing.unimodal import (
+    BridgeTowerTextClassifierPreprocessor as BridgeTowerTextClassifierPreprocessor,  # noqa: E501
+)
+from keras_bridgetower.preprocessing.unimodal import (
+    BridgeTowerTextRegressorPreprocessor as BridgeTowerTextRegressorPreprocessor,  # noqa: E501
+)
 from keras_bridgetower.preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
 )
+from keras_bridgetower.tasks.entailment import (
+    BridgeTowerEntailment as BridgeTowerEntailment,
+)
+from keras_bridgetower.tasks.masked_lm import (
+    BridgeTowerMaskedLM as BridgeTowerMaskedLM,
+)
+from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2 as BridgeTowerNLVR2
 from keras_bridgetower.tasks.pretraining import (
     BridgeTowerPretraining as BridgeTowerPretraining,
+)
+from keras_bridgetower.tasks.unimodal import (
+    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
+)
+from keras_bridgetower.tasks.unimodal import (
+    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
+)
+from keras_bridgetower.tasks.unimodal import (
+    BridgeTowerTextRegressor as BridgeTowerTextRegressor,
 )
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from keras_bridgetower.towers import Tower as Tower

@@ -213,6 +213,11 @@ class CoAttention(keras.layers.Layer):
         self.text_layer.build(text_shape, text_shape, image_shape)
         self.image_layer.build(image_shape, image_shape, text_shape)
 
+    @property
+    def image_only(self):
+        """Layers that run for the image side alone."""
+        return [self.image_layer]
+
     def call(
         self,
         text_query,

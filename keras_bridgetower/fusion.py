@@ -10,7 +10,7 @@ from keras_bridgetower.taps import resolve_taps
 from keras_bridgetower.validation import check_choice
 
 OUTPUTS = ("text", "image", "pooled")
-TEXT_ROW, IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 3
+TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
 PROJECTIONS = ("shared", "per_layer")
 
 

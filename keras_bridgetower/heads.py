@@ -126,6 +126,47 @@ class LinearHead(_Head):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
+class TextHead(_Head):
+    """Linear, tanh, Linear over the first token: head of the text tower.
+
+    Args:
+        num_classes: int, number of outputs.
+        dropout: float, dropout before each Linear.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: float tensor `(batch, tokens, width)`, a state of the text tower.
+
+    Returns:
+        float32 tensor `(batch, num_classes)`.
+
+    Example:
+
+    ```python
+    TextHead(num_classes=2)(np.ones((3, 5, 16))).shape  # (3, 2)
+    ```
+
+    Source: the classification head of RoBERTa.
+    """
+
+    def __init__(self, num_classes, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dense = self._dense(num_classes, "output_dense")
+
+    def build(self, x_shape):
+        self.hidden_dense = self._dense(x_shape[-1], "hidden_dense")
+        self.hidden_dense.build((x_shape[0], x_shape[-1]))
+        self.output_dense.build((x_shape[0], x_shape[-1]))
+
+    def call(self, x, training=None):
+        x = self.dropout(x[:, 0], training=training)
+        x = self.dropout(ops.tanh(self.hidden_dense(x)), training=training)
+        return ops.cast(self.output_dense(x), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
 class MaskedLMHead(_Head):
     """Linear, GELU, LayerNorm, Linear to the vocabulary.
 

@@ -6,6 +6,7 @@ from keras_bridgetower.heads import ClassifierHead
 from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.heads import LinearHead
 from keras_bridgetower.heads import MaskedLMHead
+from keras_bridgetower.heads import TextHead
 from keras_bridgetower.validation import check_choice
 
 
@@ -14,7 +15,7 @@ def make(name, backbone, **values):
 
     Args:
         name: str, one of `MAKERS`: vqa, entailment, nlvr2, itm, rank, mlm,
-            itc.
+            itc, image_class, text_class, text_number.
         backbone: a `BridgeTowerBackbone`.
         **values: plain values of the head, as `heads.json` of a preset holds
             them.
@@ -82,6 +83,28 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
     }
 
 
+def _image_class(backbone, num_classes, labels=None):
+    head = LinearHead(
+        num_classes,
+        dtype=backbone.fusion.dtype_policy,
+        name="image_class_head",
+    )
+    return head, (None, _width(backbone.image_tower))
+
+
+def _text(name):
+    def maker(backbone, num_classes, dropout=0.1, labels=None):
+        head = TextHead(
+            num_classes,
+            dropout,
+            dtype=backbone.fusion.dtype_policy,
+            name=f"{name}_head",
+        )
+        return head, (None, None, _width(backbone.text_tower))
+
+    return maker
+
+
 def _width(tower):
     return tower.outputs[-1].shape[-1]
 
@@ -94,6 +117,9 @@ MAKERS = {
     "rank": _linear("rank", 1),
     "mlm": _mlm,
     "itc": _itc,
+    "image_class": _image_class,
+    "text_class": _text("text_class"),
+    "text_number": _text("text_number"),
 }
 
 

@@ -1,5 +1,13 @@
 """Checks of what comes from outside: one clear error each."""
 
+# Features with one entry for each token.
+TEXT_FEATURES = (
+    "token_ids",
+    "padding_mask",
+    "segment_ids",
+    "masked_token_ids",
+)
+
 
 def check_choice(name, value, allowed):
     """Refuse a value that is none of the named ones."""
@@ -8,10 +16,6 @@ def check_choice(name, value, allowed):
             f"`{name}` must be one of {list(allowed)}. "
             f"Received: {name}={value!r}"
         )
-
-
-# Features with one entry for each token.
-_OF_THE_TEXT = {"token_ids", "padding_mask", "segment_ids", "masked_token_ids"}
 
 
 def check_features(features, expected):
@@ -24,7 +28,7 @@ def check_features(features, expected):
     Raises:
         ValueError: keys or shapes are wrong.
     """
-    if not isinstance(features, dict) or set(features) < set(expected):
+    if not isinstance(features, dict) or not set(expected) <= set(features):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
             f"`inputs` must be a dict with the keys {sorted(expected)}; "
@@ -32,19 +36,27 @@ def check_features(features, expected):
             f"Received: inputs={_describe(features)}"
         )
     shapes = {key: tuple(features[key].shape) for key in expected}
-    side = expected["images"].shape[1:]
-    if shapes["images"][1:] != side:
-        raise ValueError(
-            f"`images` must have shape (batch, {', '.join(map(str, side))}). "
-            "Resize them with the image converter, or the model with "
-            f"`with_image_size`. Received: images of shape {shapes['images']}"
-        )
-    text = {shape for key, shape in shapes.items() if key in _OF_THE_TEXT}
-    batches = {shape[0] for shape in shapes.values()}
-    if len(text) > 1 or len(batches) > 1:
+    if "images" in expected:
+        _check_images(shapes["images"], expected["images"].shape[1:])
+    text = {shapes[key] for key in expected if key in TEXT_FEATURES}
+    batches = {shape[:1] for shape in shapes.values()}
+    ranks_differ = any(
+        len(shape) != len(expected[key].shape) for key, shape in shapes.items()
+    )
+    if len(text) > 1 or len(batches) > 1 or ranks_differ:
         raise ValueError(
             "All inputs must have the same batch size, and those of the text "
             f"the same length. Received: shapes={shapes}"
+        )
+
+
+def _check_images(shape, expected):
+    if shape[1:] != expected:
+        axes = ", ".join(map(str, expected))
+        raise ValueError(
+            f"`images` must have shape (batch, {axes}). "
+            "Resize them with the image converter, or the model with "
+            f"`with_image_size`. Received: images of shape {shape}"
         )
 
 
@@ -111,15 +123,30 @@ def check_text_tower(tower):
         )
 
 
-def check_preprocessor(backbone, preprocessor):
-    """Refuse a preprocessor whose output the backbone cannot take."""
-    wanted, made = set(backbone.input), set(preprocessor.features)
+def check_preprocessor(backbone, preprocessor, inputs):
+    """Refuse a preprocessor whose output the task cannot take.
+
+    Args:
+        backbone: the backbone.
+        preprocessor: the preprocessor.
+        inputs: dict of the task's inputs. Those that the backbone does not
+            have are made by the preprocessor's class itself.
+    """
+    made = set(preprocessor.features)
+    wanted = set(backbone.input) & set(inputs)
     if wanted != made:
         raise ValueError(
             f"`preprocessor` must make the features {sorted(wanted)}. Set its "
             f"`features`. Received: features={preprocessor.features}"
         )
-    size = preprocessor.image_converter.image_size
+    if "images" in wanted:
+        _check_image_converter(backbone, preprocessor.image_converter)
+    if "token_ids" in wanted:
+        _check_tokenizer(backbone.text_encoder, preprocessor.tokenizer)
+
+
+def _check_image_converter(backbone, converter):
+    size = converter.image_size
     if size != backbone.image_size:
         raise ValueError(
             "`preprocessor` must make images of the backbone's size, "
@@ -127,7 +154,9 @@ def check_preprocessor(backbone, preprocessor):
             f"`backbone.with_image_size({size})`. "
             f"Received: image_size={size}"
         )
-    tokenizer, encoder = preprocessor.tokenizer, backbone.text_encoder
+
+
+def _check_tokenizer(encoder, tokenizer):
     if tokenizer.sequence_length > encoder.max_sequence_length:
         raise ValueError(
             "`preprocessor` must make texts no longer than the text encoder's "

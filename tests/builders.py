@@ -1,5 +1,7 @@
 """Tiny models and inputs for the tests."""
 
+import math
+
 import keras
 import keras_hub
 import numpy as np
@@ -159,3 +161,30 @@ def difference(a, b):
 def run(model, inputs):
     """Eager outputs of a model in inference mode."""
     return keras.tree.map_structure(array, model(inputs, training=False))
+
+
+def fast(model):
+    """Compiled without XLA, which takes longer than most tests."""
+    model.compile(keras.optimizers.AdamW(1e-3), jit_compile=False)
+    # Otherwise TensorFlow traces the first step twice, once to create these.
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def moved(model, change):
+    """Paths of the weights that a function changes."""
+    before = {w.path: array(w) for w in model.weights}
+    change()
+    return {w.path for w in model.weights if difference(w, before[w.path])}
+
+
+def classifier_head(x, weights):
+    """`ClassifierHead` in NumPy, for kernel, bias, gamma, beta, ..."""
+    w1, b1, gamma, beta, w2, b2 = (
+        np.asarray(array(w), "float64") for w in weights
+    )
+    x = np.asarray(array(x), "float64") @ w1 + b1
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * gamma + beta
+    x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    return x @ w2 + b2

@@ -188,6 +188,13 @@ def _classifier(path, key):
     )
 
 
+def _text(path):
+    # As transformers' RoBERTa; the authors fine-tuned that class.
+    return dense(f"{path}/hidden_dense", "classifier.dense") + dense(
+        f"{path}/output_dense", "classifier.out_proj"
+    )
+
+
 def _itc(scale):
     def rules(values):
         kinds = [("text", "text"), ("image", "image")]
@@ -230,6 +237,11 @@ LIGHTNING_HEADS = {
         "entailment_head", "snli_classifier"
     ),
     "nlvr2": lambda values: _classifier("nlvr2_head", "nlvr2_classifier"),
+    "image_class": lambda values: dense(
+        "image_class_head/output_dense", "classifier"
+    ),
+    "text_class": lambda values: _text("text_class_head"),
+    "text_number": lambda values: _text("text_number_head"),
 }
 
 

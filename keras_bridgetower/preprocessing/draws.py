@@ -4,6 +4,7 @@ import itertools
 import threading
 
 from keras_bridgetower.preprocessing.graph import apply_numpy
+from keras_bridgetower.preprocessing.graph import shape_of
 
 
 class Draws:
@@ -26,6 +27,9 @@ class Draws:
     Returns:
         What `function` returns, or tensors of these specs in a graph.
 
+    Raises:
+        ValueError: a step that is not a scalar.
+
     Example:
 
     ```python
@@ -47,6 +51,12 @@ class Draws:
                     step = next(self._count)
             return function([self.seed, int(step)], *arrays)
 
+        if step is not None and shape_of(step):
+            raise ValueError(
+                "`x['step']` must be a scalar, the number of the batch. Add "
+                "it after batching. Received: step of shape "
+                f"{shape_of(step)}"
+            )
         # -1 stands for a batch without a number.
         step = -1 if step is None else step
         return apply_numpy(draw, [step, *inputs], *specs)

@@ -1,8 +1,13 @@
 """Texts with hidden tokens, and what stood there."""
 
+import keras
 import numpy as np
 
+from keras_bridgetower.preprocessing.draws import Draws
 from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.texts import checked_texts
+from keras_bridgetower.preprocessing.vocabulary import MASK_TOKEN
 
 # Label of a slot without a hidden token, as in transformers.
 IGNORED = -100
@@ -61,3 +66,139 @@ def hide_tokens(masking, draws, step, features):
         ("int32", slots),
         ("int32", slots),
     )
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
+    """Features with hidden tokens, and what stood there as labels.
+
+    Tokens are hidden by RoBERTa's rule (`TokenMasking`) at every call, anew
+    for each batch. Pairs of picture and text stay as they are.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        rate: float, share of tokens to hide.
+        max_masks: int, M: slots for hidden tokens in each text. By default as
+            many as a text can have, so that none is lost; fewer save memory
+            in the logits.
+        seed: int. The same seed gives the same masks.
+        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
+
+    Call arguments:
+        x: dict of `"images"` and `"text"`, as `BridgeTowerPreprocessor`.
+            `"step"`, an optional int scalar, numbers the batch: the same
+            number gives the same masks; otherwise batches are counted.
+        y: None.
+        sample_weight: passed through.
+
+    Returns:
+        `(features, labels)`: the features have `"mask_positions"` int32
+        `(batch, M)` besides, and labels are int32 `(batch, M)`, -100 in slots
+        without a hidden token, whose position is 0. Without batch axis for a
+        single sample.
+
+    Raises:
+        ValueError: labels, values out of range, or what
+            `BridgeTowerPreprocessor` refuses.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerMaskedLMPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa", max_masks=4)
+    image = np.zeros((64, 64, 3), "uint8")
+    x, y = preprocessor({"images": image, "text": "a blue circle.", "step": 3})
+    x["mask_positions"].shape, y.shape  # (4,), (4,)
+    ```
+
+    Source: RoBERTa (Liu et al., 2019); the masking of BridgeTower.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        image_converter,
+        rate=0.15,
+        max_masks=None,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(tokenizer, image_converter, **kwargs)
+        # Refuses values out of range now; the vocabulary may come later, with
+        # the assets.
+        TokenMasking(
+            mask_token_id=0,
+            special_token_ids=(),
+            vocabulary_size=1,
+            sequence_length=tokenizer.sequence_length,
+            rate=rate,
+            max_masks=max_masks,
+        )
+        self.rate = rate
+        self.max_masks = max_masks
+        self.seed = seed
+        self._draws = Draws(seed)
+
+    def call(self, x, y=None, sample_weight=None):
+        if y is not None:
+            raise ValueError(
+                "`y` must not be given: the labels are the tokens that this "
+                "preprocessor hides. Pass `x` alone. "
+                f"Received: y={y!r:.200}"
+            )
+        features, _ = self.features_of(x)
+        masking = masking_of(
+            self.tokenizer, rate=self.rate, max_masks=self.max_masks
+        )
+        ids, positions, labels = hide_tokens(
+            masking, self._draws, x.get("step"), features
+        )
+        made = {**features, "token_ids": ids, "mask_positions": positions}
+        return keras.utils.pack_x_y_sample_weight(made, labels, sample_weight)
+
+    def with_blanks(self, x):
+        """Features of texts in which `<mask>` stands for a hidden token.
+
+        Args:
+            x: dict of `"images"` and `"text"`; not in a TensorFlow graph.
+
+        Returns:
+            `(features, batched)`, as `features_of`, with `"mask_positions"`
+            `(batch, M)`, M the largest number of masks in a text.
+
+        Raises:
+            ValueError: a text without `<mask>`, or one whose masks are cut
+                off.
+        """
+        features, batched = self.features_of(
+            x, self.tokenizer.encode_with_masks
+        )
+        ids = np.atleast_2d(features["token_ids"])
+        blank = ids == self.tokenizer.mask_token_id
+        counts = blank.sum(axis=1)
+        texts, _ = checked_texts(x["text"])
+        for i, (text, count) in enumerate(zip(texts, counts, strict=True)):
+            name = f"text[{i}]" if batched else "text"
+            if MASK_TOKEN not in text:
+                raise ValueError(
+                    f"`text` must hold {MASK_TOKEN} where a token is asked "
+                    f"for. Received: {name}={text!r:.200}"
+                )
+            if text.count(MASK_TOKEN) > count:
+                raise ValueError(
+                    f"`text` must hold every {MASK_TOKEN} within the "
+                    f"{self.tokenizer.sequence_length} tokens of "
+                    "`sequence_length`. Shorten it. "
+                    f"Received: {name}={text!r:.200}"
+                )
+        places = np.argsort(~blank, axis=1, kind="stable")[:, : counts.max()]
+        used = np.arange(places.shape[1]) < counts[:, None]
+        positions = np.where(used, places, 0).astype("int32")
+        positions = positions if batched else positions[0]
+        return {**features, "mask_positions": positions}, batched
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(rate=self.rate, max_masks=self.max_masks, seed=self.seed)
+        return config

@@ -80,22 +80,20 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
             y = self.targets(y, batched)
         return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
 
-    def features_of(self, x):
+    def features_of(self, x, encode=None):
         """Features of raw inputs.
 
         Args:
             x: dict of `"images"` and `"text"`, as the class describes.
+            encode: method of the tokenizer that reads the text; by default
+                its `encode`.
 
         Returns:
             `(features, batched)`: a dict of arrays, and whether they have a
             batch axis.
         """
-        if not isinstance(x, dict) or not {"images", "text"} <= set(x):
-            raise ValueError(
-                "`x` must be a dict with the keys 'images' and 'text'. "
-                f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
-            )
-        text = self.tokenizer.encode(x["text"])
+        check_keys(x, ("images", "text"))
+        text = (encode or self.tokenizer.encode)(x["text"])
         images = self.image_converter(x["images"])
         batch = tuple(text["token_ids"].shape)[:-1]
         image_batch = tuple(images.shape)[:-3]
@@ -145,8 +143,19 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
             A preprocessor of this class.
         """
         folder = registry.resolve(preset, wait=False)
-        if image_size is not None:
+        if image_size is not None and cls.image_converter_cls is not None:
             kwargs["image_converter"] = cls.image_converter_cls.from_preset(
                 folder, image_size=image_size
             )
         return super().from_preset(folder, **kwargs)
+
+
+def check_keys(x, keys):
+    """Refuse raw inputs that are no dict with these keys."""
+    if not isinstance(x, dict) or not set(keys) <= set(x):
+        word = "key" if len(keys) == 1 else "keys"
+        raise ValueError(
+            f"`x` must be a dict with the {word} "
+            f"{' and '.join(map(repr, keys))}. "
+            f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
+        )

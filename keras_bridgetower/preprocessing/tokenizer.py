@@ -1,6 +1,5 @@
 """Text to token ids, with the ids RoBERTa was trained on."""
 
-import json
 import os
 import warnings
 
@@ -12,10 +11,15 @@ import tokenizers
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
+from keras_bridgetower.preprocessing.texts import checked_texts
+from keras_bridgetower.preprocessing.texts import kept_lengths
+from keras_bridgetower.preprocessing.texts import split_at_masks
+from keras_bridgetower.preprocessing.vocabulary import SPECIAL_TOKENS
+from keras_bridgetower.preprocessing.vocabulary import read_merges
+from keras_bridgetower.preprocessing.vocabulary import read_vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
 MERGES_FILE = "merges.txt"
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -23,9 +27,10 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
     """Byte-level BPE as in RoBERTa, packed as `<s> ... </s> <pad> ...`.
 
     Ids equal those of `transformers.RobertaTokenizer`, except that a special
-    token typed by a user, such as `<mask>`, is text like any other. The same
-    code runs eagerly and, through `tf.numpy_function`, inside a TensorFlow
-    graph such as `tf.data.Dataset.map`.
+    token typed by a user is text like any other (`encode_with_masks` alone
+    knows `<mask>`). The same code runs eagerly and, through
+    `tf.numpy_function`, inside a TensorFlow graph such as
+    `tf.data.Dataset.map`.
 
     Args:
         vocabulary: path of a JSON file, or dict, from token to id. Ids run
@@ -45,7 +50,8 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
         int32 token ids, `(sequence_length,)` for one text and
         `(B, sequence_length)` for several: a NumPy array, in a graph a
         `tf.Tensor` of that static shape. `encode` returns a dict with
-        `"token_ids"` and `"padding_mask"`, the mask int32, 1 on tokens.
+        `"token_ids"` and `"padding_mask"`, the mask int32, 1 on tokens;
+        `encode_with_masks` and `encode_pairs` likewise.
 
     Raises:
         ValueError: A text is empty, is not text or holds a NUL character; or
@@ -95,8 +101,8 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
         self.built = True
 
     def _set_vocabulary(self, vocabulary, merges):
-        vocabulary = _read_vocabulary(vocabulary)
-        merges = _read_merges(merges)
+        vocabulary = read_vocabulary(vocabulary)
+        merges = read_merges(merges)
         try:
             model = tokenizers.models.BPE(
                 vocab=vocabulary, merges=merges, unk_token="<unk>"
@@ -137,40 +143,87 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
 
     def encode(self, texts):
         """Token ids and padding mask, as described in the class."""
-        shape = (*shape_of(texts), self.sequence_length)
+        return self._encode(self._ids_of, texts)
+
+    def encode_with_masks(self, texts):
+        """As `encode`, but `<mask>` in a text is the mask token.
+
+        White space before it belongs to it, as in RoBERTa's published files:
+        the token that fills the place brings its own.
+        """
+        return self._encode(self._ids_around_masks, texts)
+
+    def encode_pairs(self, texts, second_texts):
+        """As `encode`, of two texts each: `<s> a </s></s> b </s>`.
+
+        Where they are too long together, the longer one is cut first.
+        """
+        return self._encode(self._ids_of, texts, second_texts)
+
+    def _encode(self, ids_of, *parts):
+        spec = ("int32", (*shape_of(parts[0]), self.sequence_length))
         ids, mask = apply_numpy(
-            self._encode, [texts], ("int32", shape), ("int32", shape)
+            lambda *parts: self._pack(ids_of, parts), list(parts), spec, spec
         )
         return {"token_ids": ids, "padding_mask": mask}
 
-    def _encode(self, texts):
-        if not isinstance(texts, (str, bytes, list, tuple)):
-            texts = np.asarray(texts).tolist()
-        single = not isinstance(texts, (list, tuple))
-        named = [("text", texts)]
-        if not single:
-            named = [(f"text[{i}]", text) for i, text in enumerate(texts)]
-        texts = [_check_text(text, name) for name, text in named]
-        encodings = self._engine.encode_batch(texts, add_special_tokens=False)
-
-        room = self.sequence_length - 2
-        ids = np.full((len(texts), room + 2), self.pad_token_id, "int32")
-        ids[:, 0] = self.start_token_id
-        for row, encoding in zip(ids, encodings, strict=True):
-            pieces = encoding.ids[:room]
-            row[1 : len(pieces) + 1] = pieces
-            row[len(pieces) + 1] = self.end_token_id
-        lengths = [len(encoding.ids) + 2 for encoding in encodings]
-        too_long = sum(n > self.sequence_length for n in lengths)
+    def _pack(self, ids_of, parts):
+        """Join the parts of each row between special tokens, and pad."""
+        names = ("text", "second_text")
+        checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
+        texts, single = checked[0]
+        if any((len(t), s) != (len(texts), single) for t, s in checked):
+            raise ValueError(
+                "`text` and `second_text` must be of the same number. "
+                f"Received: {len(texts)} and {len(checked[1][0])} texts"
+            )
+        columns = [ids_of(texts) for texts, _ in checked]
+        size = self.sequence_length
+        # Around the first part stand two special tokens, as around each
+        # further one.
+        room = size - 2 * len(columns)
+        if room < len(columns):
+            raise ValueError(
+                "`sequence_length` must be at least 6 for pairs of texts. "
+                f"Received: sequence_length={size}"
+            )
+        ids = np.full((len(texts), size), self.pad_token_id, "int32")
+        longest = too_long = 0
+        for row, pieces in zip(ids, zip(*columns, strict=True), strict=True):
+            lengths = [len(piece) for piece in pieces]
+            kept = kept_lengths(lengths, room)
+            packed = []
+            for piece, count in zip(pieces, kept, strict=True):
+                opening = self.end_token_id if packed else self.start_token_id
+                packed += [opening, *piece[:count], self.end_token_id]
+            row[: len(packed)] = packed
+            too_long += sum(lengths) > room
+            longest = max(longest, sum(lengths) + size - room)
         if too_long:
             warnings.warn(
                 f"{too_long} of {len(texts)} texts cut: the longest has "
-                f"{max(lengths)} tokens with `<s>` and `</s>`, but "
-                f"sequence_length={self.sequence_length}.",
+                f"{longest} tokens with `<s>` and `</s>`, but "
+                f"sequence_length={size}.",
                 stacklevel=2,
             )
         ids = ids[0] if single else ids
         return ids, (ids != self.pad_token_id).astype("int32")
+
+    def _ids_of(self, texts):
+        """Lists of ids, without special tokens."""
+        encodings = self._engine.encode_batch(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _ids_around_masks(self, texts):
+        parts = [split_at_masks(text) for text in texts]
+        encoded = iter(self._ids_of([p for row in parts for p in row]))
+        rows = []
+        for row in parts:
+            ids = next(encoded)
+            for _ in row[1:]:
+                ids = [*ids, self.mask_token_id, *next(encoded)]
+            rows.append(ids)
+        return rows
 
     def detokenize(self, ids):
         """A string for ids `(T,)`, a list of strings for `(B, T)`."""
@@ -226,69 +279,3 @@ class BridgeTowerTokenizer(keras_hub.tokenizers.Tokenizer):
     def get_config(self):
         config = super().get_config()
         return {**config, "sequence_length": self.sequence_length}
-
-
-def _read_vocabulary(vocabulary):
-    if not isinstance(vocabulary, dict):
-        try:
-            with open(vocabulary, encoding="utf-8") as file:
-                vocabulary = dict(json.load(file))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                "`vocabulary` must be a dict from token to id, or the path of "
-                f"one in JSON. Received: vocabulary={vocabulary!r:.200}"
-            ) from error
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
-    if missing:
-        raise ValueError(
-            f"`vocabulary` must contain {', '.join(SPECIAL_TOKENS)}. "
-            f"Received: a vocabulary without {', '.join(missing)}"
-        )
-    # A gap or a second use of an id would leave the embedding's rows.
-    ids = set(vocabulary.values())
-    if ids != set(range(len(vocabulary))):
-        raise ValueError(
-            f"`vocabulary` must use each id from 0 to {len(vocabulary) - 1} "
-            f"once. Received: {len(vocabulary)} tokens, {len(ids)} ids"
-        )
-    return vocabulary
-
-
-def _read_merges(merges):
-    if isinstance(merges, (str, os.PathLike)):
-        with open(merges, encoding="utf-8", newline="\n") as file:
-            merges = [line.strip("\r\n") for line in file]
-        merges = [x for x in merges if x and not x.startswith("#version")]
-    pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
-    for i, pair in enumerate(pairs):
-        # A merge into a special token would let a text spell it.
-        if len(pair) != 2 or "".join(pair) in SPECIAL_TOKENS:
-            raise ValueError(
-                "`merges` must be pairs of tokens with one space between, "
-                "none of which makes a special token. Received: "
-                f"merges[{i}]={merges[i]!r}"
-            )
-    return pairs
-
-
-def _check_text(text, name):
-    problem = _problem(text)
-    if problem:
-        received = f"Received: {name}={text!r:.200}"
-        raise ValueError(f"`text` must {problem}. {received}")
-    return text.decode("utf-8") if isinstance(text, bytes) else text
-
-
-def _problem(text):
-    try:
-        text = text.decode("utf-8") if isinstance(text, bytes) else text
-        if not isinstance(text, str):
-            return "be one string, or a flat list or array of strings"
-        text.encode("utf-8")
-    except UnicodeError:
-        return "be UTF-8 bytes, or a string without lone surrogates"
-    if not text.strip():
-        return "not be empty"
-    if "\0" in text:
-        return "not contain NUL characters"
-    return None

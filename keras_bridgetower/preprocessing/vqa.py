@@ -110,11 +110,12 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         return config
 
 
-def checked_answers(answers):
+def checked_answers(answers, name="answers"):
     """The answers as a list of distinct strings.
 
     Args:
         answers: sequence of str.
+        name: string. What errors call them.
 
     Returns:
         list of str.
@@ -130,7 +131,7 @@ def checked_answers(answers):
         or len(set(answers)) < len(answers)
     ):
         raise ValueError(
-            "`answers` must be a list of distinct strings, at least one. "
-            f"Received: answers={answers!r:.200}"
+            f"`{name}` must be a list of distinct strings, at least one. "
+            f"Received: {name}={answers!r:.200}"
         )
     return answers

@@ -5,6 +5,12 @@ import warnings
 from keras_bridgetower import named_heads
 from keras_bridgetower.presets import registry
 
+# What a preprocessor is made of, and the file that a preset holds of it.
+PARTS = {
+    "tokenizer": "tokenizer.json",
+    "image_converter": "image_converter.json",
+}
+
 
 def preprocessor_of(cls, preset, image_size, values):
     """The preprocessor of a preset for a task class.
@@ -16,18 +22,20 @@ def preprocessor_of(cls, preset, image_size, values):
         values: dict, constructor values of the task.
 
     Returns:
-        A preprocessor; None, with a warning, where there is no tokenizer.
+        A preprocessor; None, with a warning, where a part of it is missing.
 
     Raises:
         ValueError: labels that neither the preset nor the caller names.
     """
-    if registry.saved_config(preset, "tokenizer.json") is None:
-        warnings.warn(
-            f"{cls.__name__} takes features only: there are no tokenizer "
-            "files with the weights. Pass `preprocessor`.",
-            stacklevel=3,
-        )
-        return None
+    for part, file in PARTS.items():
+        needed = getattr(cls.preprocessor_cls, f"{part}_cls") is not None
+        if needed and registry.saved_config(preset, file) is None:
+            warnings.warn(
+                f"{cls.__name__} takes features only: there are no {part} "
+                "files with the weights. Pass `preprocessor`.",
+                stacklevel=3,
+            )
+            return None
     missing = [k for k in cls.label_arguments if values.get(k) is None]
     if missing:
         raise ValueError(

@@ -33,14 +33,16 @@ class BridgeTowerTask(keras_hub.models.Task):
     label_arguments = ()
 
     def __init__(self, backbone, preprocessor, heads, **kwargs):
+        inputs = self.inputs_of(backbone)
         if preprocessor is not None:
-            check_preprocessor(backbone, preprocessor)
+            check_preprocessor(backbone, preprocessor, inputs)
         # === Layers ===
-        self.backbone = backbone
+        # Not tracked as a layer, on torch KerasHub does not either: a task
+        # has the weights of its graph, and no tower that it never runs.
+        object.__setattr__(self, "_backbone", backbone)
         self.preprocessor = preprocessor
         self.heads = named_heads.make_all(heads, backbone)
         # === Functional graph ===
-        inputs = self.inputs_of(backbone)
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
@@ -63,6 +65,24 @@ class BridgeTowerTask(keras_hub.models.Task):
         """Labels and outputs as the metrics take them."""
         # On JAX no weight can be read while metrics are updated.
         return y, y_pred
+
+    def unread_layers(self):
+        """Layers in the graph that lead to no output."""
+        return []
+
+    @property
+    def trainable_weights(self):
+        # Of weights without a gradient Keras warns, or decays them.
+        return self._without_unread(super().trainable_weights)
+
+    @property
+    def trainable_variables(self):
+        return self._without_unread(super().trainable_variables)
+
+    def _without_unread(self, variables):
+        layers = self.unread_layers()
+        unread = {id(w) for layer in layers for w in layer.weights}
+        return [v for v in variables if id(v) not in unread]
 
     @classmethod
     def head_arguments(cls, heads):
@@ -164,13 +184,17 @@ class BridgeTowerTask(keras_hub.models.Task):
 
     def preprocessed(self, x):
         """Features of a dict of raw inputs, for the verbs."""
+        return self.needed_preprocessor()(x)
+
+    def needed_preprocessor(self):
+        """The preprocessor, for verbs that cannot do without."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
                 "Pass one to the task, or call `predict_features` with "
                 "features. Received: preprocessor=None"
             )
-        return self.preprocessor(x)
+        return self.preprocessor
 
     def predict_features(self, features, batch_size=32):
         """NumPy logits of batched features that a preprocessor made."""

@@ -160,3 +160,67 @@ def test_the_same_ids_reach_the_model_in_fit(roberta):
     spy.fit(x, ["a"] * len(texts), batch_size=1000, verbose=0)
     assert set(seen) == set(texts)
     np.testing.assert_array_equal([seen[t] for t in texts], roberta(texts))
+
+
+def published_peer():
+    """transformers' RoBERTa as published: `<mask>` takes the space before."""
+    transformers = pytest.importorskip("transformers")
+    folder = shared_data() / "roberta"
+    lines = (folder / "merges.txt").read_text("utf-8").split("\n")
+    return transformers.RobertaTokenizer(
+        vocab=json.loads((folder / "vocab.json").read_text("utf-8")),
+        merges=[tuple(line.split(" ")) for line in lines[1:] if line],
+        mask_token=transformers.AddedToken("<mask>", lstrip=True),
+    )
+
+
+def packed(length=50):
+    return dict(
+        padding="max_length",
+        truncation=True,
+        max_length=length,
+        return_tensors="np",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_masks_in_a_text_equal_transformers(roberta):
+    rng = random.Random(3)
+    spaces = ("", " ", "  ", "\t", "\u00a0", "\u3000 ", "\x1c", "\u200b", "\n")
+    texts = ["<mask>", " <mask> ", "<mask><mask> <mask>", "a small <mask> dog."]
+    for text in random_strings(1000):
+        parts = [text]
+        for _ in range(rng.randint(1, 3)):
+            around = (rng.choice(spaces), "<mask>", rng.choice(spaces))
+            parts += ["".join(around), rng.choice(["a", "Dog,", "", "é"])]
+        texts.append("".join(parts))
+    expected = published_peer()(texts, **packed())
+    found = roberta.encode_with_masks(texts)
+    np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
+    np.testing.assert_array_equal(
+        found["padding_mask"], expected["attention_mask"]
+    )
+    # Elsewhere the same characters are text.
+    assert not (roberta(texts) == roberta.mask_token_id).any()
+
+
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+@pytest.mark.parametrize("length", [20, 21])
+def test_pairs_equal_transformers(length, roberta):
+    folder = shared_data() / "roberta"
+    files = (folder / "vocab.json", folder / "merges.txt")
+    tokenizer = BridgeTowerTokenizer(*files, sequence_length=length)
+    texts = random_strings(1000)
+    others = texts[::-1]
+    found = tokenizer.encode_pairs(texts, others)
+    expected = published_peer()(texts, others, **packed(length))
+    np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
+    full = found["padding_mask"].sum(-1) == length
+    assert 50 < full.sum() < 950
+
+
+def test_pairs_that_are_refused(roberta):
+    with pytest.raises(ValueError, match="same number.*2 and 1 texts"):
+        roberta.encode_pairs(["a", "b"], ["c"])
+    with pytest.raises(ValueError, match=r"empty.*second_text\[0\]=' '"):
+        roberta.encode_pairs(["a"], [" "])

@@ -1,0 +1,91 @@
+"""Fill the blanks of captions by looking at the pictures.
+
+    python examples/fill_mask.py
+    python examples/fill_mask.py --image photo.png --text "a <mask> circle."
+
+Hides one word of captions of easy-VQA's test pictures, prints how often the
+model finds it, beside what is right without a look at the pictures, and saves
+a sheet of filled captions. Runs offline.
+"""
+
+import argparse
+import pathlib
+import time
+
+import keras
+import numpy as np
+from contact_sheet import contact_sheet
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data.easy_vqa_captions import BLIND_BLANKS
+from keras_bridgetower.data.easy_vqa_captions import blanks
+from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--image", type=pathlib.Path)
+    parser.add_argument("--text", default="a <mask> circle.")
+    parser.add_argument("--preset", default="bridgetower_tiny_easy_mlm")
+    parser.add_argument("--top-k", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=150)
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("filled.png")
+    )
+    arguments = parser.parse_args()
+    started = time.time()
+
+    model = kbt.BridgeTowerMaskedLM.from_preset(arguments.preset)
+    if arguments.image:
+        masks, text = model.fill_mask(
+            arguments.image, arguments.text, top_k=arguments.top_k
+        )
+        for tokens in masks:
+            print(shown(tokens))
+        print(text)
+        return
+
+    scenes = load_scenes("test")
+    asked = blanks(scenes)
+    # Four blanks of each picture follow each other.
+    count = 4 * arguments.pictures
+    images = scenes.data.images[asked.image_index[:count]]
+    filled = model.fill_mask(
+        list(images), asked.texts[:count], top_k=arguments.top_k, batch_size=64
+    )
+    for text, (masks, _) in zip(asked.texts[:4], filled, strict=False):
+        print(f"{text}  ->  {shown(masks[0])}")
+
+    right = np.array(
+        [
+            masks[0][0][0].strip() == answer
+            for (masks, _), answer in zip(filled, asked.answers, strict=False)
+        ]
+    )
+    kinds = np.array(asked.kinds[:count])
+    for kind, blind in BLIND_BLANKS.items():
+        score = 100 * right[kinds == kind].mean()
+        print(f"{kind}: {score:.1f} % right (pictures unseen: {blind} %)")
+    blind = np.mean(list(BLIND_BLANKS.values()))
+    print(
+        f"mean: {100 * right.mean():.1f} % right (pictures unseen: "
+        f"{blind:.1f} %), {len(right)} blanks of the test split"
+    )
+
+    # One blank of each picture, another attribute each time.
+    rows = [4 * i + i % 4 for i in range(min(8, arguments.pictures))]
+    cells = [
+        ([images[i]], [asked.texts[i], f"-> {filled[i][1]}"]) for i in rows
+    ]
+    contact_sheet(cells, columns=2).save(arguments.output)
+    print(f"{arguments.output}: captions and how they were filled")
+    seconds = time.time() - started
+    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
+
+
+def shown(tokens):
+    return ", ".join(f"{token.strip()} {share:.3f}" for token, share in tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The files that define a byte-level BPE, checked."""
+
+import json
+import os
+
+MASK_TOKEN = "<mask>"
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", MASK_TOKEN)
+
+
+def read_vocabulary(vocabulary):
+    if not isinstance(vocabulary, dict):
+        try:
+            with open(vocabulary, encoding="utf-8") as file:
+                vocabulary = dict(json.load(file))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`vocabulary` must be a dict from token to id, or the path of "
+                f"one in JSON. Received: vocabulary={vocabulary!r:.200}"
+            ) from error
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"`vocabulary` must contain {', '.join(SPECIAL_TOKENS)}. "
+            f"Received: a vocabulary without {', '.join(missing)}"
+        )
+    # A gap or a second use of an id would leave the embedding's rows.
+    ids = set(vocabulary.values())
+    if ids != set(range(len(vocabulary))):
+        raise ValueError(
+            f"`vocabulary` must use each id from 0 to {len(vocabulary) - 1} "
+            f"once. Received: {len(vocabulary)} tokens, {len(ids)} ids"
+        )
+    return vocabulary
+
+
+def read_merges(merges):
+    if isinstance(merges, (str, os.PathLike)):
+        with open(merges, encoding="utf-8", newline="\n") as file:
+            merges = [line.strip("\r\n") for line in file]
+        merges = [x for x in merges if x and not x.startswith("#version")]
+    pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
+    for i, pair in enumerate(pairs):
+        # A merge into a special token would let a text spell it.
+        if len(pair) != 2 or "".join(pair) in SPECIAL_TOKENS:
+            raise ValueError(
+                "`merges` must be pairs of tokens with one space between, "
+                "none of which makes a special token. Received: "
+                f"merges[{i}]={merges[i]!r}"
+            )
+    return pairs

@@ -1,0 +1,52 @@
+"""What tasks with one class for each sample share."""
+
+import keras
+import numpy as np
+
+from keras_bridgetower.tasks.task import BridgeTowerTask
+
+
+class ClassificationTask(BridgeTowerTask):
+    """Abstract: softmax cross-entropy of class ids, and their accuracy."""
+
+    def default_loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def default_metrics(self):
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+    def probabilities(self, x, batch_size):
+        """Probabilities of the classes for raw inputs of a verb.
+
+        Args:
+            x: dict, as the preprocessor takes it.
+            batch_size: int, samples per forward pass.
+
+        Returns:
+            `(probabilities, batched)`: float64 array `(batch, classes)`, and
+            whether `x` came in lists.
+        """
+        features, batched = self.needed_preprocessor().features_of(x)
+        if not batched:
+            features = {k: v[None] for k, v in features.items()}
+        logits = self.predict_features(features, batch_size).astype("float64")
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True), batched
+
+
+def labelled(names, probabilities, batched):
+    """The best class and all probabilities by name, for each sample.
+
+    Args:
+        names: list of str, the classes.
+        probabilities: float array `(batch, classes)`.
+        batched: bool, whether a list is to be returned.
+
+    Returns:
+        `(label, dict from label to probability)`, or a list of them.
+    """
+    results = [
+        (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
+        for row in probabilities
+    ]
+    return results if batched else results[0]

@@ -1,0 +1,101 @@
+"""Visual entailment."""
+
+import keras
+
+from keras_bridgetower.preprocessing.entailment import ENTAILMENT_LABELS
+from keras_bridgetower.preprocessing.entailment import (
+    BridgeTowerEntailmentPreprocessor,
+)
+from keras_bridgetower.tasks.classification import ClassificationTask
+from keras_bridgetower.tasks.classification import labelled
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerEntailment(ClassificationTask):
+    """Says whether a picture contradicts, leaves open or entails a hypothesis.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerEntailmentPreprocessor`, or None.
+        head_hidden_scale: number, width of the head's hidden layer over that
+            of the pooled representation.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's.
+
+    Returns:
+        float32 tensor `(batch, 3)`: logits of contradiction, neutral and
+        entailment. In `fit` and `evaluate` `x` is a dict of `"images"` and
+        `"text"`, and `y` ids or names (see
+        `BridgeTowerEntailmentPreprocessor`).
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone.
+
+    Example:
+
+    ```python
+    model = BridgeTowerEntailment.from_preset("bridgetower_tiny_easy_vqa")
+    image = np.full((64, 64, 3), 255, "uint8")
+    label, probabilities = model.entail(image, "the shape is red.")
+    ```
+
+    Source: BridgeTower (AAAI 2023), SNLI-VE fine-tuning.
+    """
+
+    preprocessor_cls = BridgeTowerEntailmentPreprocessor
+
+    def __init__(
+        self, backbone, preprocessor=None, head_hidden_scale=2, **kwargs
+    ):
+        head = {
+            "num_classes": len(ENTAILMENT_LABELS),
+            "head_hidden_scale": head_hidden_scale,
+        }
+        super().__init__(backbone, preprocessor, {"entailment": head}, **kwargs)
+        self.head_hidden_scale = head_hidden_scale
+
+    def outputs_of(self, inputs):
+        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
+        return self.heads["entailment"](pooled)
+
+    @classmethod
+    def head_arguments(cls, heads):
+        saved = heads.get("entailment", {})
+        names = ("head_hidden_scale",)
+        return {k: saved[k] for k in names if k in saved}
+
+    def entail(self, images, hypotheses, batch_size=32):
+        """Judge hypotheses by pictures.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            hypotheses: one text or a list, as many as pictures.
+            batch_size: int, hypotheses per forward pass.
+
+        Returns:
+            `(label, probabilities)`: the best of "contradiction", "neutral"
+            and "entailment", and a dict from each of them to its probability;
+            a list of such pairs where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures
+                or empty texts.
+
+        Example:
+
+        ```python
+        model.entail("photo.png", "the shape is a circle.")
+        ```
+        """
+        probabilities, batched = self.probabilities(
+            {"images": images, "text": hypotheses}, batch_size
+        )
+        return labelled(ENTAILMENT_LABELS, probabilities, batched)
+
+    def get_config(self):
+        config = super().get_config()
+        config["head_hidden_scale"] = self.head_hidden_scale
+        return config

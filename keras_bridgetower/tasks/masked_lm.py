@@ -1,0 +1,160 @@
+"""Masked language modelling."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.losses import MaskedLMLoss
+from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.preprocessing.masked_lm import (
+    BridgeTowerMaskedLMPreprocessor,
+)
+from keras_bridgetower.tasks.task import BridgeTowerTask
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerMaskedLM(BridgeTowerTask):
+    """Finds hidden tokens of texts about pictures.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerMaskedLMPreprocessor`, or None.
+        head_epsilon: float, epsilon of the head's layer norm.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's, and `"mask_positions"`
+            int32 `(batch, M)`: places in the text, from 0.
+
+    Returns:
+        float32 tensor `(batch, M, vocabulary)`: logits at these places. In
+        `fit` and `evaluate` `x` is a dict of `"images"` and `"text"`, and
+        there is no `y`: the preprocessor hides tokens, which are the labels.
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone.
+
+    Example:
+
+    ```python
+    mlm = BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_vqa")
+    image = np.full((64, 64, 3), 255, "uint8")
+    masks, text = mlm.fill_mask(image, "is there a <mask> shape?", top_k=2)
+    ```
+
+    Source: BridgeTower (AAAI 2023), masked language modelling.
+    """
+
+    preprocessor_cls = BridgeTowerMaskedLMPreprocessor
+
+    def __init__(
+        self, backbone, preprocessor=None, head_epsilon=1e-5, **kwargs
+    ):
+        head = {"epsilon": head_epsilon}
+        super().__init__(backbone, preprocessor, {"mlm": head}, **kwargs)
+        self.head_epsilon = head_epsilon
+
+    def inputs_of(self, backbone):
+        positions = keras.Input((None,), dtype="int32", name="mask_positions")
+        return {**backbone.input, "mask_positions": positions}
+
+    def outputs_of(self, inputs):
+        text = self.backbone.fuse(inputs, outputs=("text",))["text"]
+        places = ops.expand_dims(inputs["mask_positions"], -1)
+        return self.heads["mlm"](ops.take_along_axis(text, places, axis=1))
+
+    def unread_layers(self):
+        fusion = self.backbone.fusion
+        return [
+            fusion.text_pooler,
+            fusion.image_pooler,
+            *fusion.steps[-1].image_only,
+        ]
+
+    @classmethod
+    def head_arguments(cls, heads):
+        saved = heads.get("mlm", {})
+        return {"head_epsilon": saved["epsilon"]} if saved else {}
+
+    def fill_mask(self, images, texts, top_k=1, batch_size=32):
+        """Find what stands at each `<mask>` of a text about a picture.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            texts: one text or a list, as many as pictures. White space before
+                a `<mask>` belongs to it.
+            top_k: int, number of tokens for each mask.
+            batch_size: int, texts per forward pass.
+
+        Returns:
+            `(masks, text)`: for each mask of the text a list of `(token,
+            probability)` with the best first, tokens as they are written,
+            most with a space before them; and the text with the best token
+            at each place. A list of such pairs where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures,
+                a text without `<mask>` or with one beyond the tokenizer's
+                `sequence_length`, or `top_k` out of range.
+
+        Example:
+
+        ```python
+        mlm.fill_mask("photo.png", "a small <mask> circle.", top_k=3)
+        ```
+        """
+        preprocessor = self.needed_preprocessor()
+        tokenizer = preprocessor.tokenizer
+        size = tokenizer.vocabulary_size()
+        if not 1 <= top_k <= size:
+            raise ValueError(
+                f"`top_k` must be from 1 to {size}, the size of the "
+                f"vocabulary. Received: top_k={top_k}"
+            )
+        features, batched = preprocessor.with_blanks(
+            {"images": images, "text": texts}
+        )
+        if not batched:
+            features = {k: v[None] for k, v in features.items()}
+        # An encoder may have more rows than the vocabulary has tokens.
+        logits = self.predict_features(features, batch_size)[..., :size]
+        rows = zip(
+            features["token_ids"],
+            features["mask_positions"],
+            logits,
+            strict=True,
+        )
+        results = [_filled(tokenizer, top_k, *row) for row in rows]
+        return results if batched else results[0]
+
+    def default_loss(self):
+        return MaskedLMLoss()
+
+    def default_metrics(self):
+        return [MaskedTokenAccuracy()]
+
+    def get_config(self):
+        return {**super().get_config(), "head_epsilon": self.head_epsilon}
+
+
+def _filled(tokenizer, top_k, ids, positions, logits):
+    """The best tokens of each mask of one text, and the filled text."""
+    places = positions[: (ids == tokenizer.mask_token_id).sum()]
+    logits = logits[: len(places)].astype("float64")
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares = weights / weights.sum(axis=-1, keepdims=True)
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
+    masks = [
+        [(_written(tokenizer, i), float(row[i])) for i in order]
+        for row, order in zip(shares, best, strict=True)
+    ]
+    ids = ids.copy()
+    ids[places] = best[:, 0]
+    return masks, tokenizer.detokenize(ids)
+
+
+def _written(tokenizer, token_id):
+    # Special tokens are written as nothing, and so called by name.
+    written = tokenizer.detokenize(np.array([token_id]))
+    return written or tokenizer.id_to_token(token_id)

@@ -1,0 +1,162 @@
+"""Statements about two pictures."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.fusion import IMAGE_ROW
+from keras_bridgetower.fusion import SECOND_IMAGE_ROW
+from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
+from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
+from keras_bridgetower.tasks.classification import ClassificationTask
+
+# The type row of each picture, left first.
+ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerNLVR2(ClassificationTask):
+    """Says whether a statement about two pictures is true.
+
+    The text is joined with each picture, the second one marked by a type
+    embedding of its own; the head reads both results. The text tower runs
+    once.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerNLVR2Preprocessor`, or None.
+        head_hidden_scale: number, width of the head's hidden layer over that
+            of one pooled representation.
+        dropout: float, dropout of what the head reads.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's, but `"images"` float
+            `(batch, 2, S, S, 3)`.
+
+    Returns:
+        float32 tensor `(batch, 2)`: logits of false and true. In `fit` and
+        `evaluate` `x` is a dict of `"images"`, pairs of pictures, and
+        `"text"`, and `y` are truth values (see
+        `BridgeTowerNLVR2Preprocessor`).
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone.
+
+    Example:
+
+    ```python
+    model = BridgeTowerNLVR2.from_preset("bridgetower_tiny_easy_vqa")
+    image = np.full((64, 64, 3), 255, "uint8")
+    true, probability = model.compare(image, image, "both shapes are red.")
+    ```
+
+    Source: BridgeTower (AAAI 2023), NLVR2 fine-tuning of the base model.
+    """
+
+    preprocessor_cls = BridgeTowerNLVR2Preprocessor
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        head_hidden_scale=1.5,
+        dropout=0.1,
+        **kwargs,
+    ):
+        head = {
+            "num_classes": len(TRUTH_VALUES),
+            "head_hidden_scale": head_hidden_scale,
+            "dropout": dropout,
+        }
+        super().__init__(backbone, preprocessor, {"nlvr2": head}, **kwargs)
+        self.head_hidden_scale = head_hidden_scale
+        self.dropout = dropout
+
+    def inputs_of(self, backbone):
+        side = backbone.image_size
+        pictures = keras.Input((len(ROWS), side, side, 3), name="images")
+        return {**backbone.input, "images": pictures}
+
+    def outputs_of(self, inputs):
+        backbone, images = self.backbone, inputs["images"]
+        text = backbone.text_tower(
+            {key: inputs[key] for key in backbone.text_tower.input}
+        )
+        states = backbone.image_tower(
+            ops.reshape(images, (-1, *images.shape[2:]))
+        )
+        states = [ops.reshape(x, (-1, 2, *x.shape[1:])) for x in states]
+        pooled = [
+            backbone.fusion(
+                text,
+                [x[:, place] for x in states],
+                padding_mask=inputs["padding_mask"],
+                outputs=("pooled",),
+                image_row=row,
+            )["pooled"]
+            for place, row in enumerate(ROWS)
+        ]
+        return self.heads["nlvr2"](ops.concatenate(pooled, axis=-1))
+
+    @classmethod
+    def head_arguments(cls, heads):
+        saved = heads.get("nlvr2", {})
+        names = ("head_hidden_scale", "dropout")
+        return {k: saved[k] for k in names if k in saved}
+
+    def compare(self, left, right, statements, batch_size=32):
+        """Say whether statements about two pictures are true.
+
+        Args:
+            left: one picture or a list: paths, encoded bytes, PIL images or
+                arrays (see `load_image`).
+            right: likewise.
+            statements: one text or a list, as many as pairs of pictures.
+            batch_size: int, statements per forward pass.
+
+        Returns:
+            `(true, probability)`: a bool, and how probable this answer is; a
+            list of such pairs where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures
+                or empty texts.
+
+        Example:
+
+        ```python
+        model.compare("photo.png", "photo.png", "both shapes are red.")
+        ```
+        """
+        images = [left, right]
+        if not isinstance(statements, (str, bytes)):
+            counts = [_count(x) for x in (left, right, statements)]
+            if len(set(counts)) > 1:
+                raise ValueError(
+                    "`left`, `right` and `statements` must be of the same "
+                    "number, all single or all in lists. Received: "
+                    f"{counts[0]} left, {counts[1]} right, {counts[2]} "
+                    "statements"
+                )
+            images = [*zip(left, right, strict=True)]
+        probabilities, batched = self.probabilities(
+            {"images": images, "text": statements}, batch_size
+        )
+        results = [
+            (bool(row.argmax()), float(row.max())) for row in probabilities
+        ]
+        return results if batched else results[0]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            head_hidden_scale=self.head_hidden_scale, dropout=self.dropout
+        )
+        return config
+
+
+def _count(x):
+    """How many a list or an array holds; one of anything else."""
+    several = isinstance(x, (list, tuple)) or np.ndim(x) in (1, 4)
+    return len(x) if several else "one"

@@ -1,0 +1,293 @@
+"""Masked language modelling, from raw texts to filled ones."""
+
+import warnings
+
+import keras
+import numpy as np
+import peer
+import pytest
+import tensorflow as tf
+import torch
+from builders import SIDE
+from builders import array
+from builders import backbone
+from builders import difference
+from builders import fast
+from builders import moved
+from builders import randomise
+from builders import raw
+from builders import tokenizer
+from convert import checkpoints
+
+import keras_bridgetower as kbt
+from keras_bridgetower.losses import MaskedLMLoss
+
+IMAGE = np.zeros((20, 30, 3), "uint8")
+LENGTH, MASKS = 24, 8
+
+
+def preprocessor(**kwargs):
+    return kbt.BridgeTowerMaskedLMPreprocessor(
+        tokenizer(LENGTH),
+        kbt.BridgeTowerImageConverter(SIDE),
+        **{"max_masks": MASKS, "rate": 0.3} | kwargs,
+    )
+
+
+def masked_lm():
+    return kbt.BridgeTowerMaskedLM(backbone(), preprocessor())
+
+
+@pytest.fixture(scope="module")
+def filler():
+    """A task that is asked but not changed."""
+    return randomise(masked_lm())
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def test_logits_and_loss_equal_transformers(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    theirs = checkpoints.theirs("mlm")
+    theirs.save_pretrained(tmp_path / "theirs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ours = kbt.BridgeTowerMaskedLM.from_preset(
+            tmp_path / "theirs", preprocessor=None
+        )
+    features, inputs = peer.inputs(checkpoints.SIZE)
+    positions = np.array([[1, 3, 4, 11], [2, 5, 0, 0]], "int32")
+    slots = np.array([[17, 3, 99, 5], [8, 0, -100, -100]], "int32")
+    labels = np.full(features["token_ids"].shape, -100)
+    for row, places, ids in zip(labels, positions, slots, strict=True):
+        kept = ids != -100
+        row[places[kept]] = ids[kept]
+    with torch.no_grad():
+        expected = theirs(**inputs, labels=torch.tensor(labels))
+    found = ours({**features, "mask_positions": positions}, training=False)
+    logits = np.take_along_axis(
+        expected.logits.numpy(), positions[..., None], axis=1
+    )
+    assert difference(found, logits) <= 1e-5
+    loss = MaskedLMLoss()(slots, found)
+    assert float(array(loss)) == pytest.approx(float(expected.loss), abs=1e-5)
+
+
+def test_forms_of_fill_mask(filler):
+    text = "is <mask> red <mask>"
+    masks, filled = filler.fill_mask(IMAGE, text, top_k=3)
+    assert [len(tokens) for tokens in masks] == [3, 3]
+    shares = [share for _, share in masks[0]]
+    assert shares == sorted(shares, reverse=True) and 0 < shares[-1] < 1
+    many = filler.fill_mask([IMAGE, IMAGE], [text, "<mask>!"])
+    assert [len(masks) for masks, _ in many] == [2, 1]
+    assert many[0][0][0][0][0] == masks[0][0][0]
+    assert many[0][0][0][0][1] == pytest.approx(masks[0][0][1], abs=1e-6)
+    assert many[0][1] == filled
+
+
+def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
+    made = filler.preprocessor
+    text = "is it <mask> or <mask>?"
+    plain = made.tokenizer(["is it", " or", "?"])
+    pieces = [row[(row > 4)].tolist() for row in plain]
+    mask = made.tokenizer.mask_token_id
+    ids = [0, *pieces[0], mask, *pieces[1], mask, *pieces[2], 2]
+    padding = LENGTH - len(ids)
+    places = np.flatnonzero(np.array(ids) == mask)
+    features = {
+        "images": made.image_converter([IMAGE]),
+        "token_ids": np.array([ids + [1] * padding], "int32"),
+        "padding_mask": np.array([[1] * len(ids) + [0] * padding], "int32"),
+    }
+    states = filler.backbone(features, training=False)["text"]
+    logits = array(filler.heads["mlm"](states))[0, places]
+    size = made.tokenizer.vocabulary_size()
+    shares = softmax(logits[:, :size].astype("float64"))
+    masks, filled = filler.fill_mask(IMAGE, text, top_k=5)
+    best = np.argsort(-shares, axis=-1)[:, :5]
+    for found, row, order in zip(masks, shares, best, strict=True):
+        np.testing.assert_allclose(
+            [share for _, share in found], row[order], atol=1e-6
+        )
+        for (token, _), i in zip(found, order, strict=True):
+            written = made.tokenizer.detokenize(np.array([i]))
+            assert token == (written or made.tokenizer.id_to_token(i))
+    ids = np.array(ids)
+    ids[places] = best[:, 0]
+    assert filled == made.tokenizer.detokenize(ids)
+
+
+@pytest.mark.parametrize(
+    "images, texts, values, message",
+    [
+        (IMAGE, "is it red?", {}, "must hold <mask>.*Received: text='is it"),
+        ([IMAGE] * 2, ["<mask>", "a"], {}, r"hold <mask>.*text\[1\]='a'"),
+        ([IMAGE], ["<mask>", "<mask>"], {}, "same number"),
+        (IMAGE, ["<mask>", "<mask>"], {}, "same number"),
+        ([IMAGE], "<mask>", {}, "same number"),
+        ([], [], {}, "at least one picture"),
+        (IMAGE, "<mask>", dict(top_k=0), "from 1 to 261.*top_k=0"),
+        (IMAGE, "<mask>", dict(top_k=262), "from 1 to 261.*top_k=262"),
+    ],
+)
+def test_bad_texts(filler, images, texts, values, message):
+    with pytest.raises(ValueError, match=message):
+        filler.fill_mask(images, texts, **values)
+
+
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_a_mask_that_is_cut_off_is_named(filler):
+    long = "a" * 30 + "<mask>"
+    with pytest.raises(ValueError, match=r"within the 24 tokens.*text\[1\]"):
+        filler.fill_mask([IMAGE] * 2, ["<mask>", long])
+
+
+def test_without_a_preprocessor():
+    bare = kbt.BridgeTowerMaskedLM(backbone())
+    with pytest.raises(ValueError, match="`preprocessor` must be set"):
+        bare.fill_mask(IMAGE, "<mask>")
+
+
+def test_positions_and_labels_give_the_text_back():
+    made = preprocessor(rate=0.5, max_masks=None)
+    x, _ = raw(4)
+    original = made.tokenizer(x["text"])
+    special = made.tokenizer.special_token_ids
+    hidden, unchanged = 0, 0
+    for step in range(20):
+        features, labels = made({**x, "step": step})
+        ids, positions = features["token_ids"], features["mask_positions"]
+        assert positions.shape == labels.shape == (4, LENGTH - 2)
+        assert ids.dtype == positions.dtype == labels.dtype == np.int32
+        restored = ids.copy()
+        for row, places, tokens in zip(
+            restored, positions, labels, strict=True
+        ):
+            kept = tokens != -100
+            assert not set(tokens[kept]) & set(special)
+            assert (np.diff(places[kept]) > 0).all()
+            assert not places[~kept].any()
+            unchanged += (row[places[kept]] == tokens[kept]).sum()
+            row[places[kept]] = tokens[kept]
+            hidden += kept.sum()
+        np.testing.assert_array_equal(restored, original)
+    # Half of all tokens that are not special, a tenth of them unchanged.
+    candidates = 20 * (~np.isin(original, special)).sum()
+    assert 0.4 < hidden / candidates < 0.6
+    assert 0.05 < unchanged / hidden < 0.2
+
+
+def test_a_step_gives_the_same_masks_everywhere():
+    x, _ = raw(4)
+    made = preprocessor()
+    eager, labels = made({**x, "step": 3})
+    again, _ = preprocessor()({**x, "step": np.int64(3)})
+    assert difference(again, eager) == 0
+    other, _ = made({**x, "step": 4})
+    assert difference(other["token_ids"], eager["token_ids"]) > 0
+    seeded, _ = preprocessor(seed=1)({**x, "step": 3})
+    assert difference(seeded["token_ids"], eager["token_ids"]) > 0
+    # Batches without a number are counted.
+    counted = [made(x)[0]["token_ids"] for _ in range(2)]
+    assert difference(*counted) > 0
+
+    rows = tf.data.Dataset.from_tensor_slices(x).batch(4).enumerate()
+    numbered = rows.map(lambda i, x: {**x, "step": i + 3})
+    ((mapped, targets),) = numbered.map(preprocessor())
+    assert {k: v.dtype for k, v in mapped.items() if k != "images"} == {
+        k: tf.int32 for k in ("token_ids", "padding_mask", "mask_positions")
+    }
+    assert difference({k: v.numpy() for k, v in mapped.items()}, eager) == 0
+    np.testing.assert_array_equal(targets, labels)
+
+    single = {"images": x["images"][0], "text": x["text"][0], "step": 3}
+    features, labels = made(single)
+    assert features["token_ids"].shape == (LENGTH,)
+    assert features["mask_positions"].shape == labels.shape == (MASKS,)
+
+
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        ({}, [1], "`y` must not be given.*Received: y="),
+        ({"step": np.arange(2)}, None, r"must be a scalar.*shape \(2,\)"),
+    ],
+)
+def test_bad_training_input(x, y, message):
+    raw_x = {"images": [IMAGE, IMAGE], "text": ["a", "b"], **x}
+    with pytest.raises(ValueError, match=message):
+        preprocessor()(raw_x, y=y)
+
+
+@pytest.mark.parametrize(
+    "values", [dict(rate=1.5), dict(max_masks=0), dict(max_masks=LENGTH + 1)]
+)
+def test_bad_values(values):
+    (name,) = values
+    with pytest.raises(ValueError, match=f"Received: {name}="):
+        preprocessor(**values)
+
+
+def test_fit_and_evaluate():
+    x, _ = raw(8)
+    model = fast(masked_lm())
+    unread = {w.path for layer in model.unread_layers() for w in layer.weights}
+    assert len(unread) == 4 + 26
+    rows = tf.data.Dataset.from_tensor_slices(x)
+    changed = moved(model, lambda: model.fit(rows.batch(4), verbose=0))
+    backbone_weights = {w.path for w in model.backbone.trainable_weights}
+    assert unread < backbone_weights
+    heads = {w.path for w in model.heads["mlm"].weights}
+    assert changed == heads | backbone_weights - unread
+    history = model.fit(x, batch_size=4, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+    features, labels = model.preprocessor({**x, "step": 0})
+    bare = fast(kbt.BridgeTowerMaskedLM(model.backbone))
+    bare.set_weights(model.get_weights())
+    results = bare.evaluate(
+        features, labels, batch_size=4, verbose=0, return_dict=True
+    )
+    logits = bare.predict(features, batch_size=4, verbose=0)
+    assert logits.dtype == np.float32
+    assert logits.shape == (
+        8,
+        MASKS,
+        model.backbone.text_encoder.vocabulary_size,
+    )
+    kept = labels != -100
+    right = (logits.argmax(-1) == labels)[kept]
+    assert results["masked_token_accuracy"] == pytest.approx(right.mean())
+
+
+def test_features_of_the_wrong_shape():
+    model = kbt.BridgeTowerMaskedLM(backbone())
+    features, _ = preprocessor()({"images": [IMAGE], "text": ["a"]})
+    with pytest.raises(ValueError, match="missing: .'mask_positions'"):
+        model({k: v for k, v in features.items() if k != "mask_positions"})
+    for positions in (np.zeros((2, 3), "int32"), np.zeros(1, "int32")):
+        with pytest.raises(ValueError, match="same batch size"):
+            model({**features, "mask_positions": positions})
+
+
+def test_saving(tmp_path):
+    model = randomise(fast(masked_lm()))
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerMaskedLM.from_preset(str(tmp_path / "preset"))
+    model.save(tmp_path / "a.keras")
+    file = keras.saving.load_model(tmp_path / "a.keras")
+    x, _ = raw(4)
+    features, _ = model.preprocessor({**x, "step": 1})
+    expected = model(features, training=False)
+    for other in (copy, file):
+        assert difference(other(features, training=False), expected) == 0
+        made, _ = other.preprocessor({**x, "step": 1})
+        assert difference(made, features) == 0
+        config = other.preprocessor.get_config()
+        assert (config["rate"], config["max_masks"]) == (0.3, MASKS)
+    with pytest.warns(UserWarning, match="the head vqa. The preset holds mlm"):
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset", answers=["a"])
