@@ -10,11 +10,17 @@ from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
+from keras_bridgetower.preprocessing.matching import (
+    BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,
+)
 from keras_bridgetower.preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
 )
 from keras_bridgetower.preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
+)
+from keras_bridgetower.tasks.retrieval import (
+    BridgeTowerRetrieval as BridgeTowerRetrieval,
 )
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from keras_bridgetower.towers import Tower as Tower

@@ -7,6 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.fusion import IMAGE_ROW
+from keras_bridgetower.heads import kinds_of
+from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.validation import check_choice
 
 # Labels of a matching head.
@@ -21,8 +23,11 @@ class Objective(abc.ABC):
     and belong to the task; both are methods of one object so that they agree.
     """
 
-    # Names of the heads that take part.
+    # Names of the heads that learn; the last logit of the first one says how
+    # well a pair matches.
     heads = ("itm",)
+    # Whether pairs that come labelled can be learnt in place of drawn ones.
+    takes_labels = False
     # Features that the draw adds: name to dtype and shape of a row.
     drawn = {}
     # Dtype and shape of a row of the labels.
@@ -84,6 +89,7 @@ class RandomNegatives(Objective):
     authors' `false_image_0`, so that each image is encoded once.
     """
 
+    takes_labels = True
     drawn = {"match": ("int32", ())}
 
     def draw(self, seed, ids):
@@ -201,6 +207,15 @@ def get(name):
     return OBJECTIVES[name]()
 
 
+def only_or_all(values):
+    """The only value of a dict, or the dict, as losses and outputs are given.
+
+    Args:
+        values: dict from the name of a head to what belongs to it.
+    """
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
 def _projected(fusion, image):
     # Only the first token is read; the rest need not be projected.
     return fusion.project_image([x[:, :1] for x in image], IMAGE_ROW)[-1][:, 0]
@@ -234,3 +249,49 @@ def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
     if pooled is not None:
         made["fused"] = pooled
     return made
+
+
+def outputs_of_drawn(objective, backbone, heads, inputs, seed):
+    """What the loss of an objective takes, for the pairs that it drew.
+
+    Each image and each text is encoded once, however often it is used.
+
+    Args:
+        objective: `Objective`.
+        backbone: a `BridgeTowerBackbone`.
+        heads: mapping from name to head.
+        inputs: dict of features, with those of `objective.drawn`.
+        seed: `keras.random.SeedGenerator`.
+
+    Returns:
+        Float tensor of logits; where contrastive heads learn too, a dict of
+        them and of packed embeddings.
+    """
+    fusion = backbone.fusion
+    text = backbone.text_tower(
+        {k: inputs[k] for k in backbone.text_tower.input}
+    )
+    image = backbone.image_tower(inputs["images"])
+
+    def fuse(text, image, padding_mask):
+        return fusion.join(text, image, padding_mask, ("pooled",))["pooled"]
+
+    batch = Batch(
+        fusion.project_text(text), fusion.project_image(image), inputs, seed
+    )
+    if "itc" not in objective.heads:
+        return objective.logits(fuse, heads, batch)[0]
+    head = heads["itc"]
+    embeddings = head(contrastive_features(fusion, head.ways, text, image))
+    unit = (
+        embeddings["text"],
+        embeddings["image"],
+        ops.exp(head.logit_scale),
+    )
+    logits, pooled = objective.logits(fuse, heads, batch, unit)
+    if "fused" in kinds_of(head.ways):
+        embeddings |= head({"fused": pooled})
+    return {
+        "itm": logits,
+        "itc": pack_embeddings(embeddings, head.logit_scale),
+    }

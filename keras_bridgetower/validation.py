@@ -20,7 +20,7 @@ def check_features(features, expected):
     Raises:
         ValueError: keys or shapes are wrong.
     """
-    if not isinstance(features, dict) or set(features) < set(expected):
+    if not isinstance(features, dict) or not set(expected) <= set(features):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
             f"`inputs` must be a dict with the keys {sorted(expected)}; "

@@ -44,6 +44,9 @@ class BridgeTowerTask(keras_hub.models.Task):
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
+        # Set once more because a head that the symbolic graph does not reach
+        # is tracked on PyTorch only now.
+        self.heads = self.heads
         # === Config ===
         self.head_values = heads
 
@@ -58,6 +61,17 @@ class BridgeTowerTask(keras_hub.models.Task):
     def loss_inputs(self, y, y_pred):
         """Labels and outputs as loss and metrics take them."""
         return y, y_pred
+
+    def start_heads(self, new):
+        """Give new heads a start from others, where the task has one.
+
+        Args:
+            new: set of the names of heads that are still random.
+
+        Returns:
+            Those that stay random.
+        """
+        return new
 
     @classmethod
     def head_arguments(cls, heads):
@@ -148,13 +162,17 @@ class BridgeTowerTask(keras_hub.models.Task):
 
     def preprocessed(self, x):
         """Features of a dict of raw inputs, for the verbs."""
+        return self.needed_preprocessor()(x)
+
+    def needed_preprocessor(self):
+        """The preprocessor, without which no verb works."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
                 "Pass one to the task, or call `predict_features` with "
                 "features. Received: preprocessor=None"
             )
-        return self.preprocessor(x)
+        return self.preprocessor
 
     def predict_features(self, features, batch_size=32):
         """NumPy logits of batched features that a preprocessor made."""
