@@ -10,6 +10,7 @@ from keras_bridgetower.objectives import MATCH
 from keras_bridgetower.preprocessing.matching import (
     BridgeTowerRetrievalPreprocessor,
 )
+from keras_bridgetower.tasks.drawn import outputs_of_drawn
 from keras_bridgetower.tasks.pairs import as_pictures
 from keras_bridgetower.tasks.pairs import as_texts
 from keras_bridgetower.tasks.pairs import check_counts
@@ -118,7 +119,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     def outputs_of(self, inputs):
         if set(self.drawing.drawn) <= set(inputs):
-            return objectives.outputs_of_drawn(
+            return outputs_of_drawn(
                 self.drawing,
                 self.backbone,
                 self.heads,
