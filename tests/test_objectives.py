@@ -10,6 +10,7 @@ from builders import randomise
 from builders import retrieval
 from keras import ops
 
+import keras_bridgetower as kbt
 from keras_bridgetower import engine
 from keras_bridgetower import objectives
 
@@ -210,33 +211,45 @@ def test_gradients_reach_states_but_not_the_scores_of_a_draw():
 
 def test_drawn_pairs_score_as_given_pairs():
     x = features(batch=4)
+    matching = randomise(retrieval())
+    texts, images = np.divmod(np.arange(16), 4)
+    pairs = {k: v[texts] for k, v in x.items()} | {
+        "images": x["images"][images]
+    }
+    # Logits by text and image.
+    given = matching.predict_features(pairs).reshape(4, 4, 2)
 
-    def of_pairs(model, texts, images):
-        made = {k: v[np.array(texts).ravel()] for k, v in x.items()}
-        made["images"] = x["images"][np.array(images).ravel()]
-        return array(model(made))
+    def other(objective, **values):
+        """Another task with the same backbone and matching head."""
+        model = kbt.BridgeTowerRetrieval(
+            matching.backbone, objective=objective, **values
+        )
+        own, same = (m.heads["itm"].output_dense for m in (model, matching))
+        own.kernel.assign(array(same.kernel))
+        own.bias.assign(array(same.bias))
+        return model
 
-    model = randomise(retrieval())
     match = np.array([0, 1, 0, 1], "int32")
-    expected = of_pairs(model, [0, 1, 2, 3], [1, 1, 3, 3])
-    assert difference(model({**x, "match": match}), expected) <= 1e-5
+    found = matching.predict_features({**x, "match": match})
+    assert difference(found, given[[0, 1, 2, 3], [1, 1, 3, 3]]) <= 1e-5
 
-    model = randomise(retrieval("ranking"))
-    false = np.array(
-        [[1, 2, 3] * 5, [0] * 15, [3] * 15, [0, 1, 2] * 5], "int32"
-    )
+    # A new ranking head is the row that says "match".
+    ranking = other("ranking")
+    ranking.start_heads({"rank"})
+    false = [[1, 2, 3] * 5, [0] * 15, [3] * 15, [0, 1, 2] * 5]
+    false = np.array(false, "int32")
+    found = ranking.predict_features({**x, "false_texts": false})
     texts = np.concatenate([np.arange(4)[:, None], false], axis=1)
-    images = np.repeat(np.arange(4)[:, None], 16, axis=1)
-    expected = of_pairs(model, texts, images).reshape(4, 16)
-    assert difference(model({**x, "false_texts": false}), expected) <= 1e-5
+    expected = given[texts, np.arange(4)[:, None], 1]
+    assert difference(found, expected) <= 1e-5
 
-    model = randomise(retrieval("hard_negatives", 8))
+    hard = other("hard_negatives", projection_dim=8)
     # With two images each negative is certain.
-    ids = np.array([0, 1], "int32")
     x = {k: v[:2] for k, v in x.items()}
-    expected = of_pairs(model, [0, 0, 1, 1, 1, 0], [0, 1, 0, 1, 0, 1])
-    found = model({**x, "image_id": ids})["itm"]
-    assert difference(found, expected.reshape(2, 3, 2)) <= 1e-5
+    ids = np.array([0, 1], "int32")
+    found = hard.predict_features({**x, "image_id": ids})["itm"]
+    expected = given[[[0, 0, 1], [1, 1, 0]], [[0, 1, 0], [1, 0, 1]]]
+    assert difference(found, expected) <= 1e-5
 
 
 def test_an_unknown_objective_is_named():

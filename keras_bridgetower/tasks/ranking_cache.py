@@ -34,6 +34,11 @@ class BlockCache:
 
     def __init__(self, folder, key):
         self._folder = pathlib.Path(folder)
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ValueError(
+                "`cache_dir` must be a folder, or the path of a new one. "
+                f"Received: cache_dir={str(folder)!r}"
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / _KEY
         if not path.exists():
@@ -54,7 +59,15 @@ class BlockCache:
     def load(self, block):
         """Scores of a block, or None where it is not finished."""
         path = self._path(block)
-        return np.load(path, allow_pickle=False) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(
+                "`cache_dir` holds a damaged file. Remove it, and its block "
+                f"is ranked anew. Received: {str(path)!r}"
+            ) from error
 
     def save(self, block, scores):
         """Keep the scores of a finished block, whole or not at all."""

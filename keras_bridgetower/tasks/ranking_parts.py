@@ -6,7 +6,7 @@ from keras import ops
 from keras_bridgetower import objectives
 
 
-class _Part(keras.Model):
+class Part(keras.Model):
     """A function of a task's layers, compiled once for one shape.
 
     Args:
@@ -25,7 +25,7 @@ class _Part(keras.Model):
         return self.function(inputs)
 
 
-class _Parts:
+class Parts:
     """The towers and the fusion of a task, each compiled alone.
 
     Args:
@@ -69,8 +69,8 @@ class _Parts:
             )["pooled"]
             return task.pair_head(pooled)[:, -1]
 
-        self.text, self.image = _Part(task, text), _Part(task, image)
-        self.pairs = _Part(task, pairs)
+        self.text, self.image = Part(task, text), Part(task, image)
+        self.pairs = Part(task, pairs)
 
 
 def parts_of(task, embeds):
@@ -78,7 +78,7 @@ def parts_of(task, embeds):
     key = (embeds, task.run_eagerly, *map(id, task.weights))
     kept = getattr(task, "_ranking_parts", {})
     if key not in kept:
-        kept = {key: _Parts(task, embeds)}
+        kept = {key: Parts(task, embeds)}
         # Beside Keras' tracking: the parts own no weight.
         object.__setattr__(task, "_ranking_parts", kept)
     return kept[key]

@@ -86,12 +86,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         # Read by what the base class calls.
         self.drawing = objectives.get(objective)
         self.ways = ways
-        made = getattr(preprocessor, "objective", objective)
-        if made != objective:
+        made = getattr(preprocessor, "objective", None)
+        if preprocessor is not None and made != objective:
             raise ValueError(
                 "`preprocessor` must draw for the task's objective. Build it "
-                f"with objective={objective!r}. Received: objective={made!r} "
-                "in the preprocessor"
+                f"as `{self.preprocessor_cls.__name__}` with "
+                f"objective={objective!r}. Received: objective={made!r} in "
+                f"`{type(preprocessor).__name__}`"
             )
         heads = {"itm": {}}
         if projection_dim is not None:
