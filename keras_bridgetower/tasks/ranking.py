@@ -1,5 +1,7 @@
 """Every picture against every text: towers once, fusion by blocks."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -93,10 +95,11 @@ def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
             scores[rows] = found
     if left:
         blocks = _Blocks(task, images, texts, sizes, plan, shortlist)
-        blocks.expect([rows for _, rows in left], verbose)
-        for number, rows in left:
-            scores[rows] = blocks.scores(rows)
-            cache.save(number, scores[rows])
+        with contextlib.closing(blocks):
+            blocks.expect([rows for _, rows in left], verbose)
+            for number, rows in left:
+                scores[rows] = blocks.scores(rows)
+                cache.save(number, scores[rows])
     return scores
 
 
@@ -111,34 +114,49 @@ class _Blocks:
 
     def __init__(self, task, images, texts, sizes, plan, shortlist):
         self.parts = parts_of(task, embeds=shortlist is not None)
-        self.images, self.plan, self.sizes = images, plan, sizes
-        self.texts = len(texts)
+        self.images, self.texts = images, texts
+        self.sizes, self.plan = sizes, plan
         self.held = {}
-        self.text_states = plan.texts_in(len(texts), sizes.text_shape)
         self.masks = np.empty((len(texts), sizes.text_shape[1]), "int32")
-        text_embeddings = []
-        for first, features, made in texts.encoded(
-            self.parts.text, 0, len(texts)
-        ):
+        self.image_states = None
+        self.chosen = np.broadcast_to(True, (len(images), len(texts)))
+        with contextlib.ExitStack() as opened:
+            self.text_states = plan.texts_in(len(texts), sizes.text_shape)
+            opened.enter_context(contextlib.closing(self.text_states))
+            embeddings = self._encode_texts()
+            if shortlist is not None:
+                self.image_states = plan.pictures_in(
+                    len(images), sizes.image_shape
+                )
+                opened.enter_context(contextlib.closing(self.image_states))
+                self.chosen = shortlisted(
+                    np.concatenate(self._encode_images()),
+                    np.concatenate(embeddings),
+                    shortlist,
+                )
+            self.opened = opened.pop_all()
+
+    def _encode_texts(self):
+        embeddings = []
+        encoded = self.texts.encoded(self.parts.text, 0, len(self.texts))
+        for first, features, made in encoded:
             self.text_states.write(first, made["states"])
             mask = features["padding_mask"]
             self.masks[first : first + len(mask)] = mask
-            text_embeddings.append(made.get("embeddings"))
-        self.chosen = np.broadcast_to(True, (len(images), len(texts)))
-        self.image_states = None
-        if shortlist is not None:
-            self.image_states = plan.pictures_in(len(images), sizes.image_shape)
-            image_embeddings = []
-            for first, _, made in images.encoded(
-                self.parts.image, 0, len(images)
-            ):
-                self.image_states.write(first, made["states"])
-                image_embeddings.append(made["embeddings"])
-            self.chosen = shortlisted(
-                np.concatenate(image_embeddings),
-                np.concatenate(text_embeddings),
-                shortlist,
-            )
+            embeddings.append(made.get("embeddings"))
+        return embeddings
+
+    def _encode_images(self):
+        embeddings = []
+        encoded = self.images.encoded(self.parts.image, 0, len(self.images))
+        for first, _, made in encoded:
+            self.image_states.write(first, made["states"])
+            embeddings.append(made["embeddings"])
+        return embeddings
+
+    def close(self):
+        """Remove what waits in files."""
+        self.opened.close()
 
     def expect(self, blocks, verbose):
         """Show how many pairs the blocks hold."""
@@ -158,10 +176,12 @@ class _Blocks:
             _padded(self._states_of(rows), self.plan.pictures)
         )
         scores = np.full(
-            (rows.stop - rows.start, self.texts), NOT_SCORED, "float32"
+            (rows.stop - rows.start, len(self.texts)), NOT_SCORED, "float32"
         )
-        for first in range(0, self.texts, self.plan.texts):
-            columns = slice(first, min(first + self.plan.texts, self.texts))
+        for first in range(0, len(self.texts), self.plan.texts):
+            columns = slice(
+                first, min(first + self.plan.texts, len(self.texts))
+            )
             chosen = self.chosen[rows, columns]
             places = np.flatnonzero(chosen)
             if not len(places):

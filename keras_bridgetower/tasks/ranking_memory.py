@@ -25,8 +25,11 @@ class InMemory:
         self._rows[first : first + len(rows)] = rows
 
     def read(self, rows):
-        """A copy of some rows, by an array of their numbers."""
+        """Some rows, by a slice."""
         return self._rows[rows]
+
+    def close(self):
+        """Let go of all of them."""
 
 
 class InFile:
@@ -37,14 +40,17 @@ class InFile:
     """
 
     def __init__(self, rows, shape):
-        self._file = tempfile.TemporaryFile(prefix="keras_bridgetower")
+        self._file = tempfile.TemporaryFile(buffering=0)
         self._shape = (rows, *shape)
 
     def write(self, first, rows):
         self._mapped("r+" if first else "w+")[first : first + len(rows)] = rows
 
     def read(self, rows):
-        return np.asarray(self._mapped("r")[rows])
+        return np.array(self._mapped("r")[rows])
+
+    def close(self):
+        self._file.close()
 
     def _mapped(self, mode):
         return np.memmap(self._file, "float32", mode, shape=self._shape)
