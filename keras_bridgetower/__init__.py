@@ -16,6 +16,9 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
 )
+from keras_bridgetower.preprocessing.matching import (
+    BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,
+)
 from keras_bridgetower.preprocessing.nlvr2 import (
     BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
 )
@@ -46,6 +49,9 @@ from keras_bridgetower.tasks.masked_lm import (
 from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2 as BridgeTowerNLVR2
 from keras_bridgetower.tasks.pretraining import (
     BridgeTowerPretraining as BridgeTowerPretraining,
+)
+from keras_bridgetower.tasks.retrieval import (
+    BridgeTowerRetrieval as BridgeTowerRetrieval,
 )
 from keras_bridgetower.tasks.unimodal import (
     BridgeTowerImageClassifier as BridgeTowerImageClassifier,

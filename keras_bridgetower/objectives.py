@@ -21,8 +21,11 @@ class Objective(abc.ABC):
     and belong to the task; both are methods of one object so that they agree.
     """
 
-    # Names of the heads that take part.
+    # Names of the heads that learn; the last logit of the first one says how
+    # well a pair matches.
     heads = ("itm",)
+    # Whether pairs that come labelled can be learnt in place of drawn ones.
+    takes_labels = False
     # Features that the draw adds: name to dtype and shape of a row.
     drawn = {}
     # Dtype and shape of a row of the labels.
@@ -40,10 +43,10 @@ class Objective(abc.ABC):
             The features of `drawn` in their order, then the labels.
         """
 
-    def specs(self, ids):
+    def specs(self, batch):
         """Dtypes and shapes of what `draw` returns, for `apply_numpy`."""
         return [
-            (dtype, (*ids.shape[:1], *row))
+            (dtype, (*batch, *row))
             for dtype, row in (*self.drawn.values(), self.labels)
         ]
 
@@ -125,6 +128,7 @@ class RandomNegatives(Objective):
     authors' `false_image_0`, so that each image is encoded once.
     """
 
+    takes_labels = True
     drawn = {"match": ("int32", ())}
 
     def draw(self, seed, ids):
@@ -239,6 +243,15 @@ def get(name):
     """The objective of a name of `OBJECTIVES`."""
     check_choice("objective", name, tuple(OBJECTIVES))
     return OBJECTIVES[name]()
+
+
+def only_or_all(values):
+    """The only value of a dict, or the dict, as losses and outputs are given.
+
+    Args:
+        values: dict from the name of a head to what belongs to it.
+    """
+    return values if len(values) > 1 else next(iter(values.values()))
 
 
 def _projected(fusion, image):

@@ -136,6 +136,17 @@ def vqa(**kwargs):
     return kbt.BridgeTowerVQA(backbone(**kwargs), preprocessor())
 
 
+def retrieval(objective="random_negatives", projection_dim=None, **kwargs):
+    """A task for matching on the tiny backbone."""
+    preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objective
+    )
+    ways = kwargs.pop("ways", "two_way")
+    return kbt.BridgeTowerRetrieval(
+        backbone(**kwargs), preprocessor, objective, projection_dim, ways
+    )
+
+
 def raw(batch=4, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (batch, 40, 30, 3)).astype("uint8")

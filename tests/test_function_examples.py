@@ -20,6 +20,9 @@ from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
 from keras_bridgetower.preprocessing import masking
+from keras_bridgetower.preprocessing import matching
+from keras_bridgetower.tasks import shortlist
+from keras_bridgetower.tasks import top_matches
 
 MODULES = (
     easy_vqa,
@@ -31,8 +34,11 @@ MODULES = (
     glue,
     masked_lm,
     masking,
+    matching,
     nlvr2,
     retrieval,
+    shortlist,
+    top_matches,
     vqa_answers,
     vqa_official,
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from builders import backbone
 from builders import features
+from builders import retrieval
 from builders import roberta
 from builders import vqa
 
@@ -109,6 +110,7 @@ DOCUMENTED = [
     *(TokenLookup, bridges.get, engine.gradients, heads.ClassifierHead),
     *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
     *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
+    *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
     *(easy_vqa.load, easy_vqa.attributes),
 ]
 
@@ -116,7 +118,11 @@ DOCUMENTED = [
 @pytest.fixture(scope="module")
 def models():
     """Models that the examples look into and leave as they are."""
-    return {"backbone": backbone(), "vqa": vqa()}
+    return {
+        "backbone": backbone(),
+        "vqa": vqa(),
+        "retrieval": retrieval(),
+    }
 
 
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)

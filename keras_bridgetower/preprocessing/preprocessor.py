@@ -93,7 +93,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
             batch axis.
         """
         check_keys(x, ("images", "text"))
-        text = (encode or self.tokenizer.encode)(x["text"])
+        text = self.text_features(x["text"], encode)
         images = self.image_converter(x["images"])
         batch = tuple(text["token_ids"].shape)[:-1]
         image_batch = tuple(images.shape)[:-3]
@@ -113,12 +113,22 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
                 f"Received: images of batch shape {image_batch + pictures}, "
                 f"text of {batch}"
             )
-        made = {
-            "images": images,
-            **text,
-            "segment_ids": text["token_ids"] * 0,
-        }
+        made = {"images": images, **text}
         return {name: made[name] for name in self.features}, bool(batch)
+
+    def text_features(self, text, encode=None):
+        """Those of the features that belong to the text.
+
+        Args:
+            text: a string, or a list or tensor of strings.
+            encode: as `features_of`.
+
+        Returns:
+            dict of int32 arrays, with a batch axis for several texts.
+        """
+        made = (encode or self.tokenizer.encode)(text)
+        made["segment_ids"] = made["token_ids"] * 0
+        return {k: v for k, v in made.items() if k in self.features}
 
     def _split_pictures(self, shape):
         """The axes of the pictures that belong to one text, and the others."""

@@ -8,6 +8,7 @@ import numpy as np
 from keras_bridgetower import objectives as matching
 from keras_bridgetower.preprocessing.draws import Draws
 from keras_bridgetower.preprocessing.graph import apply_numpy
+from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.masked_lm import hide_tokens
 from keras_bridgetower.preprocessing.masked_lm import masking_of
 from keras_bridgetower.preprocessing.matching import as_image_ids
@@ -117,7 +118,10 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
             ) = hide_tokens(self.masking, self._draws["mlm"], step, features)
         if "itm" in self.objectives:
             *drawn, labels["itm"] = self._draws["itm"](
-                self.matching.draw, step, [ids], *self.matching.specs(ids)
+                self.matching.draw,
+                step,
+                [ids],
+                *self.matching.specs(shape_of(ids)),
             )
             features |= dict(zip(self.matching.drawn, drawn, strict=True))
         labels = {name: labels[name] for name in self.objectives}

@@ -62,6 +62,7 @@ def load_heads(model, preset, saved):
         if not named_heads.same(saved.get(name), values)
     ]
     model.heads.load(registry.file_of(preset, "task.weights.h5"), new)
+    new = [n for n in new if n in model.start_heads(set(new))]
     if new:
         warnings.warn(
             f"New and random in this {type(model).__name__}: the head "

@@ -6,7 +6,6 @@ from keras import ops
 from keras_bridgetower import objectives as matching
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
@@ -14,6 +13,9 @@ from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor,
 )
 from keras_bridgetower.preprocessing.pretraining import checked_objectives
+from keras_bridgetower.tasks.drawn import outputs_of_drawn
+from keras_bridgetower.tasks.drawn import tower_states
+from keras_bridgetower.tasks.drawn import with_packed
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -113,72 +115,46 @@ class BridgeTowerPretraining(BridgeTowerTask):
         return inputs
 
     def outputs_of(self, inputs):
-        image = self.backbone.image_tower(inputs["images"])
+        backbone, names = self.backbone, self.objectives
+        image = backbone.image_tower(inputs["images"])
         outputs = {}
-        if "mlm" in self.objectives:
+        if "mlm" in names:
             outputs["mlm"] = self._masked_tokens(inputs, image)
-        if self.objectives != ("mlm",):
-            outputs |= self._matches(inputs, image)
+        if names != ("mlm",):
+            text = tower_states(backbone, inputs)
+            outputs |= outputs_of_drawn(
+                names,
+                self.matching,
+                backbone,
+                self.heads,
+                text,
+                image,
+                inputs,
+                self.sampler,
+            )
         return outputs
-
-    def _text(self, inputs, **other):
-        features = {**inputs, **other}
-        tower = self.backbone.text_tower
-        return tower({key: features[key] for key in tower.input})
-
-    def _fuse(self, text, image, padding_mask, output="pooled"):
-        fused = self.backbone.fusion(
-            text, image, padding_mask=padding_mask, outputs=(output,)
-        )
-        return fused[output]
 
     def _masked_tokens(self, inputs, image):
-        text = self._text(inputs, token_ids=inputs["masked_token_ids"])
-        states = self._fuse(text, image, inputs["padding_mask"], "text")
+        text = tower_states(
+            self.backbone, inputs, token_ids=inputs["masked_token_ids"]
+        )
+        fused = self.backbone.fusion(
+            text,
+            image,
+            padding_mask=inputs["padding_mask"],
+            outputs=("text",),
+        )
         positions = ops.expand_dims(inputs["mask_positions"], -1)
-        return self.heads["mlm"](ops.take_along_axis(states, positions, axis=1))
-
-    def _matches(self, inputs, image):
-        """Outputs of the objectives that read whole pairs."""
-        text = self._text(inputs)
-        fusion, outputs, embeddings, pooled = self.backbone.fusion, {}, {}, None
-        if "itc" in self.objectives:
-            embeddings = self.heads["itc"](
-                matching.contrastive_features(fusion, self.ways, text, image)
-            )
-        if "itm" in self.objectives:
-            batch = matching.Batch(text, image, inputs, self.sampler)
-            outputs["itm"], pooled = self.matching.logits(
-                self._fuse, self.heads, batch, self._scored(embeddings)
-            )
-        if "itc" in self.objectives:
-            outputs["itc"] = {
-                **embeddings,
-                **self._fused(inputs, text, image, pooled),
-            }
-        return outputs
-
-    def _scored(self, embeddings):
-        if not embeddings:
-            return None
-        factor = ops.exp(self.heads["itc"].logit_scale)
-        return embeddings["text"], embeddings["image"], factor
-
-    def _fused(self, inputs, text, image, pooled):
-        """The third kind of embedding, where the head has one."""
-        if self.heads["itc"].fused_dense is None:
-            return {}
-        if pooled is None:
-            pooled = self._fuse(text, image, inputs["padding_mask"])
-        return self.heads["itc"]({"fused": pooled})
+        states = ops.take_along_axis(fused["text"], positions, axis=1)
+        return self.heads["mlm"](states)
 
     def loss_inputs(self, y, y_pred):
         if "itc" not in y_pred:
             return y, y_pred
-        return _packed(y, y_pred, self.heads["itc"].logit_scale)
+        return y, with_packed(y_pred, self.heads["itc"].logit_scale)
 
     def metric_inputs(self, y, y_pred):
-        return _packed(y, y_pred) if "itc" in y_pred else (y, y_pred)
+        return y, with_packed(y_pred)
 
     def default_loss(self):
         losses = {
@@ -205,8 +181,3 @@ class BridgeTowerPretraining(BridgeTowerTask):
             ways=self.ways,
         )
         return config
-
-
-def _packed(y, y_pred, *logit_scale):
-    packed = pack_embeddings(y_pred["itc"], *logit_scale)
-    return y, {**y_pred, "itc": packed}

@@ -1,18 +1,19 @@
 """The abstract task: features, head, loss and metric around a backbone."""
 
 import keras
-import keras_hub
 
 from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
+from keras_bridgetower.tasks.trainable import ABSTRACT
+from keras_bridgetower.tasks.trainable import TrainableTask
 from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
 
-class BridgeTowerTask(keras_hub.models.Task):
+class BridgeTowerTask(TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
@@ -46,6 +47,9 @@ class BridgeTowerTask(keras_hub.models.Task):
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
+        # Set once more because a head that the symbolic graph does not reach
+        # is tracked on PyTorch only now.
+        self.heads = self.heads
         # === Config ===
         self.head_values = heads
 
@@ -55,34 +59,18 @@ class BridgeTowerTask(keras_hub.models.Task):
 
     def outputs_of(self, inputs):
         """Outputs of the task for a dict of features."""
-        raise TypeError(_ABSTRACT.format(type(self).__name__))
+        raise TypeError(ABSTRACT.format(type(self).__name__))
 
-    def loss_inputs(self, y, y_pred):
-        """Labels and outputs as the loss takes them."""
-        return y, y_pred
+    def start_heads(self, new):
+        """Give new heads a start from others, where the task has one.
 
-    def metric_inputs(self, y, y_pred):
-        """Labels and outputs as the metrics take them."""
-        # On JAX no weight can be read while metrics are updated.
-        return y, y_pred
+        Args:
+            new: set of the names of heads that are still random.
 
-    def unread_layers(self):
-        """Layers in the graph that lead to no output."""
-        return []
-
-    @property
-    def trainable_weights(self):
-        # Of weights without a gradient Keras warns, or decays them.
-        return self._without_unread(super().trainable_weights)
-
-    @property
-    def trainable_variables(self):
-        return self._without_unread(super().trainable_variables)
-
-    def _without_unread(self, variables):
-        layers = self.unread_layers()
-        unread = {id(w) for layer in layers for w in layer.weights}
-        return [v for v in variables if id(v) not in unread]
+        Returns:
+            Those that stay random.
+        """
+        return new
 
     @classmethod
     def head_arguments(cls, heads):
@@ -94,39 +82,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         Returns:
             dict of keyword arguments.
         """
-        raise TypeError(_ABSTRACT.format(cls.__name__))
-
-    def default_loss(self):
-        """The loss that `compile` uses by default."""
-        raise TypeError(_ABSTRACT.format(type(self).__name__))
-
-    def default_metrics(self):
-        """The metrics that `compile` uses by default."""
-        raise TypeError(_ABSTRACT.format(type(self).__name__))
-
-    def compile(
-        self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs
-    ):
-        """Set up training.
-
-        Args:
-            optimizer: a Keras optimizer or identifier. By default AdamW with
-                the authors' settings for fine-tuning, constant rate.
-            loss: a Keras loss; by default the task's.
-            metrics: list of metrics; by default the task's.
-            **kwargs: as `keras.Model.compile`.
-        """
-        if optimizer == "auto":
-            # Base VQA fine-tuning of the authors' scripts, without schedule.
-            optimizer = keras.optimizers.AdamW(
-                1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
-            )
-        super().compile(
-            optimizer=optimizer,
-            loss=self.default_loss() if loss == "auto" else loss,
-            metrics=self.default_metrics() if metrics == "auto" else metrics,
-            **kwargs,
-        )
+        raise TypeError(ABSTRACT.format(cls.__name__))
 
     def call(self, inputs, training=None, mask=None):
         # Keras would replay the symbolic graph, in which a weight that is
@@ -137,46 +93,6 @@ class BridgeTowerTask(keras_hub.models.Task):
         return keras.Operation.compute_output_spec(
             self, inputs, training=training
         )
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        y, y_pred = self.loss_inputs(y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, y_pred = self.metric_inputs(y, y_pred)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def fit(self, x=None, y=None, *, shuffle=False, **kwargs):
-        """Train, on raw inputs where the task has a preprocessor.
-
-        Args:
-            x: a `tf.data` dataset of `(x, y)`, or a dict of arrays.
-            y: labels, where `x` is arrays.
-            shuffle: bool. Raw inputs become a dataset first, which Keras
-                takes in its order; shuffle the dataset yourself.
-            **kwargs: as `keras.Model.fit`.
-
-        Returns:
-            A `keras.callbacks.History`.
-        """
-        return super().fit(x, y, shuffle=shuffle, **kwargs)
-
-    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        # KerasHub's own two fail at labels of several objectives.
-        samples = self.preprocess_samples(x, y, sample_weight)
-        samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.train_on_batch(self, *samples, **kwargs)
-
-    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        samples = self.preprocess_samples(x, y, sample_weight)
-        samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.test_on_batch(self, *samples, **kwargs)
 
     def __call__(self, inputs, *args, **kwargs):
         check_features(inputs, self.input)
@@ -302,6 +218,3 @@ class BridgeTowerTask(keras_hub.models.Task):
         if load_weights:
             loading.load_heads(model, preset, saved)
         return model
-
-
-_ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"

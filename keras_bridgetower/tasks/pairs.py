@@ -1,0 +1,85 @@
+"""Pictures and texts as a user passes them to a verb, one or many."""
+
+import os
+
+import keras
+import numpy as np
+from PIL import Image
+
+
+def as_pictures(images):
+    """Pictures as a list.
+
+    Args:
+        images: one picture, or a list, tuple or array of pictures, in any
+            form that `load_image` reads.
+
+    Returns:
+        `(pictures, single)`: a list, and whether it was one picture.
+
+    Raises:
+        ValueError: no picture.
+    """
+    if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+        return [images], True
+    if not isinstance(images, (list, tuple)):
+        # Tensors of the backend may live on a GPU.
+        if keras.ops.is_tensor(images):
+            images = keras.ops.convert_to_numpy(images)
+        images = np.asarray(images)
+        # Strings and objects are whole pictures, numbers are pixels.
+        if images.ndim <= (0 if images.dtype.kind in "OSU" else 3):
+            return [images], True
+    return _some("images", list(images)), False
+
+
+def as_texts(texts):
+    """Texts as a list.
+
+    Args:
+        texts: one string, or a list, tuple or array of strings.
+
+    Returns:
+        `(texts, single)`: a list, and whether it was one string.
+
+    Raises:
+        ValueError: no text.
+    """
+    if isinstance(texts, (str, bytes)):
+        return [texts], True
+    if not isinstance(texts, (list, tuple)):
+        texts = np.atleast_1d(np.asarray(texts)).tolist()
+    return _some("texts", list(texts)), False
+
+
+def check_pairs(images, texts):
+    """Refuse lists that do not pair, one picture or one text aside.
+
+    Args:
+        images, texts: what `as_pictures` and `as_texts` returned.
+    """
+    (pictures, one_image), (strings, one_text) = images, texts
+    if len(pictures) != len(strings) and not (one_image or one_text):
+        raise ValueError(
+            "`images` and `texts` must be of the same number, or one of them "
+            "single, not in a list. For all pictures with all texts use "
+            f"`rank`. Received: {len(pictures)} images, {len(strings)} texts"
+        )
+
+
+def check_counts(**values):
+    """Refuse numbers that are given and are no integers from 1."""
+    for name, value in values.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(
+                f"`{name}` must be an integer from 1. "
+                f"Received: {name}={value!r}"
+            )
+
+
+def _some(name, items):
+    if not items:
+        raise ValueError(
+            f"`{name}` must hold at least one. Received: {name}={items!r}"
+        )
+    return items

@@ -1,0 +1,84 @@
+"""Towers and fusion of a task, each compiled alone for one shape."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower import objectives
+
+
+class Part(keras.Model):
+    """A function of a task's layers, compiled once for one shape.
+
+    Args:
+        task: whose layers are used, and whose way of running.
+        function: callable from a dict of tensors to tensors.
+    """
+
+    def __init__(self, task, function):
+        super().__init__(dtype=task.dtype_policy)
+        self.backbone, self.heads = task.backbone, task.heads
+        self.function = function
+        self.run_eagerly = task.run_eagerly
+        self.jit_compile = task.jit_compile
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+class Parts:
+    """The towers and the fusion of a task, each compiled alone.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+        embeds: bool, whether towers give embeddings beside their states.
+    """
+
+    def __init__(self, task, embeds):
+        backbone, fusion = task.backbone, task.backbone.fusion
+
+        def encoded(kind, states, typed):
+            made = {"states": ops.cast(ops.stack(typed, axis=1), "float32")}
+            if embeds:
+                features = objectives.contrastive_features(
+                    fusion, task.ways, **{kind: states}
+                )
+                made["embeddings"] = task.heads["itc"](features)[kind]
+            return made
+
+        def text(inputs):
+            states = backbone.text_tower(inputs)
+            return encoded("text", states, fusion.project_text(states))
+
+        def image(inputs):
+            states = backbone.image_tower(inputs["images"])
+            return encoded("image", states, fusion.project_image(states))
+
+        def pairs(inputs):
+            def of_pairs(name, rows):
+                return ops.take(inputs[name], inputs[rows], axis=0)
+
+            def states(name, rows):
+                x = ops.cast(of_pairs(name, rows), fusion.compute_dtype)
+                return ops.unstack(x, x.shape[1], axis=1)
+
+            pooled = fusion.join(
+                states("text", "text_rows"),
+                states("image", "image_rows"),
+                of_pairs("padding_mask", "text_rows"),
+                ("pooled",),
+            )["pooled"]
+            return task.pair_head(pooled)[:, -1]
+
+        self.text, self.image = Part(task, text), Part(task, image)
+        self.pairs = Part(task, pairs)
+
+
+def parts_of(task, embeds):
+    """The parts of a task, compiled once as long as its weights are these."""
+    key = (embeds, task.run_eagerly, *map(id, task.weights))
+    kept = getattr(task, "_ranking_parts", {})
+    if key not in kept:
+        kept = {key: Parts(task, embeds)}
+        # Beside Keras' tracking: the parts own no weight.
+        object.__setattr__(task, "_ranking_parts", kept)
+    return kept[key]

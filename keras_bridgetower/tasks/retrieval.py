@@ -1,0 +1,299 @@
+"""Image-text matching and retrieval."""
+
+import keras
+import numpy as np
+
+from keras_bridgetower import objectives
+from keras_bridgetower.losses import ContrastiveLoss
+from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.objectives import MATCH
+from keras_bridgetower.preprocessing.matching import (
+    BridgeTowerRetrievalPreprocessor,
+)
+from keras_bridgetower.tasks.drawn import outputs_of_drawn
+from keras_bridgetower.tasks.drawn import tower_states
+from keras_bridgetower.tasks.drawn import with_packed
+from keras_bridgetower.tasks.pairs import as_pictures
+from keras_bridgetower.tasks.pairs import as_texts
+from keras_bridgetower.tasks.pairs import check_counts
+from keras_bridgetower.tasks.pairs import check_pairs
+from keras_bridgetower.tasks.ranking import rank
+from keras_bridgetower.tasks.ranking_memory import Sizes
+from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.top_matches import top_matches
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerRetrieval(BridgeTowerTask):
+    """Says how well pictures and texts match, and ranks them by it.
+
+    Heads that take no part in the objective are frozen: with `"ranking"` the
+    matching head, whose row for "match" a new ranking head starts from, as
+    the authors did.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerRetrievalPreprocessor` of the same
+            objective, or None.
+        objective: what `fit` learns. `"random_negatives"`: matching, half of
+            the texts with another image of the batch; `"hard_negatives"`:
+            matching against those that look alike, and the contrastive loss
+            that finds them; `"ranking"`: which of 16 texts is the image's.
+        projection_dim: int, width of the contrastive heads' space, or None
+            for no such heads; `"hard_negatives"` and `shortlist` need them.
+        ways: `"two_way"` as the authors or `"three_way"` as transformers,
+            form of the contrastive heads.
+        seed: int, of the draws of hard negatives.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's. With what the objective
+            drew (see the preprocessor) the pairs drawn are scored, without it
+            the pairs given.
+
+    Returns:
+        float32 logits of the pairs `(batch, 2)`, no match and match; with
+        `"ranking"` `(batch, 1)`. For drawn pairs what the loss takes. In
+        `fit` and `evaluate` `y` is image ids (see
+        `BridgeTowerRetrievalPreprocessor`).
+
+    Raises:
+        ValueError: an unknown objective, one that needs `projection_dim`, or
+            one that differs from the preprocessor's.
+
+    Example:
+
+    ```python
+    task = BridgeTowerRetrieval(backbone)
+    logits = task.predict(features)
+    keras.ops.softmax(logits)[:, 1]  # Probability that each pair matches.
+    ```
+
+    Source: BridgeTower (AAAI 2023), pre-training and retrieval fine-tuning.
+    """
+
+    preprocessor_cls = BridgeTowerRetrievalPreprocessor
+    label_arguments = ("objective",)
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        objective="random_negatives",
+        projection_dim=None,
+        ways="two_way",
+        seed=0,
+        **kwargs,
+    ):
+        # Read by what the base class calls.
+        self.drawing = objectives.get(objective)
+        self.ways = ways
+        made = getattr(preprocessor, "objective", None)
+        if preprocessor is not None and made != objective:
+            raise ValueError(
+                "`preprocessor` must draw for the task's objective. Build it "
+                f"as `{self.preprocessor_cls.__name__}` with "
+                f"objective={objective!r}. Received: objective={made!r} in "
+                f"`{type(preprocessor).__name__}`"
+            )
+        heads = {"itm": {}}
+        if projection_dim is not None:
+            heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
+        heads.update({n: {} for n in self.drawing.heads if n == "rank"})
+        if not set(self.drawing.heads) <= set(heads):
+            raise ValueError(
+                f"`projection_dim` must be a width, such as 256, for the "
+                f"objective {objective!r}, which needs contrastive heads. "
+                "Received: projection_dim=None"
+            )
+        super().__init__(backbone, preprocessor, heads, **kwargs)
+        self.objective = objective
+        self.projection_dim = projection_dim
+        self.seed = seed
+        self.sampler = objectives.Sampler(seed, name="sampler")
+        for name in heads:
+            self.heads[name].trainable = name in self.drawing.heads
+        self.start_heads(set(heads))
+
+    @property
+    def pair_head(self):
+        """The head whose last logit says how well a pair matches."""
+        return self.heads[self.drawing.heads[0]]
+
+    def outputs_of(self, inputs):
+        if set(self.drawing.drawn) <= set(inputs):
+            return self._outputs_of_drawn(inputs)
+        fused = self.backbone.fuse(inputs, outputs=("pooled",))
+        return self.pair_head(fused["pooled"])
+
+    def _outputs_of_drawn(self, inputs):
+        outputs = outputs_of_drawn(
+            self.drawing.heads,
+            self.drawing,
+            self.backbone,
+            self.heads,
+            tower_states(self.backbone, inputs),
+            self.backbone.image_tower(inputs["images"]),
+            inputs,
+            self.sampler,
+        )
+        return objectives.only_or_all(outputs)
+
+    def loss_inputs(self, y, y_pred):
+        if y is None:
+            raise ValueError(
+                "`y` must hold image ids (batch,), or a dict of 'match' for "
+                "labelled pairs. Received: y=None"
+            )
+        if "itc" not in self.drawing.heads:
+            return y, y_pred
+        return y, with_packed(y_pred, self.heads["itc"].logit_scale)
+
+    def metric_inputs(self, y, y_pred):
+        packs = "itc" in self.drawing.heads
+        return y, with_packed(y_pred) if packs else y_pred
+
+    def start_heads(self, new):
+        if "rank" in new:
+            # The row that says "match".
+            itm, rank = (
+                self.heads[name].output_dense for name in ("itm", "rank")
+            )
+            rank.kernel.assign(itm.kernel[:, MATCH:])
+            rank.bias.assign(itm.bias[MATCH:])
+        # As good as the head that it starts from.
+        return new if "itm" in new else new - {"rank"}
+
+    @classmethod
+    def head_arguments(cls, heads):
+        saved = heads.get("itc", {})
+        # The preprocessor asks for an objective, which no head names.
+        return {"objective": "random_negatives", **saved}
+
+    def score(self, images, texts, batch_size=32):
+        """How well pictures and texts match, pair by pair.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            texts: one text or a list, as many as pictures. One picture that
+                is not in a list is paired with every text, one text that is
+                not in a list with every picture.
+            batch_size: int, pairs per forward pass.
+
+        Returns:
+            float32 array `(pairs,)`, a float for one pair: the logit of
+            "match", higher is better. It orders pairs, as in the authors'
+            retrieval; the probability of a match is
+            `keras.ops.softmax(task.predict(x))[:, 1]`, and for a task of the
+            objective `"ranking"` the softmax over the texts of a picture.
+
+        Raises:
+            ValueError: no preprocessor, nothing to score, lists of different
+                length, unreadable pictures or empty texts.
+
+        Example:
+
+        ```python
+        retrieval.score("photo.png", ["a red circle", "a blue square"])
+        ```
+        """
+        preprocessor = self.needed_preprocessor()
+        images, texts = as_pictures(images), as_texts(texts)
+        check_pairs(images, texts)
+        features = {
+            "images": preprocessor.image_converter(images[0]),
+            **preprocessor.text_features(texts[0]),
+        }
+        pairs = max(len(images[0]), len(texts[0]))
+        features = {
+            name: np.broadcast_to(x, (pairs, *x.shape[1:]))
+            for name, x in features.items()
+        }
+        logits = self.predict_features(features, batch_size)[:, -1]
+        return float(logits[0]) if images[1] and texts[1] else logits
+
+    def rank(
+        self,
+        images,
+        texts,
+        top_k=None,
+        shortlist=None,
+        max_memory=4 * 2**30,
+        cache_dir=None,
+        batch_size=32,
+        verbose=1,
+    ):
+        """How well each picture matches each text.
+
+        Each tower runs once for each picture and once for each text; only
+        the fusion runs for the pairs, picture block by picture block.
+
+        Args:
+            images: list of N pictures, in any form that `score` takes, or
+                one picture.
+            texts: list of M texts, or one text.
+            top_k: int. If given, the best `top_k` in both directions are
+                returned in place of all scores.
+            shortlist: int k. If given, only the k texts closest to each
+                picture and the k pictures closest to each text by the
+                contrastive heads are scored, as in the authors' evaluation.
+                More than there are is clamped, with a warning.
+            max_memory: int, bytes for states and work at a time. Texts (and
+                with `shortlist` pictures) whose states do not fit wait in a
+                temporary file. Scores, 4 bytes a pair, and what was passed
+                in are not counted.
+            cache_dir: path of a folder that keeps the scores of finished
+                blocks. The same call after an interruption goes on with the
+                next block and gives the same numbers, to the bit.
+            batch_size: int, pairs, pictures or texts per forward pass.
+            verbose: int, 0 for no progress bar of the pairs.
+
+        Returns:
+            float32 array `(N, M)` of match logits, as `score` gives them, -100
+            where the shortlist left a pair out. With `top_k`, `TopMatches`.
+
+        Raises:
+            ValueError: no preprocessor, no pictures or texts, `shortlist`
+                without contrastive heads, too little memory for a single
+                block, or a `cache_dir` of another call.
+
+        Example:
+
+        ```python
+        scores = retrieval.rank(["photo.png"], ["a circle", "a square"])
+        retrieval.rank("photo.png", ["a circle", "a square"], top_k=1).texts
+        ```
+
+        Source: `compute_irtr_itm_itc_recall` of BridgeTower.
+        """
+        check_counts(top_k=top_k, shortlist=shortlist, batch_size=batch_size)
+        images, texts = as_pictures(images)[0], as_texts(texts)[0]
+        sizes = Sizes(self, batch_size, max_memory)
+        scores = rank(self, images, texts, sizes, shortlist, cache_dir, verbose)
+        return scores if top_k is None else top_matches(scores, top_k)
+
+    def default_loss(self):
+        matching = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return self._by_head(matching, ContrastiveLoss(self.ways))
+
+    def default_metrics(self):
+        return self._by_head(
+            [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            [ContrastiveAccuracy(self.ways, name="accuracy")],
+        )
+
+    def _by_head(self, *values):
+        """The first of the values, or a dict where several heads learn."""
+        named = zip(self.drawing.heads, values, strict=False)
+        return objectives.only_or_all(dict(named))
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            objective=self.objective,
+            projection_dim=self.projection_dim,
+            ways=self.ways,
+            seed=self.seed,
+        )
+        return config

@@ -1,0 +1,113 @@
+"""How tasks are compiled and trained."""
+
+import keras
+import keras_hub
+
+ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
+
+
+class TrainableTask(keras_hub.models.Task):
+    """Abstract: loss, metrics and the steps of training.
+
+    The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
+    in another form than `predict` gives them; hooks say in which.
+    """
+
+    def default_loss(self):
+        """The loss that `compile` uses by default."""
+        raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    def default_metrics(self):
+        """The metrics that `compile` uses by default."""
+        raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    def loss_inputs(self, y, y_pred):
+        """Labels and outputs as the loss takes them."""
+        return y, y_pred
+
+    def metric_inputs(self, y, y_pred):
+        """Labels and outputs as the metrics take them."""
+        # On JAX no weight can be read while metrics are updated.
+        return y, y_pred
+
+    def unread_layers(self):
+        """Layers in the graph that lead to no output."""
+        return []
+
+    @property
+    def trainable_weights(self):
+        # Of weights without a gradient Keras warns, or decays them.
+        return self._without_unread(super().trainable_weights)
+
+    @property
+    def trainable_variables(self):
+        return self._without_unread(super().trainable_variables)
+
+    def _without_unread(self, variables):
+        layers = self.unread_layers()
+        unread = {id(w) for layer in layers for w in layer.weights}
+        return [v for v in variables if id(v) not in unread]
+
+    def compile(
+        self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs
+    ):
+        """Set up training.
+
+        Args:
+            optimizer: a Keras optimizer or identifier. By default AdamW with
+                the authors' settings for fine-tuning, constant rate.
+            loss: a Keras loss; by default the task's.
+            metrics: list of metrics; by default the task's.
+            **kwargs: as `keras.Model.compile`.
+        """
+        if optimizer == "auto":
+            # Base VQA fine-tuning of the authors' scripts, without schedule.
+            optimizer = keras.optimizers.AdamW(
+                1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
+            )
+        super().compile(
+            optimizer=optimizer,
+            loss=self.default_loss() if loss == "auto" else loss,
+            metrics=self.default_metrics() if metrics == "auto" else metrics,
+            **kwargs,
+        )
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        y, y_pred = self.loss_inputs(y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, y_pred = self.metric_inputs(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *, shuffle=False, **kwargs):
+        """Train, on raw inputs where the task has a preprocessor.
+
+        Args:
+            x: a `tf.data` dataset of `(x, y)`, or a dict of arrays.
+            y: labels, where `x` is arrays.
+            shuffle: bool. Raw inputs become a dataset first, which Keras
+                takes in its order; shuffle the dataset yourself.
+            **kwargs: as `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+        """
+        return super().fit(x, y, shuffle=shuffle, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        # KerasHub's own two fail at labels of several objectives.
+        samples = self.preprocess_samples(x, y, sample_weight)
+        samples = keras.utils.unpack_x_y_sample_weight(samples)
+        return keras.Model.train_on_batch(self, *samples, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        samples = self.preprocess_samples(x, y, sample_weight)
+        samples = keras.utils.unpack_x_y_sample_weight(samples)
+        return keras.Model.test_on_batch(self, *samples, **kwargs)

@@ -1,0 +1,340 @@
+"""Rankings: the scores of all pairs, cheaply, within bounds, and resumed."""
+
+import gc
+import os
+import pathlib
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import randomise
+from builders import retrieval
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower.tasks import ranking
+from keras_bridgetower.tasks import ranking_cache
+from keras_bridgetower.tasks import ranking_parts
+from keras_bridgetower.tasks.ranking_memory import InFile
+from keras_bridgetower.tasks.ranking_memory import InMemory
+from keras_bridgetower.tasks.ranking_memory import Sizes
+from keras_bridgetower.tasks.ranking_parts import parts_of
+from keras_bridgetower.tasks.shortlist import shortlisted
+from keras_bridgetower.towers import Tower
+
+TEXTS = ["a red one", "blue", "is it?", "x y z", "q", "hello there", "w"]
+IMAGES = list(
+    np.random.default_rng(0).integers(0, 256, (5, 40, 30, 3)).astype("uint8")
+)
+
+
+@pytest.fixture(scope="module")
+def task():
+    """A task that ranks and is not changed."""
+    preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
+        tokenizer(20), kbt.BridgeTowerImageConverter(32), "hard_negatives"
+    )
+    return randomise(
+        kbt.BridgeTowerRetrieval(
+            backbone(), preprocessor, "hard_negatives", 8, "three_way"
+        )
+    )
+
+
+def ranked(model, images=IMAGES, texts=TEXTS, **kwargs):
+    return model.rank(images, texts, batch_size=4, verbose=0, **kwargs)
+
+
+def small(model):
+    """Memory for two pictures and two texts at a time."""
+    sizes = Sizes(model, 4, 0)
+    return sizes.work + 2 * 4 * sizes.text
+
+
+@pytest.fixture(scope="module")
+def scores(task):
+    """The scores of every pair by `score`."""
+    pairs = [(i, t) for i in IMAGES for t in TEXTS]
+    found = task.score([i for i, _ in pairs], [t for _, t in pairs])
+    return found.reshape(len(IMAGES), len(TEXTS))
+
+
+def test_rank_is_the_score_of_every_pair(task, scores):
+    found = ranked(task)
+    assert found.shape == (5, 7) and found.dtype == np.float32
+    assert difference(found, scores) <= 1e-5
+    # The same where blocks are small and texts wait in a file.
+    plan = Sizes(task, 4, small(task)).plan(5, 7, again=False)
+    assert (plan.pictures, plan.texts, plan.texts_in) == (2, 2, InFile)
+    found = ranked(task, max_memory=small(task))
+    assert difference(found, scores) <= 1e-5
+    assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
+
+
+def test_top_matches(task, scores):
+    found = ranked(task, top_k=2)
+    assert len(found.images) == 7 and len(found.texts) == 5
+    for text, best in enumerate(found.images):
+        order = np.argsort(-scores[:, text])[:2]
+        assert [i for i, _ in best] == order.tolist()
+        np.testing.assert_allclose(
+            [s for _, s in best], scores[order, text], atol=1e-5
+        )
+    for image, best in enumerate(found.texts):
+        assert [t for t, _ in best] == np.argsort(-scores[image])[:2].tolist()
+    # More than there are, and what a shortlist left out.
+    found = ranked(task, top_k=9, shortlist=1)
+    assert all(len(best) <= 7 for best in found.texts)
+    assert sum(map(len, found.texts)) == sum(map(len, found.images)) < 35
+
+
+def protocol(scores, images, texts, k):
+    """The authors' evaluation, item by item, on the same logits."""
+    near = images @ texts.T
+    by_image, by_text = (np.full(scores.shape, -100.0) for _ in range(2))
+    for i in range(len(images)):
+        for t in sorted(range(len(texts)), key=lambda t: -near[i, t])[:k]:
+            by_image[i, t] = scores[i, t]
+    for t in range(len(texts)):
+        for i in sorted(range(len(images)), key=lambda i: -near[i, t])[:k]:
+            by_text[i, t] = scores[i, t]
+    return np.maximum(by_image, by_text)
+
+
+@pytest.mark.parametrize("memory", ["ample", "small"])
+def test_shortlist(task, scores, memory):
+    x = task.preprocessor({"images": IMAGES + IMAGES[:2], "text": TEXTS})
+    text = {k: x[k] for k in task.backbone.text_tower.input}
+    # By the layers, not by what the ranking compiles.
+    text = task.backbone.text_tower.predict(text, verbose=0)
+    image = task.backbone.image_tower.predict(x["images"][:5], verbose=0)
+    projected = task.backbone.fusion.project_image([array(image[-1])])
+    unit = task.heads["itc"](
+        {"text": array(text[-1])[:, 0], "image": projected[-1][:, 0]}
+    )
+    unit = {name: array(value) for name, value in unit.items()}
+    values = {"ample": {}, "small": {"max_memory": small(task)}}[memory]
+    for k in (1, 3):
+        expected = protocol(scores, unit["image"], unit["text"], k)
+        found = ranked(task, shortlist=k, **values)
+        assert difference(found, expected) <= 1e-5
+        assert (found > -100).sum() < 35
+    with pytest.warns(UserWarning, match="shortlist=6 .* 5 images and 7 texts"):
+        found = ranked(task, shortlist=6, **values)
+    expected = protocol(scores, unit["image"], unit["text"], 6)
+    assert difference(found, expected) <= 1e-5
+
+
+def test_shortlisted_in_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(size=(20, 4)), rng.normal(size=(30, 4))
+    whole = shortlisted(images, texts, 3)
+    assert (whole.sum(1) >= 3).all() and (whole.sum(0) >= 3).all()
+    monkeypatch.setattr("keras_bridgetower.tasks.shortlist._SORTED", 50)
+    assert (shortlisted(images, texts, 3) == whole).all()
+
+
+@pytest.mark.parametrize("shortlist", [None, 2])
+def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
+    parts = parts_of(task, embeds=shortlist is not None)
+    names = {getattr(parts, n): n for n in ("text", "image", "pairs")}
+    passes = {name: 0 for name in names.values()}
+    run, tower = keras.Model.predict_on_batch, Tower.call
+    running = []
+
+    def counted(part, inputs):
+        running.append(names[part])
+        passes[names[part]] += 1
+        return run(part, inputs)
+
+    def watched(self, *args, **kwargs):
+        assert running[-1] == self.name.split("_")[0]
+        return tower(self, *args, **kwargs)
+
+    monkeypatch.setattr(ranking_parts.Part, "predict_on_batch", counted)
+    monkeypatch.setattr(Tower, "call", watched)
+    # A batch of one, so that a call is a pass.
+    sizes = Sizes(task, 1, 0)
+    task.rank(
+        IMAGES[:3],
+        TEXTS[:4],
+        batch_size=1,
+        shortlist=shortlist,
+        max_memory=sizes.work + 2 * (sizes.image + sizes.text),
+        verbose=0,
+    )
+    assert passes["text"] == 4 and passes["image"] == 3
+    assert (passes["pairs"] == 12) == (shortlist is None)
+
+
+def interrupted(model, folder, after, monkeypatch, **kwargs):
+    """Stop a ranking in the middle of its block number `after`."""
+    save = ranking_cache.BlockCache.save
+
+    def stop(self, block, scores):
+        if block == after:
+            raise KeyboardInterrupt
+        save(self, block, scores)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking_cache.BlockCache, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ranked(model, cache_dir=folder, **kwargs)
+
+
+@pytest.mark.parametrize("shortlist", [None, 2])
+def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
+    values = dict(shortlist=shortlist, max_memory=small(task))
+    whole = ranked(task, cache_dir=tmp_path / "whole", **values)
+    np.testing.assert_array_equal(ranked(task, **values), whole)
+    folder = tmp_path / "part"
+    interrupted(task, folder, 1, monkeypatch, **values)
+    assert [p.name for p in sorted(folder.iterdir())] == [
+        "block_000000.npy",
+        "ranking.json",
+    ]
+    # What a kill in the middle of writing would leave is not read.
+    (folder / "block_000001.part").write_bytes(b"half")
+    blocks = []
+    scored = ranking._Blocks.scores
+
+    def watched(self, rows):
+        blocks.append(rows.start)
+        return scored(self, rows)
+
+    monkeypatch.setattr(ranking._Blocks, "scores", watched)
+    again = ranked(task, cache_dir=folder, **values)
+    np.testing.assert_array_equal(again, whole)
+    assert again.dtype == whole.dtype and 0 not in blocks and blocks
+    # When all is there, no model runs.
+    monkeypatch.setattr(ranking, "_Blocks", None)
+    again = ranked(task, cache_dir=folder, **values)
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_a_cache_of_something_else_is_refused(task, tmp_path):
+    folder = tmp_path / "cache"
+    ranked(task, cache_dir=folder)
+    for images, texts, values, name in (
+        (IMAGES[1:] + IMAGES[:1], TEXTS, {}, "differs in pictures"),
+        (IMAGES, TEXTS[::-1], {}, "differs in texts"),
+        (IMAGES, TEXTS, {"shortlist": 2}, "differs in shortlist"),
+        (IMAGES, TEXTS, {"max_memory": small(task)}, "differs in block"),
+    ):
+        with pytest.raises(ValueError, match=f"`cache_dir` must be.*{name}"):
+            ranked(task, images, texts, cache_dir=folder, **values)
+    bias = task.heads["itm"].output_dense.bias
+    saved = array(bias)
+    bias.assign(saved + 1)
+    with pytest.raises(ValueError, match="differs in weights"):
+        ranked(task, cache_dir=folder)
+    bias.assign(saved)
+    ranked(task, cache_dir=folder)
+    (folder / "ranking.json").write_text("{")
+    with pytest.raises(ValueError, match="unreadable"):
+        ranked(task, cache_dir=folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="`cache_dir` must be a folder"):
+        ranked(task, cache_dir=tmp_path / "file")
+
+
+def test_a_damaged_block_is_refused(task, tmp_path):
+    ranked(task, cache_dir=tmp_path)
+    (block,) = tmp_path.glob("*.npy")
+    block.write_bytes(block.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="damaged.*block_000000.npy"):
+        ranked(task, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(images=[]), "`images` must hold at least one"),
+        (dict(texts=[]), "`texts` must hold at least one"),
+        (dict(top_k=0), "`top_k` must be an integer from 1.*top_k=0"),
+        (dict(shortlist=0), "Received: shortlist=0"),
+        (dict(shortlist=1.5), "Received: shortlist=1.5"),
+        (dict(max_memory=1000), "`max_memory` must be at least.*=1000"),
+        (dict(images=["/no/such.png"]), "/no/such.png"),
+    ],
+)
+def test_rankings_that_are_refused(values, message, task):
+    with pytest.raises(ValueError, match=message):
+        ranked(task, **values)
+
+
+def test_a_shortlist_needs_contrastive_heads():
+    with pytest.raises(ValueError, match="without contrastive.*shortlist=2"):
+        ranked(retrieval(), shortlist=2)
+    bare = kbt.BridgeTowerRetrieval(backbone())
+    with pytest.raises(ValueError, match="`preprocessor` must be set"):
+        ranked(bare)
+
+
+@pytest.mark.parametrize("cls", [InMemory, InFile])
+def test_states_come_back_as_they_were(cls):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(10, 3, 4)).astype("float32")
+    store = cls(10, (3, 4))
+    for first in (0, 4, 8):
+        store.write(first, rows[first : first + 4])
+    np.testing.assert_array_equal(store.read(slice(2, 7)), rows[2:7])
+    np.testing.assert_array_equal(store.read(slice(0, 10)), rows)
+    store.close()
+
+
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/statm").exists(), reason="needs Linux"
+)
+def test_memory_stays_under_the_bound():
+    # Long sequences of wide states, of which one alone takes a tenth of a MB.
+    model = kbt.BridgeTowerRetrieval(
+        backbone(clip(side=64, layers=2), hidden_dim=256, intermediate_dim=16),
+        kbt.BridgeTowerRetrievalPreprocessor(
+            tokenizer(8), kbt.BridgeTowerImageConverter(64)
+        ),
+    )
+    images = [np.full((8, 8, 3), i, "uint8") for i in range(240)] * 2
+    sizes = Sizes(model, 16, 0)
+    bound = sizes.work + 24 * sizes.image
+    plan = Sizes(model, 16, bound).plan(len(images), 1, again=False)
+    assert 1 < plan.pictures <= 16
+    assert len(images) * sizes.image > 2 * bound
+
+    def rank(count):
+        return model.rank(
+            images[:count], ["a"], max_memory=bound, batch_size=16, verbose=0
+        )
+
+    # Compiled and warm, so that what grows is the ranking's.
+    rank(3 * plan.pictures)
+    gc.collect()
+    peak = before = resident()
+    done = threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, resident())
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        assert rank(len(images)).shape == (len(images), 1)
+    finally:
+        done.set()
+        watcher.join()
+    assert peak - before < bound, (peak - before, bound)
+
+
+def resident():
+    """Bytes of memory that the process holds now."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

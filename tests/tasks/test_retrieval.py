@@ -1,0 +1,303 @@
+"""The matching task: pairs, labels, training, presets, bad input."""
+
+import checkpoints
+import keras
+import numpy as np
+import peer
+import pytest
+import tensorflow as tf
+import torch
+from builders import array
+from builders import backbone
+from builders import difference
+from builders import features
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import vqa
+from test_vqa import fast
+
+import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing.matching import as_image_ids
+from keras_bridgetower.tasks.ranking_parts import parts_of
+
+IMAGE = np.full((20, 30, 3), 200, "uint8")
+IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """A task that is asked but not changed."""
+    return randomise(retrieval())
+
+
+def test_score_is_the_match_logit_of_predict(scored):
+    x, _ = raw(5)
+    logits = scored.predict(x, verbose=0)
+    assert logits.shape == (5, 2) and logits.dtype == np.float32
+    images = list(x["images"])
+    scores = scored.score(images, x["text"])
+    assert scores.shape == (5,) and scores.dtype == np.float32
+    assert difference(scores, logits[:, 1]) <= 1e-6
+    one = scored.score(images[1], x["text"][1])
+    assert isinstance(one, float) and one == pytest.approx(scores[1], abs=1e-5)
+    # One that is not in a list goes with each of the others.
+    many = scored.score(images[0], np.array(x["text"]))
+    assert many[0] == pytest.approx(scores[0], abs=1e-5)
+    assert many.shape == (5,) and many[1] != pytest.approx(scores[1])
+    many = scored.score(x["images"], x["text"][0])
+    assert many[0] == pytest.approx(scores[0], abs=1e-5)
+    assert scored.score([IMAGE], ["a"]).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "images, texts, message",
+    [
+        ([IMAGE], ["a", "b"], "or one of them single.*1 images, 2 texts"),
+        ([IMAGE, IMAGE, IMAGE], ["a"], "Received: 3 images, 1 texts"),
+        ([], ["a"], r"`images` must hold at least one. Received: images=\[\]"),
+        (IMAGE, [], r"`texts` must hold at least one"),
+        (np.zeros((0, 9, 9, 3)), "a", "`images` must hold at least one"),
+        ([IMAGE, IMAGE], ["a", " "], r"not be empty.*text\[1\]=' '"),
+        ("/no/such.png", "a", "/no/such.png"),
+    ],
+)
+def test_pairs_that_are_refused(scored, images, texts, message):
+    with pytest.raises(ValueError, match=message):
+        scored.score(images, texts)
+
+
+SPECS = {
+    "random_negatives": ("match", ()),
+    "hard_negatives": ("image_id", ()),
+    "ranking": ("false_texts", (15,)),
+}
+
+
+@pytest.mark.parametrize("objective", SPECS)
+def test_draws_equal_eagerly_and_in_tf_data(objective):
+    name, shape = SPECS[objective]
+    x, _ = raw(4)
+    made, again = (retrieval(objective, 8).preprocessor for _ in range(2))
+    eager = [made(x, y=IDS) for _ in range(3)]
+    rows = tf.data.Dataset.from_tensor_slices(({**x}, IDS)).repeat(3)
+    mapped = list(rows.batch(4, drop_remainder=True).map(again))
+    for (a, b), (c, d) in zip(eager, mapped, strict=True):
+        assert a[name].shape == (4, *shape) and a[name].dtype == np.int32
+        assert difference({k: v.numpy() for k, v in c.items()}, a) == 0
+        for e, f in zip(
+            keras.tree.flatten(b), keras.tree.flatten(d), strict=True
+        ):
+            np.testing.assert_array_equal(e, f.numpy())
+    # A batch with a number has its own draws, wherever it comes.
+    steps = [made({**x, "step": 7}, y=IDS)[0][name] for _ in range(2)]
+    assert difference(*steps) == 0
+    assert name not in made(x)
+
+
+def test_labelled_pairs():
+    made = retrieval().preprocessor
+    x, _ = raw(3)
+    for match in ([1, 0, 1], np.array([True, False, True])):
+        found, y = made(x, y={"image_id": [1, 2, 3], "match": match})
+        np.testing.assert_array_equal(y, [1, 0, 1])
+        assert y.dtype == np.int32 and set(found) == set(features())
+    rows = tf.data.Dataset.from_tensor_slices((x, {"match": [1, 0, 1]}))
+    for (_, single), expected in zip(rows.map(made), [1, 0, 1], strict=True):
+        assert int(single) == expected
+
+
+@pytest.mark.parametrize(
+    "objective, y, message",
+    [
+        (
+            "random_negatives",
+            {"match": [0, 2, 1]},
+            r"match\).*\[0, 2, 1\]",
+        ),
+        ("random_negatives", {"match": [0.0, 1, 1]}, "integers. Received"),
+        ("random_negatives", {"match": [0, 1]}, r"y of shape \(2,\), texts of"),
+        ("random_negatives", {"id": [0, 1, 2]}, r"the keys \['id'\]"),
+        ("random_negatives", [0, 1], r"one image id.*y of shape \(2,\)"),
+        ("random_negatives", [0.5, 1, 2], "integers or strings.*dtype float"),
+        ("hard_negatives", [[0], [1], [2]], r"ids of shape \(3, 1\)"),
+        ("ranking", {"match": [0, 1, 1]}, "must hold image ids.*'ranking'"),
+    ],
+)
+def test_labels_that_are_refused(objective, y, message):
+    x, _ = raw(3)
+    with pytest.raises(ValueError, match=message):
+        retrieval(objective, 8).preprocessor(x, y=y)
+
+
+def test_image_ids():
+    ids = [3, -1, 2**31 - 1, 2**31, "3"]
+    found = [int(as_image_ids([i])[0]) for i in ids]
+    assert found[:3] == ids[:3] and len(set(found)) == 5
+    strings = as_image_ids(np.array(["a", "é", "a"]))
+    assert strings.dtype == np.int32 and strings[0] == strings[2] != strings[1]
+    (mapped,) = tf.data.Dataset.from_tensors(["a", "é", "a"]).map(as_image_ids)
+    np.testing.assert_array_equal(mapped, strings)
+
+
+def test_a_batch_of_one_is_warned_about():
+    x, _ = raw(1)
+    with pytest.warns(UserWarning, match="no negatives"):
+        retrieval().preprocessor(x, y=[1])
+
+
+@pytest.mark.parametrize("objective", SPECS)
+def test_fit(objective, tmp_path):
+    x, _ = raw(4)
+    model = fast(retrieval(objective, 8, ways="three_way"))
+    before = {w.path: array(w) for w in model.weights}
+    history = model.fit(x, IDS, batch_size=4, verbose=0).history
+    moved = {w.path for w in model.weights if difference(w, before[w.path])}
+    assert moved == {w.path for w in model.trainable_weights}
+    learning = {"random_negatives": {"itm"}, "ranking": {"rank"}}.get(
+        objective, {"itm", "itc"}
+    )
+    heads = {p.split("_head")[0] for p in moved if "_head/" in p}
+    assert heads == learning
+    assert any("patch_embedding" in p for p in moved)
+    assert any("token_embedding" in p for p in moved)
+    names = {"loss", "accuracy"}
+    if objective == "hard_negatives":
+        names = {f"{h}_{m}" for h in ("itm", "itc") for m in names} | {"loss"}
+        total = np.add(history["itm_loss"], history["itc_loss"])
+        np.testing.assert_allclose(history["loss"], total, rtol=1e-5)
+    assert set(history) == names
+    assert np.isfinite(list(history.values())).all()
+    assert model.output.shape == (None, 1 if objective == "ranking" else 2)
+
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "preset")
+    assert copy.preprocessor.objective == objective
+    names = ("objective", "projection_dim", "ways", "seed")
+    for name in names:
+        assert getattr(copy, name) == getattr(model, name)
+    for weight, other in zip(copy.weights, model.weights, strict=True):
+        assert difference(weight, other) == 0
+
+
+def test_evaluate():
+    x, _ = raw(4)
+    model = fast(randomise(retrieval("hard_negatives", 8)))
+    names = {"loss"} | {
+        f"{head}_{name}"
+        for head in ("itm", "itc")
+        for name in ("loss", "accuracy")
+    }
+    found = model.evaluate(x, IDS, batch_size=4, verbose=0, return_dict=True)
+    assert set(found) == names
+    # The contrastive loss draws nothing, and is the mean of both directions.
+    made, _ = model.preprocessor(x, y=IDS)
+    parts = parts_of(model, embeds=True)
+    text, image = (
+        part.predict_on_batch({k: made[k] for k in names})["embeddings"]
+        for part, names in (
+            (parts.text, ("token_ids", "padding_mask")),
+            (parts.image, ("images",)),
+        )
+    )
+    scores = np.exp(array(model.heads["itc"].logit_scale)) * text @ image.T
+    both = [
+        np.diag(s - np.log(np.exp(s).sum(1, keepdims=True)))
+        for s in (scores, scores.T)
+    ]
+    assert found["itc_loss"] == pytest.approx(-np.mean(both), abs=1e-5)
+
+
+def test_training_needs_ids():
+    x, _ = raw(4)
+    with pytest.raises(ValueError, match="`y` must hold image ids.*y=None"):
+        fast(retrieval()).fit(x, batch_size=4, verbose=0)
+
+
+def test_every_backend_tracks_the_same_weights():
+    for objective in SPECS:
+        model = retrieval(objective, 8)
+        heads = {w.path for w in model.heads.weights}
+        paths = [w.path for w in model.weights]
+        assert heads <= set(paths) and len(paths) == len(set(paths))
+        tower = {w.path for w in model.backbone.weights}
+        assert set(paths) == heads | tower
+        states = [v.path for v in model.variables if "seed_gen" in v.path]
+        assert len(states) >= 1
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """A folder of transformers with three heads, and the matching model."""
+    path = tmp_path_factory.mktemp("theirs") / "model"
+    return path, checkpoints.with_all_heads(path)["itm"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+
+
+def test_equals_transformers(theirs, home):
+    path, model = theirs
+    x, inputs = peer.inputs(checkpoints.SIZE)
+    with pytest.warns(UserWarning, match="features only"):
+        ours = kbt.BridgeTowerRetrieval.from_preset(path)
+    assert (ours.projection_dim, ours.ways) == (24, "three_way")
+    match = np.array([1, 0], "int32")
+    with torch.no_grad():
+        expected = model(**inputs, labels=torch.tensor(match).long())
+    found = keras.Model.predict(ours, x, verbose=0)
+    assert difference(found, expected.logits.numpy()) <= 1e-5
+    fast(ours)
+    loss, _ = keras.Model.evaluate(ours, x, match, verbose=0)
+    assert loss == pytest.approx(float(expected.loss), abs=1e-5)
+
+    # A new ranking head is the row that says "match".
+    with pytest.warns(UserWarning) as warned:
+        ranking = kbt.BridgeTowerRetrieval.from_preset(
+            path, objective="ranking"
+        )
+    assert not any("New and random" in str(w.message) for w in warned)
+    for weight in ("kernel", "bias"):
+        own, matching = (
+            array(getattr(ranking.heads[name].output_dense, weight))
+            for name in ("rank", "itm")
+        )
+        assert difference(own, matching[..., 1:]) == 0
+
+
+def test_new_heads_are_named(tmp_path):
+    vqa().save_to_preset(tmp_path / "preset")
+    with pytest.warns(UserWarning, match="the head itm, rank"):
+        task = kbt.BridgeTowerRetrieval.from_preset(
+            tmp_path / "preset", objective="ranking"
+        )
+    assert task.preprocessor.objective == "ranking"
+    with pytest.warns(UserWarning, match="the head itm, itc"):
+        kbt.BridgeTowerRetrieval.from_preset(
+            tmp_path / "preset", objective="hard_negatives", projection_dim=8
+        )
+
+
+def test_values_that_do_not_fit_each_other():
+    with pytest.raises(ValueError, match="a width.*projection_dim=None"):
+        kbt.BridgeTowerRetrieval(backbone(), objective="hard_negatives")
+    with pytest.raises(ValueError, match="objective='ranking'. Received"):
+        kbt.BridgeTowerRetrieval(
+            backbone(), retrieval().preprocessor, objective="ranking"
+        )
+    with pytest.raises(ValueError, match="Received: objective='other'"):
+        kbt.BridgeTowerRetrieval(backbone(), objective="other")
+    with pytest.raises(ValueError, match="Received: ways='one_way'"):
+        kbt.BridgeTowerRetrieval(backbone(), projection_dim=8, ways="one_way")
+    with pytest.raises(ValueError, match="draw for the task's objective"):
+        kbt.BridgeTowerRetrieval(backbone(), preprocessor())
+
+
+def test_features_that_lack_a_key_are_named(scored):
+    x = {**features(), "match": np.ones(3, "int32")}
+    del x["padding_mask"]
+    with pytest.raises(ValueError, match="missing: .'padding_mask'"):
+        scored(x)

@@ -1,0 +1,257 @@
+"""Which pairs the objectives draw, and what they score."""
+
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import difference
+from builders import features
+from builders import randomise
+from builders import retrieval
+from keras import ops
+
+import keras_bridgetower as kbt
+from keras_bridgetower import engine
+from keras_bridgetower import objectives
+
+IDS = {
+    "distinct": np.arange(7),
+    "even": np.arange(8),
+    "repeated": np.array([3, 3, 5, 7, 5, 3]),
+    "equal": np.array([4, 4, 4]),
+    "one": np.array([9]),
+    "many": np.arange(40) // 2,
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_random_negatives(ids):
+    objective = objectives.get("random_negatives")
+    fits = ids == np.roll(ids, -1)
+    seen = set()
+    for seed in range(20):
+        match, labels = objective.draw(seed, ids)
+        np.testing.assert_array_equal(match, labels)
+        assert match.dtype == np.int32 and set(match) <= {0, 1}
+        assert match[fits].all()
+        # Half of them, and what matches in any case.
+        drawn = len(ids) // 2
+        assert drawn <= match.sum() <= drawn + fits.sum()
+        np.testing.assert_array_equal(objective.draw(seed, ids)[0], match)
+        seen.add(tuple(match))
+    assert len(seen) > 1 or fits.all()
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_false_texts(ids):
+    objective = objectives.get("ranking")
+    for seed in range(10):
+        false, labels = objective.draw(seed, ids)
+        assert false.shape == (len(ids), 15) and not labels.any()
+        np.testing.assert_array_equal(objective.draw(seed, ids)[0], false)
+        for own, rows in zip(ids, false, strict=True):
+            others = np.flatnonzero(ids != own)
+            if len(others):
+                assert (ids[rows] != own).all()
+            if len(others) >= 15:
+                assert len(set(rows.tolist())) == 15
+    assert (objective.draw(0, ids)[0] != objective.draw(1, ids)[0]).any() or (
+        len(ids) == 1
+    )
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_labels_of_hard_negatives(ids):
+    drawn, labels = objectives.get("hard_negatives").draw(0, ids)
+    np.testing.assert_array_equal(drawn, ids)
+    alone = len(set(ids.tolist())) == 1
+    np.testing.assert_array_equal(labels, [[1, alone, alone]] * len(ids))
+
+
+class _Numbered:
+    """A batch whose states are row numbers, and a fusion that shows them."""
+
+    def __init__(self, rows, **drawn):
+        states = np.arange(rows, dtype="float32")[:, None, None]
+        self.text = [ops.convert_to_tensor(states)] * 2
+        self.image = [ops.convert_to_tensor(100 + states)] * 2
+        self.features = {k: ops.convert_to_tensor(v) for k, v in drawn.items()}
+        self.padding_mask = ops.convert_to_tensor(states[:, 0].astype("int32"))
+        self.seed = keras.random.SeedGenerator(5)
+
+
+def fuse(text, image, padding_mask):
+    """`(pairs, 2)`: number of the text, and 100 plus that of the image."""
+    rows = text[-1][:, 0]
+    assert difference(rows, ops.cast(padding_mask, "float32")) == 0
+    assert difference(text[0], text[1]) == difference(image[0], image[1]) == 0
+    return ops.concatenate([rows, image[-1][:, 0]], axis=-1)
+
+
+def same(x):
+    return x
+
+
+def test_pairs_of_random_negatives():
+    match = np.array([1, 0, 0, 1], "int32")
+    batch = _Numbered(4, match=match)
+    objective = objectives.get("random_negatives")
+    pairs, pooled = objective.logits(fuse, {"itm": same}, batch)
+    assert pooled is None
+    np.testing.assert_array_equal(
+        array(pairs), [[0, 100], [1, 102], [2, 103], [3, 103]]
+    )
+
+
+def test_pairs_of_ranking():
+    false = np.array([[1] * 15, [2, 0] * 7 + [2], [0] * 15], "int32")
+    batch = _Numbered(3, false_texts=false)
+    texts, _ = objectives.get("ranking").logits(
+        fuse, {"rank": lambda x: x[:, :1]}, batch
+    )
+    expected = np.concatenate([[[0], [1], [2]], false], axis=1)
+    np.testing.assert_array_equal(array(texts), expected)
+    images, _ = objectives.get("ranking").logits(
+        fuse, {"rank": lambda x: x[:, 1:]}, batch
+    )
+    np.testing.assert_array_equal(
+        array(images), np.repeat([[100], [101], [102]], 16, axis=1)
+    )
+
+
+def test_pairs_of_hard_negatives():
+    ids = np.array([1, 2, 1, 3, 2, 4], "int32")
+    batch = _Numbered(6, image_id=ids)
+    rng = np.random.default_rng(0)
+    text, image = rng.normal(size=(2, 6, 8)).astype("float32")
+    objective = objectives.get("hard_negatives")
+    drawn = []
+    for factor in [1.0] * 30 + [1e4]:
+        embeddings = [ops.convert_to_tensor(x) for x in (text, image, factor)]
+        pairs, own = objective.logits(fuse, {"itm": same}, batch, embeddings)
+        pairs = array(pairs)
+        rows = np.arange(6)
+        np.testing.assert_array_equal(array(own), pairs[:, 0])
+        np.testing.assert_array_equal(pairs[:, 0].T, [rows, 100 + rows])
+        np.testing.assert_array_equal(pairs[:, 1, 0], rows)
+        np.testing.assert_array_equal(pairs[:, 2, 1], 100 + rows)
+        images = pairs[:, 1, 1].astype(int) - 100
+        texts = pairs[:, 2, 0].astype(int)
+        assert (ids[images] != ids).all() and (ids[texts] != ids).all()
+        drawn.append((*images, *texts))
+    assert len(set(drawn[:-1])) > 5
+    # At last the scores are so far apart that the hardest is certain.
+    scores = np.where(ids[:, None] == ids, -np.inf, text @ image.T)
+    np.testing.assert_array_equal(images, scores.argmax(1))
+    np.testing.assert_array_equal(texts, scores.argmax(0))
+
+
+def test_hard_negatives_are_drawn_by_the_softmax():
+    rows = 4
+    scores = np.random.default_rng(1).normal(size=(rows, rows))
+    batch = _Numbered(rows, image_id=np.arange(rows, dtype="int32"))
+    embeddings = [
+        ops.convert_to_tensor(x.astype("float32"))
+        for x in (np.eye(rows), scores.T, np.array(1.0))
+    ]
+    counts = np.zeros((2, rows, rows))
+    draws = 400
+    for _ in range(draws):
+        pairs, _ = objectives.get("hard_negatives").logits(
+            lambda t, i, m: ops.concatenate([t[0][:, 0], i[0][:, 0]], -1),
+            {"itm": same},
+            batch,
+            embeddings,
+        )
+        pairs = array(pairs).astype(int)
+        counts[0, np.arange(rows), pairs[:, 1, 1] - 100] += 1
+        counts[1, np.arange(rows), pairs[:, 2, 0]] += 1
+    for found, logits in zip(counts, (scores, scores.T), strict=True):
+        weights = np.exp(logits) * (1 - np.eye(rows))
+        expected = weights / weights.sum(1, keepdims=True)
+        # Four standard deviations of a share.
+        error = 4 * np.sqrt(expected * (1 - expected) / draws)
+        assert (np.abs(found / draws - expected) <= error).all()
+
+
+def test_one_image_alone_draws_itself():
+    batch = _Numbered(2, image_id=np.array([5, 5], "int32"))
+    unit = ops.convert_to_tensor(np.eye(2, dtype="float32"))
+    pairs, _ = objectives.get("hard_negatives").logits(
+        fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
+    )
+    assert set(array(pairs)[..., 0].ravel()) <= {0, 1}
+
+
+def test_gradients_reach_states_but_not_the_scores_of_a_draw():
+    ids = ops.convert_to_tensor(np.arange(3, dtype="int32"))
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(4, 3, 2, 4)).astype("float32")
+
+    def loss(tensors):
+        batch = objectives.Batch(
+            [tensors[0]],
+            [tensors[1]],
+            {"padding_mask": ops.ones((3, 2), "int32"), "image_id": ids},
+            keras.random.SeedGenerator(0),
+        )
+        embeddings = (tensors[2][:, 0], tensors[3][:, 0], ops.ones(()))
+        logits, _ = objectives.get("hard_negatives").logits(
+            lambda t, i, m: t[0][:, 0] * i[0][:, 0],
+            {"itm": same},
+            batch,
+            embeddings,
+        )
+        return ops.sum(logits**2)
+
+    text, image, *drawing = engine.gradients(loss, list(arrays))
+    assert np.abs(text[:, 0]).min() > 0 and np.abs(image[:, 0]).min() > 0
+    assert all((g == 0).all() for g in drawing)
+
+
+def test_drawn_pairs_score_as_given_pairs():
+    x = features(batch=4)
+    matching = randomise(retrieval())
+    texts, images = np.divmod(np.arange(16), 4)
+    pairs = {k: v[texts] for k, v in x.items()} | {
+        "images": x["images"][images]
+    }
+    # Logits by text and image.
+    given = matching.predict_features(pairs).reshape(4, 4, 2)
+
+    def other(objective, **values):
+        """Another task with the same backbone and matching head."""
+        model = kbt.BridgeTowerRetrieval(
+            matching.backbone, objective=objective, **values
+        )
+        own, same = (m.heads["itm"].output_dense for m in (model, matching))
+        own.kernel.assign(array(same.kernel))
+        own.bias.assign(array(same.bias))
+        return model
+
+    match = np.array([0, 1, 0, 1], "int32")
+    found = matching.predict_features({**x, "match": match})
+    assert difference(found, given[[0, 1, 2, 3], [1, 1, 3, 3]]) <= 1e-5
+
+    # A new ranking head is the row that says "match".
+    ranking = other("ranking")
+    ranking.start_heads({"rank"})
+    false = [[1, 2, 3] * 5, [0] * 15, [3] * 15, [0, 1, 2] * 5]
+    false = np.array(false, "int32")
+    found = ranking.predict_features({**x, "false_texts": false})
+    texts = np.concatenate([np.arange(4)[:, None], false], axis=1)
+    expected = given[texts, np.arange(4)[:, None], 1]
+    assert difference(found, expected) <= 1e-5
+
+    hard = other("hard_negatives", projection_dim=8)
+    # With two images each negative is certain.
+    x = {k: v[:2] for k, v in x.items()}
+    ids = np.array([0, 1], "int32")
+    found = hard.predict_features({**x, "image_id": ids})["itm"]
+    expected = given[[[0, 0, 1], [1, 1, 0]], [[0, 1, 0], [1, 0, 1]]]
+    assert difference(found, expected) <= 1e-5
+
+
+def test_an_unknown_objective_is_named():
+    with pytest.raises(ValueError, match="ranking.*Received: objective='all'"):
+        objectives.get("all")
