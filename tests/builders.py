@@ -88,6 +88,11 @@ def backbone(image_encoder=None, text_encoder=None, **kwargs):
     )
 
 
+def shallow(**kwargs):
+    """A backbone of one layer each, which compiles in less time."""
+    return backbone(clip(layers=1), roberta(layers=1), num_layers=1, **kwargs)
+
+
 def features(model=None, batch=3, tokens=6, side=SIDE, seed=0):
     """Random features, the later rows shorter than the first."""
     rng = np.random.default_rng(seed)
