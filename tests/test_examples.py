@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+from builders import retrieval
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,3 +42,20 @@ def test_finetune(tmp_path):
         float, re.search(r"([\d.]+) % right.*: ([\d.]+) %", printed).groups()
     )
     assert score > blind
+
+
+def test_match_and_rank(tmp_path):
+    pytest.importorskip("easy_vqa")
+    # Any weights will do for the way; the shipped preset has its own test.
+    retrieval().save_to_preset(tmp_path / "preset")
+    printed = run(
+        "match_and_rank.py",
+        *("--preset", str(tmp_path / "preset")),
+        *("--pictures", "6", "--pairs", "8"),
+        cwd=tmp_path,
+    )
+    assert "% of 8 captions judged rightly; chance 50.0 %" in printed
+    assert "6 images, 30 texts" in printed
+    assert "RSUM 600.0  knowing shape, colour, size, position" in printed
+    with Image.open(tmp_path / "ranked.png") as picture:
+        assert picture.size == (5 * 128 + 4 * 8, 128)

@@ -1,0 +1,121 @@
+"""Match captions with pictures, and find each among many others.
+
+    python examples/match_and_rank.py
+    python examples/match_and_rank.py --pictures 459 --shortlist 32
+
+Prints how well a few true and false captions match, then ranks a gallery in
+which every caption fits one picture, and prints the recalls beside those of a
+model that sees nothing, or some attributes only. Saves one picture: the best
+five of the gallery for one caption. Runs offline; needs
+`pip install easy-vqa`, from whose pictures all captions are derived.
+"""
+
+import argparse
+import pathlib
+import time
+
+import keras
+import numpy as np
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data.easy_vqa_scenes import ATTRIBUTES
+from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from keras_bridgetower.metrics.retrieval import retrieval_recall
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", default="bridgetower_tiny_easy_retrieval")
+    parser.add_argument("--pictures", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--shortlist", type=int)
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("ranked.png")
+    )
+    arguments = parser.parse_args()
+    started = time.time()
+
+    task = kbt.BridgeTowerRetrieval.from_preset(arguments.preset)
+    scenes = load_scenes("test")
+    match(task, scenes, arguments.pairs)
+
+    pool, owner, captions = gallery(scenes, arguments.pictures)
+    images = scenes.data.images[pool]
+    scores = task.rank(
+        images, captions, shortlist=arguments.shortlist, batch_size=128
+    )
+    report = retrieval_recall(
+        scores, owner, split="easy-VQA test, captions derived"
+    )
+    print(report)
+    for known, rsum in ladder(scenes.values[pool], owner).items():
+        print(f"RSUM {rsum:5.1f}  knowing {', '.join(known) or 'nothing'}")
+    print(f"RSUM {report.rsum:5.1f}  {arguments.preset}")
+
+    best = np.argsort(-scores[:, 0], kind="stable").tolist()
+    in_a_row(images[best[:5]]).save(arguments.output)
+    print(
+        f"{arguments.output}: the best five for '{captions[0]}', whose "
+        f"picture has rank {best.index(owner[0]) + 1} of {len(images)}"
+    )
+    seconds = time.time() - started
+    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
+
+
+def match(task, scenes, count, shown=4):
+    """Say which captions are true; the false ones err in one attribute."""
+    made = easy_vqa_captions.matches(scenes)
+    images = scenes.data.images[made.image_index[:count]]
+    texts, labels = made.texts[:count], made.labels[:count]
+    logits = task.predict({"images": images, "text": texts}, verbose=0)
+    probability = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[:, 1]
+    for i in range(min(shown, count)):
+        said = "true" if labels[i] else "false"
+        print(f"{probability[i]:.3f} that '{texts[i]}' matches; it is {said}")
+    right = 100 * np.mean((probability > 0.5) == labels)
+    print(f"{right:.1f} % of {count} captions judged rightly; chance 50.0 %")
+
+
+def gallery(scenes, count):
+    """`count` pictures of different kinds, and the captions of each.
+
+    Returns:
+        Rows of the pictures, for each caption the place of its picture, and
+        the captions.
+    """
+    whole = easy_vqa_captions.gallery(scenes)
+    count = min(count, len(whole.pictures))
+    kept = np.linspace(0, len(whole.pictures) - 1, count).astype(int)
+    captions = np.flatnonzero(np.isin(whole.owner, kept))
+    owner = np.searchsorted(kept, whole.owner[captions])
+    texts = [whole.texts[i] for i in captions]
+    return whole.pictures[kept], owner, texts
+
+
+def ladder(values, owner, draws=10):
+    """Sum of recalls of a model that knows some attributes and guesses."""
+    rng = np.random.default_rng(0)
+    names, found = list(ATTRIBUTES), {}
+    for known in easy_vqa_captions.RETRIEVAL_LADDER:
+        columns = [names.index(name) for name in known]
+        fits = (values[:, None, columns] == values[owner][:, columns]).all(-1)
+        guesses = fits + 0.5 * rng.random((draws, *fits.shape))
+        reports = [retrieval_recall(scores, owner) for scores in guesses]
+        found[known] = np.mean([report.rsum for report in reports])
+    return found
+
+
+def in_a_row(images, side=128, gap=8):
+    """Pictures beside each other, the best first."""
+    row = Image.new("RGB", (len(images) * (side + gap) - gap, side), "black")
+    for i, image in enumerate(images):
+        row.paste(
+            Image.fromarray(image).resize((side, side)), (i * (side + gap), 0)
+        )
+    return row
+
+
+if __name__ == "__main__":
+    main()
