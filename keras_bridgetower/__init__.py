@@ -7,6 +7,9 @@ from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
 from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
+from keras_bridgetower.preprocessing.contrastive import (
+    BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
+)
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
@@ -15,6 +18,12 @@ from keras_bridgetower.preprocessing.tokenizer import (
 )
 from keras_bridgetower.preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
+)
+from keras_bridgetower.tasks.contrastive import (
+    BridgeTowerContrastive as BridgeTowerContrastive,
+)
+from keras_bridgetower.tasks.embedder import (
+    BridgeTowerEmbedder as BridgeTowerEmbedder,
 )
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from keras_bridgetower.towers import Tower as Tower

@@ -19,6 +19,11 @@ WAYS = {
 }
 
 
+def kinds_of(ways):
+    """The kinds of embeddings that a contrastive head makes, in order."""
+    return tuple(k for k in KINDS if any(k in pair for pair in WAYS[ways]))
+
+
 class _Head(keras.layers.Layer):
     """What the heads share: dense layers of the usual start."""
 

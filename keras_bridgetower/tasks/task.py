@@ -56,7 +56,12 @@ class BridgeTowerTask(keras_hub.models.Task):
         raise TypeError(_ABSTRACT.format(type(self).__name__))
 
     def loss_inputs(self, y, y_pred):
-        """Labels and outputs as loss and metrics take them."""
+        """Labels and outputs as the loss takes them."""
+        return y, y_pred
+
+    def metric_inputs(self, y, y_pred):
+        """Labels and outputs as the metrics take them."""
+        # On JAX no weight can be read while metrics are updated.
         return y, y_pred
 
     @classmethod
@@ -120,7 +125,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, y_pred = self.loss_inputs(y, y_pred)
+        y, y_pred = self.metric_inputs(y, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compile_from_config(self, config):
@@ -148,13 +153,17 @@ class BridgeTowerTask(keras_hub.models.Task):
 
     def preprocessed(self, x):
         """Features of a dict of raw inputs, for the verbs."""
+        return self.needed_preprocessor()(x)
+
+    def needed_preprocessor(self):
+        """The preprocessor; an error where there is none."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
                 "Pass one to the task, or call `predict_features` with "
                 "features. Received: preprocessor=None"
             )
-        return self.preprocessor(x)
+        return self.preprocessor
 
     def predict_features(self, features, batch_size=32):
         """NumPy logits of batched features that a preprocessor made."""
