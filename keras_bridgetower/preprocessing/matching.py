@@ -1,16 +1,11 @@
 """Pictures and texts that match, or do not, and how they are told apart."""
 
-import warnings
 import zlib
 
-import keras
 import numpy as np
 
-from keras_bridgetower import objectives
-from keras_bridgetower.preprocessing.draws import Draws
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
-from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 
 
 def as_image_ids(ids):
