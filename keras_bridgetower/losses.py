@@ -8,6 +8,7 @@ from keras_bridgetower.heads import KINDS
 from keras_bridgetower.heads import WAYS
 from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.validation import check_choice
+from keras_bridgetower.validation import check_image_ids
 from keras_bridgetower.validation import check_masked_ids
 from keras_bridgetower.validation import check_soft_scores
 
@@ -134,6 +135,9 @@ class ContrastiveLoss(keras.losses.Loss):
     Returns:
         Scalar: the mean over batch and directions.
 
+    Raises:
+        ValueError: labels that are no image ids.
+
     Example:
 
     ```python
@@ -176,7 +180,9 @@ class ContrastiveLoss(keras.losses.Loss):
 
 def _row_numbers(ids):
     """For each id the first row of the global batch that has it."""
-    ids = ops.reshape(ops.convert_to_tensor(ids), (-1,))
+    ids = ops.convert_to_tensor(ids)
+    check_image_ids(ids)
+    ids = ops.reshape(ids, (-1,))
     every, _ = engine.all_gather(ids)
     same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
     count = ops.shape(every)[0]
