@@ -20,8 +20,8 @@ WAYS = {
 
 
 def kinds_of(ways):
-    """The kinds of embeddings that a contrastive head makes, in order."""
-    return tuple(k for k in KINDS if any(k in pair for pair in WAYS[ways]))
+    """The kinds that contrastive heads of these ways embed, in their order."""
+    return [k for k in KINDS if any(k in pair for pair in WAYS[ways])]
 
 
 class _Head(keras.layers.Layer):

@@ -68,16 +68,3 @@ class BridgeTowerContrastivePreprocessor(BridgeTowerPreprocessor):
                 "larger, or drop the remainder of the data.",
                 stacklevel=2,
             )
-
-    def features_of_text(self, text):
-        """Features of texts without pictures.
-
-        Args:
-            text: a string, or a list or array of strings.
-
-        Returns:
-            dict of int32 arrays `(batch, T)`, or `(T,)` for one string.
-        """
-        made = self.tokenizer.encode(text)
-        made["segment_ids"] = np.zeros_like(made["token_ids"])
-        return {name: made[name] for name in self.features if name in made}

@@ -95,7 +95,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
                 "`x` must be a dict with the keys 'images' and 'text'. "
                 f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
             )
-        text = self.tokenizer.encode(x["text"])
+        text = self.text_features(x["text"])
         images = self.image_converter(x["images"])
         batch = tuple(text["token_ids"].shape)[:-1]
         image_batch = tuple(images.shape)[:-3]
@@ -115,12 +115,21 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
                 f"Received: images of batch shape {image_batch + pictures}, "
                 f"text of {batch}"
             )
-        made = {
-            "images": images,
-            **text,
-            "segment_ids": text["token_ids"] * 0,
-        }
+        made = {"images": images, **text}
         return {name: made[name] for name in self.features}, bool(batch)
+
+    def text_features(self, text):
+        """Those of the features that belong to the text.
+
+        Args:
+            text: a string, or a list or tensor of strings.
+
+        Returns:
+            dict of int32 arrays, with a batch axis for several texts.
+        """
+        made = self.tokenizer.encode(text)
+        made["segment_ids"] = made["token_ids"] * 0
+        return {k: v for k, v in made.items() if k in self.features}
 
     def _split_pictures(self, shape):
         """The axes of the pictures that belong to one text, and the others."""

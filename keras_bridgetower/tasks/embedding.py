@@ -59,7 +59,7 @@ class Texts:
     name = "texts"
 
     def __init__(self, preprocessor, texts):
-        features = preprocessor.features_of_text(texts)
+        features = preprocessor.text_features(texts)
         self.single = features["token_ids"].ndim == 1
         self._features = {
             name: np.atleast_2d(x) for name, x in features.items()

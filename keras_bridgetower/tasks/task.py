@@ -156,7 +156,7 @@ class BridgeTowerTask(keras_hub.models.Task):
         return self.needed_preprocessor()(x)
 
     def needed_preprocessor(self):
-        """The preprocessor; an error where there is none."""
+        """The preprocessor, without which no verb works."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
