@@ -7,6 +7,9 @@ from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
 from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
+from keras_bridgetower.preprocessing.contrastive import (
+    BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
+)
 from keras_bridgetower.preprocessing.entailment import (
     BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,
 )
@@ -39,6 +42,12 @@ from keras_bridgetower.preprocessing.unimodal import (
 )
 from keras_bridgetower.preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
+)
+from keras_bridgetower.tasks.contrastive import (
+    BridgeTowerContrastive as BridgeTowerContrastive,
+)
+from keras_bridgetower.tasks.embedder import (
+    BridgeTowerEmbedder as BridgeTowerEmbedder,
 )
 from keras_bridgetower.tasks.entailment import (
     BridgeTowerEntailment as BridgeTowerEntailment,

@@ -119,7 +119,8 @@ def all_gather(x):
     Differentiable: a row's gradient is the sum over the replicas that read it.
 
     Args:
-        x: tensor `(batch, ...)`, the rows of this replica.
+        x: tensor `(batch, ...)`, the rows of this replica; their number may
+            differ between replicas.
 
     Returns:
         `(rows, offset)`: tensor `(global batch, ...)`, and which of its rows
@@ -165,32 +166,43 @@ def _tensorflow_gather(x):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return _alone(x)
-    rows = context.all_gather(x, axis=0)
+    counts = context.all_gather(tf.shape(x)[:1], axis=0)
     index = context.replica_id_in_sync_group
-    return rows, index * tf.shape(x)[0]
+    return context.all_gather(x, axis=0), tf.reduce_sum(counts[:index])
 
 
 def _torch_gather(x):
     import torch
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
+    # Keras builds losses and metrics on tensors without values.
+    if not (dist.is_available() and dist.is_initialized()) or x.is_meta:
         return _alone(x)
+    replicas, own = range(dist.get_world_size()), x.shape[0]
+    counts = [torch.tensor([own], device=x.device) for _ in replicas]
+    dist.all_gather(counts, torch.tensor([own], device=x.device))
+    counts = [int(count) for count in counts]
+    offset = sum(counts[: dist.get_rank()])
 
     class Gather(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
-            parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-            dist.all_gather(parts, x.contiguous())
-            return torch.cat(parts)
+            # All replicas must send as much, so what is missing is filled up.
+            sent = x.new_zeros((max(counts), *x.shape[1:]))
+            sent[:own] = x
+            parts = [torch.empty_like(sent) for _ in replicas]
+            dist.all_gather(parts, sent)
+            parts = zip(parts, counts, strict=True)
+            return torch.cat([part[:count] for part, count in parts])
 
         @staticmethod
         def backward(ctx, gradient):
-            gradient = gradient.contiguous()
+            # A copy: the incoming one may be read elsewhere.
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
             dist.all_reduce(gradient)
-            return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+            return gradient[offset : offset + own]
 
-    return Gather.apply(x), dist.get_rank() * x.shape[0]
+    return Gather.apply(x), offset
 
 
 def owned(array):

@@ -6,7 +6,9 @@ from keras import ops
 from keras_bridgetower import engine
 from keras_bridgetower.heads import KINDS
 from keras_bridgetower.heads import WAYS
+from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.validation import check_choice
+from keras_bridgetower.validation import check_image_ids
 from keras_bridgetower.validation import check_masked_ids
 from keras_bridgetower.validation import check_soft_scores
 
@@ -51,7 +53,7 @@ class MaskedLMLoss(keras.losses.Loss):
 
     A sample's value is the sum over its masked tokens, divided by their mean
     number over the batch: so the mean of all values is the mean over all
-    masked tokens, however the batch is divided between devices.
+    masked tokens, however batch and masks are divided between devices.
 
     Args:
         ignore_id: int, label of the slots that hold no masked token.
@@ -88,9 +90,11 @@ class MaskedLMLoss(keras.losses.Loss):
             ops.maximum(y_true, 0), y_pred, from_logits=True
         )
         count = engine.global_sum(ops.sum(weights))
-        batch = engine.global_sum(ops.sum(ops.ones_like(weights[:, 0])))
+        # Undoes the mean over local rows, then over replicas, that follows.
+        rows = ops.sum(ops.ones_like(weights[:, 0]))
+        rows = rows * engine.global_sum(ops.ones((), weights.dtype))
         # Without any masked token the losses are 0 already.
-        return ops.sum(losses, axis=-1) * batch / ops.maximum(count, 1)
+        return ops.sum(losses, axis=-1) * rows / ops.maximum(count, 1)
 
     def get_config(self):
         return {**super().get_config(), "ignore_id": self.ignore_id}
@@ -108,9 +112,7 @@ def pack_embeddings(embeddings, logit_scale=0.0):
     Returns:
         Float tensor `(batch, kinds * width + 1)`.
     """
-    kinds = [
-        embeddings[k] for k in ("text", "image", "fused") if k in embeddings
-    ]
+    kinds = [embeddings[k] for k in KINDS if k in embeddings]
     scale = ops.ones_like(kinds[0][:, :1]) * ops.exp(logit_scale)
     return ops.concatenate([*kinds, scale], axis=-1)
 
@@ -133,6 +135,9 @@ class ContrastiveLoss(keras.losses.Loss):
     Returns:
         Scalar: the mean over batch and directions.
 
+    Raises:
+        ValueError: labels that are no image ids.
+
     Example:
 
     ```python
@@ -149,6 +154,10 @@ class ContrastiveLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         check_choice("ways", ways, tuple(WAYS))
         self.ways = ways
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras casts labels to float32, in which large ids become equal.
+        return super().__call__(_row_numbers(y_true), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
@@ -169,6 +178,18 @@ class ContrastiveLoss(keras.losses.Loss):
         return {**super().get_config(), "ways": self.ways}
 
 
+def _row_numbers(ids):
+    """For each id the first row of the global batch that has it."""
+    ids = ops.convert_to_tensor(ids)
+    check_image_ids(ids)
+    ids = ops.reshape(ids, (-1,))
+    every, _ = engine.all_gather(ids)
+    same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
+    count = ops.shape(every)[0]
+    rows = ops.arange(count, dtype="int32")
+    return ops.min(ops.where(same, rows, count), axis=1)
+
+
 def unpack_embeddings(packed, ways):
     """Undo `pack_embeddings`: the kinds in their order, then the factor.
 
@@ -179,8 +200,7 @@ def unpack_embeddings(packed, ways):
     Returns:
         list of float tensors `(batch, width)`, and last `(batch, 1)`.
     """
-    kinds = len({kind for pair in WAYS[ways] for kind in pair})
     return [
-        *ops.split(packed[:, :-1], kinds, axis=-1),
+        *ops.split(packed[:, :-1], len(kinds_of(ways)), axis=-1),
         packed[:, -1:],
     ]

@@ -1,5 +1,7 @@
 """Checks of what comes from outside: one clear error each."""
 
+import keras
+
 # Features with one entry for each token.
 TEXT_FEATURES = (
     "token_ids",
@@ -79,6 +81,17 @@ def check_masked_ids(y_true, y_pred):
             "`y_true` must hold token ids (batch, M) for logits (batch, "
             f"M, vocabulary). Received: y_true of shape {shape}, y_pred "
             f"of shape {tuple(y_pred.shape)}"
+        )
+
+
+def check_image_ids(ids):
+    """Refuse labels that are not one integer for each row."""
+    shape, dtype = tuple(ids.shape), keras.backend.standardize_dtype(ids.dtype)
+    if shape[1:] not in ((), (1,)) or "int" not in dtype:
+        raise ValueError(
+            "`y` must hold image ids, integers (batch,). The preprocessor "
+            "makes them from strings. Received: y of shape "
+            f"{shape} and dtype {dtype}"
         )
 
 

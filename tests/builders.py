@@ -152,6 +152,16 @@ def retrieval(objective="random_negatives", projection_dim=None, **kwargs):
     )
 
 
+def contrastive(ways="three_way", **kwargs):
+    """A task of embeddings on the tiny backbone."""
+    preprocessor = kbt.BridgeTowerContrastivePreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(SIDE)
+    )
+    return kbt.BridgeTowerContrastive(
+        backbone(**kwargs), preprocessor, projection_dim=8, ways=ways
+    )
+
+
 def raw(batch=4, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (batch, 40, 30, 3)).astype("uint8")

@@ -162,21 +162,28 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
         outputs.set_shape([*batch, self.image_size, self.image_size, 3])
         return outputs
 
+    def block(self, images, start, stop):
+        """Convert a part of many pictures, which errors name by their place.
+
+        Args:
+            images: list of pictures, as `pictures_of` returns it.
+            start: int, the first of the part.
+            stop: int, the one after the last.
+
+        Returns:
+            float32 NumPy array `(pictures, S, S, 3)`.
+        """
+        return np.stack(
+            [
+                self._convert(image, f"images[{start + i}]")
+                for i, image in enumerate(images[start:stop])
+            ]
+        )
+
     def _convert(self, images, name="images"):
-        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
-            return self._convert_one(images, name)
-        if not isinstance(images, (list, tuple)):
-            # Tensors of the backend may live on a GPU.
-            if keras.ops.is_tensor(images):
-                images = keras.ops.convert_to_numpy(images)
-            array = np.asarray(images)
-            # Strings and objects are whole pictures, numbers are pixels.
-            own_axes = 0 if array.dtype.kind in "OSU" else 3
-            if array.ndim <= own_axes:
-                return self._convert_one(
-                    array.item() if own_axes == 0 else array, name
-                )
-            images = list(array)
+        images, single = pictures_of(images)
+        if single:
+            return self._convert_one(images[0], name)
         if len(images) == 0:
             raise ValueError(
                 f"`{name}` must hold at least one picture. Received: "
@@ -214,3 +221,29 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
             size_divisor=self.size_divisor,
         )
         return config
+
+
+def pictures_of(images):
+    """The pictures that a caller gave, one or many.
+
+    Args:
+        images: one picture, or a list, tuple or array of pictures, as
+            `BridgeTowerImageConverter` takes them.
+
+    Returns:
+        `(pictures, single)`: list of pictures, and whether only one came,
+        not in a list.
+    """
+    if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+        return [images], True
+    if isinstance(images, (list, tuple)):
+        return list(images), False
+    # Tensors of the backend may live on a GPU.
+    if keras.ops.is_tensor(images):
+        images = keras.ops.convert_to_numpy(images)
+    array = np.asarray(images)
+    # Strings and objects are whole pictures, numbers are pixels.
+    own_axes = 0 if array.dtype.kind in "OSU" else 3
+    if array.ndim <= own_axes:
+        return [array.item() if own_axes == 0 else array], True
+    return list(array), False

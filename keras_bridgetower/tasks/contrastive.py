@@ -1,0 +1,210 @@
+"""One space for texts, pictures and both together."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower import engine
+from keras_bridgetower.heads import kinds_of
+from keras_bridgetower.losses import ContrastiveLoss
+from keras_bridgetower.losses import pack_embeddings
+from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.objectives import contrastive_features
+from keras_bridgetower.preprocessing.contrastive import (
+    BridgeTowerContrastivePreprocessor,
+)
+from keras_bridgetower.tasks.embedding import Embedding
+from keras_bridgetower.tasks.embedding import Pictures
+from keras_bridgetower.tasks.embedding import Texts
+from keras_bridgetower.tasks.embedding import check_same_number
+from keras_bridgetower.tasks.embedding import in_batches
+from keras_bridgetower.tasks.embedding import text_states
+from keras_bridgetower.tasks.task import BridgeTowerTask
+
+# What is embedded, by what is given.
+KIND_OF = {
+    ("images",): "image",
+    ("texts",): "text",
+    ("images", "texts"): "fused",
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerContrastive(BridgeTowerTask):
+    """Embeds texts, pictures, and pairs of both, in one space for search.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerContrastivePreprocessor`, or None.
+        projection_dim: int, width of the space; 512 in transformers, 256 in
+            the authors' models.
+        ways: `"three_way"`: text, image and fused pairs, as transformers; or
+            `"two_way"`: text and image, as the authors.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's.
+
+    Returns:
+        dict of `"text"`, `"image"` and, three-way, `"fused"`: float32
+        `(batch, projection_dim)`, rows of length 1. In `fit` and `evaluate`
+        `x` is a dict of `"images"` and `"text"`, and `y` image ids (see
+        `BridgeTowerContrastivePreprocessor`), or left out: then each pair
+        matches itself alone, among all of the global batch.
+
+    Example:
+
+    ```python
+    contrastive = BridgeTowerContrastive(
+        BridgeTowerBackbone.from_preset("bridgetower_tiny_easy_vqa"),
+        BridgeTowerContrastivePreprocessor.from_preset(
+            "bridgetower_tiny_easy_vqa"),
+        projection_dim=64)
+    texts = contrastive.embed(texts=["a red circle", "a blue triangle"])
+    images = contrastive.embed(images=np.zeros((3, 64, 64, 3), "uint8"))
+    (texts @ images.T).shape  # (2, 3): cosines
+    ```
+
+    Source: transformers' `BridgeTowerForContrastiveLearning`; two-way,
+    BridgeTower's `compute_itc`.
+    """
+
+    preprocessor_cls = BridgeTowerContrastivePreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        projection_dim=512,
+        ways="three_way",
+        **kwargs,
+    ):
+        head = {"projection_dim": projection_dim, "ways": ways}
+        self.projection_dim = projection_dim
+        self.ways = ways
+        super().__init__(backbone, preprocessor, {"itc": head}, **kwargs)
+
+    def outputs_of(self, inputs):
+        backbone = self.backbone
+        text = text_states(backbone, inputs)
+        image = backbone.image_tower(inputs["images"])
+        pooled = None
+        if "fused" in kinds_of(self.ways):
+            pooled = backbone.fusion(
+                text,
+                image,
+                padding_mask=inputs["padding_mask"],
+                outputs=("pooled",),
+            )["pooled"]
+        return self.heads["itc"](
+            contrastive_features(
+                backbone.fusion, self.ways, text, image, pooled
+            )
+        )
+
+    @classmethod
+    def head_arguments(cls, heads):
+        return dict(heads.get("itc", {}))
+
+    def loss_inputs(self, y, y_pred):
+        scale = self.heads["itc"].logit_scale
+        return self._ids(y, y_pred), pack_embeddings(y_pred, scale)
+
+    def metric_inputs(self, y, y_pred):
+        return self._ids(y, y_pred), pack_embeddings(y_pred)
+
+    def _ids(self, y, y_pred):
+        """Image ids; without any, each row of the global batch its own."""
+        if y is not None:
+            return y
+        count = ops.shape(y_pred["text"])[0]
+        rows = ops.arange(count, dtype="int32")
+        every, offset = engine.all_gather(rows)
+        if self.preprocessor is not None:
+            self.preprocessor.warn_if_alone(every.shape[0])
+        return rows + offset
+
+    def default_loss(self):
+        return ContrastiveLoss(self.ways)
+
+    def default_metrics(self):
+        return [ContrastiveAccuracy(self.ways)]
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        # Compiled for the weights and settings of before. Kept beside Keras'
+        # tracking, which would find the same weights on a second path.
+        object.__setattr__(self, "_embeddings", {})
+
+    def embed(self, images=None, texts=None, batch_size=32):
+        """Embed texts, pictures, or pairs of both.
+
+        Only what is read is run: no fusion where one of the two is given,
+        and not the other tower.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`), or None.
+            texts: one string or a list, or None. Where both are given, as
+                many as pictures: each pair has one, fused, embedding.
+            batch_size: int, rows of a forward pass.
+
+        Returns:
+            float32 array `(count, projection_dim)`, rows of length 1; for a
+            single input `(projection_dim,)`.
+
+        Raises:
+            ValueError: nothing given, pairs for a two-way head, unequal
+                counts, unreadable pictures, empty texts.
+
+        Example:
+
+        ```python
+        contrastive.embed(images=["a.png", "b.png"])   # (2, 512)
+        contrastive.embed(texts="a red circle")        # (512,)
+        contrastive.embed("a.png", "a red circle")     # (512,), of both
+        ```
+        """
+        given = {"images": images, "texts": texts}
+        kind = self._kind(
+            tuple(name for name, x in given.items() if x is not None)
+        )
+        preprocessor = self.needed_preprocessor()
+        sources = [
+            source(preprocessor, given[source.name])
+            for source in (Pictures, Texts)
+            if given[source.name] is not None
+        ]
+        check_same_number(sources)
+        embedding = self._embedding(kind)
+        found = in_batches(embedding.predict_on_batch, sources, batch_size)
+        return found[0] if sources[0].single else found
+
+    def _kind(self, given):
+        if given not in KIND_OF:
+            raise ValueError(
+                "`images` or `texts` must be given, or both. "
+                "Received: images=None, texts=None"
+            )
+        kind = KIND_OF[given]
+        if kind not in kinds_of(self.ways):
+            raise ValueError(
+                "`images` and `texts` together have no embedding here: the "
+                "two-way head knows either alone. Embed them one by one, or "
+                "train a task with ways='three_way'. "
+                f"Received: ways={self.ways!r}"
+            )
+        return kind
+
+    def _embedding(self, kind):
+        """The compiled model of one kind, made when first asked for."""
+        if kind not in self._embeddings:
+            model = Embedding(self.backbone, self.heads["itc"], kind)
+            model.run_eagerly = self.run_eagerly
+            model.jit_compile = self.jit_compile
+            self._embeddings[kind] = model
+        return self._embeddings[kind]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(projection_dim=self.projection_dim, ways=self.ways)
+        return config

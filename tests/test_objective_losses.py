@@ -1,0 +1,222 @@
+"""Losses of masked language and contrast, and their metric, in closed form."""
+
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import difference
+from keras import ops
+
+from keras_bridgetower import engine
+from keras_bridgetower import heads
+from keras_bridgetower.losses import ContrastiveLoss
+from keras_bridgetower.losses import MaskedLMLoss
+from keras_bridgetower.losses import pack_embeddings
+from keras_bridgetower.losses import unpack_embeddings
+from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(4, 3, 7)).astype("float32")
+# Two, none, three and one masked token.
+LABELS = np.array([[3, 6, -100], [-100] * 3, [0, 1, 2], [5, -100, -100]])
+IDS = np.array([4, 9, 4, 7, 9])
+SCALE = 2.5
+PAIRS = {
+    "two_way": [("text", "image"), ("image", "text")],
+    "three_way": [("text", "image"), ("text", "fused"), ("image", "fused")],
+}
+
+
+def unit(seed, rows=5, width=6):
+    x = np.random.default_rng(seed).normal(size=(rows, width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
+
+
+EMBEDDINGS = {"fused": unit(3), "image": unit(2), "text": unit(1)}
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def token_losses():
+    logs = log_softmax(LOGITS.astype("float64"))
+    found = -np.take_along_axis(logs, np.maximum(LABELS, 0)[..., None], -1)
+    return np.where(LABELS >= 0, found[..., 0], 0)
+
+
+def contrastive(ways, ids=IDS):
+    """One value for each row, by the formula of reference and authors."""
+    same = (ids[:, None] == ids[None]).astype("float64")
+    target = same / same.sum(1, keepdims=True)
+    values = []
+    for a, b in PAIRS[ways]:
+        a, b = (EMBEDDINGS[k].astype("float64") for k in (a, b))
+        logs = log_softmax(np.exp(SCALE) * a @ b.T)
+        values.append(-(target * logs).sum(1))
+    return np.mean(values, axis=0)
+
+
+def packed(ways):
+    kinds = heads.kinds_of(ways)
+    return pack_embeddings(
+        {k: ops.convert_to_tensor(EMBEDDINGS[k]) for k in kinds},
+        ops.convert_to_tensor(np.float32(SCALE)),
+    )
+
+
+def test_masked_lm_is_the_mean_over_masked_tokens():
+    loss = MaskedLMLoss()
+    losses, count = token_losses(), (LABELS >= 0).sum()
+    assert float(loss(LABELS, LOGITS)) == pytest.approx(
+        losses.sum() / count, rel=1e-6
+    )
+    rows = array(loss.call(LABELS, ops.convert_to_tensor(LOGITS)))
+    np.testing.assert_allclose(
+        rows, losses.sum(1) * len(LABELS) / count, rtol=1e-5
+    )
+    weighted = loss(LABELS, LOGITS, sample_weight=np.array([0.0, 1, 1, 2]))
+    assert float(weighted) == pytest.approx(
+        (losses.sum(1) * [0, 1, 1, 2]).sum() / count, rel=1e-5
+    )
+
+
+def test_masked_lm_without_masks_is_nothing():
+    nothing = np.full_like(LABELS, -100)
+    assert float(MaskedLMLoss()(nothing, LOGITS)) == 0
+    (gradient,) = engine.gradients(
+        lambda xs: ops.sum(MaskedLMLoss().call(nothing, xs[0])), [LOGITS]
+    )
+    assert np.abs(gradient).max() == 0
+
+
+def test_masked_lm_takes_another_id_and_refuses_other_shapes():
+    loss = MaskedLMLoss.from_config(MaskedLMLoss(ignore_id=-1).get_config())
+    assert loss.ignore_id == -1 and loss.name == "masked_lm_loss"
+    labels = np.where(LABELS < 0, -1, LABELS)
+    assert float(loss(labels, LOGITS)) == pytest.approx(
+        float(MaskedLMLoss()(LABELS, LOGITS))
+    )
+    for labels in (LABELS[:, :2], LABELS[:, 0]):
+        with pytest.raises(ValueError, match=r"`y_true` must hold token ids"):
+            MaskedLMLoss()(labels, LOGITS)
+
+
+@pytest.mark.parametrize("ways", PAIRS)
+def test_packing_and_back(ways):
+    kinds = heads.kinds_of(ways)
+    *found, scale = unpack_embeddings(packed(ways), ways)
+    assert len(found) == len(kinds)
+    for kind, x in zip(kinds, found, strict=True):
+        assert difference(x, EMBEDDINGS[kind]) == 0
+    np.testing.assert_allclose(array(scale), np.exp(SCALE), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ways", PAIRS)
+def test_contrast_in_closed_form(ways):
+    loss, expected = ContrastiveLoss(ways), contrastive(ways)
+    np.testing.assert_allclose(
+        array(loss.call(IDS, packed(ways))), expected, rtol=1e-5
+    )
+    assert float(loss(IDS, packed(ways))) == pytest.approx(
+        expected.mean(), rel=1e-5
+    )
+    weights = np.array([0.0, 1, 2, 0, 1])
+    assert float(
+        loss(IDS, packed(ways), sample_weight=weights)
+    ) == pytest.approx((weights * expected).mean(), rel=1e-5)
+    # Without equal ids the targets are the diagonal, another number.
+    apart = contrastive(ways, np.arange(5)).mean()
+    found = float(loss(np.arange(5), packed(ways)))
+    assert found == pytest.approx(apart, rel=1e-5)
+    assert abs(apart - expected.mean()) > 0.1
+    assert ContrastiveLoss.from_config(loss.get_config()).ways == ways
+
+
+def test_only_the_pairs_of_equal_ids_matter():
+    for ids in (IDS, IDS - 100, IDS[:, None], IDS * 1000):
+        assert float(
+            ContrastiveLoss("two_way")(ids, packed("two_way"))
+        ) == pytest.approx(contrastive("two_way").mean(), rel=1e-5)
+
+
+def test_ids_that_float32_would_make_equal_stay_apart():
+    large = 2**30 + np.arange(5, dtype="int32")
+    assert len(set(large.astype("float32").tolist())) == 1
+    found = float(ContrastiveLoss("two_way")(large, packed("two_way")))
+    expected = contrastive("two_way", np.arange(5)).mean()
+    assert found == pytest.approx(expected, rel=1e-5)
+    # As labels of `fit`, too.
+    inputs = keras.Input((13,))
+    model = keras.Model(inputs, keras.layers.Identity()(inputs))
+    model.compile(
+        loss=ContrastiveLoss("two_way"),
+        metrics=[ContrastiveAccuracy("two_way")],
+        jit_compile=False,
+    )
+    loss, accuracy = model.evaluate(array(packed("two_way")), large, verbose=0)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    best = (EMBEDDINGS["text"] @ EMBEDDINGS["image"].T).argmax(1)
+    assert accuracy == pytest.approx(np.mean(best == np.arange(5)))
+
+
+@pytest.mark.parametrize("ids", [IDS.astype("float32"), np.eye(5, dtype=int)])
+def test_labels_that_are_no_image_ids(ids):
+    with pytest.raises(ValueError, match="image ids.*Received: y"):
+        ContrastiveLoss("two_way")(ids, packed("two_way"))
+
+
+def test_gradient_of_the_scale():
+    """By finite differences of the closed form."""
+    kinds = [EMBEDDINGS[k] for k in heads.kinds_of("two_way")]
+
+    def loss(xs):
+        made = dict(zip(("text", "image"), xs[1:], strict=True))
+        rows = ContrastiveLoss("two_way").call(
+            ops.convert_to_tensor(IDS), pack_embeddings(made, xs[0])
+        )
+        return ops.mean(rows)
+
+    scale, step = np.float32(SCALE), 1e-3
+    (gradient, *_) = engine.gradients(loss, [scale, *kinds])
+    above, below = (
+        float(loss([ops.convert_to_tensor(np.float32(x)), *kinds]))
+        for x in (scale + step, scale - step)
+    )
+    assert float(gradient) == pytest.approx(
+        (above - below) / (2 * step), rel=1e-2
+    )
+
+
+def test_unknown_ways():
+    with pytest.raises(ValueError, match="`ways` must be.*ways='four_way'"):
+        ContrastiveLoss("four_way")
+
+
+@pytest.mark.parametrize("ways", PAIRS)
+def test_accuracy(ways):
+    accuracy = ContrastiveAccuracy(ways)
+    best = (EMBEDDINGS["text"] @ EMBEDDINGS["image"].T).argmax(1)
+    right = (IDS[best] == IDS).astype(float)
+    assert 0 < right.mean() < 1
+    accuracy.update_state(IDS, packed(ways))
+    assert float(accuracy.result()) == pytest.approx(right.mean())
+    all_equal = np.zeros(5, "int32")
+    accuracy.update_state(all_equal, packed(ways))
+    assert float(accuracy.result()) == pytest.approx((right.mean() + 1) / 2)
+    copy = ContrastiveAccuracy.from_config(accuracy.get_config())
+    assert (copy.ways, copy.name) == (ways, "itc_accuracy")
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_no_step_takes_the_scale_out_of_its_limits(direction):
+    head = heads.ContrastiveHead(4, "two_way")
+    head.build({"text": (None, 6), "image": (None, 6)})
+    assert float(array(head.logit_scale)) == pytest.approx(np.log(1 / 0.07))
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.apply(
+        [ops.convert_to_tensor(np.float32(direction * 1e4))],
+        [head.logit_scale],
+    )
+    limit = {1: np.log(2), -1: np.log(1000)}[direction]
+    assert float(array(head.logit_scale)) == pytest.approx(limit, abs=1e-6)

@@ -1,0 +1,100 @@
+"""Losses over two replicas equal those of one device on the whole batch."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+# Torch has a process for each replica, the others one for both.
+PROCESSES = {"torch": 2, "tensorflow": 1, "jax": 1}[keras.config.backend()]
+gathers = pytest.mark.skipif(
+    keras.config.backend() == "jax",
+    reason="JAX computes on global arrays: nothing to gather",
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each process saved: way to name to array."""
+    folder = tmp_path_factory.mktemp("replicas")
+    environment = os.environ | {
+        "PYTHONPATH": str(HERE.parent),
+        "MEETING": f"file://{folder}/meeting",
+    }
+    files = [folder / f"{rank}.npz" for rank in range(PROCESSES)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, HERE / "replicas_run.py", file, str(rank)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, file in enumerate(files)
+    ]
+    # If one fails, another may wait for it.
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    return [by_way(np.load(file)) for file in files]
+
+
+def by_way(saved):
+    ways = {}
+    for key, value in saved.items():
+        way, name = key.split("/", 1)
+        ways.setdefault(way, {})[name] = value
+    return ways
+
+
+def weights_differ(a, b):
+    names = {name for name in a if name != "loss"}
+    assert len(names) == 7 and names | {"loss"} == set(b)
+    return max(np.abs(a[name] - b[name]).max() for name in names)
+
+
+def mean_loss(found, way):
+    return np.mean([process[way]["loss"] for process in found])
+
+
+def test_training_equals_one_device(found):
+    for process in found:
+        assert weights_differ(process["one"], process["two"]) <= 1e-6
+    one, two = (mean_loss(found, way) for way in ("one", "two"))
+    assert two == pytest.approx(one, abs=1e-5)
+
+
+@gathers
+def test_without_gathering_it_does_not(found):
+    for process in found:
+        assert weights_differ(process["one"], process["local"]) > 1e-3
+    one, local = (mean_loss(found, way) for way in ("one", "local"))
+    assert abs(local - one) > 1e-2
+
+
+@gathers
+def test_replicas_of_unequal_size(found):
+    seen = {k: v for process in found for k, v in process.items()}
+    x, factors = seen["0"]["x"], seen["0"]["factors"]
+    for rank, own in (("0", slice(0, 3)), ("1", slice(3, 5))):
+        np.testing.assert_array_equal(seen[rank]["rows"], x)
+        assert seen[rank]["offset"] == own.start
+        np.testing.assert_allclose(
+            seen[rank]["gradient"], factors.sum(0)[own], rtol=1e-6
+        )
+        assert seen[rank]["sum"] == 1 + 2
+    logits, labels = seen["0"]["logits"].astype("float64"), seen["0"]["labels"]
+    right = np.take_along_axis(logits, np.maximum(labels, 0)[..., None], -1)
+    losses = np.log(np.exp(logits).sum(-1)) - right[..., 0]
+    # The mean of the replicas' means, as every engine takes it.
+    mean = (seen["0"]["mlm"].mean() + seen["1"]["mlm"].mean()) / 2
+    assert mean == pytest.approx(losses[labels >= 0].mean(), rel=1e-5)
