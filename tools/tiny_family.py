@@ -14,6 +14,8 @@ from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 PROJECTION_DIM = 64
 # The longest text has 15 tokens.
@@ -32,6 +34,7 @@ class Stage:
         measure: str, what the scores are.
         epochs: int.
         batch_size: int.
+        learning_rate: float, over that of the command line.
     """
 
     build: Callable
@@ -40,7 +43,8 @@ class Stage:
     blind: dict
     measure: str
     epochs: int
-    batch_size: int
+    batch_size: int = 128
+    learning_rate: float = 0.5
 
 
 def _pretraining(folder):
@@ -89,6 +93,105 @@ def _score_pretraining(task, scenes):
     }
 
 
+def _caption_inputs(scenes, seed):
+    return caption_rows(scenes, seed)[0]
+
+
+def _score_blanks(task, scenes):
+    made = easy_vqa_captions.blanks(scenes)
+    filled = task.fill_mask(
+        list(scenes.data.images[made.image_index]), made.texts, batch_size=256
+    )
+    right = np.array(
+        [
+            masks[0][0][0].strip() == answer
+            for (masks, _), answer in zip(filled, made.answers, strict=True)
+        ]
+    )
+    kinds = np.array(made.kinds)
+    scores = {
+        kind: round(100 * float(right[kinds == kind].mean()), 2)
+        for kind in easy_vqa_captions.BLIND_BLANKS
+    }
+    return scores | {"mean": round(float(np.mean([*scores.values()])), 2)}
+
+
+def _recalls(scores, pool, scenes):
+    report = retrieval_recall(scores, pool.owner, split=scenes.split)
+    found = report.recalls | {"RSUM": report.rsum}
+    return {name: round(float(value), 2) for name, value in found.items()}
+
+
+def _score_ranking(task, scenes):
+    pool = easy_vqa_captions.gallery(scenes)
+    images = list(scenes.data.images[pool.pictures])
+    scores = task.rank(
+        images, pool.texts, shortlist=32, batch_size=256, verbose=0
+    )
+    made = easy_vqa_captions.matches(scenes)
+    x = {"images": scenes.data.images[made.image_index], "text": made.texts}
+    logits = task.predict(x, batch_size=256, verbose=0)
+    right = (logits.argmax(-1) == made.labels).mean()
+    return _recalls(scores, pool, scenes) | {
+        "true or false caption": round(100 * float(right), 2)
+    }
+
+
+def _score_embeddings(task, scenes):
+    pool = easy_vqa_captions.gallery(scenes)
+    images = task.embed(
+        images=list(scenes.data.images[pool.pictures]), batch_size=256
+    )
+    texts = task.embed(texts=pool.texts, batch_size=256)
+    return _recalls(images @ texts.T, pool, scenes)
+
+
+def _hypotheses(scenes, seed):
+    made = easy_vqa_entailment.entailment(scenes, seed)
+    x = {"images": made.images(scenes), "text": made.hypotheses}
+    return x, made.labels.astype("int32")
+
+
+def _score_hypotheses(task, scenes):
+    x, labels = _hypotheses(scenes, 0)
+    logits = task.predict(x, batch_size=256, verbose=0)
+    right = (logits.argmax(-1) == labels).mean()
+    return {"accuracy": round(100 * float(right), 2)}
+
+
+def _statements(scenes, seed):
+    made = easy_vqa_pairs.pairs(scenes, seed)
+    x = {
+        "images": scenes.data.images[made.image_index],
+        "text": made.sentences,
+    }
+    return x, made.labels.astype("int32")
+
+
+def _score_statements(task, scenes):
+    x, labels = _statements(scenes, 0)
+    logits = task.predict(x, batch_size=256, verbose=0)
+    report = evaluate_nlvr2(
+        easy_vqa_pairs.pairs(scenes).identifiers, labels, logits.argmax(-1)
+    )
+    return {
+        "accuracy": round(report.accuracy, 2),
+        "consistency": round(report.consistency, 2),
+    }
+
+
+def _start(cls, **values):
+    """The task of a class, from the pre-trained preset."""
+    return lambda folder: cls.from_preset(folder, **values)
+
+
+# What a predictor gets that guesses on the test gallery.
+CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
+    "TR@1": 0.22,
+    "TR@5": 1.09,
+    "TR@10": 2.16,
+    "RSUM": easy_vqa_captions.RETRIEVAL_LADDER[()],
+}
 STAGES = {
     "pretrain": Stage(
         _pretraining,
@@ -98,6 +201,55 @@ STAGES = {
         "Accuracies of masked tokens (30 % of all), of matching (half the "
         "texts with another picture) and of the nearest picture among 100.",
         epochs=40,
-        batch_size=128,
+        learning_rate=1.0,
+    ),
+    "mlm": Stage(
+        _start(kbt.BridgeTowerMaskedLM),
+        _caption_inputs,
+        _score_blanks,
+        easy_vqa_captions.BLIND_BLANKS | {"mean": 27.68},
+        "Share of captions whose one masked word is found, for each attribute. "
+        "Blind: the attribute's most frequent word.",
+        epochs=10,
+    ),
+    "retrieval": Stage(
+        _start(kbt.BridgeTowerRetrieval, objective="hard_negatives"),
+        caption_rows,
+        _score_ranking,
+        CHANCE | {"true or false caption": 50.0},
+        "Recall on the gallery of distinct pictures, by the two-stage protocol "
+        "with a shortlist of 32; and captions that are true or wrong in one "
+        "attribute. Blind: guessing.",
+        epochs=15,
+    ),
+    "contrastive": Stage(
+        _start(
+            kbt.BridgeTowerContrastive,
+            projection_dim=PROJECTION_DIM,
+            ways="three_way",
+        ),
+        caption_rows,
+        _score_embeddings,
+        CHANCE,
+        "Recall on the gallery of distinct pictures, by the cosine of text and "
+        "image embeddings alone. Blind: guessing.",
+        epochs=15,
+    ),
+    "entailment": Stage(
+        _start(kbt.BridgeTowerEntailment),
+        _hypotheses,
+        _score_hypotheses,
+        {"accuracy": easy_vqa_entailment.BLIND_ENTAILMENT["text and view"]},
+        "Accuracy. Blind: the majority label of text and kind of view.",
+        epochs=6,
+    ),
+    "nlvr2": Stage(
+        _start(kbt.BridgeTowerNLVR2),
+        _statements,
+        _score_statements,
+        {"accuracy": easy_vqa_pairs.BLIND_PAIRS["text and right"]},
+        "Accuracy, and share of sentences that are right for all four pairs. "
+        "Blind: the better of text with one of the two pictures.",
+        epochs=12,
     ),
 }

@@ -75,7 +75,7 @@ def train_image_tower(task, scenes, names, epochs, settings):
         scenes: `Scenes` of the training split.
         names: attributes of `ATTRIBUTES` to learn.
         epochs: int.
-        settings: as `compile_for`, and `seed`.
+        settings: values of the command line.
 
     Returns:
         dict from name to accuracy on moved training pictures.
@@ -102,7 +102,7 @@ def train_image_tower(task, scenes, names, epochs, settings):
     compile_for(
         model,
         epochs * steps,
-        settings,
+        settings.learning_rate,
         loss={
             name: keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             for name in names
@@ -123,8 +123,8 @@ def stream(scenes, rows, epochs, batch_size, seed):
 
     Args:
         scenes: `Scenes`.
-        rows: callable from scenes and a seed to `(x, y)`, nests of arrays
-            and lists of strings with one entry for each row.
+        rows: callable from scenes and a seed to `x` or `(x, y)`, nests of
+            arrays and lists of strings with one entry for each row.
         epochs: int.
         batch_size: int; what is left of an epoch is dropped.
         seed: int.
@@ -137,9 +137,7 @@ def stream(scenes, rows, epochs, batch_size, seed):
     def epoch(number):
         seed_of_epoch = 1000 * seed + number
         shown = easy_vqa_scenes.moved(scenes, seed_of_epoch)
-        # Lists become arrays, so that they can be indexed by rows.
-        x, y = rows(shown, seed_of_epoch)
-        return keras.tree.map_structure(np.asarray, _arrays((x, y)))
+        return _arrays(rows(shown, seed_of_epoch))
 
     def generate():
         rng = np.random.default_rng(seed)
@@ -173,12 +171,12 @@ def _arrays(nest):
     return np.asarray(nest)
 
 
-def compile_for(model, steps, settings, **kwargs):
+def compile_for(model, steps, learning_rate, **kwargs):
     """AdamW with warm-up over a tenth of the steps and a cosine to zero."""
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
         decay_steps=steps - steps // 10,
-        warmup_target=settings.learning_rate,
+        warmup_target=learning_rate,
         warmup_steps=steps // 10,
     )
     model.compile(

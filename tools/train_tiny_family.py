@@ -68,7 +68,8 @@ def train(name, settings):
     data, steps = stream(
         scenes["train"], stage.rows, epochs, stage.batch_size, settings.seed + 1
     )
-    compile_for(task, epochs * steps, settings)
+    learning_rate = settings.learning_rate * stage.learning_rate
+    compile_for(task, epochs * steps, learning_rate)
     print(f"{name}: {task.count_params():,} parameters, {epochs} x {steps}")
     history = task.fit(
         data, epochs=epochs, steps_per_epoch=steps, verbose=2
@@ -76,7 +77,7 @@ def train(name, settings):
     record |= {
         "epochs": epochs,
         "batch_size": stage.batch_size,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": learning_rate,
         "seconds": round(time.time() - started),
         "training": {
             key: [round(float(v), 4) for v in values]
