@@ -1,6 +1,5 @@
 """Which pairs the objectives draw, and what they score."""
 
-import keras
 import numpy as np
 import pytest
 from builders import array
@@ -77,7 +76,7 @@ class _Numbered:
         self.image = [ops.convert_to_tensor(100 + states)] * 2
         self.features = {k: ops.convert_to_tensor(v) for k, v in drawn.items()}
         self.padding_mask = ops.convert_to_tensor(states[:, 0].astype("int32"))
-        self.seed = keras.random.SeedGenerator(5)
+        self.sample = objectives.Sampler(seed=5)
 
 
 def fuse(text, image, padding_mask):
@@ -193,7 +192,7 @@ def test_gradients_reach_states_but_not_the_scores_of_a_draw():
             [tensors[0]],
             [tensors[1]],
             {"padding_mask": ops.ones((3, 2), "int32"), "image_id": ids},
-            keras.random.SeedGenerator(0),
+            objectives.Sampler(),
         )
         embeddings = (tensors[2][:, 0], tensors[3][:, 0], ops.ones(()))
         logits, _ = objectives.get("hard_negatives").logits(

@@ -125,6 +125,8 @@ def models():
     }
 
 
+# Some begin with the preset of another task.
+@pytest.mark.filterwarnings("ignore:New and random")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

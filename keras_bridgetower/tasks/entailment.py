@@ -36,7 +36,8 @@ class BridgeTowerEntailment(ClassificationTask):
     Example:
 
     ```python
-    model = BridgeTowerEntailment.from_preset("bridgetower_tiny_easy_vqa")
+    model = BridgeTowerEntailment.from_preset(
+        "bridgetower_tiny_easy_entailment")
     image = np.full((64, 64, 3), 255, "uint8")
     label, probabilities = model.entail(image, "the shape is red.")
     ```

@@ -37,7 +37,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     Example:
 
     ```python
-    mlm = BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_vqa")
+    mlm = BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
     image = np.full((64, 64, 3), 255, "uint8")
     masks, text = mlm.fill_mask(image, "is there a <mask> shape?", top_k=2)
     ```

@@ -46,7 +46,7 @@ class BridgeTowerNLVR2(ClassificationTask):
     Example:
 
     ```python
-    model = BridgeTowerNLVR2.from_preset("bridgetower_tiny_easy_vqa")
+    model = BridgeTowerNLVR2.from_preset("bridgetower_tiny_easy_nlvr2")
     image = np.full((64, 64, 3), 255, "uint8")
     true, probability = model.compare(image, image, "both shapes are red.")
     ```

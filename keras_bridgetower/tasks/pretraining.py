@@ -53,7 +53,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
 
     ```python
     pretraining = BridgeTowerPretraining.from_preset(
-        "bridgetower_tiny_easy_vqa", objectives=("mlm", "itm"))
+        "bridgetower_tiny_easy_pretrain", objectives=("mlm", "itm"))
     pretraining.compile(keras.optimizers.AdamW(1e-4),
                         loss_weights={"mlm": 1.0, "itm": 0.5})
     images = np.random.randint(0, 256, (4, 64, 64, 3), dtype="uint8")
