@@ -57,7 +57,8 @@ def outputs_of_drawn(
         scored = (
             embeddings["text"],
             embeddings["image"],
-            ops.exp(head.logit_scale),
+            # In half precision Keras hands out weights in that precision.
+            ops.cast(ops.exp(head.logit_scale), "float32"),
         )
     pair_head = objective.heads[0]
     if pair_head in names:
