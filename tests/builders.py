@@ -153,12 +153,17 @@ def retrieval(objective="random_negatives", projection_dim=None, **kwargs):
 
 
 def contrastive(ways="three_way", **kwargs):
-    """A task of embeddings on the tiny backbone."""
+    """A task of embeddings on the smallest backbone."""
+    small = {
+        "image_encoder": clip(layers=1),
+        "text_encoder": roberta(layers=1),
+        "num_layers": 1,
+    }
     preprocessor = kbt.BridgeTowerContrastivePreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE)
     )
     return kbt.BridgeTowerContrastive(
-        backbone(**kwargs), preprocessor, projection_dim=8, ways=ways
+        backbone(**small | kwargs), preprocessor, projection_dim=8, ways=ways
     )
 
 

@@ -1,0 +1,130 @@
+"""Search pictures by text, and classify them, in one space of embeddings.
+
+    python examples/embed_search.py
+    python examples/embed_search.py --query "a large red circle in the north."
+
+Embeds the test pictures of easy-VQA once, searches them with captions, prints
+how often a picture that fits is among the first, beside chance, and saves the
+hits of a few queries as one picture. Then it classifies the same pictures by
+embedding a sentence for each class, without any training for it. Runs offline
+in under two minutes; needs `pip install easy-vqa`.
+"""
+
+import argparse
+import itertools
+import pathlib
+import time
+
+import keras
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data.easy_vqa_scenes import ATTRIBUTES
+from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+
+SHOWN = 6
+SIDE = 96  # pixels of a hit in the picture
+PROMPT = easy_vqa_captions.TEMPLATES[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--query", action="append", help="may be repeated")
+    parser.add_argument("--preset", default="bridgetower_tiny_easy_contrastive")
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("hits.png")
+    )
+    arguments = parser.parse_args()
+    started = time.time()
+
+    model = kbt.BridgeTowerContrastive.from_preset(arguments.preset)
+    scenes = load_scenes("test")
+    images = scenes.data.images[: arguments.pictures]
+    groups = scenes.groups[: arguments.pictures]
+    index = model.embed(images=images, batch_size=100)
+    print(f"{len(index)} pictures embedded, {index.shape[1]} numbers each")
+
+    captions = easy_vqa_captions.captions(scenes)
+    # One caption of each picture, the templates in turn.
+    pictures = np.arange(len(images))
+    templates = pictures % len(easy_vqa_captions.TEMPLATES)
+    rows = pictures * len(easy_vqa_captions.TEMPLATES) + templates
+    texts = [captions.texts[row] for row in rows]
+    search(model, index, texts, groups)
+
+    queries = arguments.query or texts[: 5 * SHOWN : SHOWN]
+    hits = nearest(index, model.embed(texts=queries), SHOWN)
+    sheet(images, queries, hits).save(arguments.output)
+    print(f"{arguments.output}: the first {SHOWN} hits of {len(queries)} texts")
+
+    for attribute in ("shape", "colour"):
+        classify(model, index, scenes, attribute)
+    seconds = time.time() - started
+    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
+
+
+def nearest(index, queries, count):
+    """Rows of the index with the largest cosine, best first."""
+    return np.argsort(-(queries @ index.T), axis=1)[:, :count]
+
+
+def search(model, index, texts, groups):
+    """Print how often one of the first hits shows what the text says."""
+    hits = nearest(index, model.embed(texts=texts, batch_size=100), 10)
+    fits = groups[hits] == groups[:, None]
+    fitting = (groups[:, None] == groups[None]).sum(axis=1)
+    for k in (1, 5, 10):
+        found = 100 * fits[:, :k].any(axis=1).mean()
+        missed = [1 - fitting / (len(index) - drawn) for drawn in range(k)]
+        chance = 100 * (1 - np.prod(missed, axis=0)).mean()
+        print(
+            f"search: {found:.1f} % of {len(texts)} texts find a picture that "
+            f"fits in shape, colour, size and position among the first {k}; "
+            f"chance: {chance:.1f} %"
+        )
+
+
+def classify(model, index, scenes, attribute):
+    """Zero-shot: the class whose sentences lie nearest to the picture."""
+    names = ATTRIBUTES[attribute]
+    prototypes = []
+    for name in names:
+        # A class is the mean of sentences that differ in all else.
+        sentences = [
+            PROMPT.format(**dict(zip(ATTRIBUTES, words, strict=True)))
+            for words in itertools.product(
+                *({**ATTRIBUTES, attribute: (name,)}).values()
+            )
+        ]
+        mean = model.embed(texts=sentences, batch_size=100).mean(axis=0)
+        prototypes.append(mean / np.linalg.norm(mean))
+    column = list(ATTRIBUTES).index(attribute)
+    truth = scenes.values[: len(index), column]
+    right = nearest(np.array(prototypes), index, 1)[:, 0] == truth
+    majority = np.bincount(truth).max() / len(truth)
+    print(
+        f"zero-shot {attribute}: {100 * right.mean():.1f} % right; chance: "
+        f"{100 / len(names):.1f} %, always the most frequent: "
+        f"{100 * majority:.1f} %"
+    )
+
+
+def sheet(images, queries, hits):
+    """One picture: a line for each query, its hits below."""
+    line = SIDE + 20
+    picture = Image.new("RGB", (SHOWN * SIDE, len(queries) * line), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, (query, found) in enumerate(zip(queries, hits, strict=True)):
+        draw.text((4, row * line + 4), query, fill="black")
+        for column, hit in enumerate(found):
+            shown = Image.fromarray(images[hit]).resize((SIDE - 4, SIDE - 4))
+            picture.paste(shown, (column * SIDE + 2, row * line + 22))
+    return picture
+
+
+if __name__ == "__main__":
+    main()
