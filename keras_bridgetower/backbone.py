@@ -278,10 +278,12 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             backbone = super().from_preset(folder, False, **kwargs)
         if load_weights:
             registry.load_backbone(backbone, folder)
+        if image_size not in (None, backbone.image_size):
+            backbone = with_positions_for(
+                backbone, image_size, engine.hand_over
+            )
         backbone.extra = registry.read_extra(folder)
-        if image_size in (None, backbone.image_size):
-            return backbone
-        return backbone.with_image_size(image_size)
+        return backbone
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -1,13 +1,35 @@
 """The heads by name, built from the plain values that a preset stores."""
 
+import contextlib
+import contextvars
+from types import MappingProxyType
+
 import keras
 
+from keras_bridgetower import engine
 from keras_bridgetower.heads import ClassifierHead
 from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.heads import LinearHead
 from keras_bridgetower.heads import MaskedLMHead
 from keras_bridgetower.heads import TextHead
 from keras_bridgetower.validation import check_choice
+
+_AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def awaiting(saved):
+    """A context in which heads that will be loaded get no random start.
+
+    Args:
+        saved: dict from the name of a head to its plain values, as
+            `heads.json` of a preset holds it.
+    """
+    token = _AWAITED.set(saved)
+    try:
+        yield
+    finally:
+        _AWAITED.reset(token)
 
 
 def make(name, backbone, **values):
@@ -25,7 +47,9 @@ def make(name, backbone, **values):
     """
     check_choice("name", name, tuple(MAKERS))
     head, shape = MAKERS[name](backbone, **values)
-    head.build(shape)
+    loaded = same(_AWAITED.get().get(name), values)
+    with engine.without_initialization(loaded):
+        head.build(shape)
     return head
 
 

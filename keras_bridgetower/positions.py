@@ -5,6 +5,8 @@ import math
 import keras
 import numpy as np
 
+from keras_bridgetower import engine
+
 
 def resize_positions(table, count):
     """Resize a table of learned positions to another grid.
@@ -64,12 +66,14 @@ def _bicubic(size, new_size, a=-0.75):
     return matrix
 
 
-def with_positions_for(backbone, side):
+def with_positions_for(backbone, side, assign=keras.Variable.assign):
     """A new backbone for images of another side, positions resized.
 
     Args:
         backbone: a backbone that is made from its own configuration.
         side: int, side of the new images in pixels.
+        assign: callable of a new variable and the old one of the same shape,
+            such as `engine.hand_over` where the old backbone is not kept.
 
     Returns:
         A new object of the same class and weights.
@@ -85,7 +89,9 @@ def with_positions_for(backbone, side):
         )
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
-    return copy_resized(backbone, type(backbone).from_config(config))
+    with engine.without_initialization():
+        resized = type(backbone).from_config(config)
+    return copy_resized(backbone, resized, assign)
 
 
 def patch_size_of(encoder):
@@ -94,20 +100,21 @@ def patch_size_of(encoder):
     return size if isinstance(size, int) else size[0]
 
 
-def copy_resized(model, resized):
+def copy_resized(model, resized, assign=keras.Variable.assign):
     """Give a model for images of another side the weights of a model.
 
     Args:
         model: the model with the weights.
         resized: a model of the same architecture; only its image positions
             may be another number.
+        assign: callable, as `with_positions_for`.
 
     Returns:
         `resized`.
     """
     for new, old in zip(resized.weights, model.weights, strict=True):
         if new.shape == old.shape:
-            new.assign(old)
+            assign(new, old)
         elif "position_embedding" in old.path:
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, new.shape[-2]))

@@ -33,7 +33,7 @@ PACKAGE = pathlib.Path(kbt.__file__).parent
 # Left may be imported by right; within a tier a module imports at most what
 # stands before it in its own line.
 TIERS = (
-    ("version", "validation", "taps", "positions", "engine", "presets"),
+    ("version", "validation", "taps", "engine", "positions", "presets"),
     ("attention",),
     ("bridges", "cross_modal", "towers"),
     ("heads", "losses", "metrics", "fusion"),

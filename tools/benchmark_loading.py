@@ -26,11 +26,12 @@ def run(size, repeats):
         folder = pathlib.Path(home) / "theirs"
         peer.peer(size).save_pretrained(folder)
         environment = {**os.environ, "KERAS_HOME": home}
-        measure("ours", folder, environment)  # Converts it.
+        text = json.dumps(size)
+        measure("ours", folder, text, environment)  # Converts it.
         runs = {"ours": [], "transformers": []}
         for _ in range(repeats):
             for kind, found in runs.items():
-                found.append(measure(kind, folder, environment))
+                found.append(measure(kind, folder, text, environment))
     median = {
         kind: {
             key: statistics.median(one[key] for one in found)
@@ -51,9 +52,9 @@ def run(size, repeats):
     )
 
 
-def measure(kind, folder, environment):
+def measure(kind, folder, size, environment):
     output = subprocess.run(
-        [sys.executable, __file__, kind, str(folder)],
+        [sys.executable, __file__, kind, str(folder), size],
         env={
             **environment,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -86,7 +87,7 @@ class Peak(threading.Thread):
         return self.largest - self.start_bytes
 
 
-def ours(folder):
+def ours(folder, inputs):
     import keras_bridgetower as kbt
     from keras_bridgetower.presets import registry
 
@@ -105,7 +106,7 @@ def ours(folder):
     # All that is neither graph building nor compilation.
     registry.resolve = timed(registry.resolve)
     registry.load_backbone = timed(registry.load_backbone)
-    features = inputs()[0]
+    features = inputs[0]
     peak = Peak()
     peak.start()
     started = time.perf_counter()
@@ -126,10 +127,10 @@ def ours(folder):
     }
 
 
-def transformers(folder):
+def transformers(folder, inputs):
     from transformers import BridgeTowerModel
 
-    features = inputs()[1]
+    features = inputs[1]
     peak = Peak()
     peak.start()
     started = time.perf_counter()
@@ -143,12 +144,9 @@ def transformers(folder):
     return {"seconds": seconds, "peak": loaded / size}
 
 
-def inputs():
-    """One picture and one text of the base size."""
-    return peer.inputs(peer.BASE, batch=1, tokens=32)
-
-
 if __name__ == "__main__":
-    kind, folder = sys.argv[1:]
-    found = {"ours": ours, "transformers": transformers}[kind](folder)
+    kind, folder, size = sys.argv[1:]
+    # One picture and one text.
+    inputs = peer.inputs(json.loads(size), batch=1, tokens=32)
+    found = {"ours": ours, "transformers": transformers}[kind](folder, inputs)
     print(json.dumps(found))

@@ -8,6 +8,7 @@ import pathlib
 from keras_bridgetower.convert import huggingface
 from keras_bridgetower.convert import lightning
 from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import registry
 from keras_bridgetower.version import __version__
 
 # What a source is made of; other files are not looked at.
@@ -53,9 +54,18 @@ def converted(source):
     content = json.dumps([__version__, sorted(_sums(source).items())])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     folder = cache_folder() / key
-    if not (folder / manifest.MANIFEST).is_file():
-        open_checkpoint(source).save_to_preset(folder)
+    try:
+        if not _whole(folder):
+            open_checkpoint(source).save_to_preset(folder)
+    except registry.FolderExists:
+        # Another process was converting it too, and was first.
+        if not _whole(folder):
+            raise
     return folder
+
+
+def _whole(folder):
+    return (folder / manifest.MANIFEST).is_file()
 
 
 def cache_folder():

@@ -41,7 +41,8 @@ class Checkpoint:
             ConversionError: tensors that do not fit.
         """
         backbone = architecture.build(self.architecture, self.tensors.path)
-        heads = named_heads.make_all(self.heads, backbone)
+        with named_heads.awaiting(self.heads):
+            heads = named_heads.make_all(self.heads, backbone)
         variables = transfer.variables_of(
             backbone, heads, encoder=backbone.image_encoder
         )

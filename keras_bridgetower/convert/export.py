@@ -64,7 +64,8 @@ def parts_of_preset(preset):
     folder = registry.resolve(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
     values = registry.saved_config(folder, registry.HEADS) or {}
-    heads = named_heads.make_all(values, backbone)
+    with named_heads.awaiting(values):
+        heads = named_heads.make_all(values, backbone)
     if values:
         heads.load(registry.file_of(folder, "task.weights.h5"))
     processors_of = [

@@ -117,6 +117,16 @@ def export(model, path):
     write(path, lambda f: to_transformers.export(parts, f), sums=False)
 
 
+class FolderExists(ValueError):
+    """A folder to be written exists already."""
+
+    def __init__(self, folder):
+        super().__init__(
+            "`preset_dir` must not exist yet: nothing is overwritten. Remove "
+            f"it or choose another one. Received: preset_dir={str(folder)!r}"
+        )
+
+
 # Folders being written, which parts of a model may write into.
 _OPEN = set()
 
@@ -130,17 +140,14 @@ def write(folder, save, sums=True):
         sums: bool, whether to add a manifest.
 
     Raises:
-        ValueError: the folder exists.
+        FolderExists: the folder exists, be it since another process wrote it.
     """
     folder = pathlib.Path(folder)
     if str(folder) in _OPEN:
         save(str(folder))
         return
     if folder.exists():
-        raise ValueError(
-            "`preset_dir` must not exist yet: nothing is overwritten. Remove "
-            f"it or choose another one. Received: preset_dir={str(folder)!r}"
-        )
+        raise FolderExists(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}.", dir=folder.parent
@@ -154,7 +161,12 @@ def write(folder, save, sums=True):
             _OPEN.remove(str(whole))
         if sums:
             manifest.write(whole)
-        whole.rename(folder)
+        try:
+            whole.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise FolderExists(folder) from error
+            raise
 
 
 def write_backbone(backbone, save, folder, max_shard_size):

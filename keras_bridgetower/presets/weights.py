@@ -117,10 +117,13 @@ def load(backbone, folder):
         name: int(np.prod(shape)) * np.dtype(dtype).itemsize
         for name, (_, shape, dtype) in index.items()
     }
-    # One buffer for all: memory that is used again need not be fetched.
-    buffer = np.empty(max(sizes.values()), "uint8")
+    # One buffer for all: memory that is used again need not be fetched. The
+    # largest come first, as they need most room beside what is loaded.
+    names = sorted(sizes, key=sizes.get, reverse=True)
+    buffer = np.empty(sizes[names[0]], "uint8")
     with open(folder / WEIGHTS, "rb") as file:
-        for name, (offset, shape, dtype) in index.items():
+        for name in names:
+            offset, shape, dtype = index[name]
             content = buffer[: sizes[name]]
             file.seek(offset)
             file.readinto(content)

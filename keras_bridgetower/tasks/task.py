@@ -214,7 +214,8 @@ class BridgeTowerTask(TrainableTask):
             values["preprocessor"] = loading.preprocessor_of(
                 cls, preset, size, values
             )
-        model = cls(backbone=backbone, **values)
+        with named_heads.awaiting(saved if load_weights else {}):
+            model = cls(backbone=backbone, **values)
         if load_weights:
             loading.load_heads(model, preset, saved)
         return model

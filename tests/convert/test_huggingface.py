@@ -1,6 +1,7 @@
 """Folders of transformers: the same numbers, and the way back."""
 
 import json
+import pathlib
 import shutil
 import warnings
 
@@ -16,6 +17,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
 from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 
 
@@ -315,6 +317,39 @@ def test_bad_index(where, folder, tmp_path):
         registry.resolve(path)
 
 
+def test_two_processes_convert_at_once(folder, monkeypatch):
+    """The second finds what the first wrote while it was at work itself."""
+    write = manifest.write
+    whole, written = [], []
+
+    def write_and_be_overtaken(path):
+        write(path)
+        if not whole:
+            whole.append(path)
+            written.append(registry.resolve(folder[0]))
+
+    monkeypatch.setattr(manifest, "write", write_and_be_overtaken)
+    assert registry.resolve(folder[0]) == written[0]
+    presets = pathlib.Path(written[0]).parent
+    assert [p for p in presets.iterdir() if p.is_dir()] == [
+        pathlib.Path(written[0])
+    ]
+
+
+def test_a_destination_that_appears_meanwhile(folder, tmp_path, monkeypatch):
+    target = tmp_path / "preset"
+
+    def write(path):
+        target.mkdir()
+        (target / "mine").touch()
+
+    monkeypatch.setattr(manifest, "write", write)
+    with pytest.raises(registry.FolderExists, match="must not exist yet"):
+        cache.open_checkpoint(folder[0]).save_to_preset(target)
+    assert [p.name for p in tmp_path.iterdir()] == ["preset"]
+    assert [p.name for p in target.iterdir()] == ["mine"]
+
+
 def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -324,3 +359,14 @@ def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
         registry.resolve(folder[0])
     presets = tmp_path / "home" / "keras_bridgetower" / "presets"
     assert [p.name for p in presets.iterdir()] == ["digests.json"]
+
+
+def test_full_disk_leaves_no_export(folder, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    parts = checkpoints.preset_parts(registry.resolve(folder[0]))
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        parts.backbone.export_to_transformers(tmp_path / "back")
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
