@@ -7,18 +7,6 @@ from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.losses import pack_embeddings
 
 
-def tower_states(backbone, inputs, **others):
-    """States of the text tower for a dict of features.
-
-    Args:
-        backbone: a `BridgeTowerBackbone`.
-        inputs: dict of features.
-        **others: features that stand in for those of `inputs`.
-    """
-    features, tower = {**inputs, **others}, backbone.text_tower
-    return tower({name: features[name] for name in tower.input})
-
-
 def outputs_of_drawn(
     names, objective, backbone, heads, text, image, inputs, sampler
 ):

@@ -35,9 +35,15 @@ class Embedding(keras.Model):
         return self.head(features)[self.kind]
 
 
-def text_states(backbone, features):
-    """States of the text tower, from a dict that holds its features."""
-    tower = backbone.text_tower
+def text_states(backbone, features, **others):
+    """States of the text tower, from a dict that holds its features.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        features: dict of features.
+        **others: features that stand in for those of the dict.
+    """
+    features, tower = {**features, **others}, backbone.text_tower
     return tower({name: features[name] for name in tower.input})
 
 

@@ -80,9 +80,7 @@ class BridgeTowerNLVR2(ClassificationTask):
 
     def outputs_of(self, inputs):
         backbone, images = self.backbone, inputs["images"]
-        text = backbone.text_tower(
-            {key: inputs[key] for key in backbone.text_tower.input}
-        )
+        text = text_states(backbone, inputs)
         states = backbone.image_tower(
             ops.reshape(images, (-1, *images.shape[2:]))
         )

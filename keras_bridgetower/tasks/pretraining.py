@@ -14,8 +14,8 @@ from keras_bridgetower.preprocessing.pretraining import (
 )
 from keras_bridgetower.preprocessing.pretraining import checked_objectives
 from keras_bridgetower.tasks.drawn import outputs_of_drawn
-from keras_bridgetower.tasks.drawn import tower_states
 from keras_bridgetower.tasks.drawn import with_packed
+from keras_bridgetower.tasks.embedding import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -121,7 +121,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         if "mlm" in names:
             outputs["mlm"] = self._masked_tokens(inputs, image)
         if names != ("mlm",):
-            text = tower_states(backbone, inputs)
+            text = text_states(backbone, inputs)
             outputs |= outputs_of_drawn(
                 names,
                 self.matching,
@@ -135,7 +135,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         return outputs
 
     def _masked_tokens(self, inputs, image):
-        text = tower_states(
+        text = text_states(
             self.backbone, inputs, token_ids=inputs["masked_token_ids"]
         )
         fused = self.backbone.fusion(

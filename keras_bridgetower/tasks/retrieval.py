@@ -11,8 +11,8 @@ from keras_bridgetower.preprocessing.matching import (
     BridgeTowerRetrievalPreprocessor,
 )
 from keras_bridgetower.tasks.drawn import outputs_of_drawn
-from keras_bridgetower.tasks.drawn import tower_states
 from keras_bridgetower.tasks.drawn import with_packed
+from keras_bridgetower.tasks.embedding import text_states
 from keras_bridgetower.tasks.pairs import as_pictures
 from keras_bridgetower.tasks.pairs import as_texts
 from keras_bridgetower.tasks.pairs import check_counts
@@ -132,7 +132,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             self.drawing,
             self.backbone,
             self.heads,
-            tower_states(self.backbone, inputs),
+            text_states(self.backbone, inputs),
             self.backbone.image_tower(inputs["images"]),
             inputs,
             self.sampler,

@@ -8,9 +8,11 @@ import tensorflow as tf
 from builders import SIDE
 from builders import array
 from builders import backbone
+from builders import clip
 from builders import difference
 from builders import randomise
 from builders import raw
+from builders import roberta
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -25,13 +27,9 @@ def preprocessor(**kwargs):
     )
 
 
-def pretraining(ways="two_way", **kwargs):
+def pretraining():
     return kbt.BridgeTowerPretraining(
-        backbone(),
-        preprocessor(**kwargs),
-        projection_dim=8,
-        ways=ways,
-        **kwargs,
+        backbone(), preprocessor(), projection_dim=8
     )
 
 
@@ -91,13 +89,9 @@ def test_equal_pictures_have_equal_ids():
     assert ids[0] == ids[2] and len(set(ids)) == 3
 
 
-@pytest.mark.parametrize(
-    "negatives, ways",
-    [("random_negatives", "two_way"), ("hard_negatives", "three_way")],
-)
-def test_fit_shows_every_objective(negatives, ways):
+def test_fit_shows_every_objective():
     x, _ = raw(8)
-    model = pretraining(ways, negatives=negatives)
+    model = pretraining()
     model.compile(
         keras.optimizers.AdamW(1e-2, gradient_accumulation_steps=2),
         loss_weights={"mlm": 1.0, "itm": 0.5, "itc": 2.0},
@@ -152,7 +146,14 @@ def test_half_precision_and_xla():
     x, _ = raw(4)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = pretraining(negatives="hard_negatives")
+        # Few layers, which are long to compile.
+        model = kbt.BridgeTowerPretraining(
+            backbone(clip(layers=1), roberta(layers=1), num_layers=1),
+            preprocessor(negatives="hard_negatives"),
+            negatives="hard_negatives",
+            projection_dim=8,
+            ways="three_way",
+        )
     finally:
         keras.config.set_dtype_policy("float32")
     # torch compiles for minutes on a CPU.
@@ -163,7 +164,7 @@ def test_half_precision_and_xla():
     outputs = model.predict(x, batch_size=4, verbose=0)
     assert outputs["mlm"].shape == (4, 6, 300)
     assert outputs["itm"].shape == (4, 3, 2)
-    norms = np.linalg.norm(outputs["itc"]["text"], axis=-1)
+    norms = np.linalg.norm(outputs["itc"]["fused"], axis=-1)
     np.testing.assert_allclose(norms, 1, atol=1e-5)
 
 
