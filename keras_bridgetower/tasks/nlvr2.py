@@ -9,6 +9,7 @@ from keras_bridgetower.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
 from keras_bridgetower.tasks.classification import ClassificationTask
+from keras_bridgetower.tasks.embedding import text_states
 
 # The type row of each picture, left first.
 ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
