@@ -19,6 +19,7 @@ from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
+from keras_bridgetower.preprocessing import labels
 from keras_bridgetower.preprocessing import masking
 
 MODULES = (
@@ -29,6 +30,7 @@ MODULES = (
     easy_vqa_pairs,
     easy_vqa_scenes,
     glue,
+    labels,
     masked_lm,
     masking,
     nlvr2,

@@ -119,6 +119,8 @@ def models():
     return {"backbone": backbone(), "vqa": vqa()}
 
 
+# Some examples start a task from the preset of another one.
+@pytest.mark.filterwarnings("ignore:New and random in this")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
