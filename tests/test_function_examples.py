@@ -19,6 +19,7 @@ from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
+from keras_bridgetower.preprocessing import labels
 from keras_bridgetower.preprocessing import masking
 from keras_bridgetower.preprocessing import matching
 from keras_bridgetower.tasks import shortlist
@@ -32,6 +33,7 @@ MODULES = (
     easy_vqa_pairs,
     easy_vqa_scenes,
     glue,
+    labels,
     masked_lm,
     masking,
     matching,

@@ -125,8 +125,8 @@ def models():
     }
 
 
-# Some begin with the preset of another task.
-@pytest.mark.filterwarnings("ignore:New and random")
+# Some examples start a task from the preset of another one.
+@pytest.mark.filterwarnings("ignore:New and random in this")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -213,7 +213,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
 
     ```python
     model = BridgeTowerTextRegressor.from_preset("bridgetower_tiny_easy_vqa")
-    model.rate("a small circle", "a little disc")
+    model.rate("is it red?", "is it blue?")
     ```
 
     Source: STS-B of the GLUE experiments of BridgeTower (AAAI 2023).
