@@ -113,7 +113,7 @@ class _Blocks:
     """
 
     def __init__(self, task, images, texts, sizes, plan, shortlist):
-        self.parts = parts_of(task, embeds=shortlist is not None)
+        self.parts = parts_of(task)
         self.images, self.texts = images, texts
         self.sizes, self.plan = sizes, plan
         self.held = {}

@@ -28,17 +28,20 @@ class Part(keras.Model):
 class Parts:
     """The towers and the fusion of a task, each compiled alone.
 
+    The towers give embeddings beside their states where the task has
+    contrastive heads, whether or not they are read: next to a tower they cost
+    nothing, and no second version has to be compiled.
+
     Args:
         task: a `BridgeTowerRetrieval`.
-        embeds: bool, whether towers give embeddings beside their states.
     """
 
-    def __init__(self, task, embeds):
+    def __init__(self, task):
         backbone, fusion = task.backbone, task.backbone.fusion
 
         def encoded(kind, states, typed):
             made = {"states": ops.cast(ops.stack(typed, axis=1), "float32")}
-            if embeds:
+            if "itc" in task.heads:
                 features = objectives.contrastive_features(
                     fusion, task.ways, **{kind: states}
                 )
@@ -73,12 +76,12 @@ class Parts:
         self.pairs = Part(task, pairs)
 
 
-def parts_of(task, embeds):
+def parts_of(task):
     """The parts of a task, compiled once as long as its weights are these."""
-    key = (embeds, task.run_eagerly, *map(id, task.weights))
+    key = (task.run_eagerly, *map(id, task.weights))
     kept = getattr(task, "_ranking_parts", {})
     if key not in kept:
-        kept = {key: Parts(task, embeds)}
+        kept = {key: Parts(task)}
         # Beside Keras' tracking: the parts own no weight.
         object.__setattr__(task, "_ranking_parts", kept)
     return kept[key]

@@ -142,7 +142,7 @@ def test_shortlisted_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
-    parts = parts_of(task, embeds=shortlist is not None)
+    parts = parts_of(task)
     names = {getattr(parts, n): n for n in ("text", "image", "pairs")}
     passes = {name: 0 for name in names.values()}
     run, tower = keras.Model.predict_on_batch, Tower.call

@@ -193,7 +193,7 @@ def test_evaluate():
     assert set(found) == names
     # The contrastive loss draws nothing, and is the mean of both directions.
     made, _ = model.preprocessor(x, y=IDS)
-    parts = parts_of(model, embeds=True)
+    parts = parts_of(model)
     text, image = (
         part.predict_on_batch({k: made[k] for k in names})["embeddings"]
         for part, names in (
