@@ -84,9 +84,7 @@ def test_captions_are_told_apart(scenes):
 
 
 def test_captions_are_near_their_pictures(scenes):
-    contrastive = kbt.BridgeTowerContrastive.from_preset(
-        f"{PREFIX}contrastive"
-    )
+    contrastive = kbt.BridgeTowerContrastive.from_preset(f"{PREFIX}contrastive")
     pool = easy_vqa_captions.gallery(scenes)
     images = contrastive.embed(
         images=list(scenes.data.images[pool.pictures[:64]]), batch_size=64

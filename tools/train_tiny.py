@@ -13,18 +13,18 @@ import pathlib
 import time
 
 import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
-import tokenizers
+from tiny_training import SIDE
+from tiny_training import build_backbone
+from tiny_training import compile_for
+from tiny_training import learn_vocabulary
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.presets import manifest
 
 NAME = "bridgetower_tiny_easy_vqa"
-SIDE, WIDTH, HEADS = 64, 64, 4
-SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 def main():
@@ -80,28 +80,8 @@ def main():
 def build(questions):
     """An untrained tiny model with a vocabulary of its own."""
     vocabulary, merges = learn_vocabulary(questions)
-    backbone = kbt.BridgeTowerBackbone(
-        image_encoder=keras_hub.models.CLIPVisionEncoder(
-            patch_size=8,
-            hidden_dim=WIDTH,
-            num_layers=4,
-            num_heads=HEADS,
-            intermediate_dim=4 * WIDTH,
-            image_shape=(SIDE, SIDE, 3),
-        ),
-        text_encoder=keras_hub.models.RobertaBackbone(
-            vocabulary_size=len(vocabulary),
-            num_layers=3,
-            num_heads=HEADS,
-            hidden_dim=WIDTH,
-            intermediate_dim=4 * WIDTH,
-            max_sequence_length=32,
-            dropout=0.0,
-        ),
-        hidden_dim=WIDTH,
-        num_heads=HEADS,
-        num_layers=3,
-        dropout=0.0,
+    backbone = build_backbone(
+        len(vocabulary), image_layers=4, text_layers=3, layers=3
     )
     preprocessor = kbt.BridgeTowerVQAPreprocessor(
         kbt.BridgeTowerTokenizer(vocabulary, merges, sequence_length=16),
@@ -109,29 +89,6 @@ def build(questions):
         answers=easy_vqa.answer_list(),
     )
     return kbt.BridgeTowerVQA(backbone, preprocessor)
-
-
-def learn_vocabulary(texts):
-    """A byte-level BPE vocabulary of all bytes and the words of `texts`."""
-    engine = tokenizers.Tokenizer(tokenizers.models.BPE())
-    engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-        add_prefix_space=False
-    )
-    engine.train_from_iterator(
-        texts,
-        tokenizers.trainers.BpeTrainer(
-            vocab_size=512,
-            special_tokens=SPECIAL_TOKENS,
-            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    learned = json.loads(engine.to_str())["model"]
-    merges = [
-        pair if isinstance(pair, str) else " ".join(pair)
-        for pair in learned["merges"]
-    ]
-    return learned["vocab"], merges
 
 
 def train_image_tower(vqa, images, boxes, described, settings):
@@ -162,7 +119,7 @@ def train_image_tower(vqa, images, boxes, described, settings):
     compile_for(
         model,
         settings.tower_epochs * len(data),
-        settings,
+        settings.learning_rate,
         loss={
             name: keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             for name in labels
@@ -193,7 +150,7 @@ def train_vqa(vqa, train, validation, boxes, settings):
         return x, tf.gather(answers, rows)
 
     data = rows_dataset(len(questions), settings.batch_size, settings.seed)
-    compile_for(vqa, settings.epochs * len(data), settings)
+    compile_for(vqa, settings.epochs * len(data), settings.learning_rate)
     best = f"/tmp/{NAME}-{time.time_ns()}.weights.h5"
     history = vqa.fit(
         data.map(batch, num_parallel_calls=2),
@@ -214,22 +171,6 @@ def train_vqa(vqa, train, validation, boxes, settings):
     vqa.load_weights(best)
     pathlib.Path(best).unlink()
     return [round(score, 5) for score in history["val_vqa_score"]]
-
-
-def compile_for(model, steps, settings, **kwargs):
-    """AdamW with warm-up over a tenth of the steps and a cosine to zero."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=steps - steps // 10,
-        warmup_target=settings.learning_rate,
-        warmup_steps=steps // 10,
-    )
-    model.compile(
-        keras.optimizers.AdamW(
-            schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
-        ),
-        **kwargs,
-    )
 
 
 def rows_dataset(count, batch_size, seed):
