@@ -1,10 +1,8 @@
 """Pictures and texts as a user passes them to a verb, one or many."""
 
-import os
-
-import keras
 import numpy as np
-from PIL import Image
+
+from keras_bridgetower.preprocessing.image_converter import pictures_of
 
 
 def as_pictures(images):
@@ -20,17 +18,8 @@ def as_pictures(images):
     Raises:
         ValueError: no picture.
     """
-    if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
-        return [images], True
-    if not isinstance(images, (list, tuple)):
-        # Tensors of the backend may live on a GPU.
-        if keras.ops.is_tensor(images):
-            images = keras.ops.convert_to_numpy(images)
-        images = np.asarray(images)
-        # Strings and objects are whole pictures, numbers are pixels.
-        if images.ndim <= (0 if images.dtype.kind in "OSU" else 3):
-            return [images], True
-    return _some("images", list(images)), False
+    pictures, single = pictures_of(images)
+    return _some("images", pictures), single
 
 
 def as_texts(texts):
