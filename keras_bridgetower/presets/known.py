@@ -26,6 +26,17 @@ class Preset:
     handle: str | None = None
 
 
+def _tiny(name, description, parameters, task, *heads):
+    return Preset(
+        f"bridgetower_tiny_easy_{name}",
+        description,
+        parameters,
+        64,
+        heads,
+        (f"BridgeTower{task}",),
+    )
+
+
 def _published(name, description, parameters, image_size, *heads):
     tasks = {
         "itm": "BridgeTowerRetrieval",
@@ -47,13 +58,57 @@ def _published(name, description, parameters, image_size, *heads):
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(
-            name="bridgetower_tiny_easy_vqa",
-            description="Trained from scratch on easy-VQA; runs offline.",
-            parameters=846_158,
-            image_size=64,
-            heads=("vqa",),
-            tasks=("BridgeTowerVQA",),
+        _tiny(
+            "vqa",
+            "Trained from scratch on easy-VQA; runs offline.",
+            846_158,
+            "VQA",
+            "vqa",
+        ),
+        _tiny(
+            "pretrain",
+            "Pre-trained on captions derived from easy-VQA; runs offline.",
+            672_634,
+            "Pretraining",
+            "mlm",
+            "itm",
+            "itc",
+        ),
+        _tiny(
+            "mlm",
+            "Fills blanks in captions of easy-VQA's pictures.",
+            664_055,
+            "MaskedLM",
+            "mlm",
+        ),
+        _tiny(
+            "retrieval",
+            "Matches and ranks captions and pictures of easy-VQA.",
+            647_812,
+            "Retrieval",
+            "itm",
+            "itc",
+        ),
+        _tiny(
+            "contrastive",
+            "Embeds captions and pictures of easy-VQA in one space.",
+            647_874,
+            "Contrastive",
+            "itc",
+        ),
+        _tiny(
+            "entailment",
+            "Judges statements about easy-VQA's pictures.",
+            665_604,
+            "Entailment",
+            "entailment",
+        ),
+        _tiny(
+            "nlvr2",
+            "Compares two of easy-VQA's pictures.",
+            681_411,
+            "NLVR2",
+            "nlvr2",
         ),
         _published("base", "Base size; no head.", 325_754_880, 288),
         _published(
