@@ -108,7 +108,7 @@ def test_embed_forms(asked, tmp_path):
 
 @pytest.mark.parametrize("ways", KINDS)
 def test_embed_equals_predict_in_any_batches(ways, models, batches):
-    x, _ = raw(5)
+    x, _ = raw(3)
     found = models[ways].predict(x, verbose=0)
     given = {
         "text": {"texts": x["text"]},
@@ -116,17 +116,25 @@ def test_embed_equals_predict_in_any_batches(ways, models, batches):
         "fused": {"images": x["images"], "texts": x["text"]},
     }
     for kind in KINDS[ways]:
-        for size, sizes in ((3, [{3}, {2}]), (8, [{8}])):
+        for size, sizes in ((2, [{2}, {1}]), (8, [{4}])):
             batches.clear()
             embedded = models[ways].embed(**given[kind], batch_size=size)
             assert difference(embedded, found[kind]) <= 1e-5
             assert batches == sizes
 
 
-def test_few_shapes_are_compiled(asked, batches):
+def test_few_shapes_are_compiled(asked, monkeypatch):
+    sizes = set()
+
+    def record(self, x):
+        sizes.add(len(x["token_ids"]))
+        return x["token_ids"]
+
+    monkeypatch.setattr(Embedding, "predict_on_batch", record)
     for count in range(1, 18):
-        asked.embed(texts=["a"] * count, batch_size=16)
-    assert {size for sizes in batches for size in sizes} == {1, 2, 4, 8, 16}
+        found = asked.embed(texts=["a"] * count, batch_size=12)
+        assert len(found) == count
+    assert sizes == {1, 2, 4, 8, 12}
 
 
 def test_nothing_runs_that_is_not_read(monkeypatch):
@@ -193,9 +201,10 @@ def test_bert_reads_segments():
         backbone(text_encoder=bert(layers=2)), preprocessor, projection_dim=8
     )
     fast(model)
-    x, _ = raw(2)
-    expected = model.predict(x, verbose=0)["text"]
-    assert difference(model.embed(texts=x["text"]), expected) <= 1e-5
+    texts = ["is it red?", "why?"]
+    states = model.backbone.text_tower(preprocessor.text_features(texts))
+    expected = model.heads["itc"]({"text": states[-1][:, 0]})["text"]
+    assert difference(model.embed(texts=texts), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("ways", KINDS)
@@ -275,14 +284,15 @@ def test_a_batch_of_one_is_warned_about_once(recwarn):
 
 def test_fit_learns_with_ids_and_without():
     x, _ = raw(8)
-    model = fast(contrastive())
-    ids = np.arange(8) % 6
+    model = fast(contrastive(), keras.optimizers.AdamW(1e-2))
+    # As the texts repeat.
+    ids = np.arange(8) % 4
     before = model.evaluate(x, ids, batch_size=8, verbose=0)[0]
     history = model.fit(x, ids, batch_size=8, epochs=4, verbose=0).history
     assert history["loss"][-1] < before and "itc_accuracy" in history
     rows = tf.data.Dataset.from_tensor_slices(x)
-    history = model.fit(rows.batch(8), epochs=2, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]
+    history = model.fit(rows.batch(8), epochs=6, verbose=0).history
+    assert min(history["loss"]) < history["loss"][0]
     # What was compiled for embedding sees the weights of now.
     embedded = model.embed(x["images"], x["text"])
     model.fit(rows.batch(8), verbose=0)
