@@ -59,3 +59,22 @@ def test_match_and_rank(tmp_path):
     assert "RSUM 600.0  knowing shape, colour, size, position" in printed
     with Image.open(tmp_path / "ranked.png") as picture:
         assert picture.size == (5 * 128 + 4 * 8, 128)
+
+
+@pytest.mark.parametrize(
+    "script, arguments, picture",
+    [
+        ("fill_mask.py", ("--pictures", "25"), "filled.png"),
+        ("entail.py", ("--rows", "90"), "entailed.png"),
+        ("compare.py", ("--rows", "84"), "compared.png"),
+    ],
+)
+def test_a_task_sees(script, arguments, picture, tmp_path):
+    pytest.importorskip("easy_vqa")
+    printed = run(script, *arguments, cwd=tmp_path)
+    # The last such line is that of all together.
+    found = re.findall(r"([\d.]+) % right \(.*?([\d.]+) %\)", printed)
+    score, blind = map(float, found[-1])
+    assert score > blind + 5
+    with Image.open(tmp_path / picture) as sheet:
+        assert len(sheet.convert("L").getcolors()) > 20

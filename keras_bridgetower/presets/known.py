@@ -84,7 +84,7 @@ PRESETS = {
         _tiny(
             "retrieval",
             "Matches and ranks captions and pictures of easy-VQA.",
-            647_812,
+            639_876,
             "Retrieval",
             "itm",
             "itc",
