@@ -6,6 +6,7 @@ import keras
 import keras_hub
 
 from keras_bridgetower import engine
+from keras_bridgetower import memory
 from keras_bridgetower.attention import capture_attention
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
@@ -274,14 +275,12 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
     def from_preset(cls, preset, load_weights=True, image_size=None, **kwargs):
         """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
         folder = registry.resolve(preset, wait=False)
-        with engine.without_initialization(load_weights):
+        with memory.without_initialization(load_weights):
             backbone = super().from_preset(folder, False, **kwargs)
         if load_weights:
             registry.load_backbone(backbone, folder)
         if image_size not in (None, backbone.image_size):
-            backbone = with_positions_for(
-                backbone, image_size, engine.hand_over
-            )
+            backbone = with_positions_for(backbone, image_size, memory.move)
         backbone.extra = registry.read_extra(folder)
         return backbone
 

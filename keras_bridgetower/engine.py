@@ -5,10 +5,8 @@ package costs no framework that Keras itself has not loaded.
 """
 
 import contextlib
-import functools
 
 import keras
-import numpy as np
 
 
 def inference_scope():
@@ -205,99 +203,3 @@ def _torch_gather(x):
             return gradient[offset : offset + own]
 
     return Gather.apply(x), offset
-
-
-def owned(array):
-    """What a variable may be given though the array's memory is used again.
-
-    JAX may keep the memory that it is given, or read it later; the others
-    have copied it when the assignment returns.
-
-    Args:
-        array: NumPy array.
-
-    Returns:
-        The array, or on JAX a tensor with memory of its own.
-    """
-    if keras.config.backend() != "jax":
-        return array
-    import jax
-
-    return jax.device_put(array, may_alias=False).block_until_ready()
-
-
-@contextlib.contextmanager
-def without_initialization(active=True):
-    """A context in which new weights start as anything, for nothing.
-
-    For models whose weights are all set at once afterwards: random numbers
-    for a large one, and even zeros, take longer than reading its file.
-
-    Args:
-        active: bool; if False, nothing is changed.
-
-    Example:
-
-    ```python
-    with without_initialization():
-        layer = keras.layers.Dense(1000)
-        layer.build((None, 1000))
-    layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
-    ```
-    """
-    # Keras has no switch for it; every weight of a layer comes through here.
-    add_weight = keras.layers.Layer.add_weight
-    initializer = _anything()
-
-    def add_empty(self, *args, **kwargs):
-        return add_weight(self, *args, **kwargs | {"initializer": initializer})
-
-    keras.layers.Layer.add_weight = add_empty if active else add_weight
-    try:
-        yield
-    finally:
-        keras.layers.Layer.add_weight = add_weight
-
-
-def _anything():
-    """The initializer that costs least."""
-    if keras.distribution.distribution() is not None:
-        return "zeros"  # Spread over the devices as the weight will be.
-    # TensorFlow and JAX fill what is empty, but never write into a tensor:
-    # one of each shape serves all weights of that shape.
-    return _untouched if keras.config.backend() == "torch" else _shared_zeros()
-
-
-def _untouched(shape, dtype):
-    # Ids, which are no weights, may stay as they start.
-    make = keras.ops.empty if "float" in dtype else keras.ops.zeros
-    return make(shape, dtype)
-
-
-def _shared_zeros():
-    @functools.cache
-    def zeros(shape, dtype):
-        # Of NumPy's memory: JAX would compile a program for each shape.
-        return keras.ops.convert_to_tensor(np.zeros(shape, dtype))
-
-    return zeros
-
-
-def hand_over(new, old):
-    """Give a variable the value of another, which is not used any more.
-
-    Args:
-        new: variable of a layer.
-        old: variable of the same shape and type. On PyTorch, where an
-            assignment copies, both have the same memory afterwards.
-
-    Example:
-
-    ```python
-    hand_over(new_layer.kernel, old_layer.kernel)
-    ```
-    """
-    if keras.config.backend() == "torch":
-        new.value.data = old.value.data
-    else:
-        new.assign(old)

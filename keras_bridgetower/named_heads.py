@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import keras
 
-from keras_bridgetower import engine
+from keras_bridgetower import memory
 from keras_bridgetower.heads import ClassifierHead
 from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.heads import LinearHead
@@ -48,7 +48,7 @@ def make(name, backbone, **values):
     check_choice("name", name, tuple(MAKERS))
     head, shape = MAKERS[name](backbone, **values)
     loaded = same(_AWAITED.get().get(name), values)
-    with engine.without_initialization(loaded):
+    with memory.without_initialization(loaded):
         head.build(shape)
     return head
 

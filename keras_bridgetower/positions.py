@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_bridgetower import engine
+from keras_bridgetower import memory
 
 
 def resize_positions(table, count):
@@ -73,7 +73,7 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
         backbone: a backbone that is made from its own configuration.
         side: int, side of the new images in pixels.
         assign: callable of a new variable and the old one of the same shape,
-            such as `engine.hand_over` where the old backbone is not kept.
+            such as `memory.move` where the old backbone is not kept.
 
     Returns:
         A new object of the same class and weights.
@@ -89,7 +89,7 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
         )
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
-    with engine.without_initialization():
+    with memory.without_initialization():
         resized = type(backbone).from_config(config)
     return copy_resized(backbone, resized, assign)
 

@@ -33,7 +33,15 @@ PACKAGE = pathlib.Path(kbt.__file__).parent
 # Left may be imported by right; within a tier a module imports at most what
 # stands before it in its own line.
 TIERS = (
-    ("version", "validation", "taps", "engine", "positions", "presets"),
+    (
+        "version",
+        "validation",
+        "taps",
+        "engine",
+        "memory",
+        "positions",
+        "presets",
+    ),
     ("attention",),
     ("bridges", "cross_modal", "towers"),
     ("heads", "losses", "metrics", "fusion"),
@@ -43,8 +51,8 @@ TIERS = (
     ("convert", "data", "training", "analysis"),
 )
 HOMES = {
-    "tensorflow": {"engine", "data", "preprocessing", "training"},
-    "torch": {"engine", "convert"},
+    "tensorflow": {"engine", "memory", "data", "preprocessing", "training"},
+    "torch": {"engine", "memory", "convert"},
     "jax": {"engine", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},

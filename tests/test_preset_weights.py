@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import pytest
 from builders import array
 from builders import backbone
@@ -67,3 +68,17 @@ def test_a_large_file_is_checked_before_it_is_used(tmp_path, monkeypatch):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="model.weights.h5 was changed"):
         kbt.BridgeTowerBackbone.from_preset(folder)
+
+
+def test_nothing_is_drawn_that_is_overwritten(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("random numbers were drawn for a loaded weight")
+
+    for name in ("VarianceScaling", "RandomNormal", "TruncatedNormal"):
+        cls = getattr(keras.initializers, name)
+        monkeypatch.setattr(cls, "__call__", refuse)
+    preset = "bridgetower_tiny_easy_vqa"
+    kbt.BridgeTowerVQA.from_preset(preset)
+    kbt.BridgeTowerBackbone.from_preset(preset, image_size=32)
+    with pytest.raises(AssertionError, match="random numbers"):
+        kbt.BridgeTowerVQA.from_preset(preset, answers=["yes", "no"])

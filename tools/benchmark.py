@@ -27,20 +27,26 @@ import benchmark_loading  # noqa: E402
 import benchmark_pretraining  # noqa: E402
 import peer  # noqa: E402
 
+SIZES = {
+    "base": peer.BASE,
+    "small": peer.SMALL,
+    "tiny": benchmark_pretraining.TINY,
+}
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--size", choices=("base", "small"), default="base")
+    parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument(
         "--what",
         choices=("forward", "loading", "pretraining"),
         default="forward",
     )
     arguments = parser.parse_args()
-    size = {"base": peer.BASE, "small": peer.SMALL}[arguments.size]
+    size = SIZES[arguments.size]
     others = {
         "loading": benchmark_loading.run,
         "pretraining": benchmark_pretraining.run,

@@ -14,6 +14,17 @@ from keras import ops
 import keras_bridgetower as kbt
 
 OBJECTIVES = ("mlm", "itm")
+# The architecture of the tiny preset.
+TINY = dict(
+    hidden=64,
+    layers=4,
+    text_layers=2,
+    fused=2,
+    heads=4,
+    vocabulary=438,
+    side=64,
+    patch=8,
+)
 
 
 class TwoPasses(kbt.BridgeTowerPretraining):
@@ -57,7 +68,10 @@ def run(size, repeats, batch_size=4, tokens=32):
             size.get("patch", 16),
         ),
         builders.roberta(
-            size["hidden"], size["layers"], size["heads"], size["vocabulary"]
+            size["hidden"],
+            size.get("text_layers", size["layers"]),
+            size["heads"],
+            size["vocabulary"],
         ),
         hidden_dim=size["hidden"],
         num_heads=size["heads"],

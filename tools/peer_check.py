@@ -33,9 +33,7 @@ def pooled_difference(backbone, folder):
     features = {"images": images, "token_ids": ids, "padding_mask": mask}
     ours = backbone(features, training=False)["pooled"]
     model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
-            module.eps = backbone.fusion.layer_norm_epsilon
+    set_cross_modal_epsilon(model, backbone.fusion.layer_norm_epsilon)
     with torch.inference_mode():
         theirs = model(
             input_ids=torch.tensor(ids, dtype=torch.int64),
@@ -43,6 +41,13 @@ def pooled_difference(backbone, folder):
             pixel_values=torch.tensor(images.transpose(0, 3, 1, 2)),
         ).pooler_output.numpy()
     return float(np.abs(keras.ops.convert_to_numpy(ours) - theirs).max())
+
+
+def set_cross_modal_epsilon(model, epsilon):
+    """Run the cross-modal layers of a transformers model with an epsilon."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
+            module.eps = epsilon
 
 
 def shown(difference):

@@ -10,7 +10,7 @@ import re
 
 import keras_hub
 
-from keras_bridgetower import engine
+from keras_bridgetower import memory
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.layouts import PADDING_ROWS
@@ -234,7 +234,7 @@ def build(architecture, path):
         dropout=a.text_dropout,
         max_sequence_length=a.positions,
     )
-    with engine.without_initialization():
+    with memory.without_initialization():
         text = {
             "roberta": keras_hub.models.RobertaBackbone,
             "bert": keras_hub.models.BertBackbone,

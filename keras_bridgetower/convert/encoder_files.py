@@ -2,7 +2,7 @@
 
 import keras_hub
 
-from keras_bridgetower import engine
+from keras_bridgetower import memory
 from keras_bridgetower.convert import encoder_rules
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.architecture import heads_of
@@ -252,7 +252,7 @@ def _filled(cls, sizes, rules, expected, source):
             "A configuration must have the sizes of its weights.", path, wrong
         )
     try:
-        with engine.without_initialization():
+        with memory.without_initialization():
             encoder = cls(**sizes)
     except ValueError as error:
         raise ConversionError(

@@ -12,7 +12,7 @@ import h5py
 import keras
 import numpy as np
 
-from keras_bridgetower import engine
+from keras_bridgetower import memory
 
 WEIGHTS = "model.weights.h5"
 INDEX = "weights_index.json"
@@ -113,19 +113,9 @@ def load(backbone, folder):
             "The preset's weights must be those of its config.json. Received: "
             f"preset={str(folder)!r} with {len(odd)} other names: {odd[:20]}"
         )
-    sizes = {
-        name: int(np.prod(shape)) * np.dtype(dtype).itemsize
-        for name, (_, shape, dtype) in index.items()
-    }
-    # One buffer for all: memory that is used again need not be fetched. The
-    # largest come first, as they need most room beside what is loaded.
-    names = sorted(sizes, key=sizes.get, reverse=True)
-    buffer = np.empty(sizes[names[0]], "uint8")
     with open(folder / WEIGHTS, "rb") as file:
-        for name in names:
-            offset, shape, dtype = index[name]
-            content = buffer[: sizes[name]]
+        for name, (offset, shape, dtype) in index.items():
+            value = memory.zeros_to_give(shape, dtype)
             file.seek(offset)
-            file.readinto(content)
-            value = content.view(dtype).reshape(shape)
-            variables[name].assign(engine.owned(value))
+            file.readinto(value)
+            memory.give(variables[name], value)

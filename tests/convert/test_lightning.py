@@ -7,6 +7,7 @@ import checkpoints
 import numpy as np
 import official
 import peer
+import peer_check
 import pytest
 import torch
 import transformers
@@ -32,9 +33,7 @@ def transformers_model(state, epsilon):
     """Their model with these tensors, its cross-modal epsilon set apart."""
     model = peer.peer(peer.SMALL).bridgetower
     model.load_state_dict(official.as_transformers(state))
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
-            module.eps = epsilon
+    peer_check.set_cross_modal_epsilon(model, epsilon)
     return model
 
 
@@ -132,9 +131,7 @@ def two_towers(state, inputs):
     ).missing_keys
     # What only a bridged model has.
     assert all("link_tower" in k or "modal_" in k for k in left), left
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
-            module.eps = lightning.LAYER_NORM_EPSILON
+    peer_check.set_cross_modal_epsilon(model, lightning.LAYER_NORM_EPSILON)
     mask = inputs["attention_mask"]
     bias = (1.0 - mask[:, None, None, :]) * torch.finfo(torch.float32).min
     with torch.no_grad():

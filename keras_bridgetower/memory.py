@@ -1,0 +1,141 @@
+"""The memory of weights: none of it is filled twice when a model is loaded.
+
+What differs by backend here: PyTorch writes into a weight's memory, so that
+two weights must not share it; TensorFlow and JAX give a weight another tensor.
+"""
+
+import contextlib
+import functools
+import math
+
+import keras
+import numpy as np
+
+# Bytes; the most that TensorFlow and JAX ask for.
+_ALIGNMENT = 64
+
+
+def zeros_to_give(shape, dtype):
+    """NumPy zeros, aligned so that every backend can take over their memory.
+
+    Args:
+        shape: tuple of int.
+        dtype: NumPy dtype or its name.
+
+    Returns:
+        NumPy array. Memory of a large one is not touched before it is written.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + _ALIGNMENT, "uint8")
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def give(variable, array):
+    """Set a variable to an array, which is not used any more.
+
+    On a CPU the array's memory becomes the variable's, where the type is the
+    same and the array comes from `zeros_to_give`: an assignment would copy
+    it, on TensorFlow twice.
+
+    Args:
+        variable: variable of a layer.
+        array: NumPy array of its shape.
+
+    Example:
+
+    ```python
+    array = zeros_to_give((2, 3), "float32")
+    array[:] = 1
+    give(layer.kernel, array)
+    ```
+    """
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        array = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    if keras.config.backend() == "torch":
+        import torch
+
+        array = torch.from_numpy(array)
+        if array.shape == variable.value.shape:
+            variable.value.data = array.to(variable.value)
+            return
+    variable.assign(array)
+
+
+@contextlib.contextmanager
+def without_initialization(active=True):
+    """A context in which new weights start as anything, for nothing.
+
+    For models whose weights are all set at once afterwards: random numbers
+    for a large one, and even zeros, take longer than reading its file.
+
+    Args:
+        active: bool; if False, nothing is changed.
+
+    Example:
+
+    ```python
+    with without_initialization():
+        layer = keras.layers.Dense(1000)
+        layer.build((None, 1000))
+    layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
+    ```
+    """
+    # Keras has no switch for it; every weight of a layer comes through here.
+    add_weight = keras.layers.Layer.add_weight
+    initializer = _anything()
+
+    def add_empty(self, *args, **kwargs):
+        return add_weight(self, *args, **kwargs | {"initializer": initializer})
+
+    keras.layers.Layer.add_weight = add_empty if active else add_weight
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight
+
+
+def _anything():
+    """The initializer that costs least."""
+    if keras.distribution.distribution() is not None:
+        return "zeros"  # Spread over the devices as the weight will be.
+    # TensorFlow and JAX fill what is empty, but never write into a tensor:
+    # one of each shape serves all weights of that shape.
+    return _untouched if keras.config.backend() == "torch" else _shared_zeros()
+
+
+def _untouched(shape, dtype):
+    # Ids, which are no weights, may stay as they start.
+    make = keras.ops.empty if "float" in dtype else keras.ops.zeros
+    return make(shape, dtype)
+
+
+def _shared_zeros():
+    @functools.cache
+    def zeros(shape, dtype):
+        # Of NumPy's memory: JAX would compile a program for each shape.
+        return keras.ops.convert_to_tensor(zeros_to_give(shape, dtype))
+
+    return zeros
+
+
+def move(new, old):
+    """Give a variable the value of another, which is not used any more.
+
+    Args:
+        new: variable of a layer.
+        old: variable of the same shape and type. On PyTorch, where an
+            assignment copies, both have the same memory afterwards.
+
+    Example:
+
+    ```python
+    move(new_layer.kernel, old_layer.kernel)
+    ```
+    """
+    if keras.config.backend() == "torch":
+        new.value.data = old.value.data
+    else:
+        new.assign(old)

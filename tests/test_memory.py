@@ -1,0 +1,67 @@
+"""Weights that are loaded: no memory filled twice, and the right values."""
+
+import keras
+import numpy as np
+import pytest
+from builders import array
+
+from keras_bridgetower import memory
+
+
+def test_without_initialization():
+    def refuse(shape, dtype):
+        raise AssertionError("a weight that is overwritten was initialised")
+
+    with memory.without_initialization():
+        layers = [
+            keras.layers.Dense(
+                2, kernel_initializer=refuse, bias_initializer=refuse
+            )
+            for _ in range(2)
+        ]
+        for layer in layers:
+            layer.build((None, 3))
+    values = [np.full((3, 2), 5.0), np.ones(2)]
+    layers[0].set_weights(values)
+    layers[1].set_weights([-v for v in values])
+    for weight, value in zip(layers[0].weights, values, strict=True):
+        np.testing.assert_array_equal(array(weight), value)
+    fresh = keras.layers.Dense(2, kernel_initializer="ones")
+    fresh.build((None, 3))
+    np.testing.assert_array_equal(array(fresh.kernel), np.ones((3, 2)))
+
+
+def test_move():
+    new, old = (keras.Variable(np.full((2, 3), v)) for v in (0.0, 7.0))
+    memory.move(new, old)
+    np.testing.assert_array_equal(array(new), np.full((2, 3), 7.0))
+    new.assign(np.ones((2, 3)))
+    np.testing.assert_array_equal(array(new), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (3,), (50, 7)])
+def test_given_memory(shape, dtype):
+    variable = keras.Variable(np.zeros(shape), dtype=dtype)
+    array_ = memory.zeros_to_give(shape, "float32")
+    assert not array_.any()
+    array_[...] = 0.5
+    memory.give(variable, array_)
+    del array_
+    np.testing.assert_array_equal(array(variable), np.full(shape, 0.5))
+    variable.assign(variable + 1)
+    np.testing.assert_array_equal(array(variable), np.full(shape, 1.5))
+    with pytest.raises(ValueError, match="shape"):
+        memory.give(variable, memory.zeros_to_give((2, 2), "float32"))
+
+
+def test_training_after_given_memory():
+    """One step is that of weights that were set in the usual way."""
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    for weight in model.weights:
+        memory.give(weight, memory.zeros_to_give(weight.shape, "float32"))
+    model.train_on_batch(np.ones((2, 8)), np.ones((2, 4)))
+    # Of mean((w x + b - 1)^2) over 4 outputs: -2 / 4.
+    for weight in model.weights:
+        np.testing.assert_allclose(array(weight), 0.05, rtol=1e-6)
