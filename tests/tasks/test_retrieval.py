@@ -7,6 +7,7 @@ import peer
 import pytest
 import tensorflow as tf
 import torch
+from builders import SIDE
 from builders import array
 from builders import backbone
 from builders import difference
@@ -15,6 +16,7 @@ from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
+from builders import tokenizer
 from builders import vqa
 from test_vqa import fast
 
@@ -24,6 +26,13 @@ from keras_bridgetower.tasks.ranking_parts import parts_of
 
 IMAGE = np.full((20, 30, 3), 200, "uint8")
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
+def drawing(objective="random_negatives"):
+    """A preprocessor without a task around it."""
+    return kbt.BridgeTowerRetrievalPreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objective
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ SPECS = {
 def test_draws_equal_eagerly_and_in_tf_data(objective):
     name, shape = SPECS[objective]
     x, _ = raw(4)
-    made, again = (retrieval(objective, 8).preprocessor for _ in range(2))
+    made, again = drawing(objective), drawing(objective)
     eager = [made(x, y=IDS) for _ in range(3)]
     rows = tf.data.Dataset.from_tensor_slices(({**x}, IDS)).repeat(3)
     mapped = list(rows.batch(4, drop_remainder=True).map(again))
@@ -97,7 +106,7 @@ def test_draws_equal_eagerly_and_in_tf_data(objective):
 
 
 def test_labelled_pairs():
-    made = retrieval().preprocessor
+    made = drawing()
     x, _ = raw(3)
     for match in ([1, 0, 1], np.array([True, False, True])):
         found, y = made(x, y={"image_id": [1, 2, 3], "match": match})
@@ -128,7 +137,7 @@ def test_labelled_pairs():
 def test_labels_that_are_refused(objective, y, message):
     x, _ = raw(3)
     with pytest.raises(ValueError, match=message):
-        retrieval(objective, 8).preprocessor(x, y=y)
+        drawing(objective)(x, y=y)
 
 
 def test_image_ids():
@@ -144,7 +153,7 @@ def test_image_ids():
 def test_a_batch_of_one_is_warned_about():
     x, _ = raw(1)
     with pytest.warns(UserWarning, match="no negatives"):
-        retrieval().preprocessor(x, y=[1])
+        drawing()(x, y=[1])
 
 
 @pytest.mark.parametrize("objective", SPECS)
@@ -285,9 +294,7 @@ def test_values_that_do_not_fit_each_other():
     with pytest.raises(ValueError, match="a width.*projection_dim=None"):
         kbt.BridgeTowerRetrieval(backbone(), objective="hard_negatives")
     with pytest.raises(ValueError, match="objective='ranking'. Received"):
-        kbt.BridgeTowerRetrieval(
-            backbone(), retrieval().preprocessor, objective="ranking"
-        )
+        kbt.BridgeTowerRetrieval(backbone(), drawing(), objective="ranking")
     with pytest.raises(ValueError, match="Received: objective='other'"):
         kbt.BridgeTowerRetrieval(backbone(), objective="other")
     with pytest.raises(ValueError, match="Received: ways='one_way'"):
