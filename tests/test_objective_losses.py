@@ -160,10 +160,9 @@ def test_ids_that_float32_would_make_equal_stay_apart():
     assert accuracy == pytest.approx(np.mean(best == np.arange(5)))
 
 
-@pytest.mark.parametrize("ids", [IDS.astype("float32"), np.eye(5, dtype=int)])
-def test_labels_that_are_no_image_ids(ids):
-    with pytest.raises(ValueError, match="image ids.*Received: y"):
-        ContrastiveLoss("two_way")(ids, packed("two_way"))
+def test_labels_that_are_no_image_ids():
+    with pytest.raises(ValueError, match=r"image ids.*Received: y.*\(5, 5\)"):
+        ContrastiveLoss("two_way")(np.eye(5, dtype=int), packed("two_way"))
 
 
 def test_gradient_of_the_scale():
