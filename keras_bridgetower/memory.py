@@ -62,6 +62,9 @@ def give(variable, array):
             variable.value.data = array.to(variable.value)
             return
     variable.assign(array)
+    if keras.config.backend() == "jax":
+        # Or what waits for a cast to another type would pile up.
+        variable.value.block_until_ready()
 
 
 @contextlib.contextmanager

@@ -59,12 +59,19 @@ def test_an_index_of_another_model_is_refused(tmp_path):
         kbt.BridgeTowerBackbone.from_preset(folder)
 
 
-def test_a_large_file_is_checked_before_it_is_used(tmp_path, monkeypatch):
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("change", [-1, 0])
+def test_a_changed_large_file_is_always_named(
+    index, change, tmp_path, monkeypatch
+):
     monkeypatch.setattr(manifest, "LARGE", 1)
     _, folder = saved(tmp_path)
+    if not index:
+        (folder / weights.INDEX).unlink()
+        manifest.write(folder)
     path = folder / weights.WEIGHTS
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[change] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="model.weights.h5 was changed"):
         kbt.BridgeTowerBackbone.from_preset(folder)

@@ -23,7 +23,7 @@ def verify(folder, wait=True):
     Args:
         folder: path of the folder.
         wait: bool. If False, the check of large files has only begun; call
-            once more before they are used.
+            once more before what they hold is handed out.
 
     Raises:
         ValueError: a file is missing, differs, or stands in no manifest.

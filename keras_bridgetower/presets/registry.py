@@ -184,9 +184,12 @@ def write_backbone(backbone, save, folder, max_shard_size):
 
 
 def load_backbone(backbone, folder):
-    """Load the weights of a preset folder, once its check is over."""
-    manifest.verify(folder)
-    weights.load(backbone, folder)
+    """Load the weights of a preset folder while its check goes on."""
+    try:
+        weights.load(backbone, folder)
+    finally:
+        # A file that was changed may fail in any way: this error comes first.
+        manifest.verify(folder)
 
 
 def read_extra(folder):
