@@ -66,6 +66,16 @@ def check_counts(**values):
             )
 
 
+def with_labels(y):
+    """The labels of training, which must be there."""
+    if y is None:
+        raise ValueError(
+            "`y` must hold image ids (batch,), or a dict of 'match' for "
+            "labelled pairs. Received: y=None"
+        )
+    return y
+
+
 def _some(name, items):
     if not items:
         raise ValueError(

@@ -17,6 +17,7 @@ from keras_bridgetower.tasks.pairs import as_pictures
 from keras_bridgetower.tasks.pairs import as_texts
 from keras_bridgetower.tasks.pairs import check_counts
 from keras_bridgetower.tasks.pairs import check_pairs
+from keras_bridgetower.tasks.pairs import with_labels
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking_memory import Sizes
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -140,18 +141,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return objectives.only_or_all(outputs)
 
     def loss_inputs(self, y, y_pred):
-        if y is None:
-            raise ValueError(
-                "`y` must hold image ids (batch,), or a dict of 'match' for "
-                "labelled pairs. Received: y=None"
-            )
         if "itc" not in self.drawing.heads:
-            return y, y_pred
-        return y, with_packed(y_pred, self.heads["itc"].logit_scale)
+            return with_labels(y), y_pred
+        return with_labels(y), with_packed(
+            y_pred, self.heads["itc"].logit_scale
+        )
 
     def metric_inputs(self, y, y_pred):
         packs = "itc" in self.drawing.heads
-        return y, with_packed(y_pred) if packs else y_pred
+        return with_labels(y), with_packed(y_pred) if packs else y_pred
 
     def start_heads(self, new):
         if "rank" in new:
