@@ -148,8 +148,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         )
 
     def metric_inputs(self, y, y_pred):
-        packs = "itc" in self.drawing.heads
-        return with_labels(y), with_packed(y_pred) if packs else y_pred
+        if "itc" in self.drawing.heads:
+            y_pred = with_packed(y_pred)
+        return with_labels(y), y_pred
 
     def start_heads(self, new):
         if "rank" in new:
