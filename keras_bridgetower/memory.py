@@ -13,30 +13,50 @@ import numpy as np
 
 # Bytes; the most that TensorFlow and JAX ask for.
 _ALIGNMENT = 64
+_BLOCK = 2**26
 
 
-def zeros_to_give(shape, dtype):
-    """NumPy zeros, aligned so that every backend can take over their memory.
+class Blocks:
+    """Memory for arrays that become weights, see `give`.
 
-    Args:
-        shape: tuple of int.
-        dtype: NumPy dtype or its name.
+    It is taken in large blocks, which the system fills in large pages: the
+    many arrays of a model would take twice as long one by one. A block is
+    free again once all weights in it are.
 
-    Returns:
-        NumPy array. Memory of a large one is not touched before it is written.
+    Example:
+
+    ```python
+    array = Blocks().empty((2, 3), "float32")
+    ```
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + _ALIGNMENT, "uint8")
+
+    def __init__(self):
+        self._left = np.empty(0, "uint8")
+
+    def empty(self, shape, dtype):
+        """A NumPy array of anything, aligned for every backend."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        taken = -(-size // _ALIGNMENT) * _ALIGNMENT
+        if taken >= _BLOCK:
+            memory = _aligned(np.empty(taken + _ALIGNMENT, "uint8"))
+        else:
+            if taken > self._left.size:
+                self._left = _aligned(np.empty(_BLOCK + _ALIGNMENT, "uint8"))
+            memory, self._left = np.split(self._left, [taken])
+        return memory[:size].view(dtype).reshape(shape)
+
+
+def _aligned(memory):
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return memory[start : start + memory.size - _ALIGNMENT]
 
 
 def give(variable, array):
     """Set a variable to an array, which is not used any more.
 
     On a CPU the array's memory becomes the variable's, where the type is the
-    same and the array comes from `zeros_to_give`: an assignment would copy
-    it, on TensorFlow twice.
+    same and the array comes from `Blocks`: an assignment would copy it, on
+    TensorFlow twice.
 
     Args:
         variable: variable of a layer.
@@ -45,7 +65,7 @@ def give(variable, array):
     Example:
 
     ```python
-    array = zeros_to_give((2, 3), "float32")
+    array = Blocks().empty((2, 3), "float32")
     array[:] = 1
     give(layer.kernel, array)
     ```
@@ -118,8 +138,11 @@ def _untouched(shape, dtype):
 def _shared_zeros():
     @functools.cache
     def zeros(shape, dtype):
-        # Of NumPy's memory: JAX would compile a program for each shape.
-        return keras.ops.convert_to_tensor(zeros_to_give(shape, dtype))
+        # Of NumPy's memory, which is not touched: JAX would compile a
+        # program for each shape.
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = _aligned(np.zeros(size + _ALIGNMENT, "uint8"))
+        return keras.ops.convert_to_tensor(memory.view(dtype).reshape(shape))
 
     return zeros
 

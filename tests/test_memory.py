@@ -43,25 +43,41 @@ def test_move():
 @pytest.mark.parametrize("shape", [(), (3,), (50, 7)])
 def test_given_memory(shape, dtype):
     variable = keras.Variable(np.zeros(shape), dtype=dtype)
-    array_ = memory.zeros_to_give(shape, "float32")
-    assert not array_.any()
-    array_[...] = 0.5
-    memory.give(variable, array_)
-    del array_
+    blocks = memory.Blocks()
+    values = blocks.empty(shape, "float32")
+    blocks.empty((5,), "int32")[:] = 9  # The next one, which stays apart.
+    values[...] = 0.5
+    memory.give(variable, values)
+    del values
     np.testing.assert_array_equal(array(variable), np.full(shape, 0.5))
     variable.assign(variable + 1)
     np.testing.assert_array_equal(array(variable), np.full(shape, 1.5))
     with pytest.raises(ValueError, match="shape"):
-        memory.give(variable, memory.zeros_to_give((2, 2), "float32"))
+        memory.give(variable, blocks.empty((2, 2), "float32"))
 
 
 def test_training_after_given_memory():
     """One step is that of weights that were set in the usual way."""
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    blocks = memory.Blocks()
     for weight in model.weights:
-        memory.give(weight, memory.zeros_to_give(weight.shape, "float32"))
+        zeros = blocks.empty(weight.shape, "float32")
+        zeros[...] = 0
+        memory.give(weight, zeros)
     model.train_on_batch(np.ones((2, 8)), np.ones((2, 4)))
     # Of mean((w x + b - 1)^2) over 4 outputs: -2 / 4.
     for weight in model.weights:
         np.testing.assert_allclose(array(weight), 0.05, rtol=1e-6)
+
+
+def test_blocks():
+    """Aligned arrays of their own, small ones side by side, whatever size."""
+    blocks = memory.Blocks()
+    shapes = [(), (3,), (0,), (2**23, 2), (50, 7), (2**22,), (2**23 + 1,)]
+    made = [blocks.empty(shape, "float32") for shape in shapes]
+    for i, (shape, x) in enumerate(zip(shapes, made, strict=True)):
+        assert x.shape == shape and x.ctypes.data % 64 == 0
+        x[...] = i
+    for i, x in enumerate(made):
+        assert (x == i).all()

@@ -113,9 +113,10 @@ def load(backbone, folder):
             "The preset's weights must be those of its config.json. Received: "
             f"preset={str(folder)!r} with {len(odd)} other names: {odd[:20]}"
         )
+    blocks = memory.Blocks()
     with open(folder / WEIGHTS, "rb") as file:
         for name, (offset, shape, dtype) in index.items():
-            value = memory.zeros_to_give(shape, dtype)
+            value = blocks.empty(shape, dtype)
             file.seek(offset)
             file.readinto(value)
             memory.give(variables[name], value)
