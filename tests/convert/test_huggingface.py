@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from builders import difference
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import cache
@@ -201,6 +202,48 @@ def test_other_image_size(side, folder):
     np.testing.assert_allclose(
         np.asarray(checkpoints.array(got)), expected.pooler_output, atol=2e-5
     )
+
+
+def test_the_authors_large_fine_tuning_size(tmp_path):
+    """From 294 to 574 pixels in patches of 14, as they fine-tuned it."""
+    size = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
+    theirs = peer.peer(size)
+    theirs.save_pretrained(tmp_path / "model")
+    backbone = kbt.BridgeTowerBackbone.from_preset(
+        tmp_path / "model", image_size=574
+    )
+    features, inputs = peer.inputs(size | {"side": 574}, batch=1)
+    with torch.no_grad():
+        expected = theirs.bridgetower(**inputs, interpolate_pos_encoding=True)
+    got = backbone(features, training=False)
+    assert got["image"].shape[1] == 41**2 + 1
+    assert difference(got["image"], expected.image_features) <= 2e-5
+    assert difference(got["pooled"], expected.pooler_output) <= 1e-5
+
+
+def test_cross_modal_layers_follow_the_text_configuration(tmp_path):
+    model = peer.peer(peer.SMALL | {"heads": 2})
+    model.save_pretrained(tmp_path / "model")
+    # What stands at the top is read by nothing in transformers.
+    path = edited(
+        tmp_path / "model",
+        tmp_path / "edited",
+        num_attention_heads=4,
+        intermediate_size=7,
+        layer_norm_eps=0.5,
+    )
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    path = edited(
+        path, tmp_path / "final", "text_config", **dict.fromkeys(rates, 0.25)
+    )
+    theirs = transformers.BridgeTowerModel.from_pretrained(path).eval()
+    features, inputs = peer.inputs(peer.SMALL)
+    with torch.no_grad():
+        expected = theirs(**inputs).pooler_output
+    backbone = kbt.BridgeTowerBackbone.from_preset(path)
+    got = backbone(features, training=False)["pooled"]
+    assert difference(got, expected) <= 1e-5
+    assert (backbone.fusion.num_heads, backbone.fusion.dropout) == (2, 0.25)
 
 
 def test_tied_decoder(tmp_path):

@@ -231,6 +231,23 @@ def test_vqa_task_needs_the_answers(tmp_path, monkeypatch):
         kbt.BridgeTowerVQA.from_preset(path)
 
 
+@pytest.mark.parametrize("task, width", [("snli", 128), ("nlvr2", 192)])
+def test_head_widths_come_from_the_shapes(task, width, tmp_path):
+    # The authors' scales 1 and 1.5: heads of 2D and 3D, D = 64.
+    key = f"{task}_classifier"
+    state = official.save(tmp_path / "model.ckpt", task)
+    for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+        state[f"{key}.{name}"] = state[f"{key}.{name}"][:width]
+    state[f"{key}.3.weight"] = state[f"{key}.3.weight"][:, :width]
+    torch.save({"state_dict": state}, tmp_path / "narrow.ckpt")
+    _, heads = lightning.read(tmp_path / "narrow.ckpt").build()
+    head = heads[TASKS[task][0]]
+    columns = state[f"{key}.0.weight"].shape[1]
+    x = np.random.default_rng(0).normal(size=(2, columns))
+    expected = numpy_head(state, key, x)
+    assert difference(array(head(x.astype("float32"))), expected) <= 1e-5
+
+
 def test_a_way_into_transformers(tmp_path):
     state = official.save(tmp_path / "model.ckpt", "vqa")
     checkpoint = lightning.read(tmp_path / "model.ckpt")
