@@ -1,0 +1,190 @@
+"""AdamW with rows: a rate and a decay for every variable, by its path."""
+
+import re
+
+import keras
+from keras import ops
+
+# The authors' three groups. Their membership goes by substrings of names, so
+# that the type embedding, the contrastive scale and the ranking head, whose
+# names have none, learn at the base rate.
+_HEADS = r"^(?!rank_head/)[a-z0-9_]+_head/(?!logit_scale)"
+_FUSION = r"^fusion/(?!type_embedding)"
+
+# No decay, as the authors applied it: what contains "bias" or a form of
+# "norm.weight". CLIP's layer norms (ln_1, ...) and those in the classifiers
+# have other names there and decay, as do embeddings and scales.
+AUTHORS_NO_DECAY = (
+    r"(bias|beta)$",
+    r"^(embeddings|transformer_layer_\d+/\w+)_layer_norm/gamma$",
+    r"^fusion/.*gamma$",
+    r"^mlm_head/.*gamma$",
+)
+# What is no matrix of a layer: norms, biases, scales and embeddings of
+# positions and types.
+SANE_NO_DECAY = (
+    r"(bias|beta|gamma|logit_scale|class_embedding|type_embedding)$",
+    r"position_embedding/embeddings$",
+)
+DECAYS = {"authors": AUTHORS_NO_DECAY, "sane": SANE_NO_DECAY}
+
+
+def rows(base=1.0, fusion=1.0, head=1.0):
+    """The authors' three groups as rows of an `AdamW`.
+
+    Args:
+        base: float, factor of the learning rate for both towers, the type
+            embedding and scales, or None to freeze them.
+        fusion: float, that for projections, entries, bridges, cross-modal
+            layers and poolers, or None.
+        head: float, that for the heads, or None.
+
+    Returns:
+        tuple of `(pattern, factor)`.
+
+    Example:
+
+    ```python
+    AdamW(1e-5, rows=rows(fusion=5, head=50), decay="authors")
+    ```
+    """
+    other = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
+    return ((other, base), (_FUSION, fusion), (_HEADS, head))
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class AdamW(keras.optimizers.Adam):
+    """Adam with decoupled weight decay and rows of learning rates.
+
+    Every variable must match exactly one row. `learning_rate`, clipping by
+    the global norm, accumulation, averages and loss scaling are Keras' own.
+
+    Args:
+        learning_rate: float or schedule, the rate of a row of factor 1.
+        rows: tuple of `(pattern, factor)`: a regular expression, searched in
+            the variables' paths, and the factor of the learning rate. None
+            as a factor freezes: no update, no decay, no part in the norm.
+        weight_decay: float, times the row's rate.
+        decay: which variables do not decay: `"authors"` (as their lists of
+            names did), `"sane"` (all that is no matrix of a layer), or a
+            tuple of patterns.
+        beta_1, beta_2, epsilon: floats, the authors' values by default.
+        **kwargs: as `keras.optimizers.Adam`: `global_clipnorm`,
+            `gradient_accumulation_steps`, `use_ema`, `loss_scale_factor`.
+
+    Raises:
+        ValueError: variables without a row or with two, rows and patterns
+            without a variable; it lists them.
+
+    Example:
+
+    ```python
+    optimizer = AdamW(
+        WarmupPolynomial(1e-5, total_steps=1000), rows=rows(5, 50))
+    ```
+
+    Source: the authors' six parameter groups (`set_schedule`).
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-5,
+        rows=((".*", 1.0),),
+        weight_decay=0.01,
+        decay="authors",
+        beta_1=0.9,
+        beta_2=0.98,
+        epsilon=1e-8,
+        name="adamw",
+        **kwargs,
+    ):
+        # Keras' own decay knows one rate; ours follows the rows.
+        super().__init__(
+            learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs
+        )
+        self.rows = tuple((pattern, factor) for pattern, factor in rows)
+        self.row_decay = weight_decay
+        self.decay = decay if isinstance(decay, str) else tuple(decay)
+        if isinstance(decay, str) and decay not in DECAYS:
+            raise ValueError(
+                f"`decay` must be one of {', '.join(DECAYS)}, or a tuple of "
+                f"patterns. Received: decay={decay!r}"
+            )
+
+    def build(self, variables):
+        if self.built:
+            return
+        variables = list(variables)
+        super().build(variables)
+        self._factors = factors_of(variables, self.rows)
+        no_decay = DECAYS.get(self.decay, self.decay)
+        kept = [
+            any(re.search(pattern, v.path) for pattern in no_decay)
+            for v in variables
+        ]
+        self._decays = [0.0 if k else self.row_decay for k in kept]
+
+    def apply(self, grads, trainable_variables=None):
+        variables = trainable_variables
+        if variables is None:
+            variables = self._trainable_variables
+        variables = list(variables)
+        with keras.name_scope(self.name, caller=self):
+            self.build(variables)
+        learns = [self._factor_of(v) is not None for v in variables]
+        super().apply(
+            [g for g, kept in zip(grads, learns, strict=True) if kept],
+            [v for v, kept in zip(variables, learns, strict=True) if kept],
+        )
+
+    def _factor_of(self, variable):
+        return self._factors[self._get_variable_index(variable)]
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = ops.cast(learning_rate, variable.dtype)
+        rate = rate * self._factor_of(variable)
+        decay = self._decays[self._get_variable_index(variable)]
+        if decay:
+            self.assign_sub(variable, variable * (rate * decay))
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            rows=self.rows, weight_decay=self.row_decay, decay=self.decay
+        )
+        del config["amsgrad"]
+        return config
+
+
+def factors_of(variables, rows):
+    """The factor of each variable by the one row that matches its path.
+
+    Args:
+        variables: list of variables.
+        rows: tuple of `(pattern, factor)`.
+
+    Returns:
+        list of factors, in the order of the variables.
+
+    Raises:
+        ValueError: variables without a row or with several, or rows without
+            a variable.
+    """
+    found = {
+        v.path: [p for p, _ in rows if re.search(p, v.path)] for v in variables
+    }
+    used = {pattern for patterns in found.values() for pattern in patterns}
+    problems = [f"{path}: no row" for path, ps in found.items() if not ps]
+    problems += [
+        f"{path}: {len(ps)} rows" for path, ps in found.items() if len(ps) > 1
+    ]
+    problems += [f"row {p!r}: no variable" for p, _ in rows if p not in used]
+    if problems:
+        raise ValueError(
+            "`rows` must have exactly one row for each variable, and no row "
+            f"for none. Received: {len(problems)} without, the first 20:\n"
+            + "\n".join(problems[:20])
+        )
+    factors = dict(rows)
+    return [factors[patterns[0]] for patterns in found.values()]

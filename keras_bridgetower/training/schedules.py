@@ -1,0 +1,87 @@
+"""The learning rate over the steps."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from 0, then falls by a polynomial to its end.
+
+    Step t, counted from 0, has the rate `peak * t / warmup` while
+    `t < warmup`, then `end + (peak - end) * (1 - share) ** power`, where
+    `share` of the steps after the warm-up is done; after the last one `end`.
+
+    Args:
+        peak: float, the rate at the end of the warm-up.
+        total_steps: int, updates of the whole training.
+        warmup: number of warm-up steps as an int, or their share of
+            `total_steps` as a float below 1.
+        power: float, 1 for a straight line.
+        end: float, the rate after the last step.
+
+    Raises:
+        ValueError: steps that do not fit each other.
+
+    Example:
+
+    ```python
+    schedule = WarmupPolynomial(1e-5, total_steps=100_000, warmup=0.1)
+    float(schedule(5_000))  # 5e-06
+    ```
+
+    Source: the authors' scripts; `get_polynomial_decay_schedule_with_warmup`
+    of transformers.
+    """
+
+    def __init__(self, peak, total_steps, warmup=0.1, power=1.0, end=0.0):
+        self.warmup_steps = steps_of(warmup, total_steps)
+        if not 0 <= self.warmup_steps < total_steps:
+            raise ValueError(
+                "`warmup` must be a share of the steps as a float below 1, or "
+                "a number of steps below `total_steps` as an int. Received: "
+                f"warmup={warmup}, total_steps={total_steps}"
+            )
+        self.peak = peak
+        self.total_steps = total_steps
+        self.warmup = warmup
+        self.power = power
+        self.end = end
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rising = self.peak * step / max(1, self.warmup_steps)
+        falling_steps = self.total_steps - self.warmup_steps
+        done = (step - self.warmup_steps) / falling_steps
+        left = ops.power(1.0 - ops.clip(done, 0.0, 1.0), self.power)
+        falling = self.end + (self.peak - self.end) * left
+        return ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup": self.warmup,
+            "power": self.power,
+            "end": self.end,
+        }
+
+
+def steps_of(number, total_steps):
+    """A number of steps, given as such or as a share of all of them.
+
+    Args:
+        number: int, a number of steps, or float, a share.
+        total_steps: int.
+
+    Returns:
+        int.
+
+    Example:
+
+    ```python
+    steps_of(0.1, 500)  # 50
+    ```
+    """
+    is_share = isinstance(number, float)
+    return int(number * total_steps) if is_share else number

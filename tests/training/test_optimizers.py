@@ -1,0 +1,141 @@
+"""AdamW with rows, and the schedule, beside torch and transformers."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import torch
+import transformers
+from builders import array
+from builders import vqa
+
+from keras_bridgetower.training.optimizers import DECAYS
+from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.optimizers import rows
+from keras_bridgetower.training.schedules import WarmupPolynomial
+
+
+def group_of(path):
+    """Factor and decay by the authors' rule, written once more for a VQA."""
+    part = path.split("/")[0]
+    is_type = path == "fusion/type_embedding"
+    factor = {"fusion": 5, "vqa_head": 50}.get(part, 1)
+    is_norm = path.endswith("gamma")
+    # RoBERTa's and the fusion's norms do not decay; CLIP's and the head's do.
+    text = part.startswith(("embeddings_layer_norm", "transformer_layer"))
+    spared = is_norm and (text or part == "fusion")
+    decays = not (path.endswith(("bias", "beta")) or spared)
+    return 1 if is_type else factor, decays
+
+
+def test_equals_torch_with_parameter_groups():
+    variables = vqa().trainable_variables
+    rng = np.random.default_rng(0)
+    theirs, groups = [], []
+    for v in variables:
+        parameter = torch.nn.Parameter(torch.tensor(array(v)))
+        factor, decays = group_of(v.path)
+        groups.append(
+            {
+                "params": [parameter],
+                "lr": 1e-3 * factor,
+                "weight_decay": 0.05 * decays,
+            }
+        )
+        theirs.append(parameter)
+    reference = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-8)
+    ours = AdamW(1e-3, rows(fusion=5, head=50), weight_decay=0.05)
+    for _ in range(20):
+        # Away from 0, where the two forms of epsilon differ: Keras adds it
+        # before the bias of the second moment is corrected.
+        grads = [rng.choice([-1, 1], v.shape) for v in variables]
+        grads = [
+            (g * rng.uniform(0.5, 2, g.shape)).astype("float32") for g in grads
+        ]
+        for parameter, g in zip(theirs, grads, strict=True):
+            parameter.grad = torch.tensor(g)
+        reference.step()
+        ours.apply([keras.ops.convert_to_tensor(g) for g in grads], variables)
+    worst = max(
+        np.abs(array(v) - p.detach().numpy()).max()
+        for v, p in zip(variables, theirs, strict=True)
+    )
+    assert worst <= 1e-6, worst
+    assert float(ours.learning_rate) == pytest.approx(1e-3)
+
+
+def test_sane_decay_spares_all_but_matrices():
+    spared = {
+        v.path
+        for v in vqa().trainable_variables
+        if any(re.search(p, v.path) for p in DECAYS["sane"])
+    }
+    for v in vqa().trainable_variables:
+        is_matrix = v.path.endswith(("kernel", "token_embedding/embeddings"))
+        assert (v.path in spared) != is_matrix, v.path
+
+
+def test_frozen_rows_stay_and_leave_the_norm():
+    task = vqa()
+    variables = task.trainable_variables
+    before = {v.path: array(v) for v in variables}
+    grads = [np.ones(v.shape, "float32") for v in variables]
+    optimizer = AdamW(0.1, rows(base=None), epsilon=1.0, global_clipnorm=1.0)
+    optimizer.apply([keras.ops.convert_to_tensor(g) for g in grads], variables)
+    moved = {v.path for v in variables if np.any(array(v) != before[v.path])}
+    learning = {p for p in before if p.startswith(("fusion", "vqa_head"))}
+    assert moved == learning - {"fusion/type_embedding"}
+    # Clipped to norm 1 over what learns alone: every element 1 / sqrt(n).
+    count = sum(before[path].size for path in moved)
+    (bias,) = (v for v in variables if v.path == "vqa_head/output_dense/bias")
+    slot = optimizer._momentums[optimizer._get_variable_index(bias)]
+    np.testing.assert_allclose(array(slot), 0.1 / np.sqrt(count), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [
+        (((".*", 1), ("fusion", 2)), "fusion/type_embedding: 2 rows"),
+        ((("fusion", 2),), "embeddings: no row"),
+        ((*rows(), ("heads/", 2)), "row 'heads/': no variable"),
+    ],
+)
+def test_rows_that_do_not_fit(given, found):
+    with pytest.raises(ValueError, match=re.escape(found)):
+        AdamW(rows=given).build(vqa().trainable_variables)
+
+
+def test_unknown_decay():
+    with pytest.raises(ValueError, match="authors, sane.*decay='none'"):
+        AdamW(decay="none")
+
+
+def test_config_round_trip():
+    schedule = WarmupPolynomial(1e-3, 100, warmup=7, power=2.0, end=1e-5)
+    optimizer = AdamW(schedule, rows(5, 50), decay="sane", global_clipnorm=1.0)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    assert isinstance(again, AdamW) and again.global_clipnorm == 1.0
+
+
+@pytest.mark.parametrize("warmup, power", [(0.1, 1.0), (30, 2.0), (0, 1.0)])
+def test_schedule_equals_transformers(warmup, power):
+    total = 200
+    steps = int(warmup * total) if isinstance(warmup, float) else warmup
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1e-3)
+    theirs = transformers.get_polynomial_decay_schedule_with_warmup(
+        optimizer, steps, total, lr_end=0.0, power=power
+    )
+    ours = WarmupPolynomial(1e-3, total, warmup, power)
+    for step in range(total + 3):
+        expected = theirs.get_last_lr()[0]
+        assert float(ours(step)) == pytest.approx(expected, abs=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("warmup", [1.5, 200, -1])
+def test_bad_warmup(warmup):
+    with pytest.raises(ValueError, match="`warmup` must be a share"):
+        WarmupPolynomial(1e-3, 200, warmup)
