@@ -1,0 +1,168 @@
+"""A recipe: the settings of a run as one value."""
+
+import dataclasses
+import difflib
+
+from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.optimizers import rows
+from keras_bridgetower.training.schedules import WarmupPolynomial
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything a run is made of, but the machine.
+
+    Args:
+        name: str, its key in `RECIPES`.
+        task: str, the part of the class's name after `BridgeTower`.
+        source: str, where the numbers stand.
+        dataset: str, the data set it was written for.
+        size: `"base"`, `"large"` or `"tiny"`: widths and encoders.
+        image_size: int, side of the pictures in pixels.
+        transform: str, key of the training transform (`data.augment`).
+        eval_transform: str, that for evaluation.
+        learning_rate: float, peak for both towers.
+        head_factor: float, times the rate for the heads.
+        fusion_factor: float, times the rate for the cross-modal part.
+        weight_decay: float.
+        warmup: float, share of the steps, or int, number of steps.
+        epochs: int, passes over the data, or None where `steps` counts.
+        steps: int, updates, or None where `epochs` counts.
+        batch_size: int, rows of an update, over all devices.
+        text_length: int, tokens of a text with its ends.
+        head_scale: float, width of the head over 2D, or None: one Linear.
+        objective: str or tuple of str, what is learnt where a task has a
+            choice, or None.
+        bridge: str or None, as `BridgeTowerBackbone` takes it.
+        epsilon: float, of the optimizer.
+        dropout: float, of the cross-modal layers.
+        shortlist: int, candidates of the two-stage ranking, or None.
+        note: str, what the row alone does not tell.
+
+    Example:
+
+    ```python
+    recipe = recipes.get("vqa_base").replace(batch_size=64)
+    recipe.differences()  # {"batch_size": (64, 512)}
+    ```
+
+    Source: the scripts and `config.py` of BridgeTower's repository.
+    """
+
+    name: str
+    task: str
+    source: str
+    dataset: str
+    size: str = "base"
+    image_size: int = 384
+    transform: str = "blip_randaug_wc"
+    eval_transform: str = "blip"
+    learning_rate: float = 1e-5
+    head_factor: float = 5.0
+    fusion_factor: float = 5.0
+    weight_decay: float = 0.01
+    warmup: float | int = 0.1
+    epochs: int | None = 10
+    steps: int | None = None
+    batch_size: int = 512
+    text_length: int = 50
+    head_scale: float | None = None
+    objective: str | tuple[str, ...] | None = None
+    bridge: str | None = "add"
+    epsilon: float = 1e-8
+    dropout: float = 0.1
+    shortlist: int | None = None
+    note: str = ""
+    # The recipe it was made from by `replace`.
+    original: "Recipe | None" = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
+
+    def replace(self, **changes):
+        """The recipe with other values.
+
+        Raises:
+            ValueError: a field that does not exist; it names the nearest.
+        """
+        for name in changes:
+            if name not in _FIELDS:
+                raise ValueError(unknown("field of a recipe", name, _FIELDS))
+        original = self.original or self
+        return dataclasses.replace(self, original=original, **changes)
+
+    def tiny(self):
+        """The same run in miniature, for easy-VQA on a laptop.
+
+        Sizes change, and with them the rates: a narrow model that starts
+        from random weights learns nothing at those of a pre-trained one.
+        """
+        return self.replace(
+            size="tiny",
+            dataset="easy_vqa",
+            image_size=64,
+            text_length=24,
+            batch_size=64,
+            learning_rate=1e-3,
+            head_factor=1.0,
+            fusion_factor=1.0,
+            epochs=None,
+            steps=300,
+        )
+
+    def total_steps(self, samples):
+        """Updates of the whole run on a number of training samples."""
+        if self.steps is not None:
+            return self.steps
+        return self.epochs * (samples // self.batch_size)
+
+    def optimizer(self, total_steps, **kwargs):
+        """The `AdamW` of the run, with rows, warm-up and decay.
+
+        Args:
+            total_steps: int, updates of the whole run.
+            **kwargs: as `AdamW`, such as `global_clipnorm`.
+        """
+        return AdamW(
+            WarmupPolynomial(self.learning_rate, total_steps, self.warmup),
+            rows(fusion=self.fusion_factor, head=self.head_factor),
+            weight_decay=self.weight_decay,
+            epsilon=self.epsilon,
+            **kwargs,
+        )
+
+    def differences(self):
+        """Where this differs from the recipe that it was made from.
+
+        Returns:
+            dict from field to `(value here, value there)`.
+        """
+        original = self.original or self
+        pairs = {
+            name: (getattr(self, name), getattr(original, name))
+            for name in _FIELDS
+        }
+        return {name: two for name, two in pairs.items() if two[0] != two[1]}
+
+    def __str__(self):
+        lines = [f"{self.name} ({self.source})"]
+        changed = self.differences()
+        for name in _FIELDS[3:]:
+            value = getattr(self, name)
+            if name in changed:
+                lines.append(f"  {name}: {value}   [paper: {changed[name][1]}]")
+            elif value not in (None, ""):
+                lines.append(f"  {name}: {value}")
+        return "\n".join(lines)
+
+
+# All but where it came from.
+_FIELDS = [field.name for field in dataclasses.fields(Recipe)[:-1]]
+
+
+def unknown(what, name, known):
+    """The text of an error that names the nearest of what is known."""
+    nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
+    return (
+        f"There is no {what} {name!r}; the nearest is {nearest!r}. Allowed: "
+        f"{', '.join(known)}. Received: {name!r}"
+    )

@@ -1,0 +1,236 @@
+"""The authors' settings: one row a run, each with its source."""
+
+from keras_bridgetower.training.recipe import Recipe
+from keras_bridgetower.training.recipe import unknown
+
+
+def get(name):
+    """The recipe of a name.
+
+    Args:
+        name: str, a key of `RECIPES`.
+
+    Raises:
+        ValueError: no such recipe; it names the nearest.
+
+    Example:
+
+    ```python
+    get("pretrain_base").batch_size  # 4096
+    ```
+    """
+    if name not in RECIPES:
+        raise ValueError(unknown("recipe", name, list(RECIPES)))
+    return RECIPES[name]
+
+
+_METER = dict(transform="clip_randaug", eval_transform="clip", bridge=None)
+_ITC = dict(task="Retrieval", objective="hard_negatives", text_length=40)
+_ROWS = (
+    Recipe(
+        "pretrain_base",
+        "Pretraining",
+        "pre_train.sh",
+        "coco+vg+cc3m+sbu",
+        image_size=288,
+        transform="clip",
+        eval_transform="clip",
+        epochs=None,
+        steps=100_000,
+        batch_size=4096,
+        objective=("mlm", "itm"),
+        note="64 GPUs x 32 rows x 2 micro-batches",
+    ),
+    Recipe(
+        "pretrain_large",
+        "Pretraining",
+        "pre_train_large.sh",
+        "coco+vg+cc3m+sbu",
+        size="large",
+        image_size=294,
+        transform="clip",
+        eval_transform="clip",
+        epochs=None,
+        steps=100_000,
+        batch_size=4096,
+        objective=("mlm", "itm"),
+        note="64 GPUs x 16 rows x 4 micro-batches",
+    ),
+    Recipe(
+        "vqa_base",
+        "VQA",
+        "ftfpt_base_vqa.sh",
+        "vqav2",
+        image_size=576,
+        transform="blip_randaug_wohf",
+        head_factor=50.0,
+        weight_decay=0.05,
+        warmup=0.06,
+        head_scale=2.0,
+    ),
+    Recipe(
+        "vqa_large",
+        "VQA",
+        "ftfpt_large_vqa.sh",
+        "vqav2",
+        size="large",
+        image_size=574,
+        transform="blip_randaug_wohf",
+        learning_rate=4e-6,
+        head_factor=50.0,
+        weight_decay=0.05,
+        warmup=0.06,
+        head_scale=2.0,
+    ),
+    Recipe(
+        "vqa_base_without_pretraining",
+        "VQA",
+        "ftfs_base_vqa.sh",
+        "vqav2",
+        image_size=576,
+        transform="clip_randaug",
+        eval_transform="clip",
+        learning_rate=2e-5,
+        head_factor=50.0,
+        head_scale=1.0,
+    ),
+    Recipe(
+        "vqa_large_without_pretraining",
+        "VQA",
+        "ftfs_large_vqa.sh",
+        "vqav2",
+        size="large",
+        image_size=574,
+        transform="clip_randaug",
+        eval_transform="clip",
+        head_factor=50.0,
+        head_scale=1.0,
+    ),
+    Recipe(
+        "snli_ve_base",
+        "Entailment",
+        "ftfpt_base_snlive.sh",
+        "snli_ve",
+        learning_rate=3e-6,
+        head_factor=10.0,
+        warmup=0.06,
+        epochs=5,
+        batch_size=64,
+        head_scale=2.0,
+    ),
+    Recipe(
+        "nlvr2_base",
+        "NLVR2",
+        "ftfpt_base_nlvr2.sh",
+        "nlvr2",
+        learning_rate=5e-6,
+        head_factor=10.0,
+        weight_decay=0.008,
+        batch_size=64,
+        head_scale=1.5,
+    ),
+    Recipe(
+        "flickr30k_ranking_base",
+        "Retrieval",
+        "ftfpt_base_irtr_flickr.sh",
+        "flickr30k",
+        learning_rate=1.1e-5,
+        epochs=20,
+        batch_size=2048,
+        text_length=40,
+        objective="ranking",
+        note="15 false texts; the authors' code of it fails, see the README",
+    ),
+    Recipe(
+        "flickr30k_base",
+        dataset="flickr30k",
+        source="ftfpt_base_irtr_itm_itc_flickr.sh",
+        learning_rate=5e-6,
+        warmup=0.05,
+        epochs=20,
+        shortlist=128,
+        **_ITC,
+    ),
+    Recipe(
+        "coco_base",
+        dataset="coco",
+        source="ftfpt_base_irtr_itm_itc_coco.sh",
+        learning_rate=4.5e-6,
+        epochs=30,
+        batch_size=256,
+        shortlist=256,
+        **_ITC,
+    ),
+    Recipe(
+        "meter_vqa",
+        "VQA",
+        "METER's repository",
+        "vqav2",
+        image_size=576,
+        learning_rate=5e-6,
+        head_factor=50.0,
+        head_scale=1.0,
+        **_METER,
+    ),
+    Recipe(
+        "meter_nlvr2",
+        "NLVR2",
+        "METER's repository",
+        "nlvr2",
+        image_size=288,
+        head_factor=10.0,
+        batch_size=256,
+        head_scale=1.0,
+        **_METER,
+    ),
+    Recipe(
+        "meter_snli_ve",
+        "Entailment",
+        "METER's repository",
+        "snli_ve",
+        learning_rate=2e-6,
+        head_factor=10.0,
+        epochs=5,
+        batch_size=64,
+        head_scale=1.0,
+        note="the head's factor is that of BridgeTower's script",
+        **_METER,
+    ),
+    Recipe(
+        "meter_retrieval",
+        "Retrieval",
+        "METER's repository",
+        "flickr30k",
+        learning_rate=5e-6,
+        text_length=40,
+        objective="ranking",
+        **_METER,
+    ),
+    Recipe(
+        "cifar",
+        "ImageClassifier",
+        "run_cifar.py",
+        "cifar10 or cifar100",
+        image_size=224,
+        transform="clip",
+        eval_transform="clip",
+        head_factor=1.0,
+        warmup=0.06,
+        note="rate 1e-5 or 2e-5, 10 or 100 epochs; the authors chose the best "
+        "epoch on test",
+    ),
+    Recipe(
+        "glue",
+        "TextClassifier",
+        "run_glue.py",
+        "glue",
+        head_factor=1.0,
+        weight_decay=0.1,
+        epsilon=1e-6,
+        warmup=0.06,
+        batch_size=16,
+        text_length=512,
+        note="rate 1e-5 or 2e-5, batch 16 or 32, patience of 3 epochs",
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in _ROWS}
