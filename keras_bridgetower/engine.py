@@ -156,6 +156,42 @@ def global_sum(x):
     return keras.ops.sum(rows)
 
 
+def random_state():
+    """The state of the backend's own random generators.
+
+    PyTorch draws what has no seed, such as KerasHub's dropout, from one for
+    each device; TensorFlow's and JAX's draws come from Keras' seeds alone.
+
+    Returns:
+        dict from name to array, for `set_random_state`.
+
+    Example:
+
+    ```python
+    set_random_state(random_state())
+    ```
+    """
+    if keras.config.backend() != "torch":
+        return {}
+    import torch
+
+    states = {"cpu": torch.get_rng_state()}
+    for index, state in enumerate(torch.cuda.get_rng_state_all()):
+        states[f"cuda:{index}"] = state
+    return {name: state.numpy() for name, state in states.items()}
+
+
+def set_random_state(states):
+    """Set what `random_state` returned."""
+    if not states:
+        return
+    import torch
+
+    states = {name: torch.from_numpy(s.copy()) for name, s in states.items()}
+    torch.set_rng_state(states.pop("cpu"))
+    torch.cuda.set_rng_state_all(list(states.values()))
+
+
 def _alone(x):
     return x, 0
 

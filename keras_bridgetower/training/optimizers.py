@@ -5,6 +5,8 @@ import re
 import keras
 from keras import ops
 
+from keras_bridgetower import engine
+
 # The authors' three groups. Their membership goes by substrings of names, so
 # that the type embedding, the contrastive scale and the ranking head, whose
 # names have none, learn at the base rate.
@@ -58,6 +60,8 @@ class AdamW(keras.optimizers.Adam):
 
     Every variable must match exactly one row. `learning_rate`, clipping by
     the global norm, accumulation, averages and loss scaling are Keras' own.
+    A gradient that is not finite is never applied: nothing but the count of
+    steps changes, and `skipped` counts it.
 
     Args:
         learning_rate: float or schedule, the rate of a row of factor 1.
@@ -116,6 +120,7 @@ class AdamW(keras.optimizers.Adam):
             return
         variables = list(variables)
         super().build(variables)
+        self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = factors_of(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)
         kept = [
@@ -132,21 +137,38 @@ class AdamW(keras.optimizers.Adam):
         with keras.name_scope(self.name, caller=self):
             self.build(variables)
         learns = [self._factor_of(v) is not None for v in variables]
-        super().apply(
-            [g for g, kept in zip(grads, learns, strict=True) if kept],
-            [v for v, kept in zip(variables, learns, strict=True) if kept],
-        )
+        grads = [g for g, kept in zip(grads, learns, strict=True) if kept]
+        variables = [
+            v for v, kept in zip(variables, learns, strict=True) if kept
+        ]
+        grads, finite = _finite(grads)
+        self.skipped.assign_add(1 - ops.cast(finite, "int32"))
+        # What is accumulated is zero where it was not finite, and the update
+        # of the others goes on.
+        self._kept = 1.0 if self.gradient_accumulation_steps else finite
+        super().apply(grads, variables)
+        self._kept = None
 
     def _factor_of(self, variable):
         return self._factors[self._get_variable_index(variable)]
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = ops.cast(learning_rate, variable.dtype)
-        rate = rate * self._factor_of(variable)
-        decay = self._decays[self._get_variable_index(variable)]
-        if decay:
-            self.assign_sub(variable, variable * (rate * decay))
-        super().update_step(gradient, variable, rate)
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        kept = ops.cast(self._kept, dtype)
+        rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
+        if self._decays[index]:
+            self.assign_sub(variable, variable * (rate * self._decays[index]))
+        m, v = self._momentums[index], self._velocities[index]
+        steps = ops.cast(self.iterations + 1, dtype)
+        bias_1 = 1 - ops.power(ops.cast(self.beta_1, dtype), steps)
+        bias_2 = 1 - ops.power(ops.cast(self.beta_2, dtype), steps)
+        self.assign_add(m, (gradient - m) * (kept * (1 - self.beta_1)))
+        self.assign_add(
+            v, (ops.square(gradient) - v) * (kept * (1 - self.beta_2))
+        )
+        alpha = rate * ops.sqrt(bias_2) / bias_1
+        self.assign_sub(variable, m * alpha / (ops.sqrt(v) + self.epsilon))
 
     def get_config(self):
         config = super().get_config()
@@ -155,6 +177,27 @@ class AdamW(keras.optimizers.Adam):
         )
         del config["amsgrad"]
         return config
+
+
+def _finite(grads):
+    """The gradients, or zeros for all where one of any replica is not finite.
+
+    Returns:
+        `(gradients, finite)`, the latter a bool tensor.
+    """
+    # Where no gradient leads to a variable, Keras has None, and warns.
+    norm = sum(
+        ops.sum(ops.square(ops.cast(g, "float32")))
+        for g in grads
+        if g is not None
+    )
+    broken = ops.cast(ops.logical_not(ops.isfinite(norm)), "float32")
+    finite = ops.equal(engine.global_sum(broken), 0.0)
+    grads = [
+        g if g is None else ops.where(finite, g, ops.zeros_like(g))
+        for g in grads
+    ]
+    return grads, finite
 
 
 def factors_of(variables, rows):

@@ -139,3 +139,20 @@ def test_schedule_equals_transformers(warmup, power):
 def test_bad_warmup(warmup):
     with pytest.raises(ValueError, match="`warmup` must be a share"):
         WarmupPolynomial(1e-3, 200, warmup)
+
+
+def test_what_is_not_finite_is_never_applied():
+    variables = vqa().trainable_variables
+    optimizer = AdamW(1e-2)
+    good = [keras.ops.ones(v.shape) for v in variables]
+    optimizer.apply(good, variables)
+    state = [*variables, *optimizer._momentums, *optimizer._velocities]
+    before = [array(v) for v in state]
+    bad = [good[0] * float("nan"), *good[1:]]
+    optimizer.apply(bad, variables)
+    for old, new in zip(before, state, strict=True):
+        np.testing.assert_array_equal(old, array(new))
+    assert int(optimizer.skipped) == 1
+    optimizer.apply(good, variables)
+    assert np.any(array(variables[-1]) != before[len(variables) - 1])
+    assert int(optimizer.skipped) == 1

@@ -1,0 +1,295 @@
+"""A run that survives: checkpoints, exact continuation, no NaN."""
+
+import dataclasses
+import importlib.metadata
+import math
+import signal
+import warnings
+
+import keras
+import numpy as np
+
+from keras_bridgetower import engine
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.validation import check_choice
+
+VERSIONS = ("keras", "keras-hub", "keras-bridgetower")
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands: `step` batches of `epoch` are done."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves a run, and continues it as if nothing had happened.
+
+    A checkpoint holds every variable of model, optimizer and metrics, the
+    seeds of every layer and the position in the data. What the continued run
+    gives equals the uninterrupted one bit for bit. A SIGTERM finishes the
+    running step, saves, and ends the process with 143.
+
+    Args:
+        directory: path of the run's folder, made if it is not there.
+        stream: the data: `dataset()` gives the batches from its `position`
+            to the end of the epoch, or of whole epochs at `step` 0, each the
+            one that stands in `position` when it is begun; `steps_per_epoch`,
+            and by `ids(epoch, step)` the samples of a batch.
+        every: int, updates from one checkpoint to the next.
+        keep: int, how many of the newest stay.
+        monitor: str, name in the logs of an epoch, whose best checkpoint
+            stays too, such as `"val_score"`; or None.
+        mode: `"max"` or `"min"`: which value of it is best.
+        settings: dict of plain values, such as a recipe's. Another run's
+            checkpoints are refused.
+        on_nonfinite: `"stop"`: a loss that is not finite ends the run;
+            `"skip"`: it is reported and the run goes on. In either case our
+            `AdamW` has not applied the step.
+
+    Raises:
+        CheckpointError: where a checkpoint cannot be written or continued,
+            or the loss is not finite.
+
+    Example:
+
+    ```python
+    checkpoint = Checkpoint("run", stream, every=1000)
+    checkpoint.fit(task, epochs=10)  # Begins, or goes on.
+    ```
+    """
+
+    def __init__(
+        self,
+        directory,
+        stream,
+        every=1000,
+        keep=3,
+        monitor=None,
+        mode="max",
+        settings=None,
+        on_nonfinite="stop",
+    ):
+        super().__init__()
+        check_choice("mode", mode, tuple(_BEST))
+        check_choice("on_nonfinite", on_nonfinite, tuple(_NONFINITE))
+        self.directory = directory
+        self.stream = stream
+        self.every = every
+        self.keep = keep
+        self.monitor = monitor
+        self.better = _BEST[mode]
+        self.settings = settings or {}
+        self.on_nonfinite = on_nonfinite
+        self._restored = {}
+        self._skipped = 0
+        self._asked_to_stop = False
+
+    def fit(self, model, epochs, callbacks=(), force=False, **kwargs):
+        """Train until the end, from where the run stands.
+
+        Args:
+            model: the compiled model.
+            epochs: int, epochs of the whole run.
+            callbacks: list of further callbacks.
+            force: bool, see `resume`.
+            **kwargs: as `keras.Model.fit`, such as `validation_data`.
+
+        Returns:
+            `keras.callbacks.History` of what was still to be done.
+        """
+        position = self.resume(model, force)
+        kwargs["callbacks"] = [self, *callbacks]
+        history = keras.callbacks.History()
+        history.history, history.epoch = {}, []
+        # Keras takes an epoch for as long as the first one was.
+        ends = [position.epoch + 1] if position.step else []
+        for end in [*ends, epochs]:
+            if position.epoch < end:
+                part = model.fit(
+                    self.stream.dataset(),
+                    initial_epoch=position.epoch,
+                    epochs=end,
+                    **kwargs,
+                )
+                history.epoch += part.epoch
+                for name, values in part.history.items():
+                    history.history.setdefault(name, []).extend(values)
+        return history
+
+    def resume(self, model, force=False):
+        """Bring a compiled model, and the stream, where the run stands.
+
+        Args:
+            model: the compiled model, of the run's architecture.
+            force: bool, go on even with other settings or versions.
+
+        Returns:
+            The `Position`.
+
+        Raises:
+            CheckpointError: no checkpoint can be read, or it is of other
+                settings, versions or another model; it lists what differs.
+        """
+        found = checkpoints.newest(self.directory)
+        if found is None:
+            return self.stream.position
+        arrays, facts = found
+        self._check(facts, force)
+        model.optimizer.build(model.trainable_variables)
+        _assign(_variables(model), arrays, "model/")
+        _assign(model.optimizer.variables, arrays, "optimizer/")
+        # Metrics are built in `fit`; others may draw until it begins.
+        self._restored = {
+            k: v for k, v in arrays.items() if k.startswith(_LATE)
+        }
+        self.stream.position.epoch = facts["position"]["epoch"]
+        self.stream.position.step = facts["position"]["step"]
+        return self.stream.position
+
+    def on_train_begin(self, logs=None):
+        self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def on_train_end(self, logs=None):
+        signal.signal(signal.SIGTERM, self._handler)
+
+    def _on_sigterm(self, *_):
+        self._asked_to_stop = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        position = self.stream.position
+        if epoch != position.epoch:
+            position.epoch, position.step = epoch, 0
+        if position.step:
+            _assign(self.model.metrics_variables, self._restored, "metrics/")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._restored:
+            engine.set_random_state(
+                {
+                    k.removeprefix("random/"): v
+                    for k, v in self._restored.items()
+                    if k.startswith("random/")
+                }
+            )
+            self._restored = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        position = self.stream.position
+        self._check_finite(logs or {}, position)
+        position.step += 1
+        # The end of an epoch is saved when it has been evaluated.
+        ends = position.step == self.stream.steps_per_epoch
+        if self._asked_to_stop or not ends and self._steps() % self.every == 0:
+            self._save(position, {})
+        if self._asked_to_stop:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def on_epoch_end(self, epoch, logs=None):
+        position = self.stream.position
+        position.epoch, position.step = epoch + 1, 0
+        self._save(position, logs or {})
+
+    def _steps(self):
+        position = self.stream.position
+        return position.epoch * self.stream.steps_per_epoch + position.step
+
+    def _save(self, position, logs):
+        # On JAX, asking for the model brings its variables up to date.
+        model = self.model
+        arrays = {
+            **_named(_variables(model), "model/"),
+            **_named(model.optimizer.variables, "optimizer/"),
+            **_named(model.metrics_variables, "metrics/"),
+            **{f"random/{k}": v for k, v in engine.random_state().items()},
+        }
+        facts = {
+            "position": dataclasses.asdict(position),
+            "logs": {k: float(v) for k, v in logs.items()},
+            "settings": self.settings,
+            "versions": _versions(),
+        }
+        checkpoints.write(self.directory, self._steps(), arrays, facts)
+        checkpoints.prune(self.directory, self.keep, self.monitor, self.better)
+
+    def _check(self, facts, force):
+        now = {"settings": self.settings, "versions": _versions()}
+        lines = [
+            f"{name}: {facts[part].get(name)!r} then, {value.get(name)!r} now"
+            for part, value in now.items()
+            for name in sorted({*facts[part], *value})
+            if facts[part].get(name) != value.get(name)
+        ]
+        if lines and not force:
+            raise CheckpointError(
+                "A run must go on with the settings and versions that it "
+                "began with; pass `force=True` to go on all the same. "
+                f"Received: directory={str(self.directory)!r}, where these "
+                "differ:\n" + "\n".join(lines)
+            )
+
+    def _check_finite(self, logs, position):
+        if math.isfinite(logs.get("loss", 0.0)):
+            return
+        # The logged loss is a mean: after one such step it stays so.
+        skipped = int(getattr(self.model.optimizer, "skipped", 0))
+        if skipped and skipped == self._skipped:
+            return
+        self._skipped = skipped
+        ids = self.stream.ids(position.epoch, position.step)
+        _NONFINITE[self.on_nonfinite](
+            "The loss must be finite. The checkpoints before are as they "
+            f"were. Received: loss={logs['loss']} at step {position.step} of "
+            f"epoch {position.epoch}, with the samples {list(ids)}"
+        )
+
+
+def _stop(message):
+    raise CheckpointError(message)
+
+
+_NONFINITE = {"stop": _stop, "skip": warnings.warn}
+_BEST = {"max": max, "min": min}
+_LATE = ("metrics/", "random/")
+
+
+def _versions():
+    found = {name: importlib.metadata.version(name) for name in VERSIONS}
+    return {**found, "backend": keras.config.backend()}
+
+
+def _variables(model):
+    """Variables of a model with the seeds of its layers, each once."""
+    metrics = {id(v) for v in model.metrics_variables}
+    known = {id(v): v for v in model.variables if id(v) not in metrics}
+    return list(known.values())
+
+
+def _named(variables, prefix):
+    return {
+        f"{prefix}{i}/{v.name}": keras.ops.convert_to_numpy(v)
+        for i, v in enumerate(variables)
+    }
+
+
+def _assign(variables, arrays, prefix):
+    """Set each variable to the array of its place, or to nothing at all."""
+    named = {f"{prefix}{i}/{v.name}": v for i, v in enumerate(variables)}
+    saved = {k: v for k, v in arrays.items() if k.startswith(prefix)}
+    odd = sorted(set(named) ^ set(saved))
+    odd += [
+        k
+        for k in sorted(set(named) & set(saved))
+        if tuple(named[k].shape) != saved[k].shape
+    ]
+    if odd:
+        raise CheckpointError(
+            "A checkpoint must be of the same model, optimizer and metrics. "
+            f"Received: {len(odd)} variables that differ, the first 20: "
+            f"{odd[:20]}"
+        )
+    for name, variable in named.items():
+        variable.assign(np.asarray(saved[name]))

@@ -1,0 +1,132 @@
+"""Run alone: a training that may be killed, and goes on when run again.
+
+KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
+
+MOMENT says when the process kills itself: `seconds:0.4` after the first step,
+`save:3` at the third time that a file is synchronised, which is inside a
+save, `term:5` asks it to end at step 5.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import keras
+import numpy as np
+import tensorflow as tf
+from builders import array
+from builders import backbone
+from builders import clip
+from builders import features
+from builders import roberta
+
+import keras_bridgetower as kbt
+from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.callbacks import Position
+from keras_bridgetower.training.optimizers import AdamW
+
+ROWS, BATCH, EPOCHS, EVERY = 24, 4, 3, 2
+
+
+class Rows:
+    """A stream over rows in memory, shuffled anew in each epoch."""
+
+    def __init__(self):
+        self.position = Position()
+        self.steps_per_epoch = ROWS // BATCH
+        self.x = features(batch=ROWS)
+        self.y = np.random.default_rng(0).uniform(size=(ROWS, 2))
+
+    def rows(self, epoch, step):
+        order = np.random.default_rng([7, epoch]).permutation(ROWS)
+        return order[step * BATCH : (step + 1) * BATCH]
+
+    def ids(self, epoch, step):
+        return [f"row {row}" for row in self.rows(epoch, step)]
+
+    def dataset(self):
+        def batches(_):
+            epoch = tf.numpy_function(
+                lambda: np.int64(self.position.epoch), [], tf.int64
+            )
+            steps = tf.data.Dataset.range(first, self.steps_per_epoch)
+            return steps.map(lambda step: self._batch(epoch, step))
+
+        first = self.position.step
+        made = tf.data.Dataset.from_tensors(0).flat_map(batches)
+        count = self.steps_per_epoch - first
+        return made.apply(tf.data.experimental.assert_cardinality(count))
+
+    def _batch(self, epoch, step):
+        rows = tf.numpy_function(self.rows, [epoch, step], tf.int64)
+        rows.set_shape((BATCH,))
+        x = {k: tf.gather(v, rows) for k, v in self.x.items()}
+        return x, tf.gather(self.y, rows)
+
+
+class Moment(keras.callbacks.Callback):
+    """Ends the process at a moment."""
+
+    def __init__(self, moment):
+        super().__init__()
+        self.kind, _, self.value = (moment or "never:0").partition(":")
+        self.steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.steps += 1
+        if self.kind == "seconds" and self.steps == 2:
+            threading.Timer(float(self.value), end).start()
+        if self.kind == "term" and self.steps == int(self.value):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_inside_a_save(count):
+    synchronise, left = os.fsync, [count]
+
+    def counted(handle):
+        left[0] -= 1
+        if not left[0]:
+            end()
+        synchronise(handle)
+
+    os.fsync = counted
+
+
+def task():
+    keras.utils.set_random_seed(0)
+    made = backbone(
+        clip(layers=1),
+        roberta(layers=1, dropout=0.2),
+        num_layers=1,
+        dropout=0.2,
+    )
+    vqa = kbt.BridgeTowerVQA(made, answers=["yes", "no"])
+    optimizer = AdamW(1e-2, global_clipnorm=1.0)
+    vqa.compile(optimizer, jit_compile=keras.config.backend() == "jax")
+    return vqa
+
+
+def run(directory, out, moment=None):
+    stream, vqa = Rows(), task()
+    checkpoint = Checkpoint(directory, stream, EVERY, settings={"rows": ROWS})
+    if moment and moment.startswith("save:"):
+        end_inside_a_save(int(moment.removeprefix("save:")))
+    if list(pathlib.Path(directory).glob("step-*")):
+        # Only what was saved may count from here on.
+        keras.utils.set_random_seed(os.getpid())
+    history = checkpoint.fit(vqa, EPOCHS, callbacks=[Moment(moment)], verbose=0)
+    made = {v.path: array(v) for v in vqa.variables}
+    made |= {f"optimizer/{v.path}": array(v) for v in vqa.optimizer.variables}
+    # Of the last epoch: the metrics went on as well.
+    made |= {k: np.array(v[-1]) for k, v in history.history.items()}
+    np.savez(out, **{k.replace("/", "|"): v for k, v in made.items()})
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

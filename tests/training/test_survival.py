@@ -1,0 +1,183 @@
+"""Runs that are killed, asked to stop, or run out of room, and go on."""
+
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import resume_run
+from builders import array
+
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.checkpoints import CheckpointError
+
+
+def run(directory, out, moment=None):
+    """The exit code of a run in a process of its own."""
+    tests = pathlib.Path(__file__).parents[1]
+    path = os.pathsep.join(
+        [str(tests), *(p for p in sys.path if p), str(tests.parent)]
+    )
+    command = [sys.executable, resume_run.__file__, directory, out]
+    done = subprocess.run(
+        [*map(str, command), *([moment] if moment else [])],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    expected = {"seconds": (-9, 0), "save": (-9, 0), "term": (143,)}
+    kind = (moment or ":").split(":")[0]
+    assert done.returncode in expected.get(kind, (0,)), done.stderr[-3000:]
+    return done.returncode
+
+
+def check_same(one, other):
+    a, b = np.load(one), np.load(other)
+    assert set(a) == set(b)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The result of the run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder / "run", folder / "out.npz")
+    return folder / "out.npz"
+
+
+def test_killed_in_a_save_and_asked_to_stop(whole, tmp_path):
+    out = tmp_path / "out.npz"
+    assert run(tmp_path / "run", out, "save:8") == -9
+    assert run(tmp_path / "run", out, "term:4") == 143
+    run(tmp_path / "run", out)
+    check_same(whole, out)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(whole, tmp_path):
+    rng = np.random.default_rng(0)
+    kills = 0
+    while kills < 20:
+        # A finished run begins anew, in another folder.
+        folder = tmp_path / str(kills)
+        finished = False
+        while not finished and kills < 20:
+            inside = rng.random() < 0.5
+            moment = (
+                f"save:{rng.integers(1, 9)}"
+                if inside
+                else f"seconds:{rng.uniform(0, 0.4):.3f}"
+            )
+            finished = run(folder, tmp_path / "out.npz", moment) == 0
+            kills += not finished
+        if not finished:
+            run(folder, tmp_path / "out.npz")
+        check_same(whole, tmp_path / "out.npz")
+
+
+def fitted(directory, stream=None, **kwargs):
+    stream, task = stream or resume_run.Rows(), resume_run.task()
+    checkpoint = Checkpoint(directory, stream, every=2, **kwargs)
+    checkpoint.fit(task, epochs=1, verbose=0)
+    return task
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of one epoch, and its model."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, fitted(folder, keep=2)
+
+
+def test_only_the_newest_stay(finished):
+    names = [path.name for path in checkpoints.all_of(finished[0])]
+    assert names == ["step-000000004", "step-000000006"]
+
+
+def test_the_best_stays(tmp_path):
+    for step, score in enumerate([0.1, 0.9, 0.3, 0.5]):
+        facts = {"logs": {"score": score}}
+        checkpoints.write(tmp_path, step, {"x": np.zeros(1)}, facts)
+    checkpoints.prune(tmp_path, 1, "score", max)
+    names = [path.name for path in checkpoints.all_of(tmp_path)]
+    assert names == ["step-000000001", "step-000000003"]
+
+
+def test_a_damaged_one_is_passed_over(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    path = folder / "step-000000006" / checkpoints.STATE
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
+        arrays, facts = checkpoints.newest(folder)
+    assert facts["position"] == {"epoch": 0, "step": 4}
+    (folder / "step-000000004" / checkpoints.MANIFEST).unlink()
+    with (
+        pytest.warns(UserWarning, match="is tried"),
+        pytest.raises(CheckpointError, match="as it was written"),
+    ):
+        checkpoints.newest(folder)
+
+
+def test_other_settings_are_refused(finished):
+    stream, task = resume_run.Rows(), resume_run.task()
+    checkpoint = Checkpoint(finished[0], stream, settings={"seed": 1})
+    with pytest.raises(CheckpointError, match="seed: None then, 1 now"):
+        checkpoint.resume(task)
+    position = checkpoint.resume(task, force=True)
+    assert (position.epoch, position.step) == (1, 0)
+    for mine, saved in zip(
+        task.trainable_weights, finished[1].trainable_weights, strict=True
+    ):
+        np.testing.assert_array_equal(array(mine), array(saved))
+
+
+def test_another_model_is_refused(finished):
+    task = resume_run.task()
+    task.compile(keras.optimizers.SGD(0.1))
+    checkpoint = Checkpoint(finished[0], resume_run.Rows())
+    with pytest.raises(CheckpointError, match="variables that differ"):
+        checkpoint.resume(task)
+
+
+def test_a_full_disk_leaves_the_old_ones(tmp_path):
+    old = {"x": np.arange(10)}
+    checkpoints.write(tmp_path, 1, old, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="could not be written"):
+            checkpoints.write(tmp_path, 2, {"x": np.zeros(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+    arrays, _ = checkpoints.newest(tmp_path)
+    np.testing.assert_array_equal(arrays["x"], old["x"])
+
+
+def test_a_loss_that_is_not_finite(tmp_path):
+    stream = resume_run.Rows()
+    row = stream.rows(0, 3)[0]
+    stream.y[row] = np.nan
+    with pytest.raises(
+        CheckpointError, match=f"loss=nan at step 3 of epoch 0.*'row {row}'"
+    ):
+        fitted(tmp_path / "stop", stream)
+    _, facts = checkpoints.newest(tmp_path / "stop")
+    assert facts["position"] == {"epoch": 0, "step": 2}
+    stream = resume_run.Rows()
+    stream.y[row] = np.nan
+    with pytest.warns(UserWarning, match="step 3 of epoch 0") as warned:
+        task = fitted(tmp_path / "skip", stream, on_nonfinite="skip")
+    assert sum("must be finite" in str(w.message) for w in warned) == 1
+    assert int(task.optimizer.skipped) == 1
+    assert all(np.isfinite(array(w)).all() for w in task.weights)
