@@ -142,13 +142,27 @@ class Checkpoint(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         _assign(_variables(model), arrays, "model/")
         _assign(model.optimizer.variables, arrays, "optimizer/")
-        # Metrics are built in `fit`; others may draw until it begins.
+        # Metrics are reset by `fit`, and others may draw until it begins.
         self._restored = {
             k: v for k, v in arrays.items() if k.startswith(_LATE)
         }
         self.stream.position.epoch = facts["position"]["epoch"]
         self.stream.position.step = facts["position"]["step"]
+        if self.stream.position.step:
+            self._build_metrics(model)
         return self.stream.position
+
+    def _build_metrics(self, model):
+        """Let losses and metrics make their variables, from one batch."""
+        (batch,) = self.stream.dataset().take(1)
+        if getattr(model, "preprocessor", None) is not None:
+            batch = model.preprocess_samples(*batch)
+        batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        with engine.inference_scope():
+            y_pred = model(x, training=False)
+            model.compute_loss(x, y, y_pred, weights, training=False)
+            model.compute_metrics(x, y, y_pred, weights)
 
     def on_train_begin(self, logs=None):
         self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)

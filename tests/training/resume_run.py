@@ -121,11 +121,14 @@ def run(directory, out, moment=None):
         # Only what was saved may count from here on.
         keras.utils.set_random_seed(os.getpid())
     history = checkpoint.fit(vqa, EPOCHS, callbacks=[Moment(moment)], verbose=0)
-    made = {v.path: array(v) for v in vqa.variables}
-    made |= {f"optimizer/{v.path}": array(v) for v in vqa.optimizer.variables}
+    made = {
+        f"{part}/{i}": array(v)
+        for part, owner in (("model", vqa), ("optimizer", vqa.optimizer))
+        for i, v in enumerate(owner.variables)
+    }
     # Of the last epoch: the metrics went on as well.
     made |= {k: np.array(v[-1]) for k, v in history.history.items()}
-    np.savez(out, **{k.replace("/", "|"): v for k, v in made.items()})
+    np.savez(out, **made)
 
 
 if __name__ == "__main__":

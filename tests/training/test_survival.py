@@ -48,7 +48,7 @@ def check_same(one, other):
 def whole(tmp_path_factory):
     """The result of the run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
-    run(folder / "run", folder / "out.npz")
+    resume_run.run(folder / "run", folder / "out.npz")
     return folder / "out.npz"
 
 
@@ -56,7 +56,7 @@ def test_killed_in_a_save_and_asked_to_stop(whole, tmp_path):
     out = tmp_path / "out.npz"
     assert run(tmp_path / "run", out, "save:8") == -9
     assert run(tmp_path / "run", out, "term:4") == 143
-    run(tmp_path / "run", out)
+    resume_run.run(tmp_path / "run", out)
     check_same(whole, out)
 
 
