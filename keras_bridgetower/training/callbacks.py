@@ -35,10 +35,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         directory: path of the run's folder, made if it is not there.
-        stream: the data: `dataset()` gives the batches from its `position`
-            to the end of the epoch, or of whole epochs at `step` 0, each the
-            one that stands in `position` when it is begun; `steps_per_epoch`,
-            and by `ids(epoch, step)` the samples of a batch.
+        stream: a `data.pipeline.Stream`, the training data.
         every: int, updates from one checkpoint to the next.
         keep: int, how many of the newest stay.
         monitor: str, name in the logs of an epoch, whose best checkpoint
@@ -84,6 +81,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.better = _BEST[mode]
         self.settings = settings or {}
         self.on_nonfinite = on_nonfinite
+        self.position = Position()
         self._restored = {}
         self._skipped = 0
         self._asked_to_stop = False
@@ -101,27 +99,36 @@ class Checkpoint(keras.callbacks.Callback):
         Returns:
             `keras.callbacks.History` of what was still to be done.
         """
-        position = self.resume(model, force)
-        kwargs["callbacks"] = [self, *callbacks]
+        epoch, step = dataclasses.astuple(self.resume(model, force))
+        length = self.stream.steps_per_epoch
         history = keras.callbacks.History()
         history.history, history.epoch = {}, []
-        # Keras takes an epoch for as long as the first one was.
-        ends = [position.epoch + 1] if position.step else []
-        for end in [*ends, epochs]:
-            if position.epoch < end:
-                part = model.fit(
-                    self.stream.dataset(),
-                    initial_epoch=position.epoch,
-                    epochs=end,
-                    **kwargs,
-                )
-                history.epoch += part.epoch
-                for name, values in part.history.items():
-                    history.history.setdefault(name, []).extend(values)
+
+        def train(end, dataset, **more):
+            part = model.fit(
+                dataset,
+                initial_epoch=epoch,
+                epochs=end,
+                callbacks=[self, *callbacks],
+                **more,
+                **kwargs,
+            )
+            history.epoch += part.epoch
+            for name, values in part.history.items():
+                history.history.setdefault(name, []).extend(values)
+
+        if step and epoch < epochs:
+            # Keras takes all epochs for as long as the first one.
+            rest = self.stream.dataset((epoch, step), epochs=epoch + 1)
+            train(epoch + 1, rest)
+            epoch += 1
+        if epoch < epochs:
+            endless = self.stream.dataset((epoch, 0))
+            train(epochs, endless, steps_per_epoch=length)
         return history
 
     def resume(self, model, force=False):
-        """Bring a compiled model, and the stream, where the run stands.
+        """Bring a compiled model where the run stands.
 
         Args:
             model: the compiled model, of the run's architecture.
@@ -136,7 +143,7 @@ class Checkpoint(keras.callbacks.Callback):
         """
         found = checkpoints.newest(self.directory)
         if found is None:
-            return self.stream.position
+            return self.position
         arrays, facts = found
         self._check(facts, force)
         model.optimizer.build(model.trainable_variables)
@@ -146,17 +153,16 @@ class Checkpoint(keras.callbacks.Callback):
         self._restored = {
             k: v for k, v in arrays.items() if k.startswith(_LATE)
         }
-        self.stream.position.epoch = facts["position"]["epoch"]
-        self.stream.position.step = facts["position"]["step"]
-        if self.stream.position.step:
+        self.position = Position(**facts["position"])
+        if self.position.step:
             self._build_metrics(model)
-        return self.stream.position
+        return self.position
 
     def _build_metrics(self, model):
         """Let losses and metrics make their variables, from one batch."""
-        (batch,) = self.stream.dataset().take(1)
+        batch = self.stream.batch(self._steps())
         if getattr(model, "preprocessor", None) is not None:
-            batch = model.preprocess_samples(*batch)
+            batch = model.preprocess_samples(*_as_tuple(batch))
         batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         with engine.inference_scope():
@@ -174,10 +180,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._asked_to_stop = True
 
     def on_epoch_begin(self, epoch, logs=None):
-        position = self.stream.position
-        if epoch != position.epoch:
-            position.epoch, position.step = epoch, 0
-        if position.step:
+        if self.position.step:
             _assign(self.model.metrics_variables, self._restored, "metrics/")
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -192,33 +195,41 @@ class Checkpoint(keras.callbacks.Callback):
             self._restored = {}
 
     def on_train_batch_end(self, batch, logs=None):
-        position = self.stream.position
+        position = self.position
         self._check_finite(logs or {}, position)
         position.step += 1
-        # The end of an epoch is saved when it has been evaluated.
-        ends = position.step == self.stream.steps_per_epoch
-        if self._asked_to_stop or not ends and self._steps() % self.every == 0:
-            self._save(position, {})
+        if position.step == self.stream.steps_per_epoch:
+            # It is saved when it has been evaluated. What draws until the
+            # next step, such as a loader that is made, does so in one run
+            # and not in another.
+            self._random = _random_state()
+            return
+        if self._asked_to_stop or self._steps() % self.every == 0:
+            self._save(position, {}, _random_state())
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.position = Position(epoch + 1, 0)
+        self._restored = self._random
+        self._save(self.position, logs or {}, self._random)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self):
         if self._asked_to_stop:
             raise SystemExit(128 + signal.SIGTERM)
 
-    def on_epoch_end(self, epoch, logs=None):
-        position = self.stream.position
-        position.epoch, position.step = epoch + 1, 0
-        self._save(position, logs or {})
-
     def _steps(self):
-        position = self.stream.position
+        position = self.position
         return position.epoch * self.stream.steps_per_epoch + position.step
 
-    def _save(self, position, logs):
+    def _save(self, position, logs, random):
         # On JAX, asking for the model brings its variables up to date.
         model = self.model
         arrays = {
             **_named(_variables(model), "model/"),
             **_named(model.optimizer.variables, "optimizer/"),
             **_named(model.metrics_variables, "metrics/"),
-            **{f"random/{k}": v for k, v in engine.random_state().items()},
+            **random,
         }
         facts = {
             "position": dataclasses.asdict(position),
@@ -253,12 +264,16 @@ class Checkpoint(keras.callbacks.Callback):
         if skipped and skipped == self._skipped:
             return
         self._skipped = skipped
-        ids = self.stream.ids(position.epoch, position.step)
+        ids = self.stream.ids(self._steps())
         _NONFINITE[self.on_nonfinite](
             "The loss must be finite. The checkpoints before are as they "
             f"were. Received: loss={logs['loss']} at step {position.step} of "
             f"epoch {position.epoch}, with the samples {list(ids)}"
         )
+
+
+def _as_tuple(batch):
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def _stop(message):
@@ -267,7 +282,13 @@ def _stop(message):
 
 _NONFINITE = {"stop": _stop, "skip": warnings.warn}
 _BEST = {"max": max, "min": min}
+
+
 _LATE = ("metrics/", "random/")
+
+
+def _random_state():
+    return {f"random/{k}": v for k, v in engine.random_state().items()}
 
 
 def _versions():

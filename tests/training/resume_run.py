@@ -24,7 +24,6 @@ from builders import roberta
 
 import keras_bridgetower as kbt
 from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.callbacks import Position
 from keras_bridgetower.training.optimizers import AdamW
 
 ROWS, BATCH, EPOCHS, EVERY = 24, 4, 3, 2
@@ -34,33 +33,32 @@ class Rows:
     """A stream over rows in memory, shuffled anew in each epoch."""
 
     def __init__(self):
-        self.position = Position()
         self.steps_per_epoch = ROWS // BATCH
         self.x = features(batch=ROWS)
         self.y = np.random.default_rng(0).uniform(size=(ROWS, 2))
 
-    def rows(self, epoch, step):
+    def rows(self, number):
+        epoch, step = divmod(int(number), self.steps_per_epoch)
         order = np.random.default_rng([7, epoch]).permutation(ROWS)
         return order[step * BATCH : (step + 1) * BATCH]
 
-    def ids(self, epoch, step):
-        return [f"row {row}" for row in self.rows(epoch, step)]
+    def ids(self, number):
+        return [f"row {row}" for row in self.rows(number)]
 
-    def dataset(self):
-        def batches(_):
-            epoch = tf.numpy_function(
-                lambda: np.int64(self.position.epoch), [], tf.int64
-            )
-            steps = tf.data.Dataset.range(first, self.steps_per_epoch)
-            return steps.map(lambda step: self._batch(epoch, step))
+    def batch(self, number):
+        rows = self.rows(number)
+        return {k: v[rows] for k, v in self.x.items()}, self.y[rows]
 
-        first = self.position.step
-        made = tf.data.Dataset.from_tensors(0).flat_map(batches)
-        count = self.steps_per_epoch - first
-        return made.apply(tf.data.experimental.assert_cardinality(count))
+    def dataset(self, start=(0, 0), epochs=None):
+        first = start[0] * self.steps_per_epoch + start[1]
+        numbers = tf.data.Dataset.counter(first)
+        if epochs is not None:
+            last = epochs * self.steps_per_epoch
+            numbers = tf.data.Dataset.range(first, last)
+        return numbers.map(self._in_graph)
 
-    def _batch(self, epoch, step):
-        rows = tf.numpy_function(self.rows, [epoch, step], tf.int64)
+    def _in_graph(self, number):
+        rows = tf.numpy_function(self.rows, [number], tf.int64)
         rows.set_shape((BATCH,))
         x = {k: tf.gather(v, rows) for k, v in self.x.items()}
         return x, tf.gather(self.y, rows)

@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_the_old_ones(tmp_path):
 
 def test_a_loss_that_is_not_finite(tmp_path):
     stream = resume_run.Rows()
-    row = stream.rows(0, 3)[0]
+    row = stream.rows(3)[0]
     stream.y[row] = np.nan
     with pytest.raises(
         CheckpointError, match=f"loss=nan at step 3 of epoch 0.*'row {row}'"
