@@ -1,45 +1,23 @@
 """Records to batches, fast, in an order that can be taken up anywhere."""
 
-import dataclasses
-import math
 import os
-from collections.abc import Callable
 
 import numpy as np
 
-from keras_bridgetower.data.damage import BadSample
 from keras_bridgetower.data.damage import DamageReport
 from keras_bridgetower.data.order import EpochOrder
 from keras_bridgetower.data.order import Shuffled
+from keras_bridgetower.data.pipeline_checks import check_epoch
 from keras_bridgetower.data.pipeline_checks import check_fit
 from keras_bridgetower.data.pipeline_checks import check_hosts
 from keras_bridgetower.data.pipeline_checks import check_readers
 from keras_bridgetower.data.pipeline_checks import check_weights
+from keras_bridgetower.data.remainders import REMAINDERS
+from keras_bridgetower.data.rows import Rows
+from keras_bridgetower.data.rows import columns_of
 from keras_bridgetower.data.targets import INPUTS
 from keras_bridgetower.data.targets import TARGETS
-from keras_bridgetower.preprocessing.images import decode_image
-from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.validation import check_choice
-
-
-@dataclasses.dataclass(frozen=True)
-class Remainder:
-    """What becomes of a batch that lacks rows.
-
-    Args:
-        steps: callable that rounds the number of batches in an epoch.
-        filled: bool, whether missing rows are filled.
-    """
-
-    steps: Callable
-    filled: bool = False
-
-
-REMAINDERS = {
-    "keep": Remainder(math.ceil),
-    "drop": Remainder(math.floor),
-    "pad": Remainder(math.ceil, filled=True),
-}
 
 
 class Stream:
@@ -114,35 +92,38 @@ class Stream:
         max_bad_share=0.001,
         workers=None,
     ):
-        self.readers = check_readers(readers)
-        self.labels = list(self.readers[0].labels)
-        self._inputs = INPUTS[self.readers[0].task]
+        readers = check_readers(readers)
         check_choice("target", target, ("auto", "none", *TARGETS))
         check_choice("remainder", remainder, tuple(REMAINDERS))
-        target = self._inputs.target if target == "auto" else target
-        self._targets = [TARGETS[name] for name in {target} & set(TARGETS)]
+        check_hosts(batch_size, num_hosts, host)
+        self.batch_size = batch_size
+        self.num_hosts, self.host = num_hosts, host
+        self.preprocessor = preprocessor
+        self.workers = workers or os.cpu_count()
+        self.labels = list(readers[0].labels)
+        samples = sum(reader.num_samples for reader in readers)
+        # Each host meets its own bad samples, and about as many as another.
+        self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
+        inputs = INPUTS[readers[0].task]
+        target = inputs.target if target == "auto" else target
+        targets = [TARGETS[name] for name in {target} & set(TARGETS)]
+        self._made = Rows(
+            readers, inputs, targets, transform, seed, self.report
+        )
+        self._order = EpochOrder(
+            [[shard["samples"] for shard in r.shards] for r in readers],
+            check_weights(weights, readers),
+            Shuffled() if order is None else order,
+            seed,
+        )
         self._remainder = REMAINDERS[remainder]
-        sizes = [[s["samples"] for s in r.shards] for r in self.readers]
-        self._first = np.cumsum([0, *map(sum, sizes)])
-        weights = check_weights(weights, self.readers)
-        order = Shuffled() if order is None else order
-        self._order = EpochOrder(sizes, weights, order, seed)
         self.steps_per_epoch = self._remainder.steps(
             self._order.rows / batch_size
         )
-        check_hosts(self, batch_size, num_hosts, host, remainder)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.num_hosts, self.host = num_hosts, host
-        self.workers = workers or os.cpu_count()
-        # Each host meets its own bad samples, and about as many as another.
-        self.report = DamageReport(
-            -(-int(self._first[-1]) // num_hosts), max_bad_share
+        check_epoch(
+            self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )
-        self.transform = transform
-        self.preprocessor = preprocessor
-        self._specs = self._columns()
-        check_fit(self, preprocessor)
+        check_fit(self._made, num_hosts, preprocessor)
 
     def batch(self, number):
         """A batch by its number, as NumPy arrays.
@@ -207,16 +188,16 @@ class Stream:
         dtypes = [tf.string if d == "object" else d for d, _ in self._specs]
         columns = tf.numpy_function(self._fetch, [number], dtypes)
         for column, (_, shape) in zip(columns, self._specs, strict=True):
-            column.set_shape((self._rows, *shape))
+            column.set_shape((self._remainder.rows(self._share), *shape))
         return self._packed(number, *columns)
 
     def _packed(self, number, *columns):
         """Columns as `(x, y, sample_weight)`, as far as there are such."""
-        count = len(self._inputs.names)
-        x = dict(zip(self._inputs.names, columns, strict=False))
+        names = self._made.inputs.names
+        x = dict(zip(names, columns, strict=False))
         # Hosts draw apart from each other.
         x["step"] = number * self.num_hosts + self.host
-        return (x, *columns[count:])
+        return (x, *columns[len(names) :])
 
     def _preprocessed(self, *batch):
         if self.preprocessor is not None:
@@ -224,26 +205,13 @@ class Stream:
         return batch[0] if len(batch) == 1 else batch
 
     @property
-    def _rows(self):
-        """Rows of this host's batches, or None where they vary."""
-        return self.batch_size // self.num_hosts if self._filled else None
+    def _share(self):
+        """Rows of a whole batch on this host."""
+        return self.batch_size // self.num_hosts
 
     @property
-    def _filled(self):
-        return self._remainder.filled
-
-    def _columns(self):
-        """Dtype, and shape without the batch axis, of each column."""
-        side = self.transform and self.transform.image_size
-        kinds = {
-            "images": ("uint8", (*self._inputs.pictures, side, side, 3)),
-            "text": ("object", ()),
-        }
-        return [
-            *(kinds[name] for name in self._inputs.names),
-            *((t.dtype, t.shape(self.labels)) for t in self._targets),
-            *[("float32", ())] * self._filled,
-        ]
+    def _specs(self):
+        return self._made.specs + self._remainder.columns
 
     def _fetch(self, number):
         """The columns of a batch."""
@@ -254,76 +222,20 @@ class Stream:
             start + count * part // self.num_hosts
             for part in (self.host, self.host + 1)
         )
-        rows = list(self._good_rows(epoch, np.arange(low, high)))
-        if self._filled:
-            rows = self._with_fillers(rows, epoch, low)
+        rows = list(self._good(epoch, low, high))
+        # Those behind come in only where there is nothing to copy.
+        behind = self._good(epoch, high, high + self._order.rows)
+        rows = self._remainder.complete(rows, self._share, behind)
         if not rows:
             raise ValueError(
                 f"Batch {number} has no row that can be read. Use a larger "
                 "`batch_size`, or remainder='pad'. Received: "
                 f"batch_size={self.batch_size}"
             )
-        columns = zip(*rows, strict=True)
-        specs = zip(columns, self._specs, strict=True)
-        return [_column(values, dtype) for values, (dtype, _) in specs]
+        return columns_of(rows, self._specs)
 
-    def _with_fillers(self, rows, epoch, low):
-        missing = self._rows - len(rows)
-        weighted = [(*row, 1.0) for row in rows]
-        if missing:
-            # Those after the batch come in only where it has no row at all.
-            others = (
-                row
-                for place in range(low, low + self._order.rows)
-                for row in self._good_rows(epoch, [place % self._order.rows])
-            )
-            spare = rows[:1] or [row for row, _ in zip(others, "1")]  # noqa: B905
-            weighted += [(*row, 0.0) for row in spare] * missing
-        return weighted
-
-    def _good_rows(self, epoch, places):
-        samples, passes = self._order(epoch, places)
-        for number, seen in zip(samples.tolist(), passes.tolist(), strict=True):
-            source = int(np.searchsorted(self._first, number, "right")) - 1
-            reader, inside = self.readers[source], number - self._first[source]
-            name = f"sample {inside}"
-            try:
-                item = reader.sample(int(inside))
-                name = item.sample.id
-                yield self._row(item, source, [self.seed, seen, number])
-            except ValueError as error:
-                bad = BadSample(
-                    name, f"{reader.folder}:{reader.split}", str(error)
-                )
-                self.report.add(number, bad)
-
-    def _row(self, item, source, seed):
-        """The columns of one sample."""
-        made = [_INPUT[n](self, item, seed) for n in self._inputs.names]
-        labels = [t.of(self.labels, item, str(source)) for t in self._targets]
-        return *made, *labels
-
-    def _text(self, item, seed):
-        return checked_texts([item.sample.text])[0][0].encode()
-
-    def _pictures(self, item, seed):
-        texts = [item.sample.text]
-        pictures = [
-            self.transform.of_picture(
-                decode_image(data, f"images[{i}]"), [*seed, i], texts
-            )
-            for i, data in enumerate(item.images)
-        ]
-        if (len(pictures),) != (self._inputs.pictures or (1,)):
-            raise ValueError(f"It has {len(pictures)} pictures.")
-        return np.stack(pictures) if self._inputs.pictures else pictures[0]
-
-
-_INPUT = {"images": Stream._pictures, "text": Stream._text}
-
-
-def _column(values, dtype):
-    made = np.empty((len(values), *np.shape(values[0])), dtype)
-    for i, value in enumerate(values):
-        made[i] = value
-    return made
+    def _good(self, epoch, low, high):
+        """Rows of places in an epoch, read one after the other."""
+        for place in range(low, high):
+            places = np.array([place % self._order.rows])
+            yield from self._made.good(*self._order(epoch, places))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bridgetower.data.remainders import REMAINDERS
 from keras_bridgetower.preprocessing.image_converter import MODES
 
 
@@ -33,8 +34,8 @@ def check_weights(weights, readers):
     return weights
 
 
-def check_hosts(stream, batch_size, num_hosts, host, remainder):
-    """Refuse batches that the hosts cannot share, or that are none."""
+def check_hosts(batch_size, num_hosts, host):
+    """Refuse batches that the hosts cannot share evenly."""
     if type(num_hosts) is not int or not (
         num_hosts >= 1 and host in range(num_hosts)
     ):
@@ -48,27 +49,27 @@ def check_hosts(stream, batch_size, num_hosts, host, remainder):
             "counts the rows of all hosts. Received: "
             f"batch_size={batch_size!r}, num_hosts={num_hosts}"
         )
-    rows = stream._order.rows
-    if stream.steps_per_epoch < 1:
+
+
+def check_epoch(rows, batch_size, num_hosts, labelled, remainder):
+    """Refuse an epoch without a batch, or with one that leaves hosts out."""
+    problem = REMAINDERS[remainder].problem(
+        rows, batch_size, num_hosts, labelled
+    )
+    if problem:
         raise ValueError(
-            f"An epoch has {rows} rows, not one batch. Use a smaller "
-            "`batch_size`, or remainder='keep' or 'pad'. Received: "
-            f"batch_size={batch_size}, remainder={remainder!r}"
-        )
-    if remainder == "keep" and 0 < rows % batch_size < num_hosts:
-        raise ValueError(
-            f"The last batch of an epoch has {rows % batch_size} rows, too "
-            f"few for {num_hosts} hosts, and hosts must make as many steps "
-            "as each other. Use remainder='pad' or 'drop'. Received: "
-            f"remainder={remainder!r}"
+            f"`remainder` does not fit: {problem}. Received: "
+            f"remainder={remainder!r}, {rows} rows in an epoch, "
+            f"batch_size={batch_size}, num_hosts={num_hosts}"
         )
 
 
-def check_fit(stream, preprocessor):
+def check_fit(made, num_hosts, preprocessor):
     """Refuse a transform or a preprocessor that does not fit the records.
 
     Args:
-        stream: a `Stream`.
+        made: `Rows`.
+        num_hosts: int.
         preprocessor: a task's preprocessor, or None.
 
     Raises:
@@ -76,32 +77,27 @@ def check_fit(stream, preprocessor):
             other classes, or a tokenizer that pads each host's batch to
             another length.
     """
-    images = "images" in stream._inputs.names
-    if images != (stream.transform is not None):
+    images = "images" in made.inputs.names
+    if images != (made.transform is not None):
         raise ValueError(
             "`transform` must be given where records have pictures, and only "
             "there. Take one from `augment.transform`. Received: "
-            f"transform={stream.transform!r}, records of the task "
-            f"{stream.readers[0].task!r}"
-        )
-    if stream._filled and not stream._targets:
-        raise ValueError(
-            "remainder='pad' weighs labels, which target='none' does not "
-            "make. Use remainder='drop'. Received: remainder='pad'"
+            f"transform={made.transform!r}, records of the task "
+            f"{made.readers[0].task!r}"
         )
     if preprocessor is None:
         return
-    if stream.num_hosts > 1 and preprocessor.buckets is not None:
+    if num_hosts > 1 and preprocessor.buckets is not None:
         raise ValueError(
             "`buckets` would pad the hosts' parts of a batch to different "
             "lengths, and they would wait for each other. Leave them out. "
-            f"Received: num_hosts={stream.num_hosts}, "
+            f"Received: num_hosts={num_hosts}, "
             f"buckets={preprocessor.buckets}"
         )
     if images:
-        _check_pictures(stream.transform, preprocessor.image_converter)
-    if any(target.names_classes for target in stream._targets):
-        _check_classes(stream.labels, preprocessor)
+        _check_pictures(made.transform, preprocessor.image_converter)
+    if any(target.names_classes for target in made.targets):
+        _check_classes(made.labels, preprocessor)
 
 
 def _check_pictures(transform, converter):
