@@ -66,7 +66,9 @@ def test_values_at_the_authors_levels():
     assert five[ops.smooth_translate_y] == 5
     # Only movements go either way.
     for op in ops.RAND_AUGMENT + ops.RANDOM_AUGMENT:
-        moves = any(w in op.function.__name__ for w in ("rot", "she", "tra"))
+        moves = any(
+            w in op.function.__name__ for w in ("rotate", "shear", "translate")
+        )
         assert op.signs == ((1, -1) if moves else (1,))
 
 
