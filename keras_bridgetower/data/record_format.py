@@ -22,6 +22,8 @@ TASKS = (
     "image_classification",
     "text_classification",
 )
+# Between the two texts of a sample about two, as in GLUE.
+SECOND_TEXT = "\t"
 # In a TFRecord: length (8 bytes), its sum (4), the record, its sum (4).
 FRAME_HEAD, FRAME_TAIL = 12, 4
 OFFSETS = np.dtype(
@@ -35,7 +37,8 @@ class Sample:
 
     Args:
         id: str, unique in a split.
-        text: str, may be empty.
+        text: str, may be empty; where a text classifier reads two texts, they
+            are joined by `SECOND_TEXT`, a tab.
         labels: ints, places in the label list. None for captions.
         scores: floats, one for each label (VQA's soft scores, the grade of a
             regression), or none.
