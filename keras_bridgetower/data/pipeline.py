@@ -15,8 +15,8 @@ from keras_bridgetower.data.pipeline_checks import check_weights
 from keras_bridgetower.data.remainders import REMAINDERS
 from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.data.rows import columns_of
-from keras_bridgetower.data.targets import INPUTS
 from keras_bridgetower.data.targets import TARGETS
+from keras_bridgetower.data.targets import inputs_of
 from keras_bridgetower.validation import check_choice
 
 
@@ -37,7 +37,7 @@ class Stream:
             of your own. None, what `fit` needs: yield raw batches.
         target: str, what the labels are: `"soft_scores"` `(batch, labels)`,
             `"class_id"`, `"image_id"`, `"number"` (a grade), `"none"` (masked
-            language), or `"auto"`: what the records' task usually has.
+            language), or `"auto"`: what records of that task usually have.
         order: `Shuffled(window)`, or `Sequential()` for evaluation.
         weights: list of numbers, how often each source is seen in an epoch; by
             default once. See `EpochOrder`.
@@ -104,9 +104,9 @@ class Stream:
         samples = sum(reader.num_samples for reader in readers)
         # Each host meets its own bad samples, and about as many as another.
         self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
-        inputs = INPUTS[readers[0].task]
+        inputs = inputs_of(readers[0])
         target = inputs.target if target == "auto" else target
-        targets = [TARGETS[name] for name in {target} & set(TARGETS)]
+        targets = [TARGETS[name] for name in TARGETS if name == target]
         self._made = Rows(
             readers, inputs, targets, transform, seed, self.report
         )

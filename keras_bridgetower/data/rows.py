@@ -1,8 +1,11 @@
 """One sample of records to one row of a batch."""
 
+import functools
+
 import numpy as np
 
 from keras_bridgetower.data.damage import BadSample
+from keras_bridgetower.data.record_format import SECOND_TEXT
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 
@@ -37,8 +40,14 @@ class Rows:
         kinds = {
             "images": ("uint8", (*inputs.pictures, side, side, 3)),
             "text": ("object", ()),
+            "second_text": ("object", ()),
         }
-        self._makers = {"images": self._pictures, "text": self._text}
+        self._makers = {
+            "images": self._pictures,
+            "text": functools.partial(self._text, 0),
+            "second_text": functools.partial(self._text, 1),
+        }
+        self._text_count = len(set(inputs.names) & {"text", "second_text"})
         self.specs = [
             *(kinds[name] for name in inputs.names),
             *((t.dtype, t.shape(self.labels)) for t in targets),
@@ -56,7 +65,7 @@ class Rows:
         for number, seen in zip(samples.tolist(), passes.tolist(), strict=True):
             source = int(np.searchsorted(self._first, number, "right")) - 1
             reader, inside = self.readers[source], number - self._first[source]
-            name = f"sample {inside}"
+            name = f"#{inside}"
             try:
                 item = reader.sample(int(inside))
                 name = item.sample.id
@@ -70,8 +79,15 @@ class Rows:
         labels = [t.of(self.labels, item, str(source)) for t in self.targets]
         return *made, *labels
 
-    def _text(self, item, seed):
-        return checked_texts([item.sample.text])[0][0].encode()
+    def _text(self, place, item, seed):
+        # A tab divides texts where they come in pairs, else it is a blank.
+        texts = item.sample.text.split(SECOND_TEXT, self._text_count - 1)
+        if len(texts) != self._text_count:
+            raise ValueError(
+                "it must have two texts with a tab between. "
+                f"Received: text={item.sample.text!r:.200}"
+            )
+        return checked_texts([texts[place]])[0][0].encode()
 
     def _pictures(self, item, seed):
         wanted = self.inputs.pictures or (1,)

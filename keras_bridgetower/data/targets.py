@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_bridgetower.data.record_format import SECOND_TEXT
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -27,15 +29,16 @@ class Target:
 
 def _known(labels, item):
     ids = item.sample.labels
-    if not ids or not all(0 <= i < len(labels) for i in ids):
+    if not all(0 <= i < len(labels) for i in ids):
         raise ValueError(
-            f"its labels must be ids from 0 to {len(labels) - 1}, at least "
-            f"one. Received: labels={ids}"
+            f"its labels must be ids from 0 to {len(labels) - 1}. "
+            f"Received: labels={ids}"
         )
     return list(ids)
 
 
 def _soft_scores(labels, item, origin):
+    # All 0 where no answer is in the list, as in an honest validation.
     scores = np.zeros(len(labels), "float32")
     scores[_known(labels, item)] = item.sample.scores or 1.0
     return scores
@@ -77,7 +80,7 @@ class Inputs:
     """What a model of a task reads.
 
     Args:
-        names: tuple of `"images"` and `"text"`.
+        names: tuple of `"images"`, `"text"` and `"second_text"`.
         target: str, the key of `TARGETS` that its labels usually have.
         pictures: tuple, axes of the pictures of one text: `()` or `(2,)`.
     """
@@ -97,3 +100,36 @@ INPUTS = {
     "image_classification": Inputs(("images",), "class_id"),
     "text_classification": Inputs(("text",), "class_id"),
 }
+
+
+def inputs_of(reader):
+    """What a model of a reader's records reads.
+
+    Whether texts come in pairs, the first text that can be read tells; one
+    label alone stands for a grade.
+
+    Args:
+        reader: a `RecordReader`.
+
+    Returns:
+        `Inputs`.
+    """
+    inputs = INPUTS[reader.task]
+    if inputs.names != ("text",):
+        return inputs
+    target = "number" if len(reader.labels) == 1 else inputs.target
+    names = ("text", "second_text")
+    parts = len(_first_text(reader).split(SECOND_TEXT, 1))
+    return Inputs(names[:parts], target)
+
+
+def _first_text(reader):
+    for i in range(reader.num_samples):
+        try:
+            return reader.sample(i).sample.text
+        except ValueError:
+            continue
+    raise ValueError(
+        "No sample can be read. tools/build_dataset.py build writes damaged "
+        f"shards again. Received: reader of {reader.folder}:{reader.split}"
+    )
