@@ -32,13 +32,13 @@ def eager(task):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten pictures, one of which is none, and what is no picture."""
+    """Six pictures, one of which is none, and what is no picture."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
-    for i in range(10):
+    for i in range(6):
         pixels = rng.integers(0, 256, (24, 30, 3)).astype("uint8")
-        path = folder / ("more" if i > 6 else "") / f"{i}.PNG"
+        path = folder / ("more" if i > 3 else "") / f"{i}.PNG"
         Image.fromarray(pixels).save(path)
     (folder / "3.PNG").write_bytes(b"")
     (folder / "notes.txt").write_text("no picture")
@@ -65,25 +65,25 @@ def test_every_picture_with_every_text(task, folder, tmp_path):
     assert run(task, rows_of(folder), out, top_k=2) == 2
     header, *results = lines(out)
     assert header["predictions"]["task"] == "vqa"
-    assert len(results) == 20
-    assert [r["row"] for r in results] == list(range(20))
+    assert len(results) == 12
+    assert [r["row"] for r in results] == list(range(12))
     assert (
-        results[0]["image"] == "0.PNG" and results[-1]["image"] == "more/9.PNG"
+        results[0]["image"] == "0.PNG" and results[-1]["image"] == "more/5.PNG"
     )
+    good = [r for r in results if r["image"] != "3.PNG"]
     for result in results:
         if result["image"] == "3.PNG":
             assert "must be a readable image file" in result["error"]
-            continue
-        found = task.answer(folder / result["image"], result["text"], top_k=2)
-        assert [name for name, _ in found] == [n for n, _ in result["answers"]]
-        np.testing.assert_allclose(
-            [score for _, score in found],
-            [score for _, score in result["answers"]],
-            atol=1e-5,
-        )
+    wanted = task.answer(
+        [folder / r["image"] for r in good], [r["text"] for r in good], top_k=2
+    )
+    for result, found in zip(good, wanted, strict=True):
+        (first, a), (second, b) = result["answers"]
+        assert [first, second] == [name for name, _ in found]
+        np.testing.assert_allclose([a, b], [s for _, s in found], atol=1e-5)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 25])
+@pytest.mark.parametrize("cut", [0, 25])
 def test_goes_on_after_an_interruption(
     task, folder, tmp_path, cut, monkeypatch
 ):
@@ -143,7 +143,7 @@ def test_refuses_the_file_of_something_else(task, folder, tmp_path):
     # A header that was cut off is written again.
     out.write_bytes(before[:20])
     run(task, rows_of(folder), out)
-    assert len(lines(out)) == 21
+    assert len(lines(out)) == 13
 
 
 TABLE = [
@@ -220,7 +220,7 @@ def test_no_more_than_three_batches_are_held(folder):
     batches = predict_folder._read_ahead(counted(), 2)
     for number, batch in enumerate(batches, 1):
         assert len(batch) == 2 and len(held) <= 2 * (number + 1)
-    assert len(held) == 10
+    assert len(held) == 6
 
 
 def test_another_task_and_its_sum(folder, tmp_path):
@@ -241,7 +241,7 @@ def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
     predict_folder.main()
     assert "1 rows could not be read" in capsys.readouterr().out
-    assert len(lines(out)) == 11
+    assert len(lines(out)) == 7
     monkeypatch.setattr(sys, "argv", call)
     with pytest.raises(SystemExit, match="a folder has pictures alone"):
         predict_folder.main()
@@ -270,4 +270,4 @@ def test_tiny_presets(name, folder, tmp_path):
     task = eager(verb.task.from_preset(f"bridgetower_tiny_easy_{preset}"))
     out = tmp_path / "out.jsonl"
     assert run(task, rows, out, name) == 1
-    assert len(lines(out)) == 11
+    assert len(lines(out)) == 7
