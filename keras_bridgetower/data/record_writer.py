@@ -86,6 +86,8 @@ def write_shards(
     Example:
 
     ```python
+    from keras_bridgetower.data.records import Record, Sample
+
     record = Record("0", (), (Sample("0", "It rained.", (1,)),), "own")
     write_shards(
         "weather",
@@ -93,7 +95,7 @@ def write_shards(
         [record],
         task="text_classification",
         labels=["dry", "wet"],
-        definition="all rows",
+        definition="All rows.",
     )
     ```
     """
@@ -193,9 +195,14 @@ def in_processes(workers):
     """Write shards in a number of processes, each one shard at a time."""
 
     def run(jobs):
+        count = min(workers, len(jobs))
+        if count <= 1:
+            yield from one_by_one(jobs)
+            return
+        # TensorFlow's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
-            workers, context, _end_with_parent
+            count, context, _end_with_parent
         ) as pool:
             waiting = [pool.submit(write_shard, job) for job in jobs]
             try:

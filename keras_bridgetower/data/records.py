@@ -72,8 +72,16 @@ def open_records(folder, split):
     Example:
 
     ```python
-    reader = open_records("weather", "train")
-    reader.sample(0).sample.text
+    record = Record("0", (), (Sample("0", "It rained."),), "own")
+    write_shards(
+        "texts",
+        "train",
+        [record],
+        task="captions",
+        definition="All rows.",
+    )
+    reader = open_records("texts", "train")
+    reader.sample(0).sample.text  # "It rained."
     ```
     """
     index = form.read_index(folder)

@@ -183,8 +183,13 @@ class ArrowVQAv2(ArrowTables):
         "image_id",
         "question_id",
     )
-    # Which rows ViLT holds back depends on the order of rows in the table.
-    protocols = {k: v for k, v in vqa.PROTOCOLS.items() if k != "held_out"}
+    # There is no table of test-dev alone, and which rows ViLT held back depends
+    # on the order of rows in the table.
+    protocols = {
+        protocol: {k: v for k, v in splits.items() if k != "test_dev"}
+        for protocol, splits in vqa.PROTOCOLS.items()
+        if protocol != "held_out"
+    }
     sizes = vqa.VQAv2.sizes
     prefix = "vqav2"
 
