@@ -83,7 +83,8 @@ class ArrowTables(DataSet):
         )
 
     def drafts(self, part):
-        for path in self._tables(part):
+        places = self.files(part)
+        for path in (self.path(*place) for place in places):
             table = open_table(str(path))
             missing = {*self.columns, *self.pictures} - {*table.column_names}
             if missing:
@@ -104,7 +105,7 @@ class ArrowTables(DataSet):
                     samples = tuple(self.samples(key, row))
                     number += 1
                     if samples:
-                        yield Draft(key, pictures, samples, path.stem)
+                        yield Draft(key, pictures, samples, part)
 
     def key_of(self, number, row):
         """What names a row of a table."""
@@ -262,5 +263,5 @@ class ArrowNLVR2(ArrowTables):
     def samples(self, key, row):
         pairs = zip(row["questions"], row["answers"], strict=True)
         for i, (sentence, answer) in enumerate(pairs):
-            label = nlvr2.LABELS.index(answer)
+            label = nlvr2.label_id(self.root, key, answer)
             yield Sample(f"{key}-{i}", sentence, (label,))

@@ -98,7 +98,8 @@ class GLUE(DataSet):
 
     Args:
         root: path of the folder.
-        task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli.
+        task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
+            wnli.
     """
 
     task = "text_classification"

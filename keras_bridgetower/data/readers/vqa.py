@@ -190,8 +190,9 @@ class VQAv2(DataSet):
         ids = {label: i for i, label in enumerate(self.labels)}
         targets = {}
         for number, row in enumerate(self._annotations[name]):
-            for answer in row["answers"]:
-                check_row(path, number, answer, {"answer": str})
+            for i, answer in enumerate(row["answers"]):
+                place = f"the answers of annotation {number} in {path}"
+                check_row(place, i, answer, {"answer": str})
             scores = count([answer["answer"] for answer in row["answers"]])
             known = {ids[a]: s for a, s in scores.items() if a in ids}
             targets[row["question_id"]] = (
