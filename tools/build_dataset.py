@@ -28,7 +28,7 @@ def main():
     arguments = _parser().parse_args()
     try:
         arguments.verb(arguments)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

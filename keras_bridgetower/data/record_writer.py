@@ -10,6 +10,7 @@ import os
 import pathlib
 import threading
 import zlib
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tensorflow as tf
@@ -208,6 +209,12 @@ def in_processes(workers):
             try:
                 for future in concurrent.futures.as_completed(waiting):
                     yield future.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    "A process that wrote shards was killed, perhaps for want "
+                    "of memory. The same call continues. Received: "
+                    f"workers={workers}"
+                ) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
