@@ -34,7 +34,7 @@ def contact_sheet(samples, labels, columns=4):
         for i, image in enumerate(item.images):
             side = SIDE // len(item.images)
             box = left + i * side, top
-            sheet.paste(_thumbnail(image, side), box)
+            sheet.paste(_thumbnail(image, side - 2), box)
         lines = textwrap.wrap(item.sample.text, LETTERS)[: LINES - 2]
         lines += [_answer(item.sample, labels), item.sample.id]
         for i, line in enumerate(lines):

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import gc
 import json
 import os
 import pickle
@@ -180,7 +181,7 @@ class Stopped:
 
 
 STOPS = {
-    "stopped": (Stopped(), None, KeyboardInterrupt, ""),
+    "stopped": (Stopped(), None, KeyboardInterrupt, None),
     "killed": (
         Deadly(),
         records.in_processes(2),
@@ -219,8 +220,8 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_build_continues(tmp_path):
-    """Killed between two shards, with other processes at work."""
+@pytest.mark.slow
+def test_a_killed_build_leaves_no_process_and_continues(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     # Returns when nobody holds the pipes: no process outlives its parent.
@@ -231,6 +232,21 @@ def test_a_killed_build_continues(tmp_path):
         timeout=120,
     )
     assert result.returncode == -9, result.stderr
+    check_continues(tmp_path)
+
+
+def test_a_build_stopped_between_shards_continues(tmp_path):
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set", on_shard=stop)
+    check_continues(tmp_path)
+
+
+def check_continues(tmp_path):
+    """Two of four shards are there and are not written again."""
     done = []
     entry = write(tmp_path / "set", on_shard=lambda *call: done.append(call))
     assert done == [(2, 4), (3, 4), (4, 4)]
@@ -334,17 +350,19 @@ DAMAGES = {
     "no index": (lambda f: os.remove(f / form.INDEX), "with an index.json"),
     "cut index": (lambda f: os.truncate(f / form.INDEX, 50), "not the index"),
     "mixed schema": (_other_schema, r"schema versions \[1, 7\]"),
-    "cut shard": (lambda f: os.truncate(shard(f), 50), "bytes, records"),
-    "no shard": (lambda f: os.remove(shard(f)), "cannot be opened"),
+}
+LOST = {
+    "cut shard": (lambda f: os.truncate(shard(f), 50), "bytes expected, 50"),
+    "no shard": (lambda f: os.remove(shard(f)), "bytes expected, None"),
     "no offsets": (
         lambda f: os.remove(form.offsets_path(shard(f))),
-        "cannot be opened",
+        "its offsets: .*No such file",
     ),
     "cut offsets": (
         lambda f: os.truncate(form.offsets_path(shard(f)), 140),
-        "cannot be opened",
+        "its offsets",
     ),
-    "another shard": (_swap, "bytes, records"),
+    "another shard": (_swap, "bytes expected"),
 }
 
 
@@ -354,6 +372,43 @@ def test_damaged_folders_are_refused(folder, name):
     damage(folder)
     with pytest.raises(ValueError, match=told):
         records.open_records(folder, "train")
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_shard_is_refused_or_its_samples_are(folder, name):
+    reader = records.open_records(folder, "train")
+    want = [reader.sample(i) for i in range(len(reader))]
+    damage, told = LOST[name]
+    damage(folder)
+    with pytest.raises(ValueError, match=f"1 of 4 shards.*{told}"):
+        records.open_records(folder, "train", max_bad_share=0.1)
+    reader = records.open_records(folder, "train", max_bad_share=0.25)
+    assert list(reader.bad_shards) == [shard(folder).name]
+    assert len(reader) == len(want)
+    first = sum(s["samples"] for s in reader.shards[:1])
+    lost = range(first, first + reader.shards[1]["samples"])
+    for i in range(len(reader)):
+        if i not in lost:
+            assert reader.sample(i) == want[i]
+            continue
+        with pytest.raises(records.DamagedRecord) as caught:
+            reader.sample(i)
+        assert caught.value.shard == str(shard(folder))
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert str(copy) == str(caught.value)
+
+
+def test_more_shards_than_open_files(folder, monkeypatch):
+    monkeypatch.setattr(records, "OPEN_FILES", 2)
+    reader = records.open_records(folder, "train")
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for i in range(len(reader)):
+        reader.sample(i)
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    del reader
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_offsets_of_another_sum(folder):
