@@ -62,9 +62,11 @@ def open_dataset(name, root, **options):
     Example:
 
     ```python
-    data = open_dataset("own", "pictures")
-    for report in data.check():
-        print(report)
+    with open("train.csv", "w") as file:
+        file.write("text,label\nIt rained.,wet\nThe sun shone.,dry\n")
+    data = open_dataset("own", ".")
+    data.task, data.labels  # "text_classification", ["dry", "wet"]
+    print(*data.check())
     ```
     """
     if name not in DATASETS:

@@ -62,8 +62,8 @@ def _check_sample(sample, labels):
         )
     try:
         sample.text.encode()
-    except UnicodeEncodeError as error:
+    except (AttributeError, UnicodeEncodeError) as error:
         raise ValueError(
-            "A text must be Unicode without lone surrogates. Received: text="
+            "A text must be a string without lone surrogates. Received: text="
             f"{sample.text!r:.200} for id={sample.id!r}"
         ) from error

@@ -10,6 +10,7 @@ import os
 import pathlib
 import threading
 import zlib
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tensorflow as tf
@@ -86,6 +87,8 @@ def write_shards(
     Example:
 
     ```python
+    from keras_bridgetower.data.records import Record, Sample
+
     record = Record("0", (), (Sample("0", "It rained.", (1,)),), "own")
     write_shards(
         "weather",
@@ -93,7 +96,7 @@ def write_shards(
         [record],
         task="text_classification",
         labels=["dry", "wet"],
-        definition="all rows",
+        definition="All rows.",
     )
     ```
     """
@@ -193,14 +196,25 @@ def in_processes(workers):
     """Write shards in a number of processes, each one shard at a time."""
 
     def run(jobs):
+        count = min(workers, len(jobs))
+        if count <= 1:
+            yield from one_by_one(jobs)
+            return
+        # TensorFlow's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
-            workers, context, _end_with_parent
+            count, context, _end_with_parent
         ) as pool:
             waiting = [pool.submit(write_shard, job) for job in jobs]
             try:
                 for future in concurrent.futures.as_completed(waiting):
                     yield future.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    "A process that wrote shards was killed, perhaps for want "
+                    "of memory. The same call continues. Received: "
+                    f"workers={workers}"
+                ) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 

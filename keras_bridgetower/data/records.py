@@ -2,9 +2,9 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
-import threading
 import zlib
 
 import numpy as np
@@ -16,6 +16,9 @@ from keras_bridgetower.data.record_format import Sample as Sample
 from keras_bridgetower.data.record_writer import damage
 from keras_bridgetower.data.record_writer import in_processes as in_processes
 from keras_bridgetower.data.record_writer import write_shards as write_shards
+
+# A process may hold some 1,000 files, and there are larger data sets.
+OPEN_FILES = 256
 
 
 class DamagedRecord(ValueError):
@@ -34,6 +37,10 @@ class DamagedRecord(ValueError):
             "tools/build_dataset.py build writes damaged shards again."
         )
         self.shard, self.record, self.key = shard, record, key
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.shard, self.record, self.key, self.reason)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,25 +62,36 @@ class Item:
     source: str
 
 
-def open_records(folder, split):
+def open_records(folder, split, max_bad_share=0.0):
     """Open a split that `write_shards` wrote.
 
     Args:
         folder: path of the data set.
         split: str.
+        max_bad_share: float in 0..1, how large a share of the shards may be
+            missing or cut. Samples keep their numbers; those that are lost
+            raise `DamagedRecord` when they are read.
 
     Returns:
         `RecordReader`.
 
     Raises:
         ValueError: no data set, no such split, one that is not finished, of
-            another schema, or whose files are missing or cut.
+            another schema, or of whose shards more are missing or cut.
 
     Example:
 
     ```python
-    reader = open_records("weather", "train")
-    reader.sample(0).sample.text
+    record = Record("0", (), (Sample("0", "It rained."),), "own")
+    write_shards(
+        "texts",
+        "train",
+        [record],
+        task="captions",
+        definition="All rows.",
+    )
+    reader = open_records("texts", "train")
+    reader.sample(0).sample.text  # "It rained."
     ```
     """
     index = form.read_index(folder)
@@ -90,7 +108,16 @@ def open_records(folder, split):
             "tools/build_dataset.py build continues. Received: "
             f"split={split!r}"
         )
-    return RecordReader(folder, split, index)
+    reader = RecordReader(folder, split, index)
+    if len(reader.bad_shards) > max_bad_share * entry["num_shards"]:
+        name, reason = next(iter(reader.bad_shards.items()))
+        raise ValueError(
+            f"{len(reader.bad_shards)} of {entry['num_shards']} shards of "
+            f"{folder} are damaged, more than max_bad_share allows. "
+            "tools/build_dataset.py build writes them again. Received: "
+            f"max_bad_share={max_bad_share}; the first is {name}: {reason}"
+        )
+    return reader
 
 
 class RecordReader:
@@ -107,6 +134,8 @@ class RecordReader:
         definition: str, in words what the split is.
         num_records, num_samples: int.
         sources: dict from the name of a source to its number of samples.
+        bad_shards: dict from the names of shards that are missing or cut to
+            the reason.
     """
 
     def __init__(self, folder, split, index):
@@ -121,10 +150,11 @@ class RecordReader:
         for shard in self.shards:
             self.sources.update(shard["sources"])
         self.sources = dict(self.sources)
+        self.bad_shards = {}
         self._offsets = [self._load_offsets(shard) for shard in self.shards]
-        self._first_record = _starts(map(len, self._offsets))
+        self._first_record = _starts([len(rows) for rows in self._offsets])
         self._first_sample = _starts(
-            count for rows in self._offsets for count in rows["samples"]
+            np.concatenate([rows["samples"] for rows in self._offsets])
         )
         self.num_records = int(self._first_record[-1])
         self.num_samples = int(self._first_sample[-1])
@@ -132,8 +162,7 @@ class RecordReader:
             raise ValueError(
                 f"The split of {folder} is empty. Received: split={split!r}"
             )
-        self._handles = {}
-        self._lock = threading.Lock()
+        self._open = functools.lru_cache(OPEN_FILES)(_OpenFile)
 
     def __len__(self):
         return self.num_samples
@@ -155,8 +184,11 @@ class RecordReader:
         """The `Record` of a number in `range(num_records)`."""
         shard, row = self._place(number)
         offset, length, samples, crc = self._offsets[shard][row].tolist()
-        data = os.pread(self._handle(shard), length, offset)
         path = str(self.folder / self.shards[shard]["file"])
+        try:
+            data = self._open(path).read(length, offset)
+        except OSError as error:
+            raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
             reason = "its sum is wrong" if len(data) == length else "it is cut"
             raise DamagedRecord(path, row, _key(data), reason)
@@ -192,50 +224,58 @@ class RecordReader:
         shard = int(np.searchsorted(self._first_record, number, "right")) - 1
         return shard, number - int(self._first_record[shard])
 
-    def _handle(self, shard):
-        # Opened when first read: a process may hold few files at a time.
-        with self._lock:
-            if shard not in self._handles:
-                path = self.folder / self.shards[shard]["file"]
-                self._handles[shard] = os.open(path, os.O_RDONLY)
-            return self._handles[shard]
-
     def _load_offsets(self, shard):
         path = self.folder / shard["file"]
+        counts = shard["records"], shard["samples"]
         try:
-            size = path.stat().st_size
             rows = np.load(form.offsets_path(path), allow_pickle=False)
-            counts = len(rows), int(rows["samples"].sum())
+            if (len(rows), rows["samples"].sum()) != counts:
+                raise ValueError(f"{counts} records and samples expected")
         except (OSError, ValueError, EOFError, IndexError) as error:
-            raise ValueError(
-                f"Shard {path} cannot be opened ({error}). "
-                "tools/build_dataset.py build writes it again. Received: "
-                f"split={self.split!r}"
-            ) from error
-        told = shard["bytes"], shard["records"], shard["samples"]
-        if (size, *counts) != told:
-            raise ValueError(
-                f"Shard {path} is not the one of the index: bytes, records "
-                f"and samples must be {told}. Received: {(size, *counts)}. "
-                "tools/build_dataset.py build writes it again."
-            )
+            self.bad_shards[path.name] = f"its offsets: {error}"
+            return _unreadable(*counts)
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard["bytes"]:
+            reason = f"{shard['bytes']} bytes expected, {size} found"
+            self.bad_shards[path.name] = reason
         return rows
 
     def __getstate__(self):
-        state = dict(vars(self), _handles={})
-        del state["_lock"]
-        return state
+        return {k: v for k, v in vars(self).items() if k != "_open"}
 
     def __setstate__(self, state):
-        vars(self).update(state, _lock=threading.Lock())
+        open_file = functools.lru_cache(OPEN_FILES)(_OpenFile)
+        vars(self).update(state, _open=open_file)
+
+
+class _OpenFile:
+    """A file that is closed once no thread reads it any more."""
+
+    handle = None
+
+    def __init__(self, path):
+        self.handle = os.open(path, os.O_RDONLY)
+
+    def read(self, length, offset):
+        return os.pread(self.handle, length, offset)
 
     def __del__(self):
-        for handle in vars(self).get("_handles", {}).values():
-            os.close(handle)
+        if self.handle is not None:
+            os.close(self.handle)
+
+
+def _unreadable(records, samples):
+    """Offsets of records that are lost, so that others keep their numbers."""
+    rows = np.zeros(records, form.OFFSETS)
+    rows["samples"] = 1
+    rows["samples"][0] += samples - records
+    # No bytes at all have the sum 0.
+    rows["crc"] = 1
+    return rows
 
 
 def _starts(counts):
-    return np.cumsum([0, *counts], dtype="int64")
+    return np.concatenate([[0], np.cumsum(counts, dtype="int64")])
 
 
 def _key(data):

@@ -83,7 +83,8 @@ class ArrowTables(DataSet):
         )
 
     def drafts(self, part):
-        for path in self._tables(part):
+        places = self.files(part)
+        for path in (self.path(*place) for place in places):
             table = open_table(str(path))
             missing = {*self.columns, *self.pictures} - {*table.column_names}
             if missing:
@@ -104,7 +105,7 @@ class ArrowTables(DataSet):
                     samples = tuple(self.samples(key, row))
                     number += 1
                     if samples:
-                        yield Draft(key, pictures, samples, path.stem)
+                        yield Draft(key, pictures, samples, part)
 
     def key_of(self, number, row):
         """What names a row of a table."""
@@ -183,8 +184,13 @@ class ArrowVQAv2(ArrowTables):
         "image_id",
         "question_id",
     )
-    # Which rows ViLT holds back depends on the order of rows in the table.
-    protocols = {k: v for k, v in vqa.PROTOCOLS.items() if k != "held_out"}
+    # There is no table of test-dev alone, and which rows ViLT held back depends
+    # on the order of rows in the table.
+    protocols = {
+        protocol: {k: v for k, v in splits.items() if k != "test_dev"}
+        for protocol, splits in vqa.PROTOCOLS.items()
+        if protocol != "held_out"
+    }
     sizes = vqa.VQAv2.sizes
     prefix = "vqav2"
 
@@ -257,5 +263,5 @@ class ArrowNLVR2(ArrowTables):
     def samples(self, key, row):
         pairs = zip(row["questions"], row["answers"], strict=True)
         for i, (sentence, answer) in enumerate(pairs):
-            label = nlvr2.LABELS.index(answer)
+            label = nlvr2.label_id(self.root, key, answer)
             yield Sample(f"{key}-{i}", sentence, (label,))

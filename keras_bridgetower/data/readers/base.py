@@ -14,7 +14,10 @@ def every_sample(samples):
 
 def distinct_texts(samples):
     """The first sample of each text, in their order."""
-    return tuple({s.text: s for s in reversed(samples)}.values())[::-1]
+    first = {}
+    for sample in samples:
+        first.setdefault(sample.text, sample)
+    return tuple(first.values())
 
 
 def first_five(samples):

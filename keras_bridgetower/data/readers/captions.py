@@ -5,6 +5,7 @@ from keras_bridgetower.data.readers.base import Split
 from keras_bridgetower.data.readers.base import distinct_texts
 from keras_bridgetower.data.readers.base import first_five
 from keras_bridgetower.data.readers.base import picture_in
+from keras_bridgetower.data.readers.files import check_row
 from keras_bridgetower.data.readers.files import json_rows
 from keras_bridgetower.data.record_format import Draft
 from keras_bridgetower.data.record_format import Sample
@@ -49,6 +50,9 @@ class Karpathy(DataSet):
             if row["split"] != wanted:
                 continue
             name = row["filename"]
+            for i, sentence in enumerate(row["sentences"]):
+                place = f"the sentences of {name} in {path}"
+                check_row(place, i, sentence, {"raw": str})
             yield Draft(
                 name,
                 (picture_in(self.root / self.folder_of(name), name),),
@@ -193,12 +197,14 @@ class VisualGenome(DataSet):
         return (self.annotations, *GENOME_FOLDERS)
 
     def drafts(self, part):
-        rows = json_rows(
-            self.path(*self.annotations), {"id": int, "regions": list}
-        )
+        path = self.path(*self.annotations)
+        rows = json_rows(path, {"id": int, "regions": list})
         find = genome_pictures(self)
         for row in rows:
             name = f"{row['id']}.jpg"
+            for i, region in enumerate(row["regions"]):
+                place = f"the regions of picture {row['id']} in {path}"
+                check_row(place, i, region, {"phrase": str})
             samples = tuple(
                 Sample(f"{row['id']}#{i}", region["phrase"])
                 for i, region in enumerate(row["regions"])

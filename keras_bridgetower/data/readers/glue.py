@@ -98,19 +98,20 @@ class GLUE(DataSet):
 
     Args:
         root: path of the folder.
-        name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli.
+        task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
+            wnli.
     """
 
     task = "text_classification"
 
-    def __init__(self, root, name):
+    def __init__(self, root, task_name):
         super().__init__(root)
-        if name not in GLUE_TASKS:
+        if task_name not in GLUE_TASKS:
             raise ValueError(
-                f"`name` must be one of {sorted(GLUE_TASKS)}. Received: "
-                f"name={name!r}"
+                f"`task_name` must be one of {sorted(GLUE_TASKS)}. Received: "
+                f"task_name={task_name!r}"
             )
-        self.glue = GLUE_TASKS[name]
+        self.glue = GLUE_TASKS[task_name]
         self.labels = list(self.glue.names)
         splits = {"train": Split(("train",), "The training texts.")}
         for part in self.glue.validation:

@@ -21,6 +21,16 @@ SPLITS = {
 }
 
 
+def label_id(path, row, label):
+    """The id of a label as it is written."""
+    if label not in LABELS:
+        raise ValueError(
+            f"Each label of {path} must be one of {list(LABELS)}. Received: "
+            f"{label!r} in row {row}"
+        )
+    return LABELS.index(label)
+
+
 class NLVR2(DataSet):
     """NLVR2: `data/*.json`, `images/train/<directory>/`, `dev/`, `test1/`.
 
@@ -53,16 +63,9 @@ class NLVR2(DataSet):
         if part == "nlvr2_train":
             keys["directory"] = (int, str)
         for number, row in enumerate(json_lines(path, keys), 1):
-            label = str(row["label"])
-            if label not in LABELS:
-                raise ValueError(
-                    f"Each label of {path} must be one of {list(LABELS)}. "
-                    f"Received: {row['label']!r} in row {number}"
-                )
             pair = row["identifier"].rpartition("-")[0]
-            sample = Sample(
-                row["identifier"], row["sentence"], (LABELS.index(label),)
-            )
+            label = label_id(path, number, str(row["label"]))
+            sample = Sample(row["identifier"], row["sentence"], (label,))
             samples.setdefault(pair, []).append(sample)
             inner = folder / str(row.get("directory", ""))
             pictures[pair] = tuple(

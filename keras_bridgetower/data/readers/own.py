@@ -13,6 +13,7 @@ from keras_bridgetower.data.readers.files import table_rows
 from keras_bridgetower.data.record_format import Draft
 from keras_bridgetower.data.record_format import Sample
 from keras_bridgetower.metrics.vqa_answers import answer_list
+from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
 
 # What is learnt follows from the columns.
@@ -39,7 +40,8 @@ class OwnData(DataSet):
     `id` may be one more, say the task: `image,text,answer` questions,
     `image,text` captions, `image,text,label` entailment or any other classes
     of pairs, `image,label` or `text,label` classes of one of them. An answer
-    is a string or, in JSON, a list of what people answered.
+    is a string, whose score is 1, or in JSON a list of what ten people said,
+    whose scores are those of VQAv2.
 
     Args:
         root: path of the folder with the tables; `image` is a path below it.
@@ -98,7 +100,7 @@ class OwnData(DataSet):
             return self._labels or []
         if self.task == "vqa":
             given = [
-                {"multiple_choice_answer": answer}
+                {"multiple_choice_answer": str(answer)}
                 for row in rows
                 for answer in _answers(row)
             ]
@@ -159,7 +161,11 @@ def _no_target(path, number, row, ids):
 
 
 def _answer_target(path, number, row, ids):
-    scores = soft_scores([str(answer) for answer in _answers(row)])
+    answer = row["answer"]
+    if isinstance(answer, list):
+        scores = soft_scores([str(text) for text in answer])
+    else:
+        scores = {normalize_answer(str(answer)): 1.0}
     known = {ids[a]: s for a, s in scores.items() if a in ids}
     return (tuple(known), tuple(known.values())) if known else None
 

@@ -80,7 +80,8 @@ class VGQA(DataSet):
             if row["id"] not in wanted:
                 continue
             for number, pair in enumerate(row["qas"]):
-                check_row(f"{path} (id {row['id']})", number, pair, pairs)
+                place = f"the qas of picture {row['id']} in {path}"
+                check_row(place, number, pair, pairs)
             name = f"{row['id']}.jpg"
             samples = tuple(_kept(row["qas"], ids))
             if samples:

@@ -43,14 +43,19 @@ COUNTING = {True: soft_scores, False: soft_scores_as_typed}
 def _protocols(fix):
     train, val = f"vqav2_train{fix}", f"vqav2_val{fix}"
     counting = "answers normalised" if fix else "answers counted as typed"
-    test = Split(
-        ("vqav2_test",), "test2015, test-dev and test-std, without answers."
-    )
+    tests = {
+        "test": Split(
+            ("vqav2_test",), "test2015, test-dev and test-std, without answers."
+        ),
+        "test_dev": Split(
+            ("vqav2_test-dev2015",), "test-dev2015, without answers."
+        ),
+    }
     return {
         "honest": {
             "train": Split((train,), f"train2014, {counting}."),
             "validation": Split((val,), f"val2014, {counting}."),
-            "test": test,
+            **tests,
         },
         "held_out": {
             "train": Split(
@@ -62,7 +67,7 @@ def _protocols(fix):
                 (f"vqav2_rest_val{fix}",),
                 f"{HELD_OUT:,} pictures of val2014, {counting}.",
             ),
-            "test": test,
+            **tests,
         },
         "official": {
             "train": Split((train, val), f"train2014 and val2014, {counting}."),
@@ -72,7 +77,7 @@ def _protocols(fix):
                 "the official training set holds all of it, so its score is "
                 "none of unseen pictures.",
             ),
-            "test": test,
+            **tests,
         },
     }
 
@@ -185,8 +190,9 @@ class VQAv2(DataSet):
         ids = {label: i for i, label in enumerate(self.labels)}
         targets = {}
         for number, row in enumerate(self._annotations[name]):
-            for answer in row["answers"]:
-                check_row(path, number, answer, {"answer": str})
+            for i, answer in enumerate(row["answers"]):
+                place = f"the answers of annotation {number} in {path}"
+                check_row(place, i, answer, {"answer": str})
             scores = count([answer["answer"] for answer in row["answers"]])
             known = {ids[a]: s for a, s in scores.items() if a in ids}
             targets[row["question_id"]] = (

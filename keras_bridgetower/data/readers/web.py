@@ -113,7 +113,7 @@ class SBU(DataSet):
         for number, (url, caption) in enumerate(
             zip(urls, captions, strict=True)
         ):
-            name = url.rsplit("/", 1)[-1]
+            name = str(url).rsplit("/", 1)[-1]
             if name in exists:
                 sample = Sample(str(number), caption)
                 samples.setdefault(name, []).append(sample)
