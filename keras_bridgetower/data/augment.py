@@ -19,8 +19,8 @@ from PIL import Image
 from keras_bridgetower.data import augment_ops
 from keras_bridgetower.preprocessing.image_converter import MEAN
 from keras_bridgetower.preprocessing.image_converter import STD
-from keras_bridgetower.preprocessing.image_converter import place
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.placing import place
 from keras_bridgetower.validation import check_choice
 
 BICUBIC = Image.Resampling.BICUBIC

@@ -222,9 +222,13 @@ class Stream:
             start + count * part // self.num_hosts
             for part in (self.host, self.host + 1)
         )
-        rows = list(self._good(epoch, low, high))
+        rows = list(self._good(epoch, range(low, high)))
         # Those behind come in only where there is nothing to copy.
-        behind = self._good(epoch, high, high + self._order.rows)
+        behind = (
+            row
+            for place in range(high, high + self._order.rows)
+            for row in self._good(epoch, [place % self._order.rows])
+        )
         rows = self._remainder.complete(rows, self._share, behind)
         if not rows:
             raise ValueError(
@@ -234,8 +238,5 @@ class Stream:
             )
         return columns_of(rows, self._specs)
 
-    def _good(self, epoch, low, high):
-        """Rows of places in an epoch, read one after the other."""
-        for place in range(low, high):
-            places = np.array([place % self._order.rows])
-            yield from self._made.good(*self._order(epoch, places))
+    def _good(self, epoch, places):
+        return self._made.good(*self._order(epoch, np.array(places, int)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_bridgetower.data.remainders import REMAINDERS
-from keras_bridgetower.preprocessing.image_converter import MODES
+from keras_bridgetower.preprocessing.placing import leaves_as_is
 
 
 def check_readers(readers):
@@ -102,10 +102,9 @@ def check_fit(made, num_hosts, preprocessor):
 
 def _check_pictures(transform, converter):
     side = transform.image_size
-    placed = MODES[converter.mode](
-        (side, side), converter.image_size, converter.size_divisor
-    )
-    if placed != ((side, side), (0, 0)):
+    if side != converter.image_size or not leaves_as_is(
+        side, converter.mode, converter.size_divisor
+    ):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
             f"converter leaves as they are: {converter.image_size} px, mode "

@@ -114,18 +114,31 @@ def _open(file, name, shown):
     with _reading(name, shown):
         image = Image.open(file, formats=FORMATS)
     with image:
-        return _decode(image, name, shown)
+        _check_size(image, name, shown)
+        with _reading(name, shown):
+            # In place: it is ours, and a copy costs a third of decoding.
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image, name, shown)
 
 
 def _decode(image, name, shown):
+    """A user's Pillow image, which stays as it is."""
+    _check_size(image, name, shown)
+    with _reading(name, shown):
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image, name, shown)
+
+
+def _check_size(image, name, shown):
     # Before any pixel is decoded: a few hundred kilobytes can hold gigabytes.
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(_too_many_pixels(name, shown))
     if image.width * image.height == 0:
         raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
-    with _reading(name, shown):
-        image = ImageOps.exif_transpose(image)
+
+
+def _to_rgb(image, name, shown):
     if image.mode in ALPHA_MODES or image.has_transparency_data:
         return _over_white(image)
     if image.mode == "RGB":
@@ -237,5 +250,4 @@ def _over_white(image):
 def _rgb(grey_or_rgb):
     if grey_or_rgb.ndim == 2:
         grey_or_rgb = grey_or_rgb[..., None]
-    shape = (*grey_or_rgb.shape[:2], 3)
-    return np.array(np.broadcast_to(grey_or_rgb, shape))
+    return np.broadcast_to(grey_or_rgb, (*grey_or_rgb.shape[:2], 3))
