@@ -16,7 +16,7 @@ import sys
 
 import keras
 import numpy as np
-from contact_sheet import contact_sheet
+from sample_sheet import sample_sheet
 
 from keras_bridgetower.data import datasets
 from keras_bridgetower.data import record_format
@@ -98,7 +98,7 @@ def show(arguments):
     rng = np.random.default_rng(arguments.seed)
     rows = rng.choice(reader.num_samples, count, replace=False)
     samples = [reader.sample(int(row)) for row in rows]
-    contact_sheet(samples, reader.labels).save(arguments.picture)
+    sample_sheet(samples, reader.labels).save(arguments.picture)
     print(f"{count} of {reader.num_samples:,} samples: {arguments.picture}")
 
 

@@ -46,7 +46,7 @@ DATASETS = {
 
 
 def open_dataset(name, root, **options):
-    """A data set in its authors' files.
+    r"""A data set in its authors' files.
 
     Args:
         name: str, a key of `DATASETS`.

@@ -7,6 +7,10 @@ import miniature_captions
 import miniature_pairs
 import miniature_small
 import miniature_vqa
+import pytest
+
+from keras_bridgetower.data import records
+from keras_bridgetower.data.datasets import open_dataset
 
 WRITERS = {
     "coco": miniature_captions.coco,
@@ -49,3 +53,24 @@ def miniature(name, folder):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return WRITERS[name](folder)
+
+
+def opened(name, folder):
+    """A data set in files that are written here."""
+    if name.startswith("arrow"):
+        pytest.importorskip("pyarrow")
+    root, options = miniature(name, folder)
+    return open_dataset(name, root, **options)
+
+
+def built(data, folder, split, protocol="honest"):
+    """A reader of a split that is built here."""
+    records.write_shards(
+        folder,
+        split,
+        data.split(split, protocol),
+        task=data.task,
+        labels=data.labels,
+        definition=data.definition(split, protocol).definition,
+    )
+    return records.open_records(folder, split)

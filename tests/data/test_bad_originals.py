@@ -8,7 +8,7 @@ import pytest
 from builders import ONE_BACKEND
 from miniature_pictures import write_json
 from miniature_pictures import write_lines
-from miniatures import miniature
+from miniatures import opened
 
 from keras_bridgetower.data import records
 from keras_bridgetower.data.datasets import open_dataset
@@ -16,11 +16,6 @@ from keras_bridgetower.data.readers.cifar import read_pickle
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
-
-
-def opened(name, folder):
-    root, options = miniature(name, folder)
-    return open_dataset(name, root, **options)
 
 
 def _edit(path, old, new):

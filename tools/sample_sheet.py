@@ -12,7 +12,7 @@ SIDE, GAP, LINE, LINES = 200, 10, 14, 6
 FONT_SIZE, LETTERS = 11, 34
 
 
-def contact_sheet(samples, labels, columns=4):
+def sample_sheet(samples, labels, columns=4):
     """Draw samples in rows.
 
     Args:
