@@ -6,12 +6,15 @@ import re
 import numpy as np
 import pytest
 
+from keras_bridgetower.data import datasets
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_files
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.data import record_writer
+from keras_bridgetower.data import records
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.metrics import glue
 from keras_bridgetower.metrics import masked_lm
@@ -26,6 +29,7 @@ from keras_bridgetower.tasks import shortlist
 from keras_bridgetower.tasks import top_matches
 
 MODULES = (
+    datasets,
     easy_vqa,
     easy_vqa_captions,
     easy_vqa_entailment,
@@ -38,6 +42,8 @@ MODULES = (
     masking,
     matching,
     nlvr2,
+    record_writer,
+    records,
     retrieval,
     shortlist,
     top_matches,
