@@ -1,0 +1,21 @@
+"""Fine-tune by a recipe: the paper's run, or its miniature.
+
+    python examples/finetune.py vqa_base
+    python examples/finetune.py vqa_base --init runs/pretrain_base-tiny/preset
+    python examples/finetune.py vqa_base --data datasets/vqav2 \
+        --init bridgetower_base_itm_mlm --set batch_size=64
+
+Prints the recipe and where it differs from the paper's, trains, saves a
+preset and ends with the scores beside the blind one. A run that was
+interrupted goes on when it is called again. Without `--data` it is the
+miniature, on easy-VQA, and takes about two minutes; without `--init` the model
+above the encoders starts at random. Needs `pip install easy-vqa`.
+"""
+
+import recipe_run
+
+from keras_bridgetower.training.recipes import RECIPES
+
+if __name__ == "__main__":
+    names = [name for name in RECIPES if not name.startswith("pretrain")]
+    recipe_run.run(__doc__, names)

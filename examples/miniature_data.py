@@ -1,0 +1,113 @@
+"""easy-VQA as data sets of records: what the recipes run on in miniature."""
+
+import io
+
+from PIL import Image
+
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data import easy_vqa_entailment
+from keras_bridgetower.data import easy_vqa_pairs
+from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from keras_bridgetower.data.records import Record
+from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.records import write_shards
+
+SPLITS = ("train", "validation", "test")
+SOURCE = "easy-vqa"
+
+
+def build(task, folder):
+    """Write all splits of a task's data, where they are not there yet.
+
+    Args:
+        task: str, a key of `RECORDS`.
+        folder: path of the data set.
+    """
+    labels, records = RECORDS[task]
+    for split in SPLITS:
+        write_shards(
+            folder,
+            split,
+            records(load_scenes(split)),
+            task=task,
+            labels=labels(),
+            definition=f"easy-VQA, {split} pictures; texts made by templates.",
+        )
+
+
+def _captions(scenes):
+    made = easy_vqa_captions.captions(scenes)
+    texts = {}
+    for text, owner in zip(made.texts, made.owner, strict=True):
+        texts.setdefault(int(owner), []).append(text)
+    # Pictures of one group fit each other's captions: they share a record.
+    return [
+        Record(
+            f"{picture}",
+            (_png(scenes.data.images[picture]),),
+            tuple(
+                Sample(f"{picture}-{i}", t) for i, t in enumerate(texts[row])
+            ),
+            SOURCE,
+        )
+        for row, picture in enumerate(made.pictures)
+    ]
+
+
+def _questions(scenes):
+    data, ids = scenes.data, easy_vqa.answer_list()
+    samples = {}
+    rows = zip(data.image_index, data.questions, data.answers, strict=True)
+    for number, (picture, question, answer) in enumerate(rows):
+        sample = Sample(f"{number}", question, (ids.index(answer),), (1.0,))
+        samples.setdefault(int(picture), []).append(sample)
+    return [
+        Record(f"{picture}", (_png(data.images[picture]),), tuple(of), SOURCE)
+        for picture, of in samples.items()
+    ]
+
+
+def _hypotheses(scenes):
+    made = easy_vqa_entailment.entailment(scenes)
+    rows = zip(made.images(scenes), made.hypotheses, made.labels, strict=True)
+    return [
+        Record(
+            f"{i}", (_png(image),), (Sample(f"{i}", text, (int(y),)),), SOURCE
+        )
+        for i, (image, text, y) in enumerate(rows)
+    ]
+
+
+def _statements(scenes):
+    made = easy_vqa_pairs.pairs(scenes)
+    rows = zip(
+        *(made.identifiers, made.image_index, made.sentences, made.labels),
+        strict=True,
+    )
+    return [
+        Record(
+            name,
+            tuple(_png(scenes.data.images[i]) for i in pair),
+            (Sample(name, text, (int(y),)),),
+            SOURCE,
+        )
+        for name, pair, text, y in rows
+    ]
+
+
+def _png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+RECORDS = {
+    "captions": (list, _captions),
+    "vqa": (easy_vqa.answer_list, _questions),
+    "entailment": (
+        lambda: ["contradiction", "neutral", "entailment"],
+        _hypotheses,
+    ),
+    "nlvr2": (lambda: ["False", "True"], _statements),
+}

@@ -1,0 +1,16 @@
+"""Pre-train by a recipe: the paper's run, or its miniature.
+
+    python examples/pretrain.py
+    python examples/pretrain.py pretrain_base --data datasets/coco \
+        --init bridgetower_base
+
+Prints the recipe and where it differs from the paper's, trains, and saves a
+preset that opens in every task. A run that was interrupted goes on when it is
+called again. Without `--data` it is the miniature, on captions of easy-VQA,
+and takes about two minutes; needs `pip install easy-vqa`.
+"""
+
+import recipe_run
+
+if __name__ == "__main__":
+    recipe_run.run(__doc__, ["pretrain_base", "pretrain_large"])
