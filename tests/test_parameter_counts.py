@@ -91,6 +91,12 @@ def test_cross_modal_layers_of_base_and_large():
     assert steps(LARGE) == 201_560_064
 
 
+def test_merged_attention_is_one_transformer_block():
+    d = 768
+    block = 4 * (d * d + d) + 8 * d * d + 5 * d + 2 * 2 * d
+    assert steps(BASE, cross_encoder="merged_attention") == 6 * block
+
+
 @pytest.mark.parametrize("layers", PUBLISHED_LAYERS)
 def test_number_of_layers(layers):
     counted = steps(BASE | {"num_layers": layers})
