@@ -1,14 +1,12 @@
 """Parameter counts of the paper and of transformers, nothing allocated."""
 
-import contextlib
-
-import keras
 import keras_hub
 import numpy as np
 import pytest
 
 import keras_bridgetower as kbt
 from keras_bridgetower import bridges
+from keras_bridgetower.memory import shapes_only
 
 BASE = dict(hidden_dim=768, num_heads=12, num_layers=6)
 LARGE = dict(hidden_dim=1024, num_heads=16, num_layers=6)
@@ -47,17 +45,6 @@ PUBLISHED_LAYERS = {
     10: 189.0,
     12: 226.8,
 }
-
-
-@contextlib.contextmanager
-def shapes_only():
-    """Variables made inside have a shape and no value."""
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    # Otherwise the next scope would give every one of them its value.
-    keras.src.backend.common.global_state.set_global_attribute(
-        "uninitialized_variables", []
-    )
 
 
 def count(layer):
