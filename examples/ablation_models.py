@@ -6,6 +6,7 @@ from ablation_variants import TEXT_ENCODERS
 
 import keras_bridgetower as kbt
 from keras_bridgetower.memory import shapes_only
+from keras_bridgetower.validation import check_choice
 
 
 def build(variant, size):
@@ -14,6 +15,8 @@ def build(variant, size):
     Raises:
         ValueError: the variant cannot be built.
     """
+    check_choice("image encoder", variant.image, IMAGE_ENCODERS)
+    check_choice("text encoder", variant.text, TEXT_ENCODERS)
     return kbt.BridgeTowerBackbone(
         IMAGE_ENCODERS[variant.image](size),
         TEXT_ENCODERS[variant.text](size),
