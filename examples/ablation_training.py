@@ -1,27 +1,19 @@
-"""How a variant is trained and scored on easy-VQA, in about a minute.
-
-As in the paper the encoders are pre-trained and the cross-modal layers are
-not: each kind of image encoder first learns, once, to name what the training
-pictures show, and all variants start from it. The text encoders start from
-random weights; the questions have 26 words.
-"""
+"""How a variant is trained and scored on easy-VQA."""
 
 import functools
-import types
 import warnings
 
+import ablation_encoders as encoders
 import keras
 from ablation_models import build
 from ablation_models import weights_of
 from ablation_questions import Questions
 from ablation_questions import fit
-from ablation_variants import Variant
 from tiny_family import PROJECTION_DIM
 from tiny_family import SEQUENCE_LENGTH
 from tiny_family import caption_rows
 from tiny_training import learn_vocabulary
 from tiny_training import stream
-from tiny_training import train_image_tower
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
@@ -38,7 +30,7 @@ class Bench:
 
     Args:
         settings: values of the command line.
-        folder: path; trained image encoders are kept there.
+        folder: path; pre-trained encoders are kept there.
         size: `Size` of the models.
     """
 
@@ -59,15 +51,37 @@ class Bench:
         )
 
     def backbone(self, variant, seed):
-        """A new backbone over the trained image encoder of its kind."""
-        path = self._image_encoder(variant.image)
+        """A new backbone over the pre-trained encoders of its kind."""
+        image, text = variant.image, variant.text
+        files = [
+            encoders.once(
+                self.folder,
+                image,
+                lambda: encoders.image_encoder(
+                    image, self.size, self.scenes["train"], self.settings
+                ),
+            ),
+            encoders.once(
+                self.folder,
+                text,
+                lambda: encoders.text_encoder(
+                    text,
+                    self.size,
+                    self.tokenizer,
+                    easy_vqa.load("train").questions,
+                    self.settings,
+                ),
+            ),
+        ]
         keras.utils.set_random_seed(seed)
         backbone = build(variant, self.size)
-        backbone.image_encoder.load_weights(path)
+        backbone.image_encoder.load_weights(files[0])
+        backbone.text_encoder.load_weights(files[1])
         return backbone
 
-    def vqa(self, backbone, seed):
+    def vqa(self, variant, seed):
         """Train on questions; the scores on the test split, in percent."""
+        backbone = self.backbone(variant, seed)
         questions = self._questions_at(backbone.image_size)
         task = kbt.BridgeTowerVQA(backbone, answers=questions.answers)
         settings = self.settings
@@ -80,7 +94,7 @@ class Bench:
         )
         return questions.scores(task)
 
-    def rsum(self, backbone, seed):
+    def rsum(self, variant, seed):
         """Train matching on captions; the sum of recalls on the gallery."""
         settings, scenes = self.settings, self.scenes["train"]
         steps, batch_size = (
@@ -89,11 +103,12 @@ class Bench:
         )
         if not steps:
             return None
+        backbone = self.backbone(variant, seed)
         task = kbt.BridgeTowerRetrieval(
             backbone,
             kbt.BridgeTowerRetrievalPreprocessor(
                 self.tokenizer,
-                _converter(backbone.image_size),
+                encoders.converter(backbone.image_size),
                 "hard_negatives",
                 features=tuple(backbone.input),
             ),
@@ -141,7 +156,9 @@ class Bench:
 
     def _questions_at(self, side):
         if side not in self._questions:
-            self._questions[side] = Questions(self.tokenizer, _converter(side))
+            self._questions[side] = Questions(
+                self.tokenizer, encoders.converter(side)
+            )
         return self._questions[side]
 
     def _questions_of(self, task):
@@ -156,39 +173,8 @@ class Bench:
             )
         return Questions(
             kbt.BridgeTowerTokenizer.from_preset(self.settings.tokenizer),
-            _converter(task.backbone.image_size),
+            encoders.converter(task.backbone.image_size),
         )
-
-    def _image_encoder(self, name):
-        """The file of a trained image encoder, made when first needed."""
-        path = self.folder / f"{name.replace('/', '-')}.weights.h5"
-        if path.exists():
-            return path
-        keras.utils.set_random_seed(0)
-        variant = Variant("", {"num_layers": 1}, image=name)
-        backbone = build(variant, self.size)
-        converter = _converter(backbone.image_size)
-        learner = types.SimpleNamespace(
-            backbone=backbone,
-            preprocessor=types.SimpleNamespace(image_converter=converter),
-        )
-        print(f"{name} learns to name what pictures show.", flush=True)
-        found = train_image_tower(
-            learner,
-            self.scenes["train"],
-            list(easy_vqa_scenes.ATTRIBUTES),
-            self.settings.tower_epochs,
-            self.settings,
-        )
-        print(f"{name}: accuracies {found}", flush=True)
-        written = path.with_name(f"new-{path.name}")
-        backbone.image_encoder.save_weights(written)
-        written.replace(path)
-        return path
-
-
-def _converter(side):
-    return kbt.BridgeTowerImageConverter(side, mode="squash")
 
 
 def _rsum(task, scenes):

@@ -40,7 +40,12 @@ from ablation_variants import Variant  # noqa: E402
 # What the numbers of a run depend on, beside its variant and seed.
 KEYS = (
     *("study", "steps", "batch_size", "learning_rate", "tower_epochs"),
-    *("tower_batch_size", "retrieval_steps", "retrieval_batch_size"),
+    *(
+        "text_steps",
+        "tower_batch_size",
+        "retrieval_steps",
+        "retrieval_batch_size",
+    ),
     *("preset_steps", "preset_learning_rate", "tokenizer"),
 )
 
@@ -56,6 +61,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--tower-epochs", type=int, default=30)
+    parser.add_argument("--text-steps", type=int, default=300)
     parser.add_argument("--tower-batch-size", type=int, default=64)
     parser.add_argument(
         "--retrieval-steps",
@@ -142,8 +148,8 @@ def run(bench, variant, seed):
     """Train and score one variant."""
     started = time.time()
     found = {
-        "vqa": bench.vqa(bench.backbone(variant, seed), seed),
-        "rsum": bench.rsum(bench.backbone(variant, seed), seed),
+        "vqa": bench.vqa(variant, seed),
+        "rsum": bench.rsum(variant, seed),
     }
     return found | {"seconds": round(time.time() - started, 1)}
 

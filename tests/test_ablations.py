@@ -97,9 +97,6 @@ class Counting:
     def __init__(self, settings, folder, size):
         assert folder.exists()
 
-    def backbone(self, variant, seed):
-        return variant
-
     def vqa(self, variant, seed):
         if len(self.runs) == 3 and seed == 0:
             self.runs.append(None)
@@ -188,6 +185,7 @@ def test_the_command_trains(tmp_path):
     script = pathlib.Path(ablations.__file__)
     line = [sys.executable, str(script), "cross_encoder", "--seeds", "0"]
     line += ["--steps", "3", "--tower-epochs", "1", "--retrieval-steps", "3"]
+    line += ["--text-steps", "3"]
     line += ["--output", str(tmp_path / "runs")]
     subprocess.run(line, check=True, capture_output=True)
     (result,) = (tmp_path / "runs").glob("co_attention, METER*.json")

@@ -1,5 +1,6 @@
 """What trained heads look at, in numbers, maps and figures."""
 
+from keras_bridgetower.analysis import figures as figures
 from keras_bridgetower.analysis.diversity import HeadDiversity as HeadDiversity
 from keras_bridgetower.analysis.diversity import (
     head_diversity as head_diversity,
