@@ -9,6 +9,7 @@ from ablation_models import build
 from ablation_models import weights_of
 from ablation_questions import Questions
 from ablation_questions import fit
+from ablation_variants import BASE
 from tiny_family import PROJECTION_DIM
 from tiny_family import SEQUENCE_LENGTH
 from tiny_family import caption_rows
@@ -77,6 +78,12 @@ class Bench:
         backbone = build(variant, self.size)
         backbone.image_encoder.load_weights(files[0])
         backbone.text_encoder.load_weights(files[1])
+        # The authors' first weights are of width 768: sums over fewer terms
+        # would leave every attention even, and hardly learn.
+        scale = (BASE.width / self.size.width) ** 0.5
+        for weight in backbone.fusion.trainable_weights:
+            if "kernel" in weight.path:
+                weight.assign(weight * scale)
         return backbone
 
     def vqa(self, variant, seed):
