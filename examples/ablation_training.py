@@ -84,6 +84,8 @@ class Bench:
         for weight in backbone.fusion.trainable_weights:
             if "kernel" in weight.path:
                 weight.assign(weight * scale)
+        for part in self.settings.frozen:
+            getattr(backbone, part).trainable = False
         return backbone
 
     def vqa(self, variant, seed):

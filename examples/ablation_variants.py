@@ -68,7 +68,7 @@ class Size:
 
 
 # The tiny text encoders share one vocabulary.
-TINY = Size(64, 4, 6, 6, 64, {ROBERTA: 512, BERT: 512}, 32, 0.0)
+TINY = Size(64, 4, 6, 3, 64, {ROBERTA: 512, BERT: 512}, 32, 0.0)
 BASE = Size(768, 12, 12, 6, 288, {ROBERTA: 50_265, BERT: 30_522}, 512, 0.1)
 
 

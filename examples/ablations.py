@@ -13,6 +13,7 @@ of parameters of the paper's base size and trains nothing.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import time
@@ -58,9 +59,22 @@ def main():
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--tower-epochs", type=int, default=30)
+    parser.add_argument(
+        "--frozen",
+        nargs="*",
+        choices=("image_tower", "text_tower"),
+        default=["image_tower"],
+        help="pre-trained parts that stay as they are",
+    )
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=TINY.layers,
+        help="cross-modal layers where a variant does not say",
+    )
     parser.add_argument("--text-steps", type=int, default=300)
     parser.add_argument("--tower-batch-size", type=int, default=64)
     parser.add_argument(
@@ -84,7 +98,7 @@ def main():
     )
     settings = parser.parse_args()
     study = STUDIES[settings.study]
-    size = BASE if settings.count_only else TINY
+    size = BASE if settings.count_only else tiny(settings)
     variants = study.variants(size)
     # Whatever cannot be built is refused before anything is trained.
     check(variants, size)
@@ -100,6 +114,11 @@ def main():
     train(settings, output, variants, parameters)
 
 
+def tiny(settings):
+    """The tiny size, with as many layers as the command line says."""
+    return dataclasses.replace(TINY, layers=settings.layers)
+
+
 def train(settings, output, variants, parameters):
     """Run what is not there yet, and write the table anew."""
     # Reading easy-VQA takes TensorFlow, counting does not.
@@ -110,7 +129,7 @@ def train(settings, output, variants, parameters):
     kept = {key: getattr(settings, key) for key in KEYS}
     kept |= {"backend": keras.config.backend(), "size": repr(TINY)}
     runs = RunDirectory(output, kept)
-    bench = Bench(settings, runs.path, TINY)
+    bench = Bench(settings, runs.path, tiny(settings))
     results = {}
     for seed in settings.seeds:
         for variant in variants:
