@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from keras_bridgetower.data import augment
+from keras_bridgetower.data import damage
 from keras_bridgetower.data import datasets
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.data import easy_vqa_captions
@@ -13,6 +15,8 @@ from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_files
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.data import order
+from keras_bridgetower.data import pipeline
 from keras_bridgetower.data import record_writer
 from keras_bridgetower.data import records
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
@@ -29,6 +33,8 @@ from keras_bridgetower.tasks import shortlist
 from keras_bridgetower.tasks import top_matches
 
 MODULES = (
+    augment,
+    damage,
     datasets,
     easy_vqa,
     easy_vqa_captions,
@@ -42,6 +48,8 @@ MODULES = (
     masking,
     matching,
     nlvr2,
+    order,
+    pipeline,
     record_writer,
     records,
     retrieval,
