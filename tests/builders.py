@@ -5,6 +5,7 @@ import math
 import keras
 import keras_hub
 import numpy as np
+import pytest
 from keras import ops
 
 import keras_bridgetower as kbt
@@ -219,3 +220,10 @@ def classifier_head(x, weights):
     x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * gamma + beta
     x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     return x @ w2 + b2
+
+
+# Code that never meets Keras' backend is the same on each.
+ONE_BACKEND = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow",
+    reason="NumPy and Pillow alone: run with KERAS_BACKEND=tensorflow",
+)

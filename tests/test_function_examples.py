@@ -13,12 +13,19 @@ from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import explanation
 from keras_bridgetower.analysis import figures
 from keras_bridgetower.analysis import maps
+from keras_bridgetower.data import augment
+from keras_bridgetower.data import damage
+from keras_bridgetower.data import datasets
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_files
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.data import order
+from keras_bridgetower.data import pipeline
+from keras_bridgetower.data import record_writer
+from keras_bridgetower.data import records
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.metrics import glue
 from keras_bridgetower.metrics import masked_lm
@@ -38,6 +45,9 @@ MODULES = (
     figures,
     maps,
     memory,
+    augment,
+    damage,
+    datasets,
     easy_vqa,
     easy_vqa_captions,
     easy_vqa_entailment,
@@ -50,6 +60,10 @@ MODULES = (
     masking,
     matching,
     nlvr2,
+    order,
+    pipeline,
+    record_writer,
+    records,
     retrieval,
     shortlist,
     top_matches,

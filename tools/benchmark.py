@@ -3,6 +3,7 @@
     KERAS_BACKEND=jax python tools/benchmark.py
     KERAS_BACKEND=jax python tools/benchmark.py --what loading --repeats 5
     KERAS_BACKEND=jax python tools/benchmark.py --what pretraining
+    KERAS_BACKEND=jax python tools/benchmark.py --what data
 
 Both run in this process, by turns, so that a busy machine slows both; the
 ratio of the medians is what counts. Needs the extra `dev`.
@@ -23,6 +24,7 @@ import numpy as np  # isort: skip
 # The peer and the copying of its weights are those of the tests.
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
+import benchmark_data  # noqa: E402
 import benchmark_loading  # noqa: E402
 import benchmark_pretraining  # noqa: E402
 import peer  # noqa: E402
@@ -42,7 +44,7 @@ def main():
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument(
         "--what",
-        choices=("forward", "loading", "pretraining"),
+        choices=("forward", "loading", "pretraining", "data"),
         default="forward",
     )
     arguments = parser.parse_args()
@@ -50,6 +52,7 @@ def main():
     others = {
         "loading": benchmark_loading.run,
         "pretraining": benchmark_pretraining.run,
+        "data": benchmark_data.run,
     }
     if arguments.what in others:
         others[arguments.what](size, arguments.repeats)

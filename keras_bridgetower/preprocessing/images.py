@@ -54,16 +54,43 @@ def load_image(image, name="images"):
 
     Source: the float scale is that of the image layers of Keras.
     """
+    return np.array(open_image(image, name))
+
+
+def open_image(image, name="images"):
+    """As `load_image`, into an RGB `PIL.Image`."""
     if isinstance(image, Image.Image):
         return _decode(image, name, f"<PIL image {image.mode} {image.size}>")
     if isinstance(image, (str, os.PathLike)):
         return _open(image, name, repr(os.fspath(image)))
     if isinstance(image, bytes):
         if SIGNATURE.match(image):
-            return _open(io.BytesIO(image), name, f"<{len(image)} bytes>")
+            return decode_image(image, name)
         path = image.decode("utf-8", "surrogateescape")
         return _open(path, name, f"{path[:200]!r}")
-    return _from_array(image, name)
+    return Image.fromarray(_from_array(image, name))
+
+
+def decode_image(data, name="images"):
+    """An encoded picture as an RGB `PIL.Image`; bytes are never a path.
+
+    Args:
+        data: bytes of an image file.
+        name: string. What errors call the picture.
+
+    Returns:
+        `PIL.Image.Image` of mode RGB.
+
+    Raises:
+        ValueError: as `load_image`.
+    """
+    shown = f"<{len(data)} bytes>"
+    if not SIGNATURE.match(data):
+        raise ValueError(
+            f"`{name}` must be an encoded image, one of {', '.join(FORMATS)}. "
+            f"Received: {name}={shown}, which begin with {data[:8]!r}"
+        )
+    return _open(io.BytesIO(data), name, shown)
 
 
 @contextlib.contextmanager
@@ -87,27 +114,43 @@ def _open(file, name, shown):
     with _reading(name, shown):
         image = Image.open(file, formats=FORMATS)
     with image:
-        return _decode(image, name, shown)
+        _check_size(image, name, shown)
+        with _reading(name, shown):
+            # In place: it is ours, and a copy costs a third of decoding.
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image, name, shown)
 
 
 def _decode(image, name, shown):
+    """A user's Pillow image, which stays as it is."""
+    _check_size(image, name, shown)
+    with _reading(name, shown):
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image, name, shown)
+
+
+def _check_size(image, name, shown):
     # Before any pixel is decoded: a few hundred kilobytes can hold gigabytes.
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(_too_many_pixels(name, shown))
     if image.width * image.height == 0:
         raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
-    with _reading(name, shown):
-        image = ImageOps.exif_transpose(image)
+
+
+def _to_rgb(image, name, shown):
     if image.mode in ALPHA_MODES or image.has_transparency_data:
         return _over_white(image)
+    if image.mode == "RGB":
+        return image
     if image.mode in EIGHT_BIT_MODES:
-        return np.array(image.convert("RGB"))
+        return image.convert("RGB")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.
-        return _rgb(_from_16_bit(np.asarray(image), name, shown))
+        grey = _from_16_bit(np.asarray(image), name, shown)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
-        return _from_array(np.asarray(image), name)
+        return Image.fromarray(_from_array(np.asarray(image), name))
     raise ValueError(
         f"`{name}` must be in a mode that converts to RGB. Received: "
         f"{name}={shown} with mode {image.mode}"
@@ -153,7 +196,7 @@ def _from_array(image, name):
         )
     array = _to_eight_bit(array, name, shown)
     if channels == 4:
-        return _over_white(Image.fromarray(array))
+        return np.array(_over_white(Image.fromarray(array)))
     return _rgb(array)
 
 
@@ -201,11 +244,10 @@ def _from_16_bit(array, name, shown):
 def _over_white(image):
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
-    return np.array(Image.alpha_composite(white, image).convert("RGB"))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _rgb(grey_or_rgb):
     if grey_or_rgb.ndim == 2:
         grey_or_rgb = grey_or_rgb[..., None]
-    shape = (*grey_or_rgb.shape[:2], 3)
-    return np.array(np.broadcast_to(grey_or_rgb, shape))
+    return np.broadcast_to(grey_or_rgb, (*grey_or_rgb.shape[:2], 3))

@@ -2,8 +2,10 @@
 
 import keras
 import keras_hub
+import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
@@ -12,6 +14,8 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 
 FEATURES = ("images", "token_ids", "padding_mask")
+# Features with one column for each token.
+OF_TOKENS = ("token_ids", "padding_mask", "segment_ids", "masked_token_ids")
 
 
 class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
@@ -27,6 +31,11 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
         features: tuple of the features to make: images, token_ids,
             padding_mask, and segment_ids (zeros) for text encoders that
             declare them, as BERT.
+        buckets: tuple of rising ints, or None. The numbers of tokens that a
+            batch may have: as few as its longest text fits in, or the
+            tokenizer's `sequence_length`. None: always that. A model computes
+            less, with the same result; one that is compiled is so once for
+            each.
         **kwargs: `name`.
 
     Call arguments:
@@ -54,11 +63,27 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
     # Axes of the pictures that belong to one text: none, or one of this size.
     pictures = ()
 
-    def __init__(self, tokenizer, image_converter, features=FEATURES, **kwargs):
+    def __init__(
+        self,
+        tokenizer,
+        image_converter,
+        features=FEATURES,
+        buckets=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.tokenizer = tokenizer
         self.image_converter = image_converter
         self.features = tuple(features)
+        self.buckets = checked_buckets(buckets)
+
+    def __call__(self, *args, **kwargs):
+        made = super().__call__(*args, **kwargs)
+        if self.buckets is None:
+            return made
+        x, *labels = made if isinstance(made, tuple) else (made,)
+        x = shortened(x, self.buckets)
+        return (x, *labels) if labels else x
 
     def targets(self, y, batched=True):
         """Labels as the task's loss takes them.
@@ -139,6 +164,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
     def get_config(self):
         config = super().get_config()
         config["features"] = self.features
+        config["buckets"] = self.buckets
         return config
 
     @classmethod
@@ -170,3 +196,40 @@ def check_keys(x, keys):
             f"{' and '.join(map(repr, keys))}. "
             f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
         )
+
+
+def checked_buckets(buckets):
+    """Lengths of texts as a tuple, or None."""
+    if buckets is None:
+        return None
+    buckets = tuple(buckets)
+    whole = all(type(n) is int and n > 0 for n in buckets)
+    if not whole or list(buckets) != sorted(set(buckets)):
+        raise ValueError(
+            "`buckets` must be rising integers from 1, numbers of tokens, or "
+            f"None. Received: buckets={buckets!r}"
+        )
+    return buckets
+
+
+def shortened(features, buckets):
+    """Features without the columns in which no text of the batch has a token.
+
+    Args:
+        features: dict of arrays or tensors, `"padding_mask"` among them.
+        buckets: tuple of rising ints, the numbers of columns to choose from.
+
+    Returns:
+        dict of the same features.
+    """
+
+    def width(mask):
+        longest = mask.sum(axis=-1).max(initial=0)
+        fitting = (n for n in buckets if n >= longest)
+        return np.int32(min(next(fitting, mask.shape[-1]), mask.shape[-1]))
+
+    stop = apply_numpy(width, [features["padding_mask"]], ("int32", ()))
+    return {
+        name: value[..., :stop] if name in OF_TOKENS else value
+        for name, value in features.items()
+    }

@@ -1,0 +1,1 @@
+"""Readers of the files in which the data sets are given out."""

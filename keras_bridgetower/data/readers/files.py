@@ -1,0 +1,183 @@
+"""Pictures and tables of texts as they lie on the disk."""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+
+from PIL import Image
+
+from keras_bridgetower.preprocessing.images import FORMATS
+
+
+class Picture:
+    """Abstract: where a picture is, until its bytes are asked for."""
+
+    def read(self):
+        """The bytes of the picture's file."""
+        raise NotImplementedError
+
+    def open(self):
+        """The picture as a binary file."""
+        return io.BytesIO(self.read())
+
+    def problem(self):
+        """Why the picture cannot be opened, or `""`; pixels are not read."""
+        try:
+            # By content: NLVR2 names JPEG files .png.
+            with self.open() as file, Image.open(file, formats=FORMATS):
+                return ""
+        # A damaged file makes Pillow raise nearly anything.
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FilePicture(Picture):
+    """A picture file.
+
+    Args:
+        path: str.
+    """
+
+    path: str
+
+    def read(self):
+        return pathlib.Path(self.path).read_bytes()
+
+    def open(self):
+        return open(self.path, "rb")
+
+
+def load_json(path):
+    """What a JSON file holds.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: not UTF-8, or not JSON; names file and place.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} must be JSON ({error}). It may be cut: fetch it again."
+        ) from error
+
+
+def read_text(path):
+    """The text of a UTF-8 file, or an error that names it."""
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} must be UTF-8. Received: byte "
+            f"0x{error.object[error.start]:02x} in line {line}. Convert the "
+            "file."
+        ) from error
+
+
+def json_rows(path, keys, under=None):
+    """The rows of a JSON file that holds a list of objects.
+
+    Args:
+        path: path of the file.
+        keys: dict from the keys that each row must have to their types.
+        under: str, the key of the list in the file, or None if the file is
+            the list.
+
+    Returns:
+        list of dicts.
+
+    Raises:
+        ValueError: another schema; names file, key and row.
+    """
+    held = load_json(path)
+    rows = held.get(under) if under and isinstance(held, dict) else held
+    if not isinstance(rows, list):
+        place = f"under the key {under!r}" if under else "at its top"
+        raise ValueError(
+            f"{path} must hold a list {place}. Received: {type(rows).__name__}"
+        )
+    for number, row in enumerate(rows):
+        check_row(path, number, row, keys)
+    return rows
+
+
+def json_lines(path, keys):
+    """The rows of a file with one JSON object a line, as `json_rows`."""
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} must hold one JSON object a line ({error}). "
+                f"Received: line {number}: {line!r:.100}"
+            ) from error
+        check_row(path, number, row, keys)
+        rows.append(row)
+    return rows
+
+
+def table_rows(path, keys=(), columns=None, **dialect):
+    """The rows of a table of texts, such as a CSV file.
+
+    Args:
+        path: path of the file.
+        keys: names of the columns that it must have.
+        columns: names of the columns where the first row does not say them.
+        **dialect: as `csv.reader`.
+
+    Returns:
+        list of dicts of str.
+
+    Raises:
+        ValueError: another schema; names file, key and row.
+    """
+    # A stray quote makes one field of the rest of a file; the rows tell it.
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(
+        io.StringIO(read_text(path), newline=""), columns, **dialect
+    )
+    keys = dict.fromkeys(keys, str)
+    rows = []
+    try:
+        for number, row in enumerate(reader, 1):
+            check_row(path, number, row, keys)
+            rows.append(row)
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} must be a table of texts ({error}). Received: row "
+            f"{len(rows) + 1}"
+        ) from error
+    return rows
+
+
+# GLUE's and CC3M's tables quote nothing.
+TAB_SEPARATED = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+
+
+def check_row(path, number, row, keys):
+    """Refuse a row that lacks a key, or holds another type there."""
+    held = row if isinstance(row, dict) else {}
+    for key, kind in keys.items():
+        if not isinstance(held.get(key), kind):
+            shown = repr(held[key])[:100] if key in held else "no such key"
+            names = getattr(kind, "__name__", None) or " or ".join(
+                k.__name__ for k in kind
+            )
+            raise ValueError(
+                f"Each row of {path} must have the key {key!r} with a value "
+                f"of type {names}. Received: {shown} in row {number}: "
+                f"{row!r:.100}"
+            )

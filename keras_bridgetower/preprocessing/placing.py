@@ -1,0 +1,71 @@
+"""From any picture to a square: how it is resized, and what is cut off."""
+
+from PIL import Image
+
+
+def squash(size, side, divisor):
+    """Both sides to `side`; the aspect ratio is lost, no pixel is."""
+    return (side, side), (0, 0)
+
+
+def crop(size, side, divisor):
+    """Shorter side to `side`, then the centre; long ends are lost."""
+    short = min(size)
+    resized = tuple(side if n == short else int(side * n / short) for n in size)
+    return resized, tuple(int(round((n - side) / 2)) for n in resized)
+
+
+def hf(size, side, divisor):
+    """As `crop`, but long pictures shrink and sides are floored."""
+    short = min(size)
+    resized = [side if n == short else side / short * n for n in size]
+    # The limit on the longer side keeps the 1333 : 800 of detection models.
+    longest, limit = max(resized), int(1333 / 800 * side)
+    if longest > limit:
+        resized = [limit / longest * n for n in resized]
+    resized = tuple(int(n + 0.5) // divisor * divisor for n in resized)
+    # Negative where a side is too short: the crop then adds black around it.
+    return resized, tuple((n - side) // 2 for n in resized)
+
+
+# A mode is geometry alone, (width, height) -> resized size, corner of the crop.
+MODES = {"squash": squash, "crop": crop, "hf": hf}
+
+
+def leaves_as_is(side, mode, size_divisor=32):
+    """Whether a mode leaves a square of this side as it is."""
+    placed = MODES[mode]((side, side), side, size_divisor)
+    return placed == ((side, side), (0, 0))
+
+
+def place(image, side, mode, size_divisor=32, name="images"):
+    """Resize a picture by a mode, and cut the square.
+
+    Args:
+        image: RGB `PIL.Image`.
+        side: int, pixels.
+        mode: string, a key of `MODES`.
+        size_divisor: int, as `BridgeTowerImageConverter`.
+        name: string. What errors call the picture.
+
+    Returns:
+        RGB `PIL.Image` of this side.
+
+    Raises:
+        ValueError: the picture is so long that resized it would not fit.
+    """
+    size, (left, top) = MODES[mode](image.size, side, size_divisor)
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    if not 0 < size[0] * size[1] <= limit:
+        raise ValueError(
+            f"`{name}` must not be so long and thin: the mode {mode!r} would "
+            f"resize it to {size[0]} x {size[1]} pixels. Received: {name} of "
+            f"{image.width} x {image.height} pixels (width x height). Cut it, "
+            "or use mode='squash'."
+        )
+    # Pillow would copy a picture that is right already.
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    if size == (side, side) and (left, top) == (0, 0):
+        return image
+    return image.crop((left, top, left + side, top + side))

@@ -1,0 +1,69 @@
+"""Pictures of easy-VQA and true texts about them, for files of any format."""
+
+import dataclasses
+import functools
+import io
+import json
+
+import numpy as np
+from PIL import Image
+
+from keras_bridgetower.data import easy_vqa
+
+COUNT = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A picture and what can be said of it."""
+
+    image: Image.Image
+    shape: str
+    colour: str
+    questions: tuple
+
+    @property
+    def caption(self):
+        return f"a {self.colour} {self.shape}"
+
+    def encoded(self, form="JPEG"):
+        file = io.BytesIO()
+        self.image.save(file, form)
+        return file.getvalue()
+
+    def save(self, path, form="JPEG"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.encoded(form))
+
+
+@functools.cache
+def pictures():
+    """The first test pictures with their questions."""
+    import easy_vqa as package
+
+    asked = {}
+    for question, answer, image in zip(
+        *package.get_test_questions(), strict=True
+    ):
+        asked.setdefault(image, []).append((question, answer))
+    paths = package.get_test_image_paths()
+    shown = []
+    for number in sorted(paths)[:COUNT]:
+        with Image.open(paths[number]) as opened:
+            image = opened.convert("RGB")
+        seen = easy_vqa.attributes(np.asarray(image))
+        shown.append(
+            Shown(image, seen.shape, seen.colour, tuple(asked[number]))
+        )
+    return tuple(shown)
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(lines, encoding="utf-8")

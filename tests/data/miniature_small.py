@@ -1,0 +1,145 @@
+"""Small CIFAR, GLUE and own data."""
+
+import csv
+import pickle
+
+import numpy as np
+from miniature_pictures import pictures
+from miniature_pictures import write_lines
+
+from keras_bridgetower.data import easy_vqa
+
+COLOURS = [colour.encode() for colour in easy_vqa.COLOURS]
+SHAPES = [shape.encode() for shape in easy_vqa.SHAPES]
+
+
+def _batch(numbers, labels):
+    rows = [
+        np.asarray(pictures()[n].image.resize((32, 32))).transpose(2, 0, 1)
+        for n in numbers
+    ]
+    data = np.stack(rows).reshape(len(rows), 3072)
+    return {b"batch_label": b"a batch", b"data": data} | labels(numbers)
+
+
+def _pickle(path, held):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # As Python 2 wrote them.
+    path.write_bytes(pickle.dumps(held, protocol=2))
+
+
+def cifar10(folder):
+    inner = folder / "cifar-10-batches-py"
+
+    def labels(numbers):
+        colours = [pictures()[n].colour.encode() for n in numbers]
+        return {b"labels": [COLOURS.index(colour) for colour in colours]}
+
+    for i in range(5):
+        numbers = range(4 * i, 4 * i + 4)
+        _pickle(inner / f"data_batch_{i + 1}", _batch(numbers, labels))
+    _pickle(inner / "test_batch", _batch(range(20, 24), labels))
+    _pickle(inner / "batches.meta", {b"label_names": COLOURS})
+    return folder, {}
+
+
+def cifar100(folder):
+    inner = folder / "cifar-100-python"
+
+    def labels(numbers):
+        shown = [pictures()[n] for n in numbers]
+        return {
+            b"fine_labels": [COLOURS.index(s.colour.encode()) for s in shown],
+            b"coarse_labels": [SHAPES.index(s.shape.encode()) for s in shown],
+        }
+
+    _pickle(inner / "train", _batch(range(20), labels))
+    _pickle(inner / "test", _batch(range(20, 24), labels))
+    names = {b"fine_label_names": COLOURS, b"coarse_label_names": SHAPES}
+    _pickle(inner / "meta", names)
+    return folder, {}
+
+
+# Header of a file with labels (None for CoLA), a row, the header of test.
+GLUE = {
+    "CoLA": (None, ["gj04", "1", "", 'It is "red.'], ["index", "sentence"]),
+    "SST-2": (["sentence", "label"], ["it is red", "1"], ["index", "sentence"]),
+    "MRPC": (
+        ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"],
+        ["1", "7", "8", "It is red.", "Red it is."],
+        ["index", "#1 ID", "#2 ID", "#1 String", "#2 String"],
+    ),
+    "QQP": (
+        ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"],
+        ["0", "1", "2", "It is red.", "Red it is.", "0"],
+        ["id", "question1", "question2"],
+    ),
+    "STS-B": (
+        ["index", "genre", "sentence1", "sentence2", "score"],
+        ["0", "news", "It is red.", "Red it is.", "3.8"],
+        ["index", "genre", "sentence1", "sentence2"],
+    ),
+    "MNLI": (
+        ["index", "genre", "sentence1", "sentence2", "label1", "gold_label"],
+        ["0", "x", "It is red.", "Red it is.", "neutral", "contradiction"],
+        ["index", "genre", "sentence1", "sentence2"],
+    ),
+    "QNLI": (
+        ["index", "question", "sentence", "label"],
+        ["0", "It is red.", "Red it is.", "not_entailment"],
+        ["index", "question", "sentence"],
+    ),
+    "RTE": (
+        ["index", "sentence1", "sentence2", "label"],
+        ["0", "It is red.", "Red it is.", "entailment"],
+        ["index", "sentence1", "sentence2"],
+    ),
+    "WNLI": (
+        ["index", "sentence1", "sentence2", "label"],
+        ["0", "It is red.", "Red it is.", "1"],
+        ["index", "sentence1", "sentence2"],
+    ),
+}
+
+
+def glue(folder):
+    for name, (header, row, test_header) in GLUE.items():
+        inner = folder / name
+        inner.mkdir(parents=True)
+        head = [header] if header else []
+        known = dict(zip(header or [], row, strict=bool(header)))
+        test = [test_header, [known.get(c, row[-1]) for c in test_header]]
+        tables = {"train": head + [row] * 12, "dev": head + [row] * 4}
+        tables["test"] = test
+        if name == "MNLI":
+            tables |= {
+                f"{part}_{kind}": tables[part]
+                for part in ("dev", "test")
+                for kind in ("matched", "mismatched")
+            }
+        for part, rows in tables.items():
+            text = "".join("\t".join(cells) + "\n" for cells in rows)
+            (inner / f"{part}.tsv").write_text(text, encoding="utf-8")
+    return folder, {"task_name": "rte"}
+
+
+def own(folder, form=".csv"):
+    """Questions about pictures below `images/`, one table for all."""
+    rows = []
+    for number, shown in enumerate(pictures()):
+        shown.save(folder / "images" / f"{number}.jpg")
+        rows += [
+            {"image": f"images/{number}.jpg", "text": question, "answer": a}
+            for question, a in shown.questions
+        ]
+    write_table(folder / f"data{form}", rows)
+    return folder, {}
+
+
+def write_table(path, rows):
+    if path.suffix == ".jsonl":
+        return write_lines(path, rows)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,106 @@
+"""Small VQAv2 and Visual Genome questions in the files of their authors."""
+
+import miniature_captions
+from miniature_pictures import pictures
+from miniature_pictures import write_json
+
+PARTS = {
+    "train2014": range(12),
+    "val2014": range(12, 18),
+    "test2015": range(18, 24),
+}
+HEAD = {"info": {}, "data_type": "mscoco", "license": {}}
+
+
+def people(answer):
+    """Ten answers: six as expected, two spelled otherwise, two others."""
+    given = [answer] * 6 + [f"{answer.title()}."] * 2 + ["dont know"] * 2
+    return [
+        {"answer": text, "answer_confidence": "yes", "answer_id": i}
+        for i, text in enumerate(given, 1)
+    ]
+
+
+def vqav2(folder):
+    for year, numbers in PARTS.items():
+        questions, annotations = [], []
+        for number in numbers:
+            shown = pictures()[number]
+            shown.save(folder / year / f"COCO_{year}_{number:012d}.jpg")
+            for i, (question, answer) in enumerate(shown.questions):
+                ids = {"question_id": 1000 * number + i, "image_id": number}
+                questions.append(ids | {"question": question})
+                annotations.append(
+                    ids
+                    | {
+                        "question_type": " ".join(question.split()[:2]),
+                        "answer_type": "other",
+                        "multiple_choice_answer": answer,
+                        "answers": people(answer),
+                    }
+                )
+        _questions(folder, year, questions)
+        if year == "test2015":
+            _questions(folder, "test-dev2015", questions[::2])
+            continue
+        held = HEAD | {"data_subtype": year, "annotations": annotations}
+        name = f"v2_mscoco_{year}_annotations.json"
+        write_json(folder / "vqav2" / name, held)
+    return folder, {}
+
+
+def _questions(folder, year, questions):
+    held = HEAD | {
+        "task_type": "Open-Ended",
+        "data_subtype": year,
+        "questions": questions,
+    }
+    name = f"v2_OpenEnded_mscoco_{year}_questions.json"
+    write_json(folder / "vqav2" / name, held)
+
+
+def vgqa(folder):
+    """The even pictures claim to be in COCO.
+
+    Of each picture one question is repeated, one has two answers, and one
+    has an answer that is no class.
+    """
+    coco, genome = folder / "coco", folder / "vg"
+    vqav2(coco)
+    miniature_captions.coco(coco)
+    rows, data = [], []
+    for number, shown in enumerate(pictures()):
+        side = "VG_100K" if number % 2 else "VG_100K_2"
+        shown.save(genome / "images" / side / f"{number}.jpg")
+        asked = [(q, f"{a.title()}.") for q, a in shown.questions]
+        asked += [
+            asked[0],
+            ("Is it nice?", "Yes."),
+            ("Is it nice?", "No."),
+            ("What is it made of?", "Chalk."),
+        ]
+        pairs = [
+            {
+                "qa_id": 1000 * number + i,
+                "image_id": number,
+                "question": question,
+                "answer": answer,
+                "a_objects": [],
+                "q_objects": [],
+            }
+            for i, (question, answer) in enumerate(asked)
+        ]
+        rows.append({"id": number, "qas": pairs})
+        data.append(
+            {
+                "image_id": number,
+                "url": "http://x",
+                "coco_id": None if number % 2 else number,
+                "flickr_id": None,
+                "width": 64,
+                "height": 64,
+            }
+        )
+    write_json(genome / "annotations/question_answers.json", rows)
+    write_json(genome / "image_data.json", data)
+    return genome, {"coco": str(coco)}

@@ -1,0 +1,88 @@
+"""Small record folders for the tests of streams."""
+
+import io
+from unittest import mock
+
+import numpy as np
+from builders import ANSWERS
+from PIL import Image
+
+from keras_bridgetower.data import record_format
+from keras_bridgetower.data import record_writer
+from keras_bridgetower.data.records import Record
+from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.records import open_records
+from keras_bridgetower.data.records import write_shards
+
+LABELS = {
+    "vqa": ANSWERS,
+    "captions": [],
+    "entailment": ["contradiction", "neutral", "entailment"],
+    "nlvr2": ["False", "True"],
+    "image_classification": ["cat", "dog"],
+    "text_classification": ["no", "yes"],
+}
+TEXTS = {"image_classification": "", "text_classification": "a dog{}\tcat {}"}
+
+
+def picture(number, size=(26, 20), form="PNG"):
+    """Encoded noise, another for each number."""
+    rng = np.random.default_rng(number)
+    array = rng.integers(0, 256, (size[1], size[0], 3)).astype("uint8")
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, form)
+    return file.getvalue()
+
+
+def record(task, number, samples=3, source="s"):
+    """A record with samples `q<number>-<place>`."""
+    labels = LABELS[task]
+    pictures = {"nlvr2": 2, "text_classification": 0}.get(task, 1)
+    text = TEXTS.get(task, "what is {} of {}?")
+    made = [
+        Sample(
+            f"q{number}-{place}",
+            text.format(number, "so " * (place + 1)),
+            ((number + place) % len(labels),) if labels else (),
+            (0.9,) if task == "vqa" else (),
+        )
+        for place in range(samples)
+    ]
+    images = (picture(2 * number + i) for i in range(pictures))
+    return Record(f"k{number}", tuple(images), tuple(made), source)
+
+
+def write(folder, records, task="vqa", num_shards=4, labels=None):
+    """Write a split `train` and open it."""
+    write_shards(
+        folder,
+        "train",
+        records,
+        task=task,
+        labels=LABELS[task] if labels is None else labels,
+        definition="made by a test",
+        num_shards=num_shards,
+    )
+    return open_records(folder, "train")
+
+
+def write_unchecked(folder, records, **kwargs):
+    """As `write`, of records that the writer refuses, for it looks at them."""
+
+    def texts(values):
+        values = [v.encode("utf-8", "surrogateescape") for v in values]
+        return record_format.tf.train.Feature(
+            bytes_list=record_format.tf.train.BytesList(value=values)
+        )
+
+    with (
+        mock.patch.object(record_writer, "check_records"),
+        mock.patch.object(record_writer, "check_images"),
+        mock.patch.object(record_format, "_texts", texts),
+    ):
+        return write(folder, records, **kwargs)
+
+
+def ids(batch):
+    """Texts of a raw batch, as strings."""
+    return [text.decode() for text in batch["text"].tolist()]

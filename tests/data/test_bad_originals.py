@@ -1,0 +1,238 @@
+"""Bad original files: told by `check` before any work, refused by readers."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+from builders import ONE_BACKEND
+from miniature_pictures import write_json
+from miniature_pictures import write_lines
+from miniatures import opened
+
+from keras_bridgetower.data import records
+from keras_bridgetower.data.datasets import open_dataset
+from keras_bridgetower.data.readers.cifar import read_pickle
+
+pytest.importorskip("easy_vqa")
+pytestmark = ONE_BACKEND
+
+
+def _edit(path, old, new):
+    text = path.read_bytes()
+    assert old in text
+    path.write_bytes(text.replace(old, new))
+
+
+def _json(path, value):
+    return lambda root: write_json(root / path, value)
+
+
+KARPATHY_FILE = "karpathy/dataset_coco.json"
+QUESTIONS = "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"
+FIRST_ID = b'"question_id": 0'
+NLVR2 = "nlvr2/data/train.json"
+SNLI = "snli_ve/snli_ve_train.jsonl"
+BAD = {
+    "cut JSON": (
+        "coco",
+        lambda root: os.truncate(root / KARPATHY_FILE, 300),
+        "dataset_coco.json must be JSON",
+    ),
+    "not UTF-8": (
+        "snli_ve",
+        lambda root: _edit(root / SNLI, b"is old", b"is \xff"),
+        "train.jsonl must be UTF-8.*0xff in line 3",
+    ),
+    "no list": (
+        "coco",
+        _json(KARPATHY_FILE, {"pictures": []}),
+        "a list under the key 'images'. Received: NoneType",
+    ),
+    "no key": (
+        "vqav2",
+        lambda root: _edit(root / QUESTIONS, b'"question":', b'"ask":'),
+        "questions.json must have the key 'question' .* in row 0",
+    ),
+    "wrong type": (
+        "vqav2",
+        lambda root: _edit(root / QUESTIONS, FIRST_ID, b'"question_id": "0"'),
+        "key 'question_id' with a value of type int. Received: '0' in row 0",
+    ),
+    "nested key": (
+        "coco",
+        lambda root: _edit(root / KARPATHY_FILE, b'"raw"', b'"text"'),
+        "sentences of COCO_.* must have the key 'raw'",
+    ),
+    "no annotation": (
+        "vqav2",
+        lambda root: _edit(root / QUESTIONS, FIRST_ID, b'"question_id": 77777'),
+        "must be annotated. Received: question_id=77777",
+    ),
+    "gold label": (
+        "snli_ve",
+        lambda root: _edit(root / SNLI, b'"neutral"', b'"-"'),
+        "gold_label of .* Received: '-' in row 3",
+    ),
+    "image key": (
+        "snli_ve",
+        lambda root: _edit(root / SNLI, b"Flickr30K_ID", b"image"),
+        r"one of the keys \['Flickr30K_ID', 'Flikr30kID'\]",
+    ),
+    "NLVR2 label": (
+        "nlvr2",
+        lambda root: _edit(
+            root / NLVR2,
+            b'"label": "True"',
+            b'"label": "yes"',
+        ),
+        "one of .*'False', 'True'.* Received: 'yes'",
+    ),
+    "NLVR2 directory": (
+        "nlvr2",
+        lambda root: _edit(root / NLVR2, b'"directory"', b'"folder"'),
+        "must have the key 'directory'",
+    ),
+    "not JSON lines": (
+        "nlvr2",
+        lambda root: (root / NLVR2).write_text('{"a"\n'),
+        "one JSON object a line.*line 1",
+    ),
+    "no tab": (
+        "cc3m",
+        lambda root: _edit(root / "utils/Train_GCC-training.tsv", b"\t", b" "),
+        "must be a caption, a tab and a url. Received: row 1",
+    ),
+    "unequal lists": (
+        "sbu",
+        lambda root: _edit(
+            root / "sbu-captions-all.json", b', "once more"', b""
+        ),
+        "Received: 25 captions, 26 image_urls",
+    ),
+    "GLUE label": (
+        "glue",
+        lambda root: _edit(root / "RTE/train.tsv", b"\tent", b"\tdis"),
+        "Received: 'disailment' in row 1",
+    ),
+    "GLUE column": (
+        "glue",
+        lambda root: _edit(root / "RTE/train.tsv", b"sentence2", b"second"),
+        "must have the key 'sentence2'",
+    ),
+    "CIFAR schema": (
+        "cifar100",
+        lambda root: (root / "cifar-100-python/train").write_bytes(
+            pickle.dumps({b"data": np.zeros((2, 5)), b"fine_labels": [1, 2]}, 2)
+        ),
+        r"b'data' of shape \(pictures, 3072\).*\(2, 5\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_annotations_are_told_and_refused(name, tmp_path):
+    of, damage, told = BAD[name]
+    data = opened(of, tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        data.split("train")
+    report = opened_again(of, tmp_path).check(splits=["train"])[0]
+    assert not report.ok and report.error and "ERROR" in str(report)
+
+
+def opened_again(name, folder):
+    options = {"task_name": "rte"} if name == "glue" else {}
+    return open_dataset(name, folder, **options)
+
+
+def test_own_rows_of_several_tasks(tmp_path):
+    row = {"image": "0.jpg", "text": "a shape"}
+    rows = [row, row | {"answer": "red"}]
+    write_lines(tmp_path / "train.jsonl", rows)
+    with pytest.raises(ValueError, match="columns of one task.*train.jsonl"):
+        open_dataset("own", tmp_path).split("train")
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(ValueError, match="must hold data, or train"):
+        open_dataset("own", tmp_path)
+
+
+def test_bad_pictures_are_told_before_any_work(tmp_path):
+    data = opened("flickr30k", tmp_path)
+    folder = tmp_path / "flickr30k-images"
+    os.truncate(folder / "1003.jpg", 0)
+    (folder / "1004.jpg").unlink()
+    (folder / "1005.jpg").unlink()
+    (folder / "1005.jpg").mkdir()
+    (folder / "1006.jpg").write_bytes(b"<html>gone</html>")
+    report = data.check(splits=["train"])[0]
+    names = [os.path.basename(picture.path) for picture, _ in report.bad]
+    assert names == ["1003.jpg", "1004.jpg", "1005.jpg", "1006.jpg"]
+    shown = str(report)
+    assert "NOT GOOD" in shown and "1003.jpg" in shown
+    assert "4 bad pictures in all" in shown
+    assert "DIFFERS from the known 29,000 and -" in shown
+    with pytest.raises(ValueError, match="3 of 14 records"):
+        records.write_shards(
+            tmp_path / "built",
+            "train",
+            data.split("train"),
+            task=data.task,
+            definition="All of it.",
+        )
+
+
+def test_missing_files_are_listed(tmp_path):
+    data = opened("vqav2", tmp_path)
+    os.remove(tmp_path / "vqav2/v2_mscoco_val2014_annotations.json")
+    report = data.check(splits=["train"])[0]
+    assert report.missing == [
+        "vqav2/v2_mscoco_val2014_annotations.json or "
+        "v2_mscoco_val2014_annotations.json"
+    ]
+    assert len(report.found) == 3
+    with pytest.raises(ValueError, match="must hold vqav2/v2_mscoco_val2014"):
+        data.split("train")
+
+
+def test_names_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="`name` must be one of.*'coco'"):
+        open_dataset("imagenet", tmp_path)
+    with pytest.raises(ValueError, match="folder of the data set must exist"):
+        open_dataset("coco", tmp_path / "absent")
+    with pytest.raises(ValueError, match="options of 'coco'.*'size'"):
+        open_dataset("coco", tmp_path, size=3)
+    with pytest.raises(ValueError, match="`task_name` must be one of"):
+        open_dataset("glue", tmp_path, task_name="ax")
+    data = open_dataset("coco", tmp_path)
+    with pytest.raises(ValueError, match="`protocol` must be one of"):
+        data.split("train", "theirs")
+    with pytest.raises(ValueError, match="`name` must be one of.*'train'"):
+        data.split("dev")
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch attacked",)
+
+
+@pytest.mark.parametrize(
+    "held", [Attack(), {b"data": Attack()}, [1], np.array([Attack()])]
+)
+def test_a_pickle_runs_no_code(held, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pickle"
+    path.write_bytes(pickle.dumps(held, protocol=2))
+    with pytest.raises(ValueError, match="pickle must hold|is not allowed"):
+        read_pickle(path)
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_any_protocol(protocol, tmp_path):
+    path = tmp_path / "pickle"
+    held = {b"data": np.arange(6, dtype="uint8"), b"labels": [1, 2]}
+    path.write_bytes(pickle.dumps(held, protocol=protocol))
+    found = read_pickle(path)
+    assert found[b"labels"] == [1, 2]
+    assert np.array_equal(found[b"data"], held[b"data"])

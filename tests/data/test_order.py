@@ -1,0 +1,109 @@
+"""The order of samples: seeds, windows, weights, and the same everywhere."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from builders import ONE_BACKEND
+
+from keras_bridgetower.data.order import EpochOrder
+from keras_bridgetower.data.order import Sequential
+from keras_bridgetower.data.order import Shuffled
+
+pytestmark = ONE_BACKEND
+SIZES = [[7, 5, 9, 4, 6, 8, 3], [10, 2]]
+
+
+def order(weights=(1, 1), mixing=None, seed=3, sizes=SIZES):
+    return EpochOrder(sizes, weights, mixing or Shuffled(2), seed)
+
+
+def epoch(made, number):
+    return made(number, np.arange(made.rows))
+
+
+def test_each_epoch_holds_each_sample_once():
+    made = order()
+    assert made.rows == 54
+    seen = [epoch(made, e) for e in range(4)]
+    for e, (samples, passes) in enumerate(seen):
+        assert sorted(samples) == list(range(54))
+        assert (passes == e).all()
+    assert len({tuple(samples) for samples, _ in seen}) == 4
+    again = order()
+    np.testing.assert_array_equal(epoch(again, 2)[0], seen[2][0])
+    assert (epoch(order(seed=4), 2)[0] != seen[2][0]).any()
+
+
+def test_order_is_the_same_everywhere():
+    made = order(weights=(1.5, 0.5))
+    text = b"".join(epoch(made, e)[0].tobytes() for e in range(3))
+    assert hashlib.sha256(text).hexdigest()[:16] == SUM
+
+
+SUM = "2892ede571f3ebbc"
+
+
+def test_any_place_is_found_without_the_others():
+    whole = epoch(order(weights=(2, 0.5)), 5)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        places = rng.integers(0, len(whole[0]), 6)
+        fresh = order(weights=(2, 0.5))(5, places)
+        np.testing.assert_array_equal(fresh, [w[places] for w in whole])
+
+
+def test_windows_read_few_shards_at_a_time():
+    sizes = np.full(30, 20)
+    shard = np.repeat(np.arange(30), 20)
+    samples, _ = epoch(EpochOrder([sizes], [1], Shuffled(3), 0), 0)
+    at_once = [set(shard[samples[i : i + 60]]) for i in range(0, 600, 60)]
+    assert [len(shards) for shards in at_once] == [3] * 10
+    assert at_once != [{i, i + 1, i + 2} for i in range(0, 30, 3)]
+    # Inside a window all are mixed, as in a global permutation of it.
+    assert all(
+        len(set(shard[samples[i : i + 10]])) > 1 for i in range(0, 600, 60)
+    )
+    one, _ = epoch(EpochOrder([sizes], [1], Shuffled(30), 0), 0)
+    assert len(set(shard[one[:60]])) > 15
+
+
+def test_sequential_is_the_order_of_the_files():
+    samples, passes = epoch(order(mixing=Sequential()), 7)
+    np.testing.assert_array_equal(samples, np.arange(54))
+    assert (passes == 7).all()
+
+
+@pytest.mark.parametrize("mixing", [Shuffled(2), Sequential()])
+def test_weights_repeat_and_subsample_evenly(mixing):
+    made = order(weights=(2, 0.25), mixing=mixing)
+    first, second = np.zeros(42, int), np.zeros(12, int)
+    assert made.rows == 84 + 3
+    for e in range(4):
+        samples, passes = epoch(made, e)
+        counts = np.bincount(samples, minlength=54)
+        assert (counts[:42] == 2).all() and counts[42:].sum() == 3
+        # A sample that comes twice comes as another pass: other draws.
+        pairs = set(zip(samples.tolist(), passes.tolist(), strict=True))
+        assert len(pairs) == len(samples)
+        first += counts[:42]
+        second += counts[42:]
+    assert (first == 8).all() and second.sum() == 12
+    # Each shard gives its share: after four epochs each sample at most once
+    # more than another of its shard.
+    for shard in (second[:10], second[10:]):
+        assert shard.max() - shard.min() <= 1
+
+
+def test_weights_that_are_no_shares():
+    made = order(weights=(1 / 3, 1.7), sizes=[[6, 6, 6], [10]])
+    seen = np.zeros(28, int)
+    for e in range(30):
+        seen += np.bincount(epoch(made, e)[0], minlength=28)
+    assert made.rows == 6 + 17
+    assert (seen[:18] == 10).all() and (seen[18:] == 51).all()
+
+
+def test_refuses_a_window_of_none():
+    with pytest.raises(ValueError, match="`window` must be an integer from 1"):
+        Shuffled(0)

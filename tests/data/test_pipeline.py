@@ -1,0 +1,313 @@
+"""Streams: exact restarts, hosts, damage, and what a batch holds."""
+
+import numpy as np
+import pytest
+import streams
+import tensorflow as tf
+from builders import ANSWERS
+from builders import ONE_BACKEND
+from builders import SIDE
+from builders import preprocessor
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data.augment import Transform
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.order import Sequential
+from keras_bridgetower.data.order import Shuffled
+from keras_bridgetower.data.pipeline import Stream
+
+pytestmark = ONE_BACKEND
+TRAIN = transform("blip_randaug_wc", SIDE)
+PLAIN = transform("blip", SIDE)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vqa")
+    return streams.write(folder, [streams.record("vqa", i) for i in range(13)])
+
+
+def masked(**kwargs):
+    return kbt.BridgeTowerMaskedLMPreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(SIDE), **kwargs
+    )
+
+
+def flat(batch):
+    return [np.asarray(leaf) for leaf in tf.nest.flatten(batch)]
+
+
+def assert_same(a, b):
+    a, b = flat(a), flat(b)
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def masked_stream(reader, seed=3):
+    """Shuffled, augmented, masked, padded to buckets."""
+    return Stream(
+        reader,
+        4,
+        TRAIN,
+        masked(buckets=(24, 30)),
+        target="none",
+        order=Shuffled(2),
+        seed=seed,
+        weights=[1.5],
+    )
+
+
+def test_goes_on_at_20_random_places_bit_for_bit(reader):
+    whole = masked_stream(reader)
+    steps = whole.steps_per_epoch
+    expected = [b for b in whole.dataset(epochs=3).as_numpy_iterator()]
+    assert len(expected) == 3 * steps == 45
+    assert not np.array_equal(
+        expected[0][0]["token_ids"], expected[steps][0]["token_ids"]
+    )
+    rng = np.random.default_rng(0)
+    for number in rng.integers(0, 3 * steps, 20).tolist():
+        start = divmod(number, steps)
+        # A new process has nothing but the folder and the numbers.
+        fresh = masked_stream(
+            streams.open_records(reader.folder, reader.split)
+        ).dataset(start, epochs=3)
+        got = list(fresh.take(3).as_numpy_iterator())
+        assert len(got) == min(3, 3 * steps - number)
+        for batch, wanted in zip(got, expected[number:], strict=False):
+            assert_same(batch, wanted)
+    assert_same(whole.batch(17), expected[17])
+    other = next(masked_stream(reader, seed=4).dataset().as_numpy_iterator())
+    assert (other[0]["images"] != expected[0][0]["images"]).any()
+
+
+def test_never_ends_and_knows_when_an_epoch_does(reader):
+    stream = Stream(reader, 8, PLAIN)
+    assert stream.steps_per_epoch == 5
+    assert stream.dataset().cardinality() == tf.data.INFINITE_CARDINALITY
+    assert stream.dataset(start=(1, 2), epochs=3).cardinality() == 8
+    assert stream.dataset(start=(3, 0), epochs=3).cardinality() == 0
+    steps = [int(x["step"]) for x, _ in stream.dataset(start=(2, 4)).take(3)]
+    assert steps == [14, 15, 16]
+    for start in ((-1, 0), (0, 6), (0, -1)):
+        with pytest.raises(ValueError, match="`start` must be"):
+            stream.dataset(start)
+
+
+@pytest.mark.parametrize("remainder", ["keep", "pad"])
+def test_four_hosts_see_every_sample_once(reader, remainder):
+    hosts = [
+        Stream(
+            reader, 8, TRAIN, seed=1, num_hosts=4, host=h, remainder=remainder
+        )
+        for h in range(4)
+    ]
+    alone = Stream(reader, 8, TRAIN, seed=1)
+    seen, steps = [], set()
+    for number in range(alone.steps_per_epoch):
+        parts = [host.batch(number) for host in hosts]
+        weights = [part[2] if part[2:] else np.ones(2) for part in parts]
+        texts, images = [], []
+        for (x, *_), weight in zip(parts, weights, strict=True):
+            kept = weight.astype(bool)[: len(x["text"])]
+            texts += np.array(streams.ids(x))[kept].tolist()
+            images.append(x["images"][kept])
+            steps.add(x["step"])
+            assert remainder == "keep" or len(x["text"]) == 2
+        # The order of one host, cut in parts; the last batch too.
+        x, _ = alone.batch(number)
+        assert texts == streams.ids(x)
+        np.testing.assert_array_equal(np.concatenate(images), x["images"])
+        seen += texts
+    assert len(seen) == len(set(seen)) == 39
+    assert steps == set(range(20))
+
+
+def test_more_hosts_than_shards_or_rows(reader):
+    # Hosts share rows, not files: 13 hosts read 4 shards.
+    texts = []
+    for host in range(13):
+        stream = Stream(reader, 13, PLAIN, num_hosts=13, host=host)
+        texts += [streams.ids(stream.batch(n)[0])[0] for n in range(3)]
+    assert len(set(texts)) == 39
+    # 39 rows leave 7 for the last batch of 16.
+    with pytest.raises(ValueError, match="make as many steps as each other"):
+        Stream(reader, 16, PLAIN, num_hosts=16)
+    last = [
+        Stream(reader, 16, PLAIN, num_hosts=16, host=h, remainder="pad").batch(
+            2
+        )
+        for h in range(16)
+    ]
+    assert sum(float(w[0]) for _, _, w in last) == 7
+    assert all(len(x["text"]) == 1 for x, _, _ in last)
+
+
+def test_what_becomes_of_the_last_batch(reader):
+    sizes = {}
+    for remainder in ("keep", "drop", "pad"):
+        stream = Stream(reader, 8, PLAIN, remainder=remainder)
+        made = [flat(b) for b in stream.dataset(epochs=1)]
+        sizes[remainder] = [len(batch[0]) for batch in made]
+    assert sizes["keep"] == [8, 8, 8, 8, 7]
+    assert sizes["drop"] == [8, 8, 8, 8]
+    assert sizes["pad"] == [8, 8, 8, 8, 8]
+    x, y, weights = stream.batch(4)
+    np.testing.assert_array_equal(weights, [1] * 7 + [0])
+    assert x["text"][7] == x["text"][0]
+    np.testing.assert_array_equal(y[7], y[0])
+    specs = tf.nest.flatten(stream.dataset().element_spec)
+    static = [spec.shape[0] for spec in specs if spec.shape.rank]
+    assert static.count(8) == 4
+
+
+def test_a_batch_in_the_order_of_the_files(reader):
+    x, y = Stream(reader, 3, PLAIN, order=Sequential()).batch(1)
+    record = reader.record(1)
+    assert streams.ids(x) == [s.text for s in record.samples]
+    scores = np.zeros((3, 4), "float32")
+    for row, sample in zip(scores, record.samples, strict=True):
+        row[list(sample.labels)] = sample.scores
+    np.testing.assert_array_equal(y, scores)
+    np.testing.assert_array_equal(x["images"][0], PLAIN(record.images[0]))
+    assert x["images"].dtype == np.uint8 and x["step"] == 1
+
+
+def test_raw_and_preprocessed_batches_agree(reader):
+    task = preprocessor()
+    raw = Stream(reader, 5, TRAIN, remainder="pad")
+    made = Stream(reader, 5, TRAIN, task, remainder="pad")
+    x, y, weights = raw.batch(7)
+    assert_same(task(x, y, weights), made.batch(7))
+    for number, batch in enumerate(made.dataset().take(2)):
+        assert_same(batch, made.batch(number))
+
+
+def test_texts_are_padded_to_the_shortest_bucket_that_fits(reader):
+    full = preprocessor()
+    short = preprocessor(buckets=(8, 26, 34))
+    both = [
+        Stream(reader, 3, PLAIN, p, order=Sequential()) for p in (full, short)
+    ]
+    for number in range(3):
+        (a, _), (b, _) = (s.batch(number) for s in both)
+        longest = a["padding_mask"].sum(1).max()
+        width = min(n for n in (8, 26, 34, 40) if n >= longest)
+        assert b["token_ids"].shape == b["padding_mask"].shape == (3, width)
+        np.testing.assert_array_equal(a["token_ids"][:, :width], b["token_ids"])
+        assert b["padding_mask"].dtype == np.int32
+        np.testing.assert_array_equal(a["images"], b["images"])
+    assert (
+        len({s.batch(n)[0]["token_ids"].shape for n in range(3) for s in both})
+        > 1
+    )
+    single = short({"images": np.zeros((40, 40, 3), "uint8"), "text": "why?"})
+    assert single["token_ids"].shape == (8,)
+    config = short.get_config()
+    assert config["buckets"] == (8, 26, 34)
+    for buckets in ((3, 2), (2, 2), (0, 4), ("a",)):
+        with pytest.raises(ValueError, match="`buckets` must be rising"):
+            preprocessor(buckets=buckets)
+    with pytest.raises(ValueError, match="`buckets` would pad the hosts"):
+        Stream(reader, 4, PLAIN, short, num_hosts=2)
+
+
+def test_sources_are_weighed(tmp_path):
+    readers = [
+        streams.write(
+            tmp_path / name,
+            [streams.record("captions", i + first) for i in range(count)],
+            "captions",
+        )
+        for name, first, count in (("a", 0, 8), ("b", 50, 4))
+    ]
+    stream = Stream(readers, 6, PLAIN, weights=[0.5, 3])
+    batches = [stream.batch(n) for n in range(2 * stream.steps_per_epoch)]
+    texts = sum([streams.ids(x) for x, _ in batches], [])
+    counts = {t: texts.count(t) for t in texts}
+    second = {text for text in texts if int(text.split()[2]) >= 50}
+    assert len(second) == 12 and len(counts) == 36
+    assert {counts[t] for t in second} == {6}
+    assert {counts[t] for t in set(counts) - second} == {1}
+    ids = {i.decode() for _, y in batches for i in y.tolist()}
+    assert ids == {f"0/k{i}" for i in range(8)} | {
+        f"1/k{i}" for i in range(50, 54)
+    }
+    # What repeats within an epoch is augmented anew.
+    x, _ = Stream(readers[1], 24, TRAIN, weights=[2]).batch(0)
+    texts = np.array(streams.ids(x))
+    assert len(set(texts)) == 12
+    for text in set(texts):
+        first, second = x["images"][texts == text]
+        assert (first != second).any()
+
+
+def test_mirrors_by_the_text(tmp_path):
+    texts = ["what is left?", "what is it?"]
+    image = streams.picture(0)
+    records = [
+        streams.Record(
+            f"k{i}", (image,), (streams.Sample(f"q{i}", texts[i % 2]),), "s"
+        )
+        for i in range(40)
+    ]
+    reader = streams.write(tmp_path, records, "captions")
+    flips = Transform(SIDE, (PLAIN.steps[0], TRAIN.steps[1]))
+    x, _ = Stream(reader, 40, flips).batch(0)
+    mirrored = (x["images"] != PLAIN(image)).any((1, 2, 3))
+    sided = np.array([t == texts[0] for t in streams.ids(x)])
+    assert not mirrored[sided].any()
+    assert 5 < mirrored[~sided].sum() < 15
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(transform=None), "`transform` must be given where"),
+        (dict(batch_size=0), "`batch_size` must be a positive multiple"),
+        (dict(batch_size=6, num_hosts=4), "`batch_size` must be a positive m"),
+        (dict(num_hosts=0), "`num_hosts` must be an integer from 1"),
+        (dict(num_hosts=2, host=2), "`num_hosts` must be an integer from 1"),
+        (dict(target="soft"), "`target` must be one of"),
+        (dict(remainder="fill"), "`remainder` must be one of"),
+        (dict(weights=[1, 2]), "`weights` must be 1 finite numbers above 0"),
+        (dict(weights=[0]), "`weights` must be 1 finite numbers above 0"),
+        (dict(weights=[0.001]), "an epoch has no row"),
+        (dict(batch_size=64, remainder="drop"), "not one whole batch"),
+        (dict(target="none", remainder="pad"), "weighs labels"),
+        (dict(max_bad_share=1.5), "`max_bad_share` must be from 0"),
+        (
+            dict(transform=transform("blip", 48), preprocessor=preprocessor()),
+            "`transform` must make pictures that the preprocessor's",
+        ),
+        (
+            dict(transform=transform("vit", SIDE), preprocessor=preprocessor()),
+            "one mean and one standard deviation",
+        ),
+        (
+            dict(preprocessor=preprocessor(ANSWERS[::-1])),
+            "make the task with `stream.labels`",
+        ),
+        (
+            dict(preprocessor=preprocessor([*ANSWERS, "more"])),
+            "make the task with `stream.labels`",
+        ),
+        (dict(preprocessor=preprocessor(["a"])), "`y` must hold"),
+    ],
+)
+def test_refuses(reader, values, message):
+    values = dict(batch_size=4, transform=PLAIN) | values
+    with pytest.raises(ValueError, match=message):
+        Stream(reader, **values)
+
+
+def test_refuses_sources_that_do_not_fit(reader, tmp_path):
+    other = streams.write(
+        tmp_path, [streams.record("captions", 0)], "captions", 1
+    )
+    for readers in ([reader, other], []):
+        with pytest.raises(ValueError, match="`readers` must be at least one"):
+            Stream(readers, 4, PLAIN)

@@ -1,0 +1,185 @@
+"""Bad samples are left out, named, and never replaced without a word."""
+
+import contextlib
+import logging
+import os
+
+import numpy as np
+import pytest
+import streams
+import tensorflow as tf
+from builders import ONE_BACKEND
+from builders import SIDE
+from PIL import Image
+
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.damage import BadSample
+from keras_bridgetower.data.damage import DamageReport
+from keras_bridgetower.data.order import Sequential
+from keras_bridgetower.data.pipeline import Stream
+
+pytestmark = ONE_BACKEND
+PLAIN = transform("blip", SIDE)
+GOOD = streams.picture(0, form="JPEG")
+# Of each kind: the bytes of the picture, the text, the labels, and a word of
+# what the report says.
+KINDS = {
+    "empty": (b"", "why?", (0,), "must be an encoded image"),
+    "cut": (GOOD[: len(GOOD) // 2], "why?", (0,), "readable image file"),
+    "no picture": (b"/etc/hostname", "why?", (0,), "must be an encoded image"),
+    "scrambled": (
+        streams.picture(1)[:40] + b"\xff" * 200,
+        "why?",
+        (0,),
+        "readable image file",
+    ),
+    "no text": (GOOD, "  ", (0,), "not be empty"),
+    "not UTF-8": (GOOD, "\udcff\udcfe", (0,), "utf-8"),
+    "label": (GOOD, "why?", (9,), "ids from 0 to 3"),
+    "record": (GOOD, "why?", (0,), "damaged"),
+}
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """800 samples, 8 of which are bad, each in another way."""
+    records = []
+    for i in range(800):
+        image, text, labels = GOOD, f"is it {i}?", (i % 4,)
+        name = f"q{i}"
+        if i % 100 == 50:
+            name = list(KINDS)[i // 100]
+            image, text, labels, _ = KINDS[name]
+        sample = streams.Sample(name, text, labels, (0.9,))
+        records.append(streams.Record(f"k{i}", (image,), (sample,), "s"))
+    folder = tmp_path_factory.mktemp("damaged")
+    reader = streams.write_unchecked(folder, records, num_shards=3)
+    places = {reader.record(r).key: r for r in _readable(reader)}
+    number = places["k750"]
+    hidden = ({*range(800)} - {*places.values()}).pop()
+    shard, row = reader.locate(number)
+    offset = int(reader._offsets[shard][row]["offset"])
+    path = folder / reader.shards[shard]["file"]
+    with open(path, "r+b") as file:
+        file.seek(offset + 60)
+        file.write(b"\xff\xfe\xfd")
+    return streams.open_records(folder, "train"), (number, hidden)
+
+
+def _readable(reader):
+    for number in range(reader.num_records):
+        with contextlib.suppress(UnicodeDecodeError):
+            reader.record(number)
+            yield number
+
+
+def test_every_kind_of_damage_is_reported_exactly(reader, caplog):
+    reader, places = reader
+    stream = Stream(reader, 32, PLAIN, max_bad_share=0.01, order=Sequential())
+    with caplog.at_level(logging.WARNING, "keras_bridgetower.data"):
+        rows = [len(y) for _, y in stream.dataset(epochs=2)]
+    assert sum(rows) == 2 * 792 and len(rows) == 50
+    assert max(rows) == 32
+    bad = {b.id: b.reason for b in stream.report.bad}
+    # Of two not even the id can be read.
+    names = dict(zip(KINDS, KINDS, strict=True))
+    names["record"], names["not UTF-8"] = (f"#{p}" for p in places)
+    expected = set(names.values())
+    assert set(bad) == expected and len(stream.report.bad) == 8
+    for name, (*_, word) in KINDS.items():
+        assert word in bad[names[name]]
+    # Each once, though two epochs met it.
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == 8
+    assert all(any(name in line for line in lines) for name in expected)
+    assert "8 of 800 samples were left out" in str(stream.report)
+    assert {b.source for b in stream.report.bad} == {f"{reader.folder}:train"}
+
+
+def test_nothing_else_is_lost_or_moved(reader):
+    reader, _ = reader
+    damaged = Stream(reader, 32, PLAIN, max_bad_share=1, seed=2)
+    texts = []
+    for number in range(damaged.steps_per_epoch):
+        texts += streams.ids(damaged.batch(number)[0])
+    good = {f"is it {i}?" for i in range(800) if i % 100 != 50}
+    assert set(texts) == good and len(texts) == 792
+    padded = Stream(reader, 32, PLAIN, max_bad_share=1, seed=2, remainder="pad")
+    kept = []
+    for number in range(padded.steps_per_epoch):
+        x, y, weights = padded.batch(number)
+        assert len(y) == 32
+        kept += np.array(streams.ids(x))[weights == 1].tolist()
+    assert kept == texts
+
+
+def test_too_many_bad_samples_stop_the_stream(reader):
+    reader, _ = reader
+    for share, allowed in ((0.0, 0), (0.005, 4)):
+        stream = Stream(reader, 32, PLAIN, max_bad_share=share)
+        with pytest.raises(ValueError, match="`max_bad_share` allows") as e:
+            for number in range(stream.steps_per_epoch):
+                stream.batch(number)
+        assert f"{allowed + 1} of 800 samples are bad" in str(e.value)
+        assert len(stream.report.bad) == allowed + 1
+    # By default a thousandth: none of 800.
+    stream = Stream(reader, 32, PLAIN)
+    with pytest.raises(tf.errors.OpError, match="`max_bad_share` allows"):
+        for _ in stream.dataset(epochs=1):
+            pass
+
+
+def test_a_batch_without_a_row(tmp_path):
+    good = streams.record("vqa", 1, samples=1)
+    bad = streams.Record(
+        "k0", (b"",), (streams.Sample("b", "why?", (0,), (1.0,)),), "s"
+    )
+    reader = streams.write_unchecked(tmp_path, [bad, good], num_shards=1)
+    values = dict(order=Sequential(), max_bad_share=1)
+    stream = Stream(reader, 1, PLAIN, **values)
+    empty = next(n for n in range(2) if not reader.sample(n).images[0])
+    with pytest.raises(ValueError, match="no row that can be read"):
+        stream.batch(empty)
+    padded = Stream(reader, 1, PLAIN, remainder="pad", **values)
+    x, y, weights = padded.batch(empty)
+    assert weights == [0] and streams.ids(x) == [good.samples[0].text]
+    nothing = streams.write_unchecked(tmp_path / "none", [bad], num_shards=1)
+    stream = Stream(nothing, 1, PLAIN, remainder="pad", **values)
+    with pytest.raises(ValueError, match="no row that can be read"):
+        stream.batch(0)
+
+
+def test_a_whole_shard_may_be_damaged(reader, tmp_path):
+    records = [streams.record("vqa", i) for i in range(12)]
+    reader = streams.write(tmp_path, records, num_shards=4)
+    path = tmp_path / reader.shards[1]["file"]
+    size = os.path.getsize(path)
+    path.write_bytes(os.urandom(size))
+    fresh = streams.open_records(tmp_path, "train")
+    stream = Stream(fresh, 6, PLAIN, max_bad_share=0.3)
+    seen = sum(len(y) for _, y in stream.dataset(epochs=1))
+    assert seen == 27 and len(stream.report.bad) == 9
+
+
+def test_a_bomb_is_one_bad_sample(tmp_path, monkeypatch):
+    records = [streams.record("vqa", i, 1) for i in range(3)]
+    big = streams.Record(
+        "big",
+        (streams.picture(9, (90, 80)),),
+        (streams.Sample("big", "why?", (0,)),),
+        "s",
+    )
+    reader = streams.write(tmp_path, [*records, big], num_shards=1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    stream = Stream(reader, 4, PLAIN, max_bad_share=0.5)
+    assert len(stream.batch(0)[1]) == 3
+    assert [b.id for b in stream.report.bad] == ["big"]
+
+
+def test_report_counts_each_sample_once():
+    report = DamageReport(samples=1000, max_bad_share=0.002)
+    for number in (5, 3, 5, 3):
+        report.add(number, BadSample(f"q{number}", "f:train", "why"))
+    assert [b.id for b in report.bad] == ["q3", "q5"]
+    with pytest.raises(ValueError, match="3 of 1000 samples are bad"):
+        report.add(7, BadSample("q7", "f:train", "why"))

@@ -1,0 +1,186 @@
+"""Streams feed the `fit` of every task, as they are, on every backend."""
+
+import keras
+import numpy as np
+import pytest
+import streams
+from builders import SIDE
+from builders import array
+from builders import preprocessor
+from builders import shallow
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.pipeline import Stream
+
+BATCH = 4
+
+
+def both():
+    return tokenizer(), kbt.BridgeTowerImageConverter(SIDE)
+
+
+def text_classifier():
+    made = kbt.BridgeTowerTextClassifierPreprocessor(
+        tokenizer(), streams.LABELS["text_classification"]
+    )
+    return kbt.BridgeTowerTextClassifier(shallow(), made)
+
+
+def image_classifier():
+    made = kbt.BridgeTowerImageClassifierPreprocessor(
+        kbt.BridgeTowerImageConverter(SIDE),
+        streams.LABELS["image_classification"],
+    )
+    return kbt.BridgeTowerImageClassifier(shallow(), made)
+
+
+def pretraining():
+    made = kbt.BridgeTowerPretrainingPreprocessor(*both(), max_masks=6)
+    return kbt.BridgeTowerPretraining(shallow(), made, projection_dim=8)
+
+
+# Of each task the records, the labels of the stream, and a model.
+TASKS = {
+    "vqa": (
+        "vqa",
+        "auto",
+        lambda: kbt.BridgeTowerVQA(shallow(), preprocessor()),
+    ),
+    "masked_lm": (
+        "captions",
+        "none",
+        lambda: kbt.BridgeTowerMaskedLM(
+            shallow(), kbt.BridgeTowerMaskedLMPreprocessor(*both(), max_masks=6)
+        ),
+    ),
+    "retrieval": (
+        "captions",
+        "auto",
+        lambda: kbt.BridgeTowerRetrieval(
+            shallow(), kbt.BridgeTowerRetrievalPreprocessor(*both())
+        ),
+    ),
+    "contrastive": (
+        "captions",
+        "image_id",
+        lambda: kbt.BridgeTowerContrastive(
+            shallow(),
+            kbt.BridgeTowerContrastivePreprocessor(*both()),
+            projection_dim=8,
+        ),
+    ),
+    "pretraining": ("captions", "auto", pretraining),
+    "entailment": (
+        "entailment",
+        "auto",
+        lambda: kbt.BridgeTowerEntailment(
+            shallow(), kbt.BridgeTowerEntailmentPreprocessor(*both())
+        ),
+    ),
+    "nlvr2": (
+        "nlvr2",
+        "auto",
+        lambda: kbt.BridgeTowerNLVR2(
+            shallow(), kbt.BridgeTowerNLVR2Preprocessor(*both())
+        ),
+    ),
+    "image_classifier": ("image_classification", "auto", image_classifier),
+    "text_classifier": ("text_classification", "auto", text_classifier),
+    "text_regressor": (
+        "text_classification",
+        "number",
+        lambda: kbt.BridgeTowerTextRegressor(
+            shallow(), kbt.BridgeTowerTextRegressorPreprocessor(tokenizer())
+        ),
+    ),
+}
+
+
+def eager(task, optimizer="adamw"):
+    """Two steps take less time than tracing one would."""
+    task.compile(optimizer, run_eagerly=True)
+    return task
+
+
+def stream_of(folder, records, target="auto", **kwargs):
+    """A stream of a few augmented samples of a kind of records."""
+    rows = [streams.record(records, i) for i in range(6)]
+    labels = None
+    if target == "number":
+        rows = [_graded(row) for row in rows]
+        labels, target = ["similarity"], "auto"
+    reader = streams.write(folder, rows, records, num_shards=2, labels=labels)
+    change = transform("blip_randaug", SIDE)
+    if records == "text_classification":
+        change = None
+    return Stream(
+        reader, BATCH, change, target=target, remainder="drop", **kwargs
+    )
+
+
+def _graded(record):
+    samples = [
+        streams.Sample(s.id, s.text, (0,), (float(place),))
+        for place, s in enumerate(record.samples)
+    ]
+    return streams.Record(record.key, (), tuple(samples), "s")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_fit_takes_the_stream_of_records(name, tmp_path):
+    records, target, make = TASKS[name]
+    stream = stream_of(tmp_path, records, target)
+    task = eager(make())
+    before = [array(weight) for weight in task.trainable_weights]
+    history = task.fit(
+        stream.dataset(start=(0, 2)), epochs=1, steps_per_epoch=2, verbose=0
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    moved = [
+        (array(weight) != old).any()
+        for weight, old in zip(task.trainable_weights, before, strict=True)
+    ]
+    assert np.mean(moved) > 0.8
+    assert not stream.report.bad
+
+
+def test_fit_sees_the_batches_of_the_numbers(tmp_path):
+    stream = stream_of(tmp_path, "vqa")
+    losses = []
+    task = eager(TASKS["vqa"][2](), "sgd")
+    start = task.get_weights()
+    task.fit(
+        stream.dataset(start=(1, 1)),
+        steps_per_epoch=2,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda _, logs: losses.append(logs["loss"])
+            )
+        ],
+    )
+    trained = task.get_weights()
+    task.set_weights(start)
+    number = stream.steps_per_epoch + 1
+    for step in range(2):
+        x, y = stream.batch(number + step)
+        task.train_on_batch(x, y)
+    for a, b in zip(trained, task.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert len(losses) == 2
+
+
+def test_a_second_text_comes_beside_the_first(tmp_path):
+    stream = stream_of(tmp_path, "text_classification")
+    x, y = stream.batch(0)
+    assert set(x) == {"text", "second_text", "step"}
+    assert all(t.startswith(b"a dog") for t in x["text"])
+    assert all(t.startswith(b"cat so") for t in x["second_text"])
+    assert y.dtype == "int32" and set(y.tolist()) <= {0, 1}
+
+
+def test_grades_are_taken_where_there_is_one_label(tmp_path):
+    _, y = stream_of(tmp_path, "text_classification", "number").batch(0)
+    assert y.dtype == "float32" and set(y.tolist()) <= {0.0, 1.0, 2.0}

@@ -1,0 +1,193 @@
+"""Records that are damaged, lost, or should never be written."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+from builders import ONE_BACKEND
+from record_rows import write
+
+from keras_bridgetower.data import record_format as form
+from keras_bridgetower.data import records
+from keras_bridgetower.data.records import Record
+from keras_bridgetower.data.records import Sample
+
+pytestmark = ONE_BACKEND
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def flip(path, place=-30):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def shard(folder, number=1):
+    return folder / f"train-0000{number}-of-00004.tfrecord"
+
+
+def test_a_damaged_record_is_named_and_others_are_read(folder):
+    reader = records.open_records(folder, "train")
+    want = [reader.record(i) for i in range(reader.num_records)]
+    number = next(
+        i for i, r in enumerate(want) if r.images and reader._place(i)[0] == 1
+    )
+    path, row = shard(folder), reader._place(number)[1]
+    flip(path, path.read_bytes().index(want[number].images[0]) + 5)
+    with pytest.raises(records.DamagedRecord) as caught:
+        reader.record(number)
+    error = caught.value
+    assert (error.shard, error.record) == (str(path), row)
+    assert error.key == want[number].key
+    for text in (str(path), f"Record {row}", repr(want[number].key)):
+        assert text in str(error)
+    for i in range(reader.num_records):
+        if i != number:
+            assert reader.record(i) == want[i]
+    assert reader.verify() == {
+        path.name: f"{path.name} has another sum than the index"
+    }
+
+
+def test_a_file_cut_while_it_is_read(folder):
+    reader = records.open_records(folder, "train")
+    os.truncate(shard(folder, 3), 100)
+    with pytest.raises(records.DamagedRecord, match="key None.*it is cut"):
+        reader.record(reader.num_records - 1)
+
+
+def edit_index(folder, change):
+    path = folder / form.INDEX
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+
+
+def _other_schema(folder):
+    def change(index):
+        index["splits"]["train"]["shards"][2]["schema_version"] = 7
+
+    edit_index(folder, change)
+
+
+def _swap(folder):
+    """A whole shard of another build under this one's name."""
+    write(folder.parent / "other", seed=5)
+    shutil.copy(shard(folder.parent / "other"), shard(folder))
+
+
+DAMAGES = {
+    "no folder": (shutil.rmtree, "folder with an index.json"),
+    "no index": (lambda f: os.remove(f / form.INDEX), "with an index.json"),
+    "cut index": (lambda f: os.truncate(f / form.INDEX, 50), "not the index"),
+    "mixed schema": (_other_schema, r"schema versions \[1, 7\]"),
+}
+LOST = {
+    "cut shard": (lambda f: os.truncate(shard(f), 50), "bytes expected, 50"),
+    "no shard": (lambda f: os.remove(shard(f)), "bytes expected, None"),
+    "no offsets": (
+        lambda f: os.remove(form.offsets_path(shard(f))),
+        "its offsets: .*No such file",
+    ),
+    "cut offsets": (
+        lambda f: os.truncate(form.offsets_path(shard(f)), 140),
+        "its offsets",
+    ),
+    "another shard": (_swap, "bytes expected"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_folders_are_refused(folder, name):
+    damage, told = DAMAGES[name]
+    damage(folder)
+    with pytest.raises(ValueError, match=told):
+        records.open_records(folder, "train")
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_shard_is_refused_or_its_samples_are(folder, name):
+    reader = records.open_records(folder, "train")
+    want = [reader.sample(i) for i in range(len(reader))]
+    damage, told = LOST[name]
+    damage(folder)
+    with pytest.raises(ValueError, match=f"1 of 4 shards.*{told}"):
+        records.open_records(folder, "train", max_bad_share=0.1)
+    reader = records.open_records(folder, "train", max_bad_share=0.25)
+    assert list(reader.bad_shards) == [shard(folder).name]
+    assert len(reader) == len(want)
+    first = sum(s["samples"] for s in reader.shards[:1])
+    lost = range(first, first + reader.shards[1]["samples"])
+    for i in range(len(reader)):
+        if i not in lost:
+            assert reader.sample(i) == want[i]
+            continue
+        with pytest.raises(records.DamagedRecord) as caught:
+            reader.sample(i)
+        assert caught.value.shard == str(shard(folder))
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert str(copy) == str(caught.value)
+
+
+def test_offsets_of_another_sum(folder):
+    flip(form.offsets_path(shard(folder)), -1)
+    reader = records.open_records(folder, "train")
+    assert list(reader.verify()) == [shard(folder).name]
+
+
+ONE = Sample("a", "text", (1,))
+BAD = {
+    "task": (dict(task="vqa2"), "`task` must be one of"),
+    "empty": (dict(rows=[]), "The split is empty.*split='train'"),
+    "label": (
+        dict(rows=[Record("k", (), (Sample("a", "x", (3,)),), "s")]),
+        r"list of 3 labels.*labels=\(3,\).*id='a'",
+    ),
+    "scores": (
+        dict(rows=[Record("k", (), (Sample("a", "x", (1,), (1.0, 1.0)),), "")]),
+        "scores as many as labels",
+    ),
+    "ids": (
+        dict(rows=[Record(k, (), (ONE,), "s") for k in "kl"]),
+        "Every id must occur once.*id='a' twice",
+    ),
+    "keys": (
+        dict(
+            rows=[Record("k", (), (Sample(i, "x"),), "s") for i in "ab"],
+        ),
+        "Every key must occur once.*key='k' twice",
+    ),
+    "no samples": (dict(rows=[Record("k", (), (), "s")]), "needs a sample"),
+    "surrogate": (
+        dict(rows=[Record("k", (), (Sample("a", "\ud800"),), "s")]),
+        "without lone surrogates.*id='a'",
+    ),
+    "no text": (
+        dict(rows=[Record("k", (), (Sample("a", None),), "s")]),
+        "must be a string",
+    ),
+    "shards": (dict(num_shards=31), "from 1 to the number of records, 30"),
+    "other labels": (dict(labels=["a", "b", "c"]), "one list of labels"),
+    "other task": (dict(task="captions"), "holds task 'vqa' with 3 labels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_records_are_refused(folder, name):
+    changes, told = BAD[name]
+    before = (folder / form.INDEX).read_bytes()
+    with pytest.raises(ValueError, match=told):
+        write(folder, **changes)
+    assert (folder / form.INDEX).read_bytes() == before
+
+
+def test_an_unknown_split(folder):
+    with pytest.raises(ValueError, match=r"one of \['train'\].*split='dev'"):
+        records.open_records(folder, "dev")

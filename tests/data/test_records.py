@@ -1,0 +1,270 @@
+"""Records: what is written is read, by position, or the damage is told."""
+
+import collections
+import concurrent.futures
+import gc
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from builders import ONE_BACKEND
+from record_rows import LABELS
+from record_rows import made
+from record_rows import write
+
+from keras_bridgetower.data import records
+from keras_bridgetower.data.readers.files import FilePicture
+from keras_bridgetower.data.records import Draft
+from keras_bridgetower.data.records import Record
+from keras_bridgetower.data.records import Sample
+
+pytestmark = ONE_BACKEND
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def test_what_is_written_is_read(folder):
+    rows = made()
+    reader = records.open_records(folder, "train")
+    assert (reader.task, reader.labels) == ("vqa", LABELS)
+    assert reader.definition == "All of it."
+    assert reader.num_records == len(rows)
+    found = [reader.record(i) for i in range(reader.num_records)]
+    assert sorted(found, key=lambda r: int(r.key[4:])) == rows
+    assert [r.key for r in found] != [r.key for r in rows]
+    flat = [(r.images, s, r.key, r.source) for r in found for s in r.samples]
+    assert reader.num_samples == len(reader) == len(flat)
+    for i, (images, sample, key, source) in enumerate(flat):
+        item = reader.sample(i)
+        assert item == records.Item(images, sample, item.record, key, source)
+        assert found[item.record].key == key
+        shard, row = reader.locate(i)
+        before = sum(s["records"] for s in reader.shards[:shard])
+        assert before + row == item.record
+    sources = collections.Counter(source for *_, source in flat)
+    assert reader.sources == sources
+    assert reader.verify() == {}
+    for i in (-1, len(flat)):
+        with pytest.raises(IndexError, match="Samples are numbered 0 to"):
+            reader.sample(i)
+
+
+def test_tensorflow_reads_the_same(folder):
+    """By its own reader and parser, which check the format's own sums."""
+    import tensorflow as tf
+
+    reader = records.open_records(folder, "train")
+    files = [str(folder / shard["file"]) for shard in reader.shards]
+    assert [os.path.basename(f) for f in files][3] == (
+        "train-00003-of-00004.tfrecord"
+    )
+    schema = {
+        "key": tf.io.FixedLenFeature([], "string"),
+        "images": tf.io.VarLenFeature("string"),
+        "text": tf.io.VarLenFeature("string"),
+        "label": tf.io.VarLenFeature("int64"),
+        "label_count": tf.io.VarLenFeature("int64"),
+        "score": tf.io.VarLenFeature("float32"),
+    }
+    parsed = [
+        tf.io.parse_single_example(row, schema)
+        for row in tf.data.TFRecordDataset(files)
+    ]
+    assert len(parsed) == reader.num_records
+    for i, row in enumerate(parsed):
+        record = reader.record(i)
+        assert row["key"].numpy().decode() == record.key
+        assert tuple(row["images"].values.numpy()) == record.images
+        texts = [text.decode() for text in row["text"].values.numpy()]
+        assert texts == [s.text for s in record.samples]
+        labels = [label for s in record.samples for label in s.labels]
+        assert row["label"].values.numpy().tolist() == labels
+        counts = [len(s.labels) for s in record.samples]
+        assert row["label_count"].values.numpy().tolist() == counts
+        scores = [score for s in record.samples for score in s.scores]
+        assert row["score"].values.numpy().tolist() == scores
+
+
+def test_same_for_a_seed_and_shuffled_by_it(folder, tmp_path):
+    first = write(tmp_path / "again")
+    other = write(tmp_path / "other", seed=1)
+    index = json.loads((folder / "index.json").read_text())
+    assert index["splits"]["train"] == first
+    sums = [[s["sha256"] for s in e["shards"]] for e in (first, other)]
+    assert not set(sums[0]) & set(sums[1])
+    sizes = [shard["records"] for shard in first["shards"]]
+    assert sum(sizes) == 30 and max(sizes) - min(sizes) <= 1
+
+
+def test_many_threads_and_pickles_read_the_same(folder):
+    reader = records.open_records(folder, "train")
+    want = [reader.sample(i) for i in range(len(reader))]
+    order = np.random.default_rng(1).integers(0, len(reader), 500).tolist()
+    copy = pickle.loads(pickle.dumps(reader))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(copy.sample, order))
+    assert got == [want[i] for i in order]
+
+
+def test_finished_shards_are_kept(folder):
+    stamps = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.tfrecord")}
+    damaged, deleted, *kept = sorted(stamps)
+    with open(folder / damaged, "r+b") as file:
+        file.seek(40)
+        file.write(b"?")
+    os.remove(folder / deleted)
+    entry = write(folder)
+    assert entry == write(folder)
+    assert records.open_records(folder, "train").verify() == {}
+    for name in kept:
+        assert (folder / name).stat().st_mtime_ns == stamps[name]
+    # Other records are another plan: nothing of it may stay.
+    rows = made()
+    rows[0] = Record(rows[0].key, (b"new",), rows[0].samples, "table 0")
+    changed = write(folder, rows)["shards"]
+    plans = [shard["plan"] for shard in entry["shards"]]
+    assert sum(s["plan"] in plans for s in changed) == 3
+
+
+class Deadly:
+    """A picture at which the process that reads it is killed."""
+
+    def read(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __repr__(self):
+        return "deadly"
+
+
+class Stopped:
+    """A picture at which the user stops the build."""
+
+    def read(self):
+        raise KeyboardInterrupt
+
+
+STOPS = {
+    "stopped": (Stopped(), None, KeyboardInterrupt, None),
+    "killed": (
+        Deadly(),
+        records.in_processes(2),
+        RuntimeError,
+        "was killed.*call continues",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["stopped", pytest.param("killed", marks=pytest.mark.slow)]
+)
+def test_an_end_inside_a_shard(tmp_path, name):
+    picture, run, error, told = STOPS[name]
+    rows = made()
+    rows[7] = Draft("key 7", (picture,), rows[7].samples, "table 1")
+    with pytest.raises(error, match=told):
+        write(tmp_path / "set", rows, run=run)
+    with pytest.raises(ValueError, match="of 4 shards.*continues"):
+        records.open_records(tmp_path / "set", "train")
+    assert write(tmp_path / "set") == write(tmp_path / "whole")
+    assert names(tmp_path / "set") == names(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+import record_rows as t
+from keras_bridgetower.data import records
+
+def kill(done, total):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    t.write(sys.argv[1], run=records.in_processes(2), on_shard=kill)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_no_process_and_continues(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    # Returns when nobody holds the pipes: no process outlives its parent.
+    result = subprocess.run(
+        [sys.executable, script, tmp_path / "set"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert result.returncode == -9, result.stderr
+    check_continues(tmp_path)
+
+
+def test_a_build_stopped_between_shards_continues(tmp_path):
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set", on_shard=stop)
+    check_continues(tmp_path)
+
+
+def check_continues(tmp_path):
+    """Two of four shards are there and are not written again."""
+    done = []
+    entry = write(tmp_path / "set", on_shard=lambda *call: done.append(call))
+    assert done == [(2, 4), (3, 4), (4, 4)]
+    assert entry == write(tmp_path / "whole")
+    assert names(tmp_path / "set") == names(tmp_path / "whole")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_pictures_that_cannot_be_read(tmp_path):
+    picture = tmp_path / "0.jpg"
+    picture.write_bytes(b"picture")
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / "2.jpg").mkdir()
+    drafts = [
+        Draft(
+            f"{i}.jpg",
+            (FilePicture(str(tmp_path / f"{i}.jpg")),),
+            (Sample(str(i), "text"),),
+            "own",
+        )
+        for i in range(4)
+    ]
+    options = dict(task="captions", labels=(), num_shards=1)
+    with pytest.raises(ValueError, match="3 of 4 records of split 'train'"):
+        write(tmp_path / "set", drafts, **options)
+    entry = write(tmp_path / "set", drafts, **options, max_bad_share=0.75)
+    reasons = dict(entry["shards"][0]["left_out"])
+    assert "0 bytes" in reasons["1.jpg"]
+    assert "Is a directory" in reasons["2.jpg"]
+    assert "No such file" in reasons["3.jpg"]
+    reader = records.open_records(tmp_path / "set", "train")
+    assert reader.sample(0).images == (b"picture",)
+    assert len(reader) == 1
+
+
+def test_more_shards_than_open_files(folder, monkeypatch):
+    monkeypatch.setattr(records, "OPEN_FILES", 2)
+    reader = records.open_records(folder, "train")
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for i in range(len(reader)):
+        reader.sample(i)
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    del reader
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before

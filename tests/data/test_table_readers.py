@@ -1,0 +1,116 @@
+"""Readers of tables of texts: GLUE and own data."""
+
+import pytest
+from builders import ONE_BACKEND
+from miniature_pictures import pictures
+from miniature_pictures import write_lines
+from miniature_small import GLUE
+from miniature_small import write_table
+from miniatures import built
+from miniatures import miniature
+from miniatures import opened
+
+from keras_bridgetower.data.datasets import open_dataset
+from keras_bridgetower.data.records import Sample
+
+pytest.importorskip("easy_vqa")
+pytestmark = ONE_BACKEND
+
+
+GLUE_LABELS = {
+    "cola": ("CoLA", "acceptable"),
+    "sst2": ("SST-2", "positive"),
+    "mrpc": ("MRPC", "equivalent"),
+    "qqp": ("QQP", "not_duplicate"),
+    "stsb": ("STS-B", "similarity"),
+    "mnli": ("MNLI", "contradiction"),
+    "qnli": ("QNLI", "not_entailment"),
+    "rte": ("RTE", "entailment"),
+    "wnli": ("WNLI", "entailment"),
+}
+
+
+@pytest.mark.parametrize("name", GLUE_LABELS)
+def test_glue(name, tmp_path):
+    folder, label = GLUE_LABELS[name]
+    root, _ = miniature("glue", tmp_path)
+    data = open_dataset("glue", root, task_name=name)
+    (sample,) = data.split("train")[0].samples
+    texts = [cell for cell in GLUE[folder][1] if " is" in cell or " it" in cell]
+    assert sample.text.split("\t") == (texts or ["it is red"])
+    assert data.labels[sample.labels[0]] == label
+    assert sample.scores == ((3.8,) if name == "stsb" else ())
+    tests = [of for of in data.protocols["honest"] if of.startswith("test")]
+    for of in tests:
+        assert data.split(of)[0].samples[0].labels == ()
+    assert len(tests) == (2 if name == "mnli" else 1)
+
+
+def test_glue_in_json_lines(tmp_path):
+    """As the `datasets` library writes them: ids, and -1 where hidden."""
+    row = {"premise": "It is red.", "hypothesis": "It is.", "idx": 0}
+    write_lines(tmp_path / "train.jsonl", [row | {"label": 2}])
+    write_lines(tmp_path / "test_matched.jsonl", [row | {"label": -1}])
+    data = open_dataset("glue", tmp_path, task_name="mnli")
+    (sample,) = data.split("train")[0].samples
+    assert (sample.text, sample.labels) == ("It is red.\tIt is.", (2,))
+    assert data.split("test_matched")[0].samples[0].labels == ()
+
+
+ROWS = {
+    "vqa": [
+        {"image": "0.jpg", "text": "what?", "answer": "Red."},
+        {"image": "0.jpg", "text": "how many?", "answer": "two"},
+    ],
+    "captions": [{"image": "0.jpg", "text": "a shape"}],
+    "entailment": [
+        {"image": "0.jpg", "text": "red", "label": "true"},
+        {"image": "0.jpg", "text": "blue", "label": "false"},
+    ],
+    "image_classification": [{"image": "0.jpg", "label": "red"}],
+    "text_classification": [{"text": "a\tb", "label": "same"}],
+}
+OWN_LABELS = {
+    "vqa": ["red", "2"],
+    "captions": [],
+    "entailment": ["false", "true"],
+    "image_classification": ["red"],
+    "text_classification": ["same"],
+}
+
+
+@pytest.mark.parametrize("form", [".csv", ".jsonl"])
+@pytest.mark.parametrize("task", ROWS)
+def test_own_data(task, form, tmp_path):
+    pictures()[0].save(tmp_path / "0.jpg")
+    write_table(tmp_path / f"train{form}", ROWS[task])
+    data = open_dataset("own", tmp_path)
+    assert (data.task, data.labels) == (task, OWN_LABELS[task])
+    assert all(report.ok for report in data.check())
+    reader = built(data, tmp_path / "built", "train")
+    assert (reader.num_records, len(reader)) == (1, len(ROWS[task]))
+    for i, row in enumerate(ROWS[task]):
+        item = reader.sample(i)
+        assert item.sample.text == row.get("text", "")
+        if "label" in row:
+            assert data.labels[item.sample.labels[0]] == row["label"]
+
+
+def test_own_data_of_one_table_is_divided_by_pictures(tmp_path):
+    data = opened("own", tmp_path)
+    keys = [
+        {d.key for d in data.split(of)}
+        for of in ("train", "validation", "test")
+    ]
+    assert all(keys) and sum(map(len, keys)) == len(set.union(*keys)) == 24
+
+
+def test_own_answers_of_ten_people_and_own_labels(tmp_path):
+    row = {"image": "0.jpg", "text": "what?", "id": "q"}
+    answers = ["Red."] * 3 + ["blue"] * 7
+    write_lines(tmp_path / "train.jsonl", [row | {"answer": answers}])
+    data = open_dataset("own", tmp_path, labels="blue, red")
+    (sample,) = data.split("train")[0].samples
+    assert sample == Sample("q", "what?", (1, 0), (0.9, 1.0))
+    data = open_dataset("own", tmp_path, labels="green")
+    assert data.split("train") == []

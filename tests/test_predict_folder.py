@@ -1,0 +1,273 @@
+"""The tool that runs a task over a folder or a table."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import predict_folder
+import prediction_file
+import prediction_rows
+import pytest
+from builders import ONE_BACKEND
+from builders import retrieval
+from builders import vqa
+from PIL import Image
+
+pytestmark = ONE_BACKEND
+TEXTS = ["is it red?", "what is it?"]
+
+
+@pytest.fixture(scope="module")
+def task():
+    keras.utils.set_random_seed(0)
+    return eager(vqa())
+
+
+def eager(task):
+    """Few batches of many sizes: tracing would take longer than running."""
+    task.compile(run_eagerly=True)
+    return task
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six pictures, one of which is none, and what is no picture."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for i in range(6):
+        pixels = rng.integers(0, 256, (24, 30, 3)).astype("uint8")
+        path = folder / ("more" if i > 3 else "") / f"{i}.PNG"
+        Image.fromarray(pixels).save(path)
+    (folder / "3.PNG").write_bytes(b"")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "folder.png").mkdir()
+    return folder
+
+
+def run(task, rows, out, name="vqa", **kwargs):
+    return predict_folder.predict(
+        task, name, rows, out, verbose=0, **{"batch_size": 4} | kwargs
+    )
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rows_of(folder, texts=TEXTS):
+    return prediction_rows.open_rows(folder, ("image", "text"), (), texts)
+
+
+def test_every_picture_with_every_text(task, folder, tmp_path):
+    out = tmp_path / "out.jsonl"
+    assert run(task, rows_of(folder), out, top_k=2) == 2
+    header, *results = lines(out)
+    assert header["predictions"]["task"] == "vqa"
+    assert len(results) == 12
+    assert [r["row"] for r in results] == list(range(12))
+    assert (
+        results[0]["image"] == "0.PNG" and results[-1]["image"] == "more/5.PNG"
+    )
+    good = [r for r in results if r["image"] != "3.PNG"]
+    for result in results:
+        if result["image"] == "3.PNG":
+            assert "must be a readable image file" in result["error"]
+    wanted = task.answer(
+        [folder / r["image"] for r in good], [r["text"] for r in good], top_k=2
+    )
+    for result, found in zip(good, wanted, strict=True):
+        (first, a), (second, b) = result["answers"]
+        assert [first, second] == [name for name, _ in found]
+        np.testing.assert_allclose([a, b], [s for _, s in found], atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [0, 25])
+def test_goes_on_after_an_interruption(
+    task, folder, tmp_path, cut, monkeypatch
+):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    run(task, rows_of(folder), whole)
+    calls = []
+
+    def answer(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return type(task).answer(task, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "answer", answer)
+        with pytest.raises(KeyboardInterrupt):
+            run(task, rows_of(folder), out)
+    assert len(lines(out)) == 9
+    # The last line may be half written.
+    if cut:
+        out.write_bytes(out.read_bytes()[:-cut])
+    run(task, rows_of(folder), out)
+    # Batches may be cut otherwise: numbers agree to rounding.
+    for a, b in zip(lines(out), lines(whole), strict=True):
+        assert {k: v for k, v in a.items() if k != "answers"} == {
+            k: v for k, v in b.items() if k != "answers"
+        }
+        for (name, score), (other, wanted) in zip(
+            a.get("answers", []), b.get("answers", []), strict=True
+        ):
+            assert name == other and abs(score - wanted) < 1e-5
+    before = out.read_bytes()
+    assert run(task, rows_of(folder), out) == 0
+    assert out.read_bytes() == before
+
+
+def test_refuses_the_file_of_something_else(task, folder, tmp_path):
+    out = tmp_path / "out.jsonl"
+    run(task, rows_of(folder), out)
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match="in which differ: rows"):
+        run(task, rows_of(folder, TEXTS[:1]), out)
+    with pytest.raises(ValueError, match="in which differ: top_k"):
+        run(task, rows_of(folder), out, top_k=2)
+    keras.utils.set_random_seed(1)
+    with pytest.raises(ValueError, match="in which differ: model"):
+        run(eager(vqa()), rows_of(folder), out)
+    assert out.read_bytes() == before
+    for text in ("my notes", "my notes\n", '{"row": 0}\n'):
+        out.write_text(text)
+        with pytest.raises(ValueError, match="which is another file"):
+            run(task, rows_of(folder), out)
+        assert out.read_text() == text
+    out.write_bytes(before + before.splitlines(keepends=True)[1])
+    with pytest.raises(ValueError, match="rows in their order"):
+        run(task, rows_of(folder), out)
+    # A header that was cut off is written again.
+    out.write_bytes(before[:20])
+    run(task, rows_of(folder), out)
+    assert len(lines(out)) == 13
+
+
+TABLE = [
+    b'{"image": "0.PNG", "text": "why?"}',
+    b'{"image": "0.PNG", "text": "why',
+    b'{"image": "0.PNG"}',
+    b'{"image": "0.PNG", "text": 3}',
+    b'["0.PNG", "why?"]',
+    b'{"image": "0.PNG", "text": "\xff\xfe"}',
+    b'{"image": "none.png", "text": "why?"}',
+    b'{"image": "0.PNG", "text": " "}',
+    b'{"image": "0.PNG", "text": "who?"}',
+]
+WORDS = {
+    1: "must be JSON in UTF-8",
+    2: "must have the columns text",
+    3: "must have the columns text",
+    4: "must be a JSON object",
+    5: "must be JSON in UTF-8",
+    6: "FileNotFoundError",
+    7: "`text` must not be empty",
+}
+
+
+def test_bad_lines_of_a_table(task, folder, tmp_path):
+    path, out = folder / "rows.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(b"\n".join(TABLE))
+    assert run(task, rows_of(path, ()), out) == 7
+    results = lines(out)[1:]
+    assert len(results) == 9
+    for number, result in enumerate(results):
+        assert result["row"] == number
+        assert (WORDS.get(number) or "") in result.get("error", "")
+        assert ("error" in result) == (number in WORDS)
+
+
+def test_a_table_with_commas(task, folder, tmp_path):
+    path, out = folder / "rows.csv", tmp_path / "out.jsonl"
+    path.write_bytes(
+        b"\xef\xbb\xbfimage,text,more\n0.PNG,why?,x\n"
+        b'1.PNG,"what, or\nwho?",y\n2.PNG,\xff,z\n2.PNG\n'
+    )
+    assert run(task, rows_of(path, ()), out) == 2
+    results = lines(out)[1:]
+    assert [r["image"] for r in results] == ["0.PNG", "1.PNG", "2.PNG", "2.PNG"]
+    assert results[1]["text"] == "what, or\nwho?" and "answers" in results[1]
+    assert results[2]["error"] == "it must be UTF-8"
+    assert "must have the columns text" in results[3]["error"]
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda f: rows_of(f / "none"), "SOURCE must be a folder, or a file"),
+        (lambda f: rows_of(f / "notes.txt"), "SOURCE must be a folder, or a"),
+        (lambda f: rows_of(f, ()), "a folder has pictures alone"),
+        (lambda f: rows_of(f / "folder.png"), "at least one row"),
+    ],
+)
+def test_refuses_sources(folder, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(folder)
+
+
+def test_no_more_than_three_batches_are_held(folder):
+    held = []
+    rows = prediction_rows.open_rows(folder, ("image",))
+
+    def counted():
+        for row in rows:
+            held.append(row)
+            yield row
+
+    batches = predict_folder._read_ahead(counted(), 2)
+    for number, batch in enumerate(batches, 1):
+        assert len(batch) == 2 and len(held) <= 2 * (number + 1)
+    assert len(held) == 6
+
+
+def test_another_task_and_its_sum(folder, tmp_path):
+    task, out = eager(retrieval()), tmp_path / "out.jsonl"
+    run(task, rows_of(folder, ["a cat"]), out, "retrieval")
+    score = lines(out)[1]["score"]
+    wanted = task.score(folder / "0.PNG", "a cat")
+    np.testing.assert_allclose(score, wanted, atol=1e-5)
+    first = prediction_file.sum_of(task)
+    assert first == prediction_file.sum_of(task)
+    task.weights[0].assign(task.weights[0] + 1)
+    assert first != prediction_file.sum_of(task)
+
+
+def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.jsonl"
+    call = ["_", "bridgetower_tiny_easy_vqa", "vqa", str(folder), str(out)]
+    monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
+    predict_folder.main()
+    assert "1 rows could not be read" in capsys.readouterr().out
+    assert len(lines(out)) == 7
+    monkeypatch.setattr(sys, "argv", call)
+    with pytest.raises(SystemExit, match="a folder has pictures alone"):
+        predict_folder.main()
+
+
+@pytest.mark.parametrize("name", predict_folder.VERBS)
+def test_verbs_name_tasks_and_columns(name):
+    verb = predict_folder.VERBS[name]
+    assert set(verb.columns) <= {"image", "second_image", "text"}
+    assert hasattr(verb.task, "from_preset")
+
+
+TINY = {
+    "masked_lm": ("mlm", "a <mask> circle."),
+    "embed_images": ("contrastive", None),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_presets(name, folder, tmp_path):
+    preset, text = TINY[name]
+    verb = predict_folder.VERBS[name]
+    rows = prediction_rows.open_rows(
+        folder, verb.columns, (), [text] if text else []
+    )
+    task = eager(verb.task.from_preset(f"bridgetower_tiny_easy_{preset}"))
+    out = tmp_path / "out.jsonl"
+    assert run(task, rows, out, name) == 1
+    assert len(lines(out)) == 7

@@ -1,0 +1,187 @@
+"""Time the loader: pictures a second, and whether `fit` waits for it."""
+
+import io
+import pathlib
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import torch
+
+import transformers  # isort: skip
+import tensorflow as tf
+from PIL import Image
+from PIL import ImageDraw
+from transformers.models.bridgetower import image_processing_pil_bridgetower
+from transformers.utils import is_torchvision_available
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data import records
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.pipeline import Stream
+
+PICTURES, BATCH, SIDE, WORKERS = 384, 32, 288, 2
+TRANSFORMS = ("hf", "clip_randaug", "blip_randaug_wohf", "blip_randaug_wc")
+STEPS = 30
+
+
+def run(size, repeats):
+    """Print both tables.
+
+    Args:
+        size: not read.
+        repeats: int, turns of each; medians are printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        paths = write_pictures(folder / "jpeg")
+        compare_loaders(folder, paths, repeats)
+        compare_fit(folder, repeats)
+
+
+def write_pictures(folder):
+    """JPEG files of 640 x 480 with edges, smooth parts and grain."""
+    folder.mkdir()
+    paths = []
+    for number in range(PICTURES):
+        rng = np.random.default_rng(number)
+        small = rng.integers(0, 256, (6, 8, 3)).astype("uint8")
+        image = Image.fromarray(small).resize((640, 480), Image.BICUBIC)
+        draw = ImageDraw.Draw(image)
+        for _ in range(12):
+            corners = rng.integers(0, 480, 4).tolist()
+            box = (*np.sort(corners[::2]), *np.sort(corners[1::2]))
+            box = (box[0], box[2], box[1], box[3])
+            draw.ellipse(box, fill=tuple(rng.integers(0, 256, 3).tolist()))
+        grain = rng.normal(0, 6, (480, 640, 3))
+        pixels = np.clip(np.asarray(image) + grain, 0, 255).astype("uint8")
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(pixels).save(paths[-1], quality=90)
+    return paths
+
+
+def open_set(folder, task, pictures, labels, samples):
+    """A data set of one text for each picture, opened."""
+    made = [
+        records.Record(f"{i}", (data,), (sample,), "benchmark")
+        for i, (data, sample) in enumerate(zip(pictures, samples, strict=True))
+    ]
+    records.write_shards(
+        folder, "train", made, task=task, labels=labels, definition="timing"
+    )
+    return records.open_records(folder, "train")
+
+
+def compare_loaders(folder, paths, repeats):
+    samples = [records.Sample(str(i), "", (0,)) for i in range(len(paths))]
+    reader = open_set(
+        folder / "pictures",
+        "image_classification",
+        [path.read_bytes() for path in paths],
+        ["any"],
+        samples,
+    )
+    preprocessor = kbt.BridgeTowerImageClassifierPreprocessor(
+        kbt.BridgeTowerImageConverter(SIDE), ["any"]
+    )
+    loaders = {
+        f"transformers {transformers.__version__}, PIL": peer_loader(paths)
+    }
+    for name in TRANSFORMS:
+        stream = Stream(
+            reader, BATCH, transform(name, SIDE), preprocessor, workers=WORKERS
+        )
+        loaders[f"stream, {name}"] = stream.dataset(epochs=1)
+    rates = {name: [] for name in loaders}
+    for _ in range(repeats):
+        for name, loader in loaders.items():
+            rates[name].append(pictures_per_second(loader))
+    theirs, *_ = (statistics.median(rate) for rate in rates.values())
+    print(
+        f"\n{PICTURES} JPEGs of 640 x 480 to float32 batches of {BATCH} at "
+        f"{SIDE} px, {WORKERS} workers; median of {repeats}, by turns\n"
+    )
+    if not is_torchvision_available():
+        print("transformers' other back end needs torchvision: not here\n")
+    print("| loader | pictures / s | ratio |\n|---|---|---|")
+    for name, rate in rates.items():
+        rate = statistics.median(rate)
+        print(f"| {name} | {rate:.0f} | {rate / theirs:.2f} x |", flush=True)
+
+
+def peer_loader(paths):
+    """transformers' processor in a torch DataLoader of as many workers."""
+    processor = image_processing_pil_bridgetower.BridgeTowerImageProcessorPil()
+
+    def collate(batch):
+        images = [Image.open(path).convert("RGB") for path in batch]
+        return processor(images, return_tensors="pt")["pixel_values"]
+
+    return torch.utils.data.DataLoader(
+        paths,
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=WORKERS,
+        collate_fn=collate,
+        # Starting them anew would be counted, which is not what is asked.
+        persistent_workers=True,
+    )
+
+
+def pictures_per_second(loader):
+    """From the first batch on, so that no start is counted."""
+    batches = iter(loader)
+    next(batches)
+    started, count = time.perf_counter(), 0
+    for _ in batches:
+        count += BATCH
+    return count / (time.perf_counter() - started)
+
+
+def compare_fit(folder, repeats):
+    """`fit` of the tiny model, on records and on arrays in memory."""
+    task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    task.compile("adamw")
+    pictures, samples = [], []
+    for number in range(BATCH * STEPS):
+        rng = np.random.default_rng(number)
+        file = io.BytesIO()
+        pixels = rng.integers(0, 256, (64, 64, 3)).astype("uint8")
+        Image.fromarray(pixels).save(file, "PNG")
+        pictures.append(file.getvalue())
+        label = number % len(task.answers)
+        samples.append(
+            records.Sample(f"{number}", "is there a red circle?", (label,))
+        )
+    reader = open_set(folder / "vqa", "vqa", pictures, task.answers, samples)
+    streams = {
+        name: Stream(reader, BATCH, transform(name, 64), workers=WORKERS)
+        for name in ("blip", "blip_randaug_wohf")
+    }
+    plain = streams["blip"]
+    batches = [plain.batch(number) for number in range(STEPS)]
+    memory = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=plain.dataset().element_spec
+    ).repeat()
+    datasets = {"memory": memory}
+    datasets |= {name: s.dataset() for name, s in streams.items()}
+    seconds = {name: [] for name in datasets}
+    for turn in range(repeats + 1):
+        for name, dataset in datasets.items():
+            started = time.perf_counter(), time.process_time()
+            task.fit(dataset, steps_per_epoch=STEPS, verbose=0)
+            if turn:  # The first turn compiles.
+                ended = time.perf_counter(), time.process_time()
+                seconds[name].append(np.subtract(ended, started))
+    medians = {
+        name: np.median(taken, axis=0) for name, taken in seconds.items()
+    }
+    print(
+        f"\n`fit` of the tiny VQA model, {STEPS} steps of {BATCH}, records "
+        "beside decoded batches in memory\n\n"
+        "| stream | speed | by the processors' time |\n|---|---|---|"
+    )
+    for name in streams:
+        wall, busy = medians["memory"] / medians[name]
+        print(f"| {name} | {wall:.0%} | {busy:.0%} |", flush=True)

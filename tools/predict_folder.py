@@ -1,0 +1,259 @@
+"""Run any task over a folder of pictures or a table, into a JSONL file.
+
+    python tools/predict_folder.py PRESET TASK SOURCE OUT
+    python tools/predict_folder.py bridgetower_tiny_easy_vqa vqa photos \\
+        answers.jsonl --text "what shape is it?" --text "what color is it?"
+    python tools/predict_folder.py PRESET entailment pairs.csv labels.jsonl
+
+SOURCE is a folder of pictures, each taken with every `--text`; or a table, .csv
+with a header or .jsonl, with the columns that the task reads (see --help),
+pictures as paths beside it. OUT starts with a line that says what made it; then
+comes one line for each row, in their order. The same command continues an OUT
+that was interrupted, and refuses one of another model or of other rows. A row
+that cannot be read gets a line with `"error"`.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import pathlib
+import sys
+from collections.abc import Callable
+
+import keras
+import prediction_file
+import prediction_rows
+
+import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing.images import open_image
+
+
+def _labelled(found):
+    return [
+        {"label": label, "probabilities": probabilities}
+        for label, probabilities in found
+    ]
+
+
+def _answers(task, rows, top_k):
+    found = task.answer(rows["image"], rows["text"], top_k)
+    return [{"answers": answers} for answers in found]
+
+
+def _fillings(task, rows, top_k):
+    found = task.fill_mask(rows["image"], rows["text"], top_k)
+    return [{"masks": masks, "filled": text} for masks, text in found]
+
+
+def _scores(task, rows, top_k):
+    scores = task.score(rows["image"], rows["text"])
+    return [{"score": float(score)} for score in scores]
+
+
+def _image_vectors(task, rows, top_k):
+    vectors = task.embed(images=rows["image"])
+    return [{"embedding": vector.tolist()} for vector in vectors]
+
+
+def _text_vectors(task, rows, top_k):
+    vectors = task.embed(texts=rows["text"])
+    return [{"embedding": vector.tolist()} for vector in vectors]
+
+
+def _relations(task, rows, top_k):
+    return _labelled(task.entail(rows["image"], rows["text"]))
+
+
+def _truths(task, rows, top_k):
+    found = task.compare(rows["image"], rows["second_image"], rows["text"])
+    return [{"true": true, "probability": p} for true, p in found]
+
+
+def _classes(task, rows, top_k):
+    return _labelled(task.classify(rows["image"]))
+
+
+def _text_classes(task, rows, top_k):
+    return _labelled(task.classify(rows["text"], rows.get("second_text")))
+
+
+def _grades(task, rows, top_k):
+    grades = task.rate(rows["text"], rows.get("second_text"))
+    return [{"grade": float(grade)} for grade in grades]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """What a task does with rows.
+
+    Args:
+        task: class of the task.
+        columns: tuple of str, what it reads.
+        function: callable of the task, a dict of columns and `top_k` that
+            returns a dict for each row.
+        optional: tuple of str, columns that it reads where they are.
+    """
+
+    task: type
+    columns: tuple
+    function: Callable
+    optional: tuple = ()
+
+
+PAIR = ("image", "text")
+SECOND = ("second_text",)
+VERBS = {
+    "vqa": Verb(kbt.BridgeTowerVQA, PAIR, _answers),
+    "masked_lm": Verb(kbt.BridgeTowerMaskedLM, PAIR, _fillings),
+    "retrieval": Verb(kbt.BridgeTowerRetrieval, PAIR, _scores),
+    "embed_images": Verb(
+        kbt.BridgeTowerContrastive, ("image",), _image_vectors
+    ),
+    "embed_texts": Verb(kbt.BridgeTowerContrastive, ("text",), _text_vectors),
+    "entailment": Verb(kbt.BridgeTowerEntailment, PAIR, _relations),
+    "nlvr2": Verb(
+        kbt.BridgeTowerNLVR2, ("image", "second_image", "text"), _truths
+    ),
+    "image_classifier": Verb(
+        kbt.BridgeTowerImageClassifier, ("image",), _classes
+    ),
+    "text_classifier": Verb(
+        kbt.BridgeTowerTextClassifier, ("text",), _text_classes, SECOND
+    ),
+    "text_regressor": Verb(
+        kbt.BridgeTowerTextRegressor, ("text",), _grades, SECOND
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="columns by task: "
+        + "; ".join(
+            f"{name}: {','.join(v.columns)}" for name, v in VERBS.items()
+        ),
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("preset")
+    parser.add_argument("task", choices=VERBS)
+    parser.add_argument("source", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--text", action="append", default=[])
+    parser.add_argument("--top-k", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=32)
+    arguments = parser.parse_args()
+    verb = VERBS[arguments.task]
+    try:
+        rows = prediction_rows.open_rows(
+            arguments.source, verb.columns, verb.optional, arguments.text
+        )
+        task = verb.task.from_preset(arguments.preset)
+        bad = predict(
+            task,
+            arguments.task,
+            rows,
+            arguments.out,
+            top_k=arguments.top_k,
+            batch_size=arguments.batch_size,
+        )
+    except ValueError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(f"{bad} rows could not be read; each has a line with its error.")
+
+
+def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
+    """Write a line for each row, after those that a file already has.
+
+    Args:
+        task: a task.
+        name: str, key of `VERBS`.
+        rows: what `prediction_rows.open_rows` returned.
+        out: path of the file.
+        top_k: int, answers or tokens of a row, where the task gives several.
+        batch_size: int, rows of a forward pass; about two batches of pictures
+            are held in memory.
+        verbose: int, 0 for no progress bar.
+
+    Returns:
+        int, the rows of this run that could not be read.
+
+    Raises:
+        ValueError: the file is of another model, task or setting, or of other
+            rows.
+    """
+    verb = VERBS[name]
+    header = {
+        "task": name,
+        "model": prediction_file.sum_of(task),
+        "rows": rows.sum,
+        "top_k": top_k,
+    }
+    bad = 0
+    with prediction_file.PredictionFile(out, header) as file:
+        bar = keras.utils.Progbar(rows.count, verbose=verbose, unit_name="row")
+        bar.update(file.done, finalize=False)
+        waiting = itertools.islice(rows, file.done, None)
+        for batch in _read_ahead(waiting, batch_size):
+            made = _results(task, verb, batch, top_k)
+            file.write(made)
+            bad += sum("error" in result for result in made)
+            bar.update(file.done, finalize=False)
+        bar.update(file.done, finalize=True)
+    return bad
+
+
+def _read_ahead(rows, batch_size):
+    """Batches of rows with their pictures, read while the model runs."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        batches = collections.deque()
+        while True:
+            some = list(itertools.islice(rows, batch_size))
+            if some:
+                batches.append([pool.submit(_with_pictures, r) for r in some])
+            if not batches:
+                return
+            if len(batches) > 1 or not some:
+                yield [future.result() for future in batches.popleft()]
+
+
+def _with_pictures(row):
+    """The row as it is written, and as a model takes it."""
+    taken = dict(row.values)
+    try:
+        for column in prediction_rows.PICTURES & set(taken):
+            taken[column] = open_image(row.path(column), column)
+    except ValueError as error:
+        return dataclasses.replace(row, error=str(error)), {}
+    return row, taken
+
+
+def _results(task, verb, batch, top_k):
+    good = [(row, taken) for row, taken in batch if row.error is None]
+    found = iter(_found(task, verb, [taken for _, taken in good], top_k))
+    results = []
+    for row, _ in batch:
+        result = {"error": row.error} if row.error else next(found)
+        results.append({"row": row.number, **row.values, **result})
+    return results
+
+
+def _found(task, verb, taken, top_k):
+    """What the verb finds for each row, or why it does not."""
+    if not taken:
+        return []
+    columns = {name: [row[name] for row in taken] for name in taken[0]}
+    try:
+        return verb.function(task, columns, top_k)
+    except ValueError as error:
+        if len(taken) == 1:
+            return [{"error": str(error)}]
+        # One row spoils a batch: each on its own tells which.
+        alone = (_found(task, verb, [row], top_k) for row in taken)
+        return [result for results in alone for result in results]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A JSONL file of predictions that goes on where it was interrupted."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import keras
+
+# How the first line begins.
+START = b'{"predictions":'
+
+
+class PredictionFile:
+    """Lines of results, one for each row, below a line that says of what.
+
+    Args:
+        path: path of the file, new or begun.
+        header: dict of plain values, what the results depend on.
+
+    Attributes:
+        done: int, rows that the file holds.
+
+    Raises:
+        ValueError: the file was begun with another header, or is no such
+            file.
+    """
+
+    def __init__(self, path, header):
+        self._path = pathlib.Path(path)
+        self._header = header
+        self.done = 0
+        self._file = None
+
+    def __enter__(self):
+        whole = self._whole_lines()
+        self._file = open(self._path, "ab")
+        self._file.truncate(whole)
+        if not whole:
+            self._append([{"predictions": self._header}])
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
+
+    def write(self, results):
+        """Append a line for each of some dicts."""
+        self._append(results)
+        self.done += len(results)
+
+    def _append(self, lines):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        self._file.write(text.encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _whole_lines(self):
+        """Bytes of the file up to the end of its last whole line."""
+        if not self._path.exists():
+            return 0
+        whole, last, rest = 0, None, b""
+        with open(self._path, "rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    rest = line
+                    break
+                if number == 0:
+                    self._check(line)
+                whole, last, self.done = whole + len(line), line, number
+        # Nothing whole: our first line, cut off, or the file of another.
+        if not whole and not START.startswith(rest[: len(START)]):
+            self._check(rest)
+        if self.done and json.loads(last)["row"] != self.done - 1:
+            raise ValueError(
+                f"{self._path} must hold the rows in their order. Received: "
+                f"{self.done} lines, the last of which is row "
+                f"{json.loads(last)['row']}. Write to another file."
+            )
+        return whole
+
+    def _check(self, line):
+        try:
+            found = json.loads(line)["predictions"]
+            other = [k for k, v in self._header.items() if found[k] != v]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                "OUT must be new, or begun by this tool. "
+                f"Received: {str(self._path)!r}, which is another file"
+            ) from error
+        if other:
+            raise ValueError(
+                "OUT must be of the same model, rows and settings. Write to "
+                "another file, or delete it. Received: "
+                f"{str(self._path)!r}, in which differ: {', '.join(other)}"
+            )
+
+
+def sum_of(task):
+    """A sum of a task's weights and of the classes of its heads.
+
+    Args:
+        task: a task.
+
+    Returns:
+        str, sha256 in hexadecimal, the same on every backend.
+    """
+    parts = sorted(
+        hashlib.sha256(
+            str(weight.shape).encode()
+            + keras.ops.convert_to_numpy(weight).tobytes()
+        ).hexdigest()
+        for weight in task.weights
+        if str(weight.dtype).startswith("float")
+    )
+    heads = json.dumps(task.head_values, sort_keys=True, default=str)
+    return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()

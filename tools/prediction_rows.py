@@ -1,0 +1,174 @@
+"""Rows to predict, from a folder of pictures or from a table, one at a time."""
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+
+PICTURES = {"image", "second_image"}
+SUFFIXES = {
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a source.
+
+    Args:
+        number: int from 0.
+        values: dict from column to str; paths are those of the source.
+        folder: path below which they lie.
+        error: str, why the row cannot be used, or None.
+    """
+
+    number: int
+    values: dict
+    folder: pathlib.Path
+    error: str | None = None
+
+    def path(self, column):
+        return self.folder / self.values[column]
+
+
+class Rows:
+    """Rows that can be gone through again and again.
+
+    Args:
+        source: callable that returns an iterator of `(values, error)`.
+        folder: path below which pictures lie.
+
+    Attributes:
+        count: int.
+        sum: str, sha256 of all values.
+    """
+
+    def __init__(self, source, folder):
+        self._source = source
+        self._folder = folder
+        total = hashlib.sha256()
+        self.count = 0
+        for values, error in source():
+            total.update(json.dumps([values, error]).encode() + b"\n")
+            self.count += 1
+        self.sum = total.hexdigest()
+        if not self.count:
+            raise ValueError(
+                f"SOURCE must hold at least one row. Received: none in {folder}"
+            )
+
+    def __iter__(self):
+        for number, (values, error) in enumerate(self._source()):
+            yield Row(number, values, self._folder, error)
+
+
+def open_rows(source, columns, optional=(), texts=()):
+    """The rows of a folder or of a table.
+
+    Args:
+        source: path of a folder, or of a `.csv` or `.jsonl` file.
+        columns: tuple of str, those that each row must have.
+        optional: tuple of str, those that rows may have, all or none.
+        texts: list of str. Each row of the source is taken with each, as its
+            `text`.
+
+    Returns:
+        `Rows`.
+
+    Raises:
+        ValueError: no such source, one without rows, or columns it lacks.
+    """
+    source = pathlib.Path(source)
+    if source.is_dir():
+        found, folder = _pictures, source
+        columns_of_source = ("image",)
+    elif source.is_file() and source.suffix in TABLES:
+        found, folder = TABLES[source.suffix], source.parent
+        columns_of_source = columns
+    else:
+        raise ValueError(
+            "SOURCE must be a folder, or a file in .csv or .jsonl. "
+            f"Received: {str(source)!r}"
+        )
+    own = [c for c in columns if not (c == "text" and texts)]
+    if not set(own) <= set(columns_of_source):
+        raise ValueError(
+            f"The task reads the columns {', '.join(columns)}, and a folder "
+            "has pictures alone. Give `--text`, or a table as SOURCE. "
+            f"Received: {str(source)!r}"
+        )
+
+    def rows():
+        for values, error in found(source):
+            error = error or _missing(values, own)
+            values = {c: values[c] for c in (*own, *optional) if c in values}
+            for text in texts or [None]:
+                more = {} if text is None else {"text": text}
+                yield {**values, **more}, error
+
+    return Rows(rows, folder)
+
+
+def _missing(values, columns):
+    missing = [c for c in columns if not isinstance(values.get(c), str)]
+    if missing:
+        return f"it must have the columns {', '.join(missing)}, strings"
+    return None
+
+
+def _pictures(folder):
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if pathlib.Path(name).suffix.lower() in SUFFIXES:
+                path = pathlib.Path(parent, name).relative_to(folder)
+                yield {"image": path.as_posix()}, None
+
+
+def _json_lines(path):
+    with open(path, "rb") as file:
+        for line in file:
+            if line.strip():
+                yield _json_row(line)
+
+
+def _json_row(line):
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        return {}, f"it must be JSON in UTF-8: {error}"
+    if not isinstance(values, dict):
+        return {}, f"it must be a JSON object. Received: {line[:80]!r}"
+    return values, None
+
+
+def _csv(path):
+    # What is not UTF-8 comes in as a lone surrogate, which is then refused.
+    with open(
+        path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as file:
+        for values in csv.DictReader(file):
+            yield values, _not_utf8(values)
+
+
+def _not_utf8(values):
+    texts = itertools.chain(*values.items())
+    try:
+        "".join(text for text in texts if isinstance(text, str)).encode()
+    except UnicodeEncodeError:
+        return "it must be UTF-8"
+    return None
+
+
+TABLES = {".csv": _csv, ".jsonl": _json_lines}

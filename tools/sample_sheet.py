@@ -1,0 +1,57 @@
+"""One picture of many samples, each with its text and labels."""
+
+import io
+import textwrap
+
+from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
+from PIL import ImageOps
+
+SIDE, GAP, LINE, LINES = 200, 10, 14, 6
+FONT_SIZE, LETTERS = 11, 34
+
+
+def sample_sheet(samples, labels, columns=4):
+    """Draw samples in rows.
+
+    Args:
+        samples: list of `records.Item`.
+        labels: list of str, the classes.
+        columns: int, samples in a row.
+
+    Returns:
+        `PIL.Image.Image`.
+    """
+    rows = -(-len(samples) // columns)
+    width, height = SIDE + GAP, SIDE + LINES * LINE + GAP
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(FONT_SIZE)
+    for number, item in enumerate(samples):
+        row, column = divmod(number, columns)
+        left, top = column * width + GAP // 2, row * height + GAP // 2
+        for i, image in enumerate(item.images):
+            side = SIDE // len(item.images)
+            box = left + i * side, top
+            sheet.paste(_thumbnail(image, side - 2), box)
+        lines = textwrap.wrap(item.sample.text, LETTERS)[: LINES - 2]
+        lines += [_answer(item.sample, labels), item.sample.id]
+        for i, line in enumerate(lines):
+            place = left, top + SIDE + i * LINE
+            draw.text(place, line[:LETTERS], "black", font)
+    return sheet
+
+
+def _thumbnail(image, side):
+    with Image.open(io.BytesIO(image)) as opened:
+        small = ImageOps.contain(opened.convert("RGB"), (side, SIDE))
+    return ImageOps.pad(small, (side, SIDE), color=(230, 230, 230))
+
+
+def _answer(sample, labels):
+    scores = sample.scores or (None,) * len(sample.labels)
+    return ", ".join(
+        labels[label] if score is None else f"{labels[label]} {score:.1f}"
+        for label, score in zip(sample.labels, scores, strict=True)
+    )
