@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.analysis import attention_map
 from keras_bridgetower.preprocessing.images import load_image
 
 PICTURES = pathlib.Path(__file__).parent / "pictures"
@@ -70,17 +71,13 @@ def attention(vqa, image, question):
     The mean over the heads of the first cross-modal layer, where the text
     meets the picture; later layers attend to what is already mixed.
     """
-    features = vqa.preprocessor({"images": [image], "text": [question]})
-    maps = vqa.backbone.attention_maps(features)
-    patches = maps["text_cross"][0][0, :, 0].mean(axis=0)
-    side = int(np.sqrt(len(patches)))
-    return patches[-(side**2) :].reshape(side, side)
+    return attention_map(vqa, image, question, layer=0).whole[0]
 
 
 def overlay(image, weights, side=512):
     """The picture with the weights as light, the rest darkened."""
     picture = Image.fromarray(load_image(image)).resize((side, side))
-    light = Image.fromarray(weights / weights.max()).resize(
+    light = Image.fromarray((weights / weights.max()).astype("float32")).resize(
         (side, side), Image.Resampling.BICUBIC
     )
     light = np.clip(np.asarray(light), 0, 1)[..., None]

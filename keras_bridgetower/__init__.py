@@ -7,6 +7,9 @@ from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
 from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
+from keras_bridgetower.preprocessing.bert_tokenizer import (
+    BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
+)
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
 )

@@ -5,15 +5,33 @@ import contextlib
 import keras
 from keras import ops
 
-_CAPTURES = []
+_WATCHERS = []
+
+
+@contextlib.contextmanager
+def watch_attention(watcher):
+    """Show `watcher` the attention weights of every layer of ours inside.
+
+    Only eager calls can be watched: a compiled function runs its layers when
+    it is traced and never again.
+
+    Args:
+        watcher: callable that takes a layer's name and its weights, a tensor
+            `(batch, heads, queries, keys)` whose rows sum to 1, and returns
+            the weights to go on with.
+    """
+    _WATCHERS.append(watcher)
+    try:
+        yield
+    finally:
+        _WATCHERS.remove(watcher)
 
 
 @contextlib.contextmanager
 def capture_attention():
     """Collect the attention maps of every layer of ours that runs inside.
 
-    Only eager calls can be captured: a compiled function runs its layers when
-    it is traced and never again.
+    Eager calls only, as `watch_attention`.
 
     Yields:
         dict from the layer's name to its weights, a tensor of shape
@@ -28,11 +46,13 @@ def capture_attention():
     ```
     """
     maps = {}
-    _CAPTURES.append(maps)
-    try:
+
+    def keep(name, weights):
+        maps[name] = weights
+        return weights
+
+    with watch_attention(keep):
         yield maps
-    finally:
-        _CAPTURES.remove(maps)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -68,7 +88,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
         return_attention_scores=False,
     ):
         drops = bool(training) and self.dropout > 0
-        if not (drops or return_attention_scores or _CAPTURES):
+        if not (drops or return_attention_scores or _WATCHERS):
             if attention_mask is not None:
                 attention_mask = ops.expand_dims(attention_mask, 1)
             fused = ops.dot_product_attention(
@@ -76,7 +96,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
             )
             return fused, None
         # Asked for its scores, the parent takes its unfused path.
-        output, scores = super()._compute_attention(
+        return super()._compute_attention(
             query,
             key,
             value,
@@ -84,9 +104,12 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
             training=training,
             return_attention_scores=True,
         )
-        for maps in _CAPTURES:
-            maps[self.name] = scores
-        return output, scores
+
+    def _masked_softmax(self, attention_scores, attention_mask=None):
+        weights = super()._masked_softmax(attention_scores, attention_mask)
+        for watcher in _WATCHERS:
+            weights = watcher(self.name, weights)
+        return weights
 
 
 def attention(hidden_dim, num_heads, dropout, dtype, name):

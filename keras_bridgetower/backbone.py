@@ -8,6 +8,7 @@ import keras_hub
 from keras_bridgetower import engine
 from keras_bridgetower import memory
 from keras_bridgetower.attention import capture_attention
+from keras_bridgetower.cross_encoders import attention_blocks
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
 from keras_bridgetower.presets import registry
@@ -44,7 +45,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         bridge: identifier of the bridge (`keras_bridgetower.bridges`), or
             None for the two-tower baseline METER.
         taps: which states feed the layers, see `CrossModalEncoder`.
-        cross_encoder: `"co_attention"`.
+        cross_encoder: `"co_attention"` or `"merged_attention"`.
         projections: `"shared"` or `"per_layer"`.
         image_norms: `"shared"`: all image states pass the encoder's final
             norm, or `"per_tap"`: each has its own.
@@ -203,7 +204,9 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             dict of lists with one float array per cross-modal layer, lowest
             first, each `(batch, heads, queries, keys)`, rows summing to 1:
             `"text_self"` `(…, T, T)`, `"text_cross"` `(…, T, P)`,
-            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`.
+            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`. Of merged
+            attention, whose rows sum to 1 over both modalities, each map is
+            the share within its own.
 
         Example:
 
@@ -213,18 +216,14 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         """
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         check_features(inputs, self.input)
-        with engine.inference_scope(), capture_attention() as maps:
-            self.fuse(inputs)
-        return {
-            f"{side}_{kind}": [
-                keras.ops.convert_to_numpy(
-                    maps[f"layer_{layer}_{side}_{kind}_attention"]
-                )
-                for layer in range(self.fusion.num_layers)
-            ]
-            for side in ("text", "image")
-            for kind in ("self", "cross")
-        }
+        with engine.inference_scope(), capture_attention() as captured:
+            outputs = self.fuse(inputs)
+        tokens = [t.shape[1] for t in (inputs["token_ids"], outputs["image"])]
+        layers = [
+            attention_blocks(step.branches(captured, tokens), tokens[0])
+            for step in self.fusion.steps
+        ]
+        return {name: [maps[name] for maps in layers] for name in layers[0]}
 
     def with_image_size(self, side):
         """A new backbone for other images, with the same weights.

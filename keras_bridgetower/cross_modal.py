@@ -1,6 +1,7 @@
-"""One step of the cross-modal encoder, seen from both modalities."""
+"""Co-attention: one cross-modal layer for each side."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bridgetower.attention import attention
@@ -127,7 +128,7 @@ class CrossModalLayer(keras.layers.Layer):
             self.self_attention(
                 query,
                 own,
-                attention_mask=_over_queries(own_padding),
+                attention_mask=over_queries(own_padding),
                 training=training,
             ),
         )
@@ -137,7 +138,7 @@ class CrossModalLayer(keras.layers.Layer):
             self.cross_attention(
                 x,
                 other,
-                attention_mask=_over_queries(other_padding),
+                attention_mask=over_queries(other_padding),
                 training=training,
             ),
         )
@@ -148,7 +149,7 @@ class CrossModalLayer(keras.layers.Layer):
         return query_shape
 
 
-def _over_queries(mask):
+def over_queries(mask):
     """(batch, keys) -> (batch, 1, keys): the same mask for every query."""
     return None if mask is None else ops.expand_dims(mask, 1)
 
@@ -246,5 +247,36 @@ class CoAttention(keras.layers.Layer):
             )
         return text_out, image_out
 
+    def branches(self, captured, tokens, queries=None):
+        """Attention over the tokens of both sides joined, text first.
 
-CROSS_ENCODERS = {"co_attention": CoAttention}
+        Args:
+            captured: dict from the name of an attention layer to its weights,
+                as `capture_attention` gives it.
+            tokens: `(T, P)`, how many tokens text and image have.
+            queries: `(t, p)`, for how many of them, the first ones, this step
+                was asked. None means all.
+
+        Returns:
+            list of float arrays `(batch, heads, T + P, T + P)`, one for each
+            residual branch with attention, in their order: self-attention
+            and cross-attention. Rows sum to 1; those that were not asked for
+            are 0.
+        """
+        ends = {"text": slice(0, tokens[0]), "image": slice(tokens[0], None)}
+        keys = {
+            ("text", "self"): ends["text"],
+            ("image", "self"): ends["image"],
+            ("text", "cross"): ends["image"],
+            ("image", "cross"): ends["text"],
+        }
+        joined = {}
+        for (side, kind), columns in keys.items():
+            name = f"{self.name}_{side}_{kind}_attention"
+            if name in captured:
+                part = ops.convert_to_numpy(captured[name])
+                shape = (*part.shape[:2], sum(tokens), sum(tokens))
+                joint = joined.setdefault(kind, np.zeros(shape, "float32"))
+                first = ends[side].start
+                joint[..., first : first + part.shape[2], columns] = part
+        return list(joined.values())

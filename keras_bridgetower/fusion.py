@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_bridgetower import bridges
 from keras_bridgetower.attention import initializer
-from keras_bridgetower.cross_modal import CROSS_ENCODERS
+from keras_bridgetower.cross_encoders import CROSS_ENCODERS
 from keras_bridgetower.taps import resolve_taps
 from keras_bridgetower.validation import check_choice
 
@@ -34,7 +34,7 @@ class CrossModalEncoder(keras.layers.Layer):
             from the top (negative), None where layer l has no bridge.
             Defaults to `(-K, ..., -1)`; with `bridge=None` to
             `(-1, None, ...)`.
-        cross_encoder: `"co_attention"`.
+        cross_encoder: `"co_attention"` or `"merged_attention"`.
         projections: `"shared"`: one projection per modality for all taps, or
             `"per_layer"`: one for each tap.
         dropout: float, dropout of the cross-modal layers.

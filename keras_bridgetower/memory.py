@@ -120,6 +120,29 @@ def without_initialization(active=True):
         keras.layers.Layer.add_weight = add_weight
 
 
+@contextlib.contextmanager
+def shapes_only():
+    """A context in which new weights have a shape and no value.
+
+    To count the weights of a model of any size; it cannot be run.
+
+    Example:
+
+    ```python
+    with shapes_only():
+        layer = keras.layers.Dense(100_000)
+        layer.build((None, 100_000))
+    layer.count_params()  # 10,000,100,000
+    ```
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    # Otherwise the next such scope would give all of them their values.
+    keras.src.backend.common.global_state.set_global_attribute(
+        "uninitialized_variables", []
+    )
+
+
 def _anything():
     """The initializer that costs least."""
     if keras.distribution.distribution() is not None:

@@ -22,6 +22,7 @@ from builders import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower import bridges
+from keras_bridgetower.cross_encoders import CROSS_ENCODERS
 
 # Weights of the tiny encoders, the same set on every backend.
 WEIGHTS = {"clip": 56, "vit": 54, "deit": 55, "roberta": 36, "bert": 53}
@@ -64,6 +65,7 @@ def test_every_bridge_saves_and_loads(bridge, tmp_path):
         {},
         dict(image_encoder=deit(), text_encoder=bert(), image_norms="per_tap"),
         dict(projections="per_layer", taps=(-2, None), intermediate_dim=24),
+        dict(cross_encoder="merged_attention"),
     ],
 )
 def test_a_saved_model_is_the_same_model(values, tmp_path):
@@ -160,8 +162,9 @@ def test_a_side_that_patches_do_not_tile(unchanged, side):
         unchanged.with_image_size(side)
 
 
-def test_attention_maps():
-    model = randomise(backbone(dropout=0.1))
+@pytest.mark.parametrize("cross", CROSS_ENCODERS)
+def test_attention_maps(cross):
+    model = randomise(backbone(dropout=0.1, cross_encoder=cross))
     inputs = features()
     maps = model.attention_maps(inputs)
     shapes = {k: [m.shape for m in v] for k, v in maps.items()}

@@ -3,9 +3,18 @@
 import inspect
 import re
 
+import keras
 import numpy as np
 import pytest
+from builders import vqa
 
+from keras_bridgetower import memory
+from keras_bridgetower.analysis import diversity
+from keras_bridgetower.analysis import explanation
+from keras_bridgetower.analysis import figures
+from keras_bridgetower.analysis import maps
+from keras_bridgetower.data import augment
+from keras_bridgetower.data import damage
 from keras_bridgetower.data import datasets
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.data import easy_vqa_captions
@@ -13,6 +22,8 @@ from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_files
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data import easy_vqa_scenes
+from keras_bridgetower.data import order
+from keras_bridgetower.data import pipeline
 from keras_bridgetower.data import record_writer
 from keras_bridgetower.data import records
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
@@ -29,6 +40,13 @@ from keras_bridgetower.tasks import shortlist
 from keras_bridgetower.tasks import top_matches
 
 MODULES = (
+    diversity,
+    explanation,
+    figures,
+    maps,
+    memory,
+    augment,
+    damage,
     datasets,
     easy_vqa,
     easy_vqa_captions,
@@ -42,6 +60,8 @@ MODULES = (
     masking,
     matching,
     nlvr2,
+    order,
+    pipeline,
     record_writer,
     records,
     retrieval,
@@ -50,7 +70,11 @@ MODULES = (
     vqa_answers,
     vqa_official,
 )
-NAMES = {"np": np, "load": easy_vqa.load, "load_scenes": load_scenes}
+NAMES = {
+    **{"np": np, "keras": keras, "load": easy_vqa.load},
+    **{"load_scenes": load_scenes, "attention_map": maps.attention_map},
+    "HeadDiversity": diversity.HeadDiversity,
+}
 EXAMPLES = [
     (module, documented, example)
     for module in MODULES
@@ -62,16 +86,28 @@ EXAMPLES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def looked_into():
+    """What the examples of `analysis` look into, and layers to fill."""
+    made = {"vqa": vqa(), "photo": np.zeros((32, 32, 3), "uint8")}
+    for name in ("layer", "new_layer", "old_layer"):
+        made[name] = keras.layers.Dense(3)
+        made[name].build((None, 2))
+    return made
+
+
 @pytest.mark.parametrize(
     "module, documented, example",
     EXAMPLES,
     ids=[documented.__qualname__ for _, documented, _ in EXAMPLES],
 )
 def test_docstring_example_runs(
-    module, documented, example, tmp_path, monkeypatch
+    module, documented, example, looked_into, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     if "load" in example:
         pytest.importorskip("easy_vqa")
+    if module is figures:
+        pytest.importorskip("matplotlib")
     code = compile(example, documented.__qualname__, "exec")
-    exec(code, {**NAMES, **vars(module)})
+    exec(code, {**NAMES, **vars(module), **looked_into})

@@ -9,7 +9,7 @@ from builders import randomise
 import keras_bridgetower as kbt
 from keras_bridgetower.attention import BridgeTowerAttention
 from keras_bridgetower.attention import capture_attention
-from keras_bridgetower.cross_modal import CoAttention
+from keras_bridgetower.cross_encoders import CROSS_ENCODERS
 from keras_bridgetower.taps import resolve_taps
 
 WIDTH, HEADS, LAYERS = 16, 2, 3
@@ -31,12 +31,16 @@ def fusion(**kwargs):
     return randomise(layer), (text, image, mask)
 
 
+every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
+
+
+@every_cross_encoder
 @pytest.mark.parametrize("bridge", ["add", "cross_attention_ffn", None])
 @pytest.mark.parametrize(
     "outputs", [("pooled",), ("text",), ("image",), ("text", "pooled")]
 )
-def test_asking_for_less_gives_the_same(bridge, outputs):
-    layer, inputs = fusion(bridge=bridge)
+def test_asking_for_less_gives_the_same(cross, bridge, outputs):
+    layer, inputs = fusion(bridge=bridge, cross_encoder=cross)
     everything = layer(*inputs)
     asked = layer(*inputs, outputs=outputs)
     assert tuple(asked) == outputs
@@ -44,10 +48,12 @@ def test_asking_for_less_gives_the_same(bridge, outputs):
         assert difference(asked[name], everything[name]) <= 1e-5
 
 
-def test_asking_for_less_computes_less(monkeypatch):
-    layer, inputs = fusion()
+@every_cross_encoder
+def test_asking_for_less_computes_less(cross, monkeypatch):
+    layer, inputs = fusion(cross_encoder=cross)
     queries = []
-    call = CoAttention.call
+    step = CROSS_ENCODERS[cross]
+    call = step.call
 
     def spy(self, text_query, image_query, *args, **kwargs):
         queries.append(
@@ -58,7 +64,7 @@ def test_asking_for_less_computes_less(monkeypatch):
         )
         return call(self, text_query, image_query, *args, **kwargs)
 
-    monkeypatch.setattr(CoAttention, "call", spy)
+    monkeypatch.setattr(step, "call", spy)
     for outputs, last in (
         (("pooled",), [1, 1]),
         (("text",), [5, None]),
@@ -70,9 +76,10 @@ def test_asking_for_less_computes_less(monkeypatch):
         assert queries == [[5, 10], [5, 10], last]
 
 
+@every_cross_encoder
 @pytest.mark.parametrize("bridge", ["add", "cross_attention"])
-def test_padding_has_no_influence(bridge):
-    layer, (text, image, mask) = fusion(bridge=bridge)
+def test_padding_has_no_influence(cross, bridge):
+    layer, (text, image, mask) = fusion(bridge=bridge, cross_encoder=cross)
     changed = [np.where(mask[..., None] == 1, t, 9.0) for t in text]
     changed = [t.astype("float32") for t in changed]
     before, after = layer(text, image, mask), layer(changed, image, mask)
@@ -165,7 +172,10 @@ def test_taps_that_cannot_be_built(taps, bridge, message):
     [
         (dict(num_heads=3), "`num_heads` must divide.*num_heads=3"),
         (dict(num_layers=0), "`num_layers` must be a positive.*num_layers=0"),
-        (dict(cross_encoder="both"), "'co_attention'.*cross_encoder='both'"),
+        (
+            dict(cross_encoder="both"),
+            "'merged_attention'.*='both'",
+        ),
         (dict(projections="none"), "'per_layer'.*projections='none'"),
         (dict(bridge="sum"), "'add'.*bridge='sum'"),
     ],
@@ -176,8 +186,11 @@ def test_values_that_cannot_be_built(values, message):
         kbt.CrossModalEncoder(**values)
 
 
-def test_config_is_written_by_keras():
-    layer, inputs = fusion(bridge="gate", taps=(-3, -1, None), dropout=0.2)
+@every_cross_encoder
+def test_config_is_written_by_keras(cross):
+    layer, inputs = fusion(
+        bridge="gate", taps=(-3, -1, None), dropout=0.2, cross_encoder=cross
+    )
     copy = kbt.CrossModalEncoder.from_config(layer.get_config())
     copy(*inputs)
     copy.set_weights(layer.get_weights())

@@ -24,6 +24,7 @@ from keras_bridgetower import heads
 from keras_bridgetower import positions
 from keras_bridgetower.attention import BridgeTowerAttention
 from keras_bridgetower.attention import capture_attention
+from keras_bridgetower.cross_encoders import MergedAttention
 from keras_bridgetower.cross_modal import CoAttention
 from keras_bridgetower.cross_modal import CrossModalLayer
 from keras_bridgetower.data import easy_vqa
@@ -43,7 +44,7 @@ TIERS = (
         "presets",
     ),
     ("attention",),
-    ("bridges", "cross_modal", "towers"),
+    ("bridges", "cross_modal", "cross_encoders", "towers"),
     ("heads", "losses", "metrics", "fusion"),
     ("named_heads", "backbone", "objectives"),
     ("preprocessing",),
@@ -115,6 +116,7 @@ def test_importing_costs_no_other_framework():
 DOCUMENTED = [
     *(getattr(kbt, name) for name in dir(kbt) if name[0].isupper()),
     *(BridgeTowerAttention, capture_attention, CoAttention, CrossModalLayer),
+    MergedAttention,
     *(TokenLookup, bridges.get, engine.gradients, heads.ClassifierHead),
     *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
     *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),

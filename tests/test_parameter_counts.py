@@ -1,14 +1,12 @@
 """Parameter counts of the paper and of transformers, nothing allocated."""
 
-import contextlib
-
-import keras
 import keras_hub
 import numpy as np
 import pytest
 
 import keras_bridgetower as kbt
 from keras_bridgetower import bridges
+from keras_bridgetower.memory import shapes_only
 
 BASE = dict(hidden_dim=768, num_heads=12, num_layers=6)
 LARGE = dict(hidden_dim=1024, num_heads=16, num_layers=6)
@@ -49,17 +47,6 @@ PUBLISHED_LAYERS = {
 }
 
 
-@contextlib.contextmanager
-def shapes_only():
-    """Variables made inside have a shape and no value."""
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    # Otherwise the next scope would give every one of them its value.
-    keras.src.backend.common.global_state.set_global_attribute(
-        "uninitialized_variables", []
-    )
-
-
 def count(layer):
     return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
 
@@ -89,6 +76,12 @@ def full(values, vision, text):
 def test_cross_modal_layers_of_base_and_large():
     assert steps(BASE) == 113_421_312
     assert steps(LARGE) == 201_560_064
+
+
+def test_merged_attention_is_one_transformer_block():
+    d = 768
+    block = 4 * (d * d + d) + 8 * d * d + 5 * d + 2 * 2 * d
+    assert steps(BASE, cross_encoder="merged_attention") == 6 * block
 
 
 @pytest.mark.parametrize("layers", PUBLISHED_LAYERS)

@@ -4,17 +4,16 @@ import json
 import math
 import pathlib
 
+from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.preprocessing.image_converter import MEAN
 from keras_bridgetower.preprocessing.image_converter import STD
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
-# `max_text_len` of the published configurations, and of the authors.
-TEXT_LENGTH = 50
 BICUBIC = 3
 
 
@@ -29,7 +28,7 @@ def read(folder, architecture, mode="hf", sequence_length=TEXT_LENGTH):
 
     Returns:
         `(tokenizer, image_converter)`, the first None where the folder has no
-        files of it or the text encoder is no RoBERTa.
+        files of it.
 
     Raises:
         ConversionError: damaged files, or settings that cannot be kept.
@@ -43,35 +42,15 @@ def read(folder, architecture, mode="hf", sequence_length=TEXT_LENGTH):
 
 
 def _tokenizer(folder, architecture, sequence_length):
-    if architecture.text_encoder != "roberta":
-        return None
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        path = folder / "vocab.json"
-        vocabulary, merges = str(path), str(folder / "merges.txt")
-    elif (folder / "tokenizer.json").is_file():
-        path = folder / "tokenizer.json"
-        model = read_json(path).get("model")
-        if not isinstance(model, dict) or model.get("type") != "BPE":
-            raise ConversionError(
-                "A tokenizer must be of type BPE, as RoBERTa's.", path
-            )
-        vocabulary, merges = model.get("vocab"), model.get("merges")
-    else:
-        return None
-    try:
-        tokenizer = BridgeTowerTokenizer(vocabulary, merges, sequence_length)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise ConversionError(
-            f"A tokenizer must be readable: {error!s:.300}", path
-        ) from error
-    if tokenizer.vocabulary_size() > architecture.vocabulary_size:
+    tokenizer = tokenizers.read(
+        folder, architecture.text_encoder, sequence_length
+    )
+    rows = architecture.vocabulary_size
+    if tokenizer is not None and tokenizer.vocabulary_size() > rows:
         raise ConversionError(
             "A tokenizer must not have more tokens than the model has rows.",
-            path,
-            [
-                f"{tokenizer.vocabulary_size()} tokens, "
-                f"{architecture.vocabulary_size} rows"
-            ],
+            folder,
+            [f"{tokenizer.vocabulary_size()} tokens, {rows} rows"],
         )
     return tokenizer
 

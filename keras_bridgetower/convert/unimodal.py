@@ -4,11 +4,14 @@ import pathlib
 
 import keras_hub
 
+from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.encoder_files import IMAGE_MODELS
 from keras_bridgetower.convert.encoder_files import TEXT_MODELS
 from keras_bridgetower.convert.encoder_files import read_folder
 from keras_bridgetower.convert.encoder_files import read_openai_clip
+from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.positions import copy_resized
 
 
@@ -73,6 +76,41 @@ def text_encoder(source):
     if _is_transformers(path):
         return read_folder(path, TEXT_MODELS)
     return keras_hub.models.Backbone.from_preset(str(source))
+
+
+def tokenizer(source, sequence_length=TEXT_LENGTH):
+    """The tokenizer that belongs to a text encoder.
+
+    Args:
+        source: path of a `transformers` folder of RoBERTa or BERT.
+        sequence_length: int, tokens in a text.
+
+    Returns:
+        A `BridgeTowerTokenizer` or a `BridgeTowerBertTokenizer`.
+
+    Raises:
+        ConversionError: damaged or missing files, or another kind of model.
+
+    Example:
+
+    ```python
+    tokenizer("bert-base-uncased", sequence_length=40)
+    ```
+    """
+    path = pathlib.Path(source)
+    if not _is_transformers(path):
+        raise ConversionError(
+            "A tokenizer is read from a `transformers` folder.", path
+        )
+    kind = read_json(path / "config.json")["model_type"]
+    made = tokenizers.read(path, kind, sequence_length)
+    if made is None:
+        raise ConversionError(
+            "A folder must hold the files of a tokenizer of "
+            f"{' or '.join(tokenizers.READERS)}; this one is of {kind!r}.",
+            path,
+        )
+    return made
 
 
 def _is_transformers(path):

@@ -65,13 +65,21 @@ class Stream:
     Example:
 
     ```python
+    from keras_bridgetower.data import records
+    from keras_bridgetower.data.augment import transform
+
+    sample = records.Sample("0", "it rained", (0,))
+    picture = b"P6 1 1 255 " + bytes(3)
+    record = records.Record("0", (picture,), (sample,), "own")
+    records.write_shards("weather", "train", [record], task="vqa",
+                         labels=["yes", "no"], definition="All rows.")
     stream = Stream(
-        open_records("vqa", "train"),
-        batch_size=2,
+        records.open_records("weather", "train"),
+        batch_size=1,
         transform=transform("blip_randaug_wohf", image_size=64),
     )
     x, y = stream.batch(0)
-    dataset = stream.dataset(start=(0, 1))
+    dataset = stream.dataset(start=(2, 0))
     ```
     """
 

@@ -13,25 +13,6 @@ from keras_bridgetower.preprocessing.vocabulary import MASK_TOKEN
 IGNORED = -100
 
 
-def masking_of(tokenizer, **values):
-    """The rule that hides a tokenizer's tokens.
-
-    Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        **values: `rate`, `max_masks` and others of `TokenMasking`.
-
-    Returns:
-        A `TokenMasking`.
-    """
-    return TokenMasking(
-        mask_token_id=tokenizer.mask_token_id,
-        special_token_ids=tokenizer.special_token_ids,
-        vocabulary_size=tokenizer.vocabulary_size(),
-        sequence_length=tokenizer.sequence_length,
-        **values,
-    )
-
-
 def hide_tokens(masking, draws, step, features):
     """Hide tokens of a text or a batch of texts.
 
@@ -72,8 +53,9 @@ def hide_tokens(masking, draws, step, features):
 class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
     """Features with hidden tokens, and what stood there as labels.
 
-    Tokens are hidden by RoBERTa's rule (`TokenMasking`) at every call, anew
-    for each batch. Pairs of picture and text stay as they are.
+    Tokens are hidden by the tokenizer's rule at every call, anew for each
+    batch: RoBERTa's `TokenMasking`, or of BERT's whole words
+    (`WholeWordMasking`). Pairs of picture and text stay as they are.
 
     Args:
         tokenizer: a `BridgeTowerTokenizer`.
@@ -148,8 +130,8 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
                 f"Received: y={y!r:.200}"
             )
         features, _ = self.features_of(x)
-        masking = masking_of(
-            self.tokenizer, rate=self.rate, max_masks=self.max_masks
+        masking = self.tokenizer.masking(
+            rate=self.rate, max_masks=self.max_masks
         )
         ids, positions, labels = hide_tokens(
             masking, self._draws, x.get("step"), features

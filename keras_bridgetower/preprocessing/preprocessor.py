@@ -9,7 +9,7 @@ from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+from keras_bridgetower.preprocessing.packing import PackedTokenizer
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 
@@ -25,7 +25,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
     inside a task's `fit`, `evaluate` and `predict`.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
+        tokenizer: a `BridgeTowerTokenizer`, or for BERT's text encoder a
+            `BridgeTowerBertTokenizer`.
         image_converter: a `BridgeTowerImageConverter`.
         features: tuple of the features to make: images, token_ids,
             padding_mask, and segment_ids (zeros) for text encoders that
@@ -56,7 +57,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
     """
 
     backbone_cls = BridgeTowerBackbone
-    tokenizer_cls = BridgeTowerTokenizer
+    tokenizer_cls = PackedTokenizer
     image_converter_cls = BridgeTowerImageConverter
     presets = PresetsOf()
     # Axes of the pictures that belong to one text: none, or one of this size.

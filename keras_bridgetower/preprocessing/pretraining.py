@@ -10,7 +10,6 @@ from keras_bridgetower.preprocessing.draws import Draws
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.masked_lm import hide_tokens
-from keras_bridgetower.preprocessing.masked_lm import masking_of
 from keras_bridgetower.preprocessing.matching import as_image_ids
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.validation import check_choice
@@ -94,8 +93,8 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         """The rule that hides tokens."""
         # A tokenizer that a preset restores gets its vocabulary later.
         if self._masking is None:
-            self._masking = masking_of(
-                self.tokenizer, rate=self.rate, max_masks=self.max_masks
+            self._masking = self.tokenizer.masking(
+                rate=self.rate, max_masks=self.max_masks
             )
         return self._masking
 

@@ -1,10 +1,12 @@
-"""The files that define a byte-level BPE, checked."""
+"""The files that define a tokenizer, checked."""
 
 import json
 import os
 
 MASK_TOKEN = "<mask>"
+# In this order: start, padding, end, unknown, mask.
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", MASK_TOKEN)
+BERT_SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 
 def read_vocabulary(vocabulary):
@@ -48,3 +50,19 @@ def read_merges(merges):
                 f"merges[{i}]={merges[i]!r}"
             )
     return pairs
+
+
+def read_words(vocabulary):
+    if isinstance(vocabulary, (str, os.PathLike)):
+        with open(vocabulary, encoding="utf-8", newline="\n") as file:
+            vocabulary = [line.rstrip("\r\n") for line in file]
+    words = list(vocabulary)
+    missing = [token for token in BERT_SPECIAL_TOKENS if token not in words]
+    if missing or len(set(words)) < len(words):
+        problem = f"without {', '.join(missing)}" if missing else "with repeats"
+        raise ValueError(
+            "`vocabulary` must list each token once, with "
+            f"{', '.join(BERT_SPECIAL_TOKENS)} among them. Received: "
+            f"{len(words)} tokens {problem}"
+        )
+    return words

@@ -12,7 +12,7 @@ PARTS = {
 }
 
 
-def preprocessor_of(cls, preset, image_size, values):
+def preprocessor_of(cls, preset, image_size, values, backbone):
     """The preprocessor of a preset for a task class.
 
     Args:
@@ -42,9 +42,22 @@ def preprocessor_of(cls, preset, image_size, values):
             f"`{missing[0]}` must be given: the preset does not hold it. "
             f"Received: preset={preset!r}, {missing[0]}=None"
         )
-    labels = {k: values[k] for k in cls.label_arguments}
+    chosen = {k: values[k] for k in cls.label_arguments}
+    if "segment_ids" in backbone.input:
+        chosen["features"] = _features_with_segments(cls, backbone)
     return cls.preprocessor_cls.from_preset(
-        preset, image_size=image_size, **labels
+        preset, image_size=image_size, **chosen
+    )
+
+
+def _features_with_segments(cls, backbone):
+    """The features of a task over BERT: a preset may be of another task."""
+    reads_images = cls.preprocessor_cls.image_converter_cls is not None
+    reads_text = cls.preprocessor_cls.tokenizer_cls is not None
+    return tuple(
+        name
+        for name in backbone.input
+        if (reads_images if name == "images" else reads_text)
     )
 
 

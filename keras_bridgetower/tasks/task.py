@@ -212,7 +212,7 @@ class BridgeTowerTask(TrainableTask):
         values = {**values, **kwargs}
         if "preprocessor" not in kwargs:
             values["preprocessor"] = loading.preprocessor_of(
-                cls, preset, size, values
+                cls, preset, size, values, backbone
             )
         with named_heads.awaiting(saved if load_weights else {}):
             model = cls(backbone=backbone, **values)

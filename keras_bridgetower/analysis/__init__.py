@@ -1,0 +1,13 @@
+"""What trained heads look at, in numbers, maps and figures."""
+
+from keras_bridgetower.analysis import figures as figures
+from keras_bridgetower.analysis.diversity import HeadDiversity as HeadDiversity
+from keras_bridgetower.analysis.diversity import (
+    head_diversity as head_diversity,
+)
+from keras_bridgetower.analysis.explanation import relevance as relevance
+from keras_bridgetower.analysis.maps import AttentionMap as AttentionMap
+from keras_bridgetower.analysis.maps import attention_map as attention_map
+from keras_bridgetower.analysis.maps import (
+    attention_rollout as attention_rollout,
+)

@@ -1,0 +1,135 @@
+"""How differently the heads of a cross-modal layer look."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_bridgetower.analysis.looking import branches
+from keras_bridgetower.analysis.looking import check_cross_modal
+from keras_bridgetower.analysis.looking import features_of
+from keras_bridgetower.cross_encoders import attention_blocks
+
+KINDS = ("image_self", "text_self", "image_cross", "text_cross")
+# Smaller probabilities count as this one: masked keys have none.
+FLOOR = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadDiversity:
+    """Divergence between the heads of each cross-modal layer.
+
+    Args:
+        mean: dict from `"image_self"`, `"text_self"`, `"image_cross"` and
+            `"text_cross"` to a float array `(layers,)`, in nats.
+        spread: dict likewise: standard deviation over the samples.
+        samples: int, pairs of picture and text.
+    """
+
+    mean: dict
+    spread: dict
+    samples: int
+
+
+def head_divergence(maps, queries=None):
+    """Kullback-Leibler divergence between heads, for each sample.
+
+    `D = mean over h != g, over i of sum_j p[h,i,j] log(p[h,i,j] / p[g,i,j])`,
+    with heads h and g, queries i, keys j; both directions of a pair count.
+    Probabilities below 1e-12 are counted as 1e-12.
+
+    Args:
+        maps: float array `(batch, heads, queries, keys)`, rows sum to 1.
+        queries: optional array `(batch, queries)`, 0 at padding, which is
+            left out.
+
+    Returns:
+        float64 array `(batch,)`, in nats.
+
+    Raises:
+        ValueError: fewer than two heads.
+
+    Example:
+
+    ```python
+    maps = np.array([[[[0.5, 0.5]], [[0.9, 0.1]]]])  # Two heads, one query.
+    head_divergence(maps)  # [0.4394]
+    ```
+    """
+    heads = maps.shape[1]
+    if heads < 2:
+        raise ValueError(
+            "`maps` must have at least two heads to compare. "
+            f"Received: maps of shape {maps.shape}"
+        )
+    p = maps.astype("float64")
+    log = np.log(np.maximum(p, FLOOR))
+    # Row h, column g: sum_j p_h log p_g.
+    cross = np.einsum("bhqk,bgqk->bqhg", p, log)
+    own = np.einsum("bqhh->bqh", cross)
+    by_query = (own.sum(-1) * heads - cross.sum((-1, -2))) / (
+        heads * (heads - 1)
+    )
+    kept = np.ones(by_query.shape) if queries is None else np.asarray(queries)
+    return (by_query * kept).sum(-1) / kept.sum(-1)
+
+
+def head_diversity(model, dataset):
+    """How differently the heads attend, for every cross-modal layer.
+
+    For each layer, and for self- and cross-attention of both modalities, the
+    divergence between the heads' attention distributions (`head_divergence`),
+    averaged over pairs of heads, over the tokens that are not padding, and
+    over the samples. Batch after batch is read and none is kept.
+
+    Args:
+        model: a task that reads pictures and texts.
+        dataset: iterable of batches, such as a `tf.data.Dataset`: dicts of
+            raw `"images"` and `"text"`, or `(x, y)`, or `(x, y, weight)`;
+            dicts of features for a task without preprocessor.
+
+    Returns:
+        `HeadDiversity`. Both pictures of a pair count as samples.
+
+    Raises:
+        ValueError: a task of one tower, heads that are alone, or no batch.
+
+    Example:
+
+    ```python
+    found = head_diversity(vqa, [{"images": [photo], "text": ["a shape"]}])
+    found.mean["text_cross"]  # One number for each layer.
+    ```
+
+    Source: BridgeTower (AAAI 2023), visualisation of attention heads.
+    """
+    check_cross_modal(model)
+    totals, count = 0.0, 0
+    for batch in dataset:
+        x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        features = features_of(model, x)
+        text = np.asarray(features["padding_mask"])
+        for layers in branches(model, features):
+            found = np.array([_of_layer(layer, text) for layer in layers])
+            # Sums of the numbers and of their squares, of all samples.
+            totals = totals + np.stack([found.sum(-1), (found**2).sum(-1)])
+            count += found.shape[-1]
+    if not count:
+        raise ValueError(
+            "`dataset` must hold at least one batch. Received: an empty one"
+        )
+    mean, squares = totals / count
+    spread = np.sqrt(np.maximum(squares - mean**2, 0))
+    return HeadDiversity(
+        *(dict(zip(KINDS, x.T, strict=True)) for x in (mean, spread)), count
+    )
+
+
+def _of_layer(layer, text):
+    """`(kinds, batch)`: divergence of each of `KINDS`."""
+    blocks = attention_blocks(layer, text.shape[1])
+    queries = {"text": text, "image": None}
+    return [
+        head_divergence(blocks[kind], queries[kind.split("_")[0]])
+        for kind in KINDS
+    ]

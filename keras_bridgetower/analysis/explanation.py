@@ -1,0 +1,138 @@
+"""What speaks for one answer, by gradients."""
+
+import numpy as np
+from keras import ops
+
+from keras_bridgetower import engine
+from keras_bridgetower.analysis.looking import pictures_of
+from keras_bridgetower.analysis.maps import features_of_pair
+from keras_bridgetower.analysis.maps import made_of
+from keras_bridgetower.attention import watch_attention
+
+
+def relevance(model, image, text, answer=None):
+    """What speaks for one answer: attention weighted by its gradient.
+
+    `R <- R + sum over branches of mean over heads of max(dS/dA * A, 0) R`
+    from the identity, layer by layer, with A a branch's attention and S the
+    answer's logit; a bridge adds the identity once more.
+
+    Args:
+        model, image, text: as `attention_map`. The task must predict logits
+            of classes.
+        answer: int or, for a task with `answers` or `labels`, one of them.
+            By default the class of the highest logit. Of a text with a
+            `<mask>`, the token id at the first one.
+
+    Returns:
+        `AttentionMap`.
+
+    Raises:
+        ValueError: as `attention_map`; a task that predicts no logits, or an
+            answer that is not there.
+
+    Example:
+
+    ```python
+    seen = relevance(vqa, photo, "what color is the shape?", answer="red")
+    seen.whole.argmax()
+    ```
+
+    Source: generic attention explainability (Chefer et al., 2021), over both
+    modalities joined.
+    """
+    features = features_of_pair(model, image, text)
+    if isinstance(model.output, dict):
+        raise ValueError(
+            "`model` must predict logits of classes to explain one of them. "
+            f"Received: model={type(model).__name__}, which predicts "
+            f"{sorted(model.output)}"
+        )
+    fills = "mask_positions" in model.input
+    if fills:
+        features = _with_mask(model, features)
+    tensors = {k: ops.convert_to_tensor(v) for k, v in features.items()}
+    seen = []
+
+    def keep(name, weights):
+        seen.append((name, ops.convert_to_numpy(weights)))
+        return weights
+
+    with engine.inference_scope(), watch_attention(keep):
+        logits = model.outputs_of(tensors)
+    index = _index_of(model, logits, answer)
+
+    def score(probes):
+        waiting = iter(probes)
+        with watch_attention(lambda _, weights: weights + next(waiting)):
+            logits = model.outputs_of(tensors)
+        return ops.reshape(logits, (-1, logits.shape[-1]))[0, index]
+
+    # The gradient of what is added to a map is the map's own.
+    slopes = engine.gradients(score, [np.zeros_like(x) for _, x in seen])
+    passes = {}
+    for (name, weights), slope in zip(seen, slopes, strict=True):
+        passes.setdefault(name, []).append(np.maximum(weights * slope, 0))
+
+    fusion = model.backbone.fusion
+    sizes = (
+        features["token_ids"].shape[1],
+        model.backbone.output["image"].shape[1],
+    )
+    # What the last layer computes, and where the head reads.
+    last, read = ((1, 1), [0, sizes[0]])
+    if fills:
+        last, read = (sizes[0], 0), [int(features["mask_positions"][0, 0])]
+    joined = []
+    for place in range(pictures_of(features).shape[1]):
+        weighted = {name: x[place] for name, x in passes.items()}
+        identity = np.eye(sum(sizes))
+        found = np.zeros_like(identity)
+        for layer, step in enumerate(fusion.steps):
+            if fusion.taps[layer] is not None:
+                found = found + identity
+            queries = last if layer == fusion.num_layers - 1 else sizes
+            parts = step.branches(weighted, sizes, queries)
+            found = found + sum(p[0].mean(0) for p in parts) @ found
+        # Rows of the text: where they look. Its first: what the head reads.
+        rows = found[: sizes[0]].copy()
+        rows[0] = found[read].mean(0)
+        joined.append(rows)
+    name = _names_of(model)[index] if _names_of(model) else index
+    return made_of(model, features, joined, f"relevance for {name}")
+
+
+def _with_mask(model, features):
+    """Features with the place of the first masked token."""
+    blank = features["token_ids"] == model.preprocessor.tokenizer.mask_token_id
+    if not blank.any():
+        raise ValueError(
+            "`text` must hold a `<mask>`, whose token is explained. "
+            "Received: a text without"
+        )
+    return features | {
+        "mask_positions": blank.argmax(1)[:, None].astype("int32")
+    }
+
+
+def _names_of(model):
+    """The classes of the task's head, where they have names."""
+    (head,) = list(model.head_values.values())[:1]
+    return head.get("answers") or head.get("labels") or []
+
+
+def _index_of(model, logits, answer):
+    """The number of an answer; by default the most likely."""
+    names, count = _names_of(model), logits.shape[-1]
+    if answer is None:
+        flat = ops.convert_to_numpy(logits).reshape(-1, count)
+        return int(flat[0].argmax())
+    if answer in names:
+        return names.index(answer)
+    if isinstance(answer, int) and 0 <= answer < count:
+        return answer
+    allowed = f" or one of {names[:20]}" if names else ""
+    raise ValueError(
+        f"`answer` must be an int from 0 to {count - 1}{allowed}. "
+        f"Received: answer={answer!r}"
+    )

@@ -1,0 +1,146 @@
+"""Figures; the only place that draws with matplotlib."""
+
+import numpy as np
+
+_INK, _ACCENT = "#444444", "#2a6f97"
+# The paper's panels.
+PANELS = {
+    "image_self": "visual self-attention",
+    "text_self": "textual self-attention",
+    "image_cross": "visual cross-attention",
+    "text_cross": "textual cross-attention",
+}
+
+
+def _new_figure(*args, **kwargs):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Figures need matplotlib: `pip install matplotlib`, or install "
+            "keras-bridgetower with its extra `viz`."
+        ) from error
+    # Made without pyplot: no display, and nothing to close.
+    return Figure(*args, layout="constrained", **kwargs)
+
+
+def scores(by_name, title, label):
+    """Scores by seed, one line for each variant.
+
+    Args:
+        by_name: dict from a variant's name to a list of its scores.
+        title: str.
+        label: str, what the scores are.
+
+    Returns:
+        A matplotlib `Figure`: a dot for each seed, a bar at the mean.
+
+    Example:
+
+    ```python
+    figure = scores({"a": [80.1, 81.0], "b": [79.0]}, "Bridges", "score, %")
+    figure.savefig("scores.png")
+    ```
+    """
+    figure = _new_figure(figsize=(7, 1.2 + 0.32 * len(by_name)))
+    axes = figure.subplots()
+    for row, values in enumerate(by_name.values()):
+        axes.plot(values, [row] * len(values), "o", color=_ACCENT, alpha=0.6)
+        axes.plot(np.mean(values), row, "|", color=_INK, ms=16, mew=2)
+    axes.set_yticks(range(len(by_name)), by_name)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(label)
+    axes.set_title(title)
+    return figure
+
+
+def head_diversity(found):
+    """The paper's figure of head diversity: four panels for each model.
+
+    Args:
+        found: dict from a model's name to its `HeadDiversity`, such as
+            METER's and BridgeTower's.
+
+    Returns:
+        A matplotlib `Figure`: a row of panels for each model, mean and
+        standard deviation over the samples for each layer; panels below each
+        other have one scale.
+
+    Example:
+
+    ```python
+    mean = {name: np.array([1.0, 2.0]) for name in PANELS}
+    made = HeadDiversity(mean, mean, samples=3)
+    head_diversity({"METER": made, "BridgeTower": made}).savefig("kl.png")
+    ```
+
+    Source: BridgeTower (AAAI 2023), KL divergence between attention heads.
+    """
+    figure = _new_figure(figsize=(11, 2.6 * len(found) + 0.4))
+    grid = figure.subplots(len(found), len(PANELS), sharey="col", squeeze=False)
+    for row, (model, values) in zip(grid, found.items(), strict=True):
+        for axes, (kind, title) in zip(row, PANELS.items(), strict=True):
+            mean, spread = values.mean[kind], values.spread[kind]
+            layers = np.arange(1, len(mean) + 1)
+            low = np.maximum(mean - spread, 0)
+            axes.fill_between(
+                layers, low, mean + spread, color=_ACCENT, alpha=0.2, lw=0
+            )
+            axes.plot(layers, mean, "o-", color=_ACCENT)
+            axes.set_xticks(layers)
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_title(f"{model}: {title}", fontsize=9)
+            axes.set_xlabel("cross-modal layer")
+        row[0].set_ylabel("KL between heads, nats")
+    return figure
+
+
+def attention(seen, top_k=5):
+    """A map over its picture, with the words that count most beside it.
+
+    Args:
+        seen: `AttentionMap`.
+        top_k: int, number of words.
+
+    Returns:
+        A matplotlib `Figure`: where the text as a whole looks, where the
+        word that counts most looks, and the words' weights.
+
+    Example:
+
+    ```python
+    seen = attention_map(vqa, photo, "what color is the shape?")
+    attention(seen).savefig("seen.png")
+    ```
+    """
+    best = np.argsort(-seen.word_weights, kind="stable")[:top_k]
+    count = len(seen.pictures)
+    figure = _new_figure(figsize=(3 * (2 * count + 1), 3.4))
+    *places, bars = figure.subplots(1, 2 * count + 1)
+    shown = [("the text", seen.whole)]
+    shown += [(f"“{seen.words[best[0]]}”", seen.word_maps[best[0]])]
+    panels = [(name, i, maps[i]) for name, maps in shown for i in range(count)]
+    for axes, (name, picture, weights) in zip(places, panels, strict=True):
+        side = seen.pictures.shape[1]
+        grey = seen.pictures[picture].mean(-1)
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+        axes.imshow(
+            weights,
+            cmap="inferno",
+            alpha=0.6,
+            vmin=0,
+            interpolation="bicubic",
+            extent=(-0.5, side - 0.5, side - 0.5, -0.5),
+        )
+        axes.set_axis_off()
+        axes.set_title(f"where {name} looks", fontsize=9)
+    bars.barh(range(len(best)), seen.word_weights[best], color=_ACCENT)
+    bars.set_yticks(range(len(best)), [seen.words[i] for i in best])
+    bars.invert_yaxis()
+    bars.spines[["top", "right"]].set_visible(False)
+    bars.set_title("words that count most", fontsize=9)
+    figure.suptitle(seen.title, fontsize=10)
+    return figure

@@ -1,0 +1,180 @@
+"""Cross-modal steps: how both modalities meet in one layer.
+
+A step takes both sides at once and gives both back; `CROSS_ENCODERS` is the
+table of those that can be chosen by a value.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.attention import attention
+from keras_bridgetower.attention import initializer
+from keras_bridgetower.cross_modal import CoAttention
+from keras_bridgetower.cross_modal import over_queries
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MergedAttention(keras.layers.Layer):
+    """A cross-modal step: one transformer block over both modalities joined.
+
+    `h = LN(q + SelfAttn(q, all)); out = LN(h + FFN(h))`, with `all` the
+    tokens of the text followed by those of the image, and the same weights
+    for both.
+
+    Args:
+        hidden_dim, num_heads, intermediate_dim, dropout, epsilon: as
+            `CrossModalLayer`.
+
+    Call arguments:
+        text_query, image_query, text, image, padding_mask: as `CoAttention`.
+
+    Returns:
+        `(text, image)`, each with as many tokens as its query, or None.
+
+    Example:
+
+    ```python
+    step = MergedAttention(16, num_heads=2, intermediate_dim=32)
+    text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
+    text, image = step(text, image, text, image)
+    ```
+
+    Source: METER (CVPR 2022), merged attention.
+    """
+
+    # No layer runs for the image side alone.
+    image_only = ()
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_heads,
+        intermediate_dim,
+        dropout=0.1,
+        epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        dtype = self.dtype_policy
+        self.attention = attention(
+            hidden_dim, num_heads, dropout, dtype, f"{self.name}_attention"
+        )
+        self.attention_norm, self.feedforward_norm = (
+            keras.layers.LayerNormalization(
+                epsilon=epsilon, dtype=dtype, name=f"{branch}_norm"
+            )
+            for branch in ("attention", "feedforward")
+        )
+        self.intermediate_dense = keras.layers.Dense(
+            intermediate_dim,
+            activation="gelu",
+            kernel_initializer=initializer(),
+            dtype=dtype,
+            name="intermediate_dense",
+        )
+        self.output_dense = keras.layers.Dense(
+            hidden_dim,
+            kernel_initializer=initializer(),
+            dtype=dtype,
+            name="output_dense",
+        )
+        self.residual_dropout = keras.layers.Dropout(
+            dropout, dtype=dtype, name="residual_dropout"
+        )
+
+    def build(
+        self,
+        text_query_shape,
+        image_query_shape,
+        text_shape,
+        image_shape,
+        padding_mask_shape=None,
+    ):
+        shape = (text_shape[0], None, self.hidden_dim)
+        self.attention.build(shape, shape)
+        self.attention_norm.build(shape)
+        self.intermediate_dense.build(shape)
+        self.output_dense.build((*shape[:-1], self.intermediate_dim))
+        self.feedforward_norm.build(shape)
+
+    def call(
+        self,
+        text_query,
+        image_query,
+        text,
+        image,
+        padding_mask=None,
+        training=None,
+    ):
+        joined = ops.concatenate([text, image], axis=1)
+        asked = [q for q in (text_query, image_query) if q is not None]
+        query = ops.concatenate(asked, axis=1)
+        mask = None
+        if padding_mask is not None:
+            padding_mask = ops.cast(padding_mask, "int32")
+            mask = ops.concatenate(
+                [padding_mask, ops.ones_like(image[..., 0], "int32")], axis=1
+            )
+        attended = self.attention(
+            query, joined, attention_mask=over_queries(mask), training=training
+        )
+        x = self.attention_norm(
+            query + self.residual_dropout(attended, training=training)
+        )
+        hidden = self.output_dense(self.intermediate_dense(x))
+        x = self.feedforward_norm(
+            x + self.residual_dropout(hidden, training=training)
+        )
+        if text_query is None:
+            return None, x
+        if image_query is None:
+            return x, None
+        first = text_query.shape[1]
+        first = ops.shape(text_query)[1] if first is None else first
+        return x[:, :first], x[:, first:]
+
+    def branches(self, captured, tokens, queries=None):
+        """As `CoAttention.branches`; one branch, over both modalities."""
+        part = ops.convert_to_numpy(captured[f"{self.name}_attention"])
+        joint = np.zeros((*part.shape[:2], sum(tokens), sum(tokens)), "float32")
+        text, image = queries or tokens
+        joint[..., :text, :] = part[..., :text, :]
+        joint[..., tokens[0] : tokens[0] + image, :] = part[..., text:, :]
+        return [joint]
+
+
+CROSS_ENCODERS = {
+    "co_attention": CoAttention,
+    "merged_attention": MergedAttention,
+}
+
+
+def attention_blocks(branches, text_tokens):
+    """The four attention maps of a step, from what its `branches` gave.
+
+    Args:
+        branches: list of float arrays `(batch, heads, T + P, T + P)`.
+        text_tokens: int, T.
+
+    Returns:
+        dict of float arrays `(batch, heads, queries, keys)`: `"text_self"`,
+        `"text_cross"`, `"image_self"`, `"image_cross"`. Every row sums to 1
+        over the keys of its block: of merged attention, where a token looks
+        among the tokens of one modality, however much it looks at the other.
+    """
+    total = sum(branches)
+    text, image = slice(0, text_tokens), slice(text_tokens, None)
+    blocks = {
+        "text_self": total[..., text, text],
+        "text_cross": total[..., text, image],
+        "image_self": total[..., image, image],
+        "image_cross": total[..., image, text],
+    }
+    tiny = np.finfo("float32").tiny
+    return {
+        name: block / np.maximum(block.sum(-1, keepdims=True), tiny)
+        for name, block in blocks.items()
+    }

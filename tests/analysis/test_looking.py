@@ -1,0 +1,276 @@
+"""Head diversity and attention maps, against NumPy and transformers."""
+
+import itertools
+
+import keras
+import numpy as np
+import peer
+import pytest
+from builders import array
+from builders import backbone
+from builders import contrastive
+from builders import features
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+from keras_bridgetower.analysis import diversity
+from keras_bridgetower.analysis import figures
+from keras_bridgetower.cross_encoders import CROSS_ENCODERS
+
+TEXT = "is it red?"
+
+
+def converter():
+    return kbt.BridgeTowerImageConverter(32)
+
+
+def vqa(**kwargs):
+    model = kbt.BridgeTowerVQA(backbone(**kwargs), preprocessor())
+    return randomise(model)
+
+
+def masked_lm():
+    made = kbt.BridgeTowerMaskedLMPreprocessor(tokenizer(), converter())
+    # Every byte is a token of the tokenizer.
+    return kbt.BridgeTowerMaskedLM(backbone(), made)
+
+
+def nlvr2():
+    made = kbt.BridgeTowerNLVR2Preprocessor(tokenizer(), converter())
+    return kbt.BridgeTowerNLVR2(backbone(), made)
+
+
+def picture(seed=0):
+    return raw(1, seed)[0]["images"][0]
+
+
+@pytest.fixture(scope="module")
+def task():
+    return vqa()
+
+
+def by_loops(maps, queries):
+    """The formula, a pair of heads and a token at a time."""
+    found = []
+    for sample, kept in zip(maps.astype("float64"), queries, strict=True):
+        values = []
+        for h, g in itertools.permutations(range(len(sample)), 2):
+            for i in np.flatnonzero(kept):
+                p, q = sample[h, i], sample[g, i]
+                used = p > 0
+                ratio = np.log(p[used] / np.maximum(q[used], 1e-12))
+                values.append((p[used] * ratio).sum())
+        found.append(np.mean(values))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("cross", CROSS_ENCODERS)
+def test_head_diversity_is_the_double_loop(cross):
+    model = vqa(cross_encoder=cross, num_layers=2)
+    batches = [raw(3, seed)[0] for seed in range(2)]
+    batches[0]["text"][0] = "a text that is far longer"
+    found = analysis.head_diversity(model, batches)
+    values = {kind: [] for kind in diversity.KINDS}
+    for x in batches:
+        made = model.preprocessor(x)
+        maps = model.backbone.attention_maps(made)
+        queries = {"text": made["padding_mask"], "image": np.ones((3, 17))}
+        for kind in values:
+            side = queries[kind.split("_")[0]]
+            values[kind].append([by_loops(m, side) for m in maps[kind]])
+    assert found.samples == 6
+    for kind, by_batch in values.items():
+        expected = np.concatenate(by_batch, axis=-1)
+        assert np.abs(found.mean[kind] - expected.mean(-1)).max() <= 1e-6
+        assert np.abs(found.spread[kind] - expected.std(-1)).max() <= 1e-6
+
+
+def test_diversity_of_datasets_of_any_form(task):
+    import tensorflow as tf
+
+    x, y = raw(4)
+    expected = analysis.head_diversity(task, [x])
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
+    found = analysis.head_diversity(task, dataset)
+    bare = kbt.BridgeTowerVQA(task.backbone, answers=task.answers)
+    featured = analysis.head_diversity(bare, [task.preprocessor(x)])
+    for kind in diversity.KINDS:
+        assert np.allclose(found.mean[kind], expected.mean[kind], atol=1e-6)
+        assert np.allclose(featured.mean[kind], expected.mean[kind], atol=1e-6)
+
+
+def test_equal_heads_do_not_differ():
+    maps = np.tile(np.random.default_rng(0).dirichlet([1] * 5, 3), (2, 4, 1, 1))
+    assert np.abs(diversity.head_divergence(maps)).max() <= 1e-12
+
+
+def test_maps_equal_those_of_transformers():
+    import torch
+
+    model, ours = peer.peer(peer.SMALL), peer.ours(peer.SMALL)
+    peer.copy_weights(model, ours)
+    mine, theirs = peer.inputs(peer.SMALL)
+    tower = model.bridgetower
+    tower.set_attn_implementation("eager")
+    crossed = {"text": [], "image": []}
+    for side, kept in crossed.items():
+        for layer in getattr(tower, f"cross_modal_{side}_layers"):
+            layer.crossattention.self.register_forward_hook(
+                lambda module, inputs, out, kept=kept: kept.append(out[1])
+            )
+    with torch.no_grad():
+        found = tower(**theirs, output_attentions=True).attentions
+    maps = ours.attention_maps(mine)
+    assert len(found) == len(maps["text_self"]) == 3
+    for layer, (text, image) in enumerate(found):
+        for name, expected in (
+            ("text_self", text),
+            ("image_self", image),
+            ("text_cross", crossed["text"][layer]),
+            ("image_cross", crossed["image"][layer]),
+        ):
+            off = np.abs(maps[name][layer] - expected.numpy())
+            # What stands at padding is read by nobody.
+            kept = mine["padding_mask"] if name[0] == "t" else np.ones((2, 17))
+            assert off.max(axis=(1, 3))[kept == 1].max() <= 1e-5
+
+
+TASKS = {
+    "vqa": (vqa, picture, TEXT),
+    "merged": (lambda: vqa(cross_encoder="merged_attention"), picture, TEXT),
+    "meter": (lambda: vqa(bridge=None), picture, TEXT),
+    "retrieval": (retrieval, picture, TEXT),
+    "nlvr2": (nlvr2, lambda: [picture(0), picture(1)], TEXT),
+    "masked_lm": (masked_lm, picture, "is it <mask>?"),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_map_sums_to_one(name):
+    make, image, text = TASKS[name]
+    model = make()
+    pictures = 2 if name == "nlvr2" else 1
+    for made in (
+        analysis.attention_map(model, image(), text, layer=0, head=1),
+        analysis.attention_rollout(model, image(), text),
+        analysis.relevance(model, image(), text),
+    ):
+        count = len(made.words)
+        # A token for each byte; `<mask>` takes the space before it along.
+        assert count == len(text.replace(" <mask>", "m"))
+        assert made.word_maps.shape == (count, pictures, 4, 4)
+        assert made.whole.shape == (pictures, 4, 4)
+        assert made.pictures.shape == (pictures, 32, 32, 3)
+        for maps in (made.word_maps, made.whole):
+            assert (maps >= 0).all()
+            assert np.allclose(maps.sum((-2, -1)), 1, atol=1e-5)
+        assert made.word_weights.sum() == pytest.approx(1, abs=1e-5)
+    assert ("<mask>" in made.words) == (name == "masked_lm")
+
+
+def test_a_map_is_the_attention_of_its_layer(task):
+    made = analysis.attention_map(task, picture(), TEXT, layer=1, head=0)
+    inputs = task.preprocessor({"images": [picture()], "text": [TEXT]})
+    maps = task.backbone.attention_maps(inputs)["text_cross"][1][0, 0]
+    # Without <s> before and </s> behind, and without the class token.
+    expected = maps[1 : 1 + len(TEXT), 1:]
+    expected = expected / expected.sum(-1, keepdims=True)
+    assert "".join(made.words) == TEXT.replace(" ", "Ġ")
+    found = made.word_maps.reshape(len(TEXT), 16)
+    assert np.abs(found - expected).max() <= 1e-6
+    mean = analysis.attention_map(task, picture(), TEXT, layer=-1)
+    heads = [
+        analysis.attention_map(task, picture(), TEXT, layer=1, head=h).whole
+        for h in (0, -1)
+    ]
+    assert mean.whole.shape == heads[0].shape
+    assert np.abs(mean.whole - np.mean(heads, 0)).max() <= 5e-2
+
+
+@pytest.mark.parametrize("cross", CROSS_ENCODERS)
+def test_relevance_is_the_slope_of_the_answer(cross):
+    """A change of a map moves the logit by its gradient."""
+    from keras_bridgetower import engine
+    from keras_bridgetower.attention import watch_attention
+
+    model = vqa(cross_encoder=cross)
+    inputs = features(batch=1)
+    tensors = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
+    shapes = []
+    with watch_attention(lambda n, w: shapes.append(tuple(w.shape)) or w):
+        before = array(model.outputs_of(tensors))[0, 2]
+
+    def score(probes):
+        waiting = iter(probes)
+        with watch_attention(lambda n, w: w + next(waiting)):
+            return model.outputs_of(tensors)[0, 2]
+
+    zeros = [np.zeros(shape, "float32") for shape in shapes]
+    slopes = engine.gradients(score, zeros)
+    step = np.zeros_like(zeros[0])
+    step[0, 1, 0, 2] = 1e-2
+    changed = score(
+        [keras.ops.convert_to_tensor(x) for x in [step, *zeros[1:]]]
+    )
+    slope = (float(array(changed)) - before) / 1e-2
+    assert slope == pytest.approx(slopes[0][0, 1, 0, 2], rel=0.1, abs=1e-3)
+
+
+def test_relevance_of_different_answers(task):
+    red, blue = (
+        analysis.relevance(task, picture(), TEXT, answer=answer)
+        for answer in ("red", 3)
+    )
+    assert (red.title, blue.title) == (
+        "relevance for red",
+        "relevance for blue",
+    )
+    assert np.abs(red.whole - blue.whole).max() > 1e-4
+
+
+def test_what_cannot_be_looked_into(task):
+    for values, message in (
+        (dict(layer=2), "`layer` must be an int from -2 to 1.*layer=2"),
+        (dict(head=2), "`head` must be an int from -2 to 1.*head=2"),
+        (dict(layer=0.0), "Received: layer=0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            analysis.attention_map(task, picture(), TEXT, **values)
+    for answer in ("green", 4, -1):
+        with pytest.raises(ValueError, match=f"0 to 3.*answer={answer!r}"):
+            analysis.relevance(task, picture(), TEXT, answer=answer)
+    with pytest.raises(ValueError, match="logits.*Contrastive.*image"):
+        analysis.relevance(contrastive(), picture(), TEXT)
+    one_tower = kbt.BridgeTowerImageClassifier(backbone(), labels=["a", "b"])
+    for look in (
+        lambda: analysis.attention_map(one_tower, picture(), TEXT),
+        lambda: analysis.head_diversity(one_tower, []),
+    ):
+        with pytest.raises(ValueError, match="no cross-modal.*ImageClassifier"):
+            look()
+    with pytest.raises(ValueError, match="at least one batch"):
+        analysis.head_diversity(task, [])
+    with pytest.raises(ValueError, match="at least two heads"):
+        diversity.head_divergence(np.ones((1, 1, 2, 2)))
+
+
+def test_figures(task, tmp_path):
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    found = analysis.head_diversity(task, [raw()[0]])
+    both = {"METER": found, "BridgeTower": found}
+    made = figures.head_diversity(both)
+    assert len(made.axes) == 8
+    titles = [axes.get_title() for axes in made.axes]
+    assert titles[0] == "METER: visual self-attention"
+    seen = analysis.attention_rollout(task, picture(), TEXT)
+    for figure in (made, figures.attention(seen)):
+        figure.savefig(tmp_path / "figure.png")
+        with Image.open(tmp_path / "figure.png") as drawn:
+            assert len(drawn.convert("L").getcolors()) > 20

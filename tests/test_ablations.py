@@ -1,0 +1,192 @@
+"""The paper's ablations: columns of parameters, runs that go on, errors."""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+pytest.importorskip("matplotlib")
+
+import ablation_training  # noqa: E402
+import ablations  # noqa: E402
+from ablation_models import COUNTS  # noqa: E402
+from ablation_models import build  # noqa: E402
+from ablation_models import check  # noqa: E402
+from ablation_models import shown  # noqa: E402
+from ablation_results import RunDirectory  # noqa: E402
+from ablation_results import mean_and_spread  # noqa: E402
+from ablation_variants import BASE  # noqa: E402
+from ablation_variants import STUDIES  # noqa: E402
+from ablation_variants import TINY  # noqa: E402
+from ablation_variants import Variant  # noqa: E402
+
+# Nothing here depends on the backend but one run.
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="runs once, in the fastest pass"
+)
+
+
+def as_number(text):
+    return float(text[:-1]) * {"K": 1e3, "M": 1e6}[text[-1]]
+
+
+@pytest.mark.parametrize("study", ["definition", "layers"])
+def test_columns_of_parameters_are_the_papers(study):
+    counted = COUNTS[STUDIES[study].counted]
+    for variant in STUDIES[study].variants(BASE):
+        count = counted(variant, BASE)
+        published = as_number(variant.paper.parameters)
+        # To the last digit that the paper prints, or one off.
+        step = 100 if published < 1e6 else 100_000
+        assert abs(round(count / step) * step - published) <= 1.01 * step
+
+
+def test_every_variant_can_be_built():
+    assert {n: len(s.variants(TINY)) for n, s in STUDIES.items()} == {
+        "definition": 9,
+        "layers": 10,
+        "bridges": 5,
+        "encoders": 12,
+        "cross_encoder": 4,
+    }
+    for study in STUDIES.values():
+        check(study.variants(TINY), TINY)
+    assert len(STUDIES["layers"].variants(BASE)) == 16
+
+
+def test_meter_differs_by_one_value():
+    ours, meter = (
+        v for v in STUDIES["layers"].variants(TINY) if "6 layers" in v.name
+    )
+    unlike = {k for k in ours.values if ours.values[k] != meter.values[k]}
+    assert unlike == {"bridge"}
+    assert type(build(ours, TINY)) is type(build(meter, TINY))
+
+
+@pytest.mark.parametrize(
+    "variant, error, message",
+    [
+        (Variant("x", {"bridge": "sum"}), ValueError, "'add'.*bridge='sum'"),
+        (Variant("x", {"taps": (-1,)}), ValueError, "one entry for each"),
+        (Variant("x", {"num_layers": 7}), ValueError, "`taps` reach below"),
+        (Variant("x", {}, image="ResNet"), ValueError, "'CLIP-ViT-B/16'.*='Re"),
+        (Variant("x", {}, text="T5"), ValueError, "'RoBERTa', 'BERT'.*='T5'"),
+    ],
+)
+def test_variants_that_cannot_be_built(variant, error, message):
+    with pytest.raises(error, match=message):
+        check([variant], TINY)
+
+
+def test_shown():
+    assert [shown(x) for x in (18_432, 113_421_312)] == ["18.4K", "113.4M"]
+    assert mean_and_spread([1.0]) == "1.00"
+    assert mean_and_spread([None, None]) == ""
+    assert mean_and_spread([1.0, 3.0]) == "2.00 ± 1.41"
+
+
+class Counting:
+    """A bench that trains nothing and counts its runs."""
+
+    runs = []
+
+    def __init__(self, settings, folder, size):
+        assert folder.exists()
+
+    def vqa(self, variant, seed):
+        if len(self.runs) == 3 and seed == 0:
+            self.runs.append(None)
+            raise KeyboardInterrupt
+        self.runs.append((variant.name, seed))
+        return {"overall": 70.0 + len(self.runs)}
+
+    def rsum(self, variant, seed):
+        return None
+
+    def preset(self, path):
+        return 1_000_000, {"overall": 99.0}
+
+
+def command(monkeypatch, output, *arguments):
+    line = ["ablations.py", "bridges", "--output", str(output), *arguments]
+    monkeypatch.setattr(sys, "argv", line)
+    ablations.main()
+
+
+def test_an_interrupted_table_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablation_training, "Bench", Counting)
+    monkeypatch.setattr(Counting, "runs", [])
+    output = tmp_path / "runs"
+    with pytest.raises(KeyboardInterrupt):
+        command(monkeypatch, output, "--seeds", "0")
+    assert len(Counting.runs) == 4
+    command(monkeypatch, output, "--seeds", "0")
+    names = [run[0] for run in Counting.runs if run]
+    assert names == ["6+0", "4+2", "3+3", "2+4", "0+6, METER"]
+    # Another seed and a preset are added to what is there.
+    command(monkeypatch, output, "--seeds", "0", "1", "--preset", "some/meter")
+    assert len(Counting.runs) == 11
+    table = (output / "table.md").read_text()
+    assert "| 6+0 | " in table and " ± " in table
+    assert "| 75.18 | 533.8 |" in table and "| 67.00 |" in table
+    assert "| preset meter | 1.0M | 99.00 | 67.00 |" in table
+    assert (output / "table.csv").read_text().count("\n") == 7
+    assert (output / "figure.png").stat().st_size > 5_000
+    with pytest.raises(ValueError, match="steps=9, there 300"):
+        command(monkeypatch, output, "--steps", "9")
+
+
+def test_a_folder_of_other_settings(tmp_path):
+    made = RunDirectory(tmp_path / "a", {"steps": 3, "sizes": (1, 2)})
+    assert made.once("x/y", lambda: {"score": 1}) == {"score": 1}
+    same = RunDirectory(tmp_path / "a", {"steps": 3, "sizes": [1, 2]})
+    assert same.once("x/y", None) == {"score": 1}
+    with pytest.raises(ValueError, match="new folder.*steps=4, there 3"):
+        RunDirectory(tmp_path / "a", {"steps": 4, "sizes": [1, 2]})
+
+
+@pytest.fixture
+def bench(tmp_path):
+    pytest.importorskip("easy_vqa")
+    settings = argparse.Namespace(
+        preset_steps=0, tokenizer=None, batch_size=4, preset_learning_rate=1e-5
+    )
+    return ablation_training.Bench(settings, tmp_path, TINY)
+
+
+def test_a_preset_without_such_answers(bench):
+    with pytest.raises(ValueError, match="--preset-steps.*tiny_easy_pretrain"):
+        bench.preset("bridgetower_tiny_easy_pretrain")
+
+
+@pytest.mark.slow
+def test_presets_and_a_checkpoint_of_meter(bench, tmp_path):
+    count, found = bench.preset("bridgetower_tiny_easy_vqa")
+    assert (count, found["overall"]) == (
+        846_158,
+        pytest.approx(99.89, abs=0.02),
+    )
+    import official
+
+    official.save(
+        tmp_path / "meter.ckpt", "meter", image_layers=3, bridges=False
+    )
+    bench.settings.preset_steps = 2
+    with pytest.raises(ValueError, match="--tokenizer"):
+        bench.preset(tmp_path / "meter.ckpt")
+
+
+@pytest.mark.slow
+def test_the_command_trains(tmp_path):
+    script = pathlib.Path(ablations.__file__)
+    line = [sys.executable, str(script), "cross_encoder", "--seeds", "0"]
+    line += ["--steps", "3", "--tower-epochs", "1", "--retrieval-steps", "3"]
+    line += ["--text-steps", "3"]
+    line += ["--output", str(tmp_path / "runs")]
+    subprocess.run(line, check=True, capture_output=True)
+    (result,) = (tmp_path / "runs").glob("co_attention, METER*.json")
+    assert set(json.loads(result.read_text())) == {"vqa", "rsum", "seconds"}
