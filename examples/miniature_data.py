@@ -62,10 +62,7 @@ def _questions(scenes):
     for number, (picture, question, answer) in enumerate(rows):
         sample = Sample(f"{number}", question, (ids.index(answer),), (1.0,))
         samples.setdefault(int(picture), []).append(sample)
-    return [
-        Record(f"{picture}", (_png(data.images[picture]),), tuple(of), SOURCE)
-        for picture, of in samples.items()
-    ]
+    return [_record(scenes, *item) for item in samples.items()]
 
 
 def _hypotheses(scenes):
@@ -94,6 +91,11 @@ def _statements(scenes):
         )
         for name, pair, text, y in rows
     ]
+
+
+def _record(scenes, picture, samples):
+    image = _png(scenes.data.images[picture])
+    return Record(f"{picture}", (image,), tuple(samples), SOURCE)
 
 
 def _png(image):

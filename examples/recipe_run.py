@@ -2,7 +2,9 @@
 
 import argparse
 import ast
+import contextlib
 import dataclasses
+import importlib.metadata
 import pathlib
 import warnings
 
@@ -21,7 +23,6 @@ from keras_bridgetower.data.pipeline import Stream
 from keras_bridgetower.data.records import open_records
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
-from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.training import recipes
 from keras_bridgetower.training.callbacks import Checkpoint
 
@@ -153,15 +154,10 @@ def run(description, names):
             "init": settings.init,
         },
     )
-    # A run of a number of steps may end within an epoch.
-    length = min(train.steps_per_epoch, total)
-    train.steps_per_epoch = length
     checkpoint.fit(
         task,
-        epochs=-(-total // length),
-        callbacks=[
-            keras.callbacks.TensorBoard(folder / "logs", write_graph=False)
-        ],
+        steps=total,
+        callbacks=[_logger(folder / "logs")],
         force=settings.force_resume,
     )
     if not (folder / "preset").exists():
@@ -178,6 +174,15 @@ def run(description, names):
     print(f"preset: {folder / 'preset'}")
     print(train.report)
     return found
+
+
+def _logger(folder):
+    """TensorBoard's files where it is installed, else a table."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("tensorboard")
+        return keras.callbacks.TensorBoard(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return keras.callbacks.CSVLogger(folder.with_suffix(".csv"), append=True)
 
 
 def _plain(recipe):
@@ -204,16 +209,15 @@ def _statements(task, stream, reader):
 
 
 def _recalls(task, stream, reader):
-    images, texts, owner = [], [], []
+    records, texts, owner = {}, [], []
     for number in range(reader.num_samples):
         item = reader.sample(number)
-        if not owner or item.key != last:
-            if len(images) == RANKED:
-                break
-            images.append(np.asarray(open_image(item.images[0])))
-            last = item.key
+        if item.key not in records and len(records) == RANKED:
+            break
+        records.setdefault(item.key, item.images[0])
         texts.append(item.sample.text)
-        owner.append(len(images) - 1)
+        owner.append(len(records) - 1)
+    images = list(records.values())
     scores = task.rank(images, texts, verbose=0)
     report = retrieval_recall(scores, np.array(owner), split=reader.split)
     return {**report.recalls, "RSUM": report.rsum}

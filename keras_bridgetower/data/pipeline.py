@@ -144,6 +144,19 @@ class Stream:
         """
         return self._preprocessed(*self._packed(number, *self._fetch(number)))
 
+    def ids(self, number):
+        """Ids of the samples of a batch, the unreadable ones by their place.
+
+        Args:
+            number: int from 0, as `batch`.
+
+        Returns:
+            list of str.
+        """
+        epoch, low, high = self._places(number)
+        samples, _ = self._order(epoch, np.arange(low, high))
+        return [self._made.name(int(sample)) for sample in samples]
+
     def dataset(self, start=(0, 0), epochs=None):
         """The batches as a `tf.data.Dataset`.
 
@@ -223,13 +236,7 @@ class Stream:
 
     def _fetch(self, number):
         """The columns of a batch."""
-        epoch, step = divmod(int(number), self.steps_per_epoch)
-        start = step * self.batch_size
-        count = min(self.batch_size, self._order.rows - start)
-        low, high = (
-            start + count * part // self.num_hosts
-            for part in (self.host, self.host + 1)
-        )
+        epoch, low, high = self._places(number)
         rows = list(self._good(epoch, range(low, high)))
         # Those behind come in only where there is nothing to copy.
         behind = (
@@ -245,6 +252,17 @@ class Stream:
                 f"batch_size={self.batch_size}"
             )
         return columns_of(rows, self._specs)
+
+    def _places(self, number):
+        """The epoch of a batch, and where in it this host's rows stand."""
+        epoch, step = divmod(int(number), self.steps_per_epoch)
+        start = step * self.batch_size
+        count = min(self.batch_size, self._order.rows - start)
+        low, high = (
+            start + count * part // self.num_hosts
+            for part in (self.host, self.host + 1)
+        )
+        return epoch, low, high
 
     def _good(self, epoch, places):
         return self._made.good(*self._order(epoch, np.array(places, int)))

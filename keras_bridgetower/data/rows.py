@@ -63,16 +63,28 @@ class Rows:
             tuples of columns.
         """
         for number, seen in zip(samples.tolist(), passes.tolist(), strict=True):
-            source = int(np.searchsorted(self._first, number, "right")) - 1
-            reader, inside = self.readers[source], number - self._first[source]
+            source, inside = self._place_of(number)
+            reader = self.readers[source]
             name = f"#{inside}"
             try:
-                item = reader.sample(int(inside))
+                item = reader.sample(inside)
                 name = item.sample.id
                 yield self._row(item, source, [self.seed, seen, number])
             except ValueError as error:
                 place = f"{reader.folder}:{reader.split}"
                 self.report.add(number, BadSample(name, place, str(error)))
+
+    def name(self, number):
+        """The id of a sample, or its place where it cannot be read."""
+        source, inside = self._place_of(number)
+        try:
+            return self.readers[source].sample(inside).sample.id
+        except ValueError:
+            return f"#{inside}"
+
+    def _place_of(self, number):
+        source = int(np.searchsorted(self._first, number, "right")) - 1
+        return source, int(number - self._first[source])
 
     def _row(self, item, source, seed):
         made = [self._makers[name](item, seed) for name in self.inputs.names]

@@ -55,7 +55,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     ```python
     checkpoint = Checkpoint("run", stream, every=1000)
-    checkpoint.fit(task, epochs=10)  # Begins, or goes on.
+    checkpoint.fit(task, steps=10_000)  # Begins, or goes on.
     ```
     """
 
@@ -84,14 +84,16 @@ class Checkpoint(keras.callbacks.Callback):
         self.position = Position()
         self._restored = {}
         self._skipped = 0
+        self._last = None
         self._asked_to_stop = False
 
-    def fit(self, model, epochs, callbacks=(), force=False, **kwargs):
+    def fit(self, model, steps, callbacks=(), force=False, **kwargs):
         """Train until the end, from where the run stands.
 
         Args:
             model: the compiled model.
-            epochs: int, epochs of the whole run.
+            steps: int, updates of the whole run, which may end within an
+                epoch; `epochs * stream.steps_per_epoch` for whole ones.
             callbacks: list of further callbacks.
             force: bool, see `resume`.
             **kwargs: as `keras.Model.fit`, such as `validation_data`.
@@ -99,12 +101,13 @@ class Checkpoint(keras.callbacks.Callback):
         Returns:
             `keras.callbacks.History` of what was still to be done.
         """
-        epoch, step = dataclasses.astuple(self.resume(model, force))
+        position = self.resume(model, force)
         length = self.stream.steps_per_epoch
+        self._last = steps
         history = keras.callbacks.History()
         history.history, history.epoch = {}, []
 
-        def train(end, dataset, **more):
+        def train(epoch, end, dataset, **more):
             part = model.fit(
                 dataset,
                 initial_epoch=epoch,
@@ -117,14 +120,14 @@ class Checkpoint(keras.callbacks.Callback):
             for name, values in part.history.items():
                 history.history.setdefault(name, []).extend(values)
 
-        if step and epoch < epochs:
+        if position.step and self._steps() < steps:
             # Keras takes all epochs for as long as the first one.
-            rest = self.stream.dataset((epoch, step), epochs=epoch + 1)
-            train(epoch + 1, rest)
-            epoch += 1
-        if epoch < epochs:
+            start, end = (position.epoch, position.step), position.epoch + 1
+            train(position.epoch, end, self.stream.dataset(start, epochs=end))
+        if self._steps() < steps:
+            epoch = self.position.epoch
             endless = self.stream.dataset((epoch, 0))
-            train(epochs, endless, steps_per_epoch=length)
+            train(epoch, -(-steps // length), endless, steps_per_epoch=length)
         return history
 
     def resume(self, model, force=False):
@@ -204,12 +207,17 @@ class Checkpoint(keras.callbacks.Callback):
             # and not in another.
             self._random = _random_state()
             return
+        if self._steps() == self._last:
+            self._random = _random_state()
+            self.model.stop_training = True
+            return
         if self._asked_to_stop or self._steps() % self.every == 0:
             self._save(position, {}, _random_state())
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.position = Position(epoch + 1, 0)
+        if self.position.step == self.stream.steps_per_epoch:
+            self.position = Position(epoch + 1, 0)
         self._restored = self._random
         self._save(self.position, logs or {}, self._random)
         self._stop_if_asked()

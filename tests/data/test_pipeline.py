@@ -84,6 +84,15 @@ def test_goes_on_at_20_random_places_bit_for_bit(reader):
     assert (other[0]["images"] != expected[0][0]["images"]).any()
 
 
+def test_names_the_samples_of_a_batch(reader):
+    stream = Stream(reader, 8, PLAIN)
+    items = [reader.sample(i).sample for i in range(reader.num_samples)]
+    text_of = {item.id: item.text for item in items}
+    for number in (0, stream.steps_per_epoch - 1, stream.steps_per_epoch):
+        texts = [text.decode() for text in stream.batch(number)[0]["text"]]
+        assert [text_of[name] for name in stream.ids(number)] == texts
+
+
 def test_never_ends_and_knows_when_an_epoch_does(reader):
     stream = Stream(reader, 8, PLAIN)
     assert stream.steps_per_epoch == 5

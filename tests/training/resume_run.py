@@ -26,7 +26,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.optimizers import AdamW
 
-ROWS, BATCH, EPOCHS, EVERY = 24, 4, 3, 2
+ROWS, BATCH, STEPS, EVERY = 24, 4, 16, 2
 
 
 class Rows:
@@ -118,7 +118,7 @@ def run(directory, out, moment=None):
     if list(pathlib.Path(directory).glob("step-*")):
         # Only what was saved may count from here on.
         keras.utils.set_random_seed(os.getpid())
-    history = checkpoint.fit(vqa, EPOCHS, callbacks=[Moment(moment)], verbose=0)
+    history = checkpoint.fit(vqa, STEPS, callbacks=[Moment(moment)], verbose=0)
     made = {
         f"{part}/{i}": array(v)
         for part, owner in (("model", vqa), ("optimizer", vqa.optimizer))

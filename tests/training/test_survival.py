@@ -85,7 +85,7 @@ def test_killed_twenty_times(whole, tmp_path):
 def fitted(directory, stream=None, **kwargs):
     stream, task = stream or resume_run.Rows(), resume_run.task()
     checkpoint = Checkpoint(directory, stream, every=2, **kwargs)
-    checkpoint.fit(task, epochs=1, verbose=0)
+    checkpoint.fit(task, stream.steps_per_epoch, verbose=0)
     return task
 
 
