@@ -38,6 +38,8 @@ TIERS = (
         "validation",
         "taps",
         "engine",
+        "keras_patches",
+        "replicas",
         "memory",
         "positions",
         "presets",
@@ -51,8 +53,11 @@ TIERS = (
     ("convert", "data", "training", "analysis"),
 )
 HOMES = {
-    "tensorflow": {"engine", "memory", "data", "preprocessing", "training"},
-    "torch": {"engine", "memory", "convert"},
+    "tensorflow": {
+        *("engine", "keras_patches", "memory"),
+        *("data", "preprocessing", "training"),
+    },
+    "torch": {"engine", "memory", "convert", "training"},
     "jax": {"engine", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},
