@@ -5,6 +5,8 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_bridgetower import engine
+
 _CAPTURES = []
 
 
@@ -33,6 +35,29 @@ def capture_attention():
         yield maps
     finally:
         _CAPTURES.remove(maps)
+
+
+def maps_of_layers(run, num_layers):
+    """The maps of all cross-modal layers, from one eager run.
+
+    Args:
+        run: callable without arguments that runs a fusion.
+        num_layers: int, cross-modal layers.
+
+    Returns:
+        dict from `"text_self"`, `"text_cross"`, `"image_self"`,
+        `"image_cross"` to lists of arrays, lowest layer first.
+    """
+    with engine.inference_scope(), capture_attention() as maps:
+        run()
+    return {
+        f"{side}_{kind}": [
+            ops.convert_to_numpy(maps[f"layer_{layer}_{side}_{kind}_attention"])
+            for layer in range(num_layers)
+        ]
+        for side in ("text", "image")
+        for kind in ("self", "cross")
+    }
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

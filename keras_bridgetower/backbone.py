@@ -5,9 +5,9 @@ import copy
 import keras
 import keras_hub
 
-from keras_bridgetower import engine
 from keras_bridgetower import memory
-from keras_bridgetower.attention import capture_attention
+from keras_bridgetower import remat
+from keras_bridgetower.attention import maps_of_layers
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
 from keras_bridgetower.presets import registry
@@ -213,18 +213,18 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         """
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         check_features(inputs, self.input)
-        with engine.inference_scope(), capture_attention() as maps:
-            self.fuse(inputs)
-        return {
-            f"{side}_{kind}": [
-                keras.ops.convert_to_numpy(
-                    maps[f"layer_{layer}_{side}_{kind}_attention"]
-                )
-                for layer in range(self.fusion.num_layers)
-            ]
-            for side in ("text", "image")
-            for kind in ("self", "cross")
-        }
+        return maps_of_layers(lambda: self.fuse(inputs), self.fusion.num_layers)
+
+    def checkpoint_activations(self):
+        """Train in less memory: blocks compute their activations again.
+
+        For the backward pass, the towers' blocks and the cross-modal steps
+        keep no more than their inputs. Outputs, dropout and gradients stay
+        the same, and so does the configuration. Call it before `compile`.
+        """
+        towers = (*self.image_tower.blocks, *self.text_tower.blocks)
+        for block in (*towers, *self.fusion.steps):
+            remat.checkpoint(block)
 
     def with_image_size(self, side):
         """A new backbone for other images, with the same weights.

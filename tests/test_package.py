@@ -40,6 +40,7 @@ TIERS = (
         "engine",
         "keras_patches",
         "replicas",
+        "remat",
         "memory",
         "positions",
         "presets",

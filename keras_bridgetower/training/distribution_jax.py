@@ -46,14 +46,14 @@ class _Parts:
     """A batch that the replicas cannot divide stands on each of them."""
 
     def get_data_layout(self, data_shape):
-        local = self.num_model_replicas // self.num_processes
-        if data_shape[0] % max(local, 1) == 0:
+        local = max(1, self.num_model_replicas // self.num_processes)
+        if data_shape[0] % local == 0:
             return super().get_data_layout(data_shape)
         if self.num_processes > 1:
             raise ValueError(
-                "Each batch must have rows for all devices of all processes "
-                "alike. Evaluate a multiple of them, or in one process. "
-                f"Received: {data_shape[0]} rows for {local} devices"
+                f"Batches must have rows for all {local} devices of a process. "
+                "Pass data through `strategy.dataset`, or predict in one "
+                f"process. Received: {data_shape[0]} rows"
             )
         return TensorLayout([None] * len(data_shape), self.device_mesh)
 
@@ -114,6 +114,7 @@ class JaxReplicas(Several):
         dataset = super().dataset(dataset, training)
         if self.processes == 1:
             return dataset
+        dataset = rows.only_divisible(dataset, self.count)
         return rows.pieces_in_turn(dataset, self.index, 1, self.processes)
 
     def holds(self, variable):

@@ -143,6 +143,10 @@ class TPU(TensorFlowReplicas):
 
 def _divided(engine, dataset):
     """A global dataset, divided by rows among the replicas of an engine."""
+    import tensorflow as tf
+
+    if isinstance(dataset, tf.distribute.DistributedDataset):
+        return dataset
     if engine.num_replicas_in_sync == 1:
         return engine.experimental_distribute_dataset(dataset)
 

@@ -101,6 +101,34 @@ def check_training_batch(dataset, count):
         )
 
 
+def only_divisible(dataset, count):
+    """The same batches; an error at one that replicas cannot divide.
+
+    Every process sees the same batches and so raises at the same one: none
+    is left waiting for another.
+
+    Args:
+        dataset: `tf.data.Dataset` of global batches.
+        count: int, number of replicas.
+    """
+    import tensorflow as tf
+
+    def checked(*batch):
+        number = tf.shape(tf.nest.flatten(batch)[0])[0]
+        check = tf.debugging.assert_equal(
+            number % count,
+            0,
+            "Several processes on JAX need batches that all their devices "
+            f"divide, here {count}. Evaluate such a number of rows, or in one "
+            "process.",
+        )
+        with tf.control_dependencies([check]):
+            batch = tf.nest.map_structure(tf.identity, batch)
+        return batch if len(batch) > 1 else batch[0]
+
+    return dataset.map(checked)
+
+
 def without_short_end(dataset, count):
     """The same rows in the same order, and a row for every replica.
 
