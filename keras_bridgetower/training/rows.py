@@ -47,11 +47,11 @@ def pieces_in_turn(dataset, first, number, count):
         indices = tf.data.Dataset.range(first, first + number)
         return indices.map(lambda i: piece(batch, tf.cast(i, tf.int32), count))
 
-    known = dataset.cardinality()
-    known = known * number if known >= 0 else known
-    divided = dataset.flat_map(pieces).apply(
-        tf.data.experimental.assert_cardinality(known)
-    )
+    divided = dataset.flat_map(pieces)
+    known = int(dataset.cardinality())
+    if known != tf.data.UNKNOWN_CARDINALITY:
+        known = known * number if known > 0 else known
+        divided = _of_length(divided, known)
     rows = static_rows(dataset)
     if rows is None or rows % count:
         return divided
@@ -176,11 +176,21 @@ def without_short_end(dataset, count):
         dataset.element_spec,
     )
     made = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    if first >= 2 * count - 1:
-        made = made.apply(
-            tf.data.experimental.assert_cardinality(dataset.cardinality())
-        )
-    return made
+    known = int(dataset.cardinality())
+    if known == tf.data.UNKNOWN_CARDINALITY:
+        return made
+    if first < 2 * count - 1:
+        # So small that two may become one: counted in a pass of its own.
+        end = sum(map(_number, dataset)) % first
+        known -= 0 < end < count and first + end < 2 * count
+    return _of_length(made, known)
+
+
+def _of_length(dataset, number):
+    import tensorflow as tf
+
+    # Or Keras would warn at the end that data ran out.
+    return dataset.apply(tf.data.experimental.assert_cardinality(number))
 
 
 def _number(batch):
