@@ -98,7 +98,7 @@ def run(folder, environments, kinds, optimizers):
     # If one fails, another may wait for it.
     try:
         for process in started:
-            _, errors = process.communicate(timeout=280)
+            _, errors = process.communicate(timeout=600)
             assert process.returncode == 0, errors
     finally:
         for process in started:
@@ -291,10 +291,9 @@ class Broken(keras.callbacks.Callback):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_weights_stay_after_an_error(jit_compile):
+def test_weights_stay_after_an_error():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-    task.compile("sgd", jit_compile=jit_compile)
+    task.compile("sgd", jit_compile=True)
     before = [array(v) for v in task.variables]
     x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")
     for run, data in ((task.evaluate, (x, y)), (task.predict, (x,))):
