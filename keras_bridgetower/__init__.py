@@ -77,4 +77,5 @@ from keras_bridgetower.tasks.unimodal import (
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from keras_bridgetower.towers import Tower as Tower
 from keras_bridgetower.towers import hidden_states as hidden_states
+from keras_bridgetower.training.distribution import distribute as distribute
 from keras_bridgetower.version import __version__ as __version__

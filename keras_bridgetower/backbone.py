@@ -5,10 +5,9 @@ import copy
 import keras
 import keras_hub
 
-from keras_bridgetower import engine
 from keras_bridgetower import memory
-from keras_bridgetower.attention import capture_attention
-from keras_bridgetower.cross_encoders import attention_blocks
+from keras_bridgetower import remat
+from keras_bridgetower.cross_encoders import maps_of_steps
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
 from keras_bridgetower.presets import registry
@@ -216,14 +215,22 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         """
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         check_features(inputs, self.input)
-        with engine.inference_scope(), capture_attention() as captured:
-            outputs = self.fuse(inputs)
-        tokens = [t.shape[1] for t in (inputs["token_ids"], outputs["image"])]
-        layers = [
-            attention_blocks(step.branches(captured, tokens), tokens[0])
-            for step in self.fusion.steps
-        ]
-        return {name: [maps[name] for maps in layers] for name in layers[0]}
+        return maps_of_steps(
+            self.fusion.steps,
+            lambda: self.fuse(inputs),
+            inputs["token_ids"].shape[1],
+        )
+
+    def checkpoint_activations(self):
+        """Train in less memory: blocks compute their activations again.
+
+        For the backward pass, the towers' blocks and the cross-modal steps
+        keep no more than their inputs. Outputs, dropout and gradients stay
+        the same, and so does the configuration. Call it before `compile`.
+        """
+        towers = (*self.image_tower.blocks, *self.text_tower.blocks)
+        for block in (*towers, *self.fusion.steps):
+            remat.checkpoint(block)
 
     def with_image_size(self, side):
         """A new backbone for other images, with the same weights.

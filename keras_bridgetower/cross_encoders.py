@@ -8,7 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower import engine
 from keras_bridgetower.attention import attention
+from keras_bridgetower.attention import capture_attention
 from keras_bridgetower.attention import initializer
 from keras_bridgetower.cross_modal import CoAttention
 from keras_bridgetower.cross_modal import over_queries
@@ -150,6 +152,28 @@ CROSS_ENCODERS = {
     "co_attention": CoAttention,
     "merged_attention": MergedAttention,
 }
+
+
+def maps_of_steps(steps, run, text_tokens):
+    """The maps of all cross-modal steps, from one eager run.
+
+    Args:
+        steps: list of the steps, lowest first.
+        run: callable without arguments that runs them, and returns a dict
+            with the `"image"` output `(batch, P, D)`.
+        text_tokens: int, T.
+
+    Returns:
+        dict of lists, for each name of `attention_blocks` one map per step.
+    """
+    with engine.inference_scope(), capture_attention() as captured:
+        outputs = run()
+    tokens = [text_tokens, outputs["image"].shape[1]]
+    layers = [
+        attention_blocks(step.branches(captured, tokens), text_tokens)
+        for step in steps
+    ]
+    return {name: [maps[name] for maps in layers] for name in layers[0]}
 
 
 def attention_blocks(branches, text_tokens):

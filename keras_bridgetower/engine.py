@@ -25,6 +25,32 @@ def inference_scope():
     return contextlib.nullcontext()
 
 
+@contextlib.contextmanager
+def kept_weights(model):
+    """A context after which a model has its weights, whatever was raised.
+
+    On JAX, `evaluate` and `predict` take them out of the model, and would
+    not put them back after an error.
+
+    Args:
+        model: a `keras.Model`.
+    """
+    if keras.config.backend() != "jax":
+        yield
+        return
+    variables = [*model.variables, *model.metrics_variables]
+    before = [v.value for v in variables]
+    try:
+        yield
+    except BaseException:
+        # What the last step returned, where it took over their memory.
+        model.jax_state_sync()
+        for variable, value in zip(variables, before, strict=True):
+            if not value.is_deleted():
+                variable.assign(value)
+        raise
+
+
 def lookup(table, ids):
     """Rows of a table, with a dense gradient on every backend.
 

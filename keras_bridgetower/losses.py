@@ -90,9 +90,9 @@ class MaskedLMLoss(keras.losses.Loss):
             ops.maximum(y_true, 0), y_pred, from_logits=True
         )
         count = engine.global_sum(ops.sum(weights))
-        # Undoes the mean over local rows, then over replicas, that follows.
-        rows = ops.sum(ops.ones_like(weights[:, 0]))
-        rows = rows * engine.global_sum(ops.ones((), weights.dtype))
+        # Undoes the mean over local rows that follows, and that over the
+        # replicas, in which each weighs as many as it has rows.
+        rows = engine.global_sum(ops.sum(ops.ones_like(weights[:, 0])))
         # Without any masked token the losses are 0 already.
         return ops.sum(losses, axis=-1) * rows / ops.maximum(count, 1)
 

@@ -234,12 +234,32 @@ class Tower(keras.Model):
         # not become weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
 
+    @property
+    def blocks(self):
+        """The encoder's blocks, each a layer with attention in it.
+
+        Raises:
+            ValueError: there is none.
+        """
+        blocks = [layer for layer in self.layers if _attends(layer)]
+        if not blocks:
+            raise ValueError(
+                "No layer of the encoder holds a `MultiHeadAttention`, so its "
+                f"blocks are not known. Received: encoder={self.encoder.name}"
+            )
+        return blocks
+
     def call(self, inputs, training=None, mask=None):
         return _as_list(super().call(inputs, training=training, mask=mask))
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         spec = super().compute_output_spec(inputs, training=training, mask=mask)
         return _as_list(spec)
+
+
+def _attends(layer):
+    parts = layer._flatten_layers(include_self=False)
+    return any(isinstance(p, keras.layers.MultiHeadAttention) for p in parts)
 
 
 def _as_list(outputs):

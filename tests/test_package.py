@@ -22,6 +22,7 @@ from keras_bridgetower import bridges
 from keras_bridgetower import engine
 from keras_bridgetower import heads
 from keras_bridgetower import positions
+from keras_bridgetower import remat
 from keras_bridgetower.attention import BridgeTowerAttention
 from keras_bridgetower.attention import capture_attention
 from keras_bridgetower.cross_encoders import MergedAttention
@@ -39,6 +40,9 @@ TIERS = (
         "validation",
         "taps",
         "engine",
+        "keras_patches",
+        "replicas",
+        "remat",
         "memory",
         "positions",
         "presets",
@@ -52,8 +56,11 @@ TIERS = (
     ("convert", "data", "training", "analysis"),
 )
 HOMES = {
-    "tensorflow": {"engine", "memory", "data", "preprocessing", "training"},
-    "torch": {"engine", "memory", "convert"},
+    "tensorflow": {
+        *("engine", "keras_patches", "memory"),
+        *("data", "preprocessing", "training"),
+    },
+    "torch": {"engine", "memory", "convert", "training"},
     "jax": {"engine", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},
@@ -122,6 +129,7 @@ DOCUMENTED = [
     *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
     *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
     *(easy_vqa.load, easy_vqa.attributes),
+    *(kbt.distribute, remat.remat),
 ]
 
 
@@ -157,6 +165,7 @@ def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
         "np": np,
         "keras_hub": keras_hub,
         "get": bridges.get,
+        "remat": remat.remat,
         "gradients": engine.gradients,
         "ClassifierHead": heads.ClassifierHead,
         "resize_positions": positions.resize_positions,

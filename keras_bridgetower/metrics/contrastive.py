@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bridgetower import engine
 from keras_bridgetower.losses import unpack_embeddings
 
 
@@ -10,7 +11,7 @@ from keras_bridgetower.losses import unpack_embeddings
 class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
     """Share of texts whose nearest image of the batch is a match.
 
-    Among the rows of one batch on one device, so larger batches are harder;
+    Among the rows of one global batch, so larger batches are harder;
     `retrieval_recall` measures over a whole pool.
 
     Args:
@@ -43,6 +44,8 @@ class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
 def _nearest_matches(y_true, y_pred, ways):
     y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
     text, image, *_ = unpack_embeddings(y_pred, ways)
-    best = ops.argmax(ops.matmul(text, ops.transpose(image)), axis=-1)
     ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-    return ops.cast(ops.take(ids, best) == ids, "float32")
+    images, _ = engine.all_gather(image)
+    all_ids, _ = engine.all_gather(ids)
+    best = ops.argmax(ops.matmul(text, ops.transpose(images)), axis=-1)
+    return ops.cast(ops.take(all_ids, best) == ids, "float32")

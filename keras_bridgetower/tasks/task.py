@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bridgetower import engine
 from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.presets import registry
@@ -115,9 +116,10 @@ class BridgeTowerTask(TrainableTask):
     def predict_features(self, features, batch_size=32):
         """NumPy logits of batched features that a preprocessor made."""
         # `predict` of a task would preprocess once more.
-        return keras.Model.predict(
-            self, features, batch_size=batch_size, verbose=0
-        )
+        with engine.kept_weights(self):
+            return keras.Model.predict(
+                self, features, batch_size=batch_size, verbose=0
+            )
 
     def enable_lora(self, rank):
         """Train low-rank adapters of the backbone's attention, and the head.

@@ -3,6 +3,9 @@
 import keras
 import keras_hub
 
+from keras_bridgetower import engine
+from keras_bridgetower import replicas
+
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
@@ -71,6 +74,11 @@ class TrainableTask(keras_hub.models.Task):
             metrics=self.default_metrics() if metrics == "auto" else metrics,
             **kwargs,
         )
+        replicas.current().prepare(self)
+
+    def get_metrics_result(self):
+        with replicas.current().summed(self.metrics_variables):
+            return super().get_metrics_result()
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -100,6 +108,14 @@ class TrainableTask(keras_hub.models.Task):
             A `keras.callbacks.History`.
         """
         return super().fit(x, y, shuffle=shuffle, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        with engine.kept_weights(self):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        with engine.kept_weights(self):
+            return super().predict(*args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         # KerasHub's own two fail at labels of several objectives.

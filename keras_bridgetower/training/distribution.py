@@ -1,0 +1,129 @@
+"""The one line that says on which devices a task is trained."""
+
+import os
+
+import keras
+
+from keras_bridgetower import replicas
+from keras_bridgetower.replicas import KERAS_DISTRIBUTION
+from keras_bridgetower.training import distribution_jax as on_jax
+from keras_bridgetower.training import distribution_tensorflow as on_tensorflow
+from keras_bridgetower.training import distribution_torch as on_torch
+from keras_bridgetower.training.strategy import Strategy
+
+STRATEGIES = {
+    "jax": {
+        "none": Strategy,
+        "data_parallel": on_jax.DataParallel,
+        "fsdp": on_jax.FSDP,
+        "model_parallel": on_jax.ModelParallel,
+        "multi_worker": on_jax.MultiWorker,
+        "tpu": on_jax.TPU,
+    },
+    "tensorflow": {
+        "none": Strategy,
+        "data_parallel": on_tensorflow.Mirrored,
+        "multi_worker": on_tensorflow.MultiWorkerMirrored,
+        "tpu": on_tensorflow.TPU,
+    },
+    "torch": {
+        "none": Strategy,
+        "data_parallel": on_torch.TorchDataParallel,
+        "multi_worker": on_torch.TorchDataParallel,
+    },
+}
+# Environment variables by which a launcher says that there are more
+# processes, and what they then are.
+LAUNCHED = {
+    "jax": ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "multi_worker"),
+    "tensorflow": ("TF_CONFIG", "multi_worker"),
+    "torch": ("WORLD_SIZE", "data_parallel"),
+}
+
+
+def distribute(kind="auto", **values):
+    """Say on which devices tasks are built and trained from now on.
+
+    Each framework's own engine does the work. Call it first, before any task
+    exists; build and compile in `scope()`, and pass data through `dataset`.
+
+    Args:
+        kind: `"none"`: one device; `"data_parallel"`: each device has the
+            model and a part of the batch; `"fsdp"`: the weights are split as
+            well (JAX); `"model_parallel"`: the layers are split (JAX);
+            `"multi_worker"`: several processes or hosts; `"tpu"`; `"auto"`:
+            data parallel over what is there.
+        **values: `devices`, int, by default all that the backend sees;
+            `model_devices`, int, for `"model_parallel"`.
+
+    Returns:
+        A `Strategy`.
+
+    Raises:
+        ValueError: what the backend's engine cannot do, and fewer devices
+            than asked.
+
+    Example:
+
+    ```python
+    strategy = distribute("none")
+    with strategy.scope():
+        vqa = BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+        vqa.compile("adam")
+    # vqa.fit(strategy.dataset(train_ds))
+    # vqa.evaluate(strategy.dataset(test_ds, training=False))
+    # strategy.save_to_preset(vqa, "trained")
+    ```
+    """
+    backend = keras.config.backend()
+    if backend not in STRATEGIES:
+        raise ValueError(
+            "`distribute` knows the backends "
+            f"{', '.join(STRATEGIES)}. Received: backend={backend!r}"
+        )
+    table = STRATEGIES[backend]
+    everything = {k: name for name, t in STRATEGIES.items() for k in t}
+    if kind not in (*everything, "auto"):
+        raise ValueError(
+            f"`kind` must be 'auto' or one of {', '.join(everything)}. "
+            f"Received: kind={kind!r}"
+        )
+    given = keras.distribution.distribution()
+    if backend != "jax" and given is not None:
+        raise ValueError(KERAS_DISTRIBUTION.format(backend=backend, d=given))
+    kind = _found(backend) if kind == "auto" else kind
+    if kind not in table:
+        able = [name for name, t in STRATEGIES.items() if kind in t]
+        raise ValueError(
+            f"`kind` must be one of {', '.join(table)} with the {backend} "
+            f"backend; its engine has no {kind!r}. That needs the backend "
+            f"{' or '.join(able)}. Received: kind={kind!r}"
+        )
+    if kind == "none" and backend == "jax":
+        keras.distribution.set_distribution(None)
+    strategy = table[kind](**values)
+    replicas.set_current(strategy)
+    return strategy
+
+
+def _found(backend):
+    """What "auto" is, by what the machine and its launcher offer."""
+    variable, kind = LAUNCHED[backend]
+    if variable in os.environ:
+        return kind
+    return "data_parallel" if _DEVICES[backend]() > 1 else "none"
+
+
+def _tensorflow_devices():
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return len(gpus or tf.config.list_logical_devices("CPU"))
+
+
+_DEVICES = {
+    "jax": lambda: len(keras.distribution.list_devices()),
+    "tensorflow": _tensorflow_devices,
+    # One process has one device; the launcher makes several.
+    "torch": lambda: 1,
+}

@@ -1,0 +1,167 @@
+"""`tf.distribute`: replicas in one process, in several, or on a TPU."""
+
+import contextlib
+import functools
+import json
+import os
+
+from keras_bridgetower import keras_patches
+from keras_bridgetower.training import rows
+from keras_bridgetower.training.strategy import Several
+from keras_bridgetower.training.strategy import reduce_first
+
+
+class TensorFlowReplicas(Several):
+    """Abstract: what the strategies of `tf.distribute` have in common.
+
+    Gradients are made dense and summed before they are clipped. XLA is off,
+    which does not compile their collectives on every device.
+
+    Args:
+        engine: a `tf.distribute.Strategy`.
+    """
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+        self.count = engine.num_replicas_in_sync
+        keras_patches.distribute_on_tensorflow(_divided)
+
+    @contextlib.contextmanager
+    def scope(self):
+        with super().scope(), self.engine.scope():
+            yield
+
+    def dataset(self, dataset, training=True):
+        # Keras hands it to `_divided`.
+        if not training:
+            return rows.without_short_end(dataset, self.count)
+        return super().dataset(dataset, training)
+
+    def holds(self, variable):
+        return self.engine.extended.variable_created_in_scope(variable.value)
+
+    def prepare(self, task):
+        super().prepare(task)
+        task.jit_compile = False
+        optimizer = task.optimizer
+        if optimizer is None:
+            return
+        if optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                "`gradient_accumulation_steps` must be None under "
+                "`tf.distribute`, which cannot run it. Use the JAX or PyTorch "
+                "backend, or smaller batches on more devices. Received: "
+                "gradient_accumulation_steps="
+                f"{optimizer.gradient_accumulation_steps}"
+            )
+        reduce_first(optimizer, _dense_sum)
+        keras_patches.gradients_are_summed(optimizer)
+
+
+class Mirrored(TensorFlowReplicas):
+    """A replica on each GPU of this machine, or on each logical CPU."""
+
+    def __init__(self, devices=None):
+        import tensorflow as tf
+
+        known = tf.config.list_logical_devices("GPU")
+        known = known or tf.config.list_logical_devices("CPU")
+        devices = len(known) if devices is None else devices
+        if not 1 <= devices <= len(known):
+            raise ValueError(
+                f"`devices` must be from 1 to {len(known)}, the devices that "
+                f"TensorFlow sees. Received: devices={devices}"
+            )
+        super().__init__(_mirrored(tuple(d.name for d in known[:devices])))
+
+
+@functools.cache
+def _mirrored(devices):
+    # One for all calls: a second one would number its messages anew, and
+    # take those of the first for its own.
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
+
+
+class MultiWorkerMirrored(TensorFlowReplicas):
+    """Several processes, found through the environment's `TF_CONFIG`.
+
+    It must be the first that TensorFlow runs in each of them.
+    """
+
+    def __init__(self, devices=None):
+        import tensorflow as tf
+
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
+        if "cluster" not in cluster:
+            raise ValueError(
+                "'multi_worker' needs the addresses of all processes and this "
+                "one's number in the environment variable TF_CONFIG, such as "
+                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+                '"task": {"type": "worker", "index": 0}}. '
+                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')}"
+            )
+        super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
+        self.processes = len(cluster["cluster"]["worker"])
+        self.index = cluster["task"]["index"]
+        if devices not in (None, self.count):
+            raise ValueError(
+                f"`devices` must be {self.count}, those of all processes. "
+                f"Received: devices={devices}"
+            )
+
+    def wait(self):
+        import tensorflow as tf
+
+        def one():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce("SUM", tf.ones(()))
+
+        self.engine.run(one)
+
+
+class TPU(TensorFlowReplicas):
+    """A replica on each core of a TPU. Written by its interface, never run."""
+
+    def __init__(self, devices=None):
+        import tensorflow as tf
+
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+        except (ValueError, tf.errors.NotFoundError) as error:
+            raise ValueError(
+                "'tpu' needs a TPU that TensorFlow finds. On a machine without "
+                "one use 'data_parallel'; the JAX backend is the better choice "
+                f"for TPUs. Received: {error}"
+            ) from error
+        super().__init__(tf.distribute.TPUStrategy(resolver))
+
+
+def _divided(engine, dataset):
+    """A global dataset, divided by rows among the replicas of an engine."""
+    import tensorflow as tf
+
+    if isinstance(dataset, tf.distribute.DistributedDataset):
+        return dataset
+    if engine.num_replicas_in_sync == 1:
+        return engine.experimental_distribute_dataset(dataset)
+
+    def of_worker(context):
+        count = context.num_replicas_in_sync
+        own = count // context.num_input_pipelines
+        first = context.input_pipeline_id * own
+        return rows.pieces_in_turn(dataset, first, own, count).prefetch(own)
+
+    return engine.distribute_datasets_from_function(of_worker)
+
+
+def _dense_sum(gradients):
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    dense = [tf.convert_to_tensor(g) for g in gradients]
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, dense)

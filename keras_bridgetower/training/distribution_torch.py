@@ -1,0 +1,111 @@
+"""Several processes on PyTorch, a device for each."""
+
+import contextlib
+import os
+
+from keras_bridgetower.training import rows
+from keras_bridgetower.training.strategy import Several
+from keras_bridgetower.training.strategy import reduce_first
+
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class TorchDataParallel(Several):
+    """Each process trains on its rows; gradients are averaged in one piece.
+
+    The launcher is PyTorch's: `torchrun --nproc-per-node=2 train.py`. The
+    processes talk by NCCL on GPUs and by gloo on CPUs.
+    """
+
+    def __init__(self, devices=None):
+        super().__init__()
+        import torch
+        import torch.distributed as dist
+
+        absent = [name for name in NEEDED if name not in os.environ]
+        if absent and not dist.is_initialized():
+            raise ValueError(
+                "Training on several devices with PyTorch needs a process for "
+                "each. Start it with `torchrun --nproc-per-node=N script.py`, "
+                "which sets the environment. Received: without "
+                f"{', '.join(absent)}"
+            )
+        has_gpu = torch.cuda.is_available()
+        if has_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if has_gpu else "gloo")
+        self.count = self.processes = dist.get_world_size()
+        self.index = dist.get_rank()
+        if devices not in (None, self.count):
+            raise ValueError(
+                "`devices` must be the number of processes that `torchrun` "
+                f"started. Received: devices={devices}, and {self.count} "
+                "processes"
+            )
+
+    def dataset(self, dataset, training=True):
+        if not training:
+            dataset = rows.without_short_end(dataset, self.count)
+        dataset = super().dataset(dataset, training)
+        return rows.pieces_in_turn(dataset, self.index, 1, self.count)
+
+    def prepare(self, task):
+        super().prepare(task)
+        _broadcast([w.value for w in task.weights])
+        if task.optimizer is not None:
+            reduce_first(task.optimizer, _mean)
+
+    @contextlib.contextmanager
+    def summed(self, metrics):
+        own = [v.value.clone() for v in metrics]
+        for variable, value in zip(metrics, _sum(own), strict=True):
+            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in zip(metrics, own, strict=True):
+                variable.assign(value)
+
+    def wait(self):
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def _mean(tensors):
+    import torch.distributed as dist
+
+    return [t / dist.get_world_size() for t in _sum(tensors)]
+
+
+def _sum(tensors):
+    """Sums over all processes, as one message for each dtype."""
+    import torch.distributed as dist
+
+    return _as_one(tensors, dist.all_reduce)
+
+
+def _broadcast(tensors):
+    """Give every process the values of the first one."""
+    import torch
+    import torch.distributed as dist
+
+    sent = _as_one(tensors, lambda message: dist.broadcast(message, src=0))
+    with torch.no_grad():
+        for tensor, value in zip(tensors, sent, strict=True):
+            tensor.copy_(value)
+
+
+def _as_one(tensors, send):
+    import torch
+
+    made = list(tensors)
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
+        chosen = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+        message = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
+        send(message)
+        sizes = [tensors[i].numel() for i in chosen]
+        for i, part in zip(chosen, message.split(sizes), strict=True):
+            made[i] = part.view(tensors[i].shape)
+    return made

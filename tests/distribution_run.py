@@ -1,0 +1,217 @@
+"""Run alone: the same training on one device and on several.
+
+KERAS_BACKEND=jax python tests/distribution_run.py KINDS OPTIMIZERS OUT.npz
+
+A kind is one of `WAYS`, or the same with one of `WRONG`, which is left out on
+purpose: `data_parallel-unreduced`. What each gives is saved under its name.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from unittest import mock
+
+import keras
+import numpy as np
+from builders import clip
+from builders import roberta
+
+import keras_bridgetower as kbt
+from keras_bridgetower import engine
+from keras_bridgetower.losses import ContrastiveLoss
+from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.objectives import contrastive_features
+from keras_bridgetower.tasks.drawn import with_packed
+from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.training import distribution_tensorflow
+from keras_bridgetower.training import distribution_torch
+from keras_bridgetower.training.optimizers import AdamW
+
+DEVICES = int(os.environ.get("DEVICES", "1"))
+STEPS, BATCH, SIDE, TOKENS, ANSWERS = 10, 8, 16, 5, 6
+# The last batch of 8 has three rows: fewer than eight devices, and odd for
+# two.
+TESTED = int(os.environ.get("TESTED", "19"))
+WAYS = {
+    "one": (["none"], {}),
+    "data_parallel": (["data_parallel"], {}),
+    "fsdp": (["fsdp"], {}),
+    "model_parallel": (["model_parallel"], {"model_devices": 4}),
+    "multi_worker": (["multi_worker"], {}),
+}
+
+
+class Both(BridgeTowerTask):
+    """Answers, and embeddings of texts and images, at once."""
+
+    def __init__(self, backbone):
+        heads = {
+            "vqa": {"answers": list("abcdef"), "num_classes": ANSWERS},
+            "itc": {"projection_dim": 8, "ways": "two_way"},
+        }
+        super().__init__(backbone, None, heads)
+
+    def outputs_of(self, inputs):
+        backbone = self.backbone
+        text = {key: inputs[key] for key in backbone.text_tower.input}
+        text = backbone.text_tower(text)
+        image = backbone.image_tower(inputs["images"])
+        mask = inputs["padding_mask"]
+        fused = backbone.fusion(text, image, mask, outputs=("pooled",))
+        features = contrastive_features(
+            backbone.fusion, "two_way", text, image, None
+        )
+        return {
+            "vqa": self.heads["vqa"](fused["pooled"]),
+            "itc": self.heads["itc"](features),
+        }
+
+    def loss_inputs(self, y, y_pred):
+        return y, with_packed(y_pred, self.heads["itc"].logit_scale)
+
+    def metric_inputs(self, y, y_pred):
+        return y, with_packed(y_pred)
+
+    def default_loss(self):
+        return {"vqa": VQALoss(), "itc": ContrastiveLoss("two_way")}
+
+    def default_metrics(self):
+        return {
+            "vqa": [VQAScore()],
+            "itc": [ContrastiveAccuracy("two_way")],
+        }
+
+
+def small():
+    return kbt.BridgeTowerBackbone(
+        clip(heads=4, layers=1, side=SIDE),
+        roberta(heads=4, layers=1),
+        hidden_dim=16,
+        num_heads=4,
+        num_layers=1,
+        dropout=0.0,
+    )
+
+
+def built(optimizer):
+    """The task, with the same weights on every device and backend."""
+    task = Both(small())
+    rng = np.random.default_rng(3)
+    for weight in sorted(task.trainable_weights, key=lambda w: w.path):
+        noise = rng.normal(size=weight.shape, scale=0.2)
+        start = keras.ops.convert_to_numpy(weight)
+        weight.assign(start * 0 + noise + (weight.path.endswith("gamma")))
+    task.compile(optimizer(), jit_compile=keras.config.backend() == "jax")
+    return task
+
+
+def dataset(rows, seed, **kwargs):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(seed)
+    mask = np.ones((rows, TOKENS), "int32")
+    # Unequal texts: no replica must count its own tokens alone.
+    mask[rows // 2 :, 2:] = 0
+    x = {
+        "images": rng.normal(size=(rows, SIDE, SIDE, 3)).astype("float32"),
+        "token_ids": rng.integers(5, 60, (rows, TOKENS)).astype("int32"),
+        "padding_mask": mask,
+    }
+    y = {
+        "vqa": rng.uniform(size=(rows, ANSWERS)).astype("float32"),
+        "itc": rng.integers(0, 5, (rows,)).astype("int32"),
+    }
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH, **kwargs)
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, global_clipnorm=1.0),
+    "adamw": lambda: AdamW(1e-3, epsilon=1e-6, global_clipnorm=1.0),
+}
+
+
+def trained(strategy, names):
+    found = {}
+    for name in names:
+        with strategy.scope():
+            task = built(OPTIMIZERS[name])
+        data = dataset(STEPS * BATCH, 0, drop_remainder=True)
+        history = task.fit(strategy.dataset(data), verbose=0).history
+        found |= {
+            f"{name}/weight/{w.path}": whole(strategy, task, w)
+            for w in task.trainable_weights
+        }
+        found |= {f"{name}/fit/{k}": np.array(v) for k, v in history.items()}
+    tested = strategy.dataset(dataset(TESTED, 1), training=False)
+    logs = task.evaluate(tested, verbose=0, return_dict=True)
+    return found | {f"test/{k}": np.array(v) for k, v in logs.items()}
+
+
+def whole(strategy, task, weight):
+    with strategy.gathered(task):
+        return np.array(keras.ops.convert_to_numpy(weight))
+
+
+def saved(strategy):
+    """What a preset holds of split weights, and how they were split."""
+    with strategy.scope():
+        task = kbt.BridgeTowerVQA(small(), answers=["yes", "no"])
+    whole = [keras.ops.convert_to_numpy(w) for w in task.weights]
+    on_first = [w.value.addressable_shards[0].data.nbytes for w in task.weights]
+    with tempfile.TemporaryDirectory() as folder:
+        strategy.save_to_preset(task, f"{folder}/preset")
+        kbt.distribute("none")
+        alone = kbt.BridgeTowerVQA.from_preset(f"{folder}/preset")
+    differences = [
+        np.abs(keras.ops.convert_to_numpy(a) - b).max()
+        for a, b in zip(alone.weights, whole, strict=True)
+    ]
+    share = sum(on_first) / sum(w.nbytes for w in whole)
+    return {"saved": np.max(differences), "share": np.array(share)}
+
+
+def alone(x):
+    return x, 0
+
+
+ENGINES = {
+    "tensorflow": distribution_tensorflow,
+    "torch": distribution_torch,
+}
+# One thing left out each; the test must see it.
+WRONG = {
+    "": contextlib.nullcontext,
+    "unreduced": lambda: mock.patch.object(
+        ENGINES[keras.config.backend()],
+        "reduce_first",
+        lambda optimizer, reduce: None,
+    ),
+    "local_negatives": lambda: mock.patch.object(engine, "all_gather", alone),
+}
+
+
+def main(kinds, optimizers, destination):
+    found = {}
+    for kind in kinds.split(","):
+        way, _, wrong = kind.partition("-")
+        strategy = kbt.distribute(*WAYS[way][0], **WAYS[way][1])
+        with WRONG[wrong]():
+            made = trained(strategy, optimizers.split(","))
+        found |= {f"{kind}/{k}": v for k, v in made.items()}
+        if way == "fsdp":
+            found |= {f"{kind}/{k}": v for k, v in saved(strategy).items()}
+    np.savez(destination.format(strategy.index), **found)
+
+
+if __name__ == "__main__":
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * DEVICES,
+        )
+    main(*sys.argv[1:])

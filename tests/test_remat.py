@@ -1,0 +1,113 @@
+"""Activations computed again give the same training."""
+
+import keras
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import IMAGE_ENCODERS
+from builders import TEXT_ENCODERS
+from builders import array
+from builders import backbone
+from builders import features
+from builders import randomise
+
+import keras_bridgetower as kbt
+from keras_bridgetower import remat
+
+# Compiling takes JAX longest; the other encoders run on the others.
+PAIRS = {
+    "jax": [("clip", "roberta")],
+    "tensorflow": [("clip", "roberta")],
+    "torch": [("clip", "roberta"), ("vit", "bert"), ("deit", "roberta")],
+}[keras.config.backend()]
+
+
+def trained(image, text, prepare):
+    """Variables after two steps with dropout, and the losses."""
+    keras.utils.set_random_seed(0)
+    values = {"roberta": {"dropout": 0.3}}.get(text, {})
+    model = backbone(
+        IMAGE_ENCODERS[image](layers=1),
+        TEXT_ENCODERS[text](layers=1, **values),
+        num_layers=1,
+        dropout=0.3,
+    )
+    task = kbt.BridgeTowerVQA(randomise(model), answers=ANSWERS)
+    prepare(model)
+    jit = keras.config.backend() == "jax"
+    task.compile(keras.optimizers.SGD(0.1), jit_compile=jit)
+    y = np.eye(4, dtype="float32")[:3]
+    history = task.fit(features(model), y, epochs=2, batch_size=3, verbose=0)
+    return [array(v).astype("float64") for v in task.variables], history
+
+
+@pytest.mark.parametrize("image,text", PAIRS)
+def test_same_training_with_dropout(image, text):
+    plain, history = trained(image, text, lambda model: None)
+    made, other = trained(
+        image, text, lambda model: model.checkpoint_activations()
+    )
+    # Seed generators among them: as many masks were drawn.
+    for a, b in zip(plain, made, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(
+        history.history["loss"], other.history["loss"], rtol=1e-6
+    )
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="compiles each operation"
+)
+def test_configuration_stays():
+    model = backbone()
+    config = model.get_config()
+    model.checkpoint_activations()
+    assert model.get_config() == config
+    before = model(features(model))["pooled"]
+    np.testing.assert_array_equal(
+        array(before), array(model(features(model))["pooled"])
+    )
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="torch's hooks")
+def test_less_is_kept():
+    import torch
+
+    def kept(prepare):
+        model = backbone(dropout=0.3)
+        prepare(model)
+        sizes = {}
+
+        def keep(tensor):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        weights = {w.value.data_ptr() for w in model.weights}
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            model(features(model), training=True)
+        return sum(n for p, n in sizes.items() if p not in weights)
+
+    plain = kept(lambda model: None)
+    assert kept(lambda model: model.checkpoint_activations()) < plain / 3
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
+def test_keras_own_draws_another_mask():
+    # What `remat` is for: the plain way is silently wrong.
+    block = keras.layers.Dropout(0.5, seed=1)
+    x = keras.ops.ones((8, 8))
+    x.requires_grad_()
+
+    def gradient(run):
+        x.grad = None
+        out = run(x)
+        keras.ops.sum(out * out).backward()
+        return array(out), array(x.grad)
+
+    def call(x):
+        return block(x, training=True) * x
+
+    out, grad = gradient(lambda x: remat.remat(block, call, x))
+    np.testing.assert_allclose(grad, 4 * out**2, rtol=1e-6)
+    out, grad = gradient(keras.remat(call))
+    assert np.abs(grad - 4 * out**2).max() > 1

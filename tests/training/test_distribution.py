@@ -1,0 +1,305 @@
+"""Training on several devices equals training on one."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import array
+from builders import features
+from builders import shallow
+
+import keras_bridgetower as kbt
+from keras_bridgetower import keras_patches
+from keras_bridgetower.training import distribution_jax
+from keras_bridgetower.training.optimizers import AdamW
+
+TESTS = pathlib.Path(__file__).parent.parent
+BACKEND = keras.config.backend()
+KINDS = {
+    "jax": ["data_parallel", "fsdp", "model_parallel"],
+    "tensorflow": ["data_parallel"],
+    "torch": ["data_parallel"],
+}[BACKEND]
+# What is left out on purpose, so that the test is known to see it.
+WRONG = {
+    "jax": [],
+    "tensorflow": ["unreduced"],
+    "torch": ["unreduced", "local_negatives"],
+}[BACKEND]
+ONE_PROCESS = {
+    "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    "tensorflow": {"DEVICES": "2"},
+}
+TOLERANCE = {"sgd": 1e-6, "adamw": 5e-5}
+
+
+def of_torch(rank, port):
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def of_jax(rank, port):
+    return {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+        "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
+    }
+
+
+def of_tensorflow(rank, port):
+    workers = [f'"127.0.0.1:{p}"' for p in (port, port + 1)]
+    return {
+        "TF_CONFIG": f'{{"cluster": {{"worker": [{", ".join(workers)}]}}, '
+        f'"task": {{"type": "worker", "index": {rank}}}}}'
+    }
+
+
+PROCESSES = {"torch": of_torch, "jax": of_jax, "tensorflow": of_tensorflow}
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        # The next one is used too, by the second worker of TensorFlow.
+        return found.getsockname()[1] - 1
+
+
+def run(folder, environments, kinds, optimizers):
+    """What each of the processes saved: kind to name to array."""
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                TESTS / "distribution_run.py",
+                ",".join(kinds),
+                optimizers,
+                folder / "{}.npz",
+            ],
+            env=os.environ
+            | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+            | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments
+    ]
+    # If one fails, another may wait for it.
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=600)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    found = [{} for _ in environments]
+    for ways, rank in zip(found, range(len(found)), strict=True):
+        for key, value in np.load(folder / f"{rank}.npz").items():
+            way, name = key.split("/", 1)
+            ways.setdefault(way, {})[name] = value
+    return found
+
+
+def launched(folder, optimizers, wrong=()):
+    kinds = ["one", *KINDS, *(f"data_parallel-{w}" for w in wrong)]
+    environments = [ONE_PROCESS.get(BACKEND)]
+    if BACKEND == "torch":
+        port = free_port()
+        environments = [of_torch(rank, port) for rank in range(2)]
+    return run(folder, environments, kinds, optimizers)
+
+
+def differences(one, other):
+    """Largest difference of weights, of training logs and of tested ones."""
+    worst = {"weight": 0.0, "fit": 0.0, "test": 0.0}
+    for name, value in one.items():
+        group = name.split("/")[-2 if "fit" in name or "test" in name else 1]
+        # Keras weighs the losses of single outputs by batches, not by rows,
+        # where TensorFlow does not know how many rows there are.
+        partial = name in ("test/vqa_loss", "test/itc_loss")
+        if not (partial and BACKEND == "tensorflow"):
+            difference = np.abs(other[name] - value).max()
+            worst[group] = max(worst[group], difference)
+    return worst
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return launched(tmp_path_factory.mktemp("several"), "sgd", WRONG)
+
+
+def check(found, kinds, optimizer):
+    for process in found:
+        for kind in kinds:
+            worst = differences(process["one"], process[kind])
+            print(BACKEND, kind, optimizer, worst)
+            assert worst["weight"] <= TOLERANCE[optimizer], kind
+            assert worst["fit"] <= 1e-5 and worst["test"] <= 1e-5, kind
+
+
+def test_ten_steps_equal_one_device(found):
+    check(found, KINDS, "sgd")
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_left_out_is_seen(found, wrong):
+    for process in found:
+        other = process[f"data_parallel-{wrong}"]
+        assert differences(process["one"], other)["weight"] > 1e-3
+
+
+@pytest.mark.slow
+def test_ten_steps_of_adamw(tmp_path):
+    check(launched(tmp_path, "adamw"), KINDS, "adamw")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "torch", reason="has only this way, above")
+@pytest.mark.parametrize("optimizer", TOLERANCE)
+def test_two_processes(tmp_path, optimizer):
+    # JAX needs as many rows as all devices divide.
+    rows = {"TESTED": "16"}
+    (tmp_path / "one").mkdir()
+    one = run(tmp_path / "one", [rows], ["one"], optimizer)[0]["one"]
+    port = free_port()
+    environments = [PROCESSES[BACKEND](rank, port) | rows for rank in range(2)]
+    found = run(tmp_path, environments, ["multi_worker"], optimizer)
+    for process in found:
+        process["one"] = one
+    check(found, ["multi_worker"], optimizer)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits weights")
+def test_split_weights_are_saved_whole(found):
+    assert found[0]["fsdp"]["saved"] == 0
+    # All but what no eight devices divide.
+    assert found[0]["fsdp"]["share"] < 0.2
+
+
+@pytest.fixture
+def reset():
+    yield
+    keras.distribution.set_distribution(None)
+    kbt.distribute("none")
+
+
+def refused(message, *args, **kwargs):
+    with pytest.raises(ValueError, match=message):
+        kbt.distribute(*args, **kwargs)
+
+
+def test_unknown_kinds(reset):
+    refused("`kind` must be 'auto' or one of.*Received: kind='dp'", "dp")
+    if BACKEND != "jax":
+        for kind in ("fsdp", "model_parallel"):
+            refused("needs the backend jax. Received: kind=", kind)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX obeys it")
+def test_what_keras_would_ignore(reset):
+    mesh = keras.distribution.DeviceMesh((1,), ("batch",), ["cpu:0"])
+    layout = keras.distribution.DataParallel(device_mesh=mesh)
+    keras.distribution.set_distribution(layout)
+    message = "`keras.distribution` must not be set"
+    refused(message)
+    with pytest.raises(ValueError, match=message):
+        kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+
+
+def test_devices_that_are_not_there(reset, monkeypatch):
+    for name in ("WORLD_SIZE", "TF_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    message = {"torch": "Start it with `torchrun"}.get(
+        BACKEND, "`devices` must be from 1 to 1.*devices=9"
+    )
+    refused(message, "data_parallel", devices=9)
+    assert type(kbt.distribute()) is type(kbt.distribute("none"))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="needs a launcher")
+def test_tasks_outside_of_the_scope(reset):
+    backbone = shallow()
+    strategy = kbt.distribute("data_parallel", devices=1)
+    message = r"must be built and compiled inside of `strategy.scope\(\)`"
+    with pytest.raises(ValueError, match=message):
+        kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    if BACKEND == "tensorflow":
+        with strategy.scope(), pytest.raises(ValueError, match="built before"):
+            kbt.BridgeTowerVQA(backbone, answers=ANSWERS)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others run it")
+def test_accumulation(reset):
+    strategy = kbt.distribute("data_parallel", devices=1)
+    with strategy.scope():
+        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+        with pytest.raises(ValueError, match="`gradient_accumulation_steps`"):
+            task.compile(AdamW(gradient_accumulation_steps=2))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's launcher")
+def test_workers_without_addresses(reset, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    refused("TF_CONFIG, such as", "multi_worker")
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
+def test_layout_rows_name_every_weight(reset, monkeypatch):
+    refused("must divide the 1 devices", "model_parallel", model_devices=3)
+    monkeypatch.setattr(distribution_jax, "WHOLE", distribution_jax.WHOLE[1:])
+    strategy = kbt.distribute("model_parallel", model_devices=1)
+    with strategy.scope(), pytest.raises(ValueError, match="layer_norm/beta"):
+        kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+
+
+def test_patches_know_their_keras(monkeypatch):
+    keras_patches.check_version()
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    with pytest.raises(RuntimeError, match="keras==3.99.0"):
+        keras_patches.check_version()
+
+
+class Broken(keras.callbacks.Callback):
+    """Raises after a number of batches."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._count()
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self._count()
+
+    def _count(self):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("no such picture")
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
+def test_weights_stay_after_an_error():
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    task.compile("sgd", jit_compile=True)
+    before = [array(v) for v in task.variables]
+    x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")
+    for run, data in ((task.evaluate, (x, y)), (task.predict, (x,))):
+        for batches in (2, 0):
+            broken = {"callbacks": [Broken(batches)], "verbose": 0}
+            with pytest.raises(OSError, match="no such picture"):
+                run(*data, batch_size=1, **broken)
+            for variable, value in zip(task.variables, before, strict=True):
+                np.testing.assert_array_equal(array(variable), value)

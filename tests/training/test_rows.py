@@ -1,0 +1,72 @@
+"""Batches are divided so that no row is lost and no replica left out."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_bridgetower.training import rows
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="no backend is used"
+)
+
+
+def dataset(number, batch, **kwargs):
+    import tensorflow as tf
+
+    x = np.arange(number)
+    data = tf.data.Dataset.from_tensor_slices(({"x": x}, x))
+    return data.batch(batch, **kwargs)
+
+
+def numbers(data):
+    return [list(x["x"].numpy()) for x, _ in data]
+
+
+@pytest.mark.parametrize(
+    "number,batch,count",
+    [(19, 8, 2), (17, 8, 8), (9, 8, 8), (20, 5, 4), (5, 2, 2), (16, 8, 4)],
+)
+def test_every_replica_gets_rows(number, batch, count):
+    data = rows.without_short_end(dataset(number, batch), count)
+    batches = numbers(data)
+    assert sum(batches, []) == list(range(number))
+    assert min(map(len, batches)) >= count
+    assert int(data.cardinality()) == len(batches)
+    # In turn, as replicas of one process take them.
+    for own in (1, count):
+        parts = [
+            numbers(rows.pieces_in_turn(data, first, own, count))
+            for first in range(0, count, own)
+        ]
+        lengths = [len(p) for part in parts for p in part]
+        assert min(lengths) >= 1
+        assert sorted(sum(sum(parts, []), [])) == list(range(number))
+
+
+def test_pieces_differ_by_one_row():
+    data = rows.pieces_in_turn(dataset(7, 7), 0, 3, 3)
+    assert numbers(data) == [[0, 1], [2, 3], [4, 5, 6]]
+
+
+def test_static_shapes_stay():
+    data = rows.pieces_in_turn(dataset(8, 4, drop_remainder=True), 1, 1, 2)
+    assert data.element_spec[1].shape == (2,)
+    assert int(data.cardinality()) == 2
+
+
+def test_batches_that_do_not_fit():
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        rows.check_training_batch(dataset(8, 4), 2)
+    with pytest.raises(ValueError, match="such as of 4 or 8 rows.*of 6 rows"):
+        rows.check_training_batch(dataset(6, 6, drop_remainder=True), 4)
+    with pytest.raises(ValueError, match="at least a row for each of 4"):
+        rows.without_short_end(dataset(3, 8), 4)
+
+
+def test_processes_stop_at_the_same_batch():
+    import tensorflow as tf
+
+    data = rows.only_divisible(dataset(6, 4), 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="in one process"):
+        numbers(data)
