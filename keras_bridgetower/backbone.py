@@ -1,6 +1,7 @@
 """The backbone: two towers and their fusion."""
 
 import copy
+import functools
 
 import keras
 import keras_hub
@@ -203,9 +204,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             dict of lists with one float array per cross-modal layer, lowest
             first, each `(batch, heads, queries, keys)`, rows summing to 1:
             `"text_self"` `(…, T, T)`, `"text_cross"` `(…, T, P)`,
-            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`. Of merged
-            attention, whose rows sum to 1 over both modalities, each map is
-            the share within its own.
+            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`; of merged
+            attention the shares within each modality.
 
         Example:
 
@@ -215,27 +215,22 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         """
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         check_features(inputs, self.input)
-        return maps_of_steps(
-            self.fusion.steps,
-            lambda: self.fuse(inputs),
-            inputs["token_ids"].shape[1],
-        )
+        tokens = inputs["token_ids"].shape[1]
+        run = functools.partial(self.fuse, inputs)
+        return maps_of_steps(self.fusion.steps, run, tokens)
 
     def checkpoint_activations(self):
         """Train in less memory: blocks compute their activations again.
 
-        For the backward pass, the towers' blocks and the cross-modal steps
-        keep no more than their inputs. Outputs, dropout and gradients stay
-        the same, and so does the configuration. Call it before `compile`.
+        For the backward pass, blocks and cross-modal steps keep no more than
+        their inputs; no number changes. Call it before `compile`.
         """
         towers = (*self.image_tower.blocks, *self.text_tower.blocks)
         for block in (*towers, *self.fusion.steps):
             remat.checkpoint(block)
 
     def with_image_size(self, side):
-        """A new backbone for other images, with the same weights.
-
-        The learned image positions are resized, see `resize_positions`.
+        """A new backbone of the same weights, its image positions resized.
 
         Args:
             side: int, side in pixels, a multiple of the patch size.

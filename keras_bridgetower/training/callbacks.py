@@ -1,20 +1,16 @@
 """A run that survives: checkpoints, exact continuation, no NaN."""
 
 import dataclasses
-import importlib.metadata
 import math
 import signal
 import warnings
 
 import keras
-import numpy as np
 
-from keras_bridgetower import engine
 from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
 from keras_bridgetower.validation import check_choice
-
-VERSIONS = ("keras", "keras-hub", "keras-bridgetower")
 
 
 @dataclasses.dataclass
@@ -149,29 +145,12 @@ class Checkpoint(keras.callbacks.Callback):
             return self.position
         arrays, facts = found
         self._check(facts, force)
-        model.optimizer.build(model.trainable_variables)
-        _assign(_variables(model), arrays, "model/")
-        _assign(model.optimizer.variables, arrays, "optimizer/")
         # Metrics are reset by `fit`, and others may draw until it begins.
-        self._restored = {
-            k: v for k, v in arrays.items() if k.startswith(_LATE)
-        }
+        self._restored = state.restore(model, arrays)
         self.position = Position(**facts["position"])
         if self.position.step:
-            self._build_metrics(model)
+            state.build_metrics(model, self.stream.batch(self._steps()))
         return self.position
-
-    def _build_metrics(self, model):
-        """Let losses and metrics make their variables, from one batch."""
-        batch = self.stream.batch(self._steps())
-        if getattr(model, "preprocessor", None) is not None:
-            batch = model.preprocess_samples(*_as_tuple(batch))
-        batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-        with engine.inference_scope():
-            y_pred = model(x, training=False)
-            model.compute_loss(x, y, y_pred, weights, training=False)
-            model.compute_metrics(x, y, y_pred, weights)
 
     def on_train_begin(self, logs=None):
         self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -184,17 +163,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.position.step:
-            _assign(self.model.metrics_variables, self._restored, "metrics/")
+            state.restore_metrics(self.model, self._restored)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._restored:
-            engine.set_random_state(
-                {
-                    k.removeprefix("random/"): v
-                    for k, v in self._restored.items()
-                    if k.startswith("random/")
-                }
-            )
+            state.restore_random(self._restored)
             self._restored = {}
 
     def on_train_batch_end(self, batch, logs=None):
@@ -205,14 +178,14 @@ class Checkpoint(keras.callbacks.Callback):
             # It is saved when it has been evaluated. What draws until the
             # next step, such as a loader that is made, does so in one run
             # and not in another.
-            self._random = _random_state()
+            self._random = state.random()
             return
         if self._steps() == self._last:
-            self._random = _random_state()
+            self._random = state.random()
             self.model.stop_training = True
             return
         if self._asked_to_stop or self._steps() % self.every == 0:
-            self._save(position, {}, _random_state())
+            self._save(position, {}, state.random())
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -232,24 +205,18 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save(self, position, logs, random):
         # On JAX, asking for the model brings its variables up to date.
-        model = self.model
-        arrays = {
-            **_named(_variables(model), "model/"),
-            **_named(model.optimizer.variables, "optimizer/"),
-            **_named(model.metrics_variables, "metrics/"),
-            **random,
-        }
+        arrays = {**state.of(self.model), **random}
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
             "settings": self.settings,
-            "versions": _versions(),
+            "versions": state.versions(),
         }
         checkpoints.write(self.directory, self._steps(), arrays, facts)
         checkpoints.prune(self.directory, self.keep, self.monitor, self.better)
 
     def _check(self, facts, force):
-        now = {"settings": self.settings, "versions": _versions()}
+        now = {"settings": self.settings, "versions": state.versions()}
         lines = [
             f"{name}: {facts[part].get(name)!r} then, {value.get(name)!r} now"
             for part, value in now.items()
@@ -280,59 +247,9 @@ class Checkpoint(keras.callbacks.Callback):
         )
 
 
-def _as_tuple(batch):
-    return batch if isinstance(batch, tuple) else (batch,)
-
-
 def _stop(message):
     raise CheckpointError(message)
 
 
 _NONFINITE = {"stop": _stop, "skip": warnings.warn}
 _BEST = {"max": max, "min": min}
-
-
-_LATE = ("metrics/", "random/")
-
-
-def _random_state():
-    return {f"random/{k}": v for k, v in engine.random_state().items()}
-
-
-def _versions():
-    found = {name: importlib.metadata.version(name) for name in VERSIONS}
-    return {**found, "backend": keras.config.backend()}
-
-
-def _variables(model):
-    """Variables of a model with the seeds of its layers, each once."""
-    metrics = {id(v) for v in model.metrics_variables}
-    known = {id(v): v for v in model.variables if id(v) not in metrics}
-    return list(known.values())
-
-
-def _named(variables, prefix):
-    return {
-        f"{prefix}{i}/{v.name}": keras.ops.convert_to_numpy(v)
-        for i, v in enumerate(variables)
-    }
-
-
-def _assign(variables, arrays, prefix):
-    """Set each variable to the array of its place, or to nothing at all."""
-    named = {f"{prefix}{i}/{v.name}": v for i, v in enumerate(variables)}
-    saved = {k: v for k, v in arrays.items() if k.startswith(prefix)}
-    odd = sorted(set(named) ^ set(saved))
-    odd += [
-        k
-        for k in sorted(set(named) & set(saved))
-        if tuple(named[k].shape) != saved[k].shape
-    ]
-    if odd:
-        raise CheckpointError(
-            "A checkpoint must be of the same model, optimizer and metrics. "
-            f"Received: {len(odd)} variables that differ, the first 20: "
-            f"{odd[:20]}"
-        )
-    for name, variable in named.items():
-        variable.assign(np.asarray(saved[name]))

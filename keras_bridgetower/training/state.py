@@ -1,0 +1,130 @@
+"""All that a run consists of, as arrays by name, and back."""
+
+import importlib.metadata
+
+import keras
+import numpy as np
+
+from keras_bridgetower import engine
+from keras_bridgetower.training.checkpoints import CheckpointError
+
+_PACKAGES = ("keras", "keras-hub", "keras-bridgetower")
+_METRICS, _RANDOM = "metrics/", "random/"
+
+
+def of(model):
+    """Every variable of a model, its optimizer and its metrics.
+
+    The seeds of the layers are among the model's variables, though in no
+    weight file of Keras.
+
+    Args:
+        model: a compiled model.
+
+    Returns:
+        dict from name to NumPy array.
+    """
+    return {
+        **_named(_variables(model), "model/"),
+        **_named(model.optimizer.variables, "optimizer/"),
+        **_named(model.metrics_variables, _METRICS),
+    }
+
+
+def random():
+    """The state of the backend's own generators, as `of` gives the rest."""
+    return {_RANDOM + k: v for k, v in engine.random_state().items()}
+
+
+def restore(model, arrays):
+    """Set a model and its optimizer to what `of` returned.
+
+    Args:
+        model: a compiled model of the same architecture.
+        arrays: dict from name to NumPy array.
+
+    Returns:
+        dict of what must wait until training begins, for `restore_metrics`
+        and `restore_random`.
+
+    Raises:
+        CheckpointError: other variables; it lists them.
+    """
+    model.optimizer.build(model.trainable_variables)
+    _assign(_variables(model), arrays, "model/")
+    _assign(model.optimizer.variables, arrays, "optimizer/")
+    late = (_METRICS, _RANDOM)
+    return {k: v for k, v in arrays.items() if k.startswith(late)}
+
+
+def restore_metrics(model, arrays):
+    """Set the metrics of a model, whose variables are there."""
+    _assign(model.metrics_variables, arrays, _METRICS)
+
+
+def restore_random(arrays):
+    """Set the backend's own generators."""
+    engine.set_random_state(
+        {
+            name.removeprefix(_RANDOM): value
+            for name, value in arrays.items()
+            if name.startswith(_RANDOM)
+        }
+    )
+
+
+def build_metrics(model, batch):
+    """Let losses and metrics make their variables, from one batch."""
+    if getattr(model, "preprocessor", None) is not None:
+        samples = batch if isinstance(batch, tuple) else (batch,)
+        batch = model.preprocess_samples(*samples)
+    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    with engine.inference_scope():
+        y_pred = model(x, training=False)
+        model.compute_loss(x, y, y_pred, weights, training=False)
+        model.compute_metrics(x, y, y_pred, weights)
+
+
+def versions():
+    """Versions of all that the numbers of a run depend on, as strings."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {**found, "backend": keras.config.backend()}
+
+
+def _variables(model):
+    """Variables of a model but its metrics', each once."""
+    metrics = {id(v) for v in model.metrics_variables}
+    known = {id(v): v for v in model.variables if id(v) not in metrics}
+    return list(known.values())
+
+
+def _by_name(variables, prefix):
+    return {f"{prefix}{i}/{v.name}": v for i, v in enumerate(variables)}
+
+
+def _named(variables, prefix):
+    return {
+        name: keras.ops.convert_to_numpy(v)
+        for name, v in _by_name(variables, prefix).items()
+    }
+
+
+def _assign(variables, arrays, prefix):
+    """Set each variable to the array of its name, or none at all."""
+    named = _by_name(variables, prefix)
+    saved = {k: v for k, v in arrays.items() if k.startswith(prefix)}
+    odd = sorted(set(named) ^ set(saved))
+    odd += [
+        name
+        for name in sorted(set(named) & set(saved))
+        if tuple(named[name].shape) != saved[name].shape
+    ]
+    if odd:
+        raise CheckpointError(
+            "A checkpoint must be of the same model, optimizer and metrics. "
+            f"Received: {len(odd)} variables that differ, the first 20: "
+            f"{odd[:20]}"
+        )
+    for name, variable in named.items():
+        variable.assign(np.asarray(saved[name]))
