@@ -1,4 +1,4 @@
-"""Fine-tune by a recipe: the paper's run, or its miniature.
+r"""Fine-tune by a recipe: the paper's run, or its miniature.
 
     python examples/finetune.py vqa_base
     python examples/finetune.py vqa_base --init runs/pretrain_base-tiny/preset

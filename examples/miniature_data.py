@@ -17,19 +17,20 @@ SPLITS = ("train", "validation", "test")
 SOURCE = "easy-vqa"
 
 
-def build(task, folder):
+def build(task, folder, limit=None):
     """Write all splits of a task's data, where they are not there yet.
 
     Args:
         task: str, a key of `RECORDS`.
         folder: path of the data set.
+        limit: int, records of each split, or None for all.
     """
     labels, records = RECORDS[task]
     for split in SPLITS:
         write_shards(
             folder,
             split,
-            records(load_scenes(split)),
+            records(load_scenes(split))[:limit],
             task=task,
             labels=labels(),
             definition=f"easy-VQA, {split} pictures; texts made by templates.",

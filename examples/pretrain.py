@@ -1,8 +1,8 @@
-"""Pre-train by a recipe: the paper's run, or its miniature.
+r"""Pre-train by a recipe: the paper's run, or its miniature.
 
     python examples/pretrain.py
     python examples/pretrain.py pretrain_base --data datasets/coco \
-        --init bridgetower_base
+        --encoders clip_vit_base_patch16 roberta-base
 
 Prints the recipe and where it differs from the paper's, trains, and saves a
 preset that opens in every task. A run that was interrupted goes on when it is

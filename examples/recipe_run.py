@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
-import warnings
 
 import keras
 import miniature_data
 import numpy as np
+import recipe_model
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
@@ -26,8 +26,6 @@ from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.training import recipes
 from keras_bridgetower.training.callbacks import Checkpoint
 
-# The miniature's encoders: they play the part of CLIP and RoBERTa.
-TINY_ENCODERS = "bridgetower_tiny_easy_pretrain"
 # Pictures of the miniature that are ranked, each with all its texts.
 RANKED = 60
 
@@ -41,10 +39,22 @@ def arguments(description, names):
     parser.add_argument("recipe", choices=names, nargs="?", default=names[0])
     parser.add_argument("--data", help="folder of records (build_dataset.py)")
     parser.add_argument("--init", help="preset to start from")
+    parser.add_argument(
+        "--encoders",
+        nargs=2,
+        metavar=("IMAGE", "TEXT"),
+        help="uni-modal encoders to start from (convert.unimodal)",
+    )
     parser.add_argument("--output", default="runs", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--records", type=int, help="of each split of the miniature, not all"
+    )
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--force-resume", action="store_true")
+    parser.add_argument(
+        "--distribute", default="none", help="kind of `kbt.distribute`"
+    )
     parser.add_argument(
         *("--set", "-s"),
         nargs="+",
@@ -75,8 +85,10 @@ def readers_of(recipe, settings):
     folder = settings.data
     if folder is None:
         task = RECORD_TASKS[recipe.task]
-        folder = settings.output / "easy_vqa" / task
-        miniature_data.build(task, folder)
+        folder = (
+            settings.output / "easy_vqa" / f"{task}-{settings.records or 'all'}"
+        )
+        miniature_data.build(task, folder, settings.records)
     return {
         split: open_records(folder, split) for split in miniature_data.SPLITS
     }
@@ -102,31 +114,14 @@ def streams_of(recipe, readers, seed):
 
 
 def task_of(recipe, settings, labels):
-    """The task at its start: pre-trained, or from encoders alone."""
-    cls = getattr(kbt, f"BridgeTower{recipe.task}")
-    values = {"image_size": recipe.image_size, **VALUES[recipe.task](recipe)}
-    if recipe.task == "VQA":
-        values["answers"] = labels
-    with warnings.catch_warnings():
-        # "The head is new": fine-tuning begins with it.
-        warnings.simplefilter("ignore", UserWarning)
-        task = cls.from_preset(settings.init or TINY_ENCODERS, **values)
-        if settings.init is None:
-            _forget_all_but_encoders(task, cls, values)
-    return task
-
-
-def _forget_all_but_encoders(task, cls, values):
-    """Give everything above the encoders its random start."""
-    fresh = cls.from_preset(TINY_ENCODERS, load_weights=False, **values)
-    towers = {
-        id(w)
-        for tower in (task.backbone.image_tower, task.backbone.text_tower)
-        for w in tower.weights
-    }
-    for old, new in zip(task.weights, fresh.weights, strict=True):
-        if id(old) not in towers:
-            old.assign(new)
+    """The task at its start, by what the command line names."""
+    if settings.encoders:
+        return recipe_model.from_encoders(recipe, *settings.encoders, labels)
+    if settings.init:
+        return recipe_model.from_preset(recipe, settings.init, labels)
+    if settings.data:
+        raise SystemExit("--data needs --init, or --encoders IMAGE TEXT.")
+    return recipe_model.from_tiny_encoders(recipe, labels)
 
 
 def run(description, names):
@@ -136,23 +131,23 @@ def run(description, names):
     print(recipe, flush=True)
     if settings.data is None and recipe.task not in RECORD_TASKS:
         raise SystemExit(f"{recipe.name} has no miniature: pass --data.")
+    strategy = kbt.distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
     readers = readers_of(recipe, settings)
     train, validation, test = streams_of(recipe, readers, settings.seed)
-    task = task_of(recipe, settings, train.labels)
-    samples = readers["train"].num_samples
-    total = recipe.total_steps(samples)
-    task.compile(recipe.optimizer(total))
+    total = recipe.total_steps(readers["train"].num_samples)
+    with strategy.scope():
+        task = task_of(recipe, settings, train.labels)
+        task.preprocessor.tokenizer.sequence_length = recipe.text_length
+        task.compile(recipe.optimizer(total))
     folder = settings.output / f"{recipe.name}-{recipe.size}"
     checkpoint = Checkpoint(
         folder / "checkpoints",
         train,
         every=settings.every,
-        settings={
-            **_plain(recipe),
-            "seed": settings.seed,
-            "init": settings.init,
-        },
+        settings=_plain(recipe)
+        | {"seed": settings.seed, "init": settings.init or settings.encoders},
+        strategy=strategy,
     )
     checkpoint.fit(
         task,
@@ -161,12 +156,10 @@ def run(description, names):
         force=settings.force_resume,
     )
     if not (folder / "preset").exists():
-        task.save_to_preset(folder / "preset")
-    for name, stream, reader in (
-        ("validation", validation, readers["validation"]),
-        ("test", test, readers["test"]),
-    ):
-        found = SCORES[recipe.task](task, stream, reader)
+        strategy.save_to_preset(task, folder / "preset")
+    for name, stream in (("validation", validation), ("test", test)):
+        data = strategy.dataset(stream.dataset(epochs=1), training=False)
+        found = SCORES[recipe.task](task, data, readers[name])
         shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
         print(f"{name}: {shown} (seed {settings.seed})")
     if settings.data is None:
@@ -190,15 +183,14 @@ def _plain(recipe):
     return {k: repr(v) for k, v in values.items()}
 
 
-def _evaluated(task, stream, reader):
+def _evaluated(task, data, reader):
     """Every metric of the task, in percent."""
-    data = stream.dataset(epochs=1)
     found = task.evaluate(data, verbose=0, return_dict=True)
     return {k: 100 * v for k, v in found.items() if "loss" not in k}
 
 
-def _statements(task, stream, reader):
-    logits = task.predict(stream.dataset(epochs=1), verbose=0)
+def _statements(task, data, reader):
+    logits = task.predict(data, verbose=0)
     samples = [reader.sample(i).sample for i in range(reader.num_samples)]
     report = evaluate_nlvr2(
         [sample.id for sample in samples],
@@ -208,7 +200,7 @@ def _statements(task, stream, reader):
     return {"accuracy": report.accuracy, "consistency": report.consistency}
 
 
-def _recalls(task, stream, reader):
+def _recalls(task, data, reader):
     records, texts, owner = {}, [], []
     for number in range(reader.num_samples):
         item = reader.sample(number)
@@ -236,13 +228,6 @@ SCORES = {
     "VQA": _evaluated,
     "Entailment": _evaluated,
     "NLVR2": _statements,
-}
-VALUES = {
-    "Pretraining": lambda recipe: {"objectives": recipe.objective},
-    "Retrieval": lambda recipe: {"objective": recipe.objective},
-    "VQA": lambda recipe: {"head_hidden_scale": recipe.head_scale},
-    "Entailment": lambda recipe: {"head_hidden_scale": recipe.head_scale},
-    "NLVR2": lambda recipe: {"head_hidden_scale": recipe.head_scale},
 }
 BLIND = {
     "Pretraining": "matching 50",

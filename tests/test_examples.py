@@ -78,3 +78,17 @@ def test_a_task_sees(script, arguments, picture, tmp_path):
     assert score > blind + 5
     with Image.open(tmp_path / picture) as sheet:
         assert len(sheet.convert("L").getcolors()) > 20
+
+
+def test_a_recipe_in_miniature(tmp_path):
+    pytest.importorskip("easy_vqa")
+    few = ("--records", "16", "--set", "steps=2", "batch_size=8")
+    printed = run("pretrain.py", *few, cwd=tmp_path)
+    assert "batch_size: 8   [paper: 4096]" in printed
+    assert re.search(r"test: itm_accuracy [\d.]+, mlm_accuracy", printed)
+    preset = tmp_path / "runs" / "pretrain_base-tiny" / "preset"
+    # What was done stays done: called again, nothing is trained.
+    few = ("snli_ve_base", "--init", str(preset), *few)
+    assert "2/" in run("finetune.py", *few, cwd=tmp_path)
+    printed = run("finetune.py", *few, cwd=tmp_path)
+    assert "2/" not in printed and "blind, on test: 66.2" in printed

@@ -10,6 +10,7 @@ import keras
 from keras_bridgetower.training import checkpoints
 from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.training.strategy import Strategy
 from keras_bridgetower.validation import check_choice
 
 
@@ -42,6 +43,8 @@ class Checkpoint(keras.callbacks.Callback):
         on_nonfinite: `"stop"`: a loss that is not finite ends the run;
             `"skip"`: it is reported and the run goes on. In either case our
             `AdamW` has not applied the step.
+        strategy: what `kbt.distribute` returned, where there are several
+            devices: it divides the data, and one process alone saves.
 
     Raises:
         CheckpointError: where a checkpoint cannot be written or continued,
@@ -65,6 +68,7 @@ class Checkpoint(keras.callbacks.Callback):
         mode="max",
         settings=None,
         on_nonfinite="stop",
+        strategy=None,
     ):
         super().__init__()
         check_choice("mode", mode, tuple(_BEST))
@@ -77,6 +81,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.better = _BEST[mode]
         self.settings = settings or {}
         self.on_nonfinite = on_nonfinite
+        self.strategy = strategy or Strategy()
         self.position = Position()
         self._restored = {}
         self._skipped = 0
@@ -105,7 +110,7 @@ class Checkpoint(keras.callbacks.Callback):
 
         def train(epoch, end, dataset, **more):
             part = model.fit(
-                dataset,
+                self.strategy.dataset(dataset),
                 initial_epoch=epoch,
                 epochs=end,
                 callbacks=[self, *callbacks],
@@ -205,15 +210,21 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save(self, position, logs, random):
         # On JAX, asking for the model brings its variables up to date.
-        arrays = {**state.of(self.model), **random}
+        model = self.model
+        with self.strategy.gathered(model):
+            arrays = {**state.of(model), **random}
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
             "settings": self.settings,
             "versions": state.versions(),
         }
-        checkpoints.write(self.directory, self._steps(), arrays, facts)
-        checkpoints.prune(self.directory, self.keep, self.monitor, self.better)
+        if self.strategy.is_chief:
+            checkpoints.write(self.directory, self._steps(), arrays, facts)
+            checkpoints.prune(
+                self.directory, self.keep, self.monitor, self.better
+            )
+        self.strategy.wait()
 
     def _check(self, facts, force):
         now = {"settings": self.settings, "versions": state.versions()}

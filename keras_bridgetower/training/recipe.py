@@ -100,7 +100,7 @@ class Recipe:
             size="tiny",
             dataset="easy_vqa",
             image_size=64,
-            text_length=24,
+            text_length=16,
             batch_size=64,
             learning_rate=1e-3,
             head_factor=1.0,

@@ -1,0 +1,91 @@
+"""The task that a recipe trains, at its start."""
+
+import warnings
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import unimodal
+
+# The miniature's encoders: they play the part of CLIP and RoBERTa.
+TINY_ENCODERS = "bridgetower_tiny_easy_pretrain"
+# Width and heads of the cross-modal layers; the paper has six of them.
+SIZES = {"base": (768, 12), "large": (1024, 16)}
+LAYERS = 6
+
+
+def from_preset(recipe, preset, labels):
+    """A task from a preset, with a new head where it needs one."""
+    cls, values = _class_and_values(recipe, labels)
+    with warnings.catch_warnings():
+        # "The head is new": fine-tuning begins with it.
+        warnings.simplefilter("ignore", UserWarning)
+        task = cls.from_preset(preset, image_size=recipe.image_size, **values)
+    fusion = task.backbone.fusion
+    for name in ("bridge", "dropout"):
+        if getattr(fusion, name) != getattr(recipe, name):
+            print(f"  {name}: {getattr(fusion, name)}, the preset's, stands")
+    return task
+
+
+def from_tiny_encoders(recipe, labels):
+    """The miniature: pre-trained encoders, all above them at its start."""
+    task = from_preset(recipe, TINY_ENCODERS, labels)
+    cls, values = _class_and_values(recipe, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        fresh = cls.from_preset(TINY_ENCODERS, load_weights=False, **values)
+    towers = (task.backbone.image_tower, task.backbone.text_tower)
+    encoders = {id(w) for tower in towers for w in tower.weights}
+    for old, new in zip(task.weights, fresh.weights, strict=True):
+        if id(old) not in encoders:
+            old.assign(new)
+    return task
+
+
+def from_encoders(recipe, image_source, text_source, labels):
+    """A task over two uni-modal encoders, as pre-training starts.
+
+    Args:
+        recipe: a `Recipe`.
+        image_source: as `convert.unimodal.image_encoder`.
+        text_source: path of a `transformers` folder of RoBERTa or BERT.
+        labels: list of str, the classes of a VQA.
+    """
+    width, heads = SIZES[recipe.size]
+    backbone = kbt.BridgeTowerBackbone(
+        unimodal.image_encoder(image_source, recipe.image_size),
+        unimodal.text_encoder(text_source),
+        hidden_dim=width,
+        num_heads=heads,
+        num_layers=LAYERS,
+        bridge=recipe.bridge,
+        dropout=recipe.dropout,
+    )
+    cls, values = _class_and_values(recipe, labels)
+    chosen = {k: values[k] for k in cls.label_arguments if k in values}
+    preprocessor = cls.preprocessor_cls(
+        unimodal.tokenizer(text_source, recipe.text_length),
+        kbt.BridgeTowerImageConverter(recipe.image_size),
+        features=tuple(backbone.input),
+        **chosen,
+    )
+    return cls(backbone, preprocessor, **values)
+
+
+def _class_and_values(recipe, labels):
+    values = VALUES.get(recipe.task, lambda recipe: {})(recipe)
+    if recipe.task == "VQA":
+        values["answers"] = labels
+    return getattr(kbt, f"BridgeTower{recipe.task}"), values
+
+
+def _head(recipe):
+    return {"head_hidden_scale": recipe.head_scale}
+
+
+VALUES = {
+    "Pretraining": lambda recipe: {"objectives": recipe.objective},
+    "Retrieval": lambda recipe: {"objective": recipe.objective},
+    "VQA": _head,
+    "Entailment": _head,
+    "NLVR2": _head,
+}
