@@ -7,6 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.fusion import IMAGE_ROW
+from keras_bridgetower.global_rows import NextRow
+from keras_bridgetower.global_rows import TakeRows
 from keras_bridgetower.validation import check_choice
 
 # Labels of a matching head.
@@ -140,9 +142,8 @@ class RandomNegatives(Objective):
 
     def logits(self, fuse, heads, batch, embeddings=None):
         own = ops.reshape(batch.features["match"], (-1, 1, 1)) == MATCH
-        image = [
-            ops.where(own, x, ops.roll(x, -1, axis=0)) for x in batch.image
-        ]
+        following = NextRow()
+        image = [ops.where(own, x, following(x)) for x in batch.image]
         pooled = fuse(batch.text, image, batch.padding_mask)
         return heads["itm"](pooled), None
 
@@ -151,8 +152,9 @@ class HardNegatives(Objective):
     """Each pair, and for its text and its image a negative that looks alike.
 
     Negatives are drawn by the softmax of the contrastive scores within the
-    batch; rows of the same image id are never drawn unless there is no other
-    row, and then count as matches.
+    rows of a replica, as the authors do by default: to send all states to all
+    would cost more than it gives. Rows of the same image id are never drawn
+    unless there is no other row, and then count as matches.
 
     Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower.
     """
@@ -210,23 +212,25 @@ class Ranking(Objective):
 
     def draw(self, seed, ids):
         rng = np.random.default_rng(seed)
-        rows = []
-        for own in ids:
+        distances = []
+        for row, own in enumerate(ids):
             others = np.flatnonzero(ids != own)
             if not len(others):
                 others = np.arange(len(ids))
             few = len(others) < FALSE_TEXTS
-            rows.append(rng.choice(others, FALSE_TEXTS, replace=few))
-        return np.array(rows, "int32"), np.zeros(len(ids), "int32")
+            drawn = rng.choice(others, FALSE_TEXTS, replace=few)
+            # Counted from the row, they hold in any part of a batch.
+            distances.append(drawn - row)
+        return np.array(distances, "int32"), np.zeros(len(ids), "int32")
 
     def logits(self, fuse, heads, batch, embeddings=None):
         false = batch.features["false_texts"]
-        own = ops.arange(ops.shape(false)[0], dtype="int32")[:, None]
-        rows = ops.reshape(ops.concatenate([own, false], axis=1), (-1,))
+        texts = ops.concatenate([ops.zeros_like(false[:, :1]), false], axis=1)
+        taken = TakeRows()
         pooled = fuse(
-            [ops.take(x, rows, axis=0) for x in batch.text],
+            [taken(x, texts) for x in batch.text],
             [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
-            ops.take(batch.padding_mask, rows, axis=0),
+            taken(batch.padding_mask, texts),
         )
         logits = heads["rank"](pooled)
         return ops.reshape(logits, (-1, FALSE_TEXTS + 1)), None

@@ -18,17 +18,41 @@ from builders import clip
 from builders import roberta
 
 import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.optimizers import rows
 
 STEPS, BATCH, TOKENS = 100, 8, 12
 
 
 def main(destination):
+    results = {}
+    for name, make in OPTIMIZERS.items():
+        losses, weights = steps_of(make(1e-3, global_clipnorm=1.0))
+        results[f"{name}/losses"] = losses
+        results |= {f"{name}/weight/{path}": w for path, w in weights.items()}
+    np.savez(destination, **results, **tiny_preset())
+
+
+def stock(rate, **kwargs):
+    return keras.optimizers.AdamW(rate, weight_decay=0.01, **kwargs)
+
+
+def in_rows(rate, **kwargs):
+    return AdamW(rate, rows(fusion=5, head=50), epsilon=1e-6, **kwargs)
+
+
+OPTIMIZERS = {"stock": stock, "rows": in_rows}
+
+
+def steps_of(optimizer):
+    """The losses of the steps, and the weights after the last."""
     model = kbt.BridgeTowerVQA(
         backbone(clip(), roberta(vocabulary=20)), answers=ANSWERS
     )
     same_start(model)
     model.compile(
-        keras.optimizers.AdamW(1e-3, weight_decay=0.01, global_clipnorm=1.0),
+        optimizer,
         # Uncompiled, JAX would take minutes; XLA on TensorFlow too.
         jit_compile=keras.config.backend() == "jax",
     )
@@ -46,10 +70,7 @@ def main(destination):
         y = rng.integers(0, 2, (BATCH, len(ANSWERS))).astype("float32")
         losses.append(float(model.train_on_batch(x, y)[0]))
     weights = {w.path: array(w) for w in model.trainable_weights}
-    results = {f"weight/{path}": w for path, w in weights.items()}
-    results["losses"] = np.array(losses)
-    results |= tiny_preset()
-    np.savez(destination, **results)
+    return np.array(losses), weights
 
 
 def same_start(model):
@@ -61,14 +82,16 @@ def same_start(model):
 
 
 def tiny_preset():
-    """Logits of the shipped preset."""
+    """Logits of the shipped preset, and how its heads differ."""
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (4, 64, 64, 3)).astype("uint8")
     images[:, 10:30, 10:30] = (255, 0, 0)
     questions = ["what color is the shape?", "is there a circle?"] * 2
     vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     x = {"images": images, "text": questions}
-    return {"preset": vqa.predict(x, verbose=0)}
+    found = analysis.head_diversity(vqa, [x])
+    diversity = np.array([[*found.mean.values()], [*found.spread.values()]])
+    return {"preset": vqa.predict(x, verbose=0), "diversity": diversity}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower import objectives
+from keras_bridgetower.global_rows import NextRow
 from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
@@ -105,7 +107,11 @@ def pieces(rank):
 
     rows, offset = engine.all_gather(ops.convert_to_tensor(x[own]))
     (gradient,) = engine.gradients(read, [x[own]])
+    ranking = objectives.get("ranking")
+    texts, _ = ranking.draw(0, np.arange(len(x)))
     return {
+        "next": ops.convert_to_numpy(NextRow()(x[own])),
+        "ranked": ops.convert_to_numpy(ranked(ranking, x[own], texts[own])),
         "x": x,
         "factors": factors,
         "rows": ops.convert_to_numpy(rows),
@@ -119,6 +125,21 @@ def pieces(rank):
             MaskedLMLoss().call(labels[own], ops.convert_to_tensor(logits[own]))
         ),
     }
+
+
+def ranked(ranking, x, false_texts):
+    """Scores of texts for images, both of them `x`: products."""
+    states = [ops.convert_to_tensor(x)[:, None]]
+    drawn = {
+        "padding_mask": ops.convert_to_tensor(x),
+        "false_texts": ops.convert_to_tensor(false_texts),
+    }
+    logits, _ = ranking.logits(
+        lambda text, image, mask: ops.sum(text[0][:, 0] * image[0][:, 0], -1),
+        {"rank": lambda scores: scores},
+        objectives.Batch(states, states, drawn, None),
+    )
+    return logits
 
 
 @contextlib.contextmanager

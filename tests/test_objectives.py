@@ -48,7 +48,8 @@ def test_false_texts(ids):
         false, labels = objective.draw(seed, ids)
         assert false.shape == (len(ids), 15) and not labels.any()
         np.testing.assert_array_equal(objective.draw(seed, ids)[0], false)
-        for own, rows in zip(ids, false, strict=True):
+        rows_of = false + np.arange(len(ids))[:, None]
+        for own, rows in zip(ids, rows_of, strict=True):
             others = np.flatnonzero(ids != own)
             if len(others):
                 assert (ids[rows] != own).all()
@@ -104,7 +105,8 @@ def test_pairs_of_random_negatives():
 
 def test_pairs_of_ranking():
     false = np.array([[1] * 15, [2, 0] * 7 + [2], [0] * 15], "int32")
-    batch = _Numbered(3, false_texts=false)
+    away = false - np.arange(3, dtype="int32")[:, None]
+    batch = _Numbered(3, false_texts=away)
     texts, _ = objectives.get("ranking").logits(
         fuse, {"rank": lambda x: x[:, :1]}, batch
     )
@@ -237,7 +239,8 @@ def test_drawn_pairs_score_as_given_pairs():
     ranking.start_heads({"rank"})
     false = [[1, 2, 3] * 5, [0] * 15, [3] * 15, [0, 1, 2] * 5]
     false = np.array(false, "int32")
-    found = ranking.predict_features({**x, "false_texts": false})
+    away = false - np.arange(4, dtype="int32")[:, None]
+    found = ranking.predict_features({**x, "false_texts": away})
     texts = np.concatenate([np.arange(4)[:, None], false], axis=1)
     expected = given[texts, np.arange(4)[:, None], 1]
     assert difference(found, expected) <= 1e-5

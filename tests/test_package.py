@@ -50,7 +50,7 @@ TIERS = (
     ("attention",),
     ("bridges", "cross_modal", "cross_encoders", "towers"),
     ("heads", "losses", "metrics", "fusion"),
-    ("named_heads", "backbone", "objectives"),
+    ("named_heads", "backbone", "global_rows", "objectives"),
     ("preprocessing",),
     ("tasks",),
     ("convert", "data", "training", "analysis"),

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_bridgetower import objectives
+
 HERE = pathlib.Path(__file__).parent
 # Torch has a process for each replica, the others one for both.
 PROCESSES = {"torch": 2, "tensorflow": 1, "jax": 1}[keras.config.backend()]
@@ -92,6 +94,14 @@ def test_replicas_of_unequal_size(found):
             seen[rank]["gradient"], factors.sum(0)[own], rtol=1e-6
         )
         assert seen[rank]["sum"] == 1 + 2
+        # Pairs reach over the edge of a replica, as on one device.
+        following = np.roll(x, -1, axis=0)[own]
+        np.testing.assert_array_equal(seen[rank]["next"], following)
+        false, _ = objectives.get("ranking").draw(0, np.arange(5))
+        rows = np.arange(5)[:, None]
+        texts = np.concatenate([rows, rows + false], axis=1)
+        scores = (x[texts] * x[:, None]).sum(-1)[own]
+        np.testing.assert_allclose(seen[rank]["ranked"], scores, rtol=1e-5)
     logits, labels = seen["0"]["logits"].astype("float64"), seen["0"]["labels"]
     right = np.take_along_axis(logits, np.maximum(labels, 0)[..., None], -1)
     losses = np.log(np.exp(logits).sum(-1)) - right[..., 0]

@@ -87,7 +87,8 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     Returns:
         Features; with ids `(features, labels)`, the features with what was
         drawn: `"match"` `(batch,)`, `"image_id"` `(batch,)` or
-        `"false_texts"` `(batch, 15)`, all int32, and the labels int32
+        `"false_texts"` `(batch, 15)`, how many rows further each one
+        stands, all int32, and the labels int32
         `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
         `"itc"` `(batch,)`. With labelled pairs `(features, match)`.
 

@@ -19,6 +19,7 @@ from keras_bridgetower.tasks.embedding import check_same_number
 from keras_bridgetower.tasks.embedding import in_batches
 from keras_bridgetower.tasks.embedding import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.trainable import unread_of
 
 # What is embedded, by what is given.
 KIND_OF = {
@@ -100,6 +101,10 @@ class BridgeTowerContrastive(BridgeTowerTask):
                 backbone.fusion, self.ways, text, image, pooled
             )
         )
+
+    def unread_layers(self):
+        fused = "fused" in kinds_of(self.ways)
+        return unread_of(self.backbone.fusion, ("pooled",) if fused else ())
 
     @classmethod
     def head_arguments(cls, heads):

@@ -10,6 +10,7 @@ from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor,
 )
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.trainable import unread_of
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -64,12 +65,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         return self.heads["mlm"](ops.take_along_axis(text, places, axis=1))
 
     def unread_layers(self):
-        fusion = self.backbone.fusion
-        return [
-            fusion.text_pooler,
-            fusion.image_pooler,
-            *fusion.steps[-1].image_only,
-        ]
+        return unread_of(self.backbone.fusion, ("text",))
 
     @classmethod
     def head_arguments(cls, heads):

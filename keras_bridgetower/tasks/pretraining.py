@@ -17,6 +17,7 @@ from keras_bridgetower.tasks.drawn import outputs_of_drawn
 from keras_bridgetower.tasks.drawn import with_packed
 from keras_bridgetower.tasks.embedding import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.trainable import unread_of
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -133,6 +134,13 @@ class BridgeTowerPretraining(BridgeTowerTask):
                 self.sampler,
             )
         return outputs
+
+    def unread_layers(self):
+        names = self.objectives
+        text = ("text",) if "mlm" in names else ()
+        three_way = "itc" in names and self.ways == "three_way"
+        pooled = ("pooled",) if "itm" in names or three_way else ()
+        return unread_of(self.backbone.fusion, text + pooled)
 
     def _masked_tokens(self, inputs, image):
         text = text_states(

@@ -127,3 +127,24 @@ class TrainableTask(keras_hub.models.Task):
         samples = self.preprocess_samples(x, y, sample_weight)
         samples = keras.utils.unpack_x_y_sample_weight(samples)
         return keras.Model.test_on_batch(self, *samples, **kwargs)
+
+
+def unread_of(fusion, outputs):
+    """Layers of a fusion that lead to none of some outputs.
+
+    Args:
+        fusion: a `CrossModalEncoder`.
+        outputs: tuple out of its outputs: what is read of it, if anything.
+
+    Returns:
+        List of layers, for a task's `unread_layers`.
+    """
+    if not outputs:
+        return [fusion]
+    poolers = [fusion.text_pooler, fusion.image_pooler]
+    last = fusion.steps[-1]
+    return {
+        ("text",): [*poolers, *last.image_only],
+        ("pooled",): [],
+        ("text", "pooled"): [],
+    }[outputs]

@@ -11,6 +11,7 @@ from builders import bert
 from builders import contrastive
 from builders import difference
 from builders import features
+from builders import moved
 from builders import randomise
 from builders import raw
 from builders import tokenizer
@@ -314,6 +315,17 @@ def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
     scale = float(array(head.logit_scale))
     limits = np.log(2), np.log(1000)
     assert min(abs(scale - limit) for limit in limits) <= 1e-6
+
+
+@pytest.mark.parametrize("ways", KINDS)
+def test_what_the_loss_does_not_read_stays(ways):
+    x, _ = raw(4)
+    model = fast(contrastive(ways))
+    changed = moved(model, lambda: model.fit(x, batch_size=4, verbose=0))
+    assert changed == {w.path for w in model.trainable_weights}
+    assert any(path.startswith("fusion/") for path in changed) == (
+        ways == "three_way"
+    )
 
 
 def test_mixed_bfloat16():

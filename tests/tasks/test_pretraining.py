@@ -10,6 +10,7 @@ from builders import array
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import moved
 from builders import randomise
 from builders import raw
 from builders import roberta
@@ -17,6 +18,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.masked_lm import IGNORED
+from keras_bridgetower.training.optimizers import AdamW
 
 IDS = np.array([7, 8, 8, 9])
 
@@ -108,6 +110,32 @@ def test_fit_shows_every_objective():
         + 2 * history["itc_loss"][0]
     )
     assert history["loss"][0] == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "values, unread",
+    [
+        (dict(objectives=("mlm",)), True),
+        (dict(objectives=("itc",)), True),
+        (dict(objectives=("mlm", "itc")), True),
+        (dict(objectives=("itc",), ways="three_way"), False),
+        (dict(objectives=("mlm", "itm")), False),
+    ],
+)
+def test_what_no_objective_reads_stays(values, unread):
+    x, _ = raw(4)
+    made = preprocessor(objectives=values["objectives"])
+    model = kbt.BridgeTowerPretraining(
+        backbone(clip(layers=1), roberta(layers=1), num_layers=1),
+        made,
+        projection_dim=8,
+        **values,
+    )
+    model.compile(AdamW(1e-2), jit_compile=False)
+    changed = moved(model, lambda: model.fit(x, batch_size=4, verbose=0))
+    assert changed == {w.path for w in model.trainable_weights}
+    every = variables(model)
+    assert (len(changed) < len(every)) == unread
 
 
 def test_a_step_equals_two_passes():
