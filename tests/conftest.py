@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# The passes share the cores, on which OpenMP's threads would wait busily for
+# each other: the same test took eight times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # JAX compiles far more here than it computes; unoptimised it does so in half
 # the time, as in JAX's own tests.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
