@@ -27,8 +27,9 @@ STEPS, BATCH, TOKENS = 100, 8, 12
 
 def main(destination):
     results = {}
-    for name, make in OPTIMIZERS.items():
-        losses, weights = steps_of(make(1e-3, global_clipnorm=1.0))
+    for name, (optimizer, layers) in RUNS.items():
+        made = optimizer(1e-3, global_clipnorm=1.0)
+        losses, weights = steps_of(made, layers)
         results[f"{name}/losses"] = losses
         results |= {f"{name}/weight/{path}": w for path, w in weights.items()}
     np.savez(destination, **results, **tiny_preset())
@@ -42,13 +43,19 @@ def in_rows(rate, **kwargs):
     return AdamW(rate, rows(fusion=5, head=50), epsilon=1e-6, **kwargs)
 
 
-OPTIMIZERS = {"stock": stock, "rows": in_rows}
+# Optimizers, and layers of each part of the model: few are soon compiled.
+RUNS = {"stock": (stock, 2), "rows": (in_rows, 1)}
 
 
-def steps_of(optimizer):
+def steps_of(optimizer, layers):
     """The losses of the steps, and the weights after the last."""
     model = kbt.BridgeTowerVQA(
-        backbone(clip(), roberta(vocabulary=20)), answers=ANSWERS
+        backbone(
+            clip(layers=layers),
+            roberta(layers=layers, vocabulary=20),
+            num_layers=layers,
+        ),
+        answers=ANSWERS,
     )
     same_start(model)
     model.compile(
