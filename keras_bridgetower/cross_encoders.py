@@ -9,15 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower import engine
-from keras_bridgetower.attention import attention
 from keras_bridgetower.attention import capture_attention
-from keras_bridgetower.attention import initializer
 from keras_bridgetower.cross_modal import CoAttention
 from keras_bridgetower.cross_modal import over_queries
+from keras_bridgetower.post_norm import PostNormLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class MergedAttention(keras.layers.Layer):
+class MergedAttention(PostNormLayer):
     """A cross-modal step: one transformer block over both modalities joined.
 
     `h = LN(q + SelfAttn(q, all)); out = LN(h + FFN(h))`, with `all` the
@@ -45,47 +44,9 @@ class MergedAttention(keras.layers.Layer):
     Source: METER (CVPR 2022), merged attention.
     """
 
+    attention_branches = ("attention",)
     # No layer runs for the image side alone.
     image_only = ()
-
-    def __init__(
-        self,
-        hidden_dim,
-        num_heads,
-        intermediate_dim,
-        dropout=0.1,
-        epsilon=1e-5,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
-        dtype = self.dtype_policy
-        self.attention = attention(
-            hidden_dim, num_heads, dropout, dtype, f"{self.name}_attention"
-        )
-        self.attention_norm, self.feedforward_norm = (
-            keras.layers.LayerNormalization(
-                epsilon=epsilon, dtype=dtype, name=f"{branch}_norm"
-            )
-            for branch in ("attention", "feedforward")
-        )
-        self.intermediate_dense = keras.layers.Dense(
-            intermediate_dim,
-            activation="gelu",
-            kernel_initializer=initializer(),
-            dtype=dtype,
-            name="intermediate_dense",
-        )
-        self.output_dense = keras.layers.Dense(
-            hidden_dim,
-            kernel_initializer=initializer(),
-            dtype=dtype,
-            name="output_dense",
-        )
-        self.residual_dropout = keras.layers.Dropout(
-            dropout, dtype=dtype, name="residual_dropout"
-        )
 
     def build(
         self,
@@ -96,11 +57,7 @@ class MergedAttention(keras.layers.Layer):
         padding_mask_shape=None,
     ):
         shape = (text_shape[0], None, self.hidden_dim)
-        self.attention.build(shape, shape)
-        self.attention_norm.build(shape)
-        self.intermediate_dense.build(shape)
-        self.output_dense.build((*shape[:-1], self.intermediate_dim))
-        self.feedforward_norm.build(shape)
+        self.build_branches(shape, shape)
 
     def call(
         self,
@@ -120,16 +77,9 @@ class MergedAttention(keras.layers.Layer):
             mask = ops.concatenate(
                 [padding_mask, ops.ones_like(image[..., 0], "int32")], axis=1
             )
-        attended = self.attention(
-            query, joined, attention_mask=over_queries(mask), training=training
-        )
-        x = self.attention_norm(
-            query + self.residual_dropout(attended, training=training)
-        )
-        hidden = self.output_dense(self.intermediate_dense(x))
-        x = self.feedforward_norm(
-            x + self.residual_dropout(hidden, training=training)
-        )
+        mask = over_queries(mask)
+        x = self.attend("attention", query, joined, mask, training)
+        x = self.feed_forward(x, training)
         if text_query is None:
             return None, x
         if image_query is None:

@@ -4,12 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.attention import attention
-from keras_bridgetower.attention import initializer
+from keras_bridgetower.post_norm import PostNormLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class CrossModalLayer(keras.layers.Layer):
+class CrossModalLayer(PostNormLayer):
     """One side of co-attention, post-norm.
 
     `h = LN(q + SelfAttn(q, own)); h = LN(h + CrossAttn(h, other));
@@ -44,54 +43,7 @@ class CrossModalLayer(keras.layers.Layer):
     Source: BridgeTower (AAAI 2023), cross-modal encoder, after METER.
     """
 
-    def __init__(
-        self,
-        hidden_dim,
-        num_heads,
-        intermediate_dim,
-        dropout=0.1,
-        epsilon=1e-5,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
-        self.num_heads = num_heads
-        self.intermediate_dim = intermediate_dim
-        self.dropout = dropout
-        self.epsilon = epsilon
-        dtype = self.dtype_policy
-        self.self_attention, self.cross_attention = (
-            attention(
-                hidden_dim, num_heads, dropout, dtype, f"{self.name}_{kind}"
-            )
-            for kind in ("self_attention", "cross_attention")
-        )
-        (
-            self.self_attention_norm,
-            self.cross_attention_norm,
-            self.feedforward_norm,
-        ) = (
-            keras.layers.LayerNormalization(
-                epsilon=epsilon, dtype=dtype, name=f"{branch}_norm"
-            )
-            for branch in ("self_attention", "cross_attention", "feedforward")
-        )
-        self.intermediate_dense = keras.layers.Dense(
-            intermediate_dim,
-            activation="gelu",
-            kernel_initializer=initializer(),
-            dtype=dtype,
-            name="intermediate_dense",
-        )
-        self.output_dense = keras.layers.Dense(
-            hidden_dim,
-            kernel_initializer=initializer(),
-            dtype=dtype,
-            name="output_dense",
-        )
-        self.residual_dropout = keras.layers.Dropout(
-            dropout, dtype=dtype, name="residual_dropout"
-        )
+    attention_branches = ("self_attention", "cross_attention")
 
     def build(
         self,
@@ -101,13 +53,7 @@ class CrossModalLayer(keras.layers.Layer):
         own_padding_shape=None,
         other_padding_shape=None,
     ):
-        self.self_attention.build(query_shape, own_shape)
-        self.cross_attention.build(query_shape, other_shape)
-        self.intermediate_dense.build(query_shape)
-        self.output_dense.build((*query_shape[:-1], self.intermediate_dim))
-        self.self_attention_norm.build(query_shape)
-        self.cross_attention_norm.build(query_shape)
-        self.feedforward_norm.build(query_shape)
+        self.build_branches(query_shape, own_shape, other_shape)
 
     def call(
         self,
@@ -118,32 +64,11 @@ class CrossModalLayer(keras.layers.Layer):
         other_padding=None,
         training=None,
     ):
-        def add(norm, x, branch):
-            dropped = self.residual_dropout(branch, training=training)
-            return norm(x + dropped)
-
-        x = add(
-            self.self_attention_norm,
-            query,
-            self.self_attention(
-                query,
-                own,
-                attention_mask=over_queries(own_padding),
-                training=training,
-            ),
-        )
-        x = add(
-            self.cross_attention_norm,
-            x,
-            self.cross_attention(
-                x,
-                other,
-                attention_mask=over_queries(other_padding),
-                training=training,
-            ),
-        )
-        hidden = self.output_dense(self.intermediate_dense(x))
-        return add(self.feedforward_norm, x, hidden)
+        own_mask = over_queries(own_padding)
+        other_mask = over_queries(other_padding)
+        x = self.attend("self_attention", query, own, own_mask, training)
+        x = self.attend("cross_attention", x, other, other_mask, training)
+        return self.feed_forward(x, training)
 
     def compute_output_shape(self, query_shape, *other_shapes):
         return query_shape

@@ -48,6 +48,7 @@ TIERS = (
         "presets",
     ),
     ("attention",),
+    ("post_norm",),
     ("bridges", "cross_modal", "cross_encoders", "towers"),
     ("heads", "losses", "metrics", "fusion"),
     ("named_heads", "backbone", "global_rows", "objectives"),
