@@ -38,7 +38,8 @@ class TakeRows(keras.layers.Layer):
     Call arguments:
         x: tensor `(batch, ...)`, the rows of this replica.
         distances: int tensor `(batch, N)`: of which row, counted from each
-            row: 0 is itself, 1 the next one, -1 the one before.
+            row: 0 is itself, 1 the next one, -1 the one before. The first
+            row of the global batch follows its last one.
 
     Returns:
         Tensor `(batch * N, ...)`.
@@ -55,6 +56,7 @@ class TakeRows(keras.layers.Layer):
         every, first = engine.all_gather(x)
         own = first + ops.arange(ops.shape(x)[0], dtype="int32")
         rows = own[:, None] + ops.cast(distances, "int32")
+        rows = ops.mod(rows, ops.shape(every)[0])
         return ops.take(every, ops.reshape(rows, (-1,)), axis=0)
 
     def compute_output_spec(self, x, distances):
