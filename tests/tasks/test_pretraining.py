@@ -8,12 +8,11 @@ import tensorflow as tf
 from builders import SIDE
 from builders import array
 from builders import backbone
-from builders import clip
 from builders import difference
 from builders import moved
 from builders import randomise
 from builders import raw
-from builders import roberta
+from builders import shallow
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -31,7 +30,7 @@ def preprocessor(**kwargs):
 
 def pretraining():
     return kbt.BridgeTowerPretraining(
-        backbone(), preprocessor(), projection_dim=8
+        shallow(), preprocessor(), projection_dim=8
     )
 
 
@@ -125,7 +124,7 @@ def test_what_no_objective_reads_stays(values, unread):
     x, _ = raw(4)
     made = preprocessor(objectives=values["objectives"])
     model = kbt.BridgeTowerPretraining(
-        backbone(clip(layers=1), roberta(layers=1), num_layers=1),
+        shallow(),
         made,
         projection_dim=8,
         **values,
@@ -176,7 +175,7 @@ def test_half_precision_and_xla():
     try:
         # Few layers, which are long to compile.
         model = kbt.BridgeTowerPretraining(
-            backbone(clip(layers=1), roberta(layers=1), num_layers=1),
+            shallow(),
             preprocessor(negatives="hard_negatives"),
             negatives="hard_negatives",
             projection_dim=8,
