@@ -5,7 +5,7 @@
     python examples/ablations.py bridges --seeds 0 1 2 --retrieval-steps 200
     python examples/ablations.py definition --preset meter.ckpt --tokenizer ...
 
-Trains tiny variants on easy-VQA, about a minute each on one core, and writes
+Trains tiny variants on easy-VQA, two to four minutes a run, and writes
 a table in the paper's layout beside the paper's own numbers, as Markdown and
 CSV, and a plot. A run that was interrupted goes on where it stopped, more
 `--seeds` are added to those that are there. `--count-only` prints the column

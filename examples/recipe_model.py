@@ -14,11 +14,7 @@ LAYERS = 6
 
 def from_preset(recipe, preset, labels):
     """A task from a preset, with a new head where it needs one."""
-    cls, values = _class_and_values(recipe, labels)
-    with warnings.catch_warnings():
-        # "The head is new": fine-tuning begins with it.
-        warnings.simplefilter("ignore", UserWarning)
-        task = cls.from_preset(preset, image_size=recipe.image_size, **values)
+    task = _opened(recipe, preset, labels)
     fusion = task.backbone.fusion
     for name in ("bridge", "dropout"):
         if getattr(fusion, name) != getattr(recipe, name):
@@ -29,16 +25,23 @@ def from_preset(recipe, preset, labels):
 def from_tiny_encoders(recipe, labels):
     """The miniature: pre-trained encoders, all above them at its start."""
     task = from_preset(recipe, TINY_ENCODERS, labels)
-    cls, values = _class_and_values(recipe, labels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        fresh = cls.from_preset(TINY_ENCODERS, load_weights=False, **values)
+    fresh = _opened(recipe, TINY_ENCODERS, labels, load_weights=False)
     towers = (task.backbone.image_tower, task.backbone.text_tower)
     encoders = {id(w) for tower in towers for w in tower.weights}
     for old, new in zip(task.weights, fresh.weights, strict=True):
         if id(old) not in encoders:
             old.assign(new)
     return task
+
+
+def _opened(recipe, preset, labels, **kwargs):
+    cls, values = _class_and_values(recipe, labels)
+    with warnings.catch_warnings():
+        # "The head is new": fine-tuning begins with it.
+        warnings.simplefilter("ignore", UserWarning)
+        return cls.from_preset(
+            preset, image_size=recipe.image_size, **kwargs, **values
+        )
 
 
 def from_encoders(recipe, image_source, text_source, labels):
@@ -72,20 +75,18 @@ def from_encoders(recipe, image_source, text_source, labels):
 
 
 def _class_and_values(recipe, labels):
-    values = VALUES.get(recipe.task, lambda recipe: {})(recipe)
-    if recipe.task == "VQA":
-        values["answers"] = labels
+    values = VALUES[recipe.task](recipe, labels)
     return getattr(kbt, f"BridgeTower{recipe.task}"), values
 
 
-def _head(recipe):
+def _head(recipe, labels):
     return {"head_hidden_scale": recipe.head_scale}
 
 
 VALUES = {
-    "Pretraining": lambda recipe: {"objectives": recipe.objective},
-    "Retrieval": lambda recipe: {"objective": recipe.objective},
-    "VQA": _head,
+    "Pretraining": lambda recipe, labels: {"objectives": recipe.objective},
+    "Retrieval": lambda recipe, labels: {"objective": recipe.objective},
+    "VQA": lambda recipe, labels: {**_head(recipe, labels), "answers": labels},
     "Entailment": _head,
     "NLVR2": _head,
 }

@@ -129,8 +129,11 @@ def run(description, names):
     settings = arguments(description, names)
     recipe = recipe_of(settings)
     print(recipe, flush=True)
-    if settings.data is None and recipe.task not in RECORD_TASKS:
-        raise SystemExit(f"{recipe.name} has no miniature: pass --data.")
+    if recipe.task not in RECORD_TASKS:
+        raise SystemExit(
+            f"{recipe.name} is no run of this example: take the recipe into a "
+            f"script of your own, with `BridgeTower{recipe.task}`."
+        )
     strategy = kbt.distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
     readers = readers_of(recipe, settings)
