@@ -124,7 +124,9 @@ class Sampler(keras.layers.Layer):
 class RandomNegatives(Objective):
     """Half of the texts keep their image, the others get the next row's.
 
-    Rows whose neighbour has the same image id are matches in any case.
+    Rows whose neighbour has the same image id are matches in any case. The
+    next row is that of the global batch: for several replicas draw before the
+    batch is divided, as a `Stream` does.
 
     Source: matching in pre-training; the images of other rows stand for the
     authors' `false_image_0`, so that each image is encoded once.

@@ -139,12 +139,12 @@ def unread_of(fusion, outputs):
     Returns:
         List of layers, for a task's `unread_layers`.
     """
-    if not outputs:
-        return [fusion]
-    poolers = [fusion.text_pooler, fusion.image_pooler]
-    last = fusion.steps[-1]
-    return {
-        ("text",): [*poolers, *last.image_only],
-        ("pooled",): [],
-        ("text", "pooled"): [],
-    }[outputs]
+    unread = {
+        (): [fusion],
+        ("text",): [
+            fusion.text_pooler,
+            fusion.image_pooler,
+            *fusion.steps[-1].image_only,
+        ],
+    }
+    return unread.get(outputs, [])

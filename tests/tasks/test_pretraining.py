@@ -114,6 +114,7 @@ def test_fit_shows_every_objective():
 @pytest.mark.parametrize(
     "values, unread",
     [
+        (dict(objectives=("mlm",)), True),
         (dict(objectives=("itc",)), True),
         (dict(objectives=("mlm", "itc")), True),
         (dict(objectives=("itc",), ways="three_way"), False),
@@ -124,10 +125,7 @@ def test_what_no_objective_reads_stays(values, unread):
     x, _ = raw(4)
     made = preprocessor(objectives=values["objectives"])
     model = kbt.BridgeTowerPretraining(
-        shallow(),
-        made,
-        projection_dim=8,
-        **values,
+        shallow(), made, projection_dim=8, **values
     )
     # One step: to trace a graph would take longer.
     model.compile(AdamW(1e-2), run_eagerly=True)
