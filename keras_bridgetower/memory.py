@@ -7,6 +7,7 @@ two weights must not share it; TensorFlow and JAX give a weight another tensor.
 import contextlib
 import functools
 import math
+import mmap
 
 import keras
 import numpy as np
@@ -19,9 +20,8 @@ _BLOCK = 2**26
 class Blocks:
     """Memory for arrays that become weights, see `give`.
 
-    It is taken in large blocks, which the system fills in large pages: the
-    many arrays of a model would take twice as long one by one. A block is
-    free again once all weights in it are.
+    It is taken in large blocks: the many arrays of a model would take longer
+    one by one. A block is free again once all weights in it are.
 
     Example:
 
@@ -38,17 +38,22 @@ class Blocks:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         taken = -(-size // _ALIGNMENT) * _ALIGNMENT
         if taken >= _BLOCK:
-            memory = _aligned(np.empty(taken + _ALIGNMENT, "uint8"))
+            memory = _pages(taken)
         else:
             if taken > self._left.size:
-                self._left = _aligned(np.empty(_BLOCK + _ALIGNMENT, "uint8"))
+                self._left = _pages(_BLOCK)
             memory, self._left = np.split(self._left, [taken])
         return memory[:size].view(dtype).reshape(shape)
 
 
-def _aligned(memory):
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + memory.size - _ALIGNMENT]
+def _pages(size):
+    """Zeros that take memory when touched, page by page.
+
+    NumPy would ask for large pages, which can take four times as long where
+    a virtual machine must fetch them from its host.
+    """
+    memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
+    return np.frombuffer(memory, "uint8")[:size]
 
 
 def give(variable, array):
@@ -164,8 +169,8 @@ def _shared_zeros():
         # Of NumPy's memory, which is not touched: JAX would compile a
         # program for each shape.
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        memory = _aligned(np.zeros(size + _ALIGNMENT, "uint8"))
-        return keras.ops.convert_to_tensor(memory.view(dtype).reshape(shape))
+        memory = _pages(size).view(dtype)
+        return keras.ops.convert_to_tensor(memory.reshape(shape))
 
     return zeros
 
