@@ -19,6 +19,8 @@ def from_preset(recipe, preset, labels):
     for name in ("bridge", "dropout"):
         if getattr(fusion, name) != getattr(recipe, name):
             print(f"  {name}: {getattr(fusion, name)}, the preset's, stands")
+    if recipe.new_poolers:
+        fusion.reset_poolers()
     return task
 
 

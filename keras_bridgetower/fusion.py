@@ -135,10 +135,8 @@ class CrossModalEncoder(keras.layers.Layer):
             initializer=initializer(),
             name="type_embedding",
         )
-        text, image = (
-            (*shapes[0][:-1], self.hidden_dim)
-            for shapes in (text_states_shape, image_states_shape)
-        )
+        text = (*text_states_shape[0][:-1], self.hidden_dim)
+        image = (*image_states_shape[0][:-1], self.hidden_dim)
         for projection in self.text_projections:
             projection.build(text_states_shape[0])
         for projection in self.image_projections:
@@ -217,10 +215,8 @@ class CrossModalEncoder(keras.layers.Layer):
             )
         results = {"text": text, "image": image}
         if "pooled" in outputs:
-            results["pooled"] = ops.concatenate(
-                [self.text_pooler(text[:, 0]), self.image_pooler(image[:, 0])],
-                axis=-1,
-            )
+            both = self.text_pooler(text[:, 0]), self.image_pooler(image[:, 0])
+            results["pooled"] = ops.concatenate(both, axis=-1)
         return {name: results[name] for name in outputs}
 
     def compute_output_spec(
@@ -243,6 +239,12 @@ class CrossModalEncoder(keras.layers.Layer):
             for name in outputs
         }
 
+    def reset_poolers(self):
+        """Start the poolers anew: matching may have saturated them."""
+        for pooler in (self.text_pooler, self.image_pooler):
+            pooler.kernel.assign(initializer()(pooler.kernel.shape))
+            pooler.bias.assign(ops.zeros(pooler.bias.shape))
+
     def _project(self, states, projections, row):
         typed = []
         for index, state in enumerate(states):
@@ -257,14 +259,11 @@ class CrossModalEncoder(keras.layers.Layer):
         return [self._dense(f"{side}_projection_{i}") for i in range(count)]
 
     def _make_entry(self, side):
+        common = {"dtype": self.dtype_policy, "name": f"{side}_entry"}
         if self.bridge is None:
-            return keras.layers.Identity(
-                dtype=self.dtype_policy, name=f"{side}_entry"
-            )
+            return keras.layers.Identity(**common)
         return keras.layers.LayerNormalization(
-            epsilon=self.bridge_epsilon,
-            dtype=self.dtype_policy,
-            name=f"{side}_entry",
+            epsilon=self.bridge_epsilon, **common
         )
 
     def _make_bridges(self, side):

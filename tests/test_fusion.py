@@ -186,6 +186,19 @@ def test_values_that_cannot_be_built(values, message):
         kbt.CrossModalEncoder(**values)
 
 
+def test_poolers_start_anew_and_nothing_else():
+    layer, inputs = fusion()
+    before = layer(*inputs)
+    weights = [array(weight) for weight in layer.weights]
+    layer.reset_poolers()
+    after = layer(*inputs)
+    assert difference(after["text"], before["text"]) == 0
+    assert difference(after["pooled"], before["pooled"]) > 1e-3
+    for weight, old in zip(layer.weights, weights, strict=True):
+        same = np.array_equal(array(weight), old)
+        assert same == ("pooler" not in weight.path)
+
+
 @every_cross_encoder
 def test_config_is_written_by_keras(cross):
     layer, inputs = fusion(

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python tools/compare_starts.py --steps 300 --seeds 0 1
 
-Both runs of a seed have the same architecture, data, order and number of
+The runs of a seed have the same architecture, data, order and number of
 steps; they differ in the weights that they start from. Prints a table of
 validation scores (pictures 3500-3999) beside the blind one.
 """
@@ -20,7 +20,12 @@ from train_tiny import rows_dataset
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
 
-STARTS = {"random": False, "pre-trained": True}
+# Whether weights are loaded, and whether the poolers start anew.
+STARTS = {
+    "random": (False, False),
+    "pre-trained": (True, False),
+    "pre-trained, new poolers": (True, True),
+}
 
 
 def main():
@@ -33,9 +38,9 @@ def main():
     settings = parser.parse_args()
     train, validation = map(easy_vqa.load, ("train", "validation"))
     print("| start | validation scores by seed | mean |\n|---|---|---|")
-    for name, load_weights in STARTS.items():
+    for name, start in STARTS.items():
         scores = [
-            100 * score_of(load_weights, seed, train, validation, settings)
+            100 * score_of(start, seed, train, validation, settings)
             for seed in settings.seeds
         ]
         shown = ", ".join(f"{score:.1f}" for score in scores)
@@ -43,8 +48,9 @@ def main():
     print(f"blind, on test: {easy_vqa.BLIND_TEST_SCORES['overall']}")
 
 
-def score_of(load_weights, seed, train, validation, settings):
+def score_of(start, seed, train, validation, settings):
     """The validation score after the given number of steps."""
+    load_weights, new_poolers = start
     keras.utils.set_random_seed(seed)
     with warnings.catch_warnings():
         # "The head is new": in both runs.
@@ -52,6 +58,8 @@ def score_of(load_weights, seed, train, validation, settings):
         vqa = kbt.BridgeTowerVQA.from_preset(
             settings.preset, load_weights, answers=easy_vqa.answer_list()
         )
+    if new_poolers:
+        vqa.backbone.fusion.reset_poolers()
     questions, answers = (
         tf.constant(x) for x in (train.questions, train.answers)
     )

@@ -37,6 +37,8 @@ class Recipe:
         epsilon: float, of the optimizer.
         dropout: float, of the cross-modal layers.
         shortlist: int, candidates of the two-stage ranking, or None.
+        new_poolers: bool, whether the poolers of a preset start anew: those
+            that matching has saturated learn another task slowly.
         note: str, what the row alone does not tell.
 
     Example:
@@ -72,6 +74,7 @@ class Recipe:
     epsilon: float = 1e-8
     dropout: float = 0.1
     shortlist: int | None = None
+    new_poolers: bool = False
     note: str = ""
     # The recipe it was made from by `replace`.
     original: "Recipe | None" = dataclasses.field(
@@ -94,7 +97,8 @@ class Recipe:
         """The same run in miniature, for easy-VQA on a laptop.
 
         Sizes change, and with them the base rate: a narrow model learns
-        nothing at that of a wide one. The factors of the rows stay.
+        nothing at that of a wide one. The factors of the rows stay. At that
+        rate matching saturates the poolers: a new classifier gets new ones.
         """
         return self.replace(
             size="tiny",
@@ -105,6 +109,7 @@ class Recipe:
             learning_rate=2e-4,
             epochs=None,
             steps=300,
+            new_poolers=self.head_scale is not None,
         )
 
     def total_steps(self, samples):

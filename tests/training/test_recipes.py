@@ -34,7 +34,7 @@ def test_what_differs_is_shown():
 def test_the_miniature_keeps_everything_but_sizes_and_rates():
     sizes = {
         *("size", "dataset", "image_size", "text_length", "batch_size"),
-        *("learning_rate", "head_factor", "fusion_factor", "epochs", "steps"),
+        *("learning_rate", "new_poolers", "epochs", "steps"),
     }
     for recipe in RECIPES.values():
         assert set(recipe.tiny().differences()) <= sizes
