@@ -195,9 +195,14 @@ def run(model, inputs):
     return keras.tree.map_structure(array, model(inputs, training=False))
 
 
-def fast(model):
+# Of tests of many steps, which on JAX take longer op by op.
+MANY_STEPS = keras.config.backend() == "jax"
+
+
+def fast(model, optimizer=None, jit_compile=False):
     """Compiled without XLA, which takes longer than most tests."""
-    model.compile(keras.optimizers.AdamW(1e-3), jit_compile=False)
+    optimizer = optimizer or keras.optimizers.AdamW(1e-3)
+    model.compile(optimizer, jit_compile=jit_compile)
     # Otherwise TensorFlow traces the first step twice, once to create these.
     model.optimizer.build(model.trainable_variables)
     return model

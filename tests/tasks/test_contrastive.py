@@ -10,6 +10,7 @@ from builders import backbone
 from builders import bert
 from builders import contrastive
 from builders import difference
+from builders import fast
 from builders import features
 from builders import moved
 from builders import randomise
@@ -28,15 +29,6 @@ KINDS = {
     "three_way": ("text", "image", "fused"),
     "two_way": ("text", "image"),
 }
-
-
-def fast(model, optimizer=None):
-    """Compiled without XLA, which takes longer than most of these tests."""
-    optimizer = optimizer or keras.optimizers.AdamW(1e-3)
-    model.compile(optimizer, jit_compile=False)
-    # Otherwise TensorFlow traces the first step twice, once to create these.
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 @pytest.fixture(scope="module")

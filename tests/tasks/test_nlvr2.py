@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
 from builders import backbone
@@ -233,7 +234,7 @@ def test_features_of_the_wrong_shape(judge):
 
 def test_fit():
     x, y = pairs(8), ["True", "False", "True", "True"] * 2
-    model = fast(nlvr2())
+    model = fast(nlvr2(), jit_compile=MANY_STEPS)
     rows = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
     first = model.fit(rows, verbose=0).history
     ids = np.array([label == "True" for label in y])

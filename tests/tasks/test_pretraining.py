@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
 from builders import backbone
@@ -96,7 +97,7 @@ def test_fit_shows_every_objective():
     model.compile(
         keras.optimizers.AdamW(1e-2, gradient_accumulation_steps=2),
         loss_weights={"mlm": 1.0, "itm": 0.5, "itc": 2.0},
-        jit_compile=False,
+        jit_compile=MANY_STEPS,
     )
     data = tf.data.Dataset.from_tensors(x).repeat(4)
     history = model.fit(data, epochs=3, verbose=0).history

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from builders import ANSWERS
+from builders import MANY_STEPS
 from builders import array
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import fast
 from builders import features
 from builders import preprocessor
 from builders import randomise
@@ -23,14 +25,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower.presets import registry
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
-
-
-def fast(model, jit_compile=False):
-    """Compiled without XLA, which takes longer than most of these tests."""
-    model.compile(keras.optimizers.AdamW(1e-3), jit_compile=jit_compile)
-    # Otherwise TensorFlow traces the first step twice, once to create these.
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +212,7 @@ def test_mixed_bfloat16():
     x, y = raw(4)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        # No other test shares its operations, so JAX is better off with XLA.
-        model = fast(vqa(), jit_compile=keras.config.backend() == "jax")
+        model = fast(vqa(), jit_compile=MANY_STEPS)
     finally:
         keras.config.set_dtype_policy("float32")
     full = vqa()

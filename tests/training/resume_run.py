@@ -115,10 +115,13 @@ def run(directory, out, moment=None):
     checkpoint = Checkpoint(directory, stream, EVERY, settings={"rows": ROWS})
     if moment and moment.startswith("save:"):
         end_inside_a_save(int(moment.removeprefix("save:")))
-    if list(pathlib.Path(directory).glob("step-*")):
+    saved = {path.name for path in pathlib.Path(directory).glob("step-*")}
+    if saved:
         # Only what was saved may count from here on.
         keras.utils.set_random_seed(os.getpid())
     history = checkpoint.fit(vqa, STEPS, callbacks=[Moment(moment)], verbose=0)
+    # Nothing is left to report of a run that was killed after its last save.
+    assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
     made = {
         f"{part}/{i}": array(v)
         for part, owner in (("model", vqa), ("optimizer", vqa.optimizer))
