@@ -63,6 +63,19 @@ def test_what_is_known_about_it_is_true(vqa):
     assert set(sums["sha256"]) == files
 
 
+def test_its_parts_open_by_name(vqa):
+    tokenizer = kbt.BridgeTowerTokenizer.from_preset(NAME)
+    converter = kbt.BridgeTowerImageConverter.from_preset(NAME)
+    picture = easy_vqa.load("test").images[:1]
+    text = ["what color is the shape?"]
+    made = vqa.preprocessor({"images": picture, "text": text})
+    np.testing.assert_array_equal(tokenizer(text), made["token_ids"])
+    np.testing.assert_array_equal(converter(picture), made["images"])
+    for cls in (kbt.BridgeTowerTokenizer, kbt.BridgeTowerImageConverter):
+        with pytest.raises(ValueError, match="`preset` must be one of"):
+            cls.from_preset("bridgetower_tiny_easy_vq")
+
+
 def test_moved_pictures_stay_true():
     """The augmentation moves a shape without cutting or changing it."""
     images = easy_vqa.load("validation").images[:40]

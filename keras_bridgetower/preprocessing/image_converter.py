@@ -13,6 +13,7 @@ from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.placing import MODES
 from keras_bridgetower.preprocessing.placing import leaves_as_is
 from keras_bridgetower.preprocessing.placing import place
+from keras_bridgetower.presets import registry
 
 # The channel statistics of CLIP's training pictures, for values from 0 to 1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -221,6 +222,12 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
         return np.asarray(
             place(image, self.image_size, self.mode, self.size_divisor, name)
         )
+
+    @classmethod
+    def from_preset(cls, preset, **kwargs):
+        """The converter of a preset, see `BridgeTowerVQA.from_preset`."""
+        folder = registry.resolve(preset, wait=False)
+        return super().from_preset(folder, **kwargs)
 
     def get_config(self):
         # What the base class would add is fixed in the constructor.

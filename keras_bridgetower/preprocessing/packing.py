@@ -12,6 +12,7 @@ from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
+from keras_bridgetower.presets import registry
 
 
 class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
@@ -46,6 +47,12 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
         self.sequence_length = sequence_length
         self._made = None
         self._name_special_ids([None] * len(self.special_tokens))
+
+    @classmethod
+    def from_preset(cls, preset, **kwargs):
+        """The tokenizer of a preset, see `BridgeTowerVQA.from_preset`."""
+        folder = registry.resolve(preset, wait=False)
+        return super().from_preset(folder, **kwargs)
 
     def masking(self, **values):
         """The rule that hides this tokenizer's tokens.
