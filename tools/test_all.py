@@ -35,6 +35,7 @@ def main():
 
 def run(backend):
     """One pass of pytest: the counts of its last line, and its exit code."""
+    started = time.time()
     process = subprocess.Popen(
         [sys.executable, "-um", "pytest", "-q", "-rf", *sys.argv[1:]],
         cwd=ROOT,
@@ -51,6 +52,8 @@ def run(backend):
         else:
             print(f"[{backend}] {line}", end="", flush=True)
     code = process.wait()
+    seconds = time.time() - started
+    print(f"[{backend}] ended after {seconds:.0f} seconds", flush=True)
     counts = re.findall(r"(\d+) (\w+)", last)
     return {name: int(count) for count, name in counts}, code
 
