@@ -1,9 +1,11 @@
 """Predict the memory that training needs on each device, from shapes.
 
-    python tools/memory.py --size base --batch 64 --devices 8
-    python tools/memory.py --size large --kind fsdp --devices 8 --checkpoint
-    python tools/memory.py --image-size 576 --dtype mixed_bfloat16
+    python tools/memory.py pretrain_base --devices 64 --micro-batches 2
+    python tools/memory.py vqa_large --kind fsdp --devices 8
+    python tools/memory.py vqa_base --batch 64 --dtype mixed_bfloat16
 
+A recipe gives the task, its size, the side of the pictures, the global batch
+and the length of the texts; options put others in their place.
 Nothing is computed and no memory is taken: the model is built and run on
 PyTorch's "meta" device, where tensors are shapes. Activations are what
 PyTorch's autograd keeps for the backward pass; what JAX and TensorFlow keep
@@ -20,15 +22,26 @@ import keras_hub  # noqa: E402
 import torch  # noqa: E402
 
 import keras_bridgetower as kbt  # noqa: E402
+from keras_bridgetower.training.recipes import RECIPES  # noqa: E402
 
-# Width, heads, layers of the text and of the image encoder, patch side and
-# the usual image side.
+# Width, heads, layers of the text and of the image encoder, patch side.
 SIZES = {
-    "base": (768, 12, 12, 12, 16, 288),
-    "large": (1024, 16, 24, 24, 14, 294),
-    "tiny": (16, 2, 2, 3, 8, 32),
+    "base": (768, 12, 12, 12, 16),
+    "large": (1024, 16, 24, 24, 14),
+    "tiny": (16, 2, 2, 3, 8),
 }
 VOCABULARY, ANSWERS = 50_265, 3_129
+# The tasks that are trained by one forward pass of their inputs, and what
+# they are made with.
+TASKS = {
+    "VQA": lambda recipe: {
+        "answers": list(map(str, range(ANSWERS))),
+        "head_hidden_scale": recipe.head_scale,
+    },
+    "Entailment": lambda recipe: {"head_hidden_scale": recipe.head_scale},
+    "NLVR2": lambda recipe: {"head_hidden_scale": recipe.head_scale},
+    "Pretraining": lambda recipe: {"objectives": recipe.objective},
+}
 GIB = 1024**3
 
 
@@ -51,10 +64,10 @@ class Meta(str):
         return not self == other
 
 
-def make_task(size, image_size=None, dtype="float32"):
-    """A VQA task without memory, under `keras.device(Meta("meta"))`."""
-    width, heads, text_layers, image_layers, patch, usual_side = SIZES[size]
-    side = image_size or usual_side
+def make_task(recipe, dtype="float32"):
+    """A recipe's task; without memory under `keras.device(Meta("meta"))`."""
+    width, heads, text_layers, image_layers, patch = SIZES[recipe.size]
+    side = recipe.image_size
     shared = {"hidden_dim": width, "num_heads": heads, "dtype": dtype}
     shared["intermediate_dim"] = 4 * width
     backbone = kbt.BridgeTowerBackbone(
@@ -68,9 +81,12 @@ def make_task(size, image_size=None, dtype="float32"):
             VOCABULARY, num_layers=text_layers, **shared
         ),
         num_layers=min(6, text_layers, image_layers),
+        bridge=recipe.bridge,
+        dropout=recipe.dropout,
         **shared,
     )
-    return kbt.BridgeTowerVQA(backbone, answers=list(map(str, range(ANSWERS))))
+    cls = getattr(kbt, f"BridgeTower{recipe.task}")
+    return cls(backbone, **TASKS[recipe.task](recipe))
 
 
 def weights_of(task, devices, kind):
@@ -120,13 +136,12 @@ def kept_by(task, batch, tokens, device="meta"):
             kept.append(tensor.untyped_storage().nbytes())
         return tensor
 
-    side = task.backbone.image_size
-    ids = torch.ones((batch, tokens), dtype=torch.int32, device=device)
-    x = {
-        "images": torch.ones((batch, side, side, 3), device=device),
-        "token_ids": ids,
-        "padding_mask": ids,
-    }
+    x = {}
+    for name, tensor in task.input.items():
+        # Of masked positions there are no more than tokens.
+        shape = (batch, *(tokens if n is None else n for n in tensor.shape[1:]))
+        dtype = getattr(torch, tensor.dtype)
+        x[name] = torch.ones(shape, dtype=dtype, device=device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         task(x, training=True)
     return sum(kept)
@@ -138,11 +153,18 @@ def _memory(tensor):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--batch", type=int, default=64, help="global batch")
+    names = [name for name, r in RECIPES.items() if r.task in TASKS]
+    parser.add_argument("recipe", choices=names, nargs="?", default="vqa_base")
+    parser.add_argument("--batch", type=int, help="global batch")
     parser.add_argument("--image-size", type=int)
-    parser.add_argument("--text-length", type=int, default=50)
+    parser.add_argument("--text-length", type=int)
     parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument(
+        *("--micro-batches", "-m"),
+        type=int,
+        default=1,
+        help="whose gradients are accumulated to one update",
+    )
     parser.add_argument(
         "--kind", choices=("data_parallel", "fsdp"), default="data_parallel"
     )
@@ -151,10 +173,24 @@ def main():
     parser.add_argument("--freeze-towers", action="store_true")
     parser.add_argument("--lora", type=int, help="rank of adapters")
     arguments = parser.parse_args()
-    if arguments.batch % arguments.devices:
-        parser.error("--devices must divide --batch")
+    given = {
+        "batch_size": arguments.batch,
+        "image_size": arguments.image_size,
+        "text_length": arguments.text_length,
+    }
+    recipe = RECIPES[arguments.recipe].replace(
+        **{name: value for name, value in given.items() if value is not None}
+    )
+    parts = arguments.devices * arguments.micro_batches
+    if recipe.batch_size % parts:
+        parser.error(
+            "--devices times --micro-batches must divide the global batch, "
+            f"{recipe.batch_size}. Received: --devices {arguments.devices} "
+            f"--micro-batches {arguments.micro_batches}"
+        )
+    print(recipe)
     with keras.device(Meta("meta")):
-        task = make_task(arguments.size, arguments.image_size, arguments.dtype)
+        task = make_task(recipe, arguments.dtype)
         backbone = task.backbone
         if arguments.freeze_towers:
             backbone.image_tower.trainable = False
@@ -165,8 +201,10 @@ def main():
             backbone.checkpoint_activations()
         rows = weights_of(task, arguments.devices, arguments.kind)
         rows["activations"] = kept_by(
-            task, arguments.batch // arguments.devices, arguments.text_length
+            task, recipe.batch_size // parts, recipe.text_length
         )
+    if arguments.micro_batches > 1:
+        rows["accumulated"] = rows["gradients"]
     print(f"{task.count_params():,} parameters, on each device in GiB:")
     for name, size in {**rows, "together": sum(rows.values())}.items():
         print(f"  {name:12} {size / GIB:8.2f}")
