@@ -166,8 +166,8 @@ def _untouched(shape, dtype):
 def _shared_zeros():
     @functools.cache
     def zeros(shape, dtype):
-        # Of NumPy's memory, which is not touched: JAX would compile a
-        # program for each shape.
+        # Of pages that nothing touches: JAX would compile a program for each
+        # shape.
         size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = _pages(size).view(dtype)
         return keras.ops.convert_to_tensor(memory.reshape(shape))

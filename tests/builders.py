@@ -89,9 +89,18 @@ def backbone(image_encoder=None, text_encoder=None, **kwargs):
     )
 
 
+def one_layer_each():
+    """Arguments of a backbone that compiles in less time."""
+    return {
+        "image_encoder": clip(layers=1),
+        "text_encoder": roberta(layers=1),
+        "num_layers": 1,
+    }
+
+
 def shallow(**kwargs):
-    """A backbone of one layer each, which compiles in less time."""
-    return backbone(clip(layers=1), roberta(layers=1), num_layers=1, **kwargs)
+    """A backbone of one layer each."""
+    return backbone(**one_layer_each(), **kwargs)
 
 
 def features(model=None, batch=3, tokens=6, side=SIDE, seed=0):
@@ -155,16 +164,14 @@ def retrieval(objective="random_negatives", projection_dim=None, **kwargs):
 
 def contrastive(ways="three_way", **kwargs):
     """A task of embeddings on the smallest backbone."""
-    small = {
-        "image_encoder": clip(layers=1),
-        "text_encoder": roberta(layers=1),
-        "num_layers": 1,
-    }
     preprocessor = kbt.BridgeTowerContrastivePreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE)
     )
     return kbt.BridgeTowerContrastive(
-        backbone(**small | kwargs), preprocessor, projection_dim=8, ways=ways
+        backbone(**one_layer_each() | kwargs),
+        preprocessor,
+        projection_dim=8,
+        ways=ways,
     )
 
 

@@ -10,17 +10,16 @@ import torch
 from builders import SIDE
 from builders import array
 from builders import backbone
-from builders import clip
 from builders import difference
+from builders import fast
 from builders import features
+from builders import one_layer_each
 from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
-from builders import roberta
 from builders import tokenizer
 from builders import vqa
-from test_vqa import fast
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.matching import as_image_ids
@@ -161,13 +160,8 @@ def test_a_batch_of_one_is_warned_about():
 @pytest.mark.parametrize("objective", SPECS)
 def test_fit(objective, tmp_path):
     x, _ = raw(4)
-    # One layer each, as in `shallow`, takes less time to trace.
-    towers = {
-        "image_encoder": clip(layers=1),
-        "text_encoder": roberta(layers=1),
-    }
-    model = retrieval(objective, 8, ways="three_way", num_layers=1, **towers)
-    fast(model)
+    values = {"ways": "three_way", **one_layer_each()}
+    model = fast(retrieval(objective, 8, **values))
     before = {w.path: array(w) for w in model.weights}
     history = model.fit(x, IDS, batch_size=4, verbose=0).history
     moved = {w.path for w in model.weights if difference(w, before[w.path])}

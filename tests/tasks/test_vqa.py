@@ -212,6 +212,7 @@ def test_mixed_bfloat16():
     x, y = raw(4)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
+        # No other test shares its operations, so JAX is better off with XLA.
         model = fast(vqa(), jit_compile=MANY_STEPS)
     finally:
         keras.config.set_dtype_policy("float32")
