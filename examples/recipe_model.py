@@ -7,6 +7,8 @@ from keras_bridgetower.convert import unimodal
 
 # The miniature's encoders: they play the part of CLIP and RoBERTa.
 TINY_ENCODERS = "bridgetower_tiny_easy_pretrain"
+# How `from_preset` warns of a head that is not the preset's.
+HEAD_IS_NEW = "New and random"
 # Width and heads of the cross-modal layers; the paper has six of them.
 SIZES = {"base": (768, 12), "large": (1024, 16)}
 LAYERS = 6
@@ -14,20 +16,19 @@ LAYERS = 6
 
 def from_preset(recipe, preset, labels):
     """A task from a preset, with a new head where it needs one."""
-    task = _opened(recipe, preset, labels)
-    fusion = task.backbone.fusion
-    for name in ("bridge", "dropout"):
-        if getattr(fusion, name) != getattr(recipe, name):
-            print(f"  {name}: {getattr(fusion, name)}, the preset's, stands")
-    if recipe.new_poolers:
-        fusion.reset_poolers()
+    task, has_new_head = _opened(recipe, preset, labels)
+    _say_what_stands(recipe, task.backbone.fusion)
+    if recipe.new_poolers and has_new_head:
+        # The preset's own head would not know them.
+        task.backbone.fusion.reset_poolers()
     return task
 
 
 def from_tiny_encoders(recipe, labels):
     """The miniature: pre-trained encoders, all above them at its start."""
-    task = from_preset(recipe, TINY_ENCODERS, labels)
-    fresh = _opened(recipe, TINY_ENCODERS, labels, load_weights=False)
+    task, _ = _opened(recipe, TINY_ENCODERS, labels)
+    _say_what_stands(recipe, task.backbone.fusion)
+    fresh, _ = _opened(recipe, TINY_ENCODERS, labels, load_weights=False)
     towers = (task.backbone.image_tower, task.backbone.text_tower)
     encoders = {id(w) for tower in towers for w in tower.weights}
     for old, new in zip(task.weights, fresh.weights, strict=True):
@@ -37,13 +38,23 @@ def from_tiny_encoders(recipe, labels):
 
 
 def _opened(recipe, preset, labels, **kwargs):
+    """A task of a preset, and whether a head of it is new."""
     cls, values = _class_and_values(recipe, labels)
-    with warnings.catch_warnings():
-        # "The head is new": fine-tuning begins with it.
-        warnings.simplefilter("ignore", UserWarning)
-        return cls.from_preset(
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        task = cls.from_preset(
             preset, image_size=recipe.image_size, **kwargs, **values
         )
+    others = [w for w in said if HEAD_IS_NEW not in str(w.message)]
+    for warning in others:
+        warnings.warn(warning.message, stacklevel=3)
+    return task, len(others) < len(said)
+
+
+def _say_what_stands(recipe, fusion):
+    for name in ("bridge", "dropout"):
+        if getattr(fusion, name) != getattr(recipe, name):
+            print(f"  {name}: {getattr(fusion, name)}, the preset's, stands")
 
 
 def from_encoders(recipe, image_source, text_source, labels):

@@ -8,8 +8,13 @@ import sys
 
 import keras
 import pytest
+import recipe_model
+from builders import difference
 from builders import retrieval
 from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.training import recipes
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -97,3 +102,23 @@ def test_a_recipe_in_miniature(tmp_path):
     assert "2/" in printed and "blind, on test: 66.2" in printed
     # What was done stays done: called again, nothing is trained.
     assert "2/" not in run("finetune.py", *few, cwd=tmp_path)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="the same files everywhere"
+)
+@pytest.mark.parametrize(
+    "preset,anew",
+    [
+        ("bridgetower_tiny_easy_vqa", False),
+        ("bridgetower_tiny_easy_pretrain", True),
+    ],
+)
+def test_new_poolers_below_a_new_head_alone(preset, anew):
+    recipe = recipes.get("vqa_base").tiny()
+    trained = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    answers = trained.preprocessor.answers
+    task = recipe_model.from_preset(recipe, preset, list(answers))
+    before = kbt.BridgeTowerBackbone.from_preset(preset).fusion.image_pooler
+    after = task.backbone.fusion.image_pooler
+    assert (difference(before.kernel, after.kernel) > 0.01) == anew

@@ -3,6 +3,7 @@
     KERAS_BACKEND=jax python tools/benchmark.py
     KERAS_BACKEND=jax python tools/benchmark.py --what loading --repeats 5
     KERAS_BACKEND=jax python tools/benchmark.py --what pretraining
+    KERAS_BACKEND=jax python tools/benchmark.py --what memory --repeats 2
     KERAS_BACKEND=jax python tools/benchmark.py --what data
 
 Both run in this process, by turns, so that a busy machine slows both; the
@@ -26,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
 import benchmark_data  # noqa: E402
 import benchmark_loading  # noqa: E402
+import benchmark_memory  # noqa: E402
 import benchmark_pretraining  # noqa: E402
 import peer  # noqa: E402
 
@@ -44,7 +46,7 @@ def main():
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument(
         "--what",
-        choices=("forward", "loading", "pretraining", "data"),
+        choices=("forward", "loading", "pretraining", "memory", "data"),
         default="forward",
     )
     arguments = parser.parse_args()
@@ -52,6 +54,7 @@ def main():
     others = {
         "loading": benchmark_loading.run,
         "pretraining": benchmark_pretraining.run,
+        "memory": benchmark_memory.run,
         "data": benchmark_data.run,
     }
     if arguments.what in others:

@@ -163,10 +163,6 @@ def prune(directory, keep, monitor, better):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _plain(array):
-    return np.asarray(array, order="C")
-
-
 def _write(path, content):
     with open(path, "wb") as file:
         file.write(content)

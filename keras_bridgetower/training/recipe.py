@@ -37,8 +37,8 @@ class Recipe:
         epsilon: float, of the optimizer.
         dropout: float, of the cross-modal layers.
         shortlist: int, candidates of the two-stage ranking, or None.
-        new_poolers: bool, whether the poolers of a preset start anew: those
-            that matching has saturated learn another task slowly.
+        new_poolers: bool, whether the poolers of a preset start anew below a
+            new head: those that matching has saturated learn slowly.
         note: str, what the row alone does not tell.
 
     Example:
