@@ -101,6 +101,9 @@ def built(optimizer):
     task = Both(small())
     rng = np.random.default_rng(3)
     for weight in sorted(task.trainable_weights, key=lambda w: w.path):
+        if weight.constraint is not None:
+            # Noise would break it, until an update mends it.
+            continue
         noise = rng.normal(size=weight.shape, scale=0.2)
         start = keras.ops.convert_to_numpy(weight)
         weight.assign(start * 0 + noise + (weight.path.endswith("gamma")))
@@ -130,6 +133,16 @@ def dataset(rows, seed, **kwargs):
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.05, global_clipnorm=1.0),
     "adamw": lambda: AdamW(1e-3, epsilon=1e-6, global_clipnorm=1.0),
+    # Ten steps are two updates of four batches, and two batches on the way.
+    "accumulated": lambda: keras.optimizers.SGD(
+        0.05, global_clipnorm=1.0, gradient_accumulation_steps=4
+    ),
+    "accumulated_adamw": lambda: AdamW(
+        1e-3,
+        epsilon=1e-6,
+        global_clipnorm=1.0,
+        gradient_accumulation_steps=4,
+    ),
 }
 
 

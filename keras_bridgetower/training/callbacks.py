@@ -246,7 +246,8 @@ class Checkpoint(keras.callbacks.Callback):
         if math.isfinite(logs.get("loss", 0.0)):
             return
         # The logged loss is a mean: after one such step it stays so.
-        skipped = int(getattr(self.model.optimizer, "skipped", 0))
+        skipped = getattr(self.model.optimizer, "skipped", 0)
+        skipped = int(keras.ops.convert_to_numpy(skipped))
         if skipped and skipped == self._skipped:
             return
         self._skipped = skipped

@@ -48,15 +48,64 @@ class TensorFlowReplicas(Several):
         if optimizer is None:
             return
         if optimizer.gradient_accumulation_steps:
-            raise ValueError(
-                "`gradient_accumulation_steps` must be None under "
-                "`tf.distribute`, which cannot run it. Use the JAX or PyTorch "
-                "backend, or smaller batches on more devices. Received: "
-                "gradient_accumulation_steps="
-                f"{optimizer.gradient_accumulation_steps}"
-            )
-        reduce_first(optimizer, _dense_sum)
+            accumulate(optimizer, task.trainable_variables)
+        else:
+            reduce_first(optimizer, _dense_sum)
         keras_patches.gradients_are_summed(optimizer)
+
+
+def accumulate(optimizer, variables):
+    """Let an optimizer sum gradients of several batches before it applies.
+
+    Keras' own way asks inside of each replica whether to update, where
+    `tf.distribute` cannot; this asks once, outside of them. Iterations count
+    updates, as the schedules do.
+
+    Args:
+        optimizer: a Keras optimizer that is not built and has
+            `gradient_accumulation_steps`; they become None.
+        variables: list of the variables that it trains.
+    """
+    import tensorflow as tf
+
+    steps = optimizer.gradient_accumulation_steps
+    optimizer.gradient_accumulation_steps = None
+    optimizer.build(variables)
+    batches = optimizer.add_variable((), dtype="int32", name="batches")
+    sums = {
+        id(v): optimizer.add_variable_from_reference(v, name="sum")
+        for v in variables
+    }
+    apply = type(optimizer).apply
+
+    def accumulated(grads, trainable_variables=None):
+        pairs = zip(grads, trainable_variables or variables, strict=True)
+        pairs = [(g, v) for g, v in pairs if g is not None]
+        grads, learnt = map(list, zip(*pairs, strict=True))
+        learnt_sums = [sums[id(v)] for v in learnt]
+
+        def update():
+            means = [s / steps for s in learnt_sums]
+            apply(optimizer, means, learnt)
+            for one in learnt_sums:
+                one.assign(tf.zeros_like(one))
+
+        def merged(engine, grads):
+            for one, grad in zip(learnt_sums, grads, strict=True):
+                engine.extended.update(
+                    one.value, lambda v, g: v.assign_add(g), args=(grad,)
+                )
+            batches.assign_add(1)
+            tf.cond(
+                batches % steps == 0,
+                lambda: engine.extended.call_for_each_replica(update),
+                lambda: None,
+            )
+
+        context = tf.distribute.get_replica_context()
+        context.merge_call(merged, args=(_dense_sum(grads),))
+
+    optimizer.apply = accumulated
 
 
 class Mirrored(TensorFlowReplicas):
