@@ -13,6 +13,9 @@ from keras_bridgetower.training.checkpoints import CheckpointError
 from keras_bridgetower.training.strategy import Strategy
 from keras_bridgetower.validation import check_choice
 
+# The exit code of a process that SIGTERM ended.
+STOPPED = 128 + signal.SIGTERM
+
 
 @dataclasses.dataclass
 class Position:
@@ -150,11 +153,13 @@ class Checkpoint(keras.callbacks.Callback):
             return self.position
         arrays, facts = found
         self._check(facts, force)
-        # Metrics are reset by `fit`, and others may draw until it begins.
-        self._restored = state.restore(model, arrays)
         self.position = Position(**facts["position"])
-        if self.position.step:
-            state.build_metrics(model, self.stream.batch(self._steps()))
+        # Variables of optimizer and metrics are made here.
+        with self.strategy.scope():
+            # Metrics are reset by `fit`, and others may draw until it begins.
+            self._restored = state.restore(model, arrays)
+            if self.position.step:
+                state.build_metrics(model, self.stream.batch(self._steps()))
         return self.position
 
     def on_train_begin(self, logs=None):
@@ -169,6 +174,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self.position.step:
             state.restore_metrics(self.model, self._restored)
+            self.strategy.keep_sums(self.model.metrics_variables)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._restored:
@@ -189,20 +195,20 @@ class Checkpoint(keras.callbacks.Callback):
             self._random = state.random()
             self.model.stop_training = True
             return
-        if self._asked_to_stop or self._steps() % self.every == 0:
+        # A signal may reach the processes at different steps.
+        stop = self.strategy.any(self._asked_to_stop)
+        if stop or self._steps() % self.every == 0:
             self._save(position, {}, state.random())
-        self._stop_if_asked()
+        if stop:
+            raise SystemExit(STOPPED)
 
     def on_epoch_end(self, epoch, logs=None):
         if self.position.step == self.stream.steps_per_epoch:
             self.position = Position(epoch + 1, 0)
         self._restored = self._random
         self._save(self.position, logs or {}, self._random)
-        self._stop_if_asked()
-
-    def _stop_if_asked(self):
-        if self._asked_to_stop:
-            raise SystemExit(128 + signal.SIGTERM)
+        if self.strategy.any(self._asked_to_stop):
+            raise SystemExit(STOPPED)
 
     def _steps(self):
         position = self.position
@@ -211,7 +217,8 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self, position, logs, random):
         # On JAX, asking for the model brings its variables up to date.
         model = self.model
-        with self.strategy.gathered(model):
+        strategy, metrics = self.strategy, model.metrics_variables
+        with strategy.gathered(model), strategy.summed(metrics):
             arrays = {**state.of(model), **random}
         facts = {
             "position": dataclasses.asdict(position),

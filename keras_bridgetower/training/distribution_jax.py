@@ -4,6 +4,7 @@ import contextlib
 import re
 
 import keras
+import numpy as np
 from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
@@ -139,6 +140,13 @@ class JaxReplicas(Several):
         ]
         with keras_patches.held(task.variables, values):
             yield
+
+    def any(self, flag):
+        if self.processes == 1:
+            return flag
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
     def wait(self):
         if self.processes > 1:

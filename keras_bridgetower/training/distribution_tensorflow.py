@@ -161,14 +161,18 @@ class MultiWorkerMirrored(TensorFlowReplicas):
                 f"Received: devices={devices}"
             )
 
-    def wait(self):
+    def any(self, flag):
         import tensorflow as tf
 
-        def one():
+        def total():
             context = tf.distribute.get_replica_context()
-            return context.all_reduce("SUM", tf.ones(()))
+            return context.all_reduce("SUM", tf.cast(flag, "float32"))
 
-        self.engine.run(one)
+        sums = self.engine.experimental_local_results(self.engine.run(total))
+        return bool(sums[0] > 0)
+
+    def wait(self):
+        self.any(False)
 
 
 class TPU(TensorFlowReplicas):

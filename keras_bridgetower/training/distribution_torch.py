@@ -3,6 +3,8 @@
 import contextlib
 import os
 
+import keras
+
 from keras_bridgetower.training import rows
 from keras_bridgetower.training.strategy import Several
 from keras_bridgetower.training.strategy import reduce_first
@@ -66,6 +68,16 @@ class TorchDataParallel(Several):
         finally:
             for variable, value in zip(metrics, own, strict=True):
                 variable.assign(value)
+
+    def keep_sums(self, metrics):
+        # Each process counts for itself; the first one has the sums.
+        if self.index:
+            for variable in metrics:
+                variable.assign(variable * 0)
+
+    def any(self, flag):
+        (count,) = _sum([keras.ops.convert_to_tensor(float(flag))])
+        return bool(count > 0)
 
     def wait(self):
         import torch.distributed as dist

@@ -55,6 +55,13 @@ class Strategy(Replicas):
         """A context in which every process can read all weights of a task."""
         yield
 
+    def keep_sums(self, metrics):
+        """Let metrics that were restored, as `summed` gave them, count once.
+
+        Args:
+            metrics: list of variables of metrics.
+        """
+
     def save_to_preset(self, task, preset_dir):
         """Save a task to a new preset folder, from the process that may.
 
@@ -68,6 +75,17 @@ class Strategy(Replicas):
             if self.is_chief:
                 task.save_to_preset(preset_dir)
         self.wait()
+
+    def any(self, flag):
+        """Whether a flag is set in any process. Every process must call it.
+
+        Args:
+            flag: bool.
+
+        Returns:
+            bool, the same in every process.
+        """
+        return flag
 
     def wait(self):
         """Return when every process has come here."""

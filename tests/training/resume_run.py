@@ -4,7 +4,8 @@ KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 
 MOMENT says when the process kills itself: `seconds:0.4` after the first step,
 `save:3` at the third time that a file is synchronised, which is inside a
-save, `term:5` asks it to end at step 5.
+save, `term:5` asks it to end at step 5. The environment's KIND is one of
+`kbt.distribute`.
 """
 
 import os
@@ -111,8 +112,12 @@ def task():
 
 
 def run(directory, out, moment=None):
-    stream, vqa = Rows(), task()
-    checkpoint = Checkpoint(directory, stream, EVERY, settings={"rows": ROWS})
+    strategy = kbt.distribute(os.environ.get("KIND", "none"))
+    with strategy.scope():
+        stream, vqa = Rows(), task()
+    checkpoint = Checkpoint(
+        directory, stream, EVERY, settings={"rows": ROWS}, strategy=strategy
+    )
     if moment and moment.startswith("save:"):
         end_inside_a_save(int(moment.removeprefix("save:")))
     saved = {path.name for path in pathlib.Path(directory).glob("step-*")}
@@ -122,15 +127,22 @@ def run(directory, out, moment=None):
     history = checkpoint.fit(vqa, STEPS, callbacks=[Moment(moment)], verbose=0)
     # Nothing is left to report of a run that was killed after its last save.
     assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
-    made = {
-        f"{part}/{i}": array(v)
-        for part, owner in (("model", vqa), ("optimizer", vqa.optimizer))
-        for i, v in enumerate(owner.variables)
-    }
+    with strategy.gathered(vqa):
+        made = {
+            f"{part}/{i}": array(v)
+            for part, owner in (("model", vqa), ("optimizer", vqa.optimizer))
+            for i, v in enumerate(owner.variables)
+        }
     # Of the last epoch: the metrics went on as well.
     made |= {k: np.array(v[-1]) for k, v in history.history.items()}
-    np.savez(out, **made)
+    np.savez(str(out).format(strategy.index), **made)
 
 
 if __name__ == "__main__":
+    several = os.environ.get("KIND") == "data_parallel"
+    if keras.config.backend() == "tensorflow" and several:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * 2,
+        )
     run(*sys.argv[1:])

@@ -1,24 +1,22 @@
 """Training on several devices equals training on one."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
+import launch
 import numpy as np
 import pytest
 from builders import ANSWERS
 from builders import array
 from builders import features
 from builders import shallow
+from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower import keras_patches
 from keras_bridgetower.training import distribution_jax
 
-TESTS = pathlib.Path(__file__).parent.parent
-BACKEND = keras.config.backend()
+RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
     "jax": ["data_parallel", "fsdp", "model_parallel"],
     "tensorflow": ["data_parallel"],
@@ -42,72 +40,11 @@ TOLERANCE = {
 }
 
 
-def of_torch(rank, port):
-    return {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-
-
-def of_jax(rank, port):
-    return {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
-        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
-        "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
-    }
-
-
-def of_tensorflow(rank, port):
-    workers = [f'"127.0.0.1:{p}"' for p in (port, port + 1)]
-    return {
-        "TF_CONFIG": f'{{"cluster": {{"worker": [{", ".join(workers)}]}}, '
-        f'"task": {{"type": "worker", "index": {rank}}}}}'
-    }
-
-
-PROCESSES = {"torch": of_torch, "jax": of_jax, "tensorflow": of_tensorflow}
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        # The next one is used too, by the second worker of TensorFlow.
-        return found.getsockname()[1] - 1
-
-
 def run(folder, environments, kinds, optimizers):
     """What each of the processes saved: kind to name to array."""
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                TESTS / "distribution_run.py",
-                ",".join(kinds),
-                optimizers,
-                folder / "{}.npz",
-            ],
-            env=os.environ
-            | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
-            | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for environment in environments
-    ]
-    # If one fails, another may wait for it.
-    try:
-        for process in started:
-            _, errors = process.communicate(timeout=600)
-            assert process.returncode == 0, errors
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+    command = [RUN, ",".join(kinds), optimizers, folder / "{}.npz"]
+    processes = launch.started([command] * len(environments), environments)
+    launch.codes(processes)
     found = [{} for _ in environments]
     for ways, rank in zip(found, range(len(found)), strict=True):
         for key, value in np.load(folder / f"{rank}.npz").items():
@@ -118,10 +55,9 @@ def run(folder, environments, kinds, optimizers):
 
 def launched(folder, optimizers, wrong=()):
     kinds = ["one", *KINDS, *(f"data_parallel-{w}" for w in wrong)]
-    environments = [ONE_PROCESS.get(BACKEND)]
-    if BACKEND == "torch":
-        port = free_port()
-        environments = [of_torch(rank, port) for rank in range(2)]
+    environments = (
+        launch.two_processes() if BACKEND == "torch" else [ONE_PROCESS[BACKEND]]
+    )
     return run(folder, environments, kinds, optimizers)
 
 
@@ -178,8 +114,7 @@ def test_two_processes(tmp_path, optimizer):
     rows = {"TESTED": "16"}
     (tmp_path / "one").mkdir()
     one = run(tmp_path / "one", [rows], ["one"], optimizer)[0]["one"]
-    port = free_port()
-    environments = [PROCESSES[BACKEND](rank, port) | rows for rank in range(2)]
+    environments = [one | rows for one in launch.two_processes()]
     found = run(tmp_path, environments, ["multi_worker"], optimizer)
     for process in found:
         process["one"] = one

@@ -1,13 +1,10 @@
 """Runs that are killed, asked to stop, or run out of room, and go on."""
 
-import os
-import pathlib
 import resource
 import shutil
-import subprocess
-import sys
 
 import keras
+import launch
 import numpy as np
 import pytest
 import resume_run
@@ -20,21 +17,18 @@ from keras_bridgetower.training.checkpoints import CheckpointError
 
 def run(directory, out, moment=None):
     """The exit code of a run in a process of its own."""
-    tests = pathlib.Path(__file__).parents[1]
-    path = os.pathsep.join(
-        [str(tests), *(p for p in sys.path if p), str(tests.parent)]
-    )
-    command = [sys.executable, resume_run.__file__, directory, out]
-    done = subprocess.run(
-        [*map(str, command), *([moment] if moment else [])],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
     expected = {"seconds": (-9, 0), "save": (-9, 0), "term": (143,)}
     kind = (moment or ":").split(":")[0]
-    assert done.returncode in expected.get(kind, (0,)), done.stderr[-3000:]
-    return done.returncode
+    command = [
+        resume_run.__file__,
+        directory,
+        out,
+        *([moment] if moment else []),
+    ]
+    (code,) = launch.codes(
+        launch.started([command], [{}]), expected.get(kind, (0,))
+    )
+    return code
 
 
 def check_same(one, other):
@@ -82,6 +76,55 @@ def test_killed_twenty_times(whole, tmp_path):
         if not finished:
             run(folder, tmp_path / "out.npz")
         check_same(whole, tmp_path / "out.npz")
+
+
+DEVICES = {
+    "tensorflow": {
+        "data_parallel": lambda: [{}],
+        "multi_worker": launch.two_processes,
+    },
+    "jax": {
+        "fsdp": lambda: [
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        ],
+        "multi_worker": launch.two_processes,
+    },
+    "torch": {"data_parallel": launch.two_processes},
+}[launch.BACKEND]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DEVICES)
+def test_several_devices_go_on(tmp_path, kind):
+    """Killed in a save, then one process is asked to stop in an epoch."""
+
+    def run(name, moment, allowed):
+        environments = [one | {"KIND": kind} for one in DEVICES[kind]()]
+        command = [
+            resume_run.__file__,
+            tmp_path / name,
+            tmp_path / f"{name}{{}}",
+        ]
+        commands = [command for _ in environments]
+        commands[0] = [*command, moment]
+        processes = launch.started(commands, environments)
+        return len(processes), launch.codes(processes, allowed)
+
+    count, _ = run("whole", "never:0", [0])
+    _, codes = run("part", "save:8", [-9])
+    _, codes = run("part", "term:10", [143])
+    assert codes == [143] * count
+    run("part", "never:0", [0])
+    for index in range(count):
+        one, other = (
+            np.load(tmp_path / f"{name}{index}.npz")
+            for name in ("whole", "part")
+        )
+        assert set(one) == set(other)
+        for name in one:
+            # The metrics' sums over processes are taken in another order.
+            rtol = 0 if "/" in name else 1e-6
+            np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
 
 
 def fitted(directory, stream=None, **kwargs):

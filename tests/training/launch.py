@@ -1,0 +1,87 @@
+"""Processes that train together, on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import keras
+
+BACKEND = keras.config.backend()
+
+
+def of_torch(rank, port):
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def of_jax(rank, port):
+    return {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+        "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
+    }
+
+
+def of_tensorflow(rank, port):
+    workers = [f'"127.0.0.1:{p}"' for p in (port, port + 1)]
+    return {
+        "TF_CONFIG": f'{{"cluster": {{"worker": [{", ".join(workers)}]}}, '
+        f'"task": {{"type": "worker", "index": {rank}}}}}'
+    }
+
+
+PROCESSES = {"torch": of_torch, "jax": of_jax, "tensorflow": of_tensorflow}
+
+
+def two_processes():
+    """The environments of two processes that find each other."""
+    port = free_port()
+    return [PROCESSES[BACKEND](rank, port) for rank in range(2)]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        # The next one is used too, by the second worker of TensorFlow.
+        return found.getsockname()[1] - 1
+
+
+def started(commands, environments):
+    """One Python process for each command and environment.
+
+    Args:
+        commands: list of lists, a script and its arguments.
+        environments: list of dicts, what each has beside the own variables.
+    """
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+            | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command, environment in zip(commands, environments, strict=True)
+    ]
+
+
+def codes(processes, allowed=(0,), timeout=600):
+    """Exit codes of processes; if one fails, the others wait for nothing."""
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=timeout)
+            assert process.returncode in allowed, errors[-3000:]
+            if process.returncode < 0:
+                break
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return [process.returncode for process in processes]
