@@ -1,6 +1,7 @@
 """easy-VQA as data sets of records: what the recipes run on in miniature."""
 
 import io
+import itertools
 
 from PIL import Image
 
@@ -11,6 +12,7 @@ from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.data.records import Record
 from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.records import open_records
 from keras_bridgetower.data.records import write_shards
 
 SPLITS = ("train", "validation", "test")
@@ -27,14 +29,25 @@ def build(task, folder, limit=None):
     """
     labels, records = RECORDS[task]
     for split in SPLITS:
+        if _stands(folder, split):
+            continue
         write_shards(
             folder,
             split,
-            records(load_scenes(split))[:limit],
+            itertools.islice(records(load_scenes(split)), limit),
             task=task,
             labels=labels(),
             definition=f"easy-VQA, {split} pictures; texts made by templates.",
         )
+
+
+def _stands(folder, split):
+    try:
+        open_records(folder, split)
+    except ValueError:
+        # None, or a part of one: `write_shards` writes the rest.
+        return False
+    return True
 
 
 def _captions(scenes):
@@ -43,17 +56,11 @@ def _captions(scenes):
     for text, owner in zip(made.texts, made.owner, strict=True):
         texts.setdefault(int(owner), []).append(text)
     # Pictures of one group fit each other's captions: they share a record.
-    return [
-        Record(
-            f"{picture}",
-            (_png(scenes.data.images[picture]),),
-            tuple(
-                Sample(f"{picture}-{i}", t) for i, t in enumerate(texts[row])
-            ),
-            SOURCE,
-        )
-        for row, picture in enumerate(made.pictures)
-    ]
+    for row, picture in enumerate(made.pictures):
+        samples = [
+            Sample(f"{picture}-{i}", t) for i, t in enumerate(texts[row])
+        ]
+        yield _record(scenes, picture, samples)
 
 
 def _questions(scenes):
@@ -63,18 +70,17 @@ def _questions(scenes):
     for number, (picture, question, answer) in enumerate(rows):
         sample = Sample(f"{number}", question, (ids.index(answer),), (1.0,))
         samples.setdefault(int(picture), []).append(sample)
-    return [_record(scenes, *item) for item in samples.items()]
+    for picture, of_picture in samples.items():
+        yield _record(scenes, picture, of_picture)
 
 
 def _hypotheses(scenes):
     made = easy_vqa_entailment.entailment(scenes)
-    rows = zip(made.images(scenes), made.hypotheses, made.labels, strict=True)
-    return [
-        Record(
-            f"{i}", (_png(image),), (Sample(f"{i}", text, (int(y),)),), SOURCE
-        )
-        for i, (image, text, y) in enumerate(rows)
-    ]
+    images = made.each_image(scenes)
+    rows = zip(images, made.hypotheses, made.labels, strict=True)
+    for i, (image, text, y) in enumerate(rows):
+        sample = Sample(f"{i}", text, (int(y),))
+        yield Record(f"{i}", (_png(image),), (sample,), SOURCE)
 
 
 def _statements(scenes):
@@ -83,15 +89,9 @@ def _statements(scenes):
         *(made.identifiers, made.image_index, made.sentences, made.labels),
         strict=True,
     )
-    return [
-        Record(
-            name,
-            tuple(_png(scenes.data.images[i]) for i in pair),
-            (Sample(name, text, (int(y),)),),
-            SOURCE,
-        )
-        for name, pair, text, y in rows
-    ]
+    for name, pair, text, y in rows:
+        images = tuple(_png(scenes.data.images[i]) for i in pair)
+        yield Record(name, images, (Sample(name, text, (int(y),)),), SOURCE)
 
 
 def _record(scenes, picture, samples):

@@ -215,6 +215,12 @@ def fast(model, optimizer=None, jit_compile=False):
     return model
 
 
+def eager(model, optimizer=None):
+    """Compiled for a few steps, which take less time than tracing one."""
+    model.compile(optimizer or keras.optimizers.AdamW(1e-3), run_eagerly=True)
+    return model
+
+
 def moved(model, change):
     """Paths of the weights that a function changes."""
     before = {w.path: array(w) for w in model.weights}

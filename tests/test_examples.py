@@ -40,6 +40,15 @@ def test_ask(tmp_path):
         assert len(picture.convert("L").getcolors()) > 20
 
 
+# Every call of an example imports the frameworks anew; what these two do is
+# tested in one process on each backend.
+ONE_PASS = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="long; its parts are tested on each backend",
+)
+
+
+@ONE_PASS
 def test_finetune(tmp_path):
     printed = run(
         "finetune_vqa.py", "--epochs", "3", "--pictures", "400", cwd=tmp_path
@@ -86,10 +95,7 @@ def test_a_task_sees(script, arguments, picture, tmp_path):
         assert len(sheet.convert("L").getcolors()) > 20
 
 
-@pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="long; its parts are tested on each backend",
-)
+@ONE_PASS
 def test_a_recipe_in_miniature(tmp_path):
     pytest.importorskip("easy_vqa")
     few = ("--records", "16", "--set", "steps=2", "batch_size=8")

@@ -152,7 +152,7 @@ def attributes(image):
         shape = "triangle"
     else:
         shape = "circle"
-    rows, columns = _extent((image != background(image)).any(-1))
+    rows, columns = _extent(_codes(image) != _codes(background(image)))
     return Attributes(
         shape, colour, (rows.start, columns.start, rows.stop, columns.stop)
     )
@@ -173,7 +173,8 @@ def background(image):
     background(load("test").images[0])
     ```
     """
-    light = image[(image >= BACKGROUND_FROM).all(-1)]
+    red, green, blue = np.moveaxis(image, -1, 0) >= BACKGROUND_FROM
+    light = image[red & green & blue]
     codes, first, counts = np.unique(
         _codes(light), return_index=True, return_counts=True
     )
@@ -235,10 +236,8 @@ def shift(images, boxes):
 def _pure_colour(image):
     """The most frequent palette colour, and where it stands unmixed."""
     codes = _codes(image)
-    masks = {
-        name: codes == _codes(np.uint8(rgb)) for name, rgb in COLOURS.items()
-    }
-    colour = max(masks, key=lambda name: masks[name].sum())
+    masks = {name: codes == code for name, code in _COLOUR_CODES.items()}
+    colour = max(masks, key=lambda name: np.count_nonzero(masks[name]))
     return colour, masks[colour]
 
 
@@ -246,6 +245,11 @@ def _codes(image):
     """One number for each colour."""
     red, green, blue = np.moveaxis(image.astype("int32"), -1, 0)
     return (red << 16) + (green << 8) + blue
+
+
+_COLOUR_CODES = {
+    name: int(_codes(np.array(rgb))) for name, rgb in COLOURS.items()
+}
 
 
 def _extent(mask):

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_bridgetower.data.easy_vqa import COLOURS
 from keras_bridgetower.data.easy_vqa import SHAPES
+from keras_bridgetower.data.easy_vqa import attributes
 from keras_bridgetower.data.easy_vqa import background
 from keras_bridgetower.data.easy_vqa import shape_mask
 
@@ -42,10 +43,13 @@ class Entailment:
 
     def images(self, scenes):
         """The pictures as they are seen, uint8 `(rows, 64, 64, 3)`."""
+        return np.stack(list(self.each_image(scenes)))
+
+    def each_image(self, scenes):
+        """An iterator over them, for those who need few."""
         rng = scenes.generator(self.seed)
-        pictures = scenes.data.images[self.image_index]
-        rows = zip(pictures, self.views, strict=True)
-        return np.stack([veil(image, view, rng) for image, view in rows])
+        for row, view in zip(self.image_index, self.views, strict=True):
+            yield veil(scenes.data.images[row], view, rng)
 
 
 def veil(image, view, seed):
@@ -79,15 +83,15 @@ def veil(image, view, seed):
         )
     if view == "full":
         return image
-    palette = np.array(list(COLOURS.values()), "uint8")
     if view == "no_colour":
+        palette = np.array(list(COLOURS.values()), "uint8")
         rng = np.random.default_rng(seed)
         noise = palette[rng.integers(len(palette), size=image.shape[:2])]
         # Soft edges would show a tint: the shape ends sharply instead.
         behind = background(image)
         return np.where(shape_mask(image)[..., None], noise, behind)
-    pure = (image[..., None, :] == palette).all(-1).sum((0, 1))
-    return np.broadcast_to(palette[pure.argmax()], image.shape).copy()
+    colour = np.uint8(COLOURS[attributes(image).colour])
+    return np.broadcast_to(colour, image.shape).copy()
 
 
 def entailment(scenes, seed=0):

@@ -162,7 +162,10 @@ def words_of(values):
 def _measure(image):
     """Values, longer side, and both boxes of a picture."""
     shown = attributes(image)
-    pure = _box((image == np.uint8(COLOURS[shown.colour])).all(-1))
+    red, green, blue = np.moveaxis(
+        image == np.uint8(COLOURS[shown.colour]), -1, 0
+    )
+    pure = _box(red & green & blue)
     top, left, bottom, right = pure
     values = (
         SHAPES.index(shown.shape),

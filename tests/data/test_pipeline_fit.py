@@ -6,6 +6,7 @@ import pytest
 import streams
 from builders import SIDE
 from builders import array
+from builders import eager
 from builders import preprocessor
 from builders import shallow
 from builders import tokenizer
@@ -96,12 +97,6 @@ TASKS = {
         ),
     ),
 }
-
-
-def eager(task, optimizer="adamw"):
-    """Two steps take less time than tracing one would."""
-    task.compile(optimizer, run_eagerly=True)
-    return task
 
 
 def stream_of(folder, records, target="auto", **kwargs):

@@ -9,7 +9,7 @@ from builders import array
 from builders import backbone
 from builders import bert
 from builders import clip
-from builders import fast
+from builders import eager
 from builders import raw
 
 import keras_bridgetower as kbt
@@ -144,7 +144,7 @@ def test_whole_words_are_hidden():
 
 
 def test_bert_trains_fills_and_is_a_preset(tmp_path):
-    model = fast(masked_lm())
+    model = eager(masked_lm())
     before = [array(w).copy() for w in model.trainable_weights]
     model.fit(raw(4)[0], batch_size=4, verbose=0)
     assert any(

@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
 from builders import backbone
 from builders import bert
 from builders import contrastive
 from builders import difference
+from builders import eager
 from builders import fast
 from builders import features
 from builders import moved
@@ -277,7 +279,7 @@ def test_a_batch_of_one_is_warned_about_once(recwarn):
 
 def test_fit_learns_with_ids_and_without():
     x, _ = raw(8)
-    model = fast(contrastive(), keras.optimizers.AdamW(1e-2))
+    model = fast(contrastive(), keras.optimizers.AdamW(1e-2), MANY_STEPS)
     # As the texts repeat.
     ids = np.arange(8) % 4
     before = model.evaluate(x, ids, batch_size=8, verbose=0)[0]
@@ -300,7 +302,7 @@ def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
     model.backbone.trainable = False
     head = model.heads["itc"]
     head.text_dense.trainable = head.image_dense.trainable = False
-    fast(model, keras.optimizers.SGD(rate))
+    eager(model, keras.optimizers.SGD(rate))
     assert len(model.trainable_variables) == 1
     x, _ = raw(4)
     model.fit(x, batch_size=4, verbose=0)
@@ -312,7 +314,7 @@ def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
 @pytest.mark.parametrize("ways", KINDS)
 def test_what_the_loss_does_not_read_stays(ways):
     x, _ = raw(4)
-    model = fast(contrastive(ways))
+    model = eager(contrastive(ways))
     changed = moved(model, lambda: model.fit(x, batch_size=4, verbose=0))
     assert changed == {w.path for w in model.trainable_weights}
     assert any(path.startswith("fusion/") for path in changed) == (

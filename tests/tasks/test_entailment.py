@@ -11,7 +11,7 @@ from builders import array
 from builders import backbone
 from builders import classifier_head
 from builders import difference
-from builders import fast
+from builders import eager
 from builders import features
 from builders import randomise
 from builders import raw
@@ -158,7 +158,7 @@ def test_bad_questions(judge, images, hypotheses, message):
 def test_fit():
     x, _ = raw(8)
     y = np.array([0, 1, 2, 0] * 2)
-    model = fast(entailment())
+    model = eager(entailment())
     names = [LABELS[i] for i in y]
     rows = tf.data.Dataset.from_tensor_slices((x, names)).batch(4)
     first = model.fit(rows, verbose=0).history

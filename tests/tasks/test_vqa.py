@@ -13,8 +13,10 @@ from builders import array
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import eager
 from builders import fast
 from builders import features
+from builders import one_layer_each
 from builders import preprocessor
 from builders import randomise
 from builders import raw
@@ -157,14 +159,15 @@ def test_features_equal_eagerly_and_in_tf_data():
 
 def test_fit_takes_every_kind_of_data():
     x, y = raw(8)
-    model = fast(vqa())
+    model = fast(vqa(**one_layer_each()), jit_compile=MANY_STEPS)
     before = model.evaluate(x, y, verbose=0, batch_size=4)
     model.fit(x, y, batch_size=4, epochs=2, verbose=0)
     rows = tf.data.Dataset.from_tensor_slices((x, y))
     model.fit(rows.batch(4), epochs=2, verbose=0)
     mapped = rows.batch(4).map(model.preprocessor)
     found, targets = model.preprocessor(x, y=y)
-    bare = fast(kbt.BridgeTowerVQA(model.backbone, answers=ANSWERS))
+    bare = kbt.BridgeTowerVQA(model.backbone, answers=ANSWERS)
+    fast(bare, jit_compile=MANY_STEPS)
     bare.set_weights(model.get_weights())
     bare.fit(mapped, epochs=2, verbose=0)
     history = bare.fit(found, targets, batch_size=4, epochs=2, verbose=0)
@@ -197,7 +200,7 @@ def test_ids_without_a_preprocessor_are_refused():
 )
 def test_compiled_by_xla():
     x, y = raw(4)
-    model = vqa(image_encoder=clip(layers=2), dropout=0.1)
+    model = vqa(dropout=0.1, **one_layer_each())
     model.compile(keras.optimizers.SGD(0.1), jit_compile=True)
     model.optimizer.build(model.trainable_variables)
     model.fit(x, y, batch_size=4, verbose=0)
@@ -213,10 +216,10 @@ def test_mixed_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         # No other test shares its operations, so JAX is better off with XLA.
-        model = fast(vqa(), jit_compile=MANY_STEPS)
+        model = fast(vqa(**one_layer_each()), jit_compile=MANY_STEPS)
     finally:
         keras.config.set_dtype_policy("float32")
-    full = vqa()
+    full = vqa(**one_layer_each())
     full.set_weights(model.get_weights())
     a, b = (m.predict(x, verbose=0) for m in (full, model))
     assert b.dtype == np.float32
@@ -250,7 +253,7 @@ def test_lora_trains_adapters_and_head_only(tmp_path):
 def test_a_frozen_tower_stays():
     model = vqa()
     model.backbone.text_tower.trainable = False
-    fast(model)
+    eager(model)
     before = {w.path: array(w) for w in model.weights}
     x, y = raw(4)
     model.fit(x, y, batch_size=4, verbose=0)
@@ -259,7 +262,7 @@ def test_a_frozen_tower_stays():
 
 
 def test_save_and_load_as_a_file(tmp_path):
-    model = randomise(fast(vqa()))
+    model = randomise(fast(vqa(**one_layer_each())))
     x, y = raw(4)
     model.fit(x, y, batch_size=4, verbose=0)
     model.save(tmp_path / "a.keras")
