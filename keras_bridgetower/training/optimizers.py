@@ -186,11 +186,14 @@ def _finite(grads):
         `(gradients, finite)`, the latter a bool tensor.
     """
     # Where no gradient leads to a variable, Keras has None, and warns.
-    norm = sum(
+    squares = sum(
         ops.sum(ops.square(ops.cast(g, "float32")))
         for g in grads
         if g is not None
     )
+    # XLA repeats cheap operations for each variable that reads them, here a
+    # sum of hundreds, and compiles for a minute; a root it takes once.
+    norm = ops.sqrt(squares)
     broken = ops.cast(ops.logical_not(ops.isfinite(norm)), "float32")
     finite = ops.equal(engine.global_sum(broken), 0.0)
     grads = [
