@@ -14,7 +14,7 @@ import benchmark_loading
 import benchmark_pretraining
 import keras
 
-BATCH, TOKENS = 8, 50
+BATCH, TOKENS = 4, 50
 
 
 def run(size, repeats):
