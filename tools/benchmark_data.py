@@ -85,8 +85,12 @@ def compare_loaders(folder, paths, repeats):
     preprocessor = kbt.BridgeTowerImageClassifierPreprocessor(
         kbt.BridgeTowerImageConverter(SIDE), ["any"]
     )
+    peers = peer_processors()
     loaders = {
-        f"transformers {transformers.__version__}, PIL": peer_loader(paths)
+        f"transformers {transformers.__version__}, {name}": peer_loader(
+            paths, processor
+        )
+        for name, processor in peers.items()
     }
     for name in TRANSFORMS:
         stream = Stream(
@@ -97,22 +101,34 @@ def compare_loaders(folder, paths, repeats):
     for _ in range(repeats):
         for name, loader in loaders.items():
             rates[name].append(pictures_per_second(loader))
-    theirs, *_ = (statistics.median(rate) for rate in rates.values())
+    medians = {name: statistics.median(rate) for name, rate in rates.items()}
+    theirs = list(medians.values())[: len(peers)]
     print(
         f"\n{PICTURES} JPEGs of 640 x 480 to float32 batches of {BATCH} at "
         f"{SIDE} px, {WORKERS} workers; median of {repeats}, by turns\n"
     )
-    if not is_torchvision_available():
+    if len(peers) == 1:
         print("transformers' other back end needs torchvision: not here\n")
-    print("| loader | pictures / s | ratio |\n|---|---|---|")
-    for name, rate in rates.items():
-        rate = statistics.median(rate)
-        print(f"| {name} | {rate:.0f} | {rate / theirs:.2f} x |", flush=True)
+    columns = " | ".join(f"over {name}" for name in peers)
+    print(f"| loader | pictures / s | {columns} |")
+    print("|---" * (2 + len(peers)) + "|")
+    for name, rate in medians.items():
+        ratios = " | ".join(f"{rate / their:.2f} x" for their in theirs)
+        print(f"| {name} | {rate:.0f} | {ratios} |", flush=True)
 
 
-def peer_loader(paths):
+def peer_processors():
+    """transformers' image processors of both back ends, where they are."""
+    made = {
+        "PIL": image_processing_pil_bridgetower.BridgeTowerImageProcessorPil()
+    }
+    if is_torchvision_available():
+        made["torchvision"] = transformers.BridgeTowerImageProcessor()
+    return made
+
+
+def peer_loader(paths, processor):
     """transformers' processor in a torch DataLoader of as many workers."""
-    processor = image_processing_pil_bridgetower.BridgeTowerImageProcessorPil()
 
     def collate(batch):
         images = [Image.open(path).convert("RGB") for path in batch]
