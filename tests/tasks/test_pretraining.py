@@ -98,6 +98,8 @@ def test_fit_shows_every_objective():
         keras.optimizers.AdamW(1e-2, gradient_accumulation_steps=2),
         loss_weights={"mlm": 1.0, "itm": 0.5, "itc": 2.0},
         jit_compile=MANY_STEPS,
+        # To trace it takes longer than all steps; another test does.
+        run_eagerly=keras.config.backend() == "tensorflow",
     )
     data = tf.data.Dataset.from_tensors(x).repeat(4)
     history = model.fit(data, epochs=3, verbose=0).history
