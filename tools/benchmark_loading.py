@@ -53,8 +53,13 @@ def run(size, repeats):
 
 
 def measure(kind, folder, size, environment):
+    return in_process(__file__, kind, folder, size, environment=environment)
+
+
+def in_process(script, *arguments, environment=os.environ):
+    """What a script prints last, as JSON, in a process of its own."""
     output = subprocess.run(
-        [sys.executable, __file__, kind, str(folder), size],
+        [sys.executable, script, *map(str, arguments)],
         env={
             **environment,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

@@ -5,8 +5,6 @@ numbers as JSON.
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 
@@ -19,7 +17,10 @@ BATCH, TOKENS = 4, 50
 
 def run(size, repeats):
     """Print the table for one model of random weights."""
-    kept, again = (measure(way, size, repeats) for way in ("keep", "again"))
+    kept, again = (
+        benchmark_loading.in_process(__file__, way, json.dumps(size), repeats)
+        for way in ("keep", "again")
+    )
     print(
         "| backend | width | image | batch | activations kept | computed again "
         "| memory | time |\n|---|---|---|---|---|---|---|---|\n"
@@ -29,19 +30,6 @@ def run(size, repeats):
         f"{again['bytes'] / kept['bytes']:.2f} x | "
         f"{again['seconds'] / kept['seconds']:.2f} x |"
     )
-
-
-def measure(way, size, repeats):
-    output = subprocess.run(
-        [sys.executable, __file__, way, json.dumps(size), str(repeats)],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        },
-        stdout=subprocess.PIPE,
-        check=True,
-    ).stdout
-    return json.loads(output.splitlines()[-1])
 
 
 def measured(way, size, repeats):

@@ -143,7 +143,7 @@ def attributes(image):
     attributes(load("test").images[0])
     ```
     """
-    colour, pure = _pure_colour(image)
+    colour, pure = pure_colour(image)
     inside = pure[_extent(pure)]
     middle = len(inside) // 2
     if inside.mean() > 0.95:
@@ -200,7 +200,7 @@ def shape_mask(image):
     ```
     """
     behind = background(image).astype("float64")
-    change = np.array(COLOURS[_pure_colour(image)[0]]) - behind
+    change = np.array(COLOURS[pure_colour(image)[0]]) - behind
     return (image - behind) @ change > (change @ change) / 2
 
 
@@ -233,8 +233,21 @@ def shift(images, boxes):
     return x
 
 
-def _pure_colour(image):
-    """The most frequent palette colour, and where it stands unmixed."""
+def pure_colour(image):
+    """The most frequent palette colour, and where it stands unmixed.
+
+    Args:
+        image: uint8 array `(64, 64, 3)` of easy-VQA.
+
+    Returns:
+        `(colour, mask)`: a key of `COLOURS`, and a bool array `(64, 64)`.
+
+    Example:
+
+    ```python
+    pure_colour(load("test").images[0])[0]
+    ```
+    """
     codes = _codes(image)
     masks = {name: codes == code for name, code in _COLOUR_CODES.items()}
     colour = max(masks, key=lambda name: np.count_nonzero(masks[name]))

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_bridgetower.data.easy_vqa import COLOURS
 from keras_bridgetower.data.easy_vqa import SHAPES
-from keras_bridgetower.data.easy_vqa import attributes
 from keras_bridgetower.data.easy_vqa import background
+from keras_bridgetower.data.easy_vqa import pure_colour
 from keras_bridgetower.data.easy_vqa import shape_mask
 
 # The ids of SNLI-VE.
@@ -90,8 +90,8 @@ def veil(image, view, seed):
         # Soft edges would show a tint: the shape ends sharply instead.
         behind = background(image)
         return np.where(shape_mask(image)[..., None], noise, behind)
-    colour = np.uint8(COLOURS[attributes(image).colour])
-    return np.broadcast_to(colour, image.shape).copy()
+    colour, _ = pure_colour(image)
+    return np.broadcast_to(np.uint8(COLOURS[colour]), image.shape).copy()
 
 
 def entailment(scenes, seed=0):

@@ -16,6 +16,7 @@ from keras_bridgetower.data.easy_vqa import SIDE
 from keras_bridgetower.data.easy_vqa import EasyVQA
 from keras_bridgetower.data.easy_vqa import attributes
 from keras_bridgetower.data.easy_vqa import load
+from keras_bridgetower.data.easy_vqa import pure_colour
 from keras_bridgetower.data.easy_vqa import shape_mask
 
 SPLITS = ("train", "validation", "test")
@@ -162,10 +163,7 @@ def words_of(values):
 def _measure(image):
     """Values, longer side, and both boxes of a picture."""
     shown = attributes(image)
-    red, green, blue = np.moveaxis(
-        image == np.uint8(COLOURS[shown.colour]), -1, 0
-    )
-    pure = _box(red & green & blue)
+    pure = _box(pure_colour(image)[1])
     top, left, bottom, right = pure
     values = (
         SHAPES.index(shown.shape),
