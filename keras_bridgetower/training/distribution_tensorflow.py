@@ -49,7 +49,8 @@ class TensorFlowReplicas(Several):
             return
         if optimizer.gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
-        else:
+        elif not hasattr(optimizer.apply, "accumulates"):
+            # Compiled once more, it goes on to accumulate.
             reduce_first(optimizer, _dense_sum)
         keras_patches.gradients_are_summed(optimizer)
 
@@ -105,6 +106,7 @@ def accumulate(optimizer, variables):
         context = tf.distribute.get_replica_context()
         context.merge_call(merged, args=(_dense_sum(grads),))
 
+    accumulated.accumulates = steps
     optimizer.apply = accumulated
 
 

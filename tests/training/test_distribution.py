@@ -193,6 +193,8 @@ def test_accumulation_equals_that_of_keras(reset):
                 0.1, global_clipnorm=0.5, gradient_accumulation_steps=2
             )
             task.compile(optimizer, jit_compile=False)
+            # Once more, as for other metrics: it must go on to accumulate.
+            task.compile(optimizer, jit_compile=False)
         x, y = features(task.backbone, batch=10), np.eye(4)[np.arange(10) % 4]
         batches = tf.data.Dataset.from_tensor_slices((x, y.astype("float32")))
         batches = batches.batch(2, drop_remainder=True)
