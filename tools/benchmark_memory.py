@@ -42,7 +42,8 @@ def measured(way, size, repeats):
     )
     # Without momentum: the optimizer's own memory is not the question.
     task.compile(keras.optimizers.SGD(1e-4))
-    batch = benchmark_pretraining.batch(size, BATCH, TOKENS)
+    tokens = size.get("tokens", TOKENS)
+    batch = benchmark_pretraining.batch(size, BATCH, tokens)
     before = benchmark_loading.Peak.resident()
     task.train_on_batch(*batch)  # Traces and compiles.
     peak = benchmark_loading.Peak()
