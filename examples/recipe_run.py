@@ -104,9 +104,14 @@ def streams_of(recipe, readers, seed):
         remainder="drop",
         seed=seed,
     )
+    # Filled up, all batches are of one size, and JAX compiles one program.
     others = [
         Stream(
-            readers[split], recipe.batch_size, evaluation, order=Sequential()
+            readers[split],
+            recipe.batch_size,
+            evaluation,
+            order=Sequential(),
+            remainder="pad",
         )
         for split in ("validation", "test")
     ]
@@ -193,7 +198,7 @@ def _evaluated(task, data, reader):
 
 
 def _statements(task, data, reader):
-    logits = task.predict(data, verbose=0)
+    logits = task.predict(data, verbose=0)[: reader.num_samples]
     samples = [reader.sample(i).sample for i in range(reader.num_samples)]
     report = evaluate_nlvr2(
         [sample.id for sample in samples],

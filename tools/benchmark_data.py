@@ -1,6 +1,7 @@
 """Time the loader: pictures a second, and whether `fit` waits for it."""
 
 import io
+import itertools
 import pathlib
 import statistics
 import tempfile
@@ -23,6 +24,7 @@ from keras_bridgetower.data.pipeline import Stream
 
 PICTURES, BATCH, SIDE, WORKERS = 384, 32, 288, 2
 TRANSFORMS = ("hf", "clip_randaug", "blip_randaug_wohf", "blip_randaug_wc")
+RESIZERS = ("pillow", "torch")
 STEPS = 30
 
 
@@ -92,11 +94,10 @@ def compare_loaders(folder, paths, repeats):
         )
         for name, processor in peers.items()
     }
-    for name in TRANSFORMS:
-        stream = Stream(
-            reader, BATCH, transform(name, SIDE), preprocessor, workers=WORKERS
-        )
-        loaders[f"stream, {name}"] = stream.dataset(epochs=1)
+    for name, resizer in itertools.product(TRANSFORMS, RESIZERS):
+        change = transform(name, SIDE, resizer)
+        stream = Stream(reader, BATCH, change, preprocessor, workers=WORKERS)
+        loaders[f"stream, {name}, {resizer}"] = stream.dataset(epochs=1)
     rates = {name: [] for name in loaders}
     for _ in range(repeats):
         for name, loader in loaders.items():

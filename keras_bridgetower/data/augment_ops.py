@@ -134,6 +134,32 @@ class Op:
     signs: tuple = (1,)
 
 
+@dataclasses.dataclass(frozen=True)
+class RandomOps:
+    """Draw operations from a list, with replacement, and apply them.
+
+    Args:
+        ops: tuple of `Op`.
+        count: int, how many are drawn.
+        level: number from 0 to 1, where in its range each op takes its value.
+        probability: number from 0 to 1, chance that a drawn op is applied.
+    """
+
+    ops: tuple
+    count: int
+    level: float
+    probability: float = 1.0
+
+    def __call__(self, image, side, rng, texts):
+        for i in rng.integers(len(self.ops), size=self.count):
+            op = self.ops[i]
+            if rng.random() < self.probability:
+                value = op.low + self.level * (op.high - op.low)
+                value *= op.signs[rng.integers(len(op.signs))]
+                image = op.function(image, value)
+        return image
+
+
 _either_way = functools.partial(Op, signs=(1, -1))
 
 RAND_AUGMENT = (

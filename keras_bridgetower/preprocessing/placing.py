@@ -2,6 +2,8 @@
 
 from PIL import Image
 
+from keras_bridgetower.preprocessing.resizing import RESIZERS
+
 
 def squash(size, side, divisor):
     """Both sides to `side`; the aspect ratio is lost, no pixel is."""
@@ -38,7 +40,7 @@ def leaves_as_is(side, mode, size_divisor=32):
     return placed == ((side, side), (0, 0))
 
 
-def place(image, side, mode, size_divisor=32, name="images"):
+def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
     """Resize a picture by a mode, and cut the square.
 
     Args:
@@ -47,6 +49,7 @@ def place(image, side, mode, size_divisor=32, name="images"):
         mode: string, a key of `MODES`.
         size_divisor: int, as `BridgeTowerImageConverter`.
         name: string. What errors call the picture.
+        resizer: string, a key of `RESIZERS`.
 
     Returns:
         RGB `PIL.Image` of this side.
@@ -65,7 +68,7 @@ def place(image, side, mode, size_divisor=32, name="images"):
         )
     # Pillow would copy a picture that is right already.
     if image.size != size:
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        image = RESIZERS[resizer](image, size)
     if size == (side, side) and (left, top) == (0, 0):
         return image
     return image.crop((left, top, left + side, top + side))

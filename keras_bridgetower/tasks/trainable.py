@@ -52,7 +52,13 @@ class TrainableTask(keras_hub.models.Task):
         return [v for v in variables if id(v) not in unread]
 
     def compile(
-        self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        metrics="auto",
+        weighted_metrics=None,
+        **kwargs,
     ):
         """Set up training.
 
@@ -60,7 +66,10 @@ class TrainableTask(keras_hub.models.Task):
             optimizer: a Keras optimizer or identifier. By default AdamW with
                 the authors' settings for fine-tuning, constant rate.
             loss: a Keras loss; by default the task's.
-            metrics: list of metrics; by default the task's.
+            metrics: list of metrics. By default the task's, and those as
+                `weighted_metrics` where none are given: rows of weight 0,
+                which fill a batch up, do not count.
+            weighted_metrics: list of metrics, which sample weights weigh.
             **kwargs: as `keras.Model.compile`.
         """
         if optimizer == "auto":
@@ -68,10 +77,15 @@ class TrainableTask(keras_hub.models.Task):
             optimizer = keras.optimizers.AdamW(
                 1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
             )
+        if metrics == "auto":
+            metrics = self.default_metrics()
+            if weighted_metrics is None:
+                metrics, weighted_metrics = None, metrics
         super().compile(
             optimizer=optimizer,
             loss=self.default_loss() if loss == "auto" else loss,
-            metrics=self.default_metrics() if metrics == "auto" else metrics,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
             **kwargs,
         )
         replicas.current().prepare(self)

@@ -300,7 +300,7 @@ def test_rows_of_the_table():
         name: [
             (len(s.ops), s.count, round(s.level, 3), s.probability)
             for s in steps
-            if isinstance(s, augment.RandomOps)
+            if isinstance(s, ops.RandomOps)
         ]
         for name, (steps, _) in augment.TRANSFORMS.items()
     }
@@ -354,6 +354,7 @@ MEANS = (65.74, 124.00, 126.32)
     [
         (lambda: augment.transform("clipp"), "`name` must be one of"),
         (lambda: augment.transform("clip", 0), "`image_size` must be a pos"),
+        (lambda: augment.transform("hf", 8, "tf"), "`resizer` must be one of"),
         (
             lambda: augment.Transform(8, ())(np.zeros((9, 9, 3), "uint8")),
             "`steps` must leave pictures of `image_size`",
@@ -363,6 +364,13 @@ MEANS = (65.74, 124.00, 126.32)
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_says_that_torch_is_missing(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="resizer='torch' needs PyTorch"):
+        augment.transform("clip", resizer="torch")
+    assert augment.transform("clip") == augment.transform("clip", 288)
 
 
 def test_values_are_frozen():

@@ -110,9 +110,8 @@ def stream_of(folder, records, target="auto", **kwargs):
     change = transform("blip_randaug", SIDE)
     if records == "text_classification":
         change = None
-    return Stream(
-        reader, BATCH, change, target=target, remainder="drop", **kwargs
-    )
+    kwargs = {"remainder": "drop", **kwargs}
+    return Stream(reader, BATCH, change, target=target, **kwargs)
 
 
 def _graded(record):
@@ -139,6 +138,24 @@ def test_fit_takes_the_stream_of_records(name, tmp_path):
     ]
     assert np.mean(moved) > 0.8
     assert not stream.report.bad
+
+
+@pytest.mark.parametrize("name", ["vqa", "entailment"])
+def test_filled_batches_are_scored_as_smaller_ones(name, tmp_path):
+    records, target, make = TASKS[name]
+    task = eager(make())
+    scores = []
+    for remainder in ("keep", "pad"):
+        stream = stream_of(
+            tmp_path / remainder, records, target, remainder=remainder
+        )
+        data = stream.dataset(epochs=1)
+        found = task.evaluate(data, verbose=0, return_dict=True)
+        found.pop("loss")
+        scores.append(found)
+    # Copies of a row would change what is no round number of rows.
+    assert stream.report.samples % BATCH
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6) != {}
 
 
 def test_fit_sees_the_batches_of_the_numbers(tmp_path):
