@@ -6,7 +6,14 @@ from keras import ops
 from keras_bridgetower import engine
 
 
-class NextRow(keras.layers.Layer):
+class GlobalRows(keras.layers.Layer):
+    """Abstract: a layer over the rows of all replicas, in their own dtype."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+
+class NextRow(GlobalRows):
     """Moves every row of the global batch up by one, the first one to its end.
 
     Call arguments:
@@ -32,7 +39,7 @@ class NextRow(keras.layers.Layer):
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
 
-class TakeRows(keras.layers.Layer):
+class TakeRows(GlobalRows):
     """Takes rows of the global batch, each named by how far away it stands.
 
     Call arguments:
@@ -61,3 +68,46 @@ class TakeRows(keras.layers.Layer):
 
     def compute_output_spec(self, x, distances):
         return keras.KerasTensor((None, *x.shape[1:]), dtype=x.dtype)
+
+
+class DrawRows(GlobalRows):
+    """Draws another row of the global batch for each row, by likeness.
+
+    The chances are the softmax of the products with all rows. Those of a
+    row's own id have none, unless there are no others.
+
+    Call arguments:
+        own: float tensor `(batch, width)`, the rows of this replica.
+        others: float tensor `(batch, width)`, what they are compared with.
+        ids: int tensor `(batch,)`.
+        places: float tensor `(batch,)`, uniform from 0 to 1: where in the
+            sum of the chances the row that is drawn stands.
+
+    Returns:
+        int32 tensor `(batch, 1)`, distances as `TakeRows` takes them.
+
+    Example:
+
+    ```python
+    own, others = 9.0 * np.eye(3), np.eye(3)[[0, 2, 1]]
+    ids, places = np.arange(3), np.full(3, 0.25)
+    DrawRows()(own, others, ids, places)  # [[1], [1], [-1]]
+    ```
+    """
+
+    def call(self, own, others, ids, places):
+        every, first = engine.all_gather(others)
+        every_id, _ = engine.all_gather(ids)
+        scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
+        same = ops.expand_dims(ids, 1) == ops.expand_dims(every_id, 0)
+        chances = ops.softmax(ops.where(same, -1e9, scores))
+        sums = ops.cumsum(chances, axis=-1)
+        # Rounding may neither end above the last row nor among its own.
+        places = ops.minimum(ops.cast(places, "float32"), 1 - 1e-6)
+        places = ops.expand_dims(places, 1) * sums[:, -1:]
+        rows = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
+        own_rows = first + ops.arange(ops.shape(own)[0], dtype="int32")
+        return (rows - own_rows)[:, None]
+
+    def compute_output_spec(self, own, others, ids, places):
+        return keras.KerasTensor((own.shape[0], 1), dtype="int32")

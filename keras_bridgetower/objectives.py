@@ -2,11 +2,11 @@
 
 import abc
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_bridgetower.fusion import IMAGE_ROW
+from keras_bridgetower.global_rows import DrawRows
 from keras_bridgetower.global_rows import NextRow
 from keras_bridgetower.global_rows import TakeRows
 from keras_bridgetower.validation import check_choice
@@ -78,47 +78,12 @@ class Batch:
         image: list of float tensors `(batch, tokens, width)`.
         features: dict of tensors: `"padding_mask"`, and those that were
             drawn.
-        sample: a `Sampler`, for draws that need scores.
     """
 
-    def __init__(self, text, image, features, sample):
+    def __init__(self, text, image, features):
         self.text, self.image = text, image
         self.padding_mask = features["padding_mask"]
-        self.features, self.sample = features, sample
-
-
-class Sampler(keras.layers.Layer):
-    """Draws a column for each row, by the softmax of its scores.
-
-    Args:
-        seed: int.
-        **kwargs: `name`.
-
-    Call arguments:
-        scores: float tensor `(rows, columns)`.
-
-    Returns:
-        int32 tensor `(rows,)`.
-
-    Example:
-
-    ```python
-    Sampler(seed=0)(np.array([[0.0, -1e9], [-1e9, 0.0]]))  # [0, 1]
-    ```
-    """
-
-    def __init__(self, seed=0, **kwargs):
-        super().__init__(**kwargs)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.built = True
-
-    def call(self, scores):
-        drawn = keras.random.categorical(scores, 1, seed=self.seed_generator)
-        return ops.cast(drawn[:, 0], "int32")
-
-    def compute_output_spec(self, scores):
-        return keras.KerasTensor(scores.shape[:1], dtype="int32")
+        self.features = features
 
 
 class RandomNegatives(Objective):
@@ -153,16 +118,17 @@ class RandomNegatives(Objective):
 class HardNegatives(Objective):
     """Each pair, and for its text and its image a negative that looks alike.
 
-    Negatives are drawn by the softmax of the contrastive scores within the
-    rows of a replica, as the authors do by default: to send all states to all
-    would cost more than it gives. Rows of the same image id are never drawn
-    unless there is no other row, and then count as matches.
+    Negatives are drawn from the global batch by the softmax of the
+    contrastive scores, at places that the preprocessor drew: the same pairs
+    on every backend and any number of devices. Rows of the same image id are
+    never drawn unless there is no other row, and then count as matches.
 
-    Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower.
+    Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower, as
+    with `gather_global_negative`.
     """
 
     heads = ("itm", "itc")
-    drawn = {"image_id": ("int32", ())}
+    drawn = {"image_id": ("int32", ()), "negative_places": ("float32", (2,))}
     # The pair; the text with another image; the image with another text.
     labels = ("int32", (3,))
 
@@ -171,22 +137,21 @@ class HardNegatives(Objective):
         labels[:, 0] = MATCH
         if (ids == ids[0]).all():
             labels[:] = MATCH
-        return ids, labels
+        rng = np.random.default_rng(seed)
+        return ids, rng.random((len(ids), 2), "float32"), labels
 
     def logits(self, fuse, heads, batch, embeddings=None):
         text, image, factor = map(ops.stop_gradient, embeddings)
-        ids = batch.features["image_id"]
-        scores = ops.matmul(text, ops.transpose(image)) * factor
-        same = ops.expand_dims(ids, 1) == ops.expand_dims(ids, 0)
-        scores = ops.where(same, -1e9, scores)
-        other_image = batch.sample(scores)
-        other_text = batch.sample(ops.transpose(scores))
+        ids, places = (batch.features[name] for name in self.drawn)
+        drawn, taken = DrawRows(), TakeRows()
+        other_image = drawn(text * factor, image, ids, places[:, 0])
+        other_text = drawn(image * factor, text, ids, places[:, 1])
 
         def of_text(x):
-            return ops.concatenate([x, x, ops.take(x, other_text, axis=0)])
+            return ops.concatenate([x, x, taken(x, other_text)])
 
         def of_image(x):
-            return ops.concatenate([x, ops.take(x, other_image, axis=0), x])
+            return ops.concatenate([x, taken(x, other_image), x])
 
         pooled = fuse(
             [of_text(x) for x in batch.text],

@@ -19,6 +19,7 @@ from builders import roberta
 
 import keras_bridgetower as kbt
 from keras_bridgetower import engine
+from keras_bridgetower import objectives
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
@@ -96,9 +97,37 @@ def small():
     )
 
 
+def matching():
+    return kbt.BridgeTowerRetrieval(
+        small(), objective="hard_negatives", projection_dim=8
+    )
+
+
+def answered(ids, rng):
+    """Features and labels of `Both`."""
+    scores = rng.uniform(size=(len(ids), ANSWERS)).astype("float32")
+    return {}, {"vqa": scores, "itc": ids}
+
+
+def matched(ids, rng):
+    """Features and labels of hard negatives."""
+    objective = objectives.get("hard_negatives")
+    *drawn, labels = objective.draw(0, ids)
+    drawn = dict(zip(objective.drawn, drawn, strict=True))
+    return drawn, {"itm": labels, "itc": ids}
+
+
+# Of each task its model, and how its rows are drawn.
+TASKS = {
+    "both": (lambda: Both(small()), answered),
+    "matching": (matching, matched),
+}
+MODEL, DRAWN = TASKS[os.environ.get("TASK", "both")]
+
+
 def built(optimizer):
     """The task, with the same weights on every device and backend."""
-    task = Both(small())
+    task = MODEL()
     rng = np.random.default_rng(3)
     for weight in sorted(task.trainable_weights, key=lambda w: w.path):
         if weight.constraint is not None:
@@ -123,11 +152,10 @@ def dataset(rows, seed, **kwargs):
         "token_ids": rng.integers(5, 60, (rows, TOKENS)).astype("int32"),
         "padding_mask": mask,
     }
-    y = {
-        "vqa": rng.uniform(size=(rows, ANSWERS)).astype("float32"),
-        "itc": rng.integers(0, 5, (rows,)).astype("int32"),
-    }
-    return tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH, **kwargs)
+    ids = rng.integers(0, 5, (rows,)).astype("int32")
+    drawn, y = DRAWN(ids, rng)
+    rows = tf.data.Dataset.from_tensor_slices(({**x, **drawn}, y))
+    return rows.batch(BATCH, **kwargs)
 
 
 OPTIMIZERS = {

@@ -111,6 +111,7 @@ def pieces(rank):
     texts, _ = ranking.draw(0, np.arange(len(x)))
     return {
         "next": ops.convert_to_numpy(NextRow()(x[own])),
+        "hard": ops.convert_to_numpy(hard(x, own)),
         "ranked": ops.convert_to_numpy(ranked(ranking, x[own], texts[own])),
         "x": x,
         "factors": factors,
@@ -137,9 +138,30 @@ def ranked(ranking, x, false_texts):
     logits, _ = ranking.logits(
         lambda text, image, mask: ops.sum(text[0][:, 0] * image[0][:, 0], -1),
         {"rank": lambda scores: scores},
-        objectives.Batch(states, states, drawn, None),
+        objectives.Batch(states, states, drawn),
     )
     return logits
+
+
+def hard(x, own):
+    """Texts and images of hard negatives, both of them `x`, side by side."""
+    objective = objectives.get("hard_negatives")
+    *drawn, _ = objective.draw(0, np.arange(len(x), dtype="int32"))
+    features = {
+        name: ops.convert_to_tensor(values[own])
+        for name, values in zip(objective.drawn, drawn, strict=True)
+    }
+    rows = ops.convert_to_tensor(x[own])
+    states = [rows[:, None]]
+    pairs, _ = objective.logits(
+        lambda text, image, mask: ops.concatenate(
+            [text[0][:, 0], image[0][:, 0]], axis=-1
+        ),
+        {"itm": lambda pairs: pairs},
+        objectives.Batch(states, states, {"padding_mask": rows, **features}),
+        (rows, 2 * rows, ops.ones(())),
+    )
+    return pairs
 
 
 @contextlib.contextmanager

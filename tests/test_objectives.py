@@ -62,8 +62,13 @@ def test_false_texts(ids):
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 def test_labels_of_hard_negatives(ids):
-    drawn, labels = objectives.get("hard_negatives").draw(0, ids)
+    objective = objectives.get("hard_negatives")
+    drawn, places, labels = objective.draw(0, ids)
     np.testing.assert_array_equal(drawn, ids)
+    assert places.shape == (len(ids), 2) and (places != places[0, 0]).any()
+    assert (0 <= places).all() and (places < 1).all()
+    np.testing.assert_array_equal(objective.draw(0, ids)[1], places)
+    assert (objective.draw(1, ids)[1] != places).all()
     alone = len(set(ids.tolist())) == 1
     np.testing.assert_array_equal(labels, [[1, alone, alone]] * len(ids))
 
@@ -77,7 +82,14 @@ class _Numbered:
         self.image = [ops.convert_to_tensor(100 + states)] * 2
         self.features = {k: ops.convert_to_tensor(v) for k, v in drawn.items()}
         self.padding_mask = ops.convert_to_tensor(states[:, 0].astype("int32"))
-        self.sample = objectives.Sampler(seed=5)
+
+
+def hard(rows, ids=None, seed=0, places=None):
+    """A numbered batch with what hard negatives draw."""
+    ids = np.arange(rows, dtype="int32") if ids is None else ids
+    _, drawn, _ = objectives.get("hard_negatives").draw(seed, ids)
+    places = drawn if places is None else np.full((rows, 2), places, "float32")
+    return _Numbered(rows, image_id=ids, negative_places=places)
 
 
 def fuse(text, image, padding_mask):
@@ -122,12 +134,12 @@ def test_pairs_of_ranking():
 
 def test_pairs_of_hard_negatives():
     ids = np.array([1, 2, 1, 3, 2, 4], "int32")
-    batch = _Numbered(6, image_id=ids)
     rng = np.random.default_rng(0)
     text, image = rng.normal(size=(2, 6, 8)).astype("float32")
     objective = objectives.get("hard_negatives")
     drawn = []
-    for factor in [1.0] * 30 + [1e4]:
+    for seed, factor in enumerate([1.0] * 30 + [1e4]):
+        batch = hard(6, ids, seed)
         embeddings = [ops.convert_to_tensor(x) for x in (text, image, factor)]
         pairs, own = objective.logits(fuse, {"itm": same}, batch, embeddings)
         pairs = array(pairs)
@@ -147,36 +159,28 @@ def test_pairs_of_hard_negatives():
     np.testing.assert_array_equal(texts, scores.argmax(0))
 
 
-def test_hard_negatives_are_drawn_by_the_softmax():
-    rows = 4
+@pytest.mark.parametrize("place", [0.0, 0.2, 0.5, 0.8, 1 - 2**-24])
+def test_hard_negatives_are_drawn_by_the_softmax(place):
+    rows = 6
+    ids = np.array([0, 1, 2, 0, 3, 4], "int32")
     scores = np.random.default_rng(1).normal(size=(rows, rows))
-    batch = _Numbered(rows, image_id=np.arange(rows, dtype="int32"))
     embeddings = [
         ops.convert_to_tensor(x.astype("float32"))
         for x in (np.eye(rows), scores.T, np.array(1.0))
     ]
-    counts = np.zeros((2, rows, rows))
-    draws = 400
-    for _ in range(draws):
-        pairs, _ = objectives.get("hard_negatives").logits(
-            lambda t, i, m: ops.concatenate([t[0][:, 0], i[0][:, 0]], -1),
-            {"itm": same},
-            batch,
-            embeddings,
-        )
-        pairs = array(pairs).astype(int)
-        counts[0, np.arange(rows), pairs[:, 1, 1] - 100] += 1
-        counts[1, np.arange(rows), pairs[:, 2, 0]] += 1
-    for found, logits in zip(counts, (scores, scores.T), strict=True):
-        weights = np.exp(logits) * (1 - np.eye(rows))
-        expected = weights / weights.sum(1, keepdims=True)
-        # Four standard deviations of a share.
-        error = 4 * np.sqrt(expected * (1 - expected) / draws)
-        assert (np.abs(found / draws - expected) <= error).all()
+    pairs, _ = objectives.get("hard_negatives").logits(
+        fuse, {"itm": same}, hard(rows, ids, places=place), embeddings
+    )
+    found = array(pairs)[:, 1, 1] - 100, array(pairs)[:, 2, 0]
+    for drawn, logits in zip(found, (scores, scores.T), strict=True):
+        weights = np.exp(logits) * (ids[:, None] != ids)
+        sums = weights.cumsum(1) / weights.sum(1, keepdims=True)
+        # The first whose share of the sum reaches beyond the place.
+        np.testing.assert_array_equal(drawn, (sums > place).argmax(1))
 
 
 def test_one_image_alone_draws_itself():
-    batch = _Numbered(2, image_id=np.array([5, 5], "int32"))
+    batch = hard(2, np.array([5, 5], "int32"))
     unit = ops.convert_to_tensor(np.eye(2, dtype="float32"))
     pairs, _ = objectives.get("hard_negatives").logits(
         fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
@@ -185,7 +189,7 @@ def test_one_image_alone_draws_itself():
 
 
 def test_gradients_reach_states_but_not_the_scores_of_a_draw():
-    ids = ops.convert_to_tensor(np.arange(3, dtype="int32"))
+    drawn = hard(3).features
     rng = np.random.default_rng(0)
     arrays = rng.normal(size=(4, 3, 2, 4)).astype("float32")
 
@@ -193,8 +197,7 @@ def test_gradients_reach_states_but_not_the_scores_of_a_draw():
         batch = objectives.Batch(
             [tensors[0]],
             [tensors[1]],
-            {"padding_mask": ops.ones((3, 2), "int32"), "image_id": ids},
-            objectives.Sampler(),
+            {"padding_mask": ops.ones((3, 2), "int32"), **drawn},
         )
         embeddings = (tensors[2][:, 0], tensors[3][:, 0], ops.ones(()))
         logits, _ = objectives.get("hard_negatives").logits(
@@ -245,11 +248,11 @@ def test_drawn_pairs_score_as_given_pairs():
     expected = given[texts, np.arange(4)[:, None], 1]
     assert difference(found, expected) <= 1e-5
 
-    hard = other("hard_negatives", projection_dim=8)
+    likened = other("hard_negatives", projection_dim=8)
     # With two images each negative is certain.
     x = {k: v[:2] for k, v in x.items()}
-    ids = np.array([0, 1], "int32")
-    found = hard.predict_features({**x, "image_id": ids})["itm"]
+    drawn = {k: array(v) for k, v in hard(2).features.items()}
+    found = likened.predict_features({**x, **drawn})["itm"]
     expected = given[[[0, 0, 1], [1, 1, 0]], [[0, 1, 0], [1, 0, 1]]]
     assert difference(found, expected) <= 1e-5
 

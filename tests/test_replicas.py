@@ -83,6 +83,15 @@ def test_without_gathering_it_does_not(found):
     assert abs(local - one) > 1e-2
 
 
+def hard_negatives(x):
+    """Rows that all rows of one device draw, images and texts."""
+    rows = np.arange(len(x))
+    _, places, _ = objectives.get("hard_negatives").draw(0, rows)
+    weights = np.exp(2.0 * x @ x.T) * (rows[:, None] != rows)
+    sums = weights.cumsum(1) / weights.sum(1, keepdims=True)
+    return [(sums > place[:, None]).argmax(1) for place in places.T]
+
+
 @gathers
 def test_replicas_of_unequal_size(found):
     seen = {k: v for process in found for k, v in process.items()}
@@ -102,6 +111,14 @@ def test_replicas_of_unequal_size(found):
         texts = np.concatenate([rows, rows + false], axis=1)
         scores = (x[texts] * x[:, None]).sum(-1)[own]
         np.testing.assert_allclose(seen[rank]["ranked"], scores, rtol=1e-5)
+        pairs = seen[rank]["hard"]
+        np.testing.assert_array_equal(pairs[:, :2, :2], x[own, None][:, [0, 0]])
+        np.testing.assert_array_equal(
+            pairs[:, ::2, 2:], x[own, None][:, [0, 0]]
+        )
+        images, texts = hard_negatives(x)
+        np.testing.assert_array_equal(pairs[:, 1, 2:], x[images][own])
+        np.testing.assert_array_equal(pairs[:, 2, :2], x[texts][own])
     logits, labels = seen["0"]["logits"].astype("float64"), seen["0"]["labels"]
     right = np.take_along_axis(logits, np.maximum(labels, 0)[..., None], -1)
     losses = np.log(np.exp(logits).sum(-1)) - right[..., 0]

@@ -86,10 +86,11 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
 
     Returns:
         Features; with ids `(features, labels)`, the features with what was
-        drawn: `"match"` `(batch,)`, `"image_id"` `(batch,)` or
-        `"false_texts"` `(batch, 15)`, how many rows further each one
-        stands, all int32, and the labels int32
-        `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
+        drawn: `"match"` int32 `(batch,)`, or `"image_id"` int32 `(batch,)`
+        and `"negative_places"` float32 `(batch, 2)`, where among the others
+        by likeness a negative stands, or `"false_texts"` int32
+        `(batch, 15)`, how many rows further each one stands; and the labels
+        int32 `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
         `"itc"` `(batch,)`. With labelled pairs `(features, match)`.
 
     Raises:

@@ -7,9 +7,7 @@ from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.losses import pack_embeddings
 
 
-def outputs_of_drawn(
-    names, objective, backbone, heads, text, image, inputs, sampler
-):
+def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
     """What pair head and contrastive head say of the pairs of a batch.
 
     Args:
@@ -20,7 +18,6 @@ def outputs_of_drawn(
         text: list of float tensors, states of the text tower.
         image: list of float tensors, states of the image tower.
         inputs: dict of features, with those of `objective.drawn`.
-        sampler: `Sampler`.
 
     Returns:
         dict from those names to logits of the drawn pairs, and for
@@ -33,7 +30,7 @@ def outputs_of_drawn(
         )
         return fused["pooled"]
 
-    batch = objectives.Batch(text, image, inputs, sampler)
+    batch = objectives.Batch(text, image, inputs)
     outputs, pooled, scored = {}, None, None
     if "itc" in names:
         head = heads["itc"]

@@ -91,7 +91,6 @@ class BridgeTowerPretraining(BridgeTowerTask):
         self.matching = matching.get(negatives)
         self.ways = ways
         self.projection_dim = projection_dim
-        self.sampler = matching.Sampler(name="sampler")
         values = {
             "mlm": {},
             "itm": {},
@@ -131,7 +130,6 @@ class BridgeTowerPretraining(BridgeTowerTask):
                 text,
                 image,
                 inputs,
-                self.sampler,
             )
         return outputs
 

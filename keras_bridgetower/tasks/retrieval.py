@@ -44,7 +44,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             for no such heads; `"hard_negatives"` and `shortlist` need them.
         ways: `"two_way"` as the authors or `"three_way"` as transformers,
             form of the contrastive heads.
-        seed: int, of the draws of hard negatives.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -83,7 +82,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         objective="random_negatives",
         projection_dim=None,
         ways="two_way",
-        seed=0,
         **kwargs,
     ):
         # Read by what the base class calls.
@@ -110,8 +108,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         super().__init__(backbone, preprocessor, heads, **kwargs)
         self.objective = objective
         self.projection_dim = projection_dim
-        self.seed = seed
-        self.sampler = objectives.Sampler(seed, name="sampler")
         for name in heads:
             self.heads[name].trainable = name in self.drawing.heads
         self.start_heads(set(heads))
@@ -136,7 +132,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             text_states(self.backbone, inputs),
             self.backbone.image_tower(inputs["images"]),
             inputs,
-            self.sampler,
         )
         return objectives.only_or_all(outputs)
 
@@ -293,6 +288,5 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             objective=self.objective,
             projection_dim=self.projection_dim,
             ways=self.ways,
-            seed=self.seed,
         )
         return config

@@ -53,11 +53,12 @@ def run(folder, environments, kinds, optimizers):
     return found
 
 
-def launched(folder, optimizers, wrong=()):
+def launched(folder, optimizers, wrong=(), task="both"):
     kinds = ["one", *KINDS, *(f"data_parallel-{w}" for w in wrong)]
     environments = (
         launch.two_processes() if BACKEND == "torch" else [ONE_PROCESS[BACKEND]]
     )
+    environments = [e | {"TASK": task} for e in environments]
     return run(folder, environments, kinds, optimizers)
 
 
@@ -68,7 +69,7 @@ def differences(one, other):
         group = name.split("/")[-2 if "fit" in name or "test" in name else 1]
         # Keras weighs the losses of single outputs by batches, not by rows,
         # where TensorFlow does not know how many rows there are.
-        partial = name in ("test/vqa_loss", "test/itc_loss")
+        partial = name in ("test/vqa_loss", "test/itm_loss", "test/itc_loss")
         if not (partial and BACKEND == "tensorflow"):
             difference = np.abs(other[name] - value).max()
             worst[group] = max(worst[group], difference)
@@ -104,6 +105,17 @@ def test_what_is_left_out_is_seen(found, wrong):
 @pytest.mark.parametrize("optimizer", [*TOLERANCE][1:])
 def test_ten_steps_of_others(tmp_path, optimizer):
     check(launched(tmp_path, optimizer), KINDS, optimizer)
+
+
+@pytest.mark.slow
+def test_hard_negatives_equal_those_of_one_device(tmp_path):
+    wrong = [kind for kind in WRONG if kind == "local_negatives"]
+    found = launched(tmp_path, "sgd", wrong, "matching")
+    check(found, KINDS, "sgd")
+    for process in found:
+        for kind in wrong:
+            other = process[f"data_parallel-{kind}"]
+            assert differences(process["one"], other)["weight"] > 1e-3
 
 
 @pytest.mark.slow
