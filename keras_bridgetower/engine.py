@@ -230,7 +230,15 @@ def _tensorflow_gather(x):
         return _alone(x)
     counts = context.all_gather(tf.shape(x)[:1], axis=0)
     index = context.replica_id_in_sync_group
-    return context.all_gather(x, axis=0), tf.reduce_sum(counts[:index])
+
+    @tf.custom_gradient
+    def dense(rows):
+        # Of rows that were taken it is `IndexedSlices`, at which the gradient
+        # of TensorFlow's gathering fails.
+        return tf.identity(rows), tf.convert_to_tensor
+
+    rows = dense(context.all_gather(x, axis=0))
+    return rows, tf.reduce_sum(counts[:index])
 
 
 def _torch_gather(x):

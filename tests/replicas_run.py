@@ -19,6 +19,7 @@ from keras import ops
 from keras_bridgetower import engine
 from keras_bridgetower import objectives
 from keras_bridgetower.global_rows import NextRow
+from keras_bridgetower.global_rows import TakeRows
 from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
@@ -109,6 +110,9 @@ def pieces(rank):
     (gradient,) = engine.gradients(read, [x[own]])
     ranking = objectives.get("ranking")
     texts, _ = ranking.draw(0, np.arange(len(x)))
+    (taken,) = engine.gradients(
+        lambda tensors: ops.sum(TakeRows()(tensors[0], texts[own])), [x[own]]
+    )
     return {
         "next": ops.convert_to_numpy(NextRow()(x[own])),
         "hard": ops.convert_to_numpy(hard(x, own)),
@@ -118,6 +122,7 @@ def pieces(rank):
         "rows": ops.convert_to_numpy(rows),
         "offset": np.array(int(offset)),
         "gradient": gradient,
+        "taken": taken,
         "sum": ops.convert_to_numpy(engine.global_sum(ops.ones(()) + rank)),
         "logits": logits,
         "labels": labels,

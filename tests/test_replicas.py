@@ -108,6 +108,9 @@ def test_replicas_of_unequal_size(found):
         np.testing.assert_array_equal(seen[rank]["next"], following)
         false, _ = objectives.get("ranking").draw(0, np.arange(5))
         rows = np.arange(5)[:, None]
+        # A row's gradient counts how often any replica took it.
+        counts = np.bincount((rows + false).ravel(), minlength=5)[own]
+        np.testing.assert_array_equal(seen[rank]["taken"].T, [counts] * 2)
         texts = np.concatenate([rows, rows + false], axis=1)
         scores = (x[texts] * x[:, None]).sum(-1)[own]
         np.testing.assert_allclose(seen[rank]["ranked"], scores, rtol=1e-5)
