@@ -1,15 +1,25 @@
 """Set up before the first test: quiet frameworks, torch before TensorFlow."""
 
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # The passes share the cores, on which OpenMP's threads would wait busily for
 # each other: the same test took eight times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# JAX compiles far more here than it computes; unoptimised it does so in half
-# the time, as in JAX's own tests.
+# XLA compiles far more here than it computes; unoptimised it does so in half
+# the time, as in JAX's own tests. JAX keeps what it compiled for the processes
+# that the tests start.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true",
+)
+COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # The peers need torch under every backend, and imported after TensorFlow it
 # can crash.

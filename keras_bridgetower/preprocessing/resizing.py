@@ -25,7 +25,8 @@ def by_torch(image, size):
     resized = torch.nn.functional.interpolate(
         pixels, size[::-1], mode="bicubic", antialias=True
     )
-    return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
+    # Channels come first; NumPy would put them last under Python's lock.
+    return Image.fromarray(resized[0].permute(1, 2, 0).contiguous().numpy())
 
 
 RESIZERS = {"pillow": by_pillow, "torch": by_torch}

@@ -140,9 +140,8 @@ def test_fit_takes_the_stream_of_records(name, tmp_path):
     assert not stream.report.bad
 
 
-@pytest.mark.parametrize("name", ["vqa", "entailment"])
-def test_filled_batches_are_scored_as_smaller_ones(name, tmp_path):
-    records, target, make = TASKS[name]
+def test_filled_batches_are_scored_as_smaller_ones(tmp_path):
+    records, target, make = TASKS["vqa"]
     task = eager(make())
     scores = []
     for remainder in ("keep", "pad"):
