@@ -20,7 +20,8 @@ def remat(layer, function, *args):
 
     Args:
         layer: the layer that `function` calls, with all its sub-layers.
-        function: callable of float tensors, which returns tensors.
+        function: callable of float tensors, which returns tensors, or a
+            structure of tensors and None.
         *args: float tensors.
 
     Returns:
@@ -35,15 +36,20 @@ def remat(layer, function, *args):
     """
     generators = keras_patches.seed_generators(layer)
     seeds = [g.state.value * 1 for g in generators]
-    draws = []
+    draws, absent = [], []
 
     def run(*args):
         with _replayed(generators, seeds) as drawn:
             outputs = function(*args)
         draws.append(drawn)
-        return outputs
+        absent.append(keras.tree.map_structure(_is_none, outputs))
+        # What is not asked for, TensorFlow would refuse.
+        return [x for x in keras.tree.flatten(outputs) if not _is_none(x)]
 
-    outputs = keras.remat(run)(*args)
+    tensors = iter(keras.remat(run)(*args))
+    outputs = keras.tree.map_structure(
+        lambda none: None if none else next(tensors), absent[0]
+    )
     for generator, seed, number in zip(
         generators, seeds, draws[0], strict=True
     ):
@@ -109,6 +115,10 @@ def checkpoint(layer):
         return remat(layer, run, *(leaves[i] for i in floats))
 
     layer.call = checkpointed
+
+
+def _is_none(x):
+    return x is None
 
 
 def _is_float(x):
