@@ -12,6 +12,11 @@ class GlobalRows(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
 
+    def gathered(self, x):
+        """The rows of all replicas, and which of them those of `x` are."""
+        every, first = engine.all_gather(x)
+        return every, first + ops.arange(ops.shape(x)[0], dtype="int32")
+
 
 class NextRow(GlobalRows):
     """Moves every row of the global batch up by one, the first one to its end.
@@ -60,8 +65,7 @@ class TakeRows(GlobalRows):
     """
 
     def call(self, x, distances):
-        every, first = engine.all_gather(x)
-        own = first + ops.arange(ops.shape(x)[0], dtype="int32")
+        every, own = self.gathered(x)
         rows = own[:, None] + ops.cast(distances, "int32")
         rows = ops.mod(rows, ops.shape(every)[0])
         return ops.take(every, ops.reshape(rows, (-1,)), axis=0)
@@ -96,7 +100,7 @@ class DrawRows(GlobalRows):
     """
 
     def call(self, own, others, ids, places):
-        every, first = engine.all_gather(others)
+        every, own_rows = self.gathered(others)
         every_id, _ = engine.all_gather(ids)
         scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
         same = ops.expand_dims(ids, 1) == ops.expand_dims(every_id, 0)
@@ -106,7 +110,6 @@ class DrawRows(GlobalRows):
         places = ops.minimum(ops.cast(places, "float32"), 1 - 1e-6)
         places = ops.expand_dims(places, 1) * sums[:, -1:]
         rows = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
-        own_rows = first + ops.arange(ops.shape(own)[0], dtype="int32")
         return (rows - own_rows)[:, None]
 
     def compute_output_spec(self, own, others, ids, places):

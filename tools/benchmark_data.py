@@ -21,10 +21,10 @@ import keras_bridgetower as kbt
 from keras_bridgetower.data import records
 from keras_bridgetower.data.augment import transform
 from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.preprocessing.resizing import RESIZERS
 
 PICTURES, BATCH, SIDE, WORKERS = 384, 32, 288, 2
 TRANSFORMS = ("hf", "clip_randaug", "blip_randaug_wohf", "blip_randaug_wc")
-RESIZERS = ("pillow", "torch")
 STEPS = 30
 
 
