@@ -17,6 +17,7 @@ from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.data.rows import columns_of
 from keras_bridgetower.data.targets import TARGETS
 from keras_bridgetower.data.targets import inputs_of
+from keras_bridgetower.preprocessing.datasets import untuned
 from keras_bridgetower.validation import check_choice
 
 
@@ -201,7 +202,7 @@ class Stream:
         options.experimental_distribute.auto_shard_policy = (
             policies.AUTO if self.num_hosts == 1 else policies.OFF
         )
-        return dataset.with_options(options).prefetch(2)
+        return untuned(dataset.with_options(options).prefetch(2))
 
     def _in_graph(self, number):
         import tensorflow as tf

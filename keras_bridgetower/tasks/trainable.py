@@ -5,11 +5,34 @@ import keras_hub
 
 from keras_bridgetower import engine
 from keras_bridgetower import replicas
+from keras_bridgetower.preprocessing.datasets import untuned
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
-class TrainableTask(keras_hub.models.Task):
+class ReadsUntuned(keras.Model):
+    """Training and prediction on datasets as `untuned` leaves them.
+
+    As the last base of a task it comes after KerasHub's classes, and gets the
+    datasets that these made of arrays and preprocessing.
+    """
+
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        return super().fit(
+            untuned(x),
+            *args,
+            validation_data=untuned(validation_data),
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, *args, **kwargs):
+        return super().evaluate(untuned(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(untuned(x), *args, **kwargs)
+
+
+class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     """Abstract: loss, metrics and the steps of training.
 
     The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs

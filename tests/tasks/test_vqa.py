@@ -175,6 +175,29 @@ def test_fit_takes_every_kind_of_data():
     assert "vqa_score" in history.history
 
 
+def test_datasets_are_read_untuned(asked, monkeypatch):
+    """The end of one would wait for the thread that tunes it."""
+    read = []
+    for name in ("fit", "evaluate", "predict"):
+        monkeypatch.setattr(
+            keras.Model,
+            name,
+            lambda self, x, **kwargs: read.append((x, kwargs)),
+        )
+    x, y = raw()
+    chosen = tf.data.Options()
+    chosen.autotune.enabled = True
+    own = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
+    asked.fit(x, y, validation_data=own)
+    asked.evaluate(own)
+    asked.predict(x)
+    read.append((read[0][1]["validation_data"], {}))
+    for dataset, _ in read:
+        assert dataset.options().autotune.enabled is False
+    asked.evaluate(own.with_options(chosen))
+    assert read[-1][0].options().autotune.enabled is True
+
+
 def test_wrong_answers_stop_fit_by_name():
     x, y = raw(4)
     model = vqa()
