@@ -155,20 +155,49 @@ class AdamW(keras.optimizers.Adam):
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = self._get_variable_index(variable), variable.dtype
         gradient = ops.cast(gradient, dtype)
-        kept = ops.cast(self._kept, dtype)
-        rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
-        if self._decays[index]:
-            self.assign_sub(variable, variable * (rate * self._decays[index]))
+        alpha, decay, kept = self._step_of(index, dtype, learning_rate)
+        if decay is not None:
+            self.assign_sub(variable, variable * decay)
         m, v = self._momentums[index], self._velocities[index]
-        steps = ops.cast(self.iterations + 1, dtype)
-        bias_1 = 1 - ops.power(ops.cast(self.beta_1, dtype), steps)
-        bias_2 = 1 - ops.power(ops.cast(self.beta_2, dtype), steps)
         self.assign_add(m, (gradient - m) * (kept * (1 - self.beta_1)))
         self.assign_add(
             v, (ops.square(gradient) - v) * (kept * (1 - self.beta_2))
         )
-        alpha = rate * ops.sqrt(bias_2) / bias_1
         self.assign_sub(variable, m * alpha / (ops.sqrt(v) + self.epsilon))
+
+    def _step_of(self, index, dtype, learning_rate):
+        """What a variable's update takes besides its own tensors."""
+        kept = ops.cast(self._kept, dtype)
+        rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
+        steps = ops.cast(self.iterations + 1, dtype)
+        bias_1 = 1 - ops.power(ops.cast(self.beta_1, dtype), steps)
+        bias_2 = 1 - ops.power(ops.cast(self.beta_2, dtype), steps)
+        alpha = rate * ops.sqrt(bias_2) / bias_1
+        decay = self._decays[index]
+        return alpha, rate * decay if decay else None, kept
+
+    def _backend_update_step(self, grads, variables, learning_rate):
+        # As Keras' own optimizers on PyTorch: many variables at once.
+        if keras.config.backend() != "torch":
+            super()._backend_update_step(grads, variables, learning_rate)
+            return
+        from keras_bridgetower.training import optimizers_torch
+
+        alike = {}
+        for gradient, variable in zip(grads, variables, strict=True):
+            index, dtype = self._get_variable_index(variable), variable.dtype
+            own = (self._momentums[index], self._velocities[index])
+            tensors = [v.value for v in (variable, *own)]
+            tensors.insert(1, ops.cast(gradient, dtype))
+            key = (self._factors[index], self._decays[index], dtype)
+            alike.setdefault(key, (index, []))[1].append(tensors)
+        for (*_, dtype), (index, tensors) in alike.items():
+            optimizers_torch.adamw(
+                tensors,
+                *self._step_of(index, dtype, learning_rate),
+                (self.beta_1, self.beta_2),
+                self.epsilon,
+            )
 
     def get_config(self):
         config = super().get_config()

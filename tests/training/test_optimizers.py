@@ -15,6 +15,8 @@ from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.optimizers import rows
 from keras_bridgetower.training.schedules import WarmupPolynomial
 
+BACKEND = keras.config.backend()
+
 
 def group_of(path):
     """Factor and decay by the authors' rule, written once more for a VQA."""
@@ -63,6 +65,35 @@ def test_equals_torch_with_parameter_groups():
     )
     assert worst <= 1e-6, worst
     assert float(ours.learning_rate) == pytest.approx(1e-3)
+
+
+class OneByOne(AdamW):
+    def _backend_update_step(self, grads, variables, learning_rate):
+        for gradient, variable in zip(grads, variables, strict=True):
+            self.update_step(gradient, variable, learning_rate)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the others take one at a time")
+@pytest.mark.parametrize("numbers", [1, 1000, 2**25])
+def test_many_at_once_equal_one_by_one(numbers, monkeypatch):
+    from keras_bridgetower.training import optimizers_torch
+
+    monkeypatch.setattr(optimizers_torch, "CHUNK", numbers)
+    found = []
+    for cls in (AdamW, OneByOne):
+        keras.utils.set_random_seed(0)
+        variables = vqa().trainable_variables
+        optimizer = cls(1e-3, rows(base=None, fusion=5, head=50))
+        rng = np.random.default_rng(0)
+        for broken in (False, True, False):
+            grads = [rng.normal(size=v.shape) for v in variables]
+            grads = [keras.ops.convert_to_tensor(g, "float32") for g in grads]
+            if broken:
+                grads[-1] = grads[-1] * np.inf
+            optimizer.apply(grads, variables)
+        found.append([array(v) for v in (*variables, *optimizer.variables)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_sane_decay_spares_all_but_matrices():
@@ -158,7 +189,7 @@ def test_what_is_not_finite_is_never_applied():
     assert int(optimizer.skipped) == 1
 
 
-@pytest.mark.skipif(keras.config.backend() != "jax", reason="XLA's program")
+@pytest.mark.skipif(BACKEND != "jax", reason="XLA's program")
 def test_the_program_grows_with_the_variables_alone():
     """As that of Keras' own, which clips by a norm; not with their square."""
     import jax

@@ -1,0 +1,57 @@
+"""PyTorch: one update for many variables, in a few operations."""
+
+import torch
+
+# So many numbers are updated at a time: what is held besides is as large.
+CHUNK = 2**25
+
+
+@torch.no_grad()
+def adamw(variables, alpha, decay, kept, betas, epsilon):
+    """Apply the step of `AdamW.update_step` to variables of one row.
+
+    The operations are those, in that order, and so are the bits: a model has
+    hundreds of variables, and to call twelve operations for each takes longer
+    than to compute them.
+
+    Args:
+        variables: list of `(variable, gradient, momentum, velocity)`, float
+            tensors of one dtype, of which all but the gradient change.
+        alpha: scalar tensor, the rate times what corrects the momenta.
+        decay: scalar tensor, share by which variables decay, or None.
+        kept: scalar tensor, 0 where nothing must change, else 1.
+        betas: two floats.
+        epsilon: float.
+    """
+    first, second = (kept * (1 - beta) for beta in betas)
+    for chunk in _chunks(variables):
+        values, gradients, momenta, velocities = map(
+            list, zip(*chunk, strict=True)
+        )
+        if decay is not None:
+            decayed = torch._foreach_mul(values, decay)
+            torch._foreach_sub_(values, decayed)
+        _approach(momenta, gradients, first)
+        _approach(velocities, torch._foreach_mul(gradients, gradients), second)
+        roots = torch._foreach_sqrt(velocities)
+        torch._foreach_add_(roots, epsilon)
+        change = torch._foreach_mul(momenta, alpha)
+        torch._foreach_div_(change, roots)
+        torch._foreach_sub_(values, change)
+
+
+def _approach(averages, values, share):
+    change = torch._foreach_sub(values, averages)
+    torch._foreach_mul_(change, share)
+    torch._foreach_add_(averages, change)
+
+
+def _chunks(variables):
+    chunk, size = [], 0
+    for one in variables:
+        if chunk and size + one[0].numel() > CHUNK:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(one)
+        size += one[0].numel()
+    yield chunk
