@@ -103,11 +103,17 @@ def smooth_shear_y(image, slope):
 
 
 def smooth_translate_x(image, pixels):
-    return _affine(image, (1, 0, pixels, 0, 1, 0), BILINEAR)
+    return _affine(image, (1, 0, pixels, 0, 1, 0), _smooth(pixels))
 
 
 def smooth_translate_y(image, pixels):
-    return _affine(image, (1, 0, 0, 0, 1, pixels), BILINEAR)
+    return _affine(image, (1, 0, 0, 0, 1, pixels), _smooth(pixels))
+
+
+def _smooth(pixels):
+    """How to translate smoothly: by whole pixels nothing is between two."""
+    nearest = BILINEAR | {"resample": Image.Resampling.NEAREST}
+    return nearest if float(pixels).is_integer() else BILINEAR
 
 
 def _affine(image, coefficients, filling):

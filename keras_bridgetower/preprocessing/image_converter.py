@@ -176,38 +176,42 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
             ]
         )
 
-    def _convert(self, images, name="images"):
+    def _convert(self, images, name="images", place=None):
+        """Convert pictures, a single one to `place` where it has its shape."""
         images, single = pictures_of(images)
         if single:
-            return self._convert_one(images[0], name)
+            return self._convert_one(images[0], name, place)
         if len(images) == 0:
             raise ValueError(
                 f"`{name}` must hold at least one picture. Received: "
                 f"{name}={images!r}"
             )
-        made = None
-        for i, image in enumerate(images):
-            part = self._convert(image, f"{name}[{i}]")
-            # Each goes to its place at once: many held until they are stacked
-            # cost more memory traffic than all the arithmetic.
-            if made is None:
-                made = np.empty((len(images), *part.shape), "float32")
-            if part.shape != made.shape[1:]:
+        first = self._convert(images[0], f"{name}[0]")
+        made = np.empty((len(images), *first.shape), "float32")
+        made[0] = first
+        # Each is computed at its place: many held until they are stacked cost
+        # more memory traffic than all the arithmetic.
+        for i in range(1, len(images)):
+            part = self._convert(images[i], f"{name}[{i}]", made[i])
+            if part.shape != first.shape:
                 raise ValueError(
                     f"`{name}` must hold lists of the same number of "
                     f"pictures. Received: {name}[0] of batch shape "
-                    f"{made.shape[1:-3]}, {name}[{i}] of {part.shape[:-3]}"
+                    f"{first.shape[:-3]}, {name}[{i}] of {part.shape[:-3]}"
                 )
-            made[i] = part
+            if not np.may_share_memory(part, made):
+                made[i] = part
         return made
 
-    def _convert_one(self, image, name):
+    def _convert_one(self, image, name, place):
         pixels = self._pixels(image, name)
-        rows = pixels.reshape(self.image_size, -1)
-        rows = np.divide(rows, np.float32(255), dtype="float32")
+        if place is None or place.shape != pixels.shape:
+            place = np.empty(pixels.shape, "float32")
+        rows = place.reshape(self.image_size, -1)
+        np.divide(pixels.reshape(rows.shape), np.float32(255), out=rows)
         rows -= self._row_mean
         rows /= self._row_std
-        return rows.reshape(pixels.shape)
+        return place
 
     def _pixels(self, image, name):
         """uint8 array `(S, S, 3)`."""

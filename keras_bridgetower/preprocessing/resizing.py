@@ -1,6 +1,7 @@
 """Bicubic resizing of 8-bit pictures, by Pillow or, faster, by PyTorch."""
 
 import importlib.util
+import threading
 
 import numpy as np
 from PIL import Image
@@ -21,14 +22,30 @@ def by_torch(image, size):
     """
     import torch
 
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(_writable(image)).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(
         pixels, size[::-1], mode="bicubic", antialias=True
     )
-    # Channels come first; NumPy would put them last under Python's lock.
-    return Image.fromarray(resized[0].permute(1, 2, 0).contiguous().numpy())
+    planes = resized[0].numpy()
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
 
+def _writable(image):
+    """The pixels in memory of this thread, until it asks for the next ones.
+
+    PyTorch warns of arrays that cannot be written. To have new memory of that
+    size from the system takes longer than the resizing.
+    """
+    pixels = np.asarray(image)
+    held = getattr(_memory, "pixels", None)
+    if held is None or held.size < pixels.size:
+        held = _memory.pixels = np.empty(pixels.size, pixels.dtype)
+    held = held[: pixels.size].reshape(pixels.shape)
+    np.copyto(held, pixels)
+    return held
+
+
+_memory = threading.local()
 RESIZERS = {"pillow": by_pillow, "torch": by_torch}
 
 
