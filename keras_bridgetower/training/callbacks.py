@@ -217,21 +217,22 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self, position, logs, random):
         # On JAX, asking for the model brings its variables up to date.
         model = self.model
-        strategy, metrics = self.strategy, model.metrics_variables
-        with strategy.gathered(model), strategy.summed(metrics):
-            arrays = {**state.of(model), **random}
+        strategy = self.strategy
+        with strategy.store.values(strategy, model) as value:
+            arrays = {**state.of(model, value), **random}
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
             "settings": self.settings,
             "versions": state.versions(),
         }
-        if self.strategy.is_chief:
-            checkpoints.write(self.directory, self._steps(), arrays, facts)
+        step = self._steps()
+        checkpoints.write(self.directory, step, arrays, facts, strategy)
+        if strategy.is_chief:
             checkpoints.prune(
                 self.directory, self.keep, self.monitor, self.better
             )
-        self.strategy.wait()
+        strategy.wait()
 
     def _check(self, facts, force):
         now = {"settings": self.settings, "versions": state.versions()}

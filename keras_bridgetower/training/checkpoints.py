@@ -1,35 +1,33 @@
 """Checkpoint folders: written whole or not at all, checked when read."""
 
-import hashlib
 import json
 import os
 import pathlib
 import shutil
 import warnings
 
-import numpy as np
-import safetensors
-import safetensors.numpy
+from keras_bridgetower.presets.manifest import sha256
+from keras_bridgetower.training.stores import STORES
+from keras_bridgetower.training.strategy import Strategy
 
 MANIFEST = "manifest.json"
-STATE = "state.safetensors"
 _PREFIX = "step-"
-# What safetensors does not take from NumPy is stored as whole numbers.
-_STORED_AS = {"bfloat16": "uint16"}
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or continued."""
 
 
-def write(directory, step, arrays, facts):
+def write(directory, step, arrays, facts, strategy=None):
     """Write a checkpoint: to a temporary folder, synchronised, then renamed.
 
     Args:
         directory: path of the run's folder.
         step: int, updates so far; the name of the checkpoint.
-        arrays: dict from name to NumPy array.
+        arrays: dict from name to array, as the strategy's store takes them.
         facts: dict of plain values for the manifest.
+        strategy: a `Strategy`, each of whose processes must call this; by
+            default one process.
 
     Returns:
         Path of the checkpoint.
@@ -38,28 +36,23 @@ def write(directory, step, arrays, facts):
         CheckpointError: the disk is full or not writable. What stood in the
             folder before is as it was.
     """
+    strategy = strategy or Strategy()
     directory = pathlib.Path(directory)
     final = directory / f"{_PREFIX}{step:09d}"
-    made = directory / f".{final.name}.{os.getpid()}"
-    types = {name: str(a.dtype) for name, a in arrays.items()}
-    stored = {
-        name: np.asarray(a, order="C").view(
-            _STORED_AS.get(types[name], a.dtype)
-        )
-        for name, a in arrays.items()
-    }
+    made = directory / f".{final.name}"
     try:
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-        content = safetensors.numpy.save(stored)
-        _write(made / STATE, content)
-        digest = hashlib.sha256(content).hexdigest()
-        facts = {**facts, "step": step, "types": types, "sha256": digest}
-        text = json.dumps(facts, indent=1) + "\n"
-        _write(made / MANIFEST, text.encode())
-        shutil.rmtree(final, ignore_errors=True)
-        made.rename(final)
-        _synchronise(directory)
+        if strategy.is_chief:
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir(parents=True)
+        strategy.wait()
+        strategy.store.write(made, arrays, strategy.is_chief)
+        strategy.wait()
+        if strategy.is_chief:
+            store = strategy.store.name
+            _seal(made, {**facts, "step": step, "store": store})
+            shutil.rmtree(final, ignore_errors=True)
+            made.rename(final)
+            _synchronise(directory)
     except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
         raise CheckpointError(
@@ -77,7 +70,7 @@ def read(folder):
         folder: path of a checkpoint.
 
     Returns:
-        `(arrays, facts)`, as `write` took them.
+        `(arrays, facts)`, as `write` took them, NumPy arrays in any case.
 
     Raises:
         CheckpointError: a file is missing or not as it was written.
@@ -85,23 +78,17 @@ def read(folder):
     folder = pathlib.Path(folder)
     try:
         facts = json.loads((folder / MANIFEST).read_text())
-        content = (folder / STATE).read_bytes()
-        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-            raise ValueError(f"the sum of {STATE} is another one")
-        arrays = safetensors.numpy.load(content)
-        types = facts.pop("types")
-        named = {
-            name: array.view(types[name])
-            if types[name] in _STORED_AS
-            else array
-            for name, array in arrays.items()
-        }
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as e:
+        sums = _sums(folder)
+        odd = {name for name, _ in sums.items() ^ facts["sha256"].items()}
+        if odd:
+            raise ValueError(f"the sums of {sorted(odd)} are others")
+        arrays = STORES[facts["store"]]().read(folder)
+    except (OSError, ValueError, KeyError) as e:
         raise CheckpointError(
             "A checkpoint must be as it was written. Received: "
             f"folder={str(folder)!r} ({e})"
         ) from e
-    return named, facts
+    return arrays, facts
 
 
 def newest(directory):
@@ -163,15 +150,27 @@ def prune(directory, keep, monitor, better):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _write(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _seal(folder, facts):
+    """Synchronise all files of a folder, and write its manifest."""
+    sums = _sums(folder)
+    for name in sums:
+        _synchronise(folder / name)
+    text = json.dumps({**facts, "sha256": sums}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(text)
+    _synchronise(folder / MANIFEST)
 
 
-def _synchronise(directory):
-    handle = os.open(directory, os.O_RDONLY)
+def _sums(folder):
+    """The sha256 of every file of a folder but the manifest, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def _synchronise(path):
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -11,6 +11,7 @@ from keras.distribution import TensorLayout
 
 from keras_bridgetower import keras_patches
 from keras_bridgetower.training import rows
+from keras_bridgetower.training.stores import Orbax
 from keras_bridgetower.training.strategy import Several
 
 BATCH, MODEL = "batch", "model"
@@ -104,6 +105,8 @@ class JaxReplicas(Several):
         self.layout = self.make_layout()
         self.count = self.layout.num_model_replicas
         self.processes = self.layout.num_processes
+        if self.processes > 1:
+            self.store = Orbax()
         keras_patches.lay_out_each_batch()
         keras.distribution.set_distribution(self.layout)
 

@@ -12,7 +12,7 @@ _PACKAGES = ("keras", "keras-hub", "keras-bridgetower")
 _METRICS, _RANDOM = "metrics/", "random/"
 
 
-def of(model):
+def of(model, value):
     """Every variable of a model, its optimizer and its metrics.
 
     The seeds of the layers are among the model's variables, though in no
@@ -20,15 +20,17 @@ def of(model):
 
     Args:
         model: a compiled model.
+        value: function of a variable, which returns an array.
 
     Returns:
-        dict from name to NumPy array.
+        dict from name to array.
     """
-    return {
-        **_named(_variables(model), "model/"),
-        **_named(model.optimizer.variables, "optimizer/"),
-        **_named(model.metrics_variables, _METRICS),
+    named = {
+        **_by_name(_variables(model), "model/"),
+        **_by_name(model.optimizer.variables, "optimizer/"),
+        **_by_name(model.metrics_variables, _METRICS),
     }
+    return {name: value(variable) for name, variable in named.items()}
 
 
 def random():
@@ -101,13 +103,6 @@ def _variables(model):
 
 def _by_name(variables, prefix):
     return {f"{prefix}{i}/{v.name}": v for i, v in enumerate(variables)}
-
-
-def _named(variables, prefix):
-    return {
-        name: keras.ops.convert_to_numpy(v)
-        for name, v in _by_name(variables, prefix).items()
-    }
 
 
 def _assign(variables, arrays, prefix):

@@ -4,6 +4,7 @@ import contextlib
 
 from keras_bridgetower.replicas import Replicas
 from keras_bridgetower.training import rows
+from keras_bridgetower.training.stores import OneFile
 
 
 class Strategy(Replicas):
@@ -13,6 +14,7 @@ class Strategy(Replicas):
         count: int, replicas of the model, among which a batch is divided.
         processes: int, processes that train together.
         index: int, which of them this is.
+        store: how checkpoints are written, see `stores`.
 
     Example:
 
@@ -23,6 +25,8 @@ class Strategy(Replicas):
     strategy.is_chief  # True
     ```
     """
+
+    store = OneFile()
 
     @property
     def is_chief(self):

@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+from importlib.util import find_spec
 
 import keras
 import launch
@@ -11,8 +12,10 @@ import resume_run
 from builders import array
 
 from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import stores
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.training.strategy import Strategy
 
 
 def run(directory, out, moment=None):
@@ -115,6 +118,9 @@ def test_several_devices_go_on(tmp_path, kind):
     _, codes = run("part", "term:10", [143])
     assert codes == [143] * count
     run("part", "never:0", [0])
+    is_orbax = launch.BACKEND == "jax" and count > 1
+    _, facts = checkpoints.newest(tmp_path / "part")
+    assert facts["store"] == ("orbax" if is_orbax else "file")
     for index in range(count):
         one, other = (
             np.load(tmp_path / f"{name}{index}.npz")
@@ -125,6 +131,39 @@ def test_several_devices_go_on(tmp_path, kind):
             # The metrics' sums over processes are taken in another order.
             rtol = 0 if "/" in name else 1e-6
             np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
+
+
+needs_orbax = pytest.mark.skipif(
+    launch.BACKEND != "jax" or find_spec("orbax") is None,
+    reason="JAX's format, needs orbax-checkpoint",
+)
+
+
+class Alone(Strategy):
+    """One process that writes as several do on JAX."""
+
+    store = stores.Orbax()
+
+
+@needs_orbax
+def test_what_orbax_writes_is_read_or_refused(tmp_path):
+    made = {
+        "model/0/kernel": keras.ops.arange(12, dtype="bfloat16"),
+        "optimizer/0/iterations": keras.ops.cast(3, "int32"),
+        "random/seed": np.arange(2, dtype="uint32"),
+    }
+    for step in (1, 2):
+        checkpoints.write(tmp_path, step, made, {"logs": {}}, Alone())
+    arrays, facts = checkpoints.newest(tmp_path)
+    assert facts["step"] == 2 and set(arrays) == set(made)
+    for name, x in arrays.items():
+        assert isinstance(x, np.ndarray) and x.dtype == made[name].dtype
+        np.testing.assert_array_equal(x, made[name])
+    (damaged, *_) = (tmp_path / "step-000000002" / "state" / "d").iterdir()
+    damaged.write_bytes(damaged.read_bytes() + b"0")
+    with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
+        _, facts = checkpoints.newest(tmp_path)
+    assert facts["step"] == 1
 
 
 def fitted(directory, stream=None, **kwargs):
@@ -158,7 +197,7 @@ def test_the_best_stays(tmp_path):
 def test_a_damaged_one_is_passed_over(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
-    path = folder / "step-000000006" / checkpoints.STATE
+    path = folder / "step-000000006" / stores.STATE
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -194,14 +233,22 @@ def test_another_model_is_refused(finished):
         checkpoint.resume(task)
 
 
-def test_a_full_disk_leaves_the_old_ones(tmp_path):
+STRATEGIES = {
+    "file": Strategy,
+    "orbax": pytest.param(Alone, marks=needs_orbax),
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_a_full_disk_leaves_the_old_ones(tmp_path, strategy):
     old = {"x": np.arange(10)}
-    checkpoints.write(tmp_path, 1, old, {})
+    checkpoints.write(tmp_path, 1, old, {}, strategy())
+    new = {"x": np.random.default_rng(0).random(10_000)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(CheckpointError, match="could not be written"):
-            checkpoints.write(tmp_path, 2, {"x": np.zeros(10_000)}, {})
+            checkpoints.write(tmp_path, 2, new, {}, strategy())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
