@@ -47,6 +47,8 @@ def _writable(image):
 
 _memory = threading.local()
 RESIZERS = {"pillow": by_pillow, "torch": by_torch}
+# The module that each needs.
+MODULES = {"pillow": "PIL", "torch": "torch"}
 
 
 def check_resizer(resizer):
@@ -54,11 +56,12 @@ def check_resizer(resizer):
 
     Raises:
         ValueError: not a key of `RESIZERS`.
-        ImportError: PyTorch is not installed.
+        ImportError: the library is not installed.
     """
     check_choice("resizer", resizer, tuple(RESIZERS))
-    if resizer == "torch" and importlib.util.find_spec("torch") is None:
+    module = MODULES[resizer]
+    if importlib.util.find_spec(module) is None:
         raise ImportError(
-            "resizer='torch' needs PyTorch: `pip install torch`, or use "
-            "resizer='pillow'. Received: resizer='torch'"
+            f"resizer={resizer!r} needs {module}: `pip install {module}`, or "
+            f"use resizer='pillow'. Received: resizer={resizer!r}"
         )
