@@ -63,18 +63,21 @@ def _mismatch(folder, wrong):
 def write(folder):
     """Write the manifest of all files now in a preset folder."""
     folder = pathlib.Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
     versions = {
         "keras_bridgetower": __version__,
         "keras": keras.__version__,
         "keras_hub": keras_hub.__version__,
     }
-    sums = {
-        p.relative_to(folder).as_posix(): sha256(p)
-        for p in files
-        if p.name != MANIFEST
+    (folder / MANIFEST).write_text(_text(versions, sums_of(folder)))
+
+
+def sums_of(folder):
+    """The SHA-256 of each file of a folder but the manifest, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
     }
-    (folder / MANIFEST).write_text(_text(versions, sums))
 
 
 def _text(versions, sums):

@@ -6,11 +6,11 @@ import pathlib
 import shutil
 import warnings
 
-from keras_bridgetower.presets.manifest import sha256
+from keras_bridgetower.presets.manifest import MANIFEST
+from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.training.stores import STORES
 from keras_bridgetower.training.strategy import Strategy
 
-MANIFEST = "manifest.json"
 _PREFIX = "step-"
 
 
@@ -78,7 +78,7 @@ def read(folder):
     folder = pathlib.Path(folder)
     try:
         facts = json.loads((folder / MANIFEST).read_text())
-        sums = _sums(folder)
+        sums = sums_of(folder)
         odd = {name for name, _ in sums.items() ^ facts["sha256"].items()}
         if odd:
             raise ValueError(f"the sums of {sorted(odd)} are others")
@@ -152,21 +152,13 @@ def prune(directory, keep, monitor, better):
 
 def _seal(folder, facts):
     """Synchronise all files of a folder, and write its manifest."""
-    sums = _sums(folder)
+    sums = sums_of(folder)
     for name in sums:
         _synchronise(folder / name)
     text = json.dumps({**facts, "sha256": sums}, indent=1) + "\n"
     (folder / MANIFEST).write_text(text)
     _synchronise(folder / MANIFEST)
-
-
-def _sums(folder):
-    """The sha256 of every file of a folder but the manifest, by its path."""
-    return {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+    _synchronise(folder)
 
 
 def _synchronise(path):

@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
 
 def test_killed_in_a_save_and_asked_to_stop(whole, tmp_path):
     out = tmp_path / "out.npz"
-    assert run(tmp_path / "run", out, "save:8") == -9
+    assert run(tmp_path / "run", out, "save:7") == -9
     assert run(tmp_path / "run", out, "term:4") == 143
     resume_run.run(tmp_path / "run", out)
     check_same(whole, out)
@@ -114,7 +114,7 @@ def test_several_devices_go_on(tmp_path, kind):
         return len(processes), launch.codes(processes, allowed)
 
     count, _ = run("whole", "never:0", [0])
-    run("part", "save:8", [-9])
+    run("part", "save:7", [-9])
     _, codes = run("part", "term:10", [143])
     assert codes == [143] * count
     run("part", "never:0", [0])
