@@ -1,5 +1,6 @@
 """Checkpoint folders: written whole or not at all, checked when read."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -50,7 +51,8 @@ def write(directory, step, arrays, facts, strategy=None):
         if strategy.is_chief:
             store = strategy.store.name
             _seal(made, {**facts, "step": step, "store": store})
-            shutil.rmtree(final, ignore_errors=True)
+            if final.exists():
+                _remove(final)
             made.rename(final)
             _synchronise(directory)
     except OSError as error:
@@ -137,17 +139,26 @@ def prune(directory, keep, monitor, better):
     kept = set(folders[-keep:])
     scores = {}
     for folder in folders:
-        logs = json.loads((folder / MANIFEST).read_text()).get("logs", {})
-        if monitor in logs:
-            scores[folder] = logs[monitor]
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            # A damaged one has no score.
+            facts = json.loads((folder / MANIFEST).read_text())
+            scores[folder] = facts["logs"][monitor]
     if scores:
         kept.add(better(scores, key=scores.get))
     for folder in folders:
         if folder not in kept:
-            shutil.rmtree(folder)
+            _remove(folder)
     for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
-        # Of a process that was killed while it wrote.
+        # Of a process that was killed while it wrote or removed.
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove(folder):
+    """Remove a checkpoint: half removed, it must not look like one."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _seal(folder, facts):

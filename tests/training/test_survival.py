@@ -194,6 +194,27 @@ def test_the_best_stays(tmp_path):
     assert names == ["step-000000001", "step-000000003"]
 
 
+def test_one_killed_while_it_removed_goes_on(tmp_path, monkeypatch):
+    for step in range(3):
+        checkpoints.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
+    # As an earlier process may have left it.
+    (tmp_path / "step-000000000" / checkpoints.MANIFEST).unlink()
+    removed = []
+
+    def killed(path, **kwargs):
+        if path.exists():
+            removed.append(path.name)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.prune(tmp_path, 1, "score", max)
+    assert removed and removed[0].startswith(".")
+    checkpoints.prune(tmp_path, 1, "score", max)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
+
+
 def test_a_damaged_one_is_passed_over(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
