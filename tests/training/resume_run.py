@@ -5,7 +5,8 @@ KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 MOMENT says when the process kills itself: `seconds:0.4` after the first step,
 `save:3` at the third time that a file is synchronised, which is inside a
 save, `term:5` asks it to end at step 5. The environment's KIND is one of
-`kbt.distribute`.
+`kbt.distribute`; RECORDS, a folder of captions, is trained on by all
+objectives, augmented and masked, in place of features in memory.
 """
 
 import os
@@ -17,13 +18,18 @@ import threading
 import keras
 import numpy as np
 import tensorflow as tf
+from builders import SIDE
 from builders import array
 from builders import backbone
 from builders import clip
 from builders import features
 from builders import roberta
+from builders import tokenizer
 
 import keras_bridgetower as kbt
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.records import open_records
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.optimizers import AdamW
 
@@ -97,24 +103,50 @@ def end_inside_a_save(count):
     os.fsync = counted
 
 
-def task():
-    keras.utils.set_random_seed(0)
-    made = backbone(
+def in_memory():
+    """A stream of features, and what it trains."""
+    return Rows(), kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"])
+
+
+def of_records(folder):
+    """A stream of captions that changes pictures, and what masks them."""
+    stream = Stream(
+        open_records(folder, "train"),
+        BATCH,
+        transform("blip_randaug_pretrain", SIDE),
+        seed=3,
+        remainder="drop",
+    )
+    preprocessor = kbt.BridgeTowerPretrainingPreprocessor(
+        tokenizer(), kbt.BridgeTowerImageConverter(SIDE), max_masks=6
+    )
+    return stream, kbt.BridgeTowerPretraining(
+        with_dropout(), preprocessor, projection_dim=8
+    )
+
+
+def with_dropout():
+    return backbone(
         clip(layers=1),
         roberta(layers=1, dropout=0.2),
         num_layers=1,
         dropout=0.2,
     )
-    vqa = kbt.BridgeTowerVQA(made, answers=["yes", "no"])
+
+
+def made():
+    keras.utils.set_random_seed(0)
+    folder = os.environ.get("RECORDS")
+    stream, task = of_records(folder) if folder else in_memory()
     optimizer = AdamW(1e-2, global_clipnorm=1.0)
-    vqa.compile(optimizer, jit_compile=keras.config.backend() == "jax")
-    return vqa
+    task.compile(optimizer, jit_compile=keras.config.backend() == "jax")
+    return stream, task
 
 
 def run(directory, out, moment=None):
     strategy = kbt.distribute(os.environ.get("KIND", "none"))
     with strategy.scope():
-        stream, vqa = Rows(), task()
+        stream, task = made()
     checkpoint = Checkpoint(
         directory, stream, EVERY, settings={"rows": ROWS}, strategy=strategy
     )
@@ -124,18 +156,18 @@ def run(directory, out, moment=None):
     if saved:
         # Only what was saved may count from here on.
         keras.utils.set_random_seed(os.getpid())
-    history = checkpoint.fit(vqa, STEPS, callbacks=[Moment(moment)], verbose=0)
+    history = checkpoint.fit(task, STEPS, callbacks=[Moment(moment)], verbose=0)
     # Nothing is left to report of a run that was killed after its last save.
     assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
-    with strategy.gathered(vqa):
-        made = {
+    with strategy.gathered(task):
+        found = {
             f"{part}/{i}": array(v)
-            for part, owner in (("model", vqa), ("optimizer", vqa.optimizer))
+            for part, owner in (("model", task), ("optimizer", task.optimizer))
             for i, v in enumerate(owner.variables)
         }
     # Of the last epoch: the metrics went on as well.
-    made |= {k: np.array(v[-1]) for k, v in history.history.items()}
-    np.savez(str(out).format(strategy.index), **made)
+    found |= {k: np.array(v[-1]) for k, v in history.history.items()}
+    np.savez(str(out).format(strategy.index), **found)
 
 
 if __name__ == "__main__":
