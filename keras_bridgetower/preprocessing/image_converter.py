@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.graph import empty
 from keras_bridgetower.preprocessing.graph import in_tf_graph
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.placing import MODES
@@ -187,7 +188,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
                 f"{name}={images!r}"
             )
         first = self._convert(images[0], f"{name}[0]")
-        made = np.empty((len(images), *first.shape), "float32")
+        made = empty((len(images), *first.shape), "float32")
         made[0] = first
         # Each is computed at its place: many held until they are stacked cost
         # more memory traffic than all the arithmetic.

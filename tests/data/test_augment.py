@@ -98,6 +98,15 @@ def test_enhancements_are_pillows(picture, ours, theirs):
         )
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 3), (4, 2)])
+def test_sharpness_of_pictures_without_a_middle(size):
+    picture = Image.effect_noise(size, 90).convert("RGB")
+    wanted = ImageEnhance.Sharpness(picture).enhance(1.9)
+    np.testing.assert_array_equal(
+        pixels(ops.sharpness(picture, 1.9)), pixels(wanted)
+    )
+
+
 def test_brightness_and_contrast_formulas(picture):
     x = pixels(picture)
     np.testing.assert_allclose(
