@@ -98,8 +98,10 @@ def test_enhancements_are_pillows(picture, ours, theirs):
         )
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 3), (4, 2)])
-def test_sharpness_of_pictures_without_a_middle(size):
+@pytest.mark.parametrize(
+    "size", [(1, 1), (2, 5), (3, 3), (4, 2), (5, 66), (5, 67), (9, 200)]
+)
+def test_sharpness_at_edges(size):
     picture = Image.effect_noise(size, 90).convert("RGB")
     wanted = ImageEnhance.Sharpness(picture).enhance(1.9)
     np.testing.assert_array_equal(
