@@ -1,4 +1,7 @@
-"""Losses: each returns one value per local sample."""
+"""Losses: each returns one value per local sample.
+
+Rows of weight 0 fill a batch up: what they hold changes nothing.
+"""
 
 import keras
 from keras import ops
@@ -11,6 +14,29 @@ from keras_bridgetower.validation import check_choice
 from keras_bridgetower.validation import check_image_ids
 from keras_bridgetower.validation import check_masked_ids
 from keras_bridgetower.validation import check_soft_scores
+
+# The label of rows that fill a batch up, which is nobody's `ignore_id`.
+_FILLED = -(2**31)
+
+
+def counted_rows(sample_weight):
+    """Which rows count: those of which a weight is not 0.
+
+    Args:
+        sample_weight: float tensor `(batch,)` or `(batch, ...)`.
+
+    Returns:
+        Bool tensor `(batch,)`.
+
+    Example:
+
+    ```python
+    counted_rows(np.array([1.0, 0.5, 0.0]))  # True, True, False
+    ```
+    """
+    weights = ops.convert_to_tensor(sample_weight)
+    rows = ops.reshape(weights, (ops.shape(weights)[0], -1))
+    return ops.any(ops.not_equal(rows, 0), axis=1)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -82,17 +108,26 @@ class MaskedLMLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.ignore_id = ignore_id
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            counted = counted_rows(sample_weight)[:, None]
+            y_true = ops.where(counted, y_true, _FILLED)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
         check_masked_ids(y_true, y_pred)
         y_true = ops.cast(y_true, "int32")
-        weights = ops.cast(y_true != self.ignore_id, y_pred.dtype)
+        counted = y_true != _FILLED
+        weights = counted & (y_true != self.ignore_id)
+        weights = ops.cast(weights, y_pred.dtype)
         losses = weights * ops.sparse_categorical_crossentropy(
             ops.maximum(y_true, 0), y_pred, from_logits=True
         )
         count = engine.global_sum(ops.sum(weights))
         # Undoes the mean over local rows that follows, and that over the
         # replicas, in which each weighs as many as it has rows.
-        rows = engine.global_sum(ops.sum(ops.ones_like(weights[:, 0])))
+        rows = ops.sum(ops.cast(counted[:, 0], weights.dtype))
+        rows = engine.global_sum(rows)
         # Without any masked token the losses are 0 already.
         return ops.sum(losses, axis=-1) * rows / ops.maximum(count, 1)
 
@@ -157,20 +192,29 @@ class ContrastiveLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras casts labels to float32, in which large ids become equal.
-        return super().__call__(_row_numbers(y_true), y_pred, sample_weight)
+        y_true = _row_numbers(y_true)
+        if sample_weight is not None:
+            y_true = ops.where(counted_rows(sample_weight), y_true, _FILLED)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         *embeddings, scale = unpack_embeddings(y_pred, self.ways)
         kinds = dict(zip(KINDS, embeddings, strict=False))
         all_ids, _ = engine.all_gather(ids)
-        same = ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
+        counted = ops.expand_dims(all_ids != _FILLED, 0)
+        same = counted & (
+            ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
+        )
         same = ops.cast(same, y_pred.dtype)
-        target = same / ops.sum(same, axis=-1, keepdims=True)
+        # Rows that do not count have no match.
+        count = ops.maximum(ops.sum(same, axis=-1, keepdims=True), 1)
+        target = same / count
         losses = []
         for own, other in WAYS[self.ways]:
             rows, _ = engine.all_gather(kinds[other])
             logits = scale * ops.matmul(kinds[own], ops.transpose(rows))
+            logits = ops.where(counted, logits, -1e9)
             losses.append(-ops.sum(target * ops.log_softmax(logits), axis=-1))
         return sum(losses) / len(losses)
 

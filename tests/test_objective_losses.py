@@ -75,9 +75,9 @@ def test_masked_lm_is_the_mean_over_masked_tokens():
     np.testing.assert_allclose(
         rows, losses.sum(1) * len(LABELS) / count, rtol=1e-5
     )
-    weighted = loss(LABELS, LOGITS, sample_weight=np.array([0.0, 1, 1, 2]))
+    weighted = loss(LABELS, LOGITS, sample_weight=np.array([0.5, 1, 1, 2]))
     assert float(weighted) == pytest.approx(
-        (losses.sum(1) * [0, 1, 1, 2]).sum() / count, rel=1e-5
+        (losses.sum(1) * [0.5, 1, 1, 2]).sum() / count, rel=1e-5
     )
 
 
@@ -102,6 +102,29 @@ def test_masked_lm_takes_another_id_and_refuses_other_shapes():
             MaskedLMLoss()(labels, LOGITS)
 
 
+def filled(values):
+    """With two copies of the first row behind, as a stream fills up."""
+    return np.concatenate([values, values[:1], values[:1]])
+
+
+def weights_of(values):
+    return np.where(np.arange(len(values) + 2) < len(values), 1.0, 0.0)
+
+
+def test_masked_lm_of_a_batch_that_is_filled_up():
+    loss, whole = MaskedLMLoss(), MaskedLMLoss()(LABELS, LOGITS)
+    got = loss(filled(LABELS), filled(LOGITS), weights_of(LABELS))
+    # Keras divides by all six rows.
+    np.testing.assert_allclose(6 * got, 4 * whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ways", PAIRS)
+def test_contrast_of_a_batch_that_is_filled_up(ways):
+    y_pred = array(packed(ways))
+    got = ContrastiveLoss(ways)(filled(IDS), filled(y_pred), weights_of(IDS))
+    np.testing.assert_allclose(7 * got, contrastive(ways).sum(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("ways", PAIRS)
 def test_packing_and_back(ways):
     kinds = heads.kinds_of(ways)
@@ -121,7 +144,7 @@ def test_contrast_in_closed_form(ways):
     assert float(loss(IDS, packed(ways))) == pytest.approx(
         expected.mean(), rel=1e-5
     )
-    weights = np.array([0.0, 1, 2, 0, 1])
+    weights = np.array([0.5, 1, 2, 0.1, 1])
     assert float(
         loss(IDS, packed(ways), sample_weight=weights)
     ) == pytest.approx((weights * expected).mean(), rel=1e-5)

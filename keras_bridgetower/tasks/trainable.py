@@ -2,9 +2,11 @@
 
 import keras
 import keras_hub
+from keras import ops
 
 from keras_bridgetower import engine
 from keras_bridgetower import replicas
+from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.preprocessing.datasets import untuned
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
@@ -88,7 +90,8 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         Args:
             optimizer: a Keras optimizer or identifier. By default AdamW with
                 the authors' settings for fine-tuning, constant rate.
-            loss: a Keras loss; by default the task's.
+            loss: a Keras loss; by default the task's. What is logged is its
+                mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
                 `weighted_metrics` where none are given: rows of weight 0,
                 which fill a batch up, do not count.
@@ -125,7 +128,31 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, y_pred = self.metric_inputs(y, y_pred)
+        self._leave_out_filled(y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _leave_out_filled(self, y_pred, sample_weight):
+        """Take rows of weight 0 out of the numbers of rows of the losses.
+
+        The loss of a batch is a sum, in which they are 0, over its rows; the
+        mean over batches has just been weighed by all their rows.
+        """
+        weights = keras.tree.flatten(sample_weight)
+        counted = [counted_rows(w) for w in weights if w is not None]
+        if not counted:
+            return
+        filled = ops.logical_not(ops.any(ops.stack(counted), axis=0))
+        filled = ops.cast(filled, "float32")
+        # While a graph is traced their number may be unknown, and then Keras
+        # weighs the batches alike in the losses of single outputs.
+        known = keras.tree.flatten(y_pred)[0].shape[0] is not None
+        for mean in self.metrics:
+            if isinstance(mean, keras.metrics.Mean) and (
+                mean.name.endswith("loss")
+            ):
+                by_rows = known or mean.name == "loss"
+                left_out = ops.sum if by_rows else ops.mean
+                mean.count.assign(mean.count - left_out(filled))
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

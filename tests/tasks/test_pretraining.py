@@ -10,6 +10,7 @@ from builders import SIDE
 from builders import array
 from builders import backbone
 from builders import difference
+from builders import fast
 from builders import moved
 from builders import randomise
 from builders import raw
@@ -249,3 +250,33 @@ def test_inputs_that_are_refused():
         kbt.BridgeTowerPretraining(
             backbone(), preprocessor(), objectives=("mlm",)
         )
+
+
+def test_filled_batches_are_evaluated_as_smaller_ones():
+    """With copies of weight 0, as a stream makes all batches of one size."""
+    made = preprocessor()
+    task = kbt.BridgeTowerPretraining(shallow(), None, projection_dim=8)
+    fast(randomise(task), jit_compile=MANY_STEPS)
+
+    def batch(step, count, rows):
+        x, _ = raw(count, seed=step)
+        made_of = made({**x, "step": step}, y=IDS[:count])
+        place = np.where(np.arange(rows) < count, np.arange(rows), 0)
+        x, y = keras.tree.map_structure(
+            lambda values: np.asarray(values)[place], made_of
+        )
+        weights = np.arange(rows) < count
+        return tf.data.Dataset.from_tensors((x, y, weights.astype("float32")))
+
+    def losses(data):
+        found = task.evaluate(data, verbose=0, return_dict=True)
+        assert {"loss", "mlm_loss", "itm_loss", "itc_loss"} < set(found)
+        return {k: v for k, v in found.items() if k.endswith("loss")}
+
+    four, three = losses(batch(0, 4, 4)), losses(batch(1, 3, 3))
+    wanted = {k: (4 * four[k] + 3 * three[k]) / 7 for k in four}
+    filled = batch(0, 4, 4).concatenate(batch(1, 3, 4))
+    assert losses(filled) == pytest.approx(wanted, rel=1e-5)
+    # In a graph that does not know the number of rows, too.
+    unknown = filled.unbatch().batch(4)
+    assert losses(unknown) == pytest.approx(wanted, rel=1e-5)
