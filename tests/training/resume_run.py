@@ -103,9 +103,10 @@ def end_inside_a_save(count):
     os.fsync = counted
 
 
-def in_memory():
-    """A stream of features, and what it trains."""
-    return Rows(), kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"])
+def task():
+    """What features in memory train."""
+    keras.utils.set_random_seed(0)
+    return compiled(kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"]))
 
 
 def of_records(folder):
@@ -117,12 +118,14 @@ def of_records(folder):
         seed=3,
         remainder="drop",
     )
+    keras.utils.set_random_seed(0)
     preprocessor = kbt.BridgeTowerPretrainingPreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE), max_masks=6
     )
-    return stream, kbt.BridgeTowerPretraining(
+    made = kbt.BridgeTowerPretraining(
         with_dropout(), preprocessor, projection_dim=8
     )
+    return stream, compiled(made)
 
 
 def with_dropout():
@@ -134,19 +137,17 @@ def with_dropout():
     )
 
 
-def made():
-    keras.utils.set_random_seed(0)
-    folder = os.environ.get("RECORDS")
-    stream, task = of_records(folder) if folder else in_memory()
+def compiled(made):
     optimizer = AdamW(1e-2, global_clipnorm=1.0)
-    task.compile(optimizer, jit_compile=keras.config.backend() == "jax")
-    return stream, task
+    made.compile(optimizer, jit_compile=keras.config.backend() == "jax")
+    return made
 
 
 def run(directory, out, moment=None):
     strategy = kbt.distribute(os.environ.get("KIND", "none"))
     with strategy.scope():
-        stream, task = made()
+        folder = os.environ.get("RECORDS")
+        stream, made = of_records(folder) if folder else (Rows(), task())
     checkpoint = Checkpoint(
         directory, stream, EVERY, settings={"rows": ROWS}, strategy=strategy
     )
@@ -156,13 +157,13 @@ def run(directory, out, moment=None):
     if saved:
         # Only what was saved may count from here on.
         keras.utils.set_random_seed(os.getpid())
-    history = checkpoint.fit(task, STEPS, callbacks=[Moment(moment)], verbose=0)
+    history = checkpoint.fit(made, STEPS, callbacks=[Moment(moment)], verbose=0)
     # Nothing is left to report of a run that was killed after its last save.
     assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
-    with strategy.gathered(task):
+    with strategy.gathered(made):
         found = {
             f"{part}/{i}": array(v)
-            for part, owner in (("model", task), ("optimizer", task.optimizer))
+            for part, owner in (("model", made), ("optimizer", made.optimizer))
             for i, v in enumerate(owner.variables)
         }
     # Of the last epoch: the metrics went on as well.
