@@ -1,7 +1,8 @@
 r"""Pre-train by a recipe: the paper's run, or its miniature.
 
     python examples/pretrain.py
-    python examples/pretrain.py pretrain_base --data datasets/coco \
+    python examples/pretrain.py pretrain_base \
+        --data datasets/coco datasets/visual_genome datasets/sbu datasets/cc3m \
         --encoders clip_vit_base_patch16 roberta-base
 
 Prints the recipe and where it differs from the paper's, trains, and saves a

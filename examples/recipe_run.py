@@ -9,25 +9,16 @@ import pathlib
 
 import keras
 import miniature_data
-import numpy as np
 import recipe_model
+import recipe_scores
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.order import Sequential
 from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.record_format import read_index
 from keras_bridgetower.data.records import open_records
-from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
-from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.training import recipes
 from keras_bridgetower.training.callbacks import Checkpoint
-
-# Pictures of the miniature that are ranked, each with all its texts.
-RANKED = 60
 
 
 def arguments(description, names):
@@ -37,7 +28,12 @@ def arguments(description, names):
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("recipe", choices=names, nargs="?", default=names[0])
-    parser.add_argument("--data", help="folder of records (build_dataset.py)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="FOLDER",
+        help="records (build_dataset.py), of several data sets for one run",
+    )
     parser.add_argument("--init", help="preset to start from")
     parser.add_argument(
         "--encoders",
@@ -81,41 +77,32 @@ def _value(text):
 
 
 def readers_of(recipe, settings):
-    """The splits of the run's data: dict from name to `RecordReader`."""
-    folder = settings.data
-    if folder is None:
+    """The splits of the run's data: dict from name to `RecordReader`s."""
+    folders = settings.data
+    if not folders:
         task = RECORD_TASKS[recipe.task]
-        folder = (
-            settings.output / "easy_vqa" / f"{task}-{settings.records or 'all'}"
-        )
-        miniature_data.build(task, folder, settings.records)
-    return {
-        split: open_records(folder, split) for split in miniature_data.SPLITS
-    }
+        name = f"{task}-{settings.records or 'all'}"
+        folders = [settings.output / "easy_vqa" / name]
+        miniature_data.build(task, folders[0], settings.records)
+    readers = {split: [] for split in miniature_data.SPLITS}
+    for folder in folders:
+        # Some data sets are for training alone.
+        there = read_index(folder)["splits"]
+        for split, opened in readers.items():
+            if split in there or split == "train":
+                opened.append(open_records(folder, split))
+    return readers
 
 
-def streams_of(recipe, readers, seed):
-    """Batches for training, for validation, and for the test."""
-    evaluation = transform(recipe.eval_transform, recipe.image_size)
-    train = Stream(
-        readers["train"],
+def stream_of(recipe, readers, seed):
+    """Batches for training."""
+    return Stream(
+        readers,
         recipe.batch_size,
         transform(recipe.transform, recipe.image_size),
         remainder="drop",
         seed=seed,
     )
-    # Filled up, all batches are of one size, and JAX compiles one program.
-    others = [
-        Stream(
-            readers[split],
-            recipe.batch_size,
-            evaluation,
-            order=Sequential(),
-            remainder="pad",
-        )
-        for split in ("validation", "test")
-    ]
-    return train, *others
 
 
 def task_of(recipe, settings, labels):
@@ -142,8 +129,8 @@ def run(description, names):
     strategy = kbt.distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
     readers = readers_of(recipe, settings)
-    train, validation, test = streams_of(recipe, readers, settings.seed)
-    total = recipe.total_steps(readers["train"].num_samples)
+    train = stream_of(recipe, readers["train"], settings.seed)
+    total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = task_of(recipe, settings, train.labels)
         task.preprocessor.tokenizer.sequence_length = recipe.text_length
@@ -165,16 +152,10 @@ def run(description, names):
     )
     if not (folder / "preset").exists():
         strategy.save_to_preset(task, folder / "preset")
-    for name, stream in (("validation", validation), ("test", test)):
-        data = strategy.dataset(stream.dataset(epochs=1), training=False)
-        found = SCORES[recipe.task](task, data, readers[name])
-        shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
-        print(f"{name}: {shown} (seed {settings.seed})")
-    if settings.data is None:
-        print(f"blind, on test: {BLIND[recipe.task]}")
+    for reader in readers["validation"] + readers["test"]:
+        recipe_scores.show(task, recipe, reader, strategy, settings)
     print(f"preset: {folder / 'preset'}")
     print(train.report)
-    return found
 
 
 def _logger(folder):
@@ -191,57 +172,10 @@ def _plain(recipe):
     return {k: repr(v) for k, v in values.items()}
 
 
-def _evaluated(task, data, reader):
-    """Every metric of the task, in percent."""
-    found = task.evaluate(data, verbose=0, return_dict=True)
-    return {k: 100 * v for k, v in found.items() if "loss" not in k}
-
-
-def _statements(task, data, reader):
-    logits = task.predict(data, verbose=0)[: reader.num_samples]
-    samples = [reader.sample(i).sample for i in range(reader.num_samples)]
-    report = evaluate_nlvr2(
-        [sample.id for sample in samples],
-        np.array([sample.labels[0] for sample in samples]),
-        logits.argmax(-1),
-    )
-    return {"accuracy": report.accuracy, "consistency": report.consistency}
-
-
-def _recalls(task, data, reader):
-    records, texts, owner = {}, [], []
-    for number in range(reader.num_samples):
-        item = reader.sample(number)
-        if item.key not in records and len(records) == RANKED:
-            break
-        records.setdefault(item.key, item.images[0])
-        texts.append(item.sample.text)
-        owner.append(len(records) - 1)
-    images = list(records.values())
-    scores = task.rank(images, texts, verbose=0)
-    report = retrieval_recall(scores, np.array(owner), split=reader.split)
-    return {**report.recalls, "RSUM": report.rsum}
-
-
 RECORD_TASKS = {
     "Pretraining": "captions",
     "Retrieval": "captions",
     "VQA": "vqa",
     "Entailment": "entailment",
     "NLVR2": "nlvr2",
-}
-SCORES = {
-    "Pretraining": _evaluated,
-    "Retrieval": _recalls,
-    "VQA": _evaluated,
-    "Entailment": _evaluated,
-    "NLVR2": _statements,
-}
-BLIND = {
-    "Pretraining": "matching 50",
-    "Retrieval": f"RSUM of all test pictures "
-    f"{easy_vqa_captions.RETRIEVAL_LADDER[()]}",
-    "VQA": easy_vqa.BLIND_TEST_SCORES["overall"],
-    "Entailment": easy_vqa_entailment.BLIND_ENTAILMENT["text and view"],
-    "NLVR2": easy_vqa_pairs.BLIND_PAIRS["text and right"],
 }

@@ -1,5 +1,6 @@
 """The examples run offline and end with what they promise."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -9,11 +10,14 @@ import sys
 import keras
 import pytest
 import recipe_model
+import streams
+from builders import ANSWERS
 from builders import difference
 from builders import retrieval
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.data.records import write_shards
 from keras_bridgetower.training import recipes
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -108,6 +112,50 @@ def test_a_recipe_in_miniature(tmp_path):
     assert "2/" in printed and "blind, on test: 66.2" in printed
     # What was done stays done: called again, nothing is trained.
     assert "2/" not in run("finetune.py", *few, cwd=tmp_path)
+
+
+@ONE_PASS
+def test_a_recipe_on_data_of_ones_own(tmp_path):
+    """Of two folders, one for training alone, the other's test unlabelled."""
+    rows = [streams.record("vqa", number) for number in range(4)]
+    streams.write(tmp_path / "more", rows, num_shards=1)
+    for split in ("train", "validation", "test"):
+        made = [
+            dataclasses.replace(
+                row,
+                samples=tuple(
+                    dataclasses.replace(sample, labels=(), scores=())
+                    if split == "test"
+                    else sample
+                    for sample in row.samples
+                ),
+            )
+            for row in rows
+        ]
+        write_shards(
+            tmp_path / "own",
+            split,
+            made,
+            task="vqa",
+            labels=ANSWERS,
+            definition="made by a test",
+        )
+    printed = run(
+        "finetune.py",
+        *("vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
+        *("--data", str(tmp_path / "own"), str(tmp_path / "more")),
+        *(
+            "--set",
+            "steps=6",
+            "batch_size=4",
+            "image_size=64",
+            "text_length=32",
+        ),
+        cwd=tmp_path,
+    )
+    assert "6/6" in printed and "0 of 24 samples" in printed
+    assert "own validation: vqa_score" in printed and "blind" not in printed
+    assert "own test: its samples have no labels" in printed
 
 
 @pytest.mark.skipif(

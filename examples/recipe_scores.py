@@ -1,0 +1,110 @@
+"""The scores that a run by a recipe ends with, by the official protocols."""
+
+import functools
+
+import numpy as np
+
+from keras_bridgetower.data import easy_vqa
+from keras_bridgetower.data import easy_vqa_captions
+from keras_bridgetower.data import easy_vqa_entailment
+from keras_bridgetower.data import easy_vqa_pairs
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.order import Sequential
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.retrieval import retrieval_recall
+
+# Pictures of the miniature that are ranked, each with all its texts.
+RANKED = 60
+# Samples that are looked at for labels, which a test split may lack.
+LOOKED_AT = 1000
+
+
+def show(task, recipe, reader, strategy, settings):
+    """Print the scores of a split.
+
+    Args:
+        task: the trained task.
+        recipe: the run's `Recipe`.
+        reader: a `RecordReader`, the split.
+        strategy: the run's, of `kbt.distribute`.
+        settings: the command line.
+    """
+    miniature = not settings.data
+    name = reader.split if miniature else f"{reader.folder.name} {reader.split}"
+    if reader.labels and not _is_labelled(reader):
+        print(f"{name}: its samples have no labels, so there is no score")
+        return
+    stream = Stream(
+        reader,
+        recipe.batch_size,
+        transform(recipe.eval_transform, recipe.image_size),
+        order=Sequential(),
+        # Filled up, all batches are of one size: JAX compiles one program.
+        remainder="pad",
+    )
+    data = strategy.dataset(stream.dataset(epochs=1), training=False)
+    scores = SCORES if miniature else SCORES | IN_FULL
+    found = scores[recipe.task](task, data, reader)
+    shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
+    print(f"{name}: {shown} (seed {settings.seed})")
+    if miniature and reader.split == "test":
+        print(f"blind, on test: {BLIND[recipe.task]}")
+
+
+def _is_labelled(reader):
+    looked_at = range(min(LOOKED_AT, reader.num_samples))
+    return any(reader.sample(i).sample.labels for i in looked_at)
+
+
+def _evaluated(task, data, reader):
+    """Every metric of the task, in percent."""
+    found = task.evaluate(data, verbose=0, return_dict=True)
+    return {k: 100 * v for k, v in found.items() if "loss" not in k}
+
+
+def _statements(task, data, reader):
+    logits = task.predict(data, verbose=0)[: reader.num_samples]
+    samples = [reader.sample(i).sample for i in range(reader.num_samples)]
+    report = evaluate_nlvr2(
+        [sample.id for sample in samples],
+        np.array([sample.labels[0] for sample in samples]),
+        logits.argmax(-1),
+    )
+    return {"accuracy": report.accuracy, "consistency": report.consistency}
+
+
+def _recalls(task, data, reader, most=None, verbose=1):
+    """Of all pictures with all their texts, or of the first `most`."""
+    records, texts, owner = {}, [], []
+    for number in range(reader.num_samples):
+        item = reader.sample(number)
+        if item.key not in records and len(records) == most:
+            break
+        records.setdefault(item.key, item.images[0])
+        texts.append(item.sample.text)
+        owner.append(len(records) - 1)
+    images = list(records.values())
+    scores = task.rank(images, texts, verbose=verbose)
+    report = retrieval_recall(scores, np.array(owner), split=reader.split)
+    pool = f"RSUM of {report.images} pictures, {report.texts} texts"
+    return {**report.recalls, pool: report.rsum}
+
+
+SCORES = {
+    "Pretraining": _evaluated,
+    "Retrieval": functools.partial(_recalls, most=RANKED, verbose=0),
+    "VQA": _evaluated,
+    "Entailment": _evaluated,
+    "NLVR2": _statements,
+}
+# Of data that a user names, in place of those.
+IN_FULL = {"Retrieval": _recalls}
+BLIND = {
+    "Pretraining": "matching 50",
+    "Retrieval": f"RSUM of all test pictures "
+    f"{easy_vqa_captions.RETRIEVAL_LADDER[()]}",
+    "VQA": easy_vqa.BLIND_TEST_SCORES["overall"],
+    "Entailment": easy_vqa_entailment.BLIND_ENTAILMENT["text and view"],
+    "NLVR2": easy_vqa_pairs.BLIND_PAIRS["text and right"],
+}
