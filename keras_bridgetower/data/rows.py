@@ -109,7 +109,9 @@ class Rows:
                 f"it must have {wanted[0]} picture(s). Received: "
                 f"{len(item.images)}"
             )
-        texts = [item.sample.text]
+        # An answer speaks of left and right as a question does.
+        names = (self.labels[label] for label in item.sample.labels)
+        texts = [item.sample.text, *names]
         pictures = [
             self.transform.of_picture(
                 decode_image(data, f"images[{i}]"), [*seed, i], texts

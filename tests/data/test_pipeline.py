@@ -254,21 +254,22 @@ def test_sources_are_weighed(tmp_path):
         assert (first != second).any()
 
 
-def test_mirrors_by_the_text(tmp_path):
-    texts = ["what is left?", "what is it?"]
+def test_mirrors_by_text_and_answer(tmp_path):
+    samples = [("what is left?", 0), ("what is it?", 0), ("what is it?", 1)]
     image = streams.picture(0)
-    records = [
-        streams.Record(
-            f"k{i}", (image,), (streams.Sample(f"q{i}", texts[i % 2]),), "s"
-        )
-        for i in range(40)
-    ]
-    reader = streams.write(tmp_path, records, "captions")
+    records = []
+    for i in range(60):
+        text, label = samples[i % 3]
+        sample = streams.Sample(f"q{i}", text, (label,), (1.0,))
+        records.append(streams.Record(f"k{i}", (image,), (sample,), "s"))
+    labels = ["a cat", "the left one"]
+    reader = streams.write(tmp_path, records, "vqa", labels=labels)
     flips = Transform(SIDE, (PLAIN.steps[0], TRAIN.steps[1]))
-    x, _ = Stream(reader, 40, flips).batch(0)
+    x, y = Stream(reader, 60, flips).batch(0)
     mirrored = (x["images"] != PLAIN(image)).any((1, 2, 3))
-    sided = np.array([t == texts[0] for t in streams.ids(x)])
-    assert not mirrored[sided].any()
+    sided = np.array([t == "what is left?" for t in streams.ids(x)])
+    sided |= y[:, 1] == 1
+    assert sided.sum() == 40 and not mirrored[sided].any()
     assert 5 < mirrored[~sided].sum() < 15
 
 
