@@ -5,6 +5,13 @@ r"""Fine-tune by a recipe: the paper's run, or its miniature.
     python examples/finetune.py vqa_base --data datasets/vqav2 \
         --init bridgetower_base_itm_mlm --set batch_size=64
 
+On several devices, here with PyTorch and with JAX, which sees all by itself;
+the README has the lines for several hosts and for a TPU slice:
+
+    torchrun --nproc-per-node=8 examples/finetune.py vqa_base ... \
+        --distribute data_parallel
+    python examples/finetune.py vqa_base ... --distribute data_parallel
+
 Prints the recipe and where it differs from the paper's, trains, saves a
 preset and ends with the scores beside the blind one. A run that was
 interrupted goes on when it is called again. Without `--data` it is the
@@ -17,5 +24,5 @@ import recipe_run
 from keras_bridgetower.training.recipes import RECIPES
 
 if __name__ == "__main__":
-    names = [name for name in RECIPES if not name.startswith("pretrain")]
+    names = [name for name, r in RECIPES.items() if r.task != "Pretraining"]
     recipe_run.run(__doc__, names)

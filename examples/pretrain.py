@@ -13,5 +13,8 @@ and takes about two minutes; needs `pip install easy-vqa`.
 
 import recipe_run
 
+from keras_bridgetower.training.recipes import RECIPES
+
 if __name__ == "__main__":
-    recipe_run.run(__doc__, ["pretrain_base", "pretrain_large"])
+    names = [name for name, r in RECIPES.items() if r.task == "Pretraining"]
+    recipe_run.run(__doc__, names)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
+import shutil
 
 import keras
 import miniature_data
@@ -144,18 +145,32 @@ def run(description, names):
         | {"seed": settings.seed, "init": settings.init or settings.encoders},
         strategy=strategy,
     )
-    checkpoint.fit(
+    history = checkpoint.fit(
         task,
         steps=total,
         callbacks=[_logger(folder / "logs")],
         force=settings.force_resume,
     )
-    if not (folder / "preset").exists():
-        strategy.save_to_preset(task, folder / "preset")
+    preset = folder / "preset"
+    if history.epoch or not preset.exists():
+        save(task, preset, strategy)
     for reader in readers["validation"] + readers["test"]:
         recipe_scores.show(task, recipe, reader, strategy, settings)
-    print(f"preset: {folder / 'preset'}")
+    print(f"preset: {preset}")
     print(train.report)
+
+
+def save(task, preset, strategy):
+    """Save the task, in the place of what an earlier run left there."""
+    new = preset.with_name("preset-new")
+    if strategy.is_chief:
+        shutil.rmtree(new, ignore_errors=True)
+    strategy.wait()
+    strategy.save_to_preset(task, new)
+    if strategy.is_chief:
+        shutil.rmtree(preset, ignore_errors=True)
+        new.rename(preset)
+    strategy.wait()
 
 
 def _logger(folder):

@@ -1,7 +1,8 @@
 """Where Keras' own classes are touched below their public surface.
 
-All of it stands here. Each function checks that Keras is of a version whose
-source was read, and raises on another one.
+All of it stands here, but for the weights that `memory` fills once. Each
+function checks that Keras is of a version whose source was read, and raises on
+another one.
 """
 
 import contextlib

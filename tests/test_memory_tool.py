@@ -14,7 +14,10 @@ def tiny(name="vqa_base"):
     return recipes.get(name).replace(size="tiny", image_size=32)
 
 
-@pytest.mark.parametrize("name", ["vqa_base", "pretrain_base", "nlvr2_base"])
+@pytest.mark.parametrize(
+    "name",
+    ["vqa_base", "pretrain_base", "nlvr2_base", "coco_base", "cifar", "glue"],
+)
 def test_activations_of_shapes_are_those_of_tensors(name):
     import memory
 

@@ -128,8 +128,15 @@ class BridgeTowerTask(TrainableTask):
         value projections. Call it before training starts.
 
         Args:
-            rank: int, rank of the adapters.
+            rank: int from 1, rank of the adapters.
+
+        Raises:
+            ValueError: a rank that is no positive integer.
         """
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(
+                f"`rank` must be a positive integer. Received: rank={rank!r}"
+            )
         self.backbone.enable_lora(rank)
         for layer in self.backbone._flatten_layers(include_self=False):
             if getattr(layer, "lora_enabled", False):

@@ -12,6 +12,9 @@ from keras_bridgetower import engine
 # names have none, learn at the base rate.
 _HEADS = r"^(?!rank_head/)[a-z0-9_]+_head/(?!logit_scale)"
 _FUSION = r"^fusion/(?!type_embedding)"
+_OTHERS = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
+# Not every task has all of them, or trains them.
+_GROUPS = (_OTHERS, _FUSION, _HEADS)
 
 # No decay, as the authors applied it: what contains "bias" or a form of
 # "norm.weight". CLIP's layer norms (ln_1, ...) and those in the classifiers
@@ -50,8 +53,7 @@ def rows(base=1.0, fusion=1.0, head=1.0):
     AdamW(1e-5, rows=rows(fusion=5, head=50), decay="authors")
     ```
     """
-    other = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
-    return ((other, base), (_FUSION, fusion), (_HEADS, head))
+    return tuple(zip(_GROUPS, (base, fusion, head), strict=True))
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -61,7 +63,8 @@ class AdamW(keras.optimizers.Adam):
     Every variable must match exactly one row. `learning_rate`, clipping by
     the global norm, accumulation, averages and loss scaling are Keras' own.
     A gradient that is not finite is never applied: nothing but the count of
-    steps changes, and `skipped` counts it.
+    steps changes, and `skipped` counts it. Among gradients that are
+    accumulated it counts as zero.
 
     Args:
         learning_rate: float or schedule, the rate of a row of factor 1.
@@ -77,8 +80,8 @@ class AdamW(keras.optimizers.Adam):
             `gradient_accumulation_steps`, `use_ema`, `loss_scale_factor`.
 
     Raises:
-        ValueError: variables without a row or with two, rows and patterns
-            without a variable; it lists them.
+        ValueError: variables without a row or with two, rows but the
+            authors' without a variable; it lists them.
 
     Example:
 
@@ -243,8 +246,8 @@ def factors_of(variables, rows):
         list of factors, in the order of the variables.
 
     Raises:
-        ValueError: variables without a row or with several, or rows without
-            a variable.
+        ValueError: variables without a row or with several, or rows but the
+            authors' without a variable.
     """
     found = {
         v.path: [p for p, _ in rows if re.search(p, v.path)] for v in variables
@@ -254,7 +257,8 @@ def factors_of(variables, rows):
     problems += [
         f"{path}: {len(ps)} rows" for path, ps in found.items() if len(ps) > 1
     ]
-    problems += [f"row {p!r}: no variable" for p, _ in rows if p not in used]
+    needed = [pattern for pattern, _ in rows if pattern not in _GROUPS]
+    problems += [f"row {p!r}: no variable" for p in needed if p not in used]
     if problems:
         raise ValueError(
             "`rows` must have exactly one row for each variable, and no row "

@@ -6,6 +6,9 @@ import difflib
 from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.optimizers import rows
 from keras_bridgetower.training.schedules import WarmupPolynomial
+from keras_bridgetower.validation import check_choice
+
+SIZES = ("base", "large", "tiny")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Recipe:
         new_poolers: bool, whether the poolers of a preset start anew below a
             new head: those that matching has saturated learn slowly.
         note: str, what the row alone does not tell.
+
+    Raises:
+        ValueError: sizes, lengths or shares that cannot be.
 
     Example:
 
@@ -81,6 +87,25 @@ class Recipe:
         default=None, repr=False, compare=False
     )
 
+    def __post_init__(self):
+        check_choice("size", self.size, SIZES)
+        length = "epochs" if self.steps is None else "steps"
+        for name in ("image_size", "batch_size", "text_length", length):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` of a recipe must be a positive integer, and "
+                    "one of `epochs` and `steps` be given. Received: "
+                    f"{name}={value!r}"
+                )
+        share = isinstance(self.warmup, float)
+        if self.warmup < 0 or share and self.warmup >= 1:
+            raise ValueError(
+                "`warmup` of a recipe must be a share of the steps, a float "
+                "from 0 to below 1, or a number of steps, an int from 0. "
+                f"Received: warmup={self.warmup!r}"
+            )
+
     def replace(self, **changes):
         """The recipe with other values.
 
@@ -113,9 +138,19 @@ class Recipe:
         )
 
     def total_steps(self, samples):
-        """Updates of the whole run on a number of training samples."""
+        """Updates of the whole run on a number of training samples.
+
+        Raises:
+            ValueError: there are fewer than one batch.
+        """
         if self.steps is not None:
             return self.steps
+        if samples < self.batch_size:
+            raise ValueError(
+                "`samples` must be one batch at least. Replace the recipe's "
+                f"`batch_size`. Received: samples={samples}, "
+                f"batch_size={self.batch_size}"
+            )
         return self.epochs * (samples // self.batch_size)
 
     def optimizer(self, total_steps, **kwargs):

@@ -3,6 +3,8 @@
 import dataclasses
 
 import pytest
+from builders import retrieval
+from builders import shallow
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -53,6 +55,63 @@ def test_the_optimizer_of_a_run():
     assert float(schedule(519)) == pytest.approx(1e-5)
     assert set(optimizer._factors) == {1.0, 5.0, 50.0}
     assert set(optimizer._decays) == {0.0, 0.05}
+
+
+TASKS = {
+    "VQA": vqa,
+    "Entailment": lambda: kbt.BridgeTowerEntailment(shallow()),
+    "NLVR2": lambda: kbt.BridgeTowerNLVR2(shallow()),
+    "Pretraining": lambda: kbt.BridgeTowerPretraining(
+        shallow(), objectives=("mlm", "itm")
+    ),
+    "ImageClassifier": lambda: kbt.BridgeTowerImageClassifier(
+        shallow(), labels=["cat", "dog"]
+    ),
+    "TextClassifier": lambda: kbt.BridgeTowerTextClassifier(
+        shallow(), labels=["no", "yes"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_an_optimizer_for_its_task(name):
+    recipe = RECIPES[name]
+    if recipe.task == "Retrieval":
+        widths = {"hard_negatives": 8}
+        task = retrieval(recipe.objective, widths.get(recipe.objective))
+    else:
+        task = TASKS[recipe.task]()
+    optimizer = recipe.optimizer(100)
+    optimizer.build(task.trainable_variables)
+    assert len(optimizer._factors) == len(task.trainable_variables)
+    assert 1.0 in optimizer._factors
+    if recipe.task not in ("ImageClassifier", "TextClassifier"):
+        assert recipe.fusion_factor in optimizer._factors
+        # What is left of a frozen fusion is covered, too.
+        task.backbone.fusion.trainable = False
+        recipe.optimizer(100).build(task.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 0}, "`batch_size` of a recipe must be a positive"),
+        ({"image_size": -3}, "`image_size` of a recipe must be a positive"),
+        ({"epochs": None}, "`epochs` of a recipe must be a positive"),
+        ({"steps": 0}, "`steps` of a recipe must be a positive"),
+        ({"size": "huge"}, "`size` must be one of"),
+        ({"warmup": 5.0}, "`warmup` of a recipe must be a share"),
+        ({"warmup": -1}, "`warmup` of a recipe must be a share"),
+    ],
+)
+def test_values_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RECIPES["vqa_base"].replace(**changes)
+
+
+def test_fewer_samples_than_a_batch():
+    with pytest.raises(ValueError, match="`samples` must be one batch"):
+        RECIPES["vqa_base"].total_steps(500)
 
 
 def test_unknown_names_meet_the_nearest():
