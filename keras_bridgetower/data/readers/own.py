@@ -8,8 +8,8 @@ from keras_bridgetower.data.readers.base import DataSet
 from keras_bridgetower.data.readers.base import Split
 from keras_bridgetower.data.readers.base import picture_in
 from keras_bridgetower.data.readers.files import check_row
+from keras_bridgetower.data.readers.files import comma_rows
 from keras_bridgetower.data.readers.files import json_lines
-from keras_bridgetower.data.readers.files import table_rows
 from keras_bridgetower.data.record_format import Draft
 from keras_bridgetower.data.record_format import Sample
 from keras_bridgetower.metrics.vqa_answers import answer_list
@@ -28,7 +28,7 @@ COLUMNS = ("answer", "image", "label", "text")
 SPLITS = ("train", "validation", "test")
 # A table that is not divided: of ten pictures one each.
 HELD_OUT = {0: "test", 1: "validation"}
-READERS = {".jsonl": json_lines, ".csv": lambda path, keys: table_rows(path)}
+READERS = {".jsonl": json_lines, ".csv": lambda path, keys: comma_rows(path)}
 
 
 class OwnData(DataSet):
