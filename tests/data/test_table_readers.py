@@ -57,6 +57,20 @@ def test_glue_in_json_lines(tmp_path):
     assert data.split("test_matched")[0].samples[0].labels == ()
 
 
+def test_glue_rows_of_another_width(tmp_path):
+    """A row may end early, or late, outside the columns that are read."""
+    root, _ = miniature("glue", tmp_path)
+    path = root / "RTE/train.tsv"
+    rows = '0\ta, "b\tc\tentailment\tmore\n'
+    path.write_text(f"index\tsentence1\tsentence2\tlabel\n{rows}")
+    data = open_dataset("glue", root, task_name="rte")
+    assert data.split("train")[0].samples[0].text == 'a, "b\tc'
+    path.write_text(f"index\tsentence1\tsentence2\tlabel\n{rows}1\ta\tc\n")
+    told = "train.tsv must have the key 'label'.* None in row 2"
+    with pytest.raises(ValueError, match=told):
+        data.split("train")
+
+
 ROWS = {
     "vqa": [
         {"image": "0.jpg", "text": "what?", "answer": "Red."},

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
 
@@ -74,7 +75,8 @@ def load_json(path):
 def read_text(path):
     """The text of a UTF-8 file, or an error that names it."""
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8")
+        # Excel and Windows put a byte-order mark first, which is no text.
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(
@@ -130,37 +132,85 @@ def json_lines(path, keys):
 
 
 def table_rows(path, keys=(), columns=None, **dialect):
-    """The rows of a table of texts, such as a CSV file.
+    """The rows of a table of texts, as wide as they happen to be.
 
     Args:
         path: path of the file.
-        keys: names of the columns that it must have.
+        keys: names of the columns that each row must reach.
         columns: names of the columns where the first row does not say them.
         **dialect: as `csv.reader`.
+
+    Returns:
+        list of dicts of str, None where a row ends before the column.
+
+    Raises:
+        ValueError: another schema; names file, key and row.
+    """
+    table = _cells(path, **dialect)
+    _, columns = next(table, (1, [])) if columns is None else (1, columns)
+    keys = dict.fromkeys(keys, str)
+    rows = []
+    for number, (_, cells) in enumerate(table, 1):
+        within = cells[: len(columns)]
+        row = dict(itertools.zip_longest(columns, within))
+        check_row(path, number, row, keys)
+        rows.append(row)
+    return rows
+
+
+def comma_rows(path):
+    """The rows of a CSV file with a header, all as wide as it.
+
+    A comma that is not in quotes would else move what follows it into the
+    next column.
+
+    Args:
+        path: path of the file.
 
     Returns:
         list of dicts of str.
 
     Raises:
-        ValueError: another schema; names file, key and row.
+        ValueError: a name twice in the header, a row of another width, a
+            quote that is not closed; names file and row.
     """
+    table = _cells(path, strict=True)
+    _, columns = next(table, (1, []))
+    if len(set(columns)) < len(columns):
+        raise ValueError(
+            f"The header of {path} must name each column once. Received: "
+            f"{columns}"
+        )
+    rows = []
+    for number, (line, cells) in enumerate(table, 1):
+        if len(cells) != len(columns):
+            raise ValueError(
+                f"Each row of {path} must have a cell for each column of its "
+                f"header, {columns}; a text with a comma stands in quotes. "
+                f"Received: {len(cells)} cells in row {number} (line {line}): "
+                f"{cells!r:.200}"
+            )
+        rows.append(dict(zip(columns, cells, strict=True)))
+    return rows
+
+
+def _cells(path, **dialect):
+    """Iterate over the line in which a row begins, and its cells."""
     # A stray quote makes one field of the rest of a file; the rows tell it.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(
-        io.StringIO(read_text(path), newline=""), columns, **dialect
-    )
-    keys = dict.fromkeys(keys, str)
-    rows = []
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), **dialect)
+    line = 1
     try:
-        for number, row in enumerate(reader, 1):
-            check_row(path, number, row, keys)
-            rows.append(row)
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{path} must be a table of texts ({error}). Received: row "
-            f"{len(rows) + 1}"
+            f"{path} must be a table of texts ({error}). A text that begins "
+            "with a quote ends with one, and has each quote inside it twice. "
+            f"Received: the row that begins in line {line}"
         ) from error
-    return rows
 
 
 # GLUE's and CC3M's tables quote nothing.
