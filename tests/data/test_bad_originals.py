@@ -204,6 +204,8 @@ def test_names_that_are_not_there(tmp_path):
         open_dataset("coco", tmp_path, size=3)
     with pytest.raises(ValueError, match="`task_name` must be one of"):
         open_dataset("glue", tmp_path, task_name="ax")
+    with pytest.raises(ValueError, match="'wnli'.*--set task_name=rte"):
+        open_dataset("glue", tmp_path)
     data = open_dataset("coco", tmp_path)
     with pytest.raises(ValueError, match="`protocol` must be one of"):
         data.split("train", "theirs")
