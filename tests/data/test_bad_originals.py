@@ -64,6 +64,15 @@ BAD = {
         lambda root: _edit(root / KARPATHY_FILE, b'"raw"', b'"text"'),
         "sentences of COCO_.* must have the key 'raw'",
     ),
+    "COCO filename": (
+        "coco",
+        lambda root: _edit(
+            root / KARPATHY_FILE,
+            b'"COCO_train2014_000000000003.jpg"',
+            b'"3.jpg"',
+        ),
+        "dataset_coco.json must be COCO_<folder>_<number>.jpg. Received: '3",
+    ),
     "no annotation": (
         "vqav2",
         lambda root: _edit(root / QUESTIONS, FIRST_ID, b'"question_id": 77777'),

@@ -9,6 +9,7 @@ from keras_bridgetower.data.readers import nlvr2
 from keras_bridgetower.data.readers import snli_ve
 from keras_bridgetower.data.readers import vg_qa
 from keras_bridgetower.data.readers import vqa
+from keras_bridgetower.data.readers import vqa_splits
 from keras_bridgetower.data.readers import web
 from keras_bridgetower.data.readers.base import DataSet
 from keras_bridgetower.data.readers.files import Picture
@@ -184,13 +185,7 @@ class ArrowVQAv2(ArrowTables):
         "image_id",
         "question_id",
     )
-    # There is no table of test-dev alone, and which rows ViLT held back depends
-    # on the order of rows in the table.
-    protocols = {
-        protocol: {k: v for k, v in splits.items() if k != "test_dev"}
-        for protocol, splits in vqa.PROTOCOLS.items()
-        if protocol != "held_out"
-    }
+    protocols = vqa_splits.TABLE_PROTOCOLS
     sizes = vqa.VQAv2.sizes
     prefix = "vqav2"
 
@@ -224,7 +219,7 @@ class ArrowVQAv2(ArrowTables):
 class ArrowVGQA(ArrowVQAv2):
     """The tables `vgqa_*`."""
 
-    protocols = vg_qa.VGQA.protocols
+    protocols = vg_qa.TABLE_PROTOCOLS
     sizes = vg_qa.VGQA.sizes
     prefix = "vgqa"
 
