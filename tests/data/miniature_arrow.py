@@ -6,7 +6,7 @@ from miniature_pictures import pictures
 from keras_bridgetower.data.readers import snli_ve
 
 
-def _write(folder, name, rows, types=None):
+def write(folder, name, rows, types=None):
     import pyarrow as pa
 
     columns = {key: [row[key] for row in rows] for key in rows[0]}
@@ -38,7 +38,7 @@ def coco(folder):
             for n, s in splits
             if s == split
         ]
-        _write(folder, f"coco_caption_karpathy_{split}", rows)
+        write(folder, f"coco_caption_karpathy_{split}", rows)
     return folder, {}
 
 
@@ -46,7 +46,7 @@ def flickr30k(folder):
     parts = {"train": range(14), "val": range(14, 18), "test": range(18, 24)}
     for split, numbers in parts.items():
         rows = [_captions(n, f"{n}.jpg", split) for n in numbers]
-        _write(folder, f"f30k_caption_karpathy_{split}", rows)
+        write(folder, f"f30k_caption_karpathy_{split}", rows)
     return folder, {}
 
 
@@ -57,7 +57,7 @@ def visual_genome(folder):
         row = _captions(n, str(n), "")
         del row["split"]
         rows.append(row | boxes)
-    _write(folder, "vg", rows)
+    write(folder, "vg", rows)
     return folder, {}
 
 
@@ -65,23 +65,23 @@ def cc3m(folder):
     """Several files; the column `split` holds the name of a folder."""
     for shard, numbers in enumerate((range(10), range(10, 18))):
         rows = [_captions(n, f"{n}", "train_image") for n in numbers]
-        _write(folder, f"conceptual_caption_train_{shard}", rows)
+        write(folder, f"conceptual_caption_train_{shard}", rows)
     rows = [_captions(n, f"{n}", "val_image") for n in range(18, 24)]
-    _write(folder, "conceptual_caption_val_0", rows)
+    write(folder, "conceptual_caption_val_0", rows)
     return folder, {}
 
 
 def sbu(folder):
     for shard, numbers in enumerate((range(12), range(12, 24))):
         rows = [_captions(n, f"{n}.jpg", "train") for n in numbers]
-        _write(folder, f"sbu_{shard}", rows)
+        write(folder, f"sbu_{shard}", rows)
     return folder, {}
 
 
 ANSWERS = ("no", "yes", "circle", "red")
 
 
-def _questions(number, answered):
+def questions(number, answered):
     shown = pictures()[number]
     asked = [q for q, a in shown.questions if a in ("yes", "no")]
     answers = [a for q, a in shown.questions if a in ("yes", "no")]
@@ -107,16 +107,16 @@ def vqav2(folder):
         "vqav2_test": range(18, 24),
     }
     for name, numbers in parts.items():
-        rows = [_questions(n, name != "vqav2_test") for n in numbers]
-        _write(folder, name, rows)
+        rows = [questions(n, name != "vqav2_test") for n in numbers]
+        write(folder, name, rows)
     return folder, {}
 
 
 def vgqa(folder):
     for name, numbers in {"train": range(18), "val": range(18, 24)}.items():
-        rows = [_questions(n, True) for n in numbers]
-        _write(folder, f"vgqa_{name}", rows)
-        _write(folder, f"vgqa_coco_{name}", rows[:3])
+        rows = [questions(n, True) for n in numbers]
+        write(folder, f"vgqa_{name}", rows)
+        write(folder, f"vgqa_coco_{name}", rows[:3])
     return folder, {}
 
 
@@ -130,7 +130,7 @@ def snli_ve_tables(folder):
             label = snli_ve.LABELS.index("entailment")
             row = {"sentences": [pair, [pair[0], "It is old."]]}
             rows.append({"image": shown.encoded(), **row, "labels": [label, 1]})
-        _write(folder, f"snli_{name}", rows)
+        write(folder, f"snli_{name}", rows)
     return folder, {}
 
 
@@ -149,8 +149,8 @@ def nlvr2(folder):
                     "identifier": f"{part}-{pair}-0",
                 }
             )
-        _write(folder, f"nlvr2_{part}", rows)
+        write(folder, f"nlvr2_{part}", rows)
         for balance in ("balanced", "unbalanced"):
             if part != "train":
-                _write(folder, f"nlvr2_{balance}_{part}", rows[:2])
+                write(folder, f"nlvr2_{balance}_{part}", rows[:2])
     return folder, {}

@@ -64,6 +64,15 @@ BAD = {
         lambda root: _edit(root / KARPATHY_FILE, b'"raw"', b'"text"'),
         "sentences of COCO_.* must have the key 'raw'",
     ),
+    "COCO filename": (
+        "coco",
+        lambda root: _edit(
+            root / KARPATHY_FILE,
+            b'"COCO_train2014_000000000003.jpg"',
+            b'"3.jpg"',
+        ),
+        "dataset_coco.json must be COCO_<folder>_<number>.jpg. Received: '3",
+    ),
     "no annotation": (
         "vqav2",
         lambda root: _edit(root / QUESTIONS, FIRST_ID, b'"question_id": 77777'),
@@ -204,6 +213,8 @@ def test_names_that_are_not_there(tmp_path):
         open_dataset("coco", tmp_path, size=3)
     with pytest.raises(ValueError, match="`task_name` must be one of"):
         open_dataset("glue", tmp_path, task_name="ax")
+    with pytest.raises(ValueError, match="'wnli'.*--set task_name=rte"):
+        open_dataset("glue", tmp_path)
     data = open_dataset("coco", tmp_path)
     with pytest.raises(ValueError, match="`protocol` must be one of"):
         data.split("train", "theirs")

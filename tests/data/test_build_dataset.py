@@ -87,7 +87,7 @@ def test_options_of_a_data_set(run, tmp_path):
     root, options = miniature("vgqa", tmp_path / "originals")
     ((key, value),) = options.items()
     printed = run("check", "vgqa", root, "--set", f"{key}={value}")
-    assert "vgqa_train: good" in printed
+    assert "vgqa_train_no_val2014: good" in printed
 
 
 def test_beam_writes_the_same(tmp_path):

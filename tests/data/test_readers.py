@@ -90,9 +90,14 @@ def test_leaks_are_named():
         *("coco", "flickr30k", "vqav2", "cifar10", "cifar100"),
         *("arrow_coco", "arrow_flickr30k", "arrow_vqav2"),
     }
-    for data in DATASETS.values():
-        for of in data.protocols.get("honest", {}).values():
-            assert "LEAKS" not in of.definition
+    honest = {
+        (name, split)
+        for name, data in DATASETS.items()
+        for split, of in data.protocols.get("honest", {}).items()
+        if "LEAKS" in of.definition
+    }
+    # Its tables do not say which pictures another data set validates on.
+    assert honest == {("arrow_vgqa", "train")}
 
 
 @pytest.mark.parametrize("name", ["coco", "flickr30k"])

@@ -71,6 +71,56 @@ def test_glue_rows_of_another_width(tmp_path):
         data.split("train")
 
 
+def test_short_rows_of_qqp_are_left_out(tmp_path):
+    root, _ = miniature("glue", tmp_path)
+    path = root / "QQP/train.tsv"
+    lines = path.read_text().splitlines()
+    # Ends in its first question; lacks the label.
+    lines[3], lines[5] = "0\t1\t2\tIt is", lines[5].rpartition("\t")[0]
+    path.write_text("\n".join(lines))
+    data = open_dataset("glue", root, task_name="qqp")
+    with pytest.warns(UserWarning, match="2 of 12 rows of .*train.tsv.*row 3"):
+        drafts = data.split("train")
+    wanted = [n for n in range(1, 13) if n not in (3, 5)]
+    assert [d.key for d in drafts] == [f"train-{n}" for n in wanted]
+    with pytest.warns(UserWarning, match="left out"):
+        assert data.check(splits=["train"])[0].samples == 10
+    # No other file is known to be damaged, and no column may be missing.
+    _refused(root / "MRPC/train.tsv", "1\t7", "mrpc", "'#1 String'")
+    path.write_text("\n".join(lines[:3]).replace("is_dup", "dup"))
+    with pytest.raises(ValueError, match="'is_duplicate'.*no such key"):
+        data.split("train")
+
+
+def _refused(path, last_row, task_name, told):
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(last_row)
+    data = open_dataset("glue", path.parent.parent, task_name=task_name)
+    with pytest.raises(ValueError, match=told):
+        data.split("train")
+
+
+@pytest.mark.parametrize("score", ["n/a", "nan", "7", ""])
+def test_grades_are_numbers(score, tmp_path):
+    root, _ = miniature("glue", tmp_path)
+    _refused(
+        root / "STS-B/train.tsv",
+        f"1\tnews\tIt is.\tIt was.\t{score}\n",
+        "stsb",
+        f"'score' of .*train.tsv must be a number.*'{score}' in row 13",
+    )
+
+
+@pytest.mark.parametrize("label", [{"labels": 1}, {"label": -1}])
+def test_json_lines_for_training_have_labels(label, tmp_path):
+    write_lines(tmp_path / "train.jsonl", [{"sentence": "x"} | label])
+    data = open_dataset("glue", tmp_path, task_name="sst2")
+    with pytest.raises(
+        ValueError, match="train.jsonl must .*(key 'lab|be one of)"
+    ):
+        data.split("train")
+
+
 ROWS = {
     "vqa": [
         {"image": "0.jpg", "text": "what?", "answer": "Red."},

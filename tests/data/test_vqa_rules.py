@@ -1,12 +1,20 @@
 """The rules of VQAv2 and Visual Genome, by tables written by hand."""
 
+import os
+
+import numpy as np
 import pytest
 from builders import ONE_BACKEND
 from miniature_pictures import write_json
+from miniatures import built
 from miniatures import miniature
+from PIL import Image
 
+from keras_bridgetower.data.augment import transform
 from keras_bridgetower.data.datasets import open_dataset
+from keras_bridgetower.data.pipeline import Stream
 from keras_bridgetower.data.readers.vg_qa import VGQA
+from keras_bridgetower.metrics.vqa import VQAScore
 
 pytestmark = ONE_BACKEND
 
@@ -111,6 +119,53 @@ def test_soft_scores(folder):
     assert counts == {"vqav2_train_fix": 27, "vqav2_train": 9}
 
 
+def test_honest_validation_asks_every_question(folder, tmp_path):
+    data = open_dataset("vqav2", folder)
+    assert _scores(data, "vqav2_val_fix_all") == FIXED | {"no class": {}}
+    assert {*_scores(data, "vqav2_val_all")} == {*SAID}
+    counts = {
+        (split, protocol): sum(
+            len(d.samples) for d in data.split(split, protocol)
+        )
+        for split in ("train", "validation")
+        for protocol in ("honest", "official")
+    }
+    assert counts == {
+        # "two" of training is no class.
+        ("train", "honest"): 27,
+        ("validation", "honest"): 24,
+        ("train", "official"): 27 + 23,
+        ("validation", "official"): 23,
+    }
+    words = data.definition("validation").definition
+    assert "all questions" in words and "score 0" in words
+    held_out = [
+        {d.key for d in data.split(split, "held_out")}
+        for split in ("train", "validation")
+    ]
+    assert held_out[1] and held_out[1] < {
+        d.key for d in data.split("validation")
+    }
+
+
+def test_questions_without_a_class_score_nothing(folder, tmp_path):
+    for year in ("train2014", "val2014"):
+        for number in (0, 1):
+            path = folder / year / f"COCO_{year}_{number:012d}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path)
+    data = open_dataset("vqav2", folder)
+    reader = built(data, tmp_path / "built", "validation")
+    stream = Stream(reader, 24, transform("clip", 32))
+    _, scores = stream.batch(0)
+    assert scores.shape == (24, len(CLASSES))
+    empty = ~scores.any(axis=1)
+    assert empty.sum() == 1
+    score = VQAScore()
+    score.update_state(scores, scores)
+    assert np.isclose(float(score.result()), scores.max(axis=1).mean())
+
+
 def test_protocols(tmp_path):
     pytest.importorskip("easy_vqa")
     root, _ = miniature("vqav2", tmp_path)
@@ -195,6 +250,29 @@ def test_visual_genome_follows_karpathy(genome):
     assert numbers("validation", "coco") == {2, 3}
     train, val = numbers("train", "honest"), numbers("validation", "honest")
     # val and test are filled to three each.
-    assert (len(train), len(val)) == (6, 6)
-    assert {0, 1} <= train and {2, 3} <= val and not train & val
+    assert (len(numbers("train", "official")), len(val)) == (6, 6)
+    assert {0, 1} <= numbers("train", "official")
+    assert 0 in train and {2, 3} <= val and not train & val
     assert numbers("train", "honest") == train
+
+
+def test_visual_genome_leaves_val2014_out(genome):
+    """Of a COCO picture that Karpathy's file lacks nobody can tell."""
+    train = {
+        protocol: {d.key for d in genome.split("train", protocol)}
+        for protocol in ("honest", "official")
+    }
+    left_out = train["official"] - train["honest"]
+    assert train["honest"] < train["official"]
+    assert "vg/1.jpg" in left_out <= {"vg/1.jpg", "vg/4.jpg"}
+    assert "vg/4.jpg" not in train["honest"]
+
+
+def test_what_visual_genome_needs_of_coco(genome, folder):
+    os.remove(folder / "dataset_coco.json")
+    report = genome.check(splits=["train"])[0]
+    (missing,) = report.missing
+    assert str(folder / "karpathy/dataset_coco.json") in missing
+    assert not report.error
+    with pytest.raises(ValueError, match="--set coco=FOLDER"):
+        open_dataset("vgqa", folder)

@@ -1,135 +1,25 @@
-"""Arrow tables as ViLT, METER and BridgeTower write them."""
+"""The data sets of ViLT, METER and BridgeTower in their Arrow tables."""
 
+import collections
 import dataclasses
 import functools
-import re
 
 from keras_bridgetower.data.readers import captions
 from keras_bridgetower.data.readers import nlvr2
 from keras_bridgetower.data.readers import snli_ve
 from keras_bridgetower.data.readers import vg_qa
 from keras_bridgetower.data.readers import vqa
+from keras_bridgetower.data.readers import vqa_splits
 from keras_bridgetower.data.readers import web
-from keras_bridgetower.data.readers.base import DataSet
-from keras_bridgetower.data.readers.files import Picture
-from keras_bridgetower.data.record_format import Draft
+from keras_bridgetower.data.readers.arrow_tables import ArrowTables
 from keras_bridgetower.data.record_format import Sample
-
-_INSTALL = (
-    "Arrow tables need pyarrow: `pip install pyarrow`, or install "
-    "keras-bridgetower with its extra `data`."
-)
-
-
-@functools.lru_cache(maxsize=64)
-def open_table(path):
-    """A table on the disk, mapped into memory and not read.
-
-    Args:
-        path: str, path of a file in Arrow's IPC format.
-
-    Returns:
-        `pyarrow.Table`.
-
-    Raises:
-        ImportError: pyarrow is not installed.
-        ValueError: not such a file.
-    """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
-    try:
-        return pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{path} must be a file in Arrow's IPC format ({error}). It may "
-            "be cut: fetch or write it again."
-        ) from error
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ArrowPicture(Picture):
-    """A picture in a cell of a table.
-
-    Args:
-        path: str, the table's file.
-        column: str.
-        row: int.
-    """
-
-    path: str
-    column: str
-    row: int
-
-    def read(self):
-        return open_table(self.path)[self.column][self.row].as_py() or b""
-
-
-class ArrowTables(DataSet):
-    """Abstract: tables with one row for each picture or pair of pictures.
-
-    A part is the file `<part>.arrow`, or the files `<part>_<number>.arrow`.
-    Test tables hold empty lists of another type where there is no answer;
-    each table is read by itself, so nothing needs to be promoted.
-    """
-
-    columns = ()
-    pictures = ("image",)
-
-    def files(self, part):
-        return tuple((path.name,) for path in self._tables(part)) or (
-            (f"{part}.arrow", f"{part}_0.arrow"),
-        )
-
-    def drafts(self, part):
-        places = self.files(part)
-        for path in (self.path(*place) for place in places):
-            table = open_table(str(path))
-            missing = {*self.columns, *self.pictures} - {*table.column_names}
-            if missing:
-                raise ValueError(
-                    f"{path} must have the columns "
-                    f"{[*self.pictures, *self.columns]}. Received: "
-                    f"{table.column_names}"
-                )
-            texts = table.select(list(self.columns))
-            number = 0
-            for batch in texts.to_batches(max_chunksize=1000):
-                for row in batch.to_pylist():
-                    pictures = tuple(
-                        ArrowPicture(str(path), column, number)
-                        for column in self.pictures
-                    )
-                    key = f"{path.stem}/{self.key_of(number, row)}"
-                    samples = tuple(self.samples(key, row))
-                    number += 1
-                    if samples:
-                        yield Draft(key, pictures, samples, part)
-
-    def key_of(self, number, row):
-        """What names a row of a table."""
-        return row["image_id"]
-
-    def samples(self, key, row):
-        """The samples of a row."""
-        raise NotImplementedError
-
-    def _tables(self, part):
-        name = re.compile(rf"{re.escape(part)}(?:_(\d+))?\.arrow")
-        found = [
-            (int(match[1] or 0), path)
-            for path in self.root.iterdir()
-            if (match := name.fullmatch(path.name))
-        ]
-        return [path for _, path in sorted(found)]
 
 
 class ArrowCaptions(ArrowTables):
     """Abstract: columns `image`, `caption`, `image_id`."""
 
     task = "captions"
-    columns = ("caption", "image_id")
+    columns = {"caption": "list<string>", "image_id": "string or integer"}
 
     def samples(self, key, row):
         return (
@@ -173,45 +63,66 @@ class ArrowSBU(ArrowCaptions):
 
 
 class ArrowVQAv2(ArrowTables):
-    """The tables `vqav2_*`; the classes are read from all of them."""
+    """The tables `vqav2_*`.
+
+    BridgeTower's, whose names end in `_fix`, count normalised answers; ViLT's
+    and METER's hold answers as typed, for the protocols `..._as_typed`. They
+    hold no question without a class among its answers.
+
+    The classes are those of all tables `vqav2_*` and `vgqa_*` of the folder,
+    so keep both in one folder to train on them together. A class that no
+    question there has is named "unknown" and keeps its place.
+    """
 
     task = "vqa"
-    columns = (
-        "questions",
-        "answers",
-        "answer_labels",
-        "answer_scores",
-        "image_id",
-        "question_id",
-    )
-    # There is no table of test-dev alone, and which rows ViLT held back depends
-    # on the order of rows in the table.
-    protocols = {
-        protocol: {k: v for k, v in splits.items() if k != "test_dev"}
-        for protocol, splits in vqa.PROTOCOLS.items()
-        if protocol != "held_out"
+    columns = {
+        "questions": "list<string>",
+        "answers": "list<list<string>>",
+        "answer_labels": "list<list<integer>>",
+        "answer_scores": "list<list<float or integer>>",
+        "image_id": "string or integer",
+        "question_id": "list<string or integer>",
     }
+    protocols = vqa_splits.TABLE_PROTOCOLS
     sizes = vqa.VQAv2.sizes
-    prefix = "vqav2"
+
+    def drafts(self, part):
+        # First, so that `check` tells what is wrong with them.
+        self.labels  # noqa: B018
+        return super().drafts(part)
 
     @functools.cached_property
     def labels(self):
-        names = {}
-        for path in sorted(self.root.glob(f"{self.prefix}_*.arrow")):
-            columns = open_table(str(path)).select(["answers", "answer_labels"])
-            for batch in columns.to_batches(max_chunksize=1000):
-                for row in batch.to_pylist():
-                    for answers, ids in zip(*row.values(), strict=True):
-                        names.update(zip(ids, answers, strict=True))
+        names, ids = {}, {}
+        for path in (*_tables(self, "vqav2"), *_tables(self, "vgqa")):
+            rows = self.rows(path, ("answers", "answer_labels"))
+            for answer, i in sorted(_named_answers(path, rows)):
+                for known, key in ((names, i), (ids, answer)):
+                    first = known.setdefault(key, (answer, i, path))
+                    if first[:2] != (answer, i):
+                        raise ValueError(
+                            "All tables of a folder must give an answer one "
+                            f"id. Received: {first[0]!r} with id {first[1]} "
+                            f"in {first[2]}, {answer!r} with id {i} in {path}"
+                        )
         if not names:
             raise ValueError(
-                f"Some table {self.prefix}_*.arrow in {self.root} must hold "
-                "answers. Received: none"
+                f"Some table vqav2_*.arrow or vgqa_*.arrow in {self.root} must "
+                "hold answers. Received: none"
             )
-        # Classes that no question of these tables has keep their places.
-        return [names.get(i, f"unknown {i}") for i in range(max(names) + 1)]
+        count = max(names) + 1
+        return [names.get(i, (f"unknown {i}",))[0] for i in range(count)]
 
     def samples(self, key, row):
+        asked = len(row["questions"])
+        counts = {c: len(row[c]) for c in row if isinstance(row[c], list)}
+        answers = {c: counts[c] for c in counts if c.startswith("answer")}
+        if counts["question_id"] != asked or {*answers.values()} - {0, asked}:
+            raise ValueError(
+                f"Each question of {key} in {self.root} must have an id, and "
+                "all or none of them answers, ids of answers and scores. "
+                f"Received: counts {counts}"
+            )
         for i, question in enumerate(row["questions"]):
             target = ()
             if row["answer_labels"] and row["answer_labels"][i]:
@@ -222,11 +133,10 @@ class ArrowVQAv2(ArrowTables):
 
 
 class ArrowVGQA(ArrowVQAv2):
-    """The tables `vgqa_*`."""
+    """The tables `vgqa_*`, with the classes of `ArrowVQAv2`."""
 
-    protocols = vg_qa.VGQA.protocols
+    protocols = vg_qa.TABLE_PROTOCOLS
     sizes = vg_qa.VGQA.sizes
-    prefix = "vgqa"
 
 
 class ArrowSNLIVE(ArrowTables):
@@ -234,7 +144,7 @@ class ArrowSNLIVE(ArrowTables):
 
     task = "entailment"
     labels = list(snli_ve.LABELS)
-    columns = ("sentences", "labels")
+    columns = {"sentences": "list<list<string>>", "labels": "list<integer>"}
     protocols = snli_ve.SNLIVE.protocols
     sizes = snli_ve.SNLIVE.sizes
 
@@ -248,20 +158,65 @@ class ArrowSNLIVE(ArrowTables):
 
 
 class ArrowNLVR2(ArrowTables):
-    """The tables `nlvr2_*`."""
+    """The tables `nlvr2_*`.
+
+    They hold split, set and pair of an identifier but not the number of the
+    sentence. It is derived: the distinct sentences of a set are numbered as
+    they occur in a table. So ids of samples group the pairs of a sentence as
+    the official ones do, for consistency, but the last number may be another:
+    official files of predictions need the original files (`nlvr2`).
+    """
 
     task = "nlvr2"
     labels = list(nlvr2.LABELS)
-    columns = ("questions", "answers", "identifier")
+    columns = {
+        "questions": "list<string>",
+        "answers": "list<string>",
+        "identifier": "string",
+    }
     pictures = ("image_0", "image_1")
     protocols = nlvr2.NLVR2.protocols
     sizes = nlvr2.NLVR2.sizes
+
+    def drafts(self, part):
+        numbers = collections.defaultdict(dict)
+        for draft in super().drafts(part):
+            # The identifiers up to here, of one pair.
+            of_set = numbers[draft.samples[0].id.rpartition("-")[0]]
+            said, samples = collections.Counter(), []
+            for sample in draft.samples:
+                # Two people may have written one sentence about a pair.
+                sentence = sample.text, said[sample.text]
+                said[sample.text] += 1
+                number = of_set.setdefault(sentence, len(of_set))
+                name = f"{sample.id}-{number}"
+                samples.append(dataclasses.replace(sample, id=name))
+            yield dataclasses.replace(draft, samples=tuple(samples))
 
     def key_of(self, number, row):
         return row["identifier"]
 
     def samples(self, key, row):
         pairs = zip(row["questions"], row["answers"], strict=True)
-        for i, (sentence, answer) in enumerate(pairs):
+        for sentence, answer in pairs:
             label = nlvr2.label_id(self.root, key, answer)
-            yield Sample(f"{key}-{i}", sentence, (label,))
+            yield Sample(row["identifier"], sentence, (label,))
+
+
+def _tables(data, prefix):
+    return sorted(data.root.glob(f"{prefix}_*.arrow"))
+
+
+def _named_answers(path, rows):
+    """The pairs of an answer and its id in a table, as a set."""
+    found = set()
+    for number, (answers, ids) in enumerate(row.values() for row in rows):
+        if [*map(len, answers)] != [*map(len, ids)]:
+            raise ValueError(
+                f"Each answer of {path} must have an id in answer_labels. "
+                f"Received: answers={answers!r:.100}, "
+                f"answer_labels={ids!r:.100} in row {number}"
+            )
+        for of_question in map(zip, answers, ids):
+            found.update(of_question)
+    return found

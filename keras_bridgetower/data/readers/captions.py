@@ -17,13 +17,15 @@ TEST_AS_VALIDATION = (
 )
 COCO_TRAIN = Split(
     (f"{COCO}train", f"{COCO}restval"),
-    "Karpathy's train and restval, distinct captions.",
+    "Karpathy's train and restval, distinct captions. restval is of val2014, "
+    "the honest validation of VQAv2.",
     keep=distinct_texts,
 )
 VISUAL_GENOME = {
     "train": Split(
         ("vg",),
-        "All pictures, distinct region phrases; there is no other split.",
+        "All pictures, distinct region phrases; there is no other split. Some "
+        "pictures are those of val2014 and of Karpathy's test.",
         keep=distinct_texts,
     )
 }
@@ -55,7 +57,7 @@ class Karpathy(DataSet):
                 check_row(place, i, sentence, {"raw": str})
             yield Draft(
                 name,
-                (picture_in(self.root / self.folder_of(name), name),),
+                (picture_in(self.root / self.folder_of(path, name), name),),
                 tuple(
                     Sample(str(s.get("sentid", f"{name}#{i}")), s["raw"])
                     for i, s in enumerate(row["sentences"])
@@ -115,8 +117,14 @@ class COCOCaptions(Karpathy):
         table = {f"{COCO}train": ("train2014",)}
         return table.get(part, ("val2014",))
 
-    def folder_of(self, name):
-        return name.split("_")[1]
+    def folder_of(self, path, name):
+        parts = name.split("_")
+        if len(parts) < 3:
+            raise ValueError(
+                f"Each filename of {path} must be COCO_<folder>_<number>.jpg. "
+                f"Received: {name!r}"
+            )
+        return parts[1]
 
 
 class Flickr30K(Karpathy):
@@ -176,7 +184,7 @@ class Flickr30K(Karpathy):
     def folders(self, part):
         return ("flickr30k-images",)
 
-    def folder_of(self, name):
+    def folder_of(self, path, name):
         return "flickr30k-images"
 
 

@@ -1,6 +1,9 @@
 """GLUE: sentences, or pairs of them, in tab-separated files or JSON lines."""
 
 import dataclasses
+import math
+import warnings
+from collections.abc import Callable
 
 from keras_bridgetower.data.readers.base import DataSet
 from keras_bridgetower.data.readers.base import Split
@@ -15,6 +18,31 @@ from keras_bridgetower.data.record_format import Sample
 HIDDEN = "unlabelled"
 
 
+def every_row(path, keys, header):
+    """The rows of a tab-separated file by their numbers."""
+    return dict(enumerate(table_rows(path, keys, header, **TAB_SEPARATED), 1))
+
+
+def whole_rows(path, keys, header):
+    """As `every_row`, without rows that end before all columns are there."""
+    rows = every_row(path, (), header)
+    short = [
+        number
+        for number, row in rows.items()
+        if any(row.get(key, "") is None for key in keys)
+    ]
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(rows)} rows of {path} are cut short and "
+            f"left out, the first is row {short[0]}.",
+            stacklevel=2,
+        )
+    whole = {n: row for n, row in rows.items() if n not in {*short}}
+    for number, row in whole.items():
+        check_row(path, number, row, dict.fromkeys(keys, str))
+    return whole
+
+
 @dataclasses.dataclass(frozen=True)
 class GlueTask:
     """How one task of GLUE is written.
@@ -27,6 +55,7 @@ class GlueTask:
         names: classes in the order of their ids.
         header: names of the columns where files with labels do not say them.
         validation: names of the validation parts.
+        rows: function that reads a tab-separated file, as `every_row`.
     """
 
     folder: str
@@ -36,6 +65,7 @@ class GlueTask:
     names: tuple
     header: tuple | None = None
     validation: tuple = ("dev",)
+    rows: Callable = every_row
 
 
 PAIR = ("sentence1", "sentence2")
@@ -65,6 +95,8 @@ GLUE_TASKS = {
         "is_duplicate",
         ("question1", "question2"),
         ("not_duplicate", "duplicate"),
+        # Some rows of the file as given out are damaged.
+        rows=whole_rows,
     ),
     "stsb": GlueTask("STS-B", PAIR, "score", PAIR, ("similarity",)),
     "mnli": GlueTask(
@@ -93,22 +125,24 @@ class GLUE(DataSet):
     `<folder>/{train,dev,test}.tsv` as given out, or `{train,validation,
     test}.jsonl` with the fields of the `datasets` library and `label`. The
     two texts of a pair are one text with a tab between. STS-B, a regression,
-    has one label whose score is the grade. Epochs are chosen on validation,
+    has one label whose score is the grade. QQP's rows that are cut short are
+    left out, with a warning that counts them. Epochs are chosen on validation,
     as officially; the labels of test are not public.
 
     Args:
         root: path of the folder.
         task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
-            wnli.
+            wnli; must be given.
     """
 
     task = "text_classification"
 
-    def __init__(self, root, task_name):
+    def __init__(self, root, task_name=None):
         super().__init__(root)
         if task_name not in GLUE_TASKS:
             raise ValueError(
-                f"`task_name` must be one of {sorted(GLUE_TASKS)}. Received: "
+                f"`task_name` must be one of {sorted(GLUE_TASKS)} (such as "
+                "`--set task_name=rte` on the command line). Received: "
                 f"task_name={task_name!r}"
             )
         self.glue = GLUE_TASKS[task_name]
@@ -130,38 +164,60 @@ class GLUE(DataSet):
         path = self.path(*self.files(part)[0])
         columns, label, rows = _READERS[path.suffix](self.glue, path, part)
         keys = dict.fromkeys(columns, str)
-        for number, row in enumerate(rows, 1):
+        target = self._target if _is_labelled(part) else self._hidden
+        for number, row in rows.items():
             check_row(path, number, row, keys)
             text = SECOND_TEXT.join(row[column] for column in columns)
-            target = self._target(path, number, row.get(label))
-            sample = Sample(f"{part}-{number}", text, *target)
+            target_of = target(path, number, label, row.get(label))
+            sample = Sample(f"{part}-{number}", text, *target_of)
             yield Draft(sample.id, (), (sample,), part)
 
-    def _target(self, path, number, label):
+    def _hidden(self, path, number, key, label):
         if label in (None, -1):
             return ()
+        return self._target(path, number, key, label)
+
+    def _target(self, path, number, key, label):
         if len(self.labels) == 1:
-            return (0,), (float(label),)
+            return (0,), (_grade(path, number, key, label),)
         known = {str(i): i for i in range(len(self.labels))}
         known |= {name: i for i, name in enumerate(self.labels)}
         if str(label) not in known:
             raise ValueError(
-                f"Each label of {path} must be one of {list(known)}. "
+                f"Each {key!r} of {path} must be one of {list(known)}. "
                 f"Received: {label!r} in row {number}"
             )
         return ((known[str(label)],),)
 
 
+def _grade(path, number, key, label):
+    try:
+        grade = float(label)
+    except (TypeError, ValueError):
+        grade = math.nan
+    if not 0 <= grade <= 5:
+        raise ValueError(
+            f"Each {key!r} of {path} must be a number from 0 to 5. Received: "
+            f"{label!r} in row {number}"
+        )
+    return grade
+
+
+def _is_labelled(part):
+    return not part.startswith("test")
+
+
 def _tab_separated(glue, path, part):
-    labelled = not part.startswith("test")
-    header = glue.header if labelled else None
-    keys = (*glue.columns, glue.label) if labelled else glue.columns
-    rows = table_rows(path, keys, header, **TAB_SEPARATED)
-    return glue.columns, glue.label if labelled else HIDDEN, rows
+    if not _is_labelled(part):
+        return glue.columns, HIDDEN, glue.rows(path, glue.columns, None)
+    keys = (*glue.columns, glue.label)
+    return glue.columns, glue.label, glue.rows(path, keys, glue.header)
 
 
 def _json_lines(glue, path, part):
-    return glue.fields, "label", json_lines(path, {})
+    keys = {"label": (int, float, str)} if _is_labelled(part) else {}
+    rows = json_lines(path, keys)
+    return glue.fields, "label", dict(enumerate(rows, 1))
 
 
 _READERS = {".tsv": _tab_separated, ".jsonl": _json_lines}

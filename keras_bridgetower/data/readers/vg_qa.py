@@ -17,16 +17,45 @@ from keras_bridgetower.metrics.vqa_answers import normalize_answer
 
 FILLED_TO = 5000  # pictures of test and of val
 
+# Ends the name of the training part without the pictures of val2014.
+NO_VAL = "_no_val2014"
 
-def _splits(prefix, words):
+
+def _splits(train, val, words, leak=""):
     return {
-        "train": Split((f"{prefix}train",), f"{words} of train."),
-        "validation": Split((f"{prefix}val",), f"{words} of val and test."),
+        "train": Split((train,), f"Questions about {words}.", leak),
+        "validation": Split(
+            (val,), "Questions about pictures of val and test."
+        ),
     }
 
 
-_ALL = _splits("vgqa_", "Questions about pictures")
-_COCO = _splits("vgqa_coco_", "Questions about pictures that are in COCO")
+PROTOCOLS = {
+    "honest": _splits(
+        f"vgqa_train{NO_VAL}",
+        "vgqa_val",
+        "pictures of train, without those of val2014, on which VQAv2 is "
+        "validated",
+    ),
+    "official": _splits(
+        "vgqa_train", "vgqa_val", "pictures of train, many of val2014"
+    ),
+    "coco": _splits(
+        "vgqa_coco_train",
+        "vgqa_coco_val",
+        "pictures of train that are in COCO, many of val2014",
+    ),
+}
+# Arrow tables do not say which of their pictures are in COCO.
+TABLE_PROTOCOLS = PROTOCOLS | {
+    "honest": _splits(
+        "vgqa_train",
+        "vgqa_val",
+        "pictures of train",
+        "many of the pictures are of val2014, the honest validation of VQAv2, "
+        "and the table does not say which.",
+    )
+}
 
 
 class VGQA(DataSet):
@@ -36,7 +65,9 @@ class VGQA(DataSet):
     one distinct such answer for that picture; repeated questions are kept
     once. Pictures that are also in COCO follow Karpathy's split; the others
     are shuffled and fill test and val to 5,000 each. The shuffle is ours, as
-    that of the authors is told by its seed alone.
+    that of the authors is told by its seed alone. Karpathy's split trains on
+    most of val2014, with which VQAv2 validates honestly; honest training
+    leaves those pictures out.
 
     `annotations/question_answers.json`, `image_data.json`, `VG_100K/`,
     `VG_100K_2/`; protocol `coco` takes the pictures that are in COCO only.
@@ -44,12 +75,12 @@ class VGQA(DataSet):
     Args:
         root: path of the folder of Visual Genome.
         coco: path of the folder with VQAv2's annotations and Karpathy's
-            `dataset_coco.json`.
+            `dataset_coco.json`; must be given.
         min_count: as `VQAv2`.
     """
 
     task = "vqa"
-    protocols = {"honest": _ALL, "official": _ALL, "coco": _COCO}
+    protocols = PROTOCOLS
     sizes = {
         "vgqa_coco_train": (None, 429_061),
         "vgqa_coco_val": (None, 38_855),
@@ -58,8 +89,14 @@ class VGQA(DataSet):
     }
     questions = ("annotations/question_answers.json", "question_answers.json")
 
-    def __init__(self, root, coco, min_count=9):
+    def __init__(self, root, coco=None, min_count=9):
         super().__init__(root)
+        if coco is None:
+            raise ValueError(
+                "`coco` must be the folder with VQAv2's annotations and "
+                "Karpathy's dataset_coco.json (`--set coco=FOLDER` on the "
+                "command line). Received: coco=None"
+            )
         self._vqa = VQAv2(coco, min_count)
         self._captions = COCOCaptions(coco)
 
@@ -68,7 +105,15 @@ class VGQA(DataSet):
         return self._vqa.labels
 
     def files(self, part):
-        return (self.questions, ("image_data.json",), *GENOME_FOLDERS)
+        # An absolute path stays as it is below any root.
+        folder = self._captions.root.absolute()
+        coco = (*self._vqa.annotations, self._captions.annotations)
+        return (
+            self.questions,
+            ("image_data.json",),
+            *GENOME_FOLDERS,
+            *(tuple(str(folder / place) for place in of) for of in coco),
+        )
 
     def drafts(self, part):
         path = self.path(*self.questions)
@@ -98,9 +143,16 @@ class VGQA(DataSet):
             for row in rows
             if row.get("coco_id") in place
         }
+        # Karpathy's train is train2014, all else val2014.
+        elsewhere = {
+            row["image_id"]
+            for row in rows
+            if row.get("coco_id") is not None
+            and place.get(row["coco_id"]) != "train"
+        }
         coco = {
-            name: {image for image, s in split.items() if s == name}
-            for name in ("train", "val", "test")
+            name: {image for image, s in split.items() if s in (name, also)}
+            for name, also in (("train", "restval"), ("val", ""), ("test", ""))
         }
         rest = [r["image_id"] for r in rows if r["image_id"] not in split]
         random.Random(0).shuffle(rest)
@@ -110,19 +162,18 @@ class VGQA(DataSet):
             filled[name] = coco[name] | set(rest[:count])
             rest = rest[count:]
         filled["train"] = coco["train"] | set(rest)
-        return {
+        parts = {
             f"vgqa_{kind}{name}": images[name] | images.get(also, set())
             for kind, images in (("", filled), ("coco_", coco))
             for name, also in (("train", None), ("val", "test"))
         }
+        return parts | {f"vgqa_train{NO_VAL}": parts["vgqa_train"] - elsewhere}
 
     def _karpathy(self):
+        """From ids of COCO to Karpathy's splits."""
         path = self._captions.path(*self._captions.annotations)
         rows = json_rows(path, {"cocoid": int, "split": str}, "images")
-        return {
-            row["cocoid"]: row["split"].replace("restval", "train")
-            for row in rows
-        }
+        return {row["cocoid"]: row["split"] for row in rows}
 
 
 def _kept(pairs, ids):

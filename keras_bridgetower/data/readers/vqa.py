@@ -5,19 +5,17 @@ import functools
 import hashlib
 
 from keras_bridgetower.data.readers.base import DataSet
-from keras_bridgetower.data.readers.base import Split
 from keras_bridgetower.data.readers.base import picture_in
 from keras_bridgetower.data.readers.files import check_row
 from keras_bridgetower.data.readers.files import json_rows
+from keras_bridgetower.data.readers.vqa_splits import ALL
+from keras_bridgetower.data.readers.vqa_splits import HELD_OUT
+from keras_bridgetower.data.readers.vqa_splits import PROTOCOLS
 from keras_bridgetower.data.record_format import Draft
 from keras_bridgetower.data.record_format import Sample
 from keras_bridgetower.metrics.vqa_answers import agreement
 from keras_bridgetower.metrics.vqa_answers import answer_list
 from keras_bridgetower.metrics.vqa_answers import soft_scores
-
-# Pictures of the validation set that the protocol `held_out` keeps back, as
-# many as ViLT did.
-HELD_OUT = 1000
 
 
 def soft_scores_as_typed(answers):
@@ -36,55 +34,8 @@ def soft_scores_as_typed(answers):
     return {text: agreement(n, len(answers)) for text, n in counts.items()}
 
 
-# By whether the name of a table ends in `_fix`.
+# By whether the name of a part says `_fix`.
 COUNTING = {True: soft_scores, False: soft_scores_as_typed}
-
-
-def _protocols(fix):
-    train, val = f"vqav2_train{fix}", f"vqav2_val{fix}"
-    counting = "answers normalised" if fix else "answers counted as typed"
-    tests = {
-        "test": Split(
-            ("vqav2_test",), "test2015, test-dev and test-std, without answers."
-        ),
-        "test_dev": Split(
-            ("vqav2_test-dev2015",), "test-dev2015, without answers."
-        ),
-    }
-    return {
-        "honest": {
-            "train": Split((train,), f"train2014, {counting}."),
-            "validation": Split((val,), f"val2014, {counting}."),
-            **tests,
-        },
-        "held_out": {
-            "train": Split(
-                (train, f"vqav2_trainable_val{fix}"),
-                f"train2014 and all but {HELD_OUT:,} pictures of val2014, "
-                f"{counting}.",
-            ),
-            "validation": Split(
-                (f"vqav2_rest_val{fix}",),
-                f"{HELD_OUT:,} pictures of val2014, {counting}.",
-            ),
-            **tests,
-        },
-        "official": {
-            "train": Split((train, val), f"train2014 and val2014, {counting}."),
-            "validation": Split(
-                (val,),
-                f"val2014, {counting}.",
-                "the official training set holds all of it, so its score is "
-                "none of unseen pictures.",
-            ),
-            **tests,
-        },
-    }
-
-
-PROTOCOLS = _protocols("_fix") | {
-    "official_as_typed": _protocols("")["official"]
-}
 
 
 class VQAv2(DataSet):
@@ -92,11 +43,12 @@ class VQAv2(DataSet):
 
     The classes are the normalised `multiple_choice_answer`s that occur at
     least nine times in the annotations of training and validation, in the
-    order of their first occurrence. Questions none of whose answers is a
-    class are left out.
+    order of their first occurrence. Training leaves out the questions none of
+    whose answers is a class.
 
-    Official: training includes validation. Honest: it does not. `held_out`
-    trains on all but 1,000 pictures of validation. `official_as_typed` counts
+    Official: training includes validation, which leaves out such questions,
+    too. Honest: it does not, and validation asks all questions. `held_out`
+    trains on all but 1,000 pictures of validation. `..._as_typed` counts
     answers as ViLT and METER did.
 
     Args:
@@ -111,6 +63,8 @@ class VQAv2(DataSet):
         "vqav2_val": (40_503, 210_051),
         "vqav2_train_fix": (82_774, 435_174),
         "vqav2_val_fix": (40_503, 210_207),
+        "vqav2_val_all": (40_504, 214_354),
+        "vqav2_val_fix_all": (40_504, 214_354),
         "vqav2_test": (81_434, 447_793),
     }
     years = {"train": "train2014", "val": "val2014", "test": "test2015"}
@@ -134,10 +88,13 @@ class VQAv2(DataSet):
 
     def files(self, part):
         name = _file_of(part)
-        questions = (_question_places(self.years.get(name, name)),)
-        folder = ((_picture_folder(name),),)
-        both = (_annotation_places(self.years[n]) for n in self.annotated)
-        return (*questions, *both, *folder)
+        questions = _question_places(self.years.get(name, name))
+        return (questions, *self.annotations, (_picture_folder(name),))
+
+    @property
+    def annotations(self):
+        """The places of the annotations, which all parts need."""
+        return tuple(_annotation_places(self.years[n]) for n in self.annotated)
 
     def drafts(self, part):
         name = _file_of(part)
@@ -146,7 +103,7 @@ class VQAv2(DataSet):
         keys = {"image_id": int, "question_id": int, "question": str}
         targets = _NoTargets()
         if name in self.annotated:
-            targets = self._targets(name, COUNTING[part.endswith("_fix")])
+            targets = self._targets(name, COUNTING["_fix" in part])
         samples = {}
         for row in json_rows(path, keys, "questions"):
             question = row["question_id"]
@@ -155,19 +112,15 @@ class VQAv2(DataSet):
                     f"Each question of {path} must be annotated. Received: "
                     f"question_id={question}, without annotation"
                 )
-            target = targets[question]
-            if target is not None:
-                sample = Sample(str(question), row["question"], *target)
-                samples.setdefault(row["image_id"], []).append(sample)
+            sample = Sample(str(question), row["question"], *targets[question])
+            samples.setdefault(row["image_id"], []).append(sample)
         folder = _picture_folder(name)
         for image in _wanted(part, samples):
-            file = f"COCO_{folder}_{image:012d}.jpg"
-            yield Draft(
-                file.removesuffix(".jpg"),
-                (picture_in(self.root / folder, file),),
-                tuple(samples[image]),
-                part,
-            )
+            file = f"COCO_{folder}_{image:012d}"
+            pictures = (picture_in(self.root / folder, f"{file}.jpg"),)
+            kept = tuple(_kept(part, samples[image]))
+            if kept:
+                yield Draft(file, pictures, kept, part)
 
     @functools.cached_property
     def _annotations(self):
@@ -185,7 +138,7 @@ class VQAv2(DataSet):
         return self.path(*_annotation_places(self.years[name]))
 
     def _targets(self, name, count):
-        """From question ids to `(ids, scores)`, None where no id is known."""
+        """From question ids to `(ids, scores)` of the answers with an id."""
         path = self._annotation_path(name)
         ids = {label: i for i, label in enumerate(self.labels)}
         targets = {}
@@ -195,9 +148,7 @@ class VQAv2(DataSet):
                 check_row(place, i, answer, {"answer": str})
             scores = count([answer["answer"] for answer in row["answers"]])
             known = {ids[a]: s for a, s in scores.items() if a in ids}
-            targets[row["question_id"]] = (
-                (tuple(known), tuple(known.values())) if known else None
-            )
+            targets[row["question_id"]] = tuple(known), tuple(known.values())
         return targets
 
 
@@ -213,13 +164,20 @@ class _NoTargets:
 
 def _file_of(part):
     """train, val, test or test-dev2015, whose files a part is read from."""
-    name = part.removeprefix("vqav2_").removesuffix("_fix")
+    name = part.removeprefix("vqav2_").removesuffix(ALL).removesuffix("_fix")
     return {"trainable_val": "val", "rest_val": "val"}.get(name, name)
 
 
 def _picture_folder(name):
     # test-dev2015 asks about pictures of test2015.
     return VQAv2.years.get(name, "test2015")
+
+
+def _kept(part, samples):
+    """Without a class a question teaches nothing, but may be asked."""
+    if part.endswith(ALL) or _file_of(part) not in VQAv2.annotated:
+        return samples
+    return [sample for sample in samples if sample.labels]
 
 
 def _wanted(part, images):
