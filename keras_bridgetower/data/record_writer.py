@@ -1,6 +1,7 @@
 """Records to shards: atomic, continued after a kill, the same for a seed."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -56,7 +57,8 @@ def write_shards(
 
     Records are shuffled by the seed. A shard is there whole or not at all;
     one that is there, was written from the same records, and whose sum
-    agrees is kept, so the same call continues after a kill.
+    agrees is kept, so the same call continues after a kill. It is written
+    again where a picture that was left out can be read by now.
 
     Args:
         folder: path of the data set, made if absent.
@@ -125,6 +127,7 @@ def write_shards(
         if shard["file"] in jobs
         and shard["plan"] == jobs[shard["file"]].plan
         and not damage(folder, shard)
+        and not _mended(jobs[shard["file"]], shard)
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
@@ -156,8 +159,7 @@ def write_shard(job):
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
             try:
-                record = draft.read()
-                check_images(record.images)
+                record = _read(draft)
             except (OSError, ValueError) as error:
                 left_out.append([draft.key, str(error)])
                 continue
@@ -237,6 +239,23 @@ def sha256(path):
     """Sum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(draft):
+    record = draft.read()
+    check_images(record.images)
+    return record
+
+
+def _mended(job, shard):
+    """Whether a record that a shard left out can be read by now."""
+    left_out = {key for key, _ in shard["left_out"]}
+    for draft in job.records:
+        if draft.key in left_out:
+            with contextlib.suppress(OSError, ValueError):
+                _read(draft)
+                return True
+    return False
 
 
 def _plan(records):

@@ -6,6 +6,7 @@ import sys
 import build_dataset
 import numpy as np
 import pytest
+import streams
 from builders import ONE_BACKEND
 from miniature_pictures import pictures
 from miniatures import miniature
@@ -81,6 +82,14 @@ def test_what_is_wrong_ends_the_tool(run, tmp_path):
         run(*build, "--protocol", "theirs")
     with pytest.raises(SystemExit, match="folder of the data set must exist"):
         run("check", "coco", tmp_path / "absent")
+
+
+def test_show_names_a_sample_that_it_cannot_draw(run, tmp_path):
+    sample = records.Sample("q7", "why?", (0,))
+    row = records.Record("k", (b"<html>",), (sample,), "own")
+    streams.write_unchecked(tmp_path / "set", [row], num_shards=1)
+    with pytest.raises(SystemExit, match="picture of sample 'q7'` must be"):
+        run("show", tmp_path / "set", "train", tmp_path / "sheet.png")
 
 
 def test_options_of_a_data_set(run, tmp_path):
