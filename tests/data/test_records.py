@@ -136,6 +136,45 @@ def test_finished_shards_are_kept(folder):
     assert sum(s["plan"] in plans for s in changed) == 3
 
 
+def test_two_builds_at_once_keep_both_splits(tmp_path):
+    def other(done, total):
+        if done == 1:
+            write(tmp_path / "set", split="validation", num_shards=2)
+
+    write(tmp_path / "set", on_shard=other)
+    for split in ("train", "validation"):
+        reader = records.open_records(tmp_path / "set", split)
+        assert reader.num_records == 30 and reader.verify() == {}
+
+
+def test_many_builds_at_once(tmp_path):
+    splits = [f"part{i}" for i in range(20)]
+    with concurrent.futures.ThreadPoolExecutor(len(splits)) as pool:
+        made = [
+            pool.submit(write, tmp_path / "set", split=split)
+            for split in splits
+        ]
+        [of.result() for of in made]
+    for split in splits:
+        reader = records.open_records(tmp_path / "set", split)
+        assert reader.num_records == 30
+
+
+def test_shards_of_another_number_are_removed(folder):
+    write(folder, split="train-more", num_shards=2)
+    (folder / "train-notes.tfrecord").touch()
+    before = names(folder)
+    (folder / "train-00001-of-00009.tfrecord.part").touch()
+    write(folder, num_shards=3)
+    old = {n for n in before if "-of-00004." in n}
+    new = {n.replace("-of-00004.", "-of-00003.") for n in old}
+    new -= {n for n in new if n.startswith("train-00003")}
+    assert set(names(folder)) == ({*before} - old) | new
+    assert len(old) == 8
+    reader = records.open_records(folder, "train")
+    assert len(reader.shards) == 3 and reader.verify() == {}
+
+
 class Deadly:
     """A picture at which the process that reads it is killed."""
 
