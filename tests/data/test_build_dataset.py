@@ -34,11 +34,11 @@ def run(monkeypatch, capsys):
 def test_four_verbs(run, tmp_path):
     originals, folder = tmp_path / "originals", tmp_path / "set"
     miniature("nlvr2", originals)
-    splits = "--splits", "train", "validation"
+    splits = "--splits", "train", "--splits", "validation"
     printed = run("check", "nlvr2", originals, *splits)
     assert "nlvr2_train: good" in printed and "6 records, 12" in printed
     assert "DIFFERS from the known - and 86,373" in printed
-    build = "build", "nlvr2", originals, folder, "--workers", 1, *splits
+    build = "build", "nlvr2", "--workers", 1, *splits, originals, folder
     printed = run(*build, "--shards", 2, "--seed", 3)
     assert "train: The training pairs." in printed
     assert "task nlvr2, 2 labels" in printed
@@ -97,6 +97,17 @@ def test_options_of_a_data_set(run, tmp_path):
     ((key, value),) = options.items()
     printed = run("check", "vgqa", root, "--set", f"{key}={value}")
     assert "vgqa_train: good" in printed
+    options = "--set", f"{key}={value}", "--set", "min_count=1"
+    split = "--splits", "validation"
+    folder = tmp_path / "set"
+    printed = run("build", "vgqa", root, *split, *options, folder)
+    assert "validation: " in printed and "train: " not in printed
+    with pytest.raises(SystemExit, match="--set min_count must be.*two"):
+        run("check", "vgqa", root, *options[:2], "--set", "min_count=two")
+    with pytest.raises(SystemExit, match="--set must be KEY=VALUE.*'coco'"):
+        run("check", "vgqa", root, "--set", "coco")
+    with pytest.raises(SystemExit, match="options of 'vgqa' must be those"):
+        run("check", "vgqa", root, *options[:2], "--set", "mincount=2")
 
 
 def test_beam_writes_the_same(tmp_path):
