@@ -156,6 +156,9 @@ TABLE = [
     b'{"image": "none.png", "text": "why?"}',
     b'{"image": "0.PNG", "text": " "}',
     b'{"image": "0.PNG", "text": "who?"}',
+    b'{"image": null, "text": "why?"}',
+    b'{"image": ["0.PNG"], "text": "why?"}',
+    b'{"text": "why?"}',
 ]
 WORDS = {
     1: "must be JSON in UTF-8",
@@ -165,15 +168,18 @@ WORDS = {
     5: "must be JSON in UTF-8",
     6: "FileNotFoundError",
     7: "`text` must not be empty",
+    9: "must have the columns image",
+    10: "must have the columns image",
+    11: "must have the columns image",
 }
 
 
 def test_bad_lines_of_a_table(task, folder, tmp_path):
     path, out = folder / "rows.jsonl", tmp_path / "out.jsonl"
     path.write_bytes(b"\n".join(TABLE))
-    assert run(task, rows_of(path, ()), out) == 7
+    assert run(task, rows_of(path, ()), out) == 10
     results = lines(out)[1:]
-    assert len(results) == 9
+    assert len(results) == 12
     for number, result in enumerate(results):
         assert result["row"] == number
         assert (WORDS.get(number) or "") in result.get("error", "")
@@ -192,6 +198,62 @@ def test_a_table_with_commas(task, folder, tmp_path):
     assert results[1]["text"] == "what, or\nwho?" and "answers" in results[1]
     assert results[2]["error"] == "it must be UTF-8"
     assert "must have the columns text" in results[3]["error"]
+
+
+def test_rows_of_a_wrong_length_and_ids(task, folder, tmp_path):
+    path, out = folder / "rows.CSV", tmp_path / "out.jsonl"
+    path.write_text(
+        "id,text,image\n7,why?,0.PNG\nx,only text\n9,what, then?,0.PNG\n"
+        '10,"what, then?",1.PNG\n'
+    )
+    assert run(task, rows_of(path, ()), out) == 2
+    results = lines(out)[1:]
+    assert [r["id"] for r in results] == ["7", "x", "9", "10"]
+    assert ["error" in r for r in results] == [False, True, True, False]
+    assert "must have the columns image" in results[1]["error"]
+    assert "Received: 1 more, the last of which is" in results[2]["error"]
+    path = folder / "rows.jsonl"
+    path.write_text(
+        '{"id": 5, "image": "0.PNG", "text": "why?"}\n'
+        '{"image": "1.PNG", "text": "why?"}\n'
+    )
+    assert run(task, rows_of(path, ()), tmp_path / "more.jsonl") == 0
+    first, second = lines(tmp_path / "more.jsonl")[1:]
+    assert first["id"] == 5 and "id" not in second
+
+
+def test_rows_with_a_second_text_and_without(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"text": "a"}\n{"text": "b", "second_text": "c"}\n'
+        '{"text": "d", "second_text": null}\n'
+    )
+    rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
+    *good, bad = map(predict_folder._with_pictures, rows)
+    assert "must have the columns second_text" in bad[0].error
+    verb = predict_folder.Verb(None, ("text",), lambda task, rows, _: [rows])
+    found = predict_folder._found(None, verb, [taken for _, taken in good], 1)
+    assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
+
+
+TABLES = {
+    "no header": ("0.PNG,why?\n1.PNG,who?\n", r"Received: \['0.PNG', 'why"),
+    "semicolons": ("image;text\n0.PNG;why?\n", "with commas between"),
+    "other names": ("file,text\n0.PNG,why?\n", "the columns image, text"),
+    "empty": ("", r"header.*Received: \[\]"),
+    "open quote": (
+        'image,text\n0.PNG,who?\n0.PNG,"why?\n1.PNG,who?\n',
+        "a row from line 3 that fails with",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_refuses_tables(folder, name):
+    held, message = TABLES[name]
+    (folder / "rows.csv").write_text(held)
+    with pytest.raises(ValueError, match=f"rows.csv must be.*{message}"):
+        rows_of(folder / "rows.csv", ())
 
 
 @pytest.mark.parametrize(
@@ -244,6 +306,14 @@ def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     assert len(lines(out)) == 7
     monkeypatch.setattr(sys, "argv", call)
     with pytest.raises(SystemExit, match="a folder has pictures alone"):
+        predict_folder.main()
+    call[-1] = str(tmp_path / "none" / "out.jsonl")
+    monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
+    with pytest.raises(SystemExit, match="OUT must lie in a folder that"):
+        predict_folder.main()
+    call[-1] = str(folder)
+    monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
+    with pytest.raises(SystemExit, match="IsADirectoryError"):
         predict_folder.main()
 
 

@@ -5,12 +5,14 @@
     python tools/build_dataset.py stats FOLDER --verify
     python tools/build_dataset.py show FOLDER train sheet.png
 
-`build` may be killed at any time; the same command continues. `--set` gives
-further arguments of a data set, such as `--set coco=FOLDER` for vgqa or
-`--set task_name=rte` for glue.
+`build` may be killed at any time; the same command continues. `--set` gives a
+further argument of a data set, such as `--set coco=FOLDER` for vgqa or
+`--set task_name=rte` for glue. `--set` and `--splits` take one value each and
+may be given again: `--splits train --splits validation`.
 """
 
 import argparse
+import inspect
 import os
 import sys
 
@@ -103,8 +105,7 @@ def show(arguments):
 
 
 def _open(arguments):
-    pairs = [option.partition("=") for option in arguments.set]
-    options = {key: value for key, _, value in pairs}
+    options = _options(datasets.DATASETS[arguments.name], arguments.set)
     data = datasets.open_dataset(arguments.name, arguments.root, **options)
     if arguments.protocol not in data.protocols:
         raise ValueError(
@@ -112,6 +113,24 @@ def _open(arguments):
             f"{arguments.protocol}"
         )
     return data
+
+
+def _options(kind, given):
+    """The values of `--set`; numbers where the data set takes numbers."""
+    known = inspect.signature(kind).parameters
+    options = {}
+    for option in given:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be KEY=VALUE. Received: {option!r}")
+        try:
+            number = key in known and isinstance(known[key].default, int)
+            options[key] = int(value) if number else value
+        except ValueError as error:
+            raise ValueError(
+                f"--set {key} must be a whole number. Received: {option!r}"
+            ) from error
+    return options
 
 
 def _runner(arguments):
@@ -149,8 +168,10 @@ def _parser():
         added.add_argument("name", choices=sorted(datasets.DATASETS))
         added.add_argument("root", help="folder of the original files")
         added.add_argument("--protocol", default="honest")
-        added.add_argument("--splits", nargs="+")
-        added.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+        added.add_argument("--splits", action="append", metavar="SPLIT")
+        added.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE"
+        )
     added.add_argument("folder", help="where the data set goes")
     added.add_argument("--shards", type=int)
     added.add_argument("--seed", type=int, default=0)

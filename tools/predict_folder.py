@@ -8,9 +8,10 @@
 SOURCE is a folder of pictures, each taken with every `--text`; or a table, .csv
 with a header or .jsonl, with the columns that the task reads (see --help),
 pictures as paths beside it. OUT starts with a line that says what made it; then
-comes one line for each row, in their order. The same command continues an OUT
-that was interrupted, and refuses one of another model or of other rows. A row
-that cannot be read gets a line with `"error"`.
+comes one line for each row, in their order, with the row's `id` where it has
+one. The same command continues an OUT that was interrupted, and refuses one of
+another model or of other rows. A row that cannot be read gets a line with
+`"error"`.
 """
 
 import argparse
@@ -147,6 +148,7 @@ def main():
     arguments = parser.parse_args()
     verb = VERBS[arguments.task]
     try:
+        prediction_file.check_folder(arguments.out)
         rows = prediction_rows.open_rows(
             arguments.source, verb.columns, verb.optional, arguments.text
         )
@@ -159,7 +161,7 @@ def main():
             top_k=arguments.top_k,
             batch_size=arguments.batch_size,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(f"{bad} rows could not be read; each has a line with its error.")
 
@@ -221,7 +223,9 @@ def _read_ahead(rows, batch_size):
 
 def _with_pictures(row):
     """The row as it is written, and as a model takes it."""
-    taken = dict(row.values)
+    if row.error:
+        return row, {}
+    taken = {k: v for k, v in row.values.items() if k != prediction_rows.ID}
     try:
         for column in prediction_rows.PICTURES & set(taken):
             taken[column] = open_image(row.path(column), column)
@@ -244,8 +248,10 @@ def _found(task, verb, taken, top_k):
     """What the verb finds for each row, or why it does not."""
     if not taken:
         return []
-    columns = {name: [row[name] for row in taken] for name in taken[0]}
     try:
+        # Rows with a second text and rows without are no batch: an error.
+        (names,) = {tuple(row) for row in taken}
+        columns = {name: [row[name] for row in taken] for name in names}
         return verb.function(task, columns, top_k)
     except ValueError as error:
         if len(taken) == 1:

@@ -95,6 +95,23 @@ class PredictionFile:
             )
 
 
+def check_folder(path):
+    """Refuse a file in a folder that is not there, before a model is loaded.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: no such folder.
+    """
+    folder = pathlib.Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(
+            "OUT must lie in a folder that exists. Make it, or choose another. "
+            f"Received: {str(path)!r}, and no folder {str(folder)!r}"
+        )
+
+
 def sum_of(task):
     """A sum of a task's weights and of the classes of its heads.
 

@@ -9,6 +9,8 @@ import os
 import pathlib
 
 PICTURES = {"image", "second_image"}
+# What names a row for its reader, and no model reads.
+ID = "id"
 SUFFIXES = {
     ".bmp",
     ".gif",
@@ -28,7 +30,8 @@ class Row:
 
     Args:
         number: int from 0.
-        values: dict from column to str; paths are those of the source.
+        values: dict from column to str, and `id` as the source has it; paths
+            are those of the source.
         folder: path below which they lie.
         error: str, why the row cannot be used, or None.
     """
@@ -81,20 +84,22 @@ def open_rows(source, columns, optional=(), texts=()):
         columns: tuple of str, those that each row must have.
         optional: tuple of str, those that rows may have, all or none.
         texts: list of str. Each row of the source is taken with each, as its
-            `text`.
+            `text`. An `id` is carried along where rows have one.
 
     Returns:
         `Rows`.
 
     Raises:
-        ValueError: no such source, one without rows, or columns it lacks.
+        ValueError: no such source, one without rows, a folder or a `.csv`
+            without the columns, or a `.csv` with a quote that is open.
     """
     source = pathlib.Path(source)
+    suffix = source.suffix.lower()
     if source.is_dir():
         found, folder = _pictures, source
         columns_of_source = ("image",)
-    elif source.is_file() and source.suffix in TABLES:
-        found, folder = TABLES[source.suffix], source.parent
+    elif source.is_file() and suffix in TABLES:
+        found, folder = TABLES[suffix], source.parent
         columns_of_source = columns
     else:
         raise ValueError(
@@ -110,9 +115,10 @@ def open_rows(source, columns, optional=(), texts=()):
         )
 
     def rows():
-        for values, error in found(source):
-            error = error or _missing(values, own)
-            values = {c: values[c] for c in (*own, *optional) if c in values}
+        for values, error in found(source, own):
+            there = [c for c in optional if c in values]
+            error = error or _missing(values, [*own, *there])
+            values = {c: values[c] for c in (ID, *own, *there) if c in values}
             for text in texts or [None]:
                 more = {} if text is None else {"text": text}
                 yield {**values, **more}, error
@@ -127,7 +133,7 @@ def _missing(values, columns):
     return None
 
 
-def _pictures(folder):
+def _pictures(folder, columns):
     for parent, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
@@ -136,7 +142,7 @@ def _pictures(folder):
                 yield {"image": path.as_posix()}, None
 
 
-def _json_lines(path):
+def _json_lines(path, columns):
     with open(path, "rb") as file:
         for line in file:
             if line.strip():
@@ -153,13 +159,44 @@ def _json_row(line):
     return values, None
 
 
-def _csv(path):
+def _csv(path, columns):
     # What is not UTF-8 comes in as a lone surrogate, which is then refused.
     with open(
         path, encoding="utf-8-sig", errors="surrogateescape", newline=""
     ) as file:
-        for values in csv.DictReader(file):
-            yield values, _not_utf8(values)
+        rows = csv.DictReader(file, strict=True)
+        begin = 1
+        try:
+            _check_header(path, rows.fieldnames or [], columns)
+            begin = rows.line_num + 1
+            for values in rows:
+                yield values, _not_utf8(values) or _too_long(values)
+                begin = rows.line_num + 1
+        # Which rows come after it, nobody can tell.
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} must be a table with commas, in which each quote "
+                "that opens a cell also ends it. Received: a row from line "
+                f"{begin} that fails with: {error}"
+            ) from error
+
+
+def _check_header(path, found, columns):
+    if not set(columns) <= set(found):
+        raise ValueError(
+            f"{path} must begin with a header that names the columns "
+            f"{', '.join(columns)}, with commas between. Received: {found}"
+        )
+
+
+def _too_long(values):
+    if None not in values:
+        return None
+    return (
+        "it must have as many cells as the header. Received: "
+        f"{len(values[None])} more, the last of which is "
+        f"{values[None][-1]!r:.80}. Put a text with commas between quotes"
+    )
 
 
 def _not_utf8(values):

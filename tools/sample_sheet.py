@@ -1,12 +1,13 @@
 """One picture of many samples, each with its text and labels."""
 
-import io
 import textwrap
 
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 from PIL import ImageOps
+
+from keras_bridgetower.preprocessing.images import decode_image
 
 SIDE, GAP, LINE, LINES = 200, 10, 14, 6
 FONT_SIZE, LETTERS = 11, 34
@@ -22,6 +23,9 @@ def sample_sheet(samples, labels, columns=4):
 
     Returns:
         `PIL.Image.Image`.
+
+    Raises:
+        ValueError: a picture cannot be drawn; names its sample.
     """
     rows = -(-len(samples) // columns)
     width, height = SIDE + GAP, SIDE + LINES * LINE + GAP
@@ -34,7 +38,8 @@ def sample_sheet(samples, labels, columns=4):
         for i, image in enumerate(item.images):
             side = SIDE // len(item.images)
             box = left + i * side, top
-            sheet.paste(_thumbnail(image, side - 2), box)
+            name = f"picture of sample {item.sample.id!r}"
+            sheet.paste(_thumbnail(image, name, side - 2), box)
         lines = textwrap.wrap(item.sample.text, LETTERS)[: LINES - 2]
         lines += [_answer(item.sample, labels), item.sample.id]
         for i, line in enumerate(lines):
@@ -43,9 +48,8 @@ def sample_sheet(samples, labels, columns=4):
     return sheet
 
 
-def _thumbnail(image, side):
-    with Image.open(io.BytesIO(image)) as opened:
-        small = ImageOps.contain(opened.convert("RGB"), (side, SIDE))
+def _thumbnail(image, name, side):
+    small = ImageOps.contain(decode_image(image, name), (side, SIDE))
     return ImageOps.pad(small, (side, SIDE), color=(230, 230, 230))
 
 

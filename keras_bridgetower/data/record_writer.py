@@ -1,9 +1,9 @@
 """Records to shards: atomic, continued after a kill, the same for a seed."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
-import json
 import math
 import multiprocessing
 import os
@@ -19,6 +19,9 @@ from keras_bridgetower.data import record_format as form
 from keras_bridgetower.data.record_checks import check_images
 from keras_bridgetower.data.record_checks import check_left_out
 from keras_bridgetower.data.record_checks import check_records
+from keras_bridgetower.data.record_index import open_index
+from keras_bridgetower.data.record_index import remove_others
+from keras_bridgetower.data.record_index import save_split
 
 RECORDS_PER_SHARD = 1000
 
@@ -56,7 +59,10 @@ def write_shards(
 
     Records are shuffled by the seed. A shard is there whole or not at all;
     one that is there, was written from the same records, and whose sum
-    agrees is kept, so the same call continues after a kill.
+    agrees is kept, so the same call continues after a kill. It is written
+    again where a picture that was left out can be read by now. Once all are
+    there, those of another number of shards are removed. Several processes
+    may write one split each.
 
     Args:
         folder: path of the data set, made if absent.
@@ -111,7 +117,7 @@ def write_shards(
             f"{len(records)}. Received: num_shards={num_shards}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    index = _open_index(folder, task, labels)
+    index = open_index(folder, task, labels)
     order = np.random.default_rng(seed).permutation(len(records))
     jobs = {}
     for number, rows in enumerate(np.array_split(order, num_shards)):
@@ -125,19 +131,25 @@ def write_shards(
         if shard["file"] in jobs
         and shard["plan"] == jobs[shard["file"]].plan
         and not damage(folder, shard)
+        and not _mended(jobs[shard["file"]], shard)
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
     entry = {"definition": definition, "num_shards": num_shards, "seed": seed}
-    index["splits"][split] = entry
-    _save_index(folder, index, entry, done)
+
+    def save():
+        entry["shards"] = [done[name] for name in sorted(done)]
+        save_split(folder, task, labels, split, entry)
+
+    save()
     left = [job for name, job in jobs.items() if name not in done]
     for shard in (run or one_by_one)(left):
         done[shard["file"]] = shard
         check_left_out(split, done.values(), len(records), max_bad_share)
-        _save_index(folder, index, entry, done)
+        save()
         on_shard(len(done), num_shards)
     check_left_out(split, done.values(), len(records), max_bad_share)
+    remove_others(folder, split, entry)
     return entry
 
 
@@ -156,8 +168,7 @@ def write_shard(job):
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
             try:
-                record = draft.read()
-                check_images(record.images)
+                record = _read(draft)
             except (OSError, ValueError) as error:
                 left_out.append([draft.key, str(error)])
                 continue
@@ -239,37 +250,28 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _read(draft):
+    record = draft.read()
+    check_images(record.images)
+    return record
+
+
+def _mended(job, shard):
+    """Whether a record that a shard left out can be read by now."""
+    left_out = {key for key, _ in shard["left_out"]}
+    for draft in job.records:
+        if draft.key in left_out:
+            with contextlib.suppress(OSError, ValueError):
+                _read(draft)
+                return True
+    return False
+
+
 def _plan(records):
     total = hashlib.sha256()
     for record in records:
         total.update(repr(record).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
-
-
-def _open_index(folder, task, labels):
-    new = {
-        "schema_version": form.SCHEMA_VERSION,
-        "task": task,
-        "labels": labels,
-        "splits": {},
-    }
-    if not (folder / form.INDEX).exists():
-        return new
-    index = form.read_index(folder)
-    if (index["task"], index["labels"]) != (task, labels):
-        raise ValueError(
-            "All splits of a data set have one task and one list of labels; "
-            f"this folder holds task {index['task']!r} with "
-            f"{len(index['labels'])} labels. Choose another folder. Received: "
-            f"task={task!r} with {len(labels)} labels"
-        )
-    return index
-
-
-def _save_index(folder, index, entry, done):
-    entry["shards"] = [done[name] for name in sorted(done)]
-    data = json.dumps(index, indent=1, ensure_ascii=False)
-    form.write_atomically(folder / form.INDEX, data.encode())
 
 
 def _end_with_parent():

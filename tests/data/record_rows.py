@@ -7,7 +7,8 @@ from keras_bridgetower.data.records import Record
 from keras_bridgetower.data.records import Sample
 
 LABELS = ["no", "yes", ""]
-
+# With any bytes behind it, a picture in PPM.
+HEAD = b"P6 1 1 255 "
 
 # Labels and scores of a sample.
 TARGETS = (((), ()), ((2,), ()), ((0, 1), (0.5, 1.0)))
@@ -18,7 +19,7 @@ def made(count=30):
     return [
         Record(
             f"key {i}",
-            tuple(rng.bytes(50 + i) for _ in range(i % 3)),
+            tuple(HEAD + rng.bytes(40 + i) for _ in range(i % 3)),
             tuple(
                 Sample(f"{i}-{j}", "täxt"[:j], *TARGETS[(i + j) % 3])
                 for j in range(1 + i % 4)

@@ -1,5 +1,6 @@
 """Bad original files: told by `check` before any work, refused by readers."""
 
+import json
 import os
 import pickle
 
@@ -181,7 +182,7 @@ def test_bad_pictures_are_told_before_any_work(tmp_path):
     assert "NOT GOOD" in shown and "1003.jpg" in shown
     assert "4 bad pictures in all" in shown
     assert "DIFFERS from the known 29,000 and -" in shown
-    with pytest.raises(ValueError, match="3 of 14 records"):
+    with pytest.raises(ValueError, match="4 of 14 records"):
         records.write_shards(
             tmp_path / "built",
             "train",
@@ -189,6 +190,27 @@ def test_bad_pictures_are_told_before_any_work(tmp_path):
             task=data.task,
             definition="All of it.",
         )
+
+
+def test_a_split_without_records_is_told(tmp_path):
+    data = opened("sbu", tmp_path)
+    for picture in (tmp_path / "SBU").iterdir():
+        picture.unlink()
+    (report,) = data.check(splits=["train"])
+    assert not report.ok
+    assert "NOT GOOD" in str(report) and "EMPTY    no record" in str(report)
+
+
+def test_what_a_build_refuses_is_told_by_check(tmp_path):
+    data = opened("cc3m_annot", tmp_path)
+    rows = json.loads((tmp_path / "train_annot.json").read_text())
+    write_json(tmp_path / "train_annot.json", [*rows, rows[0]])
+    name = os.path.basename(rows[0][0])
+    train, validation = data.check()
+    assert not train.ok and validation.ok
+    assert "ERROR    Every key must occur once in a split. " in str(train)
+    assert f"key={name!r} twice in split='train'" in str(train)
+    assert f"counted  {len(rows) + 1} records" in str(train)
 
 
 def test_missing_files_are_listed(tmp_path):

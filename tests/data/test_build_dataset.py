@@ -6,6 +6,7 @@ import sys
 import build_dataset
 import numpy as np
 import pytest
+import streams
 from builders import ONE_BACKEND
 from miniature_pictures import pictures
 from miniatures import miniature
@@ -33,11 +34,11 @@ def run(monkeypatch, capsys):
 def test_four_verbs(run, tmp_path):
     originals, folder = tmp_path / "originals", tmp_path / "set"
     miniature("nlvr2", originals)
-    splits = "--splits", "train", "validation"
+    splits = "--splits", "train", "--splits", "validation"
     printed = run("check", "nlvr2", originals, *splits)
     assert "nlvr2_train: good" in printed and "6 records, 12" in printed
     assert "DIFFERS from the known - and 86,373" in printed
-    build = "build", "nlvr2", originals, folder, "--workers", 1, *splits
+    build = "build", "nlvr2", "--workers", 1, *splits, originals, folder
     printed = run(*build, "--shards", 2, "--seed", 3)
     assert "train: The training pairs." in printed
     assert "task nlvr2, 2 labels" in printed
@@ -83,11 +84,30 @@ def test_what_is_wrong_ends_the_tool(run, tmp_path):
         run("check", "coco", tmp_path / "absent")
 
 
+def test_show_names_a_sample_that_it_cannot_draw(run, tmp_path):
+    sample = records.Sample("q7", "why?", (0,))
+    row = records.Record("k", (b"<html>",), (sample,), "own")
+    streams.write_unchecked(tmp_path / "set", [row], num_shards=1)
+    with pytest.raises(SystemExit, match="picture of sample 'q7'` must be"):
+        run("show", tmp_path / "set", "train", tmp_path / "sheet.png")
+
+
 def test_options_of_a_data_set(run, tmp_path):
     root, options = miniature("vgqa", tmp_path / "originals")
     ((key, value),) = options.items()
     printed = run("check", "vgqa", root, "--set", f"{key}={value}")
     assert "vgqa_train_no_val2014: good" in printed
+    options = "--set", f"{key}={value}", "--set", "min_count=1"
+    split = "--splits", "validation"
+    folder = tmp_path / "set"
+    printed = run("build", "vgqa", root, *split, *options, folder)
+    assert "validation: " in printed and "train: " not in printed
+    with pytest.raises(SystemExit, match="--set min_count must be.*two"):
+        run("check", "vgqa", root, *options[:2], "--set", "min_count=two")
+    with pytest.raises(SystemExit, match="--set must be KEY=VALUE.*'coco'"):
+        run("check", "vgqa", root, "--set", "coco")
+    with pytest.raises(SystemExit, match="options of 'vgqa' must be those"):
+        run("check", "vgqa", root, *options[:2], "--set", "mincount=2")
 
 
 def test_beam_writes_the_same(tmp_path):

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
+from record_rows import HEAD
 from record_rows import LABELS
 from record_rows import made
 from record_rows import write
@@ -129,10 +130,49 @@ def test_finished_shards_are_kept(folder):
         assert (folder / name).stat().st_mtime_ns == stamps[name]
     # Other records are another plan: nothing of it may stay.
     rows = made()
-    rows[0] = Record(rows[0].key, (b"new",), rows[0].samples, "table 0")
+    rows[0] = Record(rows[0].key, (HEAD + b"new",), rows[0].samples, "table 0")
     changed = write(folder, rows)["shards"]
     plans = [shard["plan"] for shard in entry["shards"]]
     assert sum(s["plan"] in plans for s in changed) == 3
+
+
+def test_two_builds_at_once_keep_both_splits(tmp_path):
+    def other(done, total):
+        if done == 1:
+            write(tmp_path / "set", split="validation", num_shards=2)
+
+    write(tmp_path / "set", on_shard=other)
+    for split in ("train", "validation"):
+        reader = records.open_records(tmp_path / "set", split)
+        assert reader.num_records == 30 and reader.verify() == {}
+
+
+def test_many_builds_at_once(tmp_path):
+    splits = [f"part{i}" for i in range(20)]
+    with concurrent.futures.ThreadPoolExecutor(len(splits)) as pool:
+        made = [
+            pool.submit(write, tmp_path / "set", split=split)
+            for split in splits
+        ]
+        [of.result() for of in made]
+    for split in splits:
+        reader = records.open_records(tmp_path / "set", split)
+        assert reader.num_records == 30
+
+
+def test_shards_of_another_number_are_removed(folder):
+    write(folder, split="train-more", num_shards=2)
+    (folder / "train-notes.tfrecord").touch()
+    before = names(folder)
+    (folder / "train-00001-of-00009.tfrecord.part").touch()
+    write(folder, num_shards=3)
+    old = {n for n in before if "-of-00004." in n}
+    new = {n.replace("-of-00004.", "-of-00003.") for n in old}
+    new -= {n for n in new if n.startswith("train-00003")}
+    assert set(names(folder)) == ({*before} - old) | new
+    assert len(old) == 8
+    reader = records.open_records(folder, "train")
+    assert len(reader.shards) == 3 and reader.verify() == {}
 
 
 class Deadly:
@@ -232,9 +272,11 @@ def names(folder):
 
 def test_pictures_that_cannot_be_read(tmp_path):
     picture = tmp_path / "0.jpg"
-    picture.write_bytes(b"picture")
+    picture.write_bytes(HEAD + b"red")
     (tmp_path / "1.jpg").touch()
     (tmp_path / "2.jpg").mkdir()
+    (tmp_path / "4.jpg").write_bytes(b"<html>gone</html>")
+    (tmp_path / "5.jpg").write_bytes(b"P6 1 x 255 ")
     drafts = [
         Draft(
             f"{i}.jpg",
@@ -242,19 +284,31 @@ def test_pictures_that_cannot_be_read(tmp_path):
             (Sample(str(i), "text"),),
             "own",
         )
-        for i in range(4)
+        for i in range(6)
     ]
     options = dict(task="captions", labels=(), num_shards=1)
-    with pytest.raises(ValueError, match="3 of 4 records of split 'train'"):
+    with pytest.raises(ValueError, match="5 of 6 records of split 'train'"):
         write(tmp_path / "set", drafts, **options)
-    entry = write(tmp_path / "set", drafts, **options, max_bad_share=0.75)
+    options["max_bad_share"] = 0.9
+    entry = write(tmp_path / "set", drafts, **options)
     reasons = dict(entry["shards"][0]["left_out"])
     assert "0 bytes" in reasons["1.jpg"]
     assert "Is a directory" in reasons["2.jpg"]
     assert "No such file" in reasons["3.jpg"]
+    assert "17 bytes that begin with b'<html>gone" in reasons["4.jpg"]
+    assert "a picture cannot be opened: ValueError" in reasons["5.jpg"]
     reader = records.open_records(tmp_path / "set", "train")
-    assert reader.sample(0).images == (b"picture",)
+    assert reader.sample(0).images == (HEAD + b"red",)
     assert len(reader) == 1
+    # As long as none is mended, what is there is kept.
+    shard = tmp_path / "set" / "train-00000-of-00001.tfrecord"
+    stamp = shard.stat().st_mtime_ns
+    assert write(tmp_path / "set", drafts, **options) == entry
+    assert shard.stat().st_mtime_ns == stamp
+    (tmp_path / "1.jpg").write_bytes(HEAD + b"new")
+    entry = write(tmp_path / "set", drafts, **options)
+    assert "1.jpg" not in dict(entry["shards"][0]["left_out"])
+    assert len(records.open_records(tmp_path / "set", "train")) == 2
 
 
 def test_more_shards_than_open_files(folder, monkeypatch):

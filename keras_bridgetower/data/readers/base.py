@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 
 from keras_bridgetower.data.readers import files
+from keras_bridgetower.data.record_checks import check_records
 
 
 def every_sample(samples):
@@ -54,7 +55,8 @@ class PartReport:
         part: str.
         found: list of paths.
         missing: list of str, files that should be there.
-        error: str, why the annotations cannot be read, or `""`.
+        error: str, why the annotations cannot be read, or a split of them
+            cannot be written, or `""`.
         records, samples: ints.
         known: pair of ints or None, records and samples of the whole.
         bad: list of `(picture, reason)`, pictures that cannot be opened.
@@ -71,7 +73,8 @@ class PartReport:
 
     @property
     def ok(self):
-        return not (self.missing or self.error or self.bad)
+        wrong = self.missing or self.error or self.bad
+        return self.records > 0 and not wrong
 
     @property
     def complete(self):
@@ -84,7 +87,12 @@ class PartReport:
         lines += [f"  found    {path}" for path in self.found]
         lines += [f"  MISSING  {path}" for path in self.missing]
         lines += [f"  ERROR    {self.error}"] * bool(self.error)
-        if not self.missing and not self.error:
+        if not (self.records or self.missing or self.error):
+            lines.append(
+                "  EMPTY    no record: no row belongs here, or none has its "
+                "picture"
+            )
+        if self.records:
             told = f"{self.records:,} records, {self.samples:,} samples"
             known = " and ".join(
                 "-" if n is None else f"{n:,}" for n in self.known
@@ -193,10 +201,16 @@ class DataSet(abc.ABC):
             list of `PartReport`.
         """
         names = self.protocols[protocol] if splits is None else splits
-        parts = [
-            part for n in names for part in self.definition(n, protocol).parts
-        ]
-        return [self._check(part, progress) for part in dict.fromkeys(parts)]
+        parts = {n: self.definition(n, protocol).parts for n in names}
+        every = dict.fromkeys(part for of in parts.values() for part in of)
+        reports = {part: self._check(part, progress) for part in every}
+        for name, of in parts.items():
+            if all(reports[p].records and not reports[p].error for p in of):
+                error = self._refused(name, protocol)
+                reports[of[-1]] = dataclasses.replace(
+                    reports[of[-1]], error=error
+                )
+        return list(reports.values())
 
     def path(self, *places):
         """The first of some places below the root at which a file lies.
@@ -211,6 +225,15 @@ class DataSet(abc.ABC):
             f"{self.root} must hold {' or '.join(places)}. Received: no such "
             f"file. `tools/build_dataset.py check` lists what is expected."
         )
+
+    def _refused(self, name, protocol):
+        """Why a build would not write a split, or `""`."""
+        try:
+            drafts = self.split(name, protocol)
+            check_records(name, drafts, self.task, self.labels)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _check(self, part, progress):
         found, missing = [], []
