@@ -109,8 +109,13 @@ class Rows:
                 f"it must have {wanted[0]} picture(s). Received: "
                 f"{len(item.images)}"
             )
-        # An answer speaks of left and right as a question does.
-        names = (self.labels[label] for label in item.sample.labels)
+        # An answer speaks of left and right as a question does. Targets tell
+        # of a label that is not in the list.
+        names = [
+            name
+            for label in item.sample.labels
+            for name in self.labels[label : label + 1]
+        ]
         texts = [item.sample.text, *names]
         pictures = [
             self.transform.of_picture(
