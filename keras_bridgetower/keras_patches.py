@@ -1,8 +1,8 @@
 """Where Keras' own classes are touched below their public surface.
 
 All of it stands here, but for the weights that `memory` fills once. Each
-function checks that Keras is of a version whose source was read, and raises on
-another one.
+function checks that Keras is of a version whose source was read, and on
+another one raises or takes a slower way.
 """
 
 import contextlib
@@ -12,11 +12,16 @@ import keras
 FROM, BEFORE = (3, 15, 1), (3, 16, 0)
 
 
-def check_version():
-    """Raise unless Keras is of a version that these patches were made for."""
+def is_known():
+    """Whether Keras is of a version that these patches were made for."""
     numbers = keras.__version__.split(".")[:3]
     version = tuple(int(n) if n.isdigit() else 0 for n in numbers)
-    if not FROM <= version < BEFORE:
+    return FROM <= version < BEFORE
+
+
+def check_version():
+    """Raise unless Keras is of a version that these patches were made for."""
+    if not is_known():
         allowed = (".".join(map(str, v)) for v in (FROM, BEFORE))
         raise RuntimeError(
             "Training on several devices replaces parts of Keras that may "
@@ -37,6 +42,33 @@ def training_of(layer):
     """Inside of a layer's call: whether the model is being trained."""
     check_version()
     return layer._get_call_context().get_value("training")
+
+
+def optimizer_value(model, variable):
+    """What a variable of a model's optimizer holds between two steps.
+
+    On JAX it is empty then. The public way to fill it sets every variable,
+    too slow for each step; of an unknown Keras it is taken all the same.
+
+    Args:
+        model: the model, while it is trained or not.
+        variable: one of `model.optimizer.variables`.
+
+    Returns:
+        NumPy array.
+    """
+    if keras.config.backend() == "jax":
+        state = getattr(model, "_jax_state", None) if is_known() else None
+        if state and not model._jax_state_synced:
+            pairs = zip(
+                model.optimizer.variables,
+                state["optimizer_variables"],
+                strict=True,
+            )
+            variable = next(x for v, x in pairs if v is variable)
+        else:
+            model.jax_state_sync()
+    return keras.ops.convert_to_numpy(variable)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,14 @@ def check_choice(name, value, allowed):
         )
 
 
+def check_count(name, value):
+    """Refuse what is no integer from 1."""
+    if type(value) is not int or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer from 1. Received: {name}={value!r}"
+        )
+
+
 def check_features(features, expected):
     """Refuse inputs that lack a key or whose shapes do not agree.
 

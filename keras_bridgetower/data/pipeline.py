@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from keras_bridgetower.data import identity
 from keras_bridgetower.data.damage import DamageReport
 from keras_bridgetower.data.order import EpochOrder
 from keras_bridgetower.data.order import Shuffled
@@ -56,6 +57,8 @@ class Stream:
 
     Attributes:
         steps_per_epoch: int.
+        identity: dict of plain values, what decides the batches. A run is
+            continued with a stream of the same.
         labels: list of str, the classes; a task must have the same.
         report: `DamageReport`, which may be read while training goes on.
 
@@ -116,13 +119,15 @@ class Stream:
         inputs = inputs_of(readers[0])
         target = inputs.target if target == "auto" else target
         targets = [TARGETS[name] for name in TARGETS if name == target]
+        weights = check_weights(weights, readers)
+        order = Shuffled() if order is None else order
         self._made = Rows(
             readers, inputs, targets, transform, seed, self.report
         )
         self._order = EpochOrder(
             [[shard["samples"] for shard in r.shards] for r in readers],
-            check_weights(weights, readers),
-            Shuffled() if order is None else order,
+            weights,
+            order,
             seed,
         )
         self._remainder = REMAINDERS[remainder]
@@ -133,6 +138,17 @@ class Stream:
             self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )
         check_fit(self._made, num_hosts, preprocessor)
+        self.identity = {
+            "batch_size": batch_size,
+            "num_hosts": num_hosts,
+            "seed": seed,
+            "remainder": remainder,
+            "order": identity.described(order),
+            "weights": [float(weight) for weight in weights],
+            "transform": identity.described(transform),
+            "target": target,
+            **identity.sources(readers),
+        }
 
     def batch(self, number):
         """A batch by its number, as NumPy arrays.

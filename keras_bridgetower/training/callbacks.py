@@ -1,17 +1,21 @@
 """A run that survives: checkpoints, exact continuation, no NaN."""
 
+import contextlib
 import dataclasses
-import math
 import signal
 import warnings
 
 import keras
 
+from keras_bridgetower.training import averages
 from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import run_checks
 from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.training.failures import Watch
 from keras_bridgetower.training.strategy import Strategy
 from keras_bridgetower.validation import check_choice
+from keras_bridgetower.validation import check_count
 
 # The exit code of a process that SIGTERM ended.
 STOPPED = 128 + signal.SIGTERM
@@ -31,7 +35,8 @@ class Checkpoint(keras.callbacks.Callback):
     A checkpoint holds every variable of model, optimizer and metrics, the
     seeds of every layer and the position in the data. What the continued run
     gives equals the uninterrupted one bit for bit. A SIGTERM finishes the
-    running step, saves, and ends the process with 143.
+    running step, saves, and ends the process with 143. With `use_ema`, the
+    averages take the weights' place when `fit` is through.
 
     Args:
         directory: path of the run's folder, made if it is not there.
@@ -43,15 +48,17 @@ class Checkpoint(keras.callbacks.Callback):
         mode: `"max"` or `"min"`: which value of it is best.
         settings: dict of plain values, such as a recipe's. Another run's
             checkpoints are refused.
-        on_nonfinite: `"stop"`: a loss that is not finite ends the run;
-            `"skip"`: it is reported and the run goes on. In either case our
-            `AdamW` has not applied the step.
+        on_nonfinite: `"stop"`: a loss or gradient that is not finite ends
+            the run; `"skip"`: it is reported and the run goes on. In either
+            case our `AdamW` has not applied the step. Gradients that
+            overflow by loss scaling alone are no failure.
         strategy: what `kbt.distribute` returned, where there are several
             devices: it divides the data, and one process alone saves.
 
     Raises:
         CheckpointError: where a checkpoint cannot be written or continued,
-            or the loss is not finite.
+            the loss or a gradient is not finite, or an epoch does not log
+            `monitor`.
 
     Example:
 
@@ -76,6 +83,8 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         check_choice("mode", mode, tuple(_BEST))
         check_choice("on_nonfinite", on_nonfinite, tuple(_NONFINITE))
+        check_count("every", every)
+        check_count("keep", keep)
         self.directory = directory
         self.stream = stream
         self.every = every
@@ -87,7 +96,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.strategy = strategy or Strategy()
         self.position = Position()
         self._restored = {}
-        self._skipped = 0
+        self._loss_is_finite = True
         self._last = None
         self._asked_to_stop = False
 
@@ -104,8 +113,15 @@ class Checkpoint(keras.callbacks.Callback):
 
         Returns:
             `keras.callbacks.History` of what was still to be done.
+
+        Raises:
+            ValueError: `steps_per_execution` in `compile`, or weights that
+                another callback swaps for their averages.
         """
+        run_checks.check_fit(model, callbacks)
         position = self.resume(model, force)
+        self._watch = Watch(model, self._loss_is_finite)
+        self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
         self._last = steps
         history = keras.callbacks.History()
@@ -123,15 +139,20 @@ class Checkpoint(keras.callbacks.Callback):
             history.epoch += part.epoch
             for name, values in part.history.items():
                 history.history.setdefault(name, []).extend(values)
+            return model.stop_training
 
-        if position.step and self._steps() < steps:
-            # Keras takes all epochs for as long as the first one.
-            start, end = (position.epoch, position.step), position.epoch + 1
-            train(position.epoch, end, self.stream.dataset(start, epochs=end))
-        if self._steps() < steps:
-            epoch = self.position.epoch
-            endless = self.stream.dataset((epoch, 0))
-            train(epoch, -(-steps // length), endless, steps_per_epoch=length)
+        with self._sigterm(), averages.kept_apart(model.optimizer):
+            stopped = False
+            if position.step and self._steps() < steps:
+                # Keras takes all epochs for as long as the first one.
+                start, end = dataclasses.astuple(position), position.epoch + 1
+                rest = self.stream.dataset(start, epochs=end)
+                stopped = train(position.epoch, end, rest)
+            if self._steps() < steps and not stopped:
+                epoch, end = self.position.epoch, -(-steps // length)
+                endless = self.stream.dataset((epoch, 0))
+                train(epoch, end, endless, steps_per_epoch=length)
+        averages.take(model)
         return history
 
     def resume(self, model, force=False):
@@ -139,21 +160,24 @@ class Checkpoint(keras.callbacks.Callback):
 
         Args:
             model: the compiled model, of the run's architecture.
-            force: bool, go on even with other settings or versions.
+            force: bool, go on even with other settings, versions or data.
 
         Returns:
             The `Position`.
 
         Raises:
             CheckpointError: no checkpoint can be read, or it is of other
-                settings, versions or another model; it lists what differs.
+                settings, versions, data or another model; it lists what
+                differs.
         """
         found = checkpoints.newest(self.directory)
         if found is None:
             return self.position
         arrays, facts = found
-        self._check(facts, force)
+        now = state.origin(self.settings, self.stream)
+        run_checks.check_origin(self.directory, facts, now, force)
         self.position = Position(**facts["position"])
+        self._loss_is_finite = facts.get("loss_is_finite", True)
         # Variables of optimizer and metrics are made here.
         with self.strategy.scope():
             # Metrics are reset by `fit`, and others may draw until it begins.
@@ -162,19 +186,26 @@ class Checkpoint(keras.callbacks.Callback):
                 state.build_metrics(model, self.stream.batch(self._steps()))
         return self.position
 
-    def on_train_begin(self, logs=None):
-        self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+    @contextlib.contextmanager
+    def _sigterm(self):
+        """A context in which SIGTERM asks the run to stop."""
+        self._asked_to_stop = False
 
-    def on_train_end(self, logs=None):
-        signal.signal(signal.SIGTERM, self._handler)
+        def ask(*_):
+            self._asked_to_stop = True
 
-    def _on_sigterm(self, *_):
-        self._asked_to_stop = True
+        before = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.position.step:
             state.restore_metrics(self.model, self._restored)
             self.strategy.keep_sums(self.model.metrics_variables)
+        else:
+            self._watch.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._restored:
@@ -185,20 +216,19 @@ class Checkpoint(keras.callbacks.Callback):
         position = self.position
         self._check_finite(logs or {}, position)
         position.step += 1
+        # What draws until the next step, such as an evaluation or a loader
+        # that is made, does so in one run and not in another.
+        self._random = state.random()
         if position.step == self.stream.steps_per_epoch:
-            # It is saved when it has been evaluated. What draws until the
-            # next step, such as a loader that is made, does so in one run
-            # and not in another.
-            self._random = state.random()
+            # It is saved when it has been evaluated.
             return
         if self._steps() == self._last:
-            self._random = state.random()
             self.model.stop_training = True
             return
         # A signal may reach the processes at different steps.
         stop = self.strategy.any(self._asked_to_stop)
         if stop or self._steps() % self.every == 0:
-            self._save(position, {}, state.random())
+            self._save(position, {}, self._random)
         if stop:
             raise SystemExit(STOPPED)
 
@@ -207,6 +237,9 @@ class Checkpoint(keras.callbacks.Callback):
             self.position = Position(epoch + 1, 0)
         self._restored = self._random
         self._save(self.position, logs or {}, self._random)
+        run_checks.check_monitor(
+            self.monitor, logs or {}, self._may_lack_validation
+        )
         if self.strategy.any(self._asked_to_stop):
             raise SystemExit(STOPPED)
 
@@ -223,8 +256,8 @@ class Checkpoint(keras.callbacks.Callback):
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
-            "settings": self.settings,
-            "versions": state.versions(),
+            "loss_is_finite": self._watch.is_finite,
+            **state.origin(self.settings, self.stream),
         }
         step = self._steps()
         checkpoints.write(self.directory, step, arrays, facts, strategy)
@@ -234,36 +267,17 @@ class Checkpoint(keras.callbacks.Callback):
             )
         strategy.wait()
 
-    def _check(self, facts, force):
-        now = {"settings": self.settings, "versions": state.versions()}
-        lines = [
-            f"{name}: {facts[part].get(name)!r} then, {value.get(name)!r} now"
-            for part, value in now.items()
-            for name in sorted({*facts[part], *value})
-            if facts[part].get(name) != value.get(name)
-        ]
-        if lines and not force:
-            raise CheckpointError(
-                "A run must go on with the settings and versions that it "
-                "began with; pass `force=True` to go on all the same. "
-                f"Received: directory={str(self.directory)!r}, where these "
-                "differ:\n" + "\n".join(lines)
-            )
-
     def _check_finite(self, logs, position):
-        if math.isfinite(logs.get("loss", 0.0)):
+        loss = logs.get("loss", 0.0)
+        failure = self._watch.failure(loss)
+        if not failure:
             return
-        # The logged loss is a mean: after one such step it stays so.
-        skipped = getattr(self.model.optimizer, "skipped", 0)
-        skipped = int(keras.ops.convert_to_numpy(skipped))
-        if skipped and skipped == self._skipped:
-            return
-        self._skipped = skipped
         ids = self.stream.ids(self._steps())
         _NONFINITE[self.on_nonfinite](
-            "The loss must be finite. The checkpoints before are as they "
-            f"were. Received: loss={logs['loss']} at step {position.step} of "
-            f"epoch {position.epoch}, with the samples {list(ids)}"
+            "The loss and its gradients must be finite. The checkpoints "
+            f"before are as they were. Received: loss={loss} at step "
+            f"{position.step} of epoch {position.epoch}, with the samples "
+            f"{list(ids)}: {failure}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -21,6 +22,9 @@ class CheckpointError(ValueError):
 
 def write(directory, step, arrays, facts, strategy=None):
     """Write a checkpoint: to a temporary folder, synchronised, then renamed.
+
+    Newer ones could not be read, or the run would not be where it is. They
+    are renamed to `damaged-...`, so that none is taken for its progress.
 
     Args:
         directory: path of the run's folder.
@@ -54,6 +58,7 @@ def write(directory, step, arrays, facts, strategy=None):
             if final.exists():
                 _remove(final)
             made.rename(final)
+            _set_aside(newer for newer in all_of(directory) if newer > final)
             _synchronise(directory)
     except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
@@ -142,7 +147,9 @@ def prune(directory, keep, monitor, better):
         with contextlib.suppress(OSError, ValueError, KeyError):
             # A damaged one has no score.
             facts = json.loads((folder / MANIFEST).read_text())
-            scores[folder] = facts["logs"][monitor]
+            score = facts["logs"][monitor]
+            if math.isfinite(score):
+                scores[folder] = score
     if scores:
         kept.add(better(scores, key=scores.get))
     for folder in folders:
@@ -151,6 +158,13 @@ def prune(directory, keep, monitor, better):
     for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
         # Of a process that was killed while it wrote or removed.
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _set_aside(folders):
+    for folder in folders:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
 
 
 def _remove(folder):

@@ -1,6 +1,8 @@
 """All that a run consists of, as arrays by name, and back."""
 
+import importlib
 import importlib.metadata
+import json
 
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from keras_bridgetower import engine
 from keras_bridgetower.training.checkpoints import CheckpointError
 
-_PACKAGES = ("keras", "keras-hub", "keras-bridgetower")
+_PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
 _METRICS, _RANDOM = "metrics/", "random/"
 
 
@@ -91,7 +93,44 @@ def build_metrics(model, batch):
 def versions():
     """Versions of all that the numbers of a run depend on, as strings."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {**found, "backend": keras.config.backend()}
+    backend = keras.config.backend()
+    # Its package may have another name, such as tensorflow-cpu.
+    found[backend] = str(importlib.import_module(backend).__version__)
+    return {**found, "backend": backend}
+
+
+def origin(settings, stream):
+    """What a run must go on with, as plain values.
+
+    Args:
+        settings: dict of plain values.
+        stream: what gives the batches, with `steps_per_epoch` and mostly an
+            `identity`.
+
+    Returns:
+        dict of dicts, as it is after it was written and read.
+    """
+    values = {
+        "settings": settings,
+        "versions": versions(),
+        "stream": {
+            "steps_per_epoch": stream.steps_per_epoch,
+            **getattr(stream, "identity", {}),
+        },
+    }
+    return json.loads(json.dumps(values))
+
+
+def differences(then, now):
+    """Lines that say where two `origin`s differ."""
+    return [
+        f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
+        for part, value in now.items()
+        # An older checkpoint may lack a part.
+        for before in [then.get(part, {})]
+        for name in sorted({*before, *value})
+        if before.get(name) != value.get(name)
+    ]
 
 
 def _variables(model):

@@ -103,10 +103,11 @@ def end_inside_a_save(count):
     os.fsync = counted
 
 
-def task():
+def task(optimizer=None, **kwargs):
     """What features in memory train."""
     keras.utils.set_random_seed(0)
-    return compiled(kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"]))
+    made = kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"])
+    return compiled(made, optimizer, **kwargs)
 
 
 def of_records(folder):
@@ -137,9 +138,10 @@ def with_dropout():
     )
 
 
-def compiled(made):
-    optimizer = AdamW(1e-2, global_clipnorm=1.0)
-    made.compile(optimizer, jit_compile=keras.config.backend() == "jax")
+def compiled(made, optimizer=None, **kwargs):
+    optimizer = optimizer or AdamW(1e-2, global_clipnorm=1.0)
+    kwargs["jit_compile"] = keras.config.backend() == "jax"
+    made.compile(optimizer, **kwargs)
     return made
 
 

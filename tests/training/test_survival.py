@@ -16,6 +16,7 @@ from keras_bridgetower.training import checkpoints
 from keras_bridgetower.training import stores
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.strategy import Strategy
 
 
@@ -194,7 +195,8 @@ def test_only_the_newest_stay(finished):
 
 
 def test_the_best_stays(tmp_path):
-    for step, score in enumerate([0.1, 0.9, 0.3, 0.5]):
+    # What is no number is not best, though nothing compares as more.
+    for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
         facts = {"logs": {"score": score}}
         checkpoints.write(tmp_path, step, {"x": np.zeros(1)}, facts)
     checkpoints.prune(tmp_path, 1, "score", max)
@@ -239,6 +241,56 @@ def test_a_damaged_one_is_passed_over(finished, tmp_path):
         pytest.raises(CheckpointError, match="as it was written"),
     ):
         checkpoints.newest(folder)
+
+
+def test_a_damaged_one_is_no_progress(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "step-000000006" / checkpoints.MANIFEST).unlink()
+    checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=1, keep=1)
+    with pytest.warns(UserWarning, match="is tried"):
+        checkpoint.fit(resume_run.task(), 5, verbose=0)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["damaged-step-000000006", "step-000000005"]
+    assert checkpoints.newest(tmp_path)[1]["step"] == 5
+
+
+class Ends(keras.callbacks.Callback):
+    """Ends a run after some steps, as an error does."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_averaged_weights(tmp_path):
+    """They take the weights' place at the end of the run, and only there."""
+
+    def run(directory, *callbacks):
+        optimizer = AdamW(1e-2, use_ema=True, ema_momentum=0.9)
+        task = resume_run.task(optimizer)
+        checkpoint = Checkpoint(directory, resume_run.Rows(), every=2)
+        checkpoint.fit(task, 13, callbacks, verbose=0)
+        return task
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", Ends(9))
+    goes_on = run(tmp_path / "part")
+    finished = run(tmp_path / "whole")
+    (averages,) = (
+        [v for v in whole.optimizer.variables if v.name.endswith("_average")],
+    )
+    assert len(averages) == len(whole.trainable_weights)
+    for weight, average in zip(whole.trainable_weights, averages, strict=True):
+        np.testing.assert_array_equal(array(weight), array(average))
+    for other in (goes_on, finished):
+        for one, two in zip(whole.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(array(one), array(two), one.path)
 
 
 def test_other_settings_are_refused(finished):

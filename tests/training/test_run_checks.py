@@ -1,0 +1,277 @@
+"""Runs that are refused, stopped or told of a failure."""
+
+import os
+import shutil
+import signal
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import resume_run
+import streams
+from builders import SIDE
+from builders import array
+
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.order import Sequential
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import state
+from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.training.failures import Watch
+from keras_bridgetower.training.optimizers import AdamW
+
+
+class Calls(keras.callbacks.Callback):
+    """Calls a function after a number of steps, or at the end of each epoch."""
+
+    def __init__(self, function, steps=None):
+        super().__init__()
+        self.function, self.steps, self.done = function, steps, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done += 1
+        if self.done == self.steps:
+            self.function()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.steps is None:
+            self.function()
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["every", "keep"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True])
+def test_numbers_are_checked(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer from 1"):
+        Checkpoint(tmp_path, resume_run.Rows(), **{name: value})
+
+
+def test_a_monitor_that_is_not_logged(tmp_path):
+    stream = resume_run.Rows()
+    checkpoint = Checkpoint(tmp_path, stream, monitor="val_scor")
+    with pytest.raises(CheckpointError, match="'loss'.*monitor='val_scor'"):
+        checkpoint.fit(resume_run.task(), 12, verbose=0)
+    # The epoch is not lost.
+    (saved,) = checkpoints.all_of(tmp_path)
+    assert saved.name == "step-000000006"
+    # Every second epoch is evaluated, and the first is not.
+    checkpoint = Checkpoint(tmp_path / "freq", stream, monitor="val_loss")
+    checkpoint.fit(
+        resume_run.task(),
+        12,
+        verbose=0,
+        validation_data=stream.batch(0),
+        validation_freq=2,
+    )
+    _, facts = checkpoints.newest(tmp_path / "freq")
+    assert "val_loss" in facts["logs"]
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "torch", reason="Keras itself refuses it there"
+)
+def test_several_steps_at_once_are_refused(tmp_path):
+    task = resume_run.task(steps_per_execution=2)
+    with pytest.raises(ValueError, match="`steps_per_execution` must be 1"):
+        Checkpoint(tmp_path, resume_run.Rows()).fit(task, 6)
+
+
+def test_weights_that_are_swapped_are_refused(tmp_path):
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    task = resume_run.task(AdamW(use_ema=True))
+    with pytest.raises(ValueError, match="`callbacks` must have no"):
+        Checkpoint(tmp_path, resume_run.Rows()).fit(task, 6, [swap])
+
+
+def test_other_data_are_refused(tmp_path):
+    stream, task = resume_run.Rows(), resume_run.task()
+    Checkpoint(tmp_path, stream, every=2).fit(task, 2, verbose=0)
+    stream.identity = {"batch_size": 8}
+    checkpoint = Checkpoint(tmp_path, stream)
+    with pytest.raises(
+        CheckpointError, match=r"stream\.batch_size: None then, 8 now"
+    ):
+        checkpoint.fit(task, 6)
+    stream = resume_run.Rows()
+    stream.steps_per_epoch = 3
+    checkpoint = Checkpoint(tmp_path, stream)
+    with pytest.raises(CheckpointError, match="steps_per_epoch: 6 then, 3 now"):
+        checkpoint.fit(task, 6)
+    assert checkpoint.resume(task, force=True).step == 2
+
+
+def test_a_stream_says_what_it_is(tmp_path):
+    rows = [streams.record("vqa", i) for i in range(4)]
+    reader = streams.write(tmp_path / "one", rows)
+    moved = streams.write(tmp_path / "moved", rows)
+    other = streams.write(
+        tmp_path / "other", rows[:3] + [streams.record("vqa", 4)]
+    )
+
+    def origin(reader=reader, name="blip_randaug_wohf", batch_size=2, **kwargs):
+        stream = Stream(reader, batch_size, transform(name, SIDE), **kwargs)
+        return state.origin({"rates": (1, 2)}, stream)
+
+    then = origin()
+    assert then == origin(moved)
+    # No place in memory, which another process would not have.
+    assert "0x" not in str(then)
+    changes = {
+        "batch_size": origin(batch_size=3),
+        "seed": origin(seed=1),
+        "remainder": origin(remainder="drop"),
+        "order": origin(order=Sequential()),
+        "weights": origin(weights=[2]),
+        "transform": origin(name="blip"),
+        "target": origin(target="class_id"),
+        "source 0": origin(other),
+        "source 1": origin([reader, moved]),
+    }
+    for name, now in changes.items():
+        lines = state.differences(then, now)
+        assert any(line.startswith(f"stream.{name}: ") for line in lines), name
+
+
+def test_versions_name_the_framework():
+    found = state.versions()
+    assert found["numpy"] == np.__version__
+    assert found[found["backend"]]
+
+
+class Broken(keras.losses.Loss):
+    """A finite loss whose gradients are not."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.sqrt(keras.ops.sum(y_pred * 0.0, axis=-1))
+
+
+def messages(warned):
+    texts = [str(w.message) for w in warned]
+    return [text for text in texts if "must be finite" in text]
+
+
+def scaled(scale):
+    return keras.optimizers.LossScaleOptimizer(AdamW(1e-2), scale)
+
+
+# With a scale of 2, the second step shows that no scale helps.
+@pytest.mark.parametrize(
+    "make, step", [(lambda: AdamW(1e-2), 0), (lambda: scaled(2.0), 1)]
+)
+def test_gradients_that_are_not_finite(tmp_path, make, step):
+    task = resume_run.task(make(), loss=Broken())
+    checkpoint = Checkpoint(tmp_path, resume_run.Rows())
+    with pytest.raises(
+        CheckpointError,
+        match=f"loss=0.0 at step {step} of.*the gradients are not finite",
+    ):
+        checkpoint.fit(task, 6, verbose=0)
+
+
+def test_each_step_that_is_skipped_is_told(tmp_path):
+    task = resume_run.task(loss=Broken())
+    checkpoint = Checkpoint(
+        tmp_path, resume_run.Rows(), on_nonfinite="skip", every=2
+    )
+    with pytest.warns(UserWarning) as warned:
+        checkpoint.fit(task, 4, verbose=0)
+    assert len(messages(warned)) == int(array(task.optimizer.skipped)) == 4
+
+
+def with_nan():
+    stream = resume_run.Rows()
+    stream.y[stream.rows(3)[0]] = np.nan
+    return stream
+
+
+def test_no_innocent_step_is_blamed_after_a_restart(tmp_path):
+    kwargs = {"every": 1, "on_nonfinite": "skip"}
+    with (
+        pytest.warns(UserWarning, match="step 3 of epoch 0"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        Checkpoint(tmp_path / "a", with_nan(), **kwargs).fit(
+            resume_run.task(), 6, [Calls(interrupted, 5)], verbose=0
+        )
+    for policy in ("skip", "stop"):
+        shutil.copytree(tmp_path / "a", tmp_path / policy)
+        checkpoint = Checkpoint(
+            tmp_path / policy, with_nan(), every=1, on_nonfinite=policy
+        )
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            checkpoint.fit(resume_run.task(), 6, verbose=0)
+        assert messages(warned) == []
+        assert checkpoint.position.epoch == 1
+
+
+def test_loss_scaling(tmp_path):
+    """Overflow is as it should be; a loss that is not finite is told once."""
+    task = resume_run.task(scaled(2.0**127))
+    checkpoint = Checkpoint(tmp_path / "a", resume_run.Rows())
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        checkpoint.fit(task, 12, verbose=0)
+    assert messages(warned) == []
+    assert array(task.optimizer.dynamic_scale) < 2.0**127
+    assert 0 < int(array(task.optimizer.iterations)) < 12
+    task = resume_run.task(scaled(8.0))
+    checkpoint = Checkpoint(tmp_path / "b", with_nan(), on_nonfinite="skip")
+    with pytest.warns(UserWarning) as warned:
+        checkpoint.fit(task, 6, verbose=0)
+    (message,) = messages(warned)
+    assert "step 3 of epoch 0" in message
+    assert message.endswith("the loss is not finite")
+    assert int(array(task.optimizer.iterations)) == 5
+
+
+def test_another_optimizer_is_watched_too():
+    task = resume_run.task(keras.optimizers.SGD(0.1))
+    watch = Watch(task)
+    assert [bool(watch.failure(x)) for x in (1.0, np.nan, np.nan)] == [0, 1, 0]
+    watch.begin_epoch()
+    assert watch.failure(np.inf) == "the loss is not finite"
+
+
+def test_a_stop_by_another_callback_is_kept(tmp_path):
+    def fit(steps, callback):
+        task = resume_run.task()
+        callback.set_model(task)
+        checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=2)
+        checkpoint.fit(task, steps, [callback], verbose=0)
+        return checkpoint.position
+
+    def stop():
+        call.model.stop_training = True
+
+    # In the middle of an epoch, and at its end after the run went on.
+    call = Calls(stop, steps=3)
+    position = fit(18, call)
+    assert (position.epoch, position.step) == (0, 3)
+    call = Calls(stop)
+    position = fit(18, call)
+    assert (position.epoch, position.step) == (1, 0)
+
+
+def test_sigterm_is_let_go_after_an_error(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def fit(name, call):
+        Checkpoint(tmp_path / name, resume_run.Rows(), every=6).fit(
+            resume_run.task(), 6, [call], verbose=0
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        fit("error", Calls(interrupted, 3))
+    assert signal.getsignal(signal.SIGTERM) is before
+    asks = Calls(lambda: os.kill(os.getpid(), signal.SIGTERM), 3)
+    with pytest.raises(SystemExit) as ended:
+        fit("asked", asks)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
