@@ -110,7 +110,9 @@ class Rows:
                 f"{len(item.images)}"
             )
         # An answer speaks of left and right as a question does.
-        names = (self.labels[label] for label in item.sample.labels)
+        # Ids that name none are for the targets to report.
+        known = {*range(len(self.labels))} & {*item.sample.labels}
+        names = (self.labels[label] for label in known)
         texts = [item.sample.text, *names]
         pictures = [
             self.transform.of_picture(
