@@ -45,9 +45,11 @@ WHOLE = (
 
 
 class _Parts:
-    """A batch that the replicas cannot divide stands on each of them."""
+    """What the replicas cannot divide, a batch or scalar, stands on each."""
 
     def get_data_layout(self, data_shape):
+        if not data_shape:
+            return TensorLayout([], self.device_mesh)
         local = max(1, self.num_model_replicas // self.num_processes)
         if data_shape[0] % local == 0:
             return super().get_data_layout(data_shape)
