@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from builders import ANSWERS
 from builders import array
+from builders import backbone
+from builders import contrastive
 from builders import features
 from builders import shallow
 from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower import keras_patches
+from keras_bridgetower.bridges import BRIDGES
 from keras_bridgetower.training import distribution_jax
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
@@ -233,6 +236,34 @@ def test_layout_rows_name_every_weight(reset, monkeypatch):
     strategy = kbt.distribute("model_parallel", model_devices=1)
     with strategy.scope(), pytest.raises(ValueError, match="layer_norm/beta"):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+
+
+def adapted():
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    task.enable_lora(2)
+    return task
+
+
+# Of two layers: the bridges of the first one have no weights.
+LAID_OUT = {
+    name: lambda bridge=name: kbt.BridgeTowerVQA(
+        backbone(bridge=bridge), answers=ANSWERS
+    )
+    for name in BRIDGES
+} | {
+    "adapters": adapted,
+    "image": lambda: kbt.BridgeTowerImageClassifier(shallow(), labels=["a"]),
+    "embeddings": contrastive,
+    "pretraining": lambda: kbt.BridgeTowerPretraining(shallow()),
+}
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_layout_rows_know_every_part(reset, name):
+    strategy = kbt.distribute("model_parallel", model_devices=1)
+    with strategy.scope():
+        LAID_OUT[name]().compile("sgd")
 
 
 def test_patches_know_their_keras(monkeypatch):
