@@ -116,6 +116,10 @@ class JaxReplicas(Several):
         keras_patches.lay_out_each_batch()
         keras.distribution.set_distribution(self.layout)
 
+    @property
+    def place(self):
+        return f"{super().place} on {len(self.devices)} devices"
+
     def make_layout(self):
         """The `keras.distribution.Distribution`."""
         return _Copies(devices=self.devices, auto_shard_dataset=False)
