@@ -26,7 +26,9 @@ def run(folder, kinds, environments):
     command = [RUN, kinds, folder, folder / "{}.npz"]
     processes = launch.started([command] * len(environments), environments)
     launch.codes(processes)
-    return [np.load(folder / f"{i}.npz") for i in range(len(environments))]
+    files = (folder / f"{i}.npz" for i in range(len(environments)))
+    # Read at once: the next run writes them anew.
+    return [dict(np.load(file)) for file in files]
 
 
 def check(one, other, kind):
