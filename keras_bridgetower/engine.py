@@ -29,8 +29,8 @@ def inference_scope():
 def kept_weights(model):
     """A context after which a model has its weights, whatever was raised.
 
-    On JAX, `evaluate` and `predict` take them out of the model, and would
-    not put them back after an error.
+    On JAX, `fit`, `evaluate` and `predict` take them out of the model, and
+    would not put them back after an error, `fit` after one in its first step.
 
     Args:
         model: a `keras.Model`.
@@ -38,7 +38,12 @@ def kept_weights(model):
     if keras.config.backend() != "jax":
         yield
         return
-    variables = [*model.variables, *model.metrics_variables]
+    optimizer = getattr(model, "optimizer", None)
+    variables = [
+        *model.variables,
+        *model.metrics_variables,
+        *(optimizer.variables if optimizer else ()),
+    ]
     before = [v.value for v in variables]
     try:
         yield

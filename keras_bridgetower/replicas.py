@@ -15,11 +15,18 @@ KERAS_DISTRIBUTION = (
     "`keras.distribution.set_distribution(None)`. Received: distribution={d}"
 )
 
+BUILT_INSIDE = (
+    "A task must be built and compiled inside of `strategy.scope()`, after "
+    "`distribute`. Received: {}"
+)
+
 
 class Replicas:
     """One device; the base of what trains on several.
 
     Attributes:
+        place: str, on what a task is trained; another one's weights and
+            optimizer do not fit it.
         count: int, replicas of the model.
         index: int, which of the processes this is.
         processes: int, processes that train together.
@@ -31,7 +38,7 @@ class Replicas:
     ```
     """
 
-    count, index, processes = 1, 0, 1
+    place, count, index, processes = "one device", 1, 0, 1
 
     def prepare(self, task):
         """Check a compiled task and make its optimizer sum over replicas.
@@ -68,6 +75,25 @@ _CURRENT = [Replicas()]
 def current():
     """The `Replicas` that tasks are trained on."""
     return _CURRENT[0]
+
+
+def check_compiled(task, place):
+    """Raise unless a task is trained on what it was compiled for.
+
+    Args:
+        task: a task.
+        place: str, the `place` that was current then.
+
+    Raises:
+        ValueError: another one is current.
+    """
+    now = current().place
+    if place != now:
+        raise ValueError(
+            BUILT_INSIDE.format(
+                f"{task.name!r}, compiled for {place}, to run on {now}"
+            )
+        )
 
 
 def set_current(replicas):

@@ -46,9 +46,10 @@ class Stream:
         seed: int from 0.
         remainder: str. The last batch of an epoch may lack rows, and so does
             each with a bad sample. `"keep"`: such batches are smaller.
-            `"drop"`: likewise, but an epoch's smaller last batch is left out.
-            `"pad"`: they are filled with copies of weight 0, and batches
-            come with sample weights.
+            `"drop"`: an epoch's last is left out; others are filled with the
+            rows that follow in the epoch, which are seen once more. `"pad"`:
+            all are filled with copies of weight 0, and batches come with
+            sample weights.
         num_hosts, host: ints. Each host gets its own part of every batch.
         max_bad_share: float, how many of the samples may be unreadable. They
             are missing from their batches and stand in `report`.
@@ -164,6 +165,8 @@ class Stream:
     def ids(self, number):
         """Ids of the samples of a batch, the unreadable ones by their place.
 
+        Rows that fill a batch up are not among them.
+
         Args:
             number: int from 0, as `batch`.
 
@@ -255,7 +258,7 @@ class Stream:
         """The columns of a batch."""
         epoch, low, high = self._places(number)
         rows = list(self._good(epoch, range(low, high)))
-        # Those behind come in only where there is nothing to copy.
+        # Those behind are read only where rows are missing.
         behind = (
             row
             for place in range(high, high + self._order.rows)
@@ -265,7 +268,7 @@ class Stream:
         if not rows:
             raise ValueError(
                 f"Batch {number} has no row that can be read. Use a larger "
-                "`batch_size`, or remainder='pad'. Received: "
+                "`batch_size`, or remainder='drop' or 'pad'. Received: "
                 f"batch_size={self.batch_size}"
             )
         return columns_of(rows, self._specs)

@@ -1,5 +1,6 @@
 """What becomes of a batch that lacks rows: the last one, or one with damage."""
 
+import itertools
 import math
 
 
@@ -53,7 +54,7 @@ class Keep:
 
 
 class Drop(Keep):
-    """As `Keep`, but the last, smaller batch of an epoch is left out."""
+    """The last, smaller batch of an epoch is left out, the others filled."""
 
     def problem(self, rows, batch_size, num_hosts, labelled):
         if rows < batch_size:
@@ -62,6 +63,14 @@ class Drop(Keep):
 
     def steps(self, batches):
         return math.floor(batches)
+
+    def rows(self, share):
+        return share
+
+    def complete(self, rows, share, behind):
+        rows = [*rows, *itertools.islice(behind, share - len(rows))]
+        # Again from the first, where an epoch has not as many good ones.
+        return list(itertools.islice(itertools.cycle(rows), share))
 
 
 class Pad(Keep):

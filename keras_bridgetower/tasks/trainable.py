@@ -1,5 +1,7 @@
 """How tasks are compiled and trained."""
 
+import contextlib
+
 import keras
 import keras_hub
 from keras import ops
@@ -115,6 +117,7 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
             **kwargs,
         )
         replicas.current().prepare(self)
+        self._place = replicas.current().place
 
     def get_metrics_result(self):
         with replicas.current().summed(self.metrics_variables):
@@ -171,17 +174,32 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         Returns:
             A `keras.callbacks.History`.
         """
-        return super().fit(x, y, shuffle=shuffle, **kwargs)
+        self._check_place()
+        # A compiled step takes over their memory; others would leave a copy
+        # here, of weights as they were before training.
+        compiled = self.jit_compile and not self.run_eagerly
+        kept = engine.kept_weights if compiled else contextlib.nullcontext
+        with kept(self):
+            return super().fit(x, y, shuffle=shuffle, **kwargs)
 
     def evaluate(self, *args, **kwargs):
+        self._check_place()
         with engine.kept_weights(self):
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args, **kwargs):
+        self._check_place()
         with engine.kept_weights(self):
             return super().predict(*args, **kwargs)
 
+    def _check_place(self):
+        # One that was never compiled is for Keras to refuse, or to predict.
+        replicas.check_compiled(
+            self, getattr(self, "_place", replicas.current().place)
+        )
+
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        self._check_place()
         # KerasHub's own two fail at labels of several objectives.
         samples = self.preprocess_samples(x, y, sample_weight)
         samples = keras.utils.unpack_x_y_sample_weight(samples)

@@ -1,5 +1,6 @@
 """The one line that says on which devices a task is trained."""
 
+import inspect
 import os
 
 import keras
@@ -11,9 +12,24 @@ from keras_bridgetower.training import distribution_tensorflow as on_tensorflow
 from keras_bridgetower.training import distribution_torch as on_torch
 from keras_bridgetower.training.strategy import Strategy
 
+
+def _one_device(devices=1):
+    """The kind "none"."""
+    if devices not in (None, 1):
+        raise ValueError(
+            "`devices` must be 1 or left out with the kind 'none', which "
+            f"trains on one device. {keras.config.backend()} sees "
+            f"{_DEVICES[keras.config.backend()]()}; use 'data_parallel' for "
+            f"several. Received: devices={devices!r}"
+        )
+    if keras.config.backend() == "jax":
+        keras.distribution.set_distribution(None)
+    return Strategy()
+
+
 STRATEGIES = {
     "jax": {
-        "none": Strategy,
+        "none": _one_device,
         "data_parallel": on_jax.DataParallel,
         "fsdp": on_jax.FSDP,
         "model_parallel": on_jax.ModelParallel,
@@ -21,13 +37,13 @@ STRATEGIES = {
         "tpu": on_jax.TPU,
     },
     "tensorflow": {
-        "none": Strategy,
+        "none": _one_device,
         "data_parallel": on_tensorflow.Mirrored,
         "multi_worker": on_tensorflow.MultiWorkerMirrored,
         "tpu": on_tensorflow.TPU,
     },
     "torch": {
-        "none": Strategy,
+        "none": _one_device,
         "data_parallel": on_torch.TorchDataParallel,
         "multi_worker": on_torch.TorchDataParallel,
     },
@@ -60,8 +76,8 @@ def distribute(kind="auto", **values):
         A `Strategy`.
 
     Raises:
-        ValueError: what the backend's engine cannot do, and fewer devices
-            than asked.
+        ValueError: what the backend's engine cannot do, values that the kind
+            does not take, and fewer devices than asked.
 
     Example:
 
@@ -91,7 +107,9 @@ def distribute(kind="auto", **values):
     given = keras.distribution.distribution()
     if backend != "jax" and given is not None:
         raise ValueError(KERAS_DISTRIBUTION.format(backend=backend, d=given))
-    kind = _found(backend) if kind == "auto" else kind
+    _check_whole(values)
+    if kind == "auto":
+        kind = _found(backend, values.get("devices"))
     if kind not in table:
         able = [name for name, t in STRATEGIES.items() if kind in t]
         raise ValueError(
@@ -99,19 +117,35 @@ def distribute(kind="auto", **values):
             f"backend; its engine has no {kind!r}. That needs the backend "
             f"{' or '.join(able)}. Received: kind={kind!r}"
         )
-    if kind == "none" and backend == "jax":
-        keras.distribution.set_distribution(None)
+    taken = inspect.signature(table[kind]).parameters
+    for name, value in values.items():
+        if name not in taken:
+            raise ValueError(
+                f"`{name}` must be left out: with the {backend} backend the "
+                f"kind {kind!r} takes {' and '.join(taken)} alone. "
+                f"Received: {name}={value!r}"
+            )
     strategy = table[kind](**values)
     replicas.set_current(strategy)
     return strategy
 
 
-def _found(backend):
+def _check_whole(values):
+    for name, value in values.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(
+                f"`{name}` must be an integer from 1. "
+                f"Received: {name}={value!r}"
+            )
+
+
+def _found(backend, devices):
     """What "auto" is, by what the machine and its launcher offer."""
     variable, kind = LAUNCHED[backend]
     if variable in os.environ:
         return kind
-    return "data_parallel" if _DEVICES[backend]() > 1 else "none"
+    count = _DEVICES[backend]() if devices is None else devices
+    return "data_parallel" if count > 1 else "none"
 
 
 def _tensorflow_devices():

@@ -16,9 +16,10 @@ from keras_bridgetower.training.strategy import Several
 
 BATCH, MODEL = "batch", "model"
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
-_IN += "|hidden_dense|transform|text_dense|image_dense|bridge_[0-9]+/hidden"
+_IN += "|hidden_dense|transform|text_dense|image_dense|fused_dense"
+_IN += r"|\w+_bridge_[0-9]+/hidden"
 _OUT = "output_dense|feedforward_output_dense|dense_2|output_layer/output"
-_OUT += "|decoder|bridge_[0-9]+/output"
+_OUT += r"|decoder|\w+_bridge_[0-9]+/output"
 # Which axis of a weight is split among the devices of one model: heads, the
 # hidden width of feed-forward networks and of classifiers. Of tables it is
 # the width, since a vocabulary may be of an odd size.
@@ -30,6 +31,8 @@ MODEL_ROWS = (
     (rf".*/({_IN})/bias", (MODEL,)),
     (rf".*/({_OUT})/kernel", (MODEL, None)),
     (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
+    # Adapters: the side of the rank stands whole.
+    (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
 )
 # What stands whole on every device: it is small, or has no axis of its own.
 WHOLE = (
@@ -41,13 +44,16 @@ WHOLE = (
     r"fusion/\w+_(projection_[0-9]+|pooler)/(kernel|bias)",
     r"fusion/\w+_bridge_[0-9]+/(?!hidden/|output/|.*attention).*",
     r".*/logit_scale",
+    r".*/(query|key|value)/lora_kernel_b",
 )
 
 
 class _Parts:
-    """A batch that the replicas cannot divide stands on each of them."""
+    """What the replicas cannot divide, a batch or scalar, stands on each."""
 
     def get_data_layout(self, data_shape):
+        if not data_shape:
+            return TensorLayout([], self.device_mesh)
         local = max(1, self.num_model_replicas // self.num_processes)
         if data_shape[0] % local == 0:
             return super().get_data_layout(data_shape)
@@ -109,6 +115,10 @@ class JaxReplicas(Several):
             self.store = Orbax()
         keras_patches.lay_out_each_batch()
         keras.distribution.set_distribution(self.layout)
+
+    @property
+    def place(self):
+        return f"{super().place} on {len(self.devices)} devices"
 
     def make_layout(self):
         """The `keras.distribution.Distribution`."""
@@ -209,17 +219,11 @@ class ModelParallel(JaxReplicas):
             for path in paths
             if not any(re.fullmatch(pattern, path) for pattern in patterns)
         ]
-        unused = [
-            pattern
-            for pattern, _ in MODEL_ROWS
-            if not any(re.fullmatch(pattern, path) for path in paths)
-        ]
-        if unknown or unused:
+        if unknown:
             raise ValueError(
-                "`MODEL_ROWS` and `WHOLE` must name every weight of the task, "
-                "and each row a weight. Use 'fsdp', which needs no rows, for "
-                "an encoder that they do not know. Received: weights without "
-                f"a row {unknown[:20]}, rows without a weight {unused}"
+                "`MODEL_ROWS` and `WHOLE` must name every weight of the task. "
+                "Use 'fsdp', which needs no rows, for an encoder that they do "
+                f"not know. Received: weights without a row {unknown[:20]}"
             )
 
 

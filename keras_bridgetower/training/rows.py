@@ -1,4 +1,7 @@
-"""Rows of a global batch, and which replica gets them."""
+"""Rows of a global batch, and which replica gets them.
+
+What has no rows, such as the number of the batch, goes to all of them.
+"""
 
 import keras
 
@@ -7,7 +10,7 @@ def piece(batch, index, count):
     """One of `count` pieces of a batch, which differ by at most one row.
 
     Args:
-        batch: nested structure of tensors `(rows, ...)`.
+        batch: nested structure of tensors `(rows, ...)` and scalars.
         index: int or scalar tensor, which piece, from 0.
         count: int, number of pieces.
 
@@ -22,9 +25,10 @@ def piece(batch, index, count):
     """
     import tensorflow as tf
 
-    rows = keras.tree.flatten(batch)[0].shape[0]
+    first = _with_rows(batch)[0]
+    rows = first.shape[0]
     if rows is None:
-        rows = tf.shape(keras.tree.flatten(batch)[0])[0]
+        rows = tf.shape(first)[0]
     start, stop = index * rows // count, (index + 1) * rows // count
     return _cut(batch, start, stop)
 
@@ -60,7 +64,7 @@ def pieces_in_turn(dataset, first, number, count):
         return tf.ensure_shape(x, (rows // count, *x.shape[1:]))
 
     return divided.map(
-        lambda *batch: keras.tree.map_structure(
+        lambda *batch: _of_rows(
             with_shape, batch if len(batch) > 1 else batch[0]
         )
     )
@@ -68,10 +72,8 @@ def pieces_in_turn(dataset, first, number, count):
 
 def static_rows(dataset):
     """Rows of each batch where the dataset says so, or None."""
-    import tensorflow as tf
-
-    shapes = [s.shape for s in tf.nest.flatten(dataset.element_spec)]
-    return shapes[0][0] if shapes and shapes[0].rank else None
+    specs = _with_rows(dataset.element_spec)
+    return specs[0].shape[0] if specs and specs[0].shape.rank else None
 
 
 def check_training_batch(dataset, count):
@@ -84,12 +86,15 @@ def check_training_batch(dataset, count):
     Raises:
         ValueError: batches of unknown or indivisible size.
     """
+    if count == 1:
+        return
     rows = static_rows(dataset)
     if rows is None:
         raise ValueError(
             "`dataset` must have batches of one known size to train on "
-            f"{count} replicas. Use `batch(size, drop_remainder=True)`, after "
-            "`repeat()` so that no row is lost. "
+            f"{count} replicas. Use `Stream(remainder='drop')` or 'pad', or "
+            "`batch(size, drop_remainder=True)` after `repeat()`, so that no "
+            "row is lost. "
             f"Received: element_spec={dataset.element_spec}"
         )
     if rows % count:
@@ -114,7 +119,7 @@ def only_divisible(dataset, count):
     import tensorflow as tf
 
     def checked(*batch):
-        number = tf.shape(tf.nest.flatten(batch)[0])[0]
+        number = tf.shape(_with_rows(batch)[0])[0]
         check = tf.debugging.assert_equal(
             number % count,
             0,
@@ -171,7 +176,7 @@ def without_short_end(dataset, count):
             held = batch
         yield held
 
-    signature = tf.nest.map_structure(
+    signature = _of_rows(
         lambda s: tf.TensorSpec((None, *s.shape[1:]), s.dtype),
         dataset.element_spec,
     )
@@ -193,18 +198,28 @@ def _of_length(dataset, number):
     return dataset.apply(tf.data.experimental.assert_cardinality(number))
 
 
+def _with_rows(batch):
+    """The tensors of a batch that have rows, in a list."""
+    return [x for x in keras.tree.flatten(batch) if x.shape.rank != 0]
+
+
+def _of_rows(change, *batches):
+    """Batches whose tensors with rows are changed, and scalars are not."""
+    return keras.tree.map_structure(
+        lambda *x: x[0] if x[0].shape.rank == 0 else change(*x), *batches
+    )
+
+
 def _number(batch):
     """Rows of an eager batch."""
-    return len(keras.tree.flatten(batch)[0])
+    return len(_with_rows(batch)[0])
 
 
 def _cut(batch, start, stop):
-    return keras.tree.map_structure(lambda x: x[start:stop], batch)
+    return _of_rows(lambda x: x[start:stop], batch)
 
 
 def _joined(first, second):
     import tensorflow as tf
 
-    return keras.tree.map_structure(
-        lambda a, b: tf.concat([a, b], axis=0), first, second
-    )
+    return _of_rows(lambda a, b: tf.concat([a, b], axis=0), first, second)

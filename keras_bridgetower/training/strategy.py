@@ -2,6 +2,7 @@
 
 import contextlib
 
+from keras_bridgetower.replicas import BUILT_INSIDE
 from keras_bridgetower.replicas import Replicas
 from keras_bridgetower.training import rows
 from keras_bridgetower.training.stores import OneFile
@@ -101,6 +102,10 @@ class Several(Strategy):
     def __init__(self):
         self._inside = False
 
+    @property
+    def place(self):
+        return f"{type(self).__name__} of {self.count} replicas"
+
     @contextlib.contextmanager
     def scope(self):
         before, self._inside = self._inside, True
@@ -119,12 +124,10 @@ class Several(Strategy):
         outside = [w.path for w in task.weights if not self.holds(w)]
         if not self._inside or outside:
             raise ValueError(
-                "A task must be built and compiled inside of "
-                "`strategy.scope()`, after `distribute`. "
-                + (
-                    f"Received: {outside[0]!r}, built before or outside"
+                BUILT_INSIDE.format(
+                    f"{outside[0]!r}, built before or outside"
                     if self._inside
-                    else f"Received: {task.name!r} outside"
+                    else f"{task.name!r} outside"
                 )
             )
 

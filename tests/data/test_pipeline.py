@@ -168,9 +168,11 @@ def test_what_becomes_of_the_last_batch(reader):
     np.testing.assert_array_equal(weights, [1] * 7 + [0])
     assert x["text"][7] == x["text"][0]
     np.testing.assert_array_equal(y[7], y[0])
-    specs = tf.nest.flatten(stream.dataset().element_spec)
-    static = [spec.shape[0] for spec in specs if spec.shape.rank]
-    assert static.count(8) == 4
+    for remainder, known in (("keep", 0), ("drop", 3), ("pad", 4)):
+        stream = Stream(reader, 8, PLAIN, remainder=remainder)
+        specs = tf.nest.flatten(stream.dataset().element_spec)
+        static = [spec.shape[0] for spec in specs if spec.shape.rank]
+        assert static.count(8) == known
 
 
 def test_a_batch_in_the_order_of_the_files(reader):

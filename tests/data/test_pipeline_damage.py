@@ -113,6 +113,30 @@ def test_nothing_else_is_lost_or_moved(reader):
     assert kept == texts
 
 
+def test_batches_without_a_smaller_end_are_always_full(reader):
+    reader, _ = reader
+    values = dict(max_bad_share=0.01, order=Sequential())
+    stream = Stream(reader, 32, PLAIN, remainder="drop", **values)
+    assert {s.shape[0] for s in _specs_of_rows(stream)} == {32}
+    kept = Stream(reader, 32, PLAIN, **values)
+    for number in range(stream.steps_per_epoch):
+        x, y = stream.batch(number)
+        left = streams.ids(kept.batch(number)[0])
+        behind = streams.ids(kept.batch((number + 1) % 25)[0])
+        expected = [*left, *behind][:32]
+        assert streams.ids(x) == expected and len(y) == 32
+    bad, expected = ([b.id for b in s.report.bad] for s in (stream, kept))
+    assert bad == expected and len(bad) == 8
+    # Rows that an epoch leaves out come in too.
+    last = Stream(reader, 799, PLAIN, remainder="drop", **values).batch(0)
+    assert len(set(streams.ids(last[0]))) == 792 and len(last[1]) == 799
+
+
+def _specs_of_rows(stream):
+    specs = tf.nest.flatten(stream.dataset().element_spec)
+    return [spec for spec in specs if spec.shape.rank]
+
+
 def test_too_many_bad_samples_stop_the_stream(reader):
     reader, _ = reader
     for share, allowed in ((0.0, 0), (0.005, 4)):
@@ -143,10 +167,13 @@ def test_a_batch_without_a_row(tmp_path):
     padded = Stream(reader, 1, PLAIN, remainder="pad", **values)
     x, y, weights = padded.batch(empty)
     assert weights == [0] and streams.ids(x) == [good.samples[0].text]
+    filled = Stream(reader, 1, PLAIN, remainder="drop", **values)
+    assert streams.ids(filled.batch(empty)[0]) == [good.samples[0].text]
     nothing = streams.write_unchecked(tmp_path / "none", [bad], num_shards=1)
-    stream = Stream(nothing, 1, PLAIN, remainder="pad", **values)
-    with pytest.raises(ValueError, match="no row that can be read"):
-        stream.batch(0)
+    for remainder in ("pad", "drop"):
+        stream = Stream(nothing, 1, PLAIN, remainder=remainder, **values)
+        with pytest.raises(ValueError, match="no row that can be read"):
+            stream.batch(0)
 
 
 def test_a_whole_shard_may_be_damaged(reader, tmp_path):

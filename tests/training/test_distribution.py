@@ -7,14 +7,21 @@ import launch
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import MANY_STEPS
 from builders import array
+from builders import backbone
+from builders import contrastive
+from builders import fast
 from builders import features
 from builders import shallow
 from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower import keras_patches
+from keras_bridgetower import replicas
+from keras_bridgetower.bridges import BRIDGES
 from keras_bridgetower.training import distribution_jax
+from keras_bridgetower.training.strategy import Several
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -159,6 +166,15 @@ def test_unknown_kinds(reset):
             refused("needs the backend jax. Received: kind=", kind)
 
 
+def test_values_that_a_kind_does_not_take(reset):
+    message = "the kind {} takes devices alone. Received: model_devices=2"
+    for kind in ("none", "data_parallel"):
+        refused(message.format(repr(kind)), kind, model_devices=2)
+    refused("`device` must be left out", "none", device=1)
+    for value in (0, "2", 1.5):
+        refused("must be an integer from 1. Received: d", devices=value)
+
+
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX obeys it")
 def test_what_keras_would_ignore(reset):
     mesh = keras.distribution.DeviceMesh((1,), ("batch",), ["cpu:0"])
@@ -177,6 +193,13 @@ def test_devices_that_are_not_there(reset, monkeypatch):
         BACKEND, "`devices` must be from 1 to 1.*devices=9"
     )
     refused(message, "data_parallel", devices=9)
+    refused(message, devices=9)
+    refused(
+        f"`devices` must be 1 or left out.*{BACKEND} sees 1.*devices=9",
+        "none",
+        devices=9,
+    )
+    assert type(kbt.distribute(devices=1)) is type(kbt.distribute("none"))
     assert type(kbt.distribute()) is type(kbt.distribute("none"))
 
 
@@ -190,6 +213,22 @@ def test_tasks_outside_of_the_scope(reset):
     if BACKEND == "tensorflow":
         with strategy.scope(), pytest.raises(ValueError, match="built before"):
             kbt.BridgeTowerVQA(backbone, answers=ANSWERS)
+
+
+def test_tasks_compiled_for_other_devices(reset):
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    fast(task, "sgd", jit_compile=MANY_STEPS)
+    x, y = features(batch=2), np.eye(4, dtype="float32")[:2]
+    replicas.set_current(Several())
+    message = "compiled for one device, to run on Several of 1 replicas"
+    for run in (task.fit, task.evaluate, task.train_on_batch):
+        with pytest.raises(ValueError, match=message):
+            run(x, y)
+    with pytest.raises(ValueError, match=message):
+        task.predict(x)
+    # Weights and optimizer are as they were.
+    kbt.distribute("none")
+    task.fit(x, y, verbose=0)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others use Keras'")
@@ -235,6 +274,34 @@ def test_layout_rows_name_every_weight(reset, monkeypatch):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
 
 
+def adapted():
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    task.enable_lora(2)
+    return task
+
+
+# Of two layers: the bridges of the first one have no weights.
+LAID_OUT = {
+    name: lambda bridge=name: kbt.BridgeTowerVQA(
+        backbone(bridge=bridge), answers=ANSWERS
+    )
+    for name in BRIDGES
+} | {
+    "adapters": adapted,
+    "image": lambda: kbt.BridgeTowerImageClassifier(shallow(), labels=["a"]),
+    "embeddings": contrastive,
+    "pretraining": lambda: kbt.BridgeTowerPretraining(shallow()),
+}
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_layout_rows_know_every_part(reset, name):
+    strategy = kbt.distribute("model_parallel", model_devices=1)
+    with strategy.scope():
+        LAID_OUT[name]().compile("sgd")
+
+
 def test_patches_know_their_keras(monkeypatch):
     keras_patches.check_version()
     monkeypatch.setattr(keras, "__version__", "3.99.0")
@@ -248,6 +315,9 @@ class Broken(keras.callbacks.Callback):
     def __init__(self, batches):
         super().__init__()
         self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._count()
 
     def on_test_batch_begin(self, batch, logs=None):
         self._count()
@@ -274,3 +344,22 @@ def test_weights_stay_after_an_error():
                 run(*data, batch_size=1, **broken)
             for variable, value in zip(task.variables, before, strict=True):
                 np.testing.assert_array_equal(array(variable), value)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
+def test_weights_stay_after_an_error_in_training():
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    task.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=True)
+    x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")
+    task.fit(x, y, verbose=0)
+    kept = [*task.variables, *task.optimizer.variables]
+    before = [array(v) for v in kept]
+    with pytest.raises(ValueError):
+        task.fit(x, y[:, :3], verbose=0)
+    for variable, value in zip(kept, before, strict=True):
+        np.testing.assert_array_equal(array(variable), value)
+    # Steps that were done stay done.
+    with pytest.raises(OSError, match="no such picture"):
+        task.fit(x, y, verbose=0, callbacks=[Broken(0)])
+    assert array(task.optimizer.iterations) == 2
+    assert any((array(v) != b).any() for v, b in zip(kept, before, strict=True))

@@ -55,9 +55,42 @@ def test_static_shapes_stay():
     assert int(data.cardinality()) == 2
 
 
+def numbered(number, batch, **kwargs):
+    """Batches with their own number, which has no rows and stands first."""
+
+    def add(step, batch):
+        return {"step": step, "text": batch[0]["x"]}, batch[1]
+
+    return dataset(number, batch, **kwargs).enumerate().map(add)
+
+
+@pytest.mark.parametrize("number,batch,count", [(19, 8, 2), (17, 8, 8)])
+def test_scalars_go_to_every_replica(number, batch, count):
+    data = rows.without_short_end(numbered(number, batch), count)
+    parts = rows.pieces_in_turn(data, 0, count, count)
+    found = [(int(x["step"]), *x["text"].numpy()) for x, _ in parts]
+    assert sorted(sum([list(row) for _, *row in found], [])) == list(
+        range(number)
+    )
+    steps = [step for step, *_ in found]
+    assert steps == sorted(steps) and set(steps) <= set(range(3))
+    assert len(found) == int(data.cardinality()) * count
+    data = rows.only_divisible(numbered(8, 4), 4)
+    assert [int(x["step"]) for x, _ in data] == [0, 1]
+
+
+def test_shapes_beside_a_scalar():
+    data = numbered(8, 4, drop_remainder=True)
+    assert rows.static_rows(data) == 4
+    rows.check_training_batch(data, 2)
+    x, y = rows.pieces_in_turn(data, 1, 1, 2).element_spec
+    assert x["text"].shape == y.shape == (2,) and x["step"].shape == ()
+
+
 def test_batches_that_do_not_fit():
-    with pytest.raises(ValueError, match="drop_remainder=True"):
+    with pytest.raises(ValueError, match=r"Stream\(remainder=.*drop_remainder"):
         rows.check_training_batch(dataset(8, 4), 2)
+    rows.check_training_batch(dataset(8, 4), 1)
     with pytest.raises(ValueError, match="such as of 4 or 8 rows.*of 6 rows"):
         rows.check_training_batch(dataset(6, 6, drop_remainder=True), 4)
     with pytest.raises(ValueError, match="at least a row for each of 4"):

@@ -1,0 +1,56 @@
+"""Raw streams of records train on several devices as on one."""
+
+import pathlib
+
+import launch
+import numpy as np
+import pytest
+import streams
+from launch import BACKEND
+
+RUN = pathlib.Path(__file__).parent.parent / "stream_devices_run.py"
+TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten samples, one of which has no picture."""
+    records = [streams.record("vqa", i, samples=1) for i in range(10)]
+    first = records[0]
+    records[0] = streams.Record(first.key, (b"",), first.samples, "s")
+    streams.write_unchecked(tmp_path, records, num_shards=1)
+    return tmp_path
+
+
+def run(folder, kinds, environments):
+    command = [RUN, kinds, folder, folder / "{}.npz"]
+    processes = launch.started([command] * len(environments), environments)
+    launch.codes(processes)
+    files = (folder / f"{i}.npz" for i in range(len(environments)))
+    # Read at once: the next run writes them anew.
+    return [dict(np.load(file)) for file in files]
+
+
+def check(one, other, kind):
+    names = [key.removeprefix("none/") for key in one if key[:5] == "none/"]
+    assert {"fit/loss", "test/loss"} <= {*names}
+    for name in names:
+        np.testing.assert_allclose(
+            other[f"{kind}/{name}"], one[f"none/{name}"], atol=1e-5
+        )
+
+
+def test_streams_train_as_on_one_device(folder):
+    environments = [TWO_DEVICES]
+    if BACKEND == "torch":
+        environments = launch.two_processes()
+    for found in run(folder, "none,data_parallel", environments):
+        check(found, found, "data_parallel")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "torch", reason="has only this way, above")
+def test_streams_train_in_two_processes(folder):
+    (one,) = run(folder, "none", [{}])
+    for found in run(folder, "multi_worker", launch.two_processes()):
+        check(one, found, "multi_worker")
