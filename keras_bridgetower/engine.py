@@ -191,7 +191,7 @@ def random_state():
     """The state of the backend's own random generators.
 
     PyTorch draws what has no seed, such as KerasHub's dropout, from one for
-    each device; TensorFlow's and JAX's draws come from Keras' seeds alone.
+    each kind of device; TensorFlow's and JAX's draws come from Keras' seeds alone.
 
     Returns:
         dict from name to array, for `set_random_state`.
@@ -207,8 +207,10 @@ def random_state():
     import torch
 
     states = {"cpu": torch.get_rng_state()}
-    for index, state in enumerate(torch.cuda.get_rng_state_all()):
-        states[f"cuda:{index}"] = state
+    if torch.cuda.is_available():
+        # Of this process's own device: all processes of a run draw alike, and
+        # one of them saves for all.
+        states["cuda"] = torch.cuda.get_rng_state()
     return {name: state.numpy() for name, state in states.items()}
 
 
@@ -219,8 +221,9 @@ def set_random_state(states):
     import torch
 
     states = {name: torch.from_numpy(s.copy()) for name, s in states.items()}
-    torch.set_rng_state(states.pop("cpu"))
-    torch.cuda.set_rng_state_all(list(states.values()))
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _alone(x):
