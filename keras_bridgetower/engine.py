@@ -191,7 +191,8 @@ def random_state():
     """The state of the backend's own random generators.
 
     PyTorch draws what has no seed, such as KerasHub's dropout, from one for
-    each kind of device; TensorFlow's and JAX's draws come from Keras' seeds alone.
+    each kind of device; TensorFlow's and JAX's draws come from Keras' seeds
+    alone.
 
     Returns:
         dict from name to array, for `set_random_state`.
