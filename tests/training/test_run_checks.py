@@ -23,6 +23,11 @@ from keras_bridgetower.training.checkpoints import CheckpointError
 from keras_bridgetower.training.failures import Watch
 from keras_bridgetower.training.optimizers import AdamW
 
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
 
 class Calls(keras.callbacks.Callback):
     """Calls a function after a number of steps, or at the end of each epoch."""
@@ -52,6 +57,7 @@ def test_numbers_are_checked(tmp_path, name, value):
         Checkpoint(tmp_path, resume_run.Rows(), **{name: value})
 
 
+@FASTEST
 def test_a_monitor_that_is_not_logged(tmp_path):
     stream = resume_run.Rows()
     checkpoint = Checkpoint(tmp_path, stream, monitor="val_scor")
@@ -89,6 +95,7 @@ def test_weights_that_are_swapped_are_refused(tmp_path):
         Checkpoint(tmp_path, resume_run.Rows()).fit(task, 6, [swap])
 
 
+@FASTEST
 def test_other_data_are_refused(tmp_path):
     stream, task = resume_run.Rows(), resume_run.task()
     Checkpoint(tmp_path, stream, every=2).fit(task, 2, verbose=0)
@@ -174,6 +181,7 @@ def test_gradients_that_are_not_finite(tmp_path, make, step):
         checkpoint.fit(task, 6, verbose=0)
 
 
+@FASTEST
 def test_each_step_that_is_skipped_is_told(tmp_path):
     task = resume_run.task(loss=Broken())
     checkpoint = Checkpoint(
@@ -239,6 +247,7 @@ def test_another_optimizer_is_watched_too():
     assert watch.failure(np.inf) == "the loss is not finite"
 
 
+@FASTEST
 def test_a_stop_by_another_callback_is_kept(tmp_path):
     def fit(steps, callback):
         task = resume_run.task()
@@ -259,6 +268,7 @@ def test_a_stop_by_another_callback_is_kept(tmp_path):
     assert (position.epoch, position.step) == (1, 0)
 
 
+@FASTEST
 def test_sigterm_is_let_go_after_an_error(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
