@@ -10,6 +10,7 @@ from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
+from keras_bridgetower.validation import check_count
 from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
@@ -133,10 +134,7 @@ class BridgeTowerTask(TrainableTask):
         Raises:
             ValueError: a rank that is no positive integer.
         """
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(
-                f"`rank` must be a positive integer. Received: rank={rank!r}"
-            )
+        check_count("rank", rank)
         self.backbone.enable_lora(rank)
         for layer in self.backbone._flatten_layers(include_self=False):
             if getattr(layer, "lora_enabled", False):

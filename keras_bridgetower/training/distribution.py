@@ -11,6 +11,7 @@ from keras_bridgetower.training import distribution_jax as on_jax
 from keras_bridgetower.training import distribution_tensorflow as on_tensorflow
 from keras_bridgetower.training import distribution_torch as on_torch
 from keras_bridgetower.training.strategy import Strategy
+from keras_bridgetower.validation import check_count
 
 
 def _one_device(devices=1):
@@ -107,7 +108,9 @@ def distribute(kind="auto", **values):
     given = keras.distribution.distribution()
     if backend != "jax" and given is not None:
         raise ValueError(KERAS_DISTRIBUTION.format(backend=backend, d=given))
-    _check_whole(values)
+    for name, value in values.items():
+        if value is not None:
+            check_count(name, value)
     if kind == "auto":
         kind = _found(backend, values.get("devices"))
     if kind not in table:
@@ -128,15 +131,6 @@ def distribute(kind="auto", **values):
     strategy = table[kind](**values)
     replicas.set_current(strategy)
     return strategy
-
-
-def _check_whole(values):
-    for name, value in values.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise ValueError(
-                f"`{name}` must be an integer from 1. "
-                f"Received: {name}={value!r}"
-            )
 
 
 def _found(backend, devices):
