@@ -63,7 +63,7 @@ HOMES = {
         *("engine", "keras_patches", "memory"),
         *("data", "preprocessing", "training"),
     },
-    "torch": {"engine", "memory", "convert", "preprocessing", "training"},
+    "torch": {"engine", "memory", "preprocessing", "training"},
     "jax": {"engine", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},

@@ -24,5 +24,24 @@ class ConversionError(ValueError):
         message = f"{problem} Received: file={str(file)!r}"
         if found:
             more = f", {len(found)} in all" if len(found) > SHOWN else ""
-            message += f": {'; '.join(map(str, found[:SHOWN]))}{more}"
+            parts = [printable(f"{part!s:.300}") for part in found[:SHOWN]]
+            message += f": {'; '.join(parts)}{more}"
         super().__init__(message)
+
+
+def printable(text):
+    """A text whose control characters, as of a terminal, are written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shown(value):
+    """A value of a foreign file, short, whatever it is.
+
+    A list may hold itself many times over: of what is not one plain value
+    only the type is shown.
+    """
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (str, int, float)) or value is None:
+        return f"{value!r:.80}"
+    return type(value).__name__

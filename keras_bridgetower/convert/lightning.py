@@ -14,8 +14,11 @@ from keras_bridgetower.convert import rules
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.errors import shown
+from keras_bridgetower.convert.stored import Foreign
 from keras_bridgetower.convert.tensors import load_pickle
 from keras_bridgetower.convert.tensors import of_state_dict
+from keras_bridgetower.convert.tensors import refuse_code
 
 NAMES = architecture.Names(
     "text_transformer.", "vit_model.visual.", encoder_rules.OPENAI_EMBEDDINGS
@@ -52,14 +55,18 @@ def read(path, text_heads=None, answers=None, ignore=()):
             model.
     """
     path = pathlib.Path(path)
-    content = load_pickle(path)
-    content = content if isinstance(content, dict) else {}
-    state = content.get("state_dict", content)
-    tensors = of_state_dict(path, state)
+    content, names = load_pickle(path)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        # A state dict alone; beside it, Lightning keeps what we skip.
+        refuse_code(path, names)
+        content = {"state_dict": content}
+    tensors = of_state_dict(path, content["state_dict"])
     measured = architecture.measure(tensors, NAMES)
     heads_by_width = architecture.heads_of(measured.hidden_dim)
     defaults = {"num_heads": heads_by_width, **SETTINGS}
-    settings = _settings(content, defaults, path)
+    given = _given(content, path)
+    settings = _settings(given, defaults, path)
+    _check_sizes(given, measured, path)
     num_heads = settings["num_heads"]
     same = measured.text_width == measured.hidden_dim
     per_tap = f"{NAMES.image}ln_separate.0.weight" in tensors.shapes
@@ -102,24 +109,34 @@ def rules_of(a, heads):
     ]
 
 
-def _settings(content, defaults, path):
-    """The hyper-parameters that matter, checked, or their defaults."""
+def _given(content, path):
+    """The hyper-parameters of a file, an empty dict where it has none."""
     given = content.get("hyper_parameters", {})
-    given = given.get("config", given) if isinstance(given, dict) else None
-    settings = dict(defaults)
-    wrong = [] if isinstance(given, dict) else ["hyper_parameters"]
-    for key, default in defaults.items():
-        value = given.get(key, default) if isinstance(given, dict) else default
-        whole = isinstance(default, int)
-        if isinstance(value, bool) or not isinstance(
-            value, int if whole else (int, float)
+    if isinstance(given, dict):
+        given = given.get("config", given)
+    if isinstance(given, Foreign):
+        refuse_code(path, [given.name])
+    if not isinstance(given, dict):
+        raise ConversionError(
+            "Hyper-parameters must be a dict of plain values.",
+            path,
+            [f"hyper_parameters={shown(given)}"],
+        )
+    return given
+
+
+def _settings(given, defaults, path):
+    """The hyper-parameters that matter, checked, or their defaults."""
+    settings = {key: given.get(key, defaults[key]) for key in defaults}
+    wrong = []
+    for key, value in settings.items():
+        whole = isinstance(defaults[key], int)
+        kinds = (int,) if whole else (int, float)
+        least = 3 if key == "max_text_len" else 0
+        if type(value) not in kinds or not (
+            least <= value and (whole or value < 1)
         ):
-            wrong.append(f"{key}={value!r:.50}")
-        elif not (3 <= value if key == "max_text_len" else 0 <= value):
-            wrong.append(f"{key}={value}")
-        elif not whole and not value < 1:
-            wrong.append(f"{key}={value}")
-        settings[key] = value
+            wrong.append(f"{key}={shown(value)}")
     if wrong:
         raise ConversionError(
             "Hyper-parameters must be plain values of the authors' kinds.",
@@ -127,6 +144,33 @@ def _settings(content, defaults, path):
             wrong,
         )
     return settings
+
+
+def _check_sizes(given, a, path):
+    """Refuse hyper-parameters that are not those of the tensors."""
+    wanted = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
+    if "num_top_layer" not in given:  # METER's name of the same number.
+        wanted["num_layers"] = a.num_layers
+    wrong = [
+        f"{key}={shown(given[key])}, its tensors say {size}"
+        for key, size in wanted.items()
+        if key in given and given[key] != size
+    ]
+    side = given.get("image_size", a.image_size)
+    # A side that the patches do not fill is cut, as a convolution does.
+    if type(side) is not int or (
+        side // a.patch_size != a.image_size // a.patch_size
+    ):
+        wrong.append(
+            f"image_size={shown(side)}, its tensors say {a.image_size}"
+        )
+    if wrong:
+        raise ConversionError(
+            "Hyper-parameters must be those with which the weights were "
+            "trained. Correct them, or save the state dict alone.",
+            path,
+            wrong,
+        )
 
 
 def _heads(shapes, a, settings, answers, path):

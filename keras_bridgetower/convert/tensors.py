@@ -2,13 +2,17 @@
 
 import json
 import pathlib
-import re
 
 import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
 import numpy as np
 import safetensors
 
+from keras_bridgetower.convert import stored
+from keras_bridgetower.convert import torch_pickle
 from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.errors import shown
+from keras_bridgetower.convert.stored import Foreign
+from keras_bridgetower.convert.torch_zip import Archive
 
 # In the order in which a folder is searched.
 WEIGHT_FILES = (
@@ -17,6 +21,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# Twice: a table that two layers share has two names.
+MOST_SHARED = 2
 
 
 class Tensors:
@@ -101,7 +107,9 @@ def open_tensors(path):
         return _open_shards(path)
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
-    return of_state_dict(path, load_pickle(path))
+    state, names = load_pickle(path)
+    refuse_code(path, names)
+    return of_state_dict(path, state)
 
 
 def read_json(path):
@@ -186,46 +194,50 @@ def _open_shards(path):
 def load_pickle(path):
     """What a file of `torch.save` holds, without running any code in it.
 
+    Args:
+        path: `pathlib.Path` of the file.
+
+    Returns:
+        `(content, names)`: plain values with a `stored.Tensor` for each
+        tensor, and the list of globals of which only the name was read.
+
     Raises:
-        ConversionError: it is damaged, or asks for more than tensors and
-            plain values.
+        ConversionError: it is damaged, or of another format.
     """
-    import torch
+    return torch_pickle.load(Archive(path))
 
-    try:
-        try:
-            return _load(torch, path, mmap=True)
-        except (RuntimeError, ValueError):
-            # The format before zip files cannot be mapped.
-            return _load(torch, path, mmap=False)
-    except Exception as error:  # Whatever a damaged pickle makes it raise.
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+
+def refuse_code(path, names):
+    """Refuse a file that asks for more than tensors and plain values.
+
+    Raises:
+        ConversionError: there are any names.
+    """
+    if names:
         raise ConversionError(
-            f"The file asks for the code of {wanted[1]!r}, which is not "
+            f"The file asks for the code of {shown(names[0])}, which is not "
             "loaded: it could do anything. Save its state dict alone, of "
-            "tensors and plain values."
-            if wanted
-            else "The file must be an intact file of `torch.save` with "
-            f"tensors and plain values ({type(error).__name__}). Fetch it "
-            "again.",
+            "tensors and plain values.",
             path,
-        ) from None
-
-
-def _load(torch, path, mmap):
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            names,
+        )
 
 
 def of_state_dict(path, state):
-    """The tensors of a state dict that was loaded from a file."""
-    import torch
+    """The tensors of a state dict that was loaded from a file.
 
+    Raises:
+        ConversionError: it holds something else, or a tensor that the file
+            does not store as it is.
+    """
     if not isinstance(state, dict):
         raise ConversionError("The file must hold a state dict.", path)
+    parts = (*state.keys(), *state.values())
+    refuse_code(path, [x.name for x in parts if isinstance(x, Foreign)])
     bad = [
-        f"{name}: {type(value).__name__}"
+        f"{name}: {type(value).__name__} {problem}".rstrip()
         for name, value in state.items()
-        if not isinstance(name, str) or not _is_plain(torch, value)
+        if (problem := _problem(name, value)) is not None
     ]
     if bad or not state:
         raise ConversionError(
@@ -234,40 +246,44 @@ def of_state_dict(path, state):
             path,
             bad,
         )
-
-    def read(name):
-        tensor = state[name]
-        if tensor.dtype == torch.bfloat16:  # Unknown to NumPy.
-            tensor = tensor.float()
-        return tensor.numpy()
-
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    return Tensors(path, shapes, read)
-
-
-def _is_plain(torch, value):
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and not value.is_quantized
-        and not value.is_complex()
-        and value.device.type == "cpu"
-        # One stored number may be seen as many.
-        and value.numel() * value.element_size()
-        <= value.untyped_storage().nbytes()
+    storages = {t.storage.key: t.storage.nbytes for t in state.values()}
+    taken, held = sum(t.nbytes for t in state.values()), sum(storages.values())
+    if taken > MOST_SHARED * held:
+        raise ConversionError(
+            "Tensors may share what a file stores in pairs, as tied weights "
+            "do, and not more often. Save each with values of its own.",
+            path,
+            [f"{taken} bytes of tensors, {held} bytes stored"],
+        )
+    return Tensors(
+        path,
+        {name: tensor.shape for name, tensor in state.items()},
+        lambda name: state[name].read(),
     )
 
 
-def check_finite(array, path, name):
+def _problem(name, value):
+    """Why a state dict may not hold this, or None."""
+    if isinstance(name, str) and isinstance(value, stored.Tensor):
+        return value.problem()
+    return ""
+
+
+def check_finite(array, path, names):
     """Refuse NaN and infinity.
+
+    Args:
+        array: NumPy array, as a variable will hold it.
+        path: path of the file, for the error.
+        names: list of str, the tensors that it comes from.
 
     Raises:
         ConversionError: the array holds either.
     """
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if not np.isfinite(array).all():
         raise ConversionError(
-            "A tensor must be finite. Pass `allow_nonfinite=True` to load it "
-            "as it is.",
+            "A tensor must be finite, also as the type of its variable. Pass "
+            "`allow_nonfinite=True` to load it as it is.",
             path,
-            [name],
+            names,
         )

@@ -127,8 +127,11 @@ def load(
                     tensors.path,
                     [key],
                 )
+        # Before any sum, which half precision would round or overflow.
+        read = [_cast(tensor, "float32") for tensor in read]
+        for key, tensor in zip(rule.keys, read, strict=True):
             if not allow_nonfinite:
-                check_finite(tensor, tensors.path, key)
+                check_finite(tensor, tensors.path, [key])
         targets = [variables[path] for path in rule.variables]
         shapes = [tuple(v.shape) for v in targets]
         try:
@@ -136,8 +139,17 @@ def load(
         except ValueError as error:
             raise ConversionError(f"{error}", tensors.path, rule.keys) from None
         for variable, value in zip(targets, values, strict=True):
+            value = _cast(value, variable.dtype)
+            if not allow_nonfinite:
+                check_finite(value, tensors.path, rule.keys)
             variable.assign(value)
         progress(done)
+
+
+def _cast(values, dtype):
+    """What too small a type cannot hold is infinite, and found as such."""
+    with np.errstate(over="ignore"):
+        return values.astype(dtype, copy=False)
 
 
 def read_extra(rules, tensors, kept):

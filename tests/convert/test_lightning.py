@@ -269,9 +269,16 @@ class Malicious:
 
 def test_code_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": {}, "x": Malicious()}, "bad.ckpt")
-    with pytest.raises(ConversionError, match="asks for the code of"):
-        lightning.read("bad.ckpt")
+    state = official.state_dict("vqa")
+    for file in (
+        {"state_dict": state | {"odd": Malicious()}},
+        {"state_dict": state, "hyper_parameters": Malicious()},
+        state | {"odd": Malicious()},
+        Malicious(),
+    ):
+        torch.save(file, "bad.ckpt")
+        with pytest.raises(ConversionError, match="asks for the code of"):
+            lightning.read("bad.ckpt")
     pathlib.Path("worse.ckpt").write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(ConversionError, match="worse.ckpt"):
         lightning.read("worse.ckpt")

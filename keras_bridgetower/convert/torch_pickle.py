@@ -1,0 +1,242 @@
+"""The pickle of a `torch.save` file, read as data.
+
+Python's own unpickler calls what a file names. This one runs the opcodes that
+`torch.save` writes over plain values and tensors; every other global becomes
+an inert `Foreign`, whatever is done to it.
+"""
+
+import pickletools
+
+import ml_dtypes
+import numpy as np
+
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.stored import Foreign
+from keras_bridgetower.convert.stored import Storage
+from keras_bridgetower.convert.stored import Tensor
+
+# One of a large model with the states of its optimizer takes under 1 MB.
+LARGEST = 4 << 20
+# Python hashes these without recursion, and no file can choose keys that
+# collide: text is salted, integers are told apart up to this size.
+KEYS = (str, int, float, bool, type(None), Foreign)
+LARGEST_KEY = 1 << 60
+
+STORAGES = {
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": ml_dtypes.bfloat16,
+    "Double": "float64",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+}
+
+
+class Damaged(Exception):
+    """A pickle that means nothing, with the reason."""
+
+
+def _expect(true, reason):
+    if not true:
+        raise Damaged(reason)
+
+
+def _ordered_dict():
+    return {}
+
+
+def _tensor(storage, offset, shape, strides, grad, hooks, flags=None):
+    flags = {} if flags is None else flags
+    _expect(isinstance(storage, Storage), "a tensor without a storage")
+    _expect(
+        (type(shape), type(strides), type(flags)) == (tuple, tuple, dict),
+        "a tensor without a shape",
+    )
+    return Tensor(storage, offset, shape, strides, flags)
+
+
+def _parameter(tensor, grad, hooks):
+    return tensor
+
+
+# Called with what a file gives, and with nothing but tuples.
+FUNCTIONS = {
+    "collections OrderedDict": _ordered_dict,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_parameter": _parameter,
+}
+DTYPES = {
+    f"torch {name}Storage": np.dtype(dtype) for name, dtype in STORAGES.items()
+}
+
+
+def load(archive):
+    """The object in an archive, of plain values, tensors and `Foreign`.
+
+    Args:
+        archive: `Archive`.
+
+    Returns:
+        `(value, names)`: the object, and the list of foreign globals.
+
+    Raises:
+        ConversionError: the pickle is damaged, too long, or of another kind
+            than `torch.save` writes.
+    """
+    size = archive.size("data.pkl")
+    if size > LARGEST:
+        raise ConversionError(
+            f"The names and shapes of a file must take at most {LARGEST} "
+            f"bytes, not {size}. Save its state dict alone.",
+            archive.path,
+        )
+    data = bytearray(size)
+    archive.read_into("data.pkl", data)
+    machine = _Machine(archive)
+    try:
+        value = machine.run(bytes(data))
+    except Exception as error:  # Whatever a damaged pickle makes it raise.
+        reason = str(error) if isinstance(error, Damaged) else "damaged pickle"
+        raise ConversionError(
+            "The file must be an intact file of `torch.save` with tensors and "
+            f"plain values: {reason}. Fetch it again, or open it with PyTorch "
+            "and save its state dict.",
+            archive.path,
+        ) from None
+    return value, sorted(machine.foreign)
+
+
+class _Machine:
+    """A stack, its marks and a memo, as pickle has them."""
+
+    def __init__(self, archive):
+        self.archive = archive
+        self.stack, self.marks, self.memo = [], [], {}
+        self.foreign = set()
+
+    def run(self, data):
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in VALUES:
+                self.stack.append(argument)
+            elif opcode.name in MAKERS:
+                self.stack.append(MAKERS[opcode.name]())
+            else:
+                _expect(opcode.name in STEPS, f"opcode {opcode.name}")
+                STEPS[opcode.name](self, argument)
+        (value,) = self.stack
+        _expect(not self.marks, "an open mark")
+        return value
+
+    def mark(self, _):
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def since_mark(self):
+        values, self.stack = self.stack, self.marks.pop()
+        return values
+
+    def pack(self, _):
+        values = tuple(self.since_mark())
+        self.stack.append(values)
+
+    def pack_last(self, count):
+        _expect(len(self.stack) >= count, "an empty stack")
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def put(self, index):
+        self.memo[index] = self.stack[-1]
+
+    def get(self, index):
+        self.stack.append(self.memo[index])
+
+    def append_all(self, values):
+        target = self.stack[-1]
+        if not isinstance(target, Foreign):
+            _expect(type(target) is list, "values for no list")
+            target.extend(values)
+
+    def set_all(self, values):
+        target = self.stack[-1]
+        _expect(len(values) % 2 == 0, "a key without a value")
+        if isinstance(target, Foreign):
+            return
+        _expect(type(target) is dict, "items for no dict")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            _expect(type(key) in KEYS, f"a key of type {type(key).__name__}")
+            small = type(key) is not int or abs(key) < LARGEST_KEY
+            _expect(small, "a key that is too large")
+            target[key] = value
+
+    def find(self, name):
+        found = FUNCTIONS.get(name) or DTYPES.get(name)
+        if found is None:
+            found = Foreign(name.replace(" ", "."))
+            self.foreign.add(found.name)
+        self.stack.append(found)
+
+    def call(self, _):
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Foreign):
+            _expect(function in FUNCTIONS.values(), "a call of no function")
+            _expect(type(arguments) is tuple, "a call without arguments")
+            function = function(*arguments)
+        self.stack.append(function)
+
+    def build(self, _):
+        """Attributes of an object: a dict and a `Foreign` have none."""
+        self.stack.pop()
+        _expect(type(self.stack[-1]) in (dict, Foreign), "attributes")
+
+    def persistent(self, _):
+        kind, dtype, key, _, count = self.stack.pop()
+        _expect(
+            kind == "storage"
+            and isinstance(dtype, np.dtype | Foreign)
+            and type(key) is str
+            and type(count) is int,
+            "no storage",
+        )
+        self.stack.append(Storage(self.archive, key, dtype, count))
+
+
+# Opcodes that push their argument, a new value, or do something else.
+VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4"),
+    *("BINFLOAT", "BINUNICODE"),
+}
+MAKERS = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+}
+STEPS = {
+    "PROTO": lambda machine, _: None,
+    "STOP": lambda machine, _: None,
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.pack,
+    "TUPLE1": lambda machine, _: machine.pack_last(1),
+    "TUPLE2": lambda machine, _: machine.pack_last(2),
+    "TUPLE3": lambda machine, _: machine.pack_last(3),
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "APPEND": lambda machine, _: machine.append_all([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.append_all(machine.since_mark()),
+    "SETITEM": lambda machine, _: machine.set_all(
+        [machine.stack.pop(-2), machine.stack.pop()]
+    ),
+    "SETITEMS": lambda machine, _: machine.set_all(machine.since_mark()),
+    "GLOBAL": _Machine.find,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent,
+}
