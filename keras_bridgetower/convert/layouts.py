@@ -108,7 +108,7 @@ THREE_TYPES = Layout(_load_types, lambda values: [values[0]])
 
 
 def _load_temperature(tensors, shapes):
-    if not float(tensors[0]) > 0:
+    if not 0 < float(tensors[0]) < np.inf:
         raise ValueError(f"A temperature must be positive, not {tensors[0]}.")
     scale = -np.log(np.float32(tensors[0]))
     return [np.clip(scale, *LOGIT_SCALE_LIMITS).astype("float32").reshape(())]

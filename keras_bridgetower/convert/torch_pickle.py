@@ -15,8 +15,9 @@ from keras_bridgetower.convert.stored import Foreign
 from keras_bridgetower.convert.stored import Storage
 from keras_bridgetower.convert.stored import Tensor
 
-# One of a large model with the states of its optimizer takes under 1 MB.
-LARGEST = 4 << 20
+# One of a large model with the states of its optimizer takes under 1 MB and
+# 200,000 opcodes.
+LARGEST, LONGEST = 4 << 20, 500_000
 # Python hashes these without recursion, and no file can choose keys that
 # collide: text is salted, integers are told apart up to this size.
 KEYS = (str, int, float, bool, type(None), Foreign)
@@ -119,7 +120,9 @@ class _Machine:
         self.foreign = set()
 
     def run(self, data):
-        for opcode, argument, _ in pickletools.genops(data):
+        for count, step in enumerate(pickletools.genops(data)):
+            opcode, argument, _ = step
+            _expect(count < LONGEST, "more opcodes than any model needs")
             if opcode.name in VALUES:
                 self.stack.append(argument)
             elif opcode.name in MAKERS:
@@ -205,8 +208,7 @@ class _Machine:
 
 # Opcodes that push their argument, a new value, or do something else.
 VALUES = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4"),
-    *("BINFLOAT", "BINUNICODE"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
 }
 MAKERS = {
     "NONE": lambda: None,

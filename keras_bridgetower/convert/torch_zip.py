@@ -83,6 +83,13 @@ class Archive:
             raise self._error(f"{type(error).__name__}: {error!s:.100}") from (
                 error
             )
+        if any(i.filename.endswith("/constants.pkl") for i in infos):
+            raise ConversionError(
+                "The file is a TorchScript program, which is not run. Save "
+                "its weights alone: torch.save(torch.jit.load(path)"
+                ".state_dict(), path).",
+                self.path,
+            )
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
             if info.header_offset < end or (not end and info.header_offset):
@@ -129,13 +136,6 @@ class Archive:
         folders = {name.partition("/")[0] for name in names}
         if len(folders) != 1 or len(self._entries) != len(names):
             raise self._error("Its entries must be of one folder, each once")
-        if "constants.pkl" in self._entries:
-            raise ConversionError(
-                "The file is a TorchScript program, which is not run. Save "
-                "its weights alone: torch.save(torch.jit.load(path)"
-                ".state_dict(), path).",
-                self.path,
-            )
         for name in ("data.pkl", "version"):
             if name not in self._entries:
                 raise self._error(f"It has no entry {name!r}")

@@ -135,7 +135,8 @@ def load(
         targets = [variables[path] for path in rule.variables]
         shapes = [tuple(v.shape) for v in targets]
         try:
-            values = rule.layout.load(read, shapes)
+            with np.errstate(over="ignore"):
+                values = rule.layout.load(read, shapes)
         except ValueError as error:
             raise ConversionError(f"{error}", tensors.path, rule.keys) from None
         for variable, value in zip(targets, values, strict=True):

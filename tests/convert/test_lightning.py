@@ -315,6 +315,105 @@ def test_bad_hyper_parameters(values, tmp_path):
         lightning.read(tmp_path / "model.ckpt").build()
 
 
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (10**500, "a number of 1661 bits"),
+        ("\x1b[2J" * 1000, r"'\\x1b\[2J"),
+        (float("nan"), "nan"),
+        ([[[1]]], "list"),
+    ],
+    ids=["large", "escape_codes", "nan", "list"],
+)
+def test_messages_of_odd_hyper_parameters_are_short(value, shown, tmp_path):
+    file = {
+        "state_dict": official.state_dict("vqa"),
+        "hyper_parameters": {"config": {"drop_rate": value}},
+    }
+    torch.save(file, tmp_path / "model.ckpt")
+    with pytest.raises(ConversionError, match=f"drop_rate={shown}") as error:
+        lightning.read(tmp_path / "model.ckpt")
+    assert len(str(error.value)) < 500 and str(error.value).isprintable()
+
+
+SIZES = {
+    "vocab_size": official.ROWS,
+    "hidden_size": official.WIDTH,
+    "num_layers": official.FUSED,
+    "image_size": official.SIDE,
+}
+
+
+@pytest.mark.parametrize("key", SIZES)
+def test_sizes_must_be_those_of_the_tensors(key, tmp_path):
+    path = tmp_path / "model.ckpt"
+
+    def read(**changes):
+        file = {
+            "state_dict": official.state_dict("vqa"),
+            "hyper_parameters": {"config": SIZES | changes},
+        }
+        torch.save(file, path)
+        return lightning.read(path)
+
+    assert read().architecture.image_size == official.SIDE
+    # The convolution leaves out what does not fill a patch.
+    assert read(image_size=official.SIDE + 15).architecture
+    for value in (SIZES[key] * 2, str(SIZES[key])):
+        with pytest.raises(ConversionError, match=f"{key}=.*its tensors say"):
+            read(**{key: value})
+
+
+def test_values_too_large_for_their_variable(tmp_path):
+    state = official.state_dict("vqa")
+    key = "vqa_classifier.3.bias"
+    state[key] = state[key].double()
+    state[key][0] = 1e300
+    torch.save(state, tmp_path / "model.ckpt")
+    with pytest.raises(ConversionError, match=f"must be finite.*{key}"):
+        lightning.read(tmp_path / "model.ckpt").build()
+    state[key][0] = 0.0
+    rows = "text_transformer.embeddings.position_embeddings.weight"
+    folded = "text_transformer.embeddings.token_type_embeddings.weight"
+    state[rows][5, 0] = state[folded][0, 0] = 3e38
+    torch.save(state, tmp_path / "model.ckpt")
+    with pytest.raises(ConversionError, match=f"must be finite.*{rows}"):
+        lightning.read(tmp_path / "model.ckpt").build()
+
+
+def test_half_precision_is_added_in_float32(tmp_path):
+    state = official.state_dict("vqa")
+    rows = "text_transformer.embeddings.position_embeddings.weight"
+    folded = "text_transformer.embeddings.token_type_embeddings.weight"
+    state[rows], state[folded] = state[rows].half(), state[folded].half()
+    state[rows][5, 0] = state[folded][0, 0] = 60000.0
+    torch.save(state, tmp_path / "model.ckpt")
+    backbone, _ = lightning.read(tmp_path / "model.ckpt").build()
+    (table,) = (
+        array(w)
+        for w in backbone.weights
+        if "position_embedding" in w.path
+        and array(w).shape == (64, official.WIDTH)
+    )
+    expected = state[rows].float()[2:] + state[folded].float()
+    np.testing.assert_array_equal(table, expected.numpy())
+
+
+class Callback:
+    """What Lightning keeps of a class that is not there."""
+
+
+def test_what_is_beside_the_state_dict_is_skipped(tmp_path):
+    file = {
+        "state_dict": official.state_dict("vqa"),
+        "callbacks": {Callback: {"best": np.float32(1)}, "more": Callback()},
+        "malicious": Malicious(),
+    }
+    torch.save(file, tmp_path / "model.ckpt")
+    assert lightning.read(tmp_path / "model.ckpt").heads
+    assert [p.name for p in tmp_path.iterdir()] == ["model.ckpt"]
+
+
 def test_names_may_be_left_by_pattern(tmp_path):
     state = official.state_dict("pretrain") | {"queue.ids": torch.ones(3)}
     torch.save(state, tmp_path / "model.ckpt")

@@ -1,0 +1,337 @@
+"""Files of `torch.save` read without PyTorch, against PyTorch's own reader."""
+
+import collections
+import os
+import tarfile
+import types
+import zipfile
+import zlib
+
+import archives
+import keras
+import numpy as np
+import pytest
+import torch
+
+from keras_bridgetower.convert import torch_zip
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.tensors import load_pickle
+from keras_bridgetower.convert.tensors import open_tensors
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+DTYPES = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool"
+
+
+def numbers(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator)
+
+
+def of_dtypes():
+    values = numbers(2, 3) * 9
+    return {n: values.to(getattr(torch, n)) for n in DTYPES.split()}
+
+
+def of_a_module():
+    layer = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    return layer.state_dict()
+
+
+def tied():
+    table = numbers(5, 4)
+    return {"table": table, "decoder": table, "bias": numbers(5)}
+
+
+def thirds():
+    return dict(zip("qkv", numbers(9, 4).chunk(3), strict=True))
+
+
+FORMS = {
+    "dtypes": of_dtypes,
+    "a_module": of_a_module,
+    "parameters": lambda: {"a": torch.nn.Parameter(numbers(3, 2))},
+    "gradients": lambda: {"a": numbers(3, 2).requires_grad_()},
+    "ordered": lambda: collections.OrderedDict(b=numbers(2), a=numbers(3)),
+    "tied": tied,
+    "thirds": thirds,
+    "transposed": lambda: {"a": numbers(3, 4).T},
+    "permuted": lambda: {"a": numbers(2, 3, 4, 5).permute(2, 0, 3, 1)},
+    "steps": lambda: {"a": numbers(6, 8)[1::2, ::3]},
+    "a_column": lambda: {"a": numbers(6, 8)[:, 5]},
+    "an_offset": lambda: {"a": numbers(6, 8)[4:]},
+    "one_row": lambda: {"a": numbers(6, 8)[2:3].T},
+    "expanded_by_one": lambda: {"a": numbers(6)[:, None].expand(6, 1)},
+    "channels_last": lambda: {
+        "a": numbers(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    },
+    "scalars": lambda: {"a": torch.tensor(2.5), "b": torch.tensor(3)},
+    "empty": lambda: {"a": numbers(0, 3), "b": numbers(3)[3:]},
+    "negative_zero": lambda: {"a": torch.tensor([-0.0, float("inf")])},
+    "many_blocks": lambda: {"a": numbers(700, 999), "b": numbers(1 << 18)},
+    "a_part_of_blocks": lambda: {"a": numbers(700, 999)[300:, :7]},
+    "odd_names": lambda: {"a b/c": numbers(1), "é": numbers(2), "": numbers(3)},
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pytorch_model.bin"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_are_read_as_by_torch(form, path):
+    torch.save(FORMS[form](), path)
+    archives.assert_same(
+        open_tensors(path), torch.load(path, weights_only=True)
+    )
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_other_writers_of_zip(zip64, path):
+    torch.save(of_dtypes(), path)
+    expected = torch.load(path, weights_only=True)
+    archives.write(path, archives.entries_of(path), zip64=zip64)
+    assert zipfile.ZipFile(path).testzip() is None
+    archives.assert_same(open_tensors(path), expected)
+
+
+def test_the_device_of_a_tensor_does_not_matter(path):
+    torch.save(thirds(), path)
+    archives.with_pickle(
+        path,
+        lambda data: data.replace(b"\3\0\0\0cpu", b"\6\0\0\0cuda:0"),
+    )
+    expected = torch.load(path, weights_only=True, map_location="cpu")
+    archives.assert_same(open_tensors(path), expected)
+
+
+class Callback:
+    """What a checkpoint holds of a class that is not there."""
+
+    def __init__(self):
+        self.best = {"score": np.float32(0.5)}
+
+
+def test_what_stands_beside_a_state_dict_is_skipped(path):
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    torch.save(
+        {
+            "state_dict": layer.state_dict(),
+            "hyper_parameters": {"config": {"a": [1, -(2**40), 0.5, None]}},
+            "callbacks": {Callback: Callback(), "other": {Callback()}},
+            "optimizer_states": [optimizer.state_dict()],
+            "lr_schedulers": [collections.Counter([3, 3])],
+            "scores": np.ones(3),
+            "complex": torch.ones(2, dtype=torch.complex64),
+        },
+        path,
+    )
+    content, names = load_pickle(path)
+    assert f"{__name__}.Callback" in names
+    assert content["hyper_parameters"] == {
+        "config": {"a": [1, -(2**40), 0.5, None]}
+    }
+    step = content["optimizer_states"][0]["state"][0]["exp_avg"].read()
+    moments = optimizer.state_dict()["state"][0]["exp_avg"]
+    np.testing.assert_array_equal(step, moments.numpy())
+    with pytest.raises(ConversionError, match="asks for the code of"):
+        open_tensors(path)
+
+
+def float8():
+    return numbers(3).to(torch.float8_e4m3fn)
+
+
+def nested():
+    return torch.nested.nested_tensor([numbers(2), numbers(3)])
+
+
+ODD = {
+    "complex": (lambda: torch.ones(2) * 1j, "ComplexFloatStorage"),
+    "conjugate": (lambda: (torch.ones(2) * 1j).conj(), "ComplexFloatStorage"),
+    "negated": (lambda: (torch.ones(2) * 1j).conj().imag, "Complex|negated"),
+    "float8": (float8, "_rebuild_tensor_v3"),
+    "uint16": (lambda: numbers(3).to(torch.uint16), "_rebuild_tensor_v3"),
+    "nested": (nested, "_rebuild_nested_tensor"),
+    "sparse": (lambda: torch.eye(3).to_sparse(), "_rebuild_sparse_tensor"),
+    "quantized": (
+        lambda: torch.quantize_per_tensor(numbers(3), 0.1, 0, torch.qint8),
+        "_rebuild_qtensor",
+    ),
+    "meta": (lambda: torch.ones(2, device="meta"), "_rebuild_meta_tensor"),
+    "expanded": (lambda: torch.ones(1).expand(9, 9), "odd: Tensor of shape"),
+    "windows": (lambda: numbers(9).unfold(0, 4, 1), "odd: Tensor of shape"),
+    "a_scalar_of_numpy": (lambda: np.float32(1), "scalar"),
+    "a_number": (lambda: 3, "odd: int"),
+    "a_dict": (lambda: {"a": numbers(2)}, "odd: dict"),
+    "an_object": (Callback, "Callback"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.filterwarnings("ignore:.*quantize")
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_plain_tensor_is_refused_by_name(kind, path):
+    make, found = ODD[kind]
+    torch.save({"good": numbers(2), "odd": make()}, path)
+    with pytest.raises(ConversionError, match=found):
+        open_tensors(path)
+
+
+def test_many_names_of_one_storage(path):
+    table = numbers(64)
+    torch.save({f"layer.{i}": table for i in range(3)}, path)
+    with pytest.raises(ConversionError, match="768 bytes of tensors, 256"):
+        open_tensors(path)
+
+
+def before_zip(path):
+    options = {"_use_new_zipfile_serialization": False}
+    torch.save(thirds(), path, **options)
+
+
+def tar(path):
+    with tarfile.open(path, "w") as file:
+        file.add(__file__)
+
+
+def program(path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+
+
+def other(**changes):
+    """Saves, and then changes entries: None removes one."""
+
+    def make(path):
+        torch.save(thirds(), path)
+        entries = archives.entries_of(path)
+        folder = next(iter(entries)).split("/")[0]
+        for name, content in changes.items():
+            name = f"{folder}/{name.replace('__', '/')}"
+            entries.pop(name) if content is None else entries.update(
+                {name: content}
+            )
+        archives.write(path, entries)
+
+    return make
+
+
+def patched(name, field, value):
+    def make(path):
+        torch.save({"a": numbers(4), "b": numbers(5)}, path)
+        archives.patch(path, f"pytorch_model/{name}", field, value)
+
+    return make
+
+
+def edited(change):
+    def make(path):
+        torch.save({"a": numbers(4)}, path)
+        path.write_bytes(change(path.read_bytes()))
+
+    return make
+
+
+def compressed(path):
+    torch.save(thirds(), path)
+    entries = archives.entries_of(path)
+    archives.write(path, entries, zipfile.ZIP_DEFLATED)
+
+
+def in_two_folders(path):
+    torch.save(thirds(), path)
+    archives.write(path, {**archives.entries_of(path), "more/x": b""})
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def twice(path):
+    torch.save(thirds(), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("pytorch_model/data/0", b"other")
+
+
+def flipped(path):
+    """One bit of a storage."""
+    torch.save({"a": torch.tensor([1.0, 2.0])}, path)
+    data = path.read_bytes()
+    stored_bytes = np.float32([1, 2]).tobytes()
+    assert data.count(stored_bytes) == 1
+    other_bytes = np.float32([1, 3]).tobytes()
+    path.write_bytes(data.replace(stored_bytes, other_bytes))
+
+
+DAMAGED = {
+    "before_zip": (before_zip, "before version 1.6.*torch.save"),
+    "tar": (tar, "before version 1.6"),
+    "program": (program, "TorchScript program.*state_dict"),
+    "compressed": (compressed, "data.pkl' is compressed.*save it again"),
+    "flipped": (flipped, "checksum of 'data/0' is wrong"),
+    "big_endian": (other(byteorder=b"big"), "byte order is b'big'"),
+    "version": (other(version=b"99\n"), "version is b'99"),
+    "no_version": (other(version=None), "no entry 'version'"),
+    "no_pickle": (other(**{"data.pkl": None}), "no entry 'data.pkl'"),
+    "no_storage": (other(data__0=None), "stored in None bytes, not 144"),
+    "short_storage": (other(data__0=b"1234"), "stored in 4 bytes, not 144"),
+    "long_storage": (other(data__0=b"1" * 145), "in 145 bytes, not 144"),
+    "two_folders": (in_two_folders, "one folder"),
+    "twice": (twice, "each once"),
+    "crc": (patched("data/0", "crc", 1), "checksum of 'data/0' is wrong"),
+    "pickle_crc": (patched("data.pkl", "crc", 1), "of 'data.pkl' is wrong"),
+    "encrypted": (patched("data/0", "flags", 0x809), "headers of"),
+    "one_size": (patched("data/0", "compressed", 8), "headers of"),
+    "an_offset": (patched("data/1", "start", 0), "overlap"),
+    "prefixed": (edited(lambda data: b"MZ" + data), "begin the file"),
+    "cut": (edited(lambda data: data[:-30]), "BadZipFile"),
+    "empty": (edited(lambda data: b""), "BadZipFile"),
+    "no_archive": (edited(lambda data: b"weights"), "BadZipFile"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_archives_are_refused(kind, path):
+    make, found = DAMAGED[kind]
+    make(path)
+    with pytest.raises(ConversionError, match=found):
+        tensors = open_tensors(path)
+        for name in tensors.shapes:
+            tensors.read(name)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo.bin")
+    for path in (tmp_path / "fifo.bin", tmp_path, tmp_path / "absent.bin"):
+        with pytest.raises(ConversionError, match="regular file"):
+            load_pickle(path)
+
+
+def test_a_file_replaced_meanwhile(path):
+    torch.save({"a": numbers(3)}, path)
+    tensors = open_tensors(path)
+    torch.save({"a": numbers(3) + 1, "b": numbers(5)}, path)
+    with pytest.raises(ConversionError, match="changed while"):
+        tensors.read("a")
+
+
+def test_time_is_linear_in_the_file(path, monkeypatch):
+    # 200 parts of one storage, which is checked once and not 200 times.
+    parts = numbers(200, 64).unbind()
+    torch.save({f"{i}": part for i, part in enumerate(parts)}, path)
+    tensors = open_tensors(path)
+    sums = []
+
+    def crc32(block, start):
+        sums.append(len(block))
+        return zlib.crc32(block, start)
+
+    monkeypatch.setattr(torch_zip, "zlib", types.SimpleNamespace(crc32=crc32))
+    for name in tensors.shapes:
+        tensors.read(name)
+    assert sum(sums) == 2 * 200 * 64 * 4
