@@ -2,6 +2,7 @@
 
     KERAS_BACKEND=jax python tools/benchmark.py
     KERAS_BACKEND=jax python tools/benchmark.py --what loading --repeats 5
+    KERAS_BACKEND=jax python tools/benchmark.py --what conversion --repeats 3
     KERAS_BACKEND=jax python tools/benchmark.py --what pretraining
     KERAS_BACKEND=jax python tools/benchmark.py --what memory --repeats 2
     KERAS_BACKEND=jax python tools/benchmark.py --what data
@@ -25,6 +26,7 @@ import numpy as np  # isort: skip
 # The peer and the copying of its weights are those of the tests.
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
+import benchmark_conversion  # noqa: E402
 import benchmark_data  # noqa: E402
 import benchmark_loading  # noqa: E402
 import benchmark_memory  # noqa: E402
@@ -36,6 +38,13 @@ SIZES = {
     "small": peer.SMALL,
     "tiny": benchmark_pretraining.TINY,
 }
+OTHERS = {
+    "loading": benchmark_loading.run,
+    "conversion": benchmark_conversion.run,
+    "pretraining": benchmark_pretraining.run,
+    "memory": benchmark_memory.run,
+    "data": benchmark_data.run,
+}
 
 
 def main():
@@ -46,19 +55,13 @@ def main():
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument(
         "--what",
-        choices=("forward", "loading", "pretraining", "memory", "data"),
+        choices=("forward", *OTHERS),
         default="forward",
     )
     arguments = parser.parse_args()
     size = SIZES[arguments.size]
-    others = {
-        "loading": benchmark_loading.run,
-        "pretraining": benchmark_pretraining.run,
-        "memory": benchmark_memory.run,
-        "data": benchmark_data.run,
-    }
-    if arguments.what in others:
-        others[arguments.what](size, arguments.repeats)
+    if arguments.what in OTHERS:
+        OTHERS[arguments.what](size, arguments.repeats)
         return
     print("building both models ...", flush=True)
     theirs, ours = peer.peer(size), peer.ours(size)
