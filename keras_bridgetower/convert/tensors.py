@@ -119,6 +119,8 @@ def read_json(path):
         ConversionError: it is absent, damaged, or no object.
     """
     try:
+        if not path.is_file():  # A pipe would be waited for.
+            raise OSError("it is no regular file")
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConversionError(

@@ -185,6 +185,12 @@ class Archive:
                 crc = self._fill(file, entry.start, (scratch[:n] for n in rest))
             else:
                 crc = entry.crc
+            if crc != entry.crc and not entry.crc:
+                raise ConversionError(
+                    "The file was saved without checksums. Save it again after "
+                    "torch.serialization.set_crc32_options(True).",
+                    self.path,
+                )
             if crc != entry.crc:
                 raise self._error(f"The checksum of {name!r:.80} is wrong")
             self._checked.add(name)

@@ -17,6 +17,7 @@ from keras_bridgetower.convert import torch_zip
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import load_pickle
 from keras_bridgetower.convert.tensors import open_tensors
+from keras_bridgetower.convert.tensors import read_json
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -257,6 +258,14 @@ def twice(path):
         archive.writestr("pytorch_model/data/0", b"other")
 
 
+def without_checksums(path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(thirds(), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
 def flipped(path):
     """One bit of a storage."""
     torch.save({"a": torch.tensor([1.0, 2.0])}, path)
@@ -282,6 +291,7 @@ DAMAGED = {
     "long_storage": (other(data__0=b"1" * 145), "in 145 bytes, not 144"),
     "two_folders": (in_two_folders, "one folder"),
     "twice": (twice, "each once"),
+    "no_crc": (without_checksums, "without checksums.*Save it again"),
     "crc": (patched("data/0", "crc", 1), "checksum of 'data/0' is wrong"),
     "pickle_crc": (patched("data.pkl", "crc", 1), "of 'data.pkl' is wrong"),
     "encrypted": (patched("data/0", "flags", 0x809), "headers of"),
@@ -310,6 +320,8 @@ def test_only_regular_files_are_opened(tmp_path):
     for path in (tmp_path / "fifo.bin", tmp_path, tmp_path / "absent.bin"):
         with pytest.raises(ConversionError, match="regular file"):
             load_pickle(path)
+        with pytest.raises(ConversionError, match="regular file"):
+            read_json(path)
 
 
 def test_a_file_replaced_meanwhile(path):
