@@ -87,7 +87,7 @@ def _intact(folder):
     """Whether a conversion is whole; large files are only begun with."""
     try:
         manifest.verify(folder, wait=False)
-    except ValueError:
+    except (ValueError, OSError, RecursionError):
         return False
     return (folder / manifest.MANIFEST).is_file()
 
