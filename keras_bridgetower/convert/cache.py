@@ -20,7 +20,7 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
 
-BLOB = re.compile("[0-9a-f]{64}")
+SHA256 = re.compile("[0-9a-f]{64}")
 # Nanoseconds; the times of some file systems are as coarse.
 SETTLED = 2_000_000_000
 # Digests, of the files that were asked for last.
@@ -62,10 +62,12 @@ def converted(source, published=None):
         is read again only when a file's time or size has changed.
 
     Raises:
-        ConversionError: they cannot be read or do not fit.
+        ConversionError: they cannot be read or do not fit, or the cache
+            cannot be written.
     """
     source = pathlib.Path(source).resolve()
-    sums = _sums(source)
+    marks = _marks(source)
+    sums = _sums(marks)
     _compare(sums, published or {})
     named = sorted((path.name, digest) for path, digest in sums.items())
     content = json.dumps([__version__, named])
@@ -73,14 +75,33 @@ def converted(source, published=None):
     folder = cache_folder() / key
     if _intact(folder):
         return folder
+    _check_writable(folder.parent)
     # Of processes that open it at once the first converts it.
-    with locked(cache_folder() / f"{key}.lock"):
+    with locked(folder.parent / f"{key}.lock"):
         if not _intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(registry.FolderExists):
                 # Raised without locks only: another process was first.
                 open_checkpoint(source).save_to_preset(folder)
+            if _marks(source) != marks:
+                shutil.rmtree(folder)
+                raise ConversionError(
+                    "A checkpoint must not change while it is converted. Try "
+                    "again when it is whole.",
+                    source,
+                )
     return folder
+
+
+def _check_writable(folder):
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ConversionError(
+            "The cache of conversions must be a folder that can be written "
+            "to. Set the environment variable KERAS_HOME to another place.",
+            folder,
+        )
 
 
 def _intact(folder):
@@ -95,13 +116,15 @@ def _intact(folder):
 def _compare(sums, published):
     """Hold the sums of files against what their names promise."""
     for path, digest in sums.items():
-        # In the cache of the hub a large file is named by its sum.
-        blob = path.resolve()
-        if BLOB.fullmatch(blob.name) and blob.name != digest:
+        # In the cache of the hub a link leads to a file that is named by
+        # its sum, where that is large.
+        blob = pathlib.Path(os.readlink(path) if path.is_symlink() else path)
+        named = blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
+        if named and blob.name != digest:
             raise ConversionError(
                 "The file was damaged after it was fetched: its SHA-256 is "
                 f"{digest:.16}... Remove it; it will be fetched again.",
-                blob,
+                path.parent / blob,
                 [f"it is {path.name} of {path.parent}"],
             )
         expected = published.get(path.name)
@@ -121,20 +144,27 @@ def cache_folder():
     return pathlib.Path(home) / "keras_bridgetower" / "presets"
 
 
-def _sums(source):
-    """Digest of each file, remembered as long as it is not written to."""
-    memory = cache_folder() / "digests.json"
-    known = _remembered(memory)
-    sums, new = {}, {}
+def _marks(source):
+    """What tells the states of each file apart, with its youngest time."""
+    marks = {}
     for path in files.of_checkpoint(source):
         stat = path.stat()
         times = (stat.st_mtime_ns, stat.st_ctime_ns)
         file = (path, stat.st_dev, stat.st_ino, stat.st_size, *times)
-        mark = " ".join(map(str, file))
-        age = time.time_ns() - max(times)
+        marks[path] = " ".join(map(str, file)), max(times)
+    return marks
+
+
+def _sums(marks):
+    """Digest of each file, remembered as long as it is not written to."""
+    memory = cache_folder() / "digests.json"
+    known = _remembered(memory)
+    now = time.time_ns()
+    sums, new = {}, {}
+    for path, (mark, youngest) in marks.items():
         sums[path] = known.get(mark) or manifest.sha256(path)
         # A younger one may still be written to without new times.
-        if age > SETTLED:
+        if now - youngest > SETTLED:
             new[mark] = sums[path]
     if not new.items() <= known.items():
         others = {m: d for m, d in known.items() if m not in new}
@@ -152,7 +182,7 @@ def _remembered(memory):
     return {
         mark: digest
         for mark, digest in known
-        if isinstance(digest, str) and BLOB.fullmatch(digest)
+        if isinstance(digest, str) and SHA256.fullmatch(digest)
     }
 
 
