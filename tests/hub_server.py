@@ -62,7 +62,7 @@ def _handler(hub):
                     self._info(parts[6])
                 else:
                     self._file(parts[4], "/".join(parts[5:]), asked, body)
-            except KeyError:
+            except (KeyError, IndexError):
                 self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
 
         def _send(self, status, data, headers, body=True, end=None):

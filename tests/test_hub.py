@@ -146,7 +146,9 @@ def test_a_repository_without_tokenizer_opens_offline(offline):
     assert hub.fetch(HANDLE, "x") == str(folder)
 
 
-def test_no_route_is_told_at_once(offline):
+@pytest.mark.parametrize("silenced", [True, False])
+def test_no_route_is_told_at_once(silenced, offline, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", silenced)
     start = time.monotonic()
     with pytest.raises(ValueError, match="Check the name and the connection"):
         hub.fetch(HANDLE, "x")
