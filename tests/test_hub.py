@@ -128,7 +128,8 @@ def without(files, *names):
         (without(PRESET, "README.md"), "README.md"),
         (without(PRESET, "assets/tokenizer/merges.txt"), "merges.txt"),
         (without(PRESET, "extra.safetensors"), "extra.safetensors"),
-        (without(PRESET, "model.weights.h5"), "weights"),
+        (without(PRESET, "model.weights.h5"), "model.weights.h5"),
+        (without(PRESET, "model.weights.h5", "manifest.json"), "weights"),
     ],
 )
 def test_a_part_of_a_snapshot_is_none(files, lacks, offline, monkeypatch):

@@ -38,7 +38,7 @@ def fetch(repository, revision):
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
     )
     found = {file.rfilename: file for file in info.siblings}
-    if "config.json" not in found:
+    if files.CONFIG not in found:
         raise FileNotFoundError("The repository holds no config.json.")
 
     def get(name, revision=info.sha):
@@ -46,9 +46,9 @@ def fetch(repository, revision):
             repository, name, revision=revision
         )
 
-    get("config.json", revision)  # So the cache knows the revision's commit.
-    folder = pathlib.Path(get("config.json")).parent
-    for name in files.beside_weights(set(found)):
+    get(files.CONFIG, revision)  # So the cache knows the revision's commit.
+    folder = pathlib.Path(get(files.CONFIG)).parent
+    for name in files.beside_weights(folder, set(found)):
         get(name)
     for name in files.weights(folder, set(found)):
         file = found.get(name)

@@ -19,22 +19,22 @@ SIDE_FILES = (
 # Each is a whole tokenizer.
 TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
 TOKENIZER = "a tokenizer"
-# A repository with one of these is a preset of Keras.
-KERAS_WEIGHTS = ("model.weights.h5", "model.weights.json")
+CONFIG = "config.json"
 
 
-def beside_weights(names):
+def beside_weights(folder, names):
     """The files to be read before the weights.
 
     Args:
+        folder: `pathlib.Path`, where config.json already lies.
         names: set of str, all files of a repository.
 
     Returns:
         list of str.
     """
-    if not names.isdisjoint(KERAS_WEIGHTS):
+    if _is_keras(folder):
         return sorted(n for n in names if n.endswith((".json", ".txt")))
-    indices = {n for n in _foreign_weights(names) if n.endswith(".json")}
+    indices = {n for n in _preferred(names) if n.endswith(".json")}
     return sorted(names.intersection(SIDE_FILES) | indices)
 
 
@@ -46,17 +46,15 @@ def weights(folder, names):
         names: set of str, all files that there are.
 
     Returns:
-        list of str, the largest last; indices may name what is not there.
+        list of str, the largest last; lists may name what is not there.
     """
-    if names.isdisjoint(KERAS_WEIGHTS):
-        found = _foreign_weights(names)
-        for index in [name for name in found if name.endswith(".json")]:
-            found += _entries(folder / index, "weight_map").values()
-        return list(dict.fromkeys(found))
+    if not _is_keras(folder):
+        return _foreign_weights(folder, names)
     found = {name for name in names if name.endswith((".h5", ".safetensors"))}
     # A manifest may also list files that are only checked.
     found.update(_entries(folder / "manifest.json", "sha256"))
-    found.update(_entries(folder / KERAS_WEIGHTS[1], "weight_map").values())
+    shards = _entries(folder / "model.weights.json", "weight_map")
+    found.update(shards.values())
     return sorted(found, key=lambda n: (n.startswith("model.weights"), n))
 
 
@@ -64,7 +62,7 @@ def lacking(folder):
     """What a folder lacks of a whole model.
 
     Args:
-        folder: `pathlib.Path`.
+        folder: `pathlib.Path`, with a config.json.
 
     Returns:
         list of str: names of files, or words where several would do.
@@ -75,12 +73,14 @@ def lacking(folder):
         if path.is_file()
     }
     found = weights(folder, names)
-    lacks = sorted(set(found) - names) if found else ["weights"]
-    if names.isdisjoint(KERAS_WEIGHTS) and not any(
-        tokenizer <= names for tokenizer in TOKENIZERS
-    ):
-        lacks.append(TOKENIZER)
-    return lacks
+    if _is_keras(folder):
+        whole = any(name.startswith("model.weights") for name in found)
+        tokenized = True  # Where it has one, its weights came after it.
+    else:
+        whole = bool(found)
+        tokenized = any(tokenizer <= names for tokenizer in TOKENIZERS)
+    lacks = sorted(set(found) - names) + ["weights"] * (not whole)
+    return lacks + [TOKENIZER] * (not tokenized)
 
 
 def of_checkpoint(source):
@@ -96,26 +96,42 @@ def of_checkpoint(source):
         folder, found = source.parent, [source.name]
     else:
         names = {path.name for path in source.iterdir() if path.is_file()}
-        folder, found = source, weights(source, names)
+        folder, found = source, _foreign_weights(source, names)
     plain = [n for n in found if pathlib.PurePath(n).name == n]
     paths = [folder / n for n in dict.fromkeys([*plain, *SIDE_FILES])]
     return [path for path in paths if path.is_file()]
 
 
-def _foreign_weights(names):
-    """The file of weights, or the index of several, that is preferred."""
+def _foreign_weights(folder, names):
+    """One file of weights, or an index and all that it names."""
+    found = _preferred(names)
+    for index in [name for name in found if name.endswith(".json")]:
+        found += _entries(folder / index, "weight_map").values()
+    return list(dict.fromkeys(found))
+
+
+def _preferred(names):
     from keras_bridgetower.convert.tensors import WEIGHT_FILES
 
     return [name for name in WEIGHT_FILES if name in names][:1]
 
 
+def _is_keras(folder):
+    """Whether a configuration is one of Keras, and so its weights."""
+    return "registered_name" in _values(folder / CONFIG)
+
+
 def _entries(path, key):
     """An object of strings in a JSON file; empty where it is no such."""
+    entries = _values(path).get(key)
+    entries = entries.items() if isinstance(entries, dict) else ()
+    return {k: value for k, value in entries if isinstance(value, str)}
+
+
+def _values(path):
+    """A JSON file; empty where it is no object."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))[key]
-        names = {k: v for k, v in entries.items() if isinstance(v, str)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}  # Whoever reads the file says what is wrong with it.
-    except RecursionError:
-        return {}
-    return names
+    return values if isinstance(values, dict) else {}

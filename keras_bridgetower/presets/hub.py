@@ -41,7 +41,7 @@ def _cached(repository, revision):
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(
-        repository, "config.json", revision=revision
+        repository, files.CONFIG, revision=revision
     )
     return pathlib.Path(path).parent if isinstance(path, str) else None
 

@@ -116,6 +116,7 @@ def test_the_key_covers_all_that_may_be_read(kind, converting, tmp_path):
             seen.append(cache.converted(path))
     assert len(set(seen)) == len(seen)
     (folder / "trainer_state.json").write_text("{}")
+    (folder / "model.weights.h5").write_text("")
     (folder / "README.md").write_text("")
     assert cache.converted(path) == seen[-1]
 
