@@ -1,6 +1,7 @@
 """Set up before the first test: quiet frameworks, torch before TensorFlow."""
 
 import os
+import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -39,3 +40,32 @@ def _same_start():
     keras.utils.set_random_seed(7)
     yield
     keras.backend.clear_session(free_memory=False)
+
+
+FOREIGN = None
+
+
+def _watch(event, arguments):
+    if FOREIGN is None or event not in ("socket.connect", "socket.getaddrinfo"):
+        return
+    host = arguments[event == "socket.connect"]
+    host = host[0] if isinstance(host, tuple) else host
+    host = host.decode() if isinstance(host, bytes) else host
+    if event == "socket.connect" and not isinstance(arguments[1], tuple):
+        return  # A socket of Unix.
+    if host not in (None, "", "localhost", "::1") and host[:4] != "127.":
+        FOREIGN.append(host)
+        raise RuntimeError(f"a test asked the network for {host!r}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture
+def loopback_only():
+    """Fail a test that asks any other machine, be it in vain."""
+    global FOREIGN
+    FOREIGN = asked = []
+    yield
+    FOREIGN = None
+    assert not asked

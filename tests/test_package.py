@@ -7,6 +7,8 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 
 import keras
 import keras_hub
@@ -17,6 +19,7 @@ from builders import features
 from builders import retrieval
 from builders import roberta
 from builders import vqa
+from packaging import requirements
 
 import keras_bridgetower as kbt
 from keras_bridgetower import bridges
@@ -96,6 +99,23 @@ def test_imports_point_one_way():
             assert not (part in PEERLESS and name[1] in MODELS), (part, name)
         assert part in HOMES.get(name[0], {part}), (part, name)
         assert name[:2] != ["keras_hub", "src"], part
+
+
+def test_what_is_imported_is_declared():
+    """Also what comes with a dependency today."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    project = project["project"]
+    extras = project["optional-dependencies"].values()
+    named = {
+        re.match(r"[\w-]+", requirement)[0].lower().replace("-", "_")
+        for requirement in [*project["dependencies"], *sum(extras, [])]
+    }
+    named |= {"pil", "sklearn", "orbax"}  # Of pillow and others.
+    needed = {name[0].lower() for _, name in imported()}
+    assert needed - named - sys.stdlib_module_names == {"keras_bridgetower"}
+    for requirement in project["dependencies"]:
+        floor = requirements.Requirement(requirement)
+        assert floor.specifier.contains(metadata.version(floor.name))
 
 
 def test_files_are_small():

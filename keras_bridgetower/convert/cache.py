@@ -1,18 +1,30 @@
 """Foreign checkpoints as preset folders, converted once."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
+import tempfile
+import time
+import warnings
 
 from keras_bridgetower.convert import huggingface
 from keras_bridgetower.convert import lightning
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets import files
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
 
-# What a source is made of; other files are not looked at.
-SUFFIXES = (".json", ".txt", ".safetensors", ".bin", ".ckpt", ".pt")
+SHA256 = re.compile("[0-9a-f]{64}")
+# Nanoseconds; the times of some file systems are as coarse.
+SETTLED = 2_000_000_000
+# Digests, of the files that were asked for last.
+REMEMBERED = 1000
 
 
 def open_checkpoint(source, **kwargs):
@@ -36,11 +48,13 @@ def open_checkpoint(source, **kwargs):
     return huggingface.read(source, **kwargs)
 
 
-def converted(source):
+def converted(source, published=None):
     """The preset folder of a foreign checkpoint, made where it is not yet.
 
     Args:
         source: path, as `open_checkpoint` takes it.
+        published: dict from the name of a file to how its SHA-256 should
+            begin, as `hub.published` gives it.
 
     Returns:
         `pathlib.Path` of the folder, in the cache. Its name depends on the
@@ -48,24 +62,80 @@ def converted(source):
         is read again only when a file's time or size has changed.
 
     Raises:
-        ConversionError: they cannot be read or do not fit.
+        ConversionError: they cannot be read or do not fit, or the cache
+            cannot be written.
     """
     source = pathlib.Path(source).resolve()
-    content = json.dumps([__version__, sorted(_sums(source).items())])
+    marks = _marks(source)
+    sums = _sums(marks)
+    _compare(sums, published or {})
+    named = sorted((path.name, digest) for path, digest in sums.items())
+    content = json.dumps([__version__, named])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     folder = cache_folder() / key
-    try:
-        if not _whole(folder):
-            open_checkpoint(source).save_to_preset(folder)
-    except registry.FolderExists:
-        # Another process was converting it too, and was first.
-        if not _whole(folder):
-            raise
+    if _intact(folder):
+        return folder
+    _check_writable(folder.parent)
+    # Of processes that open it at once the first converts it.
+    with locked(folder.parent / f"{key}.lock"):
+        if not _intact(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(registry.FolderExists):
+                # Raised without locks only: another process was first.
+                open_checkpoint(source).save_to_preset(folder)
+            if _marks(source) != marks:
+                shutil.rmtree(folder)
+                raise ConversionError(
+                    "A checkpoint must not change while it is converted. Try "
+                    "again when it is whole.",
+                    source,
+                )
     return folder
 
 
-def _whole(folder):
+def _check_writable(folder):
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ConversionError(
+            "The cache of conversions must be a folder that can be written "
+            "to. Set the environment variable KERAS_HOME to another place.",
+            folder,
+        )
+
+
+def _intact(folder):
+    """Whether a conversion is whole; large files are only begun with."""
+    try:
+        manifest.verify(folder, wait=False)
+    except (ValueError, OSError, RecursionError):
+        return False
     return (folder / manifest.MANIFEST).is_file()
+
+
+def _compare(sums, published):
+    """Hold the sums of files against what their names promise."""
+    for path, digest in sums.items():
+        # In the cache of the hub a link leads to a file that is named by
+        # its sum, where that is large.
+        blob = pathlib.Path(os.readlink(path) if path.is_symlink() else path)
+        named = blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
+        if named and blob.name != digest:
+            raise ConversionError(
+                "The file was damaged after it was fetched: its SHA-256 is "
+                f"{digest:.16}... Remove it; it will be fetched again.",
+                path.parent / blob,
+                [f"it is {path.name} of {path.parent}"],
+            )
+        expected = published.get(path.name)
+        if expected and not digest.startswith(expected):
+            warnings.warn(
+                f"{path.name} is not the file that was published when this "
+                f"version was made: its SHA-256 begins {digest[:16]}, "
+                f"expected {expected}. If the repository was not updated, "
+                f"do not use it. Received: file={str(path)!r}",
+                stacklevel=2,
+            )
 
 
 def cache_folder():
@@ -74,31 +144,58 @@ def cache_folder():
     return pathlib.Path(home) / "keras_bridgetower" / "presets"
 
 
-def _sums(source):
+def _marks(source):
+    """What tells the states of each file apart, with its youngest time."""
+    marks = {}
+    for path in files.of_checkpoint(source):
+        stat = path.stat()
+        times = (stat.st_mtime_ns, stat.st_ctime_ns)
+        file = (path, stat.st_dev, stat.st_ino, stat.st_size, *times)
+        marks[path] = " ".join(map(str, file)), max(times)
+    return marks
+
+
+def _sums(marks):
     """Digest of each file, remembered as long as it is not written to."""
     memory = cache_folder() / "digests.json"
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = _remembered(memory)
+    now = time.time_ns()
     sums, new = {}, {}
-    for path in _files(source):
-        stat = path.stat()
-        mark = f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-        sums[path.name] = known.get(mark) or manifest.sha256(path)
-        new[mark] = sums[path.name]
+    for path, (mark, youngest) in marks.items():
+        sums[path] = known.get(mark) or manifest.sha256(path)
+        # A younger one may still be written to without new times.
+        if now - youngest > SETTLED:
+            new[mark] = sums[path]
     if not new.items() <= known.items():
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memory.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({**known, **new}))
-        temporary.replace(memory)
+        others = {m: d for m, d in known.items() if m not in new}
+        _remember(memory, others | new)
     return sums
 
 
-def _files(source):
-    """A checkpoint and its tokenizer, or all that counts in a folder."""
-    if source.is_file():
-        beside = [source.parent / name for name in lightning.TOKENIZER_FILES]
-        return [path for path in (source, *beside) if path.is_file()]
-    paths = sorted(p for p in source.iterdir() if p.suffix in SUFFIXES)
-    return [path for path in paths if path.is_file()]
+def _remembered(memory):
+    """Digests by mark; what is damaged is left out, and read anew."""
+    try:
+        known = json.loads(memory.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    known = known.items() if isinstance(known, dict) else ()
+    return {
+        mark: digest
+        for mark, digest in known
+        if isinstance(digest, str) and SHA256.fullmatch(digest)
+    }
+
+
+def _remember(memory, known):
+    """Write digests; of several writers at once one stays."""
+    latest = json.dumps(dict(list(known.items())[-REMEMBERED:]))
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".digests.", dir=memory.parent
+        ) as own:
+            temporary = pathlib.Path(own) / memory.name
+            temporary.write_text(latest)
+            temporary.replace(memory)
+    except OSError:
+        pass  # What is not remembered is read anew, which only takes time.

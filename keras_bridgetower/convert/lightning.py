@@ -23,7 +23,6 @@ from keras_bridgetower.convert.tensors import refuse_code
 NAMES = architecture.Names(
     "text_transformer.", "vit_model.visual.", encoder_rules.OPENAI_EMBEDDINGS
 )
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
 # Their cross-modal layers and masked language head were built with BERT's
 # default, their bridges and entries with torch's.
 LAYER_NORM_EPSILON = 1e-12

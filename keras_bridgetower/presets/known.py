@@ -15,6 +15,8 @@ class Preset:
         heads: tuple of str, the heads it holds.
         tasks: tuple of str, the task classes that need no new head.
         handle: str, where it is published, None if it is in the package.
+        sha256: str, how the SHA-256 of its published weights begins, in
+            hexadecimal.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Preset:
     heads: tuple
     tasks: tuple
     handle: str | None = None
+    sha256: str | None = None
 
 
 def _tiny(name, description, parameters, task, *heads):
@@ -37,7 +40,7 @@ def _tiny(name, description, parameters, task, *heads):
     )
 
 
-def _published(name, description, parameters, image_size, *heads):
+def _published(name, sha256, description, parameters, image_size, *heads):
     tasks = {
         "itm": "BridgeTowerRetrieval",
         "mlm": "BridgeTowerMaskedLM",
@@ -51,6 +54,7 @@ def _published(name, description, parameters, image_size, *heads):
         heads,
         tuple(tasks[head] for head in heads),
         f"hf://BridgeTower/bridgetower-{name}",
+        sha256,
     )
 
 
@@ -110,9 +114,16 @@ PRESETS = {
             "NLVR2",
             "nlvr2",
         ),
-        _published("base", "Base size; no head.", 325_754_880, 288),
+        _published(
+            "base",
+            "02b01b0a80fab961",
+            "Base size; no head.",
+            325_754_880,
+            288,
+        ),
         _published(
             "base-itm-mlm",
+            "5754f311cc052519",
             "Base size, pre-trained by matching and masked language.",
             365_003_867,
             288,
@@ -121,6 +132,7 @@ PRESETS = {
         ),
         _published(
             "large-itm-mlm",
+            "1975358bb83638d2",
             "Large size, pre-trained by matching and masked language.",
             916_039_771,
             294,
@@ -129,6 +141,7 @@ PRESETS = {
         ),
         _published(
             "large-itm-mlm-itc",
+            "deecb9697e35f9f7",
             "Large size, with a shared space of text, image and both.",
             918_138_460,
             294,
@@ -138,6 +151,7 @@ PRESETS = {
         ),
         _published(
             "large-itm-mlm-gaudi",
+            "71db1ed29917be01",
             "Large size, pre-trained on Gaudi accelerators.",
             916_039_771,
             294,

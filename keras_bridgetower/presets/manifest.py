@@ -55,8 +55,9 @@ def verify(folder, wait=True):
 def _mismatch(folder, wrong):
     return ValueError(
         f"The preset does not match its {MANIFEST}: {wrong}. "
-        "Fetch it again, or save the model anew with `save_to_preset`. "
-        f"Received: preset={str(folder)!r}"
+        "Fetch it again, or save the model anew with `save_to_preset`. What "
+        "was converted into a cache is converted again once its folder is "
+        f"removed. Received: preset={str(folder)!r}"
     )
 
 

@@ -7,6 +7,7 @@ import tempfile
 
 import safetensors.numpy
 
+from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights
 from keras_bridgetower.presets.known import PRESETS
@@ -17,34 +18,13 @@ HEADS = "heads.json"
 EXTRA = "extra.safetensors"
 
 
-def _from_hugging_face(handle):
-    import huggingface_hub  # A dependency of `tokenizers`.
-
-    names = huggingface_hub.HfApi().list_repo_files(handle)
-    # Weights are often published twice; the pickled ones are the worse.
-    safe = any(name.endswith(".safetensors") for name in names)
-    kind = "*.safetensors" if safe else "pytorch_model*.bin"
-    return huggingface_hub.snapshot_download(
-        handle, allow_patterns=["*.json", "*.txt", "*.h5", kind]
-    )
-
-
-def _from_kaggle(handle):
-    import kagglehub  # A dependency of KerasHub.
-
-    return kagglehub.model_download(handle)
-
-
-DOWNLOADS = {"hf": _from_hugging_face, "kaggle": _from_kaggle}
-
-
 def resolve(preset, wait=True):
     """Where a preset lies; a local one is checked against its manifest.
 
     Args:
         preset: a known name, a local folder, a checkpoint file of the
-            authors, or a handle `hf://user/model` or
-            `kaggle://user/model/keras/variant`.
+            authors, or a handle `hf://user/model`,
+            `hf://user/model@revision` or `kaggle://user/model/keras/variant`.
         wait: bool, as `manifest.verify`.
 
     Returns:
@@ -63,8 +43,11 @@ def resolve(preset, wait=True):
     """
     name = os.fspath(preset)
     known = PRESETS.get(name)
-    source = _download(known.handle if known and known.handle else name, name)
+    handle = known.handle if known and known.handle else name
+    source = hub.fetch(handle, name)
     folder = _HERE / source if source in PRESETS else pathlib.Path(source)
+    # KerasHub would take a relative one for a preset of its own.
+    folder = folder.absolute()
     if not folder.is_file() and not (folder / "config.json").is_file():
         raise ValueError(
             f"`preset` must be one of the names {sorted(PRESETS)}, the path of "
@@ -76,26 +59,9 @@ def resolve(preset, wait=True):
     if is_foreign(folder):
         from keras_bridgetower.convert import cache
 
-        folder = cache.converted(folder)
+        folder = cache.converted(folder, hub.published(handle))
     manifest.verify(folder, wait)
     return str(folder)
-
-
-def _download(handle, asked):
-    """The folder of a handle; other names as they are."""
-    scheme, _, rest = handle.rpartition("://")
-    if scheme not in DOWNLOADS:
-        return handle
-    try:
-        return DOWNLOADS[scheme](rest)
-    except Exception as error:  # Each hub has its own kinds of errors.
-        raise ValueError(
-            f"`preset` needs the configuration, tokenizer and weights of "
-            f"{rest!r} from the hub {scheme!r}, which could not be fetched: "
-            f"{type(error).__name__}: {error!s:.300} Check the name and the "
-            "connection, or fetch the repository elsewhere and pass the path "
-            f"of its folder. Received: preset={asked!r}"
-        ) from error
 
 
 def is_foreign(path):

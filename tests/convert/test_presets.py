@@ -10,6 +10,7 @@ from builders import backbone
 from builders import randomise
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
 
 
@@ -24,7 +25,7 @@ def offline(handle):
 
 @pytest.mark.parametrize("name", ["bridgetower_base", "hf://someone/model"])
 def test_offline_says_what_would_be_fetched(name, monkeypatch):
-    monkeypatch.setitem(registry.DOWNLOADS, "hf", offline)
+    monkeypatch.setitem(hub.DOWNLOADS, "hf", offline)
     known = registry.PRESETS.get(name)
     repository = (known.handle if known else name).removeprefix("hf://")
     with pytest.raises(ValueError, match="pass the path of its folder") as e:
@@ -39,7 +40,7 @@ def test_handles_open_foreign_and_own_folders(tmp_path, monkeypatch):
     own.save_to_preset(tmp_path / "own")
     for scheme in ("hf", "kaggle"):
         monkeypatch.setitem(
-            registry.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
+            hub.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
         )
     opened = kbt.BridgeTowerBackbone.from_preset("hf://theirs")
     np.testing.assert_array_equal(

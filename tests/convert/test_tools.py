@@ -13,7 +13,7 @@ import pytest
 import keras_bridgetower as kbt
 from keras_bridgetower.convert.answers import read_answers
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import hub
 
 
 def run(tool, monkeypatch, *arguments):
@@ -103,7 +103,7 @@ def test_check_published_offline(tmp_path, monkeypatch, capsys):
     def offline(handle):
         raise ConnectionError("no route to host")
 
-    monkeypatch.setitem(registry.DOWNLOADS, "hf", offline)
+    monkeypatch.setitem(hub.DOWNLOADS, "hf", offline)
     with pytest.raises(SystemExit, match="would fetch hf://BridgeTower"):
         run(check_published, monkeypatch, "--images", tmp_path)
     assert "000000039769.jpg" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from builders import vqa
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
@@ -375,7 +376,7 @@ def test_handles_are_downloaded(scheme, tmp_path, monkeypatch):
         asked.append(handle)
         return str(folder)
 
-    monkeypatch.setitem(registry.DOWNLOADS, scheme, download)
+    monkeypatch.setitem(hub.DOWNLOADS, scheme, download)
     model = kbt.BridgeTowerVQA.from_preset(f"{scheme}://someone/model")
     assert asked[0] == "someone/model" and model.answers == ANSWERS
 

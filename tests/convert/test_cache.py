@@ -1,0 +1,406 @@
+"""The cache of conversions: found by content, made once, never trusted."""
+
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+import time
+import warnings
+
+import kagglehub
+import keras
+import official
+import pytest
+import torch
+from hub_server import COMMIT
+from hub_server import Hub
+from hub_server import fill
+from hub_server import serving
+from hub_server import use
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import cache
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets import hub
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import registry
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only")]
+
+
+CONVERSION = 0.01  # Seconds of a stand-in.
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def converting(monkeypatch, tmp_path):
+    """A stand-in that converts anything; a file with a line for each time."""
+    done = tmp_path / "conversions"
+    done.touch()
+
+    class Checkpoint:
+        def save_to_preset(self, folder):
+            with open(done, "a") as file:
+                file.write("once\n")
+            time.sleep(CONVERSION)
+            registry.write(
+                folder,
+                lambda f: pathlib.Path(f, "config.json").write_text("{}" * 99),
+            )
+
+    monkeypatch.setattr(cache, "open_checkpoint", lambda source: Checkpoint())
+    return lambda: done.read_text().count("once")
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"weights")
+    return folder
+
+
+SIDES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "shards"])
+def test_the_key_covers_all_that_may_be_read(kind, converting, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    where = {name: "one.weights" for name in "ab"} | {"c": "two"}
+    weights = {
+        "file": {"model.weights": b"w"},
+        "folder": {"model.safetensors": b"w"},
+        "shards": {
+            "pytorch_model.bin.index.json": json.dumps(
+                {"weight_map": where}
+            ).encode(),
+            "one.weights": b"1",
+            "two": b"2",
+        },
+    }[kind]
+    for name, data in weights.items():
+        (folder / name).write_bytes(data)
+    path = folder / "model.weights" if kind == "file" else folder
+    seen = [cache.converted(path)]
+    for name in SIDES:  # That one is there at all counts, too.
+        (folder / name).write_text("{}")
+        seen.append(cache.converted(path))
+    for name in (*SIDES, *weights):
+        if not name.endswith("index.json"):
+            before = (folder / name).read_bytes()
+            (folder / name).write_bytes(before + b" ")
+            seen.append(cache.converted(path))
+    assert len(set(seen)) == len(seen)
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "model.weights.h5").write_text("")
+    (folder / "README.md").write_text("")
+    assert cache.converted(path) == seen[-1]
+
+
+OPENED = None
+TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b", "ab"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+
+
+def _note(event, arguments):
+    if OPENED is not None and event == "open":
+        OPENED.append(str(arguments[0]))
+
+
+sys.addaudithook(_note)
+
+
+def write_theirs(folder, tokenizer):
+    """A checkpoint of the authors with all that may lie beside it."""
+    folder.mkdir()
+    state = official.state_dict("pretrain")
+    vocabulary = {token: i for i, token in enumerate(TOKENS)}
+    if tokenizer == "words":
+        segments = "text_transformer.embeddings.token_type_embeddings.weight"
+        state[segments] = state[segments].repeat(2, 1)
+        (folder / "vocab.txt").write_text("\n".join(WORDS))
+    elif tokenizer == "pairs":
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        (folder / "merges.txt").write_text("#version: 0.2\na b\n")
+    else:
+        model = {"type": "BPE", "vocab": vocabulary, "merges": ["a b"]}
+        (folder / "tokenizer.json").write_text(json.dumps({"model": model}))
+    (folder / "tokenizer_config.json").write_text("{}")
+    file = "processor" if tokenizer == "pairs" else "preprocessor"
+    settings = {"size_divisor": 32, "image_processor": {}}
+    (folder / f"{file}_config.json").write_text(json.dumps(settings))
+    torch.save({"state_dict": state}, folder / "model.ckpt")
+    return folder / "model.ckpt"
+
+
+@pytest.mark.parametrize("tokenizer", ["pairs", "words", "model"])
+def test_no_file_is_opened_that_the_key_leaves_out(tokenizer, tmp_path):
+    """Files of weights apart, which libraries may map unseen."""
+    global OPENED
+    path = write_theirs(tmp_path / "theirs", tokenizer)
+    OPENED = opened = []
+    try:
+        checkpoint = cache.open_checkpoint(path)
+    finally:
+        OPENED = None
+    assert checkpoint.processors[0] is not None
+    inside = {p for p in opened if p.startswith(str(path.parent))}
+    assert inside <= {str(p) for p in cache._marks(path)}
+    assert len(inside - {str(path)}) >= 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            b"",
+            b"{",
+            b"[]",
+            b"3",
+            b"null",
+            b"true",
+            b'"x"',
+            b"NaN",
+            b"\xff\xfe",
+        ),
+        *(b"[" * 100_000, b'{"a": 1}', b'{"a": ["b"]}', b'{"a": null}'),
+    ],
+    ids=repr,
+)
+def test_damaged_digests_break_nothing(damage, source, converting, home):
+    folder = cache.converted(source)
+    remembered = home / "keras_bridgetower" / "presets" / "digests.json"
+    remembered.write_bytes(damage)
+    assert cache.converted(source) == folder
+    mark, _ = cache._marks(source)[source / "pytorch_model.bin"]
+    for digest in (3, None, ["a"], "short", "g" * 64):
+        remembered.write_text(json.dumps({mark: digest}))
+        assert cache.converted(source) == folder
+    assert converting() == 1
+
+
+def test_digests_are_remembered_but_not_of_young_files(
+    source, converting, monkeypatch
+):
+    read = []
+    sha256 = manifest.sha256
+    monkeypatch.setattr(
+        manifest, "sha256", lambda path: read.append(path) or sha256(path)
+    )
+    cache._sums(cache._marks(source))
+    cache._sums(cache._marks(source))
+    assert len(read) == 4
+    monkeypatch.setattr(cache, "SETTLED", -1)
+    cache._sums(cache._marks(source))
+    cache._sums(cache._marks(source))
+    assert len(read) == 6
+
+
+def test_a_cache_that_cannot_be_written_still_gives_what_it_has(
+    source, converting, home, monkeypatch
+):
+    folder = cache.converted(source)
+
+    def refuse(*arguments, **kwargs):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(cache, "SETTLED", -1)
+    assert cache.converted(source) == folder
+
+
+def test_a_checkpoint_that_changes_meanwhile_is_refused(
+    source, converting, home, monkeypatch
+):
+    sound = cache.open_checkpoint
+
+    def changing(path):
+        (source / "pytorch_model.bin").write_bytes(b"others")
+        return sound(path)
+
+    monkeypatch.setattr(cache, "open_checkpoint", changing)
+    with pytest.raises(ConversionError, match="must not change"):
+        cache.converted(source)
+    assert not list(home.rglob("manifest.json"))
+
+
+def test_a_cache_that_can_never_be_written_says_so(source, home):
+    home.mkdir()
+    (home / "keras_bridgetower").write_text("a file")
+    with pytest.raises(ConversionError, match="Set .* KERAS_HOME.*Received"):
+        cache.converted(source)
+
+
+def test_threads_and_processes_convert_once(source, converting, monkeypatch):
+    monkeypatch.setitem(globals(), "CONVERSION", 0.5)
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(8)
+    found = []
+
+    def job():
+        together.wait(60)
+        found.append(cache.converted(source))
+
+    processes = [context.Process(target=job) for _ in range(4)]
+    threads = [threading.Thread(target=job) for _ in range(4)]
+    for one in (*processes, *threads):
+        one.start()
+    for one in (*processes, *threads):
+        one.join()
+    assert [p.exitcode for p in processes] == [0] * 4
+    assert len(set(found)) == 1 and len(found) == 4
+    assert converting() == 1
+
+
+def _die_converting(source):
+    def die(source):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cache.open_checkpoint = die
+    cache.converted(source)
+
+
+def test_a_killed_conversion_is_made_by_the_next(source, converting):
+    process = multiprocessing.get_context("fork").Process(
+        target=_die_converting, args=(source,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and converting() == 0
+    assert cache.converted(source).is_dir() and converting() == 1
+
+
+def test_a_damaged_conversion_is_made_anew(source, converting, monkeypatch):
+    folder = cache.converted(source)
+    whole = (folder / "config.json").read_bytes()
+    for count, damage in enumerate(
+        (
+            lambda: (folder / "config.json").write_bytes(whole[:-1] + b"]"),
+            lambda: (folder / "config.json").unlink(),
+            lambda: (folder / "manifest.json").unlink(),
+            lambda: (folder / "manifest.json").write_text("{"),
+        ),
+        2,
+    ):
+        damage()
+        assert cache.converted(source) == folder
+        assert (folder / "config.json").read_bytes() == whole
+        assert converting() == count
+    # The sum of a large file is known only later.
+    monkeypatch.setattr(manifest, "LARGE", 10)
+    (folder / "config.json").write_bytes(whole + b" ")
+    with pytest.raises(ValueError, match="config.json was changed.*removed"):
+        manifest.verify(cache.converted(source))
+    shutil.rmtree(folder)
+    manifest.verify(cache.converted(source))
+
+
+def test_published_sums(source, converting, tmp_path):
+    digest = manifest.sha256(source / "pytorch_model.bin")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.converted(source, {"pytorch_model.bin": digest[:16]})
+    with pytest.warns(
+        UserWarning, match=f"pytorch_model.bin.*{digest[:16]}.*0123abcd"
+    ):
+        cache.converted(source, {"pytorch_model.bin": "0123abcd"})
+    known = registry.PRESETS["bridgetower_large_itm_mlm_itc"]
+    assert hub.published(known.handle) == {
+        "pytorch_model.bin": "deecb9697e35f9f7"
+    }
+    assert hub.published(f"{known.handle}@main") == hub.published(known.handle)
+    assert hub.published(known.handle, "refs/pr/1") == {}
+    assert hub.published(f"{known.handle}@refs/pr/1") == {}
+    assert hub.published("hf://someone/model") == {}
+
+
+def test_a_known_name_warns_of_other_weights(converting, tmp_path, monkeypatch):
+    files = {"config.json": b"{}", "tokenizer.json": b"{}"}
+    files["pytorch_model.bin"] = b"other weights" * 100
+    use(monkeypatch, tmp_path / "cache", "http://127.0.0.1:1")
+    fill(
+        tmp_path / "cache",
+        "BridgeTower/bridgetower-base",
+        COMMIT,
+        files,
+        ["main"],
+    )
+    for name in ("bridgetower_base", "hf://BridgeTower/bridgetower-base"):
+        with pytest.warns(UserWarning, match="expected 02b01b0a80fab961"):
+            registry.resolve(name)
+    registry.resolve(f"hf://BridgeTower/bridgetower-base@{COMMIT}")
+
+
+def test_a_damaged_file_of_the_hubs_cache_is_named(
+    converting, tmp_path, monkeypatch
+):
+    files = {"config.json": b"{}", "tokenizer.json": b"{}"}
+    files["pytorch_model.bin"] = bytes(2000)
+    use(monkeypatch, tmp_path / "cache", "http://127.0.0.1:1")
+    folder = fill(tmp_path / "cache", "a/b", COMMIT, files, ["main"])
+    registry.resolve("hf://a/b")
+    path = (folder / "pytorch_model.bin").resolve()
+    # Newer caches keep some files elsewhere, under sums of another kind.
+    store = path.rename(tmp_path / ("a" * 64))
+    path.symlink_to(store)
+    registry.resolve("hf://a/b")
+    path.write_bytes(bytes(1999) + b"1")
+    with pytest.raises(ConversionError, match=f"Remove it.*{path.name}"):
+        registry.resolve("hf://a/b")
+
+
+def test_a_folder_may_be_named_like_a_preset_of_kerashub(tmp_path, monkeypatch):
+    inside = registry.resolve("bridgetower_tiny_easy_mlm")
+    shutil.copytree(inside, tmp_path / "roberta_base_en")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kagglehub, "model_download", no_download)
+    own, opened = (
+        kbt.BridgeTowerTokenizer.from_preset(name)
+        for name in (inside, "roberta_base_en")
+    )
+    assert opened.get_vocabulary() == own.get_vocabulary()
+
+
+def no_download(*arguments, **kwargs):
+    raise AssertionError(f"{arguments} was asked for")
+
+
+def test_a_handle_is_fetched_and_converted_once(
+    converting, source, tmp_path, monkeypatch
+):
+    (source / "tokenizer.json").write_text("{}")
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    one = Hub({"main": COMMIT, "refs/pr/2": COMMIT}, {COMMIT: files})
+    handle = "hf://someone/model@refs/pr/2"
+    with serving(one, monkeypatch, tmp_path / "cache"):
+        folder = registry.resolve(handle)
+        asked = len(one.requests)
+        assert registry.resolve(handle) == folder
+        assert len(one.requests) == asked > 0
+    # It goes by content, from wherever that comes.
+    assert registry.resolve(handle) == registry.resolve(source) == folder
+    assert converting() == 1
