@@ -65,11 +65,21 @@ def layers_held_in(layer):
     """All layers that a layer holds in its attributes, tracked or not."""
     found, waiting = {id(layer): layer}, [layer]
     while waiting:
-        for held in keras.tree.flatten(list(vars(waiting.pop()).values())):
-            if isinstance(held, keras.layers.Layer) and id(held) not in found:
+        for held in _layers_among(vars(waiting.pop()).values()):
+            if id(held) not in found:
                 found[id(held)] = held
                 waiting.append(held)
     return list(found.values())[1:]
+
+
+def _layers_among(values):
+    for value in values:
+        if isinstance(value, keras.layers.Layer):
+            yield value
+        elif isinstance(value, dict):
+            yield from _layers_among(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _layers_among(value)
 
 
 def origin(tensor):
@@ -134,30 +144,6 @@ def optimizer_value(model, variable):
         else:
             model.jax_state_sync()
     return keras.ops.convert_to_numpy(variable)
-
-
-def variable_index(optimizer, variables, variable):
-    """Which of the variables an optimizer was built for this one is.
-
-    TensorFlow hands an optimizer its own variables, and those of a replica.
-    Of an unknown Keras, with which nothing is trained on several devices,
-    they are compared one by one.
-
-    Args:
-        optimizer: a Keras optimizer that was built.
-        variables: the variables that it was built for.
-        variable: what `update_step` was called with.
-
-    Returns:
-        int.
-    """
-    if is_known():
-        return optimizer._get_variable_index(variable)
-    return next(
-        i
-        for i, own in enumerate(variables)
-        if own is variable or own.value is variable
-    )
 
 
 @contextlib.contextmanager
@@ -233,8 +219,9 @@ def started_by(initializer, make):
     for key, variable in scope.assigned.items():
         variable.assign(scope.state_mapping[key])
     if keras.config.backend() == "torch":
-        # Parameters of PyTorch's are named once they have values.
+        # Each layer that was built lists its parameters once they have values,
+        # and a model when it is asked for them.
         for layer in (made, *layers_held_in(made)):
-            if layer.built:
+            if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()
     return made

@@ -43,6 +43,7 @@ TIERS = (
         "taps",
         "engine",
         "keras_patches",
+        "keras_patches_distribution",
         "replicas",
         "remat",
         "memory",
@@ -60,7 +61,7 @@ TIERS = (
 )
 HOMES = {
     "tensorflow": {
-        *("engine", "keras_patches", "memory"),
+        *("engine", "keras_patches_distribution", "memory"),
         *("data", "preprocessing", "training"),
     },
     "torch": {"engine", "memory", "convert", "preprocessing", "training"},

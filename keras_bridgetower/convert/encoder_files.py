@@ -254,9 +254,7 @@ def _filled(cls, sizes, rules, expected, source):
             "A configuration must have the sizes of its weights.", path, wrong
         )
     try:
-        encoder = memory.without_initialization(
-            functools.partial(cls, **sizes)
-        )
+        encoder = memory.without_initialization(functools.partial(cls, **sizes))
     except ValueError as error:
         raise ConversionError(
             f"A configuration must fit together: {error!s:.300}", path
