@@ -183,8 +183,12 @@ class _Scope(keras.StatelessScope):
         self.assigned = {}
 
     def add_update(self, update):
-        super().add_update(update)
-        self.assigned[id(update[0])] = update[0]
+        variable, value = update
+        if isinstance(value, keras.Variable):
+            # TensorFlow hands it over as it is, to be read some time.
+            value = value.value
+        super().add_update((variable, value))
+        self.assigned[id(variable)] = variable
 
 
 def started_by(initializer, make):
