@@ -57,7 +57,7 @@ def test_what_needs_no_patch_works_with_any_keras(unknown, tmp_path):
     task = kbt.BridgeTowerVQA.from_preset(tmp_path / "made", preprocessor=None)
     before = [array(w) for w in task.weights]
     x, y = features(task.backbone), np.eye(4, dtype="float32")[:3]
-    task.compile()
+    task.compile(run_eagerly=BACKEND == "tensorflow")  # Traces nothing.
     task.fit(x, y, batch_size=3, verbose=0)
     trained = [array(w) for w in task.weights]
     assert any((a != b).any() for a, b in zip(before, trained, strict=True))
