@@ -276,8 +276,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
     def from_preset(cls, preset, load_weights=True, image_size=None, **kwargs):
         """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
         folder = registry.resolve(preset, wait=False)
-        with memory.without_initialization(load_weights):
-            backbone = super().from_preset(folder, False, **kwargs)
+        make = functools.partial(super().from_preset, folder, False, **kwargs)
+        backbone = memory.without_initialization(make, load_weights)
         if load_weights:
             registry.load_backbone(backbone, folder)
         if image_size not in (None, backbone.image_size):

@@ -1,11 +1,14 @@
-"""Where Keras' own classes are touched below their public surface.
+"""Where Keras' objects are touched below their public surface.
 
-All of it stands here, but for the weights that `memory` fills once. Each
-function checks that Keras is of a version whose source was read, and on
-another one raises or takes a slower way.
+All of it stands here and, for several devices, in
+`keras_patches_distribution`. Each function was written for versions of Keras
+whose source was read. On another one it takes a slower public way, or raises an
+error about what it is for; nothing is changed that another thread or another
+model could meet.
 """
 
 import contextlib
+import re
 
 import keras
 
@@ -14,33 +17,105 @@ FROM, BEFORE = (3, 15, 1), (3, 16, 0)
 
 def is_known():
     """Whether Keras is of a version that these patches were made for."""
-    numbers = keras.__version__.split(".")[:3]
-    version = tuple(int(n) if n.isdigit() else 0 for n in numbers)
-    return FROM <= version < BEFORE
+    numbers = re.match(r"\d+(\.\d+)*", keras.__version__).group().split(".")
+    # What follows the numbers says before or after which release it is: one
+    # before 3.16.0 is near enough to it to be unknown.
+    return FROM <= (*map(int, numbers), 0, 0)[:3] < BEFORE
 
 
-def check_version():
-    """Raise unless Keras is of a version that these patches were made for."""
+def check_version(feature, instead):
+    """Raise unless Keras is of a version that these patches were made for.
+
+    Args:
+        feature: str, what cannot be done without.
+        instead: str, what a user can do.
+
+    Raises:
+        RuntimeError: another version.
+    """
     if not is_known():
         allowed = (".".join(map(str, v)) for v in (FROM, BEFORE))
         raise RuntimeError(
-            "Training on several devices replaces parts of Keras that may "
-            "differ in each version. Install keras>={},<{}, or train on one "
-            "device. Received: keras=={}".format(*allowed, keras.__version__)
+            "{} reads parts of Keras that may differ in each version. Install "
+            "keras>={},<{}, or {}. Received: keras=={}".format(
+                feature, *allowed, instead, keras.__version__
+            )
         )
 
 
-def seed_generators(layer):
-    """All seed generators of a layer and the layers in it."""
-    check_version()
-    return [
-        g for part in layer._flatten_layers() for g in part._seed_generators
-    ]
+def layers_in(layer):
+    """All layers in a layer, at any depth.
+
+    Keras has no public way below a model's own `layers`. Of an unknown Keras
+    all attributes are gone through, which may find layers that are held but
+    not tracked, too.
+
+    Args:
+        layer: a layer or model.
+
+    Returns:
+        list of layers, each once.
+    """
+    if is_known():
+        return list(layer._flatten_layers(include_self=False))
+    return layers_held_in(layer)
+
+
+def layers_held_in(layer):
+    """All layers that a layer holds in its attributes, tracked or not."""
+    found, waiting = {id(layer): layer}, [layer]
+    while waiting:
+        for held in _layers_among(vars(waiting.pop()).values()):
+            if id(held) not in found:
+                found[id(held)] = held
+                waiting.append(held)
+    return list(found.values())[1:]
+
+
+def _layers_among(values):
+    for value in values:
+        if isinstance(value, keras.layers.Layer):
+            yield value
+        elif isinstance(value, dict):
+            yield from _layers_among(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _layers_among(value)
+
+
+def origin(tensor):
+    """The layer that a symbolic tensor comes from, and what it was called on.
+
+    Keras' public `layer.input` knows the first call of a layer alone.
+
+    Args:
+        tensor: a `keras.KerasTensor`.
+
+    Returns:
+        `(layer, inputs)`, the latter a list of symbolic tensors.
+
+    Raises:
+        RuntimeError: an unknown Keras.
+    """
+    check_version(
+        "`image_norms='per_tap'`", "use `image_norms='shared'` of another model"
+    )
+    layer, node, _ = tensor._keras_history
+    return layer, layer._inbound_nodes[node].input_tensors
+
+
+def check_training_of():
+    """Raise where `training_of` would, at a better time."""
+    check_version(
+        "`checkpoint_activations`", "train without it, in more memory"
+    )
 
 
 def training_of(layer):
-    """Inside of a layer's call: whether the model is being trained."""
-    check_version()
+    """Inside of a layer's call: whether the model is being trained.
+
+    Layers without an argument `training` are not told otherwise.
+    """
+    check_training_of()
     return layer._get_call_context().get_value("training")
 
 
@@ -72,100 +147,85 @@ def optimizer_value(model, variable):
 
 
 @contextlib.contextmanager
-def held(variables, values):
-    """A context in which variables have other values, as they are.
+def unfilled():
+    """A context of this thread in which new variables get no value.
 
-    An assignment would spread them over devices again.
+    Keras' own `keras.StatelessScope` is kept for each thread, and so is the
+    list of what it leaves without a value: without the patch, the next scope
+    would fill all of it.
 
-    Args:
-        variables: list of variables.
-        values: list of arrays.
+    Yields:
+        `(scope, variables)`: the `keras.StatelessScope`, and the list that
+        new variables are put into. Of an unknown Keras it stays empty.
     """
-    check_version()
-    before = [v._value for v in variables]
-    for variable, value in zip(variables, values, strict=True):
-        variable._value = value
+    scope = _Scope(initialize_variables=False)
+    if not is_known():
+        with scope:
+            yield scope, []
+        return
+    from keras.src.backend.common import global_state
+
+    before = global_state.get_global_attribute("uninitialized_variables")
+    variables = []
+    global_state.set_global_attribute("uninitialized_variables", variables)
     try:
-        yield
+        with scope:
+            yield scope, variables
     finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable._value = value
+        global_state.set_global_attribute("uninitialized_variables", before)
 
 
-def lay_out_each_batch():
-    """JAX: ask the distribution for the layout of every batch.
+class _Scope(keras.StatelessScope):
+    """A scope that remembers which variables were assigned in it."""
 
-    Keras asks at the first one, and a last batch of another size then fails.
-    """
-    check_version()
-    from keras.src.backend.jax import trainer
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.assigned = {}
 
-    def batches(self, distribution):
-        for data in self.data_adapter.get_jax_iterator():
-            yield trainer._distribute_data(data)
-
-    trainer.JAXEpochIterator._get_distributed_iterator = batches
-
-
-def gradients_are_summed(optimizer):
-    """TensorFlow: this optimizer gets gradients that are summed already."""
-    check_version()
-    for one in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
-        one._all_reduce_sum_gradients = lambda pairs: pairs
+    def add_update(self, update):
+        variable, value = update
+        if isinstance(value, keras.Variable):
+            # TensorFlow hands it over as it is, to be read some time.
+            value = value.value
+        super().add_update((variable, value))
+        self.assigned[id(variable)] = variable
 
 
-def distribute_on_tensorflow(split):
-    """TensorFlow: batches divided by us, and several processes cured.
+def started_by(initializer, make):
+    """What `make` returns, with float weights that an initializer starts.
 
-    Keras lets `tf.distribute` divide batches, which leaves a replica without
-    rows at an uneven end; builds metrics on the mean over a nested batch, and
-    reduces scalar logs along an axis, which fail with several processes.
+    Keras asks the initializer of each layer, and has no switch for it. Here
+    variables wait for their value, as in any `keras.StatelessScope`, and are
+    given another initializer meanwhile. Of an unknown Keras, and where a layer
+    makes a variable that cannot wait, they start as they are.
 
     Args:
-        split: function of a strategy and a dataset of global batches, which
-            returns the distributed dataset.
+        initializer: callable of a shape and a dtype.
+        make: callable that returns a new layer or model.
     """
-    check_version()
-    import tensorflow as tf
-    from keras.src.backend.tensorflow import trainer
-    from keras.src.trainers.epoch_iterator import EpochIterator
+    if not is_known():
+        return make()
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
 
-    reduce_per_replica = _own(trainer.reduce_per_replica)
-
-    def start(self, distribute_strategy=None, *args, **kwargs):
-        EpochIterator.__init__(self, *args, **kwargs)
-        self._distribute_strategy = distribute_strategy
-        dataset = self.data_adapter.get_tf_dataset()
-        self._distributed_dataset = split(distribute_strategy, dataset)
-
-    def build(self, iterator=None, data_batch=None):
-        strategy = self._distribute_strategy
-        if strategy is None:
-            return
-        if iterator is not None:
-            _, _, batches = next(iter(iterator))
-            data_batch = next(batches)
-        with strategy.scope():
-            self._symbolic_build(data_batch=first(strategy, data_batch))
-
-    def reduce(values, strategy, reduction):
-        # Logs of a step are of one replica; those of an epoch are read anew.
-        workers = tf.distribute.MultiWorkerMirroredStrategy
-        if isinstance(strategy, workers) and reduction == "auto":
-            return first(strategy, values)
-        return reduce_per_replica(values, strategy, reduction)
-
-    def first(strategy, values):
-        return keras.tree.map_structure(
-            lambda x: strategy.experimental_local_results(x)[0], values
-        )
-
-    trainer.TFEpochIterator.__init__ = start
-    trainer.TensorFlowTrainer._maybe_symbolic_build = build
-    reduce.own = reduce_per_replica
-    trainer.reduce_per_replica = reduce
-
-
-def _own(function):
-    """Keras' own function, where an earlier call has replaced it."""
-    return getattr(function, "own", function)
+    if in_stateless_scope():
+        return make()  # All of it waits for the outer scope.
+    try:
+        with unfilled() as (scope, variables):
+            made = make()
+    except ValueError:
+        # A variable was made from an array, or what is wrong is so here, too.
+        return make()
+    for variable in variables:
+        # Seeds and ids, which are no weights, start as they should.
+        if keras.backend.is_float_dtype(variable.dtype):
+            variable._initializer = initializer
+        variable._deferred_initialize()
+    for key, variable in scope.assigned.items():
+        variable.assign(scope.state_mapping[key])
+    if keras.config.backend() == "torch":
+        # Each layer that was built lists its parameters once they have values,
+        # and a model when it is asked for them.
+        for layer in (made, *layers_held_in(made)):
+            if layer.built and not isinstance(layer, keras.Model):
+                layer._track_variables()
+    return made

@@ -12,6 +12,8 @@ import mmap
 import keras
 import numpy as np
 
+from keras_bridgetower import keras_patches
+
 # Bytes; the most that TensorFlow and JAX ask for.
 _ALIGNMENT = 64
 _BLOCK = 2**26
@@ -92,44 +94,41 @@ def give(variable, array):
         variable.value.block_until_ready()
 
 
-@contextlib.contextmanager
-def without_initialization(active=True):
-    """A context in which new weights start as anything, for nothing.
+def without_initialization(make, active=True):
+    """A new layer or model whose weights start as anything, for nothing.
 
     For models whose weights are all set at once afterwards: random numbers
-    for a large one, and even zeros, take longer than reading its file.
+    for a large one, and even zeros, take longer than reading its file. What
+    other threads build meanwhile starts as it should.
 
     Args:
-        active: bool; if False, nothing is changed.
+        make: callable that returns a new layer or model.
+        active: bool; if False, its weights start as they should.
+
+    Returns:
+        What `make` returned.
 
     Example:
 
     ```python
-    with without_initialization():
+    def make():
         layer = keras.layers.Dense(1000)
         layer.build((None, 1000))
+        return layer
+
+    layer = without_initialization(make)
     layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
     ```
     """
-    # Keras has no switch for it; every weight of a layer comes through here.
-    add_weight = keras.layers.Layer.add_weight
-    initializer = _anything()
-
-    def add_empty(self, *args, **kwargs):
-        return add_weight(self, *args, **kwargs | {"initializer": initializer})
-
-    keras.layers.Layer.add_weight = add_empty if active else add_weight
-    try:
-        yield
-    finally:
-        keras.layers.Layer.add_weight = add_weight
+    return keras_patches.started_by(_anything(), make) if active else make()
 
 
 @contextlib.contextmanager
 def shapes_only():
     """A context in which new weights have a shape and no value.
 
-    To count the weights of a model of any size; it cannot be run.
+    To count the weights of a model of any size; it cannot be run. Other
+    threads are not in it.
 
     Example:
 
@@ -140,27 +139,19 @@ def shapes_only():
     layer.count_params()  # 10,000,100,000
     ```
     """
-    with keras.StatelessScope(initialize_variables=False):
+    with keras_patches.unfilled():
         yield
-    # Otherwise the next such scope would give all of them their values.
-    keras.src.backend.common.global_state.set_global_attribute(
-        "uninitialized_variables", []
-    )
 
 
 def _anything():
-    """The initializer that costs least."""
+    """The initializer of float weights that costs least."""
     if keras.distribution.distribution() is not None:
-        return "zeros"  # Spread over the devices as the weight will be.
+        # Spread over the devices as the weight will be.
+        return keras.initializers.Zeros()
     # TensorFlow and JAX fill what is empty, but never write into a tensor:
     # one of each shape serves all weights of that shape.
-    return _untouched if keras.config.backend() == "torch" else _shared_zeros()
-
-
-def _untouched(shape, dtype):
-    # Ids, which are no weights, may stay as they start.
-    make = keras.ops.empty if "float" in dtype else keras.ops.zeros
-    return make(shape, dtype)
+    own = keras.config.backend() == "torch"
+    return keras.ops.empty if own else _shared_zeros()
 
 
 def _shared_zeros():

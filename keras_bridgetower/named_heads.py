@@ -48,9 +48,12 @@ def make(name, backbone, **values):
     check_choice("name", name, tuple(MAKERS))
     head, shape = MAKERS[name](backbone, **values)
     loaded = same(_AWAITED.get().get(name), values)
-    with memory.without_initialization(loaded):
+
+    def built():
         head.build(shape)
-    return head
+        return head
+
+    return memory.without_initialization(built, loaded)
 
 
 def _classifier(name, pooled):

@@ -1,5 +1,6 @@
 """Resizing of learned image positions to another image size."""
 
+import functools
 import math
 
 import keras
@@ -89,8 +90,9 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
         )
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
-    with memory.without_initialization():
-        resized = type(backbone).from_config(config)
+    resized = memory.without_initialization(
+        functools.partial(type(backbone).from_config, config)
+    )
     return copy_resized(backbone, resized, assign)
 
 

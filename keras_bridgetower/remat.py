@@ -14,9 +14,10 @@ def remat(layer, function, *args):
     """Run a function, and keep nothing of it for the backward pass but `args`.
 
     The backward pass runs it once more, with the same dropout masks: the
-    layer's seed generators are read outside, give seeds that depend on the
-    number of the draw alone inside, and are advanced once afterwards. Keras'
-    own `keras.remat` would draw new masks, or leak a tracer on JAX.
+    states of the layer's seed generators are read outside, count from there
+    inside, in a scope of the thread that runs it, and are advanced once
+    afterwards. Keras' own `keras.remat` would draw new masks, or leak a tracer
+    on JAX.
 
     Args:
         layer: the layer that `function` calls, with all its sub-layers.
@@ -34,14 +35,14 @@ def remat(layer, function, *args):
     remat(block, lambda x: block(x, training=True), keras.ops.ones((2, 3)))
     ```
     """
-    generators = keras_patches.seed_generators(layer)
-    seeds = [g.state.value * 1 for g in generators]
+    states = _seed_states(layer)
+    seeds = [state.value * 1 for state in states]
     draws, absent = [], []
 
     def run(*args):
-        with _replayed(generators, seeds) as drawn:
+        with _Replay(states, seeds) as replay:
             outputs = function(*args)
-        draws.append(drawn)
+        draws.append(replay.draws)
         absent.append(keras.tree.map_structure(_is_none, outputs))
         # What is not asked for, TensorFlow would refuse.
         return [x for x in keras.tree.flatten(outputs) if not _is_none(x)]
@@ -50,32 +51,48 @@ def remat(layer, function, *args):
     outputs = keras.tree.map_structure(
         lambda none: None if none else next(tensors), absent[0]
     )
-    for generator, seed, number in zip(
-        generators, seeds, draws[0], strict=True
-    ):
-        generator.state.assign(_after(seed, number))
+    for state, seed in zip(states, seeds, strict=True):
+        state.assign(_after(seed, draws[0][id(state)]))
     return outputs
 
 
-@contextlib.contextmanager
-def _replayed(generators, seeds):
-    """Generators that count from `seeds`, whose own state stays."""
-    drawn = [0] * len(generators)
+def _seed_states(layer):
+    """The variables of all seed generators of a layer and those in it."""
+    others = (*layer.weights, *layer.metrics_variables)
+    others = {id(v) for v in others}
+    return [v for v in layer.variables if id(v) not in others]
 
-    def next_of(index):
-        def draw(ordered=True):
-            drawn[index] += 1
-            return _after(seeds[index], drawn[index] - 1)
 
-        return draw
+class _Replay(keras.StatelessScope):
+    """A scope in which seed generators count from `seeds`, to no effect.
 
-    for index, generator in enumerate(generators):
-        generator.next = next_of(index)
-    try:
-        yield drawn
-    finally:
-        for generator in generators:
-            del generator.next
+    Everything else is read and assigned as outside of it.
+    """
+
+    def __init__(self, states, seeds):
+        mapping = zip(states, seeds, strict=True)
+        super().__init__(mapping, initialize_variables=False)
+        self.draws = dict.fromkeys(map(id, states), 0)
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+    def add_update(self, update):
+        variable, value = update
+        if id(variable) in self.draws:
+            self.draws[id(variable)] += 1
+            super().add_update(update)
+        elif self.original_scope is not None:
+            self.original_scope.add_update(update)
+        else:
+            self.__exit__()
+            try:
+                variable.assign(value)
+            finally:
+                self.__enter__()
 
 
 def _after(seed, draws):
@@ -92,6 +109,7 @@ def checkpoint(layer):
     Args:
         layer: a layer whose outputs are tensors; it is changed in place.
     """
+    keras_patches.check_training_of()
     call = type(layer).call
 
     def checkpointed(*args, **kwargs):

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches
 
 
 @functools.singledispatch
@@ -97,7 +98,7 @@ def _roberta(encoder):
 @hidden_states.register(keras_hub.models.BertBackbone)
 def _bert(encoder):
     for block in encoder.transformer_layers:
-        for layer in block._flatten_layers(include_self=False):
+        for layer in keras_patches.layers_in(block):
             if layer.name == "feedforward_intermediate_dense":
                 # KerasHub approximates by tanh what BERT was trained with.
                 layer.activation = keras.activations.gelu
@@ -258,7 +259,7 @@ class Tower(keras.Model):
 
 
 def _attends(layer):
-    parts = layer._flatten_layers(include_self=False)
+    parts = keras_patches.layers_in(layer)
     return any(isinstance(p, keras.layers.MultiHeadAttention) for p in parts)
 
 
@@ -269,15 +270,14 @@ def _as_list(outputs):
 
 def _renormed(state, index):
     """The state through a norm of its own that starts as the shared one."""
-    shared = state._keras_history.operation
+    shared, sources = keras_patches.origin(state)
     if not isinstance(shared, keras.layers.LayerNormalization):
         raise ValueError(
             "`image_norms='per_tap'` needs an encoder whose states end in a "
             "LayerNormalization. Use 'shared'. Received: states that end in "
             f"`{type(shared).__name__}`"
         )
-    node = shared._inbound_nodes[state._keras_history.node_index]
-    (source,) = node.input_tensors
+    (source,) = sources
     norm = keras.layers.LayerNormalization.from_config(
         {**shared.get_config(), "name": f"tap_{index}_norm"}
     )

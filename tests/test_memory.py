@@ -12,15 +12,14 @@ def test_without_initialization():
     def refuse(shape, dtype):
         raise AssertionError("a weight that is overwritten was initialised")
 
-    with memory.without_initialization():
-        layers = [
-            keras.layers.Dense(
-                2, kernel_initializer=refuse, bias_initializer=refuse
-            )
-            for _ in range(2)
-        ]
-        for layer in layers:
-            layer.build((None, 3))
+    def make():
+        layer = keras.layers.Dense(
+            2, kernel_initializer=refuse, bias_initializer=refuse
+        )
+        layer.build((None, 3))
+        return layer
+
+    layers = [memory.without_initialization(make) for _ in range(2)]
     values = [np.full((3, 2), 5.0), np.ones(2)]
     layers[0].set_weights(values)
     layers[1].set_weights([-v for v in values])

@@ -46,6 +46,7 @@ TIERS = (
         "taps",
         "engine",
         "keras_patches",
+        "keras_patches_distribution",
         "replicas",
         "remat",
         "memory",
@@ -63,7 +64,7 @@ TIERS = (
 )
 HOMES = {
     "tensorflow": {
-        *("engine", "keras_patches", "memory"),
+        *("engine", "keras_patches_distribution", "memory"),
         *("data", "preprocessing", "training"),
     },
     "torch": {"engine", "memory", "preprocessing", "training"},

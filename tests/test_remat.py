@@ -1,5 +1,7 @@
 """Activations computed again give the same training."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -130,3 +132,24 @@ def test_keras_own_draws_another_mask():
     np.testing.assert_allclose(grad, 4 * out**2, rtol=1e-6)
     out, grad = gradient(keras.remat(call))
     assert np.abs(grad - 4 * out**2).max() > 1
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
+def test_another_thread_draws_as_usual():
+    block = keras.layers.Dropout(0.5, seed=1)
+    x = keras.ops.ones((8, 8))
+    expected = keras.layers.Dropout(0.5, seed=1)(x, training=True)
+    drawn = []
+
+    def call(x):
+        thread = threading.Thread(
+            target=lambda: drawn.append(array(block.seed_generator.next()))
+        )
+        thread.start()
+        thread.join()
+        return block(x, training=True)
+
+    out = remat.remat(block, call, x)
+    np.testing.assert_array_equal(array(out), array(expected))
+    np.testing.assert_array_equal(drawn, [[1, 0]])
+    np.testing.assert_array_equal(array(block.seed_generator.state), [1, 1])

@@ -234,7 +234,8 @@ def build(architecture, path):
         dropout=a.text_dropout,
         max_sequence_length=a.positions,
     )
-    with memory.without_initialization():
+
+    def make():
         text = {
             "roberta": keras_hub.models.RobertaBackbone,
             "bert": keras_hub.models.BertBackbone,
@@ -261,3 +262,5 @@ def build(architecture, path):
             layer_norm_epsilon=a.layer_norm_epsilon,
             bridge_epsilon=a.bridge_epsilon,
         )
+
+    return memory.without_initialization(make)

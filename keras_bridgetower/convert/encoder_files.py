@@ -1,5 +1,7 @@
 """Uni-modal models of `transformers` and OpenAI as KerasHub encoders."""
 
+import functools
+
 import keras_hub
 
 from keras_bridgetower import memory
@@ -252,8 +254,7 @@ def _filled(cls, sizes, rules, expected, source):
             "A configuration must have the sizes of its weights.", path, wrong
         )
     try:
-        with memory.without_initialization():
-            encoder = cls(**sizes)
+        encoder = memory.without_initialization(functools.partial(cls, **sizes))
     except ValueError as error:
         raise ConversionError(
             f"A configuration must fit together: {error!s:.300}", path

@@ -3,6 +3,7 @@
 import keras
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.presets import registry
@@ -136,7 +137,7 @@ class BridgeTowerTask(TrainableTask):
         """
         check_count("rank", rank)
         self.backbone.enable_lora(rank)
-        for layer in self.backbone._flatten_layers(include_self=False):
+        for layer in keras_patches.layers_in(self.backbone):
             if getattr(layer, "lora_enabled", False):
                 # Adapters are all that `save_lora_weights` keeps.
                 layer.bias.trainable = False

@@ -9,7 +9,7 @@ from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
 
-from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_distribution
 from keras_bridgetower.training import rows
 from keras_bridgetower.training.stores import Orbax
 from keras_bridgetower.training.strategy import Several
@@ -113,7 +113,7 @@ class JaxReplicas(Several):
         self.processes = self.layout.num_processes
         if self.processes > 1:
             self.store = Orbax()
-        keras_patches.lay_out_each_batch()
+        keras_patches_distribution.lay_out_each_batch(_Parts)
         keras.distribution.set_distribution(self.layout)
 
     @property
@@ -151,7 +151,7 @@ class JaxReplicas(Several):
             multihost_utils.process_allgather(v.value, tiled=True)
             for v in task.variables
         ]
-        with keras_patches.held(task.variables, values):
+        with keras_patches_distribution.held(task.variables, values):
             yield
 
     def any(self, flag):

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 
-from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_distribution
 from keras_bridgetower.training import rows
 from keras_bridgetower.training.strategy import Several
 from keras_bridgetower.training.strategy import reduce_first
@@ -25,7 +25,7 @@ class TensorFlowReplicas(Several):
         super().__init__()
         self.engine = engine
         self.count = engine.num_replicas_in_sync
-        keras_patches.distribute_on_tensorflow(_divided)
+        keras_patches_distribution.distribute_on_tensorflow(engine, _divided)
 
     @contextlib.contextmanager
     def scope(self):
@@ -52,7 +52,7 @@ class TensorFlowReplicas(Several):
         elif not hasattr(optimizer.apply, "accumulates"):
             # Compiled once more, it goes on to accumulate.
             reduce_first(optimizer, _dense_sum)
-        keras_patches.gradients_are_summed(optimizer)
+        keras_patches_distribution.gradients_are_summed(optimizer)
 
 
 def accumulate(optimizer, variables):

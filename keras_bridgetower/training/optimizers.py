@@ -57,7 +57,7 @@ def rows(base=1.0, fusion=1.0, head=1.0):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class AdamW(keras.optimizers.Adam):
+class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay and rows of learning rates.
 
     Every variable must match exactly one row. `learning_rate`, clipping by
@@ -76,7 +76,7 @@ class AdamW(keras.optimizers.Adam):
             names did), `"sane"` (all that is no matrix of a layer), or a
             tuple of patterns.
         beta_1, beta_2, epsilon: floats, the authors' values by default.
-        **kwargs: as `keras.optimizers.Adam`: `global_clipnorm`,
+        **kwargs: as `keras.optimizers.Optimizer`: `global_clipnorm`,
             `gradient_accumulation_steps`, `use_ema`, `loss_scale_factor`.
 
     Raises:
@@ -106,9 +106,8 @@ class AdamW(keras.optimizers.Adam):
         **kwargs,
     ):
         # Keras' own decay knows one rate; ours follows the rows.
-        super().__init__(
-            learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs
-        )
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.rows = tuple((pattern, factor) for pattern, factor in rows)
         self.row_decay = weight_decay
         self.decay = decay if isinstance(decay, str) else tuple(decay)
@@ -123,6 +122,11 @@ class AdamW(keras.optimizers.Adam):
             return
         variables = list(variables)
         super().build(variables)
+        # Kept beside what Keras tracks: they are the model's.
+        object.__setattr__(self, "_built_for", variables)
+        self._momentums, self._velocities = self.add_optimizer_variables(
+            variables, ["momentum", "velocity"]
+        )
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = factors_of(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)
@@ -135,7 +139,7 @@ class AdamW(keras.optimizers.Adam):
     def apply(self, grads, trainable_variables=None):
         variables = trainable_variables
         if variables is None:
-            variables = self._trainable_variables
+            variables = self._built_for
         variables = list(variables)
         with keras.name_scope(self.name, caller=self):
             self.build(variables)
@@ -205,9 +209,13 @@ class AdamW(keras.optimizers.Adam):
     def get_config(self):
         config = super().get_config()
         config.update(
-            rows=self.rows, weight_decay=self.row_decay, decay=self.decay
+            rows=self.rows,
+            weight_decay=self.row_decay,
+            decay=self.decay,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
         )
-        del config["amsgrad"]
         return config
 
 

@@ -17,7 +17,6 @@ from builders import shallow
 from launch import BACKEND
 
 import keras_bridgetower as kbt
-from keras_bridgetower import keras_patches
 from keras_bridgetower import replicas
 from keras_bridgetower.bridges import BRIDGES
 from keras_bridgetower.training import distribution_jax
@@ -302,11 +301,38 @@ def test_layout_rows_know_every_part(reset, name):
         LAID_OUT[name]().compile("sgd")
 
 
-def test_patches_know_their_keras(monkeypatch):
-    keras_patches.check_version()
-    monkeypatch.setattr(keras, "__version__", "3.99.0")
-    with pytest.raises(RuntimeError, match="keras==3.99.0"):
-        keras_patches.check_version()
+@pytest.mark.skipif(BACKEND != "jax", reason="what is replaced there")
+def test_layouts_of_others_are_left_to_keras(reset):
+    from keras.src.backend.jax.trainer import JAXEpochIterator
+
+    class Theirs(keras.distribution.DataParallel):
+        asked = 0
+
+        def get_data_layout(self, shape):
+            self.asked += 1
+            return super().get_data_layout(shape)
+
+    kbt.distribute("data_parallel", devices=1)
+    theirs = Theirs(devices=keras.distribution.list_devices()[:1])
+    keras.distribution.set_distribution(theirs)
+    batches = JAXEpochIterator(x=np.ones((6, 2)), batch_size=2)
+    # Where it is ours, it is asked for each.
+    assert len(list(batches._get_distributed_iterator(theirs))) == 3
+    assert theirs.asked == 1
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="what is replaced there")
+def test_batches_of_others_are_left_to_keras(reset, monkeypatch):
+    import tensorflow as tf
+    from keras.src.backend.tensorflow.trainer import TFEpochIterator
+
+    ours, split = kbt.distribute("data_parallel", devices=1).engine, []
+    name = "keras_bridgetower_split"
+    monkeypatch.setattr(ours, name, lambda *given: split.append(given))
+    theirs = tf.distribute.MirroredStrategy(["CPU:0"])
+    for engine, calls in ((theirs, 0), (ours, 1)):
+        TFEpochIterator(engine, x=np.ones((6, 2)), batch_size=2)
+        assert len(split) == calls
 
 
 class Broken(keras.callbacks.Callback):

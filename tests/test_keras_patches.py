@@ -1,0 +1,165 @@
+"""What is touched of Keras' private parts, and what goes without it."""
+
+import keras
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import array
+from builders import backbone
+from builders import features
+from builders import shallow
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower import keras_patches
+from keras_bridgetower import memory
+
+BACKEND = keras.config.backend()
+FASTEST = pytest.mark.skipif(
+    BACKEND != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+def use_version(monkeypatch, version):
+    monkeypatch.setattr(keras_patches.keras, "__version__", version)
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "version, known",
+    [
+        ("3.15.1", True),
+        ("3.15.2.dev2026112600", True),
+        ("3.15.2rc1", True),
+        ("3.15", False),
+        ("3.15.0", False),
+        ("3.16rc1", False),
+        ("3.16.0.dev2026112600", False),
+        ("3.16.0rc1", False),
+        ("3.16.0", False),
+        ("4.0", False),
+    ],
+)
+def test_versions(monkeypatch, version, known):
+    use_version(monkeypatch, version)
+    assert keras_patches.is_known() == known
+
+
+@pytest.fixture
+def unknown(monkeypatch):
+    use_version(monkeypatch, "3.16.0rc1")
+
+
+def test_what_needs_no_patch_works_with_any_keras(unknown, tmp_path):
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    task.save_to_preset(tmp_path / "made")
+    task = kbt.BridgeTowerVQA.from_preset(tmp_path / "made", preprocessor=None)
+    before = [array(w) for w in task.weights]
+    x, y = features(task.backbone), np.eye(4, dtype="float32")[:3]
+    task.compile(run_eagerly=BACKEND == "tensorflow")  # Traces nothing.
+    task.fit(x, y, batch_size=3, verbose=0)
+    trained = [array(w) for w in task.weights]
+    assert any((a != b).any() for a, b in zip(before, trained, strict=True))
+    task.save_to_preset(tmp_path / "saved")
+    again = kbt.BridgeTowerVQA.from_preset(
+        tmp_path / "saved", preprocessor=None
+    )
+    for a, b in zip(trained, again.weights, strict=True):
+        np.testing.assert_array_equal(a, array(b), err_msg=b.path)
+
+
+@FASTEST
+def test_answers_with_any_keras(unknown):
+    task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    red = np.zeros((64, 64, 3), "uint8") + np.array([255, 0, 0], "uint8")
+    assert len(task.answer(red, "what color is it?", top_k=2)) == 2
+    task.enable_lora(2)
+    trained = {w.path.split("/")[-1] for w in task.backbone.trainable_weights}
+    assert trained == {"lora_kernel_a", "lora_kernel_b"}
+
+
+@FASTEST
+def test_each_feature_says_its_own_error(unknown):
+    received = "keras>=3.15.1,<3.16.0.*Received: keras==3.16.0rc1"
+    with pytest.raises(
+        RuntimeError, match=f"`checkpoint_activations`.*{received}"
+    ):
+        backbone().checkpoint_activations()
+    with pytest.raises(RuntimeError, match=f"`image_norms='per.*{received}"):
+        backbone(image_norms="per_tap")
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="needs no patch there")
+def test_several_devices_say_their_own_error(unknown):
+    with pytest.raises(RuntimeError, match="several devices.*3.16.0rc1"):
+        kbt.distribute("data_parallel", devices=1)
+
+
+@FASTEST
+def test_layers_are_found_without_the_patch(monkeypatch):
+    task = vqa()
+    known = {id(layer) for layer in keras_patches.layers_in(task)}
+    use_version(monkeypatch, "3.16.0")
+    assert known <= {id(layer) for layer in keras_patches.layers_in(task)}
+
+
+def test_weights_are_filled_by_an_unknown_keras(unknown):
+    def make():
+        layer = keras.layers.Dense(2, kernel_initializer="ones")
+        layer.build((None, 3))
+        return layer
+
+    layer = memory.without_initialization(make)
+    np.testing.assert_array_equal(array(layer.kernel), np.ones((3, 2)))
+
+
+def test_a_variable_that_cannot_wait():
+    """Keras refuses to make one from an array before its scope has ended."""
+
+    class Table(keras.layers.Layer):
+        def build(self, shape):
+            self.table = keras.Variable(np.arange(3.0), trainable=False)
+
+    def make():
+        layer = Table()
+        layer.build(None)
+        return layer
+
+    layer = memory.without_initialization(make)
+    np.testing.assert_array_equal(array(layer.table), np.arange(3))
+
+
+def test_what_is_assigned_while_building_stays():
+    """CLIP's rule sets positions, `per_tap` copies a norm."""
+    made = memory.without_initialization(
+        lambda: backbone(image_norms="per_tap")
+    )
+    table = made.image_encoder.embedding.position_ids
+    np.testing.assert_array_equal(array(table), np.arange(17)[None])
+    taps = {x.path: array(x) for x in made.weights if x.path[:4] == "tap_"}
+    np.testing.assert_array_equal(taps["tap_1_norm/gamma"], np.ones(16))
+    np.testing.assert_array_equal(taps["tap_1_norm/beta"], np.zeros(16))
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own names")
+def test_parameters_have_their_names_in_pytorch():
+    loaded, usual = memory.without_initialization(backbone), backbone()
+    for name in ("image_encoder", "text_encoder", "fusion"):
+        ours, theirs = (getattr(m, name) for m in (loaded, usual))
+        assert set(ours.state_dict()) == set(theirs.state_dict())
+    assert len(loaded.fusion.state_dict()) > 100
+    assert set(loaded.state_dict()) == set(usual.state_dict())
+
+
+def test_shapes_only_leaves_what_waits_elsewhere():
+    with keras.StatelessScope():
+        waits = keras.layers.Dense(2, kernel_initializer="ones")
+        waits.build((None, 3))
+        with memory.shapes_only():
+            empty = keras.layers.Dense(2)
+            empty.build((None, 3))
+    np.testing.assert_array_equal(array(waits.kernel), np.ones((3, 2)))
+    with keras.StatelessScope():
+        pass
+    assert empty.kernel.shape == (3, 2) and "value" not in repr(empty.kernel)

@@ -1,0 +1,208 @@
+"""The package as a whole: private parts of Keras, state that modules share."""
+
+import ast
+import functools
+import importlib
+import inspect
+import pathlib
+import re
+
+import keras
+import pytest
+
+import keras_bridgetower as kbt
+
+PACKAGE = pathlib.Path(kbt.__file__).parent
+PATCHES = {"keras_patches.py", "keras_patches_distribution.py"}
+# What is no private part of Keras.
+FOREIGN = {("torch", "_foreach_"), ("os", "_exit")}
+# What subclasses of Keras' classes override or set of theirs, and why.
+OVERRIDDEN = {
+    ("BridgeTowerAttention", "_compute_attention"): (
+        "Keras never fuses a layer that was built with dropout; a Keras "
+        "without the method never calls ours"
+    ),
+    ("BridgeTowerAttention", "_masked_softmax"): (
+        "where weights are shown to watchers; as above"
+    ),
+    ("AdamW", "_backend_update_step"): (
+        "many variables at once on PyTorch; a Keras without the method calls "
+        "`update_step` for each"
+    ),
+    ("AdamW", "_get_variable_index"): (
+        "Keras' documentation of `Optimizer` tells subclasses to call it"
+    ),
+}
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+@functools.cache
+def trees():
+    """Syntax trees of all modules, by path in the package."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def is_private(name):
+    return name.startswith("_") and not name.endswith("__")
+
+
+def literal_name(node):
+    """The name in `getattr(x, "name")` and the like, else None."""
+    called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+    named = {"getattr", "setattr", "hasattr", "delattr", "__setattr__"}
+    if called in named and len(node.args) > 1:
+        return getattr(node.args[1], "value", None)
+    return None
+
+
+def named_in(tree):
+    """`(owner, name)` of every private name that is read or set."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            yield ast.unparse(node.value), node.attr
+        elif isinstance(node, ast.Call):
+            name = literal_name(node)
+            if isinstance(name, str) and is_private(name):
+                yield ast.unparse(node.args[0]), name
+
+
+def made_in(tree):
+    """The private names that a module defines, sets on `self` or imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(
+            node.ctx, ast.Store
+        ):
+            if ast.unparse(node.value) == "self":
+                yield node.attr
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("object.__setattr__", "setattr"):
+                yield literal_name(node)
+
+
+def test_private_parts_of_keras_stand_in_the_patches():
+    own = {name for tree in trees().values() for name in made_in(tree)}
+    overridden = {name for _, name in OVERRIDDEN}
+    odd = [
+        (path, f"{owner}.{name}")
+        for path, tree in trees().items()
+        if path not in PATCHES
+        for owner, name in named_in(tree)
+        if name not in own | overridden
+        and not any(owner == o and name.startswith(n) for o, n in FOREIGN)
+    ]
+    assert odd == []
+
+
+def test_no_module_of_keras_is_opened():
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.Attribute):
+                names = [ast.unparse(node)]
+            found = [n for n in names if re.match(r"keras(_hub)?\.src\b", n)]
+            assert path in PATCHES or not found, (path, found)
+
+
+def classes():
+    for path in trees():
+        name = path.removesuffix(".py").removesuffix("/__init__")
+        if name == "__init__":
+            continue
+        name = "keras_bridgetower." + name.replace("/", ".")
+        for cls in vars(importlib.import_module(name)).values():
+            if inspect.isclass(cls) and cls.__module__ == name:
+                yield cls
+
+
+@functools.cache
+def privates_of(module):
+    """Private names of the objects of a module of Keras."""
+    source = inspect.getsource(importlib.import_module(module))
+    found = re.findall(r"(?:self|cls|obj)\.(_\w+)|def (_\w+)\(self", source)
+    return {a or b for a, b in found if is_private(a or b)}
+
+
+def test_no_name_of_ours_is_one_of_keras():
+    """A name that Keras uses, too, would be changed unknowingly."""
+    found = set()
+    for cls in classes():
+        theirs = set()
+        for base in cls.__mro__:
+            if base.__module__.split(".")[0] in ("keras", "keras_hub"):
+                theirs |= privates_of(base.__module__)
+        source = inspect.getsource(cls)
+        used = re.findall(r"(?:self|super\(\))\.(_\w+)|def (_\w+)", source)
+        used = {a or b for a, b in used} & theirs
+        found |= {(cls.__name__, n) for n in used if is_private(n)}
+    assert found == set(OVERRIDDEN)
+
+
+CHANGES = {
+    *("append", "extend", "insert", "remove", "pop", "clear", "add"),
+    *("discard", "update", "setdefault", "popitem", "set", "reset"),
+}
+STATEFUL = ("ContextVar", "threading.local", "ThreadPoolExecutor")
+CACHES = ("functools.cache", "functools.lru_cache", "functools.singledispatch")
+
+
+def shared_in(tree):
+    """Names of a module whose values may change after its import."""
+    module_names = set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = getattr(node, "targets", None) or [node.target]
+            for target in targets:
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name):
+                        module_names.add(name.id)
+                value = ast.unparse(node.value)
+                if any(kind in value for kind in STATEFUL):
+                    yield ast.unparse(target)
+        if isinstance(node, ast.FunctionDef):
+            decorators = map(ast.unparse, node.decorator_list)
+            if any(d.startswith(CACHES) for d in decorators):
+                yield node.name
+    for node in ast.walk(tree):
+        changed = []
+        if isinstance(node, ast.Global):
+            yield from node.names
+        elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(
+            node.ctx, ast.Store | ast.Del
+        ):
+            changed = [node.value]
+        elif isinstance(node, ast.Call) and isinstance(
+            node.func, ast.Attribute
+        ):
+            changed = [node.func.value] if node.func.attr in CHANGES else []
+        for one in changed:
+            if isinstance(one, ast.Name) and one.id in module_names:
+                yield one.id
+
+
+def test_state_that_modules_share_is_documented():
+    """Each with the reason why several threads may use it."""
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    part = text.split("## State that is shared")[1].split("\n## ")[0]
+    listed = set(re.findall(r"^\| `([\w/.]+)` \| `(\w+)` \|", part, re.M))
+    found = {
+        (path, name)
+        for path, tree in trees().items()
+        for name in shared_in(tree)
+    }
+    assert found == listed
