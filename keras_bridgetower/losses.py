@@ -13,6 +13,7 @@ from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.validation import check_choice
 from keras_bridgetower.validation import check_image_ids
 from keras_bridgetower.validation import check_masked_ids
+from keras_bridgetower.validation import check_row_weights
 from keras_bridgetower.validation import check_soft_scores
 
 # The label of rows that fill a batch up, which is nobody's `ignore_id`.
@@ -20,13 +21,16 @@ _FILLED = -(2**31)
 
 
 def counted_rows(sample_weight):
-    """Which rows count: those of which a weight is not 0.
+    """Which rows count: those whose weight is not 0.
 
     Args:
-        sample_weight: float tensor `(batch,)` or `(batch, ...)`.
+        sample_weight: float tensor `(batch,)` or `(batch, 1)`.
 
     Returns:
         Bool tensor `(batch,)`.
+
+    Raises:
+        ValueError: weights of another shape.
 
     Example:
 
@@ -35,8 +39,8 @@ def counted_rows(sample_weight):
     ```
     """
     weights = ops.convert_to_tensor(sample_weight)
-    rows = ops.reshape(weights, (ops.shape(weights)[0], -1))
-    return ops.any(ops.not_equal(rows, 0), axis=1)
+    check_row_weights(weights)
+    return ops.not_equal(ops.reshape(weights, (-1,)), 0)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -79,6 +79,24 @@ def check_soft_scores(y_true, y_pred):
         )
 
 
+def check_row_weights(weights, rows=None):
+    """Refuse sample weights that are not one for each sample.
+
+    Args:
+        weights: array or tensor.
+        rows: int, the number of samples, or None where it is unknown.
+    """
+    shape = tuple(weights.shape)
+    one_each = len(shape) == 1 or len(shape) == 2 and shape[1] == 1
+    if not one_each or None not in (shape[0], rows) and shape[0] != rows:
+        raise ValueError(
+            "`sample_weight` must hold one weight for each sample, (batch,). "
+            "Tokens are left out by the label -100. Received: sample_weight "
+            f"of shape {shape}"
+            + ("" if rows is None else f" for {rows} samples")
+        )
+
+
 def check_masked_ids(y_true, y_pred):
     """Refuse labels that are not one id for each row of logits."""
     shape = tuple(y_true.shape)

@@ -8,8 +8,10 @@ from keras import ops
 
 from keras_bridgetower import engine
 from keras_bridgetower import replicas
+from keras_bridgetower.keras_patches import loss_means
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.validation import check_row_weights
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
@@ -126,8 +128,12 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
+        rows = keras.tree.flatten(y_pred)[0].shape[0]
+        weights = keras.tree.map_structure(
+            lambda weights: _columns(weights, rows), sample_weight
+        )
         y, y_pred = self.loss_inputs(y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return super().compute_loss(x, y, y_pred, weights, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, y_pred = self.metric_inputs(y, y_pred)
@@ -149,13 +155,10 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         # While a graph is traced their number may be unknown, and then Keras
         # weighs the batches alike in the losses of single outputs.
         known = keras.tree.flatten(y_pred)[0].shape[0] is not None
-        for mean in self.metrics:
-            if isinstance(mean, keras.metrics.Mean) and (
-                mean.name.endswith("loss")
-            ):
-                by_rows = known or mean.name == "loss"
-                left_out = ops.sum if by_rows else ops.mean
-                mean.count.assign(mean.count - left_out(filled))
+        for mean in loss_means(self):
+            by_rows = known or mean.name == "loss"
+            left_out = ops.sum if by_rows else ops.mean
+            mean.count.assign(mean.count - left_out(filled))
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -209,6 +212,19 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         samples = self.preprocess_samples(x, y, sample_weight)
         samples = keras.utils.unpack_x_y_sample_weight(samples)
         return keras.Model.test_on_batch(self, *samples, **kwargs)
+
+
+def _columns(weights, rows):
+    """Sample weights as a column, `(batch, 1)`.
+
+    Keras lines weights `(batch,)` up with the last axis of a loss, which for
+    labels of several axes is not the rows.
+    """
+    if weights is None:
+        return None
+    weights = ops.convert_to_tensor(weights)
+    check_row_weights(weights, rows)
+    return ops.reshape(weights, (-1, 1))
 
 
 def unread_of(fusion, outputs):
