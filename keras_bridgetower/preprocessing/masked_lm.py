@@ -97,6 +97,8 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
     Source: RoBERTa (Liu et al., 2019); the masking of BridgeTower.
     """
 
+    reads_step = True
+
     def __init__(
         self,
         tokenizer,

@@ -112,6 +112,8 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     Source: matching in BridgeTower's pre-training and retrieval.
     """
 
+    reads_step = True
+
     def __init__(
         self,
         tokenizer,

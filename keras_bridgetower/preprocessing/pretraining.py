@@ -67,6 +67,8 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     places where negatives differ.
     """
 
+    reads_step = True
+
     def __init__(
         self,
         tokenizer,

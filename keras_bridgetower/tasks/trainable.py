@@ -10,7 +10,9 @@ from keras_bridgetower import engine
 from keras_bridgetower import replicas
 from keras_bridgetower.keras_patches import loss_means
 from keras_bridgetower.losses import counted_rows
+from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.tasks import training_data
 from keras_bridgetower.validation import check_row_weights
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
@@ -164,36 +166,104 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *, shuffle=False, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *,
+        sample_weight=None,
+        validation_data=None,
+        validation_split=None,
+        shuffle=False,
+        callbacks=None,
+        **kwargs,
+    ):
         """Train, on raw inputs where the task has a preprocessor.
 
+        What a preprocessor draws depends on its seed and on how many steps
+        the model has been trained: anew in each epoch, the same in each run.
+        Validation draws the same in each epoch.
+
         Args:
-            x: a `tf.data` dataset of `(x, y)`, or a dict of arrays.
+            x: a dict of arrays and lists, or a `tf.data` dataset of batches,
+                `x`, `(x, y)` or `(x, y, sample_weight)`. Batches that bring
+                their own `x["step"]` keep it.
             y: labels, where `x` is arrays.
-            shuffle: bool. Raw inputs become a dataset first, which Keras
-                takes in its order; shuffle the dataset yourself.
+            batch_size: int, rows of a batch, where `x` is arrays; 32 by
+                default.
+            sample_weight: `(samples,)`, where `x` is arrays.
+            validation_data: a dataset, or a tuple of `x`, `y` and
+                `sample_weight`.
+            validation_split: float, share of the arrays, their last rows, to
+                validate on.
+            shuffle: bool, whether to read arrays in another order in each
+                epoch, drawn by NumPy's global seed
+                (`keras.utils.set_random_seed`). A dataset is read in its own.
+            callbacks: list of `keras.callbacks.Callback`.
             **kwargs: as `keras.Model.fit`.
 
         Returns:
             A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: data that do not fit the task or each other.
         """
         self._check_place()
+        training_data.check_shuffle(shuffle, x)
+        data = (x, y, sample_weight)
+        if validation_split and validation_data is None:
+            data, validation_data = training_data.split(data, validation_split)
+        steps, order = training_data.Steps(self.optimizer), None
+        if shuffle:
+            order = training_data.Shuffled(rows_of(data[0]), steps)
+        validation_data = training_data.validation(
+            self,
+            validation_data,
+            kwargs.get("validation_batch_size") or batch_size,
+        )
+        given = training_data.reading(
+            self, *data, batch_size, lambda: steps.first, order
+        )
         # A compiled step takes over their memory; others would leave a copy
         # here, of weights as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
         with kept(self):
-            return super().fit(x, y, shuffle=shuffle, **kwargs)
+            return super().fit(
+                **given,
+                validation_data=validation_data,
+                shuffle=False,
+                callbacks=training_data.with_callback(callbacks, steps),
+                **kwargs,
+            )
 
-    def evaluate(self, *args, **kwargs):
-        self._check_place()
-        with engine.kept_weights(self):
-            return super().evaluate(*args, **kwargs)
+    def evaluate(
+        self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs
+    ):
+        """Loss and metrics, on raw inputs where the task has a preprocessor.
 
-    def predict(self, *args, **kwargs):
+        What a preprocessor draws depends on its seed and on the number of the
+        batch: the same in each call.
+
+        Args:
+            x, y, batch_size, sample_weight: as `fit`.
+            **kwargs: as `keras.Model.evaluate`.
+        """
         self._check_place()
+        given = dict(y=y, batch_size=batch_size, sample_weight=sample_weight)
+        # Inside of `fit` they are ready.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            given = training_data.reading(self, x, **given)
+            x = given.pop("x")
         with engine.kept_weights(self):
-            return super().predict(*args, **kwargs)
+            return super().evaluate(x, **given, **kwargs)
+
+    def predict(self, x, batch_size=None, **kwargs):
+        self._check_place()
+        given = training_data.reading(self, x, None, None, batch_size)
+        with engine.kept_weights(self):
+            return super().predict(**given, **kwargs)
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
