@@ -10,37 +10,14 @@ from keras_bridgetower import engine
 from keras_bridgetower import replicas
 from keras_bridgetower.keras_patches import loss_means
 from keras_bridgetower.losses import counted_rows
-from keras_bridgetower.preprocessing.datasets import rows_of
-from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.losses import weight_column
+from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks import training_data
-from keras_bridgetower.validation import check_row_weights
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
-class ReadsUntuned(keras.Model):
-    """Training and prediction on datasets as `untuned` leaves them.
-
-    As the last base of a task it comes after KerasHub's classes, and gets the
-    datasets that these made of arrays and preprocessing.
-    """
-
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
-        return super().fit(
-            untuned(x),
-            *args,
-            validation_data=untuned(validation_data),
-            **kwargs,
-        )
-
-    def evaluate(self, x=None, *args, **kwargs):
-        return super().evaluate(untuned(x), *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        return super().predict(untuned(x), *args, **kwargs)
-
-
-class TrainableTask(keras_hub.models.Task, ReadsUntuned):
+class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
     """Abstract: loss, metrics and the steps of training.
 
     The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
@@ -63,6 +40,14 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         """Labels and outputs as the metrics take them."""
         # On JAX no weight can be read while metrics are updated.
         return y, y_pred
+
+    def label_words(self):
+        """What `y` must hold, in words; None where it may be left out."""
+        return "one label for each sample, as the class describes"
+
+    def label_widths(self):
+        """How many logits a label chooses from; a dict for several outputs."""
+        return self.output_shape[-1]
 
     def unread_layers(self):
         """Layers in the graph that lead to no output."""
@@ -94,8 +79,11 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         """Set up training.
 
         Args:
-            optimizer: a Keras optimizer or identifier. By default AdamW with
-                the authors' settings for fine-tuning, constant rate.
+            optimizer: a Keras optimizer or identifier. By default Keras'
+                AdamW with rate, decay and betas of the authors' fine-tuning
+                for VQA and nothing else of it: one constant rate, and biases
+                and norms decay too. Theirs is `training.optimizers.AdamW`
+                with rows, or a recipe.
             loss: a Keras loss; by default the task's. What is logged is its
                 mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
@@ -132,7 +120,7 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     ):
         rows = keras.tree.flatten(y_pred)[0].shape[0]
         weights = keras.tree.map_structure(
-            lambda weights: _columns(weights, rows), sample_weight
+            lambda weights: weight_column(weights, rows), sample_weight
         )
         y, y_pred = self.loss_inputs(y, y_pred)
         return super().compute_loss(x, y, y_pred, weights, training)
@@ -210,20 +198,15 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
             ValueError: data that do not fit the task or each other.
         """
         self._check_place()
-        training_data.check_shuffle(shuffle, x)
-        data = (x, y, sample_weight)
-        if validation_split and validation_data is None:
-            data, validation_data = training_data.split(data, validation_split)
-        steps, order = training_data.Steps(self.optimizer), None
-        if shuffle:
-            order = training_data.Shuffled(rows_of(data[0]), steps)
-        validation_data = training_data.validation(
+        steps = training_data.Steps(self.optimizer)
+        given = training_data.training(
             self,
-            validation_data,
-            kwargs.get("validation_batch_size") or batch_size,
-        )
-        given = training_data.reading(
-            self, *data, batch_size, lambda: steps.first, order
+            steps,
+            (x, y, sample_weight),
+            (validation_data, validation_split),
+            (batch_size, kwargs.get("validation_batch_size")),
+            shuffle,
+            kwargs.get("class_weight"),
         )
         # A compiled step takes over their memory; others would leave a copy
         # here, of weights as they were before training.
@@ -232,8 +215,6 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         with kept(self):
             return super().fit(
                 **given,
-                validation_data=validation_data,
-                shuffle=False,
                 callbacks=training_data.with_callback(callbacks, steps),
                 **kwargs,
             )
@@ -256,6 +237,7 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         if not kwargs.get("_use_cached_eval_dataset"):
             given = training_data.reading(self, x, **given)
             x = given.pop("x")
+            training_data.check(self, x)
         with engine.kept_weights(self):
             return super().evaluate(x, **given, **kwargs)
 
@@ -271,30 +253,23 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
             self, getattr(self, "_place", replicas.current().place)
         )
 
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        # What a preprocessor makes it has checked itself.
+        if self.preprocessor is None and isinstance(x, dict):
+            samples.check_values(self, x, y)
+        return super().preprocess_samples(x, y, sample_weight)
+
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_place()
         # KerasHub's own two fail at labels of several objectives.
-        samples = self.preprocess_samples(x, y, sample_weight)
-        samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.train_on_batch(self, *samples, **kwargs)
+        made = self.preprocess_samples(x, y, sample_weight)
+        made = keras.utils.unpack_x_y_sample_weight(made)
+        return keras.Model.train_on_batch(self, *made, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        samples = self.preprocess_samples(x, y, sample_weight)
-        samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.test_on_batch(self, *samples, **kwargs)
-
-
-def _columns(weights, rows):
-    """Sample weights as a column, `(batch, 1)`.
-
-    Keras lines weights `(batch,)` up with the last axis of a loss, which for
-    labels of several axes is not the rows.
-    """
-    if weights is None:
-        return None
-    weights = ops.convert_to_tensor(weights)
-    check_row_weights(weights, rows)
-    return ops.reshape(weights, (-1, 1))
+        made = self.preprocess_samples(x, y, sample_weight)
+        made = keras.utils.unpack_x_y_sample_weight(made)
+        return keras.Model.test_on_batch(self, *made, **kwargs)
 
 
 def unread_of(fusion, outputs):

@@ -11,10 +11,34 @@ from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
+from keras_bridgetower.preprocessing.datasets import untuned
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.tasks.samples import check_batches
 
 # As Keras.
 BATCH_SIZE = 32
+
+
+class ReadsUntuned(keras.Model):
+    """Training and prediction on datasets as `untuned` leaves them.
+
+    As the last base of a task it comes after KerasHub's classes, and gets the
+    datasets that these made of arrays and preprocessing.
+    """
+
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        return super().fit(
+            untuned(x),
+            *args,
+            validation_data=untuned(validation_data),
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, *args, **kwargs):
+        return super().evaluate(untuned(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(untuned(x), *args, **kwargs)
 
 
 class Steps(keras.callbacks.Callback):
@@ -85,6 +109,39 @@ def reading(task, x, y, sample_weight, batch_size, first=None, order=None):
         x = numbered(x) if first is None else numbered(x, first)
     rest = dict(y=y, sample_weight=sample_weight, batch_size=batch_size)
     return {"x": x, **{k: v for k, v in rest.items() if v is not None}}
+
+
+def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
+    """Arguments of `keras.Model.fit` for what `fit` of a task is given.
+
+    Args:
+        task: the task.
+        steps: `Steps` of the model.
+        data: tuple of `x`, `y` and `sample_weight`.
+        held_out: tuple of `validation_data` and `validation_split`.
+        batch_sizes: tuple of those to train and to validate with, or None.
+        shuffle, class_weight: as `keras.Model.fit`.
+
+    Returns:
+        dict of keyword arguments.
+    """
+    check_shuffle(shuffle, data[0])
+    validation_data, share = held_out
+    if share and validation_data is None:
+        data, validation_data = split(data, share)
+    order = Shuffled(rows_of(data[0]), steps) if shuffle else None
+    size, validation_size = batch_sizes
+    given = reading(task, *data, size, lambda: steps.first, order)
+    check(task, given["x"], class_weight)
+    validation_data = validation(task, validation_data, validation_size or size)
+    check(task, validation_data)
+    return {**given, "validation_data": validation_data, "shuffle": False}
+
+
+def check(task, data, class_weight=None):
+    """Refuse a dataset that does not fit a task; others Keras reads."""
+    if is_dataset(data):
+        check_batches(task, data, class_weight)
 
 
 def validation(task, data, batch_size):
