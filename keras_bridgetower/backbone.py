@@ -57,9 +57,9 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
 
     Call arguments:
         inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalised;
-            `"token_ids"`, int32 `(batch, T)`; `"padding_mask"`, int32
-            `(batch, T)`, 1 at tokens and 0 at padding; and `"segment_ids"`
-            where the text encoder declares them.
+            `"token_ids"` and `"padding_mask"`, int32 `(batch, T)`, the mask 1
+            at tokens and 0 at the padding behind them (other padding is
+            refused); and `"segment_ids"` where the text encoder declares them.
 
     Returns:
         dict of float tensors: `"text"` `(batch, T, D)`, `"image"`
@@ -191,7 +191,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        check_features(inputs, self.input)
+        check_features(inputs, self.input, self.text_encoder)
         return super().__call__(inputs, *args, **kwargs)
 
     def attention_maps(self, inputs):
@@ -214,7 +214,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         ```
         """
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
-        check_features(inputs, self.input)
+        check_features(inputs, self.input, self.text_encoder)
         tokens = inputs["token_ids"].shape[1]
         run = functools.partial(self.fuse, inputs)
         return maps_of_steps(self.fusion.steps, run, tokens)

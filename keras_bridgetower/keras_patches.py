@@ -119,6 +119,24 @@ def training_of(layer):
     return layer._get_call_context().get_value("training")
 
 
+def loss_means(model):
+    """The means in which a compiled model logs its losses.
+
+    Of an unknown Keras, those of its metrics that have their names.
+
+    Args:
+        model: a compiled `keras.Model`.
+
+    Returns:
+        list of `keras.metrics.Mean`.
+    """
+    if is_known():
+        losses = model._compile_loss
+        return [model._loss_tracker, *(losses.metrics if losses else ())]
+    means = [m for m in model.metrics if isinstance(m, keras.metrics.Mean)]
+    return [m for m in means if m.name.endswith("loss")]
+
+
 def optimizer_value(model, variable):
     """What a variable of a model's optimizer holds between two steps.
 

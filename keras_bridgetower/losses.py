@@ -13,20 +13,27 @@ from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.validation import check_choice
 from keras_bridgetower.validation import check_image_ids
 from keras_bridgetower.validation import check_masked_ids
+from keras_bridgetower.validation import check_row_weights
 from keras_bridgetower.validation import check_soft_scores
 
 # The label of rows that fill a batch up, which is nobody's `ignore_id`.
 _FILLED = -(2**31)
+# Whatever `keras.config.floatx()`: in half precision ids and scores would be
+# rounded.
+_PRECISE = {"dtype": "float32"}
 
 
 def counted_rows(sample_weight):
-    """Which rows count: those of which a weight is not 0.
+    """Which rows count: those whose weight is not 0.
 
     Args:
-        sample_weight: float tensor `(batch,)` or `(batch, ...)`.
+        sample_weight: float tensor `(batch,)` or `(batch, 1)`.
 
     Returns:
         Bool tensor `(batch,)`.
+
+    Raises:
+        ValueError: weights of another shape.
 
     Example:
 
@@ -35,8 +42,31 @@ def counted_rows(sample_weight):
     ```
     """
     weights = ops.convert_to_tensor(sample_weight)
-    rows = ops.reshape(weights, (ops.shape(weights)[0], -1))
-    return ops.any(ops.not_equal(rows, 0), axis=1)
+    check_row_weights(weights)
+    return ops.not_equal(ops.reshape(weights, (-1,)), 0)
+
+
+def weight_column(sample_weight, rows=None):
+    """Sample weights as a column, `(batch, 1)`, as any loss takes them.
+
+    Keras lines weights `(batch,)` up with the last axis of a loss, which for
+    labels of several axes is not the rows.
+
+    Args:
+        sample_weight: float tensor `(batch,)` or `(batch, 1)`, or None.
+        rows: int, the number of samples, or None where it is unknown.
+
+    Returns:
+        Float tensor, or None.
+
+    Raises:
+        ValueError: weights of another shape.
+    """
+    if sample_weight is None:
+        return None
+    weights = ops.convert_to_tensor(sample_weight)
+    check_row_weights(weights, rows)
+    return ops.reshape(weights, (-1, 1))
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -64,7 +94,7 @@ class VQALoss(keras.losses.Loss):
     """
 
     def __init__(self, name="vqa_loss", **kwargs):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, **_PRECISE | kwargs)
 
     def call(self, y_true, y_pred):
         check_soft_scores(y_true, y_pred)
@@ -105,7 +135,7 @@ class MaskedLMLoss(keras.losses.Loss):
     """
 
     def __init__(self, ignore_id=-100, name="masked_lm_loss", **kwargs):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, **_PRECISE | kwargs)
         self.ignore_id = ignore_id
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -186,7 +216,7 @@ class ContrastiveLoss(keras.losses.Loss):
     """
 
     def __init__(self, ways="three_way", name="contrastive_loss", **kwargs):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, **_PRECISE | kwargs)
         check_choice("ways", ways, tuple(WAYS))
         self.ways = ways
 

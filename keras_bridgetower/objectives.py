@@ -30,8 +30,9 @@ class Objective(abc.ABC):
     takes_labels = False
     # Features that the draw adds: name to dtype and shape of a row.
     drawn = {}
-    # Dtype and shape of a row of the labels.
+    # Dtype and shape of a row of the labels, and from how many they choose.
     labels = ("int32", ())
+    choices = 2
 
     @abc.abstractmethod
     def draw(self, seed, ids):
@@ -176,6 +177,7 @@ class Ranking(Objective):
 
     heads = ("rank",)
     drawn = {"false_texts": ("int32", (FALSE_TEXTS,))}
+    choices = FALSE_TEXTS + 1
 
     def draw(self, seed, ids):
         rng = np.random.default_rng(seed)

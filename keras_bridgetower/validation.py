@@ -1,5 +1,7 @@
 """Checks of what comes from outside: one clear error each."""
 
+import numpy as np
+
 # Features with one entry for each token.
 TEXT_FEATURES = (
     "token_ids",
@@ -26,15 +28,19 @@ def check_count(name, value):
         )
 
 
-def check_features(features, expected):
-    """Refuse inputs that lack a key or whose shapes do not agree.
+def check_features(features, expected, text_encoder=None):
+    """Refuse inputs that lack a key, or whose shapes or values do not fit.
+
+    Of NumPy arrays the values are looked at too; those of a backend's tensors
+    may be symbolic, or on a device that would have to be waited for.
 
     Args:
         features: what the caller passed.
         expected: dict of symbolic inputs.
+        text_encoder: the encoder that reads the text, or None.
 
     Raises:
-        ValueError: keys or shapes are wrong.
+        ValueError: keys, shapes or values are wrong.
     """
     if not isinstance(features, dict) or not set(expected) <= set(features):
         missing = sorted(set(expected) - set(features))
@@ -43,7 +49,7 @@ def check_features(features, expected):
             f"missing: {missing}. A preprocessor makes them all. "
             f"Received: inputs={_describe(features)}"
         )
-    shapes = {key: tuple(features[key].shape) for key in expected}
+    shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     if "images" in expected:
         _check_images(shapes["images"], expected["images"].shape[1:])
     text = {shapes[key] for key in expected if key in TEXT_FEATURES}
@@ -55,6 +61,78 @@ def check_features(features, expected):
         raise ValueError(
             "All inputs must have the same batch size, and those of the text "
             f"the same length. Received: shapes={shapes}"
+        )
+    most = getattr(text_encoder, "max_sequence_length", None)
+    for length in {shape[1] for shape in text}:
+        if None not in (length, most) and length > most:
+            raise ValueError(
+                f"`token_ids` must have at most {most} tokens, the positions "
+                "of the text encoder. Shorten the texts. "
+                f"Received: shapes={shapes}"
+            )
+    known = {k: v for k, v in features.items() if isinstance(v, np.ndarray)}
+    check_feature_values(known, text_encoder)
+
+
+def check_feature_values(features, text_encoder=None):
+    """Refuse ids and positions out of range, and masks with gaps.
+
+    Args:
+        features: dict of NumPy arrays `(batch, ...)`.
+        text_encoder: the encoder that reads the text, or None.
+
+    Raises:
+        ValueError: it says which value of which feature.
+    """
+    rows = getattr(text_encoder, "vocabulary_size", None)
+    for name in ("token_ids", "masked_token_ids"):
+        if name in features and rows is not None:
+            check_ids(name, features[name], rows)
+    if {"mask_positions", "token_ids"} <= set(features):
+        length = features["token_ids"].shape[-1]
+        check_ids("mask_positions", features["mask_positions"], length)
+    if "padding_mask" in features:
+        mask = np.asarray(features["padding_mask"])
+        whole = np.isin(mask, (0, 1)).all() and (mask[..., :1] == 1).all()
+        if not whole or (mask[..., 1:] > mask[..., :-1]).any():
+            raise ValueError(
+                "`padding_mask` must be 1 for the tokens of a text and 0 for "
+                "the padding behind them: positions are counted from the "
+                "first column. Pad at the end. Received: "
+                f"padding_mask={mask.tolist()!r:.200}"
+            )
+
+
+def check_ids(name, ids, count, ignored=None):
+    """Refuse values that are no integers from 0 to below a number.
+
+    Args:
+        name: str, what they are called.
+        ids: NumPy array.
+        count: int.
+        ignored: int, a value that is allowed besides, or None.
+    """
+    ids = np.asarray(ids)
+    good = (ids >= 0) & (ids < count) & (ids == np.floor(ids))
+    if ignored is not None:
+        good |= ids == ignored
+    if not good.all():
+        other = "" if ignored is None else f", or {ignored} to leave one out"
+        raise ValueError(
+            f"`{name}` must hold integers from 0 to {count - 1}{other}. "
+            f"Received: {name} with {ids[~good].reshape(-1)[0].item()!r}"
+        )
+
+
+def check_scores(name, scores):
+    """Refuse scores out of 0 to 1."""
+    scores = np.asarray(scores)
+    good = (scores >= 0) & (scores <= 1)
+    if not good.all():
+        raise ValueError(
+            f"`{name}` must hold soft scores from 0 to 1; divide percentages "
+            f"by 100. Received: {name} with "
+            f"{scores[~good].reshape(-1)[0].item()!r}"
         )
 
 
@@ -76,6 +154,24 @@ def check_soft_scores(y_true, y_pred):
             "preprocessor makes them from ids and strings; without one, call "
             "`preprocessor.targets(y)` yourself. Received: y of shape "
             f"{tuple(y_true.shape)}, logits of shape {tuple(y_pred.shape)}"
+        )
+
+
+def check_row_weights(weights, rows=None):
+    """Refuse sample weights that are not one for each sample.
+
+    Args:
+        weights: array or tensor.
+        rows: int, the number of samples, or None where it is unknown.
+    """
+    shape = tuple(weights.shape)
+    one_each = len(shape) == 1 or len(shape) == 2 and shape[1] == 1
+    if not one_each or None not in (shape[0], rows) and shape[0] != rows:
+        raise ValueError(
+            "`sample_weight` must hold one weight for each sample, (batch,). "
+            "Tokens are left out by the label -100. Received: sample_weight "
+            f"of shape {shape}"
+            + ("" if rows is None else f" for {rows} samples")
         )
 
 

@@ -33,7 +33,7 @@ class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
     ```
     """
 
-    def __init__(self, ways="three_way", name="itc_accuracy", dtype=None):
+    def __init__(self, ways="three_way", name="itc_accuracy", dtype="float32"):
         super().__init__(_nearest_matches, name=name, dtype=dtype, ways=ways)
         self.ways = ways
 

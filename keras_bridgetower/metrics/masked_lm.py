@@ -42,7 +42,7 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
     """
 
     def __init__(
-        self, ignore_id=-100, name="masked_token_accuracy", dtype=None
+        self, ignore_id=-100, name="masked_token_accuracy", dtype="float32"
     ):
         super().__init__(name=name, dtype=dtype)
         self.ignore_id = ignore_id

@@ -33,7 +33,7 @@ class VQAScore(keras.metrics.MeanMetricWrapper):
     Source: BridgeTower's `VQAScore`.
     """
 
-    def __init__(self, name="vqa_score", dtype=None):
+    def __init__(self, name="vqa_score", dtype="float32"):
         super().__init__(score_of_best_answer, name=name, dtype=dtype)
 
     def get_config(self):

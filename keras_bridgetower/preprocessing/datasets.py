@@ -1,6 +1,16 @@
-"""How TensorFlow runs the datasets that a model reads."""
+"""Datasets of batches: made of arrays, numbered, and read untuned."""
 
 import os
+
+import numpy as np
+from keras import ops
+
+
+def is_dataset(x):
+    """Whether something is a `tf.data.Dataset`."""
+    import tensorflow as tf
+
+    return isinstance(x, tf.data.Dataset)
 
 
 def untuned(dataset):
@@ -33,3 +43,172 @@ def untuned(dataset):
     options.autotune.enabled = False
     options.autotune.initial_parallelism = os.cpu_count()
     return dataset.with_options(options)
+
+
+def numbered(dataset, first=lambda: 0):
+    """The same batches, each with its number as `x["step"]`.
+
+    Preprocessing runs in parallel, so what it draws may not depend on which
+    batch comes to it first.
+
+    Args:
+        dataset: `tf.data.Dataset` of `x`, `(x, y)` or
+            `(x, y, sample_weight)`, batched.
+        first: callable that returns an int, the number of the first batch. It
+            is asked whenever the dataset is read from its start.
+
+    Returns:
+        `tf.data.Dataset`; as it was where `x` is no dict, or has a step.
+
+    Example:
+
+    ```python
+    data = tf.data.Dataset.from_tensor_slices({"text": ["a", "b", "c"]})
+    [int(x["step"]) for x in numbered(data.batch(2))]  # 0, 1
+    ```
+    """
+    import tensorflow as tf
+
+    spec = dataset.element_spec
+    x = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(x, dict) or "step" in x:
+        return dataset
+
+    def ask():
+        return tf.numpy_function(lambda: np.int64(first()), [], tf.int64)
+
+    def count(start, place):
+        start = tf.cond(place == 0, ask, lambda: start)
+        start.set_shape(())
+        return start, start + place
+
+    def add(number, batch):
+        if not isinstance(batch, tuple):
+            return {**batch, "step": number}
+        return {**batch[0], "step": number}, *batch[1:]
+
+    start = np.int64(0)
+    numbers = tf.data.Dataset.counter().scan(start, count)
+    return tf.data.Dataset.zip(numbers, dataset).map(add)
+
+
+def batches_of(x, y, sample_weight, batch_size, order=None):
+    """Arrays and lists as a dataset of batches.
+
+    Args:
+        x: dict of arrays and lists, a row for each sample.
+        y: array, list or dict of these, or None.
+        sample_weight: likewise.
+        batch_size: int.
+        order: callable that returns an int array, the places of the rows in
+            the order in which they are read. It is asked whenever the dataset
+            is read from its start. None: as they stand.
+
+    Returns:
+        `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Raises:
+        ValueError: what is no array, or has another number of rows.
+    """
+    import tensorflow as tf
+
+    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    given = {k: _tensors(k, v) for k, v in given.items() if v is not None}
+    rows = {name: len(value) for name, value in _leaves("", given)}
+    count = min(rows.values())
+    if count != max(rows.values()) or not count:
+        raise ValueError(
+            "`x`, `y` and `sample_weight` must have one row for each sample, "
+            f"and at least one sample. Received: rows={rows}"
+        )
+    if order is None:
+        data = tf.data.Dataset.from_tensor_slices(given).batch(batch_size)
+    else:
+
+        def ordered(_):
+            places = tf.numpy_function(order, [], tf.int64)
+            places.set_shape((count,))
+            return tf.data.Dataset.from_tensor_slices(places)
+
+        places = tf.data.Dataset.range(1).flat_map(ordered)
+        places = places.apply(tf.data.experimental.assert_cardinality(count))
+        data = places.batch(batch_size).map(
+            lambda rows: _mapped(lambda t: tf.gather(t, rows), given)
+        )
+    if set(given) == {"x"}:
+        return data.map(lambda given: given["x"])
+    names = ("x", "y", "sample_weight")[: 2 + ("sample_weight" in given)]
+    return data.map(lambda given: tuple(given.get(name) for name in names))
+
+
+def parts_of(values, count):
+    """The first rows of arrays and lists, and the others.
+
+    Args:
+        values: array, list, or dicts and tuples of these; or None.
+        count: int, how many are the first.
+
+    Returns:
+        `(first, others)`, each as `values`.
+    """
+    if values is None:
+        return None, None
+    first = _mapped(lambda rows: rows[:count], values)
+    return first, _mapped(lambda rows: rows[count:], values)
+
+
+def rows_of(x):
+    """How many rows the first of some arrays and lists has."""
+    _, first = next(_leaves("x", x))
+    return len(first)
+
+
+def _mapped(function, values):
+    """A function of each array; lists stand for arrays."""
+    if isinstance(values, dict):
+        return {k: _mapped(function, v) for k, v in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_mapped(function, v) for v in values)
+    return function(values)
+
+
+def _leaves(name, values):
+    """The arrays with their names."""
+    if isinstance(values, (dict, tuple)):
+        items = (
+            values.items() if isinstance(values, dict) else (enumerate(values))
+        )
+        for key, value in items:
+            yield from _leaves(f"{name}[{key!r}]" if name else key, value)
+    else:
+        yield name, values
+
+
+def _tensors(name, values):
+    """TensorFlow's tensors of arrays and lists, of at least one axis."""
+    import tensorflow as tf
+
+    def tensor(value):
+        if isinstance(value, (tf.Tensor, tf.RaggedTensor)):
+            return value
+        if not isinstance(value, list) and hasattr(value, "__array__"):
+            value = ops.convert_to_numpy(value)
+        return tf.convert_to_tensor(value)
+
+    def checked(value):
+        try:
+            made = tensor(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{name}` must hold arrays, or lists whose rows have one "
+                "shape and type, such as paths and strings. Received: "
+                f"{name} with {type(value).__name__} {value!r:.100}"
+            ) from error
+        if not made.shape.rank:
+            raise ValueError(
+                f"`{name}` must hold several samples, each a row of a list "
+                f"or an array. Received: {name} with {value!r:.100}"
+            )
+        return made
+
+    return _mapped(checked, values)

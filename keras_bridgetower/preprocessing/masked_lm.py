@@ -70,7 +70,8 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
     Call arguments:
         x: dict of `"images"` and `"text"`, as `BridgeTowerPreprocessor`.
             `"step"`, an optional int scalar, numbers the batch: the same
-            number gives the same masks; otherwise batches are counted.
+            number gives the same masks. `fit` numbers batches by the steps
+            of training, `evaluate` from 0; otherwise they are counted.
         y: None.
         sample_weight: passed through.
 
@@ -96,6 +97,8 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
 
     Source: RoBERTa (Liu et al., 2019); the masking of BridgeTower.
     """
+
+    reads_step = True
 
     def __init__(
         self,

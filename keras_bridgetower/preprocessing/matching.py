@@ -77,8 +77,9 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
 
     Call arguments:
         x, sample_weight: as `BridgeTowerPreprocessor`. `x["step"]`, an int,
-            may number the batch: then its draws are always the same;
-            otherwise batches are numbered as they come.
+            may number the batch: then its draws are always the same. `fit`
+            numbers batches by the steps of training, `evaluate` from 0;
+            otherwise they are numbered as they come.
         y: image ids `(batch,)`, ints or strings, of a whole batch, from which
             the objective draws; equal ids fit each other's texts. Or a dict
             `{"match": 0 or 1 (batch,)}` of pairs that are labelled already:
@@ -111,6 +112,8 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
 
     Source: matching in BridgeTower's pre-training and retrieval.
     """
+
+    reads_step = True
 
     def __init__(
         self,

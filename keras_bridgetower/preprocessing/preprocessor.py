@@ -62,6 +62,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
     presets = PresetsOf()
     # Axes of the pictures that belong to one text: none, or one of this size.
     pictures = ()
+    # Whether it draws by the number of the batch, `x["step"]`.
+    reads_step = False
 
     def __init__(
         self,

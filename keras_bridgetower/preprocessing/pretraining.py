@@ -37,7 +37,8 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     Call arguments:
         x: dict of `"images"` and `"text"`, a batch, and optionally `"step"`,
             the number of the batch: then the draws depend on it and on
-            `seed` alone.
+            `seed` alone. `fit` numbers batches by the steps of training,
+            `evaluate` from 0.
         y: image ids `(batch,)`, ints or strings; by default equal pictures
             have equal ids.
         sample_weight: passed through.
@@ -66,6 +67,8 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     Source: BridgeTower (AAAI 2023), pre-training; `objectives` names the
     places where negatives differ.
     """
+
+    reads_step = True
 
     def __init__(
         self,

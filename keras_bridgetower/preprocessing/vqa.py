@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 
+from keras_bridgetower.metrics.vqa_answers import normalize_answer
+from keras_bridgetower.metrics.vqa_answers import soft_scores
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
-
-# Share of full score for an answer that 0, 1, 2, ... of ten people gave.
-AGREEMENT = (0.0, 0.3, 0.6, 0.9, 1.0)
+from keras_bridgetower.validation import check_scores
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -23,17 +23,18 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
 
     Call arguments:
         x, sample_weight: as `BridgeTowerPreprocessor`.
-        y: soft scores `(batch, answers)`, class ids `(batch,)`, answer strings
-            `(batch,)`, or the ten answers of ten people `(batch, 10)`, of
-            which those outside the list are left out and the others score by
-            how many agree.
+        y: soft scores `(batch, answers)` in 0..1, class ids `(batch,)`, answer
+            strings `(batch,)`, or the ten answers of ten people `(batch, 10)`
+            as they were typed: they are spelled as the official evaluator
+            compares them ("Yes." as "yes"), those outside the list are left
+            out, and the others score by how many agree.
 
     Returns:
         Features, or `(features, soft scores float32 (batch, answers))`.
 
     Raises:
-        ValueError: labels of another form, an id or a single answer outside
-            the list.
+        ValueError: labels of another form, scores outside 0..1, an id or a
+            single answer outside the list.
 
     Example:
 
@@ -52,6 +53,13 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         super().__init__(tokenizer, image_converter, **kwargs)
         self.answers = checked_answers(answers)
         self._index = {answer: i for i, answer in enumerate(self.answers)}
+        # Of answers that are compared as one, that which is spelled so, or
+        # the first.
+        spelled = [(normalize_answer(a), i) for a, i in self._index.items()]
+        self._spelled = {
+            **dict(reversed(spelled)),
+            **{a: i for a, i in spelled if self._index.get(a) == i},
+        }
 
     def targets(self, y, batched=True):
         batch = shape_of(y)[:1] if batched else ()
@@ -68,6 +76,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         width = len(self.answers)
         text = rows.dtype.kind in "USO"
         if not text and rows.ndim == 2 and rows.shape[1] == width:
+            check_scores("y", rows)
             return (rows if batched else rows[0]).astype("float32")
         if text and rows.ndim == 2 and rows.shape[1] == 10:
             scores = np.stack([self._agreement(row) for row in rows])
@@ -99,9 +108,12 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     def _agreement(self, ten):
         scores = np.zeros(len(self.answers), "float32")
         ten = [v.decode() if isinstance(v, bytes) else v for v in ten.tolist()]
-        for answer in set(ten) & set(self._index):
-            agree = min(ten.count(answer), len(AGREEMENT) - 1)
-            scores[self._index[answer]] = AGREEMENT[agree]
+        # The evaluator takes line breaks for blanks before it looks at marks.
+        for answer, score in soft_scores(
+            [" ".join(a.split()) for a in ten]
+        ).items():
+            if answer in self._spelled:
+                scores[self._spelled[answer]] = score
         return scores
 
     def get_config(self):

@@ -6,14 +6,31 @@ import numpy as np
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
+def class_loss():
+    """Softmax cross-entropy of class ids, never rounded."""
+    return keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, dtype="float32"
+    )
+
+
+def class_accuracy():
+    """How often the highest logit is that of the class id."""
+    return keras.metrics.SparseCategoricalAccuracy(
+        name="accuracy", dtype="float32"
+    )
+
+
 class ClassificationTask(BridgeTowerTask):
     """Abstract: softmax cross-entropy of class ids, and their accuracy."""
 
     def default_loss(self):
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return class_loss()
 
     def default_metrics(self):
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        return [class_accuracy()]
+
+    def label_words(self):
+        return "class ids or their names (batch,)"
 
     def probabilities(self, x, batch_size):
         """Probabilities of the classes for raw inputs of a verb.

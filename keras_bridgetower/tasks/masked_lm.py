@@ -64,6 +64,11 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         places = ops.expand_dims(inputs["mask_positions"], -1)
         return self.heads["mlm"](ops.take_along_axis(text, places, axis=1))
 
+    def label_words(self):
+        # The preprocessor makes its own.
+        made = self.preprocessor is not None
+        return None if made else "what is hidden, token ids (batch, M)"
+
     def unread_layers(self):
         return unread_of(self.backbone.fusion, ("text",))
 

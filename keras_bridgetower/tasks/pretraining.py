@@ -13,6 +13,8 @@ from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor,
 )
 from keras_bridgetower.preprocessing.pretraining import checked_objectives
+from keras_bridgetower.tasks.classification import class_accuracy
+from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.drawn import outputs_of_drawn
 from keras_bridgetower.tasks.drawn import with_packed
 from keras_bridgetower.tasks.embedding import text_states
@@ -133,6 +135,15 @@ class BridgeTowerPretraining(BridgeTowerTask):
             )
         return outputs
 
+    def label_words(self):
+        # The preprocessor makes its own.
+        made = self.preprocessor is not None
+        return None if made else f"a dict of labels for {self.objectives}"
+
+    def label_widths(self):
+        vocabulary = self.backbone.text_encoder.vocabulary_size
+        return {"mlm": vocabulary, "itm": self.matching.choices, "itc": None}
+
     def unread_layers(self):
         names = self.objectives
         text = ("text",) if "mlm" in names else ()
@@ -165,7 +176,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
     def default_loss(self):
         losses = {
             "mlm": MaskedLMLoss(),
-            "itm": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "itm": class_loss(),
             "itc": ContrastiveLoss(self.ways),
         }
         return {name: losses[name] for name in self.objectives}
@@ -173,7 +184,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
     def default_metrics(self):
         metrics = {
             "mlm": [MaskedTokenAccuracy(name="accuracy")],
-            "itm": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            "itm": [class_accuracy()],
             "itc": [ContrastiveAccuracy(self.ways, name="accuracy")],
         }
         return {name: metrics[name] for name in self.objectives}

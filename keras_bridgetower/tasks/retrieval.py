@@ -10,6 +10,8 @@ from keras_bridgetower.objectives import MATCH
 from keras_bridgetower.preprocessing.matching import (
     BridgeTowerRetrievalPreprocessor,
 )
+from keras_bridgetower.tasks.classification import class_accuracy
+from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.drawn import outputs_of_drawn
 from keras_bridgetower.tasks.drawn import with_packed
 from keras_bridgetower.tasks.embedding import text_states
@@ -147,6 +149,12 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             y_pred = with_packed(y_pred)
         return with_labels(y), y_pred
 
+    def label_words(self):
+        return "image ids (batch,), or a dict of 'match' for labelled pairs"
+
+    def label_widths(self):
+        return self._by_head(self.drawing.choices, None)
+
     def start_heads(self, new):
         if "rank" in new:
             # The row that says "match".
@@ -268,14 +276,11 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return scores if top_k is None else top_matches(scores, top_k)
 
     def default_loss(self):
-        matching = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        return self._by_head(matching, ContrastiveLoss(self.ways))
+        return self._by_head(class_loss(), ContrastiveLoss(self.ways))
 
     def default_metrics(self):
-        return self._by_head(
-            [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-            [ContrastiveAccuracy(self.ways, name="accuracy")],
-        )
+        nearest = ContrastiveAccuracy(self.ways, name="accuracy")
+        return self._by_head([class_accuracy()], [nearest])
 
     def _by_head(self, *values):
         """The first of the values, or a dict where several heads learn."""

@@ -98,7 +98,7 @@ class BridgeTowerTask(TrainableTask):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        check_features(inputs, self.input)
+        check_features(inputs, self.input, self.backbone.text_encoder)
         return super().__call__(inputs, *args, **kwargs)
 
     def preprocessed(self, x):

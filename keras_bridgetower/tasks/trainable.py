@@ -8,35 +8,16 @@ from keras import ops
 
 from keras_bridgetower import engine
 from keras_bridgetower import replicas
+from keras_bridgetower.keras_patches import loss_means
 from keras_bridgetower.losses import counted_rows
-from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.losses import weight_column
+from keras_bridgetower.tasks import samples
+from keras_bridgetower.tasks import training_data
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
-class ReadsUntuned(keras.Model):
-    """Training and prediction on datasets as `untuned` leaves them.
-
-    As the last base of a task it comes after KerasHub's classes, and gets the
-    datasets that these made of arrays and preprocessing.
-    """
-
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
-        return super().fit(
-            untuned(x),
-            *args,
-            validation_data=untuned(validation_data),
-            **kwargs,
-        )
-
-    def evaluate(self, x=None, *args, **kwargs):
-        return super().evaluate(untuned(x), *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        return super().predict(untuned(x), *args, **kwargs)
-
-
-class TrainableTask(keras_hub.models.Task, ReadsUntuned):
+class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
     """Abstract: loss, metrics and the steps of training.
 
     The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
@@ -59,6 +40,14 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         """Labels and outputs as the metrics take them."""
         # On JAX no weight can be read while metrics are updated.
         return y, y_pred
+
+    def label_words(self):
+        """What `y` must hold, in words; None where it may be left out."""
+        return "one label for each sample, as the class describes"
+
+    def label_widths(self):
+        """How many logits a label chooses from; a dict for several outputs."""
+        return self.output_shape[-1]
 
     def unread_layers(self):
         """Layers in the graph that lead to no output."""
@@ -90,8 +79,11 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         """Set up training.
 
         Args:
-            optimizer: a Keras optimizer or identifier. By default AdamW with
-                the authors' settings for fine-tuning, constant rate.
+            optimizer: a Keras optimizer or identifier. By default Keras'
+                AdamW with rate, decay and betas of the authors' fine-tuning
+                for VQA and nothing else of it: one constant rate, and biases
+                and norms decay too. Theirs is `training.optimizers.AdamW`
+                with rows, or a recipe.
             loss: a Keras loss; by default the task's. What is logged is its
                 mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
@@ -126,8 +118,12 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
+        rows = keras.tree.flatten(y_pred)[0].shape[0]
+        weights = keras.tree.map_structure(
+            lambda weights: weight_column(weights, rows), sample_weight
+        )
         y, y_pred = self.loss_inputs(y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return super().compute_loss(x, y, y_pred, weights, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, y_pred = self.metric_inputs(y, y_pred)
@@ -149,48 +145,107 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         # While a graph is traced their number may be unknown, and then Keras
         # weighs the batches alike in the losses of single outputs.
         known = keras.tree.flatten(y_pred)[0].shape[0] is not None
-        for mean in self.metrics:
-            if isinstance(mean, keras.metrics.Mean) and (
-                mean.name.endswith("loss")
-            ):
-                by_rows = known or mean.name == "loss"
-                left_out = ops.sum if by_rows else ops.mean
-                mean.count.assign(mean.count - left_out(filled))
+        for mean in loss_means(self):
+            by_rows = known or mean.name == "loss"
+            left_out = ops.sum if by_rows else ops.mean
+            mean.count.assign(mean.count - left_out(filled))
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *, shuffle=False, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *,
+        sample_weight=None,
+        validation_data=None,
+        validation_split=None,
+        shuffle=False,
+        callbacks=None,
+        **kwargs,
+    ):
         """Train, on raw inputs where the task has a preprocessor.
 
+        What a preprocessor draws depends on its seed and on how many steps
+        the model has been trained: anew in each epoch, the same in each run.
+        Validation draws the same in each epoch.
+
         Args:
-            x: a `tf.data` dataset of `(x, y)`, or a dict of arrays.
+            x: a dict of arrays and lists, or a `tf.data` dataset of batches,
+                `x`, `(x, y)` or `(x, y, sample_weight)`. Batches that bring
+                their own `x["step"]` keep it.
             y: labels, where `x` is arrays.
-            shuffle: bool. Raw inputs become a dataset first, which Keras
-                takes in its order; shuffle the dataset yourself.
+            batch_size: int, rows of a batch, where `x` is arrays; 32 by
+                default.
+            sample_weight: `(samples,)`, where `x` is arrays.
+            validation_data: a dataset, or a tuple of `x`, `y` and
+                `sample_weight`.
+            validation_split: float, share of the arrays, their last rows, to
+                validate on.
+            shuffle: bool, whether to read arrays in another order in each
+                epoch, drawn by NumPy's global seed
+                (`keras.utils.set_random_seed`). A dataset is read in its own.
+            callbacks: list of `keras.callbacks.Callback`.
             **kwargs: as `keras.Model.fit`.
 
         Returns:
             A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: data that do not fit the task or each other.
         """
         self._check_place()
+        steps = training_data.Steps(self.optimizer)
+        given = training_data.training(
+            self,
+            steps,
+            (x, y, sample_weight),
+            (validation_data, validation_split),
+            (batch_size, kwargs.get("validation_batch_size")),
+            shuffle,
+            kwargs.get("class_weight"),
+        )
         # A compiled step takes over their memory; others would leave a copy
         # here, of weights as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
         with kept(self):
-            return super().fit(x, y, shuffle=shuffle, **kwargs)
+            return super().fit(
+                **given,
+                callbacks=training_data.with_callback(callbacks, steps),
+                **kwargs,
+            )
 
-    def evaluate(self, *args, **kwargs):
-        self._check_place()
-        with engine.kept_weights(self):
-            return super().evaluate(*args, **kwargs)
+    def evaluate(
+        self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs
+    ):
+        """Loss and metrics, on raw inputs where the task has a preprocessor.
 
-    def predict(self, *args, **kwargs):
+        What a preprocessor draws depends on its seed and on the number of the
+        batch: the same in each call.
+
+        Args:
+            x, y, batch_size, sample_weight: as `fit`.
+            **kwargs: as `keras.Model.evaluate`.
+        """
         self._check_place()
+        given = dict(y=y, batch_size=batch_size, sample_weight=sample_weight)
+        # Inside of `fit` they are ready.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            given = training_data.reading(self, x, **given)
+            x = given.pop("x")
+            training_data.check(self, x)
         with engine.kept_weights(self):
-            return super().predict(*args, **kwargs)
+            return super().evaluate(x, **given, **kwargs)
+
+    def predict(self, x, batch_size=None, **kwargs):
+        self._check_place()
+        given = training_data.reading(self, x, None, None, batch_size)
+        with engine.kept_weights(self):
+            return super().predict(**given, **kwargs)
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
@@ -198,17 +253,23 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
             self, getattr(self, "_place", replicas.current().place)
         )
 
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        # What a preprocessor makes it has checked itself.
+        if self.preprocessor is None and isinstance(x, dict):
+            samples.check_values(self, x, y)
+        return super().preprocess_samples(x, y, sample_weight)
+
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_place()
         # KerasHub's own two fail at labels of several objectives.
-        samples = self.preprocess_samples(x, y, sample_weight)
-        samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.train_on_batch(self, *samples, **kwargs)
+        made = self.preprocess_samples(x, y, sample_weight)
+        made = keras.utils.unpack_x_y_sample_weight(made)
+        return keras.Model.train_on_batch(self, *made, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        samples = self.preprocess_samples(x, y, sample_weight)
-        samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.test_on_batch(self, *samples, **kwargs)
+        made = self.preprocess_samples(x, y, sample_weight)
+        made = keras.utils.unpack_x_y_sample_weight(made)
+        return keras.Model.test_on_batch(self, *made, **kwargs)
 
 
 def unread_of(fusion, outputs):

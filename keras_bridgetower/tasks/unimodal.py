@@ -234,6 +234,9 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     def outputs_of(self, inputs):
         return self.heads["text_number"](self.backbone.text_tower(inputs)[-1])
 
+    def label_words(self):
+        return "numbers (batch,)"
+
     @classmethod
     def head_arguments(cls, heads):
         saved = heads.get("text_number", {})
@@ -262,10 +265,10 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
         return numbers if batched else numbers[0]
 
     def default_loss(self):
-        return keras.losses.MeanSquaredError()
+        return keras.losses.MeanSquaredError(dtype="float32")
 
     def default_metrics(self):
-        return [keras.metrics.MeanAbsoluteError()]
+        return [keras.metrics.MeanAbsoluteError(dtype="float32")]
 
     def get_config(self):
         return {**super().get_config(), "dropout": self.dropout}

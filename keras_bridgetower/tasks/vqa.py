@@ -85,6 +85,9 @@ class BridgeTowerVQA(BridgeTowerTask):
         pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
         return self.heads["vqa"](pooled)
 
+    def label_words(self):
+        return "soft scores (batch, answers), class ids or answers (batch,)"
+
     @classmethod
     def head_arguments(cls, heads):
         saved = heads.get("vqa", {})

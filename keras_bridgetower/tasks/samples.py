@@ -1,0 +1,136 @@
+"""Whether samples fit a task, said before a step is made of them."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.losses import MaskedLMLoss
+from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.preprocessing.graph import apply_numpy
+from keras_bridgetower.preprocessing.graph import in_tf_graph
+from keras_bridgetower.validation import check_feature_values
+from keras_bridgetower.validation import check_ids
+from keras_bridgetower.validation import check_scores
+
+
+def _scores(loss, y, width):
+    check_scores("y", y)
+
+
+def _tokens(loss, y, width):
+    check_ids("y", y, width, loss.ignore_id)
+
+
+def _classes(loss, y, width):
+    check_ids("y", y, width, loss.ignore_class)
+
+
+# What losses ask of labels; the others take any.
+_RULES = {
+    VQALoss: _scores,
+    MaskedLMLoss: _tokens,
+    keras.losses.SparseCategoricalCrossentropy: _classes,
+}
+
+
+def check_values(task, x, y):
+    """Refuse features and labels out of range.
+
+    Inside of a `tf.data` graph they are looked at when a batch is read.
+
+    Args:
+        task: the task, which reads features as they are.
+        x: dict of features `(batch, ...)`.
+        y: labels, or None.
+
+    Raises:
+        ValueError: it says which value of what.
+    """
+    features = {k: v for k, v in x.items() if k in _LOOKED_AT}
+    rules = [] if y is None else _rules(task, y)
+    values = [*features.values(), *(labels for *_, labels in rules)]
+
+    def check(*arrays):
+        found = dict(zip(features, arrays, strict=False))
+        check_feature_values(found, task.backbone.text_encoder)
+        for (loss, width, _), labels in zip(
+            rules, arrays[len(found) :], strict=True
+        ):
+            _RULES[type(loss)](loss, labels, width)
+        return np.int32(0)
+
+    if not in_tf_graph():
+        values = [ops.convert_to_numpy(value) for value in values]
+    apply_numpy(check, values, ("int32", ()))
+
+
+_LOOKED_AT = ("token_ids", "masked_token_ids", "padding_mask", "mask_positions")
+
+
+def _rules(task, y):
+    """Loss, width of the logits and labels of each output with a rule."""
+    given = [getattr(task, "loss", None), task.label_widths(), y]
+    loss, widths, labels = (
+        value if isinstance(value, dict) else {"": value} for value in given
+    )
+    return [
+        (loss[name], widths.get(name), labels[name])
+        for name in loss
+        if name in labels and type(loss[name]) in _RULES
+    ]
+
+
+def check_batches(task, data, class_weight=None):
+    """Refuse a dataset of single samples, or without the task's labels.
+
+    Args:
+        task: the task.
+        data: a `tf.data.Dataset`.
+        class_weight: dict from class ids to weights, or None.
+
+    Raises:
+        ValueError: what is missing.
+    """
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
+    if isinstance(x, dict):
+        for name, spec in x.items():
+            if spec.shape.rank is not None and _is_single(task, name, spec, x):
+                raise ValueError(
+                    "`x` must be a dataset of batches. Batch it, as by "
+                    f"`dataset.batch(32)`. Received: {name} of shape "
+                    f"{tuple(spec.shape)} in each element"
+                )
+    if y is None and task.label_words() is not None:
+        raise ValueError(
+            f"`y` must hold {task.label_words()}. Received: y=None"
+        )
+    if class_weight is not None:
+        _check_class_weight(task, class_weight)
+
+
+def _is_single(task, name, spec, x):
+    """Whether a feature lacks the axis of the batch."""
+    if task.preprocessor is None:
+        known = task.input.get(name)
+        return known is not None and spec.shape.rank < len(known.shape)
+    if name in ("text", "second_text"):
+        return spec.shape.rank == 0
+    # Pictures alone: files, or values of height, width and colour.
+    alone = name == "images" and "text" not in x
+    return alone and spec.shape.rank == (0 if spec.dtype == "string" else 3)
+
+
+def _check_class_weight(task, class_weight):
+    width = task.label_widths()
+    if not isinstance(width, int) or len(task.output_shape) != 2 or width < 2:
+        raise ValueError(
+            "`class_weight` needs labels that are classes, which this task "
+            "has not. Weigh rows by `sample_weight`. Received: "
+            f"class_weight={class_weight!r:.200}"
+        )
+    if set(class_weight) != set(range(width)):
+        raise ValueError(
+            f"`class_weight` must have a weight for each of the {width} "
+            f"classes, by its id from 0 to {width - 1}. Received: "
+            f"class_weight={class_weight!r:.200}"
+        )

@@ -1,0 +1,214 @@
+"""What `fit`, `evaluate` and `predict` are given, as datasets of batches."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.preprocessing.datasets import batches_of
+from keras_bridgetower.preprocessing.datasets import is_dataset
+from keras_bridgetower.preprocessing.datasets import numbered
+from keras_bridgetower.preprocessing.datasets import parts_of
+from keras_bridgetower.preprocessing.datasets import rows_of
+from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.tasks.samples import check_batches
+
+# As Keras.
+BATCH_SIZE = 32
+
+
+class ReadsUntuned(keras.Model):
+    """Training and prediction on datasets as `untuned` leaves them.
+
+    As the last base of a task it comes after KerasHub's classes, and gets the
+    datasets that these made of arrays and preprocessing.
+    """
+
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        return super().fit(
+            untuned(x),
+            *args,
+            validation_data=untuned(validation_data),
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, *args, **kwargs):
+        return super().evaluate(untuned(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(untuned(x), *args, **kwargs)
+
+
+class Steps(keras.callbacks.Callback):
+    """Knows how many steps a model has been trained at the start of an epoch.
+
+    Whatever is drawn for a step then depends on nothing but a seed and the
+    step: a run that is continued draws as one that was never interrupted.
+
+    Args:
+        optimizer: the model's optimizer, which counts its updates; or None.
+    """
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.first = 0
+        if optimizer is not None:
+            batches = optimizer.gradient_accumulation_steps or 1
+            updates = int(ops.convert_to_numpy(optimizer.iterations))
+            self.first = updates * batches
+        self._next = self.first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.first = self._next
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._next = self.first + batch + self.model.steps_per_execution
+
+
+class Shuffled:
+    """Orders of rows, each drawn for an epoch of its own.
+
+    Args:
+        count: int, of the rows.
+        steps: `Steps`.
+    """
+
+    def __init__(self, count, steps):
+        self.count = count
+        self.steps = steps
+        # As all that Keras draws, by `keras.utils.set_random_seed`.
+        self.seed = np.random.randint(2**31)
+
+    def __call__(self):
+        rng = np.random.default_rng([self.seed, self.steps.first])
+        return rng.permutation(self.count).astype("int64")
+
+
+def reading(task, x, y, sample_weight, batch_size, first=None, order=None):
+    """Arguments of `keras.Model.fit`, `evaluate` or `predict` for some data.
+
+    Args:
+        task: the task.
+        x: dict of arrays and lists, or a dataset, or whatever else Keras
+            reads, which stays as it is.
+        y, sample_weight: as `keras.Model.fit`.
+        batch_size: int or None.
+        first: callable that returns the number of a pass's first batch, or
+            None for 0.
+        order: as `batches_of`.
+
+    Returns:
+        dict of keyword arguments.
+    """
+    if isinstance(x, dict):
+        x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
+        y = sample_weight = batch_size = None
+    if is_dataset(x) and draws(task.preprocessor):
+        x = numbered(x) if first is None else numbered(x, first)
+    rest = dict(y=y, sample_weight=sample_weight, batch_size=batch_size)
+    return {"x": x, **{k: v for k, v in rest.items() if v is not None}}
+
+
+def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
+    """Arguments of `keras.Model.fit` for what `fit` of a task is given.
+
+    Args:
+        task: the task.
+        steps: `Steps` of the model.
+        data: tuple of `x`, `y` and `sample_weight`.
+        held_out: tuple of `validation_data` and `validation_split`.
+        batch_sizes: tuple of those to train and to validate with, or None.
+        shuffle, class_weight: as `keras.Model.fit`.
+
+    Returns:
+        dict of keyword arguments.
+    """
+    check_shuffle(shuffle, data[0])
+    validation_data, share = held_out
+    if share and validation_data is None:
+        data, validation_data = split(data, share)
+    order = Shuffled(rows_of(data[0]), steps) if shuffle else None
+    size, validation_size = batch_sizes
+    given = reading(task, *data, size, lambda: steps.first, order)
+    check(task, given["x"], class_weight)
+    validation_data = validation(task, validation_data, validation_size or size)
+    check(task, validation_data)
+    return {**given, "validation_data": validation_data, "shuffle": False}
+
+
+def check(task, data, class_weight=None):
+    """Refuse a dataset that does not fit a task; others Keras reads."""
+    if is_dataset(data):
+        check_batches(task, data, class_weight)
+
+
+def validation(task, data, batch_size):
+    """Validation data as a dataset, or as they are where they are no arrays."""
+    if data is None:
+        return None
+    if is_dataset(data):
+        return reading(task, data, None, None, None)["x"]
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if not isinstance(x, dict):
+        return data
+    return reading(task, x, y, weights, batch_size)["x"]
+
+
+def split(data, share):
+    """The first rows of arrays to train on, and the last ones to validate.
+
+    Args:
+        data: tuple of `x`, `y` and `sample_weight`.
+        share: float, part of the rows that is left to validate.
+
+    Returns:
+        Two tuples like `data`.
+
+    Raises:
+        ValueError: a part without rows, or what is no arrays.
+    """
+    if not isinstance(data[0], dict):
+        raise ValueError(
+            "`validation_split` needs `x` as a dict of arrays or lists. Pass "
+            "`validation_data` besides a dataset. Received: x of type "
+            f"{type(data[0]).__name__}"
+        )
+    rows = rows_of(data[0])
+    count = math.floor(rows * (1 - share))
+    if not 0 < count < rows:
+        raise ValueError(
+            "`validation_split` must leave rows to train on and rows to "
+            f"validate. Received: validation_split={share}, {rows} rows"
+        )
+    parts = [parts_of(values, count) for values in data]
+    return tuple(zip(*parts, strict=True))
+
+
+def draws(preprocessor):
+    """Whether a preprocessor draws, by the number of a batch."""
+    ours = isinstance(preprocessor, BridgeTowerPreprocessor)
+    return ours and preprocessor.reads_step
+
+
+def check_shuffle(shuffle, x):
+    """Refuse to shuffle what has an order of its own."""
+    if shuffle not in (False, True):
+        raise ValueError(
+            f"`shuffle` must be True or False. Received: shuffle={shuffle!r}"
+        )
+    if shuffle and not isinstance(x, dict):
+        raise ValueError(
+            "`shuffle=True` needs `x` as a dict of arrays or lists. Shuffle a "
+            "dataset yourself, as by `dataset.shuffle(1000)` before it is "
+            f"batched. Received: x of type {type(x).__name__}"
+        )
+
+
+def with_callback(callbacks, own):
+    """Callbacks as Keras takes them, with one more."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(own)
+        return callbacks
+    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]

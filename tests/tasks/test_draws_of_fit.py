@@ -1,0 +1,174 @@
+"""What `fit` and `evaluate` draw: by a seed and a step, and nothing else."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from builders import MANY_STEPS
+from builders import SIDE
+from builders import array
+from builders import fast
+from builders import raw
+from builders import shallow
+from builders import tokenizer
+from keras import ops
+
+import keras_bridgetower as kbt
+from keras_bridgetower.tasks import training_data
+
+ROWS, BATCH = 8, 2
+STEPS = ROWS // BATCH
+
+
+class Seen(kbt.BridgeTowerMaskedLMPreprocessor):
+    """Keeps the steps that it saw, and the first letters of their texts."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps = []
+
+    def call(self, x, y=None, sample_weight=None):
+        tf.numpy_function(self._keep, [x["step"], x["text"]], [])
+        return super().call(x, y, sample_weight)
+
+    def _keep(self, step, texts):
+        self.steps.append((int(step), [t[:1].decode() for t in texts]))
+
+    def taken(self):
+        """Step to texts, of what came since the last call."""
+        found, self.steps = dict(self.steps), []
+        return found
+
+
+@pytest.fixture(scope="module")
+def task():
+    preprocessor = Seen(
+        tokenizer(24), kbt.BridgeTowerImageConverter(SIDE), rate=0.3
+    )
+    task = kbt.BridgeTowerMaskedLM(shallow(), preprocessor)
+    task.start = task.get_weights()
+    # Compiled once, which takes longer than all steps.
+    fast(task, keras.optimizers.SGD(0.1), jit_compile=MANY_STEPS)
+    return task
+
+
+def fresh(task):
+    """The task as it was before its first step."""
+    task.set_weights(task.start)
+    task.optimizer.iterations.assign(0)
+    task.preprocessor.taken()
+    return task
+
+
+def data(rows=ROWS):
+    x, _ = raw(rows)
+    x["text"] = [f"{chr(97 + i)} {text}" for i, text in enumerate(x["text"])]
+    return x
+
+
+def dataset(rows=ROWS):
+    return tf.data.Dataset.from_tensor_slices(data(rows)).batch(BATCH)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_equal_fits_are_equal_to_the_bit(task, times):
+    losses, weights = [], []
+    for x in times * (data(), dataset()):
+        sizes = {"batch_size": BATCH} if isinstance(x, dict) else {}
+        history = (
+            fresh(task)
+            .fit(x, epochs=2, validation_data=dataset(4), verbose=0, **sizes)
+            .history
+        )
+        losses.append(history)
+        weights.append(task.get_weights())
+    for other in losses[1:]:
+        assert other == losses[0]
+    for other in weights[1:]:
+        for a, b in zip(other, weights[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_evaluate_and_predict_repeat_to_the_bit(task):
+    fresh(task)
+    first = task.evaluate(dataset(), verbose=0)
+    assert task.evaluate(dataset(), verbose=0) == first
+    assert task.evaluate(data(), batch_size=BATCH, verbose=0) == first
+    logits = [task.predict(dataset(), verbose=0) for _ in range(2)]
+    np.testing.assert_array_equal(*logits)
+
+
+def test_steps_count_on(task):
+    """Over epochs, calls, and an iterator that ends within an epoch."""
+    made = fresh(task).preprocessor
+    task.fit(dataset(), epochs=2, verbose=0)
+    assert sorted(made.taken()) == list(range(2 * STEPS))
+    task.fit(dataset().repeat(), epochs=2, steps_per_epoch=2, verbose=0)
+    assert {8, 9, 10, 11} <= set(made.taken())
+    task.evaluate(dataset(), verbose=0)
+    assert sorted(made.taken()) == list(range(STEPS))
+    # One that has taken no step.
+    fresh(task).fit(dataset(4), verbose=0)
+    assert sorted(made.taken()) == [0, 1]
+    own = dataset(4).enumerate(start=40)
+    task.fit(own.map(lambda i, x: {**x, "step": i}), verbose=0)
+    assert sorted(made.taken()) == [40, 41]
+
+
+def test_shuffled_arrays(task):
+    made = fresh(task).preprocessor
+
+    def orders(**kwargs):
+        keras.utils.set_random_seed(3)
+        history = (
+            fresh(task)
+            .fit(data(), batch_size=BATCH, epochs=2, verbose=0, **kwargs)
+            .history
+        )
+        seen = made.taken()
+        texts = [seen[step] for step in range(2 * STEPS)]
+        return sum(texts[:STEPS], []), sum(texts[STEPS:], []), history
+
+    letters = [chr(97 + i) for i in range(ROWS)]
+    assert orders()[:2] == (letters, letters)
+    first, second, history = orders(shuffle=True)
+    assert sorted(first) == sorted(second) == letters
+    assert letters != first != second
+    assert orders(shuffle=True) == (first, second, history)
+
+
+def test_what_cannot_be_shuffled(task):
+    with pytest.raises(ValueError, match="needs `x` as a dict.*Received: x"):
+        fresh(task).fit(dataset(), shuffle=True)
+    with pytest.raises(ValueError, match="True or False.*'batch'"):
+        fresh(task).fit(data(), shuffle="batch")
+
+
+def test_parts_of_lists(task):
+    made = fresh(task).preprocessor
+    values = dict(batch_size=BATCH, verbose=0)
+    task.fit(data(), validation_split=0.25, **values)
+    # Six rows to train on, then the last two.
+    assert sorted(made.steps[-1][1]) == ["g", "h"]
+    assert sorted(made.taken()) == [0, 1, 2]
+    with pytest.raises(ValueError, match="rows to validate.*8 rows"):
+        task.fit(data(), validation_split=1.0, **values)
+    with pytest.raises(ValueError, match="needs `x` as a dict"):
+        task.fit(dataset(), validation_split=0.5)
+
+
+def test_weights_without_labels(task):
+    weights = np.arange(ROWS, dtype="float32")
+    given = training_data.reading(task, data(), None, weights, BATCH)
+    (x, y, found), *_ = given["x"]
+    assert set(x) == {"images", "text", "step"} and y is None
+    assert found.numpy().tolist() == [0, 1]
+
+
+def test_accumulated_steps_count_singly():
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
+    weight = keras.Variable(np.zeros(2, "float32"))
+    for _ in range(6):
+        optimizer.apply([ops.ones(2)], [weight])
+    assert int(array(optimizer.iterations)) == 2
+    assert training_data.Steps(optimizer).first == 6
