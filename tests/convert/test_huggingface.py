@@ -288,6 +288,13 @@ def test_bad_configurations(level, values, found, folder, tmp_path):
     )
 
 
+def test_nested_without_end(folder, tmp_path):
+    path = edited(folder[0], tmp_path / "model")
+    (path / "config.json").write_text('{"a":' * 10**5 + "1" + "}" * 10**5)
+    with pytest.raises(ConversionError, match="must be readable JSON"):
+        registry.resolve(path)
+
+
 def test_unequal_depths_are_refused(folder, tmp_path):
     path = edited(
         folder[0], tmp_path / "model", "text_config", num_hidden_layers=3
@@ -317,6 +324,10 @@ def test_unused_norms_travel(folder, tmp_path):
     [
         (lambda s: s.pop("itm_score.fc.bias"), "itm_score.fc.bias is missing"),
         (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
+        (
+            lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
+            r"itc_text_head.fc.weight has shape \(\)",
+        ),
         (
             lambda s: s.update({"itm_score.fc.weight": torch.ones(2, 127)}),
             r"itm_score.fc.weight has shape \(2, 127\), not \(2, 128\)",
