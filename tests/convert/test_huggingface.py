@@ -319,6 +319,22 @@ def test_unused_norms_travel(folder, tmp_path):
     assert key.removeprefix("bridgetower.") in checkpoint.unread
 
 
+def test_what_is_left_of_clip_travels(folder, tmp_path):
+    """As in older revisions of the published base size."""
+    path = edited(folder[0], tmp_path / "model")
+    state, prefix = state_of(path), "bridgetower.vision_model."
+    left = {
+        "token_embedding.weight": torch.ones(9, 5),
+        "positional_embedding": torch.ones(7, 5),
+        "ln_final.weight": torch.ones(5),
+        "ln_final.bias": torch.ones(5),
+    }
+    state |= {f"{prefix}{name}": tensor for name, tensor in left.items()}
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    unread = cache.open_checkpoint(path).unread
+    assert {f"vision_model.{name}" for name in left} <= set(unread)
+
+
 @pytest.mark.parametrize(
     "change, found",
     [

@@ -1,0 +1,207 @@
+"""The published repositories open, and compute what transformers does."""
+
+import socket
+import warnings
+
+import checkpoints
+import keras
+import numpy as np
+import peer
+import published
+import pytest
+import tokenizer_files
+import torch
+import transformers
+from builders import array
+from builders import difference
+from huggingface_hub import constants
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import registry
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+NAMES = list(published.REPOSITORIES)
+TASKS = {
+    "Backbone": None,
+    "Retrieval": "itm",
+    "MaskedLM": "mlm",
+    "Contrastive": "itc",
+    "VQA": None,
+}
+POSITIONS = np.array([[1, 3, 4], [2, 5, 0]], "int32")
+
+
+class Hub:
+    """All repositories as folders and in a cache of the hub."""
+
+    def __init__(self, root):
+        self.root, self.made, self.expected = root, {}, {}
+
+    def folder(self, name):
+        repository = published.REPOSITORIES[name]
+        kind = (repository.size, repository.rows)
+        if kind not in self.made:
+            models = published.models(repository)
+            size = dict(side=repository.size[1], vocabulary=published.ROWS)
+            self.made[kind] = models
+            self.expected[kind] = checkpoints.run_theirs(models, size)
+        folder = self.root / name.replace("/", "_")
+        if not folder.exists():
+            published.save(folder, repository, self.made[kind])
+            published.to_cache(self.root / "hub", name, folder)
+        return folder, self.expected[kind], self.made[kind]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(root / "home"))
+        patch.setattr(constants, "HF_HUB_CACHE", str(root / "hub"))
+        yield Hub(root)
+
+
+@pytest.fixture(autouse=True)
+def cut_network(monkeypatch):
+    """Fail a test that opens a socket, be it in vain."""
+    asked = []
+
+    def refuse(*arguments, **kwargs):
+        asked.append(arguments)
+        raise OSError("the network is cut")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not asked
+
+
+def opened(task, preset, **kwargs):
+    """A task or the backbone, new heads and unknown sums allowed."""
+    cls = getattr(kbt, f"BridgeTower{task}")
+    if task == "VQA":
+        kwargs["answers"] = ["yes", "no", "two"]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        made = cls.from_preset(preset, **kwargs)
+    new = [str(w.message) for w in told if "New and random" in str(w.message)]
+    return made, new
+
+
+def check(task, name, preset, hub):
+    """Open a repository in one way, and compare all that it holds."""
+    _, expected, _ = hub.folder(name)
+    repository = published.REPOSITORIES[name]
+    model, new = opened(task, preset)
+    head = TASKS[task]
+    assert bool(new) == (task != "Backbone" and head not in repository.heads)
+    size = dict(side=repository.size[1], vocabulary=published.ROWS)
+    features, _ = peer.inputs(size)
+    kept = features["padding_mask"] == 1
+    if new or task == "Backbone":
+        found = getattr(model, "backbone", model)(features, training=False)
+        for part in ("text", "image", "pooled"):
+            mine, theirs = array(found[part]), expected[part]
+            if part == "text":
+                mine, theirs = mine[kept], theirs[kept]
+            assert difference(mine, theirs) <= 1e-5
+        return
+    theirs = expected[head]
+    if head == "mlm":
+        features["mask_positions"] = POSITIONS
+        theirs = theirs[np.arange(len(POSITIONS))[:, None], POSITIONS]
+    found = model(features, training=False)
+    if head == "itc":
+        found = np.stack([array(found[k]) for k in ("text", "image", "fused")])
+    assert difference(found, theirs) <= 1e-5
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
+# Each task, each size, and both kinds of copies; the fastest backend takes
+# each repository too, and new heads beside those that a repository has.
+LEAST = [
+    ("Backbone", NAMES[0]),
+    ("MaskedLM", NAMES[1]),
+    ("Retrieval", NAMES[2]),
+    ("Contrastive", NAMES[5]),
+    ("VQA", NAMES[6]),
+]
+if keras.config.backend() == "torch":
+    LEAST += [("VQA", NAMES[0]), ("Contrastive", NAMES[0])]
+    LEAST += [("MaskedLM", NAMES[3]), ("VQA", NAMES[3]), ("MaskedLM", NAMES[4])]
+
+
+@pytest.mark.parametrize("task, name", LEAST)
+def test_by_path(task, name, hub):
+    check(task, name, hub.folder(name)[0], hub)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_all_by_path(task, name, hub):
+    check(task, name, hub.folder(name)[0], hub)
+
+
+def pixels(picture, side, divisor=32):
+    """What transformers 4 makes of a picture: with a black edge."""
+    height, width, _ = picture.shape
+    scale = side / min(height, width)
+    width, height = (
+        int(n * scale + 0.5) // divisor * divisor for n in (width, height)
+    )
+    image = Image.fromarray(picture).resize((width, height), Image.BICUBIC)
+    left, top = ((n - side) // 2 for n in (width, height))
+    return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def normalised(pixels):
+    mean = [0.48145466, 0.4578275, 0.40821073]
+    std = [0.26862954, 0.26130258, 0.27577711]
+    return ((pixels / 255 - mean) / std).astype("float32")
+
+
+@FASTEST
+@pytest.mark.parametrize("name", [NAMES[1], NAMES[3]])
+def test_raw_pictures_and_texts(name, hub):
+    """The verb on a picture equals transformers on pixels of transformers 4."""
+    folder, _, models = hub.folder(name)
+    side = published.REPOSITORIES[name].size[1]
+    words, merges = tokenizer_files.few_words()
+    peer_tokenizer = transformers.RobertaTokenizer(
+        vocab=words, merges=[tuple(m.split(" ")) for m in merges]
+    )
+    text = "two cat, a red dog?"
+    ids = peer_tokenizer(text, return_tensors="pt")
+    image = normalised(pixels(PICTURE, side)).transpose(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = models["itm"](**ids, pixel_values=torch.tensor(image)).logits
+    task, _ = opened("Retrieval", folder)
+    assert task.preprocessor.tokenizer.sequence_length == published.TEXT_LENGTH
+    assert difference(task.score(PICTURE, text), float(logits[0, 1])) <= 1e-5
+
+
+@FASTEST
+def test_a_new_head_answers(hub):
+    task, _ = opened("VQA", hub.folder(NAMES[0])[0])
+    ((answer, share),) = task.answer(PICTURE, "two cat", top_k=1)
+    assert answer in ("yes", "no", "two") and 0 < share < 1
+
+
+@FASTEST
+def test_both_kinds_of_pixels(hub):
+    """As transformers 4, with a black edge, or the authors' whole square."""
+    preset = registry.resolve(hub.folder(NAMES[3])[0])
+    edged = kbt.BridgeTowerImageConverter.from_preset(preset)
+    whole = kbt.BridgeTowerImageConverter.from_preset(preset, mode="crop")
+    expected = pixels(PICTURE, 70)
+    assert not expected[:3].any() and not expected[:, :3].any()
+    assert not expected[-3:].any() and expected[3:-3, 3:-3].any()
+    assert difference(edged(PICTURE), normalised(expected)) <= 1e-6
+    resized = Image.fromarray(PICTURE).resize((93, 70), Image.BICUBIC)
+    expected = np.asarray(resized.crop((12, 0, 82, 70)))
+    assert difference(whole(PICTURE), normalised(expected)) <= 1e-6
