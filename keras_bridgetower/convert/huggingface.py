@@ -186,7 +186,9 @@ def _heads(tensors, top):
         heads["itm"] = {}
     if "mlm_score.bias" in tensors.shapes:
         heads["mlm"] = {"epsilon": float(top["layer_norm_eps"])}
-    width = architecture.rows_of(tensors, "itc_text_head.fc.weight")
+    width = architecture.rows_of(
+        tensors.shapes, "itc_text_head.fc.weight", tensors.path
+    )
     if width:
         if not top["share_cross_modal_transformer_layers"]:
             raise ConversionError(

@@ -72,7 +72,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
         layer_norm_epsilon=LAYER_NORM_EPSILON,
         image_norms="per_tap" if per_tap else "shared",
     )
-    heads = _heads(tensors, built, settings, answers, path)
+    heads = _heads(tensors.shapes, built, settings, answers, path)
     table = rules_of(built, heads)
     unread = rules.UNREAD + ((rules.UNTAPPED,) if per_tap else ())
     mode = "squash" if set(heads) & set(FINE_TUNED) else "crop"
@@ -129,16 +129,16 @@ def _settings(content, defaults, path):
     return settings
 
 
-def _heads(tensors, a, settings, answers, path):
+def _heads(shapes, a, settings, answers, path):
     """The heads that a file holds, by name, with their plain values."""
-    heads, shapes = {}, tensors.shapes
+    heads = {}
     if "itm_score.fc.weight" in shapes:
         heads["itm"] = {}
     if "rank_output.weight" in shapes:
         heads["rank"] = {}
     if "mlm_score.bias" in shapes:
         heads["mlm"] = {"epsilon": LAYER_NORM_EPSILON}
-    width = architecture.rows_of(tensors, "itc_text_head.fc.weight")
+    width = architecture.rows_of(shapes, "itc_text_head.fc.weight", path)
     if width:
         heads["itc"] = {"projection_dim": width, "ways": "two_way"}
     for name, key in (
