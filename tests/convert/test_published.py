@@ -1,6 +1,9 @@
 """The published repositories open, and compute what transformers does."""
 
+import os
 import socket
+import subprocess
+import sys
 import warnings
 
 import checkpoints
@@ -8,6 +11,7 @@ import keras
 import numpy as np
 import peer
 import published
+import published_run
 import pytest
 import tokenizer_files
 import torch
@@ -140,11 +144,74 @@ def test_by_path(task, name, hub):
     check(task, name, hub.folder(name)[0], hub)
 
 
+def names_of(name):
+    """The ways to open a repository from the cache of the hub."""
+    if published.REPOSITORIES[name].copy:
+        return [f"hf://{name}", f"hf://{name}@main"]
+    known = name.removeprefix("BridgeTower/").replace("-", "_")
+    return [f"hf://{name}", known]
+
+
+@pytest.mark.parametrize(
+    "task, name, way",
+    [
+        ("Backbone", NAMES[0], 1),
+        ("Retrieval", NAMES[2], 0),
+        ("Contrastive", NAMES[5], 1),
+    ],
+)
+def test_from_the_cache_of_the_hub(task, name, way, hub):
+    hub.folder(name)
+    check(task, name, names_of(name)[way], hub)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_all_by_path(task, name, hub):
-    check(task, name, hub.folder(name)[0], hub)
+def test_every_way(task, name, hub):
+    for way in (hub.folder(name)[0], *names_of(name)):
+        check(task, name, way, hub)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "torch", reason="where torch is not needed"
+)
+def test_a_process_without_torch(hub, tmp_path):
+    features, expected = {}, {}
+    for task, name in (("MaskedLM", NAMES[1]), ("Contrastive", NAMES[3])):
+        _, outputs, _ = hub.folder(name)
+        side = published.REPOSITORIES[name].size[1]
+        given, _ = peer.inputs(dict(side=side, vocabulary=published.ROWS))
+        if task == "MaskedLM":
+            given["mask_positions"] = POSITIONS
+            rows = np.arange(len(POSITIONS))[:, None]
+            expected[f"{task} logits"] = outputs["mlm"][rows, POSITIONS]
+        else:
+            parts = zip(("text", "image", "fused"), outputs["itc"], strict=True)
+            expected |= {f"{task} {part}": value for part, value in parts}
+        features |= {f"{task} {part}": value for part, value in given.items()}
+    np.savez(tmp_path / "features.npz", **features)
+    ran = subprocess.run(
+        [
+            sys.executable,
+            published_run.__file__,
+            tmp_path / "features.npz",
+            tmp_path / "outputs.npz",
+        ],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": keras.config.backend(),
+            "HF_HUB_CACHE": str(hub.root / "hub"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    with np.load(tmp_path / "outputs.npz") as found:
+        for name, value in expected.items():
+            assert difference(found[name], value) <= 1e-5
 
 
 def pixels(picture, side, divisor=32):
