@@ -1,9 +1,12 @@
-"""A process without torch that opens published repositories, for a test.
+"""Open a preset and run it; as a process, where torch cannot be imported.
 
-Run as `python published_run.py FEATURES OUTPUTS`; both are `.npz` files.
+Run as `python published_run.py FOLDER`, with files `0.npz` and so on in the
+folder; each holds features, and in `how` the task, the preset and whether its
+backbone alone is to run. Outputs are written beside, as `out_0.npz`.
 """
 
 import importlib.abc
+import pathlib
 import sys
 import warnings
 
@@ -19,37 +22,38 @@ class Refuse(importlib.abc.MetaPathFinder):
         return None
 
 
-OPENED = {
-    "MaskedLM": "bridgetower_base_itm_mlm",
-    "Contrastive": "hf://BridgeTower/bridgetower-large-itm-mlm-itc",
-}
-
-
-def main(source, target):
-    sys.meta_path.insert(0, Refuse())
-    import keras
-
+def opened(task, preset):
+    """A task or the backbone of a preset, and what was warned of."""
     import keras_bridgetower as kbt
 
-    warnings.simplefilter("ignore")  # The weights are not the published ones.
-    made = {}
-    with np.load(source) as file:
-        for task, preset in OPENED.items():
-            prefix = f"{task} "
-            features = {
-                name.removeprefix(prefix): value
-                for name, value in file.items()
-                if name.startswith(prefix)
-            }
-            model = getattr(kbt, f"BridgeTower{task}").from_preset(preset)
-            found = model(features, training=False)
-            found = found if isinstance(found, dict) else {"logits": found}
-            made |= {
-                prefix + name: keras.ops.convert_to_numpy(value)
-                for name, value in found.items()
-            }
+    labels = {"answers": ["yes", "no", "two"]} if task == "VQA" else {}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        cls = getattr(kbt, f"BridgeTower{task}")
+        return cls.from_preset(preset, **labels), [str(w.message) for w in told]
+
+
+def outputs(model, features, bare):
+    """Outputs by name, of the backbone alone where the head is new."""
+    from keras import ops
+
+    found = (getattr(model, "backbone", model) if bare else model)(
+        features, training=False
+    )
+    found = found if isinstance(found, dict) else {"logits": found}
+    return {name: ops.convert_to_numpy(value) for name, value in found.items()}
+
+
+def main(folder):
+    sys.meta_path.insert(0, Refuse())
+    for path in sorted(pathlib.Path(folder).glob("[0-9]*.npz")):
+        with np.load(path) as file:
+            features = dict(file)
+        task, preset, bare = features.pop("how").tolist()
+        model, _ = opened(task, preset)
+        made = outputs(model, features, bare == "True")
+        np.savez(path.with_name(f"out_{path.name}"), **made)
     assert "torch" not in sys.modules
-    np.savez(target, **made)
 
 
 if __name__ == "__main__":

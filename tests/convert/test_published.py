@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import warnings
 
 import checkpoints
 import keras
@@ -16,7 +15,6 @@ import pytest
 import tokenizer_files
 import torch
 import transformers
-from builders import array
 from builders import difference
 from huggingface_hub import constants
 from PIL import Image
@@ -84,44 +82,49 @@ def cut_network(monkeypatch):
     assert not asked
 
 
-def opened(task, preset, **kwargs):
-    """A task or the backbone, new heads and unknown sums allowed."""
-    cls = getattr(kbt, f"BridgeTower{task}")
-    if task == "VQA":
-        kwargs["answers"] = ["yes", "no", "two"]
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        made = cls.from_preset(preset, **kwargs)
-    new = [str(w.message) for w in told if "New and random" in str(w.message)]
-    return made, new
+def is_new(task, name):
+    """Whether a repository has no head for a task."""
+    return TASKS[task] not in published.REPOSITORIES[name].heads
 
 
-def check(task, name, preset, hub):
-    """Open a repository in one way, and compare all that it holds."""
+def features_of(task, name):
+    side = published.REPOSITORIES[name].size[1]
+    made, _ = peer.inputs(dict(side=side, vocabulary=published.ROWS))
+    if task == "MaskedLM" and not is_new(task, name):
+        made["mask_positions"] = POSITIONS
+    return made
+
+
+def compare(found, task, name, hub):
+    """Hold outputs against those of transformers."""
     _, expected, _ = hub.folder(name)
-    repository = published.REPOSITORIES[name]
-    model, new = opened(task, preset)
-    head = TASKS[task]
-    assert bool(new) == (task != "Backbone" and head not in repository.heads)
-    size = dict(side=repository.size[1], vocabulary=published.ROWS)
-    features, _ = peer.inputs(size)
-    kept = features["padding_mask"] == 1
-    if new or task == "Backbone":
-        found = getattr(model, "backbone", model)(features, training=False)
+    if is_new(task, name):
+        kept = features_of(task, name)["padding_mask"] == 1
         for part in ("text", "image", "pooled"):
-            mine, theirs = array(found[part]), expected[part]
+            mine, theirs = found[part], expected[part]
             if part == "text":
                 mine, theirs = mine[kept], theirs[kept]
             assert difference(mine, theirs) <= 1e-5
         return
-    theirs = expected[head]
-    if head == "mlm":
-        features["mask_positions"] = POSITIONS
+    theirs = expected[TASKS[task]]
+    if task == "MaskedLM":
         theirs = theirs[np.arange(len(POSITIONS))[:, None], POSITIONS]
-    found = model(features, training=False)
-    if head == "itc":
-        found = np.stack([array(found[k]) for k in ("text", "image", "fused")])
+    if task == "Contrastive":
+        found = np.stack([found[k] for k in ("text", "image", "fused")])
+    else:
+        found = found["logits"]
     assert difference(found, theirs) <= 1e-5
+
+
+def check(task, name, preset, hub):
+    """Open a repository in one way, and compare all that it holds."""
+    hub.folder(name)
+    model, told = published_run.opened(task, preset)
+    new = is_new(task, name)
+    random = any("New and random" in text for text in told)
+    assert random == (new and task != "Backbone")
+    found = published_run.outputs(model, features_of(task, name), new)
+    compare(found, task, name, hub)
 
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
@@ -173,31 +176,14 @@ def test_every_way(task, name, hub):
         check(task, name, way, hub)
 
 
-@pytest.mark.skipif(
-    keras.config.backend() == "torch", reason="where torch is not needed"
-)
-def test_a_process_without_torch(hub, tmp_path):
-    features, expected = {}, {}
-    for task, name in (("MaskedLM", NAMES[1]), ("Contrastive", NAMES[3])):
-        _, outputs, _ = hub.folder(name)
-        side = published.REPOSITORIES[name].size[1]
-        given, _ = peer.inputs(dict(side=side, vocabulary=published.ROWS))
-        if task == "MaskedLM":
-            given["mask_positions"] = POSITIONS
-            rows = np.arange(len(POSITIONS))[:, None]
-            expected[f"{task} logits"] = outputs["mlm"][rows, POSITIONS]
-        else:
-            parts = zip(("text", "image", "fused"), outputs["itc"], strict=True)
-            expected |= {f"{task} {part}": value for part, value in parts}
-        features |= {f"{task} {part}": value for part, value in given.items()}
-    np.savez(tmp_path / "features.npz", **features)
+def run_without_torch(cases, hub, folder):
+    """Open `(task, name, preset)` in a process of their own, and compare."""
+    for i, (task, name, preset) in enumerate(cases):
+        hub.folder(name)
+        how = [task, str(preset), str(is_new(task, name))]
+        np.savez(folder / f"{i}.npz", how=how, **features_of(task, name))
     ran = subprocess.run(
-        [
-            sys.executable,
-            published_run.__file__,
-            tmp_path / "features.npz",
-            tmp_path / "outputs.npz",
-        ],
+        [sys.executable, published_run.__file__, folder],
         env={
             **os.environ,
             "KERAS_BACKEND": keras.config.backend(),
@@ -209,9 +195,32 @@ def test_a_process_without_torch(hub, tmp_path):
         text=True,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    with np.load(tmp_path / "outputs.npz") as found:
-        for name, value in expected.items():
-            assert difference(found[name], value) <= 1e-5
+    for i, (task, name, _) in enumerate(cases):
+        with np.load(folder / f"out_{i}.npz") as found:
+            compare(found, task, name, hub)
+
+
+WITHOUT_TORCH = pytest.mark.skipif(
+    keras.config.backend() == "torch", reason="its backend needs torch"
+)
+
+
+@WITHOUT_TORCH
+def test_a_process_without_torch(hub, tmp_path):
+    cases = [
+        ("MaskedLM", NAMES[1], names_of(NAMES[1])[1]),
+        ("Contrastive", NAMES[3], names_of(NAMES[3])[0]),
+    ]
+    run_without_torch(cases, hub, tmp_path)
+
+
+@WITHOUT_TORCH
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_without_torch(name, hub, tmp_path):
+    ways = [hub.folder(name)[0], *names_of(name)]
+    cases = [(task, name, way) for task in TASKS for way in ways]
+    run_without_torch(cases, hub, tmp_path)
 
 
 def pixels(picture, side, divisor=32):
@@ -247,14 +256,14 @@ def test_raw_pictures_and_texts(name, hub):
     image = normalised(pixels(PICTURE, side)).transpose(2, 0, 1)[None]
     with torch.no_grad():
         logits = models["itm"](**ids, pixel_values=torch.tensor(image)).logits
-    task, _ = opened("Retrieval", folder)
+    task, _ = published_run.opened("Retrieval", folder)
     assert task.preprocessor.tokenizer.sequence_length == published.TEXT_LENGTH
     assert difference(task.score(PICTURE, text), float(logits[0, 1])) <= 1e-5
 
 
 @FASTEST
 def test_a_new_head_answers(hub):
-    task, _ = opened("VQA", hub.folder(NAMES[0])[0])
+    task, _ = published_run.opened("VQA", hub.folder(NAMES[0])[0])
     ((answer, share),) = task.answer(PICTURE, "two cat", top_k=1)
     assert answer in ("yes", "no", "two") and 0 < share < 1
 
