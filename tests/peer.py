@@ -55,7 +55,11 @@ def peer(size, link="add", shared_projections=True):
         ),
     )
     cls = transformers.BridgeTowerForImageAndTextRetrieval
-    model = cls(config).eval()
+    return randomise(cls(config).eval())
+
+
+def randomise(model):
+    """Give a model of transformers random weights, the same each time."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in model.named_parameters():

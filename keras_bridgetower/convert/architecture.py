@@ -159,6 +159,23 @@ def measure(tensors, names):
     return architecture
 
 
+def rows_of(shapes, key, path):
+    """The rows of a head's matrix, 0 where the head is absent.
+
+    Raises:
+        ConversionError: the tensor has no two axes, or no row.
+    """
+    shape = shapes.get(key)
+    if shape is not None and (len(shape) != 2 or shape[0] < 1):
+        raise ConversionError(
+            "A head must have a matrix, one row for each of its outputs. "
+            "Fetch the file again.",
+            path,
+            [f"{key} has shape {shape}"],
+        )
+    return shape[0] if shape else 0
+
+
 def _bridge(shapes):
     key = "cross_modal_text_link_tower.0."
     for scalar, bridge in (

@@ -3,8 +3,10 @@
 import functools
 
 import keras_hub
+import numpy as np
 
 from keras_bridgetower import memory
+from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import encoder_rules
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.architecture import heads_of
@@ -21,28 +23,26 @@ def read_folder(folder, models, image_size=None):
     """The encoder of a `transformers` folder, of one of these kinds."""
     path = folder / "config.json"
     config = read_json(path)
-    kind = config.get("model_type")
-    if kind not in models:
-        raise ConversionError(
-            f"The folder must hold a model of type {', '.join(models)}.",
-            path,
-            [f"model_type={kind!r}"],
-        )
+    kind = configurations.require(config, path, models)
     tensors = open_tensors(weight_file(folder))
+    if not configurations.named(config):
+        kind = configurations.kind_of(config, tensors.shapes)
     return models[kind](config, tensors, path, image_size)
 
 
-def _values(config, path, *names):
-    """Positive whole numbers of a configuration."""
-    values = [config.get(name) for name in names]
-    wrong = [
-        f"{name}={value!r:.50}"
-        for name, value in zip(names, values, strict=True)
-        if type(value) is not int or value < 1
-    ]
-    if wrong:
+def _sizes(kind, names, source):
+    """Sizes by the configuration, the number of layers first."""
+    config, tensors, path = source
+    values = configurations.sizes(config, path, kind, *names)
+    if values[0] > len(tensors.shapes):
+        # Before time is taken for rules of layers that cannot be there.
         raise ConversionError(
-            "A configuration must give its sizes as whole numbers.", path, wrong
+            "A configuration must have the sizes of its weights.",
+            path,
+            [
+                f"{names[0]}={values[0]}, {len(tensors.shapes)} tensors in "
+                "the weights"
+            ],
         )
     return values
 
@@ -53,17 +53,14 @@ SIZES = (
     "hidden_size",
     "intermediate_size",
 )
+TEXT_SIZES = (*SIZES, "vocab_size", "max_position_embeddings")
 IMAGE_SIZES = (*SIZES, "patch_size", "image_size")
 
 
 def _text(kind, rules, cls, padding):
     def read(config, tensors, path, image_size):
-        layers, heads, width, hidden, rows, positions = _values(
-            config,
-            path,
-            *SIZES,
-            "vocab_size",
-            "max_position_embeddings",
+        layers, heads, width, hidden, rows, positions = _sizes(
+            kind, TEXT_SIZES, (config, tensors, path)
         )
         if config.get("hidden_act", "gelu") != "gelu":
             raise ConversionError(
@@ -92,15 +89,15 @@ def _text(kind, rules, cls, padding):
 
 
 def _clip(config, tensors, path, image_size):
-    config = config.get("vision_config", config)
+    config = configurations.part(config, "vision_config") or config
     if config.get("hidden_act", "quick_gelu") not in ("quick_gelu", "gelu"):
         raise ConversionError(
             "CLIP must use GELU, exact or quick.",
             path,
             [f"hidden_act={config['hidden_act']!r}"],
         )
-    layers, heads, width, hidden, patch, side = _values(
-        config, path, *IMAGE_SIZES
+    layers, heads, width, hidden, patch, side = _sizes(
+        "clip", IMAGE_SIZES, (config, tensors, path)
     )
     tensors = tensors.without_prefix("vision_model.")
     sizes = dict(
@@ -121,21 +118,21 @@ def _clip(config, tensors, path, image_size):
             "embeddings.position_embedding.weight",
         ),
         (tensors, path),
-        (image_size or side, patch, 1),
+        (image_size, side, patch, 1),
     )
 
 
 def _vit_like(kind, rules, cls, hidden_name, prefix):
     def read(config, tensors, path, image_size):
-        layers, heads, width, hidden, patch, side = _values(
-            config, path, *IMAGE_SIZES
+        layers, heads, width, hidden, patch, side = _sizes(
+            kind, IMAGE_SIZES, (config, tensors, path)
         )
         sizes = dict(
             patch_size=patch,
             num_layers=layers,
             num_heads=heads,
             hidden_dim=width,
-            layer_norm_epsilon=config.get("layer_norm_eps", 1e-12),
+            layer_norm_epsilon=configurations.epsilon(config, path, 1e-12),
             **{hidden_name: hidden},
         )
         return _image(
@@ -148,7 +145,7 @@ def _vit_like(kind, rules, cls, hidden_name, prefix):
                 "embeddings.position_embeddings",
             ),
             (tensors.without_prefix(f"{kind}."), path),
-            (image_size or side, patch, prefix),
+            (image_size, side, patch, prefix),
         )
 
     return read
@@ -197,15 +194,17 @@ def read_openai_clip(path, image_size=None):
             "visual.positional_embedding",
         ),
         (tensors, path),
-        (image_size or side, patch, 1),
+        (image_size, side, patch, 1),
     )
 
 
 def _image(cls, sizes, rules, keys, source, grid):
-    """An image encoder, its positions resized where the side asks for it.
+    """An image encoder, its positions resized where another side is asked for.
 
     `keys` name the tensors of patches, of the first hidden layer and of
-    positions.
+    positions. `grid` is the side that the caller asks for or None, that of
+    the configuration, that of a patch, and the number of tokens before those
+    of the patches.
     """
     tensors, path = source
     patches, hidden_layer, key = keys
@@ -215,7 +214,8 @@ def _image(cls, sizes, rules, keys, source, grid):
         patches: (width, 3, sizes["patch_size"], sizes["patch_size"]),
         hidden_layer: (hidden, width),
     }
-    side, patch, prefix = grid
+    asked, own, patch, prefix = grid
+    side = asked or own
     if side % patch:
         raise ConversionError(
             "`image_size` must be a multiple of the patch size.",
@@ -226,7 +226,9 @@ def _image(cls, sizes, rules, keys, source, grid):
     shape = tensors.shapes.get(key)
     if shape is not None and len(shape) > 1:
         resized = (*shape[:-2], count, shape[-1])
-        if shape != resized:
+        if asked is None:
+            expected[key] = resized
+        elif shape != resized:
             tensors = tensors.with_value(
                 key,
                 resized,
@@ -259,15 +261,13 @@ def _filled(cls, sizes, rules, expected, source):
         raise ConversionError(
             f"A configuration must fit together: {error!s:.300}", path
         ) from error
+    variables = transfer.variables_of(encoder, encoder=encoder)
     ruled = {path for rule in rules for path in rule.variables}
-    variables = {
-        path: variable
-        for path, variable in transfer.variables_of(
-            encoder, encoder=encoder
-        ).items()
-        # KerasHub's BERT has a pooler, which the towers do not read.
-        if path in ruled or not path.startswith("pooled_dense")
-    }
+    for path in [p for p in variables if p.startswith("pooled_dense")]:
+        if path not in ruled:
+            # KerasHub's BERT has a pooler, which the towers do not read.
+            pooler = variables.pop(path)
+            pooler.assign(np.zeros(pooler.shape))
     transfer.load(rules, tensors, variables)
     return encoder
 

@@ -6,6 +6,7 @@ import pathlib
 import warnings
 
 from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import encoder_rules
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import rules
@@ -34,42 +35,6 @@ CLASSES = {
 }
 MODEL = "BridgeTowerModel"
 PREFIX = "bridgetower."
-# Their defaults, which their files may leave out.
-TOP = dict(
-    hidden_size=768,
-    num_hidden_layers=6,
-    num_attention_heads=12,
-    link_tower_type="add",
-    share_link_tower_layers=False,
-    share_cross_modal_transformer_layers=True,
-    tie_word_embeddings=False,
-    layer_norm_eps=1e-5,
-    hidden_act="gelu",
-)
-TEXT = dict(
-    vocab_size=50_265,
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    intermediate_size=3072,
-    hidden_act="gelu",
-    hidden_dropout_prob=0.1,
-    attention_probs_dropout_prob=0.1,
-    max_position_embeddings=514,
-    type_vocab_size=1,
-    layer_norm_eps=1e-5,
-    pad_token_id=1,
-)
-VISION = dict(
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_channels=3,
-    patch_size=16,
-    image_size=288,
-    layer_norm_eps=1e-5,
-    share_layernorm=True,
-    remove_last_layer=False,
-)
 
 
 def read(folder):
@@ -88,14 +53,13 @@ def read(folder):
     folder = pathlib.Path(folder)
     path = folder / "config.json"
     config = read_json(path)
-    if config.get("model_type") != "bridgetower":
-        raise ConversionError(
-            "The folder must hold a model of type 'bridgetower'. For encoders "
-            "alone see `keras_bridgetower.convert.unimodal`.",
-            path,
-            [f"model_type={config.get('model_type')!r}"],
-        )
-    top, text, vision = _complete(config, path)
+    configurations.require(
+        config,
+        path,
+        ["bridgetower"],
+        " For encoders alone see `keras_bridgetower.convert.unimodal`.",
+    )
+    top, text, vision = configurations.bridgetower(config, path)
     tensors = open_tensors(weight_file(folder)).without_prefix(PREFIX)
     measured = architecture.measure(tensors, NAMES)
     _check(top, text, vision, measured, path)
@@ -124,35 +88,6 @@ def read(folder):
         transfer.unread_keys(tables, tensors),
         processors.read(folder, built),
     )
-
-
-def _complete(config, path):
-    """The three levels of a configuration with all defaults, types checked."""
-    levels = [
-        (config, TOP, "the top level"),
-        (config.get("text_config") or {}, TEXT, "text_config"),
-        (config.get("vision_config") or {}, VISION, "vision_config"),
-    ]
-    complete, wrong = [], []
-    for given, defaults, name in levels:
-        values = dict(defaults)
-        if not isinstance(given, dict):
-            given, wrong = {}, [*wrong, f"{name} is no object"]
-        for key, default in defaults.items():
-            values[key] = value = given.get(key, default)
-            number = isinstance(default, float) and isinstance(value, int)
-            if type(value) is not type(default) and not (
-                number and not isinstance(value, bool)
-            ):
-                wrong.append(f"{key}={value!r:.50} in {name}")
-        complete.append(values)
-    if wrong:
-        raise ConversionError(
-            "A configuration must have values of transformers' types.",
-            path,
-            wrong,
-        )
-    return complete
 
 
 def _check(top, text, vision, measured, path):
@@ -251,8 +186,10 @@ def _heads(tensors, top):
         heads["itm"] = {}
     if "mlm_score.bias" in tensors.shapes:
         heads["mlm"] = {"epsilon": float(top["layer_norm_eps"])}
-    shape = tensors.shapes.get("itc_text_head.fc.weight")
-    if shape:
+    width = architecture.rows_of(
+        tensors.shapes, "itc_text_head.fc.weight", tensors.path
+    )
+    if width:
         if not top["share_cross_modal_transformer_layers"]:
             raise ConversionError(
                 "A contrastive head must go with shared projections: "
@@ -260,7 +197,7 @@ def _heads(tensors, top):
                 tensors.path,
                 ["share_cross_modal_transformer_layers=False"],
             )
-        heads["itc"] = {"projection_dim": shape[0], "ways": "three_way"}
+        heads["itc"] = {"projection_dim": width, "ways": "three_way"}
     return heads
 
 

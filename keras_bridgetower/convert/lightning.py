@@ -181,11 +181,9 @@ def _heads(shapes, a, settings, answers, path):
         heads["rank"] = {}
     if "mlm_score.bias" in shapes:
         heads["mlm"] = {"epsilon": LAYER_NORM_EPSILON}
-    if "itc_text_head.fc.weight" in shapes:
-        heads["itc"] = {
-            "projection_dim": shapes["itc_text_head.fc.weight"][0],
-            "ways": "two_way",
-        }
+    width = architecture.rows_of(shapes, "itc_text_head.fc.weight", path)
+    if width:
+        heads["itc"] = {"projection_dim": width, "ways": "two_way"}
     for name, key in (
         ("vqa", "vqa_classifier"),
         ("entailment", "snli_classifier"),

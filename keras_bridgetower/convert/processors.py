@@ -1,7 +1,6 @@
 """Tokenizer and image processor files of `transformers`, both ways."""
 
 import json
-import math
 import pathlib
 
 from keras_bridgetower.convert import tokenizers
@@ -15,16 +14,21 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 
 BICUBIC = 3
+# Numbers that went through float32 and text are still the same.
+BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
+# Start, one token and end.
+SHORTEST = 3
 
 
-def read(folder, architecture, mode="hf", sequence_length=TEXT_LENGTH):
+def read(folder, architecture, mode="hf", sequence_length=None):
     """Tokenizer and image converter of a folder.
 
     Args:
         folder: path of a folder with tokenizer and image processor files.
         architecture: `Architecture` that they are to fit.
         mode: str, mode of the converter where no file says it.
-        sequence_length: int, tokens in a text.
+        sequence_length: int, tokens in a text; by default the `max_text_len`
+            of the image processor's file, where the published ones have it.
 
     Returns:
         `(tokenizer, image_converter)`, the first None where the folder has no
@@ -34,11 +38,25 @@ def read(folder, architecture, mode="hf", sequence_length=TEXT_LENGTH):
         ConversionError: damaged files, or settings that cannot be kept.
     """
     folder = pathlib.Path(folder)
-    length = min(sequence_length, architecture.positions)
-    return (
-        _tokenizer(folder, architecture, length),
-        _image_converter(folder, architecture, mode),
-    )
+    path, config = _image_processor(folder)
+    side = architecture.image_size
+    wrong = [] if path is None else _unsupported(config, side)
+    if wrong:
+        raise ConversionError(
+            "An image processor must be transformers' for BridgeTower, with "
+            f"the model's image size {side} and CLIP's statistics.",
+            path,
+            wrong,
+        )
+    length = sequence_length or config.get("max_text_len", TEXT_LENGTH)
+    length = min(length, architecture.positions)
+    if path is None:
+        converter = BridgeTowerImageConverter(side, mode=mode)
+    else:
+        converter = BridgeTowerImageConverter(
+            side, mode="hf", size_divisor=config.get("size_divisor", 32)
+        )
+    return _tokenizer(folder, architecture, length), converter
 
 
 def _tokenizer(folder, architecture, sequence_length):
@@ -55,27 +73,15 @@ def _tokenizer(folder, architecture, sequence_length):
     return tokenizer
 
 
-def _image_converter(folder, architecture, mode):
-    side = architecture.image_size
+def _image_processor(folder):
+    """The file of an image processor and its values, or None and none."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        config = read_json(path)
-    elif (folder / "processor_config.json").is_file():
-        path = folder / "processor_config.json"
-        config = read_json(path).get("image_processor")
-    else:
-        return BridgeTowerImageConverter(side, mode=mode)
-    wrong = _unsupported(config, side)
-    if wrong:
-        raise ConversionError(
-            "An image processor must be transformers' for BridgeTower, with "
-            f"the model's image size {side} and CLIP's statistics.",
-            path,
-            wrong,
-        )
-    return BridgeTowerImageConverter(
-        side, mode="hf", size_divisor=config.get("size_divisor", 32)
-    )
+        return path, read_json(path)
+    path = folder / "processor_config.json"
+    if path.is_file():
+        return path, read_json(path).get("image_processor")
+    return None, {}
 
 
 def _unsupported(config, side):
@@ -83,13 +89,20 @@ def _unsupported(config, side):
     if not isinstance(config, dict):
         return ["no settings"]
     divisor = config.get("size_divisor", 32)
+    length = config.get("max_text_len", TEXT_LENGTH)
+    # The published files of the base size say `image_size`, as the authors.
     wrong = [
         f"{name}={config[name]!r:.60}"
-        for name in ("size", "crop_size")
+        for name in ("size", "crop_size", "image_size")
         if config.get(name) is not None and _side(config[name]) != side
     ]
     if type(divisor) is not int or not 1 <= divisor <= side:
         wrong.append(f"size_divisor={divisor!r:.60}")
+    if type(length) is not int or length < SHORTEST:
+        wrong.append(f"max_text_len={length!r:.60}")
+    kind = config.get("image_processor_type") or "BridgeTower"
+    if not str(kind).startswith("BridgeTower"):
+        wrong.append(f"image_processor_type={kind!r:.60}")
     for name, value in (
         *((f"do_{step}", True) for step in ("resize", "rescale", "normalize")),
         ("do_center_crop", True),
@@ -105,7 +118,8 @@ def _unsupported(config, side):
         given = config.get(name, value)
         given = list(given) if isinstance(given, (list, tuple)) else [given]
         if len(given) != len(value) or not all(
-            isinstance(a, (int, float)) and math.isclose(a, b, rel_tol=1e-6)
+            # Compared, as a whole number may be too large for arithmetic.
+            isinstance(a, (int, float)) and b * BELOW <= a <= b * ABOVE
             for a, b in zip(given, value, strict=True)
         ):
             wrong.append(f"{name}={config[name]!r:.60}")

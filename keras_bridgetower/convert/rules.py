@@ -42,6 +42,11 @@ UNREAD = (
         "what is left of CLIP's text side and its projection",
     ),
     Unread(
+        r"vision_model\.(token_embedding\.weight|positional_embedding|"
+        r"ln_final\.(weight|bias)|visual\.proj)",
+        "the same, in older revisions of the published base size",
+    ),
+    Unread(
         r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
         "norms per layer, which transformers makes and does not call",
     ),

@@ -1,5 +1,6 @@
 """Tokenizer files of `transformers`, for either text encoder."""
 
+import contextlib
 import pathlib
 
 from keras_bridgetower.convert.errors import ConversionError
@@ -8,9 +9,22 @@ from keras_bridgetower.preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer,
 )
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+from keras_bridgetower.preprocessing.vocabulary import SPECIAL_TOKENS
+from keras_bridgetower.preprocessing.vocabulary import read_merges
 
 # `max_text_len` of the published configurations, and of the authors.
 TEXT_LENGTH = 50
+# Only the first versions of tokenizer.json leave the type of the model out;
+# these keys then tell it.
+TOLD_BY = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
+# What RoBERTa's files leave empty: null, false, or a string of no length.
+BPE_SETTINGS = (
+    "dropout",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+)
 
 
 def read(folder, kind, sequence_length):
@@ -26,15 +40,27 @@ def read(folder, kind, sequence_length):
         encoder is another one.
 
     Raises:
-        ConversionError: damaged files, or settings that cannot be kept.
+        ConversionError: damaged files, files that deny each other, or
+            settings that cannot be kept.
     """
     folder = pathlib.Path(folder)
-    reader = READERS.get(kind)
-    path, arguments = reader(folder) if reader else (None, None)
+    if kind not in READERS:
+        return None
+    with _readable(folder):
+        path, arguments = READERS[kind](folder)
     if path is None:
         return None
-    try:
+    with _readable(path):
         return CLASSES[kind](*arguments, sequence_length)
+
+
+@contextlib.contextmanager
+def _readable(path):
+    """Tell what is wrong with a file by the one error of the conversion."""
+    try:
+        yield
+    except ConversionError:
+        raise
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise ConversionError(
             f"A tokenizer must be readable: {error!s:.300}", path
@@ -42,11 +68,68 @@ def read(folder, kind, sequence_length):
 
 
 def _roberta(folder):
-    path = folder / "vocab.json"
-    if path.is_file() and (folder / "merges.txt").is_file():
-        return path, (str(path), str(folder / "merges.txt"))
-    path, model = _model(folder, "BPE", "RoBERTa")
-    return path, (model.get("vocab"), model.get("merges"))
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    lists = [path for path in (vocabulary, merges) if path.is_file()]
+    path, values = _whole(folder, "BPE", "RoBERTa")
+    _check_cuts(folder, path, values)
+    if path is None:
+        if len(lists) == 1:
+            raise ConversionError(
+                "A tokenizer must have vocab.json and merges.txt, or "
+                "tokenizer.json, which holds both. Fetch what is missing.",
+                lists[0],
+            )
+        return (vocabulary, tuple(map(str, lists))) if lists else (None, None)
+    words, pairs = values["model"]["vocab"], values["model"].get("merges")
+    with _readable(path):
+        pairs = read_merges(pairs)
+    others = []
+    if vocabulary in lists and read_json(vocabulary) != words:
+        others.append(vocabulary.name)
+    with _readable(merges):
+        if merges in lists and read_merges(merges) != pairs:
+            others.append(merges.name)
+    if others:
+        raise ConversionError(
+            "A tokenizer.json must hold what the files beside it hold. Keep "
+            "the files of one tokenizer.",
+            path,
+            [f"other values in {name}" for name in others],
+        )
+    return path, (words, pairs)
+
+
+def _check_cuts(folder, path, values):
+    """Refuse what would cut texts otherwise than RoBERTa's tokenizer does."""
+    config = folder / "tokenizer_config.json"
+    given = read_json(config) if config.is_file() else {}
+    added = folder / "added_tokens.json"
+    tokens = list(read_json(added)) if added.is_file() else []
+    with _readable(path):
+        tokens += [t.get("content") for t in values.get("added_tokens") or ()]
+    before = values.get("pre_tokenizer", {"type": "ByteLevel"})
+    before = before if isinstance(before, dict) else {"type": before}
+    wrong = [f"token {t!r:.60}" for t in tokens if t not in SPECIAL_TOKENS]
+    if before.get("type") != "ByteLevel" or not before.get("use_regex", True):
+        wrong.append(f"pre_tokenizer={before!r:.100}")
+    wrong += [
+        f"{name}={value!r:.60}"
+        for name, value in (
+            ("normalizer", values.get("normalizer")),
+            ("add_prefix_space", before.get("add_prefix_space")),
+            ("add_prefix_space", given.get("add_prefix_space")),
+            *((k, values.get("model", {}).get(k)) for k in BPE_SETTINGS),
+        )
+        if value
+    ]
+    if wrong:
+        raise ConversionError(
+            "A tokenizer must be RoBERTa's, without added tokens or other "
+            "settings. Remove them, or the tokenizer's files, and pass a "
+            "`preprocessor` of your own.",
+            path or folder,
+            wrong,
+        )
 
 
 def _bert(folder):
@@ -71,22 +154,34 @@ def _bert(folder):
     path = folder / "vocab.txt"
     if path.is_file():
         return path, (str(path), lowercase)
-    path, model = _model(folder, "WordPiece", "BERT")
-    words = model.get("vocab", {})
+    path, values = _whole(folder, "WordPiece", "BERT")
+    if path is None:
+        return None, None
+    words = values["model"]["vocab"]
     return path, (sorted(words, key=words.get), lowercase)
 
 
-def _model(folder, kind, name):
-    """The model in `tokenizer.json`, or no path and nothing."""
+def _whole(folder, kind, name):
+    """The values of `tokenizer.json`, or no path and nothing."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None, {}
-    model = read_json(path).get("model")
-    if not isinstance(model, dict) or model.get("type") != kind:
+    values = read_json(path)
+    model = values.get("model")
+    if not isinstance(model, dict) or not (
+        model.get("type") == kind
+        or (model.get("type") is None and TOLD_BY[kind] in model)
+    ):
         raise ConversionError(
             f"A tokenizer must be of type {kind}, as {name}'s.", path
         )
-    return path, model
+    if not isinstance(model.get("vocab"), dict):
+        raise ConversionError(
+            "A tokenizer must hold a vocabulary, from token to id. Fetch the "
+            "file again.",
+            path,
+        )
+    return path, values
 
 
 READERS = {"roberta": _roberta, "bert": _bert}

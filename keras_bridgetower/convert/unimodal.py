@@ -4,6 +4,7 @@ import pathlib
 
 import keras_hub
 
+from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.encoder_files import IMAGE_MODELS
 from keras_bridgetower.convert.encoder_files import TEXT_MODELS
@@ -42,7 +43,7 @@ def image_encoder(source, image_size=None):
         return read_openai_clip(path, image_size)
     if _is_transformers(path):
         return read_folder(path, IMAGE_MODELS, image_size)
-    encoder = keras_hub.models.Backbone.from_preset(str(source))
+    encoder = _from_keras_hub(source, path)
     encoder = getattr(encoder, "vision_encoder", encoder)
     if image_size in (None, encoder.image_shape[0]):
         return encoder
@@ -75,7 +76,7 @@ def text_encoder(source):
     path = pathlib.Path(source)
     if _is_transformers(path):
         return read_folder(path, TEXT_MODELS)
-    return keras_hub.models.Backbone.from_preset(str(source))
+    return _from_keras_hub(source, path)
 
 
 def tokenizer(source, sequence_length=TEXT_LENGTH):
@@ -102,17 +103,29 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
         raise ConversionError(
             "A tokenizer is read from a `transformers` folder.", path
         )
-    kind = read_json(path / "config.json")["model_type"]
+    file = path / "config.json"
+    kind = configurations.require(
+        read_json(file), file, list(tokenizers.READERS)
+    )
     made = tokenizers.read(path, kind, sequence_length)
     if made is None:
         raise ConversionError(
-            "A folder must hold the files of a tokenizer of "
-            f"{' or '.join(tokenizers.READERS)}; this one is of {kind!r}.",
+            f"A folder of {kind} must hold the files of its tokenizer, such as "
+            "tokenizer.json. Fetch them.",
             path,
         )
     return made
 
 
 def _is_transformers(path):
+    """Whether a folder has a configuration that KerasHub did not write."""
     config = path / "config.json"
-    return config.is_file() and "model_type" in read_json(config)
+    return config.is_file() and "registered_name" not in read_json(config)
+
+
+def _from_keras_hub(source, path):
+    # KerasHub takes a relative path for one of its own presets' names first.
+    folder = (path / "config.json").is_file()
+    return keras_hub.models.Backbone.from_preset(
+        str(path.resolve() if folder else source)
+    )

@@ -36,8 +36,12 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
         mode: string. `"squash"` resizes straight to the square (the authors'
             evaluation in fine-tuning), `"crop"` resizes the shorter side and
             takes the centre (their pre-training), `"hf"` follows the image
-            processor of `transformers`: sides are floored to multiples of
-            `size_divisor`, long pictures shrink, black fills what is missing.
+            processor of `transformers` 4, as the published presets do: sides
+            are floored to multiples of `size_divisor`, long pictures shrink,
+            black fills what is missing. With 294 pixels and 32 the picture
+            is thus 288 wide with a black edge of 3; vectors made before by
+            `transformers` 4 had it. `"crop"` fills all 294 instead, as the
+            authors trained.
         size_divisor: int. Read by the mode `"hf"` only.
         mean, std: three numbers each, of red, green and blue. CLIP's by
             default; encoders of ImageNet and ViT were trained with others.

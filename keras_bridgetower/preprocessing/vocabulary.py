@@ -14,7 +14,7 @@ def read_vocabulary(vocabulary):
         try:
             with open(vocabulary, encoding="utf-8") as file:
                 vocabulary = dict(json.load(file))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 "`vocabulary` must be a dict from token to id, or the path of "
                 f"one in JSON. Received: vocabulary={vocabulary!r:.200}"

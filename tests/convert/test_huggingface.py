@@ -288,6 +288,13 @@ def test_bad_configurations(level, values, found, folder, tmp_path):
     )
 
 
+def test_nested_without_end(folder, tmp_path):
+    path = edited(folder[0], tmp_path / "model")
+    (path / "config.json").write_text('{"a":' * 10**5 + "1" + "}" * 10**5)
+    with pytest.raises(ConversionError, match="must be readable JSON"):
+        registry.resolve(path)
+
+
 def test_unequal_depths_are_refused(folder, tmp_path):
     path = edited(
         folder[0], tmp_path / "model", "text_config", num_hidden_layers=3
@@ -312,11 +319,31 @@ def test_unused_norms_travel(folder, tmp_path):
     assert key.removeprefix("bridgetower.") in checkpoint.unread
 
 
+def test_what_is_left_of_clip_travels(folder, tmp_path):
+    """As in older revisions of the published base size."""
+    path = edited(folder[0], tmp_path / "model")
+    state, prefix = state_of(path), "bridgetower.vision_model."
+    left = {
+        "token_embedding.weight": torch.ones(9, 5),
+        "positional_embedding": torch.ones(7, 5),
+        "ln_final.weight": torch.ones(5),
+        "ln_final.bias": torch.ones(5),
+    }
+    state |= {f"{prefix}{name}": tensor for name, tensor in left.items()}
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    unread = cache.open_checkpoint(path).unread
+    assert {f"vision_model.{name}" for name in left} <= set(unread)
+
+
 @pytest.mark.parametrize(
     "change, found",
     [
         (lambda s: s.pop("itm_score.fc.bias"), "itm_score.fc.bias is missing"),
         (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
+        (
+            lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
+            r"itc_text_head.fc.weight has shape \(\)",
+        ),
         (
             lambda s: s.update({"itm_score.fc.weight": torch.ones(2, 127)}),
             r"itm_score.fc.weight has shape \(2, 127\), not \(2, 128\)",

@@ -293,6 +293,14 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch):
         (lambda s: s.update(temperature=torch.tensor(-1.0)), "positive"),
         (lambda s: s.pop("vit_model.visual.conv1.weight"), "another model"),
         (lambda s: s.clear(), "must hold dense tensors"),
+        (
+            lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
+            r"itc_text_head.fc.weight has shape \(\)",
+        ),
+        (
+            lambda s: s.update({"itc_text_head.fc.weight": torch.ones(0, 64)}),
+            "A head must have a matrix",
+        ),
     ],
 )
 def test_bad_state_dicts(change, found, tmp_path):

@@ -107,6 +107,11 @@ def test_a_folder_without_tokenizer(folder):
         {"do_center_crop": False},
         {"size_divisor": 0},
         {"rescale_factor": "much"},
+        {"rescale_factor": 10**400},
+        {"image_size": 32},
+        {"max_text_len": 2},
+        {"max_text_len": 10.0},
+        {"image_processor_type": "CLIPImageProcessor"},
     ],
 )
 def test_other_image_processors_are_refused(values, folder, tmp_path):

@@ -1,0 +1,255 @@
+"""Folders in the shapes of the published repositories, with small sizes.
+
+What stands here was read off the repositories: which files there are, which
+keys a file has, and which it leaves out.
+"""
+
+import collections
+import dataclasses
+import hashlib
+
+import checkpoints
+import peer
+import tokenizer_files
+import torch
+import transformers
+
+WIDTH, LAYERS, FUSED, HEADS = 64, 3, 2, 4
+# Those of the configurations; one saved again has the default, and omits it.
+ROWS, DEFAULT_ROWS = 60, 50_265
+# Patch and side; 70 leaves 6 pixels over multiples of 32, as 294 does.
+BASE, LARGE = (16, 64), (14, 70)
+TEXT_LENGTH = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Repository:
+    """A published repository: its size, heads, and whether it is a copy."""
+
+    size: tuple
+    heads: tuple
+    copy: bool = False
+
+    @property
+    def rows(self):
+        return DEFAULT_ROWS if self.copy else ROWS
+
+
+REPOSITORIES = {
+    "BridgeTower/bridgetower-base": Repository(BASE, ()),
+    "BridgeTower/bridgetower-base-itm-mlm": Repository(BASE, ("itm", "mlm")),
+    "BridgeTower/bridgetower-large-itm-mlm": Repository(LARGE, ("itm", "mlm")),
+    "BridgeTower/bridgetower-large-itm-mlm-itc": Repository(
+        LARGE, ("itm", "mlm", "itc")
+    ),
+    "BridgeTower/bridgetower-large-itm-mlm-gaudi": Repository(
+        LARGE, ("itm", "mlm")
+    ),
+    "edlee123/bridgetower": Repository(LARGE, ("itc",), copy=True),
+    "regisss/bridgetower-newyorker": Repository(LARGE, ("itc",), copy=True),
+}
+TEXT = {
+    "architectures": ["BridgeTowerTextModel"],
+    "vocab_size": ROWS,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 4 * WIDTH,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-05,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "position_embedding_type": "absolute",
+    "use_cache": True,
+    "classifier_dropout": None,
+}
+
+
+def vision(size, **values):
+    return {
+        "architectures": ["BridgeTowerVisionModel"],
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "patch_size": size[0],
+        "image_size": size[1],
+        **values,
+    }
+
+
+SHARED = {
+    "share_cross_modal_transformer_layers": True,
+    "drop_rate": 0.1,
+    "head_hidden_scale": 2,
+    "hidden_act": "gelu",
+    "hidden_size": WIDTH,
+    "layer_norm_eps": 1e-05,
+    "share_link_tower_layers": False,
+    "link_tower_type": "add",
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": FUSED,
+    "tie_word_embeddings": False,
+}
+CONTRASTIVE = {"contrastive_hidden_size": 24, "logit_scale_init_value": 2.6592}
+
+
+def config(repository):
+    """The values of a config.json: no model type but in copies."""
+    if repository.copy:
+        left_out = {"vocab_size", "max_position_embeddings", "type_vocab_size"}
+        left_out |= {"hidden_act", "layer_norm_eps", "pad_token_id"}
+        text = {k: v for k, v in TEXT.items() if k not in left_out}
+        return {
+            "_name_or_path": "BridgeTower/bridgetower-large-itm-mlm-itc",
+            "architectures": ["BridgeTowerForContrastiveLearning"],
+            **SHARED,
+            **CONTRASTIVE,
+            "initializer_factor": 1,
+            "model_type": "bridgetower",
+            "text_config": {**text, "model_type": "bridgetower_text_model"},
+            "torch_dtype": "float32",
+            "transformers_version": "4.43.4",
+            "vision_config": vision(
+                repository.size, model_type="bridgetower_vision_model"
+            ),
+        }
+    shared = {
+        **SHARED,
+        "is_encoder_decoder": False,
+        "text_config_dict": None,
+        "text_config": TEXT,
+        "vision_config_dict": None,
+    }
+    if repository.size == BASE:
+        more = dict(stop_gradient=False, share_layernorm=True)
+        more |= dict(vit_remove_last=False, init_layernorm_from_vit=False)
+        return {
+            **shared,
+            "input_image_embed_size": WIDTH,
+            "input_text_embed_size": WIDTH,
+            "max_text_len": TEXT_LENGTH,
+            "mlp_ratio": 4,
+            "vision_config": vision(BASE, **more),
+        }
+    more = dict(initializer_factor=1, stop_gradient=False, share_layernorm=True)
+    return {
+        **shared,
+        **(CONTRASTIVE if "itc" in repository.heads else {}),
+        "initializer_factor": 1,
+        "init_layernorm_from_vision_encoder": False,
+        "vision_config": vision(LARGE, **more, remove_last_layer=False),
+    }
+
+
+def image_processor(repository):
+    """The values of a preprocessor_config.json."""
+    side = repository.size[1]
+    options = {
+        "max_text_len": TEXT_LENGTH,
+        "tokenizer": "roberta-large",
+        "vocab_size": repository.rows,
+    }
+    if repository.copy:
+        return {
+            **options,
+            "crop_size": None,
+            **{f"do_{step}": True for step in ("center_crop", "normalize")},
+            **{f"do_{step}": True for step in ("pad", "rescale", "resize")},
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_processor_type": "BridgeTowerImageProcessor",
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "resample": 3,
+            "rescale_factor": 0.00392156862745098,
+            "size": {"shortest_edge": side},
+            "size_divisor": 32,
+        }
+    if repository.size == BASE:
+        return {
+            **options,
+            "cache_dir": "/tmp",
+            "downstream_fusion_method": "elmo",
+            "hidden_size": WIDTH,
+            "image_size": side,
+            "link_tower_shared": False,
+            "link_tower_type": "add",
+            "log_dir": "log_dir",
+            "loss_names": {"contras": 0, "itm": 0, "mlm": 0, "vqa": 1},
+            "model_type": "bridgetower",
+            "patch_size": repository.size[0],
+            "resolution_before": 224,
+            "vit": "ViT-B/16",
+            "vit_remove_last": False,
+        }
+    return {**options, "size": side}
+
+
+def models(repository):
+    """Random models of transformers that share a backbone, by head."""
+    made = transformers.BridgeTowerConfig.from_dict(config(repository))
+    matching = transformers.BridgeTowerForImageAndTextRetrieval(made)
+    matching = peer.randomise(matching.eval())
+    return {head: checkpoints.other_head(head, matching) for head in CLASSES}
+
+
+CLASSES = checkpoints.HEADS
+
+
+def save(folder, repository, theirs):
+    """Write a folder in the shape of a repository.
+
+    Args:
+        folder: `pathlib.Path`.
+        repository: a `Repository`.
+        theirs: models as `models` returns them, of its size.
+    """
+    folder.mkdir(parents=True)
+    named = [theirs[head] for head in repository.heads]
+    state = collections.OrderedDict()
+    # Without heads it is the state of the bare model, without its prefix.
+    prefix = "bridgetower." if named else ""
+    for model in named or [theirs["itm"].bridgetower]:
+        state |= model.state_dict()
+        state._metadata = model.state_dict()._metadata
+    ids = f"{prefix}text_model.embeddings.position_ids"
+    state[ids] = torch.arange(514)[None]
+    torch.save(state, folder / "pytorch_model.bin")
+    indent = None if repository.size == BASE else 4
+    tokenizer_files.dump(folder / "config.json", config(repository), indent)
+    tokenizer_files.dump(
+        folder / "preprocessor_config.json", image_processor(repository)
+    )
+    form = "published" if indent is None else "published, indented"
+    if repository.copy:
+        form = "saved by transformers 4"
+    tokenizer_files.write(folder, form, *tokenizer_files.few_words())
+    (folder / "README.md").write_text("# BridgeTower\n")
+
+
+def to_cache(cache, name, folder):
+    """Put a folder into a cache of the hub, as its `main`.
+
+    Args:
+        cache: `pathlib.Path`, the `hub` folder of `HF_HOME`.
+        name: str, `user/model`.
+        folder: `pathlib.Path`, whose files are linked, not copied.
+    """
+    commit = hashlib.sha1(name.encode()).hexdigest()
+    root = cache / f"models--{name.replace('/', '--')}"
+    snapshot = root / "snapshots" / commit
+    for made in (snapshot, root / "refs", root / "blobs"):
+        made.mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        # As the hub names them: large files by their sum, others as git does.
+        large = file.suffix == ".bin"
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content)
+        digest = hashlib.sha256(content) if large else git
+        blob = root / "blobs" / digest.hexdigest()
+        blob.hardlink_to(file)
+        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")

@@ -1,0 +1,249 @@
+"""Configurations as published, saved again, and by hand."""
+
+import json
+import pathlib
+import shutil
+
+import keras
+import pytest
+import torch
+import transformers
+from test_unimodal import IMAGE
+from test_unimodal import TEXT
+from test_unimodal import bert
+from test_unimodal import clip
+from test_unimodal import deit
+from test_unimodal import roberta
+from test_unimodal import vit
+
+from keras_bridgetower.convert import configurations
+from keras_bridgetower.convert import huggingface
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.tensors import Tensors
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+HUB = pathlib.Path(__file__).parents[3] / "shared" / "data" / "hub"
+HEADS = {
+    "bridgetower-base": (),
+    "bridgetower-large-itm-mlm": ("itm", "mlm"),
+    "bridgetower-large-itm-mlm-gaudi": ("itm", "mlm"),
+    "bridgetower-large-itm-mlm-itc": ("itm", "mlm", "itc"),
+    "edlee123_bridgetower": ("itm", "mlm", "itc"),
+}
+CLASSES = {
+    "itm": transformers.BridgeTowerForImageAndTextRetrieval,
+    "mlm": transformers.BridgeTowerForMaskedLM,
+    "itc": transformers.BridgeTowerForContrastiveLearning,
+}
+
+
+def published(name):
+    folder = HUB / name
+    if not folder.is_dir():
+        pytest.skip(f"The published configurations are not here: {HUB}")
+    return folder, json.loads((folder / "config.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """The shapes of transformers' model for a configuration, by its sizes."""
+    known = {}
+
+    def of(config, heads):
+        key = (config.hidden_size, heads)
+        if key not in known:
+            classes = [CLASSES[head] for head in heads]
+            made = {}
+            with torch.device("meta"):
+                for cls in classes or [transformers.BridgeTowerModel]:
+                    made |= cls(config).state_dict()
+            known[key] = {k: tuple(v.shape) for k, v in made.items()}
+        return known[key]
+
+    return of
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_published_folders_at_full_size(name, shapes, monkeypatch):
+    folder, values = published(name)
+    config = transformers.BridgeTowerConfig.from_dict(values)
+    found = Tensors(folder, shapes(config, HEADS[name]), None)
+    monkeypatch.setattr(huggingface, "weight_file", lambda folder: folder)
+    monkeypatch.setattr(huggingface, "open_tensors", lambda path: found)
+    checkpoint = huggingface.read(folder)
+    assert tuple(checkpoint.heads) == HEADS[name]
+    a, text, vision = (
+        checkpoint.architecture,
+        config.text_config,
+        config.vision_config,
+    )
+    assert (a.num_heads, a.text_heads, a.image_heads) == (
+        text.num_attention_heads,
+        text.num_attention_heads,
+        vision.hidden_size // 64,
+    )
+    assert (a.num_layers, a.vocabulary_size) == (6, 50_265)
+    assert (a.dropout, a.layer_norm_epsilon) == (0.1, 1e-5)
+    tokenizer, converter = checkpoint.processors
+    assert tokenizer is None
+    assert (converter.image_size, converter.mode, converter.size_divisor) == (
+        (288 if name == "bridgetower-base" else 294),
+        "hf",
+        32,
+    )
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_value_is_that_of_transformers(name):
+    folder, values = published(name)
+    path = folder / "config.json"
+    assert configurations.require(values, path, ["bridgetower"])
+    config = transformers.BridgeTowerConfig.from_dict(values)
+    levels = (config, config.text_config, config.vision_config)
+    found = configurations.bridgetower(values, path)
+    for mine, theirs in zip(found, levels, strict=True):
+        assert mine == {name: getattr(theirs, name) for name in mine}
+
+
+def test_defaults_are_those_of_transformers():
+    config = transformers.BridgeTowerConfig()
+    for mine, theirs in (
+        (configurations.TOP, config),
+        (configurations.TEXT, config.text_config),
+        (configurations.VISION, config.vision_config),
+        (configurations.ENCODERS["roberta"], transformers.RobertaConfig()),
+        (configurations.ENCODERS["bert"], transformers.BertConfig()),
+        (configurations.ENCODERS["clip"], transformers.CLIPVisionConfig()),
+        (
+            configurations.ENCODERS["clip_vision_model"],
+            transformers.CLIPVisionConfig(),
+        ),
+        (configurations.ENCODERS["vit"], transformers.ViTConfig()),
+        (configurations.ENCODERS["deit"], transformers.DeiTConfig()),
+    ):
+        assert mine == {name: getattr(theirs, name) for name in mine}
+
+
+PARTS = {"text_config": {"hidden_size": 64}, "vision_config": {"patch_size": 8}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**PARTS, "link_tower_type": "add"},
+        {**PARTS, "link_tower_shared": False, "model_type": None},
+        {**PARTS, "share_cross_modal_transformer_layers": True},
+        {**PARTS, "model_type": "bridgetower"},
+        {**PARTS, "architectures": ["BridgeTowerForMaskedLM"]},
+        {"model_type": "bridgetower"},
+    ],
+)
+def test_what_is_known_as_bridgetower(values):
+    assert configurations.require(values, "config.json", ["bridgetower"])
+
+
+@pytest.mark.parametrize(
+    "values, found",
+    [
+        ({**PARTS, "link_tower_type": "add", "model_type": "blip"}, "'blip'"),
+        ({**PARTS, "architectures": ["CLIPModel"]}, "CLIPModel"),
+        ({**PARTS, "model_type": 3}, "model_type=3"),
+        ({**PARTS, "model_type": ["bridgetower"]}, "model_type="),
+        ({**PARTS, "architectures": {"a": 1}}, "architectures="),
+        (PARTS, "parts 'text_config, vision_config'"),
+        ({"link_tower_type": "add"}, "parts 'link_tower_type'"),
+        ({}, "model_type=None"),
+    ],
+)
+def test_what_is_not(values, found):
+    with pytest.raises(ConversionError, match=found):
+        configurations.require(values, "config.json", ["bridgetower"])
+
+
+def test_older_names_and_places():
+    top, text, vision = configurations.bridgetower(
+        {
+            "link_tower_shared": True,
+            "cross_modal_transform_shared": False,
+            "text_config": None,
+            "text_config_dict": {"hidden_size": 64},
+            "vision_config_dict": None,
+            "vision_config": {"vit_remove_last": True, "patch_size": 8},
+            "head_hidden_scale": 2,
+        },
+        "config.json",
+    )
+    assert top["share_link_tower_layers"] is True
+    assert top["share_cross_modal_transformer_layers"] is False
+    assert (text["hidden_size"], text["vocab_size"]) == (64, 50_265)
+    assert vision["remove_last_layer"] is True
+
+
+def test_names_that_deny_each_other():
+    vision = {"vit_remove_last": True, "remove_last_layer": False}
+    with pytest.raises(ConversionError, match="vit_remove_last otherwise"):
+        configurations.bridgetower({"vision_config": vision}, "config.json")
+
+
+def unnamed(config, form):
+    """A configuration as by hand; its parts alone may tell what it is of."""
+    kept = {k: v for k, v in config.items() if k != "model_type"}
+    if form == "parts":
+        kept.pop("architectures")
+    return kept
+
+
+@pytest.mark.parametrize("form", ["architectures", "parts"])
+@pytest.mark.parametrize("make", [clip, vit, deit, roberta, bert])
+def test_encoders_without_a_model_type(make, form, tmp_path):
+    make()[0].save_pretrained(tmp_path / "named")
+    shutil.copytree(tmp_path / "named", tmp_path / "bare")
+    path = tmp_path / "bare" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(unnamed(config, form)))
+    of_text = make in (roberta, bert)
+    read = unimodal.text_encoder if of_text else unimodal.image_encoder
+    bare, named = read(tmp_path / "bare"), read(tmp_path / "named")
+    assert bare.get_config() == {**named.get_config(), "name": bare.name}
+    for a, b in zip(bare.weights, named.weights, strict=True):
+        assert torch.equal(a.value, b.value)
+
+
+@pytest.mark.parametrize(
+    "values, found",
+    [
+        ({"architectures": ["ElectraModel"]}, "ElectraModel"),
+        ({"type_vocab_size": 4}, "model_type=None, parts"),
+    ],
+)
+def test_other_text_encoders(values, found, tmp_path):
+    config = {**TEXT, **values}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for read in (unimodal.text_encoder, unimodal.tokenizer):
+        with pytest.raises(ConversionError, match=found):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values, found",
+    [
+        ({"num_hidden_layers": 100_000}, "num_hidden_layers=100000, "),
+        ({"image_size": 10**6}, r"has shape \(1, 17, 32\)"),
+        ({"image_size": 64}, r"has shape \(1, 17, 32\)"),
+        ({"num_attention_heads": 10**9}, "must fit together"),
+        ({"layer_norm_eps": 10**400}, "layer_norm_eps=1000"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps='small'"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_absurd_encoders(values, found, tmp_path):
+    model = transformers.ViTModel(transformers.ViTConfig(**IMAGE))
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(ConversionError, match=found):
+        unimodal.image_encoder(tmp_path)

@@ -1,0 +1,277 @@
+"""The published repositories open, and compute what transformers does."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import checkpoints
+import keras
+import numpy as np
+import peer
+import published
+import published_run
+import pytest
+import tokenizer_files
+import torch
+import transformers
+from builders import difference
+from huggingface_hub import constants
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import registry
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+NAMES = list(published.REPOSITORIES)
+TASKS = {
+    "Backbone": None,
+    "Retrieval": "itm",
+    "MaskedLM": "mlm",
+    "Contrastive": "itc",
+    "VQA": None,
+}
+POSITIONS = np.array([[1, 3, 4], [2, 5, 0]], "int32")
+
+
+class Hub:
+    """All repositories as folders and in a cache of the hub."""
+
+    def __init__(self, root):
+        self.root, self.made, self.expected = root, {}, {}
+
+    def folder(self, name):
+        repository = published.REPOSITORIES[name]
+        kind = (repository.size, repository.rows)
+        if kind not in self.made:
+            models = published.models(repository)
+            size = dict(side=repository.size[1], vocabulary=published.ROWS)
+            self.made[kind] = models
+            self.expected[kind] = checkpoints.run_theirs(models, size)
+        folder = self.root / name.replace("/", "_")
+        if not folder.exists():
+            published.save(folder, repository, self.made[kind])
+            published.to_cache(self.root / "hub", name, folder)
+        return folder, self.expected[kind], self.made[kind]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(root / "home"))
+        patch.setattr(constants, "HF_HUB_CACHE", str(root / "hub"))
+        yield Hub(root)
+
+
+@pytest.fixture(autouse=True)
+def cut_network(monkeypatch):
+    """Fail a test that opens a socket, be it in vain."""
+    asked = []
+
+    def refuse(*arguments, **kwargs):
+        asked.append(arguments)
+        raise OSError("the network is cut")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not asked
+
+
+def is_new(task, name):
+    """Whether a repository has no head for a task."""
+    return TASKS[task] not in published.REPOSITORIES[name].heads
+
+
+def features_of(task, name):
+    side = published.REPOSITORIES[name].size[1]
+    made, _ = peer.inputs(dict(side=side, vocabulary=published.ROWS))
+    if task == "MaskedLM" and not is_new(task, name):
+        made["mask_positions"] = POSITIONS
+    return made
+
+
+def compare(found, task, name, hub):
+    """Hold outputs against those of transformers."""
+    _, expected, _ = hub.folder(name)
+    if is_new(task, name):
+        kept = features_of(task, name)["padding_mask"] == 1
+        for part in ("text", "image", "pooled"):
+            mine, theirs = found[part], expected[part]
+            if part == "text":
+                mine, theirs = mine[kept], theirs[kept]
+            assert difference(mine, theirs) <= 1e-5
+        return
+    theirs = expected[TASKS[task]]
+    if task == "MaskedLM":
+        theirs = theirs[np.arange(len(POSITIONS))[:, None], POSITIONS]
+    if task == "Contrastive":
+        found = np.stack([found[k] for k in ("text", "image", "fused")])
+    else:
+        found = found["logits"]
+    assert difference(found, theirs) <= 1e-5
+
+
+def check(task, name, preset, hub):
+    """Open a repository in one way, and compare all that it holds."""
+    hub.folder(name)
+    model, told = published_run.opened(task, preset)
+    new = is_new(task, name)
+    random = any("New and random" in text for text in told)
+    assert random == (new and task != "Backbone")
+    found = published_run.outputs(model, features_of(task, name), new)
+    compare(found, task, name, hub)
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
+# With those from the hub's cache below: each task, each size, and both kinds of
+# copies. The fastest backend takes each repository, and other new heads.
+LEAST = [("MaskedLM", NAMES[1]), ("VQA", NAMES[6])]
+if keras.config.backend() == "torch":
+    LEAST += [("VQA", NAMES[0]), ("Contrastive", NAMES[0])]
+    LEAST += [("MaskedLM", NAMES[3]), ("VQA", NAMES[3]), ("MaskedLM", NAMES[4])]
+
+
+@pytest.mark.parametrize("task, name", LEAST)
+def test_by_path(task, name, hub):
+    check(task, name, hub.folder(name)[0], hub)
+
+
+def names_of(name):
+    """The ways to open a repository from the cache of the hub."""
+    if published.REPOSITORIES[name].copy:
+        return [f"hf://{name}", f"hf://{name}@main"]
+    known = name.removeprefix("BridgeTower/").replace("-", "_")
+    return [f"hf://{name}", known]
+
+
+@pytest.mark.parametrize(
+    "task, name, way",
+    [
+        ("Backbone", NAMES[0], 1),
+        ("Retrieval", NAMES[2], 0),
+        ("Contrastive", NAMES[5], 1),
+    ],
+)
+def test_from_the_cache_of_the_hub(task, name, way, hub):
+    hub.folder(name)
+    check(task, name, names_of(name)[way], hub)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_way(task, name, hub):
+    for way in (hub.folder(name)[0], *names_of(name)):
+        check(task, name, way, hub)
+
+
+def run_without_torch(cases, hub, folder):
+    """Open `(task, name, preset)` in a process of their own, and compare."""
+    for i, (task, name, preset) in enumerate(cases):
+        hub.folder(name)
+        how = [task, str(preset), str(is_new(task, name))]
+        np.savez(folder / f"{i}.npz", how=how, **features_of(task, name))
+    ran = subprocess.run(
+        [sys.executable, published_run.__file__, folder],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": keras.config.backend(),
+            "HF_HUB_CACHE": str(hub.root / "hub"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    for i, (task, name, _) in enumerate(cases):
+        with np.load(folder / f"out_{i}.npz") as found:
+            compare(found, task, name, hub)
+
+
+WITHOUT_TORCH = pytest.mark.skipif(
+    keras.config.backend() == "torch", reason="its backend needs torch"
+)
+
+
+@WITHOUT_TORCH
+def test_a_process_without_torch(hub, tmp_path):
+    cases = [
+        ("MaskedLM", NAMES[1], names_of(NAMES[1])[1]),
+        ("Contrastive", NAMES[3], names_of(NAMES[3])[0]),
+    ]
+    run_without_torch(cases, hub, tmp_path)
+
+
+@WITHOUT_TORCH
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_without_torch(name, hub, tmp_path):
+    ways = [hub.folder(name)[0], *names_of(name)]
+    cases = [(task, name, way) for task in TASKS for way in ways]
+    run_without_torch(cases, hub, tmp_path)
+
+
+def pixels(picture, side, divisor=32):
+    """What transformers 4 makes of a picture: with a black edge."""
+    height, width, _ = picture.shape
+    scale = side / min(height, width)
+    width, height = (
+        int(n * scale + 0.5) // divisor * divisor for n in (width, height)
+    )
+    image = Image.fromarray(picture).resize((width, height), Image.BICUBIC)
+    left, top = ((n - side) // 2 for n in (width, height))
+    return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def normalised(pixels):
+    mean = [0.48145466, 0.4578275, 0.40821073]
+    std = [0.26862954, 0.26130258, 0.27577711]
+    return ((pixels / 255 - mean) / std).astype("float32")
+
+
+@FASTEST
+@pytest.mark.parametrize("name", [NAMES[1], NAMES[3]])
+def test_raw_pictures_and_texts(name, hub):
+    """The verb on a picture equals transformers on pixels of transformers 4."""
+    folder, _, models = hub.folder(name)
+    side = published.REPOSITORIES[name].size[1]
+    words, merges = tokenizer_files.few_words()
+    peer_tokenizer = transformers.RobertaTokenizer(
+        vocab=words, merges=[tuple(m.split(" ")) for m in merges]
+    )
+    text = "two cat, a red dog?"
+    ids = peer_tokenizer(text, return_tensors="pt")
+    image = normalised(pixels(PICTURE, side)).transpose(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = models["itm"](**ids, pixel_values=torch.tensor(image)).logits
+    task, _ = published_run.opened("Retrieval", folder)
+    assert task.preprocessor.tokenizer.sequence_length == published.TEXT_LENGTH
+    assert difference(task.score(PICTURE, text), float(logits[0, 1])) <= 1e-5
+
+
+@FASTEST
+def test_a_new_head_answers(hub):
+    task, _ = published_run.opened("VQA", hub.folder(NAMES[0])[0])
+    ((answer, share),) = task.answer(PICTURE, "two cat", top_k=1)
+    assert answer in ("yes", "no", "two") and 0 < share < 1
+
+
+@FASTEST
+def test_both_kinds_of_pixels(hub):
+    """As transformers 4, with a black edge, or the authors' whole square."""
+    preset = registry.resolve(hub.folder(NAMES[3])[0])
+    edged = kbt.BridgeTowerImageConverter.from_preset(preset)
+    whole = kbt.BridgeTowerImageConverter.from_preset(preset, mode="crop")
+    expected = pixels(PICTURE, 70)
+    assert not expected[:3].any() and not expected[:, :3].any()
+    assert not expected[-3:].any() and expected[3:-3, 3:-3].any()
+    assert difference(edged(PICTURE), normalised(expected)) <= 1e-6
+    resized = Image.fromarray(PICTURE).resize((93, 70), Image.BICUBIC)
+    expected = np.asarray(resized.crop((12, 0, 82, 70)))
+    assert difference(whole(PICTURE), normalised(expected)) <= 1e-6

@@ -1,0 +1,144 @@
+"""Tokenizer files in every form that is published, and damaged ones."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tokenizer_files
+from roberta_peer import packed
+from roberta_peer import published_peer
+from roberta_peer import random_strings
+from tokenizer_files import few_words
+
+from keras_bridgetower.convert import tokenizers
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.preprocessing.vocabulary import read_vocabulary
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Strings, and their ids by transformers' RoBERTa."""
+    if not tokenizer_files.ROBERTA.is_dir():
+        pytest.skip("needs shared/data/roberta, which is not in the project")
+    texts = random_strings(3000)
+    return texts, published_peer()(texts, **packed())["input_ids"]
+
+
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+@pytest.mark.parametrize("form", tokenizer_files.FORMS)
+def test_ids_of_every_form(form, expected, tmp_path):
+    texts, ids = expected
+    tokenizer_files.write(tmp_path, form, *tokenizer_files.lists())
+    found = tokenizers.read(tmp_path, "roberta", 50)
+    assert found.vocabulary_size() == 50_265
+    np.testing.assert_array_equal(found(texts), ids)
+
+
+@pytest.mark.parametrize("form", tokenizer_files.FORMS)
+def test_every_form_of_a_few_words(form, tmp_path):
+    tokenizer_files.write(tmp_path, form, *few_words())
+    found = tokenizers.read(tmp_path, "roberta", 12)
+    words = few_words()[0]
+    assert found("two cat red").tolist() == [
+        *(0, words["two"], words["Ġcat"], words["Ġred"], 2),
+        *([1] * 7),
+    ]
+
+
+def changed(folder, file="tokenizer.json", **levels):
+    """Other values in the files that are published, or one more file."""
+    tokenizer_files.write(folder, "published", *few_words())
+    path = folder / file
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    for level, value in levels.items():
+        if isinstance(values.get(level), dict):
+            values[level].update(value)
+        else:
+            values[level] = value
+    tokenizer_files.dump(path, values)
+
+
+def added(content, **kwargs):
+    return {"added_tokens": [{"id": 0, "content": content, **kwargs}]}
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        ({"model": {"vocab": {"a": 0}}}, "other values in vocab.json"),
+        ({"model": {"merges": ["x y"]}}, "only use tokens of `vocabulary`"),
+        ({"model": {"merges": ["a b c"]}}, "`merges` must be pairs"),
+        ({"model": {"merges": None}}, "must be readable"),
+        ({"model": {"vocab": [1]}}, "must hold a vocabulary"),
+        ({"model": {"type": "WordPiece"}}, "must be of type BPE"),
+        ({"model": {"ignore_merges": True}}, "ignore_merges=True"),
+        ({"model": {"continuing_subword_prefix": "##"}}, "prefix='##'"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer="),
+        ({"pre_tokenizer": {"add_prefix_space": True}}, "add_prefix_space"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "Whitespace"),
+        ({"pre_tokenizer": {"use_regex": False}}, "use_regex"),
+        (added("<box>"), "token '<box>'"),
+        ({"added_tokens": [3]}, "must be readable"),
+        (
+            {"file": "tokenizer_config.json", "add_prefix_space": True},
+            "add_prefix_space=True",
+        ),
+        ({"file": "added_tokens.json", "<box>": 60}, "token '<box>'"),
+    ],
+)
+def test_what_cannot_be_kept(change, found, tmp_path):
+    changed(tmp_path, **change)
+    with pytest.raises(ConversionError, match=found) as error:
+        tokenizers.read(tmp_path, "roberta", 12)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_merges_that_deny_each_other(tmp_path):
+    words, merges = few_words()
+    tokenizer_files.write(tmp_path, "lists alone", words, merges)
+    values = tokenizer_files.whole(words, merges[::-1])
+    tokenizer_files.dump(tmp_path / "tokenizer.json", values)
+    with pytest.raises(ConversionError, match="other values in merges.txt"):
+        tokenizers.read(tmp_path, "roberta", 12)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_half_a_tokenizer(name, tmp_path):
+    tokenizer_files.write(tmp_path, "lists alone", *few_words())
+    (tmp_path / name).unlink()
+    with pytest.raises(ConversionError, match="Fetch what is missing"):
+        tokenizers.read(tmp_path, "roberta", 12)
+
+
+def test_nested_without_end(tmp_path):
+    (tmp_path / "merges.txt").write_text("a b\n")
+    path = tmp_path / "vocab.json"
+    path.write_text('{"a":' * 10**5 + "1" + "}" * 10**5)
+    with pytest.raises(ConversionError, match=r"vocab\.json"):
+        tokenizers.read(tmp_path, "roberta", 12)
+    with pytest.raises(ValueError, match="`vocabulary` must be a dict"):
+        read_vocabulary(str(path))
+
+
+def test_first_tokenizer_of_bert(tmp_path):
+    """Its tokenizer.json has no model type, as RoBERTa's."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "two", "cat", "##s"]
+    model = {
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {token: i for i, token in enumerate(tokens)},
+    }
+    tokenizer_files.dump(tmp_path / "tokenizer.json", {"model": model})
+    # One of the first configurations, which do not name their model either.
+    sizes = dict(vocab_size=8, max_position_embeddings=40, type_vocab_size=2)
+    tokenizer_files.dump(tmp_path / "config.json", sizes)
+    found = unimodal.tokenizer(tmp_path, sequence_length=7)
+    assert found("Two cats").tolist() == [2, 5, 6, 7, 3, 0, 0]
