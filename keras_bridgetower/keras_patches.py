@@ -71,6 +71,17 @@ def optimizer_value(model, variable):
     return keras.ops.convert_to_numpy(variable)
 
 
+def without_value(variables):
+    """Paths of variables whose values were taken out, as JAX's trainer does.
+
+    Read, they would show their initial values. Of an unknown Keras none are
+    found.
+    """
+    if not is_known():
+        return []
+    return [v.path for v in variables if v._value is None]
+
+
 @contextlib.contextmanager
 def held(variables, values):
     """A context in which variables have other values, as they are.

@@ -43,6 +43,7 @@ TIERS = (
         "taps",
         "engine",
         "keras_patches",
+        "compiled",
         "replicas",
         "remat",
         "memory",
@@ -60,11 +61,14 @@ TIERS = (
 )
 HOMES = {
     "tensorflow": {
-        *("engine", "keras_patches", "memory"),
+        *("engine", "keras_patches", "memory", "compiled"),
         *("data", "preprocessing", "training"),
     },
-    "torch": {"engine", "memory", "convert", "preprocessing", "training"},
-    "jax": {"engine", "training"},
+    "torch": {
+        *("engine", "memory", "compiled"),
+        *("convert", "preprocessing", "training"),
+    },
+    "jax": {"engine", "compiled", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},
 }

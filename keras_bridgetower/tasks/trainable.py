@@ -179,17 +179,17 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         # here, of weights as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
-        with kept(self):
+        with self.inference.training("fit"), kept(self):
             return super().fit(x, y, shuffle=shuffle, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         self._check_place()
-        with engine.kept_weights(self):
+        with self.inference.testing("evaluate"), engine.kept_weights(self):
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args, **kwargs):
         self._check_place()
-        with engine.kept_weights(self):
+        with self.inference.predicting("predict"), engine.kept_weights(self):
             return super().predict(*args, **kwargs)
 
     def _check_place(self):
@@ -203,12 +203,14 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         # KerasHub's own two fail at labels of several objectives.
         samples = self.preprocess_samples(x, y, sample_weight)
         samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.train_on_batch(self, *samples, **kwargs)
+        with self.inference.training("train_on_batch"):
+            return keras.Model.train_on_batch(self, *samples, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         samples = self.preprocess_samples(x, y, sample_weight)
         samples = keras.utils.unpack_x_y_sample_weight(samples)
-        return keras.Model.test_on_batch(self, *samples, **kwargs)
+        with self.inference.testing("test_on_batch"):
+            return keras.Model.test_on_batch(self, *samples, **kwargs)
 
 
 def unread_of(fusion, outputs):
