@@ -12,6 +12,7 @@ from keras_bridgetower.preprocessing.masked_lm import (
 from keras_bridgetower.tasks.rows import Pictures
 from keras_bridgetower.tasks.rows import Rows
 from keras_bridgetower.tasks.rows import check_same_number
+from keras_bridgetower.tasks.rows import check_some
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import unread_of
 
@@ -111,12 +112,11 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
                 f"`top_k` must be from 1 to {size}, the size of the "
                 f"vocabulary. Received: top_k={top_k}"
             )
+        sources = [Pictures(preprocessor, images)]
+        check_some(sources)
         blanks, batched = preprocessor.text_with_blanks(texts)
         blanks["mask_positions"] = _few_counts(blanks["mask_positions"])
-        sources = [
-            Pictures(preprocessor, images),
-            Rows("texts", blanks, single=not batched),
-        ]
+        sources.append(Rows("texts", blanks, single=not batched))
         check_same_number(sources)
         results = []
         for features, logits in self.batches(
