@@ -164,22 +164,35 @@ class Forward:
     """
 
     def __init__(self, name, model, settings, lock):
-        self.name, self.model = name, model
+        self.name, self.model, self._settings = name, model, settings
+        self._lock, self._runs = lock, {}
         self._eager = compiled.is_eager(settings)
-        self._run = compiled.forward(model, settings)
-        self._lock, self._seen = lock, set()
+        if self._eager:
+            self._runs[()] = compiled.forward(model, settings)
 
     def __call__(self, inputs):
-        shapes = tuple(
-            (key, tuple(x.shape), str(x.dtype))
-            for key, x in sorted(inputs.items())
-        )
-        if self._eager or shapes in self._seen:
-            return self._run(inputs)
-        with self._lock, _announced(self.name, inputs), unwatched():
-            made = self._run(inputs)
-            self._seen.add(shapes)
-        return made
+        shapes = () if self._eager else _shapes_of(inputs)
+        if shapes not in self._runs:
+            with self._lock:
+                self._compile(shapes, inputs)
+        return self._runs[shapes](inputs)
+
+    def _compile(self, shapes, inputs):
+        # Another thread may have been faster.
+        if shapes in self._runs:
+            return
+        # One function for each: of several shapes for one, TensorFlow warns.
+        run = compiled.forward(self.model, self._settings)
+        with _announced(self.name, inputs), unwatched():
+            run(inputs)
+        self._runs[shapes] = run
+
+
+def _shapes_of(inputs):
+    return tuple(
+        (name, tuple(x.shape), str(x.dtype))
+        for name, x in sorted(inputs.items())
+    )
 
 
 @contextlib.contextmanager

@@ -206,6 +206,10 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         with self.inference.training("train_on_batch"):
             return keras.Model.train_on_batch(self, *samples, **kwargs)
 
+    def predict_on_batch(self, x, **kwargs):
+        with self.inference.predicting("predict_on_batch"):
+            return super().predict_on_batch(x, **kwargs)
+
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         samples = self.preprocess_samples(x, y, sample_weight)
         samples = keras.utils.unpack_x_y_sample_weight(samples)

@@ -21,6 +21,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
+from keras_bridgetower import compiled
 from keras_bridgetower.tasks.inference import Inference
 
 X = raw(4)[0]
@@ -224,6 +225,8 @@ def test_few_sizes_are_compiled_and_long_ones_announced(
     path = "keras_bridgetower.tasks.inference._LONG"
     monkeypatch.setattr(path, 0.0)
     model, sizes = tasks["vqa"], set()
+    monkeypatch.setattr(compiled, "is_eager", lambda _: False)
+    monkeypatch.setattr(compiled, "forward", lambda *_: slow)
     forward = model.inference.forward("answer", model)
 
     def slow(inputs):
@@ -231,7 +234,6 @@ def test_few_sizes_are_compiled_and_long_ones_announced(
         sizes.add(len(inputs["images"]))
         return np.zeros((len(inputs["images"]), 4), "float32")
 
-    forward._run, forward._eager = slow, False
     monkeypatch.setattr(model.inference, "kept", lambda *_: forward)
     for count in range(1, 12):
         found = model.answer(IMAGES[0], ["is it red?"] * count, batch_size=6)
