@@ -1,11 +1,14 @@
 """Multi-head attention: fused at inference, and open to be looked into."""
 
 import contextlib
+import contextvars
 
 import keras
 from keras import ops
 
-_WATCHERS = []
+# Of the thread that set them: one that asks for maps does not see what other
+# threads compute.
+_WATCHERS = contextvars.ContextVar("watchers of attention", default=())
 
 
 @contextlib.contextmanager
@@ -13,18 +16,29 @@ def watch_attention(watcher):
     """Show `watcher` the attention weights of every layer of ours inside.
 
     Only eager calls can be watched: a compiled function runs its layers when
-    it is traced and never again.
+    it is traced and never again. What other threads call is not watched.
 
     Args:
         watcher: callable that takes a layer's name and its weights, a tensor
             `(batch, heads, queries, keys)` whose rows sum to 1, and returns
             the weights to go on with.
     """
-    _WATCHERS.append(watcher)
+    with _watched_by((*_WATCHERS.get(), watcher)):
+        yield
+
+
+def unwatched():
+    """A context in which nobody watches, such as while a graph is made."""
+    return _watched_by(())
+
+
+@contextlib.contextmanager
+def _watched_by(watchers):
+    before = _WATCHERS.set(watchers)
     try:
         yield
     finally:
-        _WATCHERS.remove(watcher)
+        _WATCHERS.reset(before)
 
 
 @contextlib.contextmanager
@@ -88,7 +102,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
         return_attention_scores=False,
     ):
         drops = bool(training) and self.dropout > 0
-        if not (drops or return_attention_scores or _WATCHERS):
+        if not (drops or return_attention_scores or _WATCHERS.get()):
             if attention_mask is not None:
                 attention_mask = ops.expand_dims(attention_mask, 1)
             fused = ops.dot_product_attention(
@@ -107,7 +121,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
 
     def _masked_softmax(self, attention_scores, attention_mask=None):
         weights = super()._masked_softmax(attention_scores, attention_mask)
-        for watcher in _WATCHERS:
+        for watcher in _WATCHERS.get():
             weights = watcher(self.name, weights)
         return weights
 

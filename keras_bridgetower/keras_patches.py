@@ -164,6 +164,17 @@ def optimizer_value(model, variable):
     return keras.ops.convert_to_numpy(variable)
 
 
+def without_value(variables):
+    """Paths of variables whose values were taken out, as JAX's trainer does.
+
+    Read, they would show their initial values. Of an unknown Keras none are
+    found.
+    """
+    if not is_known():
+        return []
+    return [v.path for v in variables if v._value is None]
+
+
 @contextlib.contextmanager
 def unfilled():
     """A context of this thread in which new variables get no value.

@@ -47,6 +47,7 @@ TIERS = (
         "engine",
         "keras_patches",
         "keras_patches_distribution",
+        "compiled",
         "replicas",
         "remat",
         "memory",
@@ -64,11 +65,14 @@ TIERS = (
 )
 HOMES = {
     "tensorflow": {
-        *("engine", "keras_patches_distribution", "memory"),
+        *("engine", "keras_patches_distribution", "memory", "compiled"),
         *("data", "preprocessing", "training"),
     },
-    "torch": {"engine", "memory", "preprocessing", "training"},
-    "jax": {"engine", "training"},
+    "torch": {
+        *("engine", "memory", "compiled"),
+        *("preprocessing", "training"),
+    },
+    "jax": {"engine", "compiled", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},
 }

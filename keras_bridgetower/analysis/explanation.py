@@ -58,7 +58,11 @@ def relevance(model, image, text, answer=None):
         seen.append((name, ops.convert_to_numpy(weights)))
         return weights
 
-    with engine.inference_scope(), watch_attention(keep):
+    with (
+        model.inference.reading("relevance"),
+        engine.inference_scope(),
+        watch_attention(keep),
+    ):
         logits = model.outputs_of(tensors)
     index = _index_of(model, logits, answer)
 
@@ -69,7 +73,8 @@ def relevance(model, image, text, answer=None):
         return ops.reshape(logits, (-1, logits.shape[-1]))[0, index]
 
     # The gradient of what is added to a map is the map's own.
-    slopes = engine.gradients(score, [np.zeros_like(x) for _, x in seen])
+    with model.inference.reading("relevance"):
+        slopes = engine.gradients(score, [np.zeros_like(x) for _, x in seen])
     passes = {}
     for (name, weights), slope in zip(seen, slopes, strict=True):
         passes.setdefault(name, []).append(np.maximum(weights * slope, 0))

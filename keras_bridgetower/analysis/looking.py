@@ -87,7 +87,11 @@ def branches(model, features):
     }
     pictures = pictures_of(features)
     for place in range(pictures.shape[1]):
-        with engine.inference_scope(), capture_attention() as captured:
+        with (
+            model.inference.reading("attention maps"),
+            engine.inference_scope(),
+            capture_attention() as captured,
+        ):
             image = ops.convert_to_tensor(pictures[:, place])
             outputs = fusion(
                 text_states(backbone, tensors),

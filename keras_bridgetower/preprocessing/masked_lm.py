@@ -142,40 +142,39 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         made = {**features, "token_ids": ids, "mask_positions": positions}
         return keras.utils.pack_x_y_sample_weight(made, labels, sample_weight)
 
-    def with_blanks(self, x):
+    def text_with_blanks(self, text):
         """Features of texts in which `<mask>` stands for a hidden token.
 
         Args:
-            x: dict of `"images"` and `"text"`; not in a TensorFlow graph.
+            text: a string or a list of strings; not in a TensorFlow graph.
 
         Returns:
-            `(features, batched)`, as `features_of`, with `"mask_positions"`
+            `(features, batched)`: those of the text, and `"mask_positions"`
             `(batch, M)`, M the largest number of masks in a text.
 
         Raises:
             ValueError: a text without `<mask>`, or one whose masks are cut
                 off.
         """
-        features, batched = self.features_of(
-            x, self.tokenizer.encode_with_masks
-        )
+        features = self.text_features(text, self.tokenizer.encode_with_masks)
+        batched = features["token_ids"].ndim > 1
         ids = np.atleast_2d(features["token_ids"])
         blank = ids == self.tokenizer.mask_token_id
         counts = blank.sum(axis=1)
-        texts, _ = checked_texts(x["text"])
-        for i, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        texts, _ = checked_texts(text)
+        for i, (given, count) in enumerate(zip(texts, counts, strict=True)):
             name = f"text[{i}]" if batched else "text"
-            if MASK_TOKEN not in text:
+            if MASK_TOKEN not in given:
                 raise ValueError(
                     f"`text` must hold {MASK_TOKEN} where a token is asked "
-                    f"for. Received: {name}={text!r:.200}"
+                    f"for. Received: {name}={given!r:.200}"
                 )
-            if text.count(MASK_TOKEN) > count:
+            if given.count(MASK_TOKEN) > count:
                 raise ValueError(
                     f"`text` must hold every {MASK_TOKEN} within the "
                     f"{self.tokenizer.sequence_length} tokens of "
                     "`sequence_length`. Shorten it. "
-                    f"Received: {name}={text!r:.200}"
+                    f"Received: {name}={given!r:.200}"
                 )
         places = np.argsort(~blank, axis=1, kind="stable")[:, : counts.max()]
         used = np.arange(places.shape[1]) < counts[:, None]

@@ -35,7 +35,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
             batch may have: as few as its longest text fits in, or the
             tokenizer's `sequence_length`. None: always that. A model computes
             less, with the same result; one that is compiled is so once for
-            each.
+            each. `rank` keeps texts at full length.
         **kwargs: `name`.
 
     Call arguments:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -32,22 +33,23 @@ class ClassificationTask(BridgeTowerTask):
     def label_words(self):
         return "class ids or their names (batch,)"
 
-    def probabilities(self, x, batch_size):
+    def probabilities(self, name, sources, batch_size):
         """Probabilities of the classes for raw inputs of a verb.
 
         Args:
-            x: dict, as the preprocessor takes it.
+            name: str, the verb.
+            sources: list of `Rows` and `Pictures`.
             batch_size: int, samples per forward pass.
 
         Returns:
             `(probabilities, batched)`: float64 array `(batch, classes)`, and
-            whether `x` came in lists.
+            whether they came in lists.
         """
-        features, batched = self.needed_preprocessor().features_of(x)
-        if not batched:
-            features = {k: v[None] for k, v in features.items()}
-        logits = self.predict_features(features, batch_size).astype("float64")
+        logits = joined(
+            self.batches(name, sources, batch_size, buckets=self.buckets)
+        ).astype("float64")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        batched = not all(source.single for source in sources)
         return weights / weights.sum(axis=-1, keepdims=True), batched
 
 

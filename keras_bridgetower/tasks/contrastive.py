@@ -13,11 +13,12 @@ from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )
 from keras_bridgetower.tasks.embedding import Embedding
-from keras_bridgetower.tasks.embedding import Pictures
-from keras_bridgetower.tasks.embedding import Texts
-from keras_bridgetower.tasks.embedding import check_same_number
-from keras_bridgetower.tasks.embedding import in_batches
 from keras_bridgetower.tasks.embedding import text_states
+from keras_bridgetower.tasks.rows import Pictures
+from keras_bridgetower.tasks.rows import Texts
+from keras_bridgetower.tasks.rows import check_same_number
+from keras_bridgetower.tasks.rows import in_batches
+from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import unread_of
 
@@ -140,12 +141,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
     def default_metrics(self):
         return [ContrastiveAccuracy(self.ways)]
 
-    def compile(self, *args, **kwargs):
-        super().compile(*args, **kwargs)
-        # Compiled for the weights and settings of before. Kept beside Keras'
-        # tracking, which would find the same weights on a second path.
-        object.__setattr__(self, "_embeddings", {})
-
     def embed(self, images=None, texts=None, batch_size=32):
         """Embed texts, pictures, or pairs of both.
 
@@ -181,13 +176,16 @@ class BridgeTowerContrastive(BridgeTowerTask):
         )
         preprocessor = self.needed_preprocessor()
         sources = [
-            source(preprocessor, given[source.name])
-            for source in (Pictures, Texts)
-            if given[source.name] is not None
+            source(preprocessor, given[name])
+            for name, source in {"images": Pictures, "texts": Texts}.items()
+            if given[name] is not None
         ]
         check_same_number(sources)
-        embedding = self._embedding(kind)
-        found = in_batches(embedding.predict_on_batch, sources, batch_size)
+        forward = self.inference.kept(kind, lambda: self._embedding(kind))
+        with self.inference.reading("embed"):
+            found = joined(
+                in_batches(forward, sources, batch_size, self.buckets)
+            )
         return found[0] if sources[0].single else found
 
     def _kind(self, given):
@@ -207,13 +205,8 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return kind
 
     def _embedding(self, kind):
-        """The compiled model of one kind, made when first asked for."""
-        if kind not in self._embeddings:
-            model = Embedding(self.backbone, self.heads["itc"], kind)
-            model.run_eagerly = self.run_eagerly
-            model.jit_compile = self.jit_compile
-            self._embeddings[kind] = model
-        return self._embeddings[kind]
+        model = Embedding(self.backbone, self.heads["itc"], kind)
+        return self.inference.forward("embed", model)
 
     def get_config(self):
         config = super().get_config()

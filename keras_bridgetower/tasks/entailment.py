@@ -8,6 +8,7 @@ from keras_bridgetower.preprocessing.entailment import (
 )
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
+from keras_bridgetower.tasks.rows import check_same_number
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -91,10 +92,10 @@ class BridgeTowerEntailment(ClassificationTask):
         model.entail("photo.png", "the shape is a circle.")
         ```
         """
-        probabilities, batched = self.probabilities(
-            {"images": images, "text": hypotheses}, batch_size
-        )
-        return labelled(ENTAILMENT_LABELS, probabilities, batched)
+        sources = self.sources(images, hypotheses, "hypotheses")
+        check_same_number(sources)
+        found = self.probabilities("entail", sources, batch_size)
+        return labelled(ENTAILMENT_LABELS, *found)
 
     def get_config(self):
         config = super().get_config()

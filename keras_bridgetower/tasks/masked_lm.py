@@ -9,6 +9,10 @@ from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor,
 )
+from keras_bridgetower.tasks.rows import Pictures
+from keras_bridgetower.tasks.rows import Rows
+from keras_bridgetower.tasks.rows import check_same_number
+from keras_bridgetower.tasks.rows import check_some
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import unread_of
 
@@ -113,20 +117,24 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
                 f"`top_k` must be from 1 to {size}, the size of the "
                 f"vocabulary. Received: top_k={top_k}"
             )
-        features, batched = preprocessor.with_blanks(
-            {"images": images, "text": texts}
-        )
-        if not batched:
-            features = {k: v[None] for k, v in features.items()}
-        # An encoder may have more rows than the vocabulary has tokens.
-        logits = self.predict_features(features, batch_size)[..., :size]
-        rows = zip(
-            features["token_ids"],
-            features["mask_positions"],
-            logits,
-            strict=True,
-        )
-        results = [_filled(tokenizer, top_k, *row) for row in rows]
+        sources = [Pictures(preprocessor, images)]
+        check_some(sources)
+        blanks, batched = preprocessor.text_with_blanks(texts)
+        blanks["mask_positions"] = _few_counts(blanks["mask_positions"])
+        sources.append(Rows("texts", blanks, single=not batched))
+        check_same_number(sources)
+        results = []
+        for features, logits in self.batches(
+            "fill_mask", sources, batch_size, buckets=self.buckets
+        ):
+            rows = zip(
+                features["token_ids"],
+                features["mask_positions"],
+                # An encoder may have more rows than tokens there are.
+                logits[..., :size],
+                strict=True,
+            )
+            results += [_filled(tokenizer, top_k, *row) for row in rows]
         return results if batched else results[0]
 
     def default_loss(self):
@@ -153,6 +161,12 @@ def _filled(tokenizer, top_k, ids, positions, logits):
     ids = ids.copy()
     ids[places] = best[:, 0]
     return masks, tokenizer.detokenize(ids)
+
+
+def _few_counts(positions):
+    """Positions with slots up to a power of two, for few compiled sizes."""
+    more = (1 << (positions.shape[-1] - 1).bit_length()) - positions.shape[-1]
+    return np.pad(positions, [(0, 0)] * (positions.ndim - 1) + [(0, more)])
 
 
 def _written(tokenizer, token_id):

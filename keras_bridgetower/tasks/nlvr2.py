@@ -10,6 +10,8 @@ from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.embedding import text_states
+from keras_bridgetower.tasks.rows import Pictures
+from keras_bridgetower.tasks.rows import Texts
 
 # The type row of each picture, left first.
 ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
@@ -128,19 +130,23 @@ class BridgeTowerNLVR2(ClassificationTask):
         model.compare("photo.png", "photo.png", "both shapes are red.")
         ```
         """
-        images = [left, right]
-        if not isinstance(statements, (str, bytes)):
-            counts = [_count(x) for x in (left, right, statements)]
-            if len(set(counts)) > 1:
-                raise ValueError(
-                    "`left`, `right` and `statements` must be of the same "
-                    "number, all single or all in lists. Received: "
-                    f"{counts[0]} left, {counts[1]} right, {counts[2]} "
-                    "statements"
-                )
-            images = [*zip(left, right, strict=True)]
+        counts = [_count(x) for x in (left, right, statements)]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "`left`, `right` and `statements` must be of the same "
+                "number, all single or all in lists. Received: "
+                f"{counts[0]} left, {counts[1]} right, {counts[2]} "
+                "statements"
+            )
+        batched = counts[0] != "one"
+        pairs = [*zip(left, right, strict=True)] if batched else [left, right]
+        preprocessor = self.needed_preprocessor()
+        sources = [
+            Pictures(preprocessor, pairs, pair=not batched),
+            Texts(preprocessor, statements, "statements"),
+        ]
         probabilities, batched = self.probabilities(
-            {"images": images, "text": statements}, batch_size
+            "compare", sources, batch_size
         )
         results = [
             (bool(row.argmax()), float(row.max())) for row in probabilities

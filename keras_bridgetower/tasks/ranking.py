@@ -10,6 +10,7 @@ from keras_bridgetower.tasks.ranking_cache import BlockCache
 from keras_bridgetower.tasks.ranking_cache import NoCache
 from keras_bridgetower.tasks.ranking_cache import key_of
 from keras_bridgetower.tasks.ranking_parts import parts_of
+from keras_bridgetower.tasks.rows import filled
 from keras_bridgetower.tasks.shortlist import NOT_SCORED
 from keras_bridgetower.tasks.shortlist import checked_shortlist
 from keras_bridgetower.tasks.shortlist import shortlisted
@@ -44,10 +45,14 @@ class _Items:
         """Batches of what a tower makes: `(number, features, outputs)`."""
         for features in self.batches(first, last):
             rows = len(next(iter(features.values())))
-            outputs = part.predict_on_batch(
-                {k: _padded(x, self.batch_size) for k, x in features.items()}
+            outputs = part(
+                {k: filled(x, self.batch_size) for k, x in features.items()}
             )
-            yield first, features, {k: x[:rows] for k, x in outputs.items()}
+            yield (
+                first,
+                features,
+                {k: ops.convert_to_numpy(x)[:rows] for k, x in outputs.items()},
+            )
             first += rows
 
 
@@ -173,7 +178,7 @@ class _Blocks:
             float32 array `(pictures, texts)`.
         """
         image = ops.convert_to_tensor(
-            _padded(self._states_of(rows), self.plan.pictures)
+            filled(self._states_of(rows), self.plan.pictures)
         )
         scores = np.full(
             (rows.stop - rows.start, len(self.texts)), NOT_SCORED, "float32"
@@ -191,10 +196,10 @@ class _Blocks:
                 batch = places[start : start + self.sizes.batch_size]
                 row, column = np.divmod(batch, chosen.shape[1])
                 inputs["image_rows"], inputs["text_rows"] = (
-                    _padded(x.astype("int32"), self.sizes.batch_size)
+                    filled(x.astype("int32"), self.sizes.batch_size)
                     for x in (row, column)
                 )
-                logits = self.parts.pairs.predict_on_batch(inputs)
+                logits = ops.convert_to_numpy(self.parts.pairs(inputs))
                 scores[row, first + column] = logits[: len(batch)]
                 self.bar.add(len(batch))
         return scores
@@ -227,12 +232,4 @@ class _Blocks:
 
 
 def _tensor(x, rows):
-    return ops.convert_to_tensor(_padded(x, rows))
-
-
-def _padded(x, rows):
-    """Rows up to a fixed number, the last one repeated."""
-    if len(x) == rows:
-        return x
-    more = np.broadcast_to(x[-1:], (rows - len(x), *x.shape[1:]))
-    return np.concatenate([x, more])
+    return ops.convert_to_tensor(filled(x, rows))

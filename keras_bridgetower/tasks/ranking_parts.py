@@ -7,10 +7,10 @@ from keras_bridgetower import objectives
 
 
 class Part(keras.Model):
-    """A function of a task's layers, compiled once for one shape.
+    """A function of a task's layers.
 
     Args:
-        task: whose layers are used, and whose way of running.
+        task: whose layers are used.
         function: callable from a dict of tensors to tensors.
     """
 
@@ -18,10 +18,8 @@ class Part(keras.Model):
         super().__init__(dtype=task.dtype_policy)
         self.backbone, self.heads = task.backbone, task.heads
         self.function = function
-        self.run_eagerly = task.run_eagerly
-        self.jit_compile = task.jit_compile
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         return self.function(inputs)
 
 
@@ -72,16 +70,12 @@ class Parts:
             )["pooled"]
             return task.pair_head(pooled)[:, -1]
 
-        self.text, self.image = Part(task, text), Part(task, image)
-        self.pairs = Part(task, pairs)
+        self.text, self.image, self.pairs = (
+            task.inference.forward("rank", Part(task, function))
+            for function in (text, image, pairs)
+        )
 
 
 def parts_of(task):
-    """The parts of a task, compiled once as long as its weights are these."""
-    key = (task.run_eagerly, *map(id, task.weights))
-    kept = getattr(task, "_ranking_parts", {})
-    if key not in kept:
-        kept = {key: Parts(task)}
-        # Beside Keras' tracking: the parts own no weight.
-        object.__setattr__(task, "_ranking_parts", kept)
-    return kept[key]
+    """The parts of a task, compiled once as long as its layers are these."""
+    return task.inference.kept("rank", lambda: Parts(task))

@@ -1,7 +1,6 @@
 """Image-text matching and retrieval."""
 
 import keras
-import numpy as np
 
 from keras_bridgetower import objectives
 from keras_bridgetower.losses import ContrastiveLoss
@@ -22,6 +21,9 @@ from keras_bridgetower.tasks.pairs import check_pairs
 from keras_bridgetower.tasks.pairs import with_labels
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking_memory import Sizes
+from keras_bridgetower.tasks.rows import Pictures
+from keras_bridgetower.tasks.rows import Texts
+from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.top_matches import top_matches
 
@@ -203,16 +205,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         preprocessor = self.needed_preprocessor()
         images, texts = as_pictures(images), as_texts(texts)
         check_pairs(images, texts)
-        features = {
-            "images": preprocessor.image_converter(images[0]),
-            **preprocessor.text_features(texts[0]),
-        }
-        pairs = max(len(images[0]), len(texts[0]))
-        features = {
-            name: np.broadcast_to(x, (pairs, *x.shape[1:]))
-            for name, x in features.items()
-        }
-        logits = self.predict_features(features, batch_size)[:, -1]
+        sources = [
+            Pictures(preprocessor, _one_of(*images)),
+            Texts(preprocessor, _one_of(*texts)),
+        ]
+        logits = joined(
+            self.batches("score", sources, batch_size, buckets=self.buckets)
+        )[:, -1]
         return float(logits[0]) if images[1] and texts[1] else logits
 
     def rank(
@@ -272,7 +271,10 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         check_counts(top_k=top_k, shortlist=shortlist, batch_size=batch_size)
         images, texts = as_pictures(images)[0], as_texts(texts)[0]
         sizes = Sizes(self, batch_size, max_memory)
-        scores = rank(self, images, texts, sizes, shortlist, cache_dir, verbose)
+        with self.inference.reading("rank"):
+            scores = rank(
+                self, images, texts, sizes, shortlist, cache_dir, verbose
+            )
         return scores if top_k is None else top_matches(scores, top_k)
 
     def default_loss(self):
@@ -295,3 +297,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             ways=self.ways,
         )
         return config
+
+
+def _one_of(items, single):
+    return items[0] if single else items

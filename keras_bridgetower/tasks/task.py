@@ -2,13 +2,18 @@
 
 import keras
 
-from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
+from keras_bridgetower.tasks.inference import Inference
+from keras_bridgetower.tasks.rows import Pictures
+from keras_bridgetower.tasks.rows import Rows
+from keras_bridgetower.tasks.rows import Texts
+from keras_bridgetower.tasks.rows import in_batches
+from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
 from keras_bridgetower.validation import check_count
@@ -44,6 +49,7 @@ class BridgeTowerTask(TrainableTask):
         # Not tracked as a layer, on torch KerasHub does not either: a task
         # has the weights of its graph, and no tower that it never runs.
         object.__setattr__(self, "_backbone", backbone)
+        object.__setattr__(self, "inference", Inference(self))
         self.preprocessor = preprocessor
         self.heads = named_heads.make_all(heads, backbone)
         # === Functional graph ===
@@ -101,10 +107,6 @@ class BridgeTowerTask(TrainableTask):
         check_features(inputs, self.input, self.backbone.text_encoder)
         return super().__call__(inputs, *args, **kwargs)
 
-    def preprocessed(self, x):
-        """Features of a dict of raw inputs, for the verbs."""
-        return self.needed_preprocessor()(x)
-
     def needed_preprocessor(self):
         """The preprocessor, for verbs that cannot do without."""
         if self.preprocessor is None:
@@ -116,12 +118,66 @@ class BridgeTowerTask(TrainableTask):
         return self.preprocessor
 
     def predict_features(self, features, batch_size=32):
-        """NumPy logits of batched features that a preprocessor made."""
-        # `predict` of a task would preprocess once more.
-        with engine.kept_weights(self):
-            return keras.Model.predict(
-                self, features, batch_size=batch_size, verbose=0
+        """Outputs for features that a preprocessor made.
+
+        Unlike `predict` it may be called from several threads at once.
+
+        Args:
+            features: dict of arrays with a batch axis.
+            batch_size: int, rows per forward pass.
+
+        Returns:
+            NumPy arrays, as `predict` gives them.
+
+        Raises:
+            RuntimeError: another thread trains this task.
+        """
+        sources = [Rows("features", features)]
+        check_features(sources[0].rows(0, sources[0].count), self.input)
+        # What an objective drew names other rows of its batch.
+        drawn = set(features) - set(self.input)
+        return joined(
+            self.batches(
+                "predict_features", sources, batch_size, fill=not drawn
             )
+        )
+
+    def sources(self, images, texts, name):
+        """Pictures and texts that a verb was given.
+
+        Args:
+            images, texts: one or several of each.
+            name: str, what the verb calls the texts.
+
+        Returns:
+            List of `Pictures` and `Texts`.
+        """
+        preprocessor = self.needed_preprocessor()
+        return [
+            Pictures(preprocessor, images),
+            Texts(preprocessor, texts, name),
+        ]
+
+    def batches(self, name, sources, batch_size, **kwargs):
+        """Features and outputs of this task, batch by batch.
+
+        Args:
+            name: str, the verb that is called.
+            sources, batch_size, **kwargs: as `in_batches`.
+
+        Yields:
+            `(features, outputs)`, dict of arrays and NumPy arrays.
+        """
+        forward = self.inference.kept(
+            "forward", lambda: self.inference.forward(name, self)
+        )
+        with self.inference.reading(name):
+            yield from in_batches(forward, sources, batch_size, **kwargs)
+
+    @property
+    def buckets(self):
+        """Lengths of texts that the preprocessor names, for the verbs."""
+        return self.needed_preprocessor().buckets
 
     def enable_lora(self, rank):
         """Train low-rank adapters of the backbone's attention, and the head.

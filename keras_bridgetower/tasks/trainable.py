@@ -212,7 +212,7 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         # here, of weights as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
-        with kept(self):
+        with self.inference.training("fit"), kept(self):
             return super().fit(
                 **given,
                 callbacks=training_data.with_callback(callbacks, steps),
@@ -238,13 +238,13 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             given = training_data.reading(self, x, **given)
             x = given.pop("x")
             training_data.check(self, x)
-        with engine.kept_weights(self):
+        with self.inference.testing("evaluate"), engine.kept_weights(self):
             return super().evaluate(x, **given, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
         self._check_place()
         given = training_data.reading(self, x, None, None, batch_size)
-        with engine.kept_weights(self):
+        with self.inference.predicting("predict"), engine.kept_weights(self):
             return super().predict(**given, **kwargs)
 
     def _check_place(self):
@@ -264,12 +264,18 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         # KerasHub's own two fail at labels of several objectives.
         made = self.preprocess_samples(x, y, sample_weight)
         made = keras.utils.unpack_x_y_sample_weight(made)
-        return keras.Model.train_on_batch(self, *made, **kwargs)
+        with self.inference.training("train_on_batch"):
+            return keras.Model.train_on_batch(self, *made, **kwargs)
+
+    def predict_on_batch(self, x, **kwargs):
+        with self.inference.predicting("predict_on_batch"):
+            return super().predict_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         made = self.preprocess_samples(x, y, sample_weight)
         made = keras.utils.unpack_x_y_sample_weight(made)
-        return keras.Model.test_on_batch(self, *made, **kwargs)
+        with self.inference.testing("test_on_batch"):
+            return keras.Model.test_on_batch(self, *made, **kwargs)
 
 
 def unread_of(fusion, outputs):

@@ -13,6 +13,9 @@ from keras_bridgetower.preprocessing.unimodal import (
 )
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
+from keras_bridgetower.tasks.rows import Pictures
+from keras_bridgetower.tasks.rows import Rows
+from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -114,8 +117,9 @@ class BridgeTowerImageClassifier(_Labelled):
         Raises:
             ValueError: no preprocessor, or unreadable pictures.
         """
-        probabilities = self.probabilities({"images": images}, batch_size)
-        return labelled(self.labels, *probabilities)
+        sources = [Pictures(self.needed_preprocessor(), images)]
+        found = self.probabilities("classify", sources, batch_size)
+        return labelled(self.labels, *found)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -185,8 +189,9 @@ class BridgeTowerTextClassifier(_Labelled):
         Raises:
             ValueError: no preprocessor, unequal counts or empty texts.
         """
-        x = _raw(texts, second_texts)
-        return labelled(self.labels, *self.probabilities(x, batch_size))
+        sources = _sources(self.needed_preprocessor(), texts, second_texts)
+        found = self.probabilities("classify", sources, batch_size)
+        return labelled(self.labels, *found)
 
     def get_config(self):
         return {**super().get_config(), "dropout": self.dropout}
@@ -256,13 +261,11 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
         Raises:
             ValueError: no preprocessor, unequal counts or empty texts.
         """
-        features, batched = self.needed_preprocessor().features_of(
-            _raw(texts, second_texts)
-        )
-        if not batched:
-            features = {k: v[None] for k, v in features.items()}
-        numbers = self.predict_features(features, batch_size)[:, 0].tolist()
-        return numbers if batched else numbers[0]
+        sources = _sources(self.needed_preprocessor(), texts, second_texts)
+        numbers = joined(
+            self.batches("rate", sources, batch_size, buckets=self.buckets)
+        )[:, 0].tolist()
+        return numbers[0] if sources[0].single else numbers
 
     def default_loss(self):
         return keras.losses.MeanSquaredError(dtype="float32")
@@ -274,6 +277,9 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
         return {**super().get_config(), "dropout": self.dropout}
 
 
-def _raw(texts, second_texts):
+def _sources(preprocessor, texts, second_texts):
     pair = {"text": texts, "second_text": second_texts}
-    return {k: v for k, v in pair.items() if v is not None}
+    features, batched = preprocessor.features_of(
+        {k: v for k, v in pair.items() if v is not None}
+    )
+    return [Rows("texts", features, single=not batched)]

@@ -7,6 +7,8 @@ from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
 from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.preprocessing.vqa import checked_answers
+from keras_bridgetower.tasks.rows import check_same_or_single
+from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -100,7 +102,9 @@ class BridgeTowerVQA(BridgeTowerTask):
         Args:
             images: one picture or a list: paths, encoded bytes, PIL images
                 or arrays (see `load_image`).
-            questions: one question or a list, as many as pictures.
+            questions: one question or a list, as many as pictures. One
+                picture that is not in a list is asked every question, one
+                question that is not in a list is asked of every picture.
             top_k: int, number of answers for each question.
             batch_size: int, questions per forward pass.
 
@@ -123,17 +127,18 @@ class BridgeTowerVQA(BridgeTowerTask):
                 f"`top_k` must be from 1 to {len(self.answers)}, the number "
                 f"of answers. Received: top_k={top_k}"
             )
-        single = isinstance(questions, (str, bytes))
-        features = self.preprocessed({"images": images, "text": questions})
-        if single:
-            features = {k: v[None] for k, v in features.items()}
-        logits = self.predict_features(features, batch_size)
+        sources = self.sources(images, questions, "questions")
+        check_same_or_single(sources)
+        logits = joined(
+            self.batches("answer", sources, batch_size, buckets=self.buckets)
+        )
         scores = 1 / (1 + np.exp(-logits.astype("float64")))
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
         results = [
             [(self.answers[i], float(row[i])) for i in order]
             for row, order in zip(scores, best, strict=True)
         ]
+        single = all(source.single for source in sources)
         return results[0] if single else results
 
     def default_loss(self):

@@ -24,7 +24,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower import engine
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import pack_embeddings
-from keras_bridgetower.tasks.embedding import Embedding
+from keras_bridgetower.tasks.inference import Forward
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
 KINDS = {
@@ -48,13 +48,13 @@ def asked(models):
 def batches(monkeypatch):
     """The sizes of the batches that are embedded."""
     sizes = []
-    run = Embedding.predict_on_batch
+    run = Forward.__call__
 
     def record(self, x):
         sizes.append({len(value) for value in x.values()})
         return run(self, x)
 
-    monkeypatch.setattr(Embedding, "predict_on_batch", record)
+    monkeypatch.setattr(Forward, "__call__", record)
     return sizes
 
 
@@ -125,7 +125,7 @@ def test_few_shapes_are_compiled(asked, monkeypatch):
         sizes.add(len(x["token_ids"]))
         return x["token_ids"]
 
-    monkeypatch.setattr(Embedding, "predict_on_batch", record)
+    monkeypatch.setattr(Forward, "__call__", record)
     for count in range(1, 18):
         found = asked.embed(texts=["a"] * count, batch_size=12)
         assert len(found) == count

@@ -6,7 +6,6 @@ import pathlib
 import threading
 import time
 
-import keras
 import numpy as np
 import pytest
 from builders import array
@@ -20,7 +19,7 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks import ranking_cache
-from keras_bridgetower.tasks import ranking_parts
+from keras_bridgetower.tasks.inference import Forward
 from keras_bridgetower.tasks.ranking_memory import InFile
 from keras_bridgetower.tasks.ranking_memory import InMemory
 from keras_bridgetower.tasks.ranking_memory import Sizes
@@ -145,7 +144,7 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
     parts = parts_of(task)
     names = {getattr(parts, n): n for n in ("text", "image", "pairs")}
     passes = {name: 0 for name in names.values()}
-    run, tower = keras.Model.predict_on_batch, Tower.call
+    run, tower = Forward.__call__, Tower.call
     running = []
 
     def counted(part, inputs):
@@ -157,7 +156,7 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
         assert running[-1] == self.name.split("_")[0]
         return tower(self, *args, **kwargs)
 
-    monkeypatch.setattr(ranking_parts.Part, "predict_on_batch", counted)
+    monkeypatch.setattr(Forward, "__call__", counted)
     monkeypatch.setattr(Tower, "call", watched)
     # A batch of one, so that a call is a pass.
     sizes = Sizes(task, 1, 0)

@@ -206,7 +206,7 @@ def test_evaluate():
     made, _ = model.preprocessor(x, y=IDS)
     parts = parts_of(model)
     text, image = (
-        part.predict_on_batch({k: made[k] for k in names})["embeddings"]
+        array(part({k: made[k] for k in names})["embeddings"])
         for part, names in (
             (parts.text, ("token_ids", "padding_mask")),
             (parts.image, ("images",)),

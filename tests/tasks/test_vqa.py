@@ -69,9 +69,9 @@ def test_answer_is_the_sigmoid_of_predict(asked):
 @pytest.mark.parametrize(
     "images, questions, values, message",
     [
-        (IMAGE, ["a", "b"], {}, "same number.*Received: images of batch"),
-        ([IMAGE], ["a", "b"], {}, r"batch shape \(1,\), text of \(2,\)"),
-        ([IMAGE], "a", {}, "same number"),
+        ([IMAGE], ["a", "b"], {}, "same number.*images: 1, questions: 2"),
+        ([IMAGE] * 3, ["a", "b"], {}, "or one of them single.*images: 3"),
+        ([], "a", {}, "`images` must hold at least one"),
         ([IMAGE, IMAGE], ["a", " "], {}, r"not be empty.*text\[1\]=' '"),
         (IMAGE, "a", dict(top_k=5), "from 1 to 4.*Received: top_k=5"),
         (IMAGE, "a", dict(top_k=0), "Received: top_k=0"),

@@ -1,0 +1,218 @@
+"""Forward passes of a task from any thread, and who is at its weights."""
+
+import contextlib
+import sys
+import threading
+
+import keras
+
+from keras_bridgetower import compiled
+from keras_bridgetower.attention import unwatched
+
+# Seconds after which a compilation says that it is one.
+_LONG = 10.0
+_WEIGHTS, _METRICS = "weights", "metrics"
+_BUSY = (
+    "`{name}` must wait until `{other}`, which {does} this model's {what} in "
+    "another thread, has returned. Or use a second model, such as "
+    "`copy.deepcopy(model)` made before. "
+    "Received: `{name}` while `{other}` is running"
+)
+
+
+class Inference:
+    """What the verbs of one task share; any number of threads may use it.
+
+    Args:
+        task: a task.
+    """
+
+    def __init__(self, task):
+        self._task = task
+        self._running = []
+        self._kept = {}
+        # Of the two above; and held by the thread that compiles.
+        self._lock, self._compiling = threading.Lock(), threading.Lock()
+
+    @contextlib.contextmanager
+    def reading(self, name):
+        """A context in which a verb reads weights.
+
+        Args:
+            name: str, the verb, as errors call it.
+
+        Raises:
+            RuntimeError: another thread trains the task; on JAX also one
+                that is in Keras' `evaluate` or `predict`.
+        """
+        with self._using(name, {_WEIGHTS}, set()):
+            compiled.restore_weights(self._task)
+            yield
+
+    @contextlib.contextmanager
+    def training(self, name):
+        """A context in which Keras trains the task: nobody else is there."""
+        with self._using(name, set(), {_WEIGHTS, _METRICS}):
+            self._renew("train_function")
+            yield
+
+    @contextlib.contextmanager
+    def testing(self, name):
+        """A context in which Keras evaluates: the metrics are its own."""
+        takes = {_WEIGHTS} if compiled.takes_weights() else set()
+        with self._using(name, {_WEIGHTS}, {_METRICS} | takes):
+            self._renew("test_function")
+            yield
+
+    @contextlib.contextmanager
+    def predicting(self, name):
+        """A context in which Keras predicts."""
+        takes = {_WEIGHTS} if compiled.takes_weights() else set()
+        with self._using(name, {_WEIGHTS}, takes):
+            self._renew("predict_function")
+            yield
+
+    def kept(self, name, make):
+        """What is made of the task's layers, once as long as they stay.
+
+        Args:
+            name: str, of this and no other thing.
+            make: callable without arguments.
+        """
+        now = compiled.Structure(self._task, self._task)
+        with self._lock:
+            structure, made = self._kept.get(name, (None, None))
+            if structure != now:
+                made = make()
+                self._kept[name] = now, made
+        return made
+
+    def forward(self, name, model):
+        """A `Forward` that belongs to this task.
+
+        Args:
+            name: str, the verb.
+            model: a `keras.Model` of layers of the task.
+        """
+        return Forward(name, model, self._task, self._compiling)
+
+    def _renew(self, function):
+        """Drop a function that Keras compiled of layers as they were."""
+        # Made anew where it is missing, by what is called next.
+        self.kept(function, lambda: setattr(self._task, function, None))
+
+    @contextlib.contextmanager
+    def _using(self, name, reads, writes):
+        use = _Use(name, threading.get_ident(), reads, writes)
+        with self._lock:
+            for other in self._running:
+                use.check(other)
+            self._running.append(use)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(use)
+
+
+class _Use:
+    """What one thread does with a task.
+
+    Args:
+        name: str, of the method that it called.
+        thread: int.
+        reads, writes: sets out of weights and metrics.
+    """
+
+    def __init__(self, name, thread, reads, writes):
+        self.name, self.thread = name, thread
+        self.reads, self.writes = reads, writes
+
+    def check(self, other):
+        """Refuse what does not go together with one that has started."""
+        shared = (self.writes & (other.reads | other.writes)) | (
+            self.reads & other.writes
+        )
+        # What a callback does in its own thread is part of the training.
+        if shared and self.thread != other.thread:
+            does = "changes" if other.writes & shared else "reads"
+            raise RuntimeError(
+                _BUSY.format(
+                    name=self.name,
+                    other=other.name,
+                    does=does,
+                    what=" and ".join(sorted(shared)),
+                )
+            )
+
+
+class Forward:
+    """A forward pass that is compiled once for each shape.
+
+    Args:
+        name: str, as messages call it.
+        model: a `keras.Model`.
+        settings: the task, whose way of running it has.
+        lock: held while something is compiled, so that threads that ask for
+            the same do not compile it twice.
+
+    Call arguments:
+        inputs: dict of NumPy arrays with a batch axis.
+
+    Returns:
+        What the model returns; on accelerators perhaps not computed yet.
+    """
+
+    def __init__(self, name, model, settings, lock):
+        self.name, self.model, self._settings = name, model, settings
+        self._lock, self._runs = lock, {}
+        self._eager = compiled.is_eager(settings)
+        if self._eager:
+            self._runs[()] = compiled.forward(model, settings)
+
+    def __call__(self, inputs):
+        shapes = () if self._eager else _shapes_of(inputs)
+        if shapes not in self._runs:
+            with self._lock:
+                self._compile(shapes, inputs)
+        return self._runs[shapes](inputs)
+
+    def _compile(self, shapes, inputs):
+        # Another thread may have been faster.
+        if shapes in self._runs:
+            return
+        # One function for each: of several shapes for one, TensorFlow warns.
+        run = compiled.forward(self.model, self._settings)
+        with _announced(self.name, inputs), unwatched():
+            run(inputs)
+        self._runs[shapes] = run
+
+
+def _shapes_of(inputs):
+    return tuple(
+        (name, tuple(x.shape), str(x.dtype))
+        for name, x in sorted(inputs.items())
+    )
+
+
+@contextlib.contextmanager
+def _announced(name, inputs):
+    """Say what takes so long, if it does."""
+    rows = len(next(iter(inputs.values())))
+
+    def say():
+        print(
+            f"`{name}` is being compiled for batches of {rows}; each size is "
+            "compiled once.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    shown = keras.config.is_interactive_logging_enabled()
+    timer = threading.Timer(_LONG, say if shown else lambda: None)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

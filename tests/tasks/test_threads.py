@@ -1,0 +1,268 @@
+"""Verbs and analyses from several threads, and training beside them."""
+
+import concurrent.futures
+import threading
+
+import keras
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import MANY_STEPS
+from builders import SIDE
+from builders import array
+from builders import contrastive
+from builders import fast
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import shallow
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+from keras_bridgetower import compiled
+from keras_bridgetower.tasks.inference import Inference
+
+X = raw(4)[0]
+IMAGES, TEXTS = list(X["images"]), X["text"]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Tasks that are asked but not changed."""
+    made = {
+        "vqa": kbt.BridgeTowerVQA(shallow(), preprocessor()),
+        "embedder": contrastive("two_way"),
+    }
+    return {name: randomise(task) for name, task in made.items()}
+
+
+def attention(task, i):
+    return analysis.attention_map(task, IMAGES[i], TEXTS[i]).word_maps
+
+
+def relevance(task, i):
+    return analysis.relevance(task, IMAGES[i], TEXTS[i], answer=0).word_maps
+
+
+def diversity(task, i):
+    batch = {"images": IMAGES[i : i + 1], "text": TEXTS[i : i + 1]}
+    return analysis.head_diversity(task, [batch]).mean["text_cross"]
+
+
+def answer(task, i):
+    answers = task.answer(IMAGES[i:], TEXTS[i:], top_k=4)
+    return np.array([[dict(row)[a] for a in ANSWERS] for row in answers])
+
+
+def loaded(preset, i):
+    features = {
+        "images": np.full((1, 64, 64, 3), i, "float32"),
+        "token_ids": np.full((1, 5), 5, "int32"),
+        "padding_mask": np.ones((1, 5), "int32"),
+    }
+    task = kbt.BridgeTowerVQA.from_preset(preset)
+    return task(features, training=False)
+
+
+# In the normal run what compiles little on JAX, where most operations are
+# compiled one by one.
+JOBS = {
+    "text": ("embedder", lambda m, i: m.embed(texts=TEXTS[i])),
+    "map": ("vqa", attention),
+    "diversity": ("vqa", diversity),
+}
+LONG_JOBS = JOBS | {
+    "image": ("embedder", lambda m, i: m.embed(images=IMAGES[i])),
+    "relevance": ("vqa", relevance),
+    "answer": ("vqa", answer),
+    "rank": (
+        "retrieval",
+        lambda m, i: m.rank(IMAGES[i:], TEXTS, batch_size=4, verbose=0),
+    ),
+    "from_preset": ("preset", loaded),
+}
+
+
+def differing(jobs, tasks, threads, count):
+    """Jobs from threads whose results differ from those of one thread.
+
+    Meanwhile the main thread builds layers, whose weights must be initial.
+    """
+    made = [
+        (name, i % 4) for i, name in enumerate([*jobs] * count) if i < count
+    ]
+
+    def run(name, i):
+        task, job = jobs[name]
+        return array(job(tasks[task], i))
+
+    # From nothing compiled, so that threads meet at that too.
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(run, *job) for job in made]
+        norms = [keras.layers.LayerNormalization() for _ in range(50)]
+        for norm in norms:
+            norm.build((None, 3))
+        found = [job.result() for job in waiting]
+    assert all((array(norm.gamma) == 1).all() for norm in norms)
+    alone = {job: run(*job) for job in set(made)}
+    return [
+        job
+        for job, result in zip(made, found, strict=True)
+        if result.shape != alone[job].shape
+        or np.abs(result - alone[job]).max() > 1e-6
+    ]
+
+
+def test_jobs_from_threads(tasks):
+    assert differing(JOBS, tasks, threads=4, count=24) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [4, 16])
+def test_many_jobs_from_threads(threads, tasks):
+    preset = {
+        "retrieval": randomise(retrieval()),
+        "preset": "bridgetower_tiny_easy_vqa",
+    }
+    assert differing(LONG_JOBS, tasks | preset, threads, count=200) == []
+
+
+class FromAnotherThread(keras.callbacks.Callback):
+    """Asks during training, here and from another thread."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.ask, self.found, self.errors = ask, [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.found.append(self.ask())
+        # What the next step starts from.
+        self.found.append(self.ask())
+
+        def elsewhere():
+            try:
+                self.ask()
+            except Exception as error:
+                self.errors.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.found.append(self.ask())
+
+
+def test_verbs_while_the_task_is_trained():
+    model = kbt.BridgeTowerTextRegressor(
+        shallow(),
+        kbt.BridgeTowerTextRegressorPreprocessor(tokenizer(24)),
+        dropout=0.0,
+    )
+    fast(randomise(model), keras.optimizers.SGD(0.1), MANY_STEPS)
+    before = model.rate(TEXTS)
+    watcher = FromAnotherThread(lambda: model.rate(TEXTS))
+    model.fit(
+        {"text": TEXTS},
+        np.arange(4.0),
+        batch_size=2,
+        verbose=0,
+        callbacks=[watcher],
+    )
+    after = model.rate(TEXTS)
+    first, again, *_, last, at_end = watcher.found
+    assert np.abs(np.subtract(first, before)).max() > 1e-5
+    assert first == again != last == at_end == after
+    assert [type(error) for error in watcher.errors] == [RuntimeError] * 2
+    message = "`rate` must wait until `fit`, which changes .* weights"
+    with pytest.raises(RuntimeError, match=message):
+        raise watcher.errors[0]
+
+
+TAKES = keras.config.backend() == "jax"
+
+
+@pytest.mark.parametrize(
+    "first, second, refused",
+    [
+        ("reading", "reading", False),
+        ("reading", "predicting", TAKES),
+        ("reading", "testing", TAKES),
+        ("reading", "training", True),
+        ("predicting", "predicting", TAKES),
+        ("predicting", "reading", TAKES),
+        ("testing", "testing", True),
+        ("testing", "reading", TAKES),
+        ("training", "reading", True),
+        ("training", "training", True),
+    ],
+)
+def test_who_may_use_a_task_beside_whom(first, second, refused):
+    inference = Inference(keras.Sequential([keras.layers.Dense(1)]))
+
+    def enter():
+        with getattr(inference, second)("second"):
+            return "entered"
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with getattr(inference, first)("first"):
+            # Callbacks run in the thread of the training.
+            assert enter() == "entered"
+            waiting = pool.submit(enter)
+            if refused:
+                with pytest.raises(RuntimeError, match="`first` is running"):
+                    waiting.result()
+            else:
+                assert waiting.result() == "entered"
+        assert pool.submit(enter).result() == "entered"
+
+
+def test_few_sizes_are_compiled_and_long_ones_announced(
+    tasks, monkeypatch, capsys
+):
+    path = "keras_bridgetower.tasks.inference._LONG"
+    monkeypatch.setattr(path, 0.0)
+    model, sizes = tasks["vqa"], set()
+    monkeypatch.setattr(compiled, "is_eager", lambda _: False)
+    monkeypatch.setattr(compiled, "forward", lambda *_: slow)
+    forward = model.inference.forward("answer", model)
+
+    def slow(inputs):
+        threading.Event().wait(0.05)
+        sizes.add(len(inputs["images"]))
+        return np.zeros((len(inputs["images"]), 4), "float32")
+
+    monkeypatch.setattr(model.inference, "kept", lambda *_: forward)
+    for count in range(1, 12):
+        found = model.answer(IMAGES[0], ["is it red?"] * count, batch_size=6)
+        assert len(found) == count
+    assert sizes == {1, 2, 4, 6}
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"`answer` is being compiled for batches of {n}; each size is "
+        "compiled once."
+        for n in (1, 2, 4, 6)
+    ]
+
+
+def test_pictures_are_read_batch_by_batch(tasks, monkeypatch):
+    model = tasks["vqa"]
+    converter = model.preprocessor.image_converter
+    events = []
+    convert = type(converter).block
+
+    def block(self, images, start, stop):
+        events.append(("read", stop - start))
+        return convert(self, images, start, stop)
+
+    def forward(inputs):
+        events.append(("run", len(inputs["images"])))
+        return np.zeros((len(inputs["images"]), 4), "float32")
+
+    monkeypatch.setattr(type(converter), "block", block)
+    monkeypatch.setattr(model.inference, "kept", lambda *_: forward)
+    assert SIDE == converter.image_size
+    model.answer(IMAGES, TEXTS, batch_size=2)
+    assert events == [("read", 2), ("run", 2)] * 2
