@@ -9,6 +9,7 @@ from keras_bridgetower.objectives import MATCH
 from keras_bridgetower.preprocessing.matching import (
     BridgeTowerRetrievalPreprocessor,
 )
+from keras_bridgetower.tasks import rows
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.drawn import outputs_of_drawn
@@ -21,9 +22,6 @@ from keras_bridgetower.tasks.pairs import check_pairs
 from keras_bridgetower.tasks.pairs import with_labels
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking_memory import Sizes
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Texts
-from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.top_matches import top_matches
 
@@ -206,10 +204,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         images, texts = as_pictures(images), as_texts(texts)
         check_pairs(images, texts)
         sources = [
-            Pictures(preprocessor, _one_of(*images)),
-            Texts(preprocessor, _one_of(*texts)),
+            kind(preprocessor, items[0] if single else items)
+            for kind, (items, single) in (
+                (rows.Pictures, images),
+                (rows.Texts, texts),
+            )
         ]
-        logits = joined(
+        logits = rows.joined(
             self.batches("score", sources, batch_size, buckets=self.buckets)
         )[:, -1]
         return float(logits[0]) if images[1] and texts[1] else logits
@@ -297,7 +298,3 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             ways=self.ways,
         )
         return config
-
-
-def _one_of(items, single):
-    return items[0] if single else items
