@@ -14,7 +14,7 @@ import warnings
 from keras_bridgetower.convert import huggingface
 from keras_bridgetower.convert import lightning
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.presets import files
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.locks import locked
@@ -147,7 +147,7 @@ def cache_folder():
 def _marks(source):
     """What tells the states of each file apart, with its youngest time."""
     marks = {}
-    for path in files.of_checkpoint(source):
+    for path in needed_files.of_checkpoint(source):
         stat = path.stat()
         times = (stat.st_mtime_ns, stat.st_ctime_ns)
         file = (path, stat.st_dev, stat.st_ino, stat.st_size, *times)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import pathlib
 
-from keras_bridgetower.presets import files
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.locks import locked
 
 BLOCK = 1 << 20
@@ -38,7 +38,7 @@ def fetch(repository, revision):
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
     )
     found = {file.rfilename: file for file in info.siblings}
-    if files.CONFIG not in found:
+    if needed_files.CONFIG not in found:
         raise FileNotFoundError("The repository holds no config.json.")
 
     def get(name, revision=info.sha):
@@ -46,11 +46,13 @@ def fetch(repository, revision):
             repository, name, revision=revision
         )
 
-    get(files.CONFIG, revision)  # So the cache knows the revision's commit.
-    folder = pathlib.Path(get(files.CONFIG)).parent
-    for name in files.beside_weights(folder, set(found)):
+    get(
+        needed_files.CONFIG, revision
+    )  # So the cache knows the revision's commit.
+    folder = pathlib.Path(get(needed_files.CONFIG)).parent
+    for name in needed_files.beside_weights(folder, set(found)):
         get(name)
-    for name in files.weights(folder, set(found)):
+    for name in needed_files.weights(folder, set(found)):
         file = found.get(name)
         if file is None or (folder / name).is_file():
             continue  # What an index names in vain, its reader will say.

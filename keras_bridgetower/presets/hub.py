@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from keras_bridgetower.presets import downloads
-from keras_bridgetower.presets import files
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.known import PRESETS
 
 MAIN = "main"
@@ -20,13 +20,13 @@ def _from_hugging_face(handle):
     repository, _, revision = handle.partition("@")
     revision = revision or MAIN
     folder = _cached(repository, revision)
-    lacks = files.lacking(folder) if folder else []
+    lacks = needed_files.lacking(folder) if folder else []
     if folder and not lacks:
         return str(folder)
     try:
         return downloads.fetch(repository, revision)
     except Exception as error:
-        if lacks == [files.TOKENIZER]:
+        if lacks == [needed_files.TOKENIZER]:
             return str(folder)  # It may have none; a task says so.
         if not lacks:
             raise
@@ -41,7 +41,7 @@ def _cached(repository, revision):
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(
-        repository, files.CONFIG, revision=revision
+        repository, needed_files.CONFIG, revision=revision
     )
     return pathlib.Path(path).parent if isinstance(path, str) else None
 
