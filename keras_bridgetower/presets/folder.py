@@ -7,6 +7,7 @@ import pathlib
 
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.files import LARGEST_ASSET
 from keras_bridgetower.presets.files import check_regular
@@ -106,7 +107,8 @@ class PresetFolder:
 
     def weight_bytes(self):
         """int, the size of the backbone's weight files together."""
-        paths = self.root.glob("model*.weights.h5")
+        names = [path.name for path in self.root.glob("model*.weights.h5")]
+        paths = map(self.path, names or [weights.WEIGHTS])
         return sum(path.stat().st_size for path in paths)
 
     def json(self, name, default=None):

@@ -123,7 +123,8 @@ def open_preset(preset, revision=None):
             "vouches that its files are those that were saved; they were "
             "checked by themselves. `save_to_preset` of the loaded model "
             "writes a preset with one.",
-            stacklevel=3,
+            # Of who called the `from_preset` of a task or backbone.
+            stacklevel=4,
         )
     return folder
 
