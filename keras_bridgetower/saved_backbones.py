@@ -83,7 +83,7 @@ def _check_config(config, weight_bytes):
     ):
         raise ValueError(
             f"It describes at least {weights:,} weights in {layers:,} layers, "
-            f"more than the {weight_bytes:,} bytes of the weight files hold."
+            f"more than the {weight_bytes:,} bytes of model.weights.h5 hold."
         )
 
 
