@@ -1,13 +1,12 @@
 """The backbone: two towers and their fusion."""
 
-import copy
 import functools
 
 import keras
 import keras_hub
 
-from keras_bridgetower import memory
 from keras_bridgetower import remat
+from keras_bridgetower import saved_backbones
 from keras_bridgetower.cross_encoders import maps_of_steps
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
@@ -273,28 +272,17 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         registry.export(self, path)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, image_size=None, **kwargs):
-        """The backbone of a preset, see `BridgeTowerVQA.from_preset`."""
-        folder = registry.resolve(preset, wait=False)
-        make = functools.partial(super().from_preset, folder, False, **kwargs)
-        backbone = memory.without_initialization(make, load_weights)
-        if load_weights:
-            registry.load_backbone(backbone, folder)
-        if image_size not in (None, backbone.image_size):
-            backbone = with_positions_for(backbone, image_size, memory.move)
-        backbone.extra = registry.read_extra(folder)
-        return backbone
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """The backbone of a preset.
+
+        Args:
+            preset, load_weights: as `BridgeTowerVQA.from_preset`.
+            **kwargs: `image_size`, `dtype` and `revision` as there, and
+                constructor values that replace the saved ones.
+        """
+        return saved_backbones.load(cls, preset, load_weights, **kwargs)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = copy.deepcopy(config)
-        dtype = config.get("dtype")
-        for key in ("image_encoder", "text_encoder"):
-            if isinstance(config[key], dict):
-                # The whole backbone has one dtype, which a caller may change.
-                if dtype is not None:
-                    config[key]["config"]["dtype"] = dtype
-                config[key] = keras.layers.deserialize(
-                    config[key], custom_objects=custom_objects
-                )
+        config = saved_backbones.with_encoders(config, custom_objects)
         return super().from_config(config)

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import inspect
 from types import MappingProxyType
 
 import keras
@@ -148,6 +149,25 @@ MAKERS = {
     "text_class": _text("text_class"),
     "text_number": _text("text_number"),
 }
+
+
+def check_values(name, values):
+    """Refuse what no preset stores of a head.
+
+    Args:
+        name: str, the name of a head.
+        values: dict of its plain values, without those that have defaults.
+
+    Raises:
+        ValueError: an unknown name, or values that the head does not have.
+    """
+    check_choice("name", name, tuple(MAKERS))
+    known = set(inspect.signature(MAKERS[name]).parameters) - {"backbone"}
+    if not isinstance(values, dict) or not set(values) <= known:
+        raise ValueError(
+            f"The head {name!r} has the values {sorted(known)}. Received: "
+            f"{name}={values!r:.200}"
+        )
 
 
 def same(saved, values):

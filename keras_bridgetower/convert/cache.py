@@ -14,9 +14,10 @@ import warnings
 from keras_bridgetower.convert import huggingface
 from keras_bridgetower.convert import lightning
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
 
@@ -49,6 +50,11 @@ def open_checkpoint(source, **kwargs):
 
 
 def converted(source, published=None):
+    """The path of the preset folder that `opened` opens."""
+    return opened(source, published).root
+
+
+def opened(source, published=None):
     """The preset folder of a foreign checkpoint, made where it is not yet.
 
     Args:
@@ -57,9 +63,9 @@ def converted(source, published=None):
             begin, as `hub.published` gives it.
 
     Returns:
-        `pathlib.Path` of the folder, in the cache. Its name depends on the
-        content of the source and on the version of this library; the content
-        is read again only when a file's time or size has changed.
+        `PresetFolder` in the cache. Its name depends on the content of the
+        source and on the version of this library; the content is read again
+        only when a file's time or size has changed.
 
     Raises:
         ConversionError: they cannot be read or do not fit, or the cache
@@ -73,12 +79,14 @@ def converted(source, published=None):
     content = json.dumps([__version__, named])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     folder = cache_folder() / key
-    if _intact(folder):
-        return folder
+    whole = _whole(folder)
+    if whole:
+        return whole
     _check_writable(folder.parent)
     # Of processes that open it at once the first converts it.
     with locked(folder.parent / f"{key}.lock"):
-        if not _intact(folder):
+        whole = _whole(folder)
+        if not whole:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(registry.FolderExists):
                 # Raised without locks only: another process was first.
@@ -90,7 +98,7 @@ def converted(source, published=None):
                     "again when it is whole.",
                     source,
                 )
-    return folder
+    return whole or PresetFolder(folder)
 
 
 def _check_writable(folder):
@@ -104,13 +112,13 @@ def _check_writable(folder):
         )
 
 
-def _intact(folder):
-    """Whether a conversion is whole; large files are only begun with."""
+def _whole(folder):
+    """A conversion, opened, or None where it is not whole."""
     try:
-        manifest.verify(folder, wait=False)
+        opened = PresetFolder(folder)
     except (ValueError, OSError, RecursionError):
-        return False
-    return (folder / manifest.MANIFEST).is_file()
+        return None
+    return opened if opened.sealed else None
 
 
 def _compare(sums, published):

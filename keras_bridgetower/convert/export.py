@@ -24,11 +24,15 @@ from keras_bridgetower.convert.huggingface import rules_of
 from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.heads import LOGIT_SCALE
 from keras_bridgetower.positions import patch_size_of
+from keras_bridgetower.preprocessing import image_converter
+from keras_bridgetower.preprocessing import packing
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
+from keras_bridgetower.preprocessing.packing import PackedTokenizer
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights
+from keras_bridgetower.tasks import loading
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.safetensors"
@@ -61,18 +65,18 @@ def parts_of(model):
 
 def parts_of_preset(preset):
     """The parts of a preset, with every head that it holds."""
-    folder = registry.resolve(preset)
+    folder = registry.open_preset(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
-    values = registry.saved_config(folder, registry.HEADS) or {}
+    values = loading.saved_heads(folder)
     with named_heads.awaiting(values):
         heads = named_heads.make_all(values, backbone)
     if values:
-        heads.load(registry.file_of(folder, "task.weights.h5"))
+        weights.load_heads(heads, list(values), folder)
     processors_of = [
-        cls.from_preset(folder) if registry.saved_config(folder, file) else None
+        cls.from_preset(folder) if folder.has(file) else None
         for cls, file in (
-            (BridgeTowerTokenizer, "tokenizer.json"),
-            (BridgeTowerImageConverter, "image_converter.json"),
+            (PackedTokenizer, packing.CONFIG),
+            (BridgeTowerImageConverter, image_converter.CONFIG),
         )
     ]
     return Parts(backbone, heads, values, *processors_of)

@@ -15,10 +15,15 @@ from keras_bridgetower.preprocessing.placing import MODES
 from keras_bridgetower.preprocessing.placing import leaves_as_is
 from keras_bridgetower.preprocessing.placing import place
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.keywords import OF_PRESETS
+from keras_bridgetower.presets.keywords import check_keywords
 
 # The channel statistics of CLIP's training pictures, for values from 0 to 1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+
+# As KerasHub names what a preset holds of a converter.
+CONFIG = "image_converter.json"
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -233,10 +238,17 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
         )
 
     @classmethod
-    def from_preset(cls, preset, **kwargs):
-        """The converter of a preset, see `BridgeTowerVQA.from_preset`."""
-        folder = registry.resolve(preset, wait=False)
-        return super().from_preset(folder, **kwargs)
+    def from_preset(cls, preset, revision=None, **kwargs):
+        """The converter of a preset.
+
+        Args:
+            preset, revision: as `BridgeTowerVQA.from_preset`.
+            **kwargs: constructor values that replace the saved ones, such as
+                `image_size` and `mode`.
+        """
+        check_keywords(cls, kwargs, OF_PRESETS)
+        folder = registry.open_preset(preset, revision)
+        return folder.build(CONFIG, cls, **kwargs)
 
     def get_config(self):
         # What the base class would add is fixed in the constructor.

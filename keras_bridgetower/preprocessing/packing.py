@@ -13,6 +13,14 @@ from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.keywords import OF_PRESETS
+from keras_bridgetower.presets.keywords import check_keywords
+
+# As KerasHub names what a preset holds of a tokenizer.
+CONFIG = "tokenizer.json"
+ASSETS = "assets/tokenizer"
+# Constructor values that lie there.
+FROM_FILES = ("vocabulary", "merges")
 
 
 class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
@@ -27,7 +35,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
 
     Args:
         sequence_length: int. Tokens in each packed text, those at its start
-            and end included. Longer texts are cut, with one warning a call.
+            and end included. Longer texts are cut; the first time, a warning
+            says so.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
     """
 
@@ -46,13 +55,36 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
             )
         self.sequence_length = sequence_length
         self._made = None
+        self._said_cut = False
         self._name_special_ids([None] * len(self.special_tokens))
 
     @classmethod
-    def from_preset(cls, preset, **kwargs):
-        """The tokenizer of a preset, see `BridgeTowerVQA.from_preset`."""
-        folder = registry.resolve(preset, wait=False)
-        return super().from_preset(folder, **kwargs)
+    def from_preset(cls, preset, revision=None, **kwargs):
+        """The tokenizer of a preset.
+
+        Args:
+            preset, revision: as `BridgeTowerVQA.from_preset`.
+            **kwargs: constructor values that replace the saved ones, such as
+                `sequence_length`.
+        """
+        check_keywords(cls, kwargs, OF_PRESETS, FROM_FILES)
+        folder = registry.open_preset(preset, revision)
+        return cls.from_folder(folder, **kwargs)
+
+    @classmethod
+    def from_folder(cls, folder, spec=None, **values):
+        """The tokenizer of an opened preset.
+
+        Args:
+            folder: `PresetFolder`.
+            spec: dict, what its preprocessor says of the tokenizer, or None.
+            **values: constructor values that replace the saved ones.
+        """
+        made = folder.build(CONFIG, cls, spec, FROM_FILES, **values)
+        files = [folder.asset(f"{ASSETS}/{name}") for name in made.file_assets]
+        with folder.reading(ASSETS):
+            made.load_assets(files[0].parent)
+        return made
 
     def masking(self, **values):
         """The rule that hides this tokenizer's tokens.
@@ -161,11 +193,14 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
             row[: len(packed)] = packed
             too_long += sum(lengths) > room
             longest = max(longest, sum(lengths) + size - room)
-        if too_long:
+        if too_long and not self._said_cut:
+            self._said_cut = True
             warnings.warn(
                 f"{too_long} of {len(texts)} texts cut: the longest has "
                 f"{longest} tokens with those at start and end, but "
-                f"sequence_length={size}.",
+                f"sequence_length={size}. Pass another `sequence_length` to "
+                "`from_preset` or to the tokenizer. Further texts are cut "
+                "without a warning.",
                 stacklevel=2,
             )
         ids = ids[0] if single else ids

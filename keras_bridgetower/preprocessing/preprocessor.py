@@ -5,17 +5,23 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing import saved
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
 from keras_bridgetower.preprocessing.packing import PackedTokenizer
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.keywords import OF_PRESETS
+from keras_bridgetower.presets.keywords import check_keywords
 from keras_bridgetower.presets.known import PresetsOf
 
 FEATURES = ("images", "token_ids", "padding_mask")
 # Features with one column for each token.
 OF_TOKENS = ("token_ids", "padding_mask", "segment_ids", "masked_token_ids")
+
+# What `from_preset` takes for its parts.
+OF_PREPROCESSORS = ("image_size", "image_mode", "sequence_length")
 
 
 class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
@@ -170,23 +176,40 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
         return config
 
     @classmethod
-    def from_preset(cls, preset, image_size=None, **kwargs):
+    def from_preset(
+        cls,
+        preset,
+        image_size=None,
+        image_mode=None,
+        sequence_length=None,
+        revision=None,
+        **kwargs,
+    ):
         """The preprocessor of a preset.
 
         Args:
-            preset: name, folder or handle, as `BridgeTowerVQA.from_preset`.
-            image_size: int, another side of the images than the saved one.
+            preset, revision: as `BridgeTowerVQA.from_preset`.
+            image_size, image_mode: another side of the images, and another
+                `mode` of the image converter, than the saved ones.
+            sequence_length: int, another number of tokens in each text.
             **kwargs: constructor values that replace the saved ones.
 
         Returns:
             A preprocessor of this class.
+
+        Raises:
+            TypeError: an unknown keyword.
+            ValueError: a value that this preprocessor does not read, or that
+                belongs to a part that was passed.
         """
-        folder = registry.resolve(preset, wait=False)
-        if image_size is not None and cls.image_converter_cls is not None:
-            kwargs["image_converter"] = cls.image_converter_cls.from_preset(
-                folder, image_size=image_size
-            )
-        return super().from_preset(folder, **kwargs)
+        check_keywords(cls, kwargs, (*OF_PREPROCESSORS, *OF_PRESETS))
+        pictures = {"image_size": image_size, "mode": image_mode}
+        texts = {"sequence_length": sequence_length}
+        saved.check_parts(cls, pictures, texts, kwargs)
+        folder = registry.open_preset(preset, revision)
+        # One of another task brings no more than its parts.
+        base = BridgeTowerPreprocessor
+        return saved.load(cls, base, folder, pictures, texts, kwargs)
 
 
 def check_keys(x, keys):

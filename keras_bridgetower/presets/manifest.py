@@ -3,11 +3,18 @@
 import concurrent.futures
 import hashlib
 import json
+import os
 import pathlib
+import threading
 
 import keras
 import keras_hub
 
+from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.errors import shown
+from keras_bridgetower.presets.files import check_regular
+from keras_bridgetower.presets.files import plain_name
+from keras_bridgetower.presets.files import read_json
 from keras_bridgetower.version import __version__
 
 MANIFEST = "manifest.json"
@@ -15,50 +22,125 @@ MANIFEST = "manifest.json"
 LARGE = 16_000_000
 _POOL = concurrent.futures.ThreadPoolExecutor(1)
 _DIGESTS = {}
+_LOCK = threading.Lock()
+# More files than that have no place in a preset.
+_MOST_FILES = 10_000
 
 
-def verify(folder, wait=True):
+class Seal:
+    """The sums of a folder's files, those of large files still being made.
+
+    Args:
+        folder: path of the preset folder.
+        sums: dict from the name of each file to its SHA-256.
+    """
+
+    def __init__(self, folder, sums):
+        self.folder = folder
+        self.names = frozenset(sums)
+        wrong = [f"{n} is not in it" for n in _unlisted(folder, self.names)]
+        self._pending = {}
+        for name, digest in sums.items():
+            file = folder / name
+            if not os.path.lexists(file):
+                wrong.append(f"{name} is missing")
+                continue
+            check_regular(file, folder)
+            if file.stat().st_size >= LARGE:
+                self._pending[name] = (_digest_of_large(file), digest)
+            elif sha256(file) != digest:
+                wrong.append(f"{name} was changed")
+        if wrong:
+            raise _mismatch(folder, wrong)
+
+    def finish(self):
+        """Wait for the sums of the large files.
+
+        Raises:
+            PresetError: one of them was changed.
+        """
+        wrong = [
+            f"{name} was changed"
+            for name, (made, digest) in self._pending.items()
+            if made.exception() or made.result() != digest
+        ]
+        if wrong:
+            raise _mismatch(self.folder, wrong)
+
+
+def verify(folder):
     """Check a preset folder against its manifest, where it has one.
 
     Args:
         folder: path of the folder.
-        wait: bool. If False, the check of large files has only begun; call
-            once more before what they hold is handed out.
+
+    Returns:
+        `Seal`, whose `finish` must be called before what large files hold is
+        handed out: their check has only begun. None without a manifest.
 
     Raises:
-        ValueError: a file is missing, differs, or stands in no manifest.
+        PresetError: a file is missing, differs, or does not stand in it.
     """
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
-    if not path.is_file():
-        return
-    text = path.read_text(errors="replace")
+    if not os.path.lexists(path):
+        return None
     try:
-        saved = json.loads(text)
-        sums = dict(saved["sha256"])
-        intact = text == _text(saved["versions"], sums)
-    except (ValueError, TypeError, KeyError) as error:
-        raise _mismatch(folder, f"{MANIFEST} is unreadable") from error
-    if not intact:
-        raise _mismatch(folder, f"{MANIFEST} was changed")
-    wrong = []
-    for name, digest in sums.items():
-        file = folder / name
-        if not file.is_file():
-            wrong.append(f"{name} is missing")
-        elif not _agrees(file, digest, wait):
-            wrong.append(f"{name} was changed")
-    if wrong:
-        raise _mismatch(folder, "; ".join(wrong))
+        saved = read_json(path, folder)
+        sums = saved["sha256"]
+        intact = path.read_text() == _text(saved["versions"], sums)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        problem = f"{MANIFEST} is unreadable"
+        raise _mismatch(folder, [problem]) from error
+    if not intact or not isinstance(sums, dict):
+        raise _mismatch(folder, [f"{MANIFEST} was changed"])
+    odd = [name for name in sums if not plain_name(name)]
+    if odd:
+        raise _mismatch(
+            folder,
+            [f"{shown(name)} is no name of a file in it" for name in odd],
+        )
+    return Seal(folder, sums)
 
 
 def _mismatch(folder, wrong):
-    return ValueError(
-        f"The preset does not match its {MANIFEST}: {wrong}. "
+    return PresetError(
+        f"The preset does not match its {MANIFEST}: {'; '.join(wrong[:20])}. "
         "Fetch it again, or save the model anew with `save_to_preset`. What "
         "was converted into a cache is converted again once its folder is "
-        f"removed. Received: preset={str(folder)!r}"
+        "removed.",
+        folder,
     )
+
+
+def _unlisted(folder, names):
+    """Files that no manifest names; what tools hide there does not count."""
+    found = []
+    for name in _files_of(folder):
+        if name not in names and name != MANIFEST:
+            found.append(shown(name))
+        if len(found) > 20:
+            break
+    return found
+
+
+def _files_of(folder):
+    """The names of all files below a folder, links not followed."""
+    count, waiting = 0, [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                # Of git, of file managers, of download tools: never opened.
+                if not below and entry.name.startswith("."):
+                    continue
+                count += 1
+                if count > _MOST_FILES:
+                    raise _mismatch(folder, ["it holds too many files"])
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}{entry.name}/")
+                else:
+                    yield f"{below}{entry.name}"
 
 
 def write(folder):
@@ -88,14 +170,14 @@ def _text(versions, sums):
     return json.dumps({**content, "seal": seal}, indent=2) + "\n"
 
 
-def _agrees(file, digest, wait):
+def _digest_of_large(file):
+    """The future sum of a file, begun once for each state of the file."""
     stat = file.stat()
-    if stat.st_size < LARGE:
-        return sha256(file) == digest
     mark = (str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    if mark not in _DIGESTS:
-        _DIGESTS[mark] = _POOL.submit(sha256, file)
-    return not wait or _DIGESTS[mark].result() == digest
+    with _LOCK:
+        if mark not in _DIGESTS:
+            _DIGESTS[mark] = _POOL.submit(sha256, file)
+        return _DIGESTS[mark]
 
 
 def sha256(path):

@@ -1,15 +1,21 @@
 """Where presets lie, and how their folders are read and written."""
 
+import contextvars
 import json
 import os
 import pathlib
 import tempfile
+import warnings
 
 import safetensors.numpy
 
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights
+from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.files import LARGEST_JSON
+from keras_bridgetower.presets.folder import CONFIG
+from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.known import PRESETS
 
 _HERE = pathlib.Path(__file__).parent
@@ -18,22 +24,17 @@ HEADS = "heads.json"
 EXTRA = "extra.safetensors"
 
 
-def resolve(preset, wait=True):
-    """Where a preset lies; a local one is checked against its manifest.
+def resolve(preset):
+    """Where a preset lies; its files are checked against its manifest.
 
     Args:
-        preset: a known name, a local folder, a checkpoint file of the
-            authors, or a handle `hf://user/model`,
-            `hf://user/model@revision` or `kaggle://user/model/keras/variant`.
-        wait: bool, as `manifest.verify`.
+        preset: as `open_preset`.
 
     Returns:
-        str: a preset folder. A handle's files are downloaded, or found in the
-        cache; what another library wrote is converted, or found in the cache.
+        str: the path of the preset folder.
 
     Raises:
-        ValueError: nothing of that name, files that differ from the manifest,
-            or (`ConversionError`) foreign weights that do not fit.
+        ValueError: as `open_preset`.
 
     Example:
 
@@ -41,14 +42,50 @@ def resolve(preset, wait=True):
     resolve("bridgetower_tiny_easy_vqa")
     ```
     """
+    folder = open_preset(preset)
+    folder.finish_check()
+    return str(folder.root)
+
+
+def open_preset(preset, revision=None):
+    """Find and open a preset, to load all parts of a model from it.
+
+    Args:
+        preset: a known name, a local folder, a checkpoint file of the
+            authors, a handle `hf://user/model` or
+            `kaggle://user/model/keras/variant`, or a `PresetFolder`.
+        revision: str, branch, tag or commit of a handle's repository.
+
+    Returns:
+        `PresetFolder`. A handle's files are downloaded, or found in the
+        cache; what another library wrote is converted, or found in the cache.
+        Small files are checked against the manifest; `finish_check` waits for
+        the large ones. Where there is no manifest, a warning says so.
+
+    Raises:
+        ValueError: nothing of that name, files that differ from the manifest
+            (`PresetError`), or foreign weights that do not fit
+            (`ConversionError`).
+
+    Example:
+
+    ```python
+    folder = open_preset("bridgetower_tiny_easy_vqa")
+    tokenizer = BridgeTowerTokenizer.from_preset(folder)
+    ```
+    """
+    if isinstance(preset, PresetFolder):
+        if revision is None:
+            return preset
+        preset = preset.root  # Which has none, as the error says.
     name = os.fspath(preset)
     known = PRESETS.get(name)
     handle = known.handle if known and known.handle else name
-    source = hub.fetch(handle, name)
-    folder = _HERE / source if source in PRESETS else pathlib.Path(source)
+    source = hub.fetch(handle, name, revision)
+    path = _HERE / source if source in PRESETS else pathlib.Path(source)
     # KerasHub would take a relative one for a preset of its own.
-    folder = folder.absolute()
-    if not folder.is_file() and not (folder / "config.json").is_file():
+    path = path.absolute()
+    if not path.is_file() and not os.path.lexists(path / CONFIG):
         raise ValueError(
             f"`preset` must be one of the names {sorted(PRESETS)}, the path of "
             "a preset folder or of a `transformers` folder (with a "
@@ -56,20 +93,39 @@ def resolve(preset, wait=True):
             "such as 'hf://user/model' or "
             f"'kaggle://user/model/keras/variant'. Received: preset={name!r}"
         )
-    if is_foreign(folder):
+    if is_foreign(path):
         from keras_bridgetower.convert import cache
 
-        folder = cache.converted(folder, hub.published(handle))
-    manifest.verify(folder, wait)
-    return str(folder)
+        folder = cache.opened(path, hub.published(handle, revision))
+    else:
+        folder = PresetFolder(path)
+    if not folder.sealed:
+        warnings.warn(
+            f"The preset {str(path)!r} has no {manifest.MANIFEST}, so nobody "
+            "vouches that its files are those that were saved; they were "
+            "checked by themselves. `save_to_preset` of the loaded model "
+            "writes a preset with one.",
+            # Of who called the `from_preset` of a task or backbone.
+            stacklevel=4,
+        )
+    return folder
 
 
 def is_foreign(path):
     """Whether a path holds weights of another library."""
     if path.is_file():
         return True
+    path = path / CONFIG
+    # A pipe would be read for ever.
+    if not path.is_file() or path.stat().st_size > LARGEST_JSON:
+        raise PresetError(
+            "A preset's configuration must be a regular file of no more than "
+            f"{LARGEST_JSON:,} bytes.",
+            path.parent,
+            [path.name],
+        )
     try:
-        config = json.loads((path / "config.json").read_text())
+        config = json.loads(path.read_text())
     except (ValueError, RecursionError):
         return True  # The conversion says what is wrong with it.
     return not (isinstance(config, dict) and "registered_name" in config)
@@ -93,8 +149,8 @@ class FolderExists(ValueError):
         )
 
 
-# Folders being written, which parts of a model may write into.
-_OPEN = set()
+# Folders that this thread is writing, which parts of a model write into.
+_WRITING = contextvars.ContextVar("writing", default=frozenset())
 
 
 def write(folder, save, sums=True):
@@ -109,7 +165,7 @@ def write(folder, save, sums=True):
         FolderExists: the folder exists, be it since another process wrote it.
     """
     folder = pathlib.Path(folder)
-    if str(folder) in _OPEN:
+    if str(folder) in _WRITING.get():
         save(str(folder))
         return
     if folder.exists():
@@ -120,11 +176,11 @@ def write(folder, save, sums=True):
     ) as temporary:
         whole = pathlib.Path(temporary) / folder.name
         whole.mkdir()
-        _OPEN.add(str(whole))
+        token = _WRITING.set(_WRITING.get() | {str(whole)})
         try:
             save(str(whole))
         finally:
-            _OPEN.remove(str(whole))
+            _WRITING.reset(token)
         if sums:
             manifest.write(whole)
         try:
@@ -142,38 +198,35 @@ def write_backbone(backbone, save, folder, max_shard_size):
         save(path, max_shard_size)
         weights.write_index(backbone, path)
         if backbone.extra:
-            safetensors.numpy.save_file(
-                dict(backbone.extra), file_of(path, EXTRA)
-            )
+            # Their own way of writing leaves a file that only its owner reads.
+            tensors = safetensors.numpy.save(dict(backbone.extra))
+            pathlib.Path(path, EXTRA).write_bytes(tensors)
 
     write(folder, write_files)
 
 
 def load_backbone(backbone, folder):
-    """Load the weights of a preset folder while its check goes on."""
+    """Load the weights of a `PresetFolder` while its check goes on."""
     try:
         weights.load(backbone, folder)
     finally:
         # A file that was changed may fail in any way: this error comes first.
-        manifest.verify(folder)
+        folder.finish_check()
 
 
 def read_extra(folder):
-    """Tensors that a preset carries along, by name."""
-    path = file_of(folder, EXTRA)
-    return safetensors.numpy.load_file(path) if os.path.isfile(path) else {}
+    """Tensors that a `PresetFolder` carries along, by name."""
+    if not folder.has(EXTRA):
+        return {}
+    path = folder.path(EXTRA)
+    with folder.reading(EXTRA):
+        return safetensors.numpy.load_file(path)
 
 
 def write_json(folder, file, values):
     """Write plain values into a preset folder."""
     text = json.dumps(values, indent=2)
     (pathlib.Path(folder) / file).write_text(text + "\n")
-
-
-def saved_config(folder, file):
-    """The values of a file of a preset folder, or None where it is absent."""
-    path = pathlib.Path(folder) / file
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def file_of(folder, name):

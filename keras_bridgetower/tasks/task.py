@@ -250,36 +250,17 @@ class BridgeTowerTask(TrainableTask):
                 `transformers` folder or of a checkpoint file of the authors.
             load_weights: bool, whether to load weights or leave them at
                 their random start.
-            **kwargs: `dtype`, `image_size` (learned positions are resized),
-                `preprocessor`, and constructor values of the class. Where
-                the preset has no such head, a new one is made, with a
-                warning.
+            **kwargs: `image_size`, int (learned positions are resized);
+                `image_mode`, str, how the image converter makes a square of
+                a picture; `sequence_length`, int, tokens in each text;
+                `dtype`; `revision`, str, branch, tag or commit of a handle's
+                repository; `preprocessor`; and constructor values of the
+                class. Where the preset has no such head, a new one is made,
+                with a warning.
 
         Raises:
-            ValueError: no such preset, or files that were changed.
+            TypeError: an unknown keyword.
+            ValueError: no such preset, files that were changed or are
+                damaged, or values that this task does not read.
         """
-        preset = registry.resolve(preset, wait=False)
-        task = registry.saved_config(preset, "task.json") or {}
-        saved = registry.saved_config(preset, registry.HEADS) or {}
-        same_class = task.get("class_name") == cls.__name__
-        values = cls.head_arguments(saved)
-        if same_class:
-            kept = {"backbone", "preprocessor", "trainable", "dtype"}
-            values = {k: v for k, v in task["config"].items() if k not in kept}
-        size = kwargs.pop("image_size", None)
-        backbone = cls.backbone_cls.from_preset(
-            preset,
-            load_weights,
-            image_size=size,
-            dtype=kwargs.pop("dtype", None),
-        )
-        values = {**values, **kwargs}
-        if "preprocessor" not in kwargs:
-            values["preprocessor"] = loading.preprocessor_of(
-                cls, preset, size, values, backbone
-            )
-        with named_heads.awaiting(saved if load_weights else {}):
-            model = cls(backbone=backbone, **values)
-        if load_weights:
-            loading.load_heads(model, preset, saved)
-        return model
+        return loading.load(cls, preset, load_weights, **kwargs)

@@ -153,6 +153,7 @@ def test_half_precision_files(folder, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
 def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
     path = tmp_path / "model"
     shutil.copytree(folder[0], path)

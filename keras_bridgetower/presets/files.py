@@ -1,0 +1,126 @@
+"""Files of preset folders: which may be opened, and how JSON is read."""
+
+import json
+import os
+import pathlib
+import stat
+
+from keras_bridgetower.presets.errors import PresetError
+
+# Bytes. The JSON of a large preset with thousands of answers has 0.3 MB, the
+# vocabulary of a multilingual encoder 10 MB.
+LARGEST_JSON = 16_000_000
+LARGEST_ASSET = 64_000_000
+# The folder of the presets that the package brings along.
+SHIPPED = pathlib.Path(__file__).parent
+
+
+def plain_name(name):
+    """Whether a name is that of a file inside a folder, as a preset lists it.
+
+    Args:
+        name: anything.
+
+    Returns:
+        bool. True for a relative path with `/` between its parts that leads
+        nowhere else.
+    """
+    if not isinstance(name, str) or not name.isprintable():
+        return False
+    parts = name.split("/")
+    return not (
+        any(part in ("", ".", "..") for part in parts) or set(name) & set("\\:")
+    )
+
+
+def check_regular(path, folder):
+    """Refuse a file of a folder that no preset may hold.
+
+    Pipes and devices would wait for ever, or end the process; a link may show
+    any file of the reader's. The cache of the Hugging Face hub is made of
+    links to its own `blobs`, and an installer may link the package's files.
+
+    Args:
+        path: path of the file, in `folder`.
+        folder: path of the preset folder.
+
+    Raises:
+        PresetError: it is missing, no regular file, or lies elsewhere.
+    """
+    name = os.path.relpath(path, folder)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise PresetError(
+            "A file of the preset is missing or cannot be read. Fetch the "
+            "preset again, or save the model anew with `save_to_preset`.",
+            folder,
+            [name],
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise PresetError(
+            "Every file of a preset must be a regular file.", folder, [name]
+        )
+    real = pathlib.Path(os.path.realpath(path))
+    if not any(real.is_relative_to(home) for home in _homes(folder)):
+        raise PresetError(
+            "A file of a preset must lie in its folder, and this one is a "
+            "link that leaves it. Copy the file instead.",
+            folder,
+            [name],
+        )
+
+
+def _homes(folder):
+    """Where the files of a folder may lie."""
+    folder = pathlib.Path(os.path.realpath(folder))
+    yield folder
+    if folder.parent.name == "snapshots":
+        yield folder.parent.parent / "blobs"
+    if folder.parent == SHIPPED:
+        yield pathlib.Path("/")
+
+
+def read_json(path, folder):
+    """The dict that a JSON file of a folder holds.
+
+    Args:
+        path: path of the file.
+        folder: path of the preset folder, which errors name.
+
+    Returns:
+        dict.
+
+    Raises:
+        PresetError: it is missing, no regular file, too large, too deeply
+            nested or no JSON object.
+    """
+    check_regular(path, folder)
+    name = os.path.relpath(path, folder)
+    if os.path.getsize(path) > LARGEST_JSON:
+        raise PresetError(
+            f"A JSON file of a preset may have {LARGEST_JSON:,} bytes.",
+            folder,
+            [name],
+        )
+    try:
+        content = pathlib.Path(path).read_text(encoding="utf-8")
+        values = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise PresetError(
+            f"{name} must hold JSON in UTF-8: {type(error).__name__}. Fetch "
+            "the preset again, or save the model anew with `save_to_preset`.",
+            folder,
+            [str(error)],
+        ) from error
+    if not isinstance(values, dict):
+        raise PresetError(
+            f"{name} must hold one JSON object.",
+            folder,
+            [type(values).__name__],
+        )
+    return values
+
+
+def _refuse(name):
+    raise ValueError(f"{name} is no number of JSON")

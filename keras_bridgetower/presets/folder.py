@@ -1,0 +1,191 @@
+"""A preset folder that was opened: found, checked and read once."""
+
+import contextlib
+import copy
+import os
+import pathlib
+
+from keras_bridgetower.presets import configs
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights
+from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.files import LARGEST_ASSET
+from keras_bridgetower.presets.files import check_regular
+from keras_bridgetower.presets.files import plain_name
+from keras_bridgetower.presets.files import read_json
+
+CONFIG = "config.json"
+
+
+class PresetFolder:
+    """A preset folder, opened: what all parts of a model are loaded from.
+
+    Every `from_preset` takes one in place of a name, so that a task with its
+    backbone, tokenizer and image converter finds and checks the folder once
+    and parses each file once. `registry.open_preset` makes it.
+
+    Args:
+        root: path of the folder. Its small files are checked against its
+            manifest, where it has one; the check of large files begins.
+
+    Raises:
+        PresetError: files that differ from the manifest.
+
+    Example:
+
+    ```python
+    folder = registry.open_preset("bridgetower_tiny_easy_vqa")
+    folder.json("heads.json")["vqa"]["num_classes"]  # 13
+    ```
+    """
+
+    def __init__(self, root):
+        self.root = pathlib.Path(os.path.abspath(root))
+        self._seal = manifest.verify(self.root)
+        self._parsed = {}
+
+    @property
+    def sealed(self):
+        """bool, whether a manifest says what the files must be."""
+        return self._seal is not None
+
+    def finish_check(self):
+        """Wait for the check of large files, before weights are handed out.
+
+        Raises:
+            PresetError: one of them differs from the manifest.
+        """
+        if self.sealed:
+            self._seal.finish()
+
+    def has(self, name):
+        """Whether the folder has a file of this name."""
+        if self.sealed:
+            return name in self._seal.names
+        return plain_name(name) and os.path.lexists(self.root / name)
+
+    def path(self, name):
+        """The path of a file that may be opened.
+
+        Args:
+            name: str, the plain name of a file inside the folder.
+
+        Returns:
+            `pathlib.Path` of a regular file.
+
+        Raises:
+            PresetError: there is none, or it may not be opened.
+        """
+        if not plain_name(name):
+            raise PresetError(
+                "Every file name in a preset must be plain and lead into its "
+                "folder.",
+                self.root,
+                [name],
+            )
+        path = self.root / name
+        if not self.has(name):
+            raise PresetError(
+                "A file of the preset is missing. Fetch the preset again, or "
+                "save the model anew with `save_to_preset`.",
+                self.root,
+                [name],
+            )
+        check_regular(path, self.root)
+        return path
+
+    def asset(self, name):
+        """As `path`, for a file that is read as a whole into memory."""
+        path = self.path(name)
+        if path.stat().st_size > LARGEST_ASSET:
+            raise PresetError(
+                f"A tokenizer's file may have {LARGEST_ASSET:,} bytes.",
+                self.root,
+                [name],
+            )
+        return path
+
+    def weight_bytes(self):
+        """int, the size of the backbone's weight files together."""
+        names = [path.name for path in self.root.glob("model*.weights.h5")]
+        paths = map(self.path, names or [weights.WEIGHTS])
+        return sum(path.stat().st_size for path in paths)
+
+    def json(self, name, default=None):
+        """What a JSON file of the folder holds.
+
+        Args:
+            name: str, its plain name.
+            default: dict to return where there is no such file; None raises.
+
+        Returns:
+            dict, a copy.
+
+        Raises:
+            PresetError: it is missing or cannot be read.
+        """
+        if default is not None and not self.has(name):
+            return default
+        if name not in self._parsed:
+            self._parsed[name] = read_json(self.path(name), self.root)
+        return copy.deepcopy(self._parsed[name])
+
+    def spec(self, name, base):
+        """The class and values of an object that a JSON file describes.
+
+        Args:
+            name: str, plain name of the file.
+            base: class that it must be, or a superclass.
+
+        Returns:
+            `(class, dict)`.
+
+        Raises:
+            PresetError: it describes something else.
+        """
+        with self.reading(name):
+            return configs.class_and_values(self.json(name), base)
+
+    def build(self, name, base, spec=None, without=(), **values):
+        """An object without weights that a JSON file describes.
+
+        Args:
+            name: str, plain name of the file.
+            base: class that it must be, or a superclass.
+            spec: dict, what another file says of it; by default the file's.
+            without: tuple of str, constructor values that no file may hold.
+            **values: constructor values that replace the saved ones.
+
+        Returns:
+            Object of `base`.
+
+        Raises:
+            PresetError: the file describes something else.
+        """
+        with self.reading(name):
+            spec = self.json(name) if spec is None else spec
+            cls, config = configs.class_and_values(spec, base)
+            configs.check_values(config)
+            configs.check_own_file(config, name, without)
+            return cls.from_config({**config, **values})
+
+    @contextlib.contextmanager
+    def reading(self, name):
+        """A context in which every error is that of a file of this folder.
+
+        Constructors check what users pass them; what a damaged file makes
+        them do instead cannot be foreseen.
+
+        Args:
+            name: str, name of the file whose values are used.
+        """
+        try:
+            yield
+        except (PresetError, MemoryError, Warning):
+            raise
+        except Exception as error:
+            raise PresetError(
+                f"{name} does not hold what can be built, with the values that "
+                f"were passed: {type(error).__name__}: {error!s:.600}",
+                self.root,
+            ) from error

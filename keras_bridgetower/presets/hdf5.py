@@ -1,0 +1,103 @@
+"""HDF5 files of weights: what they store, and where."""
+
+import math
+
+import h5py
+import numpy as np
+
+from keras_bridgetower.presets.errors import PresetError
+
+
+def places(path, folder):
+    """Where each array of a weight file lies.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        folder: path of the preset folder, which errors name.
+
+    Returns:
+        dict from the name of each array to `[offset, shape, dtype]`, the
+        offset in bytes; None where only Keras can read what stands there.
+
+    Raises:
+        PresetError: the file is cut or damaged, or holds links or arrays that
+            are not stored in it plainly.
+    """
+    found = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = _place(name, item)
+
+    try:
+        size = path.stat().st_size
+        with h5py.File(path) as file:
+            file.id.links.visit(_check_link, info=True)
+            file.visititems(note)
+        for name, (offset, shape, dtype) in found.items():
+            if offset and offset + _bytes(shape, dtype) > size:
+                raise ValueError(f"{name} ends beyond the file")
+    # h5py raises KeyError, OSError, RuntimeError and others.
+    except Exception as error:
+        raise PresetError(
+            f"{path.name} is no whole HDF5 file of plainly stored weights. "
+            "Fetch the preset again, or save the model anew with "
+            "`save_to_preset`.",
+            folder,
+            [f"{type(error).__name__}: {error!s:.200}"],
+        ) from error
+    return found
+
+
+def _check_link(name, info):
+    # Others lead to groups and files elsewhere.
+    if info.type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{name!r} is a link")
+
+
+def _place(name, dataset):
+    """Offset, shape and type of a dataset that is stored as it is."""
+    shape, dtype = list(dataset.shape or ()), dataset.dtype.str
+    properties = dataset.id.get_create_plist()
+    # Chunks may be compressed: a small file of them fills any memory. Other
+    # layouts, and what was never written, hold no bytes of this file.
+    plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
+    if (
+        not plain
+        or properties.get_external_count()
+        or dataset.dtype.kind not in "fiubV"
+        or dataset.id.get_storage_size() != _bytes(shape, dtype)
+    ):
+        raise ValueError(f"{name!r} is not stored plainly")
+    # Keras marks types by an attribute that NumPy does not have.
+    offset = None if dataset.attrs else dataset.id.get_offset()
+    return [offset, shape, dtype]
+
+
+def _bytes(shape, dtype):
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def write_numbered(path, numbered):
+    """Write a file of the same layout, array k full of the number k.
+
+    Args:
+        path: path of a weight file, as `places` accepts it.
+        numbered: path of the new file. Its arrays take no room.
+    """
+    count = 0
+
+    def copy(name, item):
+        nonlocal count
+        if isinstance(item, h5py.Dataset):
+            made = file.create_dataset(
+                name, item.shape, item.dtype, fillvalue=count
+            )
+            count += 1
+        else:
+            made = file.require_group(name)
+        made.attrs.update(item.attrs)
+
+    with h5py.File(path) as source, h5py.File(numbered, "w") as file:
+        file.attrs.update(source.attrs)
+        source.visititems(copy)

@@ -1,0 +1,134 @@
+"""`from_preset` takes the same keywords everywhere, and no other."""
+
+import keras
+import numpy as np
+import pytest
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import hub
+from keras_bridgetower.presets import registry
+
+TINY = "bridgetower_tiny_easy_vqa"
+LABELS = {"labels": ["a", "b"]}
+TASKS = {
+    kbt.BridgeTowerVQA: {},
+    kbt.BridgeTowerMaskedLM: {},
+    kbt.BridgeTowerRetrieval: {},
+    kbt.BridgeTowerContrastive: {},
+    kbt.BridgeTowerEntailment: {},
+    kbt.BridgeTowerNLVR2: {},
+    kbt.BridgeTowerPretraining: {},
+    kbt.BridgeTowerImageClassifier: LABELS,
+    kbt.BridgeTowerTextClassifier: LABELS,
+    kbt.BridgeTowerTextRegressor: {},
+}
+
+
+@pytest.fixture(scope="module")
+def preset():
+    """Opened once for all of them."""
+    return registry.open_preset(TINY)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+def test_every_task_takes_the_same_values(task, preset):
+    values = {"image_size": 32, "dtype": "bfloat16", **TASKS[task]}
+    reads_pictures = task.preprocessor_cls.image_converter_cls is not None
+    reads_texts = task.preprocessor_cls.tokenizer_cls is not None
+    if reads_pictures:
+        values["image_mode"] = "crop"
+    if reads_texts:
+        values["sequence_length"] = 9
+    model = task.from_preset(preset, load_weights=False, **values)
+    assert model.backbone.image_size == 32
+    assert model.backbone.dtype_policy.name == "bfloat16"
+    if reads_pictures:
+        converter = model.preprocessor.image_converter
+        assert (converter.image_size, converter.mode) == (32, "crop")
+    if reads_texts:
+        assert model.preprocessor.tokenizer.sequence_length == 9
+    if not (reads_pictures and reads_texts):
+        idle = (
+            {"sequence_length": 9} if reads_pictures else {"image_mode": "hf"}
+        )
+        with pytest.raises(ValueError, match="must be left out"):
+            task.from_preset(preset, False, **TASKS[task], **idle)
+    allowed = "dtype, .*image_mode, image_size, .*revision, sequence_length"
+    for name in ("nonsense", "heads"):
+        with pytest.raises(TypeError, match=f"{allowed}.*{name}=3"):
+            task.from_preset(preset, **TASKS[task], **{name: 3})
+    with pytest.raises(ValueError, match="`revision` must be left out"):
+        task.from_preset(TINY, revision="main", **TASKS[task])
+
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+@FASTEST
+def test_parts_take_what_is_theirs(preset):
+    made = kbt.BridgeTowerTokenizer.from_preset(preset, sequence_length=7)
+    assert made(["is it red?"]).shape == (1, 7)
+    made = kbt.BridgeTowerImageConverter.from_preset(
+        preset, image_size=24, mode="crop"
+    )
+    assert made(np.zeros((30, 40, 3), "uint8")).shape == (24, 24, 3)
+    made = kbt.BridgeTowerVQAPreprocessor.from_preset(
+        preset, image_size=24, image_mode="crop", sequence_length=7
+    )
+    assert (made.image_converter.mode, made.tokenizer.sequence_length) == (
+        "crop",
+        7,
+    )
+    for part in (
+        kbt.BridgeTowerBackbone,
+        kbt.BridgeTowerTokenizer,
+        kbt.BridgeTowerImageConverter,
+        kbt.BridgeTowerVQAPreprocessor,
+    ):
+        with pytest.raises(TypeError, match="revision.*nonsense=3"):
+            part.from_preset(preset, nonsense=3)
+    for values in ({"vocabulary": {}}, {"config_file": "a"}):
+        with pytest.raises(TypeError, match="takes the keywords"):
+            kbt.BridgeTowerTokenizer.from_preset(preset, **values)
+
+
+@FASTEST
+def test_what_was_made_already_takes_no_values(preset):
+    own = kbt.BridgeTowerVQAPreprocessor.from_preset(preset)
+    for values in ({"sequence_length": 9}, {"image_mode": "crop"}):
+        with pytest.raises(ValueError, match="where `preprocessor` is passed"):
+            kbt.BridgeTowerVQA.from_preset(preset, preprocessor=own, **values)
+    with pytest.raises(ValueError, match="`tokenizer` that you pass"):
+        kbt.BridgeTowerVQAPreprocessor.from_preset(
+            preset, tokenizer=own.tokenizer, sequence_length=9
+        )
+    with pytest.raises(ValueError, match="32 positions.*sequence_length=64"):
+        kbt.BridgeTowerVQA.from_preset(preset, False, sequence_length=64)
+
+
+@FASTEST
+def test_a_revision_reaches_the_hub(preset, monkeypatch):
+    asked = []
+
+    def download(handle):
+        asked.append(handle)
+        return str(preset.root)
+
+    monkeypatch.setitem(hub.DOWNLOADS, "hf", download)
+    kbt.BridgeTowerTokenizer.from_preset("hf://someone/model", revision="v1")
+    kbt.BridgeTowerTokenizer.from_preset("bridgetower_base", revision="v2")
+    assert asked == ["someone/model@v1", "BridgeTower/bridgetower-base@v2"]
+
+
+@FASTEST
+def test_a_cut_text_is_said_once():
+    made = tokenizer(sequence_length=6)
+    with pytest.warns(UserWarning, match="1 of 2 texts cut.*`sequence_length`"):
+        made(["a", "much too long"])
+    # Warnings are errors here.
+    made(["much too long", "a"])
+    made.encode_pairs(["much"], ["too long"])
