@@ -96,9 +96,7 @@ def origin(tensor):
     Raises:
         RuntimeError: an unknown Keras.
     """
-    check_version(
-        "`image_norms='per_tap'`", "use `image_norms='shared'` of another model"
-    )
+    check_version("`image_norms='per_tap'`", "use `image_norms='shared'`")
     layer, node, _ = tensor._keras_history
     return layer, layer._inbound_nodes[node].input_tensors
 

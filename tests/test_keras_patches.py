@@ -20,6 +20,9 @@ FASTEST = pytest.mark.skipif(
     reason="the same code with every backend, and this one traces nothing",
 )
 
+# JAX compiles for most of its time, which no version changes.
+LONG = pytest.mark.slow if BACKEND == "jax" else lambda test: test
+
 
 def use_version(monkeypatch, version):
     monkeypatch.setattr(keras_patches.keras, "__version__", version)
@@ -51,6 +54,7 @@ def unknown(monkeypatch):
     use_version(monkeypatch, "3.16.0rc1")
 
 
+@LONG
 def test_what_needs_no_patch_works_with_any_keras(unknown, tmp_path):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.save_to_preset(tmp_path / "made")
