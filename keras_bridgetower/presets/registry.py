@@ -104,7 +104,7 @@ def is_foreign(path):
         return True
     try:
         config = json.loads((path / "config.json").read_text())
-    except (ValueError, RecursionError):
+    except ValueError:
         return True  # The conversion says what is wrong with it.
     return not (isinstance(config, dict) and "registered_name" in config)
 
