@@ -20,7 +20,6 @@ from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.presets import registry
 
 FASTEST = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -265,13 +264,18 @@ def test_a_new_head_answers(hub):
 @FASTEST
 def test_both_kinds_of_pixels(hub):
     """As transformers 4, with a black edge, or the authors' whole square."""
-    preset = registry.resolve(hub.folder(NAMES[3])[0])
-    edged = kbt.BridgeTowerImageConverter.from_preset(preset)
-    whole = kbt.BridgeTowerImageConverter.from_preset(preset, mode="crop")
+    folder, _, _ = hub.folder(NAMES[3])
+    task, _ = published_run.opened("Retrieval", folder)
+    edged = task.preprocessor.image_converter
     expected = pixels(PICTURE, 70)
     assert not expected[:3].any() and not expected[:, :3].any()
     assert not expected[-3:].any() and expected[3:-3, 3:-3].any()
     assert difference(edged(PICTURE), normalised(expected)) <= 1e-6
     resized = Image.fromarray(PICTURE).resize((93, 70), Image.BICUBIC)
     expected = np.asarray(resized.crop((12, 0, 82, 70)))
-    assert difference(whole(PICTURE), normalised(expected)) <= 1e-6
+    cropped = kbt.BridgeTowerRetrieval.from_preset(folder, image_mode="crop")
+    for whole in (
+        cropped.preprocessor.image_converter,
+        kbt.BridgeTowerImageConverter.from_preset(folder, mode="crop"),
+    ):
+        assert difference(whole(PICTURE), normalised(expected)) <= 1e-6
