@@ -127,12 +127,13 @@ def check_ids(name, ids, count, ignored=None):
 def check_scores(name, scores):
     """Refuse scores out of 0 to 1."""
     scores = np.asarray(scores)
-    good = (scores >= 0) & (scores <= 1)
-    if not good.all():
+    # What is no number at all, the loss tells.
+    wrong = (scores < 0) | (scores > 1)
+    if wrong.any():
         raise ValueError(
             f"`{name}` must hold soft scores from 0 to 1; divide percentages "
             f"by 100. Received: {name} with "
-            f"{scores[~good].reshape(-1)[0].item()!r}"
+            f"{scores[wrong].reshape(-1)[0].item()!r}"
         )
 
 

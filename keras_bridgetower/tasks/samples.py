@@ -1,5 +1,7 @@
 """Whether samples fit a task, said before a step is made of them."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,7 +16,9 @@ from keras_bridgetower.validation import check_scores
 
 
 def _scores(loss, y, width):
-    check_scores("y", y)
+    # Labels of another form the loss refuses, which says what it takes.
+    if y.shape[1:] == (width,):
+        check_scores("y", y)
 
 
 def _tokens(loss, y, width):
@@ -49,19 +53,25 @@ def check_values(task, x, y):
     features = {k: v for k, v in x.items() if k in _LOOKED_AT}
     rules = [] if y is None else _rules(task, y)
     values = [*features.values(), *(labels for *_, labels in rules)]
-
-    def check(*arrays):
-        found = dict(zip(features, arrays, strict=False))
-        check_feature_values(found, task.backbone.text_encoder)
-        for (loss, width, _), labels in zip(
-            rules, arrays[len(found) :], strict=True
-        ):
-            _RULES[type(loss)](loss, labels, width)
-        return np.int32(0)
-
     if not in_tf_graph():
         values = [ops.convert_to_numpy(value) for value in values]
+    # No function that stands here: TensorFlow would rewrite it for a graph.
+    check = functools.partial(
+        _check,
+        task.backbone.text_encoder,
+        list(features),
+        [(loss, width) for loss, width, _ in rules],
+    )
     apply_numpy(check, values, ("int32", ()))
+
+
+def _check(text_encoder, names, rules, *values):
+    features = dict(zip(names, values, strict=False))
+    check_feature_values(features, text_encoder)
+    labels = values[len(names) :]
+    for (loss, width), y in zip(rules, labels, strict=True):
+        _RULES[type(loss)](loss, y, width)
+    return np.int32(0)
 
 
 _LOOKED_AT = ("token_ids", "masked_token_ids", "padding_mask", "mask_positions")

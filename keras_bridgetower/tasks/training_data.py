@@ -14,6 +14,7 @@ from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.datasets import untuned
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.tasks.samples import check_batches
+from keras_bridgetower.tasks.samples import check_values
 
 # As Keras.
 BATCH_SIZE = 32
@@ -103,6 +104,8 @@ def reading(task, x, y, sample_weight, batch_size, first=None, order=None):
         dict of keyword arguments.
     """
     if isinstance(x, dict):
+        if task.preprocessor is None:
+            check_values(task, x, y)
         x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
         y = sample_weight = batch_size = None
     if is_dataset(x) and draws(task.preprocessor):
