@@ -174,18 +174,18 @@ class Forward:
         shapes = () if self._eager else _shapes_of(inputs)
         if shapes not in self._runs:
             with self._lock:
-                self._compile(shapes, inputs)
+                # Another thread may have been faster.
+                if shapes not in self._runs:
+                    return self._compiled(shapes, inputs)
         return self._runs[shapes](inputs)
 
-    def _compile(self, shapes, inputs):
-        # Another thread may have been faster.
-        if shapes in self._runs:
-            return
+    def _compiled(self, shapes, inputs):
         # One function for each: of several shapes for one, TensorFlow warns.
         run = compiled.forward(self.model, self._settings)
         with _announced(self.name, inputs), unwatched():
-            run(inputs)
+            made = run(inputs)
         self._runs[shapes] = run
+        return made
 
 
 def _shapes_of(inputs):

@@ -105,14 +105,15 @@ def differing(jobs, tasks, threads, count):
         for norm in norms:
             norm.build((None, 3))
         found = [job.result() for job in waiting]
-    assert all((array(norm.gamma) == 1).all() for norm in norms)
+    spoilt = [n.name for n in norms if not (array(n.gamma) == 1).all()]
     alone = {job: run(*job) for job in set(made)}
-    return [
+    different = [
         job
         for job, result in zip(made, found, strict=True)
         if result.shape != alone[job].shape
         or np.abs(result - alone[job]).max() > 1e-6
     ]
+    return different + spoilt
 
 
 def test_jobs_from_threads(tasks):
