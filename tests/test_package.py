@@ -40,7 +40,8 @@ TIERS = (
     (
         "version",
         "validation",
-        "taps",
+        "files",
+    "taps",
         "engine",
         "keras_patches",
         "replicas",

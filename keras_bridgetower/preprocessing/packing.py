@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.texts import checked_texts
@@ -15,7 +16,7 @@ from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 
 
-class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
+class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     """Abstract: texts as packed ids, by an engine of `tokenizers`.
 
     A subclass names its special tokens, in the order start, padding, end,

@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -18,7 +19,7 @@ FEATURES = ("images", "token_ids", "padding_mask")
 OF_TOKENS = ("token_ids", "padding_mask", "segment_ids", "masked_token_ids")
 
 
-class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
+class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     """Abstract: makes features, and leaves the labels to `targets`.
 
     Works eagerly (NumPy out), inside `tf.data.Dataset.map` (tensors out) and

@@ -10,6 +10,7 @@ from keras_bridgetower import engine
 from keras_bridgetower import replicas
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.graph import typed_errors
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
@@ -22,18 +23,21 @@ class ReadsUntuned(keras.Model):
     """
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        return super().fit(
-            untuned(x),
-            *args,
-            validation_data=untuned(validation_data),
-            **kwargs,
-        )
+        with typed_errors():
+            return super().fit(
+                untuned(x),
+                *args,
+                validation_data=untuned(validation_data),
+                **kwargs,
+            )
 
     def evaluate(self, x=None, *args, **kwargs):
-        return super().evaluate(untuned(x), *args, **kwargs)
+        with typed_errors():
+            return super().evaluate(untuned(x), *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        return super().predict(untuned(x), *args, **kwargs)
+        with typed_errors():
+            return super().predict(untuned(x), *args, **kwargs)
 
 
 class TrainableTask(keras_hub.models.Task, ReadsUntuned):

@@ -133,7 +133,9 @@ BAD = {
     "CIFAR schema": (
         "cifar100",
         lambda root: (root / "cifar-100-python/train").write_bytes(
-            pickle.dumps({b"data": np.zeros((2, 5)), b"fine_labels": [1, 2]}, 2)
+            pickle.dumps(
+                {b"data": np.zeros((2, 5), "u1"), b"fine_labels": [1, 2]}, 2
+            )
         ),
         r"b'data' of shape \(pictures, 3072\).*\(2, 5\)",
     ),
