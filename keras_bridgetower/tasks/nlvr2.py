@@ -129,7 +129,7 @@ class BridgeTowerNLVR2(ClassificationTask):
         ```
         """
         images = [left, right]
-        if not isinstance(statements, (str, bytes)):
+        if np.ndim(statements):
             counts = [_count(x) for x in (left, right, statements)]
             if len(set(counts)) > 1:
                 raise ValueError(

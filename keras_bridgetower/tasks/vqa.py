@@ -120,8 +120,9 @@ class BridgeTowerVQA(BridgeTowerTask):
                 f"`top_k` must be from 1 to {len(self.answers)}, the number "
                 f"of answers. Received: top_k={top_k}"
             )
-        single = isinstance(questions, (str, bytes))
         features = self.preprocessed({"images": images, "text": questions})
+        # A string, or an array or tensor that holds one.
+        single = np.ndim(features["token_ids"]) == 1
         if single:
             features = {k: v[None] for k, v in features.items()}
         logits = self.predict_features(features, batch_size)
