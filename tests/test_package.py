@@ -41,7 +41,7 @@ TIERS = (
         "version",
         "validation",
         "files",
-    "taps",
+        "taps",
         "engine",
         "keras_patches",
         "replicas",

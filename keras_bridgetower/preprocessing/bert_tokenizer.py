@@ -44,7 +44,8 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
 
     Raises:
         ValueError: A text is empty, is not text, holds a NUL character or has
-            more than 100,000 characters; or the vocabulary misses special tokens or repeats a token.
+            more than 100,000 characters; or the vocabulary misses special
+            tokens or repeats a token.
 
     Example:
 

@@ -104,9 +104,8 @@ def decode_image(data, name="images"):
     Raises:
         ValueError: as `load_image`.
     """
-    shown = f"<{len(data)} bytes>"
-    _check_signature(data, name, shown)
-    return _open(io.BytesIO(data), name, shown)
+    check_signature(data, name)
+    return _open(io.BytesIO(data), name, f"<{len(data)} bytes>")
 
 
 def _open_path(path, name):
@@ -146,13 +145,15 @@ def _open_file(file, name):
         file.seek(0)
         start = file.read(SIGNATURE_BYTES)
         file.seek(0)
-    _check_signature(start, name, shown)
+    check_signature(start, name, shown)
     return _open(file, name, shown)
 
 
-def _check_signature(data, name, shown):
+def check_signature(data, name, shown=None):
+    """Refuse bytes that do not begin as an image file of `FORMATS`."""
     if SIGNATURE.match(data):
         return
+    shown = shown or f"<{len(data)} bytes>"
     if _is_base64(data[:64]) or data.startswith(b"data:"):
         raise ValueError(_in_base64(name, shown, "text"))
     raise ValueError(

@@ -15,7 +15,6 @@ from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 
-
 # Characters that are tokenised at once. A token takes some 200 bytes until it
 # is packed, so that this many need at most 50 MB.
 AT_ONCE = 250_000

@@ -48,7 +48,8 @@ class BridgeTowerTokenizer(PackedTokenizer):
 
     Raises:
         ValueError: A text is empty, is not text, holds a NUL character or has
-            more than 100,000 characters; or the vocabulary misses special tokens or products of merges.
+            more than 100,000 characters; or the vocabulary misses special
+            tokens or products of merges.
 
     Example:
 

@@ -1,8 +1,8 @@
 """Damaged tables and pickles, read in a process of their own.
 
-`python fuzz_run.py KIND SEED COUNT` makes mutants in a temporary folder, reads
-each and prints how many were read and how many were refused. Any other error
-is raised; a signal ends the process.
+`python fuzz_run.py SEED COUNT` makes mutants of each kind in a temporary
+folder, reads each and prints how many were read and how many were refused. Any
+other error is raised; a signal ends the process.
 """
 
 import pathlib
@@ -57,6 +57,8 @@ def write(path, columns):
 class Arrow:
     """Captions, and nested lists of answers."""
 
+    head = None
+
     def __init__(self, folder):
         count = 6
         picture = {"image": [b"\x89PNG" * 9] * count}
@@ -88,6 +90,8 @@ class Arrow:
 class Cifar:
     """Pickles as Python 2 and NumPy of its time wrote them."""
 
+    head = 300
+
     def __init__(self, folder):
         self.files = dict.fromkeys(
             f"cifar-100-python/{name}" for name in ("train", "test", "meta")
@@ -111,34 +115,37 @@ class Cifar:
 KINDS = {"arrow": Arrow, "cifar": Cifar}
 
 
-def main(kind, seed, count):
-    rng = np.random.default_rng(int(seed))
-    told = {"read": 0, "refused": 0}
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        made = KINDS[kind](folder)
-        whole = {path: (folder / path).read_bytes() for path in made.files}
-        made.read(folder)
-        used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-        limit = used * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        for _ in range(int(count)):
-            path = str(rng.choice([*whole]))
-            data = whole[path]
-            if kind == "cifar" and rng.random() < 0.7:
-                # Most bytes are pixels, which may be anything.
-                head = mutant(data[:300], rng)
-                damaged = head + data[300:]
-            else:
-                damaged = mutant(data, rng)
-            (folder / path).write_bytes(damaged)
-            try:
-                made.read(folder)
-                told["read"] += 1
-            except ValueError:
-                told["refused"] += 1
-            (folder / path).write_bytes(data)
-    print(told["read"], told["refused"])
+def main(seed, count):
+    for kind, of in KINDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            told = run(of, pathlib.Path(folder), int(seed), int(count))
+        print(kind, *told)
+
+
+def run(of, folder, seed, count):
+    """How many mutants of one kind were read, and how many refused."""
+    rng = np.random.default_rng(seed)
+    made = of(folder)
+    whole = {path: (folder / path).read_bytes() for path in made.files}
+    made.read(folder)
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    limit = used * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    read = 0
+    for _ in range(count):
+        path = str(rng.choice([*whole]))
+        data = whole[path]
+        # Most bytes of a pickle are pixels, which may be anything.
+        head = made.head if rng.random() < 0.7 else None
+        damaged = mutant(data[:head], rng) + data[len(data[:head]) :]
+        (folder / path).write_bytes(damaged)
+        try:
+            made.read(folder)
+            read += 1
+        except ValueError:
+            pass
+        (folder / path).write_bytes(data)
+    return read, count - read
 
 
 if __name__ == "__main__":
