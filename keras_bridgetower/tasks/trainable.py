@@ -11,6 +11,7 @@ from keras_bridgetower import replicas
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.preprocessing.datasets import untuned
 from keras_bridgetower.preprocessing.graph import typed_errors
+from keras_bridgetower.preprocessing.raw_inputs import sliceable
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
@@ -165,12 +166,15 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *, shuffle=False, **kwargs):
+    def fit(
+        self, x=None, y=None, *, validation_data=None, shuffle=False, **kwargs
+    ):
         """Train, on raw inputs where the task has a preprocessor.
 
         Args:
             x: a `tf.data` dataset of `(x, y)`, or a dict of arrays.
             y: labels, where `x` is arrays.
+            validation_data: as `x`, or a tuple of it and labels.
             shuffle: bool. Raw inputs become a dataset first, which Keras
                 takes in its order; shuffle the dataset yourself.
             **kwargs: as `keras.Model.fit`.
@@ -183,18 +187,27 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         # here, of weights as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
+        if isinstance(validation_data, (tuple, list)):
+            raw, *labels = validation_data
+            validation_data = (sliceable(raw), *labels)
         with kept(self):
-            return super().fit(x, y, shuffle=shuffle, **kwargs)
+            return super().fit(
+                sliceable(x),
+                y,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                **kwargs,
+            )
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, x=None, *args, **kwargs):
         self._check_place()
         with engine.kept_weights(self):
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(sliceable(x), *args, **kwargs)
 
-    def predict(self, *args, **kwargs):
+    def predict(self, x, *args, **kwargs):
         self._check_place()
         with engine.kept_weights(self):
-            return super().predict(*args, **kwargs)
+            return super().predict(sliceable(x), *args, **kwargs)
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
