@@ -43,6 +43,7 @@ TIERS = (
     (
         "version",
         "validation",
+        "files",
         "taps",
         "engine",
         "keras_patches",

@@ -43,8 +43,9 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         the methods' results, as `BridgeTowerTokenizer`.
 
     Raises:
-        ValueError: A text is empty, is not text or holds a NUL character; or
-            the vocabulary misses special tokens or repeats a token.
+        ValueError: A text is empty, is not text, holds a NUL character or has
+            more than 100,000 characters; or the vocabulary misses special
+            tokens or repeats a token.
 
     Example:
 

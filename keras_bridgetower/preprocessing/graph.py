@@ -1,12 +1,20 @@
 """One code path eagerly and inside TensorFlow graphs."""
 
+import builtins
+import contextlib
 import math
+import re
 import sys
 
 import numpy as np
 
 # Bytes: the widest vectors of a processor, Eigen's EIGEN_MAX_ALIGN_BYTES.
 _ALIGNMENT = 64
+# How TensorFlow tells what a function of `tf.numpy_function` raised.
+_RAISED = re.compile(
+    r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
+)
+_PACKAGE = __name__.partition(".")[0]
 
 
 def in_tf_graph():
@@ -14,6 +22,38 @@ def in_tf_graph():
     # What was never imported cannot be tracing, so it is not imported here.
     tf = sys.modules.get("tensorflow")
     return tf is not None and not tf.executing_eagerly()
+
+
+@contextlib.contextmanager
+def typed_errors():
+    """Errors of our own functions in a TensorFlow graph, as they were raised.
+
+    There TensorFlow makes an `InvalidArgumentError` of them, with the names of
+    nodes and a traceback in its text. That text is read, since TensorFlow's
+    threads know nothing of the call that waits for them; an error of anyone
+    else's function stays as it is.
+
+    Example:
+
+    ```python
+    with typed_errors():
+        features = next(iter(dataset.map(preprocessor)))
+    ```
+    """
+    try:
+        yield
+    except Exception as error:
+        found = _RAISED.search(str(error))
+        kind = found and getattr(builtins, found[1], None)
+        if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
+            raise
+        raise kind(found[2]) from error
+
+
+def is_string_tensor(x):
+    """Whether `x` is a tensor of TensorFlow's one type for texts and bytes."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and tf.is_tensor(x) and x.dtype == tf.string
 
 
 def shape_of(x):

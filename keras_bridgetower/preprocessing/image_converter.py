@@ -5,12 +5,16 @@ import os
 import keras
 import keras_hub
 import numpy as np
-from PIL import Image
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import empty
 from keras_bridgetower.preprocessing.graph import in_tf_graph
+from keras_bridgetower.preprocessing.graph import is_string_tensor
+from keras_bridgetower.preprocessing.images import SIGNATURE
+from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.picture_arrays import as_array
 from keras_bridgetower.preprocessing.placing import MODES
 from keras_bridgetower.preprocessing.placing import leaves_as_is
 from keras_bridgetower.preprocessing.placing import place
@@ -27,7 +31,7 @@ CONFIG = "image_converter.json"
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
+class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
     """Turn pictures of any kind and size into normalised square arrays.
 
     Every picture is decoded and resized by Pillow (bicubic, anti-aliased),
@@ -162,8 +166,12 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter):
             )
         # Strings have no axes of their own, a grey or colour array has 2 or 3.
         batch = images.shape if images.dtype == tf.string else images.shape[:-3]
+        strings = images.dtype == tf.string
         outputs = tf.numpy_function(
-            self._convert, [images], tf.float32, stateful=False
+            lambda x: self._convert(_pictures_in(x) if strings else x),
+            [images],
+            tf.float32,
+            stateful=False,
         )
         outputs.set_shape([*batch, self.image_size, self.image_size, 3])
         return outputs
@@ -274,16 +282,31 @@ def pictures_of(images):
         `(pictures, single)`: list of pictures, and whether only one came,
         not in a list.
     """
-    if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+    if isinstance(images, SINGLE):
         return [images], True
     if isinstance(images, (list, tuple)):
         return list(images), False
+    if is_string_tensor(images):
+        images = _pictures_in(images.numpy())
     # Tensors of the backend may live on a GPU.
-    if keras.ops.is_tensor(images):
+    elif keras.ops.is_tensor(images):
         images = keras.ops.convert_to_numpy(images)
-    array = np.asarray(images)
+    array = as_array(images, "images")
     # Strings and objects are whole pictures, numbers are pixels.
-    own_axes = 0 if array.dtype.kind in "OSU" else 3
+    own_axes = 0 if array.dtype.kind in "OSUT" else 3
     if array.ndim <= own_axes:
         return [array.item() if own_axes == 0 else array], True
     return list(array), False
+
+
+def _pictures_in(strings):
+    """What a string tensor holds: bytes of pictures as bytes, paths as `str`.
+
+    TensorFlow has one type for both.
+    """
+    strings = np.asarray(strings, object)
+    found = np.empty(strings.shape, object)
+    for index, value in np.ndenumerate(strings):
+        picture = SIGNATURE.match(value)
+        found[index] = value if picture else os.fsdecode(value)
+    return found

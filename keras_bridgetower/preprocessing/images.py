@@ -1,5 +1,6 @@
 """Any picture a user may hold, as one RGB array."""
 
+import base64
 import contextlib
 import io
 import os
@@ -9,16 +10,34 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.preprocessing.picture_arrays import check_size
+from keras_bridgetower.preprocessing.picture_arrays import from_16_bit
+from keras_bridgetower.preprocessing.picture_arrays import from_array
+from keras_bridgetower.preprocessing.picture_arrays import over_white
+from keras_bridgetower.preprocessing.picture_arrays import too_many_pixels
+
 # Pillow would also run Ghostscript for EPS; only plain pictures are opened.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-# A path may begin with "BM" too, hence the four zero bytes BMP reserves.
+# A text may begin with "BM" too, hence the four zero bytes BMP reserves.
 SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP"
     rb"|II\*\x00|MM\x00\*|BM....\x00{4}|P[1-6]\s",
     re.DOTALL,
 )
+SIGNATURE_BYTES = 16
+URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+# What is one picture, whatever its content.
+SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, io.IOBase)
+SINGLE += (Image.Image,)
 EIGHT_BIT_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+# Formats whose mode I says that 65535 is white.
+SCALED_FORMATS = ("PNG", "PPM")
+# Bytes of EXIF that are read for a rotation. JPEG holds no more in a segment;
+# far longer ones took Pillow minutes.
+EXIF_BYTES = 65536
+EXIF_KEYS = ("exif", "Raw profile type exif")
 
 
 def load_image(image, name="images"):
@@ -26,15 +45,18 @@ def load_image(image, name="images"):
 
     Transparent parts are laid over white, an EXIF rotation is carried out, of
     an animation the first frame is taken, and 16-bit values are divided by
-    257, so that white stays white.
+    257, so that white stays white. The format is known by the content of a
+    file, never by its name, and only plain files are opened. Decoding takes up
+    to 7 bytes a pixel and the array 3 more: 0.9 GB at Pillow's own limit.
 
     Args:
         image: One of
-            a path (`str`, `pathlib.Path`, or `bytes` that do not start like an
-            image file); an encoded JPEG, PNG, GIF, WebP, BMP, TIFF or PPM
-            (`bytes`); a `PIL.Image.Image`; an array `(H, W)`, `(H, W, 1)`,
-            `(H, W, 3)` or `(H, W, 4)` with values from 0 to 255, integers or
-            floats. A uint16 array holds values from 0 to 65535.
+            a path (`str` or `os.PathLike`); an encoded JPEG, PNG, GIF, WebP,
+            BMP, TIFF or PPM (`bytes`, which are never a path); the same as an
+            open binary file or `io.BytesIO`, read from its start; a
+            `PIL.Image.Image`; an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
+            `(H, W, 4)` with values from 0 to 255, integers or floats. A
+            uint16 array or an image of mode `I` holds values from 0 to 65535.
         name: string. What errors call the picture.
 
     Returns:
@@ -62,13 +84,12 @@ def open_image(image, name="images"):
     if isinstance(image, Image.Image):
         return _decode(image, name, f"<PIL image {image.mode} {image.size}>")
     if isinstance(image, (str, os.PathLike)):
-        return _open(image, name, repr(os.fspath(image)))
-    if isinstance(image, bytes):
-        if SIGNATURE.match(image):
-            return decode_image(image, name)
-        path = image.decode("utf-8", "surrogateescape")
-        return _open(path, name, f"{path[:200]!r}")
-    return Image.fromarray(_from_array(image, name))
+        return _open_path(os.fspath(image), name)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), name)
+    if isinstance(image, io.IOBase):
+        return _open_file(image, name)
+    return Image.fromarray(from_array(image, name))
 
 
 def decode_image(data, name="images"):
@@ -84,13 +105,92 @@ def decode_image(data, name="images"):
     Raises:
         ValueError: as `load_image`.
     """
-    shown = f"<{len(data)} bytes>"
-    if not SIGNATURE.match(data):
+    check_signature(data, name)
+    return _open(io.BytesIO(data), name, f"<{len(data)} bytes>")
+
+
+def _open_path(path, name):
+    shown = repr(path) if len(path) <= 4096 else f"{path[:100]!r}..."
+    text = os.fsdecode(path)
+    if URL.match(text):
         raise ValueError(
-            f"`{name}` must be an encoded image, one of {', '.join(FORMATS)}. "
-            f"Received: {name}={shown}, which begin with {data[:8]!r}"
+            f"`{name}` must be a path or a picture; an URL is not fetched. "
+            "Download it, and pass the bytes or the path of the file. "
+            f"Received: {name}={shown}"
         )
-    return _open(io.BytesIO(data), name, shown)
+    if text.startswith("data:"):
+        raise ValueError(_in_base64(name, shown, "url.partition(',')[2]"))
+    try:
+        file = open_regular(path)
+    except (OSError, ValueError) as error:
+        if _is_base64(text[:64].encode("utf-8", "replace")):
+            shown = f"<text of {len(text)} characters>"
+            raise ValueError(_in_base64(name, shown, "text")) from error
+        raise ValueError(_unreadable(name, shown, error)) from error
+    with file:
+        return _open(file, name, shown)
+
+
+def _open_file(file, name):
+    """A user's open file, which stays open."""
+    shown = f"<{type(file).__name__}>"
+    with _reading(name, shown):
+        usable = file.readable() and file.seekable()
+    if isinstance(file, io.TextIOBase) or not usable:
+        raise ValueError(
+            f"`{name}` must be open for reading bytes, and able to go back to "
+            'its start. Open it with mode "rb", or pass what `read()` gives. '
+            f"Received: {name}={shown}"
+        )
+    with _reading(name, shown):
+        file.seek(0)
+        start = file.read(SIGNATURE_BYTES)
+        file.seek(0)
+    check_signature(start, name, shown)
+    return _open(file, name, shown)
+
+
+def check_signature(data, name, shown=None):
+    """Refuse bytes that do not begin as an image file of `FORMATS`."""
+    if SIGNATURE.match(data):
+        return
+    shown = shown or f"<{len(data)} bytes>"
+    if _is_base64(data[:64]) or data.startswith(b"data:"):
+        raise ValueError(_in_base64(name, shown, "text"))
+    raise ValueError(
+        f"`{name}` must be an encoded image, one of {', '.join(FORMATS)}. "
+        f"Received: {name}={shown}, which begin with {data[:8]!r}. Bytes are "
+        "never a path: pass a path as a string, as `os.fsdecode` makes one."
+    )
+
+
+def _is_base64(start):
+    """Whether bytes are the start of an encoded image in base64."""
+    start = b"".join(start.split()).translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        data = base64.b64decode(start[: len(start) // 4 * 4], validate=True)
+    except ValueError:
+        return False
+    return SIGNATURE.match(data) is not None
+
+
+def _in_base64(name, shown, what):
+    return (
+        f"`{name}` must be a path, a picture or the bytes of its file, and no "
+        f"base64. Decode it by `base64.b64decode({what})`. "
+        f"Received: {name}={shown}"
+    )
+
+
+def _unreadable(name, shown, error):
+    # Pillow would name an object in memory.
+    told = str(error).partition(" <_io.")[0]
+    return (
+        f"`{name}` must be a readable image file, one of "
+        f"{', '.join(FORMATS)}. Received: {name}={shown}, which fails with "
+        f"{type(error).__name__}: {told:.500}. Check the path, or leave the "
+        "file out."
+    )
 
 
 @contextlib.contextmanager
@@ -99,155 +199,55 @@ def _reading(name, shown):
         yield
     # Opening looks at the size too, and errs where warnings are errors.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise ValueError(_too_many_pixels(name, shown)) from e
+        raise ValueError(too_many_pixels(name, shown)) from e
     # Damaged files make Pillow raise nearly anything, struct.error included.
-    except Exception as e:
-        raise ValueError(
-            f"`{name}` must be a readable image file, one of "
-            f"{', '.join(FORMATS)}. Received: {name}={shown}, which fails "
-            f"with {type(e).__name__}: {e}. Check the path, or leave the "
-            "file out."
-        ) from e
+    except Exception as error:
+        raise ValueError(_unreadable(name, shown, error)) from error
 
 
 def _open(file, name, shown):
     with _reading(name, shown):
         image = Image.open(file, formats=FORMATS)
     with image:
-        _check_size(image, name, shown)
-        with _reading(name, shown):
-            # In place: it is ours, and a copy costs a third of decoding.
-            ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image, name, shown)
+        check_size(image.size, name, shown)
+        # In place: it is ours, and a copy costs a third of decoding.
+        _turn(image, name, shown, in_place=True)
+        return _to_rgb(image, name, shown, image.format)
 
 
 def _decode(image, name, shown):
     """A user's Pillow image, which stays as it is."""
-    _check_size(image, name, shown)
+    check_size(image.size, name, shown)
+    turned = _turn(image, name, shown, in_place=False) or image
+    return _to_rgb(turned, name, shown, image.format)
+
+
+def _turn(image, name, shown, in_place):
+    """Carry out a rotation of EXIF; a new image where it is not in place."""
     with _reading(name, shown):
-        image = ImageOps.exif_transpose(image)
-    return _to_rgb(image, name, shown)
+        # Metadata may stand behind the pixels.
+        image.load()
+        sizes = [len(image.info.get(key) or b"") for key in EXIF_KEYS]
+        if max(sizes) > EXIF_BYTES:
+            return None
+        return ImageOps.exif_transpose(image, in_place=in_place)
 
 
-def _check_size(image, name, shown):
-    # Before any pixel is decoded: a few hundred kilobytes can hold gigabytes.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(_too_many_pixels(name, shown))
-    if image.width * image.height == 0:
-        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
-
-
-def _to_rgb(image, name, shown):
+def _to_rgb(image, name, shown, file_format):
     if image.mode in ALPHA_MODES or image.has_transparency_data:
-        return _over_white(image)
+        return over_white(image)
     if image.mode == "RGB":
         return image
     if image.mode in EIGHT_BIT_MODES:
         return image.convert("RGB")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.
-        grey = _from_16_bit(np.asarray(image), name, shown)
+        known = file_format in SCALED_FORMATS
+        grey = from_16_bit(np.asarray(image), name, shown, known)
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
-        return Image.fromarray(_from_array(np.asarray(image), name))
+        return Image.fromarray(from_array(image, name))
     raise ValueError(
         f"`{name}` must be in a mode that converts to RGB. Received: "
         f"{name}={shown} with mode {image.mode}"
     )
-
-
-def _too_many_pixels(name, shown):
-    return (
-        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. "
-        f"Received: {name}={shown}. Raise `PIL.Image.MAX_IMAGE_PIXELS` if "
-        "the file is trusted, or shrink the picture."
-    )
-
-
-def _from_array(image, name):
-    try:
-        array = np.asarray(image)
-    # Tensors that are on a GPU or carry gradients refuse, each in its way.
-    except Exception as error:
-        raise ValueError(
-            f"`{name}` must be convertible to a NumPy array. Received: "
-            f"{name}=<{type(image).__name__}>: {error}"
-        ) from error
-    shown = f"array of shape {array.shape} and dtype {array.dtype}"
-    if array.dtype.kind not in "uif":
-        if array.ndim == 0:
-            shown = f"{image!r:.200}"
-        raise ValueError(
-            f"`{name}` must be a path, encoded bytes, a PIL image, or an "
-            f"array of integers or floats from 0 to 255. Received: "
-            f"{name}={shown}"
-        )
-    if array.size == 0:
-        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        mend = ""
-        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-            mend = ". Channels come last: use `np.transpose(image, (1, 2, 0))`"
-        raise ValueError(
-            f"`{name}` must have shape (H, W), (H, W, 1), (H, W, 3) or "
-            f"(H, W, 4). Received: {name}={shown}{mend}"
-        )
-    array = _to_eight_bit(array, name, shown)
-    if channels == 4:
-        return np.array(_over_white(Image.fromarray(array)))
-    return _rgb(array)
-
-
-def _to_eight_bit(array, name, shown):
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.uint16:
-        if 0 < array.max() <= 255:
-            raise ValueError(
-                f"`{name}` must use the range 0 to 65535 where its dtype is "
-                f"uint16. Received: {name}={shown} with maximum "
-                f"{array.max()}. Use `image.astype('uint8')` if its range "
-                "is 0 to 255."
-            )
-        return _from_16_bit(array, name, shown)
-    # NaN fails both comparisons, infinities fail one.
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):
-        raise ValueError(
-            f"`{name}` must hold finite values from 0 to 255. Received: "
-            f"{name}={shown} with values from {low} to {high}. Rescale or "
-            "clip it."
-        )
-    if array.dtype.kind == "f":
-        if 0 < high <= 1:
-            raise ValueError(
-                f"`{name}` must be on the scale from 0 to 255. Received: "
-                f"{name}={shown} with maximum {high}, which is scaled "
-                "already. Multiply it by 255."
-            )
-        array = np.rint(array)
-    return array.astype("uint8")
-
-
-def _from_16_bit(array, name, shown):
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high > 65535:
-        raise ValueError(
-            f"`{name}` must hold 16-bit values from 0 to 65535. Received: "
-            f"{name}={shown} with values from {low} to {high}"
-        )
-    return np.rint(array / 257.0).astype("uint8")
-
-
-def _over_white(image):
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _rgb(grey_or_rgb):
-    if grey_or_rgb.ndim == 2:
-        grey_or_rgb = grey_or_rgb[..., None]
-    return np.broadcast_to(grey_or_rgb, (*grey_or_rgb.shape[:2], 3))

@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.texts import checked_texts
@@ -22,8 +23,12 @@ ASSETS = "assets/tokenizer"
 # Constructor values that lie there.
 FROM_FILES = ("vocabulary", "merges")
 
+# Characters that are tokenised at once. A token takes some 200 bytes until it
+# is packed, so that this many need at most 50 MB.
+AT_ONCE = 250_000
 
-class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
+
+class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     """Abstract: texts as packed ids, by an engine of `tokenizers`.
 
     A subclass names its special tokens, in the order start, padding, end,
@@ -171,19 +176,20 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
                 "`text` and `second_text` must be of the same number. "
                 f"Received: {len(texts)} and {len(checked[1][0])} texts"
             )
-        columns = [ids_of(texts) for texts, _ in checked]
         size = self.sequence_length
         between = [self.token_to_id(token) for token in self.between]
-        added = 2 + (len(columns) - 1) * (1 + len(between))
+        added = 2 + (len(checked) - 1) * (1 + len(between))
         room = size - added
-        if room < len(columns):
+        if room < len(checked):
             raise ValueError(
-                f"`sequence_length` must be at least {added + len(columns)} "
+                f"`sequence_length` must be at least {added + len(checked)} "
                 f"for pairs of texts. Received: sequence_length={size}"
             )
-        ids = np.full((len(texts), size), self.pad_token_id, "int32")
+        _, pad, *_ = self.special_token_ids
+        ids = np.full((len(texts), size), pad, "int32")
         longest = too_long = 0
-        for row, pieces in zip(ids, zip(*columns, strict=True), strict=True):
+        pieces_of = _tokens_of(ids_of, [texts for texts, _ in checked])
+        for row, pieces in zip(ids, pieces_of, strict=True):
             lengths = [len(piece) for piece in pieces]
             kept = kept_lengths(lengths, room)
             packed = []
@@ -204,11 +210,14 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
                 stacklevel=2,
             )
         ids = ids[0] if single else ids
-        return ids, (ids != self.pad_token_id).astype("int32")
+        return ids, (ids != pad).astype("int32")
 
     def _ids_of(self, texts):
         """Lists of ids, without special tokens."""
-        encodings = self._engine.encode_batch(texts, add_special_tokens=False)
+        # Without the places of tokens in the text, which nobody asks for.
+        encodings = self._engine.encode_batch_fast(
+            texts, add_special_tokens=False
+        )
         return [encoding.ids for encoding in encodings]
 
     def _ids_around_masks(self, texts):
@@ -216,9 +225,10 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
         encoded = iter(self._ids_of([p for row in parts for p in row]))
         rows = []
         for row in parts:
-            ids = next(encoded)
+            ids = list(next(encoded))
             for _ in row[1:]:
-                ids = [*ids, self.mask_token_id, *next(encoded)]
+                ids.append(self.mask_token_id)
+                ids += next(encoded)
             rows.append(ids)
         return rows
 
@@ -267,3 +277,23 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer):
     def get_config(self):
         config = super().get_config()
         return {**config, "sequence_length": self.sequence_length}
+
+
+def _tokens_of(ids_of, columns):
+    """Iterate over the ids of rows of texts, few characters at a time.
+
+    Args:
+        ids_of: function from a list of texts to a list of lists of ids.
+        columns: lists of texts, all of the same length.
+
+    Yields:
+        tuples of lists of ids, one for each column.
+    """
+    start = characters = 0
+    rows = list(zip(*columns, strict=True))
+    for stop, row in enumerate(rows, 1):
+        characters += sum(map(len, row))
+        if characters > AT_ONCE or stop == len(rows):
+            parts = [ids_of(column[start:stop]) for column in columns]
+            yield from zip(*parts, strict=True)
+            start, characters = stop, 0

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing import saved
+from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -24,7 +25,7 @@ OF_TOKENS = ("token_ids", "padding_mask", "segment_ids", "masked_token_ids")
 OF_PREPROCESSORS = ("image_size", "image_mode", "sequence_length")
 
 
-class BridgeTowerPreprocessor(keras_hub.models.Preprocessor):
+class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     """Abstract: makes features, and leaves the labels to `targets`.
 
     Works eagerly (NumPy out), inside `tf.data.Dataset.map` (tensors out) and

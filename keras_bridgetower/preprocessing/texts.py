@@ -12,6 +12,11 @@ WHITE_SPACE = (
 )
 
 
+# Of one text. A model reads some hundred tokens; all others would be made for
+# nothing, at 200 bytes each.
+MOST_CHARACTERS = 100_000
+
+
 def checked_texts(texts, name="text"):
     """One text or several as a list of strings.
 
@@ -23,7 +28,8 @@ def checked_texts(texts, name="text"):
         `(list of str, whether it was a single text)`.
 
     Raises:
-        ValueError: a text is empty, is not text or holds a NUL character.
+        ValueError: a text is empty, is not text, holds a NUL character or has
+            more than 100,000 characters.
     """
     if not isinstance(texts, (str, bytes, list, tuple)):
         texts = np.asarray(texts).tolist()
@@ -69,7 +75,7 @@ def kept_lengths(lengths, room):
 def _check_text(text, name):
     problem = _problem(text)
     if problem:
-        received = f"Received: {name}={text!r:.200}"
+        received = f"Received: {name}={_start(text)!r:.200}"
         raise ValueError(f"`text` must {problem}. {received}")
     return text.decode("utf-8") if isinstance(text, bytes) else text
 
@@ -82,8 +88,19 @@ def _problem(text):
         text.encode("utf-8")
     except UnicodeError:
         return "be UTF-8 bytes, or a string without lone surrogates"
+    if len(text) > MOST_CHARACTERS:
+        return (
+            f"have at most {MOST_CHARACTERS:,} characters, of which a model "
+            f"reads the first; cut it, as `text[:{MOST_CHARACTERS}]`. It has "
+            f"{len(text):,}"
+        )
     if not text.strip():
         return "not be empty"
     if "\0" in text:
         return "not contain NUL characters"
     return None
+
+
+def _start(text):
+    # The `repr` of a whole one may be as long as it is.
+    return text[:200] if isinstance(text, (str, bytes)) else text

@@ -47,8 +47,9 @@ class BridgeTowerTokenizer(PackedTokenizer):
         `encode_with_masks` and `encode_pairs` likewise.
 
     Raises:
-        ValueError: A text is empty, is not text or holds a NUL character; or
-            the vocabulary misses special tokens or products of merges.
+        ValueError: A text is empty, is not text, holds a NUL character or has
+            more than 100,000 characters; or the vocabulary misses special
+            tokens or products of merges.
 
     Example:
 

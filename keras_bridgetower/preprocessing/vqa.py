@@ -1,5 +1,7 @@
 """Questions, pictures and answers to features and soft scores."""
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -9,6 +11,9 @@ from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.validation import check_scores
+
+# The data sets have some thousands; each one more is a row of the head.
+MOST_ANSWERS = 1_000_000
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -126,7 +131,7 @@ def checked_answers(answers, name="answers"):
     """The answers as a list of distinct strings.
 
     Args:
-        answers: sequence of str.
+        answers: iterable of at most 1,000,000 str.
         name: string. What errors call them.
 
     Returns:
@@ -135,7 +140,13 @@ def checked_answers(answers, name="answers"):
     Raises:
         ValueError: not that.
     """
-    answers = list(answers) if not isinstance(answers, str) else answers
+    if not isinstance(answers, str):
+        answers = list(itertools.islice(answers, MOST_ANSWERS + 1))
+    if len(answers) > MOST_ANSWERS:
+        raise ValueError(
+            f"`{name}` must be at most {MOST_ANSWERS:,}. Keep those that are "
+            f"frequent. Received: {name}={answers[:5]!r:.200} and more"
+        )
     if (
         not answers
         or isinstance(answers, str)

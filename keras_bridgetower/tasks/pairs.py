@@ -34,10 +34,10 @@ def as_texts(texts):
     Raises:
         ValueError: no text.
     """
+    if not isinstance(texts, (list, tuple)):
+        texts = np.asarray(texts, object).tolist()
     if isinstance(texts, (str, bytes)):
         return [texts], True
-    if not isinstance(texts, (list, tuple)):
-        texts = np.atleast_1d(np.asarray(texts)).tolist()
     return _some("texts", list(texts)), False
 
 

@@ -12,7 +12,9 @@ from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.raw_inputs import sliceable
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_values
 
@@ -28,18 +30,21 @@ class ReadsUntuned(keras.Model):
     """
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        return super().fit(
-            untuned(x),
-            *args,
-            validation_data=untuned(validation_data),
-            **kwargs,
-        )
+        with typed_errors():
+            return super().fit(
+                untuned(x),
+                *args,
+                validation_data=untuned(validation_data),
+                **kwargs,
+            )
 
     def evaluate(self, x=None, *args, **kwargs):
-        return super().evaluate(untuned(x), *args, **kwargs)
+        with typed_errors():
+            return super().evaluate(untuned(x), *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        return super().predict(untuned(x), *args, **kwargs)
+        with typed_errors():
+            return super().predict(untuned(x), *args, **kwargs)
 
 
 class Steps(keras.callbacks.Callback):
@@ -106,6 +111,7 @@ def reading(task, x, y, sample_weight, batch_size, first=None, order=None):
     if isinstance(x, dict):
         if task.preprocessor is None:
             check_values(task, x, y)
+        x = sliceable(x)
         x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
         y = sample_weight = batch_size = None
     if is_dataset(x) and draws(task.preprocessor):

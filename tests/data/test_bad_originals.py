@@ -133,7 +133,9 @@ BAD = {
     "CIFAR schema": (
         "cifar100",
         lambda root: (root / "cifar-100-python/train").write_bytes(
-            pickle.dumps({b"data": np.zeros((2, 5)), b"fine_labels": [1, 2]}, 2)
+            pickle.dumps(
+                {b"data": np.zeros((2, 5), "u1"), b"fine_labels": [1, 2]}, 2
+            )
         ),
         r"b'data' of shape \(pictures, 3072\).*\(2, 5\)",
     ),
@@ -259,6 +261,30 @@ def test_a_pickle_runs_no_code(held, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="pickle must hold|is not allowed"):
         read_pickle(path)
     assert not (tmp_path / "attacked").exists()
+
+
+class Fields:
+    """A dtype of 8 bits with a field, as no NumPy writes it."""
+
+    def __reduce__(self):
+        fields = {"a": (np.dtype("u1"), 9**9)}
+        state = 3, "|", None, ("a",), fields, -1, -1, 0
+        return np.dtype, ("u1", False, True), state
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        np.zeros(2, [("a", "u1"), ("b", "i8")]),
+        *(np.zeros(2), np.zeros(2, "O"), np.zeros(2, "S1"), np.uint8(1)),
+        Fields(),
+    ],
+)
+def test_pickled_arrays_are_of_bytes_alone(held, tmp_path):
+    path = tmp_path / "pickle"
+    path.write_bytes(pickle.dumps({b"data": held}, protocol=2))
+    with pytest.raises(ValueError, match="is not allowed"):
+        read_pickle(path)
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import os
 
 import pytest
 from builders import ONE_BACKEND
@@ -279,3 +280,16 @@ def test_too_few_pictures_to_be_divided(tmp_path):
         with pytest.raises(ValueError, match=told):
             data.split(of)
     assert not any(report.ok for report in data.check())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX alone has pipes")
+def test_a_pipe_is_no_table_and_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "data.csv")
+    with pytest.raises(ValueError, match="data.csv must be a plain file"):
+        open_dataset("own", tmp_path).split("train")
+    (tmp_path / "data.csv").unlink()
+    for name in ("train", "validation", "test"):
+        (tmp_path / f"{name}.csv").write_text("image,text\na.png,a dog\n")
+    report = open_dataset("own", tmp_path).check(splits=["train"])[0]
+    assert "a.png must be a plain file" in str(report)

@@ -7,6 +7,7 @@ import re
 from keras_bridgetower.data.readers.base import DataSet
 from keras_bridgetower.data.readers.files import Picture
 from keras_bridgetower.data.record_format import Draft
+from keras_bridgetower.files import open_regular
 
 _INSTALL = (
     "Arrow tables need pyarrow: `pip install pyarrow`, or install "
@@ -33,13 +34,18 @@ def open_table(path):
         import pyarrow
     except ImportError as error:
         raise ImportError(_INSTALL) from error
+    open_regular(path).close()
     try:
-        return pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        table = pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
+        # Offsets that a damaged file holds would else be followed anywhere.
+        table.validate(full=True)
+    # Damage may also look like another version, or a name that is no text.
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(
-            f"{path} must be a file in Arrow's IPC file format ({error}). "
-            f"{_advice(path)}"
+            f"{path} must be a file in Arrow's IPC file format "
+            f"({error!s:.300}). {_advice(path)}"
         ) from error
+    return table
 
 
 def rows_of(path, columns, kinds):
@@ -87,7 +93,7 @@ def _advice(path):
 
     try:
         pyarrow.ipc.open_stream(pyarrow.memory_map(path)).close()
-    except (pyarrow.ArrowInvalid, OSError):
+    except (pyarrow.ArrowException, OSError, ValueError):
         return "It may be cut: fetch or write it again."
     return (
         "It is in the stream format, which the `datasets` library writes: "

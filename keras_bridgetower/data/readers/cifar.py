@@ -13,24 +13,20 @@ from keras_bridgetower.data.readers.base import Split
 from keras_bridgetower.data.readers.files import Picture
 from keras_bridgetower.data.record_format import Draft
 from keras_bridgetower.data.record_format import Sample
+from keras_bridgetower.files import open_regular
 
 SIDE = 32
 HELD_OUT = 5000  # training pictures that honest validation takes
-# All that a pickled array needs; anything else could run code.
-ALLOWED = {
-    (module, name)
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    for name in ("_reconstruct", "scalar")
-} | {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
+# As NumPy of any version names what an array is made of.
+NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+NUMPY_5 = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 def read_pickle(path):
-    """The dict in a pickle of texts, numbers and arrays; no code runs.
+    """The dict in a pickle of texts, numbers and arrays of bytes.
+
+    No code runs and nothing of NumPy is called: the names by which a pickle
+    describes an array stand for objects of ours, which take 8-bit values only.
 
     Args:
         path: path of the file.
@@ -41,42 +37,85 @@ def read_pickle(path):
     Raises:
         ValueError: anything else is in the file.
     """
+    with open_regular(path) as file:
+        # From memory no more can be read than there is, whatever is asked for.
+        data = io.BytesIO(file.read())
     try:
-        with open(path, "rb") as file:
-            held = _Unpickler(file, encoding="bytes").load()
+        held = _Unpickler(data, encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
             f"{path} must be a pickle of texts, numbers and arrays. "
-            f"Received: {type(error).__name__}: {error}"
+            f"Received: {type(error).__name__}: {error!s:.300}"
         ) from error
     if not isinstance(held, dict):
         raise ValueError(
             f"{path} must hold a dict. Received: {type(held).__name__}"
         )
-    return held
+    return {
+        key: value.pixels if isinstance(value, _Array) else value
+        for key, value in held.items()
+    }
 
 
-class _Unpickler(pickle.Unpickler):
+# The one in Python: that in C takes memory for any number in a damaged file.
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module, name):
+        # Made anew, since a pickle may set attributes of what it names.
         if (module, name) == ("_codecs", "encode"):
             # How Python 3 writes bytes for Python 2.
             return lambda text, encoding: text.encode("latin1")
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        return super().find_class(module, name)
+        if (module, name) == ("numpy", "dtype"):
+            return lambda name, *options: _Bytes(name)
+        if (module, name) == ("numpy", "ndarray"):
+            return lambda: None
+        if module in NUMPY and name == "_reconstruct":
+            return lambda kind, shape, typecode: _Array()
+        if module in NUMPY_5 and name == "_frombuffer":
+            return lambda data, dtype, shape, order: _Array().__setstate__(
+                (1, shape, dtype, order == "F", data)
+            )
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+class _Bytes:
+    """The dtype of 8-bit values."""
+
+    __slots__ = ()
+
+    def __init__(self, name):
+        if name not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"dtype {name!r:.50} is not allowed")
+
+    def __setstate__(self, state):
+        # Version, byte order; then fields, which eight bits cannot have.
+        if any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("a dtype with fields is not allowed")
+
+
+class _Array:
+    """An array of 8-bit values, until all of it is known."""
+
+    __slots__ = ("pixels",)
+
+    def __setstate__(self, state):
+        _, shape, dtype, by_columns, data = state
+        if not isinstance(dtype, _Bytes):
+            raise pickle.UnpicklingError("an array must be of 8-bit values")
+        order = "F" if by_columns else "C"
+        self.pixels = np.frombuffer(data, "uint8").reshape(shape, order=order)
+        return self
 
 
 @functools.lru_cache(maxsize=2)
 def _pixels(path):
     rows = read_pickle(path).get(b"data")
-    rows = np.asarray(() if rows is None else rows)
-    if rows.ndim != 2 or rows.shape[1:] != (3 * SIDE * SIDE,):
+    rows = rows if isinstance(rows, np.ndarray) else np.empty(0)
+    if rows.shape[1:] != (3 * SIDE * SIDE,):
         raise ValueError(
             f"{path} must hold b'data' of shape (pictures, {3 * SIDE**2}). "
             f"Received: {rows.shape}"
         )
-    planes = rows.astype("uint8", casting="safe").reshape(-1, 3, SIDE, SIDE)
-    return planes.transpose(0, 2, 3, 1)
+    return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,11 +182,12 @@ class Cifar(DataSet):
     def labels(self):
         path = self.path(*self._places(self.names))
         names = read_pickle(path).get(self.names_key)
-        if not names:
+        if not _all_of(bytes, names):
             raise ValueError(
-                f"{path} must hold {self.names_key}. Received: no such key"
+                f"{path} must hold {self.names_key}, a list of names. "
+                f"Received: {names!r:.100}"
             )
-        return [name.decode() for name in names]
+        return [name.decode("utf-8", "replace") for name in names]
 
     def files(self, part):
         names = *self.batches[part.split("_")[0]], self.names
@@ -165,13 +205,13 @@ class Cifar(DataSet):
         for name, row, label in parts.get(part, rows):
             key = f"{name}-{row}"
             path = str(self.path(*self._places(name)))
-            sample = Sample(key, "", (int(label),))
+            sample = Sample(key, "", (label,))
             yield Draft(key, (PickledPicture(path, row),), (sample,), file)
 
     def _numbers(self, name):
         path = self.path(*self._places(name))
         labels = read_pickle(path).get(self.labels_key)
-        if labels is None or len(labels) != len(_pixels(str(path))):
+        if not _all_of(int, labels) or len(labels) != len(_pixels(str(path))):
             raise ValueError(
                 f"{path} must hold {self.labels_key}, one for each picture. "
                 f"Received: {labels!r:.100}"
@@ -180,6 +220,10 @@ class Cifar(DataSet):
 
     def _places(self, name):
         return f"{self.folder}/{name}", name
+
+
+def _all_of(kind, values):
+    return isinstance(values, list) and {*map(type, values)} == {kind}
 
 
 class Cifar10(Cifar):

@@ -5,10 +5,10 @@ import dataclasses
 import io
 import itertools
 import json
-import pathlib
 
 from PIL import Image
 
+from keras_bridgetower.files import open_regular
 from keras_bridgetower.preprocessing.images import FORMATS
 
 
@@ -45,10 +45,11 @@ class FilePicture(Picture):
     path: str
 
     def read(self):
-        return pathlib.Path(self.path).read_bytes()
+        with self.open() as file:
+            return file.read()
 
     def open(self):
-        return open(self.path, "rb")
+        return open_regular(self.path)
 
 
 def load_json(path):
@@ -74,9 +75,11 @@ def load_json(path):
 
 def read_text(path):
     """The text of a UTF-8 file, or an error that names it."""
+    # Excel and Windows put a byte-order mark first, which is no text.
+    file = io.TextIOWrapper(open_regular(path), encoding="utf-8-sig")
     try:
-        # Excel and Windows put a byte-order mark first, which is no text.
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+        with file:
+            return file.read()
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(

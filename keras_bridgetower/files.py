@@ -1,0 +1,66 @@
+"""Files that a user names: only plain files are opened."""
+
+import errno
+import os
+import stat
+
+# Where a file is a question to the kernel: it may block, or never end.
+KERNEL = ("proc", "sys")
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path):
+    """Open a plain file for reading, and refuse anything else at once.
+
+    Reading a pipe may wait forever, reading a device may never end, and some
+    devices do something when they are opened.
+
+    Args:
+        path: `str`, `bytes` or `os.PathLike`.
+
+    Returns:
+        A binary file, open for reading.
+
+    Raises:
+        ValueError: a pipe, a device, a socket, or a file of `/proc` or `/sys`.
+        OSError: no such file, a directory, or no right to read it.
+
+    Example:
+
+    ```python
+    with open_regular("photo.png") as file:
+        data = file.read()
+    ```
+    """
+    _check(path, os.stat(path))
+    flags = os.O_RDONLY
+    # Windows knows no O_NONBLOCK, and has to be told that bytes are wanted.
+    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    handle = os.open(path, flags)
+    try:
+        # Another file may have taken the name since.
+        _check(path, os.fstat(handle))
+    except BaseException:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _check(path, found):
+    path = os.fsdecode(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    kind = KINDS.get(stat.S_IFMT(found.st_mode))
+    if os.path.realpath(path).split(os.sep)[1:2] in [[k] for k in KERNEL]:
+        kind = "a file of the kernel"
+    if kind:
+        raise ValueError(
+            f"{path} must be a plain file on a disk. Received: {kind}. Copy "
+            "what it holds into a file."
+        )

@@ -1,0 +1,157 @@
+"""Pixels on any scale as 8-bit RGB."""
+
+import numpy as np
+from PIL import Image
+
+# Pixels that are converted at once: what a conversion needs beside a picture
+# and its result stays below 64 MB.
+STRIP = 2**20
+
+
+def from_array(image, name):
+    """An array-like of pixels as uint8 array `(H, W, 3)`, as `load_image`."""
+    array = as_array(image, name)
+    shown = f"array of shape {array.shape} and dtype {array.dtype}"
+    if array.dtype.kind not in "uif":
+        if array.ndim == 0:
+            shown = f"{image!r:.200}"
+        raise ValueError(
+            f"`{name}` must be a path, encoded bytes, a PIL image, or an "
+            f"array of integers or floats from 0 to 255. Received: "
+            f"{name}={shown}"
+        )
+    if array.size == 0:
+        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        mend = ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            mend = ". Channels come last: use `np.transpose(image, (1, 2, 0))`"
+        raise ValueError(
+            f"`{name}` must have shape (H, W), (H, W, 1), (H, W, 3) or "
+            f"(H, W, 4). Received: {name}={shown}{mend}"
+        )
+    check_size(array.shape[1::-1], name, shown)
+    array = _to_eight_bit(array, name, shown)
+    if channels == 4:
+        return np.array(over_white(Image.fromarray(array)))
+    return _rgb(array)
+
+
+def as_array(image, name):
+    """`np.asarray`, whose errors are told as those of a picture."""
+    try:
+        return np.asarray(image)
+    except KeyboardInterrupt:
+        raise
+    # Tensors that are on a GPU or carry gradients refuse, each in its way, and
+    # another's `__array__` may raise anything, SystemExit included.
+    except BaseException as error:
+        raise ValueError(
+            f"`{name}` must be convertible to a NumPy array. Received: "
+            f"{name}=<{type(image).__name__}>: {error}"
+        ) from error
+
+
+def check_size(size, name, shown):
+    """Refuse a picture without pixels, or with more than Pillow allows.
+
+    Args:
+        size: pair of ints, width and height.
+        name, shown: strings, what errors call the picture and show of it.
+    """
+    # Before any pixel is decoded or copied: a few hundred kilobytes can hold
+    # gigabytes, and a broadcast array any number of pixels in one byte.
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and size[0] * size[1] > limit:
+        raise ValueError(too_many_pixels(name, shown))
+    if size[0] * size[1] == 0:
+        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
+
+
+def too_many_pixels(name, shown):
+    return (
+        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. "
+        f"Received: {name}={shown}. Raise `PIL.Image.MAX_IMAGE_PIXELS` if "
+        "the file is trusted, or shrink the picture."
+    )
+
+
+def from_16_bit(array, name, shown, scale_known=False):
+    """Values from 0 to 65535 as uint8.
+
+    Args:
+        array: integers.
+        name, shown: strings, as `check_size`.
+        scale_known: bool, whether 65535 is known to be white. Otherwise an
+            array without a value above 255 is refused: nearly always its
+            white is 255.
+    """
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 65535:
+        raise ValueError(
+            f"`{name}` must hold 16-bit values from 0 to 65535. Received: "
+            f"{name}={shown} with values from {low} to {high}"
+        )
+    if 0 < high <= 255 and not scale_known:
+        raise ValueError(
+            f"`{name}` must use the range 0 to 65535 where its dtype is "
+            f"uint16 or its mode I. Received: {name}={shown} with maximum "
+            f"{high}. Use `np.asarray(image).astype('uint8')` if its range is "
+            "0 to 255."
+        )
+    return _by_strips(lambda values: np.rint(values / 257.0), array)
+
+
+def over_white(image):
+    """A `PIL.Image` with transparency as RGB, laid over white."""
+    made = Image.new("RGB", image.size)
+    for top, stop in _strips(image.height, image.width):
+        box = (0, top, image.width, stop)
+        part = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", part.size, "white")
+        made.paste(Image.alpha_composite(white, part).convert("RGB"), box)
+    return made
+
+
+def _to_eight_bit(array, name, shown):
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return from_16_bit(array, name, shown)
+    # NaN fails both comparisons, infinities fail one.
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):
+        raise ValueError(
+            f"`{name}` must hold finite values from 0 to 255. Received: "
+            f"{name}={shown} with values from {low} to {high}. Rescale or "
+            "clip it."
+        )
+    if array.dtype.kind == "f":
+        if 0 < high <= 1:
+            raise ValueError(
+                f"`{name}` must be on the scale from 0 to 255. Received: "
+                f"{name}={shown} with maximum {high}, which is scaled "
+                "already. Multiply it by 255."
+            )
+        return _by_strips(np.rint, array)
+    return array.astype("uint8")
+
+
+def _by_strips(function, array):
+    """What a function makes of pixels, as uint8 and little at a time."""
+    made = np.empty(array.shape, "uint8")
+    for top, stop in _strips(len(array), array[0].size):
+        made[top:stop] = function(array[top:stop])
+    return made
+
+
+def _strips(height, width):
+    rows = max(1, STRIP // width)
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def _rgb(grey_or_rgb):
+    if grey_or_rgb.ndim == 2:
+        grey_or_rgb = grey_or_rgb[..., None]
+    return np.broadcast_to(grey_or_rgb, (*grey_or_rgb.shape[:2], 3))

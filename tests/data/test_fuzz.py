@@ -1,0 +1,49 @@
+"""Damaged Arrow tables and CIFAR pickles end no process."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+RUN = pathlib.Path(__file__).with_name("fuzz_run.py")
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+pytestmark = [
+    FASTEST,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="it limits its own memory"
+    ),
+]
+
+
+def check(seed, count):
+    pytest.importorskip("pyarrow")
+    done = subprocess.run(
+        [sys.executable, RUN, str(seed), str(count)],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        env={**os.environ, "PYTHONPATH": str(RUN.parents[2])},
+    )
+    # A signal makes it negative, an error that is no ValueError 1.
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    for kind in ("arrow", "cifar"):
+        read, refused = map(int, told[kind].split())
+        assert read + refused == count and min(read, refused) > count // 20
+
+
+def test_mutants_are_read_or_refused():
+    check(seed=0, count=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_many_mutants_are_read_or_refused(seed):
+    """10,000 in all; each seed ends alone, so that a signal names it."""
+    check(seed, count=1000)

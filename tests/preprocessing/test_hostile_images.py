@@ -1,0 +1,292 @@
+"""Pictures that were made to hang, to leak, to fill the memory, or to hide."""
+
+import base64
+import builtins
+import io
+import os
+import pathlib
+import pickle
+import socket
+import struct
+import time
+import zlib
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_bridgetower.data.readers.cifar import read_pickle
+from keras_bridgetower.data.readers.files import FilePicture
+from keras_bridgetower.data.readers.files import read_text
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.images import load_image
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+pytestmark = FASTEST
+
+
+def encoded(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+PNG = encoded(Image.new("RGB", (6, 4), (200, 20, 40)))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The paths that anything opens meanwhile."""
+    paths = []
+    for module in (builtins, io, os):
+        real = module.open
+
+        def spy(path, *args, real=real, **kwargs):
+            paths.append(path)
+            return real(path, *args, **kwargs)
+
+        monkeypatch.setattr(module, "open", spy)
+    return paths
+
+
+# Bytes are data.
+
+
+def test_bytes_are_never_opened_as_a_path(tmp_path, opened):
+    path = tmp_path / "secret.png"
+    path.write_bytes(PNG)
+    opened.clear()
+    for data in (bytes(path), np.bytes_(bytes(path)), bytearray(bytes(path))):
+        with pytest.raises(ValueError, match="must be an encoded image.*never"):
+            load_image(data)
+    for images in ([bytes(path)], np.array([bytes(path)])):
+        with pytest.raises(ValueError, match=r"`images\[0\]` must be an enc"):
+            BridgeTowerImageConverter(32)(images)
+    assert opened == []
+    load_image(path)
+    assert str(path) in opened
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.b64encode(PNG).decode(),
+        base64.urlsafe_b64encode(encoded(Image.new("L", (9, 9)), "JPEG")),
+        "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        b"data:image/png;base64," + base64.b64encode(PNG),
+        base64.encodebytes(PNG * 20000).decode(),
+    ],
+    ids=["png", "url_safe_jpeg_bytes", "data_url", "data_url_bytes", "long"],
+)
+def test_base64_is_told(text):
+    with pytest.raises(ValueError, match=r"base64\.b64decode\(") as caught:
+        load_image(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_what_only_looks_like_base64_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = base64.b64encode(PNG)[:20].decode()
+    pathlib.Path(name).write_bytes(PNG)
+    assert load_image(name).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("scheme", ["https", "s3", "file"])
+def test_urls_are_not_fetched(scheme, opened, monkeypatch):
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(ValueError, match="an URL is not fetched.*Download it"):
+        load_image(f"{scheme}://example.org/a.png")
+    assert opened == []
+
+
+def test_files_that_cannot_go_back_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    read, write = os.pipe()
+    closed = open(tmp_path / "a.png", "rb")
+    closed.close()
+    with (
+        open(tmp_path / "a.png", encoding="latin1") as text,
+        os.fdopen(read, "rb") as pipe,
+        os.fdopen(write, "wb"),
+    ):
+        for file in (text, pipe):
+            with pytest.raises(ValueError, match='with mode "rb"'):
+                load_image(file)
+    with pytest.raises(ValueError, match="closed file"):
+        load_image(closed)
+    with pytest.raises(ValueError, match="which begin with b'no pic"):
+        load_image(io.BytesIO(b"no picture"))
+
+
+# Only plain files are opened.
+
+
+def special(kind, folder):
+    path = folder / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(path))
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    else:
+        return pathlib.Path(kind)
+    return path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX alone has these files")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("fifo", "socket", "link to a device", "/dev/zero", "/dev/urandom"),
+        *("/proc/kmsg", "/proc/kcore", "/proc/self/environ"),
+        "/sys/power/state",
+    ],
+)
+def test_special_files_are_refused_at_once(kind, tmp_path, monkeypatch, opened):
+    monkeypatch.chdir(tmp_path)
+    path = special(kind, tmp_path)
+    if not path.exists():
+        pytest.skip("not on this system")
+    opened.clear()
+    start = time.monotonic()
+    told = "must be a plain file"
+    picture = FilePicture(str(path))
+    for read in (open_regular, read_text, read_pickle, load_image):
+        with pytest.raises(ValueError, match=told):
+            read(str(path))
+    for read in (picture.open, picture.read):
+        with pytest.raises(ValueError, match=told):
+            read()
+    assert told in picture.problem()
+    assert time.monotonic() - start < 1
+    assert opened == []
+
+
+# Formats are known by content.
+
+FOREIGN = {
+    "pickle": pickle.dumps({"data": b"x"}, protocol=2),
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    "pdf": encoded(Image.new("RGB", (9, 9)), "PDF"),
+    "fits": b"".join(
+        card.ljust(80)
+        for card in (
+            b"SIMPLE  =                    T",
+            b"BITPIX  =                    8",
+            b"NAXIS   =                    2",
+            b"NAXIS1  =                    9",
+            b"NAXIS2  =                    9",
+            b"END",
+        )
+    ).ljust(2880)
+    + bytes(2880),
+    "ico": encoded(Image.new("RGB", (16, 16)), "ICO"),
+    "jpeg 2000": encoded(Image.new("RGB", (9, 9)), "JPEG2000"),
+    "tga": encoded(Image.new("RGB", (9, 9)), "TGA"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_other_formats_are_refused_whatever_their_name(kind, tmp_path):
+    for name in ("a.jpg", "a.png"):
+        path = tmp_path / name
+        path.write_bytes(FOREIGN[kind])
+        with pytest.raises(ValueError, match="readable image file"):
+            load_image(path)
+        assert "UnidentifiedImageError" in FilePicture(str(path)).problem()
+    with pytest.raises(ValueError, match="must be an encoded image"):
+        load_image(FOREIGN[kind])
+
+
+# What an array or a mode may hide.
+
+
+def test_values_up_to_255_of_16_bit_modes_are_not_black():
+    dim = np.full((2, 3), 200, "int32")
+    for image in (
+        Image.fromarray(dim),
+        Image.fromarray(dim.astype("uint16")),
+        Image.open(io.BytesIO(encoded(Image.fromarray(dim), "TIFF"))),
+    ):
+        assert image.mode.startswith("I")
+        with pytest.raises(ValueError, match="0 to 65535.*mode I.*maximum 200"):
+            load_image(image)
+    # A PNG says that its white is 65535.
+    dark = encoded(Image.fromarray(dim.astype("uint16")))
+    for image in (dark, Image.open(io.BytesIO(dark))):
+        assert load_image(image).max() == 1
+    scaled = Image.fromarray(np.full((2, 3), 0.7, "float32"))
+    with pytest.raises(ValueError, match="scale from 0 to 255"):
+        load_image(scaled)
+
+
+class Odd:
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), MemoryError(), OSError("no")])
+def test_what_an_array_raises_is_told(error):
+    for read in (load_image, BridgeTowerImageConverter(32)):
+        with pytest.raises(ValueError, match="convertible.*<Odd>"):
+            read(Odd(error))
+    with pytest.raises(KeyboardInterrupt):
+        load_image(Odd(KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_broadcast_arrays_take_no_memory(dtype):
+    start = time.monotonic()
+    for shape in ((10**5, 10**5), (10**5, 10**5, 3), (10**5, 10**5, 4)):
+        huge = np.broadcast_to(np.ones((), dtype), shape)
+        for image in (huge, [huge]):
+            with pytest.raises(ValueError, match="at most .* pixels"):
+                BridgeTowerImageConverter(32)(image)
+    assert time.monotonic() - start < 1
+
+
+def chunk(name, data):
+    sum_ = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + sum_
+
+
+TURN = b"MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01"
+TURN += b"\x00\x06\x00\x00\x00\x00\x00\x00"  # orientation 6
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_endless_exif_headers(text):
+    exif = b"Exif\0\0" * (4 * 2**20 // 6) + TURN
+    held = chunk(b"eXIf", exif)
+    if text:
+        words = f"\nexif\n{len(exif)}\n{exif.hex()}".encode()
+        held = chunk(b"tEXt", b"Raw profile type exif\0" + words)
+    # Behind the signature and the header of 25 bytes.
+    png = PNG[:33] + held + PNG[33:]
+    start = time.monotonic()
+    assert load_image(png).shape == (4, 6, 3)
+    with Image.open(io.BytesIO(png)) as image:
+        assert load_image(image).shape == (4, 6, 3)
+    assert time.monotonic() - start < 2
+
+
+def test_a_usual_exif_turns():
+    png = PNG[:33] + chunk(b"eXIf", TURN) + PNG[33:]
+    behind = PNG[:-12] + chunk(b"eXIf", TURN) + PNG[-12:]
+    for data in (png, behind):
+        assert load_image(data).shape == (6, 4, 3)
+        with Image.open(io.BytesIO(data)) as image:
+            assert load_image(image).shape == (6, 4, 3)
