@@ -106,9 +106,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
     def label_words(self):
         return None
 
-    def label_widths(self):
-        return None
-
     def unread_layers(self):
         fused = "fused" in kinds_of(self.ways)
         return unread_of(self.backbone.fusion, ("pooled",) if fused else ())

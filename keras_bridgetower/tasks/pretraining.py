@@ -140,10 +140,6 @@ class BridgeTowerPretraining(BridgeTowerTask):
         made = self.preprocessor is not None
         return None if made else f"a dict of labels for {self.objectives}"
 
-    def label_widths(self):
-        vocabulary = self.backbone.text_encoder.vocabulary_size
-        return {"mlm": vocabulary, "itm": self.matching.choices, "itc": None}
-
     def unread_layers(self):
         names = self.objectives
         text = ("text",) if "mlm" in names else ()

@@ -84,9 +84,9 @@ def _rules(task, y):
         value if isinstance(value, dict) else {"": value} for value in given
     )
     return [
-        (loss[name], widths.get(name), labels[name])
+        (loss[name], widths[name], labels[name])
         for name in loss
-        if name in labels and type(loss[name]) in _RULES
+        if name in labels and name in widths and type(loss[name]) in _RULES
     ]
 
 
@@ -132,7 +132,7 @@ def _is_single(task, name, spec, x):
 
 def _check_class_weight(task, class_weight):
     width = task.label_widths()
-    if not isinstance(width, int) or len(task.output_shape) != 2 or width < 2:
+    if not isinstance(width, int) or len(task.output.shape) != 2 or width < 2:
         raise ValueError(
             "`class_weight` needs labels that are classes, which this task "
             "has not. Weigh rows by `sample_weight`. Received: "

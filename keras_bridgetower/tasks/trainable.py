@@ -47,7 +47,11 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
 
     def label_widths(self):
         """How many logits a label chooses from; a dict for several outputs."""
-        return self.output_shape[-1]
+        if not isinstance(self.output, dict):
+            return self.output.shape[-1]
+        # Embeddings are no logits, and come in dicts of their own.
+        logits = {k: x for k, x in self.output.items() if type(x) is not dict}
+        return {name: x.shape[-1] for name, x in logits.items()}
 
     def unread_layers(self):
         """Layers in the graph that lead to no output."""

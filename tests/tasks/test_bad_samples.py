@@ -84,6 +84,20 @@ def test_values_out_of_range(name, x, y, message, tasks):
         list(data.map(task.preprocess_samples))
 
 
+def test_labels_of_several_objectives(tasks):
+    task = kbt.BridgeTowerPretraining(
+        tasks["vqa"].backbone, negatives="hard_negatives", projection_dim=8
+    )
+    y = {"mlm": TOKENS, **PAIRS}
+    task.preprocess_samples({}, y)
+    with pytest.raises(ValueError, match="from 0 to 299, or -100.*-3"):
+        task.preprocess_samples({}, {**y, "mlm": TOKENS * 0 - 3})
+    with pytest.raises(ValueError, match="from 0 to 1.*with 2"):
+        task.preprocess_samples({}, {**y, "itm": 2 * PAIRS["itm"]})
+    contrastive = kbt.BridgeTowerContrastive(tasks["vqa"].backbone)
+    contrastive.preprocess_samples({}, 1000 * PAIRS["itc"])
+
+
 def test_arrays_are_looked_at_before_fit(tasks):
     task, x = tasks["mlm"], batch("mlm")
     made, labels = task.preprocess_samples(x, TOKENS)
