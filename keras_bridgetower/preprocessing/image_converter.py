@@ -187,15 +187,13 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         Returns:
             float32 NumPy array `(pictures, S, S, 3)`.
         """
-        return np.stack(
-            [
-                self._convert(image, f"images[{start + i}]")
-                for i, image in enumerate(images[start:stop])
-            ]
-        )
+        return self._convert(images[start:stop], number=start)
 
-    def _convert(self, images, name="images", place=None):
-        """Convert pictures, a single one to `place` where it has its shape."""
+    def _convert(self, images, name="images", place=None, number=0):
+        """Convert pictures, a single one to `place` where it has its shape.
+
+        Errors call the first of several `number`.
+        """
         images, single = pictures_of(images)
         if single:
             return self._convert_one(images[0], name, place)
@@ -204,18 +202,19 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
                 f"`{name}` must hold at least one picture. Received: "
                 f"{name}={images!r}"
             )
-        first = self._convert(images[0], f"{name}[0]")
+        first = self._convert(images[0], f"{name}[{number}]")
         made = empty((len(images), *first.shape), "float32")
         made[0] = first
         # Each is computed at its place: many held until they are stacked cost
         # more memory traffic than all the arithmetic.
         for i in range(1, len(images)):
-            part = self._convert(images[i], f"{name}[{i}]", made[i])
+            named = f"{name}[{number + i}]"
+            part = self._convert(images[i], named, made[i])
             if part.shape != first.shape:
                 raise ValueError(
                     f"`{name}` must hold lists of the same number of "
-                    f"pictures. Received: {name}[0] of batch shape "
-                    f"{first.shape[:-3]}, {name}[{i}] of {part.shape[:-3]}"
+                    f"pictures. Received: {name}[{number}] of batch shape "
+                    f"{first.shape[:-3]}, {named} of {part.shape[:-3]}"
                 )
             if not np.may_share_memory(part, made):
                 made[i] = part

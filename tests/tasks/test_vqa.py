@@ -91,6 +91,39 @@ def test_a_broken_picture_is_named(asked, tmp_path):
         asked.answer(
             [tmp_path / "whole.png", tmp_path / "broken.png"], ["a", "b"]
         )
+    # By its place among all, not in its batch.
+    with pytest.raises(ValueError, match=r"images\[3\].*no.png"):
+        asked.answer([IMAGE] * 3 + ["/no.png"], "a", batch_size=2)
+
+
+def test_one_picture_is_asked_several_questions(asked):
+    questions = ["is it red?", "why?", "is it blue?"]
+    found = asked.answer(IMAGE, questions, batch_size=2)
+    several = asked.answer([IMAGE] * 3, questions, batch_size=2)
+    assert found == several
+    one = asked.answer([IMAGE], "why?")
+    assert [answer for answer, _ in one[0]] == [found[1][0][0]]
+
+
+def test_texts_are_shortened_to_buckets():
+    model = randomise(vqa(**one_layer_each()))
+    eager(model)
+    x, _ = raw(4)
+    images, texts = list(x["images"]), ["a", "bc", *x["text"][:2]]
+    whole = model.answer(images, texts, top_k=4, batch_size=2)
+    model.preprocessor.buckets = (8, 16, 24)
+    widths = []
+    for x, _ in model.batches(
+        "answer",
+        model.sources(images, texts, "questions"),
+        2,
+        buckets=model.buckets,
+    ):
+        widths.append(x["token_ids"].shape[1])
+    assert widths == [8, 16]
+    short = model.answer(images, texts, top_k=4, batch_size=2)
+    for a, b in zip(whole, short, strict=True):
+        assert dict(a) == pytest.approx(dict(b), abs=1e-6)
 
 
 def test_a_long_question_is_cut_with_one_warning(asked):
