@@ -99,7 +99,7 @@ class Structure:
 
     def __init__(self, model, settings):
         parts = [settings.run_eagerly, settings.jit_compile]
-        for layer in model._flatten_layers():
+        for layer in (model, *keras_patches.layers_in(model)):
             # A copy: other threads may set attributes meanwhile.
             own = vars(layer).copy()
             # Of a model's private attributes most are its trainer's.

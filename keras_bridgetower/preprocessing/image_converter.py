@@ -1,7 +1,5 @@
 """Pictures to model input, with the pixels of the original code."""
 
-import os
-
 import keras
 import keras_hub
 import numpy as np
@@ -10,14 +8,12 @@ from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import empty
 from keras_bridgetower.preprocessing.graph import in_tf_graph
-from keras_bridgetower.preprocessing.graph import is_string_tensor
-from keras_bridgetower.preprocessing.images import SIGNATURE
-from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.picture_arrays import as_array
 from keras_bridgetower.preprocessing.placing import MODES
 from keras_bridgetower.preprocessing.placing import leaves_as_is
 from keras_bridgetower.preprocessing.placing import place
+from keras_bridgetower.preprocessing.raw_inputs import pictures_in
+from keras_bridgetower.preprocessing.raw_inputs import pictures_of
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
@@ -168,7 +164,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         batch = images.shape if images.dtype == tf.string else images.shape[:-3]
         strings = images.dtype == tf.string
         outputs = tf.numpy_function(
-            lambda x: self._convert(_pictures_in(x) if strings else x),
+            lambda x: self._convert(pictures_in(x) if strings else x),
             [images],
             tf.float32,
             stateful=False,
@@ -268,44 +264,3 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             std=self.std,
         )
         return config
-
-
-def pictures_of(images):
-    """The pictures that a caller gave, one or many.
-
-    Args:
-        images: one picture, or a list, tuple or array of pictures, as
-            `BridgeTowerImageConverter` takes them.
-
-    Returns:
-        `(pictures, single)`: list of pictures, and whether only one came,
-        not in a list.
-    """
-    if isinstance(images, SINGLE):
-        return [images], True
-    if isinstance(images, (list, tuple)):
-        return list(images), False
-    if is_string_tensor(images):
-        images = _pictures_in(images.numpy())
-    # Tensors of the backend may live on a GPU.
-    elif keras.ops.is_tensor(images):
-        images = keras.ops.convert_to_numpy(images)
-    array = as_array(images, "images")
-    # Strings and objects are whole pictures, numbers are pixels.
-    own_axes = 0 if array.dtype.kind in "OSUT" else 3
-    if array.ndim <= own_axes:
-        return [array.item() if own_axes == 0 else array], True
-    return list(array), False
-
-
-def _pictures_in(strings):
-    """What a string tensor holds: bytes of pictures as bytes, paths as `str`.
-
-    TensorFlow has one type for both.
-    """
-    strings = np.asarray(strings, object)
-    found = np.empty(strings.shape, object)
-    for index, value in np.ndenumerate(strings):
-        picture = SIGNATURE.match(value)
-        found[index] = value if picture else os.fsdecode(value)
-    return found

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bridgetower.preprocessing.image_converter import pictures_of
+from keras_bridgetower.preprocessing.raw_inputs import pictures_of
 
 
 def as_pictures(images):

@@ -182,18 +182,15 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
                 `x`, `(x, y)` or `(x, y, sample_weight)`. Batches that bring
                 their own `x["step"]` keep it.
             y: labels, where `x` is arrays.
-            batch_size: int, rows of a batch, where `x` is arrays; 32 by
-                default.
+            batch_size: int, rows of a batch of arrays; 32 by default.
             sample_weight: `(samples,)`, where `x` is arrays.
-            validation_data: a dataset, or a tuple of `x`, `y` and
-                `sample_weight`.
+            validation_data: a dataset, or a tuple `(x, y, sample_weight)`.
             validation_split: float, share of the arrays, their last rows, to
                 validate on.
             shuffle: bool, whether to read arrays in another order in each
                 epoch, drawn by NumPy's global seed
                 (`keras.utils.set_random_seed`). A dataset is read in its own.
-            callbacks: list of `keras.callbacks.Callback`.
-            **kwargs: as `keras.Model.fit`.
+            callbacks, **kwargs: as `keras.Model.fit`.
 
         Returns:
             A `keras.callbacks.History`.
