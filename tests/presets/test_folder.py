@@ -24,6 +24,7 @@ from builders import vqa
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import files
 from keras_bridgetower.presets import folder as folders
+from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import PresetError
@@ -98,13 +99,13 @@ def test_one_preset_is_opened_checked_and_summed_once(values, monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(registry, "_download")
+    counted(hub, "fetch")
     counted(manifest, "verify")
     counted(manifest, "sha256")
     counted(folders, "read_json")
     kbt.BridgeTowerVQA.from_preset(TINY, **values)
     names = [name for name, _ in calls]
-    assert names.count("_download") == names.count("verify") == 1
+    assert names.count("fetch") == names.count("verify") == 1
     folder = pathlib.Path(registry.resolve(TINY))
     listed = json.loads((folder / manifest.MANIFEST).read_text())["sha256"]
     summed = [path for name, path in calls if name == "sha256"]
