@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
-import numpy as np
 import safetensors
 
 from keras_bridgetower.convert import stored
@@ -13,6 +12,7 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.errors import shown
 from keras_bridgetower.convert.stored import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
+from keras_bridgetower.presets.weights import is_finite
 
 # In the order in which a folder is searched.
 WEIGHT_FILES = (
@@ -282,7 +282,7 @@ def check_finite(array, path, names):
     Raises:
         ConversionError: the array holds either.
     """
-    if not np.isfinite(array).all():
+    if not is_finite(array):
         raise ConversionError(
             "A tensor must be finite, also as the type of its variable. Pass "
             "`allow_nonfinite=True` to load it as it is.",
