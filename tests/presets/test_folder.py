@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import threading
 import time
 
@@ -439,3 +440,45 @@ def test_nothing_that_other_threads_do_is_lost_while_saving(tmp_path):
     assert not lost
     saved = list(tmp_path.glob("*/weights_index.json"))
     assert len(saved) == 8 and len({p.read_bytes() for p in saved}) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_checks_large_files_too(whole, tmp_path, monkeypatch):
+    """As the workers of a loader of data: threads are not forked."""
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    manifest.verify(whole).finish()
+    other = shutil.copytree(whole, tmp_path / "other")
+    child = os.fork()
+    if not child:
+        try:
+            manifest.verify(other).finish()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    until = time.monotonic() + 10
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done or time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    if not done:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done and status == 0
+
+
+def test_a_large_file_that_could_not_be_read_is_read_again(
+    whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    folder = shutil.copytree(whole, tmp_path / "preset")
+
+    def fail(file):
+        raise OSError("too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(manifest, "sha256", fail)
+        with pytest.raises(PresetError, match="cannot be read: too many"):
+            manifest.verify(folder).finish()
+    manifest.verify(folder).finish()
