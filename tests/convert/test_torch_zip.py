@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from keras_bridgetower.convert import tensors
 from keras_bridgetower.convert import torch_zip
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import load_pickle
@@ -322,6 +323,16 @@ def test_only_regular_files_are_opened(tmp_path):
             load_pickle(path)
         with pytest.raises(ConversionError, match="regular file"):
             read_json(path)
+
+
+def test_json_of_any_size_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors, "LARGEST_ASSET", 10)
+    path = tmp_path / "config.json"
+    path.write_text('{"a": 12}\n')
+    assert read_json(path) == {"a": 12}
+    path.write_text('{"a": 123}\n')
+    with pytest.raises(ConversionError, match="more than 10 bytes"):
+        read_json(path)
 
 
 def test_a_file_replaced_meanwhile(path):
