@@ -53,14 +53,20 @@ class Seal:
         if wrong:
             raise _mismatch(folder, wrong)
 
-    def finish(self):
+    def finish(self, names=None):
         """Wait for the sums of the large files.
+
+        Args:
+            names: collection of str, the files that matter; by default all.
 
         Raises:
             PresetError: one of them was changed, or cannot be read.
         """
         wrong = []
-        for name, (made, digest) in self._pending.items():
+        for name in self._pending if names is None else names:
+            if name not in self._pending:
+                continue  # A small one, checked already.
+            made, digest = self._pending[name]
             if error := made.exception():
                 wrong.append(f"{name} cannot be read: {error!s:.200}")
             elif made.result() != digest:

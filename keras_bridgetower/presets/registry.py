@@ -217,6 +217,7 @@ def read_extra(folder):
     if not folder.has(EXTRA):
         return {}
     path = folder.path(EXTRA)
+    folder.finish_check(EXTRA)
     with folder.reading(EXTRA):
         return safetensors.numpy.load_file(path)
 

@@ -482,3 +482,28 @@ def test_a_large_file_that_could_not_be_read_is_read_again(
         with pytest.raises(PresetError, match="cannot be read: too many"):
             manifest.verify(folder).finish()
     manifest.verify(folder).finish()
+
+
+@pytest.mark.parametrize(
+    ("name", "open_"),
+    [
+        (
+            "assets/tokenizer/vocabulary.json",
+            kbt.BridgeTowerTokenizer.from_preset,
+        ),
+        (
+            "extra.safetensors",
+            lambda folder: kbt.BridgeTowerBackbone.from_preset(folder, False),
+        ),
+    ],
+)
+def test_large_files_beside_the_weights_are_checked(
+    name, open_, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    folder = shutil.copytree(whole, tmp_path / "preset")
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(PresetError, match=f"{name} was changed"):
+        open_(folder)
