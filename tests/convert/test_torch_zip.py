@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from keras_bridgetower.convert import tensors
 from keras_bridgetower.convert import torch_zip
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import load_pickle
@@ -24,6 +23,7 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
     reason="the same code with every backend, and this one traces nothing",
 )
+MODULE = "keras_bridgetower.convert.tensors"
 DTYPES = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool"
 
 
@@ -326,7 +326,7 @@ def test_only_regular_files_are_opened(tmp_path):
 
 
 def test_json_of_any_size_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "LARGEST_ASSET", 10)
+    monkeypatch.setattr(f"{MODULE}.LARGEST_ASSET", 10)
     path = tmp_path / "config.json"
     path.write_text('{"a": 12}\n')
     assert read_json(path) == {"a": 12}
