@@ -507,3 +507,16 @@ def test_large_files_beside_the_weights_are_checked(
     (folder / name).write_bytes(content)
     with pytest.raises(PresetError, match=f"{name} was changed"):
         open_(folder)
+
+
+@pytest.mark.parametrize("key", ["bridge", "dtype", "name"])
+def test_errors_do_not_reach_the_terminal(key, bare):
+    """Escape codes of a file move the cursor, or change what was printed."""
+
+    def change(values):
+        values["config"][key] = "a/\x1b[2J\x1b[H\nBad"
+
+    edit(bare, "config.json", change)
+    with pytest.raises(PresetError) as raised:
+        kbt.BridgeTowerBackbone.from_preset(bare)
+    assert str(raised.value).isprintable()
