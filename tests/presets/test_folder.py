@@ -443,7 +443,7 @@ def test_nothing_that_other_threads_do_is_lost_while_saving(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_process_checks_large_files_too(whole, tmp_path, monkeypatch):
     """As the workers of a loader of data: threads are not forked."""
     monkeypatch.setattr(manifest, "LARGE", 1)
