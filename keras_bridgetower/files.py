@@ -52,6 +52,33 @@ def open_regular(path):
     return os.fdopen(handle, "rb")
 
 
+def read_text(path, largest):
+    """The text of a plain file in UTF-8, if it is not too long.
+
+    Args:
+        path: as `open_regular`.
+        largest: int, the most bytes that it may have.
+
+    Returns:
+        str.
+
+    Raises:
+        ValueError: a longer file, another encoding, or as `open_regular`.
+        OSError: as `open_regular`.
+
+    Example:
+
+    ```python
+    read_text("config.json", 1_000_000)
+    ```
+    """
+    with open_regular(path) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
+    return content.decode("utf-8")
+
+
 def _check(path, found):
     path = os.fsdecode(path)
     if stat.S_ISDIR(found.st_mode):

@@ -104,7 +104,8 @@ def test_imports_point_one_way():
     tier = {name: i for i, names in enumerate(TIERS) for name in names}
     for part, name in imported():
         if part != "__init__" and name[0] == "keras_bridgetower":
-            # `resolve` and `export` of the presets open `convert` lazily.
+            # `open_preset`, `export` and `needed_files` of the presets open
+            # `convert` lazily.
             lazy = (part, name[1]) == ("presets", "convert")
             if name[1] != part and not lazy:
                 assert tier[name[1]] <= tier[part], (part, name)

@@ -1,5 +1,7 @@
 """The one error of the conversion."""
 
+from keras_bridgetower.presets.errors import printable
+
 SHOWN = 20
 
 
@@ -24,14 +26,9 @@ class ConversionError(ValueError):
         message = f"{problem} Received: file={str(file)!r}"
         if found:
             more = f", {len(found)} in all" if len(found) > SHOWN else ""
-            parts = [printable(f"{part!s:.300}") for part in found[:SHOWN]]
+            parts = [f"{part!s:.300}" for part in found[:SHOWN]]
             message += f": {'; '.join(parts)}{more}"
-        super().__init__(message)
-
-
-def printable(text):
-    """A text whose control characters, as of a terminal, are written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        super().__init__(printable(message))
 
 
 def shown(value):

@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
-import numpy as np
 import safetensors
 
 from keras_bridgetower.convert import stored
@@ -13,6 +12,9 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.errors import shown
 from keras_bridgetower.convert.stored import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
+from keras_bridgetower.files import read_text
+from keras_bridgetower.presets.files import LARGEST_ASSET
+from keras_bridgetower.presets.weights import is_finite
 
 # In the order in which a folder is searched.
 WEIGHT_FILES = (
@@ -116,12 +118,12 @@ def read_json(path):
     """The object of a JSON file.
 
     Raises:
-        ConversionError: it is absent, damaged, or no object.
+        ConversionError: it is absent, damaged, too large, or no object.
     """
     try:
         if not path.is_file():  # A pipe would be waited for.
             raise OSError("it is no regular file")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path, LARGEST_ASSET))
     except (OSError, ValueError, RecursionError) as error:
         raise ConversionError(
             f"The file must be readable JSON: {error!s:.200}. Fetch it again.",
@@ -282,7 +284,7 @@ def check_finite(array, path, names):
     Raises:
         ConversionError: the array holds either.
     """
-    if not np.isfinite(array).all():
+    if not is_finite(array):
         raise ConversionError(
             "A tensor must be finite, also as the type of its variable. Pass "
             "`allow_nonfinite=True` to load it as it is.",

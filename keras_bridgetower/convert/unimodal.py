@@ -14,6 +14,7 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.positions import copy_resized
+from keras_bridgetower.presets.needed_files import is_keras
 
 
 def image_encoder(source, image_size=None):
@@ -119,8 +120,7 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
 
 def _is_transformers(path):
     """Whether a folder has a configuration that KerasHub did not write."""
-    config = path / "config.json"
-    return config.is_file() and "registered_name" not in read_json(config)
+    return (path / "config.json").is_file() and not is_keras(path)
 
 
 def _from_keras_hub(source, path):

@@ -26,7 +26,13 @@ class PresetError(ValueError):
             listed = "; ".join(map(shown, found[:SHOWN]))
             more = f", {len(found)} in all" if len(found) > SHOWN else ""
             message += f": {listed}{more}"
-        super().__init__(message)
+        # What other libraries say of a file's values is part of it.
+        super().__init__(printable(message))
+
+
+def printable(text):
+    """A text whose control characters, as of a terminal, are written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value):

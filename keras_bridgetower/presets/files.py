@@ -5,6 +5,7 @@ import os
 import pathlib
 import stat
 
+from keras_bridgetower.files import read_text
 from keras_bridgetower.presets.errors import PresetError
 
 # Bytes. The JSON of a large preset with thousands of answers has 0.3 MB, the
@@ -104,7 +105,7 @@ def read_json(path, folder):
             [name],
         )
     try:
-        content = pathlib.Path(path).read_text(encoding="utf-8")
+        content = read_text(path, LARGEST_JSON)
         values = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise PresetError(

@@ -49,14 +49,17 @@ class PresetFolder:
         """bool, whether a manifest says what the files must be."""
         return self._seal is not None
 
-    def finish_check(self):
-        """Wait for the check of large files, before weights are handed out.
+    def finish_check(self, *names):
+        """Wait for the check of large files, before they are handed out.
+
+        Args:
+            *names: str, the files that matter; by default all.
 
         Raises:
             PresetError: one of them differs from the manifest.
         """
         if self.sealed:
-            self._seal.finish()
+            self._seal.finish(names or None)
 
     def has(self, name):
         """Whether the folder has a file of this name."""
@@ -95,7 +98,7 @@ class PresetFolder:
         return path
 
     def asset(self, name):
-        """As `path`, for a file that is read as a whole into memory."""
+        """As `path`, for a checked file that is read as a whole."""
         path = self.path(name)
         if path.stat().st_size > LARGEST_ASSET:
             raise PresetError(
@@ -103,6 +106,7 @@ class PresetFolder:
                 self.root,
                 [name],
             )
+        self.finish_check(name)
         return path
 
     def weight_bytes(self):

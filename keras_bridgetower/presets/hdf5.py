@@ -23,17 +23,22 @@ def places(path, folder):
         PresetError: the file is cut or damaged, or holds links or arrays that
             are not stored in it plainly.
     """
-    found = {}
+    found, names = {}, []
 
-    def note(name, item):
-        if isinstance(item, h5py.Dataset):
-            found[name] = _place(name, item)
+    def note(name, info):
+        if info.type == h5py.h5o.TYPE_DATASET:
+            names.append(name)
 
     try:
         size = path.stat().st_size
         with h5py.File(path) as file:
             file.id.links.visit(_check_link, info=True)
-            file.visititems(note)
+            # Half the time of `visititems`, which also makes an object of
+            # each group.
+            h5py.h5o.visit(file.id, note, info=True)
+            for name in names:
+                dataset = h5py.h5o.open(file.id, name)
+                found[name.decode()] = _place(name, dataset)
         for name, (offset, shape, dtype) in found.items():
             if offset and offset + _bytes(shape, dtype) > size:
                 raise ValueError(f"{name} ends beyond the file")
@@ -56,22 +61,22 @@ def _check_link(name, info):
 
 
 def _place(name, dataset):
-    """Offset, shape and type of a dataset that is stored as it is."""
-    shape, dtype = list(dataset.shape or ()), dataset.dtype.str
-    properties = dataset.id.get_create_plist()
+    """Offset, shape and type of a `DatasetID` that is stored as it is."""
+    shape, dtype = list(dataset.shape), dataset.dtype
+    properties = dataset.get_create_plist()
     # Chunks may be compressed: a small file of them fills any memory. Other
     # layouts, and what was never written, hold no bytes of this file.
     plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if (
         not plain
         or properties.get_external_count()
-        or dataset.dtype.kind not in "fiubV"
-        or dataset.id.get_storage_size() != _bytes(shape, dtype)
+        or dtype.kind not in "fiubV"
+        or dataset.get_storage_size() != _bytes(shape, dtype)
     ):
         raise ValueError(f"{name!r} is not stored plainly")
     # Keras marks types by an attribute that NumPy does not have.
-    offset = None if dataset.attrs else dataset.id.get_offset()
-    return [offset, shape, dtype]
+    marked = h5py.h5a.get_num_attrs(dataset)
+    return [None if marked else dataset.get_offset(), shape, dtype.str]
 
 
 def _bytes(shape, dtype):

@@ -1,6 +1,7 @@
 """The manifest of a preset folder: what its files must be, to the bit."""
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,6 @@ from keras_bridgetower.version import __version__
 MANIFEST = "manifest.json"
 # Larger files are read by a thread, once as long as nobody writes to them.
 LARGE = 16_000_000
-_POOL = concurrent.futures.ThreadPoolExecutor(1)
 _DIGESTS = {}
 _LOCK = threading.Lock()
 # More files than that have no place in a preset.
@@ -53,17 +53,24 @@ class Seal:
         if wrong:
             raise _mismatch(folder, wrong)
 
-    def finish(self):
+    def finish(self, names=None):
         """Wait for the sums of the large files.
 
+        Args:
+            names: collection of str, the files that matter; by default all.
+
         Raises:
-            PresetError: one of them was changed.
+            PresetError: one of them was changed, or cannot be read.
         """
-        wrong = [
-            f"{name} was changed"
-            for name, (made, digest) in self._pending.items()
-            if made.exception() or made.result() != digest
-        ]
+        wrong = []
+        for name in self._pending if names is None else names:
+            if name not in self._pending:
+                continue  # A small one, checked already.
+            made, digest = self._pending[name]
+            if error := made.exception():
+                wrong.append(f"{name} cannot be read: {error!s:.200}")
+            elif made.result() != digest:
+                wrong.append(f"{name} was changed")
         if wrong:
             raise _mismatch(self.folder, wrong)
 
@@ -172,12 +179,21 @@ def _text(versions, sums):
 
 def _digest_of_large(file):
     """The future sum of a file, begun once for each state of the file."""
-    stat = file.stat()
-    mark = (str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    stat, process = file.stat(), os.getpid()
+    times = (stat.st_mtime_ns, stat.st_ctime_ns)
+    mark = (process, str(file), stat.st_size, *times)
     with _LOCK:
-        if mark not in _DIGESTS:
-            _DIGESTS[mark] = _POOL.submit(sha256, file)
-        return _DIGESTS[mark]
+        made = _DIGESTS.get(mark)
+        # What could not be read once may be read now.
+        if made is None or (made.done() and made.exception()):
+            made = _DIGESTS[mark] = _pool(process).submit(sha256, file)
+    return made
+
+
+@functools.cache
+def _pool(process):
+    """The thread of a process; one that was forked has none of its parent."""
+    return concurrent.futures.ThreadPoolExecutor(1)
 
 
 def sha256(path):

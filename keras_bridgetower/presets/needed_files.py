@@ -3,6 +3,9 @@
 import json
 import pathlib
 
+from keras_bridgetower.files import read_text
+from keras_bridgetower.presets.files import LARGEST_ASSET
+
 # Beside weights of another library; conversions read no others.
 SIDE_FILES = (
     "config.json",
@@ -32,7 +35,7 @@ def beside_weights(folder, names):
     Returns:
         list of str.
     """
-    if _is_keras(folder):
+    if is_keras(folder):
         return sorted(n for n in names if n.endswith((".json", ".txt")))
     indices = {n for n in _preferred(names) if n.endswith(".json")}
     return sorted(names.intersection(SIDE_FILES) | indices)
@@ -48,7 +51,7 @@ def weights(folder, names):
     Returns:
         list of str, the largest last; lists may name what is not there.
     """
-    if not _is_keras(folder):
+    if not is_keras(folder):
         return _foreign_weights(folder, names)
     found = {name for name in names if name.endswith((".h5", ".safetensors"))}
     # A manifest may also list files that are only checked.
@@ -73,7 +76,7 @@ def lacking(folder):
         if path.is_file()
     }
     found = weights(folder, names)
-    if _is_keras(folder):
+    if is_keras(folder):
         whole = any(name.startswith("model.weights") for name in found)
         tokenized = True  # Where it has one, its weights came after it.
     else:
@@ -116,8 +119,8 @@ def _preferred(names):
     return [name for name in WEIGHT_FILES if name in names][:1]
 
 
-def _is_keras(folder):
-    """Whether a configuration is one of Keras, and so its weights."""
+def is_keras(folder):
+    """Whether a folder's configuration is one of Keras, and so its weights."""
     return "registered_name" in _values(folder / CONFIG)
 
 
@@ -131,7 +134,7 @@ def _entries(path, key):
 def _values(path):
     """A JSON file; empty where it is no object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path, LARGEST_ASSET))
     except (OSError, ValueError, RecursionError):
         return {}  # Whoever reads the file says what is wrong with it.
     return values if isinstance(values, dict) else {}

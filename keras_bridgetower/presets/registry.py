@@ -11,14 +11,15 @@ import safetensors.numpy
 
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import weights
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.files import LARGEST_JSON
+from keras_bridgetower.presets.files import SHIPPED
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.known import PRESETS
 
-_HERE = pathlib.Path(__file__).parent
 HEADS = "heads.json"
 # Tensors of a foreign checkpoint that the architecture never reads.
 EXTRA = "extra.safetensors"
@@ -82,7 +83,7 @@ def open_preset(preset, revision=None):
     known = PRESETS.get(name)
     handle = known.handle if known and known.handle else name
     source = hub.fetch(handle, name, revision)
-    path = _HERE / source if source in PRESETS else pathlib.Path(source)
+    path = SHIPPED / source if source in PRESETS else pathlib.Path(source)
     # KerasHub would take a relative one for a preset of its own.
     path = path.absolute()
     if not path.is_file() and not os.path.lexists(path / CONFIG):
@@ -124,11 +125,8 @@ def is_foreign(path):
             path.parent,
             [path.name],
         )
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError):
-        return True  # The conversion says what is wrong with it.
-    return not (isinstance(config, dict) and "registered_name" in config)
+    # What is wrong with a damaged one, the conversion says.
+    return not needed_files.is_keras(path.parent)
 
 
 def export(model, path):
@@ -219,6 +217,7 @@ def read_extra(folder):
     if not folder.has(EXTRA):
         return {}
     path = folder.path(EXTRA)
+    folder.finish_check(EXTRA)
     with folder.reading(EXTRA):
         return safetensors.numpy.load_file(path)
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
     reason="the same code with every backend, and this one traces nothing",
 )
+MODULE = "keras_bridgetower.convert.tensors"
 DTYPES = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool"
 
 
@@ -322,6 +323,16 @@ def test_only_regular_files_are_opened(tmp_path):
             load_pickle(path)
         with pytest.raises(ConversionError, match="regular file"):
             read_json(path)
+
+
+def test_json_of_any_size_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{MODULE}.LARGEST_ASSET", 10)
+    path = tmp_path / "config.json"
+    path.write_text('{"a": 12}\n')
+    assert read_json(path) == {"a": 12}
+    path.write_text('{"a": 123}\n')
+    with pytest.raises(ConversionError, match="more than 10 bytes"):
+        read_json(path)
 
 
 def test_a_file_replaced_meanwhile(path):

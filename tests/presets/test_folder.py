@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import threading
 import time
 
@@ -24,6 +25,7 @@ from builders import vqa
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import files
 from keras_bridgetower.presets import folder as folders
+from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import PresetError
@@ -98,13 +100,13 @@ def test_one_preset_is_opened_checked_and_summed_once(values, monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(registry, "_download")
+    counted(hub, "fetch")
     counted(manifest, "verify")
     counted(manifest, "sha256")
     counted(folders, "read_json")
     kbt.BridgeTowerVQA.from_preset(TINY, **values)
     names = [name for name, _ in calls]
-    assert names.count("_download") == names.count("verify") == 1
+    assert names.count("fetch") == names.count("verify") == 1
     folder = pathlib.Path(registry.resolve(TINY))
     listed = json.loads((folder / manifest.MANIFEST).read_text())["sha256"]
     summed = [path for name, path in calls if name == "sha256"]
@@ -438,3 +440,83 @@ def test_nothing_that_other_threads_do_is_lost_while_saving(tmp_path):
     assert not lost
     saved = list(tmp_path.glob("*/weights_index.json"))
     assert len(saved) == 8 and len({p.read_bytes() for p in saved}) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_process_checks_large_files_too(whole, tmp_path, monkeypatch):
+    """As the workers of a loader of data: threads are not forked."""
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    manifest.verify(whole).finish()
+    other = shutil.copytree(whole, tmp_path / "other")
+    child = os.fork()
+    if not child:
+        try:
+            manifest.verify(other).finish()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    until = time.monotonic() + 10
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done or time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    if not done:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done and status == 0
+
+
+def test_a_large_file_that_could_not_be_read_is_read_again(
+    whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    folder = shutil.copytree(whole, tmp_path / "preset")
+
+    def fail(file):
+        raise OSError("too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(manifest, "sha256", fail)
+        with pytest.raises(PresetError, match="cannot be read: too many"):
+            manifest.verify(folder).finish()
+    manifest.verify(folder).finish()
+
+
+@pytest.mark.parametrize(
+    ("name", "open_"),
+    [
+        (
+            "assets/tokenizer/vocabulary.json",
+            kbt.BridgeTowerTokenizer.from_preset,
+        ),
+        (
+            "extra.safetensors",
+            lambda folder: kbt.BridgeTowerBackbone.from_preset(folder, False),
+        ),
+    ],
+)
+def test_large_files_beside_the_weights_are_checked(
+    name, open_, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(manifest, "LARGE", 1)
+    folder = shutil.copytree(whole, tmp_path / "preset")
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(PresetError, match=f"{name} was changed"):
+        open_(folder)
+
+
+@pytest.mark.parametrize("key", ["bridge", "dtype", "name"])
+def test_errors_do_not_reach_the_terminal(key, bare):
+    """Escape codes of a file move the cursor, or change what was printed."""
+
+    def change(values):
+        values["config"][key] = "a/\x1b[2J\x1b[H\nBad"
+
+    edit(bare, "config.json", change)
+    with pytest.raises(PresetError) as raised:
+        kbt.BridgeTowerBackbone.from_preset(bare)
+    assert str(raised.value).isprintable()
