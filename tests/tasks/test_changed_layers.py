@@ -157,7 +157,11 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("name", VERBS)
+# Three models are compiled for it, on JAX slowly; below it is tested, too.
+RANK = pytest.param("rank", marks=[pytest.mark.slow] if MANY_STEPS else [])
+
+
+@pytest.mark.parametrize("name", ["embed", RANK])
 def test_every_verb_sees_a_change(name, tmp_path):
     make, verb = VERBS[name]
     model = randomise(make())
