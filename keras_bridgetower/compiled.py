@@ -6,15 +6,16 @@ stands here may be called from any number of threads, and `Structure` says
 whether a compiled function still is that of the layers.
 """
 
+import operator
+
 import keras
 
 from keras_bridgetower import keras_patches
 
 # What layers and models note about having run; nothing that they compute by.
-_NOTES = {
-    "_called",
-    "_parent_path",
-    "_trainable",
+# PyTorch's `training` is not asked: every call says it.
+_NOTES_OF_LAYERS = ("_called", "_parent_path", "_trainable", "training")
+_NOTES_OF_MODELS = {
     "history",
     "predict_function",
     "stop_evaluating",
@@ -22,6 +23,7 @@ _NOTES = {
     "stop_training",
     "test_function",
     "train_function",
+    "training",
 }
 
 
@@ -102,23 +104,29 @@ class Structure:
         for layer in (model, *keras_patches.layers_in(model)):
             # A copy: other threads may set attributes meanwhile.
             own = vars(layer).copy()
-            # Of a model's private attributes most are its trainer's.
-            is_model = isinstance(layer, keras.Model)
-            allowed = ("_dtype_policy",) if is_model else own
             parts.append(layer)
-            parts += [
-                value
-                for name, value in own.items()
-                if name not in _NOTES and (name[0] != "_" or name in allowed)
-            ]
-        # Kept, so that no other object gets the number of one of them.
+            if isinstance(layer, keras.Model):
+                parts += [x for name, x in own.items() if _counts(name)]
+                continue
+            # A model has tens of thousands; to pick them takes long.
+            for name in _NOTES_OF_LAYERS:
+                own.pop(name, None)
+            parts += own.values()
+        # Kept, so that no other object takes the place of one of them.
         self._parts = parts
-        self._numbers = [*map(id, parts)]
 
     def __eq__(self, other):
-        return self._numbers == getattr(other, "_numbers", None)
+        own, others = self._parts, getattr(other, "_parts", ())
+        alike = len(own) == len(others)
+        return alike and all(map(operator.is_, own, others))
 
     __hash__ = None
+
+
+def _counts(name):
+    """Whether a model computes by an attribute; most are its trainer's."""
+    private = name[0] == "_" and name != "_dtype_policy"
+    return not private and name not in _NOTES_OF_MODELS
 
 
 def _tensorflow_forward(model, settings):

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower import engine
-from keras_bridgetower.analysis.looking import pictures_of
+from keras_bridgetower.analysis.looking import pixels_of
 from keras_bridgetower.analysis.maps import features_of_pair
 from keras_bridgetower.analysis.maps import made_of
 from keras_bridgetower.attention import watch_attention
@@ -89,7 +89,7 @@ def relevance(model, image, text, answer=None):
     if fills:
         last, read = (sizes[0], 0), [int(features["mask_positions"][0, 0])]
     joined = []
-    for place in range(pictures_of(features).shape[1]):
+    for place in range(pixels_of(features).shape[1]):
         weighted = {name: x[place] for name, x in passes.items()}
         identity = np.eye(sum(sizes))
         found = np.zeros_like(identity)

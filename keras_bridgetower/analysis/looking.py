@@ -50,7 +50,7 @@ def features_of(model, x):
     return preprocessor.features_of(x, encode)[0]
 
 
-def pictures_of(features):
+def pixels_of(features):
     """Pictures `(batch, pictures, S, S, 3)`: one, or a pair, for each text."""
     images = np.asarray(features["images"])
     return images if images.ndim == 5 else images[:, None]
@@ -85,7 +85,7 @@ def branches(model, features):
         for name, x in features.items()
         if name in backbone.input and name != "images"
     }
-    pictures = pictures_of(features)
+    pictures = pixels_of(features)
     for place in range(pictures.shape[1]):
         with (
             model.inference.reading("attention maps"),

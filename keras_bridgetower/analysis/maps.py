@@ -8,7 +8,7 @@ from keras_bridgetower.analysis.looking import branches
 from keras_bridgetower.analysis.looking import check_cross_modal
 from keras_bridgetower.analysis.looking import check_index
 from keras_bridgetower.analysis.looking import features_of
-from keras_bridgetower.analysis.looking import pictures_of
+from keras_bridgetower.analysis.looking import pixels_of
 from keras_bridgetower.analysis.looking import tokens_of
 from keras_bridgetower.cross_encoders import attention_blocks
 from keras_bridgetower.preprocessing.image_converter import MEAN
@@ -152,7 +152,7 @@ def made_of(model, features, joined, title):
     maps = np.stack([rows[: len(ids), first:] for rows in joined], axis=1)
     maps = _normal(maps).reshape(*maps.shape[:2], side, side)
     weights = np.mean([rows[0, kept] for rows in joined], axis=0)
-    pictures = pictures_of(features)[0] * np.array(STD) + np.array(MEAN)
+    pictures = pixels_of(features)[0] * np.array(STD) + np.array(MEAN)
     return AttentionMap(
         words=[_word(tokenizer, int(id)) for id in ids[kept]],
         word_weights=_normal(weights),

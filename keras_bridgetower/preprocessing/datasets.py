@@ -159,8 +159,17 @@ def parts_of(values, count):
 
 def rows_of(x):
     """How many rows the first of some arrays and lists has."""
-    _, first = next(_leaves("x", x))
+    name, first = next(_leaves("x", x))
+    if not hasattr(first, "__len__"):
+        raise _not_several(name, first)
     return len(first)
+
+
+def _not_several(name, value):
+    return ValueError(
+        f"`{name}` must hold several samples, each a row of a list or an "
+        f"array. Received: {name} with {value!r:.100}"
+    )
 
 
 def _mapped(function, values):
@@ -205,10 +214,7 @@ def _tensors(name, values):
                 f"{name} with {type(value).__name__} {value!r:.100}"
             ) from error
         if not made.shape.rank:
-            raise ValueError(
-                f"`{name}` must hold several samples, each a row of a list "
-                f"or an array. Received: {name} with {value!r:.100}"
-            )
+            raise _not_several(name, value)
         return made
 
     return _mapped(checked, values)

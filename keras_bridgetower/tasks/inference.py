@@ -30,8 +30,8 @@ class Inference:
     def __init__(self, task):
         self._task = task
         self._running = []
-        self._kept = {}
-        # Of the two above; and held by the thread that compiles.
+        self._structure, self._kept = None, {}
+        # Of what stands above; and held by the thread that compiles.
         self._lock, self._compiling = threading.Lock(), threading.Lock()
 
     @contextlib.contextmanager
@@ -81,11 +81,12 @@ class Inference:
         """
         now = compiled.Structure(self._task, self._task)
         with self._lock:
-            structure, made = self._kept.get(name, (None, None))
-            if structure != now:
-                made = make()
-                self._kept[name] = now, made
-        return made
+            if self._structure != now:
+                # All goes, as it would keep replaced weights in memory.
+                self._structure, self._kept = now, {}
+            if name not in self._kept:
+                self._kept[name] = make()
+            return self._kept[name]
 
     def forward(self, name, model):
         """A `Forward` that belongs to this task.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_bridgetower.preprocessing.raw_inputs import pictures_of
+from keras_bridgetower.validation import check_count
 
 
 def as_pictures(images):
@@ -59,11 +60,8 @@ def check_pairs(images, texts):
 def check_counts(**values):
     """Refuse numbers that are given and are no integers from 1."""
     for name, value in values.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise ValueError(
-                f"`{name}` must be an integer from 1. "
-                f"Received: {name}={value!r}"
-            )
+        if value is not None:
+            check_count(name, value)
 
 
 def with_labels(y):

@@ -54,23 +54,26 @@ class Steps(keras.callbacks.Callback):
     step: a run that is continued draws as one that was never interrupted.
 
     Args:
-        optimizer: the model's optimizer, which counts its updates; or None.
+        optimizer: the model's optimizer, which counts its steps; or None.
     """
 
     def __init__(self, optimizer):
         super().__init__()
-        self.first = 0
-        if optimizer is not None:
-            batches = optimizer.gradient_accumulation_steps or 1
-            updates = int(ops.convert_to_numpy(optimizer.iterations))
-            self.first = updates * batches
-        self._next = self.first
+        self._optimizer = optimizer
+        self.first = self._taken()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.first = self._next
+        # Not counted from batch to batch: a callback may have restored a run,
+        # and the last of several steps in one execution may be missing.
+        self.first = self._taken()
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._next = self.first + batch + self.model.steps_per_execution
+    def _taken(self):
+        if self._optimizer is None:
+            return 0
+        # `iterations` are updates, each perhaps of several steps, and one may
+        # have begun. An optimizer may hold another, with a count of its own.
+        counts = [v for v in self._optimizer.variables if v.name == "iteration"]
+        return max(int(ops.convert_to_numpy(count)) for count in counts)
 
 
 class Shuffled:

@@ -1,5 +1,8 @@
 """What was compiled is compiled anew where the layers have changed."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from builders import tokenizer
 from builders import vqa
 
 import keras_bridgetower as kbt
+from keras_bridgetower import compiled
 
 X = raw(2)[0]
 IMAGES, TEXTS = list(X["images"]), X["text"]
@@ -119,6 +123,27 @@ def test_evaluation_sees_a_change(changing, tmp_path):
     np.testing.assert_allclose(evaluate(changing), expected, rtol=2e-5)
 
 
+def test_what_was_replaced_leaves_the_memory(changing):
+    """Nothing that was compiled for another verb keeps it."""
+    evaluate(changing)
+    predict(changing)
+    rate(changing)
+    optimizer = weakref.ref(changing.optimizer)
+    fast(changing, jit_compile=MANY_STEPS)
+    rate(changing)
+    gc.collect()
+    assert optimizer() is None
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="only PyTorch has such a flag"
+)
+def test_the_mode_of_pytorch_changes_nothing(changing):
+    before = compiled.Structure(changing, changing)
+    changing.train(not changing.training)
+    assert compiled.Structure(changing, changing) == before
+
+
 def scored(model):
     return model.rank(IMAGES, TEXTS, batch_size=4, verbose=0)
 
@@ -132,7 +157,11 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("name", VERBS)
+# Three models are compiled for it, on JAX slowly; below it is tested, too.
+RANK = pytest.param("rank", marks=[pytest.mark.slow] if MANY_STEPS else [])
+
+
+@pytest.mark.parametrize("name", ["embed", RANK])
 def test_every_verb_sees_a_change(name, tmp_path):
     make, verb = VERBS[name]
     model = randomise(make())

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from builders import MANY_STEPS
@@ -16,6 +17,10 @@ from keras import ops
 import keras_bridgetower as kbt
 from keras_bridgetower.tasks import training_data
 
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same datasets with every backend; compiling is what takes long",
+)
 ROWS, BATCH = 8, 2
 STEPS = ROWS // BATCH
 
@@ -115,6 +120,7 @@ def test_steps_count_on(task):
     assert sorted(made.taken()) == [40, 41]
 
 
+@FASTEST
 def test_shuffled_arrays(task):
     made = fresh(task).preprocessor
 
@@ -137,13 +143,19 @@ def test_shuffled_arrays(task):
     assert orders(shuffle=True) == (first, second, history)
 
 
+@FASTEST
 def test_what_cannot_be_shuffled(task):
     with pytest.raises(ValueError, match="needs `x` as a dict.*Received: x"):
         fresh(task).fit(dataset(), shuffle=True)
     with pytest.raises(ValueError, match="True or False.*'batch'"):
         fresh(task).fit(data(), shuffle="batch")
+    one = {"images": PIL.Image.new("RGB", (8, 8)), "text": "a?"}
+    for values in ({"shuffle": True}, {"validation_split": 0.5}):
+        with pytest.raises(ValueError, match="several samples.*Image"):
+            task.fit(one, **values)
 
 
+@FASTEST
 def test_parts_of_lists(task):
     made = fresh(task).preprocessor
     values = dict(batch_size=BATCH, verbose=0)
@@ -157,6 +169,7 @@ def test_parts_of_lists(task):
         task.fit(dataset(), validation_split=0.5)
 
 
+@FASTEST
 def test_weights_without_labels(task):
     weights = np.arange(ROWS, dtype="float32")
     given = training_data.reading(task, data(), None, weights, BATCH)
@@ -168,7 +181,15 @@ def test_weights_without_labels(task):
 def test_accumulated_steps_count_singly():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
     weight = keras.Variable(np.zeros(2, "float32"))
-    for _ in range(6):
+    steps = training_data.Steps(optimizer)
+    for _ in range(7):
         optimizer.apply([ops.ones(2)], [weight])
     assert int(array(optimizer.iterations)) == 2
-    assert training_data.Steps(optimizer).first == 6
+    assert training_data.Steps(optimizer).first == 7
+    # As of a run that a callback restored, or whose epoch ended within
+    # `steps_per_execution`.
+    assert steps.first == 0
+    steps.on_epoch_begin(1)
+    assert steps.first == 7
+    scaled = keras.optimizers.LossScaleOptimizer(optimizer)
+    assert training_data.Steps(scaled).first == 7
