@@ -157,7 +157,7 @@ def test_special_files_are_refused_at_once(kind, tmp_path, monkeypatch, opened):
     if not path.exists():
         pytest.skip("not on this system")
     opened.clear()
-    start = time.monotonic()
+    start = time.process_time()
     told = "must be a plain file"
     picture = FilePicture(str(path))
     for read in (open_regular, read_text, read_pickle, load_image):
@@ -167,7 +167,7 @@ def test_special_files_are_refused_at_once(kind, tmp_path, monkeypatch, opened):
         with pytest.raises(ValueError, match=told):
             read()
     assert told in picture.problem()
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert opened == []
 
 
@@ -249,13 +249,13 @@ def test_what_an_array_raises_is_told(error):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_broadcast_arrays_take_no_memory(dtype):
-    start = time.monotonic()
+    start = time.process_time()
     for shape in ((10**5, 10**5), (10**5, 10**5, 3), (10**5, 10**5, 4)):
         huge = np.broadcast_to(np.ones((), dtype), shape)
         for image in (huge, [huge]):
             with pytest.raises(ValueError, match="at most .* pixels"):
                 BridgeTowerImageConverter(32)(image)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def chunk(name, data):
@@ -276,11 +276,11 @@ def test_endless_exif_headers(text):
         held = chunk(b"tEXt", b"Raw profile type exif\0" + words)
     # Behind the signature and the header of 25 bytes.
     png = PNG[:33] + held + PNG[33:]
-    start = time.monotonic()
+    start = time.process_time()
     assert load_image(png).shape == (4, 6, 3)
     with Image.open(io.BytesIO(png)) as image:
         assert load_image(image).shape == (4, 6, 3)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_usual_exif_turns():

@@ -45,7 +45,7 @@ def test_a_text_has_a_longest_length(tokenizers):
         ids = tokenizer("ab " * 1000)
         longest = ("ab " * MOST_CHARACTERS)[:MOST_CHARACTERS]
         np.testing.assert_array_equal(tokenizer(longest), ids)
-        start = time.monotonic()
+        start = time.process_time()
         for text in (longest + "a", longest.encode() + b"a", "a" * 10**7):
             for encode in (tokenizer, tokenizer.encode_with_masks):
                 with pytest.raises(
@@ -54,17 +54,17 @@ def test_a_text_has_a_longest_length(tokenizers):
                     encode(["a", text])
                 assert "text[1]=" in str(caught.value)
                 assert len(str(caught.value)) < 500
-        assert time.monotonic() - start < 1
+        assert time.process_time() - start < 1
 
 
 def test_many_masks_take_linear_time(tokenizers, monkeypatch):
     for tokenizer in tokenizers:
         monkeypatch.setattr(tokenizer, "_ids_of", lambda texts: [[1]] * 80_001)
-        start = time.monotonic()
+        start = time.process_time()
         (ids,) = tokenizer._ids_around_masks(["<mask>" * 80_000])
         assert ids == [1, tokenizer.mask_token_id] * 80_000 + [1]
         # It took over 8 s when each mask copied those before it.
-        assert time.monotonic() - start < 1
+        assert time.process_time() - start < 1
 
 
 def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
