@@ -135,6 +135,33 @@ def loss_means(model):
     return [m for m in means if m.name.endswith("loss")]
 
 
+def with_public_optimizers(config):
+    """What a model was compiled with, as every backend can read it.
+
+    On PyTorch Keras saves its optimizers as classes of that backend alone,
+    which elsewhere fail in the first step. The public class of the same name
+    makes them there again.
+
+    Args:
+        config: dict, as `keras.Model.get_compile_config` gives it.
+
+    Returns:
+        dict like it.
+    """
+    if isinstance(config, (list, tuple)):
+        return [with_public_optimizers(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    public = {}
+    if str(config.get("module")).startswith(_OF_PYTORCH):
+        public = {"module": "keras.optimizers", "registered_name": None}
+    made = {k: with_public_optimizers(value) for k, value in config.items()}
+    return made | public
+
+
+_OF_PYTORCH = "keras.src.backend.torch.optimizers."
+
+
 def optimizer_value(model, variable):
     """What a variable of a model's optimizer holds between two steps.
 

@@ -250,6 +250,16 @@ class Tower(keras.Model):
             )
         return blocks
 
+    def get_config(self):
+        # Asked for by `keras.models.clone_model`, which would make a plain
+        # model of a task, without its loss, its verbs and its preprocessor.
+        raise NotImplementedError(
+            "A tower has no config of its own, its backbone has. Copy a task "
+            "or a backbone as a whole, by `copy.deepcopy(model)`, or without "
+            "its weights by `type(model).from_config(model.get_config())`. "
+            f"Received: tower={self.name}"
+        )
+
     def call(self, inputs, training=None, mask=None):
         return _as_list(super().call(inputs, training=training, mask=mask))
 

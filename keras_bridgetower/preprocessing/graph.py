@@ -61,6 +61,13 @@ def shape_of(x):
     return tuple(x.shape if hasattr(x, "shape") else np.shape(x))
 
 
+def shape_of_rows(x):
+    """As `shape_of`, of a list by its first row: the others may differ."""
+    if not isinstance(x, (list, tuple)):
+        return shape_of(x)
+    return (len(x), *(shape_of_rows(x[0]) if x else ()))
+
+
 def empty(shape, dtype):
     """As `np.empty`, at an address that TensorFlow takes without a copy.
 

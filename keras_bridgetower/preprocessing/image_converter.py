@@ -132,6 +132,9 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             data_format="channels_last",
             **kwargs,
         )
+        # Never run. Of a layer that is not built Keras reads a batch more
+        # before it predicts, and then those of several workers in disorder.
+        self.resizing.built = True
         self.image_size = image_size
         self.mode = mode
         self.size_divisor = size_divisor

@@ -90,27 +90,48 @@ def _rules(task, y):
     ]
 
 
-def check_batches(task, data, class_weight=None):
+def check_batches(task, data, **checked):
     """Refuse a dataset of single samples, or without the task's labels.
 
     Args:
         task: the task.
         data: a `tf.data.Dataset`.
-        class_weight: dict from class ids to weights, or None.
+        **checked: as `check_batch`.
 
     Raises:
         ValueError: what is missing.
     """
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
-    if isinstance(x, dict):
-        for name, spec in x.items():
-            if spec.shape.rank is not None and _is_single(task, name, spec, x):
-                raise ValueError(
-                    "`x` must be a dataset of batches. Batch it, as by "
-                    f"`dataset.batch(32)`. Received: {name} of shape "
-                    f"{tuple(spec.shape)} in each element"
-                )
-    if y is None and task.label_words() is not None:
+    x = x if isinstance(x, dict) else {}
+    shapes = {
+        name: None if spec.shape.rank is None else tuple(spec.shape)
+        for name, spec in x.items()
+    }
+    check_batch(task, shapes, y is None, **checked)
+
+
+def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
+    """Refuse a batch that is a single sample, or without the task's labels.
+
+    Args:
+        task: the task.
+        shapes: dict from the names of the inputs to their shapes, None where
+            their number of axes is not known.
+        unlabelled: bool, whether labels are missing.
+        labelled: bool, whether they must be there.
+        class_weight: dict from class ids to weights, or None.
+
+    Raises:
+        ValueError: what is missing.
+    """
+    for name, shape in shapes.items():
+        if shape is not None and _is_single(task, name, len(shape), shapes):
+            raise ValueError(
+                "`x` must be a dataset of batches. Batch it, as by "
+                f"`dataset.batch(32)`. Received: {name} of shape {shape} in "
+                "each element"
+            )
+    if labelled and unlabelled and task.label_words() is not None:
         raise ValueError(
             f"`y` must hold {task.label_words()}. Received: y=None"
         )
@@ -118,16 +139,16 @@ def check_batches(task, data, class_weight=None):
         _check_class_weight(task, class_weight)
 
 
-def _is_single(task, name, spec, x):
+def _is_single(task, name, rank, names):
     """Whether a feature lacks the axis of the batch."""
     if task.preprocessor is None:
         known = task.input.get(name)
-        return known is not None and spec.shape.rank < len(known.shape)
+        return known is not None and rank < len(known.shape)
     if name in ("text", "second_text"):
-        return spec.shape.rank == 0
-    # Pictures alone: files, or values of height, width and colour.
-    alone = name == "images" and "text" not in x
-    return alone and spec.shape.rank == (0 if spec.dtype == "string" else 3)
+        return rank == 0
+    # Pictures alone: a file, or values of height, width and colour.
+    alone = name == "images" and "text" not in names
+    return alone and rank in (0, 3)
 
 
 def _check_class_weight(task, class_weight):

@@ -14,6 +14,7 @@ from keras_bridgetower.tasks.rows import Rows
 from keras_bridgetower.tasks.rows import Texts
 from keras_bridgetower.tasks.rows import in_batches
 from keras_bridgetower.tasks.rows import joined
+from keras_bridgetower.tasks.summary import described
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
 from keras_bridgetower.validation import check_count
@@ -51,13 +52,14 @@ class BridgeTowerTask(TrainableTask):
         object.__setattr__(self, "_backbone", backbone)
         object.__setattr__(self, "inference", Inference(self))
         self.preprocessor = preprocessor
-        self.heads = named_heads.make_all(heads, backbone)
+        # Tracked below, after the layers of the graph, on every backend:
+        # optimizers number their slots in this order.
+        object.__setattr__(self, "heads", named_heads.make_all(heads, backbone))
         # === Functional graph ===
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
-        # Set once more because a head that the symbolic graph does not reach
-        # is tracked on PyTorch only now.
+        # Among them may be one that the symbolic graph does not reach.
         self.heads = self.heads
         # === Config ===
         self.head_values = heads
@@ -197,6 +199,22 @@ class BridgeTowerTask(TrainableTask):
             if getattr(layer, "lora_enabled", False):
                 # Adapters are all that `save_lora_weights` keeps.
                 layer.bias.trainable = False
+
+    def summary(
+        self, line_length=None, positions=None, print_fn=None, **kwargs
+    ):
+        """Print what the preprocessor is made of, and the layers.
+
+        Args:
+            line_length, positions, print_fn, **kwargs: as
+                `keras.Model.summary`.
+        """
+        # KerasHub's own reads pairs where an image converter has one side.
+        if self.preprocessor is not None:
+            (print_fn or print)(described(self.preprocessor))
+        keras.Model.summary(
+            self, line_length or 108, positions, print_fn, **kwargs
+        )
 
     def save_task_weights(self, filepath):
         """Save the heads' weights to a `.weights.h5` file."""

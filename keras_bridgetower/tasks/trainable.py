@@ -7,8 +7,8 @@ import keras_hub
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches
 from keras_bridgetower import replicas
-from keras_bridgetower.keras_patches import loss_means
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
 from keras_bridgetower.tasks import samples
@@ -149,12 +149,13 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         # While a graph is traced their number may be unknown, and then Keras
         # weighs the batches alike in the losses of single outputs.
         known = keras.tree.flatten(y_pred)[0].shape[0] is not None
-        for mean in loss_means(self):
+        for mean in keras_patches.loss_means(self):
             by_rows = known or mean.name == "loss"
             left_out = ops.sum if by_rows else ops.mean
             mean.count.assign(mean.count - left_out(filled))
 
     def compile_from_config(self, config):
+        config = keras_patches.with_public_optimizers(config)
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -178,13 +179,14 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         Validation draws the same in each epoch.
 
         Args:
-            x: a dict of arrays and lists, or a `tf.data` dataset of batches,
-                `x`, `(x, y)` or `(x, y, sample_weight)`. Batches that bring
-                their own `x["step"]` keep it.
+            x: a dict of arrays and lists, or batches, `x`, `(x, y)` or
+                `(x, y, sample_weight)`: a `tf.data.Dataset`, a
+                `keras.utils.PyDataset`, a torch `DataLoader` or a Python
+                generator. Batches that bring their own `x["step"]` keep it.
             y: labels, where `x` is arrays.
             batch_size: int, rows of a batch of arrays; 32 by default.
             sample_weight: `(samples,)`, where `x` is arrays.
-            validation_data: a dataset, or a tuple `(x, y, sample_weight)`.
+            validation_data: batches, or a tuple `(x, y, sample_weight)`.
             validation_split: float, share of the arrays, their last rows, to
                 validate on.
             shuffle: bool, whether to read arrays in another order in each
@@ -192,8 +194,7 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
                 (`keras.utils.set_random_seed`). A dataset is read in its own.
             callbacks, **kwargs: as `keras.Model.fit`.
 
-        Returns:
-            A `keras.callbacks.History`.
+        Returns: `keras.callbacks.History`.
 
         Raises:
             ValueError: data that do not fit the task or each other.
@@ -209,12 +210,13 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             shuffle,
             kwargs.get("class_weight"),
         )
-        # A compiled step takes over their memory; others would leave a copy
-        # here, of weights as they were before training.
+        # A compiled step takes over their memory; another one would leave a
+        # copy here, as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
         with self.inference.training("fit"), kept(self):
-            return super().fit(
+            return training_data.ReadsUntuned.fit(
+                self,
                 **given,
                 callbacks=training_data.with_callback(callbacks, steps),
                 **kwargs,
@@ -233,20 +235,18 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             **kwargs: as `keras.Model.evaluate`.
         """
         self._check_place()
-        given = dict(y=y, batch_size=batch_size, sample_weight=sample_weight)
         # Inside of `fit` they are ready.
         if not kwargs.get("_use_cached_eval_dataset"):
-            given = training_data.reading(self, x, **given)
-            x = given.pop("x")
-            training_data.check(self, x)
+            x = training_data.reading(self, x, y, sample_weight, batch_size)
         with self.inference.testing("evaluate"), engine.kept_weights(self):
-            return super().evaluate(x, **given, **kwargs)
+            return training_data.ReadsUntuned.evaluate(self, x, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
         self._check_place()
-        given = training_data.reading(self, x, None, None, batch_size)
+        given = {"batch_size": batch_size, "labelled": False}
+        x = training_data.reading(self, x, **given)
         with self.inference.predicting("predict"), engine.kept_weights(self):
-            return super().predict(**given, **kwargs)
+            return training_data.ReadsUntuned.predict(self, x, **kwargs)
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.

@@ -8,15 +8,20 @@ from keras import ops
 
 from keras_bridgetower.preprocessing.datasets import batches_of
 from keras_bridgetower.preprocessing.datasets import is_dataset
+from keras_bridgetower.preprocessing.datasets import mapped
 from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
+from keras_bridgetower.tasks.samples import check_batch
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_values
+from keras_bridgetower.tasks.sources import check_source
+from keras_bridgetower.tasks.sources import prepared
 
 # As Keras.
 BATCH_SIZE = 32
@@ -25,8 +30,8 @@ BATCH_SIZE = 32
 class ReadsUntuned(keras.Model):
     """Training and prediction on datasets as `untuned` leaves them.
 
-    As the last base of a task it comes after KerasHub's classes, and gets the
-    datasets that these made of arrays and preprocessing.
+    As the last base of a task it comes after KerasHub's classes, which would
+    preprocess once more.
     """
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
@@ -95,32 +100,68 @@ class Shuffled:
         return rng.permutation(self.count).astype("int64")
 
 
-def reading(task, x, y, sample_weight, batch_size, first=None, order=None):
-    """Arguments of `keras.Model.fit`, `evaluate` or `predict` for some data.
+def reading(
+    task,
+    x,
+    y=None,
+    sample_weight=None,
+    batch_size=None,
+    first=lambda: 0,
+    order=None,
+    **checked,
+):
+    """Raw inputs as Keras reads them, each batch preprocessed on its way.
 
     Args:
         task: the task.
-        x: dict of arrays and lists, or a dataset, or whatever else Keras
-            reads, which stays as it is.
+        x: dict of arrays and lists, a dataset, or another source of batches
+            as `prepared` takes them.
         y, sample_weight: as `keras.Model.fit`.
         batch_size: int or None.
-        first: callable that returns the number of a pass's first batch, or
-            None for 0.
+        first: callable that returns the number of a pass's first batch.
         order: as `batches_of`.
+        **checked: as `check_batch`.
 
     Returns:
-        dict of keyword arguments.
+        A `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator.
+
+    Raises:
+        ValueError: another type of data, or some that do not fit the task.
     """
     if isinstance(x, dict):
         if task.preprocessor is None:
             check_values(task, x, y)
         x = sliceable(x)
         x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
-        y = sample_weight = batch_size = None
-    if is_dataset(x) and draws(task.preprocessor):
-        x = numbered(x) if first is None else numbered(x, first)
-    rest = dict(y=y, sample_weight=sample_weight, batch_size=batch_size)
-    return {"x": x, **{k: v for k, v in rest.items() if v is not None}}
+    else:
+        check_source(x)
+        _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
+    if is_dataset(x):
+        check_batches(task, x, **checked)
+        x = numbered(x, first) if draws(task.preprocessor) else x
+        return mapped(x, task.preprocess_samples)
+
+    def prepare(x, y, sample_weight, number):
+        if isinstance(x, dict):
+            shapes = {name: shape_of_rows(rows) for name, rows in x.items()}
+            check_batch(task, shapes, y is None, **checked)
+            if draws(task.preprocessor):
+                x = {"step": number, **x}
+        return task.preprocess_samples(x, y, sample_weight)
+
+    return prepared(x, prepare, first)
+
+
+def _check_alone(x, **given):
+    """Refuse what batches hold themselves."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` goes with `x` as a dict of arrays or lists only; a "
+                "source of batches, `(x, y)` or `(x, y, sample_weight)`, has "
+                f"its own. Received: {name} besides x of type "
+                f"{type(x).__name__}"
+            )
 
 
 def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
@@ -143,29 +184,28 @@ def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
         data, validation_data = split(data, share)
     order = Shuffled(rows_of(data[0]), steps) if shuffle else None
     size, validation_size = batch_sizes
-    given = reading(task, *data, size, lambda: steps.first, order)
-    check(task, given["x"], class_weight)
-    validation_data = validation(task, validation_data, validation_size or size)
-    check(task, validation_data)
-    return {**given, "validation_data": validation_data, "shuffle": False}
-
-
-def check(task, data, class_weight=None):
-    """Refuse a dataset that does not fit a task; others Keras reads."""
-    if is_dataset(data):
-        check_batches(task, data, class_weight)
+    x = reading(
+        task,
+        *data,
+        size,
+        lambda: steps.first,
+        order,
+        class_weight=class_weight,
+    )
+    if validation_data is not None:
+        validation_data = validation(
+            task, validation_data, validation_size or size
+        )
+    return {"x": x, "validation_data": validation_data, "shuffle": False}
 
 
 def validation(task, data, batch_size):
-    """Validation data as a dataset, or as they are where they are no arrays."""
-    if data is None:
-        return None
-    if is_dataset(data):
-        return reading(task, data, None, None, None)["x"]
+    """Validation data, a source of batches or a tuple, as `reading`."""
+    if not isinstance(data, (tuple, list)):
+        data = (data,)
     x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    if not isinstance(x, dict):
-        return data
-    return reading(task, x, y, weights, batch_size)["x"]
+    size = batch_size if isinstance(x, dict) else None
+    return reading(task, x, y, weights, size)
 
 
 def split(data, share):

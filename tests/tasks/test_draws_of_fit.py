@@ -15,6 +15,8 @@ from builders import tokenizer
 from keras import ops
 
 import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing.datasets import batches_of
+from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.tasks import training_data
 
 FASTEST = pytest.mark.skipif(
@@ -170,10 +172,10 @@ def test_parts_of_lists(task):
 
 
 @FASTEST
-def test_weights_without_labels(task):
+def test_weights_without_labels():
     weights = np.arange(ROWS, dtype="float32")
-    given = training_data.reading(task, data(), None, weights, BATCH)
-    (x, y, found), *_ = given["x"]
+    given = batches_of(data(), None, weights, BATCH)
+    (x, y, found), *_ = numbered(given)
     assert set(x) == {"images", "text", "step"} and y is None
     assert found.numpy().tolist() == [0, 1]
 

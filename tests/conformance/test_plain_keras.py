@@ -1,0 +1,174 @@
+"""What Keras users do with a model, done with each of the ten tasks.
+
+Each row is right, or is one clear error. What no backend changes runs on
+PyTorch alone; the others run the rows in which Keras itself differs.
+"""
+
+import copy
+import importlib.util
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import every_task
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import difference
+from builders import run
+from builders import shallow
+from every_task import TASKS
+from every_task import state
+
+ON_TORCH = keras.config.backend() == "torch"
+FASTEST = pytest.mark.skipif(
+    not ON_TORCH, reason="the same code with every backend"
+)
+HERE = pathlib.Path(__file__).parent
+# One that draws from batches of pairs, and one that is soon compiled.
+SOME = ("retrieval", "text_classifier")
+
+
+def only(*some):
+    """All tasks, the others than these in the long version."""
+    slow = pytest.mark.slow
+    return [
+        name if name in some else pytest.param(name, marks=slow)
+        for name in TASKS
+    ]
+
+
+# A step takes no time on PyTorch.
+EACH = only(*(TASKS if ON_TORCH else SOME[1:]))
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Tasks by name, made when they are asked for, on one backbone."""
+    backbone, made = shallow(), {}
+
+    def get(name):
+        if name not in made:
+            made[name] = every_task.build(name, backbone)
+        return made[name]
+
+    return get
+
+
+def features(name, task):
+    made = task.preprocess_samples(every_task.raw(name))
+    return made[0] if isinstance(made, tuple) else made
+
+
+def slots(task):
+    return [array(v) for v in task.optimizer.variables]
+
+
+def same_outputs(name, task, other):
+    inputs = features(name, task)
+    assert type(other) is type(task)
+    assert differences(run(other, inputs), run(task, inputs)) == 0
+
+
+def differences(a, b):
+    pairs = zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True)
+    return max(difference(a, b) for a, b in pairs)
+
+
+@FASTEST
+@pytest.mark.parametrize("name", TASKS)
+def test_summary(name, tasks):
+    lines, task = [], tasks(name)
+    task.summary(print_fn=lines.append)
+    told = "\n".join(lines)
+    assert f'Preprocessor: "{task.preprocessor.name}"' in told
+    assert ("image size 32" in told) == ("images" in TASKS[name].names)
+    assert ("vocabulary size 261" in told) == ("text" in TASKS[name].names)
+    trained = sum(np.prod(w.shape, dtype=int) for w in task.trainable_weights)
+    assert f"Trainable params: {trained:,}" in told
+    task.summary(print_fn=lines.append, expand_nested=True)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_config(name, tasks):
+    task = tasks(name)
+    copied = type(task).from_config(task.get_config())
+    assert copied.get_config() == task.get_config()
+    copied.set_weights(task.get_weights())
+    same_outputs(name, task, copied)
+
+
+@FASTEST
+@pytest.mark.parametrize("name", TASKS)
+def test_clone_model_names_what_copies(name, tasks):
+    with pytest.raises(NotImplementedError, match="copy.deepcopy.*from_config"):
+        keras.models.clone_model(tasks(name))
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_saved_compiled(name, tasks, tmp_path):
+    task = tasks(name)
+    task.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    same_outputs(name, task, loaded)
+    assert max(np.abs(slot).max() for slot in slots(task)[2:]) > 0
+    assert differences(slots(loaded), slots(task)) == 0
+    # A step, by slots that belong to their weights, is the same.
+    for one in (task, loaded):
+        every_task.step(name, one)
+    same_outputs(name, task, loaded)
+
+
+@FASTEST
+@pytest.mark.parametrize("make", [copy.deepcopy, "pickle"])
+@pytest.mark.parametrize("name", only(*SOME))
+def test_copies(name, make, tasks):
+    task = tasks(name)
+    if make == "pickle":
+        copied = pickle.loads(pickle.dumps(task))
+    else:
+        copied = make(task)
+    same_outputs(name, task, copied)
+    assert differences(slots(copied), slots(task)) == 0
+    # It has weights of its own.
+    copied.weights[0].assign(array(copied.weights[0]) + 1)
+    assert difference(copied.weights[0], task.weights[0]) > 0.5
+
+
+@FASTEST
+@pytest.mark.skipif(
+    importlib.util.find_spec("pydot") is None, reason="pydot is not installed"
+)
+def test_plot_model(tasks, tmp_path):
+    keras.utils.plot_model(tasks("pretraining"), tmp_path / "a.dot")
+    assert "text_tower" in (tmp_path / "a.dot").read_text()
+
+
+@FASTEST
+@pytest.mark.parametrize("name", only("image_classifier"))
+def test_another_backend_goes_on(name, tasks, tmp_path):
+    """Optimizers store their slots by number: one order on every backend."""
+    tasks(name).save(tmp_path / "torch.keras")
+    path = os.pathsep.join(map(str, (HERE, HERE.parent, HERE.parent.parent)))
+    subprocess.run(
+        [sys.executable, HERE / "other_backend_run.py", name, tmp_path],
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": path},
+        check=True,
+    )
+    loaded = keras.saving.load_model(tmp_path / "torch.keras")
+    assert difference(saved(tmp_path / "before.npz"), state(loaded)) == 0
+    start = state(loaded)
+    every_task.step(name, loaded)
+    after = saved(tmp_path / "after.npz")
+    assert difference(state(loaded), start) > 1e-3
+    assert difference(state(loaded), after) <= 1e-4
+    # What JAX saved then is here as it was there.
+    back = keras.saving.load_model(tmp_path / "jax.keras")
+    assert difference(state(back), after) == 0
+
+
+def saved(path):
+    return dict(np.load(path))
