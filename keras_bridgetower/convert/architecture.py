@@ -16,6 +16,9 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.taps import resolve_taps
 
+# Of one attention head of CLIP.
+HEAD_WIDTH = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Names:
@@ -72,7 +75,7 @@ class Architecture:
 
 def heads_of(width):
     """Attention heads of CLIP and of base and large: one for 64 of width."""
-    return max(width // 64, 1)
+    return max(width // HEAD_WIDTH, 1)
 
 
 def measure(tensors, names):

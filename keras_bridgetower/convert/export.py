@@ -13,6 +13,7 @@ from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import rules
 from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.architecture import HEAD_WIDTH
 from keras_bridgetower.convert.architecture import Architecture
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.huggingface import CLASSES
@@ -183,6 +184,9 @@ def _check(backbone, a, heads):
         for name, value, allowed in unlike
         if value not in allowed
     ]
+    if a.image_width < HEAD_WIDTH:
+        # Their heads of images are as many as times it goes into the width.
+        wrong.append(f"image width={a.image_width}, below {HEAD_WIDTH}")
     if wrong:
         raise ConversionError(
             "transformers cannot run this architecture.", "the model", wrong

@@ -172,6 +172,7 @@ def write(folder, tokenizer, image_converter):
         dict(
             image_processor_type="BridgeTowerImageProcessor",
             processor_class="BridgeTowerProcessor",
+            max_text_len=tokenizer.sequence_length,
             size=size,
             crop_size=size,
             size_divisor=image_converter.size_divisor,

@@ -7,12 +7,15 @@ import shutil
 import warnings
 
 import checkpoints
+import keras
 import numpy as np
 import peer
 import pytest
 import safetensors.torch
 import torch
 import transformers
+from builders import backbone
+from builders import clip
 from builders import difference
 
 import keras_bridgetower as kbt
@@ -21,6 +24,11 @@ from keras_bridgetower.convert import export
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +83,18 @@ def test_all_heads_and_back(folder, tmp_path):
         checkpoints.run_ours(again.backbone, again.heads), got
     )
     assert max(found.values()) <= 1e-6, found
+
+
+@FASTEST
+def test_images_too_narrow_for_transformers(tmp_path):
+    narrow = backbone(image_encoder=clip(layers=2, heads=1))
+    with pytest.raises(ConversionError, match="image width=16, below 64"):
+        narrow.export_to_transformers(tmp_path / "back")
+    # So many heads would theirs have.
+    with pytest.raises(ValueError, match="num_heads=0"):
+        transformers.BridgeTowerModel(
+            transformers.BridgeTowerConfig(vision_config={"hidden_size": 16})
+        )
 
 
 @pytest.mark.parametrize("link", peer.LINKS)

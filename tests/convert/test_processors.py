@@ -77,9 +77,12 @@ def test_and_back(folder, tmp_path):
     path = copied(folder, tmp_path / "model")
     processor().save_pretrained(path)
     tokenizer, converter = read(path).processors
+    tokenizer.sequence_length = 11
     (tmp_path / "back").mkdir()
     processors.write(tmp_path / "back", tokenizer, converter)
-    shutil.copy(path / "config.json", tmp_path / "back")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(path / name, tmp_path / "back")
+    assert read(tmp_path / "back").processors[0].sequence_length == 11
     theirs = transformers.BridgeTowerProcessor.from_pretrained(
         tmp_path / "back"
     )
