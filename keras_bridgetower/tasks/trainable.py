@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_updates
 from keras_bridgetower import replicas
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
@@ -87,7 +88,10 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
                 AdamW with rate, decay and betas of the authors' fine-tuning
                 for VQA and nothing else of it: one constant rate, and biases
                 and norms decay too. Theirs is `training.optimizers.AdamW`
-                with rows, or a recipe.
+                with rows, or a recipe. With `gradient_accumulation_steps` a
+                schedule is called with the number of updates, where Keras
+                passes that of batches. An epoch may end within an update: its
+                last batches count for the first update of the next.
             loss: a Keras loss; by default the task's. What is logged is its
                 mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
@@ -112,6 +116,8 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
+        if self.optimizer is not None:
+            keras_patches_updates.count_updates(self.optimizer)
         replicas.current().prepare(self)
         self._place = replicas.current().place
 

@@ -76,8 +76,13 @@ class Steps(keras.callbacks.Callback):
         if self._optimizer is None:
             return 0
         # `iterations` are updates, each perhaps of several steps, and one may
-        # have begun. An optimizer may hold another, with a count of its own.
-        counts = [v for v in self._optimizer.variables if v.name == "iteration"]
+        # have begun: "batches" counts those where `tf.distribute` accumulates.
+        # An optimizer may hold another, with a count of its own.
+        counts = [
+            v
+            for v in self._optimizer.variables
+            if v.name in ("iteration", "batches")
+        ]
         return max(int(ops.convert_to_numpy(count)) for count in counts)
 
 

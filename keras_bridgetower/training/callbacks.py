@@ -7,6 +7,7 @@ import warnings
 
 import keras
 
+from keras_bridgetower.keras_patches_updates import accumulation
 from keras_bridgetower.training import averages
 from keras_bridgetower.training import checkpoints
 from keras_bridgetower.training import run_checks
@@ -37,6 +38,9 @@ class Checkpoint(keras.callbacks.Callback):
     gives equals the uninterrupted one bit for bit. A SIGTERM finishes the
     running step, saves, and ends the process with 143. With `use_ema`, the
     averages take the weights' place when `fit` is through.
+
+    With `gradient_accumulation_steps` the stream's batches are parts of an
+    update. An epoch may end within one, which the next epoch completes.
 
     Args:
         directory: path of the run's folder, made if it is not there.
@@ -119,11 +123,12 @@ class Checkpoint(keras.callbacks.Callback):
                 another callback swaps for their averages.
         """
         run_checks.check_fit(model, callbacks)
+        self._of_update = accumulation(model.optimizer)
         position = self.resume(model, force)
         self._watch = Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
-        self._last = steps
+        self._last = batches = steps * self._of_update
         history = keras.callbacks.History()
         history.history, history.epoch = {}, []
 
@@ -143,13 +148,13 @@ class Checkpoint(keras.callbacks.Callback):
 
         with self._sigterm(), averages.kept_apart(model.optimizer):
             stopped = False
-            if position.step and self._steps() < steps:
+            if position.step and self._batches() < batches:
                 # Keras takes all epochs for as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
                 rest = self.stream.dataset(start, epochs=end)
                 stopped = train(position.epoch, end, rest)
-            if self._steps() < steps and not stopped:
-                epoch, end = self.position.epoch, -(-steps // length)
+            if self._batches() < batches and not stopped:
+                epoch, end = self.position.epoch, -(-batches // length)
                 endless = self.stream.dataset((epoch, 0))
                 train(epoch, end, endless, steps_per_epoch=length)
         averages.take(model)
@@ -183,7 +188,7 @@ class Checkpoint(keras.callbacks.Callback):
             # Metrics are reset by `fit`, and others may draw until it begins.
             self._restored = state.restore(model, arrays)
             if self.position.step:
-                state.build_metrics(model, self.stream.batch(self._steps()))
+                state.build_metrics(model, self.stream.batch(self._batches()))
         return self.position
 
     @contextlib.contextmanager
@@ -222,12 +227,13 @@ class Checkpoint(keras.callbacks.Callback):
         if position.step == self.stream.steps_per_epoch:
             # It is saved when it has been evaluated.
             return
-        if self._steps() == self._last:
+        if self._batches() == self._last:
             self.model.stop_training = True
             return
         # A signal may reach the processes at different steps.
         stop = self.strategy.any(self._asked_to_stop)
-        if stop or self._steps() % self.every == 0:
+        every = self.every * self._of_update
+        if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)
         if stop:
             raise SystemExit(STOPPED)
@@ -243,7 +249,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self.strategy.any(self._asked_to_stop):
             raise SystemExit(STOPPED)
 
-    def _steps(self):
+    def _batches(self):
         position = self.position
         return position.epoch * self.stream.steps_per_epoch + position.step
 
@@ -259,8 +265,10 @@ class Checkpoint(keras.callbacks.Callback):
             "loss_is_finite": self._watch.is_finite,
             **state.origin(self.settings, self.stream),
         }
-        step = self._steps()
-        checkpoints.write(self.directory, step, arrays, facts, strategy)
+        step, batches = divmod(self._batches(), self._of_update)
+        checkpoints.write(
+            self.directory, step, arrays, facts, strategy, batches
+        )
         if strategy.is_chief:
             checkpoints.prune(
                 self.directory, self.keep, self.monitor, self.better
@@ -272,7 +280,7 @@ class Checkpoint(keras.callbacks.Callback):
         failure = self._watch.failure(loss)
         if not failure:
             return
-        ids = self.stream.ids(self._steps())
+        ids = self.stream.ids(self._batches())
         _NONFINITE[self.on_nonfinite](
             "The loss and its gradients must be finite. The checkpoints "
             f"before are as they were. Received: loss={loss} at step "

@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or continued."""
 
 
-def write(directory, step, arrays, facts, strategy=None):
+def write(directory, step, arrays, facts, strategy=None, batches=0):
     """Write a checkpoint: to a temporary folder, synchronised, then renamed.
 
     Newer ones could not be read, or the run would not be where it is. They
@@ -33,6 +33,8 @@ def write(directory, step, arrays, facts, strategy=None):
         facts: dict of plain values for the manifest.
         strategy: a `Strategy`, each of whose processes must call this; by
             default one process.
+        batches: int, how many of those that the next update accumulates
+            follow `step`; they are part of the name.
 
     Returns:
         Path of the checkpoint.
@@ -43,7 +45,8 @@ def write(directory, step, arrays, facts, strategy=None):
     """
     strategy = strategy or Strategy()
     directory = pathlib.Path(directory)
-    final = directory / f"{_PREFIX}{step:09d}"
+    within = f"-{batches:04d}" if batches else ""
+    final = directory / f"{_PREFIX}{step:09d}{within}"
     made = directory / f".{final.name}"
     try:
         if strategy.is_chief:

@@ -106,8 +106,14 @@ def accumulate(optimizer, variables):
         context = tf.distribute.get_replica_context()
         context.merge_call(merged, args=(_dense_sum(grads),))
 
+    def get_config():
+        # Saved, and loaded anywhere, it accumulates as many.
+        config = type(optimizer).get_config(optimizer)
+        return {**config, "gradient_accumulation_steps": steps}
+
     accumulated.accumulates = steps
     optimizer.apply = accumulated
+    optimizer.get_config = get_config
 
 
 class Mirrored(TensorFlowReplicas):

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches_updates
 
 # The authors' three groups. Their membership goes by substrings of names, so
 # that the type embedding, the contrastive scale and the ranking head, whose
@@ -64,7 +65,7 @@ class AdamW(keras.optimizers.Optimizer):
     the global norm, accumulation, averages and loss scaling are Keras' own.
     A gradient that is not finite is never applied: nothing but the count of
     steps changes, and `skipped` counts it. Among gradients that are
-    accumulated it counts as zero.
+    accumulated it counts as zero. Schedules count updates.
 
     Args:
         learning_rate: float or schedule, the rate of a row of factor 1.
@@ -127,6 +128,8 @@ class AdamW(keras.optimizers.Optimizer):
         self._momentums, self._velocities = self.add_optimizer_variables(
             variables, ["momentum", "velocity"]
         )
+        # For models that are no tasks of ours, whose `compile` does it.
+        keras_patches_updates.count_updates(self)
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = factors_of(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)
