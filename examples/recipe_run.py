@@ -99,7 +99,7 @@ def stream_of(recipe, readers, seed):
     """Batches for training."""
     return Stream(
         readers,
-        recipe.batch_size,
+        recipe.micro_batch_size,
         transform(recipe.transform, recipe.image_size),
         remainder="drop",
         seed=seed,

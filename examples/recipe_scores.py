@@ -45,7 +45,7 @@ def show(task, recipe, reader, strategy, settings):
     )
     data = strategy.dataset(stream.dataset(epochs=1), training=False)
     scores = SCORES if miniature else SCORES | IN_FULL
-    found = scores[recipe.task](task, data, reader)
+    found = scores[recipe.task](task, data, reader, recipe)
     shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
     print(f"{name}: {shown} (seed {settings.seed})")
     if miniature and reader.split == "test":
@@ -57,13 +57,13 @@ def _is_labelled(reader):
     return any(reader.sample(i).sample.labels for i in looked_at)
 
 
-def _evaluated(task, data, reader):
+def _evaluated(task, data, reader, recipe):
     """Every metric of the task, in percent."""
     found = task.evaluate(data, verbose=0, return_dict=True)
     return {k: 100 * v for k, v in found.items() if "loss" not in k}
 
 
-def _statements(task, data, reader):
+def _statements(task, data, reader, recipe):
     logits = task.predict(data, verbose=0)[: reader.num_samples]
     samples = [reader.sample(i).sample for i in range(reader.num_samples)]
     report = evaluate_nlvr2(
@@ -74,8 +74,11 @@ def _statements(task, data, reader):
     return {"accuracy": report.accuracy, "consistency": report.consistency}
 
 
-def _recalls(task, data, reader, most=None, verbose=1):
-    """Of all pictures with all their texts, or of the first `most`."""
+def _recalls(task, data, reader, recipe, most=None, verbose=1):
+    """Of all pictures with all their texts, or of the first `most`.
+
+    Where the recipe has a shortlist, its pairs alone are fused.
+    """
     records, texts, owner = {}, [], []
     for number in range(reader.num_samples):
         item = reader.sample(number)
@@ -85,9 +88,13 @@ def _recalls(task, data, reader, most=None, verbose=1):
         texts.append(item.sample.text)
         owner.append(len(records) - 1)
     images = list(records.values())
-    scores = task.rank(images, texts, verbose=verbose)
+    scores = task.rank(
+        images, texts, shortlist=recipe.shortlist, verbose=verbose
+    )
     report = retrieval_recall(scores, np.array(owner), split=reader.split)
     pool = f"RSUM of {report.images} pictures, {report.texts} texts"
+    if recipe.shortlist is not None:
+        pool += f" by a shortlist of {recipe.shortlist}"
     return {**report.recalls, pool: report.rsum}
 
 

@@ -66,6 +66,7 @@ TIERS = (
         "backbone",
         "global_rows",
         "objectives",
+        "contrast",
     ),
     ("preprocessing",),
     ("tasks",),

@@ -18,10 +18,12 @@ _OTHERS = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
 _GROUPS = (_OTHERS, _FUSION, _HEADS)
 
 # No decay, as the authors applied it: what contains "bias" or a form of
-# "norm.weight". CLIP's layer norms (ln_1, ...) and those in the classifiers
-# have other names there and decay, as do embeddings and scales.
+# "norm.weight", such as "norm1.weight" in ViT and DeiT. CLIP's layer norms
+# (ln_1, ...) and those in the classifiers have other names there and decay, as
+# do embeddings and scales.
 AUTHORS_NO_DECAY = (
     r"(bias|beta)$",
+    r"^(vit|deit)_encoder/(transformer_block_\d+/ln_[12]|ln)/gamma$",
     r"^(embeddings|transformer_layer_\d+/\w+)_layer_norm/gamma$",
     r"^fusion/.*gamma$",
     r"^mlm_head/.*gamma$",
