@@ -56,7 +56,8 @@ def count_updates(optimizer):
 def _learning(optimizer):
     """The optimizers that update variables, in one that may hold them."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return getattr(inner, "optimizers", [inner])
+    # A `MultiOptimizer` that chooses by a function has none until it is built.
+    return getattr(inner, "optimizers", None) or [inner]
 
 
 def _accumulation(optimizer):

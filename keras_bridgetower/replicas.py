@@ -8,6 +8,8 @@ import contextlib
 
 import keras
 
+from keras_bridgetower import keras_patches_updates
+
 KERAS_DISTRIBUTION = (
     "`keras.distribution` must not be set with the {backend} backend, which "
     "would ignore it and train on one device. Use "
@@ -41,7 +43,9 @@ class Replicas:
     place, count, index, processes = "one device", 1, 0, 1
 
     def prepare(self, task):
-        """Check a compiled task and make its optimizer sum over replicas.
+        """Check a compiled task; its optimizer sums over replicas from now on.
+
+        Where that accumulates gradients, it counts updates.
 
         Args:
             task: a task whose `compile` just ran.
@@ -56,6 +60,8 @@ class Replicas:
                     backend=keras.config.backend(), d=distribution
                 )
             )
+        if task.optimizer is not None:
+            keras_patches_updates.count_updates(task.optimizer)
 
     def summed(self, metrics):
         """A context in which metrics hold what all replicas have seen.

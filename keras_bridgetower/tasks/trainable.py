@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
-from keras_bridgetower import keras_patches_updates
 from keras_bridgetower import replicas
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
@@ -85,13 +84,10 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
 
         Args:
             optimizer: a Keras optimizer or identifier. By default Keras'
-                AdamW with rate, decay and betas of the authors' fine-tuning
-                for VQA and nothing else of it: one constant rate, and biases
-                and norms decay too. Theirs is `training.optimizers.AdamW`
-                with rows, or a recipe. With `gradient_accumulation_steps` a
-                schedule is called with the number of updates, where Keras
-                passes that of batches. An epoch may end within an update: its
-                last batches count for the first update of the next.
+                AdamW with rate, decay and betas of the authors' VQA alone: one
+                constant rate, and biases and norms decay too. Theirs is
+                `training.optimizers.AdamW` with rows, or a recipe. With
+                `gradient_accumulation_steps` schedules count updates.
             loss: a Keras loss; by default the task's. What is logged is its
                 mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
@@ -116,8 +112,6 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
-        if self.optimizer is not None:
-            keras_patches_updates.count_updates(self.optimizer)
         replicas.current().prepare(self)
         self._place = replicas.current().place
 
