@@ -31,6 +31,14 @@ def check_weights(weights, readers):
             "for each reader; leave out a source that you do not want. "
             f"Received: weights={weights!r}"
         )
+    for weight, reader in zip(weights, readers, strict=True):
+        if round(weight * reader.num_samples) < 1:
+            raise ValueError(
+                "`weights` must leave a row of each source in an epoch, of "
+                "`round(weight * samples)`; leave out a source that you do "
+                f"not want. Received: weights={weights!r}, of which {weight} "
+                f"is for {reader.num_samples} samples of {reader.folder}"
+            )
     return weights
 
 
