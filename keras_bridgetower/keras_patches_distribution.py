@@ -119,12 +119,14 @@ def distribute_on_tensorflow(engine, split):
     def reduce(values, strategy, reduction):
         # Logs of a step are of one replica; those of an epoch are read anew.
         workers = tf.distribute.MultiWorkerMirroredStrategy
-        if (
-            _is_ours(strategy)
-            and isinstance(strategy, workers)
-            and reduction == "auto"
-        ):
+        ours = _is_ours(strategy) and isinstance(strategy, workers)
+        if ours and reduction == "auto":
             return first(strategy, values)
+        if ours and reduction == "concat":
+            # In the order of the replicas, as the rows were divided.
+            return keras.tree.map_structure(
+                lambda x: strategy.gather(x, axis=0), values
+            )
         return own_reduce(values, strategy, reduction)
 
     def first(strategy, values):

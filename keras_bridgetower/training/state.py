@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches
 from keras_bridgetower.training.checkpoints import CheckpointError
 
 _PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
@@ -28,11 +29,16 @@ def of(model, value):
         dict from name to array.
     """
     named = {
-        **_by_name(_variables(model), "model/"),
+        **variables_of(model),
         **_by_name(model.optimizer.variables, "optimizer/"),
         **_by_name(model.metrics_variables, _METRICS),
     }
     return {name: value(variable) for name, variable in named.items()}
+
+
+def variables_of(model):
+    """Those of the arrays of `of` that are the model's own, by name."""
+    return _by_name(_variables(model), "model/")
 
 
 def random():
@@ -77,17 +83,16 @@ def restore_random(arrays):
     )
 
 
-def build_metrics(model, batch):
-    """Let losses and metrics make their variables, from one batch."""
+def build_metrics(model, dataset):
+    """Let losses and metrics make their variables, from shapes alone.
+
+    Args:
+        model: a compiled model.
+        dataset: `tf.data.Dataset` of what it trains on; nothing is read.
+    """
     if getattr(model, "preprocessor", None) is not None:
-        samples = batch if isinstance(batch, tuple) else (batch,)
-        batch = model.preprocess_samples(*samples)
-    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-    with engine.inference_scope():
-        y_pred = model(x, training=False)
-        model.compute_loss(x, y, y_pred, weights, training=False)
-        model.compute_metrics(x, y, y_pred, weights)
+        dataset = dataset.map(model.preprocess_samples)
+    keras_patches.build_metrics(model, dataset.element_spec)
 
 
 def versions():
