@@ -110,7 +110,9 @@ def distribute_on_tensorflow(engine, split):
         if not _is_ours(strategy):
             own_build(self, iterator, data_batch)
             return
-        if iterator is not None:
+        parts = (self._compile_metrics, self._compile_loss)
+        built = all(part is None or part.built for part in parts)
+        if iterator is not None and not built:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)
         with strategy.scope():

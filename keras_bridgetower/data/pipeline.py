@@ -1,7 +1,5 @@
 """Records to batches, fast, in an order that can be taken up anywhere."""
 
-import os
-
 import numpy as np
 
 from keras_bridgetower.data import identity
@@ -16,6 +14,7 @@ from keras_bridgetower.data.pipeline_checks import check_weights
 from keras_bridgetower.data.remainders import REMAINDERS
 from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.data.rows import columns_of
+from keras_bridgetower.data.rows import most_at_a_time
 from keras_bridgetower.data.targets import TARGETS
 from keras_bridgetower.data.targets import inputs_of
 from keras_bridgetower.preprocessing.datasets import untuned
@@ -53,8 +52,9 @@ class Stream:
         num_hosts, host: ints. Each host gets its own part of every batch.
         max_bad_share: float, how many of the samples may be unreadable. They
             are missing from their batches and stand in `report`.
-        workers: int, batches that are made at a time; by default one for
-            each core.
+        workers: int, batches that are made at a time, each of this host's
+            rows; two more wait. By default one for each core, or fewer, so
+            that their values take at most 4 GiB.
 
     Attributes:
         steps_per_epoch: int.
@@ -113,7 +113,6 @@ class Stream:
         self.batch_size = batch_size
         self.num_hosts, self.host = num_hosts, host
         self.preprocessor = preprocessor
-        self.workers = workers or os.cpu_count()
         self.labels = list(readers[0].labels)
         samples = sum(reader.num_samples for reader in readers)
         # Each host meets its own bad samples, and about as many as another.
@@ -136,6 +135,7 @@ class Stream:
         self.steps_per_epoch = self._remainder.steps(
             self._order.rows / batch_size
         )
+        self.workers = workers or most_at_a_time(self._specs, self._share)
         check_epoch(
             self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )

@@ -131,9 +131,9 @@ class Checkpoint(keras.callbacks.Callback):
         history = keras.callbacks.History()
         history.history, history.epoch = {}, []
 
-        def train(start, end, epochs=None, **more):
+        def train(start, end, **more):
             part = model.fit(
-                self.strategy.batches(self.stream, start, epochs),
+                self.strategy.batches(self.stream, start, epochs=end),
                 initial_epoch=start[0],
                 epochs=end,
                 callbacks=[self, *callbacks],
@@ -150,7 +150,7 @@ class Checkpoint(keras.callbacks.Callback):
             if position.step and self._steps() < steps:
                 # Keras takes all epochs for as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
-                stopped = train(start, end, epochs=end)
+                stopped = train(start, end)
             if self._steps() < steps and not stopped:
                 start, end = (self.position.epoch, 0), -(-steps // length)
                 train(start, end, steps_per_epoch=length)
@@ -181,18 +181,15 @@ class Checkpoint(keras.callbacks.Callback):
             run_checks.check_origin(self.directory, facts, now, force)
             self.position = Position(**facts["position"])
             self._loss_is_finite = facts.get("loss_is_finite", True)
-            self.strategy.together(lambda: self._restore(model, arrays))
+            # Metrics are reset by `fit`, and others may draw until it begins.
+            self._restored = self.strategy.together(
+                lambda: state.restore(model, arrays, self.strategy.scope)
+            )
+        with self.strategy.scope():
+            # Keras would read the first batches for it, and then once more.
+            state.build_metrics(model, self.strategy.batches(self.stream))
         agreement.check_model(self.strategy, model, self.position)
         return self.position
-
-    def _restore(self, model, arrays):
-        # Variables of optimizer and metrics are made here.
-        with self.strategy.scope():
-            # Metrics are reset by `fit`, and others may draw until it begins.
-            self._restored = state.restore(model, arrays)
-            if self.position.step:
-                batches = self.strategy.batches(self.stream)
-                state.build_metrics(model, batches)
 
     @contextlib.contextmanager
     def _sigterm(self):

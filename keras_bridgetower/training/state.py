@@ -1,5 +1,6 @@
 """All that a run consists of, as arrays by name, and back."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -46,12 +47,13 @@ def random():
     return {_RANDOM + k: v for k, v in engine.random_state().items()}
 
 
-def restore(model, arrays):
+def restore(model, arrays, scope=contextlib.nullcontext):
     """Set a model and its optimizer to what `of` returned.
 
     Args:
         model: a compiled model of the same architecture.
         arrays: dict from name to NumPy array.
+        scope: callable that returns a context, in which variables are made.
 
     Returns:
         dict of what must wait until training begins, for `restore_metrics`
@@ -60,9 +62,10 @@ def restore(model, arrays):
     Raises:
         CheckpointError: other variables; it lists them.
     """
-    model.optimizer.build(model.trainable_variables)
-    _assign(_variables(model), arrays, "model/")
-    _assign(model.optimizer.variables, arrays, "optimizer/")
+    with scope():
+        model.optimizer.build(model.trainable_variables)
+        _assign(_variables(model), arrays, "model/")
+        _assign(model.optimizer.variables, arrays, "optimizer/")
     late = (_METRICS, _RANDOM)
     return {k: v for k, v in arrays.items() if k.startswith(late)}
 

@@ -33,7 +33,7 @@ from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.optimizers import AdamW
 
-BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 6, 3
+BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 8, 3
 LOCK, DECODED, DRAWN = threading.Lock(), [], {"mask": {}, "match": {}}
 
 
