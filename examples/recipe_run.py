@@ -131,7 +131,7 @@ def run(description, names):
         )
     strategy = kbt.distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
-    readers = readers_of(recipe, settings, strategy)
+    readers = strategy.together(lambda: readers_of(recipe, settings, strategy))
     train = stream_of(recipe, readers["train"], settings.seed)
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():

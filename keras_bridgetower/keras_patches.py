@@ -135,28 +135,6 @@ def loss_means(model):
     return [m for m in means if m.name.endswith("loss")]
 
 
-def build_metrics(model, spec):
-    """Let a compiled model's losses and metrics make their variables.
-
-    Keras has no public way that does not run the model.
-
-    Args:
-        model: a compiled `keras.Model`.
-        spec: nested structure of `tf.TensorSpec`, of a batch.
-
-    Raises:
-        RuntimeError: an unknown Keras.
-    """
-    check_version(
-        "Going on within an epoch", "go on from a checkpoint between two"
-    )
-    model._symbolic_build(
-        data_batch=keras.tree.map_structure(
-            lambda s: keras.KerasTensor(tuple(s.shape), s.dtype.name), spec
-        )
-    )
-
-
 def with_public_optimizers(config):
     """What a model was compiled with, as every backend can read it.
 

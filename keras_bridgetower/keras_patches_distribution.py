@@ -39,6 +39,23 @@ def held(variables, values):
             variable._value = value
 
 
+def build_metrics(model, spec):
+    """Let a compiled model's losses and metrics make their variables.
+
+    Keras reads a batch for it, which it then reads once more.
+
+    Args:
+        model: a compiled `keras.Model`.
+        spec: nested structure of `tf.TensorSpec`, of a batch.
+    """
+    check_version()
+    model._symbolic_build(
+        data_batch=keras.tree.map_structure(
+            lambda s: keras.KerasTensor(tuple(s.shape), s.dtype.name), spec
+        )
+    )
+
+
 def lay_out_each_batch(kind):
     """JAX: ask a distribution for the layout of every batch.
 

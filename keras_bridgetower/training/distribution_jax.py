@@ -107,6 +107,7 @@ class JaxReplicas(Several):
 
     def __init__(self, devices=None):
         super().__init__()
+        self._entered = False
         self.devices = _chosen(devices)
         self.layout = self.make_layout()
         self.count = self.layout.num_model_replicas
@@ -151,6 +152,14 @@ class JaxReplicas(Several):
         return len(self.devices) == 1 or not isinstance(
             sharding, jax.sharding.SingleDeviceSharding
         )
+
+    @contextlib.contextmanager
+    def scope(self):
+        if self.processes > 1 and not self._entered:
+            processes_jax.check_seeds()
+        self._entered = True
+        with super().scope():
+            yield
 
     def is_whole(self, variable):
         return variable.value.is_fully_replicated

@@ -185,7 +185,8 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     def told(self, text):
         import tensorflow as tf
 
-        content = tf.constant(list(text.encode()), tf.int32)
+        # One more: of nothing no process can send.
+        content = tf.constant([0, *text.encode()], tf.int32)
 
         def of_all():
             context = tf.distribute.get_replica_context()
@@ -198,7 +199,7 @@ class MultiWorkerMirrored(TensorFlowReplicas):
         )
         ends = np.cumsum(counts)
         each = [
-            bytes(sent[end - count : end].tolist()).decode()
+            bytes(sent[end - count + 1 : end].tolist()).decode()
             for end, count in zip(ends, counts, strict=True)
         ]
         # All replicas of a process say the same.

@@ -1,5 +1,8 @@
 """What several processes of JAX tell and give each other."""
 
+import hashlib
+import random
+
 import numpy as np
 
 
@@ -23,6 +26,24 @@ def told(text):
         bytes(row[:count].tolist()).decode()
         for row, count in zip(np.asarray(_of_all(sent)), counts, strict=True)
     ]
+
+
+def check_seeds():
+    """Raise in every process unless all would draw the same weights.
+
+    Raises:
+        ValueError: they would not, at which JAX fails in one process alone.
+    """
+    # Keras draws seeds that are not given from Python's generator.
+    state = hashlib.sha256(repr(random.getstate()).encode()).hexdigest()[:8]
+    states = told(state)
+    if len(set(states)) > 1:
+        raise ValueError(
+            "All processes must begin with the same weights: call "
+            "`keras.utils.set_random_seed` with one seed in each of them, "
+            "before `strategy.scope()`. Each ends here. Received: random "
+            f"states {states}, in the order of the processes"
+        )
 
 
 def gathered(arrays):

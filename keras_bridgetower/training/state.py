@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_distribution
 from keras_bridgetower.training.checkpoints import CheckpointError
 
 _PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
@@ -87,15 +88,26 @@ def restore_random(arrays):
 
 
 def build_metrics(model, dataset):
-    """Let losses and metrics make their variables, from shapes alone.
+    """Let losses and metrics make their variables, from shapes.
 
     Args:
         model: a compiled model.
-        dataset: `tf.data.Dataset` of what it trains on; nothing is read.
+        dataset: `tf.data.Dataset` of what it trains on. Nothing of it is read
+            by a Keras that is known.
     """
     if getattr(model, "preprocessor", None) is not None:
         dataset = dataset.map(model.preprocess_samples)
-    keras_patches.build_metrics(model, dataset.element_spec)
+    if keras_patches.is_known():
+        keras_patches_distribution.build_metrics(model, dataset.element_spec)
+        return
+    batch = keras.tree.map_structure(
+        keras.ops.convert_to_tensor, next(iter(dataset))
+    )
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    with engine.inference_scope():
+        y_pred = model(x, training=False)
+        model.compute_loss(x, y, y_pred, weights, training=False)
+        model.compute_metrics(x, y, y_pred, weights)
 
 
 def versions():

@@ -11,6 +11,7 @@ FOLDER/INDEX.npz and FOLDER/INDEX.json.
 import json
 import os
 import pathlib
+import random
 import shutil
 import sys
 import threading
@@ -30,6 +31,7 @@ from keras_bridgetower.data.pipeline import Stream
 from keras_bridgetower.data.records import open_records
 from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.training import processes_jax
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.optimizers import AdamW
 
@@ -118,12 +120,15 @@ def dropped(task):
 
 def refused(strategy, task, records, folder, seed=3):
     """How a process ends that sees this folder and has this seed."""
+    checkpoint = Checkpoint(folder, stream(records, seed), 2, strategy=strategy)
+    return caught(lambda: checkpoint.resume(task))
+
+
+def caught(function):
+    """The error of a function, and how long it took."""
     started = time.monotonic()
     try:
-        checkpoint = Checkpoint(
-            folder, stream(records, seed), 2, strategy=strategy
-        )
-        checkpoint.resume(task)
+        function()
         error = ""
     except ValueError as raised:
         error = f"{type(raised).__name__}: {raised}"
@@ -141,7 +146,8 @@ def main(records, folder):
     decoded = list(DECODED)
     drawn = {f"{k}/{n}": v for k, d in DRAWN.items() for n, v in d.items()}
     trained(strategy, records, folder / "part", FIRST)
-    _, parts = trained(strategy, records, folder / "part", STEPS, os.getpid())
+    # Only what was saved may count from here on.
+    _, parts = trained(strategy, records, folder / "part", STEPS, seed=99)
     steps = sorted((folder / "whole").glob("step-*"))
     own = folder / f"own {index}"
     faults = {}
@@ -159,6 +165,9 @@ def main(records, folder):
         task.weights[0].assign(task.weights[0] + 1)
     faults["weights"] = refused(strategy, task, records, own / "none")
     jax = keras.config.backend() == "jax"
+    if jax:
+        random.seed(index)
+        faults["start"] = caught(processes_jax.check_seeds)
     np.savez(
         folder / f"{index}.npz",
         **drawn,
