@@ -1,10 +1,11 @@
 """Run alone: what several processes of one run read, draw, save and refuse.
 
 KERAS_BACKEND=torch KIND=data_parallel python tests/training/ranks_run.py \
-    RECORDS FOLDER
+    WHAT RECORDS FOLDER
 
-Each process trains on captions, once in one go and once in two, and then
-finds other checkpoints than its neighbours. What it saw is saved in
+Each process trains on captions, once in one go and once from the middle of an
+epoch on, or it only reads them (WHAT is "trained" or "read"). Then it finds
+other checkpoints than its neighbours. What it saw is saved in
 FOLDER/INDEX.npz and FOLDER/INDEX.json.
 """
 
@@ -31,11 +32,13 @@ from keras_bridgetower.data.pipeline import Stream
 from keras_bridgetower.data.records import open_records
 from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.training import agreement
+from keras_bridgetower.training import checkpoints
 from keras_bridgetower.training import processes_jax
 from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.optimizers import AdamW
 
-BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 8, 3
+BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 8, 6
 LOCK, DECODED, DRAWN = threading.Lock(), [], {"mask": {}, "match": {}}
 
 
@@ -96,16 +99,6 @@ def made(strategy, seed):
     return task
 
 
-def trained(strategy, records, folder, steps, seed=0):
-    """The task, and its weights, after training until some step."""
-    task = made(strategy, seed)
-    checkpoint = Checkpoint(folder, stream(records), 2, strategy=strategy)
-    checkpoint.fit(task, steps, verbose=0)
-    with strategy.gathered(task):
-        weights = [array(w) for w in task.weights]
-    return task, weights
-
-
 def dropped(task):
     """Whether units are kept, by layers of ours and of KerasHub."""
     ones = np.ones((1, 64, 16), "float32")
@@ -116,12 +109,6 @@ def dropped(task):
     ]
     found = [array(layer(ones, training=True)) for layer in layers]
     return np.stack(found) != 0
-
-
-def refused(strategy, task, records, folder, seed=3):
-    """How a process ends that sees this folder and has this seed."""
-    checkpoint = Checkpoint(folder, stream(records, seed), 2, strategy=strategy)
-    return caught(lambda: checkpoint.resume(task))
 
 
 def caught(function):
@@ -135,50 +122,107 @@ def caught(function):
     return [error, time.monotonic() - started]
 
 
-def main(records, folder):
+def found(strategy, folder, steps, resume):
+    """How a process ends that finds other checkpoints, or another seed.
+
+    Args:
+        strategy: a `Strategy`.
+        folder: path of this process alone.
+        steps: list of paths of checkpoints, oldest first.
+        resume: function of a folder and a seed.
+    """
+    first = strategy.index == 0
+    seen = {
+        "absent": steps if first else [],
+        "older": steps if first else steps[:-1],
+        "same": steps,
+    }
+    for name, folders in seen.items():
+        for step in folders:
+            shutil.copytree(step, folder / name / step.name)
+    faults = {
+        name: caught(lambda name=name: resume(folder / name, 3))
+        for name in seen
+    }
+    seed = 3 + (strategy.index == 1)
+    faults["seed"] = caught(lambda: resume(folder / "none", seed))
+    if keras.config.backend() == "jax":
+        random.seed(strategy.index)
+        faults["start"] = caught(processes_jax.check_seeds)
+    return faults
+
+
+def read(strategy, records, folder):
+    """Two epochs, without a model."""
+    for _ in strategy.batches(stream(records), epochs=2):
+        pass
+    own = folder / f"own {strategy.index}"
+    steps = [
+        checkpoints.write(own / "written", step, {"x": np.zeros(1)}, {})
+        for step in (FIRST, STEPS)
+    ]
+
+    def resume(folder, seed):
+        started = {"stream": stream(records, seed).identity}
+        agreement.newest(strategy, folder, started)
+
+    return {}, found(strategy, own, steps, resume)
+
+
+def trained(strategy, records, folder):
+    """Two epochs, and the second half of the second one once more."""
+
+    def weights(folder, seed=0):
+        task = made(strategy, seed)
+        checkpoint = Checkpoint(folder, stream(records), 2, strategy=strategy)
+        checkpoint.fit(task, STEPS, verbose=0)
+        with strategy.gathered(task):
+            return task, [array(w) for w in task.weights]
+
+    task, whole = weights(folder / "whole")
+    saved = {f"whole/{i}": w for i, w in enumerate(whole)}
+    for kind, steps in DRAWN.items():
+        saved |= {f"{kind}/{step}": values for step, values in steps.items()}
+    steps = sorted((folder / "whole").glob("step-*"))
+    decoded = list(DECODED)
+    middle = f"step-{FIRST:09d}"
+    strategy.by_chief(
+        lambda: shutil.copytree(
+            folder / "whole" / middle, folder / "part" / middle
+        )
+    )
+    # Only what was saved may count from here on.
+    _, part = weights(folder / "part", seed=99)
+    DECODED[:] = decoded
+    saved |= {f"part/{i}": w for i, w in enumerate(part)}
+    if keras.config.backend() != "jax":
+        # There a mask is one of the global batch.
+        saved["dropped"] = dropped(task)
+
+    def resume(folder, seed):
+        Checkpoint(folder, stream(records, seed), 2, strategy=strategy).resume(
+            task
+        )
+
+    own = folder / f"own {strategy.index}"
+    faults = found(strategy, own, steps, resume)
+    if strategy.index == 1:
+        task.weights[0].assign(task.weights[0] + 1)
+    faults["weights"] = caught(lambda: resume(own / "none", 3))
+    return saved, faults
+
+
+def main(what, records, folder):
     folder = pathlib.Path(folder)
     strategy = kbt.distribute(os.environ["KIND"])
-    index = strategy.index
     watched(Rows, "_row", keep_row)
     watched(TokenMasking, "__call__", keep_masks)
     watched(objectives.RandomNegatives, "draw", keep_matches)
-    task, whole = trained(strategy, records, folder / "whole", STEPS)
-    decoded = list(DECODED)
-    drawn = {f"{k}/{n}": v for k, d in DRAWN.items() for n, v in d.items()}
-    trained(strategy, records, folder / "part", FIRST)
-    # Only what was saved may count from here on.
-    _, parts = trained(strategy, records, folder / "part", STEPS, seed=99)
-    steps = sorted((folder / "whole").glob("step-*"))
-    own = folder / f"own {index}"
-    faults = {}
-    for name, seen in (
-        ("absent", steps if index == 0 else []),
-        ("older", steps if index == 0 else steps[:-1]),
-        ("same", steps),
-    ):
-        for step in seen:
-            shutil.copytree(step, own / name / step.name)
-        faults[name] = refused(strategy, task, records, own / name)
-    seed = 3 + (index == 1)
-    faults["seed"] = refused(strategy, task, records, own / "none", seed)
-    if index == 1:
-        task.weights[0].assign(task.weights[0] + 1)
-    faults["weights"] = refused(strategy, task, records, own / "none")
-    jax = keras.config.backend() == "jax"
-    if jax:
-        random.seed(index)
-        faults["start"] = caught(processes_jax.check_seeds)
-    np.savez(
-        folder / f"{index}.npz",
-        **drawn,
-        **{f"whole/{i}": w for i, w in enumerate(whole)},
-        **{f"parts/{i}": w for i, w in enumerate(parts)},
-        # On JAX a mask is one of the global batch.
-        **({} if jax else {"dropped": dropped(task)}),
-    )
-    (folder / f"{index}.json").write_text(
-        json.dumps({"decoded": decoded, "faults": faults})
-    )
+    run = {"read": read, "trained": trained}[what]
+    saved, faults = run(strategy, records, folder)
+    np.savez(folder / f"{strategy.index}.npz", **saved)
+    facts = {"decoded": DECODED, "faults": faults}
+    (folder / f"{strategy.index}.json").write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":

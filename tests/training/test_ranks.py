@@ -45,11 +45,11 @@ fastest = pytest.mark.skipif(
 )
 
 
-def ran(folder, count, batch):
+def ran(what, folder, count=2, batch=8):
     """What each of some processes saved: its arrays and its facts."""
     rows = [streams.record("captions", i, samples=1) for i in range(ROWS)]
     streams.write(folder / "records", rows, "captions")
-    run = [RUN, folder / "records", folder]
+    run = [RUN, what, folder / "records", folder]
     environments = [
         one | {"KIND": KIND, "BATCH": str(batch)}
         for one in launch.several_processes(count)
@@ -64,35 +64,45 @@ def ran(folder, count, batch):
     ]
 
 
-def check(found, batch):
-    arrays, facts = zip(*found, strict=True)
-    # Whole epochs, in which every row is decoded once, by one process.
+def check_read(found, batch=8):
+    """Whole epochs, in which every row is decoded once, by one process."""
+    _, facts = zip(*found, strict=True)
     decoded = [tuple(row) for one in facts for row in one["decoded"]]
     assert len(decoded) == len(set(decoded)) == STEPS * batch
     assert len({len(one["decoded"]) for one in facts}) == 1
+
+
+def check_faults(found, **more):
+    """Each ends all processes with one error."""
+    _, facts = zip(*found, strict=True)
+    differ = {
+        "absent": "checkpoint='step 8'.*checkpoint='none'",
+        "older": "checkpoint='step 8'.*checkpoint='step 6'",
+        "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
+        **more,
+    }
+    if BACKEND == "jax":
+        differ["start"] = "must begin with the same weights"
+    for fault, text in differ.items():
+        (error,) = {one["faults"][fault][0] for one in facts}
+        assert re.search(f"(?s)All processes.*{text}", error)
+        assert max(one["faults"][fault][1] for one in facts) < 60
+    assert {one["faults"]["same"][0] for one in facts} == {""}
+
+
+def check_trained(found, batch=8):
+    check_read(found, batch)
+    check_faults(found, weights="process 0.*weights=.*process 1: weights=")
+    arrays, _ = zip(*found, strict=True)
     for one in arrays:
         names = [name for name in one if name.startswith("whole/")]
         assert names
         for name in names:
             # Continued, as in one go; and the same in every process.
-            part = one[name.replace("whole", "parts")]
+            part = one[name.replace("whole", "part")]
             np.testing.assert_array_equal(one[name], part)
             np.testing.assert_array_equal(one[name], arrays[0][name])
     check_draws(arrays)
-    differ = {
-        "absent": "checkpoint='step 8'.*checkpoint='none'",
-        "older": "checkpoint='step 8'.*checkpoint='step 6'",
-        "seed": "process 0.*stream.seed=3.*process 1: stream.seed=4",
-        "weights": "process 0.*: weights=.*process 1: weights=",
-    }
-    if BACKEND == "jax":
-        differ["start"] = "All processes must begin with the same weights"
-    for fault, text in differ.items():
-        # All with the same.
-        (error,) = {one["faults"][fault][0] for one in facts}
-        assert re.search(f"(?s)All processes.*{text}", error)
-        assert max(one["faults"][fault][1] for one in facts) < 60
-    assert {one["faults"]["same"][0] for one in facts} == {""}
 
 
 def check_draws(arrays):
@@ -115,14 +125,26 @@ def check_draws(arrays):
         assert agree == pytest.approx(kept**2 + (1 - kept) ** 2, abs=0.02)
 
 
-def test_two_processes(tmp_path):
-    check(ran(tmp_path, 2, 8), 8)
+@pytest.mark.skipif(BACKEND == "torch", reason="trains, below")
+def test_two_processes_read(tmp_path):
+    found = ran("read", tmp_path)
+    check_read(found)
+    check_faults(found)
+
+
+def test_two_processes_train(tmp_path):
+    check_trained(ran("trained", tmp_path))
+
+
+if BACKEND != "torch":
+    # Each process traces its model there, for a minute.
+    test_two_processes_train = pytest.mark.slow(test_two_processes_train)
 
 
 @pytest.mark.slow
-def test_four_processes(tmp_path):
+def test_four_processes_train(tmp_path):
     batch = 16 if BACKEND == "jax" else 8
-    check(ran(tmp_path, 4, batch), batch)
+    check_trained(ran("trained", tmp_path, 4, batch), batch)
 
 
 @pytest.mark.slow
