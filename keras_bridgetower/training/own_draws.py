@@ -28,6 +28,10 @@ def seed_apart(task, index):
                 variable.assign(_apart(state, index))
 
 
+def _is_seed(name):
+    return name.endswith(_SEED)
+
+
 def _apart(state, index):
     # The first number is the seed, the second counts.
     moved = [int(state[0]) + index * _STRIDE, int(state[1])]
@@ -39,7 +43,7 @@ def select(arrays):
     return {
         name: array
         for name, array in arrays.items()
-        if name.startswith("random/") or name.endswith(_SEED)
+        if name.startswith("random/") or _is_seed(name)
     }
 
 
@@ -83,12 +87,10 @@ def of_process(strategy, arrays):
     mine = f"process {index}/"
     shared = {k: v for k, v in arrays.items() if not k.startswith("process ")}
     own = {k: v for k, v in arrays.items() if k.startswith(mine)}
-    if index and not own:
+    first = strategy.own_draws(shared)
+    if index and first and not own:
         # There were fewer processes: this one begins to draw.
-        first = strategy.own_draws(shared)
-        return {
-            name: _apart(array, index) if name.endswith(_SEED) else array
-            for name, array in shared.items()
-            if not (name in first and name.startswith("random/"))
-        }
+        seeds = {k: _apart(v, index) for k, v in first.items() if _is_seed(k)}
+        rest = {k: v for k, v in shared.items() if k not in first}
+        return {**rest, **seeds}
     return {**shared, **{k.removeprefix(mine): v for k, v in own.items()}}

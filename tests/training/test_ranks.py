@@ -227,6 +227,8 @@ def test_each_process_goes_on_with_its_own_draws():
     third = own_draws.of_process(Apart("", index=2), saved)
     assert "random/cpu" not in third
     assert third[seed][0] not in (7, 8) and third[seed][1] == 2
+    # Where one program draws for all, there is nothing apart.
+    assert own_draws.of_process(Told("", index=1), one) == one
     # What one process saves is as it ever was.
     assert own_draws.of_all(Strategy(), one) == one
 
