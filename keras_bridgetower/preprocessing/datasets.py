@@ -45,7 +45,7 @@ def untuned(dataset):
     return dataset.with_options(options)
 
 
-def numbered(dataset, first=lambda: 0):
+def numbered(dataset, first=lambda: 0, own=lambda number: number):
     """The same batches, each with its number as `x["step"]`.
 
     Preprocessing runs in parallel, so what it draws may not depend on which
@@ -56,6 +56,8 @@ def numbered(dataset, first=lambda: 0):
             `(x, y, sample_weight)`, batched.
         first: callable that returns an int, the number of the first batch. It
             is asked whenever the dataset is read from its start.
+        own: callable of the number of a batch, which returns the one that it
+            gets.
 
     Returns:
         `tf.data.Dataset`; as it was where `x` is no dict, or has a step.
@@ -83,6 +85,7 @@ def numbered(dataset, first=lambda: 0):
         return start, start + place
 
     def add(number, batch):
+        number = own(number)
         if not isinstance(batch, tuple):
             return {**batch, "step": number}
         return {**batch[0], "step": number}, *batch[1:]
@@ -95,6 +98,9 @@ def numbered(dataset, first=lambda: 0):
 def mapped(dataset, function):
     """A function of each batch, of several at a time while a model is at one.
 
+    One for each core is made at a time, and two wait: TensorFlow's own number
+    of those doubles whenever a model is faster, without an end.
+
     Args:
         dataset: `tf.data.Dataset`.
         function: callable that takes the parts of a batch.
@@ -105,7 +111,7 @@ def mapped(dataset, function):
     import tensorflow as tf
 
     made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
-    return made.prefetch(tf.data.AUTOTUNE)
+    return made.prefetch(2)
 
 
 def batches_of(x, y, sample_weight, batch_size, order=None):
@@ -137,8 +143,11 @@ def batches_of(x, y, sample_weight, batch_size, order=None):
             "`x`, `y` and `sample_weight` must have one row for each sample, "
             f"and at least one sample. Received: rows={rows}"
         )
+    # Where the last batch is whole, all are known to be of one size.
+    whole = {"drop_remainder": count % batch_size == 0}
     if order is None:
-        data = tf.data.Dataset.from_tensor_slices(given).batch(batch_size)
+        data = tf.data.Dataset.from_tensor_slices(given)
+        data = data.batch(batch_size, **whole)
     else:
 
         def ordered(_):
@@ -148,7 +157,7 @@ def batches_of(x, y, sample_weight, batch_size, order=None):
 
         places = tf.data.Dataset.range(1).flat_map(ordered)
         places = places.apply(tf.data.experimental.assert_cardinality(count))
-        data = places.batch(batch_size).map(
+        data = places.batch(batch_size, **whole).map(
             lambda rows: _mapped(lambda t: tf.gather(t, rows), given)
         )
     if set(given) == {"x"}:

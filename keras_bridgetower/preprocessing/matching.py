@@ -115,7 +115,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     Source: matching in BridgeTower's pre-training and retrieval.
     """
 
-    reads_step = True
+    reads_step = pairs_rows = True
 
     def __init__(
         self,

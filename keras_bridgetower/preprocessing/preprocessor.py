@@ -71,6 +71,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     pictures = ()
     # Whether it draws by the number of the batch, `x["step"]`.
     reads_step = False
+    # Whether labels depend on the other rows of a batch.
+    pairs_rows = False
 
     def __init__(
         self,

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower import replicas
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import in_tf_graph
 from keras_bridgetower.preprocessing.placing import leaves_as_is
@@ -131,6 +133,34 @@ def _check_frame(task, shapes):
             "Open the task with image_mode='squash' or 'crop', as the "
             f"transform does. Received: mode={converter.mode!r}, "
             f"size_divisor={converter.size_divisor}"
+        )
+
+
+def check_pairs(task, x):
+    """Refuse to train on pairs where a process has one row of a batch.
+
+    A preprocessor pairs the rows that it sees: with one of them every label
+    would be "match".
+
+    Args:
+        task: the task.
+        x: what it is trained on.
+
+    Raises:
+        ValueError: one row of a batch in each of several processes.
+    """
+    processes = replicas.current().processes
+    pairs = getattr(task.preprocessor, "pairs_rows", False)
+    if processes == 1 or not pairs or not is_dataset(x):
+        return
+    rows = keras.tree.flatten(x.element_spec)
+    sizes = {spec.shape[0] for spec in rows if spec.shape.rank}
+    if sizes == {1}:
+        raise ValueError(
+            "A batch must have at least two rows for each process: the "
+            "preprocessor pairs the rows that it sees. Use a larger batch, or "
+            f"fewer processes. Received: one row in each of {processes} "
+            "processes"
         )
 
 

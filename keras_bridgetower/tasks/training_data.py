@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower import replicas
 from keras_bridgetower.preprocessing.datasets import batches_of
 from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.datasets import mapped
@@ -19,6 +20,7 @@ from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
 from keras_bridgetower.tasks.samples import check_batch
 from keras_bridgetower.tasks.samples import check_batches
+from keras_bridgetower.tasks.samples import check_pairs
 from keras_bridgetower.tasks.samples import check_values
 from keras_bridgetower.tasks.sources import check_source
 from keras_bridgetower.tasks.sources import prepared
@@ -47,9 +49,30 @@ class ReadsUntuned(keras.Model):
         with typed_errors():
             return super().evaluate(untuned(x), *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x, *args, callbacks=None, **kwargs):
+        sizes = _Sizes()
         with typed_errors():
-            return super().predict(untuned(x), *args, **kwargs)
+            made = super().predict(
+                untuned(x),
+                *args,
+                callbacks=with_callback(callbacks, sizes),
+                **kwargs,
+            )
+        return replicas.current().all_rows(x, made, sizes.rows)
+
+    def predict_step(self, *args):
+        return replicas.current().predicted(super().predict_step(*args))
+
+
+class _Sizes(keras.callbacks.Callback):
+    """Counts the rows of each batch that is predicted."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.rows.append(len(keras.tree.flatten(logs["outputs"])[0]))
 
 
 class Steps(keras.callbacks.Callback):
@@ -143,7 +166,8 @@ def reading(
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
     if is_dataset(x):
         check_batches(task, x, **checked)
-        x = numbered(x, first) if draws(task.preprocessor) else x
+        if draws(task.preprocessor):
+            x = numbered(x, first, replicas.current().number)
         return mapped(x, task.preprocess_samples)
 
     def prepare(x, y, sample_weight, number):
@@ -151,7 +175,7 @@ def reading(
             shapes = {name: shape_of_rows(rows) for name, rows in x.items()}
             check_batch(task, shapes, y is None, **checked)
             if draws(task.preprocessor):
-                x = {"step": number, **x}
+                x = {"step": replicas.current().number(number), **x}
         return task.preprocess_samples(x, y, sample_weight)
 
     return prepared(x, prepare, first)
@@ -197,6 +221,8 @@ def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
         order,
         class_weight=class_weight,
     )
+    replicas.current().check_training(x)
+    check_pairs(task, data[0])
     if validation_data is not None:
         validation_data = validation(
             task, validation_data, validation_size or size

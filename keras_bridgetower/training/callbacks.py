@@ -8,8 +8,10 @@ import warnings
 import keras
 
 from keras_bridgetower.keras_patches_updates import accumulation
+from keras_bridgetower.training import agreement
 from keras_bridgetower.training import averages
 from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import own_draws
 from keras_bridgetower.training import run_checks
 from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
@@ -57,7 +59,8 @@ class Checkpoint(keras.callbacks.Callback):
             case our `AdamW` has not applied the step. Gradients that
             overflow by loss scaling alone are no failure.
         strategy: what `kbt.distribute` returned, where there are several
-            devices: it divides the data, and one process alone saves.
+            devices. Each process reads its share of the stream, one alone
+            saves, and all must agree where they stand or all end.
 
     Raises:
         CheckpointError: where a checkpoint cannot be written or continued,
@@ -90,14 +93,15 @@ class Checkpoint(keras.callbacks.Callback):
         check_count("every", every)
         check_count("keep", keep)
         self.directory = directory
-        self.stream = stream
+        self.strategy = strategy or Strategy()
+        self.stream = self.strategy.share(stream)
+        self._all_hosts = stream
         self.every = every
         self.keep = keep
         self.monitor = monitor
         self.better = _BEST[mode]
         self.settings = settings or {}
         self.on_nonfinite = on_nonfinite
-        self.strategy = strategy or Strategy()
         self.position = Position()
         self._restored = {}
         self._loss_is_finite = True
@@ -126,18 +130,18 @@ class Checkpoint(keras.callbacks.Callback):
         run_checks.check_fit(model, callbacks)
         run_checks.check_pictures(model, self.stream)
         self._of_update = accumulation(model.optimizer)
+        self._last = batches = steps * self._of_update
         position = self.resume(model, force)
         self._watch = Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
-        self._last = batches = steps * self._of_update
         history = keras.callbacks.History()
         history.history, history.epoch = {}, []
 
-        def train(epoch, end, dataset, **more):
+        def train(start, end, **more):
             part = model.fit(
-                self.strategy.dataset(dataset),
-                initial_epoch=epoch,
+                self.strategy.batches(self.stream, start, epochs=end),
+                initial_epoch=start[0],
                 epochs=end,
                 callbacks=[self, *callbacks],
                 **more,
@@ -153,12 +157,10 @@ class Checkpoint(keras.callbacks.Callback):
             if position.step and self._batches() < batches:
                 # Keras takes all epochs for as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
-                rest = self.stream.dataset(start, epochs=end)
-                stopped = train(position.epoch, end, rest)
+                stopped = train(start, end)
             if self._batches() < batches and not stopped:
-                epoch, end = self.position.epoch, -(-batches // length)
-                endless = self.stream.dataset((epoch, 0))
-                train(epoch, end, endless, steps_per_epoch=length)
+                start, end = (self.position.epoch, 0), -(-batches // length)
+                train(start, end, steps_per_epoch=length)
         averages.take(model)
         return history
 
@@ -174,23 +176,26 @@ class Checkpoint(keras.callbacks.Callback):
 
         Raises:
             CheckpointError: no checkpoint can be read, or it is of other
-                settings, versions, data or another model; it lists what
-                differs.
+                settings, versions, data or another model, or other processes
+                stand elsewhere; it lists what differs.
+            ProcessError: another process cannot go on.
         """
-        found = checkpoints.newest(self.directory)
-        if found is None:
-            return self.position
-        arrays, facts = found
         now = state.origin(self.settings, self.stream)
-        run_checks.check_origin(self.directory, facts, now, force)
-        self.position = Position(**facts["position"])
-        self._loss_is_finite = facts.get("loss_is_finite", True)
-        # Variables of optimizer and metrics are made here.
-        with self.strategy.scope():
+        moment = {"every": self.every, "steps": self._last}
+        found = agreement.newest(self.strategy, self.directory, now | moment)
+        if found is not None:
+            arrays, facts = found
+            run_checks.check_origin(self.directory, facts, now, force)
+            self.position = Position(**facts["position"])
+            self._loss_is_finite = facts.get("loss_is_finite", True)
             # Metrics are reset by `fit`, and others may draw until it begins.
-            self._restored = state.restore(model, arrays)
-            if self.position.step:
-                state.build_metrics(model, self.stream.batch(self._batches()))
+            self._restored = self.strategy.together(
+                lambda: state.restore(model, arrays, self.strategy.scope)
+            )
+        with self.strategy.scope():
+            # Keras would read the first batches for it, and then once more.
+            state.build_metrics(model, self.strategy.batches(self.stream))
+        agreement.check_model(self.strategy, model, self.position)
         return self.position
 
     @contextlib.contextmanager
@@ -259,8 +264,10 @@ class Checkpoint(keras.callbacks.Callback):
         # On JAX, asking for the model brings its variables up to date.
         model = self.model
         strategy = self.strategy
+        agreement.check_model(strategy, model, position)
         with strategy.store.values(strategy, model) as value:
             arrays = {**state.of(model, value), **random}
+            arrays = own_draws.of_all(strategy, arrays)
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
@@ -282,7 +289,7 @@ class Checkpoint(keras.callbacks.Callback):
         failure = self._watch.failure(loss)
         if not failure:
             return
-        ids = self.stream.ids(self._batches())
+        ids = self._all_hosts.ids(self._batches())
         _NONFINITE[self.on_nonfinite](
             "The loss and its gradients must be finite. The checkpoints "
             f"before are as they were. Received: loss={loss} at step "

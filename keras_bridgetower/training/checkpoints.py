@@ -11,6 +11,7 @@ import warnings
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.training.stores import STORES
+from keras_bridgetower.training.strategy import ProcessError
 from keras_bridgetower.training.strategy import Strategy
 
 _PREFIX = "step-"
@@ -44,26 +45,29 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
             folder before is as it was.
     """
     strategy = strategy or Strategy()
+    store = strategy.store
     directory = pathlib.Path(directory)
     within = f"-{batches:04d}" if batches else ""
     final = directory / f"{_PREFIX}{step:09d}{within}"
     made = directory / f".{final.name}"
+
+    def begin():
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+
+    def end():
+        _seal(made, {**facts, "step": step, "store": store.name})
+        if final.exists():
+            _remove(final)
+        made.rename(final)
+        _set_aside(newer for newer in all_of(directory) if newer > final)
+        _synchronise(directory)
+
     try:
-        if strategy.is_chief:
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir(parents=True)
-        strategy.wait()
-        strategy.store.write(made, arrays, strategy.is_chief)
-        strategy.wait()
-        if strategy.is_chief:
-            store = strategy.store.name
-            _seal(made, {**facts, "step": step, "store": store})
-            if final.exists():
-                _remove(final)
-            made.rename(final)
-            _set_aside(newer for newer in all_of(directory) if newer > final)
-            _synchronise(directory)
-    except OSError as error:
+        strategy.by_chief(begin)
+        strategy.together(lambda: store.write(made, arrays, strategy.is_chief))
+        strategy.by_chief(end)
+    except (OSError, ProcessError) as error:
         shutil.rmtree(made, ignore_errors=True)
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; those "
