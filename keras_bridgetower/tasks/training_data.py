@@ -17,6 +17,7 @@ from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
+from keras_bridgetower.preprocessing.unwinding import closed_on_error
 from keras_bridgetower.tasks.samples import check_batch
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_values
@@ -35,7 +36,7 @@ class ReadsUntuned(keras.Model):
     """
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        with typed_errors():
+        with closed_on_error(self), typed_errors():
             return super().fit(
                 untuned(x),
                 *args,
@@ -44,11 +45,11 @@ class ReadsUntuned(keras.Model):
             )
 
     def evaluate(self, x=None, *args, **kwargs):
-        with typed_errors():
+        with closed_on_error(self), typed_errors():
             return super().evaluate(untuned(x), *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        with typed_errors():
+        with closed_on_error(self), typed_errors():
             return super().predict(untuned(x), *args, **kwargs)
 
 

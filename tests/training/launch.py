@@ -52,12 +52,13 @@ def free_port():
         return found.getsockname()[1] - 1
 
 
-def started(commands, environments):
+def started(commands, environments, **kwargs):
     """One Python process for each command and environment.
 
     Args:
         commands: list of lists, a script and its arguments.
         environments: list of dicts, what each has beside the own variables.
+        **kwargs: as `subprocess.Popen`.
     """
     return [
         subprocess.Popen(
@@ -67,6 +68,7 @@ def started(commands, environments):
             | environment,
             stderr=subprocess.PIPE,
             text=True,
+            **kwargs,
         )
         for command, environment in zip(commands, environments, strict=True)
     ]
