@@ -112,6 +112,7 @@ class Stream:
         self.batch_size = batch_size
         self.num_hosts, self.host = num_hosts, host
         self.preprocessor = preprocessor
+        self.transform = transform
         self.workers = workers or os.cpu_count()
         self.labels = list(readers[0].labels)
         samples = sum(reader.num_samples for reader in readers)

@@ -6,6 +6,7 @@ import json
 import re
 
 from keras_bridgetower.data import record_format as form
+from keras_bridgetower.data.record_seal import sealed
 
 LOCK = f"{form.INDEX}.lock"
 
@@ -55,7 +56,7 @@ def save_split(folder, task, labels, split, entry):
     with _locked(folder):
         index = open_index(folder, task, labels)
         index["splits"][split] = entry
-        data = json.dumps(index, indent=1, ensure_ascii=False)
+        data = json.dumps(sealed(index), indent=1, ensure_ascii=False)
         form.write_atomically(folder / form.INDEX, data.encode())
 
 

@@ -1,32 +1,26 @@
 """A run that survives: checkpoints, exact continuation, no NaN."""
 
-import contextlib
 import dataclasses
-import signal
 import warnings
 
 import keras
 
+from keras_bridgetower.preprocessing.unwinding import closed_on_error
 from keras_bridgetower.training import averages
 from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import identity
+from keras_bridgetower.training import other_callbacks
 from keras_bridgetower.training import run_checks
+from keras_bridgetower.training import run_lock
 from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
 from keras_bridgetower.training.failures import Watch
+from keras_bridgetower.training.run_checks import Position
+from keras_bridgetower.training.stopping import STOPPED
+from keras_bridgetower.training.stopping import Sigterm
 from keras_bridgetower.training.strategy import Strategy
 from keras_bridgetower.validation import check_choice
 from keras_bridgetower.validation import check_count
-
-# The exit code of a process that SIGTERM ended.
-STOPPED = 128 + signal.SIGTERM
-
-
-@dataclasses.dataclass
-class Position:
-    """Where a run stands: `step` batches of `epoch` are done."""
-
-    epoch: int = 0
-    step: int = 0
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -98,10 +92,14 @@ class Checkpoint(keras.callbacks.Callback):
         self._restored = {}
         self._loss_is_finite = True
         self._last = None
-        self._asked_to_stop = False
+        self._sigterm = Sigterm()
+        self._beside, self._others = (), {}
 
     def fit(self, model, steps, callbacks=(), force=False, **kwargs):
         """Train until the end, from where the run stands.
+
+        Outside the main thread, signals cannot be waited for: a SIGTERM then
+        ends the process as it does elsewhere.
 
         Args:
             model: the compiled model.
@@ -115,11 +113,22 @@ class Checkpoint(keras.callbacks.Callback):
             `keras.callbacks.History` of what was still to be done.
 
         Raises:
-            ValueError: `steps_per_execution` in `compile`, or weights that
-                another callback swaps for their averages.
+            ValueError: `steps_per_execution` in `compile`, or a callback
+                that sets the weights; see `other_callbacks`.
+            CheckpointError: another process trains in the folder.
         """
         run_checks.check_fit(model, callbacks)
+        other_callbacks.check(callbacks)
+        with (
+            run_lock.held(self.directory, self.strategy),
+            closed_on_error(model),
+        ):
+            return self._fit(model, steps, list(callbacks), force, kwargs)
+
+    def _fit(self, model, steps, callbacks, force, kwargs):
         position = self.resume(model, force)
+        self._beside = callbacks
+        last = other_callbacks.AfterOthers(self, callbacks, self._others)
         self._watch = Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
@@ -132,7 +141,7 @@ class Checkpoint(keras.callbacks.Callback):
                 self.strategy.dataset(dataset),
                 initial_epoch=epoch,
                 epochs=end,
-                callbacks=[self, *callbacks],
+                callbacks=[self, *callbacks, last],
                 **more,
                 **kwargs,
             )
@@ -141,9 +150,9 @@ class Checkpoint(keras.callbacks.Callback):
                 history.history.setdefault(name, []).extend(values)
             return model.stop_training
 
-        with self._sigterm(), averages.kept_apart(model.optimizer):
-            stopped = False
-            if position.step and self._steps() < steps:
+        with self._sigterm, averages.kept_apart(model.optimizer):
+            stopped = other_callbacks.have_stopped(callbacks, self._others)
+            if not stopped and position.step and self._steps() < steps:
                 # Keras takes all epochs for as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
                 rest = self.stream.dataset(start, epochs=end)
@@ -170,13 +179,21 @@ class Checkpoint(keras.callbacks.Callback):
                 settings, versions, data or another model; it lists what
                 differs.
         """
+        now = state.origin(self.settings, self.stream)
+        # What was restored may have another rate.
+        now["training"] = identity.of_run(model, self.stream)
+        self._training = now["training"]
         found = checkpoints.newest(self.directory)
         if found is None:
             return self.position
         arrays, facts = found
-        now = state.origin(self.settings, self.stream)
+        now["training"] = identity.with_rate_of(
+            arrays, facts.get("training", {}), now["training"]
+        )
         run_checks.check_origin(self.directory, facts, now, force)
-        self.position = Position(**facts["position"])
+        length = self.stream.steps_per_epoch
+        self.position = run_checks.position_of(facts, length)
+        self._others = facts.get("callbacks", {})
         self._loss_is_finite = facts.get("loss_is_finite", True)
         # Variables of optimizer and metrics are made here.
         with self.strategy.scope():
@@ -185,20 +202,6 @@ class Checkpoint(keras.callbacks.Callback):
             if self.position.step:
                 state.build_metrics(model, self.stream.batch(self._steps()))
         return self.position
-
-    @contextlib.contextmanager
-    def _sigterm(self):
-        """A context in which SIGTERM asks the run to stop."""
-        self._asked_to_stop = False
-
-        def ask(*_):
-            self._asked_to_stop = True
-
-        before = signal.signal(signal.SIGTERM, ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.position.step:
@@ -226,13 +229,14 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
             return
         # A signal may reach the processes at different steps.
-        stop = self.strategy.any(self._asked_to_stop)
+        stop = self.strategy.any(self._sigterm.asked)
         if stop or self._steps() % self.every == 0:
             self._save(position, {}, self._random)
         if stop:
             raise SystemExit(STOPPED)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def end_epoch(self, epoch, logs=None):
+        """Save an epoch, when other callbacks have ended it."""
         if self.position.step == self.stream.steps_per_epoch:
             self.position = Position(epoch + 1, 0)
         self._restored = self._random
@@ -240,7 +244,7 @@ class Checkpoint(keras.callbacks.Callback):
         run_checks.check_monitor(
             self.monitor, logs or {}, self._may_lack_validation
         )
-        if self.strategy.any(self._asked_to_stop):
+        if self.strategy.any(self._sigterm.asked):
             raise SystemExit(STOPPED)
 
     def _steps(self):
@@ -258,6 +262,8 @@ class Checkpoint(keras.callbacks.Callback):
             "logs": {k: float(v) for k, v in logs.items()},
             "loss_is_finite": self._watch.is_finite,
             **state.origin(self.settings, self.stream),
+            "training": self._training,
+            "callbacks": other_callbacks.states(self._beside),
         }
         step = self._steps()
         checkpoints.write(self.directory, step, arrays, facts, strategy)
