@@ -32,6 +32,11 @@ OUTCOMES = ("typed", "as written", "silent", "raw")
 HUGE = (2**31, 2**63, 10**30, -1, 1e308, None, "x", [], {}, True)
 
 
+INDEX, OFFSETS, MANIFEST, STATE = (
+    *("`index.json`", "offsets", "`manifest.json`", "`state.safetensors`"),
+)
+
+
 def flip_a_bit(path, rng):
     data = bytearray(path.read_bytes())
     data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
@@ -115,20 +120,19 @@ def huge_offsets(path, rng):
     np.save(path, rows)
 
 
-INDEX, OFFSETS, MANIFEST, STATE = (
-    *("`index.json`", "offsets", "`manifest.json`", "`state.safetensors`"),
-)
 JSON = {
     "a bit flipped": flip_a_bit,
     "cut": cut,
     "a letter changed": change_a_letter,
     "a key or entry missing": edit(remove),
     "a huge number or another type": edit(make_huge),
-    # What is well-formed cannot be told from what was written.
-    "without seal: a key or entry missing": without_seal(edit(remove)),
-    "without seal: a huge number or another type": without_seal(
-        edit(make_huge)
-    ),
+}
+# Files of earlier versions. What is well-formed there cannot be told from
+# what was written, but nothing may end in an error of something else.
+UNSEALED = {
+    (kind, name): without_seal(JSON[name])
+    for kind in (INDEX, MANIFEST)
+    for name in ("a key or entry missing", "a huge number or another type")
 }
 FAULTS = {
     **{(INDEX, name): fault for name, fault in JSON.items()},
@@ -240,3 +244,52 @@ def table(rows):
         lines.append(f"| {kind} | {name} | " + " | ".join(map(str, numbers)))
         lines[-1] += " |"
     return "\n".join(lines) + "\n"
+
+
+INTRODUCTION = """# Faults
+
+What happens when files of a data set or of a run are not as they were written.
+Made by `KERAS_BACKEND=torch python tests/faults_run.py`; `pytest -m slow
+tests/test_faults.py` injects the same and holds the last two columns at 0.
+
+*Typed* is one error of ours that says what is wrong (a damaged checkpoint is
+passed over with a warning where an older one can be read). *As written*: every
+sample, array and setting was read as it was written. *Silent*: something else
+was. *Raw*: an error of something else.
+
+"""
+EARLIER = """
+Files of earlier versions have no seal. What is well-formed there, such as
+another number of a setting, is taken as it is; so "silent" cannot be 0.
+
+"""
+
+
+def write(path, count):
+    """Inject every fault, and write the document.
+
+    Args:
+        path: of the document.
+        count: int, times of each fault.
+
+    Returns:
+        list of what went wrong.
+    """
+    made, wrong = [], []
+    for faults in (FAULTS, UNSEALED):
+        rows = {}
+        for (kind, name), fault in faults.items():
+            rows[kind, name], found = inject(kind, fault, count)
+            wrong += [
+                (kind, name, *one)
+                for one in found
+                if faults is FAULTS or one[1] == "raw"
+            ]
+        made.append(table(rows))
+    path.write_text(INTRODUCTION + EARLIER.join(made))
+    return wrong
+
+
+if __name__ == "__main__":
+    for row in write(TABLE, 150):
+        print(*row)

@@ -94,7 +94,8 @@ def read(folder):
     try:
         facts = read_facts(folder)
         sums = sums_of(folder)
-        odd = {name for name, _ in sums.items() ^ facts["sha256"].items()}
+        saved = facts["sha256"]
+        odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
         if odd:
             raise ValueError(f"the sums of {sorted(odd)} are others")
         arrays = STORES[facts["store"]]().read(folder)
@@ -122,7 +123,7 @@ def read_facts(folder):
     try:
         facts = json.loads(text)
         known = {name: facts.get(name, {}) for name in _TABLES}
-        facts["sha256"]
+        known["sha256"], store = facts["sha256"], facts["store"]
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
     # Those of earlier versions have no seal, and end with the sums.
@@ -131,9 +132,12 @@ def read_facts(folder):
     ):
         raise ValueError(f"{MANIFEST} was changed")
     odd = [name for name, x in known.items() if not isinstance(x, dict)]
-    position = facts.get("position", {})
-    if odd or not _is_position(position):
-        raise ValueError(f"{MANIFEST} has other values at {odd or 'position'}")
+    if not _is_position(facts.get("position", {})):
+        odd.append("position")
+    if type(store) is not str:
+        odd.append("store")
+    if odd:
+        raise ValueError(f"{MANIFEST} has other values at {odd}")
     return facts
 
 
