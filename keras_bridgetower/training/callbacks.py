@@ -113,11 +113,13 @@ class Checkpoint(keras.callbacks.Callback):
             `keras.callbacks.History` of what was still to be done.
 
         Raises:
-            ValueError: `steps_per_execution` in `compile`, or a callback
-                that sets the weights; see `other_callbacks`.
+            ValueError: `steps_per_execution` in `compile`, a callback that
+                sets the weights (see `other_callbacks`), or pictures that the
+                model's image converter would change.
             CheckpointError: another process trains in the folder.
         """
         run_checks.check_fit(model, callbacks)
+        run_checks.check_pictures(model, self.stream)
         other_callbacks.check(callbacks)
         with (
             run_lock.held(self.directory, self.strategy),
