@@ -27,6 +27,18 @@ def from_preset(recipe, preset, labels):
     return task
 
 
+def set_text_length(task, length):
+    """Let a task read texts of some tokens, if it has positions for them."""
+    most = task.backbone.text_encoder.max_sequence_length
+    if length > most:
+        raise SystemExit(
+            f"The recipe's texts have {length} tokens, and the text encoder "
+            f"that it starts from has positions for {most}: add "
+            f"`--set text_length={most}`, or start from another one."
+        )
+    task.preprocessor.tokenizer.sequence_length = length
+
+
 def from_tiny_encoders(recipe, labels):
     """The miniature: pre-trained encoders, all above them at its start."""
     task, _ = _opened(recipe, TINY_ENCODERS, labels)

@@ -136,7 +136,7 @@ def run(description, names):
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = task_of(recipe, settings, train.labels)
-        task.preprocessor.tokenizer.sequence_length = recipe.text_length
+        recipe_model.set_text_length(task, recipe.text_length)
         task.compile(recipe.optimizer(total))
     folder = settings.output / f"{recipe.name}-{recipe.size}"
     checkpoint = Checkpoint(

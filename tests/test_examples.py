@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -134,6 +135,20 @@ def test_retrieval_in_miniature_from_a_head_that_has_learnt(tmp_path):
 
 
 @ONE_PASS
+def test_texts_longer_than_the_positions_are_refused():
+    """Before the first step, which would fail inside an embedding."""
+    encoder = SimpleNamespace(max_sequence_length=16)
+    tokenizer = SimpleNamespace(sequence_length=8)
+    task = SimpleNamespace(
+        backbone=SimpleNamespace(text_encoder=encoder),
+        preprocessor=SimpleNamespace(tokenizer=tokenizer),
+    )
+    with pytest.raises(SystemExit, match="50 tokens.*--set text_length=16"):
+        recipe_model.set_text_length(task, 50)
+    recipe_model.set_text_length(task, 16)
+    assert tokenizer.sequence_length == 16
+
+
 def test_a_recipe_on_data_of_ones_own(tmp_path):
     """Of two folders, one for training alone, the other's test unlabelled."""
     rows = [streams.record("vqa", number) for number in range(4)]

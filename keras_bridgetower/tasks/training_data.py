@@ -18,6 +18,7 @@ from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
+from keras_bridgetower.preprocessing.unwinding import closed_on_error
 from keras_bridgetower.tasks.samples import check_batch
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_pairs
@@ -37,7 +38,7 @@ class ReadsUntuned(keras.Model):
     """
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        with typed_errors():
+        with closed_on_error(self), typed_errors():
             return super().fit(
                 untuned(x),
                 *args,
@@ -46,12 +47,12 @@ class ReadsUntuned(keras.Model):
             )
 
     def evaluate(self, x=None, *args, **kwargs):
-        with typed_errors():
+        with closed_on_error(self), typed_errors():
             return super().evaluate(untuned(x), *args, **kwargs)
 
     def predict(self, x, *args, callbacks=None, **kwargs):
         sizes = _Sizes()
-        with typed_errors():
+        with closed_on_error(self), typed_errors():
             made = super().predict(
                 untuned(x),
                 *args,

@@ -1,6 +1,7 @@
 """Checkpoint folders: written whole or not at all, checked when read."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,13 @@ from keras_bridgetower.training.strategy import ProcessError
 from keras_bridgetower.training.strategy import Strategy
 
 _PREFIX = "step-"
+# What a manifest holds as tables, if at all.
+_TABLES = (
+    *("sha256", "logs", "settings", "versions", "stream", "training"),
+    "callbacks",
+)
+# Steps that no run makes.
+_MOST = 10**12
 
 
 class CheckpointError(ValueError):
@@ -91,9 +99,10 @@ def read(folder):
     """
     folder = pathlib.Path(folder)
     try:
-        facts = json.loads((folder / MANIFEST).read_text())
+        facts = read_facts(folder)
         sums = sums_of(folder)
-        odd = {name for name, _ in sums.items() ^ facts["sha256"].items()}
+        saved = facts["sha256"]
+        odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
         if odd:
             raise ValueError(f"the sums of {sorted(odd)} are others")
         arrays = STORES[facts["store"]]().read(folder)
@@ -103,6 +112,40 @@ def read(folder):
             f"folder={str(folder)!r} ({e})"
         ) from e
     return arrays, facts
+
+
+def read_facts(folder):
+    """What the manifest of a checkpoint says.
+
+    Args:
+        folder: path of a checkpoint.
+
+    Returns:
+        dict of plain values.
+
+    Raises:
+        OSError, ValueError: it is missing, or not as it was written.
+    """
+    text = (folder / MANIFEST).read_text()
+    try:
+        facts = json.loads(text)
+        known = {name: facts.get(name, {}) for name in _TABLES}
+        known["sha256"], store = facts["sha256"], facts["store"]
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
+    # Those of earlier versions have no seal, and end with the sums.
+    if list(facts)[-1] != "sha256" and text != _text(
+        {k: v for k, v in facts.items() if k != "seal"}
+    ):
+        raise ValueError(f"{MANIFEST} was changed")
+    odd = [name for name, x in known.items() if not isinstance(x, dict)]
+    if not _is_position(facts.get("position", {})):
+        odd.append("position")
+    if type(store) is not str:
+        odd.append("store")
+    if odd:
+        raise ValueError(f"{MANIFEST} has other values at {odd}")
+    return facts
 
 
 def newest(directory):
@@ -151,10 +194,9 @@ def prune(directory, keep, monitor, better):
     kept = set(folders[-keep:])
     scores = {}
     for folder in folders:
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             # A damaged one has no score.
-            facts = json.loads((folder / MANIFEST).read_text())
-            score = facts["logs"][monitor]
+            score = read_facts(folder)["logs"][monitor]
             if math.isfinite(score):
                 scores[folder] = score
     if scores:
@@ -187,10 +229,21 @@ def _seal(folder, facts):
     sums = sums_of(folder)
     for name in sums:
         _synchronise(folder / name)
-    text = json.dumps({**facts, "sha256": sums}, indent=1) + "\n"
-    (folder / MANIFEST).write_text(text)
+    (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
     _synchronise(folder / MANIFEST)
     _synchronise(folder)
+
+
+def _text(facts):
+    """The whole manifest, which ends with a seal of its own content."""
+    seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
+
+
+def _is_position(values):
+    return isinstance(values, dict) and all(
+        type(n) is int and 0 <= n < _MOST for n in values.values()
+    )
 
 
 def _synchronise(path):

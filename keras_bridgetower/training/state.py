@@ -142,12 +142,12 @@ def origin(settings, stream):
 
 
 def differences(then, now):
-    """Lines that say where two `origin`s differ."""
+    """Lines that say where two `origin`s differ, in the parts of both."""
     return [
         f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
         for part, value in now.items()
         # An older checkpoint may lack a part.
-        for before in [then.get(part, {})]
+        if (before := then.get(part)) is not None
         for name in sorted({*before, *value})
         if before.get(name) != value.get(name)
     ]

@@ -255,7 +255,7 @@ def test_a_damaged_one_is_no_progress(finished, tmp_path):
     checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=1, keep=1)
     with pytest.warns(UserWarning, match="is tried"):
         checkpoint.fit(resume_run.task(), 5, verbose=0)
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert names == ["damaged-step-000000006", "step-000000005"]
     assert checkpoints.newest(tmp_path)[1]["step"] == 5
 
@@ -316,8 +316,10 @@ def test_another_model_is_refused(finished):
     task = resume_run.task()
     task.compile(keras.optimizers.SGD(0.1))
     checkpoint = Checkpoint(finished[0], resume_run.Rows())
-    with pytest.raises(CheckpointError, match="variables that differ"):
+    with pytest.raises(CheckpointError, match="r: 'AdamW' then, 'SGD' now"):
         checkpoint.resume(task)
+    with pytest.raises(CheckpointError, match="variables that differ"):
+        checkpoint.resume(task, force=True)
 
 
 STRATEGIES = {
