@@ -200,15 +200,11 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             ValueError: data that do not fit the task or each other.
         """
         self._check_place()
-        steps = training_data.Steps(self.optimizer)
+        steps = training_data.Steps(getattr(self, "optimizer", None))
+        data = x, y, sample_weight
+        held_out = validation_data, validation_split
         given = training_data.training(
-            self,
-            steps,
-            (x, y, sample_weight),
-            (validation_data, validation_split),
-            (batch_size, kwargs.get("validation_batch_size")),
-            shuffle,
-            kwargs.get("class_weight"),
+            self, steps, data, held_out, batch_size, shuffle, kwargs
         )
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.
@@ -260,11 +256,15 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             samples.check_values(self, x, y)
         return super().preprocess_samples(x, y, sample_weight)
 
+    def _labelled(self, x, y, sample_weight):
+        samples.check_arrays(self, x, y)
+        made = self.preprocess_samples(x, y, sample_weight)
+        return keras.utils.unpack_x_y_sample_weight(made)
+
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_place()
         # KerasHub's own two fail at labels of several objectives.
-        made = self.preprocess_samples(x, y, sample_weight)
-        made = keras.utils.unpack_x_y_sample_weight(made)
+        made = self._labelled(x, y, sample_weight)
         with self.inference.training("train_on_batch"):
             return keras.Model.train_on_batch(self, *made, **kwargs)
 
@@ -273,8 +273,7 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             return super().predict_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        made = self.preprocess_samples(x, y, sample_weight)
-        made = keras.utils.unpack_x_y_sample_weight(made)
+        made = self._labelled(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
             return keras.Model.test_on_batch(self, *made, **kwargs)
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower import keras_patches_fit
 from keras_bridgetower.preprocessing.datasets import batches_of
 from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.datasets import mapped
@@ -13,14 +14,15 @@ from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.datasets import untuned
-from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
-from keras_bridgetower.tasks.samples import check_batch
+from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
+from keras_bridgetower.tasks.samples import check_pairs
 from keras_bridgetower.tasks.samples import check_values
 from keras_bridgetower.tasks.sources import check_source
+from keras_bridgetower.tasks.sources import is_read_once
 from keras_bridgetower.tasks.sources import prepared
 
 # As Keras.
@@ -35,6 +37,7 @@ class ReadsUntuned(keras.Model):
     """
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
+        keras_patches_fit.forget_continued(self)
         with typed_errors():
             return super().fit(
                 untuned(x),
@@ -134,7 +137,7 @@ def reading(
         x = sliceable(x)
         x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
     else:
-        check_source(x)
+        check_source(x, y)
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
     if is_dataset(x):
         check_batches(task, x, **checked)
@@ -143,13 +146,23 @@ def reading(
 
     def prepare(x, y, sample_weight, number):
         if isinstance(x, dict):
-            shapes = {name: shape_of_rows(rows) for name, rows in x.items()}
-            check_batch(task, shapes, y is None, **checked)
+            check_arrays(task, x, y, **checked)
+            check_pairs(task, x)
             if draws(task.preprocessor):
                 x = {"step": number, **x}
         return task.preprocess_samples(x, y, sample_weight)
 
-    return prepared(x, prepare, first)
+    made = prepared(x, prepare, first)
+    if checked.get("class_weight") and not isinstance(
+        made, keras.utils.PyDataset
+    ):
+        raise ValueError(
+            "`class_weight` needs arrays, a dataset or batches of a known "
+            "number. Let the source give `(x, y, sample_weight)`. Received: "
+            f"class_weight={checked['class_weight']!r:.200} with x of type "
+            f"{type(x).__name__}"
+        )
+    return made
 
 
 def _check_alone(x, **given):
@@ -164,7 +177,7 @@ def _check_alone(x, **given):
             )
 
 
-def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
+def training(task, steps, data, held_out, batch_size, shuffle, given):
     """Arguments of `keras.Model.fit` for what `fit` of a task is given.
 
     Args:
@@ -172,8 +185,8 @@ def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
         steps: `Steps` of the model.
         data: tuple of `x`, `y` and `sample_weight`.
         held_out: tuple of `validation_data` and `validation_split`.
-        batch_sizes: tuple of those to train and to validate with, or None.
-        shuffle, class_weight: as `keras.Model.fit`.
+        batch_size, shuffle: as `keras.Model.fit`.
+        given: dict of its other arguments.
 
     Returns:
         dict of keyword arguments.
@@ -183,19 +196,19 @@ def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
     if share and validation_data is None:
         data, validation_data = split(data, share)
     order = Shuffled(rows_of(data[0]), steps) if shuffle else None
-    size, validation_size = batch_sizes
+    check_epochs(data[0], "steps_per_epoch", given)
     x = reading(
         task,
         *data,
-        size,
+        batch_size,
         lambda: steps.first,
         order,
-        class_weight=class_weight,
+        class_weight=given.get("class_weight"),
     )
     if validation_data is not None:
-        validation_data = validation(
-            task, validation_data, validation_size or size
-        )
+        check_epochs(validation_data, "validation_steps", given)
+        size = given.get("validation_batch_size") or batch_size
+        validation_data = validation(task, validation_data, size)
     return {"x": x, "validation_data": validation_data, "shuffle": False}
 
 
@@ -255,6 +268,26 @@ def check_shuffle(shuffle, x):
             "`shuffle=True` needs `x` as a dict of arrays or lists. Shuffle a "
             "dataset yourself, as by `dataset.shuffle(1000)` before it is "
             f"batched. Received: x of type {type(x).__name__}"
+        )
+
+
+def check_epochs(x, steps, given):
+    """Refuse several epochs of what is read once.
+
+    Keras would repeat its first two batches in all epochs but the first.
+
+    Args:
+        x: a source of batches, or another thing.
+        steps: str, the argument of `fit` that says how many of them an epoch
+            takes.
+        given: dict of arguments of `fit`.
+    """
+    epochs = given.get("epochs", 1) - given.get("initial_epoch", 0)
+    if is_read_once(x) and epochs > 1 and given.get(steps) is None:
+        raise ValueError(
+            f"`{steps}` must be set for several epochs of a generator, which "
+            "is read once. Or pass a `keras.utils.PyDataset`. "
+            f"Received: {steps}=None, epochs={given['epochs']}"
         )
 
 
