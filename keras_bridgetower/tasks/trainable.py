@@ -179,10 +179,10 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         Validation draws the same in each epoch.
 
         Args:
-            x: a dict of arrays and lists, or batches, `x`, `(x, y)` or
-                `(x, y, sample_weight)`: a `tf.data.Dataset`, a
-                `keras.utils.PyDataset`, a torch `DataLoader` or a Python
-                generator. Batches that bring their own `x["step"]` keep it.
+            x: a dict of arrays, lists and columns of tables, or batches, `x`,
+                `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
+                `keras.utils.PyDataset`, a torch `DataLoader`, a grain dataset
+                or a generator. Batches that bring `x["step"]` keep it.
             y: labels, where `x` is arrays.
             batch_size: int, rows of a batch of arrays; 32 by default.
             sample_weight: `(samples,)`, where `x` is arrays.
