@@ -39,6 +39,12 @@ _RULES = {
 }
 
 
+def check_features(task, x, y):
+    """Refuse what is no features, or has values out of range."""
+    _check_names(task, x)
+    check_values(task, x, y)
+
+
 def check_values(task, x, y):
     """Refuse features and labels out of range.
 
@@ -52,7 +58,6 @@ def check_values(task, x, y):
     Raises:
         ValueError: it says which value of what.
     """
-    _check_names(task, x)
     for labels in keras.tree.flatten(y) if isinstance(y, dict) else [y]:
         if labels is not None:
             _check_numbers(labels)

@@ -19,8 +19,8 @@ from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
 from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
+from keras_bridgetower.tasks.samples import check_features
 from keras_bridgetower.tasks.samples import check_pairs
-from keras_bridgetower.tasks.samples import check_values
 from keras_bridgetower.tasks.sources import check_source
 from keras_bridgetower.tasks.sources import is_read_once
 from keras_bridgetower.tasks.sources import prepared
@@ -133,7 +133,7 @@ def reading(
     """
     if isinstance(x, dict):
         if task.preprocessor is None:
-            check_values(task, x, y)
+            check_features(task, x, y)
         x = sliceable(x)
         x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
     else:
