@@ -15,7 +15,7 @@ import keras_bridgetower as kbt
 PACKAGE = pathlib.Path(kbt.__file__).parent
 PATCHES = {
     *("keras_patches.py", "keras_patches_distribution.py"),
-    "keras_patches_updates.py",
+    *("keras_patches_fit.py", "keras_patches_updates.py"),
 }
 # What is no private part of Keras.
 FOREIGN = {("torch", "_foreach_"), ("os", "_exit")}

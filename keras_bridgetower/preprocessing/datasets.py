@@ -110,6 +110,8 @@ def mapped(dataset, function):
     """
     import tensorflow as tf
 
+    # AutoGraph would tell errors as those of code that it rewrote.
+    function = tf.autograph.experimental.do_not_convert(function)
     made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
     return made.prefetch(2)
 
@@ -198,48 +200,44 @@ def _not_several(name, value):
 
 
 def _mapped(function, values):
-    """A function of each array; lists stand for arrays."""
+    """A function of each array; lists and tuples stand for arrays."""
     if isinstance(values, dict):
         return {k: _mapped(function, v) for k, v in values.items()}
-    if isinstance(values, tuple):
-        return tuple(_mapped(function, v) for v in values)
     return function(values)
 
 
 def _leaves(name, values):
     """The arrays with their names."""
-    if isinstance(values, (dict, tuple)):
-        items = (
-            values.items() if isinstance(values, dict) else (enumerate(values))
-        )
-        for key, value in items:
-            yield from _leaves(f"{name}[{key!r}]" if name else key, value)
-    else:
+    if not isinstance(values, dict):
         yield name, values
+        return
+    for key, value in values.items():
+        yield from _leaves(f"{name}[{key!r}]" if name else key, value)
 
 
 def _tensors(name, values):
     """TensorFlow's tensors of arrays and lists, of at least one axis."""
+    if isinstance(values, dict):
+        return {k: _tensors(f"{name}[{k!r}]", v) for k, v in values.items()}
     import tensorflow as tf
 
     def tensor(value):
         if isinstance(value, (tf.Tensor, tf.RaggedTensor)):
             return value
-        if not isinstance(value, list) and hasattr(value, "__array__"):
+        if hasattr(value, "__array__"):
             value = ops.convert_to_numpy(value)
+            # Objects of one type, as a column of a table holds them.
+            value = value.tolist() if value.dtype == object else value
         return tf.convert_to_tensor(value)
 
-    def checked(value):
-        try:
-            made = tensor(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"`{name}` must hold arrays, or lists whose rows have one "
-                "shape and type, such as paths and strings. Received: "
-                f"{name} with {type(value).__name__} {value!r:.100}"
-            ) from error
-        if not made.shape.rank:
-            raise _not_several(name, value)
-        return made
-
-    return _mapped(checked, values)
+    try:
+        made = tensor(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must hold arrays, or lists whose rows have one shape "
+            "and type, such as paths and strings. Received: "
+            f"{name} with {type(values).__name__} {values!r:.100}"
+        ) from error
+    if not made.shape.rank:
+        raise _not_several(name, values)
+    return made

@@ -219,11 +219,18 @@ def check_keys(x, keys):
     """Refuse raw inputs that are no dict with these keys."""
     if not isinstance(x, dict) or not set(keys) <= set(x):
         word = "key" if len(keys) == 1 else "keys"
+        made = isinstance(x, dict) and "padding_mask" in x
         raise ValueError(
             f"`x` must be a dict with the {word} "
-            f"{' and '.join(map(repr, keys))}. "
+            f"{' and '.join(map(repr, keys))}. {_OF_FEATURES if made else ''}"
             f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
         )
+
+
+_OF_FEATURES = (
+    "Features that a preprocessor made are for `predict_features`, or for a "
+    "task with `preprocessor=None`. "
+)
 
 
 def checked_buckets(buckets):

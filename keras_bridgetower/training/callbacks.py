@@ -279,10 +279,8 @@ class Checkpoint(keras.callbacks.Callback):
             "training": self._training,
             "callbacks": other_callbacks.states(self._beside),
         }
-        step, batches = divmod(self._batches(), self._of_update)
-        checkpoints.write(
-            self.directory, step, arrays, facts, strategy, batches
-        )
+        step, rest = divmod(self._batches(), self._of_update)
+        checkpoints.write(self.directory, step, arrays, facts, strategy, rest)
         if strategy.is_chief:
             checkpoints.prune(
                 self.directory, self.keep, self.monitor, self.better
