@@ -3,10 +3,11 @@
 import functools
 
 import keras
-import keras_hub
 
+from keras_bridgetower import precision
 from keras_bridgetower import remat
 from keras_bridgetower import saved_backbones
+from keras_bridgetower.adapters import AdaptedBackbone
 from keras_bridgetower.cross_encoders import maps_of_steps
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
@@ -24,7 +25,7 @@ IMAGE_NORMS = ("shared", "per_tap")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class BridgeTowerBackbone(keras_hub.models.Backbone):
+class BridgeTowerBackbone(AdaptedBackbone):
     """Two uni-modal encoders, bridged into a cross-modal encoder.
 
     `image_tower`, `text_tower` and `fusion` each run alone; the backbone is
@@ -242,8 +243,9 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         return resized
 
     def get_config(self):
-        config = super().get_config()
         fusion = self.fusion
+        changed = precision.changed_policies(self, fusion.dtype_policy)
+        config = super().get_config()
         config.update(
             image_encoder=keras.layers.serialize(self.image_encoder),
             text_encoder=keras.layers.serialize(self.text_encoder),
@@ -260,10 +262,11 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             layer_norm_epsilon=fusion.layer_norm_epsilon,
             bridge_epsilon=fusion.bridge_epsilon,
         )
-        return config
+        return config | ({precision.POLICIES: changed} if changed else {})
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone to a new preset folder, with a manifest."""
+        precision.check_one_policy(self)
         save = super().save_to_preset
         registry.write_backbone(self, save, preset_dir, max_shard_size)
 
@@ -285,4 +288,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = saved_backbones.with_encoders(config, custom_objects)
-        return super().from_config(config)
+        changed = config.pop(precision.POLICIES, None)
+        backbone = super().from_config(config)
+        precision.restore_policies(backbone, changed)
+        return backbone

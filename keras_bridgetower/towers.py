@@ -152,6 +152,9 @@ class TokenLookup(keras.layers.Layer):
             self.embedding.build(ids_shape)
 
     def call(self, ids):
+        if self.embedding.quantization_mode is not None:
+            # The table holds integers, which only the layer itself scales.
+            return self.embedding(ids)
         table = ops.convert_to_tensor(self.embedding.embeddings)
         return engine.lookup(table, ids)
 

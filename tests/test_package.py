@@ -52,6 +52,7 @@ TIERS = (
         "replicas",
         "remat",
         "memory",
+        "precision",
         "positions",
         "presets",
     ),
@@ -61,6 +62,7 @@ TIERS = (
     ("heads", "losses", "metrics", "fusion"),
     (
         "named_heads",
+        "adapters",
         "saved_backbones",
         "backbone",
         "global_rows",
