@@ -4,6 +4,7 @@ import functools
 
 import keras
 
+from keras_bridgetower import compiled
 from keras_bridgetower import precision
 from keras_bridgetower import remat
 from keras_bridgetower import saved_backbones
@@ -134,7 +135,8 @@ class BridgeTowerBackbone(AdaptedBackbone):
             dropout=dropout,
             layer_norm_epsilon=layer_norm_epsilon,
             bridge_epsilon=bridge_epsilon,
-            dtype=policy,
+            # Plain values, of which Keras writes its config.
+            dtype=keras.dtype_policies.serialize(policy),
             name="fusion",
         )
 
@@ -207,6 +209,9 @@ class BridgeTowerBackbone(AdaptedBackbone):
             `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`; of merged
             attention the shares within each modality.
 
+        Raises:
+            RuntimeError: on JAX, another thread trains these weights.
+
         Example:
 
         ```python
@@ -217,6 +222,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         check_features(inputs, self.input, self.text_encoder)
         tokens = inputs["token_ids"].shape[1]
         run = functools.partial(self.fuse, inputs)
+        compiled.restore_weights(self)
         return maps_of_steps(self.fusion.steps, run, tokens)
 
     def checkpoint_activations(self):

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
 from keras_bridgetower import precision
 from keras_bridgetower.backbone import BridgeTowerBackbone
@@ -21,7 +22,7 @@ from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
 
-class BridgeTowerTask(TrainableTask):
+class BridgeTowerTask(keras_patches.NotCloned, TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
