@@ -6,13 +6,14 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower import keras_patches
+from keras_bridgetower.exporting import Exported
 from keras_bridgetower.validation import check_count
 
 # As in the files of KerasHub.
 _GROUP, _RANK, _ALPHA = "lora", "lora/vars/rank", "lora_alpha"
 
 
-class AdaptedBackbone(keras_hub.models.Backbone):
+class AdaptedBackbone(Exported, keras_hub.models.Backbone):
     """Abstract: a backbone whose adapters are all that their file must hold.
 
     KerasHub's own trains the biases of adapted layers too, which its files

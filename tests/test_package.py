@@ -53,6 +53,7 @@ TIERS = (
         "remat",
         "memory",
         "precision",
+        "exporting",
         "positions",
         "presets",
     ),

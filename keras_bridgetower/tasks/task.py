@@ -6,6 +6,7 @@ from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
 from keras_bridgetower import precision
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.exporting import Exported
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
@@ -22,7 +23,7 @@ from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
 
-class BridgeTowerTask(keras_patches.NotCloned, TrainableTask):
+class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
