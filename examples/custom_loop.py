@@ -21,9 +21,9 @@ STEPS = 20
 def main():
     keras.utils.set_random_seed(0)
     vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
-    vqa.compile(keras.optimizers.AdamW(1e-3))
+    vqa.compile(keras.optimizers.AdamW(1e-4))
     x = {"images": [str(p) for p in PICTURES], "text": QUESTIONS}
-    batches = [(x, ["yes", "no"])] * STEPS
+    batches = [(x, ["no", "yes"])] * STEPS
     for number, loss in enumerate(steps(vqa, batches), start=1):
         if number % 5 == 0:
             print(f"step {number}: loss {loss:.4f}")
