@@ -45,6 +45,12 @@ def test_ask(tmp_path):
         assert len(picture.convert("L").getcolors()) > 20
 
 
+def test_custom_loop(tmp_path):
+    printed = run("custom_loop.py", cwd=tmp_path)
+    losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
+    assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
+
+
 # Every call of an example imports the frameworks anew; what these two do is
 # tested in one process on each backend.
 ONE_PASS = pytest.mark.skipif(
