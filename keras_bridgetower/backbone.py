@@ -245,8 +245,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         config = super().get_config()
         fusion = self.fusion
         config.update(
-            image_encoder=keras.layers.serialize(self.image_encoder),
-            text_encoder=keras.layers.serialize(self.text_encoder),
+            image_encoder=saved_backbones.encoder_spec(self.image_encoder),
+            text_encoder=saved_backbones.encoder_spec(self.text_encoder),
             hidden_dim=fusion.hidden_dim,
             num_heads=fusion.num_heads,
             num_layers=fusion.num_layers,

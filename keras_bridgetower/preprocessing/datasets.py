@@ -5,6 +5,8 @@ import os
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.preprocessing.graph import as_raised
+
 
 def is_dataset(x):
     """Whether something is a `tf.data.Dataset`."""
@@ -104,7 +106,8 @@ def mapped(dataset, function):
     """
     import tensorflow as tf
 
-    made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+    with as_raised():
+        made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
     return made.prefetch(tf.data.AUTOTUNE)
 
 

@@ -28,6 +28,7 @@ OF_PREPROCESSORS = ("image_size", "image_mode", "sequence_length")
 class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     """Abstract: makes features, and leaves the labels to `targets`.
 
+    A subclass defines `targets`; `docs/own_work.md` has an example.
     Works eagerly (NumPy out), inside `tf.data.Dataset.map` (tensors out) and
     inside a task's `fit`, `evaluate` and `predict`.
 
@@ -217,10 +218,14 @@ def check_keys(x, keys):
     """Refuse raw inputs that are no dict with these keys."""
     if not isinstance(x, dict) or not set(keys) <= set(x):
         word = "key" if len(keys) == 1 else "keys"
+        made = isinstance(x, dict) and set(OF_TOKENS) & set(x)
         raise ValueError(
             f"`x` must be a dict with the {word} "
             f"{' and '.join(map(repr, keys))}. "
-            f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
+            + "Features that a preprocessor made go to `predict_features`, or "
+            "to a task with `preprocessor=None`. "
+            * bool(made)
+            + f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
         )
 
 

@@ -180,6 +180,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         check_same_number(sources)
         forward = self.inference.kept(kind, lambda: self._embedding(kind))
         with self.inference.reading("embed"):
+            self.new_heads.check("embed", self.answering_heads)
             found = joined(
                 in_batches(forward, sources, batch_size, self.buckets)
             )

@@ -81,7 +81,8 @@ class BridgeTowerImageClassifier(_Labelled):
 
     ```python
     model = BridgeTowerImageClassifier.from_preset(
-        "bridgetower_tiny_easy_vqa", labels=["circle", "triangle"])
+        "bridgetower_tiny_easy_vqa", labels=["circle", "triangle"],
+        random_heads=True)  # It answers by chance until it is trained.
     label, probabilities = model.classify(np.zeros((64, 64, 3), "uint8"))
     ```
 
@@ -150,7 +151,8 @@ class BridgeTowerTextClassifier(_Labelled):
 
     ```python
     model = BridgeTowerTextClassifier.from_preset(
-        "bridgetower_tiny_easy_vqa", labels=["question", "answer"])
+        "bridgetower_tiny_easy_vqa", labels=["question", "answer"],
+        random_heads=True)  # It answers by chance until it is trained.
     label, probabilities = model.classify("is there a circle?")
     ```
 
@@ -217,7 +219,8 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     Example:
 
     ```python
-    model = BridgeTowerTextRegressor.from_preset("bridgetower_tiny_easy_vqa")
+    model = BridgeTowerTextRegressor.from_preset(
+        "bridgetower_tiny_easy_vqa", random_heads=True)
     model.rate("is it red?", "is it blue?")
     ```
 
