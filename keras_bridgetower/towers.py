@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
+from keras_bridgetower.validation import check_lengths
 
 
 @functools.singledispatch
@@ -261,6 +262,7 @@ class Tower(keras.Model):
         )
 
     def call(self, inputs, training=None, mask=None):
+        check_lengths(inputs, self.encoder)
         return _as_list(super().call(inputs, training=training, mask=mask))
 
     def compute_output_spec(self, inputs, training=None, mask=None):

@@ -82,6 +82,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self._check_parts(tokenizer=tokenizer, image_converter=image_converter)
         self.tokenizer = tokenizer
         self.image_converter = image_converter
         self.features = tuple(features)
@@ -94,6 +95,16 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         x, *labels = made if isinstance(made, tuple) else (made,)
         x = shortened(x, self.buckets)
         return (x, *labels) if labels else x
+
+    def _check_parts(self, **parts):
+        """Refuse parts of other classes, such as two that were swapped."""
+        for name, part in parts.items():
+            cls = getattr(self, f"{name}_cls")
+            if cls is not None and not isinstance(part, cls):
+                raise ValueError(
+                    f"`{name}` must be a {cls.__name__}. Received: "
+                    f"{name}={part!r:.200}"
+                )
 
     def targets(self, y, batched=True):
         """Labels as the task's loss takes them.

@@ -129,10 +129,11 @@ def reading(
         ValueError: another type of data, or some that do not fit the task.
     """
     if isinstance(x, dict):
+        size = batch_size or BATCH_SIZE
+        made = batches_of(sliceable(x), y, sample_weight, size, order)
         if task.preprocessor is None:
             check_values(task, x, y)
-        x = sliceable(x)
-        x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
+        x = made
     else:
         check_source(x)
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)

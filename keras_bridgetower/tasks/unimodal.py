@@ -11,6 +11,7 @@ from keras_bridgetower.preprocessing.unimodal import (
 from keras_bridgetower.preprocessing.unimodal import (
     BridgeTowerTextRegressorPreprocessor,
 )
+from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
 from keras_bridgetower.tasks.rows import Pictures
@@ -27,7 +28,9 @@ class _Labelled(ClassificationTask):
 
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
         known = getattr(preprocessor, "labels", None)
-        labels = known if labels is None else list(labels)
+        if labels is not None:
+            labels = checked_answers(labels, "labels")
+        labels = known if labels is None else labels
         if not labels or known not in (None, labels):
             raise ValueError(
                 "`labels` must list the classes, in the task or in its "
