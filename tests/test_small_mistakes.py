@@ -140,3 +140,20 @@ def test_what_readers_and_streams_are(tmp_path):
     assert repr(stream) == (
         "<Stream of 12 samples an epoch, in 3 steps of 4, host 0 of 1>"
     )
+
+
+def test_labels_in_the_order_of_another_list(caplog):
+    """One hot, by answers that were sorted: nothing but the loss tells."""
+    task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    task.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    x = {"images": np.full((4, 64, 64, 3), 255, "uint8")}
+    x["text"] = ["what color is the shape?"] * 4
+    said = task.answer(x["images"][0], x["text"][0])[0][0]
+    task.fit(x, [said] * 4, verbose=0)
+    assert not caplog.records
+    hot = np.zeros((4, len(task.answers)))
+    hot[:, sorted(task.answers).index(said)] = 1
+    task.fit(x, hot, epochs=2, verbose=0)
+    (told,) = caplog.records
+    assert "in the order of the task's own answers" in told.getMessage()
+    assert "the 9.0 of a head that knows nothing" in told.getMessage()

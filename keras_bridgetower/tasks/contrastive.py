@@ -34,6 +34,10 @@ KIND_OF = {
 class BridgeTowerContrastive(BridgeTowerTask):
     """Embeds texts, pictures, and pairs of both, in one space for search.
 
+    Texts alone and pictures alone are read off the highest tapped states:
+    those of the encoders' last blocks, as in the authors' code and in
+    transformers, unless `taps` end below -1.
+
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerContrastivePreprocessor`, or None.

@@ -17,6 +17,7 @@ from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
+from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks.samples import check_batch
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_values
@@ -65,7 +66,13 @@ class Steps(keras.callbacks.Callback):
     def __init__(self, optimizer):
         super().__init__()
         self._optimizer = optimizer
+        self._epochs = 0
         self.first = self._taken()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epochs += 1
+        if self._epochs == 1:
+            samples.tell_if_worse_than_nothing(self.model, (logs or {}))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not counted from batch to batch: a callback may have restored a run,

@@ -61,7 +61,8 @@ def _text_inputs(backbone):
 class BridgeTowerImageClassifier(_Labelled):
     """Names what a picture shows, by the image tower alone.
 
-    The head is one Linear over the first token of the highest tapped state.
+    The head is one Linear over the first token of the highest tapped state:
+    of the encoder's last block, unless `taps` end below -1.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -129,6 +130,8 @@ class BridgeTowerImageClassifier(_Labelled):
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerTextClassifier(_Labelled):
     """Sorts texts, or pairs of texts, into classes, by the text tower alone.
+
+    It reads the highest tapped state, as `BridgeTowerImageClassifier`.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -205,6 +208,8 @@ class BridgeTowerTextClassifier(_Labelled):
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerTextRegressor(BridgeTowerTask):
     """Gives texts, or pairs of texts, a number, by the text tower alone.
+
+    It reads the highest tapped state, as `BridgeTowerImageClassifier`.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
