@@ -34,7 +34,8 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
             `answers` in their order, class ids `(batch,)` likewise, answer
             strings `(batch,)`, which are found by name, or the ten answers of
             ten people `(batch, 10)` as they were typed: they are spelled as
-            the official evaluator compares them ("Yes." as "yes"), those outside the list are left
+            the official evaluator compares them ("Yes." as "yes"), those
+            outside the list are left
             out, and the others score by how many agree.
 
     Returns:
