@@ -237,9 +237,8 @@ def check_values(name, values):
     Raises:
         ValueError: an unknown name, or values that the head does not have.
     """
-    parameters = inspect.signature(maker_of(name)).parameters.values()
     # The first one is the backbone.
-    known = {parameter.name for parameter in list(parameters)[1:]}
+    known = set(list(inspect.signature(maker_of(name)).parameters)[1:])
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(
             f"The head {name!r} has the values {sorted(known)}. Received: "
