@@ -1,6 +1,7 @@
 """Small mistakes of users: one clear error each, and objects in one line."""
 
 import json
+import time
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from keras_bridgetower import analysis
 from keras_bridgetower.analysis import figures
 from keras_bridgetower.data.augment import transform
 from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.tasks import inference
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -157,3 +159,31 @@ def test_labels_in_the_order_of_another_list(caplog):
     (told,) = caplog.records
     assert "in the order of the task's own answers" in told.getMessage()
     assert "the 9.0 of a head that knows nothing" in told.getMessage()
+
+
+def test_a_long_first_step_says_what_it_is(model, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "_LONG", 0.01)
+    task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
+    first = inference.FirstStep()
+    first.set_model(task)
+
+    def waited(jit_compile=True, verbose=1, ends=False, fails=False):
+        task.compile(jit_compile=jit_compile)
+        first.set_params({"verbose": verbose})
+        with task.inference.training("fit"):
+            first.on_train_begin()
+            if ends:
+                first.on_train_batch_end(0)
+            if not fails:
+                time.sleep(0.1)
+        time.sleep(0.1 if fails else 0)
+        return capsys.readouterr().err
+
+    assert waited().startswith("`fit` is at its first step, which is compiled")
+    for silent in (
+        {"jit_compile": False},
+        {"verbose": 0},
+        {"ends": True},
+        {"fails": True},
+    ):
+        assert waited(**silent) == ""

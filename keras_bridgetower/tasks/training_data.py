@@ -18,6 +18,7 @@ from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
 from keras_bridgetower.tasks import samples
+from keras_bridgetower.tasks.inference import FirstStep
 from keras_bridgetower.tasks.samples import check_batch
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_values
@@ -267,8 +268,14 @@ def check_shuffle(shuffle, x):
 
 
 def with_callback(callbacks, own):
-    """Callbacks as Keras takes them, with one more."""
+    """Callbacks as Keras takes them, with one more, and a `FirstStep`."""
+    first = FirstStep()
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.append(own)
+        callbacks.append(first)
         return callbacks
-    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]
+    return [
+        own,
+        first,
+        *(c for c in keras.tree.flatten(callbacks) if c is not None),
+    ]
