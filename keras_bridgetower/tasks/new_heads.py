@@ -1,7 +1,8 @@
 """Heads that a preset does not hold: no verb answers by them untrained."""
 
 import numpy as np
-from keras import ops
+
+from keras_bridgetower import engine
 
 # Numbers of a weight that are looked at; any training changes some of them.
 _LOOKED_AT = 1_000
@@ -62,6 +63,6 @@ class NewHeads:
         """Some numbers of every weight of a head."""
         taken = []
         for weight in self._heads[name].weights:
-            flat = np.ravel(ops.convert_to_numpy(weight))
+            flat = np.ravel(engine.local_part(weight))
             taken.append(flat[:: max(flat.size // _LOOKED_AT, 1)].copy())
         return taken
