@@ -112,7 +112,8 @@ def tell_if_worse_than_nothing(task, logs):
         logs: dict, what Keras logged of its first epoch.
     """
     kind, width = type(getattr(task, "loss", None)), task.label_widths()
-    if kind not in _OF_NOTHING or not isinstance(width, int):
+    # Only where users list what the labels mean.
+    if kind not in _OF_NOTHING or not task.label_arguments:
         return
     found, nothing = float(logs.get("loss", 0)), _OF_NOTHING[kind](width)
     if found > 1.5 * nothing:
