@@ -4,6 +4,7 @@ import warnings
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
+from keras_bridgetower.data.augment import transform
 
 # The miniature's encoders: they play the part of CLIP and RoBERTa.
 TINY_ENCODERS = "bridgetower_tiny_easy_pretrain"
@@ -43,7 +44,12 @@ def _opened(recipe, preset, labels, **kwargs):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         task = cls.from_preset(
-            preset, image_size=recipe.image_size, **kwargs, **values
+            preset,
+            image_size=recipe.image_size,
+            # The saved preset sees pictures as the score was measured.
+            image_mode=_placing(recipe)["mode"],
+            **kwargs,
+            **values,
         )
     others = [w for w in said if HEAD_IS_NEW not in str(w.message)]
     for warning in others:
@@ -80,11 +86,17 @@ def from_encoders(recipe, image_source, text_source, labels):
     chosen = {k: values[k] for k in cls.label_arguments if k in values}
     preprocessor = cls.preprocessor_cls(
         unimodal.tokenizer(text_source, recipe.text_length),
-        kbt.BridgeTowerImageConverter(recipe.image_size),
+        kbt.BridgeTowerImageConverter(recipe.image_size, **_placing(recipe)),
         features=tuple(backbone.input),
         **chosen,
     )
     return cls(backbone, preprocessor, **values)
+
+
+def _placing(recipe):
+    """How the recipe's evaluation makes squares of pictures."""
+    made = transform(recipe.eval_transform, recipe.image_size)
+    return {"mode": made.steps[-1].mode, "mean": made.mean, "std": made.std}
 
 
 def _class_and_values(recipe, labels):

@@ -111,7 +111,7 @@ class Stream:
         check_hosts(batch_size, num_hosts, host)
         self.batch_size = batch_size
         self.num_hosts, self.host = num_hosts, host
-        self.preprocessor = preprocessor
+        self.preprocessor, self.transform = preprocessor, transform
         self.workers = workers or os.cpu_count()
         self.labels = list(readers[0].labels)
         samples = sum(reader.num_samples for reader in readers)

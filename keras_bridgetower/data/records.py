@@ -275,7 +275,7 @@ def _unreadable(records, samples):
     """Offsets of records that are lost, so that others keep their numbers."""
     rows = np.zeros(records, form.OFFSETS)
     rows["samples"] = 1
-    rows["samples"][0] += samples - records
+    rows["samples"][:1] += samples - records
     # No bytes at all have the sum 0.
     rows["crc"] = 1
     return rows

@@ -12,6 +12,7 @@ from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import in_tf_graph
+from keras_bridgetower.preprocessing.placing import leaves_as_is
 from keras_bridgetower.validation import check_feature_values
 from keras_bridgetower.validation import check_ids
 from keras_bridgetower.validation import check_scores
@@ -145,6 +146,29 @@ def check_batches(task, data, **checked):
         for name, spec in x.items()
     }
     check_batch(task, shapes, y is None, **checked)
+    _check_frame(task, shapes)
+
+
+def _check_frame(task, shapes):
+    """Refuse a stream's pictures that would shrink into a black frame.
+
+    A picture of the user's own may have one, as in `transformers`; what a
+    stream gives, which `step` tells, was made a square for the model.
+    """
+    converter = getattr(task.preprocessor, "image_converter", None)
+    if converter is None or "step" not in shapes:
+        return
+    side = converter.image_size
+    made = (shapes.get("images") or ())[-3:] == (side, side, 3)
+    if made and not leaves_as_is(side, converter.mode, converter.size_divisor):
+        raise ValueError(
+            "The stream's `transform` makes squares of the model's size, and "
+            f"the preprocessor's image converter would shrink them into a "
+            f"black frame: {side} px are no multiple of its size_divisor. "
+            "Open the task with image_mode='squash' or 'crop', as the "
+            f"transform does. Received: mode={converter.mode!r}, "
+            f"size_divisor={converter.size_divisor}"
+        )
 
 
 def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):

@@ -115,10 +115,12 @@ class Checkpoint(keras.callbacks.Callback):
             `keras.callbacks.History` of what was still to be done.
 
         Raises:
-            ValueError: `steps_per_execution` in `compile`, or weights that
-                another callback swaps for their averages.
+            ValueError: `steps_per_execution` in `compile`, weights that
+                another callback swaps for their averages, or pictures that
+                the model's image converter would change.
         """
         run_checks.check_fit(model, callbacks)
+        run_checks.check_pictures(model, self.stream)
         position = self.resume(model, force)
         self._watch = Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs

@@ -1,5 +1,6 @@
 """What a run cannot go on with, said as early as it can be known."""
 
+from keras_bridgetower.preprocessing.placing import check_transform
 from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
 
@@ -29,6 +30,24 @@ def check_fit(model, callbacks):
             "out; validation sees the averages all the same. Received: "
             "swap_on_epoch=True"
         )
+
+
+def check_pictures(model, stream):
+    """Refuse raw pictures that the model's image converter would change.
+
+    Args:
+        model: the compiled model.
+        stream: the run's.
+
+    Raises:
+        ValueError: as `placing.check_transform`.
+    """
+    # A model or a stream of one's own has neither.
+    preprocessor = getattr(model, "preprocessor", None)
+    converter = getattr(preprocessor, "image_converter", None)
+    transform = getattr(stream, "transform", None)
+    if None not in (converter, transform) and stream.preprocessor is None:
+        check_transform(transform, converter)
 
 
 def check_origin(directory, then, now, force):
