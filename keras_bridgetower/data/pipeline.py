@@ -157,6 +157,13 @@ class Stream:
         hosts = {"num_hosts": num_hosts, "host": host}
         return type(self)(**{**self._given, **hosts})
 
+    def __repr__(self):
+        return (
+            f"<Stream of {self._order.rows:,.0f} samples an epoch, in "
+            f"{self.steps_per_epoch:,} steps of {self.batch_size}, host "
+            f"{self.host} of {self.num_hosts}>"
+        )
+
     def batch(self, number):
         """A batch by its number, as NumPy arrays.
 

@@ -5,6 +5,8 @@ import os
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.preprocessing.graph import as_raised
+
 
 def is_dataset(x):
     """Whether something is a `tf.data.Dataset`."""
@@ -110,9 +112,8 @@ def mapped(dataset, function):
     """
     import tensorflow as tf
 
-    # AutoGraph would tell errors as those of code that it rewrote.
-    function = tf.autograph.experimental.do_not_convert(function)
-    made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+    with as_raised():
+        made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
     return made.prefetch(2)
 
 

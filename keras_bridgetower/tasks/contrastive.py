@@ -34,6 +34,10 @@ KIND_OF = {
 class BridgeTowerContrastive(BridgeTowerTask):
     """Embeds texts, pictures, and pairs of both, in one space for search.
 
+    Texts alone and pictures alone are read off the highest tapped states:
+    those of the encoders' last blocks, as in the authors' code and in
+    transformers, unless `taps` end below -1.
+
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerContrastivePreprocessor`, or None.
@@ -180,6 +184,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         check_same_number(sources)
         forward = self.inference.kept(kind, lambda: self._embedding(kind))
         with self.inference.reading("embed"):
+            self.new_heads.check("embed", self.answering_heads)
             found = joined(
                 in_batches(forward, sources, batch_size, self.buckets)
             )

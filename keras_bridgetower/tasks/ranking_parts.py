@@ -68,7 +68,8 @@ class Parts:
                 of_pairs("padding_mask", "text_rows"),
                 ("pooled",),
             )["pooled"]
-            return task.pair_head(pooled)[:, -1]
+            (head,) = task.answering_heads
+            return task.heads[head](pooled)[:, -1]
 
         self.text, self.image, self.pairs = (
             task.inference.forward("rank", Part(task, function))

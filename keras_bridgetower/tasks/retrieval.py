@@ -114,15 +114,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         self.start_heads(set(heads))
 
     @property
-    def pair_head(self):
+    def answering_heads(self):
         """The head whose last logit says how well a pair matches."""
-        return self.heads[self.drawing.heads[0]]
+        return self.drawing.heads[:1]
 
     def outputs_of(self, inputs):
         if set(self.drawing.drawn) <= set(inputs):
             return self._outputs_of_drawn(inputs)
         fused = self.backbone.fuse(inputs, outputs=("pooled",))
-        return self.pair_head(fused["pooled"])
+        return self.heads[self.answering_heads[0]](fused["pooled"])
 
     def _outputs_of_drawn(self, inputs):
         outputs = outputs_of_drawn(

@@ -242,7 +242,7 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     def predict(self, x, batch_size=None, **kwargs):
         self._check_place()
         x = training_data.reading(
-            self, x, batch_size=batch_size, labelled=False
+            self, x, None, None, batch_size, labelled=False
         )
         with self.inference.predicting("predict"), engine.kept_weights(self):
             return ReadsUntuned.predict(self, x, **kwargs)

@@ -15,6 +15,7 @@ from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
+from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_features
@@ -41,7 +42,13 @@ class Steps(keras.callbacks.Callback):
     def __init__(self, optimizer):
         super().__init__()
         self._optimizer = optimizer
+        self._epochs = 0
         self.first = self._taken()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epochs += 1
+        if self._epochs == 1:
+            samples.tell_if_worse_than_nothing(self.model, (logs or {}))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not counted from batch to batch: a callback may have restored a run,
@@ -110,10 +117,11 @@ def reading(
         ValueError: another type of data, or some that do not fit the task.
     """
     if isinstance(x, dict):
+        size = batch_size or BATCH_SIZE
+        made = batches_of(sliceable(x), y, sample_weight, size, order)
         if task.preprocessor is None:
             check_features(task, x, y)
-        x = sliceable(x)
-        x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
+        x = made
     else:
         check_source(x, y)
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)

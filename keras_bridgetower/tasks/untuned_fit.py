@@ -7,6 +7,7 @@ from keras_bridgetower import replicas
 from keras_bridgetower.preprocessing.datasets import untuned
 from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.unwinding import closed_on_error
+from keras_bridgetower.tasks.inference import FirstStep
 
 
 class ReadsUntuned(keras.Model):
@@ -57,8 +58,14 @@ class _Sizes(keras.callbacks.Callback):
 
 
 def with_callback(callbacks, own):
-    """Callbacks as Keras takes them, with one more."""
+    """Callbacks as Keras takes them, with one more, and a `FirstStep`."""
+    first = FirstStep()
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.append(own)
+        callbacks.append(first)
         return callbacks
-    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]
+    return [
+        own,
+        first,
+        *(c for c in keras.tree.flatten(callbacks) if c is not None),
+    ]
