@@ -253,8 +253,8 @@ class BridgeTowerBackbone(AdaptedBackbone):
         changed = precision.changed_policies(self, fusion.dtype_policy)
         config = super().get_config()
         config.update(
-            image_encoder=keras.layers.serialize(self.image_encoder),
-            text_encoder=keras.layers.serialize(self.text_encoder),
+            image_encoder=saved_backbones.encoder_spec(self.image_encoder),
+            text_encoder=saved_backbones.encoder_spec(self.text_encoder),
             hidden_dim=fusion.hidden_dim,
             num_heads=fusion.num_heads,
             num_layers=fusion.num_layers,

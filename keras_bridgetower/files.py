@@ -1,6 +1,7 @@
 """Files that a user names: only plain files are opened."""
 
 import errno
+import functools
 import os
 import stat
 
@@ -77,6 +78,71 @@ def read_text(path, largest):
     if len(content) > largest:
         raise ValueError(f"it has more than {largest:,} bytes")
     return content.decode("utf-8")
+
+
+class Below:
+    """The paths below a folder, as a table names them.
+
+    Args:
+        folder: path of the folder, which may itself be a link.
+
+    Example:
+
+    ```python
+    below = Below("photos")
+    below.key("./cats/../dog.jpg")  # "dog.jpg"
+    below.leads_out("../secret.jpg")  # True
+    ```
+    """
+
+    def __init__(self, folder):
+        self.folder = os.path.abspath(folder)
+        self._start = os.path.join(self.folder, "")
+        self._real = os.path.join(os.path.realpath(folder), "")
+        # Pictures share folders, and following links asks the disk.
+        self._real_folder = functools.lru_cache(1024)(os.path.realpath)
+
+    def key(self, name):
+        """A path, the same however it is written.
+
+        Args:
+            name: str, relative to the folder or in full.
+
+        Returns:
+            str: relative to the folder, with `/`, or in full where `name` is
+            and lies elsewhere.
+        """
+        path = os.path.normpath(os.path.join(self.folder, name))
+        if _begins(path, self._start):
+            path = path[len(self._start) :]
+        elif not (os.path.isabs(name) or os.path.splitdrive(name)[0]):
+            path = os.path.relpath(path, self.folder)
+        return path.replace(os.sep, "/")
+
+    def leads_out(self, name):
+        """Whether a path leaves the folder, by itself or by a link.
+
+        Args:
+            name: str, as `key`.
+
+        Returns:
+            bool.
+        """
+        path = os.path.normpath(os.path.join(self.folder, name))
+        if not _begins(path, self._start):
+            return True
+        try:
+            folder, last = os.path.split(path)
+            real = os.path.join(self._real_folder(folder), last)
+            real = os.path.realpath(path) if os.path.islink(real) else real
+        # What no file can be called is for reading to refuse.
+        except ValueError:
+            return False
+        return not _begins(real, self._real)
+
+
+def _begins(path, folder):
+    return os.path.normcase(path).startswith(os.path.normcase(folder))
 
 
 def _check(path, found):

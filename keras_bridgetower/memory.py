@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_bridgetower import keras_patches
 
-# Bytes; the most that TensorFlow and JAX ask for.
+# Bytes; what JAX asks for.
 _ALIGNMENT = 64
 _BLOCK = 2**26
 
@@ -36,7 +36,7 @@ class Blocks:
         self._left = np.empty(0, "uint8")
 
     def empty(self, shape, dtype):
-        """A NumPy array of anything, aligned for every backend."""
+        """A NumPy array of anything, aligned for JAX."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         taken = -(-size // _ALIGNMENT) * _ALIGNMENT
         if taken >= _BLOCK:
@@ -61,9 +61,10 @@ def _pages(size):
 def give(variable, array):
     """Set a variable to an array, which is not used any more.
 
-    On a CPU the array's memory becomes the variable's, where the type is the
-    same and the array comes from `Blocks`: an assignment would copy it, on
-    TensorFlow twice.
+    On a CPU the array's memory becomes the variable's on PyTorch and JAX,
+    where the type is the same and the array comes from `Blocks`. TensorFlow
+    copies it, in half a second for a base model: foreign memory behind its
+    tensors is not worth that.
 
     Args:
         variable: variable of a layer.
@@ -77,10 +78,6 @@ def give(variable, array):
     give(layer.kernel, array)
     ```
     """
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        array = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
     if keras.config.backend() == "torch":
         import torch
 

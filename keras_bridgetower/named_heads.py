@@ -3,6 +3,8 @@
 import contextlib
 import contextvars
 import inspect
+import re
+import threading
 from types import MappingProxyType
 
 import keras
@@ -13,7 +15,6 @@ from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.heads import LinearHead
 from keras_bridgetower.heads import MaskedLMHead
 from keras_bridgetower.heads import TextHead
-from keras_bridgetower.validation import check_choice
 
 _AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
 
@@ -37,8 +38,9 @@ def make(name, backbone, **values):
     """Build a head for a backbone.
 
     Args:
-        name: str, one of `MAKERS`: vqa, entailment, nlvr2, itm, rank, mlm,
-            itc, image_class, text_class, text_number.
+        name: str, one of `BUILT_IN`: vqa, entailment, nlvr2, itm, rank, mlm,
+            itc, image_class, text_class, text_number; or one of your own, see
+            `register_head`.
         backbone: a `BridgeTowerBackbone`.
         **values: plain values of the head, as `heads.json` of a preset holds
             them.
@@ -46,8 +48,13 @@ def make(name, backbone, **values):
     Returns:
         The layer, built, named `<name>_head`.
     """
-    check_choice("name", name, tuple(MAKERS))
-    head, shape = MAKERS[name](backbone, **values)
+    head, shape = maker_of(name)(backbone, **values)
+    if head.name != f"{name}_head":
+        raise ValueError(
+            f"The head {name!r} must be a layer of the name '{name}_head', by "
+            "which its weights are found. Pass `name` to its constructor. "
+            f"Received: name={head.name!r}"
+        )
     loaded = same(_AWAITED.get().get(name), values)
 
     def built():
@@ -142,7 +149,7 @@ def _width(tower):
     return tower.outputs[-1].shape[-1]
 
 
-MAKERS = {
+BUILT_IN = {
     "vqa": _classifier("vqa", 1),
     "entailment": _classifier("entailment", 1),
     "nlvr2": _classifier("nlvr2", 2),
@@ -154,6 +161,75 @@ MAKERS = {
     "text_class": _text("text_class"),
     "text_number": _text("text_number"),
 }
+_own = {}
+_LOCK = threading.Lock()
+# It begins the paths of the head's weights, and is an attribute of a layer.
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def register_head(name):
+    """Make heads of a new name known, for a task of your own.
+
+    The name stands in presets: import the file that registers it before such
+    a preset is opened.
+
+    Args:
+        name: str, small letters, digits and underscores, and none of
+            `BUILT_IN`. A name that you registered before is replaced.
+
+    Returns:
+        Decorator of a function that takes a backbone and the head's plain
+        values by keyword. It returns a layer named `<name>_head`, not built
+        yet, and the shape that the layer is built for.
+
+    Raises:
+        ValueError: a name that cannot be taken.
+
+    Example:
+
+    ```python
+    @register_head("count")
+    def count_head(backbone, most=9):
+        head = LinearHead(
+            most + 1, dtype=backbone.dtype_policy, name="count_head")
+        return head, (None, 2 * backbone.fusion.hidden_dim)
+    ```
+    """
+    taken = name in BUILT_IN or hasattr(HeadSet({}), str(name))
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or taken:
+        raise ValueError(
+            "`name` must be of small letters, digits and underscores, and "
+            f"neither one of {', '.join(BUILT_IN)} nor an attribute of Keras' "
+            f"layers. Received: name={name!r:.100}"
+        )
+
+    def keep(maker):
+        global _own
+        with _LOCK:
+            # As a whole, so that other threads read one or the other.
+            _own = {**_own, name: maker}
+        return maker
+
+    return keep
+
+
+def maker_of(name):
+    """The function that makes the heads of a name.
+
+    Args:
+        name: str.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    known = {**BUILT_IN, **_own}
+    if name not in known:
+        raise ValueError(
+            f"`name` must be one of {', '.join(known)}, or a head that you "
+            "registered by `keras_bridgetower.register_head`: import the file "
+            f"that does. Received: name={name!r:.100}"
+        )
+    return known[name]
 
 
 def check_values(name, values):
@@ -166,8 +242,8 @@ def check_values(name, values):
     Raises:
         ValueError: an unknown name, or values that the head does not have.
     """
-    check_choice("name", name, tuple(MAKERS))
-    known = set(inspect.signature(MAKERS[name]).parameters) - {"backbone"}
+    # The first one is the backbone.
+    known = set(list(inspect.signature(maker_of(name)).parameters)[1:])
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(
             f"The head {name!r} has the values {sorted(known)}. Received: "

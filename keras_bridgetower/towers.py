@@ -9,6 +9,7 @@ import numpy as np
 from keras_bridgetower import keras_patches
 from keras_bridgetower.tower_layers import FirstOutput
 from keras_bridgetower.tower_layers import TokenLookup
+from keras_bridgetower.validation import check_lengths
 
 
 @functools.singledispatch
@@ -213,6 +214,7 @@ class Tower(keras.Model):
         return cls(**{**config, "encoder": encoder})
 
     def call(self, inputs, training=None, mask=None):
+        check_lengths(inputs, self.encoder)
         return _as_list(super().call(inputs, training=training, mask=mask))
 
     def compute_output_spec(self, inputs, training=None, mask=None):

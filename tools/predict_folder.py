@@ -5,13 +5,14 @@
         answers.jsonl --text "what shape is it?" --text "what color is it?"
     python tools/predict_folder.py PRESET entailment pairs.csv labels.jsonl
 
-SOURCE is a folder of pictures, each taken with every `--text`; or a table, .csv
-with a header or .jsonl, with the columns that the task reads (see --help),
-pictures as paths beside it. OUT starts with a line that says what made it; then
-comes one line for each row, in their order, with the row's `id` where it has
-one. The same command continues an OUT that was interrupted, and refuses one of
-another model or of other rows. A row that cannot be read gets a line with
-`"error"`.
+SOURCE is a folder of pictures, known by their content, each taken with every
+`--text`; or a table, .csv with a header or .jsonl, with the columns that the
+task reads (see --help), pictures as paths below its folder. OUT starts with a
+line that says what made it; then comes one line for each row, in their order,
+with the row's `id` where it has one. The same command continues an OUT that was
+interrupted, and refuses one of another model, of other rows or of pictures that
+were changed. A row that cannot be read gets a line with `"error"`; what of a
+folder was passed over is counted at the end.
 """
 
 import argparse
@@ -145,14 +146,25 @@ def main():
     parser.add_argument("--text", action="append", default=[])
     parser.add_argument("--top-k", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--outside",
+        action="store_true",
+        help="a table may name pictures anywhere",
+    )
     arguments = parser.parse_args()
     verb = VERBS[arguments.task]
     try:
         prediction_file.check_folder(arguments.out)
         rows = prediction_rows.open_rows(
-            arguments.source, verb.columns, verb.optional, arguments.text
+            arguments.source,
+            verb.columns,
+            verb.optional,
+            arguments.text,
+            arguments.outside,
         )
         task = verb.task.from_preset(arguments.preset)
+        # Else each row would get a line that says so.
+        task.new_heads.check(arguments.task, task.answering_heads)
         bad = predict(
             task,
             arguments.task,
@@ -164,6 +176,9 @@ def main():
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(f"{bad} rows could not be read; each has a line with its error.")
+    if passed := +rows.passed_over:
+        told = ", ".join(f"{n} {what}" for what, n in sorted(passed.items()))
+        print(f"passed over, as no picture that is read: {told}")
 
 
 def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
@@ -183,14 +198,15 @@ def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
         int, the rows of this run that could not be read.
 
     Raises:
-        ValueError: the file is of another model, task or setting, or of other
-            rows.
+        ValueError: the file is of another model, task or setting, of other
+            rows or pictures, or another process is writing it.
     """
     verb = VERBS[name]
     header = {
         "task": name,
         "model": prediction_file.sum_of(task),
         "rows": rows.sum,
+        "pictures": rows.pictures,
         "top_k": top_k,
     }
     bad = 0

@@ -1,10 +1,12 @@
 """A JSONL file of predictions that goes on where it was interrupted."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 
+import filelock
 import keras
 
 # How the first line begins.
@@ -14,6 +16,9 @@ START = b'{"predictions":'
 class PredictionFile:
     """Lines of results, one for each row, below a line that says of what.
 
+    One process at a time writes; `<path>.lock` beside it says so, and is free
+    again once that process is gone.
+
     Args:
         path: path of the file, new or begun.
         header: dict of plain values, what the results depend on.
@@ -22,26 +27,50 @@ class PredictionFile:
         done: int, rows that the file holds.
 
     Raises:
-        ValueError: the file was begun with another header, or is no such
-            file.
+        ValueError: the file was begun with another header, is no such file,
+            or is being written by another process.
     """
 
     def __init__(self, path, header):
         self._path = pathlib.Path(path)
         self._header = header
         self.done = 0
+        self._open = contextlib.ExitStack()
         self._file = None
 
     def __enter__(self):
-        whole = self._whole_lines()
-        self._file = open(self._path, "ab")
-        self._file.truncate(whole)
-        if not whole:
-            self._append([{"predictions": self._header}])
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(self._alone())
+            whole = self._whole_lines()
+            self._file = opened.enter_context(open(self._path, "ab"))
+            self._file.truncate(whole)
+            if not whole:
+                self._append([{"predictions": self._header}])
+            # Open until the end, unless something here has failed.
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, *error):
-        self._file.close()
+        self._open.close()
+
+    @contextlib.contextmanager
+    def _alone(self):
+        lock = filelock.FileLock(f"{self._path}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise ValueError(
+                "OUT must be written by one process at a time. Wait for the "
+                "other one, or write to another file. Received: "
+                f"{str(self._path)!r}"
+            ) from error
+        except (OSError, NotImplementedError):
+            # Some file systems have no locks.
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
 
     def write(self, results):
         """Append a line for each of some dicts."""
@@ -81,16 +110,16 @@ class PredictionFile:
     def _check(self, line):
         try:
             found = json.loads(line)["predictions"]
-            other = [k for k, v in self._header.items() if found[k] != v]
-        except (ValueError, KeyError, TypeError) as error:
+            other = [k for k, v in self._header.items() if found.get(k) != v]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 "OUT must be new, or begun by this tool. "
                 f"Received: {str(self._path)!r}, which is another file"
             ) from error
         if other:
             raise ValueError(
-                "OUT must be of the same model, rows and settings. Write to "
-                "another file, or delete it. Received: "
+                "OUT must be of the same model, rows, pictures and settings. "
+                "Write to another file, or delete it. Received: "
                 f"{str(self._path)!r}, in which differ: {', '.join(other)}"
             )
 

@@ -1,5 +1,6 @@
 """Rows to predict, from a folder of pictures or from a table, one at a time."""
 
+import collections
 import csv
 import dataclasses
 import hashlib
@@ -8,9 +9,13 @@ import json
 import os
 import pathlib
 
+from keras_bridgetower.data.readers.files import FilePicture
+from keras_bridgetower.files import Below
+
 PICTURES = {"image", "second_image"}
 # What names a row for its reader, and no model reads.
 ID = "id"
+# Files that were meant as pictures; what others are, their content says.
 SUFFIXES = {
     ".bmp",
     ".gif",
@@ -51,32 +56,49 @@ class Rows:
     Args:
         source: callable that returns an iterator of `(values, error)`.
         folder: path below which pictures lie.
+        passed_over: `Counter` of what the source found and left out.
 
     Attributes:
         count: int.
         sum: str, sha256 of all values.
+        pictures: str, sha256 of the sizes and times of all picture files.
     """
 
-    def __init__(self, source, folder):
+    def __init__(self, source, folder, passed_over):
         self._source = source
         self._folder = folder
-        total = hashlib.sha256()
+        self.passed_over = passed_over
+        total, pictures = hashlib.sha256(), hashlib.sha256()
         self.count = 0
         for values, error in source():
             total.update(json.dumps([values, error]).encode() + b"\n")
+            if not error:
+                pictures.update(self._state(values).encode())
             self.count += 1
-        self.sum = total.hexdigest()
+        self.sum, self.pictures = total.hexdigest(), pictures.hexdigest()
         if not self.count:
             raise ValueError(
                 f"SOURCE must hold at least one row. Received: none in {folder}"
             )
+
+    def _state(self, values):
+        """What tells of a row's pictures whether they were changed."""
+        found = []
+        for column in sorted(PICTURES & set(values)):
+            try:
+                about = os.stat(self._folder / values[column])
+                found.append([about.st_size, about.st_mtime_ns])
+            # It is told when the row is read.
+            except (OSError, ValueError):
+                found.append(None)
+        return json.dumps(found)
 
     def __iter__(self):
         for number, (values, error) in enumerate(self._source()):
             yield Row(number, values, self._folder, error)
 
 
-def open_rows(source, columns, optional=(), texts=()):
+def open_rows(source, columns, optional=(), texts=(), outside=False):
     """The rows of a folder or of a table.
 
     Args:
@@ -85,6 +107,8 @@ def open_rows(source, columns, optional=(), texts=()):
         optional: tuple of str, those that rows may have, all or none.
         texts: list of str. Each row of the source is taken with each, as its
             `text`. An `id` is carried along where rows have one.
+        outside: bool, whether a table may name pictures that do not lie below
+            its folder: in full, with `..`, or by links.
 
     Returns:
         `Rows`.
@@ -114,16 +138,24 @@ def open_rows(source, columns, optional=(), texts=()):
             f"Received: {str(source)!r}"
         )
 
+    below = Below(folder)
+    # Whoever points at a folder has seen the links in it.
+    outside = outside or source.is_dir()
+    passed_over = collections.Counter()
+
     def rows():
-        for values, error in found(source, own):
+        passed_over.clear()
+        for values, error in found(source, own, passed_over):
             there = [c for c in optional if c in values]
             error = error or _missing(values, [*own, *there])
+            if not (error or outside):
+                error = _leads_out(values, PICTURES & {*own, *there}, below)
             values = {c: values[c] for c in (ID, *own, *there) if c in values}
             for text in texts or [None]:
                 more = {} if text is None else {"text": text}
                 yield {**values, **more}, error
 
-    return Rows(rows, folder)
+    return Rows(rows, folder, passed_over)
 
 
 def _missing(values, columns):
@@ -133,16 +165,35 @@ def _missing(values, columns):
     return None
 
 
-def _pictures(folder, columns):
-    for parent, folders, files in os.walk(folder):
+def _leads_out(values, columns, below):
+    away = [c for c in sorted(columns) if below.leads_out(values[c])]
+    if away:
+        return (
+            f"its {' and '.join(away)} must lie below the table's folder, and "
+            "be no link that leaves it. Pass `--outside` to read it all the "
+            f"same. Received: {values[away[0]]!r:.200}"
+        )
+    return None
+
+
+def _pictures(folder, columns, passed_over):
+    def unreadable(error):
+        passed_over["folder that cannot be read"] += 1
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders.sort()
+        links = [f for f in folders if os.path.islink(f"{parent}/{f}")]
+        passed_over["linked folder"] += len(links)
         for name in sorted(files):
-            if pathlib.Path(name).suffix.lower() in SUFFIXES:
-                path = pathlib.Path(parent, name).relative_to(folder)
-                yield {"image": path.as_posix()}, None
+            path = pathlib.Path(parent, name)
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES or not FilePicture(str(path)).problem():
+                yield {"image": path.relative_to(folder).as_posix()}, None
+            else:
+                passed_over[suffix or "file without suffix"] += 1
 
 
-def _json_lines(path, columns):
+def _json_lines(path, columns, passed_over):
     with open(path, "rb") as file:
         for line in file:
             if line.strip():
@@ -159,7 +210,7 @@ def _json_row(line):
     return values, None
 
 
-def _csv(path, columns):
+def _csv(path, columns, passed_over):
     # What is not UTF-8 comes in as a lone surrogate, which is then refused.
     with open(
         path, encoding="utf-8-sig", errors="surrogateescape", newline=""

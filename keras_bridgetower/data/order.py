@@ -50,10 +50,10 @@ class Shuffled:
 class EpochOrder:
     """What stands at each place of each epoch.
 
-    A source of weight w gives `round(w * samples)` samples an epoch, of each
-    shard its share. A shard's samples are used up pass by pass, each in an
-    order of its own: with w = 0.25 each sample is seen once in four epochs,
-    with w = 2 twice in one, with w = 1 once.
+    A source of weight w gives `round(w * samples)` samples an epoch. It is
+    used up pass by pass, all shards at one pace, and in a pass each sample is
+    seen once: with w = 0.25 once in four epochs, with w = 2 twice in one, with
+    w = 1 once. Each shard has an order of its own for each pass.
 
     Args:
         sources: list, of each source the list of the numbers of samples in
@@ -83,17 +83,20 @@ class EpochOrder:
     def __init__(self, sources, weights, mixing, seed):
         self.mixing = mixing
         self.seed = seed
-        self._sizes = np.concatenate([np.asarray(s, "int64") for s in sources])
+        self._sources = [np.asarray(sizes, "int64") for sizes in sources]
+        self._sizes = np.concatenate(self._sources)
         self._first = np.cumsum(self._sizes) - self._sizes
-        shares = zip(sources, weights, strict=True)
-        self._taken = np.concatenate([_taken(s, w) for s, w in shares])
-        self.rows = int(self._taken.sum())
+        self._rows = [
+            round(weight * int(sizes.sum()))
+            for sizes, weight in zip(self._sources, weights, strict=True)
+        ]
+        self.rows = sum(self._rows)
         # Neighbours in time share an epoch and mostly a window.
         self._epoch = functools.lru_cache(4)(self._lay_out)
         self._window = functools.lru_cache(4)(self._mix)
 
     def __call__(self, epoch, places):
-        _, starts = self._epoch(epoch)
+        _, starts, *_ = self._epoch(epoch)
         windows = np.searchsorted(starts, places, "right") - 1
         found = np.empty((2, len(places)), "int64")
         for window in np.unique(windows).tolist():
@@ -103,30 +106,44 @@ class EpochOrder:
         return found[0], found[1]
 
     def _lay_out(self, epoch):
-        """The shards of each window, and the place where each starts."""
+        """The shards of each window, the place where each starts, and how
+        many samples each shard has given before this epoch and after it."""
+        before, after = self._used(epoch), self._used(epoch + 1)
         order = self.mixing.permutation(
             len(self._sizes), [self.seed, _SHARDS, epoch]
         )
         cuts = range(0, len(order), self.mixing.window)
         windows = [order[i : i + self.mixing.window] for i in cuts]
-        counts = [self._taken[shards].sum() for shards in windows]
-        return windows, np.cumsum([0, *counts])[:-1]
+        counts = [(after - before)[shards].sum() for shards in windows]
+        return windows, np.cumsum([0, *counts])[:-1], before, after
+
+    def _used(self, epoch):
+        """How many samples each shard has given before an epoch."""
+        used = []
+        for sizes, rows in zip(self._sources, self._rows, strict=True):
+            passes, rest = divmod(epoch * rows, max(int(sizes.sum()), 1))
+            used.append(passes * sizes + _given(sizes, rest))
+        return np.concatenate(used)
 
     def _mix(self, epoch, window):
         """Samples and passes of a window, int64 `(2, rows)`."""
-        shards = self._epoch(epoch)[0][window]
-        entries = [self._part(epoch, shard) for shard in shards.tolist()]
+        windows, _, before, after = self._epoch(epoch)
+        entries = [
+            self._part(shard, int(before[shard]), int(after[shard]))
+            for shard in windows[window].tolist()
+        ]
         entries = np.concatenate(entries, axis=1)
         seed = [self.seed, _WINDOW, epoch, window]
         return entries[:, self.mixing.permutation(entries.shape[1], seed)]
 
-    def _part(self, epoch, shard):
-        """Samples and passes that a shard gives to an epoch."""
-        size, taken = int(self._sizes[shard]), int(self._taken[shard])
+    def _part(self, shard, start, stop):
+        """Samples and passes that a shard gives, from one place to another."""
+        size = int(self._sizes[shard])
         # The shard's passes stand one after the other; epochs cut the row.
-        start, stop = epoch * taken, (epoch + 1) * taken
         parts = [np.empty((2, 0), "int64")]
-        for number in range(start // size, -(-stop // size)):
+        # A shard all of whose records were left out has none to give.
+        numbers = range(start // size, -(-stop // size)) if size else ()
+        for number in numbers:
             low = max(start - number * size, 0)
             high = min(stop - number * size, size)
             seed = [self.seed, _PART, shard, number]
@@ -136,7 +153,25 @@ class EpochOrder:
         return np.concatenate(parts, axis=1)
 
 
-def _taken(sizes, weight):
-    """How many samples each shard of a source gives to an epoch."""
-    ends = np.rint(weight * np.cumsum(sizes)).astype("int64")
-    return np.diff(ends, prepend=0)
+def _given(sizes, count):
+    """How many samples each shard gives to the first `count` of a pass.
+
+    A shard's samples lie evenly over the pass, sample i of n at (i + 1/2) / n,
+    and those at one place follow each other by the number of their shard. So
+    counts never fall as `count` grows, and add up to it.
+    """
+
+    def until(place):
+        return np.minimum(np.floor(sizes * place + 0.5), sizes).astype("int64")
+
+    low, high = 0.0, 1.0
+    # Two floats with none between: what lies at the latter lies at one place.
+    while low < (middle := (low + high) / 2) < high:
+        if until(middle).sum() <= count:
+            low = middle
+        else:
+            high = middle
+    given = until(low)
+    more = np.flatnonzero(until(high) > given)
+    given[more[: count - given.sum()]] += 1
+    return given

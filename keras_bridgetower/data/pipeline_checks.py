@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_bridgetower.data.remainders import REMAINDERS
-from keras_bridgetower.preprocessing.placing import leaves_as_is
+from keras_bridgetower.preprocessing.placing import check_transform
 
 
 def check_readers(readers):
@@ -31,6 +31,14 @@ def check_weights(weights, readers):
             "for each reader; leave out a source that you do not want. "
             f"Received: weights={weights!r}"
         )
+    for weight, reader in zip(weights, readers, strict=True):
+        if round(weight * reader.num_samples) < 1:
+            raise ValueError(
+                "`weights` must leave a row of each source in an epoch, of "
+                "`round(weight * samples)`; leave out a source that you do "
+                f"not want. Received: weights={weights!r}, of which {weight} "
+                f"is for {reader.num_samples} samples of {reader.folder}"
+            )
     return weights
 
 
@@ -95,31 +103,9 @@ def check_fit(made, num_hosts, preprocessor):
             f"buckets={preprocessor.buckets}"
         )
     if images:
-        _check_pictures(made.transform, preprocessor.image_converter)
+        check_transform(made.transform, preprocessor.image_converter)
     if any(target.names_classes for target in made.targets):
         _check_classes(made.labels, preprocessor)
-
-
-def _check_pictures(transform, converter):
-    side = transform.image_size
-    if side != converter.image_size or not leaves_as_is(
-        side, converter.mode, converter.size_divisor
-    ):
-        raise ValueError(
-            "`transform` must make pictures that the preprocessor's image "
-            f"converter leaves as they are: {converter.image_size} px, mode "
-            f"{converter.mode!r}. Received: transform.image_size={side}"
-        )
-    ours = transform.mean, transform.std
-    theirs = converter.mean, converter.std
-    if ours != theirs:
-        raise ValueError(
-            "`transform` and the preprocessor's image converter must have one "
-            "mean and one standard deviation, or evaluation would see other "
-            "values than training. Pass `mean` and `std` to "
-            "`BridgeTowerImageConverter`. Received: transform with "
-            f"{ours}, converter with {theirs}"
-        )
 
 
 def _check_classes(labels, preprocessor):

@@ -1,11 +1,11 @@
 """The index of a data set, of which several processes may write splits."""
 
-import contextlib
-import fcntl
 import json
 import re
 
 from keras_bridgetower.data import record_format as form
+from keras_bridgetower.data.record_seal import sealed
+from keras_bridgetower.presets.locks import locked
 
 LOCK = f"{form.INDEX}.lock"
 
@@ -52,10 +52,10 @@ def save_split(folder, task, labels, split, entry):
         split: str.
         entry: dict, the split's part of the index.
     """
-    with _locked(folder):
+    with locked(folder / LOCK):
         index = open_index(folder, task, labels)
         index["splits"][split] = entry
-        data = json.dumps(index, indent=1, ensure_ascii=False)
+        data = json.dumps(sealed(index), indent=1, ensure_ascii=False)
         form.write_atomically(folder / form.INDEX, data.encode())
 
 
@@ -76,14 +76,3 @@ def remove_others(folder, split, entry):
         found = shard.fullmatch(path.name)
         if found and f"{found[1]}.tfrecord" not in named:
             path.unlink()
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Let one process at a time change the index; a kill ends its turn."""
-    with open(folder / LOCK, "wb") as file:
-        # Some file systems of clusters have no locks. What is left there is
-        # the moment between reading and writing.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

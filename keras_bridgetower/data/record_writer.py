@@ -24,6 +24,9 @@ from keras_bridgetower.data.record_index import remove_others
 from keras_bridgetower.data.record_index import save_split
 
 RECORDS_PER_SHARD = 1000
+# How many of the shards may be missing in the index after a kill, and are
+# written again. To save it after each of thousands took most of the time.
+UNSAVED_SHARE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +145,16 @@ def write_shards(
         save_split(folder, task, labels, split, entry)
 
     save()
+    saved = len(done)
     left = [job for name, job in jobs.items() if name not in done]
     for shard in (run or one_by_one)(left):
         done[shard["file"]] = shard
         check_left_out(split, done.values(), len(records), max_bad_share)
-        save()
+        if len(done) * (1 - UNSAVED_SHARE) >= saved:
+            save()
+            saved = len(done)
         on_shard(len(done), num_shards)
+    save()
     check_left_out(split, done.values(), len(records), max_bad_share)
     remove_others(folder, split, entry)
     return entry

@@ -2,14 +2,11 @@
 
 import builtins
 import contextlib
-import math
 import re
 import sys
 
 import numpy as np
 
-# Bytes: the widest vectors of a processor, Eigen's EIGEN_MAX_ALIGN_BYTES.
-_ALIGNMENT = 64
 # How TensorFlow tells what a function of `tf.numpy_function` raised.
 _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
@@ -50,6 +47,22 @@ def typed_errors():
         raise kind(found[2]) from error
 
 
+@contextlib.contextmanager
+def as_raised():
+    """Errors while TensorFlow traces a function, as they were raised.
+
+    AutoGraph makes another one of the same type, which lists the lines of all
+    files that led there.
+    """
+    try:
+        yield
+    except Exception as error:
+        first = error.__context__
+        if type(first) is not type(error) or str(first) not in str(error):
+            raise
+        raise first from None
+
+
 def is_string_tensor(x):
     """Whether `x` is a tensor of TensorFlow's one type for texts and bytes."""
     tf = sys.modules.get("tensorflow")
@@ -66,23 +79,6 @@ def shape_of_rows(x):
     if not isinstance(x, (list, tuple)):
         return shape_of(x)
     return (len(x), *(shape_of_rows(x[0]) if x else ()))
-
-
-def empty(shape, dtype):
-    """As `np.empty`, at an address that TensorFlow takes without a copy.
-
-    Args:
-        shape: tuple of ints.
-        dtype: str.
-
-    Returns:
-        NumPy array, for what `tf.numpy_function` shall return.
-    """
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, "uint8")
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def apply_numpy(function, inputs, *specs):

@@ -6,7 +6,6 @@ import numpy as np
 
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.direct import DirectLayer
-from keras_bridgetower.preprocessing.graph import empty
 from keras_bridgetower.preprocessing.graph import in_tf_graph
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.placing import MODES
@@ -202,7 +201,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
                 f"{name}={images!r}"
             )
         first = self._convert(images[0], f"{name}[{number}]")
-        made = empty((len(images), *first.shape), "float32")
+        made = np.empty((len(images), *first.shape), "float32")
         made[0] = first
         # Each is computed at its place: many held until they are stacked cost
         # more memory traffic than all the arithmetic.

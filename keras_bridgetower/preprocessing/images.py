@@ -109,6 +109,22 @@ def decode_image(data, name="images"):
     return _open(io.BytesIO(data), name, f"<{len(data)} bytes>")
 
 
+def check_head(file, name="images"):
+    """Refuse an image file that `open_image` would, its pixels not read.
+
+    Args:
+        file: binary file, open for reading.
+        name: string. What errors call the picture.
+
+    Raises:
+        ValueError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or none.
+            What is damaged makes Pillow raise nearly anything.
+    """
+    with Image.open(file, formats=FORMATS) as image:
+        shown = f"{image.format} of {image.width} x {image.height}"
+        check_size(image.size, name, shown)
+
+
 def _open_path(path, name):
     shown = repr(path) if len(path) <= 4096 else f"{path[:100]!r}..."
     text = os.fsdecode(path)

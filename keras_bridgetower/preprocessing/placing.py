@@ -40,6 +40,41 @@ def leaves_as_is(side, mode, size_divisor=32):
     return placed == ((side, side), (0, 0))
 
 
+def check_transform(transform, converter):
+    """Refuse a transform whose pictures an image converter would change.
+
+    Args:
+        transform: a `data.augment.Transform`.
+        converter: a `BridgeTowerImageConverter`.
+
+    Raises:
+        ValueError: another size, a black frame, or values of another mean or
+            standard deviation.
+    """
+    side = transform.image_size
+    if side != converter.image_size or not leaves_as_is(
+        side, converter.mode, converter.size_divisor
+    ):
+        raise ValueError(
+            "`transform` must make pictures that the preprocessor's image "
+            f"converter leaves as they are: {converter.image_size} px, mode "
+            f"{converter.mode!r}. In mode 'hf' a side that is no multiple of "
+            f"size_divisor={converter.size_divisor} shrinks into a black "
+            "frame; open the task with image_mode='squash' or 'crop', as the "
+            f"transform does. Received: transform.image_size={side}"
+        )
+    ours = transform.mean, transform.std
+    theirs = converter.mean, converter.std
+    if ours != theirs:
+        raise ValueError(
+            "`transform` and the preprocessor's image converter must have one "
+            "mean and one standard deviation, or evaluation would see other "
+            "values than training. Pass `mean` and `std` to "
+            "`BridgeTowerImageConverter`. Received: transform with "
+            f"{ours}, converter with {theirs}"
+        )
+
+
 def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
     """Resize a picture by a mode, and cut the square.
 

@@ -11,6 +11,7 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
 from keras_bridgetower.tasks.inference import Inference
+from keras_bridgetower.tasks.new_heads import NewHeads
 from keras_bridgetower.tasks.rows import Pictures
 from keras_bridgetower.tasks.rows import Rows
 from keras_bridgetower.tasks.rows import Texts
@@ -27,7 +28,8 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
-    `outputs_of`, and defines `default_loss`, `default_metrics` and one verb.
+    `outputs_of`, and defines `head_arguments`, `default_loss`,
+    `default_metrics` and one verb. `docs/own_work.md` has an example.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -56,6 +58,7 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
         # Tracked below, after the layers of the graph, on every backend:
         # optimizers number their slots in this order.
         object.__setattr__(self, "heads", named_heads.make_all(heads, backbone))
+        object.__setattr__(self, "new_heads", NewHeads(self.heads))
         # === Functional graph ===
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
@@ -72,6 +75,11 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
     def outputs_of(self, inputs):
         """Outputs of the task for a dict of features."""
         raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    @property
+    def answering_heads(self):
+        """Names of the heads that the verbs read."""
+        return tuple(self.heads)
 
     def start_heads(self, new):
         """Give new heads a start from others, where the task has one.
@@ -139,10 +147,9 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
         check_features(sources[0].rows(0, sources[0].count), self.input)
         # What an objective drew names other rows of its batch.
         drawn = set(features) - set(self.input)
+        values = {"answers": False, "fill": not drawn}
         return joined(
-            self.batches(
-                "predict_features", sources, batch_size, fill=not drawn
-            )
+            self.batches("predict_features", sources, batch_size, **values)
         )
 
     def sources(self, images, texts, name):
@@ -161,12 +168,13 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
             Texts(preprocessor, texts, name),
         ]
 
-    def batches(self, name, sources, batch_size, **kwargs):
+    def batches(self, name, sources, batch_size, answers=True, **kwargs):
         """Features and outputs of this task, batch by batch.
 
         Args:
             name: str, the verb that is called.
             sources, batch_size, **kwargs: as `in_batches`.
+            answers: bool, whether the heads that it reads must be trained.
 
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
@@ -175,6 +183,8 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
             "forward", lambda: self.inference.forward(name, self)
         )
         with self.inference.reading(name):
+            if answers:
+                self.new_heads.check(name, self.answering_heads)
             yield from in_batches(forward, sources, batch_size, **kwargs)
 
     @property
@@ -248,7 +258,10 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
 
         def save(folder):
             write_task(folder, max_shard_size)
-            registry.write_json(folder, registry.HEADS, self.head_values)
+            # A preset does not hold those that are still random.
+            new = self.new_heads.left(self.heads)
+            held = {k: v for k, v in self.head_values.items() if k not in new}
+            registry.write_json(folder, registry.HEADS, held)
 
         write_task = super().save_to_preset
         registry.write(preset_dir, save)
@@ -283,8 +296,9 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
                 a picture; `sequence_length`, int, tokens in each text;
                 `dtype`; `revision`, str, branch, tag or commit of a handle's
                 repository; `preprocessor`; and constructor values of the
-                class. Where the preset has no such head, a new one is made,
-                with a warning.
+                class. Heads that the preset lacks are new: a warning says so,
+                and verbs raise until they are trained. Not so with
+                `random_heads=True`.
 
         Raises:
             TypeError: an unknown keyword.

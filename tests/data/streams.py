@@ -52,7 +52,9 @@ def record(task, number, samples=3, source="s"):
     return Record(f"k{number}", tuple(images), tuple(made), source)
 
 
-def write(folder, records, task="vqa", num_shards=4, labels=None):
+def write(
+    folder, records, task="vqa", num_shards=4, labels=None, max_bad_share=0.0
+):
     """Write a split `train` and open it."""
     write_shards(
         folder,
@@ -62,6 +64,7 @@ def write(folder, records, task="vqa", num_shards=4, labels=None):
         labels=LABELS[task] if labels is None else labels,
         definition="made by a test",
         num_shards=num_shards,
+        max_bad_share=max_bad_share,
     )
     return open_records(folder, "train")
 

@@ -36,12 +36,13 @@ def test_each_epoch_holds_each_sample_once():
 
 
 def test_order_is_the_same_everywhere():
-    made = order(weights=(1.5, 0.5))
-    text = b"".join(epoch(made, e)[0].tobytes() for e in range(3))
-    assert hashlib.sha256(text).hexdigest()[:16] == SUM
+    for weights, wanted in SUMS.items():
+        made = order(weights=weights)
+        text = b"".join(epoch(made, e)[0].tobytes() for e in range(3))
+        assert hashlib.sha256(text).hexdigest()[:16] == wanted
 
 
-SUM = "2892ede571f3ebbc"
+SUMS = {(1, 2): "269f2fb555fc2634", (1.5, 0.5): "1941dfbafedc9ce6"}
 
 
 def test_any_place_is_found_without_the_others():
@@ -102,6 +103,24 @@ def test_weights_that_are_no_shares():
         seen += np.bincount(epoch(made, e)[0], minlength=28)
     assert made.rows == 6 + 17
     assert (seen[:18] == 10).all() and (seen[18:] == 51).all()
+
+
+@pytest.mark.parametrize(
+    "sizes, weight, epochs",
+    [([3] * 40, 0.1, 20), ([1] * 40 + [60], 0.05, 20), ([3, 0, 5, 1], 0.4, 9)],
+)
+def test_small_shards_give_their_share(sizes, weight, epochs):
+    made = order((weight,), Shuffled(16), sizes=[sizes])
+    assert made.rows == round(weight * sum(sizes))
+    seen, passes = np.zeros(sum(sizes), int), []
+    for e in range(epochs):
+        samples, numbers = epoch(made, e)
+        seen += np.bincount(samples, minlength=len(seen))
+        passes += zip(samples.tolist(), numbers.tolist(), strict=True)
+        # Nobody is seen again before all others are: at every epoch's end.
+        assert seen.max() - seen.min() <= 1
+    assert (seen == made.rows * epochs // sum(sizes)).all()
+    assert len(set(passes)) == len(passes)
 
 
 def test_refuses_a_window_of_none():

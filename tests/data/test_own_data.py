@@ -266,7 +266,7 @@ def test_a_picture_is_one_record_however_it_is_written(tmp_path):
     names = ["0.jpg", "./0.jpg", "x/../0.jpg", str(root / "0.jpg")]
     outside = ["../beside.jpg", str(tmp_path / "beside.jpg")]
     rows = [ROW | {"image": name} for name in names + outside]
-    data = own(root, {"train.jsonl": rows})
+    data = own(root, {"train.jsonl": rows}, outside=True)
     drafts = data.split("train")
     assert [draft.key for draft in drafts] == ["0.jpg", *outside]
     assert len(drafts[0].samples) == len(names)

@@ -287,7 +287,7 @@ def test_mirrors_by_text_and_answer(tmp_path):
         (dict(remainder="fill"), "`remainder` must be one of"),
         (dict(weights=[1, 2]), "`weights` must be 1 finite numbers above 0"),
         (dict(weights=[0]), "`weights` must be 1 finite numbers above 0"),
-        (dict(weights=[0.001]), "an epoch has no row"),
+        (dict(weights=[0.001]), "`weights` must leave a row of each source"),
         (dict(batch_size=64, remainder="drop"), "not one whole batch"),
         (dict(target="none", remainder="pad"), "weighs labels"),
         (dict(max_bad_share=1.5), "`max_bad_share` must be from 0"),

@@ -1,6 +1,7 @@
 """Bad samples are left out, named, and never replaced without a word."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 
@@ -17,6 +18,7 @@ from keras_bridgetower.data.damage import BadSample
 from keras_bridgetower.data.damage import DamageReport
 from keras_bridgetower.data.order import Sequential
 from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.records import open_records
 
 pytestmark = ONE_BACKEND
 PLAIN = transform("blip", SIDE)
@@ -186,6 +188,28 @@ def test_a_whole_shard_may_be_damaged(reader, tmp_path):
     stream = Stream(fresh, 6, PLAIN, max_bad_share=0.3)
     seen = sum(len(y) for _, y in stream.dataset(epochs=1))
     assert seen == 27 and len(stream.report.bad) == 9
+
+
+@pytest.mark.parametrize("weight", [1, 0.5])
+def test_a_shard_all_of_whose_records_were_left_out(tmp_path, weight):
+    rows = [streams.record("vqa", i) for i in range(8)]
+    # As the writer shuffles them by seed 0: the first shard is left empty.
+    first = np.random.default_rng(0).permutation(8)[:2].tolist()
+    for number in first:
+        rows[number] = dataclasses.replace(rows[number], images=(b"",))
+    reader = streams.write(tmp_path, rows, max_bad_share=0.5)
+    assert [shard["samples"] for shard in reader.shards] == [0, 6, 6, 6]
+    stream = Stream(reader, 3, PLAIN, weights=[weight])
+    batches = 18 // 3
+    seen = [i for number in range(batches) for i in stream.ids(number)]
+    assert len(stream.batch(0)[0]["text"]) == 3
+    lost = {f"q{i}-{place}" for i in first for place in range(3)}
+    every = {f"q{i}-{place}" for i in range(8) for place in range(3)}
+    assert sorted(seen) == sorted(every - lost)
+    os.remove(tmp_path / "train-00000-of-00004.offsets.npy")
+    again = open_records(tmp_path, "train", max_bad_share=0.5)
+    assert [*again.bad_shards] == ["train-00000-of-00004.tfrecord"]
+    assert len(again) == 18
 
 
 def test_a_bomb_is_one_bad_sample(tmp_path, monkeypatch):

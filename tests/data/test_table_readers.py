@@ -11,6 +11,8 @@ from miniatures import miniature
 from miniatures import opened
 
 from keras_bridgetower.data.datasets import open_dataset
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.readers.glue import GLUE_TASKS
 from keras_bridgetower.data.records import Sample
 
 pytest.importorskip("easy_vqa")
@@ -55,6 +57,19 @@ def test_glue_in_json_lines(tmp_path):
     (sample,) = data.split("train")[0].samples
     assert (sample.text, sample.labels) == ("It is red.\tIt is.", (2,))
     assert data.split("test_matched")[0].samples[0].labels == ()
+
+
+@pytest.mark.parametrize("name", ["mnli", "sst2"])
+def test_a_tab_in_json_lines_divides_nothing(name, tmp_path):
+    columns = GLUE_TASKS[name].fields
+    row = dict.fromkeys(columns, "It\tis red.") | {"label": 1}
+    write_lines(tmp_path / "train.jsonl", [row])
+    data = open_dataset("glue", tmp_path, task_name=name)
+    stream = Stream(built(data, tmp_path / "built", "train"), 1)
+    x, _ = stream.batch(0)
+    texts = [x.get(key) for key in ("text", "second_text")]
+    wanted = [b"It is red."] * len(columns)
+    assert [text[0] for text in texts if text is not None] == wanted
 
 
 def test_glue_rows_of_another_width(tmp_path):

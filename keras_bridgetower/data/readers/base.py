@@ -171,7 +171,9 @@ class DataSet(abc.ABC):
         for part in split.parts:
             for draft in self.drafts(part):
                 kept = split.keep(draft.samples)
-                drafts.append(dataclasses.replace(draft, samples=kept))
+                if kept is not draft.samples:
+                    draft = dataclasses.replace(draft, samples=kept)
+                drafts.append(draft)
         return drafts
 
     def definition(self, name, protocol="honest"):

@@ -1,15 +1,14 @@
 """Pictures and tables of texts as they lie on the disk."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import itertools
 import json
 
-from PIL import Image
-
 from keras_bridgetower.files import open_regular
-from keras_bridgetower.preprocessing.images import FORMATS
+from keras_bridgetower.preprocessing.images import check_head
 
 
 class Picture:
@@ -27,8 +26,9 @@ class Picture:
         """Why the picture cannot be opened, or `""`; pixels are not read."""
         try:
             # By content: NLVR2 names JPEG files .png.
-            with self.open() as file, Image.open(file, formats=FORMATS):
-                return ""
+            with self.open() as file:
+                check_head(file, "picture")
+            return ""
         # A damaged file makes Pillow raise nearly anything.
         except Exception as error:
             return f"{type(error).__name__}: {error}"
@@ -75,18 +75,41 @@ def load_json(path):
 
 def read_text(path):
     """The text of a UTF-8 file, or an error that names it."""
+    with _in_utf8(path) as file:
+        return file.read()
+
+
+def text_lines(path):
+    """Iterate over the lines of a UTF-8 file, of which few are held."""
+    with _in_utf8(path) as file:
+        yield from file
+
+
+@contextlib.contextmanager
+def _in_utf8(path):
     # Excel and Windows put a byte-order mark first, which is no text.
     file = io.TextIOWrapper(open_regular(path), encoding="utf-8-sig")
     try:
         with file:
-            return file.read()
+            yield file
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
+        # It knows of the few bytes alone that were decoded at once.
+        line, byte = _first_bad(path)
         raise ValueError(
-            f"{path} must be UTF-8. Received: byte "
-            f"0x{error.object[error.start]:02x} in line {line}. Convert the "
-            "file."
+            f"{path} must be UTF-8. Received: byte 0x{byte:02x} in line "
+            f"{line}. Convert the file."
         ) from error
+
+
+def _first_bad(path):
+    """The line of a file that is not UTF-8, and the byte that is wrong."""
+    with open_regular(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return number, line[error.start]
+    raise ValueError(f"{path} has changed while it was read. Read it again.")
 
 
 def json_rows(path, keys, under=None):
@@ -117,9 +140,9 @@ def json_rows(path, keys, under=None):
 
 
 def json_lines(path, keys):
-    """The rows of a file with one JSON object a line, as `json_rows`."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    """Iterate over a file of one JSON object a line, as `json_rows`."""
+    for number, line in enumerate(text_lines(path), 1):
+        line = line.rstrip("\n")
         if not line.strip():
             continue
         try:
@@ -130,8 +153,7 @@ def json_lines(path, keys):
                 f"Received: line {number}: {line!r:.100}"
             ) from error
         check_row(path, number, row, keys)
-        rows.append(row)
-    return rows
+        yield row
 
 
 def table_rows(path, keys=(), columns=None, **dialect):
@@ -162,7 +184,7 @@ def table_rows(path, keys=(), columns=None, **dialect):
 
 
 def comma_rows(path):
-    """The rows of a CSV file with a header, all as wide as it.
+    """Iterate over the rows of a CSV file with a header, all as wide as it.
 
     A comma that is not in quotes would else move what follows it into the
     next column.
@@ -170,8 +192,8 @@ def comma_rows(path):
     Args:
         path: path of the file.
 
-    Returns:
-        list of dicts of str.
+    Yields:
+        dicts of str.
 
     Raises:
         ValueError: a name twice in the header, a row of another width, a
@@ -184,7 +206,6 @@ def comma_rows(path):
             f"The header of {path} must name each column once. Received: "
             f"{columns}"
         )
-    rows = []
     for number, (line, cells) in enumerate(table, 1):
         if len(cells) != len(columns):
             raise ValueError(
@@ -193,15 +214,14 @@ def comma_rows(path):
                 f"Received: {len(cells)} cells in row {number} (line {line}): "
                 f"{cells!r:.200}"
             )
-        rows.append(dict(zip(columns, cells, strict=True)))
-    return rows
+        yield dict(zip(columns, cells, strict=True))
 
 
 def _cells(path, **dialect):
     """Iterate over the line in which a row begins, and its cells."""
     # A stray quote makes one field of the rest of a file; the rows tell it.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), **dialect)
+    reader = csv.reader(text_lines(path), **dialect)
     line = 1
     try:
         for cells in reader:

@@ -167,7 +167,10 @@ class GLUE(DataSet):
         target = self._target if _is_labelled(part) else self._hidden
         for number, row in rows.items():
             check_row(path, number, row, keys)
-            text = SECOND_TEXT.join(row[column] for column in columns)
+            # JSON may hold a tab in a text, where it divides nothing.
+            text = SECOND_TEXT.join(
+                row[column].replace(SECOND_TEXT, " ") for column in columns
+            )
             target_of = target(path, number, label, row.get(label))
             sample = Sample(f"{part}-{number}", text, *target_of)
             yield Draft(sample.id, (), (sample,), part)

@@ -3,7 +3,6 @@
 import collections
 
 from keras_bridgetower.data.readers.own_tables import listed
-from keras_bridgetower.metrics.vqa_answers import answer_list
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
 
@@ -40,12 +39,14 @@ class _Answers:
         return normalize_answer(str(text))
 
     def all_of(self, rows, min_count):
-        given = [
-            {"multiple_choice_answer": str(answer)}
-            for row in rows
-            for answer in listed(row["answer"])
-        ]
-        labels = answer_list(given, min_count=min_count)
+        given = collections.Counter(
+            answer for row in rows for answer in listed(row.target)
+        )
+        counts = collections.Counter()
+        # Each spelling is normalised once, which takes longer than counting.
+        for answer, count in given.items():
+            counts[normalize_answer(answer)] += count
+        labels = [label for label, n in counts.items() if n >= min_count]
         if not labels:
             raise ValueError(
                 "Some answer must occur `min_count` times in the tables. "
@@ -54,7 +55,7 @@ class _Answers:
         return labels
 
     def target(self, path, number, row, ids):
-        answers = [str(answer) for answer in listed(row["answer"])]
+        answers = listed(row.target)
         score = soft_scores if len(answers) >= PEOPLE else _shares
         known = {ids[a]: s for a, s in score(answers).items() if a in ids}
         return tuple(known), tuple(known.values())
@@ -67,14 +68,14 @@ class _Labels:
         return str(text).strip()
 
     def all_of(self, rows, min_count):
-        labels = sorted({self.spell(row["label"]) for row in rows})
+        labels = sorted({self.spell(row.target) for row in rows})
         try:
             return sorted(labels, key=int)
         except ValueError:
             return labels
 
     def target(self, path, number, row, ids):
-        label = self.spell(row["label"])
+        label = self.spell(row.target)
         if label not in ids:
             raise ValueError(
                 f"Each label of {path} must be one of {list(ids)}. Received: "

@@ -1,0 +1,168 @@
+"""Own tables: names that are nearly right, ids, where pictures lie, size."""
+
+import os
+import pathlib
+import tracemalloc
+
+import pytest
+from builders import ONE_BACKEND
+from miniature_pictures import pictures
+from miniature_pictures import write_lines
+
+from keras_bridgetower.data import record_writer
+from keras_bridgetower.data.datasets import open_dataset
+from keras_bridgetower.data.record_format import Record
+from keras_bridgetower.data.record_format import Sample
+
+pytestmark = ONE_BACKEND
+ROW = {"image": "0.jpg", "text": "what?"}
+
+
+def own(folder, files, **options):
+    folder.mkdir(exist_ok=True)
+    pictures()[0].save(folder / "0.jpg")
+    for name, held in files.items():
+        if isinstance(held, str):
+            (folder / name).write_text(held, encoding="utf-8")
+        else:
+            write_lines(folder / name, held)
+    return open_dataset("own", folder, **options)
+
+
+NEARLY = ["answers", "Answer", " answer", "anwser", "labels", "Text ", "ID"]
+
+
+@pytest.mark.parametrize("column", NEARLY)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_columns_that_are_nearly_right_are_named(column, kind, tmp_path):
+    rows = [ROW | {column: "red"}]
+    if kind == "csv":
+        rows = f"image,text,{column}\n0.jpg,what?,red\n"
+    data = own(tmp_path, {f"train.{kind}": rows})
+    wanted = "id" if column == "ID" else column.strip().lower()[:4]
+    told = (
+        f"train.{kind} must call a column '{wanted[:2]}.*'{column}' is nearly"
+    )
+    with pytest.raises(ValueError, match=told):
+        data.split("train")
+    (report,) = data.check()
+    assert not report.ok and repr(column) in report.error
+
+
+def test_columns_that_nothing_reads_are_told(tmp_path):
+    rows = [ROW | {"notes": "none", "class": "red"}]
+    data = own(tmp_path, {"train.jsonl": rows})
+    assert data.task == "captions"
+    told = "Columns that are not read: 'class', 'notes'."
+    assert told in data.definition("train").definition
+
+
+def test_ids(tmp_path):
+    rows = [ROW | {"id": id} for id in (0, "0a", 1.5)]
+    data = own(tmp_path, {"train.jsonl": [*rows, ROW, ROW | {"id": ""}]})
+    (draft,) = data.split("train")
+    ids = [sample.id for sample in draft.samples]
+    assert ids == ["0", "0a", "1.5", "train-4", "train-5"]
+    data = own(tmp_path, {"train.jsonl": [ROW | {"id": [1]}]})
+    with pytest.raises(ValueError, match=r"'id' with a value of type.*\[1\]"):
+        data.split("train")
+
+
+def linked(folder):
+    """A folder with links to what lies in it, and to what does not."""
+    (folder / "inner").mkdir(parents=True)
+    pictures()[0].save(folder / "inner/1.jpg")
+    pictures()[0].save(folder.parent / "secret.jpg")
+    os.symlink(folder.parent / "secret.jpg", folder / "link.jpg")
+    os.symlink(folder.parent, folder / "up")
+    os.symlink("inner/1.jpg", folder / "good.jpg")
+    os.symlink("inner", folder / "within")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "../secret.jpg",
+        "{}/secret.jpg",
+        "link.jpg",
+        "up/secret.jpg",
+        "/dev/null",
+    ],
+)
+def test_pictures_elsewhere_are_read_when_asked(image, tmp_path):
+    root = tmp_path / "root"
+    linked(root)
+    rows = [ROW, ROW | {"image": image.format(tmp_path)}]
+    data = own(root, {"train.jsonl": rows})
+    with pytest.raises(ValueError, match="below its folder.*in row 2"):
+        data.split("train")
+    assert not data.check()[0].ok
+    draft = own(root, {"train.jsonl": rows}, outside=True).split("train")[1]
+    if image != "/dev/null":
+        assert draft.read().images[0] == (tmp_path / "secret.jpg").read_bytes()
+
+
+def test_links_that_stay_inside_are_followed(tmp_path):
+    root = tmp_path / "root"
+    linked(root)
+    os.symlink(root, tmp_path / "another name")
+    names = ["good.jpg", "within/1.jpg", str(tmp_path / "another name/0.jpg")]
+    rows = [ROW | {"image": name} for name in names]
+    data = own(tmp_path / "another name", {"train.jsonl": rows})
+    keys = [draft.key for draft in data.split("train")]
+    assert keys == ["good.jpg", "within/1.jpg", "0.jpg"]
+    assert data.check()[0].ok
+
+
+def test_a_byte_that_is_not_utf_8_far_behind(tmp_path):
+    data = own(tmp_path, {"train.csv": "text,label\n" + "rain,wet\n" * 5000})
+    with open(tmp_path / "train.csv", "ab") as file:
+        file.write(b"sn\xf6w,wet\n")
+    with pytest.raises(ValueError, match="UTF-8.*byte 0xf6 in line 5002"):
+        data.split("train")
+
+
+def test_a_long_table_is_never_held_as_a_whole(tmp_path):
+    rows = "".join(f"it rained on day {i},wet\n" for i in range(5000))
+    (tmp_path / "train.csv").write_text("text,label\n" + rows)
+    data = open_dataset("own", tmp_path)
+    tracemalloc.start()
+    assert len(data.split("train")) == 5000
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # What the README says of a million records.
+    assert most < 5000 * 500
+
+
+def test_the_index_is_not_written_again_for_each_of_many_shards(
+    tmp_path, monkeypatch
+):
+    saved = []
+    monkeypatch.setattr(
+        record_writer,
+        "save_split",
+        lambda *given: saved.append(len(given[-1]["shards"])),
+    )
+
+    def written(jobs):
+        for job in jobs:
+            name = pathlib.Path(job.path).name
+            yield {"file": name, "left_out": []}
+
+    record_writer.write_shards(
+        tmp_path,
+        "train",
+        [
+            Record(f"{i}", (), (Sample(f"{i}", "rain"),), "")
+            for i in range(1000)
+        ],
+        task="captions",
+        definition="All rows.",
+        num_shards=1000,
+        run=written,
+    )
+    # A kill loses 2 % of the shards at most, and none of a few.
+    assert saved[:50] == list(range(50)) and saved[-1] == 1000
+    gaps = [b - a for a, b in zip(saved, saved[1:], strict=False)]
+    assert all(gap <= 1 + 0.03 * n for gap, n in zip(gaps, saved, strict=False))
+    assert len(saved) < 250

@@ -1,0 +1,129 @@
+"""Pictures in a run: what a stream makes of them, and what a model reads."""
+
+import io
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import recipe_model
+import streams
+from builders import eager
+from builders import shallow
+from builders import tokenizer
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.readers.files import FilePicture
+from keras_bridgetower.preprocessing.images import load_image
+from keras_bridgetower.training import recipes
+from keras_bridgetower.training.callbacks import Checkpoint
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+# The tiny encoders' side, and a divisor by which it shrinks to 20 + 12.
+SIDE, DIVISOR = 32, 20
+
+
+def noise(height, width):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (height, width, 3)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    rows = [streams.record("vqa", i, 1) for i in range(4)]
+    return streams.write(tmp_path_factory.mktemp("set"), rows)
+
+
+def task(mode="hf", **values):
+    converter = kbt.BridgeTowerImageConverter(SIDE, mode, DIVISOR, **values)
+    labels = streams.LABELS["vqa"]
+    made = kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, labels)
+    return eager(kbt.BridgeTowerVQA(shallow(), made))
+
+
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict", "validation"])
+def test_a_black_frame_is_refused(reader, verb):
+    stream = Stream(reader, 2, transform("blip", SIDE))
+    framed, good = task(), task("squash")
+    data = stream.dataset(epochs=1)
+    calls = {
+        "fit": lambda model: model.fit(data, verbose=0),
+        "evaluate": lambda model: model.evaluate(data, verbose=0),
+        "predict": lambda model: model.predict(data, verbose=0),
+        "validation": lambda model: model.fit(
+            {"images": [noise(SIDE, SIDE)], "text": ["why?"]},
+            np.ones((1, 4)),
+            validation_data=data,
+            verbose=0,
+        ),
+    }
+    # The pixels that a model would read: black at all four sides.
+    x = stream.batch(0)[0]["images"]
+    edge = framed.preprocessor.image_converter(x)[:, 0]
+    assert np.allclose(edge, edge[:1, :1], atol=1e-6)
+    with pytest.raises(ValueError, match="black frame.*size_divisor=20"):
+        calls[verb](framed)
+    calls[verb](good)
+
+
+def test_pictures_of_ones_own_may_have_a_frame(reader):
+    x = {"images": np.stack([noise(SIDE, SIDE)] * 2), "text": ["a", "b"]}
+    assert task().predict(x, verbose=0).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "model, made, told",
+    [
+        (lambda: task(), ("blip", SIDE), "shrinks into a black frame"),
+        (lambda: task("squash"), ("blip", 2 * SIDE), "image_size=64"),
+        (lambda: task("squash"), ("vit", SIDE), "one mean and one standard"),
+    ],
+)
+def test_a_run_compares_transform_and_converter(
+    reader, tmp_path, model, made, told
+):
+    stream = Stream(reader, 2, transform(*made))
+    with pytest.raises(ValueError, match=told):
+        Checkpoint(tmp_path / "run", stream).fit(model(), 1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "evaluated, mode", [("blip", "squash"), ("clip", "crop"), ("hf", "hf")]
+)
+def test_a_recipe_saves_the_mode_of_its_score(evaluated, mode):
+    recipe = recipes.get("vqa_base").tiny().replace(eval_transform=evaluated)
+    labels = streams.LABELS["vqa"]
+    model, _ = recipe_model._opened(
+        recipe, recipe_model.TINY_ENCODERS, labels, load_weights=False
+    )
+    converter = model.preprocessor.image_converter
+    assert converter.mode == mode
+    # What the score is measured with, and what the saved task reads.
+    picture = noise(40, 90)
+    made = transform(evaluated, recipe.image_size)(picture)
+    np.testing.assert_array_equal(converter(picture), converter(made))
+
+
+def test_a_build_refuses_pictures_that_training_would(tmp_path, monkeypatch):
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "PNG")
+    (tmp_path / "0.png").write_bytes(file.getvalue())
+    # Above it Pillow only warns, up to twice as many pixels.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="at most 500 pixels"):
+            load_image(file.getvalue())
+        picture = FilePicture(str(tmp_path / "0.png"))
+        assert "at most 500 pixels" in picture.problem()
+        sample = streams.Sample("q", "why?", (0,), (1.0,))
+        record = streams.Record("k", (file.getvalue(),), (sample,), "s")
+        with pytest.raises(ValueError, match="at most 500 pixels"):
+            streams.write(tmp_path / "set", [record], num_shards=1)

@@ -1,0 +1,180 @@
+"""What the tool that predicts reads, leaves out, and keeps to one process."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import predict_folder
+import prediction_file
+import prediction_rows
+import pytest
+from builders import ONE_BACKEND
+from PIL import Image
+
+pytestmark = ONE_BACKEND
+
+
+class Answers:
+    """A task that answers with the width of the picture."""
+
+    weights, head_values = (), {}
+
+    def answer(self, images, texts, top_k):
+        return [[(str(image.width), 1.0)] for image in images]
+
+
+def run(rows, out):
+    return predict_folder.predict(Answers(), "vqa", rows, out, verbose=0)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.jfif", "c"):
+        Image.new("RGB", (8, 8)).save(folder / name, "PNG")
+    return folder
+
+
+def rows_of(source, **options):
+    columns = ("image", "text")
+    texts = ["what?"] if source.is_dir() else []
+    return prediction_rows.open_rows(source, columns, (), texts, **options)
+
+
+def table(folder, *images):
+    path = folder / "rows.jsonl"
+    rows = [json.dumps({"image": str(i), "text": "what?"}) for i in images]
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_pictures_are_known_by_content_and_the_rest_is_told(folder):
+    Image.new("RGB", (8, 8)).save(folder / "d.avif")
+    (folder / "P1 notes").write_text("P1 is what this text begins with")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "more.txt").write_text("")
+    (folder / "damaged.jpg").write_text("")
+    os.symlink("c", folder / "linked")
+    (folder.parent / "elsewhere").mkdir()
+    os.symlink(folder.parent / "elsewhere", folder / "other")
+    rows = rows_of(folder)
+    found = [row.values["image"] for row in rows]
+    assert found == ["a.png", "b.jfif", "c", "damaged.jpg", "linked"]
+    wanted = {".avif": 1, ".txt": 2, "file without suffix": 1}
+    assert dict(+rows.passed_over) == wanted | {"linked folder": 1}
+
+
+def test_what_was_passed_over_is_printed(folder, monkeypatch, capsys):
+    (folder / "d.avif").write_bytes(b"\0\0\0 ftypavif")
+    call = ["_", "preset", "vqa", str(folder), str(folder.parent / "out.jsonl")]
+    monkeypatch.setattr(sys, "argv", [*call, "--text", "what?"])
+    verb = predict_folder.VERBS["vqa"]
+    monkeypatch.setattr(
+        verb.task, "from_preset", classmethod(lambda *_: Answers())
+    )
+    predict_folder.main()
+    told = "0 rows could not be read; each has a line with its error.\npassed"
+    assert told in (out := capsys.readouterr().out)
+    assert "no picture that is read: 1 .avif" in out
+
+
+@pytest.mark.parametrize("change", ["content", "time", "gone"])
+def test_changed_pictures_are_noticed(folder, tmp_path, change):
+    out = tmp_path / "out.jsonl"
+    run(rows_of(folder), out)
+    assert run(rows_of(folder), out) == 0
+    before = out.read_bytes()
+    about = (folder / "a.png").stat()
+    if change == "gone":
+        (folder / "a.png").unlink()
+        (folder / "a.png").mkdir()
+        source = table(folder, "a.png", "b.jfif", "c")
+    elif change == "content":
+        Image.linear_gradient("L").save(folder / "a.png")
+        os.utime(folder / "a.png", ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert (folder / "a.png").stat().st_size != about.st_size
+    else:
+        os.utime(folder / "a.png", ns=(about.st_atime_ns, 1))
+    source = folder if change != "gone" else source
+    with pytest.raises(ValueError, match="in which differ: .*pictures"):
+        run(rows_of(source), out)
+    assert out.read_bytes() == before
+
+
+def test_a_file_without_the_state_of_pictures_is_refused(folder, tmp_path):
+    out = tmp_path / "out.jsonl"
+    run(rows_of(folder), out)
+    header, *rest = lines(out)
+    del header["predictions"]["pictures"]
+    out.write_text("\n".join(map(json.dumps, [header, *rest])) + "\n")
+    with pytest.raises(ValueError, match="in which differ: pictures"):
+        run(rows_of(folder), out)
+    for held in ("3", '"a"', "[]"):
+        out.write_text(f'{{"predictions":{held}}}\n')
+        with pytest.raises(ValueError, match="which is another file"):
+            run(rows_of(folder), out)
+
+
+def test_a_table_names_pictures_below_its_folder(folder, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    os.symlink(tmp_path / "secret.png", folder / "link.png")
+    os.symlink("a.png", folder / "good.png")
+    away = ["../secret.png", tmp_path / "secret.png", "link.png"]
+    source = table(folder, "a.png", "good.png", folder / "a.png", *away)
+    out = tmp_path / "out.jsonl"
+    assert run(rows_of(source), out) == 3
+    for result in lines(out)[4:]:
+        assert "below the table's folder" in result["error"]
+    assert run(rows_of(source, outside=True), tmp_path / "all.jsonl") == 0
+
+
+def test_one_process_at_a_time_writes(folder, tmp_path):
+    out = tmp_path / "out.jsonl"
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Waits(Answers):
+        def answer(self, *given):
+            inside.set()
+            assert go_on.wait(60)
+            return super().answer(*given)
+
+    first = threading.Thread(
+        target=predict_folder.predict,
+        args=(Waits(), "vqa", rows_of(folder), out),
+        kwargs={"verbose": 0},
+    )
+    first.start()
+    assert inside.wait(60)
+    try:
+        with pytest.raises(ValueError, match="one process at a time"):
+            run(rows_of(folder), out)
+    finally:
+        go_on.set()
+        first.join()
+    assert [line.get("row") for line in lines(out)] == [None, 0, 1, 2]
+
+
+HELD = """
+import os, sys, prediction_file
+file = prediction_file.PredictionFile(sys.argv[1], {"task": "vqa"})
+file.__enter__()
+file.write([{"row": 0}])
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    out = tmp_path / "out.jsonl"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    call = [sys.executable, "-c", HELD, out]
+    assert subprocess.run(call, env=environment).returncode == -9
+    with prediction_file.PredictionFile(out, {"task": "vqa"}) as file:
+        assert file.done == 1
