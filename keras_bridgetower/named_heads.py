@@ -73,7 +73,7 @@ def _classifier(name, pooled):
             num_classes,
             int(width * head_hidden_scale),
             dropout,
-            dtype=backbone.fusion.dtype_policy,
+            dtype=_dtype(backbone),
             name=f"{name}_head",
         )
         return head, (None, pooled * width)
@@ -84,7 +84,7 @@ def _classifier(name, pooled):
 def _linear(name, num_classes):
     def maker(backbone):
         head = LinearHead(
-            num_classes, dtype=backbone.fusion.dtype_policy, name=f"{name}_head"
+            num_classes, dtype=_dtype(backbone), name=f"{name}_head"
         )
         return head, (None, 2 * backbone.fusion.hidden_dim)
 
@@ -95,7 +95,7 @@ def _mlm(backbone, epsilon=1e-5):
     head = MaskedLMHead(
         backbone.text_encoder.vocabulary_size,
         epsilon,
-        dtype=backbone.fusion.dtype_policy,
+        dtype=_dtype(backbone),
         name="mlm_head",
     )
     return head, (None, None, backbone.fusion.hidden_dim)
@@ -105,7 +105,7 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
     head = ContrastiveHead(
         projection_dim,
         ways,
-        dtype=backbone.fusion.dtype_policy,
+        dtype=_dtype(backbone),
         name="itc_head",
     )
     width = backbone.fusion.hidden_dim
@@ -121,7 +121,7 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
 def _image_class(backbone, num_classes, labels=None):
     head = LinearHead(
         num_classes,
-        dtype=backbone.fusion.dtype_policy,
+        dtype=_dtype(backbone),
         name="image_class_head",
     )
     return head, (None, _width(backbone.image_tower))
@@ -132,12 +132,17 @@ def _text(name):
         head = TextHead(
             num_classes,
             dropout,
-            dtype=backbone.fusion.dtype_policy,
+            dtype=_dtype(backbone),
             name=f"{name}_head",
         )
         return head, (None, None, _width(backbone.text_tower))
 
     return maker
+
+
+def _dtype(backbone):
+    # Plain values, of which Keras writes the head's config.
+    return keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
 
 
 def _width(tower):

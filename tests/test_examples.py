@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -42,6 +43,12 @@ def test_ask(tmp_path):
     with Image.open(tmp_path / "attention.png") as picture:
         assert picture.size == (512, 512)
         assert len(picture.convert("L").getcolors()) > 20
+
+
+def test_custom_loop(tmp_path):
+    printed = run("custom_loop.py", cwd=tmp_path)
+    losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
+    assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
 
 
 # Every call of an example imports the frameworks anew; what these two do is
@@ -107,14 +114,47 @@ def test_a_recipe_in_miniature(tmp_path):
     assert "batch_size: 8   [paper: 4096]" in printed
     assert re.search(r"test: itm_accuracy [\d.]+, mlm_accuracy", printed)
     preset = tmp_path / "runs" / "pretrain_base-tiny" / "preset"
-    few = ("snli_ve_base", "--init", str(preset), *few)
+    # A new contrastive head chooses the pairs that are fused; two batches make
+    # an update.
+    few = ("flickr30k_base", "--init", str(preset), *few)
+    few = (*few, "accumulation=2", "shortlist=4")
     printed = run("finetune.py", *few, cwd=tmp_path)
-    assert "2/" in printed and "blind, on test: 66.2" in printed
+    assert "accumulation: 2   [paper: 8]" in printed
+    assert "4/" in printed and "blind, on test: RSUM of all test" in printed
+    for split in ("validation", "test"):
+        pool = f"{split}: .*RSUM of 16 pictures, 80 texts by a shortlist of 4 "
+        assert re.search(pool, printed)
     # What was done stays done: called again, nothing is trained.
-    assert "2/" not in run("finetune.py", *few, cwd=tmp_path)
+    assert "4/" not in run("finetune.py", *few, cwd=tmp_path)
 
 
 @ONE_PASS
+@pytest.mark.slow
+def test_retrieval_in_miniature_from_a_head_that_has_learnt(tmp_path):
+    pytest.importorskip("easy_vqa")
+    few = ("--records", "80", "--set", "steps=2", "batch_size=8")
+    preset = ("--init", "bridgetower_tiny_easy_pretrain")
+    printed = run("finetune.py", "coco_base", *preset, *few, cwd=tmp_path)
+    assert "projection_dim: 64, the preset's, stands" in printed
+    pool = "test: .*RSUM of 60 pictures, 300 texts by a shortlist of 16 "
+    assert re.search(pool, printed)
+
+
+@ONE_PASS
+def test_texts_longer_than_the_positions_are_refused():
+    """Before the first step, which would fail inside an embedding."""
+    encoder = SimpleNamespace(max_sequence_length=16)
+    tokenizer = SimpleNamespace(sequence_length=8)
+    task = SimpleNamespace(
+        backbone=SimpleNamespace(text_encoder=encoder),
+        preprocessor=SimpleNamespace(tokenizer=tokenizer),
+    )
+    with pytest.raises(SystemExit, match="50 tokens.*--set text_length=16"):
+        recipe_model.set_text_length(task, 50)
+    recipe_model.set_text_length(task, 16)
+    assert tokenizer.sequence_length == 16
+
+
 def test_a_recipe_on_data_of_ones_own(tmp_path):
     """Of two folders, one for training alone, the other's test unlabelled."""
     rows = [streams.record("vqa", number) for number in range(4)]

@@ -33,7 +33,7 @@ from keras_bridgetower.cross_encoders import MergedAttention
 from keras_bridgetower.cross_modal import CoAttention
 from keras_bridgetower.cross_modal import CrossModalLayer
 from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.towers import TokenLookup
+from keras_bridgetower.tower_layers import TokenLookup
 
 BACKEND = keras.config.backend()
 PACKAGE = pathlib.Path(kbt.__file__).parent
@@ -48,23 +48,29 @@ TIERS = (
         "engine",
         "keras_patches",
         "keras_patches_distribution",
+        "keras_patches_fit",
+        "keras_patches_updates",
         "compiled",
         "replicas",
         "remat",
         "memory",
+        "precision",
+        "exporting",
         "positions",
         "presets",
     ),
     ("attention",),
     ("post_norm",),
-    ("bridges", "cross_modal", "cross_encoders", "towers"),
+    ("bridges", "cross_modal", "cross_encoders", "tower_layers", "towers"),
     ("heads", "losses", "metrics", "fusion"),
     (
         "named_heads",
+        "adapters",
         "saved_backbones",
         "backbone",
         "global_rows",
         "objectives",
+        "contrast",
     ),
     ("preprocessing",),
     ("tasks",),

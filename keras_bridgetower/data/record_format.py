@@ -12,6 +12,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_bridgetower.data import record_seal
+
 SCHEMA_VERSION = 1
 INDEX = "index.json"
 TASKS = (
@@ -183,8 +185,10 @@ def read_index(folder):
             for split in splits
             for shard in split["shards"]
         }
-        index["task"], index["labels"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = record_seal.problem(index)
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    ) as error:
         raise ValueError(
             f"{path} is not the index of a data set ({error!r}). Build the "
             f"data set again. Received: folder={str(folder)!r}"
@@ -193,7 +197,13 @@ def read_index(folder):
         raise ValueError(
             f"All of a data set must be of schema version {SCHEMA_VERSION}; "
             "build it again with this version of the library. Received: "
-            f"schema versions {sorted(versions, key=str)} in {path}"
+            f"schema versions {sorted(versions, key=str)!s:.100} in {path}"
+        )
+    if problem:
+        raise ValueError(
+            f"{path} is not as it was written: {problem}. Fetch it again, or "
+            "remove it and build the data set again. Received: "
+            f"folder={str(folder)!r}"
         )
     return index
 

@@ -4,6 +4,7 @@ import json
 import re
 
 from keras_bridgetower.data import record_format as form
+from keras_bridgetower.data.record_seal import sealed
 from keras_bridgetower.presets.locks import locked
 
 LOCK = f"{form.INDEX}.lock"
@@ -54,7 +55,7 @@ def save_split(folder, task, labels, split, entry):
     with locked(folder / LOCK):
         index = open_index(folder, task, labels)
         index["splits"][split] = entry
-        data = json.dumps(index, indent=1, ensure_ascii=False)
+        data = json.dumps(sealed(index), indent=1, ensure_ascii=False)
         form.write_atomically(folder / form.INDEX, data.encode())
 
 

@@ -1,14 +1,17 @@
 """One sample of records to one row of a batch."""
 
 import functools
+import os
 
 import numpy as np
 
 from keras_bridgetower.data.damage import BadSample
 from keras_bridgetower.data.record_format import SECOND_TEXT
-from keras_bridgetower.preprocessing.graph import empty
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
+
+# Bytes of the batches that are made at a time, and of those that wait.
+_MOST, _WAITING = 4 * 2**30, 2
 
 
 class Rows:
@@ -126,6 +129,22 @@ class Rows:
         return np.stack(pictures) if self.inputs.pictures else pictures[0]
 
 
+def most_at_a_time(specs, rows):
+    """How many batches are made at a time: one for each core, if they fit.
+
+    Args:
+        specs: list of `(dtype, shape)`, one for each column.
+        rows: int, of a batch.
+
+    Returns:
+        int from 1.
+    """
+    sizes = [
+        np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
+    ]
+    return max(1, min(os.cpu_count(), _MOST // (rows * sum(sizes)) - _WAITING))
+
+
 def columns_of(rows, specs):
     """Rows as one array for each column.
 
@@ -140,8 +159,7 @@ def columns_of(rows, specs):
     for values, (dtype, shape) in zip(
         zip(*rows, strict=True), specs, strict=True
     ):
-        new = np.empty if dtype == "object" else empty
-        column = new((len(rows), *shape), dtype)
+        column = np.empty((len(rows), *shape), dtype)
         for i, value in enumerate(values):
             column[i] = value
         columns.append(column)

@@ -72,6 +72,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     pictures = ()
     # Whether it draws by the number of the batch, `x["step"]`.
     reads_step = False
+    # Whether labels depend on the other rows of a batch.
+    pairs_rows = False
 
     def __init__(
         self,
@@ -232,12 +234,15 @@ def check_keys(x, keys):
         made = isinstance(x, dict) and set(OF_TOKENS) & set(x)
         raise ValueError(
             f"`x` must be a dict with the {word} "
-            f"{' and '.join(map(repr, keys))}. "
-            + "Features that a preprocessor made go to `predict_features`, or "
-            "to a task with `preprocessor=None`. "
-            * bool(made)
-            + f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
+            f"{' and '.join(map(repr, keys))}. {_OF_FEATURES if made else ''}"
+            f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
         )
+
+
+_OF_FEATURES = (
+    "Features that a preprocessor made are for `predict_features`, or for a "
+    "task with `preprocessor=None`. "
+)
 
 
 def checked_buckets(buckets):

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower.contrast import contrastive_features
 from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
-from keras_bridgetower.objectives import contrastive_features
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )

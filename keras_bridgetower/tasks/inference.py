@@ -7,6 +7,7 @@ import threading
 import keras
 
 from keras_bridgetower import compiled
+from keras_bridgetower import precision
 from keras_bridgetower.attention import unwatched
 
 # Seconds after which a compilation says that it is one.
@@ -54,6 +55,8 @@ class Inference:
         """A context in which Keras trains the task: nobody else is there."""
         with self._using(name, set(), {_WEIGHTS, _METRICS}):
             self._renew("train_function")
+            # Once for each optimizer.
+            self.kept("precision", self._check_precision)
             yield
 
     @contextlib.contextmanager
@@ -106,6 +109,12 @@ class Inference:
         """Drop a function that Keras compiled of layers as they were."""
         # Made anew where it is missing, by what is called next.
         self.kept(function, lambda: setattr(self._task, function, None))
+
+    def _check_precision(self):
+        if self._task.optimizer is not None:
+            precision.check_training(
+                self._task.trainable_variables, self._task.optimizer
+            )
 
     @contextlib.contextmanager
     def _using(self, name, reads, writes):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower import objectives
+from keras_bridgetower.contrast import contrastive_features
 
 
 class Part(keras.Model):
@@ -40,7 +40,7 @@ class Parts:
         def encoded(kind, states, typed):
             made = {"states": ops.cast(ops.stack(typed, axis=1), "float32")}
             if "itc" in task.heads:
-                features = objectives.contrastive_features(
+                features = contrastive_features(
                     fusion, task.ways, **{kind: states}
                 )
                 made["embeddings"] = task.heads["itc"](features)[kind]

@@ -8,10 +8,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower import replicas
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.graph import apply_numpy
 from keras_bridgetower.preprocessing.graph import in_tf_graph
+from keras_bridgetower.preprocessing.graph import is_string_tensor
+from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.placing import leaves_as_is
 from keras_bridgetower.validation import check_feature_values
 from keras_bridgetower.validation import check_ids
@@ -42,6 +46,12 @@ _RULES = {
 }
 
 
+def check_features(task, x, y):
+    """Refuse what is no features, or has values out of range."""
+    _check_names(task, x)
+    check_values(task, x, y)
+
+
 def check_values(task, x, y):
     """Refuse features and labels out of range.
 
@@ -55,6 +65,9 @@ def check_values(task, x, y):
     Raises:
         ValueError: it says which value of what.
     """
+    for labels in keras.tree.flatten(y) if isinstance(y, dict) else [y]:
+        if labels is not None:
+            _check_numbers(labels)
     features = {k: v for k, v in x.items() if k in _LOOKED_AT}
     rules = [] if y is None else _rules(task, y)
     values = [*features.values(), *(labels for *_, labels in rules)]
@@ -68,6 +81,28 @@ def check_values(task, x, y):
         [(loss, width) for loss, width, _ in rules],
     )
     apply_numpy(check, values, ("int32", ()))
+
+
+def _check_names(task, x):
+    if not set(task.input) <= set(x):
+        raise ValueError(
+            "`x` must be features, as a preprocessor makes them, where the "
+            f"task has `preprocessor=None`: {sorted(task.input)}. "
+            f"Received: x with the keys {sorted(x)}"
+        )
+
+
+def _check_numbers(labels):
+    """Refuse strings, which a preprocessor would have made ids of."""
+    if in_tf_graph() or ops.is_tensor(labels):
+        strings = is_string_tensor(labels)
+    else:
+        strings = np.asarray(labels).dtype.kind in "OSUT"
+    if strings:
+        raise ValueError(
+            "`y` must hold numbers where the task has `preprocessor=None`; a "
+            "preprocessor makes ids of names. Received: y of strings"
+        )
 
 
 def _check(text_encoder, names, rules, *values):
@@ -171,6 +206,61 @@ def _check_frame(task, shapes):
         )
 
 
+def check_partners(task, x):
+    """Refuse to train on pairs where a process has one row of a batch.
+
+    A preprocessor pairs the rows that it sees: with one of them every label
+    would be "match".
+
+    Args:
+        task: the task.
+        x: what it is trained on.
+
+    Raises:
+        ValueError: one row of a batch in each of several processes.
+    """
+    processes = replicas.current().processes
+    pairs = getattr(task.preprocessor, "pairs_rows", False)
+    if processes == 1 or not pairs or not is_dataset(x):
+        return
+    rows = keras.tree.flatten(x.element_spec)
+    sizes = {spec.shape[0] for spec in rows if spec.shape.rank}
+    if sizes == {1}:
+        raise ValueError(
+            "A batch must have at least two rows for each process: the "
+            "preprocessor pairs the rows that it sees. Use a larger batch, or "
+            f"fewer processes. Received: one row in each of {processes} "
+            "processes"
+        )
+
+
+def check_arrays(task, x, y, **checked):
+    """As `check_batches`, of one batch of arrays and lists."""
+    if isinstance(x, dict):
+        shapes = {name: shape_of_rows(rows) for name, rows in x.items()}
+        check_batch(task, shapes, y is None, **checked)
+
+
+def check_pairs(task, x):
+    """Refuse a batch of which no one can tell samples from their pictures.
+
+    Whatever makes batches of lists of two pictures gives two lists of as many
+    pictures as there are samples. Of two samples these have the same shape.
+    """
+    count = getattr(task.preprocessor, "pictures", ())
+    images = x.get("images")
+    if not count or not isinstance(images, (list, tuple)):
+        return
+    alike = (len(images), len(x.get("text", ()))) == 2 * count
+    if alike and not all(isinstance(row, list) for row in images):
+        raise ValueError(
+            "`images` of a batch must be an array, or a list of a list for "
+            "each sample. A torch `DataLoader` and grain make other batches of "
+            "lists, so let a sample hold its pictures as one array. Received: "
+            f"images with rows of type {type(images[0]).__name__}"
+        )
+
+
 def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
     """Refuse a batch that is a single sample, or without the task's labels.
 
@@ -185,6 +275,8 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
     Raises:
         ValueError: what is missing.
     """
+    if task.preprocessor is None and shapes:
+        _check_names(task, shapes)
     for name, shape in shapes.items():
         if shape is not None and _is_single(task, name, len(shape), shapes):
             raise ValueError(
@@ -194,7 +286,8 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
             )
     if labelled and unlabelled and task.label_words() is not None:
         raise ValueError(
-            f"`y` must hold {task.label_words()}. Received: y=None"
+            f"`y` must hold {task.label_words()}; batches are `(x, y)`. "
+            "Received: y=None"
         )
     if class_weight is not None:
         _check_class_weight(task, class_weight)

@@ -4,7 +4,9 @@ import keras
 
 from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
+from keras_bridgetower import precision
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.exporting import Exported
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
@@ -18,12 +20,11 @@ from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.summary import described
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
-from keras_bridgetower.validation import check_count
 from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
 
-class BridgeTowerTask(TrainableTask):
+class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
@@ -191,24 +192,16 @@ class BridgeTowerTask(TrainableTask):
         """Lengths of texts that the preprocessor names, for the verbs."""
         return self.needed_preprocessor().buckets
 
-    def enable_lora(self, rank):
+    def enable_lora(self, rank, target_layer_names=None):
         """Train low-rank adapters of the backbone's attention, and the head.
 
-        Every weight of the backbone is frozen but the adapters of query and
-        value projections. Call it before training starts.
+        Every weight of the backbone is frozen but the adapters. Call it
+        before training starts.
 
         Args:
-            rank: int from 1, rank of the adapters.
-
-        Raises:
-            ValueError: a rank that is no positive integer.
+            rank, target_layer_names: as `backbone.enable_lora`.
         """
-        check_count("rank", rank)
-        self.backbone.enable_lora(rank)
-        for layer in keras_patches.layers_in(self.backbone):
-            if getattr(layer, "lora_enabled", False):
-                # Adapters are all that `save_lora_weights` keeps.
-                layer.bias.trainable = False
+        self.backbone.enable_lora(rank, target_layer_names)
 
     def summary(
         self, line_length=None, positions=None, print_fn=None, **kwargs
@@ -225,6 +218,21 @@ class BridgeTowerTask(TrainableTask):
         keras.Model.summary(
             self, line_length or 108, positions, print_fn, **kwargs
         )
+
+    def get_config(self):
+        changed = precision.changed_policies(
+            self.heads, self.backbone.fusion.dtype_policy
+        )
+        config = super().get_config()
+        return config | ({precision.POLICIES: changed} if changed else {})
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        changed = config.pop(precision.POLICIES, None)
+        task = super().from_config(config)
+        precision.restore_policies(task.heads, changed)
+        return task
 
     def save_task_weights(self, filepath):
         """Save the heads' weights to a `.weights.h5` file."""
@@ -245,6 +253,8 @@ class BridgeTowerTask(TrainableTask):
         Raises:
             ValueError: the folder exists.
         """
+        precision.check_one_policy(self)
+        precision.check_one_policy(self.backbone)
 
         def save(folder):
             write_task(folder, max_shard_size)

@@ -1,6 +1,7 @@
 """Checkpoint folders: written whole or not at all, checked when read."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -11,16 +12,24 @@ import warnings
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.training.stores import STORES
+from keras_bridgetower.training.strategy import ProcessError
 from keras_bridgetower.training.strategy import Strategy
 
 _PREFIX = "step-"
+# What a manifest holds as tables, if at all.
+_TABLES = (
+    *("sha256", "logs", "settings", "versions", "stream", "training"),
+    "callbacks",
+)
+# Steps that no run makes.
+_MOST = 10**12
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or continued."""
 
 
-def write(directory, step, arrays, facts, strategy=None):
+def write(directory, step, arrays, facts, strategy=None, batches=0):
     """Write a checkpoint: to a temporary folder, synchronised, then renamed.
 
     Newer ones could not be read, or the run would not be where it is. They
@@ -33,6 +42,8 @@ def write(directory, step, arrays, facts, strategy=None):
         facts: dict of plain values for the manifest.
         strategy: a `Strategy`, each of whose processes must call this; by
             default one process.
+        batches: int, how many of those that the next update accumulates
+            follow `step`; they are part of the name.
 
     Returns:
         Path of the checkpoint.
@@ -42,25 +53,29 @@ def write(directory, step, arrays, facts, strategy=None):
             folder before is as it was.
     """
     strategy = strategy or Strategy()
+    store = strategy.store
     directory = pathlib.Path(directory)
-    final = directory / f"{_PREFIX}{step:09d}"
+    within = f"-{batches:04d}" if batches else ""
+    final = directory / f"{_PREFIX}{step:09d}{within}"
     made = directory / f".{final.name}"
+
+    def begin():
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+
+    def end():
+        _seal(made, {**facts, "step": step, "store": store.name})
+        if final.exists():
+            _remove(final)
+        made.rename(final)
+        _set_aside(newer for newer in all_of(directory) if newer > final)
+        _synchronise(directory)
+
     try:
-        if strategy.is_chief:
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir(parents=True)
-        strategy.wait()
-        strategy.store.write(made, arrays, strategy.is_chief)
-        strategy.wait()
-        if strategy.is_chief:
-            store = strategy.store.name
-            _seal(made, {**facts, "step": step, "store": store})
-            if final.exists():
-                _remove(final)
-            made.rename(final)
-            _set_aside(newer for newer in all_of(directory) if newer > final)
-            _synchronise(directory)
-    except OSError as error:
+        strategy.by_chief(begin)
+        strategy.together(lambda: store.write(made, arrays, strategy.is_chief))
+        strategy.by_chief(end)
+    except (OSError, ProcessError) as error:
         shutil.rmtree(made, ignore_errors=True)
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; those "
@@ -84,9 +99,10 @@ def read(folder):
     """
     folder = pathlib.Path(folder)
     try:
-        facts = json.loads((folder / MANIFEST).read_text())
+        facts = read_facts(folder)
         sums = sums_of(folder)
-        odd = {name for name, _ in sums.items() ^ facts["sha256"].items()}
+        saved = facts["sha256"]
+        odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
         if odd:
             raise ValueError(f"the sums of {sorted(odd)} are others")
         arrays = STORES[facts["store"]]().read(folder)
@@ -96,6 +112,40 @@ def read(folder):
             f"folder={str(folder)!r} ({e})"
         ) from e
     return arrays, facts
+
+
+def read_facts(folder):
+    """What the manifest of a checkpoint says.
+
+    Args:
+        folder: path of a checkpoint.
+
+    Returns:
+        dict of plain values.
+
+    Raises:
+        OSError, ValueError: it is missing, or not as it was written.
+    """
+    text = (folder / MANIFEST).read_text()
+    try:
+        facts = json.loads(text)
+        known = {name: facts.get(name, {}) for name in _TABLES}
+        known["sha256"], store = facts["sha256"], facts["store"]
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
+    # Those of earlier versions have no seal, and end with the sums.
+    if list(facts)[-1] != "sha256" and text != _text(
+        {k: v for k, v in facts.items() if k != "seal"}
+    ):
+        raise ValueError(f"{MANIFEST} was changed")
+    odd = [name for name, x in known.items() if not isinstance(x, dict)]
+    if not _is_position(facts.get("position", {})):
+        odd.append("position")
+    if type(store) is not str:
+        odd.append("store")
+    if odd:
+        raise ValueError(f"{MANIFEST} has other values at {odd}")
+    return facts
 
 
 def newest(directory):
@@ -144,10 +194,9 @@ def prune(directory, keep, monitor, better):
     kept = set(folders[-keep:])
     scores = {}
     for folder in folders:
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             # A damaged one has no score.
-            facts = json.loads((folder / MANIFEST).read_text())
-            score = facts["logs"][monitor]
+            score = read_facts(folder)["logs"][monitor]
             if math.isfinite(score):
                 scores[folder] = score
     if scores:
@@ -180,10 +229,21 @@ def _seal(folder, facts):
     sums = sums_of(folder)
     for name in sums:
         _synchronise(folder / name)
-    text = json.dumps({**facts, "sha256": sums}, indent=1) + "\n"
-    (folder / MANIFEST).write_text(text)
+    (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
     _synchronise(folder / MANIFEST)
     _synchronise(folder)
+
+
+def _text(facts):
+    """The whole manifest, which ends with a seal of its own content."""
+    seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
+
+
+def _is_position(values):
+    return isinstance(values, dict) and all(
+        type(n) is int and 0 <= n < _MOST for n in values.values()
+    )
 
 
 def _synchronise(path):

@@ -1,8 +1,19 @@
 """What a run cannot go on with, said as early as it can be known."""
 
+import dataclasses
+import warnings
+
 from keras_bridgetower.preprocessing.placing import check_transform
 from keras_bridgetower.training import state
 from keras_bridgetower.training.checkpoints import CheckpointError
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands: `step` batches of `epoch` are done."""
+
+    epoch: int = 0
+    step: int = 0
 
 
 def check_fit(model, callbacks):
@@ -62,6 +73,14 @@ def check_origin(directory, then, now, force):
     Raises:
         CheckpointError: it lists what differs.
     """
+    lacking = [name for part in now if part not in then for name in now[part]]
+    if lacking:
+        warnings.warn(
+            "The checkpoint is of an older version, which did not save all "
+            "that decides a run. These could not be compared with what it "
+            f"began with: {', '.join(sorted(lacking))}.",
+            stacklevel=4,
+        )
     lines = state.differences(then, now)
     if lines and not force:
         raise CheckpointError(
@@ -70,6 +89,45 @@ def check_origin(directory, then, now, force):
             f"Received: directory={str(directory)!r}, where these "
             "differ:\n" + "\n".join(lines)
         )
+
+
+def position_of(facts, length):
+    """Where a run goes on, also in epochs of another length.
+
+    Args:
+        facts: dict, those of the checkpoint.
+        length: int, steps of an epoch now.
+
+    Returns:
+        `Position`.
+
+    Raises:
+        CheckpointError: the checkpoint has no position.
+    """
+    position = facts.get("position", {})
+    if set(position) != {"epoch", "step"}:
+        raise CheckpointError(
+            "A checkpoint must say where its run stands, in steps of an "
+            f"epoch. Received: position={position!r:.100}"
+        )
+    before = facts.get("stream", {}).get("steps_per_epoch", length)
+    if type(before) is not int or before <= position["step"]:
+        raise CheckpointError(
+            "The steps of an epoch must be more than those that a run has "
+            f"done of it. Received: steps_per_epoch={before!r:.100}, "
+            f"position={position}"
+        )
+    if before == length or not position["step"]:
+        return Position(**position)
+    # Only by `force`. Of the rest of the epoch no row is left out.
+    step = min(position["step"] * length // before, length - 1)
+    warnings.warn(
+        f"An epoch had {before} steps and has {length} now. The run stood at "
+        f"step {position['step']} of epoch {position['epoch']} and goes on at "
+        f"step {step}: the rows of this epoch are not the same as before.",
+        stacklevel=5,
+    )
+    return Position(position["epoch"], step)
 
 
 def check_monitor(monitor, logs, may_lack_validation):

@@ -1,0 +1,130 @@
+"""Callbacks of Keras beside a run's own: what they keep is continued too."""
+
+import keras
+
+# What they count, by class. Keras resets it at the start of each `fit`.
+_KEPT = {
+    keras.callbacks.EarlyStopping: (
+        *("wait", "stopped_epoch", "best", "best_epoch"),
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+    keras.callbacks.ModelCheckpoint: ("best",),
+}
+
+
+class AfterOthers(keras.callbacks.Callback):
+    """Comes last: what other callbacks did at a moment has been done.
+
+    Args:
+        run: the `Checkpoint`.
+        callbacks: list of the others.
+        states: dict, as `states` gave it, what they go on with.
+    """
+
+    def __init__(self, run, callbacks, states):
+        super().__init__()
+        self._run = run
+        self._callbacks = callbacks
+        self._states = states
+
+    def on_train_begin(self, logs=None):
+        self._rate = _rate_of(self.model.optimizer)
+        for name, kept in _named(self._callbacks):
+            for key, value in self._states.get(name, {}).items():
+                setattr(kept, key, value)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._run.position.step and self._rate is not None:
+            # They set the rate when the epoch began, which is a while ago.
+            self.model.optimizer.learning_rate = self._rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._states = states(self._callbacks)
+        self._run.end_epoch(epoch, logs)
+
+
+def states(callbacks):
+    """What callbacks of Keras have counted so far, as plain values.
+
+    Args:
+        callbacks: list of callbacks.
+
+    Returns:
+        dict from a name of each that counts to its values.
+    """
+    return {
+        name: {key: _plain(getattr(c, key, None)) for key in _keys(c)}
+        for name, c in _named(callbacks)
+    }
+
+
+def have_stopped(callbacks, saved):
+    """Whether an `EarlyStopping` has ended the run already.
+
+    Args:
+        callbacks: list of callbacks.
+        saved: dict, as `states` gave it.
+
+    Returns:
+        bool. False where its `patience` is larger by now.
+    """
+    return any(
+        saved.get(name, {}).get("stopped_epoch")
+        and saved[name]["wait"] >= callback.patience
+        for name, callback in _named(callbacks)
+        if isinstance(callback, keras.callbacks.EarlyStopping)
+    )
+
+
+def check(callbacks):
+    """Refuse callbacks that would set a run to where it does not stand.
+
+    Args:
+        callbacks: list of callbacks.
+
+    Raises:
+        ValueError: `BackupAndRestore`, or an `EarlyStopping` that sets back
+            weights.
+    """
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "`callbacks` must have no `BackupAndRestore`: it would put "
+                "weights of its own in the place of the checkpoint's, which "
+                "continues the run by itself. Leave it out. Received: "
+                f"{type(callback).__name__}"
+            )
+        if getattr(callback, "restore_best_weights", False):
+            raise ValueError(
+                "`callbacks` must have no `EarlyStopping` that restores the "
+                "best weights: they are in no checkpoint. Leave "
+                "`restore_best_weights` out; with `monitor=` the `Checkpoint` "
+                "keeps the best one. Received: restore_best_weights=True"
+            )
+
+
+def _rate_of(optimizer):
+    """The learning rate as a number; None where a schedule gives it."""
+    rate = optimizer.get_config().get("learning_rate")
+    return rate if isinstance(rate, float) else None
+
+
+def _named(callbacks):
+    """Those that count, each with its class and its place among its class."""
+    counts = {}
+    for callback in callbacks:
+        if _keys(callback):
+            kind = type(callback).__name__
+            counts[kind] = counts.get(kind, -1) + 1
+            yield f"{kind} {counts[kind]}", callback
+
+
+def _keys(callback):
+    for kind, keys in _KEPT.items():
+        if isinstance(callback, kind):
+            return keys
+    return ()
+
+
+def _plain(value):
+    return value if value is None or type(value) is int else float(value)

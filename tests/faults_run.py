@@ -1,0 +1,295 @@
+"""Faults in the files of data sets and runs, injected by a seed.
+
+    KERAS_BACKEND=torch python tests/faults_run.py
+
+writes `docs/faults.md`. Each fault ends in one of four ways: as an error of
+ours ("typed"), with all as it was written ("as written"), with other values
+and no word ("silent"), or as an error of something else ("raw").
+"""
+
+import collections
+import contextlib
+import json
+import pathlib
+import shutil
+import tempfile
+import traceback
+import warnings
+
+import numpy as np
+import streams
+
+import keras_bridgetower
+from keras_bridgetower.data import record_format as form
+from keras_bridgetower.data import records
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import run_checks
+from keras_bridgetower.training import stores
+
+PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
+TABLE = PACKAGE.parent / "docs" / "faults.md"
+OUTCOMES = ("typed", "as written", "silent", "raw")
+HUGE = (2**31, 2**63, 10**30, -1, 1e308, None, "x", [], {}, True)
+
+
+INDEX, OFFSETS, MANIFEST, STATE = (
+    *("`index.json`", "offsets", "`manifest.json`", "`state.safetensors`"),
+)
+
+
+def flip_a_bit(path, rng):
+    data = bytearray(path.read_bytes())
+    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+
+
+def cut(path, rng):
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.integers(len(data))])
+
+
+def change_a_letter(path, rng):
+    """Of a label, which leaves the JSON one."""
+    text = path.read_text()
+    places = [i for i, c in enumerate(text) if c.isalpha()]
+    place = places[rng.integers(len(places))]
+    letter = "z" if text[place] != "z" else "y"
+    path.write_text(text[:place] + letter + text[place + 1 :])
+
+
+def _places(value, found=()):
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in items:
+        yield value, key
+        if isinstance(part, (dict, list)):
+            yield from _places(part)
+
+
+def edit(change):
+    """A fault that changes one value somewhere in a JSON file."""
+
+    def fault(path, rng):
+        content = json.loads(path.read_text())
+        places = list(_places(content))
+        owner, key = places[rng.integers(len(places))]
+        change(owner, key, rng)
+        path.write_text(json.dumps(content, indent=1))
+
+    return fault
+
+
+def remove(owner, key, rng):
+    del owner[key]
+
+
+def make_huge(owner, key, rng):
+    owner[key] = HUGE[rng.integers(len(HUGE))]
+
+
+def without_seal(fault):
+    """The same in a file of an earlier version."""
+
+    def made(path, rng):
+        content = json.loads(path.read_text())
+        content.pop("seal", None)
+        path.write_text(json.dumps(content, indent=1))
+        fault(path, rng)
+
+    return made
+
+
+def swap_with_another(path, rng):
+    others = sorted(set(path.parent.glob("*.offsets.npy")) - {path})
+    other = others[rng.integers(len(others))]
+    one, two = path.read_bytes(), other.read_bytes()
+    path.write_bytes(two)
+    other.write_bytes(one)
+
+
+def swap_rows(path, rng):
+    rows = np.load(path)
+    one, two = rng.choice(len(rows), 2, replace=False)
+    rows[[one, two]] = rows[[two, one]]
+    np.save(path, rows)
+
+
+def huge_offsets(path, rng):
+    rows = np.load(path)
+    name = form.OFFSETS.names[rng.integers(4)]
+    rows[name][rng.integers(len(rows))] = np.iinfo(rows[name].dtype).max
+    np.save(path, rows)
+
+
+JSON = {
+    "a bit flipped": flip_a_bit,
+    "cut": cut,
+    "a letter changed": change_a_letter,
+    "a key or entry missing": edit(remove),
+    "a huge number or another type": edit(make_huge),
+}
+# Files of earlier versions. What is well-formed there cannot be told from
+# what was written, but nothing may end in an error of something else.
+UNSEALED = {
+    (kind, name): without_seal(JSON[name])
+    for kind in (INDEX, MANIFEST)
+    for name in ("a key or entry missing", "a huge number or another type")
+}
+FAULTS = {
+    **{(INDEX, name): fault for name, fault in JSON.items()},
+    (OFFSETS, "a bit flipped"): flip_a_bit,
+    (OFFSETS, "cut"): cut,
+    (OFFSETS, "of another shard"): swap_with_another,
+    (OFFSETS, "rows swapped"): swap_rows,
+    (OFFSETS, "a huge number"): huge_offsets,
+    **{(MANIFEST, name): fault for name, fault in JSON.items()},
+    (STATE, "a bit flipped"): flip_a_bit,
+    (STATE, "cut"): cut,
+}
+
+
+def data_set(folder):
+    streams.write(folder, [streams.record("vqa", i) for i in range(16)])
+    return folder
+
+
+def run(folder):
+    rng = np.random.default_rng(0)
+    arrays = {f"model/{i}/kernel": rng.random((8, 8)) for i in range(3)}
+    facts = {
+        "position": {"epoch": 1, "step": 3},
+        "logs": {"val_score": 0.5},
+        "loss_is_finite": True,
+        "settings": {"seed": 0},
+        "stream": {"steps_per_epoch": 6},
+    }
+    checkpoints.write(folder, 9, arrays, facts)
+    return folder
+
+
+def read_data_set(folder):
+    reader = records.open_records(folder, "train")
+    items = [reader.sample(i) for i in range(len(reader))]
+    return items, reader.labels, reader.task, reader.sources, reader.definition
+
+
+def read_run(folder):
+    arrays, facts = checkpoints.newest(folder)
+    # The seal is no fact.
+    facts = {k: v for k, v in facts.items() if k != "seal"}
+    position = run_checks.position_of(facts, 6)
+    return {k: a.tolist() for k, a in arrays.items()}, facts, position
+
+
+KINDS = {
+    INDEX: (data_set, read_data_set, form.INDEX),
+    OFFSETS: (data_set, read_data_set, "train-00001-of-00004.offsets.npy"),
+    MANIFEST: (run, read_run, "step-000000009/" + checkpoints.MANIFEST),
+    STATE: (run, read_run, "step-000000009/" + stores.STATE),
+}
+
+
+def outcome(read, folder, want):
+    """How a fault ends, and the error where there is one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = read(folder)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1].filename
+        ours = isinstance(error, ValueError) and last.startswith(str(PACKAGE))
+        return "typed" if ours else "raw", error
+    return "as written" if found == want else "silent", None
+
+
+def inject(kind, fault, count, seed=0):
+    """Inject a fault some times, each time into whole files.
+
+    Args:
+        kind: str, of which files.
+        fault: function of the path of a file and a generator.
+        count: int.
+        seed: int.
+
+    Returns:
+        `collections.Counter` of outcomes, and a list of what went wrong.
+    """
+    make, read, name = KINDS[kind]
+    counts, wrong = collections.Counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        whole = make(pathlib.Path(folder) / "whole")
+        want = read(whole)
+        for number in range(count):
+            copy = pathlib.Path(folder) / "copy"
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(copy)
+            shutil.copytree(whole, copy)
+            before = (copy / name).read_bytes()
+            fault(copy / name, np.random.default_rng([seed, number]))
+            how, error = outcome(read, copy, want)
+            changed = before != (copy / name).read_bytes()
+            counts[how] += changed
+            if how in ("silent", "raw"):
+                wrong.append((number, how, repr(error)[:300]))
+    return counts, wrong
+
+
+def table(rows):
+    """The Markdown table of rows of kind, fault and outcomes."""
+    lines = [
+        "| file | fault | injected | typed | as written | silent | raw |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (kind, name), counts in rows.items():
+        numbers = [sum(counts.values()), *(counts[o] for o in OUTCOMES)]
+        lines.append(f"| {kind} | {name} | " + " | ".join(map(str, numbers)))
+        lines[-1] += " |"
+    return "\n".join(lines) + "\n"
+
+
+INTRODUCTION = """# Faults
+
+What happens when files of a data set or of a run are not as they were written.
+Made by `KERAS_BACKEND=torch python tests/faults_run.py`; `pytest -m slow
+tests/test_faults.py` injects the same and holds the last two columns at 0.
+
+*Typed* is one error of ours that says what is wrong (a damaged checkpoint is
+passed over with a warning where an older one can be read). *As written*: every
+sample, array and setting was read as it was written. *Silent*: something else
+was. *Raw*: an error of something else.
+
+"""
+EARLIER = """
+Files of earlier versions have no seal. What is well-formed there, such as
+another number of a setting, is taken as it is; so "silent" cannot be 0.
+
+"""
+
+
+def write(path, count):
+    """Inject every fault, and write the document.
+
+    Args:
+        path: of the document.
+        count: int, times of each fault.
+
+    Returns:
+        list of what went wrong.
+    """
+    made, wrong = [], []
+    for faults in (FAULTS, UNSEALED):
+        rows = {}
+        for (kind, name), fault in faults.items():
+            rows[kind, name], found = inject(kind, fault, count)
+            wrong += [
+                (kind, name, *one)
+                for one in found
+                if faults is FAULTS or one[1] == "raw"
+            ]
+        made.append(table(rows))
+    path.write_text(INTRODUCTION + EARLIER.join(made))
+    return wrong
+
+
+if __name__ == "__main__":
+    for row in write(TABLE, 150):
+        print(*row)

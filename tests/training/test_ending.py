@@ -1,0 +1,85 @@
+"""What is left of a training that an error or a signal ended."""
+
+import gc
+import subprocess
+import sys
+import time
+
+import ending_run
+import keras
+import launch
+import pytest
+import resume_run
+import streams
+
+# Seconds. On an idle machine it takes less than 5, of which the interpreter
+# and the frameworks need most to end; before, it took for ever.
+SOON = 60
+
+
+def write(folder, count, size):
+    streams.write(
+        folder,
+        [
+            streams.Record(
+                f"k{i}",
+                (streams.picture(i, size, "JPEG"),),
+                streams.record("captions", i, samples=1).samples,
+                "s",
+            )
+            for i in range(count)
+        ],
+        "captions",
+    )
+    return folder
+
+
+def iterators():
+    return [x for x in gc.get_objects() if type(x).__name__ == "OwnedIterator"]
+
+
+def test_an_error_leaves_nothing_that_reads(tmp_path):
+    """The error itself is kept, as an interactive interpreter does."""
+    folder = write(tmp_path / "records", 8, (26, 20))
+    stream, made = resume_run.of_records(folder)
+    gc.collect()
+    before = len(iterators())
+    call = ending_run.Moment("error", 2)
+    for given in ({}, {"validation_data": stream.dataset(epochs=1)}):
+        with pytest.raises(RuntimeError, match="the step failed") as kept:
+            made.fit(
+                stream.dataset(),
+                steps_per_epoch=3,
+                callbacks=[ending_run.Moment("error", 2)],
+                verbose=0,
+                **given,
+            )
+        assert len(iterators()) == before, kept
+    with pytest.raises(RuntimeError, match="the step failed") as kept:
+        call.on_test_batch_end = call.on_train_batch_end
+        made.fit(
+            stream.dataset(),
+            steps_per_epoch=1,
+            validation_data=stream.dataset(epochs=1),
+            callbacks=[call],
+            verbose=0,
+        )
+    assert len(iterators()) == before, kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["loss:1", "error:10", "int:10", "term:10"])
+def test_the_process_ends(tmp_path, moment):
+    """While pictures are decoded, which takes longer than a step."""
+    folder = write(tmp_path / "records", 24, (2000, 1500))
+    command = [ending_run.__file__, folder, tmp_path / "run", moment]
+    (process,) = launch.started([command], [{}], stdout=subprocess.PIPE)
+    try:
+        happened = float(process.stdout.readline())
+        process.communicate(timeout=SOON)
+    finally:
+        process.kill()
+    took = time.time() - happened
+    print(f"{keras.config.backend()} {moment}: {took:.1f} s", file=sys.stderr)
+    expected = {"loss": 1, "error": 1, "int": -2, "term": 143}
+    assert process.returncode == expected[moment.split(":")[0]]

@@ -1,0 +1,339 @@
+"""A run that would go on as another one, or beside another one, is refused."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+import resume_run
+from builders import array
+
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.preprocessing.image_converter import MEAN
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import identity
+from keras_bridgetower.training import run_lock
+from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.checkpoints import CheckpointError
+from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.schedules import WarmupPolynomial
+from keras_bridgetower.training.strategy import Strategy
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+pytestmark = FASTEST
+
+
+def task(**kwargs):
+    made = resume_run.task(AdamW(**{"learning_rate": 1e-2} | kwargs))
+    return made
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a run of two steps."""
+    folder = tmp_path_factory.mktemp("begun")
+    schedule = WarmupPolynomial(1e-2, total_steps=12)
+    Checkpoint(folder, resume_run.Rows(), every=2).fit(
+        task(learning_rate=schedule), 2, verbose=0
+    )
+    return folder
+
+
+def converted(made, **kwargs):
+    converter = made.preprocessor.image_converter
+    for name, value in kwargs.items():
+        setattr(converter, name, value)
+
+
+OPTIMIZERS = {
+    "rate": (
+        {"learning_rate": WarmupPolynomial(2e-2, total_steps=12)},
+        "training.optimizer.learning_rate.peak: 0.01 then, 0.02 now",
+    ),
+    "steps": (
+        {"learning_rate": WarmupPolynomial(1e-2, total_steps=13)},
+        "training.optimizer.learning_rate.total_steps: 12 then, 13 now",
+    ),
+    "decay": (
+        {"weight_decay": 0.1},
+        "training.optimizer.weight_decay: 0.01 then, 0.1 now",
+    ),
+    "clipping": (
+        {"global_clipnorm": 1.0},
+        "training.optimizer.global_clipnorm: None then, 1.0 now",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_another_optimizer_is_refused(begun, name):
+    change, told = OPTIMIZERS[name]
+    schedule = {"learning_rate": WarmupPolynomial(1e-2, total_steps=12)}
+    checkpoint = Checkpoint(begun, resume_run.Rows())
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint.resume(task(**schedule | change))
+    assert told in str(refused.value)
+    assert checkpoint.resume(task(**schedule)).step == 2
+
+
+def lines(one, other):
+    return {k for k in {*one, *other} if one.get(k) != other.get(k)}
+
+
+@pytest.fixture(scope="module")
+def of_records(tmp_path_factory):
+    """A stream and a task with a preprocessor."""
+    import streams
+
+    folder = tmp_path_factory.mktemp("records")
+    rows = [streams.record("captions", i, samples=1) for i in range(8)]
+    streams.write(folder, rows, "captions")
+    return resume_run.of_records(folder)
+
+
+def test_what_decides_a_run_is_found(of_records):
+    stream, made = of_records
+    then = identity.of_run(made, stream)
+    assert then == json.loads(json.dumps(then))
+    assert "0x" not in str(then)
+    # Equal in a second model, which has other names.
+    assert identity.of_model(resume_run.task()) == identity.of_model(
+        resume_run.task()
+    )
+    converter = made.preprocessor.image_converter
+    changes = {
+        "preprocessor.image_converter.mean": (converter, "mean", MEAN[::-1]),
+        "preprocessor.image_converter.mode": (converter, "mode", "crop"),
+        "preprocessor.rate": (made.preprocessor, "rate", 0.5),
+        "preprocessor.tokenizer.sequence_length": (
+            made.preprocessor.tokenizer,
+            "sequence_length",
+            20,
+        ),
+    }
+    for name, (owner, attribute, value) in changes.items():
+        before = getattr(owner, attribute)
+        setattr(owner, attribute, value)
+        assert lines(then, identity.of_run(made, stream)) == {name}
+        setattr(owner, attribute, before)
+    dropout = next(
+        x
+        for x in made.backbone.fusion._flatten_layers()
+        if isinstance(x, keras.layers.Dropout)
+    )
+    before, dropout.rate = dropout.rate, 0.3
+    assert lines(then, identity.of_run(made, stream)) == {"dropout"}
+    dropout.rate = before
+    # Weights in half precision, as of quantised or converted layers.
+    dropout.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    assert lines(then, identity.of_run(made, stream)) == {"dtype"}
+    dropout.dtype_policy = keras.DTypePolicy("float32")
+
+
+def test_functions_of_a_transform_are_told_apart():
+    def steps(number):
+        return lambda image, side, rng, texts: image.resize((side, number))
+
+    library = transform("blip", 32)
+    assert identity.source_of(library) is None
+    assert not any(map(identity.source_of, library.steps))
+
+    class Stream:
+        def __init__(self, step):
+            self.transform = dataclasses.replace(library, steps=(step,))
+
+    one, other = (identity.of_stream(Stream(steps(n))) for n in (32, 33))
+    assert one and one != other
+    assert one == identity.of_stream(Stream(steps(32)))
+
+
+def older(folder):
+    """Make a checkpoint one of a version that saved less."""
+    (made,) = checkpoints.all_of(folder)
+    path = made / checkpoints.MANIFEST
+    facts = json.loads(path.read_text())
+    for name in ("seal", "training", "callbacks"):
+        del facts[name]
+    path.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def test_an_older_checkpoint_goes_on(tmp_path):
+    stream = resume_run.Rows()
+    Checkpoint(tmp_path, stream, every=2).fit(task(), 2, verbose=0)
+    older(tmp_path)
+    with pytest.warns(UserWarning, match="could not be compared") as warned:
+        history = Checkpoint(tmp_path, stream).fit(
+            task(weight_decay=0.5), 6, verbose=0
+        )
+    told = [str(w.message) for w in warned if "compared" in str(w.message)]
+    assert len(told) == 1 and "optimizer.weight_decay" in told[0]
+    assert history.epoch == [0]
+
+
+HOLDS = """
+import sys
+from keras_bridgetower.training import run_lock
+from keras_bridgetower.training.strategy import Strategy
+with run_lock.held(sys.argv[1], Strategy()):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_run_in_a_folder(tmp_path):
+    """Until its process ends, however that ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process:
+        assert process.stdout.readline() == b"held\n"
+        checkpoint = Checkpoint(tmp_path, resume_run.Rows())
+        with pytest.raises(
+            CheckpointError, match=f"one run at a time.*pid {process.pid} on"
+        ):
+            checkpoint.fit(task(), 2, verbose=0)
+        process.kill()
+    checkpoint.fit(task(), 2, verbose=0)
+    with run_lock.held(tmp_path, Strategy()):
+        pass
+
+
+class Rank(Strategy):
+    """The second of two processes, whose first one says what `flag` is."""
+
+    index = 1
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def any(self, flag):
+        assert not flag
+        return self.flag
+
+
+def test_all_processes_of_a_run_share_its_lock(tmp_path):
+    with (
+        run_lock.held(tmp_path, Strategy()),
+        run_lock.held(tmp_path, Rank(False)),
+    ):
+        with (
+            pytest.raises(CheckpointError, match=f"pid {os.getpid()} on"),
+            run_lock.held(tmp_path, Rank(True)),
+        ):
+            pass
+
+
+def test_outside_the_main_thread(tmp_path):
+    checkpoint, raised = Checkpoint(tmp_path, resume_run.Rows()), []
+
+    def fit():
+        try:
+            with pytest.warns(UserWarning, match="outside the main thread"):
+                checkpoint.fit(task(), 6, verbose=0)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=fit)
+    thread.start()
+    thread.join()
+    assert not raised
+    assert checkpoint.position.epoch == 1
+
+
+@pytest.mark.parametrize(
+    "name, callback, told",
+    [
+        (
+            "backup",
+            lambda f: keras.callbacks.BackupAndRestore(f),
+            "no `BackupAndRestore`",
+        ),
+        (
+            "best",
+            lambda f: keras.callbacks.EarlyStopping(restore_best_weights=True),
+            "restore_best_weights=True",
+        ),
+    ],
+)
+def test_callbacks_that_set_weights_are_refused(tmp_path, name, callback, told):
+    checkpoint = Checkpoint(tmp_path / "run", resume_run.Rows())
+    with pytest.raises(ValueError, match=told):
+        checkpoint.fit(task(), 6, [callback(tmp_path / "backup")])
+
+
+class Ends(keras.callbacks.Callback):
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+class Rises(keras.callbacks.Callback):
+    """Logs a score that gets worse from the second epoch on."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = 1.0 + epoch
+
+
+@pytest.mark.parametrize("steps", [13, 16])
+def test_callbacks_of_keras_go_on(tmp_path, steps):
+    """Interrupted after the second epoch, at once and within the third."""
+
+    def run(name, *ends):
+        keras.utils.set_random_seed(0)
+        made = task()
+        counted = [
+            keras.callbacks.ReduceLROnPlateau(
+                "score", 0.5, patience=2, mode="min"
+            ),
+            keras.callbacks.LearningRateScheduler(
+                lambda epoch, rate: rate * 0.9
+            ),
+            keras.callbacks.ModelCheckpoint(
+                tmp_path / f"{name}.weights.h5",
+                "score",
+                save_best_only=True,
+                save_weights_only=True,
+                mode="min",
+            ),
+            keras.callbacks.EarlyStopping("score", patience=4, mode="min"),
+        ]
+        history = Checkpoint(tmp_path / name, resume_run.Rows(), every=1).fit(
+            made, 60, [Rises(), *counted, *ends], verbose=0
+        )
+        return made, history, counted
+
+    whole, history, counted = run("whole")
+    assert history.epoch == [0, 1, 2, 3, 4]
+    with pytest.raises(KeyboardInterrupt):
+        run("part", Ends(steps))
+    goes_on, history, also = run("part")
+    assert history.epoch == [2, 3, 4]
+    for one, two in zip(counted, also, strict=True):
+        for name in ("wait", "best", "cooldown_counter", "stopped_epoch"):
+            assert getattr(one, name, None) == getattr(two, name, None)
+    for one, two in zip(
+        [*whole.weights, *whole.optimizer.variables],
+        [*goes_on.weights, *goes_on.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(array(one), array(two), one.path)
+    # It has stopped, and does not begin again.
+    _, history, _ = run("part")
+    assert history.epoch == []
