@@ -78,13 +78,14 @@ def changed_policies(model, usual):
         usual: `keras.DTypePolicy`, that it was built with.
 
     Returns:
-        dict from the path of a layer to its policy, as Keras writes it.
+        dict from the number and class of a layer to its policy, as Keras
+        writes it. Paths of layers may be others when they are loaded.
 
     Raises:
         ValueError: quantized layers, which a configuration does not describe.
     """
     changed = {}
-    for layer in _with_own_weights(model):
+    for place, layer in _places(model):
         if layer.quantization_mode is not None:
             raise ValueError(
                 "A quantized model cannot be saved or copied. Save it before "
@@ -94,9 +95,7 @@ def changed_policies(model, usual):
                 f"{layer.quantization_mode}"
             )
         if layer.dtype_policy.name != usual.name:
-            changed[layer.path] = keras.dtype_policies.serialize(
-                layer.dtype_policy
-            )
+            changed[place] = keras.dtype_policies.serialize(layer.dtype_policy)
     return changed
 
 
@@ -107,30 +106,37 @@ def restore_policies(model, changed):
         model: a model as that one was built.
         changed: dict, as it returned, or None.
     """
-    for layer in _with_own_weights(model):
-        saved = (changed or {}).get(layer.path)
-        if saved is not None:
-            layer.dtype_policy = keras.dtype_policies.deserialize(saved)
+    places = dict(_places(model))
+    for place, policy in (changed or {}).items():
+        if place not in places:
+            raise ValueError(
+                "The layers must be those that were saved. Received: "
+                f"a dtype policy for {place!r}, which is not there"
+            )
+        places[place].dtype_policy = keras.dtype_policies.deserialize(policy)
 
 
-def check_one_policy(model):
+def check_one_policy(*models):
     """Refuse to write a preset of layers of several dtype policies."""
-    config = model.get_config()
-    if config.get(POLICIES):
-        raise ValueError(
-            "A preset has one dtype policy for all layers. Save the model by "
-            '`model.save("name.keras")`, or give all layers the same. '
-            f"Received: {sorted(config[POLICIES])!r:.200} with others"
-        )
+    for model in models:
+        policies = model.get_config().get(POLICIES)
+        if policies:
+            raise ValueError(
+                "A preset has one dtype policy for all layers. Save the model "
+                'by `model.save("name.keras")`, or give all layers the same. '
+                f"Received: {sorted(policies)!r:.200} with others"
+            )
 
 
 # In configurations, where there are such layers alone.
 POLICIES = "layer_policies"
 
 
-def _with_own_weights(model):
-    return [
+def _places(model):
+    """Layers with weights of their own, each by its number and class."""
+    own = [
         layer
         for layer in keras_patches.layers_in(model)
         if layer.weights and not keras_patches.layers_in(layer)
     ]
+    return [(f"{i} {type(la).__name__}", la) for i, la in enumerate(own)]

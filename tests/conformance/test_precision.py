@@ -63,6 +63,11 @@ def fit(task, model):
     )
 
 
+def dense_in(model):
+    layers = keras_patches.layers_in(model)
+    return [la for la in layers if isinstance(la, keras.layers.Dense)]
+
+
 def roundings(model):
     """Layers with weights, each of which rounds what it puts out."""
     layers = keras_patches.layers_in(model)
@@ -82,10 +87,10 @@ def test_mixed_precision(task, dtype, tmp_path):
     # Errors of layers are independent, and each is half of the last bit.
     bound = EPSILON[half] / 2 * np.sqrt(roundings(model))
     assert 0 < error(found, expected) <= bound
-    every_task.compiled(model)
     model.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert error(outputs(task, loaded), found) == 0
+    every_task.compiled(model)
     changed = moved(model, lambda: fit(task, model))
     assert changed == {w.path for w in model.trainable_weights}
     assert {w.dtype for w in model.trainable_weights} == {"float32"}
@@ -135,12 +140,7 @@ def test_the_default_dtype_of_keras():
 def test_policy_of_one_layer(task, tmp_path):
     """a dtype policy of single layers"""
     model = every_task.build(task)
-    layers = [
-        layer
-        for layer in keras_patches.layers_in(model)
-        if isinstance(layer, keras.layers.Dense)
-    ]
-    for layer in layers:
+    for layer in dense_in(model):
         layer.dtype_policy = "mixed_bfloat16"
     found = outputs(task, model)
     model.save(tmp_path / "a.keras")
@@ -151,9 +151,8 @@ def test_policy_of_one_layer(task, tmp_path):
 
 
 def all_dense(model):
-    for layer in keras_patches.layers_in(model.backbone):
-        if isinstance(layer, keras.layers.Dense):
-            layer.enable_lora(2)
+    for layer in dense_in(model.backbone):
+        layer.enable_lora(2)
 
 
 LORA = {
