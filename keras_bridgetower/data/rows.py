@@ -6,7 +6,6 @@ import numpy as np
 
 from keras_bridgetower.data.damage import BadSample
 from keras_bridgetower.data.record_format import SECOND_TEXT
-from keras_bridgetower.preprocessing.graph import empty
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 
@@ -140,8 +139,7 @@ def columns_of(rows, specs):
     for values, (dtype, shape) in zip(
         zip(*rows, strict=True), specs, strict=True
     ):
-        new = np.empty if dtype == "object" else empty
-        column = new((len(rows), *shape), dtype)
+        column = np.empty((len(rows), *shape), dtype)
         for i, value in enumerate(values):
             column[i] = value
         columns.append(column)
