@@ -5,12 +5,11 @@ r"""Fine-tune by a recipe: the paper's run, or its miniature.
     python examples/finetune.py vqa_base --data datasets/vqav2 \
         --init bridgetower_base_itm_mlm --set batch_size=64
 
-On several devices, here with PyTorch and with JAX, which sees all by itself;
-the README has the lines for several hosts and for a TPU slice:
+It trains on all devices that are there (`--distribute none`: on one). With
+PyTorch they need a process each; the README has the lines for several hosts
+and for a TPU slice:
 
-    torchrun --nproc-per-node=8 examples/finetune.py vqa_base ... \
-        --distribute data_parallel
-    python examples/finetune.py vqa_base ... --distribute data_parallel
+    torchrun --nproc-per-node=8 examples/finetune.py vqa_base ...
 
 Prints the recipe and where it differs from the paper's, trains, saves a
 preset and ends with the scores beside the blind one. A run that was

@@ -5,6 +5,8 @@ import warnings
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.data.augment import transform
+from keras_bridgetower.presets import registry
+from keras_bridgetower.tasks.loading import saved_heads
 
 # The miniature's encoders: they play the part of CLIP and RoBERTa.
 TINY_ENCODERS = "bridgetower_tiny_easy_pretrain"
@@ -18,7 +20,7 @@ LAYERS = 6
 def from_preset(recipe, preset, labels):
     """A task from a preset, with a new head where it needs one."""
     task, has_new_head = _opened(recipe, preset, labels)
-    _say_what_stands(recipe, task.backbone.fusion)
+    _say_what_stands(recipe, task)
     if recipe.new_poolers and has_new_head:
         # The preset's own head would not know them.
         task.backbone.fusion.reset_poolers()
@@ -40,7 +42,7 @@ def set_text_length(task, length):
 def from_tiny_encoders(recipe, labels):
     """The miniature: pre-trained encoders, all above them at its start."""
     task, _ = _opened(recipe, TINY_ENCODERS, labels)
-    _say_what_stands(recipe, task.backbone.fusion)
+    _say_what_stands(recipe, task)
     fresh, _ = _opened(recipe, TINY_ENCODERS, labels, load_weights=False)
     towers = (task.backbone.image_tower, task.backbone.text_tower)
     encoders = {id(w) for tower in towers for w in tower.weights}
@@ -53,6 +55,10 @@ def from_tiny_encoders(recipe, labels):
 def _opened(recipe, preset, labels, **kwargs):
     """A task of a preset, and whether a head of it is new."""
     cls, values = _class_and_values(recipe, labels)
+    preset = registry.open_preset(preset)
+    if "itc" in saved_heads(preset):
+        # A head that has learnt is worth more than one of another width.
+        values.pop("projection_dim", None)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         task = cls.from_preset(
@@ -69,10 +75,14 @@ def _opened(recipe, preset, labels, **kwargs):
     return task, len(others) < len(said)
 
 
-def _say_what_stands(recipe, fusion):
-    for name in ("bridge", "dropout"):
-        if getattr(fusion, name) != getattr(recipe, name):
-            print(f"  {name}: {getattr(fusion, name)}, the preset's, stands")
+def _say_what_stands(recipe, task):
+    fusion = task.backbone.fusion
+    found = {"bridge": fusion.bridge, "dropout": fusion.dropout}
+    if recipe.projection_dim is not None:
+        found["projection_dim"] = task.projection_dim
+    for name, value in found.items():
+        if value != getattr(recipe, name):
+            print(f"  {name}: {value}, the preset's, stands")
 
 
 def from_encoders(recipe, image_source, text_source, labels):
@@ -120,10 +130,20 @@ def _head(recipe, labels):
     return {"head_hidden_scale": recipe.head_scale}
 
 
+def _matching(recipe, labels):
+    values = {"objective": recipe.objective}
+    if recipe.projection_dim is not None:
+        values["projection_dim"] = recipe.projection_dim
+    return values
+
+
 VALUES = {
     "Pretraining": lambda recipe, labels: {"objectives": recipe.objective},
-    "Retrieval": lambda recipe, labels: {"objective": recipe.objective},
+    "Retrieval": _matching,
     "VQA": lambda recipe, labels: {**_head(recipe, labels), "answers": labels},
     "Entailment": _head,
-    "NLVR2": _head,
+    "NLVR2": lambda recipe, labels: {
+        **_head(recipe, labels),
+        "dropout": recipe.head_dropout,
+    },
 }

@@ -50,7 +50,7 @@ def arguments(description, names):
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--force-resume", action="store_true")
     parser.add_argument(
-        "--distribute", default="none", help="kind of `kbt.distribute`"
+        "--distribute", default="auto", help="kind of `kbt.distribute`"
     )
     parser.add_argument(
         *("--set", "-s"),
@@ -77,14 +77,16 @@ def _value(text):
         return text
 
 
-def readers_of(recipe, settings):
+def readers_of(recipe, settings, strategy):
     """The splits of the run's data: dict from name to `RecordReader`s."""
     folders = settings.data
     if not folders:
         task = RECORD_TASKS[recipe.task]
         name = f"{task}-{settings.records or 'all'}"
         folders = [settings.output / "easy_vqa" / name]
-        miniature_data.build(task, folders[0], settings.records)
+        strategy.by_chief(
+            lambda: miniature_data.build(task, folders[0], settings.records)
+        )
     readers = {split: [] for split in miniature_data.SPLITS}
     for folder in folders:
         # Some data sets are for training alone.
@@ -99,7 +101,7 @@ def stream_of(recipe, readers, seed):
     """Batches for training."""
     return Stream(
         readers,
-        recipe.batch_size,
+        recipe.micro_batch_size,
         transform(recipe.transform, recipe.image_size),
         remainder="drop",
         seed=seed,
@@ -129,7 +131,7 @@ def run(description, names):
         )
     strategy = kbt.distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
-    readers = readers_of(recipe, settings)
+    readers = strategy.together(lambda: readers_of(recipe, settings, strategy))
     train = stream_of(recipe, readers["train"], settings.seed)
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
@@ -148,29 +150,29 @@ def run(description, names):
     history = checkpoint.fit(
         task,
         steps=total,
-        callbacks=[_logger(folder / "logs")],
+        callbacks=[_logger(folder / "logs")] if strategy.is_chief else [],
         force=settings.force_resume,
     )
     preset = folder / "preset"
-    if history.epoch or not preset.exists():
+    if strategy.any(bool(history.epoch) or not preset.exists()):
         save(task, preset, strategy)
     for reader in readers["validation"] + readers["test"]:
         recipe_scores.show(task, recipe, reader, strategy, settings)
     print(f"preset: {preset}")
-    print(train.report)
+    print(checkpoint.stream.report)
 
 
 def save(task, preset, strategy):
     """Save the task, in the place of what an earlier run left there."""
     new = preset.with_name("preset-new")
-    if strategy.is_chief:
-        shutil.rmtree(new, ignore_errors=True)
-    strategy.wait()
-    strategy.save_to_preset(task, new)
-    if strategy.is_chief:
+
+    def take_place():
         shutil.rmtree(preset, ignore_errors=True)
         new.rename(preset)
-    strategy.wait()
+
+    strategy.by_chief(lambda: shutil.rmtree(new, ignore_errors=True))
+    strategy.save_to_preset(task, new)
+    strategy.by_chief(take_place)
 
 
 def _logger(folder):

@@ -43,9 +43,10 @@ def show(task, recipe, reader, strategy, settings):
         # Filled up, all batches are of one size: JAX compiles one program.
         remainder="pad",
     )
-    data = strategy.dataset(stream.dataset(epochs=1), training=False)
+    data = strategy.batches(stream, epochs=1, training=False)
     scores = SCORES if miniature else SCORES | IN_FULL
-    found = scores[recipe.task](task, data, reader)
+    rows = list(_places(reader.num_samples, stream.batch_size, strategy))
+    found = scores[recipe.task](task, data, reader, recipe, rows)
     shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
     print(f"{name}: {shown} (seed {settings.seed})")
     if miniature and reader.split == "test":
@@ -57,14 +58,28 @@ def _is_labelled(reader):
     return any(reader.sample(i).sample.labels for i in looked_at)
 
 
-def _evaluated(task, data, reader):
+def _places(samples, batch_size, strategy):
+    """Where samples stand among predictions: each process fills its batch."""
+    share = batch_size // strategy.processes
+    for start in range(0, samples, batch_size):
+        count = min(batch_size, samples - start)
+        for process in range(strategy.processes):
+            first, end = (
+                count * part // strategy.processes
+                for part in (process, process + 1)
+            )
+            place = start + process * share
+            yield from range(place, place + end - first)
+
+
+def _evaluated(task, data, reader, recipe, rows):
     """Every metric of the task, in percent."""
     found = task.evaluate(data, verbose=0, return_dict=True)
     return {k: 100 * v for k, v in found.items() if "loss" not in k}
 
 
-def _statements(task, data, reader):
-    logits = task.predict(data, verbose=0)[: reader.num_samples]
+def _statements(task, data, reader, recipe, rows):
+    logits = task.predict(data, verbose=0)[rows]
     samples = [reader.sample(i).sample for i in range(reader.num_samples)]
     report = evaluate_nlvr2(
         [sample.id for sample in samples],
@@ -74,8 +89,11 @@ def _statements(task, data, reader):
     return {"accuracy": report.accuracy, "consistency": report.consistency}
 
 
-def _recalls(task, data, reader, most=None, verbose=1):
-    """Of all pictures with all their texts, or of the first `most`."""
+def _recalls(task, data, reader, recipe, rows, most=None, verbose=1):
+    """Of all pictures with all their texts, or of the first `most`.
+
+    Where the recipe has a shortlist, its pairs alone are fused.
+    """
     records, texts, owner = {}, [], []
     for number in range(reader.num_samples):
         item = reader.sample(number)
@@ -85,9 +103,13 @@ def _recalls(task, data, reader, most=None, verbose=1):
         texts.append(item.sample.text)
         owner.append(len(records) - 1)
     images = list(records.values())
-    scores = task.rank(images, texts, verbose=verbose)
+    scores = task.rank(
+        images, texts, shortlist=recipe.shortlist, verbose=verbose
+    )
     report = retrieval_recall(scores, np.array(owner), split=reader.split)
     pool = f"RSUM of {report.images} pictures, {report.texts} texts"
+    if recipe.shortlist is not None:
+        pool += f" by a shortlist of {recipe.shortlist}"
     return {**report.recalls, pool: report.rsum}
 
 

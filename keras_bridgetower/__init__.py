@@ -7,6 +7,7 @@ from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
 from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
+from keras_bridgetower.named_heads import register_head as register_head
 from keras_bridgetower.preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
 )
@@ -27,6 +28,9 @@ from keras_bridgetower.preprocessing.matching import (
 )
 from keras_bridgetower.preprocessing.nlvr2 import (
     BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
+)
+from keras_bridgetower.preprocessing.preprocessor import (
+    BridgeTowerPreprocessor as BridgeTowerPreprocessor,
 )
 from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor as BridgeTowerPretrainingPreprocessor,
@@ -65,6 +69,7 @@ from keras_bridgetower.tasks.pretraining import (
 from keras_bridgetower.tasks.retrieval import (
     BridgeTowerRetrieval as BridgeTowerRetrieval,
 )
+from keras_bridgetower.tasks.task import BridgeTowerTask as BridgeTowerTask
 from keras_bridgetower.tasks.unimodal import (
     BridgeTowerImageClassifier as BridgeTowerImageClassifier,
 )

@@ -3,10 +3,12 @@
 import functools
 
 import keras
-import keras_hub
 
+from keras_bridgetower import compiled
+from keras_bridgetower import precision
 from keras_bridgetower import remat
 from keras_bridgetower import saved_backbones
+from keras_bridgetower.adapters import AdaptedBackbone
 from keras_bridgetower.cross_encoders import maps_of_steps
 from keras_bridgetower.fusion import CrossModalEncoder
 from keras_bridgetower.positions import with_positions_for
@@ -24,7 +26,7 @@ IMAGE_NORMS = ("shared", "per_tap")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class BridgeTowerBackbone(keras_hub.models.Backbone):
+class BridgeTowerBackbone(AdaptedBackbone):
     """Two uni-modal encoders, bridged into a cross-modal encoder.
 
     `image_tower`, `text_tower` and `fusion` each run alone; the backbone is
@@ -133,7 +135,8 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             dropout=dropout,
             layer_norm_epsilon=layer_norm_epsilon,
             bridge_epsilon=bridge_epsilon,
-            dtype=policy,
+            # Plain values, of which Keras writes its config.
+            dtype=keras.dtype_policies.serialize(policy),
             name="fusion",
         )
 
@@ -206,6 +209,9 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`; of merged
             attention the shares within each modality.
 
+        Raises:
+            RuntimeError: on JAX, another thread trains these weights.
+
         Example:
 
         ```python
@@ -216,6 +222,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         check_features(inputs, self.input, self.text_encoder)
         tokens = inputs["token_ids"].shape[1]
         run = functools.partial(self.fuse, inputs)
+        compiled.restore_weights(self)
         return maps_of_steps(self.fusion.steps, run, tokens)
 
     def checkpoint_activations(self):
@@ -242,11 +249,12 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
         return resized
 
     def get_config(self):
-        config = super().get_config()
         fusion = self.fusion
+        changed = precision.changed_policies(self, fusion.dtype_policy)
+        config = super().get_config()
         config.update(
-            image_encoder=keras.layers.serialize(self.image_encoder),
-            text_encoder=keras.layers.serialize(self.text_encoder),
+            image_encoder=saved_backbones.encoder_spec(self.image_encoder),
+            text_encoder=saved_backbones.encoder_spec(self.text_encoder),
             hidden_dim=fusion.hidden_dim,
             num_heads=fusion.num_heads,
             num_layers=fusion.num_layers,
@@ -260,10 +268,11 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
             layer_norm_epsilon=fusion.layer_norm_epsilon,
             bridge_epsilon=fusion.bridge_epsilon,
         )
-        return config
+        return config | ({precision.POLICIES: changed} if changed else {})
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone to a new preset folder, with a manifest."""
+        precision.check_one_policy(self)
         save = super().save_to_preset
         registry.write_backbone(self, save, preset_dir, max_shard_size)
 
@@ -285,4 +294,7 @@ class BridgeTowerBackbone(keras_hub.models.Backbone):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = saved_backbones.with_encoders(config, custom_objects)
-        return super().from_config(config)
+        changed = config.pop(precision.POLICIES, None)
+        backbone = super().from_config(config)
+        precision.restore_policies(backbone, changed)
+        return backbone

@@ -25,6 +25,18 @@ def inference_scope():
     return contextlib.nullcontext()
 
 
+def local_part(variable):
+    """What this process has of a variable: all of it, unless hosts share it.
+
+    Returns:
+        NumPy array.
+    """
+    if keras.config.backend() == "jax":
+        # Of an array over several hosts, the parts of others cannot be read.
+        variable = variable.value.addressable_data(0)
+    return keras.ops.convert_to_numpy(variable)
+
+
 @contextlib.contextmanager
 def kept_weights(model):
     """A context after which a model has its weights, whatever was raised.

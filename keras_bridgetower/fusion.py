@@ -6,6 +6,7 @@ from keras import ops
 from keras_bridgetower import bridges
 from keras_bridgetower.attention import initializer
 from keras_bridgetower.cross_encoders import CROSS_ENCODERS
+from keras_bridgetower.taps import check_mask
 from keras_bridgetower.taps import resolve_taps
 from keras_bridgetower.validation import check_choice
 
@@ -187,9 +188,9 @@ class CrossModalEncoder(keras.layers.Layer):
     ):
         """Join states that `project_text` and `project_image` returned.
 
-        For states that are used more than once: of the candidates of a
-        ranking, or of the negatives of a batch.
+        They may be used again, as of candidates and of negatives.
         """
+        check_mask(padding_mask, text_states)
         text_states, image_states = iter(text_states), iter(image_states)
         text = self.text_entry(next(text_states))
         image = self.image_entry(next(image_states))

@@ -18,8 +18,7 @@ FROM, BEFORE = (3, 15, 1), (3, 16, 0)
 def is_known():
     """Whether Keras is of a version that these patches were made for."""
     numbers = re.match(r"\d+(\.\d+)*", keras.__version__).group().split(".")
-    # What follows the numbers says before or after which release it is: one
-    # before 3.16.0 is near enough to it to be unknown.
+    # One before 3.16.0 is near enough to it to be unknown.
     return FROM <= (*map(int, numbers), 0, 0)[:3] < BEFORE
 
 
@@ -82,6 +81,22 @@ def _layers_among(values):
             yield from _layers_among(value)
 
 
+class NotCloned(keras.Model):
+    """Abstract: refuses `clone_model`, which would make a plain model of it.
+
+    It alone runs through the graph of a model that has a `call` of its own.
+    """
+
+    def _run_through_graph(self, *args, **kwargs):
+        if not vars(self).get("built"):
+            return super()._run_through_graph(*args, **kwargs)
+        raise NotImplementedError(
+            "A task is more than its graph. Copy it by `copy.deepcopy(model)`, "
+            "or without its weights by `type(model).from_config("
+            f"model.get_config())`. Received: model={self.name}"
+        )
+
+
 def origin(tensor):
     """The layer that a symbolic tensor comes from, and what it was called on.
 
@@ -102,7 +117,7 @@ def origin(tensor):
 
 
 def check_training_of():
-    """Raise where `training_of` would, at a better time."""
+    """Raise where `training_of` would."""
     check_version(
         "`checkpoint_activations`", "train without it, in more memory"
     )
@@ -283,16 +298,3 @@ def started_by(initializer, make):
             if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()
     return made
-
-
-def forget_evaluation(model):
-    """Let go of the validation data of a `fit` that an error ended.
-
-    Keras keeps their iterator until the next `fit`. Nothing is done to an
-    unknown Keras, where it may be kept elsewhere.
-
-    Args:
-        model: a `keras.Model`.
-    """
-    if is_known() and vars(model).get("_eval_epoch_iterator") is not None:
-        model._eval_epoch_iterator = None

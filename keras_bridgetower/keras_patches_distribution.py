@@ -39,6 +39,23 @@ def held(variables, values):
             variable._value = value
 
 
+def build_metrics(model, spec):
+    """Let a compiled model's losses and metrics make their variables.
+
+    Keras reads a batch for it, which it then reads once more.
+
+    Args:
+        model: a compiled `keras.Model`.
+        spec: nested structure of `tf.TensorSpec`, of a batch.
+    """
+    check_version()
+    model._symbolic_build(
+        data_batch=keras.tree.map_structure(
+            lambda s: keras.KerasTensor(tuple(s.shape), s.dtype.name), spec
+        )
+    )
+
+
 def lay_out_each_batch(kind):
     """JAX: ask a distribution for the layout of every batch.
 
@@ -110,7 +127,9 @@ def distribute_on_tensorflow(engine, split):
         if not _is_ours(strategy):
             own_build(self, iterator, data_batch)
             return
-        if iterator is not None:
+        parts = (self._compile_metrics, self._compile_loss)
+        built = all(part is None or part.built for part in parts)
+        if iterator is not None and not built:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)
         with strategy.scope():
@@ -119,12 +138,14 @@ def distribute_on_tensorflow(engine, split):
     def reduce(values, strategy, reduction):
         # Logs of a step are of one replica; those of an epoch are read anew.
         workers = tf.distribute.MultiWorkerMirroredStrategy
-        if (
-            _is_ours(strategy)
-            and isinstance(strategy, workers)
-            and reduction == "auto"
-        ):
+        ours = _is_ours(strategy) and isinstance(strategy, workers)
+        if ours and reduction == "auto":
             return first(strategy, values)
+        if ours and reduction == "concat":
+            # In the order of the replicas, as the rows were divided.
+            return keras.tree.map_structure(
+                lambda x: strategy.gather(x, axis=0), values
+            )
         return own_reduce(values, strategy, reduction)
 
     def first(strategy, values):

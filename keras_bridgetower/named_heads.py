@@ -3,17 +3,19 @@
 import contextlib
 import contextvars
 import inspect
+import re
+import threading
 from types import MappingProxyType
 
 import keras
 
 from keras_bridgetower import memory
+from keras_bridgetower.head_sets import HeadSet
 from keras_bridgetower.heads import ClassifierHead
 from keras_bridgetower.heads import ContrastiveHead
 from keras_bridgetower.heads import LinearHead
 from keras_bridgetower.heads import MaskedLMHead
 from keras_bridgetower.heads import TextHead
-from keras_bridgetower.validation import check_choice
 
 _AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
 
@@ -37,8 +39,9 @@ def make(name, backbone, **values):
     """Build a head for a backbone.
 
     Args:
-        name: str, one of `MAKERS`: vqa, entailment, nlvr2, itm, rank, mlm,
-            itc, image_class, text_class, text_number.
+        name: str, one of `BUILT_IN`: vqa, entailment, nlvr2, itm, rank, mlm,
+            itc, image_class, text_class, text_number; or one of your own, see
+            `register_head`.
         backbone: a `BridgeTowerBackbone`.
         **values: plain values of the head, as `heads.json` of a preset holds
             them.
@@ -46,8 +49,13 @@ def make(name, backbone, **values):
     Returns:
         The layer, built, named `<name>_head`.
     """
-    check_choice("name", name, tuple(MAKERS))
-    head, shape = MAKERS[name](backbone, **values)
+    head, shape = maker_of(name)(backbone, **values)
+    if head.name != f"{name}_head":
+        raise ValueError(
+            f"The head {name!r} must be a layer of the name '{name}_head', by "
+            "which its weights are found. Pass `name` to its constructor. "
+            f"Received: name={head.name!r}"
+        )
     loaded = same(_AWAITED.get().get(name), values)
 
     def built():
@@ -66,7 +74,7 @@ def _classifier(name, pooled):
             num_classes,
             int(width * head_hidden_scale),
             dropout,
-            dtype=backbone.fusion.dtype_policy,
+            dtype=_dtype(backbone),
             name=f"{name}_head",
         )
         return head, (None, pooled * width)
@@ -77,7 +85,7 @@ def _classifier(name, pooled):
 def _linear(name, num_classes):
     def maker(backbone):
         head = LinearHead(
-            num_classes, dtype=backbone.fusion.dtype_policy, name=f"{name}_head"
+            num_classes, dtype=_dtype(backbone), name=f"{name}_head"
         )
         return head, (None, 2 * backbone.fusion.hidden_dim)
 
@@ -88,7 +96,7 @@ def _mlm(backbone, epsilon=1e-5):
     head = MaskedLMHead(
         backbone.text_encoder.vocabulary_size,
         epsilon,
-        dtype=backbone.fusion.dtype_policy,
+        dtype=_dtype(backbone),
         name="mlm_head",
     )
     return head, (None, None, backbone.fusion.hidden_dim)
@@ -98,7 +106,7 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
     head = ContrastiveHead(
         projection_dim,
         ways,
-        dtype=backbone.fusion.dtype_policy,
+        dtype=_dtype(backbone),
         name="itc_head",
     )
     width = backbone.fusion.hidden_dim
@@ -114,7 +122,7 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
 def _image_class(backbone, num_classes, labels=None):
     head = LinearHead(
         num_classes,
-        dtype=backbone.fusion.dtype_policy,
+        dtype=_dtype(backbone),
         name="image_class_head",
     )
     return head, (None, _width(backbone.image_tower))
@@ -125,7 +133,7 @@ def _text(name):
         head = TextHead(
             num_classes,
             dropout,
-            dtype=backbone.fusion.dtype_policy,
+            dtype=_dtype(backbone),
             name=f"{name}_head",
         )
         return head, (None, None, _width(backbone.text_tower))
@@ -133,11 +141,16 @@ def _text(name):
     return maker
 
 
+def _dtype(backbone):
+    # Plain values, of which Keras writes the head's config.
+    return keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
+
+
 def _width(tower):
     return tower.outputs[-1].shape[-1]
 
 
-MAKERS = {
+BUILT_IN = {
     "vqa": _classifier("vqa", 1),
     "entailment": _classifier("entailment", 1),
     "nlvr2": _classifier("nlvr2", 2),
@@ -149,6 +162,75 @@ MAKERS = {
     "text_class": _text("text_class"),
     "text_number": _text("text_number"),
 }
+_own = {}
+_LOCK = threading.Lock()
+# It begins the paths of the head's weights, and is an attribute of a layer.
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def register_head(name):
+    """Make heads of a new name known, for a task of your own.
+
+    The name stands in presets: import the file that registers it before such
+    a preset is opened.
+
+    Args:
+        name: str, small letters, digits and underscores, and none of
+            `BUILT_IN`. A name that you registered before is replaced.
+
+    Returns:
+        Decorator of a function that takes a backbone and the head's plain
+        values by keyword. It returns a layer named `<name>_head`, not built
+        yet, and the shape that the layer is built for.
+
+    Raises:
+        ValueError: a name that cannot be taken.
+
+    Example:
+
+    ```python
+    @register_head("count")
+    def count_head(backbone, most=9):
+        head = LinearHead(
+            most + 1, dtype=backbone.dtype_policy, name="count_head")
+        return head, (None, 2 * backbone.fusion.hidden_dim)
+    ```
+    """
+    taken = name in BUILT_IN or hasattr(HeadSet({}), str(name))
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or taken:
+        raise ValueError(
+            "`name` must be of small letters, digits and underscores, and "
+            f"neither one of {', '.join(BUILT_IN)} nor an attribute of Keras' "
+            f"layers. Received: name={name!r:.100}"
+        )
+
+    def keep(maker):
+        global _own
+        with _LOCK:
+            # As a whole, so that other threads read one or the other.
+            _own = {**_own, name: maker}
+        return maker
+
+    return keep
+
+
+def maker_of(name):
+    """The function that makes the heads of a name.
+
+    Args:
+        name: str.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    known = {**BUILT_IN, **_own}
+    if name not in known:
+        raise ValueError(
+            f"`name` must be one of {', '.join(known)}, or a head that you "
+            "registered by `keras_bridgetower.register_head`: import the file "
+            f"that does. Received: name={name!r:.100}"
+        )
+    return known[name]
 
 
 def check_values(name, values):
@@ -161,8 +243,8 @@ def check_values(name, values):
     Raises:
         ValueError: an unknown name, or values that the head does not have.
     """
-    check_choice("name", name, tuple(MAKERS))
-    known = set(inspect.signature(MAKERS[name]).parameters) - {"backbone"}
+    # The first one is the backbone.
+    known = set(list(inspect.signature(maker_of(name)).parameters)[1:])
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(
             f"The head {name!r} has the values {sorted(known)}. Received: "
@@ -187,38 +269,3 @@ def make_all(heads, backbone):
     return HeadSet(
         {name: make(name, backbone, **v) for name, v in heads.items()}
     )
-
-
-class HeadSet(keras.layers.Layer):
-    """A task's heads, kept, saved and loaded by name.
-
-    Args:
-        heads: dict from name to layer.
-    """
-
-    def __init__(self, heads):
-        super().__init__(name="heads", dtype=_policy(heads))
-        for name, head in heads.items():
-            setattr(self, name, head)
-        self._names = tuple(heads)
-        self.built = True
-
-    def __getitem__(self, name):
-        return getattr(self, name)
-
-    def __iter__(self):
-        return iter(self._names)
-
-    def save(self, path):
-        """Save all of them to a `.weights.h5` file."""
-        keras.saving.save_weights(self, path)
-
-    def load(self, path, without=()):
-        """Load those that the file holds, whatever else it holds."""
-        named = {n: self[n] for n in self._names if n not in without}
-        if named:
-            keras.saving.load_weights(HeadSet(named), path)
-
-
-def _policy(heads):
-    return next((head.dtype_policy for head in heads.values()), None)

@@ -5,7 +5,6 @@ import abc
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.fusion import IMAGE_ROW
 from keras_bridgetower.global_rows import DrawRows
 from keras_bridgetower.global_rows import NextRow
 from keras_bridgetower.global_rows import TakeRows
@@ -23,8 +22,8 @@ class Objective(abc.ABC):
     and belong to the task; both are methods of one object so that they agree.
     """
 
-    # Names of the heads that learn; the last logit of the first one says how
-    # well a pair matches.
+    # Names of the heads that are asked; the last logit of the first one says
+    # how well a pair matches.
     heads = ("itm",)
     # Whether pairs that come labelled can be learnt in place of drawn ones.
     takes_labels = False
@@ -33,6 +32,16 @@ class Objective(abc.ABC):
     # Dtype and shape of a row of the labels, and from how many they choose.
     labels = ("int32", ())
     choices = 2
+
+    @property
+    def learning(self):
+        """The heads that learn; others only teach what is below them."""
+        return self.heads
+
+    @property
+    def widths(self):
+        """How many logits the labels of each head choose from."""
+        return {"itm": 2, "itc": None, self.heads[0]: self.choices}
 
     @abc.abstractmethod
     def draw(self, seed, ids):
@@ -45,6 +54,17 @@ class Objective(abc.ABC):
         Returns:
             The features of `drawn` in their order, then the labels.
         """
+
+    def targets(self, labels, features):
+        """The labels of each head that is asked.
+
+        Args:
+            labels: those of the first head, as `draw` returns them.
+            features: dict of what was drawn, and `"image_id"`.
+        """
+        names = {"itc": "image_id", "itm": "match"}
+        others = {name: features[names[name]] for name in self.heads[1:]}
+        return {self.heads[0]: labels, **others}
 
     def specs(self, batch):
         """Dtypes and shapes of what `draw` returns, for `apply_numpy`."""
@@ -69,6 +89,17 @@ class Objective(abc.ABC):
             `(logits, pooled)`: float tensor, and the pooled representation
             of the batch's own pairs, or None if they were not all fused.
         """
+
+    def others(self, fuse, heads, batch):
+        """Scores that further heads give to pairs of their own.
+
+        Args:
+            fuse, heads, batch: as `logits`.
+
+        Returns:
+            dict from the name of a head to a float tensor.
+        """
+        return {}
 
 
 class Batch:
@@ -205,10 +236,34 @@ class Ranking(Objective):
         return ops.reshape(logits, (-1, FALSE_TEXTS + 1)), None
 
 
+class RankingAndMatching(Ranking):
+    """Ranking, and matching of random negatives beside it.
+
+    The matching head stays as it is: its loss, which weighs as much, teaches
+    what is below it.
+
+    Source: retrieval by `irtr` in the configurations of METER and
+    BridgeTower, whose `itm` of 0.5 is no weight: what is above 0 is learnt.
+    """
+
+    heads = ("rank", "itm")
+    learning = ("rank",)
+    drawn = {**Ranking.drawn, **RandomNegatives.drawn}
+
+    def draw(self, seed, ids):
+        false_texts, labels = super().draw(seed, ids)
+        match, _ = RandomNegatives().draw(seed, ids)
+        return false_texts, match, labels
+
+    def others(self, fuse, heads, batch):
+        return {"itm": RandomNegatives().logits(fuse, heads, batch)[0]}
+
+
 OBJECTIVES = {
     "random_negatives": RandomNegatives,
     "hard_negatives": HardNegatives,
     "ranking": Ranking,
+    "ranking_and_matching": RankingAndMatching,
 }
 
 
@@ -225,38 +280,3 @@ def only_or_all(values):
         values: dict from the name of a head to what belongs to it.
     """
     return values if len(values) > 1 else next(iter(values.values()))
-
-
-def _projected(fusion, image):
-    # Only the first token is read; the rest need not be projected.
-    return fusion.project_image([x[:, :1] for x in image], IMAGE_ROW)[-1][:, 0]
-
-
-# What a contrastive head reads of the image states.
-_IMAGE_FEATURES = {
-    "three_way": _projected,
-    "two_way": lambda fusion, image: image[-1][:, 0],
-}
-
-
-def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
-    """What a contrastive head takes, from tower states and fusion.
-
-    Args:
-        fusion: `CrossModalEncoder`.
-        ways: `"three_way"` or `"two_way"`.
-        text: list of text states, or None.
-        image: list of image states, or None.
-        pooled: float tensor `(batch, 2D)`, or None.
-
-    Returns:
-        dict out of `"text"`, `"image"` and `"fused"`, of what was given.
-    """
-    made = {}
-    if text is not None:
-        made["text"] = text[-1][:, 0]
-    if image is not None:
-        made["image"] = _IMAGE_FEATURES[ways](fusion, image)
-    if pooled is not None:
-        made["fused"] = pooled
-    return made

@@ -85,8 +85,9 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
     patch = patch_size_of(backbone.image_encoder)
     if not isinstance(side, int) or side < patch or side % patch:
         raise ValueError(
-            f"`side` must be a positive multiple of the patch size {patch}."
-            f" Received: side={side!r}"
+            "`side`, the `image_size` of a preset, must be one integer, the "
+            "side of square pictures in pixels: a positive multiple of the "
+            f"patch size {patch}. Received: side={side!r}"
         )
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (side, side, 3)

@@ -8,6 +8,8 @@ import contextlib
 
 import keras
 
+from keras_bridgetower import keras_patches_updates
+
 KERAS_DISTRIBUTION = (
     "`keras.distribution` must not be set with the {backend} backend, which "
     "would ignore it and train on one device. Use "
@@ -41,7 +43,9 @@ class Replicas:
     place, count, index, processes = "one device", 1, 0, 1
 
     def prepare(self, task):
-        """Check a compiled task and make its optimizer sum over replicas.
+        """Check a compiled task; its optimizer sums over replicas from now on.
+
+        Where that accumulates gradients, it counts updates.
 
         Args:
             task: a task whose `compile` just ran.
@@ -56,6 +60,47 @@ class Replicas:
                     backend=keras.config.backend(), d=distribution
                 )
             )
+        if task.optimizer is not None:
+            keras_patches_updates.count_updates(task.optimizer)
+
+    def check_training(self, dataset):
+        """Raise unless what `fit` is given divides among the replicas.
+
+        Args:
+            dataset: what Keras is going to read.
+
+        Raises:
+            ValueError: it is not known to.
+        """
+
+    def number(self, step):
+        """By which number this process draws for a batch.
+
+        Args:
+            step: int or scalar tensor, the number of the batch.
+
+        Returns:
+            As `step`, another one in each process that reads rows of its own.
+        """
+        return step
+
+    def predicted(self, made):
+        """What a step of prediction returns, so that Keras can read it."""
+        return made
+
+    def all_rows(self, x, outputs, sizes):
+        """Predictions of all processes, in the order of the global batches.
+
+        Args:
+            x: what was predicted.
+            outputs: nested structure of NumPy arrays `(rows, ...)`, of the
+                rows of this process.
+            sizes: list of ints, how many rows of each batch it had.
+
+        Returns:
+            The structure, of the rows of all processes.
+        """
+        return outputs
 
     def summed(self, metrics):
         """A context in which metrics hold what all replicas have seen.

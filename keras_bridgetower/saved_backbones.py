@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 
 import keras
 
@@ -86,6 +87,23 @@ def _check_config(config, weight_bytes):
             f"It describes at least {weights:,} weights in {layers:,} layers, "
             f"more than the {weight_bytes:,} bytes of model.weights.h5 hold."
         )
+
+
+def encoder_spec(encoder):
+    """What Keras keeps of an encoder, to make it as it was made.
+
+    KerasHub's CLIP puts a name that it is passed before those of its layers,
+    by which a rule may find them. So a name that Keras made up, and that
+    stands before none, is left to be made up again.
+    """
+    spec = keras.layers.serialize(encoder)
+    plain = re.sub(r"[_\d]", "", encoder.name)
+    made_up = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
+    before = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)
+    # Of a model without a class of its own the names of all layers are kept.
+    if made_up and not before and "layers" not in spec["config"]:
+        del spec["config"]["name"]
+    return spec
 
 
 def with_encoders(config, custom_objects):

@@ -49,3 +49,22 @@ def resolve_taps(taps, num_layers, bridge):
             f"(-3, -2, -1) or (-2, -1, None). {received}"
         )
     return taps
+
+
+def check_mask(padding_mask, states):
+    """Refuse a mask of another batch, which might be broadcast.
+
+    Args:
+        padding_mask: tensor `(batch, tokens)`, or None.
+        states: list of tensors `(batch, tokens, width)`, those of the text.
+    """
+    if padding_mask is None:
+        return
+    mask, text = tuple(padding_mask.shape), tuple(states[0].shape)[:2]
+    known = zip(mask, text, strict=False)
+    if len(mask) != 2 or any(a != b for a, b in known if None not in (a, b)):
+        raise ValueError(
+            "`padding_mask` must be (batch, tokens), as the states of the "
+            f"text. Received: padding_mask of shape {mask}, text states of "
+            f"batch and tokens {text}"
+        )

@@ -5,10 +5,11 @@ import functools
 import keras
 import keras_hub
 import numpy as np
-from keras import ops
 
-from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
+from keras_bridgetower.tower_layers import FirstOutput
+from keras_bridgetower.tower_layers import TokenLookup
+from keras_bridgetower.validation import check_lengths
 
 
 @functools.singledispatch
@@ -81,7 +82,7 @@ def _deit(encoder):
     x = encoder.get_layer("deit_patching_and_embedding").output
     states = []
     for block in blocks.encoder_layers:
-        x = _FirstOutput(block, name=f"{block.name}_output")(x)
+        x = FirstOutput(block, name=f"{block.name}_output")(x)
         states.append(blocks.layer_norm(x))
     return states
 
@@ -122,62 +123,7 @@ def _post_norm_blocks(encoder, x):
     return states
 
 
-class TokenLookup(keras.layers.Layer):
-    """Looks rows up in an embedding's table, with a dense gradient.
-
-    On TensorFlow the gradient of a plain lookup reaches the optimizer as
-    slices with repeated rows un-summed: adaptive optimizers square the parts
-    one by one and norm clipping sees the wrong norm. `engine.lookup` cures
-    that whatever optimizer is compiled. The layer owns no weight: the table
-    stays the encoder's.
-
-    Args:
-        embedding: a `keras.layers.Embedding`.
-        **kwargs: name of the layer.
-
-    Example:
-
-    ```python
-    embedding = keras.layers.Embedding(10, 4)
-    TokenLookup(embedding)(np.array([[1, 1, 2]])).shape  # (1, 3, 4)
-    ```
-    """
-
-    def __init__(self, embedding, **kwargs):
-        super().__init__(dtype=embedding.dtype_policy, **kwargs)
-        self.embedding = embedding
-
-    def build(self, ids_shape):
-        if not self.embedding.built:
-            self.embedding.build(ids_shape)
-
-    def call(self, ids):
-        table = ops.convert_to_tensor(self.embedding.embeddings)
-        return engine.lookup(table, ids)
-
-    def compute_output_shape(self, ids_shape):
-        return (*ids_shape, self.embedding.output_dim)
-
-
-class _FirstOutput(keras.layers.Layer):
-    """Runs a block of several outputs and passes the first one on.
-
-    A functional model refuses a layer's second call if that call has more
-    outputs than the first one; DeiT's blocks return `(x, None)`.
-    """
-
-    def __init__(self, block, **kwargs):
-        super().__init__(dtype=block.dtype_policy, **kwargs)
-        self.block = block
-        self.built = True
-
-    def call(self, x, training=None):
-        return self.block(x, training=training)[0]
-
-    def compute_output_shape(self, x_shape):
-        return x_shape
-
-
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
 class Tower(keras.Model):
     """One modality's encoder, read at several blocks.
 
@@ -234,6 +180,7 @@ class Tower(keras.Model):
         # Kept beside the tracked layers: blocks above the highest tap must
         # not become weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
+        self.taps, self.norms = tuple(taps), norms
 
     @property
     def blocks(self):
@@ -251,16 +198,23 @@ class Tower(keras.Model):
         return blocks
 
     def get_config(self):
-        # Asked for by `keras.models.clone_model`, which would make a plain
-        # model of a task, without its loss, its verbs and its preprocessor.
-        raise NotImplementedError(
-            "A tower has no config of its own, its backbone has. Copy a task "
-            "or a backbone as a whole, by `copy.deepcopy(model)`, or without "
-            "its weights by `type(model).from_config(model.get_config())`. "
-            f"Received: tower={self.name}"
+        return {
+            "name": self.name,
+            "encoder": keras.layers.serialize(self.encoder),
+            "taps": self.taps,
+            "norms": self.norms,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        encoder = keras.layers.deserialize(
+            config["encoder"], custom_objects=custom_objects
         )
+        return cls(**{**config, "encoder": encoder})
 
     def call(self, inputs, training=None, mask=None):
+        check_lengths(inputs, self.encoder)
         return _as_list(super().call(inputs, training=training, mask=mask))
 
     def compute_output_spec(self, inputs, training=None, mask=None):

@@ -62,16 +62,27 @@ def check_features(features, expected, text_encoder=None):
             "All inputs must have the same batch size, and those of the text "
             f"the same length. Received: shapes={shapes}"
         )
-    most = getattr(text_encoder, "max_sequence_length", None)
-    for length in {shape[1] for shape in text}:
-        if None not in (length, most) and length > most:
-            raise ValueError(
-                f"`token_ids` must have at most {most} tokens, the positions "
-                "of the text encoder. Shorten the texts. "
-                f"Received: shapes={shapes}"
-            )
+    check_lengths(features, text_encoder)
     known = {k: v for k, v in features.items() if isinstance(v, np.ndarray)}
     check_feature_values(known, text_encoder)
+
+
+def check_lengths(features, text_encoder):
+    """Refuse texts that are longer than the encoder has positions.
+
+    Args:
+        features: dict of tensors; others have no text.
+        text_encoder: the encoder that reads them, or None.
+    """
+    most = getattr(text_encoder, "max_sequence_length", None)
+    ids = features.get("token_ids") if isinstance(features, dict) else None
+    length = None if ids is None else ids.shape[1]
+    if None not in (length, most) and length > most:
+        raise ValueError(
+            f"`token_ids` must have at most {most} tokens, the positions of "
+            "the text encoder. Shorten the texts. Received: token_ids of "
+            f"shape {tuple(ids.shape)}"
+        )
 
 
 def check_feature_values(features, text_encoder=None):

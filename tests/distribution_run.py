@@ -20,11 +20,11 @@ from builders import roberta
 import keras_bridgetower as kbt
 from keras_bridgetower import engine
 from keras_bridgetower import objectives
+from keras_bridgetower.contrast import contrastive_features
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.vqa import VQAScore
-from keras_bridgetower.objectives import contrastive_features
 from keras_bridgetower.tasks.drawn import with_packed
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.training import distribution_tensorflow

@@ -50,10 +50,12 @@ def trained(kind, folder):
     history = task.fit(data, verbose=0).history
     found = {f"fit/{k}": v for k, v in history.items()}
     found |= {w.path: array(w) for w in task.trainable_weights}
-    tested = stream(folder, "pad").dataset(epochs=1)
-    tested = strategy.dataset(tested, training=False)
+    tested = strategy.batches(stream(folder, "pad"), epochs=1, training=False)
     logs = task.evaluate(tested, verbose=0, return_dict=True)
-    return strategy, found | {f"test/{k}": v for k, v in logs.items()}
+    whole = stream(folder, "pad").dataset(epochs=1)
+    predicted = task.predict(strategy.dataset(whole, training=False), verbose=0)
+    found |= {f"test/{k}": v for k, v in logs.items()}
+    return strategy, found | {"test/predictions": predicted}
 
 
 def main(kinds, folder, destination):

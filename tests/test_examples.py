@@ -45,6 +45,12 @@ def test_ask(tmp_path):
         assert len(picture.convert("L").getcolors()) > 20
 
 
+def test_custom_loop(tmp_path):
+    printed = run("custom_loop.py", cwd=tmp_path)
+    losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
+    assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
+
+
 # Every call of an example imports the frameworks anew; what these two do is
 # tested in one process on each backend.
 ONE_PASS = pytest.mark.skipif(
@@ -108,11 +114,30 @@ def test_a_recipe_in_miniature(tmp_path):
     assert "batch_size: 8   [paper: 4096]" in printed
     assert re.search(r"test: itm_accuracy [\d.]+, mlm_accuracy", printed)
     preset = tmp_path / "runs" / "pretrain_base-tiny" / "preset"
-    few = ("snli_ve_base", "--init", str(preset), *few)
+    # A new contrastive head chooses the pairs that are fused; two batches make
+    # an update.
+    few = ("flickr30k_base", "--init", str(preset), *few)
+    few = (*few, "accumulation=2", "shortlist=4")
     printed = run("finetune.py", *few, cwd=tmp_path)
-    assert "2/" in printed and "blind, on test: 66.2" in printed
+    assert "accumulation: 2   [paper: 8]" in printed
+    assert "4/" in printed and "blind, on test: RSUM of all test" in printed
+    for split in ("validation", "test"):
+        pool = f"{split}: .*RSUM of 16 pictures, 80 texts by a shortlist of 4 "
+        assert re.search(pool, printed)
     # What was done stays done: called again, nothing is trained.
-    assert "2/" not in run("finetune.py", *few, cwd=tmp_path)
+    assert "4/" not in run("finetune.py", *few, cwd=tmp_path)
+
+
+@ONE_PASS
+@pytest.mark.slow
+def test_retrieval_in_miniature_from_a_head_that_has_learnt(tmp_path):
+    pytest.importorskip("easy_vqa")
+    few = ("--records", "80", "--set", "steps=2", "batch_size=8")
+    preset = ("--init", "bridgetower_tiny_easy_pretrain")
+    printed = run("finetune.py", "coco_base", *preset, *few, cwd=tmp_path)
+    assert "projection_dim: 64, the preset's, stands" in printed
+    pool = "test: .*RSUM of 60 pictures, 300 texts by a shortlist of 16 "
+    assert re.search(pool, printed)
 
 
 @ONE_PASS

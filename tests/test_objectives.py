@@ -247,6 +247,14 @@ def test_drawn_pairs_score_as_given_pairs():
     texts = np.concatenate([np.arange(4)[:, None], false], axis=1)
     expected = given[texts, np.arange(4)[:, None], 1]
     assert difference(found, expected) <= 1e-5
+    # Both at once, and the matching head only shows the way.
+    both = other("ranking_and_matching")
+    both.start_heads({"rank"})
+    assert not both.heads["itm"].trainable and both.heads["rank"].trainable
+    found = both.predict_features({**x, "false_texts": away, "match": match})
+    assert difference(found["rank"], expected) <= 1e-5
+    expected = given[[0, 1, 2, 3], [1, 1, 3, 3]]
+    assert difference(found["itm"], expected) <= 1e-5
 
     likened = other("hard_negatives", projection_dim=8)
     # With two images each negative is certain.

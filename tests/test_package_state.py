@@ -13,7 +13,10 @@ import pytest
 import keras_bridgetower as kbt
 
 PACKAGE = pathlib.Path(kbt.__file__).parent
-PATCHES = {"keras_patches.py", "keras_patches_distribution.py"}
+PATCHES = {
+    *("keras_patches.py", "keras_patches_distribution.py"),
+    *("keras_patches_fit.py", "keras_patches_updates.py"),
+}
 # What is no private part of Keras.
 FOREIGN = {("torch", "_foreach_"), ("os", "_exit")}
 # What subclasses of Keras' classes override or set of theirs, and why.

@@ -38,11 +38,14 @@ TASKS = {
         "head_hidden_scale": recipe.head_scale,
     },
     "Entailment": lambda recipe: {"head_hidden_scale": recipe.head_scale},
-    "NLVR2": lambda recipe: {"head_hidden_scale": recipe.head_scale},
+    "NLVR2": lambda recipe: {
+        "head_hidden_scale": recipe.head_scale,
+        "dropout": recipe.head_dropout,
+    },
     "Pretraining": lambda recipe: {"objectives": recipe.objective},
     "Retrieval": lambda recipe: {
         "objective": recipe.objective,
-        "projection_dim": 256,
+        "projection_dim": recipe.projection_dim,
     },
     "ImageClassifier": lambda recipe: {"labels": list(map(str, range(100)))},
     "TextClassifier": lambda recipe: {"labels": ["no", "yes"]},
@@ -167,7 +170,6 @@ def main():
     parser.add_argument(
         *("--micro-batches", "-m"),
         type=int,
-        default=1,
         help="whose gradients are accumulated to one update",
     )
     parser.add_argument(
@@ -182,16 +184,17 @@ def main():
         "batch_size": arguments.batch,
         "image_size": arguments.image_size,
         "text_length": arguments.text_length,
+        "accumulation": arguments.micro_batches,
     }
     recipe = RECIPES[arguments.recipe].replace(
         **{name: value for name, value in given.items() if value is not None}
     )
-    parts = arguments.devices * arguments.micro_batches
+    parts = arguments.devices * recipe.accumulation
     if recipe.batch_size % parts:
         parser.error(
             "--devices times --micro-batches must divide the global batch, "
             f"{recipe.batch_size}. Received: --devices {arguments.devices} "
-            f"--micro-batches {arguments.micro_batches}"
+            f"--micro-batches {recipe.accumulation}"
         )
     print(recipe)
     with keras.device(Meta("meta")):
@@ -208,7 +211,7 @@ def main():
         rows["activations"] = kept_by(
             task, recipe.batch_size // parts, recipe.text_length
         )
-    if arguments.micro_batches > 1:
+    if recipe.accumulation > 1:
         rows["accumulated"] = rows["gradients"]
     print(f"{task.count_params():,} parameters, on each device in GiB:")
     for name, size in {**rows, "together": sum(rows.values())}.items():

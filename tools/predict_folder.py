@@ -163,6 +163,8 @@ def main():
             arguments.outside,
         )
         task = verb.task.from_preset(arguments.preset)
+        # Else each row would get a line that says so.
+        task.new_heads.check(arguments.task, task.answering_heads)
         bad = predict(
             task,
             arguments.task,

@@ -63,6 +63,7 @@ def relevance(model, image, text, answer=None):
         engine.inference_scope(),
         watch_attention(keep),
     ):
+        model.new_heads.check("relevance", model.answering_heads)
         logits = model.outputs_of(tensors)
     index = _index_of(model, logits, answer)
 

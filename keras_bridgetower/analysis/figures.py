@@ -1,5 +1,8 @@
 """Figures; the only place that draws with matplotlib."""
 
+import functools
+import io
+
 import numpy as np
 
 _INK, _ACCENT = "#444444", "#2a6f97"
@@ -21,7 +24,17 @@ def _new_figure(*args, **kwargs):
             "keras-bridgetower with its extra `viz`."
         ) from error
     # Made without pyplot: no display, and nothing to close.
-    return Figure(*args, layout="constrained", **kwargs)
+    figure = Figure(*args, layout="constrained", **kwargs)
+    # So that notebooks show it, which know figures of pyplot alone.
+    figure._repr_png_ = functools.partial(_repr_png_, figure)
+    return figure
+
+
+def _repr_png_(figure):
+    """bytes of a PNG file, what a notebook asks for."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def scores(by_name, title, label):

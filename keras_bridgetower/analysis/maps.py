@@ -11,11 +11,9 @@ from keras_bridgetower.analysis.looking import features_of
 from keras_bridgetower.analysis.looking import pixels_of
 from keras_bridgetower.analysis.looking import tokens_of
 from keras_bridgetower.cross_encoders import attention_blocks
-from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.preprocessing.image_converter import STD
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AttentionMap:
     """Where the words of a text, and the text as a whole, look.
 
@@ -38,6 +36,13 @@ class AttentionMap:
     whole: np.ndarray
     pictures: np.ndarray
     title: str
+
+    def __repr__(self):
+        pictures, rows, columns = self.whole.shape
+        return (
+            f"<AttentionMap {self.title!r}: {len(self.words)} words, "
+            f"{pictures} x {rows} x {columns} patches>"
+        )
 
 
 def attention_map(model, image, text, layer=-1, head=None):
@@ -152,7 +157,9 @@ def made_of(model, features, joined, title):
     maps = np.stack([rows[: len(ids), first:] for rows in joined], axis=1)
     maps = _normal(maps).reshape(*maps.shape[:2], side, side)
     weights = np.mean([rows[0, kept] for rows in joined], axis=0)
-    pictures = pixels_of(features)[0] * np.array(STD) + np.array(MEAN)
+    converter = model.preprocessor.image_converter
+    pictures = pixels_of(features)[0] * np.array(converter.std)
+    pictures = pictures + np.array(converter.mean)
     return AttentionMap(
         words=[_word(tokenizer, int(id)) for id in ids[kept]],
         word_weights=_normal(weights),

@@ -265,3 +265,25 @@ def epsilon(config, path, default):
             [f"layer_norm_eps={value!r:.50}"],
         )
     return value
+
+
+def require_epsilon(config, path, own, default):
+    """Refuse norms whose epsilon KerasHub cannot be told.
+
+    Args:
+        config: dict, values of a `config.json`.
+        path: its path, for errors.
+        own: float, what KerasHub's encoder has in its norms.
+        default: float, what transformers takes where none is named.
+
+    Raises:
+        ConversionError: another one.
+    """
+    if epsilon(config, path, default) != own:
+        raise ConversionError(
+            f"The encoder's norms must have the epsilon {own}, the only one "
+            "of KerasHub's. Where the weights were trained with it, write it "
+            "into the configuration.",
+            path,
+            [f"layer_norm_eps={config.get('layer_norm_eps')!r}"],
+        )

@@ -57,8 +57,9 @@ TEXT_SIZES = (*SIZES, "vocab_size", "max_position_embeddings")
 IMAGE_SIZES = (*SIZES, "patch_size", "image_size")
 
 
-def _text(kind, rules, cls, padding):
+def _text(kind, rules, cls, padding, epsilon):
     def read(config, tensors, path, image_size):
+        configurations.require_epsilon(config, path, epsilon, 1e-12)
         layers, heads, width, hidden, rows, positions = _sizes(
             kind, TEXT_SIZES, (config, tensors, path)
         )
@@ -90,6 +91,7 @@ def _text(kind, rules, cls, padding):
 
 def _clip(config, tensors, path, image_size):
     config = configurations.part(config, "vision_config") or config
+    configurations.require_epsilon(config, path, 1e-5, 1e-5)
     if config.get("hidden_act", "quick_gelu") not in ("quick_gelu", "gelu"):
         raise ConversionError(
             "CLIP must use GELU, exact or quick.",
@@ -272,14 +274,15 @@ def _filled(cls, sizes, rules, expected, source):
     return encoder
 
 
+_BERT, _ROBERTA = (
+    keras_hub.models.BertBackbone,
+    keras_hub.models.RobertaBackbone,
+)
 TEXT_MODELS = {
     "roberta": _text(
-        "roberta",
-        encoder_rules.roberta,
-        keras_hub.models.RobertaBackbone,
-        PADDING_ROWS,
+        "roberta", encoder_rules.roberta, _ROBERTA, PADDING_ROWS, 1e-5
     ),
-    "bert": _text("bert", encoder_rules.bert, keras_hub.models.BertBackbone, 0),
+    "bert": _text("bert", encoder_rules.bert, _BERT, 0, 1e-12),
 }
 IMAGE_MODELS = {
     "clip": _clip,

@@ -11,6 +11,7 @@ from keras_bridgetower.preprocessing.bert_tokenizer import (
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 from keras_bridgetower.preprocessing.vocabulary import SPECIAL_TOKENS
 from keras_bridgetower.preprocessing.vocabulary import read_merges
+from keras_bridgetower.preprocessing.vocabulary import read_words
 
 # `max_text_len` of the published configurations, and of the authors.
 TEXT_LENGTH = 50
@@ -67,6 +68,10 @@ def _readable(path):
         ) from error
 
 
+# No file, and no arguments of a tokenizer.
+_NONE = (None, None)
+
+
 def _roberta(folder):
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     lists = [path for path in (vocabulary, merges) if path.is_file()]
@@ -79,7 +84,7 @@ def _roberta(folder):
                 "tokenizer.json, which holds both. Fetch what is missing.",
                 lists[0],
             )
-        return (vocabulary, tuple(map(str, lists))) if lists else (None, None)
+        return (vocabulary, tuple(map(str, lists))) if lists else _NONE
     words, pairs = values["model"]["vocab"], values["model"].get("merges")
     with _readable(path):
         pairs = read_merges(pairs)
@@ -90,13 +95,17 @@ def _roberta(folder):
         if merges in lists and read_merges(merges) != pairs:
             others.append(merges.name)
     if others:
-        raise ConversionError(
-            "A tokenizer.json must hold what the files beside it hold. Keep "
-            "the files of one tokenizer.",
-            path,
-            [f"other values in {name}" for name in others],
-        )
+        raise _denied(path, others)
     return path, (words, pairs)
+
+
+def _denied(path, others):
+    return ConversionError(
+        "A tokenizer.json must hold what the files beside it hold. Keep the "
+        "files of one tokenizer.",
+        path,
+        [f"other values in {name}" for name in others],
+    )
 
 
 def _check_cuts(folder, path, values):
@@ -133,17 +142,20 @@ def _check_cuts(folder, path, values):
 
 
 def _bert(folder):
-    config = folder / "tokenizer_config.json"
-    values = read_json(config) if config.is_file() else {}
-    lowercase = values.get("do_lower_case", True)
+    config, lines = folder / "tokenizer_config.json", folder / "vocab.txt"
+    given = read_json(config) if config.is_file() else {}
+    path, values = _whole(folder, "WordPiece", "BERT")
+    before = values.get("normalizer")
+    said = before.get("lowercase") if isinstance(before, dict) else None
+    lowercase = given.get("do_lower_case", said is not False)
     # Otherwise accents are removed where texts are lowered.
     wrong = [
-        f"{name}={values[name]!r:.60}"
+        f"{name}={given[name]!r:.60}"
         for name, kept in (
             ("strip_accents", (None, lowercase)),
             ("tokenize_chinese_chars", (True,)),
         )
-        if name in values and values[name] not in kept
+        if name in given and given[name] not in kept
     ]
     if wrong:
         raise ConversionError(
@@ -151,14 +163,18 @@ def _bert(folder):
             config,
             wrong,
         )
-    path = folder / "vocab.txt"
-    if path.is_file():
-        return path, (str(path), lowercase)
-    path, values = _whole(folder, "WordPiece", "BERT")
     if path is None:
-        return None, None
-    words = values["model"]["vocab"]
-    return path, (sorted(words, key=words.get), lowercase)
+        return (lines, (str(lines), lowercase)) if lines.is_file() else _NONE
+    with _readable(path):
+        ids = values["model"]["vocab"]
+        words = sorted(ids, key=ids.get)
+    others = [config.name] if said not in (None, lowercase) else []
+    with _readable(lines):
+        if lines.is_file() and read_words(str(lines)) != words:
+            others.append(lines.name)
+    if others:
+        raise _denied(path, others)
+    return path, (words, lowercase)
 
 
 def _whole(folder, kind, name):

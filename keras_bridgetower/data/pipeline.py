@@ -1,7 +1,5 @@
 """Records to batches, fast, in an order that can be taken up anywhere."""
 
-import os
-
 import numpy as np
 
 from keras_bridgetower.data import identity
@@ -16,6 +14,7 @@ from keras_bridgetower.data.pipeline_checks import check_weights
 from keras_bridgetower.data.remainders import REMAINDERS
 from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.data.rows import columns_of
+from keras_bridgetower.data.rows import most_at_a_time
 from keras_bridgetower.data.targets import TARGETS
 from keras_bridgetower.data.targets import inputs_of
 from keras_bridgetower.preprocessing.datasets import untuned
@@ -53,19 +52,18 @@ class Stream:
         num_hosts, host: ints. Each host gets its own part of every batch.
         max_bad_share: float, how many of the samples may be unreadable. They
             are missing from their batches and stand in `report`.
-        workers: int, batches that are made at a time; by default one for
-            each core.
+        workers: int, batches of this host that are made at a time; two more
+            wait. By default one a core, or fewer that take at most 4 GiB.
 
     Attributes:
         steps_per_epoch: int.
         identity: dict of plain values, what decides the batches. A run is
             continued with a stream of the same.
-        labels: list of str, the classes; a task must have the same.
-        report: `DamageReport`, which may be read while training goes on.
+        labels: list of str, the classes, as a task must have them.
+        report: `DamageReport`, to be read at any time.
 
     Raises:
-        ValueError: values that do not fit each other; while reading, more bad
-            samples than `max_bad_share`.
+        ValueError: values that do not fit; more bad samples than allowed.
 
     Example:
 
@@ -105,6 +103,7 @@ class Stream:
         max_bad_share=0.001,
         workers=None,
     ):
+        self._given = {k: v for k, v in locals().items() if k != "self"}
         readers = check_readers(readers)
         check_choice("target", target, ("auto", "none", *TARGETS))
         check_choice("remainder", remainder, tuple(REMAINDERS))
@@ -112,7 +111,6 @@ class Stream:
         self.batch_size = batch_size
         self.num_hosts, self.host = num_hosts, host
         self.preprocessor, self.transform = preprocessor, transform
-        self.workers = workers or os.cpu_count()
         self.labels = list(readers[0].labels)
         samples = sum(reader.num_samples for reader in readers)
         # Each host meets its own bad samples, and about as many as another.
@@ -135,6 +133,7 @@ class Stream:
         self.steps_per_epoch = self._remainder.steps(
             self._order.rows / batch_size
         )
+        self.workers = workers or most_at_a_time(self._specs, self._share)
         check_epoch(
             self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )
@@ -150,6 +149,18 @@ class Stream:
             "target": target,
             **identity.sources(readers),
         }
+
+    def of_host(self, num_hosts, host):
+        """A stream of the same batches, of which it reads a host's rows."""
+        given = self._given | {"num_hosts": num_hosts, "host": host}
+        return type(self)(**given)
+
+    def __repr__(self):
+        return (
+            f"<Stream of {self._order.rows:,.0f} samples an epoch, in "
+            f"{self.steps_per_epoch:,} steps of {self.batch_size}, host "
+            f"{self.host} of {self.num_hosts}>"
+        )
 
     def batch(self, number):
         """A batch by its number, as NumPy arrays.
@@ -173,7 +184,7 @@ class Stream:
         Returns:
             list of str.
         """
-        epoch, low, high = self._places(number)
+        epoch, low, high, _ = self._places(number)
         samples, _ = self._order(epoch, np.arange(low, high))
         return [self._made.name(int(sample)) for sample in samples]
 
@@ -256,12 +267,13 @@ class Stream:
 
     def _fetch(self, number):
         """The columns of a batch."""
-        epoch, low, high = self._places(number)
+        epoch, low, high, end = self._places(number)
         rows = list(self._good(epoch, range(low, high)))
-        # Those behind are read only where rows are missing.
+        # Those behind are read only where rows are missing; hosts take turns.
+        places = range(end + self.host, end + self._order.rows, self.num_hosts)
         behind = (
             row
-            for place in range(high, high + self._order.rows)
+            for place in places
             for row in self._good(epoch, [place % self._order.rows])
         )
         rows = self._remainder.complete(rows, self._share, behind)
@@ -274,7 +286,7 @@ class Stream:
         return columns_of(rows, self._specs)
 
     def _places(self, number):
-        """The epoch of a batch, and where in it this host's rows stand."""
+        """The epoch of a batch, where in it this host's rows stand, its end."""
         epoch, step = divmod(int(number), self.steps_per_epoch)
         start = step * self.batch_size
         count = min(self.batch_size, self._order.rows - start)
@@ -282,7 +294,7 @@ class Stream:
             start + count * part // self.num_hosts
             for part in (self.host, self.host + 1)
         )
-        return epoch, low, high
+        return epoch, low, high, start + count
 
     def _good(self, epoch, places):
         return self._made.good(*self._order(epoch, np.array(places, int)))

@@ -1,6 +1,7 @@
 """One sample of records to one row of a batch."""
 
 import functools
+import os
 
 import numpy as np
 
@@ -8,6 +9,9 @@ from keras_bridgetower.data.damage import BadSample
 from keras_bridgetower.data.record_format import SECOND_TEXT
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
+
+# Bytes of the batches that are made at a time, and of those that wait.
+_MOST, _WAITING = 4 * 2**30, 2
 
 
 class Rows:
@@ -123,6 +127,22 @@ class Rows:
             for i, data in enumerate(item.images)
         ]
         return np.stack(pictures) if self.inputs.pictures else pictures[0]
+
+
+def most_at_a_time(specs, rows):
+    """How many batches are made at a time: one for each core, if they fit.
+
+    Args:
+        specs: list of `(dtype, shape)`, one for each column.
+        rows: int, of a batch.
+
+    Returns:
+        int from 1.
+    """
+    sizes = [
+        np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
+    ]
+    return max(1, min(os.cpu_count(), _MOST // (rows * sum(sizes)) - _WAITING))
 
 
 def columns_of(rows, specs):

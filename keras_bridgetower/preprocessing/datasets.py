@@ -5,6 +5,8 @@ import os
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.preprocessing.graph import as_raised
+
 
 def is_dataset(x):
     """Whether something is a `tf.data.Dataset`."""
@@ -45,7 +47,7 @@ def untuned(dataset):
     return dataset.with_options(options)
 
 
-def numbered(dataset, first=lambda: 0):
+def numbered(dataset, first=lambda: 0, own=lambda number: number):
     """The same batches, each with its number as `x["step"]`.
 
     Preprocessing runs in parallel, so what it draws may not depend on which
@@ -56,6 +58,8 @@ def numbered(dataset, first=lambda: 0):
             `(x, y, sample_weight)`, batched.
         first: callable that returns an int, the number of the first batch. It
             is asked whenever the dataset is read from its start.
+        own: callable of the number of a batch, which returns the one that it
+            gets.
 
     Returns:
         `tf.data.Dataset`; as it was where `x` is no dict, or has a step.
@@ -83,6 +87,7 @@ def numbered(dataset, first=lambda: 0):
         return start, start + place
 
     def add(number, batch):
+        number = own(number)
         if not isinstance(batch, tuple):
             return {**batch, "step": number}
         return {**batch[0], "step": number}, *batch[1:]
@@ -95,6 +100,9 @@ def numbered(dataset, first=lambda: 0):
 def mapped(dataset, function):
     """A function of each batch, of several at a time while a model is at one.
 
+    One for each core is made at a time, and two wait: TensorFlow's own number
+    of those doubles whenever a model is faster, without an end.
+
     Args:
         dataset: `tf.data.Dataset`.
         function: callable that takes the parts of a batch.
@@ -104,8 +112,9 @@ def mapped(dataset, function):
     """
     import tensorflow as tf
 
-    made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
-    return made.prefetch(tf.data.AUTOTUNE)
+    with as_raised():
+        made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+    return made.prefetch(2)
 
 
 def batches_of(x, y, sample_weight, batch_size, order=None):
@@ -137,8 +146,11 @@ def batches_of(x, y, sample_weight, batch_size, order=None):
             "`x`, `y` and `sample_weight` must have one row for each sample, "
             f"and at least one sample. Received: rows={rows}"
         )
+    # Where the last batch is whole, all are known to be of one size.
+    whole = {"drop_remainder": count % batch_size == 0}
     if order is None:
-        data = tf.data.Dataset.from_tensor_slices(given).batch(batch_size)
+        data = tf.data.Dataset.from_tensor_slices(given)
+        data = data.batch(batch_size, **whole)
     else:
 
         def ordered(_):
@@ -148,7 +160,7 @@ def batches_of(x, y, sample_weight, batch_size, order=None):
 
         places = tf.data.Dataset.range(1).flat_map(ordered)
         places = places.apply(tf.data.experimental.assert_cardinality(count))
-        data = places.batch(batch_size).map(
+        data = places.batch(batch_size, **whole).map(
             lambda rows: _mapped(lambda t: tf.gather(t, rows), given)
         )
     if set(given) == {"x"}:
@@ -189,48 +201,44 @@ def _not_several(name, value):
 
 
 def _mapped(function, values):
-    """A function of each array; lists stand for arrays."""
+    """A function of each array; lists and tuples stand for arrays."""
     if isinstance(values, dict):
         return {k: _mapped(function, v) for k, v in values.items()}
-    if isinstance(values, tuple):
-        return tuple(_mapped(function, v) for v in values)
     return function(values)
 
 
 def _leaves(name, values):
     """The arrays with their names."""
-    if isinstance(values, (dict, tuple)):
-        items = (
-            values.items() if isinstance(values, dict) else (enumerate(values))
-        )
-        for key, value in items:
-            yield from _leaves(f"{name}[{key!r}]" if name else key, value)
-    else:
+    if not isinstance(values, dict):
         yield name, values
+        return
+    for key, value in values.items():
+        yield from _leaves(f"{name}[{key!r}]" if name else key, value)
 
 
 def _tensors(name, values):
     """TensorFlow's tensors of arrays and lists, of at least one axis."""
+    if isinstance(values, dict):
+        return {k: _tensors(f"{name}[{k!r}]", v) for k, v in values.items()}
     import tensorflow as tf
 
     def tensor(value):
         if isinstance(value, (tf.Tensor, tf.RaggedTensor)):
             return value
-        if not isinstance(value, list) and hasattr(value, "__array__"):
+        if hasattr(value, "__array__"):
             value = ops.convert_to_numpy(value)
+            # Objects of one type, as a column of a table holds them.
+            value = value.tolist() if value.dtype == object else value
         return tf.convert_to_tensor(value)
 
-    def checked(value):
-        try:
-            made = tensor(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"`{name}` must hold arrays, or lists whose rows have one "
-                "shape and type, such as paths and strings. Received: "
-                f"{name} with {type(value).__name__} {value!r:.100}"
-            ) from error
-        if not made.shape.rank:
-            raise _not_several(name, value)
-        return made
-
-    return _mapped(checked, values)
+    try:
+        made = tensor(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must hold arrays, or lists whose rows have one shape "
+            "and type, such as paths and strings. Received: "
+            f"{name} with {type(values).__name__} {values!r:.100}"
+        ) from error
+    if not made.shape.rank:
+        raise _not_several(name, values)
+    return made

@@ -47,6 +47,22 @@ def typed_errors():
         raise kind(found[2]) from error
 
 
+@contextlib.contextmanager
+def as_raised():
+    """Errors while TensorFlow traces a function, as they were raised.
+
+    AutoGraph makes another one of the same type, which lists the lines of all
+    files that led there.
+    """
+    try:
+        yield
+    except Exception as error:
+        first = error.__context__
+        if type(first) is not type(error) or str(first) not in str(error):
+            raise
+        raise first from None
+
+
 def is_string_tensor(x):
     """Whether `x` is a tensor of TensorFlow's one type for texts and bytes."""
     tf = sys.modules.get("tensorflow")

@@ -71,7 +71,8 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         tokenizer: a `BridgeTowerTokenizer`.
         image_converter: a `BridgeTowerImageConverter`.
         objective: str, what is drawn from a batch: `"random_negatives"`,
-            `"hard_negatives"` or `"ranking"`, as in `BridgeTowerRetrieval`.
+            `"hard_negatives"`, `"ranking"` or `"ranking_and_matching"`, as in
+            `BridgeTowerRetrieval`.
         seed: int. The same seed gives the same draws.
         **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
 
@@ -92,7 +93,8 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         by likeness a negative stands, or `"false_texts"` int32
         `(batch, 15)`, how many rows further each one stands; and the labels
         int32 `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
-        `"itc"` `(batch,)`. With labelled pairs `(features, match)`.
+        `"itc"` `(batch,)`, for ranking and matching of `"rank"` and `"itm"`
+        `(batch,)`. With labelled pairs `(features, match)`.
 
     Raises:
         ValueError: an unknown objective, no ids, ids of another type or
@@ -113,7 +115,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     Source: matching in BridgeTower's pre-training and retrieval.
     """
 
-    reads_step = True
+    reads_step = pairs_rows = True
 
     def __init__(
         self,
@@ -161,11 +163,9 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         *drawn, labels = self.draws(
             self._drawn, step, [ids], *self._drawing.specs(batch)
         )
-        targets = zip(self._drawing.heads, (labels, ids), strict=False)
-        return (
-            dict(zip(self._drawing.drawn, drawn, strict=True)),
-            objectives.only_or_all(dict(targets)),
-        )
+        drawn = dict(zip(self._drawing.drawn, drawn, strict=True))
+        targets = self._drawing.targets(labels, {"image_id": ids, **drawn})
+        return drawn, objectives.only_or_all(targets)
 
     def _drawn(self, seed, ids):
         if len(ids) < 2:

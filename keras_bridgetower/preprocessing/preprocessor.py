@@ -28,6 +28,7 @@ OF_PREPROCESSORS = ("image_size", "image_mode", "sequence_length")
 class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     """Abstract: makes features, and leaves the labels to `targets`.
 
+    A subclass defines `targets`; `docs/own_work.md` has an example.
     Works eagerly (NumPy out), inside `tf.data.Dataset.map` (tensors out) and
     inside a task's `fit`, `evaluate` and `predict`.
 
@@ -71,6 +72,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     pictures = ()
     # Whether it draws by the number of the batch, `x["step"]`.
     reads_step = False
+    # Whether labels depend on the other rows of a batch.
+    pairs_rows = False
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self._check_parts(tokenizer=tokenizer, image_converter=image_converter)
         self.tokenizer = tokenizer
         self.image_converter = image_converter
         self.features = tuple(features)
@@ -93,6 +97,16 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         x, *labels = made if isinstance(made, tuple) else (made,)
         x = shortened(x, self.buckets)
         return (x, *labels) if labels else x
+
+    def _check_parts(self, **parts):
+        """Refuse parts of other classes, such as two that were swapped."""
+        for name, part in parts.items():
+            cls = getattr(self, f"{name}_cls")
+            if cls is not None and not isinstance(part, cls):
+                raise ValueError(
+                    f"`{name}` must be a {cls.__name__}. Received: "
+                    f"{name}={part!r:.200}"
+                )
 
     def targets(self, y, batched=True):
         """Labels as the task's loss takes them.
@@ -217,11 +231,18 @@ def check_keys(x, keys):
     """Refuse raw inputs that are no dict with these keys."""
     if not isinstance(x, dict) or not set(keys) <= set(x):
         word = "key" if len(keys) == 1 else "keys"
+        made = isinstance(x, dict) and set(OF_TOKENS) & set(x)
         raise ValueError(
             f"`x` must be a dict with the {word} "
-            f"{' and '.join(map(repr, keys))}. "
+            f"{' and '.join(map(repr, keys))}. {_OF_FEATURES if made else ''}"
             f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
         )
+
+
+_OF_FEATURES = (
+    "Features that a preprocessor made are for `predict_features`, or for a "
+    "task with `preprocessor=None`. "
+)
 
 
 def checked_buckets(buckets):

@@ -92,6 +92,11 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         self._masking = None
 
     @property
+    def pairs_rows(self):
+        """Whether matching is among the objectives."""
+        return "itm" in self.objectives
+
+    @property
     def masking(self):
         """The rule that hides tokens."""
         # A tokenizer that a preset restores gets its vocabulary later.

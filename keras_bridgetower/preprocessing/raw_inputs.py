@@ -1,10 +1,11 @@
 """Pictures as a user has them, one or many, in every form."""
 
+import collections.abc
 import io
 import os
 
-import keras
 import numpy as np
+from keras import ops
 
 from keras_bridgetower.preprocessing.graph import is_string_tensor
 from keras_bridgetower.preprocessing.graph import shape_of
@@ -33,8 +34,8 @@ def pictures_of(images):
     if is_string_tensor(images):
         images = pictures_in(images.numpy())
     # Tensors of the backend may live on a GPU.
-    elif keras.ops.is_tensor(images):
-        images = keras.ops.convert_to_numpy(images)
+    elif ops.is_tensor(images):
+        images = ops.convert_to_numpy(images)
     array = as_array(images, "images")
     # Strings and objects are whole pictures, numbers are pixels.
     own_axes = 0 if array.dtype.kind in "OSUT" else 3
@@ -89,31 +90,53 @@ def sliceable(x):
     """
     if not isinstance(x, dict) or "images" not in x:
         return x
-    images = x["images"]
-    if isinstance(images, np.ndarray) and images.dtype.kind in "OS":
-        images = images.tolist()
+    images = _column(x["images"])
     if not isinstance(images, (list, tuple)):
         return x
     pictures = [*_flat(images)]
     arrays = not any(isinstance(picture, SINGLE) for picture in pictures)
     if arrays and len({shape_of(picture) for picture in pictures}) == 1:
         # A tuple would be taken for several inputs.
-        return {**x, "images": _nested(images, lambda picture, _: picture)}
+        return {**x, "images": _nested(images, _pixels)}
     return {**x, "images": _nested(images, _stored)}
+
+
+def _column(images):
+    """Pictures as a list, where a table or an array holds them as objects."""
+    if isinstance(images, (str, bytes, list, tuple)):
+        return images
+    # The columns of `datasets` read each row when it is asked for.
+    if isinstance(images, collections.abc.Sequence):
+        return list(images)
+    tensor = ops.is_tensor(images) or is_string_tensor(images)
+    if not tensor and hasattr(images, "__array__"):
+        array = as_array(images, "images")
+        return array.tolist() if array.dtype.kind in "OS" else array
+    return images
+
+
+def _several(images):
+    """Whether these are pictures and not one: pairs may come as arrays."""
+    return isinstance(images, (list, tuple)) or len(shape_of(images)) == 4
 
 
 def _flat(images):
     for image in images:
-        several = isinstance(image, (list, tuple))
-        yield from _flat(image) if several else (image,)
+        single = isinstance(image, SINGLE) or not _several(image)
+        yield from (image,) if single else _flat(image)
 
 
 def _nested(images, function, name="images"):
     """The lists of pictures anew, with what a function makes of each."""
-    if not isinstance(images, (list, tuple)):
+    if isinstance(images, SINGLE) or not _several(images):
         return function(images, name)
     named = ((image, f"{name}[{i}]") for i, image in enumerate(images))
     return [_nested(image, function, name) for image, name in named]
+
+
+def _pixels(image, name):
+    # TensorFlow makes arrays of no other library's tensors.
+    return ops.convert_to_numpy(image) if ops.is_tensor(image) else image
 
 
 def _stored(image, name):

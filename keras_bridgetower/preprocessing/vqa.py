@@ -1,6 +1,8 @@
 """Questions, pictures and answers to features and soft scores."""
 
 import itertools
+from collections.abc import Mapping
+from collections.abc import Set
 
 import keras
 import numpy as np
@@ -28,10 +30,12 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
 
     Call arguments:
         x, sample_weight: as `BridgeTowerPreprocessor`.
-        y: soft scores `(batch, answers)` in 0..1, class ids `(batch,)`, answer
-            strings `(batch,)`, or the ten answers of ten people `(batch, 10)`
-            as they were typed: they are spelled as the official evaluator
-            compares them ("Yes." as "yes"), those outside the list are left
+        y: soft scores `(batch, answers)` in 0..1, a column for each of
+            `answers` in their order, class ids `(batch,)` likewise, answer
+            strings `(batch,)`, which are found by name, or the ten answers of
+            ten people `(batch, 10)` as they were typed: they are spelled as
+            the official evaluator compares them ("Yes." as "yes"), those
+            outside the list are left
             out, and the others score by how many agree.
 
     Returns:
@@ -140,6 +144,13 @@ def checked_answers(answers, name="answers"):
     Raises:
         ValueError: not that.
     """
+    if isinstance(answers, (Mapping, Set)):
+        raise ValueError(
+            f"`{name}` must be a list, in the order of the logits, which a "
+            f"{type(answers).__name__} leaves open. Of a dict to ids make one "
+            "by `sorted(ids, key=ids.get)`. Received: "
+            f"{name}={answers!r:.200}"
+        )
     if not isinstance(answers, str):
         answers = list(itertools.islice(answers, MOST_ANSWERS + 1))
     if len(answers) > MOST_ANSWERS:
@@ -157,4 +168,5 @@ def checked_answers(answers, name="answers"):
             f"`{name}` must be a list of distinct strings, at least one. "
             f"Received: {name}={answers!r:.200}"
         )
-    return answers
+    # NumPy's own strings are saved by no JSON.
+    return [str(answer) for answer in answers]

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower.contrast import contrastive_features
 from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
-from keras_bridgetower.objectives import contrastive_features
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )
@@ -33,6 +33,10 @@ KIND_OF = {
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerContrastive(BridgeTowerTask):
     """Embeds texts, pictures, and pairs of both, in one space for search.
+
+    Texts alone and pictures alone are read off the highest tapped states:
+    those of the encoders' last blocks, as in the authors' code and in
+    transformers, unless `taps` end below -1.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -180,6 +184,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         check_same_number(sources)
         forward = self.inference.kept(kind, lambda: self._embedding(kind))
         with self.inference.reading("embed"):
+            self.new_heads.check("embed", self.answering_heads)
             found = joined(
                 in_batches(forward, sources, batch_size, self.buckets)
             )

@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_bridgetower import objectives
+from keras_bridgetower.contrast import contrastive_features
 from keras_bridgetower.heads import kinds_of
 from keras_bridgetower.losses import pack_embeddings
 
@@ -35,9 +36,7 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
     if "itc" in names:
         head = heads["itc"]
         embeddings = head(
-            objectives.contrastive_features(
-                backbone.fusion, head.ways, text, image
-            )
+            contrastive_features(backbone.fusion, head.ways, text, image)
         )
         scored = (
             embeddings["text"],
@@ -50,6 +49,7 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
         outputs[pair_head], pooled = objective.logits(
             fuse, heads, batch, scored
         )
+        outputs |= objective.others(fuse, heads, batch)
     if "itc" in names:
         if "fused" in kinds_of(head.ways):
             if pooled is None:

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bridgetower.objectives import contrastive_features
+from keras_bridgetower.contrast import contrastive_features
 
 
 class Embedding(keras.Model):

@@ -7,6 +7,7 @@ import threading
 import keras
 
 from keras_bridgetower import compiled
+from keras_bridgetower import precision
 from keras_bridgetower.attention import unwatched
 
 # Seconds after which a compilation says that it is one.
@@ -54,6 +55,8 @@ class Inference:
         """A context in which Keras trains the task: nobody else is there."""
         with self._using(name, set(), {_WEIGHTS, _METRICS}):
             self._renew("train_function")
+            # Once for each optimizer.
+            self.kept("precision", self._check_precision)
             yield
 
     @contextlib.contextmanager
@@ -97,10 +100,21 @@ class Inference:
         """
         return Forward(name, model, self._task, self._compiling)
 
+    def is_running(self, name):
+        """Whether any thread is in a method of this name."""
+        with self._lock:
+            return any(use.name == name for use in self._running)
+
     def _renew(self, function):
         """Drop a function that Keras compiled of layers as they were."""
         # Made anew where it is missing, by what is called next.
         self.kept(function, lambda: setattr(self._task, function, None))
+
+    def _check_precision(self):
+        if self._task.optimizer is not None:
+            precision.check_training(
+                self._task.trainable_variables, self._task.optimizer
+            )
 
     @contextlib.contextmanager
     def _using(self, name, reads, writes):
@@ -201,19 +215,55 @@ def _announced(name, inputs):
     """Say what takes so long, if it does."""
     rows = len(next(iter(inputs.values())))
 
-    def say():
-        print(
-            f"`{name}` is being compiled for batches of {rows}; each size is "
-            "compiled once.",
-            file=sys.stderr,
-            flush=True,
+    timer = _timer(
+        lambda: (
+            f"`{name}` is being compiled for batches of {rows}; each size "
+            "is compiled once."
         )
-
-    shown = keras.config.is_interactive_logging_enabled()
-    timer = threading.Timer(_LONG, say if shown else lambda: None)
-    timer.daemon = True
-    timer.start()
+    )
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _timer(words):
+    """Started: what tells of something long, unless it is cancelled before.
+
+    Args:
+        words: callable that returns a line, or None.
+    """
+
+    def say():
+        line = words()
+        if line and keras.config.is_interactive_logging_enabled():
+            print(line, file=sys.stderr, flush=True)
+
+    timer = threading.Timer(_LONG, say)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+class FirstStep(keras.callbacks.Callback):
+    """Says what takes so long before the first step of training ends."""
+
+    # It reads no logs, which Keras would else wait for in each step.
+    async_safe = True
+
+    def on_train_begin(self, logs=None):
+        self._waiting = _timer(self._words)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._waiting.cancel()
+
+    def _words(self):
+        compiles = not compiled.is_eager(self.model)
+        # Where the step has failed, no batch has ended either.
+        runs = self.model.inference.is_running("fit")
+        if not (compiles and runs and self.params.get("verbose")):
+            return None
+        return (
+            "`fit` is at its first step, which is compiled for its size of "
+            "batches; each size is compiled once."
+        )

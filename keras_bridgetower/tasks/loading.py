@@ -33,11 +33,13 @@ def load(
     sequence_length=None,
     dtype=None,
     revision=None,
+    random_heads=False,
     **kwargs,
 ):
     """A task of a preset, see `BridgeTowerTask.from_preset`."""
     given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
-    others = (*OF_PREPROCESSORS, "dtype", *OF_PRESETS, *OF_MODELS)
+    others = (*OF_PREPROCESSORS, *OF_PRESETS, *OF_MODELS)
+    others += ("dtype", "random_heads")
     check_keywords(cls, given, others, without=OF_BASES)
     reading = {
         "image_size": image_size,
@@ -60,7 +62,7 @@ def load(
     with folder.reading(TASK), awaited:
         model = cls(backbone=backbone, **values)
     if load_weights:
-        load_heads(model, folder, saved)
+        load_heads(model, folder, saved, random_heads)
     return model
 
 
@@ -148,13 +150,15 @@ def _features_with_segments(cls, backbone):
     )
 
 
-def load_heads(model, folder, saved):
+def load_heads(model, folder, saved, random_heads):
     """Load the heads that a preset holds; say which are new.
 
     Args:
         model: the task.
         folder: `PresetFolder`.
         saved: dict, what its `heads.json` holds.
+        random_heads: bool, whether new ones were asked for, and verbs may
+            answer by them.
     """
     held = [
         name
@@ -166,7 +170,8 @@ def load_heads(model, folder, saved):
     new = [name for name in model.head_values if name not in held]
     random = model.start_heads(set(new))
     new = [name for name in new if name in random]
-    if new:
+    if new and not random_heads:
+        model.new_heads.note(new)
         warnings.warn(
             f"New and random in this {type(model).__name__}: the head "
             f"{', '.join(new)}. The preset holds "

@@ -69,6 +69,7 @@ def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
         float32 array `(images, texts)`.
     """
     preprocessor = task.needed_preprocessor()
+    task.new_heads.check("rank", task.answering_heads)
     images = _Items(
         images,
         lambda x: {"images": preprocessor.image_converter(x)},

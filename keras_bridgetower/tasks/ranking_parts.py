@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower import objectives
+from keras_bridgetower.contrast import contrastive_features
 
 
 class Part(keras.Model):
@@ -40,7 +40,7 @@ class Parts:
         def encoded(kind, states, typed):
             made = {"states": ops.cast(ops.stack(typed, axis=1), "float32")}
             if "itc" in task.heads:
-                features = objectives.contrastive_features(
+                features = contrastive_features(
                     fusion, task.ways, **{kind: states}
                 )
                 made["embeddings"] = task.heads["itc"](features)[kind]
@@ -68,7 +68,8 @@ class Parts:
                 of_pairs("padding_mask", "text_rows"),
                 ("pooled",),
             )["pooled"]
-            return task.pair_head(pooled)[:, -1]
+            (head,) = task.answering_heads
+            return task.heads[head](pooled)[:, -1]
 
         self.text, self.image, self.pairs = (
             task.inference.forward("rank", Part(task, function))

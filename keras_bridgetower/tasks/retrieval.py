@@ -30,18 +30,18 @@ from keras_bridgetower.tasks.top_matches import top_matches
 class BridgeTowerRetrieval(BridgeTowerTask):
     """Says how well pictures and texts match, and ranks them by it.
 
-    Heads that take no part in the objective are frozen: with `"ranking"` the
-    matching head, whose row for "match" a new ranking head starts from, as
-    the authors did.
+    Heads that take no part in the objective are frozen, and with ranking the
+    matching head, from whose row for "match" a new ranking head starts.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerRetrievalPreprocessor` of the same
             objective, or None.
         objective: what `fit` learns. `"random_negatives"`: matching, half of
-            the texts with another image of the batch; `"hard_negatives"`:
-            matching against those that look alike, and the contrastive loss
-            that finds them; `"ranking"`: which of 16 texts is the image's.
+            the texts with another image; `"hard_negatives"`: matching of those
+            that look alike, and the contrastive loss that finds them;
+            `"ranking"`: which of 16 texts is the image's; or
+            `"ranking_and_matching"`, as the authors.
         projection_dim: int, width of the contrastive heads' space, or None
             for no such heads; `"hard_negatives"` and `shortlist` need them.
         ways: `"two_way"` as the authors or `"three_way"` as transformers,
@@ -55,9 +55,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     Returns:
         float32 logits of the pairs `(batch, 2)`, no match and match; with
-        `"ranking"` `(batch, 1)`. For drawn pairs what the loss takes. In
-        `fit` and `evaluate` `y` is image ids (see
-        `BridgeTowerRetrievalPreprocessor`).
+        ranking `(batch, 1)`. For drawn pairs what the loss takes. In `fit` and
+        `evaluate` `y` is image ids (see `BridgeTowerRetrievalPreprocessor`).
 
     Raises:
         ValueError: an unknown objective, one that needs `projection_dim`, or
@@ -111,19 +110,19 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         self.objective = objective
         self.projection_dim = projection_dim
         for name in heads:
-            self.heads[name].trainable = name in self.drawing.heads
+            self.heads[name].trainable = name in self.drawing.learning
         self.start_heads(set(heads))
 
     @property
-    def pair_head(self):
+    def answering_heads(self):
         """The head whose last logit says how well a pair matches."""
-        return self.heads[self.drawing.heads[0]]
+        return self.drawing.heads[:1]
 
     def outputs_of(self, inputs):
         if set(self.drawing.drawn) <= set(inputs):
             return self._outputs_of_drawn(inputs)
         fused = self.backbone.fuse(inputs, outputs=("pooled",))
-        return self.pair_head(fused["pooled"])
+        return self.heads[self.answering_heads[0]](fused["pooled"])
 
     def _outputs_of_drawn(self, inputs):
         outputs = outputs_of_drawn(
@@ -153,7 +152,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return "image ids (batch,), or a dict of 'match' for labelled pairs"
 
     def label_widths(self):
-        return self._by_head(self.drawing.choices, None)
+        return self._by_head(self.drawing.widths)
 
     def start_heads(self, new):
         if "rank" in new:
@@ -163,7 +162,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             )
             rank.kernel.assign(itm.kernel[:, MATCH:])
             rank.bias.assign(itm.bias[MATCH:])
-        # As good as the head that it starts from.
         return new if "itm" in new else new - {"rank"}
 
     @classmethod
@@ -279,16 +277,18 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return scores if top_k is None else top_matches(scores, top_k)
 
     def default_loss(self):
-        return self._by_head(class_loss(), ContrastiveLoss(self.ways))
+        classes = {name: class_loss() for name in ("itm", "rank")}
+        return self._by_head({**classes, "itc": ContrastiveLoss(self.ways)})
 
     def default_metrics(self):
+        classes = {name: [class_accuracy()] for name in ("itm", "rank")}
         nearest = ContrastiveAccuracy(self.ways, name="accuracy")
-        return self._by_head([class_accuracy()], [nearest])
+        return self._by_head({**classes, "itc": [nearest]})
 
-    def _by_head(self, *values):
-        """The first of the values, or a dict where several heads learn."""
-        named = zip(self.drawing.heads, values, strict=False)
-        return objectives.only_or_all(dict(named))
+    def _by_head(self, values):
+        """The value of the one head that is asked, or a dict of all."""
+        asked = {name: values[name] for name in self.drawing.heads}
+        return objectives.only_or_all(asked)
 
     def get_config(self):
         config = super().get_config()

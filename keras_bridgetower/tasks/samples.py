@@ -1,94 +1,12 @@
 """Whether samples fit a task, said before a step is made of them."""
 
-import functools
-
 import keras
-import numpy as np
-from keras import ops
 
-from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.losses import VQALoss
-from keras_bridgetower.preprocessing.graph import apply_numpy
-from keras_bridgetower.preprocessing.graph import in_tf_graph
+from keras_bridgetower import replicas
+from keras_bridgetower.preprocessing.datasets import is_dataset
+from keras_bridgetower.preprocessing.graph import shape_of_rows
 from keras_bridgetower.preprocessing.placing import leaves_as_is
-from keras_bridgetower.validation import check_feature_values
-from keras_bridgetower.validation import check_ids
-from keras_bridgetower.validation import check_scores
-
-
-def _scores(loss, y, width):
-    # Labels of another form the loss refuses, which says what it takes.
-    if y.shape[1:] == (width,):
-        check_scores("y", y)
-
-
-def _tokens(loss, y, width):
-    check_ids("y", y, width, loss.ignore_id)
-
-
-def _classes(loss, y, width):
-    check_ids("y", y, width, loss.ignore_class)
-
-
-# What losses ask of labels; the others take any.
-_RULES = {
-    VQALoss: _scores,
-    MaskedLMLoss: _tokens,
-    keras.losses.SparseCategoricalCrossentropy: _classes,
-}
-
-
-def check_values(task, x, y):
-    """Refuse features and labels out of range.
-
-    Inside of a `tf.data` graph they are looked at when a batch is read.
-
-    Args:
-        task: the task, which reads features as they are.
-        x: dict of features `(batch, ...)`.
-        y: labels, or None.
-
-    Raises:
-        ValueError: it says which value of what.
-    """
-    features = {k: v for k, v in x.items() if k in _LOOKED_AT}
-    rules = [] if y is None else _rules(task, y)
-    values = [*features.values(), *(labels for *_, labels in rules)]
-    if not in_tf_graph():
-        values = [ops.convert_to_numpy(value) for value in values]
-    # No function that stands here: TensorFlow would rewrite it for a graph.
-    check = functools.partial(
-        _check,
-        task.backbone.text_encoder,
-        list(features),
-        [(loss, width) for loss, width, _ in rules],
-    )
-    apply_numpy(check, values, ("int32", ()))
-
-
-def _check(text_encoder, names, rules, *values):
-    features = dict(zip(names, values, strict=False))
-    check_feature_values(features, text_encoder)
-    labels = values[len(names) :]
-    for (loss, width), y in zip(rules, labels, strict=True):
-        _RULES[type(loss)](loss, y, width)
-    return np.int32(0)
-
-
-_LOOKED_AT = ("token_ids", "masked_token_ids", "padding_mask", "mask_positions")
-
-
-def _rules(task, y):
-    """Loss, width of the logits and labels of each output with a rule."""
-    given = [getattr(task, "loss", None), task.label_widths(), y]
-    loss, widths, labels = (
-        value if isinstance(value, dict) else {"": value} for value in given
-    )
-    return [
-        (loss[name], widths[name], labels[name])
-        for name in loss
-        if name in labels and name in widths and type(loss[name]) in _RULES
-    ]
+from keras_bridgetower.tasks.values import check_names
 
 
 def check_batches(task, data, **checked):
@@ -134,6 +52,61 @@ def _check_frame(task, shapes):
         )
 
 
+def check_partners(task, x):
+    """Refuse to train on pairs where a process has one row of a batch.
+
+    A preprocessor pairs the rows that it sees: with one of them every label
+    would be "match".
+
+    Args:
+        task: the task.
+        x: what it is trained on.
+
+    Raises:
+        ValueError: one row of a batch in each of several processes.
+    """
+    processes = replicas.current().processes
+    pairs = getattr(task.preprocessor, "pairs_rows", False)
+    if processes == 1 or not pairs or not is_dataset(x):
+        return
+    rows = keras.tree.flatten(x.element_spec)
+    sizes = {spec.shape[0] for spec in rows if spec.shape.rank}
+    if sizes == {1}:
+        raise ValueError(
+            "A batch must have at least two rows for each process: the "
+            "preprocessor pairs the rows that it sees. Use a larger batch, or "
+            f"fewer processes. Received: one row in each of {processes} "
+            "processes"
+        )
+
+
+def check_arrays(task, x, y, **checked):
+    """As `check_batches`, of one batch of arrays and lists."""
+    if isinstance(x, dict):
+        shapes = {name: shape_of_rows(rows) for name, rows in x.items()}
+        check_batch(task, shapes, y is None, **checked)
+
+
+def check_pairs(task, x):
+    """Refuse a batch of which no one can tell samples from their pictures.
+
+    Whatever makes batches of lists of two pictures gives two lists of as many
+    pictures as there are samples. Of two samples these have the same shape.
+    """
+    count = getattr(task.preprocessor, "pictures", ())
+    images = x.get("images")
+    if not count or not isinstance(images, (list, tuple)):
+        return
+    alike = (len(images), len(x.get("text", ()))) == 2 * count
+    if alike and not all(isinstance(row, list) for row in images):
+        raise ValueError(
+            "`images` of a batch must be an array, or a list of a list for "
+            "each sample. A torch `DataLoader` and grain make other batches of "
+            "lists, so let a sample hold its pictures as one array. Received: "
+            f"images with rows of type {type(images[0]).__name__}"
+        )
+
+
 def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
     """Refuse a batch that is a single sample, or without the task's labels.
 
@@ -148,6 +121,8 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
     Raises:
         ValueError: what is missing.
     """
+    if task.preprocessor is None and shapes:
+        check_names(task, shapes)
     for name, shape in shapes.items():
         if shape is not None and _is_single(task, name, len(shape), shapes):
             raise ValueError(
@@ -157,7 +132,8 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
             )
     if labelled and unlabelled and task.label_words() is not None:
         raise ValueError(
-            f"`y` must hold {task.label_words()}. Received: y=None"
+            f"`y` must hold {task.label_words()}; batches are `(x, y)`. "
+            "Received: y=None"
         )
     if class_weight is not None:
         _check_class_weight(task, class_weight)

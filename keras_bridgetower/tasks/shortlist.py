@@ -58,7 +58,7 @@ def checked_shortlist(task, k, images, texts):
         int.
 
     Raises:
-        ValueError: the task has no contrastive heads.
+        ValueError: the task has no contrastive heads, or random ones.
     """
     if task.projection_dim is None:
         raise ValueError(
@@ -67,6 +67,7 @@ def checked_shortlist(task, k, images, texts):
             "`projection_dim`, trained with objective='hard_negatives' or by "
             f"pre-training. Received: shortlist={k}, projection_dim=None"
         )
+    task.new_heads.check("rank", ("itc",))
     if k > min(images, texts):
         warnings.warn(
             f"shortlist={k} is longer than the pool of {images} images and "

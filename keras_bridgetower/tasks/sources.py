@@ -9,6 +9,8 @@ import collections.abc
 import keras
 import numpy as np
 
+from keras_bridgetower import keras_patches_fit
+
 _KINDS = (
     "`x` must be a dict of arrays or lists, one row for each sample, such as "
     "`{'images': [...], 'text': [...]}`, or batches of these: a "
@@ -19,10 +21,19 @@ _ROWS = (
     " Of rows make columns, such as "
     "`{'images': [row['image'] for row in rows], 'text': [...]}`."
 )
+_TABLE = (
+    " Of a table take columns, such as "
+    "`{'images': table['path'], 'text': table['question']}`."
+)
+_SWAPPED = " `x` and `y` are swapped."
 
 
-def check_source(source):
+def check_source(source, y=None):
     """Refuse rows, arrays and tables, which are no batches.
+
+    Args:
+        source: what was given as `x`.
+        y: what was given as `y`.
 
     Raises:
         ValueError: it says what to pass instead.
@@ -35,7 +46,13 @@ def check_source(source):
     ):
         return
     rows = isinstance(source, (list, tuple)) and source
-    hint = _ROWS if rows and isinstance(source[0], dict) else ""
+    if isinstance(y, dict):
+        hint = _SWAPPED
+    elif rows and isinstance(source[0], dict):
+        hint = _ROWS
+    else:
+        table = hasattr(source, "columns") or hasattr(source, "column_names")
+        hint = _TABLE if table else ""
     kind = type(source).__name__
     raise ValueError(f"{_KINDS}{hint} Received: x of type {kind}")
 
@@ -52,7 +69,7 @@ def prepared(source, prepare, first):
         first: callable that returns the number of the first batch.
 
     Returns:
-        A `keras.utils.PyDataset`, or a generator for what has no length.
+        A `keras.utils.PyDataset`, or what Keras takes of no known length.
     """
     if isinstance(source, keras.utils.PyDataset):
         return _Prepared(source, prepare, first)
@@ -62,7 +79,14 @@ def prepared(source, prepare, first):
         except TypeError:
             # That of a torch `DataLoader` may say that it is not known.
             pass
-    return _read_once(source, prepare, first)
+    if is_read_once(source):
+        return _each(source, prepare, first)
+    return keras_patches_fit.read_again(lambda: _each(source, prepare, first))
+
+
+def is_read_once(source):
+    """Whether something is an iterator, such as a Python generator."""
+    return isinstance(source, collections.abc.Iterator)
 
 
 class _Prepared(keras.utils.PyDataset):
@@ -112,7 +136,7 @@ class _InOrder(keras.utils.PyDataset):
         return next(self._batches)
 
 
-def _read_once(source, prepare, first):
+def _each(source, prepare, first):
     for number, batch in enumerate(source, first()):
         yield _made(prepare, batch, number)
 

@@ -4,29 +4,28 @@ import keras
 
 from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
+from keras_bridgetower import precision
 from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.exporting import Exported
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
+from keras_bridgetower.tasks import rows
 from keras_bridgetower.tasks.inference import Inference
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Rows
-from keras_bridgetower.tasks.rows import Texts
-from keras_bridgetower.tasks.rows import in_batches
-from keras_bridgetower.tasks.rows import joined
+from keras_bridgetower.tasks.new_heads import NewHeads
 from keras_bridgetower.tasks.summary import described
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
-from keras_bridgetower.validation import check_count
 from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
 
-class BridgeTowerTask(TrainableTask):
+class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
-    `outputs_of`, and defines `default_loss`, `default_metrics` and one verb.
+    `outputs_of`, and defines `head_arguments`, `default_loss`,
+    `default_metrics` and one verb. `docs/own_work.md` has an example.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -55,6 +54,7 @@ class BridgeTowerTask(TrainableTask):
         # Tracked below, after the layers of the graph, on every backend:
         # optimizers number their slots in this order.
         object.__setattr__(self, "heads", named_heads.make_all(heads, backbone))
+        object.__setattr__(self, "new_heads", NewHeads(self.heads))
         # === Functional graph ===
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
@@ -71,6 +71,11 @@ class BridgeTowerTask(TrainableTask):
     def outputs_of(self, inputs):
         """Outputs of the task for a dict of features."""
         raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    @property
+    def answering_heads(self):
+        """Names of the heads that the verbs read."""
+        return tuple(self.heads)
 
     def start_heads(self, new):
         """Give new heads a start from others, where the task has one.
@@ -134,14 +139,13 @@ class BridgeTowerTask(TrainableTask):
         Raises:
             RuntimeError: another thread trains this task.
         """
-        sources = [Rows("features", features)]
+        sources = [rows.Rows("features", features)]
         check_features(sources[0].rows(0, sources[0].count), self.input)
         # What an objective drew names other rows of its batch.
         drawn = set(features) - set(self.input)
-        return joined(
-            self.batches(
-                "predict_features", sources, batch_size, fill=not drawn
-            )
+        values = {"answers": False, "fill": not drawn}
+        return rows.joined(
+            self.batches("predict_features", sources, batch_size, **values)
         )
 
     def sources(self, images, texts, name):
@@ -156,16 +160,17 @@ class BridgeTowerTask(TrainableTask):
         """
         preprocessor = self.needed_preprocessor()
         return [
-            Pictures(preprocessor, images),
-            Texts(preprocessor, texts, name),
+            rows.Pictures(preprocessor, images),
+            rows.Texts(preprocessor, texts, name),
         ]
 
-    def batches(self, name, sources, batch_size, **kwargs):
+    def batches(self, name, sources, batch_size, answers=True, **kwargs):
         """Features and outputs of this task, batch by batch.
 
         Args:
             name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `in_batches`.
+            sources, batch_size, **kwargs: as `rows.in_batches`.
+            answers: bool, whether the heads that it reads must be trained.
 
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
@@ -174,31 +179,25 @@ class BridgeTowerTask(TrainableTask):
             "forward", lambda: self.inference.forward(name, self)
         )
         with self.inference.reading(name):
-            yield from in_batches(forward, sources, batch_size, **kwargs)
+            if answers:
+                self.new_heads.check(name, self.answering_heads)
+            yield from rows.in_batches(forward, sources, batch_size, **kwargs)
 
     @property
     def buckets(self):
         """Lengths of texts that the preprocessor names, for the verbs."""
         return self.needed_preprocessor().buckets
 
-    def enable_lora(self, rank):
+    def enable_lora(self, rank, target_layer_names=None):
         """Train low-rank adapters of the backbone's attention, and the head.
 
-        Every weight of the backbone is frozen but the adapters of query and
-        value projections. Call it before training starts.
+        Every weight of the backbone is frozen but the adapters. Call it
+        before training starts.
 
         Args:
-            rank: int from 1, rank of the adapters.
-
-        Raises:
-            ValueError: a rank that is no positive integer.
+            rank, target_layer_names: as `backbone.enable_lora`.
         """
-        check_count("rank", rank)
-        self.backbone.enable_lora(rank)
-        for layer in keras_patches.layers_in(self.backbone):
-            if getattr(layer, "lora_enabled", False):
-                # Adapters are all that `save_lora_weights` keeps.
-                layer.bias.trainable = False
+        self.backbone.enable_lora(rank, target_layer_names)
 
     def summary(
         self, line_length=None, positions=None, print_fn=None, **kwargs
@@ -215,6 +214,21 @@ class BridgeTowerTask(TrainableTask):
         keras.Model.summary(
             self, line_length or 108, positions, print_fn, **kwargs
         )
+
+    def get_config(self):
+        changed = precision.changed_policies(
+            self.heads, self.backbone.fusion.dtype_policy
+        )
+        config = super().get_config()
+        return config | ({precision.POLICIES: changed} if changed else {})
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        changed = config.pop(precision.POLICIES, None)
+        task = super().from_config(config)
+        precision.restore_policies(task.heads, changed)
+        return task
 
     def save_task_weights(self, filepath):
         """Save the heads' weights to a `.weights.h5` file."""
@@ -235,10 +249,12 @@ class BridgeTowerTask(TrainableTask):
         Raises:
             ValueError: the folder exists.
         """
+        precision.check_one_policy(self, self.backbone)
 
         def save(folder):
             write_task(folder, max_shard_size)
-            registry.write_json(folder, registry.HEADS, self.head_values)
+            held = self.new_heads.held(self.head_values)
+            registry.write_json(folder, registry.HEADS, held)
 
         write_task = super().save_to_preset
         registry.write(preset_dir, save)
@@ -246,9 +262,8 @@ class BridgeTowerTask(TrainableTask):
     def export_to_transformers(self, path):
         """Write a folder that `transformers` opens with `from_pretrained`.
 
-        Tasks without a class there (question answering, entailment, NLVR2)
-        become a `BridgeTowerModel`, with the head in `head.safetensors`
-        beside it.
+        Tasks without a class there (VQA, entailment, NLVR2) become a
+        `BridgeTowerModel`, with the head in `head.safetensors` beside it.
 
         Args:
             path: path of a folder that does not exist yet.
@@ -273,8 +288,9 @@ class BridgeTowerTask(TrainableTask):
                 a picture; `sequence_length`, int, tokens in each text;
                 `dtype`; `revision`, str, branch, tag or commit of a handle's
                 repository; `preprocessor`; and constructor values of the
-                class. Where the preset has no such head, a new one is made,
-                with a warning.
+                class. Heads that the preset lacks are new: a warning says so,
+                and verbs raise until they are trained. Not so with
+                `random_heads=True`.
 
         Raises:
             TypeError: an unknown keyword.

@@ -13,11 +13,14 @@ from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
 from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks import training_data
+from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks.untuned_fit import ReadsUntuned
+from keras_bridgetower.tasks.untuned_fit import with_callback
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
-class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
+class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     """Abstract: loss, metrics and the steps of training.
 
     The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
@@ -84,10 +87,10 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
 
         Args:
             optimizer: a Keras optimizer or identifier. By default Keras'
-                AdamW with rate, decay and betas of the authors' fine-tuning
-                for VQA and nothing else of it: one constant rate, and biases
-                and norms decay too. Theirs is `training.optimizers.AdamW`
-                with rows, or a recipe.
+                AdamW with rate, decay and betas of the authors' VQA alone: one
+                constant rate, and biases and norms decay too. Theirs is
+                `training.optimizers.AdamW` with rows, or a recipe. With
+                `gradient_accumulation_steps` schedules count updates.
             loss: a Keras loss; by default the task's. What is logged is its
                 mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
@@ -137,21 +140,20 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
     def _leave_out_filled(self, y_pred, sample_weight):
         """Take rows of weight 0 out of the numbers of rows of the losses.
 
-        The loss of a batch is a sum, in which they are 0, over its rows; the
-        mean over batches has just been weighed by all their rows.
+        The loss of a batch is a sum over its rows, where they are 0; the mean
+        over batches has just been weighed by all rows.
         """
         weights = keras.tree.flatten(sample_weight)
         counted = [counted_rows(w) for w in weights if w is not None]
         if not counted:
             return
-        filled = ops.logical_not(ops.any(ops.stack(counted), axis=0))
-        filled = ops.cast(filled, "float32")
+        counted = ops.any(ops.stack(counted), axis=0)
+        filled = ops.cast(ops.logical_not(counted), "float32")
         # While a graph is traced their number may be unknown, and then Keras
         # weighs the batches alike in the losses of single outputs.
         known = keras.tree.flatten(y_pred)[0].shape[0] is not None
         for mean in keras_patches.loss_means(self):
-            by_rows = known or mean.name == "loss"
-            left_out = ops.sum if by_rows else ops.mean
+            left_out = ops.sum if known or mean.name == "loss" else ops.mean
             mean.count.assign(mean.count - left_out(filled))
 
     def compile_from_config(self, config):
@@ -179,10 +181,10 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         Validation draws the same in each epoch.
 
         Args:
-            x: a dict of arrays and lists, or batches, `x`, `(x, y)` or
-                `(x, y, sample_weight)`: a `tf.data.Dataset`, a
-                `keras.utils.PyDataset`, a torch `DataLoader` or a Python
-                generator. Batches that bring their own `x["step"]` keep it.
+            x: a dict of arrays, lists and columns of tables, or batches, `x`,
+                `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
+                `keras.utils.PyDataset`, a torch `DataLoader`, a grain dataset
+                or a generator. Batches that bring `x["step"]` keep it.
             y: labels, where `x` is arrays.
             batch_size: int, rows of a batch of arrays; 32 by default.
             sample_weight: `(samples,)`, where `x` is arrays.
@@ -200,25 +202,20 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             ValueError: data that do not fit the task or each other.
         """
         self._check_place()
-        steps = training_data.Steps(self.optimizer)
+        steps = training_data.Steps(getattr(self, "optimizer", None))
+        data, held = (x, y, sample_weight), (validation_data, validation_split)
         given = training_data.training(
-            self,
-            steps,
-            (x, y, sample_weight),
-            (validation_data, validation_split),
-            (batch_size, kwargs.get("validation_batch_size")),
-            shuffle,
-            kwargs.get("class_weight"),
+            self, steps, data, held, batch_size, shuffle, kwargs
         )
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = engine.kept_weights if compiled else contextlib.nullcontext
         with self.inference.training("fit"), kept(self):
-            return training_data.ReadsUntuned.fit(
+            return ReadsUntuned.fit(
                 self,
                 **given,
-                callbacks=training_data.with_callback(callbacks, steps),
+                callbacks=with_callback(callbacks, steps),
                 **kwargs,
             )
 
@@ -239,14 +236,14 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
         if not kwargs.get("_use_cached_eval_dataset"):
             x = training_data.reading(self, x, y, sample_weight, batch_size)
         with self.inference.testing("evaluate"), engine.kept_weights(self):
-            return training_data.ReadsUntuned.evaluate(self, x, **kwargs)
+            return ReadsUntuned.evaluate(self, x, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
         self._check_place()
         given = {"batch_size": batch_size, "labelled": False}
         x = training_data.reading(self, x, **given)
         with self.inference.predicting("predict"), engine.kept_weights(self):
-            return training_data.ReadsUntuned.predict(self, x, **kwargs)
+            return ReadsUntuned.predict(self, x, **kwargs)
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
@@ -257,14 +254,18 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
     def preprocess_samples(self, x, y=None, sample_weight=None):
         # What a preprocessor makes it has checked itself.
         if self.preprocessor is None and isinstance(x, dict):
-            samples.check_values(self, x, y)
+            values.check_values(self, x, y)
         return super().preprocess_samples(x, y, sample_weight)
+
+    def _labelled(self, x, y, sample_weight):
+        samples.check_arrays(self, x, y)
+        made = self.preprocess_samples(x, y, sample_weight)
+        return keras.utils.unpack_x_y_sample_weight(made)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_place()
         # KerasHub's own two fail at labels of several objectives.
-        made = self.preprocess_samples(x, y, sample_weight)
-        made = keras.utils.unpack_x_y_sample_weight(made)
+        made = self._labelled(x, y, sample_weight)
         with self.inference.training("train_on_batch"):
             return keras.Model.train_on_batch(self, *made, **kwargs)
 
@@ -273,8 +274,7 @@ class TrainableTask(keras_hub.models.Task, training_data.ReadsUntuned):
             return super().predict_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        made = self.preprocess_samples(x, y, sample_weight)
-        made = keras.utils.unpack_x_y_sample_weight(made)
+        made = self._labelled(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
             return keras.Model.test_on_batch(self, *made, **kwargs)
 

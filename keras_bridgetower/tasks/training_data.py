@@ -6,51 +6,26 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower import replicas
 from keras_bridgetower.preprocessing.datasets import batches_of
 from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.datasets import mapped
 from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
-from keras_bridgetower.preprocessing.datasets import untuned
-from keras_bridgetower.preprocessing.graph import shape_of_rows
-from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
-from keras_bridgetower.preprocessing.unwinding import closed_on_error
-from keras_bridgetower.tasks.samples import check_batch
+from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
-from keras_bridgetower.tasks.samples import check_values
+from keras_bridgetower.tasks.samples import check_pairs
+from keras_bridgetower.tasks.samples import check_partners
 from keras_bridgetower.tasks.sources import check_source
+from keras_bridgetower.tasks.sources import is_read_once
 from keras_bridgetower.tasks.sources import prepared
 
 # As Keras.
 BATCH_SIZE = 32
-
-
-class ReadsUntuned(keras.Model):
-    """Training and prediction on datasets as `untuned` leaves them.
-
-    As the last base of a task it comes after KerasHub's classes, which would
-    preprocess once more.
-    """
-
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
-        with closed_on_error(self), typed_errors():
-            return super().fit(
-                untuned(x),
-                *args,
-                validation_data=untuned(validation_data),
-                **kwargs,
-            )
-
-    def evaluate(self, x=None, *args, **kwargs):
-        with closed_on_error(self), typed_errors():
-            return super().evaluate(untuned(x), *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        with closed_on_error(self), typed_errors():
-            return super().predict(untuned(x), *args, **kwargs)
 
 
 class Steps(keras.callbacks.Callback):
@@ -66,7 +41,13 @@ class Steps(keras.callbacks.Callback):
     def __init__(self, optimizer):
         super().__init__()
         self._optimizer = optimizer
+        self._epochs = 0
         self.first = self._taken()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epochs += 1
+        if self._epochs == 1:
+            values.tell_if_worse_than_nothing(self.model, (logs or {}))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not counted from batch to batch: a callback may have restored a run,
@@ -77,8 +58,13 @@ class Steps(keras.callbacks.Callback):
         if self._optimizer is None:
             return 0
         # `iterations` are updates, each perhaps of several steps, and one may
-        # have begun. An optimizer may hold another, with a count of its own.
-        counts = [v for v in self._optimizer.variables if v.name == "iteration"]
+        # have begun: "batches" counts those where `tf.distribute` accumulates.
+        # An optimizer may hold another, with a count of its own.
+        counts = [
+            v
+            for v in self._optimizer.variables
+            if v.name in ("iteration", "batches")
+        ]
         return max(int(ops.convert_to_numpy(count)) for count in counts)
 
 
@@ -130,27 +116,39 @@ def reading(
         ValueError: another type of data, or some that do not fit the task.
     """
     if isinstance(x, dict):
+        size = batch_size or BATCH_SIZE
+        made = batches_of(sliceable(x), y, sample_weight, size, order)
         if task.preprocessor is None:
-            check_values(task, x, y)
-        x = sliceable(x)
-        x = batches_of(x, y, sample_weight, batch_size or BATCH_SIZE, order)
+            values.check_features(task, x, y)
+        x = made
     else:
-        check_source(x)
+        check_source(x, y)
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
     if is_dataset(x):
         check_batches(task, x, **checked)
-        x = numbered(x, first) if draws(task.preprocessor) else x
+        if draws(task.preprocessor):
+            x = numbered(x, first, replicas.current().number)
         return mapped(x, task.preprocess_samples)
 
     def prepare(x, y, sample_weight, number):
         if isinstance(x, dict):
-            shapes = {name: shape_of_rows(rows) for name, rows in x.items()}
-            check_batch(task, shapes, y is None, **checked)
+            check_arrays(task, x, y, **checked)
+            check_pairs(task, x)
             if draws(task.preprocessor):
-                x = {"step": number, **x}
+                x = {"step": replicas.current().number(number), **x}
         return task.preprocess_samples(x, y, sample_weight)
 
-    return prepared(x, prepare, first)
+    made = prepared(x, prepare, first)
+    if checked.get("class_weight") and not isinstance(
+        made, keras.utils.PyDataset
+    ):
+        raise ValueError(
+            "`class_weight` needs arrays, a dataset or batches of a known "
+            "number. Let the source give `(x, y, sample_weight)`. Received: "
+            f"class_weight={checked['class_weight']!r:.200} with x of type "
+            f"{type(x).__name__}"
+        )
+    return made
 
 
 def _check_alone(x, **given):
@@ -165,7 +163,7 @@ def _check_alone(x, **given):
             )
 
 
-def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
+def training(task, steps, data, held_out, batch_size, shuffle, given):
     """Arguments of `keras.Model.fit` for what `fit` of a task is given.
 
     Args:
@@ -173,8 +171,8 @@ def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
         steps: `Steps` of the model.
         data: tuple of `x`, `y` and `sample_weight`.
         held_out: tuple of `validation_data` and `validation_split`.
-        batch_sizes: tuple of those to train and to validate with, or None.
-        shuffle, class_weight: as `keras.Model.fit`.
+        batch_size, shuffle: as `keras.Model.fit`.
+        given: dict of its other arguments.
 
     Returns:
         dict of keyword arguments.
@@ -184,19 +182,21 @@ def training(task, steps, data, held_out, batch_sizes, shuffle, class_weight):
     if share and validation_data is None:
         data, validation_data = split(data, share)
     order = Shuffled(rows_of(data[0]), steps) if shuffle else None
-    size, validation_size = batch_sizes
+    check_epochs(data[0], "steps_per_epoch", given)
     x = reading(
         task,
         *data,
-        size,
+        batch_size,
         lambda: steps.first,
         order,
-        class_weight=class_weight,
+        class_weight=given.get("class_weight"),
     )
+    replicas.current().check_training(x)
+    check_partners(task, data[0])
     if validation_data is not None:
-        validation_data = validation(
-            task, validation_data, validation_size or size
-        )
+        check_epochs(validation_data, "validation_steps", given)
+        size = given.get("validation_batch_size") or batch_size
+        validation_data = validation(task, validation_data, size)
     return {"x": x, "validation_data": validation_data, "shuffle": False}
 
 
@@ -235,7 +235,7 @@ def split(data, share):
             "`validation_split` must leave rows to train on and rows to "
             f"validate. Received: validation_split={share}, {rows} rows"
         )
-    parts = [parts_of(values, count) for values in data]
+    parts = [parts_of(part, count) for part in data]
     return tuple(zip(*parts, strict=True))
 
 
@@ -259,9 +259,21 @@ def check_shuffle(shuffle, x):
         )
 
 
-def with_callback(callbacks, own):
-    """Callbacks as Keras takes them, with one more."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(own)
-        return callbacks
-    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]
+def check_epochs(x, steps, given):
+    """Refuse several epochs of what is read once.
+
+    Keras would repeat its first two batches in all epochs but the first.
+
+    Args:
+        x: a source of batches, or another thing.
+        steps: str, the argument of `fit` that says how many of them an epoch
+            takes.
+        given: dict of arguments of `fit`.
+    """
+    epochs = given.get("epochs", 1) - given.get("initial_epoch", 0)
+    if is_read_once(x) and epochs > 1 and given.get(steps) is None:
+        raise ValueError(
+            f"`{steps}` must be set for several epochs of a generator, which "
+            "is read once. Or pass a `keras.utils.PyDataset`. "
+            f"Received: {steps}=None, epochs={given['epochs']}"
+        )

@@ -11,6 +11,7 @@ from keras_bridgetower.preprocessing.unimodal import (
 from keras_bridgetower.preprocessing.unimodal import (
     BridgeTowerTextRegressorPreprocessor,
 )
+from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
 from keras_bridgetower.tasks.rows import Pictures
@@ -27,7 +28,9 @@ class _Labelled(ClassificationTask):
 
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
         known = getattr(preprocessor, "labels", None)
-        labels = known if labels is None else list(labels)
+        if labels is not None:
+            labels = checked_answers(labels, "labels")
+        labels = known if labels is None else labels
         if not labels or known not in (None, labels):
             raise ValueError(
                 "`labels` must list the classes, in the task or in its "
@@ -58,7 +61,8 @@ def _text_inputs(backbone):
 class BridgeTowerImageClassifier(_Labelled):
     """Names what a picture shows, by the image tower alone.
 
-    The head is one Linear over the first token of the highest tapped state.
+    The head is one Linear over the first token of the highest tapped state:
+    of the encoder's last block, unless `taps` end below -1.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -81,7 +85,8 @@ class BridgeTowerImageClassifier(_Labelled):
 
     ```python
     model = BridgeTowerImageClassifier.from_preset(
-        "bridgetower_tiny_easy_vqa", labels=["circle", "triangle"])
+        "bridgetower_tiny_easy_vqa", labels=["circle", "triangle"],
+        random_heads=True)  # It answers by chance until it is trained.
     label, probabilities = model.classify(np.zeros((64, 64, 3), "uint8"))
     ```
 
@@ -126,6 +131,8 @@ class BridgeTowerImageClassifier(_Labelled):
 class BridgeTowerTextClassifier(_Labelled):
     """Sorts texts, or pairs of texts, into classes, by the text tower alone.
 
+    It reads the highest tapped state, as `BridgeTowerImageClassifier`.
+
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerTextClassifierPreprocessor`, or None.
@@ -150,7 +157,8 @@ class BridgeTowerTextClassifier(_Labelled):
 
     ```python
     model = BridgeTowerTextClassifier.from_preset(
-        "bridgetower_tiny_easy_vqa", labels=["question", "answer"])
+        "bridgetower_tiny_easy_vqa", labels=["question", "answer"],
+        random_heads=True)  # It answers by chance until it is trained.
     label, probabilities = model.classify("is there a circle?")
     ```
 
@@ -201,6 +209,8 @@ class BridgeTowerTextClassifier(_Labelled):
 class BridgeTowerTextRegressor(BridgeTowerTask):
     """Gives texts, or pairs of texts, a number, by the text tower alone.
 
+    It reads the highest tapped state, as `BridgeTowerImageClassifier`.
+
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerTextRegressorPreprocessor`, or None.
@@ -217,7 +227,8 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     Example:
 
     ```python
-    model = BridgeTowerTextRegressor.from_preset("bridgetower_tiny_easy_vqa")
+    model = BridgeTowerTextRegressor.from_preset(
+        "bridgetower_tiny_easy_vqa", random_heads=True)
     model.rate("is it red?", "is it blue?")
     ```
 

@@ -1,20 +1,21 @@
 """A run that survives: checkpoints, exact continuation, no NaN."""
 
 import dataclasses
-import warnings
 
 import keras
 
+from keras_bridgetower.keras_patches_updates import accumulation
 from keras_bridgetower.preprocessing.unwinding import closed_on_error
+from keras_bridgetower.training import agreement
 from keras_bridgetower.training import averages
 from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import failures
 from keras_bridgetower.training import identity
 from keras_bridgetower.training import other_callbacks
+from keras_bridgetower.training import own_draws
 from keras_bridgetower.training import run_checks
 from keras_bridgetower.training import run_lock
 from keras_bridgetower.training import state
-from keras_bridgetower.training.checkpoints import CheckpointError
-from keras_bridgetower.training.failures import Watch
 from keras_bridgetower.training.run_checks import Position
 from keras_bridgetower.training.stopping import STOPPED
 from keras_bridgetower.training.stopping import Sigterm
@@ -32,6 +33,9 @@ class Checkpoint(keras.callbacks.Callback):
     running step, saves, and ends the process with 143. With `use_ema`, the
     averages take the weights' place when `fit` is through.
 
+    With `gradient_accumulation_steps` the stream's batches are parts of an
+    update. An epoch may end within one, which the next epoch completes.
+
     Args:
         directory: path of the run's folder, made if it is not there.
         stream: a `data.pipeline.Stream`, the training data.
@@ -47,7 +51,8 @@ class Checkpoint(keras.callbacks.Callback):
             case our `AdamW` has not applied the step. Gradients that
             overflow by loss scaling alone are no failure.
         strategy: what `kbt.distribute` returned, where there are several
-            devices: it divides the data, and one process alone saves.
+            devices. Each process reads its share of the stream, one alone
+            saves, and all must agree where they stand or all end.
 
     Raises:
         CheckpointError: where a checkpoint cannot be written or continued,
@@ -76,18 +81,19 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         super().__init__()
         check_choice("mode", mode, tuple(_BEST))
-        check_choice("on_nonfinite", on_nonfinite, tuple(_NONFINITE))
+        check_choice("on_nonfinite", on_nonfinite, tuple(failures.REPORTS))
         check_count("every", every)
         check_count("keep", keep)
         self.directory = directory
-        self.stream = stream
+        self.strategy = strategy or Strategy()
+        self.stream = self.strategy.share(stream)
+        self._all_hosts = stream
         self.every = every
         self.keep = keep
         self.monitor = monitor
         self.better = _BEST[mode]
         self.settings = settings or {}
         self.on_nonfinite = on_nonfinite
-        self.strategy = strategy or Strategy()
         self.position = Position()
         self._restored = {}
         self._loss_is_finite = True
@@ -121,27 +127,28 @@ class Checkpoint(keras.callbacks.Callback):
         run_checks.check_fit(model, callbacks)
         run_checks.check_pictures(model, self.stream)
         other_callbacks.check(callbacks)
+        self._of_update = accumulation(model.optimizer)
+        self._last = steps * self._of_update
         with (
             run_lock.held(self.directory, self.strategy),
             closed_on_error(model),
         ):
-            return self._fit(model, steps, list(callbacks), force, kwargs)
+            return self._fit(model, list(callbacks), force, kwargs)
 
-    def _fit(self, model, steps, callbacks, force, kwargs):
+    def _fit(self, model, callbacks, force, kwargs):
         position = self.resume(model, force)
         self._beside = callbacks
         last = other_callbacks.AfterOthers(self, callbacks, self._others)
-        self._watch = Watch(model, self._loss_is_finite)
+        self._watch = failures.Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
-        self._last = steps
         history = keras.callbacks.History()
         history.history, history.epoch = {}, []
 
-        def train(epoch, end, dataset, **more):
+        def train(start, end, **more):
             part = model.fit(
-                self.strategy.dataset(dataset),
-                initial_epoch=epoch,
+                self.strategy.batches(self.stream, start, epochs=end),
+                initial_epoch=start[0],
                 epochs=end,
                 callbacks=[self, *callbacks, last],
                 **more,
@@ -154,15 +161,14 @@ class Checkpoint(keras.callbacks.Callback):
 
         with self._sigterm, averages.kept_apart(model.optimizer):
             stopped = other_callbacks.have_stopped(callbacks, self._others)
-            if not stopped and position.step and self._steps() < steps:
+            unfinished = self._batches() < self._last
+            if not stopped and position.step and unfinished:
                 # Keras takes all epochs for as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
-                rest = self.stream.dataset(start, epochs=end)
-                stopped = train(position.epoch, end, rest)
-            if self._steps() < steps and not stopped:
-                epoch, end = self.position.epoch, -(-steps // length)
-                endless = self.stream.dataset((epoch, 0))
-                train(epoch, end, endless, steps_per_epoch=length)
+                stopped = train(start, end)
+            if self._batches() < self._last and not stopped:
+                start, end = (self.position.epoch, 0), -(-self._last // length)
+                train(start, end, steps_per_epoch=length)
         averages.take(model)
         return history
 
@@ -178,31 +184,34 @@ class Checkpoint(keras.callbacks.Callback):
 
         Raises:
             CheckpointError: no checkpoint can be read, or it is of other
-                settings, versions, data or another model; it lists what
-                differs.
+                settings, versions, data or another model, or other processes
+                stand elsewhere; it lists what differs.
+            ProcessError: another process cannot go on.
         """
         now = state.origin(self.settings, self.stream)
         # What was restored may have another rate.
         now["training"] = identity.of_run(model, self.stream)
         self._training = now["training"]
-        found = checkpoints.newest(self.directory)
-        if found is None:
-            return self.position
-        arrays, facts = found
-        now["training"] = identity.with_rate_of(
-            arrays, facts.get("training", {}), now["training"]
-        )
-        run_checks.check_origin(self.directory, facts, now, force)
-        length = self.stream.steps_per_epoch
-        self.position = run_checks.position_of(facts, length)
-        self._others = facts.get("callbacks", {})
-        self._loss_is_finite = facts.get("loss_is_finite", True)
-        # Variables of optimizer and metrics are made here.
-        with self.strategy.scope():
+        moment = {"every": self.every, "steps": self._last}
+        found = agreement.newest(self.strategy, self.directory, now | moment)
+        if found is not None:
+            arrays, facts = found
+            now["training"] = identity.with_rate_of(
+                arrays, facts.get("training", {}), now["training"]
+            )
+            run_checks.check_origin(self.directory, facts, now, force)
+            length = self.stream.steps_per_epoch
+            self.position = run_checks.position_of(facts, length)
+            self._others = facts.get("callbacks", {})
+            self._loss_is_finite = facts.get("loss_is_finite", True)
             # Metrics are reset by `fit`, and others may draw until it begins.
-            self._restored = state.restore(model, arrays)
-            if self.position.step:
-                state.build_metrics(model, self.stream.batch(self._steps()))
+            self._restored = self.strategy.together(
+                lambda: state.restore(model, arrays, self.strategy.scope)
+            )
+        with self.strategy.scope():
+            # Keras would read the first batches for it, and then once more.
+            state.build_metrics(model, self.strategy.batches(self.stream))
+        agreement.check_model(self.strategy, model, self.position)
         return self.position
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -219,7 +228,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         position = self.position
-        self._check_finite(logs or {}, position)
+        self._check_finite(logs or {})
         position.step += 1
         # What draws until the next step, such as an evaluation or a loader
         # that is made, does so in one run and not in another.
@@ -227,12 +236,13 @@ class Checkpoint(keras.callbacks.Callback):
         if position.step == self.stream.steps_per_epoch:
             # It is saved when it has been evaluated.
             return
-        if self._steps() == self._last:
+        if self._batches() == self._last:
             self.model.stop_training = True
             return
         # A signal may reach the processes at different steps.
         stop = self.strategy.any(self._sigterm.asked)
-        if stop or self._steps() % self.every == 0:
+        every = self.every * self._of_update
+        if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)
         if stop:
             raise SystemExit(STOPPED)
@@ -249,7 +259,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self.strategy.any(self._sigterm.asked):
             raise SystemExit(STOPPED)
 
-    def _steps(self):
+    def _batches(self):
         position = self.position
         return position.epoch * self.stream.steps_per_epoch + position.step
 
@@ -257,8 +267,10 @@ class Checkpoint(keras.callbacks.Callback):
         # On JAX, asking for the model brings its variables up to date.
         model = self.model
         strategy = self.strategy
+        agreement.check_model(strategy, model, position)
         with strategy.store.values(strategy, model) as value:
             arrays = {**state.of(model, value), **random}
+            arrays = own_draws.of_all(strategy, arrays)
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
@@ -267,31 +279,22 @@ class Checkpoint(keras.callbacks.Callback):
             "training": self._training,
             "callbacks": other_callbacks.states(self._beside),
         }
-        step = self._steps()
-        checkpoints.write(self.directory, step, arrays, facts, strategy)
+        step, rest = divmod(self._batches(), self._of_update)
+        checkpoints.write(self.directory, step, arrays, facts, strategy, rest)
         if strategy.is_chief:
             checkpoints.prune(
                 self.directory, self.keep, self.monitor, self.better
             )
         strategy.wait()
 
-    def _check_finite(self, logs, position):
+    def _check_finite(self, logs):
         loss = logs.get("loss", 0.0)
         failure = self._watch.failure(loss)
-        if not failure:
-            return
-        ids = self.stream.ids(self._steps())
-        _NONFINITE[self.on_nonfinite](
-            "The loss and its gradients must be finite. The checkpoints "
-            f"before are as they were. Received: loss={loss} at step "
-            f"{position.step} of epoch {position.epoch}, with the samples "
-            f"{list(ids)}: {failure}"
-        )
+        if failure:
+            ids = self._all_hosts.ids(self._batches())
+            failures.REPORTS[self.on_nonfinite](
+                failures.text(failure, loss, self.position, ids)
+            )
 
 
-def _stop(message):
-    raise CheckpointError(message)
-
-
-_NONFINITE = {"stop": _stop, "skip": warnings.warn}
 _BEST = {"max": max, "min": min}

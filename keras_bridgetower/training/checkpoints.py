@@ -12,6 +12,7 @@ import warnings
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.training.stores import STORES
+from keras_bridgetower.training.strategy import ProcessError
 from keras_bridgetower.training.strategy import Strategy
 
 _PREFIX = "step-"
@@ -28,7 +29,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or continued."""
 
 
-def write(directory, step, arrays, facts, strategy=None):
+def write(directory, step, arrays, facts, strategy=None, batches=0):
     """Write a checkpoint: to a temporary folder, synchronised, then renamed.
 
     Newer ones could not be read, or the run would not be where it is. They
@@ -41,6 +42,8 @@ def write(directory, step, arrays, facts, strategy=None):
         facts: dict of plain values for the manifest.
         strategy: a `Strategy`, each of whose processes must call this; by
             default one process.
+        batches: int, how many of those that the next update accumulates
+            follow `step`; they are part of the name.
 
     Returns:
         Path of the checkpoint.
@@ -50,25 +53,29 @@ def write(directory, step, arrays, facts, strategy=None):
             folder before is as it was.
     """
     strategy = strategy or Strategy()
+    store = strategy.store
     directory = pathlib.Path(directory)
-    final = directory / f"{_PREFIX}{step:09d}"
+    within = f"-{batches:04d}" if batches else ""
+    final = directory / f"{_PREFIX}{step:09d}{within}"
     made = directory / f".{final.name}"
+
+    def begin():
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+
+    def end():
+        _seal(made, {**facts, "step": step, "store": store.name})
+        if final.exists():
+            _remove(final)
+        made.rename(final)
+        _set_aside(newer for newer in all_of(directory) if newer > final)
+        _synchronise(directory)
+
     try:
-        if strategy.is_chief:
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir(parents=True)
-        strategy.wait()
-        strategy.store.write(made, arrays, strategy.is_chief)
-        strategy.wait()
-        if strategy.is_chief:
-            store = strategy.store.name
-            _seal(made, {**facts, "step": step, "store": store})
-            if final.exists():
-                _remove(final)
-            made.rename(final)
-            _set_aside(newer for newer in all_of(directory) if newer > final)
-            _synchronise(directory)
-    except OSError as error:
+        strategy.by_chief(begin)
+        strategy.together(lambda: store.write(made, arrays, strategy.is_chief))
+        strategy.by_chief(end)
+    except (OSError, ProcessError) as error:
         shutil.rmtree(made, ignore_errors=True)
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; those "

@@ -4,12 +4,12 @@ import contextlib
 import re
 
 import keras
-import numpy as np
 from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
 
 from keras_bridgetower import keras_patches_distribution
+from keras_bridgetower.training import processes_jax
 from keras_bridgetower.training import rows
 from keras_bridgetower.training.stores import Orbax
 from keras_bridgetower.training.strategy import Several
@@ -107,11 +107,15 @@ class JaxReplicas(Several):
 
     def __init__(self, devices=None):
         super().__init__()
+        self._entered = False
         self.devices = _chosen(devices)
         self.layout = self.make_layout()
         self.count = self.layout.num_model_replicas
         self.processes = self.layout.num_processes
         if self.processes > 1:
+            import jax
+
+            self.index = jax.process_index()
             self.store = Orbax()
         keras_patches_distribution.lay_out_each_batch(_Parts)
         keras.distribution.set_distribution(self.layout)
@@ -129,7 +133,17 @@ class JaxReplicas(Several):
         if self.processes == 1:
             return dataset
         dataset = rows.only_divisible(dataset, self.count)
-        return rows.pieces_in_turn(dataset, self.index, 1, self.processes)
+        return rows.own_pieces(dataset, self.index, self.processes)
+
+    def number(self, step):
+        return step * self.processes + self.index
+
+    def predicted(self, made):
+        if self.processes == 1:
+            return made
+        outputs, state = made
+        mesh = self.layout.device_mesh.backend_mesh
+        return processes_jax.on_all_devices(outputs, mesh), state
 
     def holds(self, variable):
         import jax
@@ -140,32 +154,34 @@ class JaxReplicas(Several):
         )
 
     @contextlib.contextmanager
+    def scope(self):
+        if self.processes > 1 and not self._entered:
+            processes_jax.check_seeds()
+        self._entered = True
+        with super().scope():
+            yield
+
+    def is_whole(self, variable):
+        return variable.value.is_fully_replicated
+
+    @contextlib.contextmanager
     def gathered(self, task):
         if self.processes == 1:
             # One process reads shards of all its devices.
             yield
             return
-        from jax.experimental import multihost_utils
-
-        values = [
-            multihost_utils.process_allgather(v.value, tiled=True)
-            for v in task.variables
-        ]
+        values = processes_jax.gathered([v.value for v in task.variables])
         with keras_patches_distribution.held(task.variables, values):
             yield
 
     def any(self, flag):
-        if self.processes == 1:
-            return flag
-        from jax.experimental import multihost_utils
+        return any(self.told("x" if flag else ""))
 
-        return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    def told(self, text):
+        return processes_jax.told(text) if self.processes > 1 else [text]
 
     def wait(self):
-        if self.processes > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("wait")
+        self.told("")
 
 
 class DataParallel(JaxReplicas):
@@ -239,9 +255,6 @@ class MultiWorker(DataParallel):
     def __init__(self, devices=None):
         _initialize(self.instead)
         super().__init__(devices)
-        import jax
-
-        self.index = jax.process_index()
 
 
 class TPU(MultiWorker):

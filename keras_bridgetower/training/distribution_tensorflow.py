@@ -5,8 +5,12 @@ import functools
 import json
 import os
 
+import numpy as np
+
 from keras_bridgetower import keras_patches_distribution
+from keras_bridgetower.training import own_draws
 from keras_bridgetower.training import rows
+from keras_bridgetower.training import shares
 from keras_bridgetower.training.strategy import Several
 from keras_bridgetower.training.strategy import reduce_first
 
@@ -35,8 +39,17 @@ class TensorFlowReplicas(Several):
     def dataset(self, dataset, training=True):
         # Keras hands it to `_divided`.
         if not training:
+            shares.check_whole(dataset)
             return rows.without_short_end(dataset, self.count)
         return super().dataset(dataset, training)
+
+    def check_training(self, dataset):
+        if self.count == 1:
+            return
+        own = self.count
+        if shares.is_divided(dataset):
+            own //= self.processes
+        rows.check_training_batch(dataset, own)
 
     def holds(self, variable):
         return self.engine.extended.variable_created_in_scope(variable.value)
@@ -106,8 +119,14 @@ def accumulate(optimizer, variables):
         context = tf.distribute.get_replica_context()
         context.merge_call(merged, args=(_dense_sum(grads),))
 
+    def get_config():
+        # Saved, and loaded anywhere, it accumulates as many.
+        config = type(optimizer).get_config(optimizer)
+        return {**config, "gradient_accumulation_steps": steps}
+
     accumulated.accumulates = steps
     optimizer.apply = accumulated
+    optimizer.get_config = get_config
 
 
 class Mirrored(TensorFlowReplicas):
@@ -142,6 +161,8 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     It must be the first that TensorFlow runs in each of them.
     """
 
+    own_draws = staticmethod(own_draws.select)
+
     def __init__(self, devices=None):
         import tensorflow as tf
 
@@ -162,6 +183,33 @@ class MultiWorkerMirrored(TensorFlowReplicas):
                 f"`devices` must be {self.count}, those of all processes. "
                 f"Received: devices={devices}"
             )
+
+    def prepare(self, task):
+        super().prepare(task)
+        own_draws.seed_apart(task, self.index)
+
+    def told(self, text):
+        import tensorflow as tf
+
+        # One more: of nothing no process can send.
+        content = tf.constant([0, *text.encode()], tf.int32)
+
+        def of_all():
+            context = tf.distribute.get_replica_context()
+            count = context.all_gather(tf.shape(content), axis=0)
+            return count, context.all_gather(content, axis=0)
+
+        counts, sent = (
+            self.engine.experimental_local_results(values)[0].numpy()
+            for values in self.engine.run(of_all)
+        )
+        ends = np.cumsum(counts)
+        each = [
+            bytes(sent[end - count + 1 : end].tolist()).decode()
+            for end, count in zip(ends, counts, strict=True)
+        ]
+        # All replicas of a process say the same.
+        return each[:: self.count // self.processes]
 
     def any(self, flag):
         import tensorflow as tf
@@ -209,6 +257,8 @@ def _divided(engine, dataset):
         count = context.num_replicas_in_sync
         own = count // context.num_input_pipelines
         first = context.input_pipeline_id * own
+        if shares.is_divided(dataset):
+            first, count = 0, own
         return rows.pieces_in_turn(dataset, first, own, count).prefetch(own)
 
     return engine.distribute_datasets_from_function(of_worker)

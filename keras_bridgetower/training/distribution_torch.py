@@ -1,11 +1,16 @@
 """Several processes on PyTorch, a device for each."""
 
 import contextlib
+import json
 import os
 
 import keras
+import numpy as np
 
+from keras_bridgetower import engine
+from keras_bridgetower.training import own_draws
 from keras_bridgetower.training import rows
+from keras_bridgetower.training import shares
 from keras_bridgetower.training.strategy import Several
 from keras_bridgetower.training.strategy import reduce_first
 
@@ -18,6 +23,8 @@ class TorchDataParallel(Several):
     The launcher is PyTorch's: `torchrun --nproc-per-node=2 train.py`. The
     processes talk by NCCL on GPUs and by gloo on CPUs.
     """
+
+    own_draws = staticmethod(own_draws.select)
 
     def __init__(self, devices=None):
         super().__init__()
@@ -47,14 +54,36 @@ class TorchDataParallel(Several):
             )
 
     def dataset(self, dataset, training=True):
+        shares.check_whole(dataset)
         if not training:
             dataset = rows.without_short_end(dataset, self.count)
         dataset = super().dataset(dataset, training)
-        return rows.pieces_in_turn(dataset, self.index, 1, self.count)
+        return rows.own_pieces(dataset, self.index, self.count)
+
+    def number(self, step):
+        return step * self.processes + self.index
+
+    def all_rows(self, x, outputs, sizes):
+        if not shares.is_divided(x):
+            return outputs
+        counts = [json.loads(told) for told in self.told(json.dumps(sizes))]
+        # Each process has given its piece of one batch after the other.
+        of_process = np.repeat(
+            np.arange(self.processes), list(map(sum, counts))
+        )
+        of_batch = [np.repeat(np.arange(len(c)), c) for c in counts]
+        order = np.lexsort((of_process, np.concatenate(of_batch)))
+
+        def whole(own):
+            rows, _ = engine.all_gather(keras.ops.convert_to_tensor(own))
+            return keras.ops.convert_to_numpy(rows)[order]
+
+        return keras.tree.map_structure(whole, outputs)
 
     def prepare(self, task):
         super().prepare(task)
         _broadcast([w.value for w in task.weights])
+        _draw_apart(task, self.index)
         if task.optimizer is not None:
             reduce_first(task.optimizer, _mean)
 
@@ -79,10 +108,32 @@ class TorchDataParallel(Several):
         (count,) = _sum([keras.ops.convert_to_tensor(float(flag))])
         return bool(count > 0)
 
+    def told(self, text):
+        import torch.distributed as dist
+
+        told = [None] * self.processes
+        dist.all_gather_object(told, text)
+        return told
+
     def wait(self):
         import torch.distributed as dist
 
         dist.barrier()
+
+
+def _draw_apart(task, index):
+    """Let each process draw dropout masks of its own.
+
+    KerasHub's layers draw from PyTorch's generator, others by their seeds.
+    """
+    import torch
+
+    seed = torch.initial_seed() % 2**63
+    (start,) = _as_first([keras.ops.convert_to_tensor([seed], "int64")])
+    if index:
+        start = np.random.SeedSequence([int(start), index])
+        torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))
+    own_draws.seed_apart(task, index)
 
 
 def _mean(tensors):
@@ -101,12 +152,17 @@ def _sum(tensors):
 def _broadcast(tensors):
     """Give every process the values of the first one."""
     import torch
+
+    with torch.no_grad():
+        for tensor, value in zip(tensors, _as_first(tensors), strict=True):
+            tensor.copy_(value)
+
+
+def _as_first(tensors):
+    """The values that the first process has."""
     import torch.distributed as dist
 
-    sent = _as_one(tensors, lambda message: dist.broadcast(message, src=0))
-    with torch.no_grad():
-        for tensor, value in zip(tensors, sent, strict=True):
-            tensor.copy_(value)
+    return _as_one(tensors, lambda message: dist.broadcast(message, src=0))
 
 
 def _as_one(tensors, send):

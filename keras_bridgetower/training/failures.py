@@ -1,8 +1,10 @@
 """Steps that fail: a loss or gradients that are not finite."""
 
 import math
+import warnings
 
 from keras_bridgetower import keras_patches
+from keras_bridgetower.training.checkpoints import CheckpointError
 
 
 class Watch:
@@ -41,6 +43,32 @@ class Watch:
         if refused > was_refused:
             return "the gradients are not finite"
         return "the loss is not finite" if was_finite and not is_finite else ""
+
+
+def text(failure, loss, position, ids):
+    """What to say of a step whose loss or gradients are not finite.
+
+    Args:
+        failure: str, as `Watch.failure` returns it.
+        loss: float.
+        position: `Position` of the step.
+        ids: ids of its samples.
+
+    Returns:
+        str.
+    """
+    return (
+        "The loss and its gradients must be finite. The checkpoints before "
+        f"are as they were. Received: loss={loss} at step {position.step} of "
+        f"epoch {position.epoch}, with the samples {list(ids)}: {failure}"
+    )
+
+
+def _stop(message):
+    raise CheckpointError(message)
+
+
+REPORTS = {"stop": _stop, "skip": warnings.warn}
 
 
 def _refused(model):

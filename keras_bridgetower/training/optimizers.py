@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches_updates
 
 # The authors' three groups. Their membership goes by substrings of names, so
 # that the type embedding, the contrastive scale and the ranking head, whose
@@ -17,10 +18,12 @@ _OTHERS = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
 _GROUPS = (_OTHERS, _FUSION, _HEADS)
 
 # No decay, as the authors applied it: what contains "bias" or a form of
-# "norm.weight". CLIP's layer norms (ln_1, ...) and those in the classifiers
-# have other names there and decay, as do embeddings and scales.
+# "norm.weight", such as "norm1.weight" in ViT and DeiT. CLIP's layer norms
+# (ln_1, ...) and those in the classifiers have other names there and decay, as
+# do embeddings and scales.
 AUTHORS_NO_DECAY = (
     r"(bias|beta)$",
+    r"^(vit|deit)_encoder/(transformer_block_\d+/ln_[12]|ln)/gamma$",
     r"^(embeddings|transformer_layer_\d+/\w+)_layer_norm/gamma$",
     r"^fusion/.*gamma$",
     r"^mlm_head/.*gamma$",
@@ -64,7 +67,7 @@ class AdamW(keras.optimizers.Optimizer):
     the global norm, accumulation, averages and loss scaling are Keras' own.
     A gradient that is not finite is never applied: nothing but the count of
     steps changes, and `skipped` counts it. Among gradients that are
-    accumulated it counts as zero.
+    accumulated it counts as zero. Schedules count updates.
 
     Args:
         learning_rate: float or schedule, the rate of a row of factor 1.
@@ -127,6 +130,8 @@ class AdamW(keras.optimizers.Optimizer):
         self._momentums, self._velocities = self.add_optimizer_variables(
             variables, ["momentum", "velocity"]
         )
+        # For models that are no tasks of ours, whose `compile` does it.
+        keras_patches_updates.count_updates(self)
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = factors_of(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)

@@ -32,8 +32,13 @@ class Recipe:
         epochs: int, passes over the data, or None where `steps` counts.
         steps: int, updates, or None where `epochs` counts.
         batch_size: int, rows of an update, over all devices.
+        accumulation: int, batches of which an update is made, each of
+            `micro_batch_size` rows over all devices.
         text_length: int, tokens of a text with its ends.
         head_scale: float, width of the head over 2D, or None: one Linear.
+        head_dropout: float, dropout of what a head of NLVR2 reads.
+        projection_dim: int, width of the contrastive space, or None: a task
+            without one, or a preset's.
         objective: str or tuple of str, what is learnt where a task has a
             choice, or None.
         bridge: str or None, as `BridgeTowerBackbone` takes it.
@@ -45,7 +50,8 @@ class Recipe:
         note: str, what the row alone does not tell.
 
     Raises:
-        ValueError: sizes, lengths or shares that cannot be.
+        ValueError: sizes, lengths or shares that cannot be, or an update
+            that is not made of whole batches.
 
     Example:
 
@@ -73,8 +79,11 @@ class Recipe:
     epochs: int | None = 10
     steps: int | None = None
     batch_size: int = 512
+    accumulation: int = 1
     text_length: int = 50
     head_scale: float | None = None
+    head_dropout: float = 0.0
+    projection_dim: int | None = None
     objective: str | tuple[str, ...] | None = None
     bridge: str | None = "add"
     epsilon: float = 1e-8
@@ -90,7 +99,8 @@ class Recipe:
     def __post_init__(self):
         check_choice("size", self.size, SIZES)
         length = "epochs" if self.steps is None else "steps"
-        for name in ("image_size", "batch_size", "text_length", length):
+        sizes = ("image_size", "batch_size", "accumulation", "text_length")
+        for name in (*sizes, length):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
@@ -98,6 +108,13 @@ class Recipe:
                     "one of `epochs` and `steps` be given. Received: "
                     f"{name}={value!r}"
                 )
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                "`accumulation` of a recipe must divide its `batch_size`; 1 "
+                "always does. Received: "
+                f"accumulation={self.accumulation}, "
+                f"batch_size={self.batch_size}"
+            )
         share = isinstance(self.warmup, float)
         if self.warmup < 0 or share and self.warmup >= 1:
             raise ValueError(
@@ -105,6 +122,11 @@ class Recipe:
                 "from 0 to below 1, or a number of steps, an int from 0. "
                 f"Received: warmup={self.warmup!r}"
             )
+
+    @property
+    def micro_batch_size(self):
+        """Rows of a batch, of which `accumulation` make an update."""
+        return self.batch_size // self.accumulation
 
     def replace(self, **changes):
         """The recipe with other values.
@@ -122,7 +144,8 @@ class Recipe:
         """The same run in miniature, for easy-VQA on a laptop.
 
         Sizes change, and with them the base rate: a narrow model learns
-        nothing at that of a wide one. The factors of the rows stay. At that
+        nothing at that of a wide one. The factors of the rows stay, and the
+        shortlist still leaves most of the few pictures out. At that
         rate matching saturates the poolers: a new classifier gets new ones.
         """
         return self.replace(
@@ -131,6 +154,8 @@ class Recipe:
             image_size=64,
             text_length=16,
             batch_size=64,
+            accumulation=1,
+            shortlist=self.shortlist and 16,
             learning_rate=2e-4,
             epochs=None,
             steps=300,
@@ -139,6 +164,9 @@ class Recipe:
 
     def total_steps(self, samples):
         """Updates of the whole run on a number of training samples.
+
+        As in the scripts, a last batch that is not full counts for an epoch,
+        and what is left of an update after the last epoch does not.
 
         Raises:
             ValueError: there are fewer than one batch.
@@ -151,15 +179,18 @@ class Recipe:
                 f"`batch_size`. Received: samples={samples}, "
                 f"batch_size={self.batch_size}"
             )
-        return self.epochs * (samples // self.batch_size)
+        batches = -(-samples // self.micro_batch_size)
+        return self.epochs * batches // self.accumulation
 
     def optimizer(self, total_steps, **kwargs):
-        """The `AdamW` of the run, with rows, warm-up and decay.
+        """The `AdamW` of the run, with rows, warm-up, decay and accumulation.
 
         Args:
             total_steps: int, updates of the whole run.
             **kwargs: as `AdamW`, such as `global_clipnorm`.
         """
+        if self.accumulation > 1:
+            kwargs["gradient_accumulation_steps"] = self.accumulation
         return AdamW(
             WarmupPolynomial(self.learning_rate, total_steps, self.warmup),
             rows(fusion=self.fusion_factor, head=self.head_factor),

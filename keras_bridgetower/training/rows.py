@@ -5,6 +5,8 @@ What has no rows, such as the number of the batch, goes to all of them.
 
 import keras
 
+from keras_bridgetower.training import shares
+
 
 def piece(batch, index, count):
     """One of `count` pieces of a batch, which differ by at most one row.
@@ -70,6 +72,31 @@ def pieces_in_turn(dataset, first, number, count):
     )
 
 
+def own_pieces(dataset, index, count):
+    """One piece of each batch, for a process that draws for it itself.
+
+    The number of a batch, where it has one, becomes one of the piece: what
+    is drawn by it is another in each process.
+
+    Args:
+        dataset: `tf.data.Dataset` of global batches.
+        index: int, which piece.
+        count: int, in how many pieces each batch is divided.
+
+    Returns:
+        `tf.data.Dataset`, marked as divided.
+    """
+
+    def numbered(*batch):
+        x = batch[0]
+        if isinstance(x, dict) and "step" in x:
+            x = {**x, "step": x["step"] * count + index}
+        return (x, *batch[1:]) if len(batch) > 1 else x
+
+    divided = pieces_in_turn(dataset, index, 1, count)
+    return shares.marked(divided.map(numbered))
+
+
 def static_rows(dataset):
     """Rows of each batch where the dataset says so, or None."""
     specs = _with_rows(dataset.element_spec)
@@ -86,16 +113,28 @@ def check_training_batch(dataset, count):
     Raises:
         ValueError: batches of unknown or indivisible size.
     """
-    if count == 1:
-        return
-    rows = static_rows(dataset)
+    if count > 1:
+        check_size(dataset, count)
+
+
+def check_size(dataset, count):
+    """Raise unless all batches have one size, which a number divides.
+
+    Args:
+        dataset: `tf.data.Dataset`, or another source of batches.
+        count: int, number of replicas.
+
+    Raises:
+        ValueError: batches of unknown or indivisible size.
+    """
+    spec = getattr(dataset, "element_spec", type(dataset).__name__)
+    rows = None if isinstance(spec, str) else static_rows(dataset)
     if rows is None:
         raise ValueError(
             "`dataset` must have batches of one known size to train on "
             f"{count} replicas. Use `Stream(remainder='drop')` or 'pad', or "
             "`batch(size, drop_remainder=True)` after `repeat()`, so that no "
-            "row is lost. "
-            f"Received: element_spec={dataset.element_spec}"
+            f"row is lost. Received: element_spec={spec}"
         )
     if rows % count:
         fit = sorted({rows // count * count, -(-rows // count) * count} - {0})

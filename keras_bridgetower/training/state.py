@@ -1,5 +1,6 @@
 """All that a run consists of, as arrays by name, and back."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -8,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_bridgetower import engine
+from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_distribution
 from keras_bridgetower.training.checkpoints import CheckpointError
 
 _PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
@@ -28,11 +31,16 @@ def of(model, value):
         dict from name to array.
     """
     named = {
-        **_by_name(_variables(model), "model/"),
+        **variables_of(model),
         **_by_name(model.optimizer.variables, "optimizer/"),
         **_by_name(model.metrics_variables, _METRICS),
     }
     return {name: value(variable) for name, variable in named.items()}
+
+
+def variables_of(model):
+    """Those of the arrays of `of` that are the model's own, by name."""
+    return _by_name(_variables(model), "model/")
 
 
 def random():
@@ -40,12 +48,13 @@ def random():
     return {_RANDOM + k: v for k, v in engine.random_state().items()}
 
 
-def restore(model, arrays):
+def restore(model, arrays, scope=contextlib.nullcontext):
     """Set a model and its optimizer to what `of` returned.
 
     Args:
         model: a compiled model of the same architecture.
         arrays: dict from name to NumPy array.
+        scope: callable that returns a context, in which variables are made.
 
     Returns:
         dict of what must wait until training begins, for `restore_metrics`
@@ -54,9 +63,10 @@ def restore(model, arrays):
     Raises:
         CheckpointError: other variables; it lists them.
     """
-    model.optimizer.build(model.trainable_variables)
-    _assign(_variables(model), arrays, "model/")
-    _assign(model.optimizer.variables, arrays, "optimizer/")
+    with scope():
+        model.optimizer.build(model.trainable_variables)
+        _assign(_variables(model), arrays, "model/")
+        _assign(model.optimizer.variables, arrays, "optimizer/")
     late = (_METRICS, _RANDOM)
     return {k: v for k, v in arrays.items() if k.startswith(late)}
 
@@ -77,12 +87,22 @@ def restore_random(arrays):
     )
 
 
-def build_metrics(model, batch):
-    """Let losses and metrics make their variables, from one batch."""
+def build_metrics(model, dataset):
+    """Let losses and metrics make their variables, from shapes.
+
+    Args:
+        model: a compiled model.
+        dataset: `tf.data.Dataset` of what it trains on. Nothing of it is read
+            by a Keras that is known.
+    """
     if getattr(model, "preprocessor", None) is not None:
-        samples = batch if isinstance(batch, tuple) else (batch,)
-        batch = model.preprocess_samples(*samples)
-    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+        dataset = dataset.map(model.preprocess_samples)
+    if keras_patches.is_known():
+        keras_patches_distribution.build_metrics(model, dataset.element_spec)
+        return
+    batch = keras.tree.map_structure(
+        keras.ops.convert_to_tensor, next(iter(dataset))
+    )
     x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
     with engine.inference_scope():
         y_pred = model(x, training=False)

@@ -5,6 +5,7 @@ import contextlib
 from keras_bridgetower.replicas import BUILT_INSIDE
 from keras_bridgetower.replicas import Replicas
 from keras_bridgetower.training import rows
+from keras_bridgetower.training import shares
 from keras_bridgetower.training.stores import OneFile
 
 
@@ -28,6 +29,8 @@ class Strategy(Replicas):
     """
 
     store = OneFile()
+    # Of a run's arrays by name, those that this process alone draws with.
+    own_draws = staticmethod(lambda arrays: {})
 
     @property
     def is_chief(self):
@@ -41,6 +44,9 @@ class Strategy(Replicas):
     def dataset(self, dataset, training=True):
         """The rows that this process feeds its replicas with.
 
+        Each process reads the whole dataset; of a `Stream`, `batches` reads
+        its own rows alone.
+
         Args:
             dataset: `tf.data.Dataset` of global batches, as on one device.
             training: bool. For training, each batch has the same size, which
@@ -51,8 +57,46 @@ class Strategy(Replicas):
             `tf.data.Dataset`.
 
         Raises:
-            ValueError: batches that cannot be divided.
+            ValueError: batches that cannot be divided, or that are divided
+                already.
         """
+        return dataset
+
+    def share(self, stream):
+        """What this process reads of a stream of global batches.
+
+        Args:
+            stream: a `data.pipeline.Stream`, of one host, or of this process
+                among as many hosts as there are processes.
+
+        Returns:
+            `Stream` of this process's rows of each batch.
+
+        Raises:
+            ValueError: a stream that is divided in another way.
+        """
+        return shares.share(stream, self.processes, self.index)
+
+    def batches(self, stream, start=(0, 0), epochs=None, training=True):
+        """The batches of a stream, of which each process reads its own rows.
+
+        Args:
+            stream: as `share`.
+            start, epochs: as `Stream.dataset`.
+            training: bool, as `dataset`.
+
+        Returns:
+            `tf.data.Dataset`, for `fit` and `evaluate` as it is.
+
+        Raises:
+            ValueError: as `share` and `dataset`.
+        """
+        dataset = self.share(stream).dataset(start, epochs)
+        if not shares.is_divided(dataset):
+            return self.dataset(dataset, training)
+        # Else processes would take another number of steps, or replicas of
+        # one be left without rows.
+        rows.check_size(dataset, self.count // self.processes or 1)
         return dataset
 
     @contextlib.contextmanager
@@ -77,9 +121,7 @@ class Strategy(Replicas):
             preset_dir: path of a folder that does not exist yet.
         """
         with self.gathered(task):
-            if self.is_chief:
-                task.save_to_preset(preset_dir)
-        self.wait()
+            self.by_chief(lambda: task.save_to_preset(preset_dir))
 
     def any(self, flag):
         """Whether a flag is set in any process. Every process must call it.
@@ -92,8 +134,77 @@ class Strategy(Replicas):
         """
         return flag
 
+    def is_whole(self, variable):
+        """Whether each process has all values of a variable."""
+        return True
+
+    def told(self, text):
+        """What each process says. Every process must call it.
+
+        Args:
+            text: str, of this process.
+
+        Returns:
+            list of str, in the order of the processes, the same in each.
+        """
+        return [text]
+
     def wait(self):
         """Return when every process has come here."""
+
+    def together(self, function):
+        """Call a function in every process; one that fails ends them all.
+
+        Args:
+            function: callable without arguments.
+
+        Returns:
+            What it returned here.
+
+        Raises:
+            Exception: the function's own, where every process has the same.
+            ProcessError: else, in every process; it says what each raised.
+        """
+        made, error = None, None
+        try:
+            made = function()
+        except Exception as raised:
+            error = raised
+        told = self.told("" if error is None else f"{error}" or repr(error))
+        if not any(told):
+            return made
+        if error is not None and len(set(told)) == 1:
+            raise error
+        raise ProcessError(
+            "All processes of a run must be able to go on; this one ends as "
+            f"another has failed. Received:\n{by_process(told)}"
+        ) from error
+
+    def by_chief(self, function):
+        """Call a function in the first process, while the others wait.
+
+        Args:
+            function: callable without arguments.
+
+        Raises:
+            Exception: as `together`.
+        """
+        self.together(function if self.is_chief else lambda: None)
+
+
+class ProcessError(RuntimeError):
+    """What failed in some processes, raised in all of them."""
+
+
+def by_process(told):
+    """Lines that say what each process told, equal ones together."""
+    lines = {}
+    for index, text in enumerate(told):
+        lines.setdefault(text or "nothing failed", []).append(f"{index}")
+    return "\n".join(
+        f"process {', '.join(indices)}: {text}"
+        for text, indices in lines.items()
+    )
 
 
 class Several(Strategy):
@@ -115,6 +226,7 @@ class Several(Strategy):
             self._inside = before
 
     def dataset(self, dataset, training=True):
+        shares.check_whole(dataset)
         if training:
             rows.check_training_batch(dataset, self.count)
         return dataset

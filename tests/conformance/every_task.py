@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pytest
 from builders import ANSWERS
 from builders import SIDE
 from builders import array
@@ -123,11 +124,41 @@ def build(name, backbone=None):
     return task
 
 
-def compiled(task):
+def compiled(task, **kwargs):
     """With momentum, and without tracing where that takes longer."""
-    eager = keras.config.backend() != "jax"
-    task.compile(keras.optimizers.SGD(0.01, momentum=0.9), run_eagerly=eager)
+    eager = {"run_eagerly": keras.config.backend() != "jax"}
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    task.compile(optimizer, **kwargs or eager)
+    task.optimizer.build(task.trainable_variables)
     return task
+
+
+def variables(task):
+    return [*task.weights, *task.optimizer.variables]
+
+
+def values(task):
+    return [array(v) for v in variables(task)]
+
+
+def restore(task):
+    """The task as it was when `task.first` was taken."""
+    for variable, first in zip(variables(task), task.first, strict=True):
+        variable.assign(first)
+    return task
+
+
+def check_same(found, expected):
+    keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+def only(*some, among=TASKS):
+    """All tasks, the others than these in the long version."""
+    slow = pytest.mark.slow
+    return [
+        name if name in some else pytest.param(name, marks=slow)
+        for name in among
+    ]
 
 
 def step(name, task):

@@ -9,113 +9,44 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow as tf
 import torch
-from builders import array
-from builders import shallow
 from every_task import BATCH
 from every_task import TASKS
-from every_task import row
+from every_task import check_same
 from every_task import rows
+from sources import EPOCHS
+from sources import ROWS
+from sources import SOURCES
+from sources import Batches
+from sources import dataset
 
 from keras_bridgetower import keras_patches
 
-ROWS, EPOCHS = 4, 2
-STEPS = ROWS // BATCH
 ON_TORCH = keras.config.backend() == "torch"
 FASTEST = pytest.mark.skipif(
     not ON_TORCH, reason="the same code with every backend"
 )
-SOME = ("retrieval", "text_classifier")
-ALWAYS = ("PyDataset", "DataLoader")
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches as a user's own `PyDataset` gives them."""
-
-    def __init__(self, x, y, **kwargs):
-        super().__init__(**kwargs)
-        self.x, self.y, self.ended = x, y, 0
-
-    def __len__(self):
-        return STEPS
-
-    def __getitem__(self, index):
-        places = (index * BATCH, (index + 1) * BATCH)
-        made = [rows(values, *places) for values in (self.x, self.y)]
-        return keras.utils.pack_x_y_sample_weight(*made)
-
-    def on_epoch_end(self):
-        self.ended += 1
-
-
-class Samples(torch.utils.data.Dataset):
-    """Samples that a torch `DataLoader` makes batches of."""
-
-    def __init__(self, x, y):
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return ROWS
-
-    def __getitem__(self, index):
-        # Of lists it would make lists of batches.
-        x = {k: _stacked(row(v, index)) for k, v in self.x.items()}
-        return x if self.y is None else (x, row(self.y, index))
-
-
-def _stacked(values):
-    return np.stack(values) if isinstance(values, list) else values
-
-
-def generator(x, y):
-    batches = Batches(x, y)
-    for _ in range(EPOCHS):
-        yield from (batches[i] for i in range(STEPS))
-
-
-def loader(x, y):
-    return torch.utils.data.DataLoader(Samples(x, y), BATCH)
-
-
-def arrays(x, y):
-    return {"x": x, "batch_size": BATCH} | ({} if y is None else {"y": y})
-
-
-def with_pictures(function):
-    def source(x, y):
-        nested = keras.tree.map_structure(function, x["images"])
-        return arrays({**x, "images": nested}, y)
-
-    return source
-
-
-SOURCES = {
-    "arrays": arrays,
-    "PIL": with_pictures(PIL.Image.fromarray),
-    "generator": lambda x, y: {"x": generator(x, y), "steps": STEPS},
-    "PyDataset": lambda x, y: {"x": Batches(x, y)},
-    "workers": lambda x, y: {"x": Batches(x, y, workers=2)},
-    "DataLoader": lambda x, y: {"x": loader(x, y)},
-}
+# Each says so when it ends, as Keras does of what has no length.
+pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory):
+def asked(trained, tmp_path_factory):
     """Tasks, their raw inputs, and what they make of a dataset of files."""
-    backbone, made = shallow(), {}
+    made = {}
     folder = tmp_path_factory.mktemp("pictures")
 
     def get(name):
+        task = trained(name)
         if name not in made:
-            task = every_task.build(name, backbone)
-            task.start = values(task)
             x, y = every_task.raw(name), TASKS[name].y
             files = {**x}
             if "images" in x:
                 files["images"] = stored(x["images"], folder / name)
-            made[name] = task, x, y, results(task, dataset, files, y)
-        return made[name]
+            made[name] = x, y, results(task, dataset, files, y), files
+        return task, *made[name][:3]
 
     return get
 
@@ -131,23 +62,11 @@ def stored(images, path):
     return str(path.with_suffix(".png"))
 
 
-def dataset(x, y):
-    given = x if y is None else (x, y)
-    return {"x": tf.data.Dataset.from_tensor_slices(given).batch(BATCH)}
-
-
-def values(task):
-    variables = [*task.weights, *task.optimizer.variables]
-    return [array(v) for v in variables]
-
-
 def results(task, source, x, y):
     """Outputs; losses and metrics; and what two epochs lead to."""
 
     def ask(method, y=y, **kwargs):
-        variables = [*task.weights, *task.optimizer.variables]
-        for variable, start in zip(variables, task.start, strict=True):
-            variable.assign(start)
+        every_task.restore(task)
         given = source(x, y)
         if method == task.fit and "steps" in given:
             given["steps_per_epoch"] = given.pop("steps")
@@ -156,43 +75,67 @@ def results(task, source, x, y):
     outputs = ask(task.predict, y=None)
     scores = ask(task.evaluate, return_dict=True)
     history = ask(task.fit, epochs=EPOCHS).history
-    return outputs, scores, history, values(task)
+    return outputs, scores, history, every_task.values(task)
 
 
-def check_same(found, expected):
-    keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
-
-
-def cases():
+def cases(sources, quick):
     """Each source in each task, in the long version; a part of them always."""
     for name, case in TASKS.items():
-        for source in SOURCES:
-            if source == "PIL" and "images" not in case.names:
+        for source in sources:
+            if source in ("PIL", "tensors") and "images" not in case.names:
                 continue
-            quick = name in SOME or ON_TORCH and source in ALWAYS
-            marks = () if quick else pytest.mark.slow
+            marks = () if quick(name, source) else pytest.mark.slow
             yield pytest.param(name, source, marks=marks)
 
 
-@pytest.mark.parametrize("name, source", cases())
+def quick(name, source):
+    if ON_TORCH:
+        return name == "retrieval" or source == "DataLoader"
+    return name == "text_classifier" and source not in ("lists", "objects")
+
+
+@pytest.mark.parametrize("name, source", cases(SOURCES, quick))
 def test_raw_inputs(name, source, asked):
+    """Raw inputs in `fit`, `evaluate` and `predict`."""
     task, x, y, expected = asked(name)
     check_same(results(task, SOURCES[source], x, y), expected)
 
 
-@pytest.mark.parametrize("name", SOME if ON_TORCH else SOME[1:])
-def test_features(name, asked):
+def features(name, asked):
     task, x, y, _ = asked(name)
     made = [
         task.preprocess_samples(*(rows(v, i, i + BATCH) for v in (x, y)))
         for i in range(0, ROWS, BATCH)
     ]
-    x, y = keras.tree.map_structure(lambda *v: np.concatenate(v), *made)
+    made = [
+        batch if isinstance(batch, tuple) else (batch, None) for batch in made
+    ]
+    return keras.tree.map_structure(
+        lambda *v: None if v[0] is None else np.concatenate(v), *made
+    )
+
+
+OF_FEATURES = (
+    *("lists", "generator", "PyDataset", "DataLoader"),
+    *("DataLoader without length", "grain MapDataset"),
+)
+
+
+def quick_features(name, source):
+    if ON_TORCH:
+        return name == "retrieval"
+    return name == "text_classifier" and source == "PyDataset"
+
+
+@pytest.mark.parametrize("name, source", cases(OF_FEATURES, quick_features))
+def test_features(name, source, asked):
+    """Features, with `preprocessor=None`, in all three."""
+    x, y = features(name, asked)
+    task, *_ = asked(name)
     preprocessor, task.preprocessor = task.preprocessor, None
     try:
         expected = results(task, dataset, x, y)
-        for source in ("arrays", "generator", "PyDataset", "DataLoader"):
-            check_same(results(task, SOURCES[source], x, y), expected)
+        check_same(results(task, SOURCES[source], x, y), expected)
     finally:
         task.preprocessor = preprocessor
 
@@ -200,7 +143,7 @@ def test_features(name, asked):
 @pytest.mark.parametrize("name", TASKS)
 @FASTEST
 def test_all_layers_are_built(name, asked):
-    """Or Keras would read a batch before it predicts, and lose its place."""
+    # Or Keras would read a batch before it predicts, and lose its place.
     task, *_ = asked(name)
     layers = keras_patches.layers_in(task.preprocessor)
     assert [layer for layer in layers if not layer.built] == []

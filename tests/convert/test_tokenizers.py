@@ -142,3 +142,41 @@ def test_first_tokenizer_of_bert(tmp_path):
     tokenizer_files.dump(tmp_path / "config.json", sizes)
     found = unimodal.tokenizer(tmp_path, sequence_length=7)
     assert found("Two cats").tolist() == [2, 5, 6, 7, 3, 0, 0]
+
+
+def bert_files(folder, lines=(), lowercase=None, **config):
+    """Files of a BERT of nine words, those of `lines` in vocab.txt instead."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"TCtc"]
+    values = {"model": {"type": "WordPiece"}}
+    values["model"]["vocab"] = {token: i for i, token in enumerate(tokens)}
+    if lowercase is not None:
+        normalizer = {"type": "BertNormalizer", "lowercase": lowercase}
+        values["normalizer"] = normalizer
+    tokenizer_files.dump(folder / "tokenizer.json", values)
+    tokens[5 : 5 + len(lines)] = lines
+    (folder / "vocab.txt").write_text("\n".join([*tokens, ""]))
+    if config:
+        tokenizer_files.dump(folder / "tokenizer_config.json", config)
+
+
+@pytest.mark.parametrize(
+    "files, found",
+    [
+        ({"lines": "CT"}, "other values in vocab.txt"),
+        (
+            {"lowercase": False, "do_lower_case": True},
+            "other values in tokenizer_config.json",
+        ),
+    ],
+)
+def test_files_of_bert_that_deny_each_other(files, found, tmp_path):
+    bert_files(tmp_path, **files)
+    with pytest.raises(ConversionError, match=found):
+        tokenizers.read(tmp_path, "bert", 6)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_case_of_bert_without_a_configuration(lowercase, tmp_path):
+    bert_files(tmp_path, lowercase=lowercase)
+    read = tokenizers.read(tmp_path, "bert", 4)
+    assert read("T").tolist() == [2, 7 if lowercase else 5, 3, 0]

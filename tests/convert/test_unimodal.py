@@ -201,3 +201,33 @@ def test_bad_configurations(values, found, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(ConversionError, match=found):
         unimodal.image_encoder(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "model, read",
+    [
+        (
+            lambda: transformers.RobertaModel(
+                transformers.RobertaConfig(**TEXT, layer_norm_eps=1e-12)
+            ),
+            unimodal.text_encoder,
+        ),
+        (
+            lambda: transformers.BertModel(
+                transformers.BertConfig(**TEXT, layer_norm_eps=1e-5)
+            ),
+            unimodal.text_encoder,
+        ),
+        (
+            lambda: transformers.CLIPVisionModel(
+                transformers.CLIPVisionConfig(**IMAGE, layer_norm_eps=1e-6)
+            ),
+            unimodal.image_encoder,
+        ),
+    ],
+    ids=["roberta", "bert", "clip"],
+)
+def test_epsilons_that_keras_hub_does_not_have(model, read, tmp_path):
+    model().save_pretrained(tmp_path / "model")
+    with pytest.raises(ConversionError, match="the epsilon 1e-.*of KerasHub"):
+        read(tmp_path / "model")

@@ -82,6 +82,7 @@ SPECS = {
     "random_negatives": ("match", ()),
     "hard_negatives": ("image_id", ()),
     "ranking": ("false_texts", (15,)),
+    "ranking_and_matching": ("match", ()),
 }
 
 
@@ -166,21 +167,23 @@ def test_fit(objective, tmp_path):
     history = model.fit(x, IDS, batch_size=4, verbose=0).history
     moved = {w.path for w in model.weights if difference(w, before[w.path])}
     assert moved == {w.path for w in model.trainable_weights}
-    learning = {"random_negatives": {"itm"}, "ranking": {"rank"}}.get(
-        objective, {"itm", "itc"}
-    )
+    ranks = objective.startswith("ranking")
+    learning = {"random_negatives": {"itm"}, "hard_negatives": {"itm", "itc"}}
+    learning = learning.get(objective, {"rank"})
     heads = {p.split("_head")[0] for p in moved if "_head/" in p}
     assert heads == learning
     assert any("patch_embedding" in p for p in moved)
     assert any("token_embedding" in p for p in moved)
     names = {"loss", "accuracy"}
-    if objective == "hard_negatives":
-        names = {f"{h}_{m}" for h in ("itm", "itc") for m in names} | {"loss"}
-        total = np.add(history["itm_loss"], history["itc_loss"])
+    if objective in ("hard_negatives", "ranking_and_matching"):
+        other = "rank" if ranks else "itc"
+        names = {f"{h}_{m}" for h in ("itm", other) for m in names} | {"loss"}
+        # Of equal weight.
+        total = np.add(history["itm_loss"], history[f"{other}_loss"])
         np.testing.assert_allclose(history["loss"], total, rtol=1e-5)
     assert set(history) == names
     assert np.isfinite(list(history.values())).all()
-    assert model.output.shape == (None, 1 if objective == "ranking" else 2)
+    assert model.output.shape == (None, 1 if ranks else 2)
 
     model.save_to_preset(tmp_path / "preset")
     copy = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "preset")

@@ -10,26 +10,26 @@ import keras
 BACKEND = keras.config.backend()
 
 
-def of_torch(rank, port):
+def of_torch(rank, port, count):
     return {
         "RANK": str(rank),
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
 
 
-def of_jax(rank, port):
+def of_jax(rank, port, count):
     return {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
-        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
         "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
     }
 
 
-def of_tensorflow(rank, port):
-    workers = [f'"127.0.0.1:{p}"' for p in (port, port + 1)]
+def of_tensorflow(rank, port, count):
+    workers = [f'"127.0.0.1:{port + i}"' for i in range(count)]
     return {
         "TF_CONFIG": f'{{"cluster": {{"worker": [{", ".join(workers)}]}}, '
         f'"task": {{"type": "worker", "index": {rank}}}}}'
@@ -41,14 +41,19 @@ PROCESSES = {"torch": of_torch, "jax": of_jax, "tensorflow": of_tensorflow}
 
 def two_processes():
     """The environments of two processes that find each other."""
+    return several_processes(2)
+
+
+def several_processes(count):
+    """The environments of some processes that find each other."""
     port = free_port()
-    return [PROCESSES[BACKEND](rank, port) for rank in range(2)]
+    return [PROCESSES[BACKEND](rank, port, count) for rank in range(count)]
 
 
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        # The next one is used too, by the second worker of TensorFlow.
+        # The next ones are used too, by the other workers of TensorFlow.
         return found.getsockname()[1] - 1
 
 

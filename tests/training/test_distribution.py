@@ -19,7 +19,9 @@ from launch import BACKEND
 import keras_bridgetower as kbt
 from keras_bridgetower import replicas
 from keras_bridgetower.bridges import BRIDGES
+from keras_bridgetower.tasks.training_data import Steps
 from keras_bridgetower.training import distribution_jax
+from keras_bridgetower.training.schedules import WarmupPolynomial
 from keras_bridgetower.training.strategy import Several
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
@@ -240,7 +242,9 @@ def test_accumulation_equals_that_of_keras(reset):
         with strategy.scope():
             task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
             optimizer = keras.optimizers.SGD(
-                0.1, global_clipnorm=0.5, gradient_accumulation_steps=2
+                WarmupPolynomial(0.2, 4, 1),
+                global_clipnorm=0.5,
+                gradient_accumulation_steps=2,
             )
             task.compile(optimizer, jit_compile=False)
             # Once more, as for other metrics: it must go on to accumulate.
@@ -254,6 +258,9 @@ def test_accumulation_equals_that_of_keras(reset):
     expected, _ = trained("none")
     found, optimizer = trained("data_parallel", devices=1)
     assert array(optimizer.iterations) == 2  # The fifth batch waits.
+    # What is drawn is numbered by batches, and a file says how many to sum.
+    assert Steps(optimizer).first == 5
+    assert optimizer.get_config()["gradient_accumulation_steps"] == 2
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 

@@ -8,8 +8,14 @@ import pytest
 import torch
 import transformers
 from builders import array
+from builders import backbone
+from builders import clip
+from builders import deit
+from builders import roberta
+from builders import vit
 from builders import vqa
 
+import keras_bridgetower as kbt
 from keras_bridgetower.training.optimizers import DECAYS
 from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.optimizers import rows
@@ -105,6 +111,30 @@ def test_sane_decay_spares_all_but_matrices():
     for v in vqa().trainable_variables:
         is_matrix = v.path.endswith(("kernel", "token_embedding/embeddings"))
         assert (v.path in spared) != is_matrix, v.path
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="paths and patterns alone")
+@pytest.mark.parametrize(
+    "encoder, decays", [(clip, True), (vit, False), (deit, False)]
+)
+def test_layer_norms_decay_as_their_names_in_the_scripts_say(encoder, decays):
+    """`ln_1` of CLIP decays; `norm1` of ViT and DeiT is in the list."""
+    task = kbt.BridgeTowerVQA(
+        backbone(encoder(layers=2), roberta()), answers=["a"]
+    )
+    optimizer = AdamW()
+    optimizer.build(task.trainable_variables)
+    image = task.backbone.image_tower.weights
+    norms = {v.path for v in image if v.path.endswith("gamma")}
+    found = {
+        v.path: decay > 0
+        for v, decay in zip(
+            task.trainable_variables, optimizer._decays, strict=True
+        )
+    }
+    # Two in each block, one at the end, CLIP's before the first block.
+    assert len(norms) == 5 + decays
+    assert {found[path] for path in norms} == {decays}
 
 
 def test_frozen_rows_stay_and_leave_the_norm():

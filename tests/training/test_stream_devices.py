@@ -33,7 +33,7 @@ def run(folder, kinds, environments):
 
 def check(one, other, kind):
     names = [key.removeprefix("none/") for key in one if key[:5] == "none/"]
-    assert {"fit/loss", "test/loss"} <= {*names}
+    assert {"fit/loss", "test/loss", "test/predictions"} <= {*names}
     for name in names:
         np.testing.assert_allclose(
             other[f"{kind}/{name}"], one[f"none/{name}"], atol=1e-5

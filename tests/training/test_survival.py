@@ -106,12 +106,18 @@ DEVICES = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("records", [False, True], ids=["features", "records"])
 @pytest.mark.parametrize("kind", DEVICES)
-def test_several_devices_go_on(tmp_path, kind):
+def test_several_devices_go_on(tmp_path, kind, records):
     """Killed in a save, then one process is asked to stop in an epoch."""
+    data = {}
+    if records:
+        rows = [streams.record("captions", i, samples=1) for i in range(24)]
+        streams.write(tmp_path / "records", rows, "captions")
+        data = {"RECORDS": str(tmp_path / "records")}
 
     def run(name, moment, allowed):
-        environments = [one | {"KIND": kind} for one in DEVICES[kind]()]
+        environments = [one | {"KIND": kind} | data for one in DEVICES[kind]()]
         command = [
             resume_run.__file__,
             tmp_path / name,

@@ -1,0 +1,71 @@
+"""`fit`, `evaluate` and `predict` of Keras, on datasets as they are given."""
+
+import keras
+
+from keras_bridgetower import keras_patches_fit
+from keras_bridgetower import replicas
+from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.graph import typed_errors
+from keras_bridgetower.preprocessing.unwinding import closed_on_error
+from keras_bridgetower.tasks.inference import FirstStep
+
+
+class ReadsUntuned(keras.Model):
+    """Training and prediction on datasets as `untuned` leaves them.
+
+    As the last base of a task it comes after KerasHub's classes, which would
+    preprocess once more.
+    """
+
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        keras_patches_fit.forget_continued(self)
+        with closed_on_error(self), typed_errors():
+            return super().fit(
+                untuned(x),
+                *args,
+                validation_data=untuned(validation_data),
+                **kwargs,
+            )
+
+    def evaluate(self, x=None, *args, **kwargs):
+        with closed_on_error(self), typed_errors():
+            return super().evaluate(untuned(x), *args, **kwargs)
+
+    def predict(self, x, *args, callbacks=None, **kwargs):
+        sizes = _Sizes()
+        with closed_on_error(self), typed_errors():
+            made = super().predict(
+                untuned(x),
+                *args,
+                callbacks=with_callback(callbacks, sizes),
+                **kwargs,
+            )
+        return replicas.current().all_rows(x, made, sizes.rows)
+
+    def predict_step(self, *args):
+        return replicas.current().predicted(super().predict_step(*args))
+
+
+class _Sizes(keras.callbacks.Callback):
+    """Counts the rows of each batch that is predicted."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.rows.append(len(keras.tree.flatten(logs["outputs"])[0]))
+
+
+def with_callback(callbacks, own):
+    """Callbacks as Keras takes them, with one more, and a `FirstStep`."""
+    first = FirstStep()
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(own)
+        callbacks.append(first)
+        return callbacks
+    return [
+        own,
+        first,
+        *(c for c in keras.tree.flatten(callbacks) if c is not None),
+    ]

@@ -1,0 +1,117 @@
+"""Training loops of a user's own, and steps by hand, equal to `fit`."""
+
+import importlib.util
+import pathlib
+
+import every_task
+import keras
+import numpy as np
+import pytest
+from builders import difference
+from builders import shallow
+from every_task import BATCH
+from every_task import TASKS
+from every_task import rows
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+ON_TORCH = keras.config.backend() == "torch"
+# One that draws and whose loss reads a weight, and one of the plainest.
+SOME = ("contrastive", "text_regressor") if ON_TORCH else ("text_regressor",)
+EACH = [
+    n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in TASKS
+]
+COUNT = 3
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = ROOT / "examples" / "custom_loop.py"
+    spec = importlib.util.spec_from_file_location("custom_loop", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """A task, three batches, and what `fit` makes of them."""
+    backbone, made = shallow(), {}
+
+    def get(task):
+        if task not in made:
+            made[task] = _fitted(task, backbone)
+        model, start, batches, fitted = made[task]
+        _put(model, start)
+        return model, batches, fitted
+
+    return get
+
+
+def _fitted(name, backbone):
+    model = every_task.build(name, backbone)
+    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    model.optimizer.build(model.trainable_variables)
+    start = _values(model)
+    x, y = every_task.raw(name), TASKS[name].y
+    places = [(0, 2), (2, 4), (1, 3)]
+    batches = [(rows(x, *p), rows(y, *p)) for p in places]
+    for epoch, (some, labels) in enumerate(batches):
+        model.fit(
+            some,
+            labels,
+            batch_size=BATCH,
+            epochs=epoch + 1,
+            initial_epoch=epoch,
+            verbose=0,
+        )
+    return model, start, batches, _weights(model)
+
+
+def _values(model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def _put(model, values):
+    variables = [*model.variables, *model.optimizer.variables]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _weights(model):
+    return {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+
+
+@pytest.mark.parametrize("task", EACH)
+def test_custom_loop(task, asked, example):
+    """a training loop of one's own"""
+    model, batches, fitted = asked(task)
+    start = _weights(model)
+    losses = list(example.steps(model, batches))
+    assert len(losses) == COUNT and np.isfinite(losses).all()
+    assert difference(fitted, start) > 1e-4
+    assert difference(_weights(model), fitted) <= 1e-6
+
+
+@pytest.mark.parametrize("task", EACH)
+def test_train_on_batch(task, asked):
+    """`train_on_batch`, `test_on_batch`, `predict_on_batch` of raw inputs"""
+    model, batches, fitted = asked(task)
+    for x, y in batches:
+        model.train_on_batch(x, y)
+    assert difference(_weights(model), fitted) <= 1e-6
+    # Draws are those of the first batch, as in `evaluate`.
+    x, y = batches[0]
+    expected = model.evaluate(
+        x, y, batch_size=BATCH, verbose=0, return_dict=True
+    )
+    model.reset_metrics()
+    scores = model.test_on_batch(x, y, return_dict=True)
+    assert scores == pytest.approx(expected, abs=1e-6)
+    outputs = model.predict_on_batch(x)
+    expected = model.predict(x, batch_size=BATCH, verbose=0)
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        outputs,
+        expected,
+    )

@@ -1,0 +1,300 @@
+"""Dtypes, adapters and quantization, in each of the ten tasks."""
+
+import gc
+
+import every_task
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import features
+from builders import moved
+from builders import randomise
+from builders import roberta
+from builders import run
+from builders import shallow
+from every_task import BATCH
+from every_task import TASKS
+
+from keras_bridgetower import keras_patches
+
+BACKEND = keras.config.backend()
+FASTEST = pytest.mark.skipif(
+    BACKEND != "torch", reason="the same code with every backend"
+)
+SOME = ("vqa",) if BACKEND == "torch" else ("text_classifier",)
+EACH = [
+    n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in TASKS
+]
+# Of the last bit, relative to a number.
+EPSILON = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+
+def make(task, dtype=None):
+    case = TASKS[task]
+    parts = clip(layers=1, dtype=dtype), roberta(layers=1, dtype=dtype)
+    model = backbone(*parts, num_layers=1, dtype=dtype)
+    made = case.task(model, every_task.preprocessor(task), **case.values)
+    return randomise(made, scale=0.05)
+
+
+def inputs_of(task, model):
+    made = model.preprocess_samples(every_task.raw(task))
+    return made[0] if isinstance(made, tuple) else made
+
+
+def outputs(task, model):
+    made = run(model, inputs_of(task, model))
+    return [np.asarray(x, "float64") for x in keras.tree.flatten(made)]
+
+
+def error(found, expected):
+    """Largest difference, relative to the size of the outputs."""
+    pairs = zip(found, expected, strict=True)
+    return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs)
+
+
+def fit(task, model):
+    return model.fit(
+        every_task.raw(task), TASKS[task].y, batch_size=BATCH, verbose=0
+    )
+
+
+def dense_in(model):
+    layers = keras_patches.layers_in(model)
+    return [la for la in layers if isinstance(la, keras.layers.Dense)]
+
+
+def roundings(model):
+    """Layers with weights, each of which rounds what it puts out."""
+    layers = keras_patches.layers_in(model)
+    return sum(bool(layer.weights) for layer in layers)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("task", EACH)
+def test_mixed_precision(task, dtype, tmp_path):
+    """`dtype="mixed_bfloat16"` and `"mixed_float16"`"""
+    half = dtype.removeprefix("mixed_")
+    if (BACKEND, half) == ("jax", "float16"):
+        pytest.skip("JAX has no float16 on processors")
+    whole, model = make(task), make(task, dtype)
+    model.set_weights(whole.get_weights())
+    expected, found = outputs(task, whole), outputs(task, model)
+    # Errors of layers are independent, and each is half of the last bit.
+    bound = EPSILON[half] / 2 * np.sqrt(roundings(model))
+    assert 0 < error(found, expected) <= bound
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert error(outputs(task, loaded), found) == 0
+    every_task.compiled(model)
+    changed = moved(model, lambda: fit(task, model))
+    assert changed == {w.path for w in model.trainable_weights}
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("task", EACH)
+@FASTEST
+def test_half_precision(task, dtype, tmp_path, record_property):
+    """`dtype="bfloat16"` and `"float16"`: verbs; training warns or raises"""
+    whole, model = make(task), make(task, dtype)
+    model.set_weights(whole.get_weights())
+    found = outputs(task, model)
+    # Weights are rounded besides.
+    bound = EPSILON[dtype] * np.sqrt(roundings(model))
+    assert 0 < error(found, outputs(task, whole)) <= bound
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    with pytest.warns(UserWarning, match=f"{dtype} lose every.*mixed_{dtype}"):
+        fit(task, model)
+    fit(task, model)  # It is said once.
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert error(outputs(task, loaded), outputs(task, model)) == 0
+    # Rates at which nothing moves, or weights become NaN.
+    wrong = {"bfloat16": {"beta_2": 0.999}, "float16": {"epsilon": 1e-8}}
+    model.compile(keras.optimizers.AdamW(1e-5, **wrong[dtype]))
+    with pytest.raises(ValueError, match=f"`optimizer`.*mixed_{dtype}"):
+        fit(task, model)
+    record_property("outcome", "refused: use mixed precision")
+
+
+@FASTEST
+def test_the_default_dtype_of_keras():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = make("vqa")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {w.dtype for w in model.trainable_weights} == {"bfloat16"}
+    model.compile(run_eagerly=True)
+    with pytest.warns(UserWarning, match="lose every update below 1/512"):
+        fit("vqa", model)
+
+
+@pytest.mark.parametrize("task", EACH)
+@FASTEST
+def test_policy_of_one_layer(task, tmp_path):
+    """a dtype policy of single layers"""
+    model = every_task.build(task)
+    for layer in dense_in(model):
+        layer.dtype_policy = "mixed_bfloat16"
+    found = outputs(task, model)
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert error(outputs(task, loaded), found) == 0
+    with pytest.raises(ValueError, match="A preset has one dtype policy"):
+        model.save_to_preset(tmp_path / "preset")
+
+
+def all_dense(model):
+    for layer in dense_in(model.backbone):
+        layer.enable_lora(2)
+
+
+LORA = {
+    "task": lambda model: model.enable_lora(2),
+    "backbone": lambda model: model.backbone.enable_lora(2),
+    "query and key": lambda model: model.backbone.enable_lora(
+        3, ["query", "key"]
+    ),
+    "each Dense": all_dense,
+}
+
+
+# The slots of adapters are of no use to weights that hold them.
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+@pytest.mark.parametrize("way", LORA)
+@pytest.mark.parametrize("task", EACH)
+@FASTEST
+def test_lora(task, way, tmp_path):
+    """LoRA: only adapters and heads move; saved alone, or merged"""
+    model = every_task.build(task)
+    start = model.get_weights()
+    LORA[way](model)
+    every_task.compiled(model)
+    changed = moved(model, lambda: fit(task, model))
+    if way != "each Dense":
+        # Of what is left, the user of layers decides.
+        own = {w.path for w in model.heads.weights}
+        assert {p for p in changed - own if "lora_kernel" not in p} == set()
+    assert any("lora_kernel" in path for path in changed)
+    randomise_adapters(model)
+    found = outputs(task, model)
+    model.save(tmp_path / "a.keras")
+    with_adapters_merged = keras.saving.load_model(
+        tmp_path / "a.keras", compile=False
+    )
+    assert error(outputs(task, with_adapters_merged), found) <= 1e-6
+    if way == "each Dense":
+        return
+    model.backbone.save_lora_weights(tmp_path / "a.lora.h5")
+    other = every_task.build(task)
+    other.set_weights(start)
+    other.backbone.load_lora_weights(tmp_path / "a.lora.h5")
+    adapted = {w.path: array(w) for w in model.weights if "lora" in w.path}
+    loaded = {w.path: array(w) for w in other.weights if "lora" in w.path}
+    assert difference(loaded, adapted) == 0
+    trained = {w.path for w in other.backbone.trainable_weights}
+    assert all("lora_kernel" in path for path in trained)
+
+
+def randomise_adapters(model):
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if "lora" in weight.path:
+            weight.assign(rng.normal(size=weight.shape, scale=0.2))
+
+
+@FASTEST
+def test_adapters_that_do_not_fit(tmp_path):
+    path = tmp_path / "a.lora.h5"
+    with pytest.raises(ValueError, match="no adapters to save"):
+        shallow().save_lora_weights(path)
+    model = shallow()
+    with pytest.raises(ValueError, match="`target_layer_names` must name"):
+        model.enable_lora(2, ["nothing"])
+    model.enable_lora(2)
+    model.save_lora_weights(path)
+    with pytest.raises(ValueError, match=r"must end with `.lora.h5`"):
+        model.load_lora_weights(tmp_path / "a.h5")
+    other = shallow()
+    other.enable_lora(3)
+    with pytest.raises(ValueError, match="rank=3.*rank=2.*in the file"):
+        other.load_lora_weights(path)
+    other = shallow()
+    other.enable_lora(2, ["key"])
+    with pytest.raises(ValueError, match="adapters of the same layers"):
+        other.load_lora_weights(path)
+    # Alpha scales an adapter, so it belongs to it.
+    model, other = shallow(), shallow()
+    dense = model.fusion.text_projections[0]
+    dense.enable_lora(2, lora_alpha=8)
+    model.save_lora_weights(path)
+    other.load_lora_weights(path)
+    assert other.fusion.text_projections[0].lora_alpha == 8
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("task", EACH)
+@FASTEST
+def test_quantize(task, adapted, tmp_path, record_property):
+    """`quantize("int8")`, also with LoRA: right; saving it is refused"""
+    model = make(task)
+    if adapted:
+        model.enable_lora(2)
+        randomise_adapters(model)
+    expected = outputs(task, model)
+    # Keras collects garbage for each layer, of all that was ever imported.
+    gc.collect()
+    gc.freeze()
+    model.quantize("int8")
+    gc.unfreeze()
+    # Rows and columns are rounded to a half of 1/127 of their largest.
+    bound = 1 / 127 * np.sqrt(roundings(model))
+    assert 0 < error(outputs(task, model), expected) <= bound
+    with pytest.raises(ValueError, match="A quantized model cannot be saved"):
+        model.save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match="A quantized model cannot be saved"):
+        model.save_to_preset(tmp_path / "preset")
+    record_property("outcome", "refused: save first, quantize after loading")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantized_tokens(mode):
+    """The table of tokens holds integers then, which must be scaled."""
+    model = shallow()
+    layer = model.text_encoder.token_embedding
+    lookup = model.text_tower.get_layer("token_lookup")
+    ids = features(model)["token_ids"]
+    expected = array(lookup(ids))
+    layer.quantize(mode)
+    steps = {"int8": 127, "int4": 7}[mode]
+    largest = np.abs(expected).max(axis=-1, keepdims=True)
+    wrong = np.abs(array(lookup(ids)) - expected)
+    assert (wrong <= largest / steps * 0.51 + 1e-7).all()
+
+
+def test_models_of_parts(tmp_path):
+    """`keras.Model(backbone.input, ...)` trains and is saved"""
+    body = randomise(shallow())
+    x = features(body)
+    outputs = keras.layers.Dense(3)(body.output["pooled"])
+    model = keras.Model(body.input, outputs)
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        "mse",
+        run_eagerly=BACKEND != "jax",
+    )
+    y = np.zeros((3, 3), "float32")
+    assert moved(model, lambda: model.fit(x, y, verbose=0))
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert difference(run(loaded, x), run(model, x)) == 0
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    assert difference(run(copied, x), run(model, x)) == 0

@@ -1,0 +1,133 @@
+"""Heads that a preset lacks: no verb answers by them untrained."""
+
+import warnings
+
+import keras
+import pytest
+from builders import array
+from builders import eager
+from builders import raw
+from builders import retrieval
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+NEW = "New and random"
+pytestmark = pytest.mark.filterwarnings(f"ignore:{NEW}")
+PICTURE = raw(1)[0]["images"][0]
+REFUSED = r"`{}` reads the head {}, .* `fit`, or load .* `random_heads=True`"
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets")
+    vqa().save_to_preset(folder / "vqa")
+    retrieval().save_to_preset(folder / "retrieval")
+    return folder
+
+
+def masked_lm(presets, **kwargs):
+    return kbt.BridgeTowerMaskedLM.from_preset(presets / "vqa", **kwargs)
+
+
+def fill(task):
+    return task.fill_mask(PICTURE, "is it <mask>?")
+
+
+def refused(verb, head):
+    return pytest.raises(ValueError, match=REFUSED.format(verb, head))
+
+
+def by_fit(task, path):
+    x, _ = raw(2)
+    eager(task).fit(x, verbose=0)
+
+
+def by_assignment(task, path):
+    bias = task.heads["mlm"].decoder.bias
+    bias.assign(array(bias) + 1)
+
+
+def by_weights(task, path):
+    other = kbt.BridgeTowerMaskedLM(task.backbone, task.preprocessor)
+    other.save_weights(path / "own.weights.h5")
+    task.load_weights(path / "own.weights.h5")
+
+
+LONG = [pytest.mark.slow] if keras.config.backend() != "torch" else []
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        pytest.param(by_fit, marks=LONG),
+        by_assignment,
+        pytest.param(by_weights, marks=FASTEST),
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_verbs_wait_for_training(presets, tmp_path, train):
+    task = masked_lm(presets)
+    with refused("fill_mask", "mlm"):
+        fill(task)
+    train(task, tmp_path)
+    assert fill(task)
+
+
+@FASTEST
+def test_what_is_no_answer_does_not_wait(presets):
+    task = masked_lm(presets)
+    analysis.attention_map(task, PICTURE, "is it <mask>?")
+    made = task.preprocessor(raw(2)[0] | {"step": 0})[0]
+    assert task.predict_features(made).shape[0] == 2
+    with refused("relevance", "mlm"):
+        analysis.relevance(task, PICTURE, "is it <mask>?")
+
+
+@FASTEST
+def test_what_was_asked_for_answers(presets):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", NEW)
+        assert fill(masked_lm(presets, random_heads=True))
+        assert fill(masked_lm(presets, load_weights=False))
+        own = kbt.BridgeTowerVQA.from_preset(presets / "vqa")
+        assert own.answer(PICTURE, "is it red?")
+
+
+@FASTEST
+def test_a_random_head_is_not_saved_as_one_of_a_preset(presets, tmp_path):
+    task = masked_lm(presets)
+    task.save_to_preset(tmp_path / "unaware")
+    with pytest.warns(UserWarning, match=f"{NEW}.* the head mlm"):
+        again = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "unaware")
+    with refused("fill_mask", "mlm"):
+        fill(again)
+    by_assignment(again, tmp_path)
+    again.save_to_preset(tmp_path / "trained")
+    trained = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "trained")
+    assert fill(trained) == fill(again)
+
+
+@FASTEST
+def test_only_heads_that_a_verb_reads(presets):
+    """Matching is loaded, contrast is new: a shortlist alone reads it."""
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        presets / "retrieval", projection_dim=8
+    )
+    pictures, texts = [PICTURE, PICTURE], ["a dot", "a line"]
+    task.score(pictures, texts)
+    task.rank(pictures, texts, verbose=0)
+    with refused("rank", "itc"):
+        task.rank(pictures, texts, shortlist=1, verbose=0)
+    other = kbt.BridgeTowerRetrieval.from_preset(presets / "vqa")
+    for verb in ("score", "rank"):
+        with refused(verb, "itm"):
+            getattr(other, verb)(pictures, texts)
+    contrastive = kbt.BridgeTowerContrastive.from_preset(presets / "vqa")
+    with refused("embed", "itc"):
+        contrastive.embed(texts="a dot")

@@ -1,0 +1,208 @@
+"""The code of docs/own_work.md, in a file outside of the package."""
+
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import eager
+from builders import features
+from builders import raw
+from builders import roberta
+from builders import run
+from builders import tokenizer
+
+import keras_bridgetower as kbt
+from keras_bridgetower import named_heads
+from keras_bridgetower.heads import LinearHead
+
+HERE = pathlib.Path(__file__).parent
+COUNTS = np.array([0, 1, 2, 3])
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+def long_on_jax(test):
+    """There each operation is compiled, or all of a step, as slowly."""
+    jax = keras.config.backend() == "jax"
+    return pytest.mark.slow(test) if jax else test
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the user's file lies, and what it saves."""
+    folder = tmp_path_factory.mktemp("users")
+    text = (HERE.parent / "docs" / "own_work.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (folder / "my_work.py").write_text("\n\n".join(code))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mine(folder):
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("my_work")
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def task(mine):
+    made = eager(mine.build(tokenizer()))
+    # Keras warns of an optimizer that was saved before it had variables.
+    made.optimizer.build(made.trainable_variables)
+    return made
+
+
+def test_own_work_is_saved_and_loaded(mine, task, folder):
+    x, _ = raw(4)
+    found = task.count(x["images"], x["text"])
+    task.save_to_preset(folder / "own")
+    task.save(folder / "counter.keras")
+    opened = mine.Counter.from_preset(folder / "own")
+    loaded = keras.saving.load_model(folder / "counter.keras")
+    for made in (opened, loaded):
+        assert type(made) is mine.Counter
+        pairs = zip(made.weights, task.weights, strict=True)
+        assert all(a.path == b.path and not difference(a, b) for a, b in pairs)
+    again = eager(opened).count(x["images"], x["text"])
+    assert np.abs(again - found).max() <= 1e-6
+
+
+@long_on_jax
+def test_own_work_trains(mine, task):
+    x, _ = raw(4)
+    losses = task.fit(x, COUNTS, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    found = task.count(x["images"], x["text"])
+    # The objective by hand.
+    loss = np.mean(found - COUNTS * np.log(found))
+    assert task.evaluate(x, COUNTS, verbose=0) == pytest.approx(loss, abs=1e-4)
+    one = task.count(x["images"][0], x["text"][0])
+    assert one == pytest.approx(found[0], abs=1e-5)
+    with pytest.raises(ValueError, match=r"^`y` must hold counts from 0"):
+        task.train_on_batch(x, -COUNTS)
+
+
+@FASTEST
+def test_own_head_on_the_preset_of_another_task(mine):
+    with pytest.warns(
+        UserWarning, match="the head count. The preset holds vqa"
+    ):
+        task = mine.Counter.from_preset("bridgetower_tiny_easy_vqa")
+    paths = [weight.path for weight in task.trainable_weights]
+    assert "count_head/output_dense/kernel" in paths
+    with pytest.raises(ValueError, match="`count` reads the head count"):
+        task.count(np.zeros((8, 8, 3), "uint8"), "how many?")
+
+
+READ = """
+import sys
+import keras
+import numpy as np
+if sys.argv[1] == "with":
+    import my_work
+    task = my_work.Counter.from_preset("counter")
+    pictures = np.load("pictures.npy")
+    print(*task.count(pictures, "is it red?"))
+else:
+    import keras_bridgetower as kbt
+    kbt.BridgeTowerTask.from_preset("counter")
+"""
+
+
+@FASTEST
+def test_own_work_in_another_process(task, folder):
+    task.save_to_preset(folder / "counter")
+    pictures = raw(2)[0]["images"]
+    np.save(folder / "pictures.npy", pictures)
+    found = task.count(pictures, "is it red?")
+
+    def read(how):
+        return subprocess.run(
+            [sys.executable, "-c", READ, how],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}."},
+            capture_output=True,
+            text=True,
+        )
+
+    printed = read("with").stdout.split()
+    assert np.abs(np.array(printed, float) - found).max() <= 1e-6
+    assert "`keras_bridgetower.register_head`: import the file" in (
+        read("without").stderr
+    )
+
+
+@keras.saving.register_keras_serializable(package="test_own_work")
+class ByNames(keras_hub.models.CLIPVisionEncoder):
+    """KerasHub puts a name that is passed before those of its layers."""
+
+
+@kbt.hidden_states.register(ByNames)
+def _states(encoder):
+    norm = encoder.get_layer("layer_norm")
+    encoder.get_layer("embedding").position_ids.assign(np.arange(17)[None])
+    blocks = range(encoder.num_layers)
+    return [
+        norm(encoder.get_layer(f"encoder_block_{i}").output) for i in blocks
+    ]
+
+
+@FASTEST
+def test_a_rule_by_names_after_a_reload(tmp_path):
+    kept = clip().get_config()
+    del kept["name"]
+    model = backbone(ByNames(**kept), roberta(name="text"))
+    model.save_to_preset(tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    expected = run(model, features())["pooled"]
+    for made in (
+        kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "model.keras"),
+        model.with_image_size(32),
+    ):
+        assert np.abs(run(made, features())["pooled"] - expected).max() <= 1e-6
+        assert [w.path for w in made.weights] == [w.path for w in model.weights]
+        # A name that was passed is kept.
+        assert made.text_encoder.name == "text"
+    named = backbone(clip(name="eye"))
+    again = kbt.BridgeTowerBackbone.from_config(named.get_config())
+    assert again.image_encoder.name == "eye"
+    assert [w.path for w in again.weights] == [w.path for w in named.weights]
+
+
+@FASTEST
+def test_names_of_heads():
+    for name in ("vqa", "Count", "my head", "1st", "weights", "name", 3):
+        with pytest.raises(ValueError, match="`name` must be of small letters"):
+            kbt.register_head(name)
+
+    def misnamed(backbone):
+        return LinearHead(1), (None, 32)
+
+    def other(backbone, most=3):
+        return LinearHead(most, name="own_head"), (None, 32)
+
+    kbt.register_head("own")(misnamed)
+    model = backbone()
+    with pytest.raises(ValueError, match="of the name 'own_head'.*linear_head"):
+        named_heads.make("own", model)
+    # A cell of a notebook that is run again.
+    assert kbt.register_head("own")(other) is other
+    assert named_heads.make("own", model, most=5).num_classes == 5
+    named_heads.check_values("own", {"most": 5})
+    with pytest.raises(ValueError, match="'own' has the values .'most'."):
+        named_heads.check_values("own", {"least": 5})
+    with pytest.raises(ValueError, match="import the file that does.*'other'"):
+        named_heads.check_values("other", {})

@@ -1,0 +1,189 @@
+"""Small mistakes of users: one clear error each, and objects in one line."""
+
+import json
+import time
+
+import keras
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import backbone
+from builders import features
+from builders import preprocessor
+from builders import raw
+from builders import tokenizer
+from streams import record
+from streams import write
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+from keras_bridgetower.analysis import figures
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.tasks import inference
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def model():
+    return backbone()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [dict.fromkeys(ANSWERS, 0), set(ANSWERS), frozenset(ANSWERS)],
+    ids=lambda a: type(a).__name__,
+)
+def test_answers_without_an_order(model, answers):
+    message = r"`{}` must be a list, in the order .* `sorted\(ids"
+    for make in (
+        lambda: kbt.BridgeTowerVQA(model, answers=answers),
+        lambda: preprocessor(answers),
+    ):
+        with pytest.raises(ValueError, match=message.format("answers")):
+            make()
+    with pytest.raises(ValueError, match=message.format("labels")):
+        kbt.BridgeTowerImageClassifier(model, labels=answers)
+
+
+def test_labels_that_are_no_names(model):
+    for labels in ("ab", [1, 2], ["a", "a"]):
+        with pytest.raises(ValueError, match="`labels` must be a list of dist"):
+            kbt.BridgeTowerImageClassifier(model, labels=labels)
+
+
+def test_strings_of_numpy_become_python_s(model):
+    task = kbt.BridgeTowerVQA(model, preprocessor(np.array(ANSWERS)))
+    assert {type(a) for a in (*task.answers, *task.preprocessor.answers)} == {
+        str
+    }
+    named = kbt.BridgeTowerImageClassifier(model, labels=np.array(["a", "b"]))
+    assert type(named.labels[0]) is str
+    json.dumps([task.get_config()["answers"], named.get_config()["labels"]])
+
+
+def test_parts_that_were_swapped():
+    parts = [kbt.BridgeTowerImageConverter(SIDE), tokenizer()]
+    with pytest.raises(
+        ValueError, match="`tokenizer` must be a PackedTokenizer.*Converter"
+    ):
+        kbt.BridgeTowerVQAPreprocessor(*parts, ANSWERS)
+
+
+def test_sizes_of_two_sides(model):
+    for size in ((32, 32), 32.0):
+        with pytest.raises(ValueError, match="`image_size` .* one integer"):
+            model.with_image_size(size)
+
+
+def test_features_of_other_shapes(model):
+    task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
+    made = features()
+    with pytest.raises(ValueError, match="^`x` must hold several"):
+        task.predict({name: np.array(0) for name in made}, verbose=0)
+    text = {k: v for k, v in features(tokens=80).items() if k != "images"}
+    with pytest.raises(ValueError, match=r"at most 64 tokens.*\(3, 80\)"):
+        model.text_tower(text)
+    states = [np.ones((3, 6, 16), "float32")] * 2
+    for mask in (made["padding_mask"][:1], made["padding_mask"][:, :1]):
+        with pytest.raises(ValueError, match="`padding_mask` must be .batch"):
+            model.fusion(states, states, mask)
+
+
+def test_errors_of_a_traced_function_stand_alone():
+    """Not at the end of AutoGraph's list of files."""
+    task = kbt.BridgeTowerVQA(backbone(), preprocessor())
+    x, _ = raw(2)
+    with pytest.raises(ValueError, match="^`x` must be a dict with the keys"):
+        task.predict({"image": x["images"], "question": x["text"]})
+    made = task.preprocessor(x)
+    with pytest.raises(ValueError, match="^`x` .* `predict_features`, or to"):
+        task.predict(made, verbose=0)
+
+
+def test_pictures_of_a_map_are_those_that_were_given(model):
+    """Whatever the image converter subtracts from them."""
+    converter = kbt.BridgeTowerImageConverter(
+        SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.125)
+    )
+    task = kbt.BridgeTowerVQA(
+        model, kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, ANSWERS)
+    )
+    given = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), "uint8")
+    seen = analysis.attention_map(task, given, "is it red?")
+    assert np.abs(seen.pictures[0] - given / 255).max() <= 1e-6
+    assert repr(seen) == (
+        "<AttentionMap 'attention, layer -1, mean of heads': 10 words, "
+        "1 x 4 x 4 patches>"
+    )
+
+
+def test_a_figure_shows_in_a_notebook():
+    pytest.importorskip("matplotlib")
+    import pickle
+
+    figure = figures.scores({"a": [80.0, 81.0]}, "Bridges", "score")
+    for made in (figure, pickle.loads(pickle.dumps(figure))):
+        assert made._repr_png_().startswith(b"\x89PNG\r\n")
+
+
+def test_what_readers_and_streams_are(tmp_path):
+    reader = write(tmp_path / "data", [record("vqa", i) for i in range(4)])
+    assert repr(reader) == (
+        f"<RecordReader {str(tmp_path / 'data')!r}, split 'train', task "
+        "'vqa': 12 samples in 4 records, 4 labels>"
+    )
+    stream = Stream(reader, 4, transform("clip", SIDE))
+    assert repr(stream) == (
+        "<Stream of 12 samples an epoch, in 3 steps of 4, host 0 of 1>"
+    )
+
+
+def test_labels_in_the_order_of_another_list(caplog):
+    """One hot, by answers that were sorted: nothing but the loss tells."""
+    task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    task.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    x = {"images": np.full((4, 64, 64, 3), 255, "uint8")}
+    x["text"] = ["what color is the shape?"] * 4
+    said = task.answer(x["images"][0], x["text"][0])[0][0]
+    task.fit(x, [said] * 4, verbose=0)
+    assert not caplog.records
+    hot = np.zeros((4, len(task.answers)))
+    hot[:, sorted(task.answers).index(said)] = 1
+    task.fit(x, hot, epochs=2, verbose=0)
+    (told,) = caplog.records
+    assert "in the order of the task's own answers" in told.getMessage()
+    assert "the 9.0 of a head that knows nothing" in told.getMessage()
+
+
+def test_a_long_first_step_says_what_it_is(model, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "_LONG", 0.01)
+    task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
+    first = inference.FirstStep()
+    first.set_model(task)
+
+    def waited(jit_compile=True, verbose=1, ends=False, fails=False):
+        task.compile(jit_compile=jit_compile)
+        first.set_params({"verbose": verbose})
+        with task.inference.training("fit"):
+            first.on_train_begin()
+            if ends:
+                first.on_train_batch_end(0)
+            if not fails:
+                time.sleep(0.1)
+        time.sleep(0.1 if fails else 0)
+        return capsys.readouterr().err
+
+    assert waited().startswith("`fit` is at its first step, which is compiled")
+    for silent in (
+        {"jit_compile": False},
+        {"verbose": 0},
+        {"ends": True},
+        {"fails": True},
+    ):
+        assert waited(**silent) == ""

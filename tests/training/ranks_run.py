@@ -1,0 +1,229 @@
+"""Run alone: what several processes of one run read, draw, save and refuse.
+
+KERAS_BACKEND=torch KIND=data_parallel python tests/training/ranks_run.py \
+    WHAT RECORDS FOLDER
+
+Each process trains on captions, once in one go and once from the middle of an
+epoch on, or it only reads them (WHAT is "trained" or "read"). Then it finds
+other checkpoints than its neighbours. What it saw is saved in
+FOLDER/INDEX.npz and FOLDER/INDEX.json.
+"""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+from builders import SIDE
+from builders import array
+from builders import tokenizer
+from resume_run import with_dropout
+
+import keras_bridgetower as kbt
+from keras_bridgetower import objectives
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.records import open_records
+from keras_bridgetower.data.rows import Rows
+from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.training import agreement
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training import processes_jax
+from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.optimizers import AdamW
+
+BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 8, 6
+LOCK, DECODED, DRAWN = threading.Lock(), [], {"mask": {}, "match": {}}
+
+
+def watched(cls, name, keep):
+    """Let a method of a class tell what it was given and what it gave."""
+    own = getattr(cls, name)
+
+    def told(self, *args):
+        made = own(self, *args)
+        with LOCK:
+            return keep(made, *args)
+
+    setattr(cls, name, told)
+
+
+def keep_row(made, item, source, seed):
+    # The seed ends with how often the sample was seen, and its number.
+    DECODED.append(seed[1:])
+    return made
+
+
+def keep_masks(made, token_ids, padding_mask, seed):
+    DRAWN["mask"][int(seed[1])] = made["mask_positions"]
+    return made
+
+
+def keep_matches(made, seed, ids):
+    DRAWN["match"][int(seed[1])] = made[0]
+    return made
+
+
+def stream(folder, seed=3):
+    return Stream(
+        open_records(folder, "train"),
+        BATCH,
+        transform("blip_randaug_pretrain", SIDE),
+        seed=seed,
+        remainder="drop",
+        workers=1,
+    )
+
+
+def made(strategy, seed):
+    keras.utils.set_random_seed(seed)
+    with strategy.scope():
+        task = kbt.BridgeTowerPretraining(
+            with_dropout(),
+            kbt.BridgeTowerPretrainingPreprocessor(
+                tokenizer(),
+                kbt.BridgeTowerImageConverter(SIDE),
+                objectives=("mlm", "itm"),
+                max_masks=6,
+            ),
+            objectives=("mlm", "itm"),
+        )
+        jit = keras.config.backend() == "jax"
+        task.compile(AdamW(1e-2), jit_compile=jit)
+    return task
+
+
+def dropped(task):
+    """Whether units are kept, by layers of ours and of KerasHub."""
+    ones = np.ones((1, 64, 16), "float32")
+    layers = [
+        layer
+        for layer in task._flatten_layers()
+        if isinstance(layer, keras.layers.Dropout) and layer.rate
+    ]
+    found = [array(layer(ones, training=True)) for layer in layers]
+    return np.stack(found) != 0
+
+
+def caught(function):
+    """The error of a function, and how long it took."""
+    started = time.monotonic()
+    try:
+        function()
+        error = ""
+    except ValueError as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    return [error, time.monotonic() - started]
+
+
+def found(strategy, folder, steps, resume):
+    """How a process ends that finds other checkpoints, or another seed.
+
+    Args:
+        strategy: a `Strategy`.
+        folder: path of this process alone.
+        steps: list of paths of checkpoints, oldest first.
+        resume: function of a folder and a seed.
+    """
+    first = strategy.index == 0
+    seen = {
+        "absent": steps if first else [],
+        "older": steps if first else steps[:-1],
+        "same": steps,
+    }
+    for name, folders in seen.items():
+        for step in folders:
+            shutil.copytree(step, folder / name / step.name)
+    faults = {
+        name: caught(lambda name=name: resume(folder / name, 3))
+        for name in seen
+    }
+    seed = 3 + (strategy.index == 1)
+    faults["seed"] = caught(lambda: resume(folder / "none", seed))
+    if keras.config.backend() == "jax":
+        random.seed(strategy.index)
+        faults["start"] = caught(processes_jax.check_seeds)
+    return faults
+
+
+def read(strategy, records, folder):
+    """Two epochs, without a model."""
+    for _ in strategy.batches(stream(records), epochs=2):
+        pass
+    own = folder / f"own {strategy.index}"
+    steps = [
+        checkpoints.write(own / "written", step, {"x": np.zeros(1)}, {})
+        for step in (FIRST, STEPS)
+    ]
+
+    def resume(folder, seed):
+        started = {"stream": stream(records, seed).identity}
+        agreement.newest(strategy, folder, started)
+
+    return {}, found(strategy, own, steps, resume)
+
+
+def trained(strategy, records, folder):
+    """Two epochs, and the second half of the second one once more."""
+
+    def weights(folder, seed=0):
+        task = made(strategy, seed)
+        checkpoint = Checkpoint(folder, stream(records), 2, strategy=strategy)
+        checkpoint.fit(task, STEPS, verbose=0)
+        with strategy.gathered(task):
+            return task, [array(w) for w in task.weights]
+
+    task, whole = weights(folder / "whole")
+    saved = {f"whole/{i}": w for i, w in enumerate(whole)}
+    for kind, steps in DRAWN.items():
+        saved |= {f"{kind}/{step}": values for step, values in steps.items()}
+    steps = sorted((folder / "whole").glob("step-*"))
+    decoded = list(DECODED)
+    middle = f"step-{FIRST:09d}"
+    strategy.by_chief(
+        lambda: shutil.copytree(
+            folder / "whole" / middle, folder / "part" / middle
+        )
+    )
+    # Only what was saved may count from here on.
+    _, part = weights(folder / "part", seed=99)
+    DECODED[:] = decoded
+    saved |= {f"part/{i}": w for i, w in enumerate(part)}
+    if keras.config.backend() != "jax":
+        # There a mask is one of the global batch.
+        saved["dropped"] = dropped(task)
+
+    def resume(folder, seed):
+        Checkpoint(folder, stream(records, seed), 2, strategy=strategy).resume(
+            task
+        )
+
+    own = folder / f"own {strategy.index}"
+    faults = found(strategy, own, steps, resume)
+    if strategy.index == 1:
+        task.weights[0].assign(task.weights[0] + 1)
+    faults["weights"] = caught(lambda: resume(own / "none", 3))
+    return saved, faults
+
+
+def main(what, records, folder):
+    folder = pathlib.Path(folder)
+    strategy = kbt.distribute(os.environ["KIND"])
+    watched(Rows, "_row", keep_row)
+    watched(TokenMasking, "__call__", keep_masks)
+    watched(objectives.RandomNegatives, "draw", keep_matches)
+    run = {"read": read, "trained": trained}[what]
+    saved, faults = run(strategy, records, folder)
+    np.savez(folder / f"{strategy.index}.npz", **saved)
+    facts = {"decoded": DECODED, "faults": faults}
+    (folder / f"{strategy.index}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

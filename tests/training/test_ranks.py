@@ -1,0 +1,362 @@
+"""Processes of one run read each row once, draw apart, and stop together."""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import keras
+import launch
+import numpy as np
+import pytest
+import streams
+from builders import ANSWERS
+from builders import SIDE
+from builders import features
+from builders import shallow
+from builders import tokenizer
+from launch import BACKEND
+
+import keras_bridgetower as kbt
+from keras_bridgetower import replicas
+from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.order import Sequential
+from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.rows import Rows
+from keras_bridgetower.data.rows import most_at_a_time
+from keras_bridgetower.tasks.samples import check_pairs
+from keras_bridgetower.training import own_draws
+from keras_bridgetower.training import rows
+from keras_bridgetower.training import state
+from keras_bridgetower.training.shares import is_divided
+from keras_bridgetower.training.strategy import ProcessError
+from keras_bridgetower.training.strategy import Several
+from keras_bridgetower.training.strategy import Strategy
+from keras_bridgetower.training.strategy import by_process
+
+RUN = pathlib.Path(__file__).parent / "ranks_run.py"
+ROWS, STEPS = 32, 8
+KIND = "data_parallel" if BACKEND == "torch" else "multi_worker"
+fastest = pytest.mark.skipif(
+    BACKEND != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+def ran(what, folder, count=2, batch=8):
+    """What each of some processes saved: its arrays and its facts."""
+    rows = [streams.record("captions", i, samples=1) for i in range(ROWS)]
+    streams.write(folder / "records", rows, "captions")
+    run = [RUN, what, folder / "records", folder]
+    environments = [
+        one | {"KIND": KIND, "BATCH": str(batch)}
+        for one in launch.several_processes(count)
+    ]
+    launch.codes(launch.started([run] * count, environments))
+    return [
+        (
+            np.load(folder / f"{index}.npz"),
+            json.loads((folder / f"{index}.json").read_text()),
+        )
+        for index in range(count)
+    ]
+
+
+def check_read(found, batch=8):
+    """Whole epochs, in which every row is decoded once, by one process."""
+    _, facts = zip(*found, strict=True)
+    decoded = [tuple(row) for one in facts for row in one["decoded"]]
+    assert len(decoded) == len(set(decoded)) == STEPS * batch
+    assert len({len(one["decoded"]) for one in facts}) == 1
+
+
+def check_faults(found, **more):
+    """Each ends all processes with one error."""
+    _, facts = zip(*found, strict=True)
+    differ = {
+        "absent": "checkpoint='step 8'.*checkpoint='none'",
+        "older": "checkpoint='step 8'.*checkpoint='step 6'",
+        "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
+        **more,
+    }
+    if BACKEND == "jax":
+        differ["start"] = "must begin with the same weights"
+    for fault, text in differ.items():
+        (error,) = {one["faults"][fault][0] for one in facts}
+        assert re.search(f"(?s)All processes.*{text}", error)
+        assert max(one["faults"][fault][1] for one in facts) < 60
+    assert {one["faults"]["same"][0] for one in facts} == {""}
+
+
+def check_trained(found, batch=8):
+    check_read(found, batch)
+    check_faults(found, weights="process 0.*weights=.*process 1: weights=")
+    arrays, _ = zip(*found, strict=True)
+    for one in arrays:
+        names = [name for name in one if name.startswith("whole/")]
+        assert names
+        for name in names:
+            # Continued, as in one go; and the same in every process.
+            part = one[name.replace("whole", "part")]
+            np.testing.assert_array_equal(one[name], part)
+            np.testing.assert_array_equal(one[name], arrays[0][name])
+    check_draws(arrays)
+
+
+def check_draws(arrays):
+    """Draws of two processes agree as often as chance lets them."""
+    for kind in ("mask/", "match/"):
+        drawn = [
+            np.stack([one[n] for n in sorted(one) if n.startswith(kind)])
+            for one in arrays
+        ]
+        for one, other in itertools.combinations(drawn, 2):
+            assert (one != other).any()
+        numbers = [n for one in arrays for n in one if n.startswith(kind)]
+        assert len(numbers) == len(set(numbers))
+    if BACKEND == "jax":
+        return
+    dropped = [one["dropped"] for one in arrays]
+    kept = np.mean(dropped)
+    for one, other in itertools.combinations(dropped, 2):
+        agree = (one == other).mean()
+        assert agree == pytest.approx(kept**2 + (1 - kept) ** 2, abs=0.02)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="trains, below")
+def test_two_processes_read(tmp_path):
+    found = ran("read", tmp_path)
+    check_read(found)
+    check_faults(found)
+
+
+def test_two_processes_train(tmp_path):
+    check_trained(ran("trained", tmp_path))
+
+
+if BACKEND != "torch":
+    # Each process traces its model there, for a minute.
+    test_two_processes_train = pytest.mark.slow(test_two_processes_train)
+
+
+@pytest.mark.slow
+def test_four_processes_train(tmp_path):
+    batch = 16 if BACKEND == "jax" else 8
+    check_trained(ran("trained", tmp_path, 4, batch), batch)
+
+
+@pytest.mark.slow
+@fastest
+def test_an_example_scores_in_two_processes(tmp_path):
+    pytest.importorskip("easy_vqa")
+    few = ("--records", "16", "--set", "steps=2", "batch_size=8")
+    script = RUN.parents[2] / "examples" / "finetune.py"
+    run = [script, "nlvr2_base", "--output", tmp_path, *few]
+    started = launch.started(
+        [run] * 2, launch.two_processes(), stdout=subprocess.PIPE
+    )
+    printed = [process.communicate(timeout=600) for process in started]
+    for out, errors in printed:
+        assert re.search(r"test: accuracy [\d.]+, consistency", out), errors
+    # Both score all rows, and so the same.
+    assert len({out[out.index("validation: ") :] for out, _ in printed}) == 1
+
+
+class Told(Strategy):
+    """One of two processes, of which the other says something."""
+
+    processes = 2
+
+    def __init__(self, other, index=0):
+        self.other, self.index = other, index
+
+    def told(self, text):
+        told = [text, self.other]
+        return told if self.index == 0 else told[::-1]
+
+
+def failing():
+    raise OSError("no space left")
+
+
+@fastest
+def test_what_fails_in_one_process_ends_all():
+    assert Told("").together(lambda: 3) == 3
+    message = "(?s)process 0: no space left.*process 1: nothing failed"
+    with pytest.raises(ProcessError, match=message):
+        Told("").together(failing)
+    with pytest.raises(ProcessError, match="process 1: no such file"):
+        Told("no such file").together(lambda: 3)
+    # All fail alike, or there is one: the error is its own.
+    with pytest.raises(OSError, match="no space left"):
+        Told("no space left").together(failing)
+    with pytest.raises(OSError, match="no space left"):
+        Strategy().together(failing)
+    # What the others wait for is no failure of theirs.
+    assert Told("", index=1).by_chief(failing) is None
+
+
+@fastest
+def test_equal_lines_stand_together():
+    lines = by_process(["a", "b", "a"]).splitlines()
+    assert lines == ["process 0, 2: a", "process 1: b"]
+
+
+class Apart(Told):
+    own_draws = staticmethod(own_draws.select)
+
+
+@fastest
+def test_each_process_goes_on_with_its_own_draws():
+    seed = "model/3/seed_generator_state"
+    one = {seed: np.array([7, 2]), "random/cpu": np.arange(4, dtype="uint8")}
+    other = {seed: ["int64", [8, 5]], "random/cpu": ["uint8", [3, 2, 1, 0]]}
+    saved = own_draws.of_all(
+        Apart(json.dumps(other)), {**one, "model/0/kernel": np.ones(2)}
+    )
+    first = own_draws.of_process(Apart(""), saved)
+    second = own_draws.of_process(Apart("", index=1), saved)
+    assert set(first) == set(second) == {*one, "model/0/kernel"}
+    assert first[seed].tolist() == [7, 2]
+    assert second[seed].tolist() == [8, 5]
+    assert second["random/cpu"].dtype == "uint8"
+    assert second["random/cpu"].tolist() == [3, 2, 1, 0]
+    # One more process than there were: its draws begin, apart from others.
+    third = own_draws.of_process(Apart("", index=2), saved)
+    assert "random/cpu" not in third
+    assert third[seed][0] not in (7, 8) and third[seed][1] == 2
+    # Where one program draws for all, there is nothing apart.
+    assert own_draws.of_process(Told("", index=1), one) == one
+    # What one process saves is as it ever was.
+    assert own_draws.of_all(Strategy(), one) == one
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    rows = [streams.record("captions", i, samples=1) for i in range(10)]
+    return streams.write(folder, rows, "captions")
+
+
+def pretraining():
+    objectives = ("mlm", "itm")
+    task = kbt.BridgeTowerPretraining(
+        shallow(),
+        kbt.BridgeTowerPretrainingPreprocessor(
+            tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objectives
+        ),
+        objectives,
+    )
+    task.compile(keras.optimizers.SGD(0.1))
+    return task
+
+
+def stream(records, batch_size=4, **kwargs):
+    values = {"remainder": "drop", "workers": 1} | kwargs
+    return Stream(records, batch_size, transform("clip", SIDE), **values)
+
+
+@fastest
+def test_a_stream_is_shared_by_the_strategy(records):
+    whole = streams.ids(stream(records).batch(0)[0])
+    shares = []
+    for index in range(2):
+        strategy = Told("", index)
+        own = strategy.share(stream(records))
+        x, _ = own.batch(0)
+        assert int(x["step"]) == index
+        shares += streams.ids(x)
+        # As the stream of this process it may come, too.
+        same = strategy.share(stream(records, num_hosts=2, host=index))
+        assert streams.ids(same.batch(0)[0]) == streams.ids(x)
+        assert same.identity == own.identity
+        # What it is divided into is not divided once more.
+        for batches in (
+            strategy.batches(stream(records), epochs=1),
+            own.dataset(epochs=1),
+        ):
+            assert {len(x["text"]) for x, _ in batches} == {2}
+            with pytest.raises(ValueError, match="divided among processes"):
+                Several().dataset(batches)
+    assert shares == whole
+    message = "this one is 0 of 2.*num_hosts=4, host=3"
+    with pytest.raises(ValueError, match=message):
+        Told("").share(stream(records, num_hosts=4, host=3))
+    with pytest.raises(ValueError, match="batches of one known size"):
+        Told("").batches(stream(records, remainder="keep"))
+
+
+@fastest
+def test_hosts_fill_up_with_other_rows(tmp_path):
+    """What is missing of one host's rows is no row of the other's."""
+    rows = [streams.record("captions", i, samples=1) for i in range(12)]
+    rows[0] = streams.Record("k0", (b"",), rows[0].samples, "s")
+    rows[2] = streams.Record("k2", (b"",), rows[2].samples, "s")
+    made = streams.write_unchecked(tmp_path, rows, task="captions")
+    whole = stream(made, order=Sequential(), max_bad_share=1.0)
+    read = [streams.ids(whole.of_host(2, h).batch(0)[0]) for h in range(2)]
+    assert len(set(sum(read, []))) == 4
+
+
+@fastest
+def test_pieces_are_numbered_apart(records):
+    numbers = []
+    for index in range(2):
+        pieces = rows.own_pieces(stream(records).dataset(epochs=2), index, 2)
+        numbers += [int(x["step"]) for x, _ in pieces]
+        assert is_divided(pieces.map(lambda *batch: batch).prefetch(1))
+    assert sorted(numbers) == list(range(8))
+
+
+@fastest
+def test_one_row_has_no_pairs(records, monkeypatch):
+    task = pretraining()
+    alone = stream(records, 1).dataset(epochs=1)
+    check_pairs(task, alone)
+    monkeypatch.setattr(replicas.current(), "processes", 2, raising=False)
+    check_pairs(task, stream(records, 2).dataset(epochs=1))
+    with pytest.raises(ValueError, match="one row in each of 2 processes"):
+        task.fit(alone, verbose=0)
+    # No other row is asked there.
+    task.preprocessor.objectives = ("mlm",)
+    check_pairs(task, alone)
+
+
+@fastest
+def test_metrics_are_built_of_shapes_alone(records, monkeypatch):
+    task = pretraining()
+    dataset = stream(records).dataset(epochs=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Rows, "good", None)
+        state.build_metrics(task, dataset)
+    built = [v.path for v in task.metrics_variables]
+    task.fit(dataset, verbose=0)
+    assert [v.path for v in task.metrics_variables] == built
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others weigh rows")
+def test_uneven_batches_are_refused(monkeypatch):
+    strategy = kbt.distribute("data_parallel", devices=1)
+    with strategy.scope():
+        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+        task.compile("sgd")
+    monkeypatch.setattr(strategy, "count", 2)
+    monkeypatch.setattr(task, "_place", strategy.place)
+    for count, batch, message in (
+        (11, 8, "batches of one known size"),
+        (9, 3, "divide evenly"),
+    ):
+        x, y = features(task.backbone, batch=count), np.ones((count, 4))
+        with pytest.raises(ValueError, match=message):
+            task.fit(x, y, batch_size=batch, verbose=0)
+    kbt.distribute("none")
+
+
+@fastest
+def test_as_many_batches_as_fit_in_memory():
+    few = most_at_a_time([("uint8", (288, 288, 3)), ("object", ())], 8)
+    assert few == os.cpu_count()
+    assert most_at_a_time([("uint8", (2**20,))], 1024) == min(2, os.cpu_count())
+    assert most_at_a_time([("uint8", (2**20,))], 8192) == 1

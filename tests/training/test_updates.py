@@ -1,0 +1,259 @@
+"""Updates are counted, not the batches that they are accumulated from."""
+
+import os
+import pathlib
+import signal
+
+import keras
+import launch
+import numpy as np
+import pytest
+import resume_run
+import updates_run
+from builders import ANSWERS
+from builders import MANY_STEPS
+from builders import array
+from builders import difference
+from builders import fast
+from builders import features
+from builders import shallow
+from launch import BACKEND
+from updates_run import PARTS
+from updates_run import PEAK
+from updates_run import POWER
+from updates_run import UPDATES
+from updates_run import WARMUP
+
+import keras_bridgetower as kbt
+from keras_bridgetower.keras_patches_updates import accumulation
+from keras_bridgetower.training import checkpoints
+from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.schedules import WarmupPolynomial
+
+RUN = pathlib.Path(__file__).parent.parent / "updates_run.py"
+TOLERANCE = {"sgd": 1e-6, "averaged": 1e-6, "adamw": 5e-5}
+ONE_PROCESS = {
+    "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    "tensorflow": {"DEVICES": "2"},
+    "torch": {},
+}[BACKEND]
+# Each call of processes: what they train on, and by which optimizers.
+ALL, ONE = [*TOLERANCE], ["sgd"]
+CALLS = {
+    "jax": [
+        (["one"], ALL),
+        (["data_parallel", "fsdp", "model_parallel"], ONE),
+        (["multi_worker"], ONE),
+    ],
+    "tensorflow": [(["one", "data_parallel"], ALL), (["multi_worker"], ONE)],
+    "torch": [(["one"], ALL), (["data_parallel"], ALL)],
+}[BACKEND]
+SEVERAL = {"torch": "data_parallel"}.get(BACKEND, "multi_worker")
+FASTEST = pytest.mark.skipif(
+    BACKEND != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
+
+def expected(update, peak=PEAK, total=UPDATES, warmup=WARMUP, power=POWER):
+    """The closed form of the rate, once more."""
+    if update < warmup:
+        return peak * update / warmup
+    return peak * (1 - (update - warmup) / (total - warmup)) ** power
+
+
+def launched(folder, kinds, optimizers, environments):
+    command = [RUN, ",".join(kinds), ",".join(optimizers), folder / "{}.npz"]
+    folder.mkdir()
+    processes = launch.started([command] * len(environments), environments)
+    launch.codes(processes, timeout=3600)
+    return [dict(np.load(path)) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.slow
+def test_every_strategy_counts_updates(tmp_path):
+    (whole,) = launched(tmp_path / "whole", ["whole"], ALL, [ONE_PROCESS])
+    for number, (kinds, optimizers) in enumerate(CALLS):
+        environments = [ONE_PROCESS]
+        if kinds == [SEVERAL]:
+            environments = launch.two_processes()
+        folder = tmp_path / str(number)
+        processes = launched(folder, kinds, optimizers, environments)
+        assert len(processes) == len(environments)
+        for found in processes:
+            for kind in kinds:
+                for name in optimizers:
+                    check(whole, found, kind, name)
+
+
+def check(whole, found, kind, name):
+    start = f"{kind}/{name}"
+    peak = 1e-3 if name == "adamw" else PEAK
+    rates = [expected(i // PARTS, peak) for i in range(UPDATES * PARTS)]
+    np.testing.assert_allclose(found[f"{start}/rates"], rates, 1e-5, 1e-9)
+    assert found[f"{start}/updates"] == UPDATES
+    assert found[f"{start}/parts"] == PARTS
+    names = [k for k in found if k.startswith(f"{start}/weight")]
+    pairs = [(found[k], whole[k.replace(kind, "whole", 1)]) for k in names]
+    worst = max(np.abs(a - b).max() for a, b in pairs)
+    print(BACKEND, kind, name, len(pairs), worst)
+    assert pairs and worst <= TOLERANCE[name], start
+
+
+def tiny():
+    """The task that compiles in the least time."""
+    keras.utils.set_random_seed(0)
+    return kbt.BridgeTowerImageClassifier(shallow(), labels=ANSWERS)
+
+
+def trained(batch, epochs, model, **kwargs):
+    """A model after epochs of 20 rows, and the rate before each batch."""
+    optimizer = keras.optimizers.SGD(
+        WarmupPolynomial(PEAK, 5, 2, POWER), use_ema=True, **kwargs
+    )
+    fast(model, optimizer, jit_compile=MANY_STEPS)
+    x, y = features(batch=20)["images"], np.arange(20) % 4
+    if epochs == 1:
+        x, y = np.concatenate([x, x]), np.concatenate([y, y])
+    rates = updates_run.Rates()
+    model.fit(
+        {"images": x},
+        y,
+        batch_size=batch,
+        epochs=epochs,
+        callbacks=[rates],
+        verbose=0,
+    )
+    return model, rates.found
+
+
+def test_accumulation_with_a_schedule_equals_larger_batches():
+    """Five batches an epoch: the first one ends within the third update."""
+    whole, rates = trained(8, 1, tiny())
+    parts, slower = trained(4, 2, tiny(), gradient_accumulation_steps=2)
+    closed = [expected(u, total=5, warmup=2) for u in range(5)]
+    assert rates == pytest.approx(closed)
+    assert slower == pytest.approx(np.repeat(rates, 2))
+    assert array(parts.optimizer.iterations) == 5
+    for one, other in zip(
+        whole.trainable_weights, parts.trainable_weights, strict=True
+    ):
+        assert difference(one, other) <= 1e-6, one.path
+
+
+@FASTEST
+def test_a_model_of_keras_counts_updates_with_ours():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    schedule = WarmupPolynomial(1.0, 4, 2)
+    model.compile(AdamW(schedule, gradient_accumulation_steps=3), "mse")
+    rates = updates_run.Rates()
+    x = np.ones((12, 2), "float32")
+    model.fit(x, x[:, :1], batch_size=1, callbacks=[rates], verbose=0)
+    assert rates.found == pytest.approx(np.repeat([0.0, 0.5, 1.0, 0.5], 3))
+
+
+@FASTEST
+def test_optimizers_that_hold_others():
+    schedule = WarmupPolynomial(1.0, 4, 2)
+
+    def sgd(steps):
+        return keras.optimizers.SGD(schedule, gradient_accumulation_steps=steps)
+
+    scaled = keras.optimizers.LossScaleOptimizer(sgd(3))
+    assert accumulation(scaled) == 3
+    assert accumulation(keras.optimizers.SGD()) == 1
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    two = sgd(2), sgd(3)
+    several = keras.optimizers.MultiOptimizer(lambda v: two["head" in v.path])
+    task.compile(scaled)
+    task.optimizer.build(task.trainable_variables)
+    scaled.inner_optimizer._iterations.assign(3)
+    assert float(scaled.learning_rate) == 0.5
+    several.build(task.trainable_variables)
+    with pytest.raises(ValueError, match=r"same in all parts.*\[2, 3\]"):
+        accumulation(several)
+
+
+@FASTEST
+def test_weights_overwritten_within_an_update_are_refused():
+    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    optimizer = keras.optimizers.SGD(
+        use_ema=True, ema_overwrite_frequency=2, gradient_accumulation_steps=2
+    )
+    with pytest.raises(ValueError, match="`ema_overwrite_frequency` must be"):
+        task.compile(optimizer)
+
+
+def run(folder, *callbacks):
+    """Six batches an epoch, and four an update."""
+    optimizer = AdamW(
+        WarmupPolynomial(1e-2, 5, 2), gradient_accumulation_steps=4
+    )
+    task = resume_run.task(optimizer)
+    checkpoint = Checkpoint(folder, resume_run.Rows(), every=2, keep=9)
+    checkpoint.fit(task, 5, callbacks, verbose=0)
+    return task
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run(folder)
+
+
+@FASTEST
+def test_a_run_counts_updates(finished):
+    folder, task = finished
+    assert array(task.optimizer.iterations) == 5
+    found = [path.name for path in checkpoints.all_of(folder)]
+    # Every second update, and the ends of epochs and of the run.
+    assert found == [
+        "step-000000001-0002",
+        "step-000000002",
+        "step-000000003",
+        "step-000000004",
+        "step-000000004-0002",
+        "step-000000005",
+    ]
+    facts = checkpoints.newest(folder)[1]
+    assert facts["step"] == 5 and facts["position"] == {"epoch": 3, "step": 2}
+
+
+class Ends(keras.callbacks.Callback):
+    """Sends a signal in a batch, or raises after one."""
+
+    def __init__(self, batches, signal=None):
+        super().__init__()
+        self.left, self.signal = batches, signal
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left and self.signal:
+            os.kill(os.getpid(), self.signal)
+        elif not self.left:
+            raise KeyboardInterrupt
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "ends, error",
+    [
+        # It goes on from the end of the first epoch, within an update.
+        (lambda: Ends(7), KeyboardInterrupt),
+        # Asked to stop, it saves where it stands in both.
+        (lambda: Ends(10, signal.SIGTERM), SystemExit),
+    ],
+)
+def test_a_run_goes_on_within_an_update(finished, tmp_path, ends, error):
+    whole = finished[1]
+    with pytest.raises(error):
+        run(tmp_path, ends())
+    assert checkpoints.all_of(tmp_path)[-1].name[-5] == "-"
+    part = run(tmp_path)
+    for one, other in zip(
+        [*whole.variables, *whole.optimizer.variables],
+        [*part.variables, *part.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(array(one), array(other))

@@ -1,0 +1,130 @@
+"""Run alone: updates of accumulated gradients, on one device and on several.
+
+KERAS_BACKEND=jax python tests/updates_run.py KINDS OPTIMIZERS OUT.npz
+
+A kind is one of `distribution_run.WAYS`, or `whole`: one device, on which a
+batch is an update. All read the same rows for each update.
+"""
+
+import os
+import sys
+
+import distribution_run
+import keras
+import numpy as np
+from distribution_run import SIDE
+from distribution_run import TOKENS
+from distribution_run import WAYS
+
+import keras_bridgetower as kbt
+from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.schedules import WarmupPolynomial
+
+# Three batches make an update, and five an epoch: some epochs end within one.
+UPDATES, PARTS, ROWS, BATCHES = 10, 3, 8, 5
+PEAK, WARMUP, POWER, ANSWERS = 0.1, 3, 2.0, 4
+
+
+def schedule(peak):
+    return WarmupPolynomial(peak, UPDATES, WARMUP, POWER)
+
+
+OPTIMIZERS = {
+    "sgd": lambda **k: keras.optimizers.SGD(
+        schedule(PEAK), 0.9, weight_decay=0.1, global_clipnorm=1.0, **k
+    ),
+    "averaged": lambda **k: keras.optimizers.SGD(
+        schedule(PEAK), use_ema=True, ema_momentum=0.8, **k
+    ),
+    "adamw": lambda **k: AdamW(schedule(1e-3), epsilon=1e-6, **k),
+}
+
+
+class Rates(keras.callbacks.Callback):
+    """Keeps the rate of each batch, as it is before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        rate = self.model.optimizer.learning_rate
+        self.found.append(float(keras.ops.convert_to_numpy(rate)))
+
+
+def rows():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    count = BATCHES * ROWS
+    mask = np.ones((count, TOKENS), "int32")
+    mask[::3, 2:] = 0
+    x = {
+        "images": rng.normal(size=(count, SIDE, SIDE, 3)).astype("float32"),
+        "token_ids": rng.integers(5, 60, (count, TOKENS)).astype("int32"),
+        "padding_mask": mask,
+    }
+    y = rng.uniform(size=(count, ANSWERS)).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((x, y))
+
+
+def made(name, **kwargs):
+    """The task, with the same weights on every device and backend."""
+    task = kbt.BridgeTowerVQA(distribution_run.small(), answers=list("abcd"))
+    rng = np.random.default_rng(3)
+    for weight in sorted(task.trainable_weights, key=lambda w: w.path):
+        noise = rng.normal(size=weight.shape, scale=0.2)
+        weight.assign(noise + weight.path.endswith("gamma"))
+    jitted = keras.config.backend() == "jax"
+    task.compile(OPTIMIZERS[name](**kwargs), jit_compile=jitted)
+    return task
+
+
+def trained(strategy, kind, name):
+    parts = 1 if kind == "whole" else PARTS
+    accumulated = {"gradient_accumulation_steps": PARTS} if parts > 1 else {}
+    with strategy.scope():
+        task = made(name, **accumulated)
+    data = rows()
+    epochs = UPDATES * PARTS // BATCHES
+    if kind == "whole":
+        # The rows of all epochs, divided into updates.
+        data, epochs = data.repeat(epochs), 1
+    batch = ROWS * PARTS // parts
+    data = strategy.dataset(data.batch(batch, drop_remainder=True))
+    rates = Rates()
+    task.fit(data, epochs=epochs, callbacks=[rates], verbose=0)
+    found = {
+        f"weight/{w.path}": distribution_run.whole(strategy, task, w)
+        for w in task.trainable_weights
+    }
+    count = keras.ops.convert_to_numpy(task.optimizer.iterations)
+    saved = task.optimizer.get_config()["gradient_accumulation_steps"]
+    return found | {
+        "rates": np.array(rates.found),
+        "updates": count,
+        "parts": np.array(saved or 1),
+    }
+
+
+def main(kinds, optimizers, destination):
+    found = {}
+    for kind in kinds.split(","):
+        way, values = WAYS["one" if kind == "whole" else kind]
+        strategy = kbt.distribute(*way, **values)
+        for name in optimizers.split(","):
+            one = trained(strategy, kind, name)
+            found |= {f"{kind}/{name}/{k}": v for k, v in one.items()}
+    np.savez(destination.format(strategy.index), **found)
+
+
+if __name__ == "__main__":
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        devices = int(os.environ.get("DEVICES", "1"))
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * devices,
+        )
+    main(*sys.argv[1:])

@@ -1,0 +1,122 @@
+"""Run the conformance tests and write docs/conformance.md.
+
+python tools/conformance.py reports     # continues from what is in there
+python tools/conformance.py reports torch      # one backend of the three
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+BACKENDS = ("tensorflow", "jax", "torch")
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "conformance.md"
+OPENING = """# What Keras users do with a task
+
+Made by `python tools/conformance.py reports`, which runs the long version of
+`tests/conformance` on the three backends. A cell tells TensorFlow, JAX and
+PyTorch in this order, or once where they agree:
+
+* `✓`: right, compared with a reference of its own, such as the same data as
+  lists, or a `fit` without the option;
+* a number: refused by one error, or left out; the note tells its sentence;
+* `·`: not run yet; `✗`: wrong; empty: no such test.
+
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path, help="of the reports")
+    parser.add_argument("backends", nargs="*", default=BACKENDS)
+    parser.add_argument("--read", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for backend in () if arguments.read else arguments.backends:
+        run(backend, report_of(arguments.folder, backend))
+    found = {b: outcomes(report_of(arguments.folder, b)) for b in BACKENDS}
+    DOCUMENT.write_text(OPENING + table(found))
+    wrong = [k for cells in found.values() for k in cells.items() if bad(k[1])]
+    print(f"{DOCUMENT}: {len(wrong)} cells are wrong")
+    sys.exit(bool(wrong))
+
+
+def report_of(folder, backend):
+    return folder.absolute() / f"{backend}.jsonl"
+
+
+def run(backend, report):
+    """Add to a report what is not in it, or failed."""
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/conformance"]
+        + ["-m", "slow or not slow"],
+        cwd=ROOT,
+        env=os.environ
+        | {"KERAS_BACKEND": backend, "CONFORMANCE_REPORT": str(report)},
+    )
+
+
+def outcomes(report):
+    """What a report says last of each row and task."""
+    if not report.exists():
+        return {}
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    return {(line["row"], line["task"]): line["outcome"] for line in lines}
+
+
+def bad(outcome):
+    return outcome.startswith("FAILS")
+
+
+def table(found):
+    """The matrix in Markdown, with its footnotes.
+
+    Args:
+        found: dict from backend to a dict from row and task to outcome.
+    """
+    cells = [cell for of_backend in found.values() for cell in of_backend]
+    names = dict.fromkeys(row for row, _ in cells)
+    tasks = dict.fromkeys(task for _, task in cells)
+    notes, written = {}, [f"| | {' | '.join(map(heading, tasks))} |"]
+    written.append("|---" * (len(tasks) + 1) + "|")
+    for name in names:
+        told = [told_of(found, name, task, notes) for task in tasks]
+        written.append(f"| {name} | {' | '.join(told)} |")
+    written.append("")
+    written += [f"{number}. {text}" for text, number in notes.items()]
+    return "\n".join(written) + "\n"
+
+
+def heading(task):
+    return task.replace("_", " ")
+
+
+def told_of(found, row, task, notes):
+    """One cell."""
+    told = [found[b].get((row, task)) for b in BACKENDS]
+    if not any(told):
+        return ""
+    signs = [sign(outcome, notes) for outcome in told]
+    return signs[0] if len(set(signs)) == 1 else " ".join(signs)
+
+
+def sign(outcome, notes):
+    if outcome is None:
+        return "·"
+    if outcome == "right":
+        return "✓"
+    if bad(outcome):
+        return "✗"
+    kind, _, text = outcome.partition(": ")
+    # What was received differs from task to task.
+    sentence = re.split(r"(?<=[.;]) |\. Received|: Received", text)[0]
+    note = f"{kind.capitalize()}: {sentence.rstrip('.;')}."
+    return str(notes.setdefault(note, len(notes) + 1))
+
+
+if __name__ == "__main__":
+    main()
