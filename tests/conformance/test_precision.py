@@ -87,10 +87,10 @@ def test_mixed_precision(task, dtype, tmp_path):
     # Errors of layers are independent, and each is half of the last bit.
     bound = EPSILON[half] / 2 * np.sqrt(roundings(model))
     assert 0 < error(found, expected) <= bound
+    every_task.compiled(model).optimizer.build(model.trainable_variables)
     model.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert error(outputs(task, loaded), found) == 0
-    every_task.compiled(model)
     changed = moved(model, lambda: fit(task, model))
     assert changed == {w.path for w in model.trainable_weights}
     assert {w.dtype for w in model.trainable_weights} == {"float32"}
