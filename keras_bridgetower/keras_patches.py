@@ -282,16 +282,3 @@ def started_by(initializer, make):
             if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()
     return made
-
-
-def forget_evaluation(model):
-    """Let go of the validation data of a `fit` that an error ended.
-
-    Keras keeps their iterator until the next `fit`. Nothing is done to an
-    unknown Keras, where it may be kept elsewhere.
-
-    Args:
-        model: a `keras.Model`.
-    """
-    if is_known() and vars(model).get("_eval_epoch_iterator") is not None:
-        model._eval_epoch_iterator = None

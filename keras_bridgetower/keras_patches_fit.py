@@ -30,3 +30,18 @@ def forget_continued(model):
     """
     if keras_patches.is_known():
         model._initial_epoch = None
+
+
+def forget_evaluation(model):
+    """Let go of the validation data of a `fit` that an error ended.
+
+    Keras keeps their iterator until the next `fit`. Nothing is done to an
+    unknown Keras, where it may be kept elsewhere.
+
+    Args:
+        model: a `keras.Model`.
+    """
+    if not keras_patches.is_known():
+        return
+    if vars(model).get("_eval_epoch_iterator") is not None:
+        model._eval_epoch_iterator = None

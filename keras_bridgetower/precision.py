@@ -116,15 +116,16 @@ def restore_policies(model, changed):
         places[place].dtype_policy = keras.dtype_policies.deserialize(policy)
 
 
-def check_one_policy(model):
+def check_one_policy(*models):
     """Refuse to write a preset of layers of several dtype policies."""
-    config = model.get_config()
-    if config.get(POLICIES):
-        raise ValueError(
-            "A preset has one dtype policy for all layers. Save the model by "
-            '`model.save("name.keras")`, or give all layers the same. '
-            f"Received: {sorted(config[POLICIES])!r:.200} with others"
-        )
+    for model in models:
+        policies = model.get_config().get(POLICIES)
+        if policies:
+            raise ValueError(
+                "A preset has one dtype policy for all layers. Save the model "
+                'by `model.save("name.keras")`, or give all layers the same. '
+                f"Received: {sorted(policies)!r:.200} with others"
+            )
 
 
 # In configurations, where there are such layers alone.

@@ -65,6 +65,7 @@ TIERS = (
     ("bridges", "cross_modal", "cross_encoders", "tower_layers", "towers"),
     ("heads", "losses", "metrics", "fusion"),
     (
+        "head_sets",
         "named_heads",
         "adapters",
         "saved_backbones",

@@ -52,20 +52,18 @@ class Stream:
         num_hosts, host: ints. Each host gets its own part of every batch.
         max_bad_share: float, how many of the samples may be unreadable. They
             are missing from their batches and stand in `report`.
-        workers: int, batches that are made at a time, each of this host's
-            rows; two more wait. By default one for each core, or fewer, so
-            that their values take at most 4 GiB.
+        workers: int, batches of this host that are made at a time; two more
+            wait. By default one a core, or fewer that take at most 4 GiB.
 
     Attributes:
         steps_per_epoch: int.
         identity: dict of plain values, what decides the batches. A run is
             continued with a stream of the same.
-        labels: list of str, the classes; a task must have the same.
-        report: `DamageReport`, which may be read while training goes on.
+        labels: list of str, the classes, as a task must have them.
+        report: `DamageReport`, to be read at any time.
 
     Raises:
-        ValueError: values that do not fit each other; while reading, more bad
-            samples than `max_bad_share`.
+        ValueError: values that do not fit; more bad samples than allowed.
 
     Example:
 
@@ -154,8 +152,8 @@ class Stream:
 
     def of_host(self, num_hosts, host):
         """A stream of the same batches, of which it reads a host's rows."""
-        hosts = {"num_hosts": num_hosts, "host": host}
-        return type(self)(**{**self._given, **hosts})
+        given = self._given | {"num_hosts": num_hosts, "host": host}
+        return type(self)(**given)
 
     def __repr__(self):
         return (

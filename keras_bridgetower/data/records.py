@@ -148,10 +148,8 @@ class RecordReader:
         entry = index["splits"][split]
         self.definition = entry["definition"]
         self.shards = entry["shards"]
-        self.sources = collections.Counter()
-        for shard in self.shards:
-            self.sources.update(shard["sources"])
-        self.sources = dict(self.sources)
+        sources = [collections.Counter(s["sources"]) for s in self.shards]
+        self.sources = dict(sum(sources, collections.Counter()))
         self.bad_shards = {}
         self._offsets = [self._load_offsets(shard) for shard in self.shards]
         self._first_record = _starts([len(rows) for rows in self._offsets])

@@ -3,7 +3,7 @@
 import contextlib
 import gc
 
-from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_fit
 
 # Whose finished frames are emptied. A debugger still finds the values in
 # those of the user's own functions.
@@ -31,7 +31,7 @@ def closed_on_error(model):
     try:
         yield
     except BaseException as error:
-        keras_patches.forget_evaluation(model)
+        keras_patches_fit.forget_evaluation(model)
         _empty_frames(error)
         # Iterators of Keras are part of cycles.
         gc.collect()

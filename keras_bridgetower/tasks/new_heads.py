@@ -39,6 +39,11 @@ class NewHeads:
                 self._starts.pop(name, None)
         return left
 
+    def held(self, values):
+        """Of a dict by heads what a preset holds: not those still random."""
+        left = self.left(values)
+        return {name: v for name, v in values.items() if name not in left}
+
     def check(self, verb, names):
         """Refuse to answer by heads that nobody trained.
 

@@ -11,13 +11,9 @@ from keras_bridgetower.keras_patches_models import NotCloned
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
+from keras_bridgetower.tasks import rows
 from keras_bridgetower.tasks.inference import Inference
 from keras_bridgetower.tasks.new_heads import NewHeads
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Rows
-from keras_bridgetower.tasks.rows import Texts
-from keras_bridgetower.tasks.rows import in_batches
-from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.summary import described
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
@@ -144,12 +140,12 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         Raises:
             RuntimeError: another thread trains this task.
         """
-        sources = [Rows("features", features)]
+        sources = [rows.Rows("features", features)]
         check_features(sources[0].rows(0, sources[0].count), self.input)
         # What an objective drew names other rows of its batch.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
-        return joined(
+        return rows.joined(
             self.batches("predict_features", sources, batch_size, **values)
         )
 
@@ -165,8 +161,8 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         """
         preprocessor = self.needed_preprocessor()
         return [
-            Pictures(preprocessor, images),
-            Texts(preprocessor, texts, name),
+            rows.Pictures(preprocessor, images),
+            rows.Texts(preprocessor, texts, name),
         ]
 
     def batches(self, name, sources, batch_size, answers=True, **kwargs):
@@ -174,7 +170,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
 
         Args:
             name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `in_batches`.
+            sources, batch_size, **kwargs: as `rows.in_batches`.
             answers: bool, whether the heads that it reads must be trained.
 
         Yields:
@@ -186,7 +182,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         with self.inference.reading(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
-            yield from in_batches(forward, sources, batch_size, **kwargs)
+            yield from rows.in_batches(forward, sources, batch_size, **kwargs)
 
     @property
     def buckets(self):
@@ -243,14 +239,11 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         Raises:
             ValueError: the folder exists.
         """
-        precision.check_one_policy(self)
-        precision.check_one_policy(self.backbone)
+        precision.check_one_policy(self, self.backbone)
 
         def save(folder):
             write_task(folder, max_shard_size)
-            # A preset does not hold those that are still random.
-            new = self.new_heads.left(self.heads)
-            held = {k: v for k, v in self.head_values.items() if k not in new}
+            held = self.new_heads.held(self.head_values)
             registry.write_json(folder, registry.HEADS, held)
 
         write_task = super().save_to_preset
@@ -259,9 +252,8 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
     def export_to_transformers(self, path):
         """Write a folder that `transformers` opens with `from_pretrained`.
 
-        Tasks without a class there (question answering, entailment, NLVR2)
-        become a `BridgeTowerModel`, with the head in `head.safetensors`
-        beside it.
+        Tasks without a class there (VQA, entailment, NLVR2) become a
+        `BridgeTowerModel`, with the head in `head.safetensors` beside it.
 
         Args:
             path: path of a folder that does not exist yet.

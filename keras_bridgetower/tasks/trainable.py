@@ -13,6 +13,7 @@ from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
 from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks import training_data
+from keras_bridgetower.tasks import values
 from keras_bridgetower.tasks.untuned_fit import ReadsUntuned
 from keras_bridgetower.tasks.untuned_fit import with_callback
 
@@ -139,21 +140,20 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     def _leave_out_filled(self, y_pred, sample_weight):
         """Take rows of weight 0 out of the numbers of rows of the losses.
 
-        The loss of a batch is a sum, in which they are 0, over its rows; the
-        mean over batches has just been weighed by all their rows.
+        The loss of a batch is a sum over its rows, where they are 0; the mean
+        over batches has just been weighed by all rows.
         """
         weights = keras.tree.flatten(sample_weight)
         counted = [counted_rows(w) for w in weights if w is not None]
         if not counted:
             return
-        filled = ops.logical_not(ops.any(ops.stack(counted), axis=0))
-        filled = ops.cast(filled, "float32")
+        counted = ops.any(ops.stack(counted), axis=0)
+        filled = ops.cast(ops.logical_not(counted), "float32")
         # While a graph is traced their number may be unknown, and then Keras
         # weighs the batches alike in the losses of single outputs.
         known = keras.tree.flatten(y_pred)[0].shape[0] is not None
         for mean in keras_patches.loss_means(self):
-            by_rows = known or mean.name == "loss"
-            left_out = ops.sum if by_rows else ops.mean
+            left_out = ops.sum if known or mean.name == "loss" else ops.mean
             mean.count.assign(mean.count - left_out(filled))
 
     def compile_from_config(self, config):
@@ -203,10 +203,9 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         """
         self._check_place()
         steps = training_data.Steps(getattr(self, "optimizer", None))
-        data = x, y, sample_weight
-        held_out = validation_data, validation_split
+        data, held = (x, y, sample_weight), (validation_data, validation_split)
         given = training_data.training(
-            self, steps, data, held_out, batch_size, shuffle, kwargs
+            self, steps, data, held, batch_size, shuffle, kwargs
         )
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.
@@ -241,9 +240,8 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
 
     def predict(self, x, batch_size=None, **kwargs):
         self._check_place()
-        x = training_data.reading(
-            self, x, None, None, batch_size, labelled=False
-        )
+        given = {"batch_size": batch_size, "labelled": False}
+        x = training_data.reading(self, x, **given)
         with self.inference.predicting("predict"), engine.kept_weights(self):
             return ReadsUntuned.predict(self, x, **kwargs)
 
@@ -256,7 +254,7 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
     def preprocess_samples(self, x, y=None, sample_weight=None):
         # What a preprocessor makes it has checked itself.
         if self.preprocessor is None and isinstance(x, dict):
-            samples.check_values(self, x, y)
+            values.check_values(self, x, y)
         return super().preprocess_samples(x, y, sample_weight)
 
     def _labelled(self, x, y, sample_weight):

@@ -15,10 +15,9 @@ from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
-from keras_bridgetower.tasks import samples
+from keras_bridgetower.tasks import values
 from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
-from keras_bridgetower.tasks.samples import check_features
 from keras_bridgetower.tasks.samples import check_pairs
 from keras_bridgetower.tasks.samples import check_partners
 from keras_bridgetower.tasks.sources import check_source
@@ -48,7 +47,7 @@ class Steps(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._epochs += 1
         if self._epochs == 1:
-            samples.tell_if_worse_than_nothing(self.model, (logs or {}))
+            values.tell_if_worse_than_nothing(self.model, (logs or {}))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not counted from batch to batch: a callback may have restored a run,
@@ -120,7 +119,7 @@ def reading(
         size = batch_size or BATCH_SIZE
         made = batches_of(sliceable(x), y, sample_weight, size, order)
         if task.preprocessor is None:
-            check_features(task, x, y)
+            values.check_features(task, x, y)
         x = made
     else:
         check_source(x, y)
@@ -236,7 +235,7 @@ def split(data, share):
             "`validation_split` must leave rows to train on and rows to "
             f"validate. Received: validation_split={share}, {rows} rows"
         )
-    parts = [parts_of(values, count) for values in data]
+    parts = [parts_of(part, count) for part in data]
     return tuple(zip(*parts, strict=True))
 
 

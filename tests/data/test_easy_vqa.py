@@ -4,9 +4,11 @@ import collections
 
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 
 from keras_bridgetower.data import easy_vqa
 
+pytestmark = ONE_BACKEND
 pytest.importorskip("easy_vqa")
 
 

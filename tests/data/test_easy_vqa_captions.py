@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
 from easy_vqa_checks import tokens
@@ -16,6 +17,8 @@ from keras_bridgetower.data.easy_vqa_files import write_vqa_files
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.metrics.vqa_official import evaluate_vqa
 from keras_bridgetower.metrics.vqa_official import write_vqa_results
+
+pytestmark = ONE_BACKEND
 
 
 def test_scenes(scenes):

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
 from easy_vqa_checks import tokens
@@ -14,6 +15,8 @@ from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+
+pytestmark = ONE_BACKEND
 
 
 def test_veils(scenes):

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 from keras import ops
 
 from keras_bridgetower.metrics import retrieval
@@ -187,6 +188,7 @@ def test_equals_eccv_caption_on_its_ids_by_folds(coco):
             assert mean == pytest.approx(100 * theirs[key], abs=1e-9)
 
 
+@ONE_BACKEND
 @pytest.mark.slow
 def test_equals_eccv_caption_at_full_size(coco):
     """5,000 x 25,000: 1 GB of scores, some 20 seconds."""

@@ -4,10 +4,12 @@ import json
 import re
 
 import pytest
+from builders import ONE_BACKEND
 
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 
+pytestmark = ONE_BACKEND
 # Computed with the official code.
 VECTORS = """
 The cat->cat|a->|Yes.->yes|2.5->2.5|3.->3|1,000->1000|1,000 dogs->1000 dogs

@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
+
+pytestmark = ONE_BACKEND
 
 
 # The slow version: one character at a time, one person at a time, no code of

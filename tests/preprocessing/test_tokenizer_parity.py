@@ -18,6 +18,11 @@ from roberta_peer import shared_data
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend, and this one traces nothing",
+)
+
 
 @pytest.fixture(scope="module")
 def roberta():
@@ -119,7 +124,7 @@ def test_the_same_ids_reach_the_model_in_fit(roberta):
     # The ids are what counts here, so the model is as shallow as can be.
     text = text_encoder(vocabulary=50_265, layers=1)
     spy = Spy(backbone(clip(layers=1), text, num_layers=1), preprocessor)
-    spy.compile(jit_compile=keras.config.backend() == "jax")
+    spy.compile(jit_compile=False)
     x = {"images": np.zeros((len(texts), 1, 1, 3), "uint8"), "text": texts}
     spy.fit(x, ["a"] * len(texts), batch_size=1000, verbose=0)
     assert set(seen) == set(texts)
