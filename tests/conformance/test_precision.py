@@ -87,7 +87,7 @@ def test_mixed_precision(task, dtype, tmp_path):
     whole, model = make(task), make(task, dtype)
     model.set_weights(whole.get_weights())
     expected, found = outputs(task, whole), outputs(task, model)
-    # Errors of layers are independent, and each is half of the last bit.
+    # Each layer's error is independent, half of the last bit.
     bound = EPSILON[half] / 2 * np.sqrt(roundings(model))
     assert 0 < error(found, expected) <= bound
     every_task.compiled(model).optimizer.build(model.trainable_variables)
@@ -107,7 +107,6 @@ def test_half_precision(task, dtype, tmp_path, record_property):
     whole, model = make(task), make(task, dtype)
     model.set_weights(whole.get_weights())
     found = outputs(task, model)
-    # Weights are rounded besides.
     bound = EPSILON[dtype] * np.sqrt(roundings(model))
     assert 0 < error(found, outputs(task, whole)) <= bound
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
@@ -181,7 +180,6 @@ def test_lora(task, way, tmp_path):
     every_task.compiled(model)
     changed = moved(model, lambda: fit(task, model))
     if way != "each Dense":
-        # Of what is left, the user of layers decides.
         own = {w.path for w in model.heads.weights}
         assert {p for p in changed - own if "lora_kernel" not in p} == set()
     assert any("lora_kernel" in path for path in changed)
@@ -232,7 +230,6 @@ def test_adapters_that_do_not_fit(tmp_path):
     other.enable_lora(2, ["key"])
     with pytest.raises(ValueError, match="adapters of the same layers"):
         other.load_lora_weights(path)
-    # Alpha scales an adapter, so it belongs to it.
     model, other = shallow(), shallow()
     dense = model.fusion.text_projections[0]
     dense.enable_lora(2, lora_alpha=8)
