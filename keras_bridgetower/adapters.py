@@ -134,6 +134,21 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 layer.bias.trainable = False
 
 
+class AdaptedTask(keras.Model):
+    """Abstract: a task on such a backbone."""
+
+    def enable_lora(self, rank, target_layer_names=None):
+        """Train low-rank adapters of the backbone's attention, and the head.
+
+        Every weight of the backbone is frozen but the adapters. Call it
+        before training starts.
+
+        Args:
+            rank, target_layer_names: as `backbone.enable_lora`.
+        """
+        self.backbone.enable_lora(rank, target_layer_names)
+
+
 def _takes_adapter(layer):
     return hasattr(layer, "enable_lora") and not isinstance(layer, keras.Model)
 

@@ -141,8 +141,7 @@ def _text(name):
     return maker
 
 
-def _dtype(backbone):
-    # Plain values, of which Keras writes the head's config.
+def _dtype(backbone):  # As plain values, which Keras saves.
     return keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
 
 

@@ -48,6 +48,7 @@ TIERS = (
         "engine",
         "keras_patches",
         "keras_patches_distribution",
+        "keras_patches_models",
         "keras_patches_fit",
         "keras_patches_updates",
         "compiled",

@@ -2,11 +2,12 @@
 
 import keras
 
-from keras_bridgetower import keras_patches
 from keras_bridgetower import named_heads
 from keras_bridgetower import precision
+from keras_bridgetower.adapters import AdaptedTask
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.exporting import Exported
+from keras_bridgetower.keras_patches_models import NotCloned
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
@@ -20,7 +21,7 @@ from keras_bridgetower.validation import check_features
 from keras_bridgetower.validation import check_preprocessor
 
 
-class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
+class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
@@ -187,17 +188,6 @@ class BridgeTowerTask(keras_patches.NotCloned, Exported, TrainableTask):
     def buckets(self):
         """Lengths of texts that the preprocessor names, for the verbs."""
         return self.needed_preprocessor().buckets
-
-    def enable_lora(self, rank, target_layer_names=None):
-        """Train low-rank adapters of the backbone's attention, and the head.
-
-        Every weight of the backbone is frozen but the adapters. Call it
-        before training starts.
-
-        Args:
-            rank, target_layer_names: as `backbone.enable_lora`.
-        """
-        self.backbone.enable_lora(rank, target_layer_names)
 
     def summary(
         self, line_length=None, positions=None, print_fn=None, **kwargs
