@@ -133,11 +133,11 @@ class Stream:
         self.steps_per_epoch = self._remainder.steps(
             self._order.rows / batch_size
         )
-        self.workers = workers or most_at_a_time(self._specs, self._share)
         check_epoch(
             self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )
         check_fit(self._made, num_hosts, preprocessor)
+        self.workers = workers or most_at_a_time(self._specs, self._share)
         self.identity = {
             "batch_size": batch_size,
             "num_hosts": num_hosts,

@@ -58,9 +58,12 @@ def newest(strategy, directory, started):
         CheckpointError: as `checkpoints.newest`, or processes differ.
         ProcessError: another process cannot read one.
     """
+    # Before any is read, which on JAX all do together.
+    seen = strategy.together(lambda: _seen(directory))
+    check(strategy, started | seen)
     found = strategy.together(lambda: checkpoints.newest(directory))
     arrays, facts = found or ({}, None)
-    check(strategy, started | _of_checkpoint(facts))
+    check(strategy, _of_checkpoint(facts))
     return found and (own_draws.of_process(strategy, arrays), facts)
 
 
@@ -78,6 +81,19 @@ def check_model(strategy, model, position):
     if strategy.processes > 1:
         stands = dataclasses.asdict(position)
         check(strategy, stands | _of_model(strategy, model))
+
+
+def _seen(directory):
+    """Which checkpoint is the newest one, by its manifest alone."""
+    folders = checkpoints.all_of(directory)
+    if not folders:
+        return {"checkpoint": "none"}
+    manifest = folders[-1] / checkpoints.MANIFEST
+    content = manifest.read_bytes() if manifest.exists() else b""
+    return {
+        "checkpoint": f"step {int(folders[-1].name.rpartition('-')[2])}",
+        "sum": hashlib.sha256(content).hexdigest()[:16],
+    }
 
 
 def _of_checkpoint(facts):
