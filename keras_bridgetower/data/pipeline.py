@@ -158,10 +158,10 @@ class Stream:
         return type(self)(**{**self._given, **hosts})
 
     def __repr__(self):
+        size = f"{self.steps_per_epoch:,} steps of {self.batch_size}, host "
+        size += f"{self.host} of {self.num_hosts}"
         return (
-            f"<Stream of {self._order.rows:,.0f} samples an epoch, in "
-            f"{self.steps_per_epoch:,} steps of {self.batch_size}, host "
-            f"{self.host} of {self.num_hosts}>"
+            f"<Stream of {self._order.rows:,.0f} samples an epoch, in {size}>"
         )
 
     def batch(self, number):
