@@ -139,9 +139,7 @@ def test_what_readers_and_streams_are(tmp_path):
         "'vqa': 12 samples in 4 records, 4 labels>"
     )
     stream = Stream(reader, 4, transform("clip", SIDE))
-    assert repr(stream) == (
-        "<Stream of 12 samples an epoch, in 3 steps of 4, host 0 of 1>"
-    )
+    assert repr(stream) == "<Stream of 12 samples, in 3 steps of 4>"
 
 
 def test_labels_in_the_order_of_another_list(caplog):

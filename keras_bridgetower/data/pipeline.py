@@ -158,11 +158,8 @@ class Stream:
         return type(self)(**{**self._given, **hosts})
 
     def __repr__(self):
-        size = f"{self.steps_per_epoch:,} steps of {self.batch_size}, host "
-        size += f"{self.host} of {self.num_hosts}"
-        return (
-            f"<Stream of {self._order.rows:,.0f} samples an epoch, in {size}>"
-        )
+        steps = f"{self.steps_per_epoch:,} steps of {self.batch_size}"
+        return f"<Stream of {self._order.rows:,.0f} samples, in {steps}>"
 
     def batch(self, number):
         """A batch by its number, as NumPy arrays.
