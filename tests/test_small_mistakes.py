@@ -84,7 +84,7 @@ def test_sizes_of_two_sides(model):
 def test_features_of_other_shapes(model):
     task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
     made = features()
-    with pytest.raises(ValueError, match="^`x` must hold several"):
+    with pytest.raises(ValueError, match=r"^`x\[.images.\]` must hold several"):
         task.predict({name: np.array(0) for name in made}, verbose=0)
     text = {k: v for k, v in features(tokens=80).items() if k != "images"}
     with pytest.raises(ValueError, match=r"at most 64 tokens.*\(3, 80\)"):
