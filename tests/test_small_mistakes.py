@@ -102,7 +102,7 @@ def test_errors_of_a_traced_function_stand_alone():
     with pytest.raises(ValueError, match="^`x` must be a dict with the keys"):
         task.predict({"image": x["images"], "question": x["text"]})
     made = task.preprocessor(x)
-    with pytest.raises(ValueError, match="^`x` .* `predict_features`, or to"):
+    with pytest.raises(ValueError, match="^`x` .* `predict_features`, or "):
         task.predict(made, verbose=0)
 
 
