@@ -84,7 +84,7 @@ def test_sizes_of_two_sides(model):
 def test_features_of_other_shapes(model):
     task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
     made = features()
-    with pytest.raises(ValueError, match="must hold several samples"):
+    with pytest.raises(ValueError, match=r"^`x\[.images.\]` must hold several"):
         task.predict({name: np.array(0) for name in made}, verbose=0)
     text = {k: v for k, v in features(tokens=80).items() if k != "images"}
     with pytest.raises(ValueError, match=r"at most 64 tokens.*\(3, 80\)"):
@@ -102,7 +102,7 @@ def test_errors_of_a_traced_function_stand_alone():
     with pytest.raises(ValueError, match="^`x` must be a dict with the keys"):
         task.predict({"image": x["images"], "question": x["text"]})
     made = task.preprocessor(x)
-    with pytest.raises(ValueError, match="^`x` .* `predict_features`, or to"):
+    with pytest.raises(ValueError, match="^`x` .* `predict_features`, or "):
         task.predict(made, verbose=0)
 
 
@@ -139,9 +139,7 @@ def test_what_readers_and_streams_are(tmp_path):
         "'vqa': 12 samples in 4 records, 4 labels>"
     )
     stream = Stream(reader, 4, transform("clip", SIDE))
-    assert repr(stream) == (
-        "<Stream of 12 samples an epoch, in 3 steps of 4, host 0 of 1>"
-    )
+    assert repr(stream) == "<Stream of 12 samples, in 3 steps of 4>"
 
 
 def test_labels_in_the_order_of_another_list(caplog):

@@ -156,11 +156,8 @@ class Stream:
         return type(self)(**given)
 
     def __repr__(self):
-        return (
-            f"<Stream of {self._order.rows:,.0f} samples an epoch, in "
-            f"{self.steps_per_epoch:,} steps of {self.batch_size}, host "
-            f"{self.host} of {self.num_hosts}>"
-        )
+        steps = f"{self.steps_per_epoch:,} steps of {self.batch_size}"
+        return f"<Stream of {self._order.rows:,.0f} samples, in {steps}>"
 
     def batch(self, number):
         """A batch by its number, as NumPy arrays.

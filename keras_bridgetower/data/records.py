@@ -165,11 +165,9 @@ class RecordReader:
         self._open = functools.lru_cache(OPEN_FILES)(_OpenFile)
 
     def __repr__(self):
-        return (
-            f"<RecordReader {str(self.folder)!r}, split {self.split!r}, task "
-            f"{self.task!r}: {self.num_samples:,} samples in "
-            f"{self.num_records:,} records, {len(self.labels):,} labels>"
-        )
+        name = f"{str(self.folder)!r}, split {self.split!r}, task {self.task!r}"
+        size = f"{self.num_samples:,} samples in {self.num_records:,} records"
+        return f"<RecordReader {name}: {size}, {len(self.labels):,} labels>"
 
     def __len__(self):
         return self.num_samples

@@ -16,6 +16,7 @@ from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
 from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks.first_epoch import tell_if_worse_than_nothing
 from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
 from keras_bridgetower.tasks.samples import check_pairs
@@ -47,7 +48,7 @@ class Steps(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._epochs += 1
         if self._epochs == 1:
-            values.tell_if_worse_than_nothing(self.model, (logs or {}))
+            tell_if_worse_than_nothing(self.model, (logs or {}))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not counted from batch to batch: a callback may have restored a run,
