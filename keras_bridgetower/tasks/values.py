@@ -1,7 +1,6 @@
 """Whether features and labels have values that a task can learn from."""
 
 import functools
-import logging
 
 import keras
 import numpy as np
@@ -15,8 +14,6 @@ from keras_bridgetower.preprocessing.graph import is_string_tensor
 from keras_bridgetower.validation import check_feature_values
 from keras_bridgetower.validation import check_ids
 from keras_bridgetower.validation import check_scores
-
-_LOG = logging.getLogger(__name__)
 
 
 def _scores(loss, y, width):
