@@ -185,3 +185,17 @@ def test_a_long_first_step_says_what_it_is(model, monkeypatch, capsys):
         {"fails": True},
     ):
         assert waited(**silent) == ""
+
+
+def test_who_tells_of_a_long_step_leaves_the_model_alone(model):
+    """On JAX, a thread that asks a callback for it changes what is trained."""
+    task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
+    task.compile(jit_compile=True)
+    first = inference.FirstStep()
+    first.set_model(task)
+    first.set_params({"verbose": 1})
+    with task.inference.training("fit"):
+        first.on_train_begin()
+        first.set_model(None)
+        assert first._words().startswith("`fit` is at its first step")
+        first.on_train_batch_end(0)

@@ -111,7 +111,7 @@ class Inference:
         self.kept(function, lambda: setattr(self._task, function, None))
 
     def _check_precision(self):
-        if self._task.optimizer is not None:
+        if getattr(self._task, "optimizer", None) is not None:
             precision.check_training(
                 self._task.trainable_variables, self._task.optimizer
             )
@@ -250,18 +250,23 @@ class FirstStep(keras.callbacks.Callback):
 
     # It reads no logs, which Keras would else wait for in each step.
     async_safe = True
+    _waiting = None
 
     def on_train_begin(self, logs=None):
-        self._waiting = _timer(self._words)
+        # Asked for later, by the timer's thread, the model would on JAX get
+        # the weights of a step that is not over.
+        if self.params.get("verbose") and not compiled.is_eager(self.model):
+            self._runs = self.model.inference.is_running
+            self._waiting = _timer(self._words)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._waiting.cancel()
+        if self._waiting:
+            self._waiting.cancel()
+            self._waiting = None
 
     def _words(self):
-        compiles = not compiled.is_eager(self.model)
         # Where the step has failed, no batch has ended either.
-        runs = self.model.inference.is_running("fit")
-        if not (compiles and runs and self.params.get("verbose")):
+        if not self._runs("fit"):
             return None
         return (
             "`fit` is at its first step, which is compiled for its size of "

@@ -54,7 +54,10 @@ class _Sizes(keras.callbacks.Callback):
         self.rows = []
 
     def on_predict_batch_end(self, batch, logs=None):
-        self.rows.append(len(keras.tree.flatten(logs["outputs"])[0]))
+        # Keras puts the outputs of a dict into the logs one by one, and makes
+        # a number of what has one value.
+        first = keras.tree.flatten(logs)[0]
+        self.rows.append(len(first) if getattr(first, "shape", ()) else 1)
 
 
 def with_callback(callbacks, own):

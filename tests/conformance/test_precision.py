@@ -95,7 +95,9 @@ def test_mixed_precision(task, dtype, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert error(outputs(task, loaded), found) == 0
     changed = moved(model, lambda: fit(task, model))
-    assert changed == {w.path for w in model.trainable_weights}
+    left = {w.path for w in model.trainable_weights} - changed
+    # No softmax sees what all keys have in common.
+    assert {path.rpartition("/key/")[2] for path in left} <= {"bias"}
     assert {w.dtype for w in model.trainable_weights} == {"float32"}
 
 
