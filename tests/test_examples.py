@@ -45,18 +45,19 @@ def test_ask(tmp_path):
         assert len(picture.convert("L").getcolors()) > 20
 
 
-def test_custom_loop(tmp_path):
-    printed = run("custom_loop.py", cwd=tmp_path)
-    losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
-    assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
-
-
-# Every call of an example imports the frameworks anew; what these two do is
-# tested in one process on each backend.
+# Every call of an example imports the frameworks anew; what these do is tested
+# in one process on each backend.
 ONE_PASS = pytest.mark.skipif(
     keras.config.backend() != "torch",
     reason="long; its parts are tested on each backend",
 )
+
+
+@ONE_PASS
+def test_custom_loop(tmp_path):
+    printed = run("custom_loop.py", cwd=tmp_path)
+    losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
+    assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
 
 
 @ONE_PASS
@@ -155,6 +156,7 @@ def test_texts_longer_than_the_positions_are_refused():
     assert tokenizer.sequence_length == 16
 
 
+@ONE_PASS
 def test_a_recipe_on_data_of_ones_own(tmp_path):
     """Of two folders, one for training alone, the other's test unlabelled."""
     rows = [streams.record("vqa", number) for number in range(4)]
