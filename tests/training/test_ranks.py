@@ -26,7 +26,7 @@ from keras_bridgetower.data.order import Sequential
 from keras_bridgetower.data.pipeline import Stream
 from keras_bridgetower.data.rows import Rows
 from keras_bridgetower.data.rows import most_at_a_time
-from keras_bridgetower.tasks.samples import check_pairs
+from keras_bridgetower.tasks.samples import check_partners
 from keras_bridgetower.training import own_draws
 from keras_bridgetower.training import rows
 from keras_bridgetower.training import state
@@ -314,14 +314,14 @@ def test_pieces_are_numbered_apart(records):
 def test_one_row_has_no_pairs(records, monkeypatch):
     task = pretraining()
     alone = stream(records, 1).dataset(epochs=1)
-    check_pairs(task, alone)
+    check_partners(task, alone)
     monkeypatch.setattr(replicas.current(), "processes", 2, raising=False)
-    check_pairs(task, stream(records, 2).dataset(epochs=1))
+    check_partners(task, stream(records, 2).dataset(epochs=1))
     with pytest.raises(ValueError, match="one row in each of 2 processes"):
         task.fit(alone, verbose=0)
     # No other row is asked there.
     task.preprocessor.objectives = ("mlm",)
-    check_pairs(task, alone)
+    check_partners(task, alone)
 
 
 @fastest
