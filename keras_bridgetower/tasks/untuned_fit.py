@@ -17,13 +17,16 @@ class ReadsUntuned(keras.Model):
     preprocess once more.
     """
 
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
+    def fit(
+        self, x=None, *args, validation_data=None, callbacks=None, **kwargs
+    ):
         keras_patches_fit.forget_continued(self)
         with closed_on_error(self), typed_errors():
             return super().fit(
                 untuned(x),
                 *args,
                 validation_data=untuned(validation_data),
+                callbacks=with_callback(callbacks, FirstStep()),
                 **kwargs,
             )
 
@@ -61,14 +64,8 @@ class _Sizes(keras.callbacks.Callback):
 
 
 def with_callback(callbacks, own):
-    """Callbacks as Keras takes them, with one more, and a `FirstStep`."""
-    first = FirstStep()
+    """Callbacks as Keras takes them, with one more."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.append(own)
-        callbacks.append(first)
         return callbacks
-    return [
-        own,
-        first,
-        *(c for c in keras.tree.flatten(callbacks) if c is not None),
-    ]
+    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]

@@ -22,6 +22,7 @@ ROW = {"image": "0.jpg", "text": "what?"}
 
 def own(folder, files, **options):
     """Own data in files of these texts, or of these rows of JSON."""
+    folder.mkdir(exist_ok=True)
     pictures()[0].save(folder / "0.jpg")
     for name, held in files.items():
         if isinstance(held, str):

@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 from builders import ONE_BACKEND
 from miniature_pictures import pictures
-from miniature_pictures import write_lines
+from test_own_data import ROW
+from test_own_data import own
 
 from keras_bridgetower.data import record_writer
 from keras_bridgetower.data.datasets import open_dataset
@@ -15,20 +16,6 @@ from keras_bridgetower.data.record_format import Record
 from keras_bridgetower.data.record_format import Sample
 
 pytestmark = ONE_BACKEND
-ROW = {"image": "0.jpg", "text": "what?"}
-
-
-def own(folder, files, **options):
-    folder.mkdir(exist_ok=True)
-    pictures()[0].save(folder / "0.jpg")
-    for name, held in files.items():
-        if isinstance(held, str):
-            (folder / name).write_text(held, encoding="utf-8")
-        else:
-            write_lines(folder / name, held)
-    return open_dataset("own", folder, **options)
-
-
 NEARLY = ["answers", "Answer", " answer", "anwser", "labels", "Text ", "ID"]
 
 

@@ -71,6 +71,19 @@ class Rows:
         return x, tf.gather(self.y, rows)
 
 
+class Ends(keras.callbacks.Callback):
+    """Ends a run after some steps, as an error does."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
 class Moment(keras.callbacks.Callback):
     """Ends the process at a moment."""
 

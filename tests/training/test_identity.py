@@ -273,17 +273,6 @@ def test_callbacks_that_set_weights_are_refused(tmp_path, name, callback, told):
         checkpoint.fit(task(), 6, [callback(tmp_path / "backup")])
 
 
-class Ends(keras.callbacks.Callback):
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 class Rises(keras.callbacks.Callback):
     """Logs a score that gets worse from the second epoch on."""
 
@@ -322,7 +311,7 @@ def test_callbacks_of_keras_go_on(tmp_path, steps):
     whole, history, counted = run("whole")
     assert history.epoch == [0, 1, 2, 3, 4]
     with pytest.raises(KeyboardInterrupt):
-        run("part", Ends(steps))
+        run("part", resume_run.Ends(steps))
     goes_on, history, also = run("part")
     assert history.epoch == [2, 3, 4]
     for one, two in zip(counted, also, strict=True):

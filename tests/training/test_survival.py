@@ -260,19 +260,6 @@ def test_a_damaged_one_is_no_progress(finished, tmp_path):
     assert checkpoints.newest(tmp_path)[1]["step"] == 5
 
 
-class Ends(keras.callbacks.Callback):
-    """Ends a run after some steps, as an error does."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 def test_averaged_weights(tmp_path):
     """They take the weights' place at the end of the run, and only there."""
 
@@ -285,7 +272,7 @@ def test_averaged_weights(tmp_path):
 
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "part", Ends(9))
+        run(tmp_path / "part", resume_run.Ends(9))
     goes_on = run(tmp_path / "part")
     finished = run(tmp_path / "whole")
     (averages,) = (
