@@ -37,7 +37,7 @@ def show(task, recipe, reader, strategy, settings):
         return
     stream = Stream(
         reader,
-        recipe.batch_size,
+        recipe.micro_batch_size,
         transform(recipe.eval_transform, recipe.image_size),
         order=Sequential(),
         # Filled up, all batches are of one size: JAX compiles one program.

@@ -87,7 +87,7 @@ def check_arrays(task, x, y, **checked):
         check_batch(task, shapes, y is None, **checked)
 
 
-def check_pairs(task, x):
+def check_lists_of_pictures(task, x):
     """Refuse a batch of which no one can tell samples from their pictures.
 
     Whatever makes batches of lists of two pictures gives two lists of as many

@@ -19,7 +19,7 @@ from keras_bridgetower.tasks import values
 from keras_bridgetower.tasks.first_epoch import tell_if_worse_than_nothing
 from keras_bridgetower.tasks.samples import check_arrays
 from keras_bridgetower.tasks.samples import check_batches
-from keras_bridgetower.tasks.samples import check_pairs
+from keras_bridgetower.tasks.samples import check_lists_of_pictures
 from keras_bridgetower.tasks.samples import check_partners
 from keras_bridgetower.tasks.sources import check_source
 from keras_bridgetower.tasks.sources import is_read_once
@@ -134,7 +134,7 @@ def reading(
     def prepare(x, y, sample_weight, number):
         if isinstance(x, dict):
             check_arrays(task, x, y, **checked)
-            check_pairs(task, x)
+            check_lists_of_pictures(task, x)
             if draws(task.preprocessor):
                 x = {"step": replicas.current().number(number), **x}
         return task.preprocess_samples(x, y, sample_weight)

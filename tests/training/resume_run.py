@@ -72,15 +72,17 @@ class Rows:
 
 
 class Ends(keras.callbacks.Callback):
-    """Ends a run after some steps, as an error does."""
+    """Ends a run after some batches, as an error does, or asks it to end."""
 
-    def __init__(self, steps):
+    def __init__(self, batches, signal=None):
         super().__init__()
-        self.left = steps
+        self.left, self.signal = batches, signal
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
-        if not self.left:
+        if not self.left and self.signal:
+            os.kill(os.getpid(), self.signal)
+        elif not self.left:
             raise KeyboardInterrupt
 
 

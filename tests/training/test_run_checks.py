@@ -1,6 +1,5 @@
 """Runs that are refused, stopped or told of a failure."""
 
-import os
 import shutil
 import signal
 import warnings
@@ -44,10 +43,6 @@ class Calls(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.steps is None:
             self.function()
-
-
-def interrupted():
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("name", ["every", "keep"])
@@ -207,7 +202,7 @@ def test_no_innocent_step_is_blamed_after_a_restart(tmp_path):
         pytest.raises(KeyboardInterrupt),
     ):
         Checkpoint(tmp_path / "a", with_nan(), **kwargs).fit(
-            resume_run.task(), 6, [Calls(interrupted, 5)], verbose=0
+            resume_run.task(), 6, [resume_run.Ends(5)], verbose=0
         )
     for policy in ("skip", "stop"):
         shutil.copytree(tmp_path / "a", tmp_path / policy)
@@ -280,9 +275,9 @@ def test_sigterm_is_let_go_after_an_error(tmp_path):
         )
 
     with pytest.raises(KeyboardInterrupt):
-        fit("error", Calls(interrupted, 3))
+        fit("error", resume_run.Ends(3))
     assert signal.getsignal(signal.SIGTERM) is before
-    asks = Calls(lambda: os.kill(os.getpid(), signal.SIGTERM), 3)
+    asks = resume_run.Ends(3, signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         fit("asked", asks)
     assert ended.value.code == 143

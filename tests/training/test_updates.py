@@ -1,6 +1,5 @@
 """Updates are counted, not the batches that they are accumulated from."""
 
-import os
 import pathlib
 import signal
 
@@ -220,29 +219,14 @@ def test_a_run_counts_updates(finished):
     assert facts["step"] == 5 and facts["position"] == {"epoch": 3, "step": 2}
 
 
-class Ends(keras.callbacks.Callback):
-    """Sends a signal in a batch, or raises after one."""
-
-    def __init__(self, batches, signal=None):
-        super().__init__()
-        self.left, self.signal = batches, signal
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left and self.signal:
-            os.kill(os.getpid(), self.signal)
-        elif not self.left:
-            raise KeyboardInterrupt
-
-
 @FASTEST
 @pytest.mark.parametrize(
     "ends, error",
     [
         # It goes on from the end of the first epoch, within an update.
-        (lambda: Ends(7), KeyboardInterrupt),
+        (lambda: resume_run.Ends(7), KeyboardInterrupt),
         # Asked to stop, it saves where it stands in both.
-        (lambda: Ends(10, signal.SIGTERM), SystemExit),
+        (lambda: resume_run.Ends(10, signal.SIGTERM), SystemExit),
     ],
 )
 def test_a_run_goes_on_within_an_update(finished, tmp_path, ends, error):
