@@ -1,4 +1,4 @@
-"""Faults in the files of data sets and runs, injected by a seed.
+"""Faults in the files of data sets and runs, and in what is done with them.
 
     KERAS_BACKEND=torch python tests/faults_run.py
 
@@ -16,6 +16,7 @@ import tempfile
 import traceback
 import warnings
 
+import faults_of_runs
 import numpy as np
 import streams
 
@@ -248,11 +249,13 @@ def table(rows):
 
 INTRODUCTION = """# Faults
 
-What happens when files of a data set or of a run are not as they were written.
+What happens when a run, its files or its data are not as they should be.
 Made by `KERAS_BACKEND=torch python tests/faults_run.py`; `pytest -m slow
-tests/test_faults.py` injects the same and holds the last two columns at 0.
+tests/test_faults.py` injects the same.
 
-*Typed* is one error of ours that says what is wrong (a damaged checkpoint is
+## Files that are not as they were written
+
+The last two columns are held at 0. *Typed* is one error of ours that says what is wrong (a damaged checkpoint is
 passed over with a warning where an older one can be read). *As written*: every
 sample, array and setting was read as it was written. *Silent*: something else
 was. *Raw*: an error of something else.
@@ -261,6 +264,16 @@ was. *Raw*: an error of something else.
 EARLIER = """
 Files of earlier versions have no seal. What is well-formed there, such as
 another number of a setting, is taken as it is; so "silent" cannot be 0.
+
+"""
+
+
+RUNS = """
+## Runs, and data of one's own
+
+Each row is injected by one of the project's tests, with one case or several;
+what it says of the outcome is what the test holds. An error of ours is told by
+its first sentence.
 
 """
 
@@ -286,8 +299,10 @@ def write(path, count):
                 if faults is FAULTS or one[1] == "raw"
             ]
         made.append(table(rows))
-    path.write_text(INTRODUCTION + EARLIER.join(made))
-    return wrong
+    runs = faults_of_runs.made()
+    made = [EARLIER.join(made), faults_of_runs.table(runs)]
+    path.write_text(INTRODUCTION + RUNS.join(made))
+    return wrong + [row for row in runs if not row[-1]]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from distribution_run import TOKENS
 from distribution_run import WAYS
 
 import keras_bridgetower as kbt
+from keras_bridgetower.keras_patches_updates import accumulation
 from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.schedules import WarmupPolynomial
 
@@ -37,6 +38,9 @@ OPTIMIZERS = {
         schedule(PEAK), use_ema=True, ema_momentum=0.8, **k
     ),
     "adamw": lambda **k: AdamW(schedule(1e-3), epsilon=1e-6, **k),
+    "scaled": lambda **k: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(schedule(PEAK), 0.9, **k)
+    ),
 }
 
 
@@ -99,11 +103,13 @@ def trained(strategy, kind, name):
         for w in task.trainable_weights
     }
     count = keras.ops.convert_to_numpy(task.optimizer.iterations)
-    saved = task.optimizer.get_config()["gradient_accumulation_steps"]
+    saved = accumulation(
+        type(task.optimizer).from_config(task.optimizer.get_config())
+    )
     return found | {
         "rates": np.array(rates.found),
         "updates": count,
-        "parts": np.array(saved or 1),
+        "parts": np.array(saved),
     }
 
 

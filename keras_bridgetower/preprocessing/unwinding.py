@@ -1,7 +1,9 @@
-"""Data that are let go of when an error or a signal ends a pass over them."""
+"""Data that are let go of when a pass over them, or the process, ends."""
 
+import atexit
 import contextlib
 import gc
+import sys
 
 from keras_bridgetower import keras_patches_fit
 
@@ -67,3 +69,20 @@ def _empty_from(frame):
             except RuntimeError:
                 return  # It runs, as do all that called it.
         frame = caller
+
+
+@atexit.register
+def _close_iterators():
+    """Let go of the iterators that the user's own code still holds.
+
+    One in a module or in the frames of an error would only die with the
+    interpreter, see `closed_on_error`. TensorFlow has no public way to close
+    one, but it ends when nothing refers to its parts.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return
+    for held in gc.get_objects():
+        # `isinstance` would ask objects that are dying by now.
+        if tf.data.Iterator in type(held).__mro__:
+            vars(held).clear()

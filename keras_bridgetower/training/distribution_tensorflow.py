@@ -60,10 +60,10 @@ class TensorFlowReplicas(Several):
         optimizer = task.optimizer
         if optimizer is None:
             return
-        if optimizer.gradient_accumulation_steps:
+        if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
-        elif not hasattr(optimizer.apply, "accumulates"):
-            # Compiled once more, it goes on to accumulate.
+        if not hasattr(optimizer.apply, "accumulates"):
+            # One that accumulates reduces by itself, compiled once more too.
             reduce_first(optimizer, _dense_sum)
         keras_patches_distribution.gradients_are_summed(optimizer)
 
@@ -77,14 +77,18 @@ def accumulate(optimizer, variables):
 
     Args:
         optimizer: a Keras optimizer that is not built and has
-            `gradient_accumulation_steps`; they become None.
+            `gradient_accumulation_steps`, or one that scales losses for it;
+            they become None.
         variables: list of the variables that it trains.
     """
     import tensorflow as tf
 
+    scaled, optimizer = optimizer, _learning(optimizer)
+    # What scales losses has asked the sums already whether they are finite.
+    reduce = _dense_sum if scaled is optimizer else list
     steps = optimizer.gradient_accumulation_steps
     optimizer.gradient_accumulation_steps = None
-    optimizer.build(variables)
+    scaled.build(variables)
     batches = optimizer.add_variable((), dtype="int32", name="batches")
     sums = {
         id(v): optimizer.add_variable_from_reference(v, name="sum")
@@ -117,7 +121,7 @@ def accumulate(optimizer, variables):
             )
 
         context = tf.distribute.get_replica_context()
-        context.merge_call(merged, args=(_dense_sum(grads),))
+        context.merge_call(merged, args=(reduce(grads),))
 
     def get_config():
         # Saved, and loaded anywhere, it accumulates as many.
@@ -127,6 +131,11 @@ def accumulate(optimizer, variables):
     accumulated.accumulates = steps
     optimizer.apply = accumulated
     optimizer.get_config = get_config
+
+
+def _learning(optimizer):
+    """What updates the weights, where another optimizer scales losses."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 class Mirrored(TensorFlowReplicas):

@@ -3,8 +3,10 @@
 KERAS_BACKEND=jax python tests/training/ending_run.py RECORDS RUN MOMENT
 
 MOMENT is what happens: `loss:1` raises inside the first step, `error:10`
-behind the tenth; `int:10` is Ctrl-C there and `term:10` a SIGTERM. The time of
-it is printed.
+behind the tenth; `int:10` is Ctrl-C there and `term:10` a SIGTERM. In a loop
+of one's own, without `fit`, `raise:3` raises behind the third batch, and
+`hold:3` ends the script there, whose iterator is left. The time of it is
+printed.
 """
 
 import os
@@ -31,6 +33,10 @@ class Moment(keras.callbacks.Callback):
             happen(self.kind)
 
 
+# What the script still holds at its end.
+HELD = []
+
+
 class FailingLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         happen("error")
@@ -38,7 +44,9 @@ class FailingLoss(keras.losses.Loss):
 
 def happen(kind):
     print(time.time(), flush=True)
-    if kind == "error":
+    if kind == "hold":
+        return
+    if kind in ("error", "raise"):
         raise RuntimeError("the step failed")
     os.kill(os.getpid(), getattr(signal, f"SIG{kind.upper()}"))
 
@@ -46,6 +54,12 @@ def happen(kind):
 def run(records, directory, moment):
     kind, step = moment.split(":")
     stream, made = resume_run.of_records(records)
+    if kind in ("raise", "hold"):
+        HELD.append(iter(stream.dataset()))
+        for _ in range(int(step)):
+            next(HELD[0])
+        happen(kind)
+        return
     if kind == "loss":
         made.compile("sgd", {name: FailingLoss() for name in made.output})
     Checkpoint(directory, stream).fit(
