@@ -44,6 +44,14 @@ DAMAGE, PICTURES, TABLES = (
 )
 SOURCES = "test_predict_sources.py::test_"
 TRAIN = RANKS + "two_processes_train"
+INTRODUCTION = """
+## Runs, and data of one's own
+
+Each row is injected by one of the project's tests, with one case or several;
+what it says of the outcome is what the test holds. An error of ours is told by
+its first sentence.
+
+"""
 # For each fault the beginning of the tests that inject it, and what they hold;
 # `TYPED`: it ends in an error, of which the table tells.
 ROWS = {
@@ -208,13 +216,13 @@ def made():
     return rows
 
 
-def table(rows):
-    """The Markdown table of what `made` returns."""
+def section(rows):
+    """The Markdown of what `made` returns."""
     lines = ["| what | fault | cases | outcome |", "|---|---|---|---|"]
     for what, fault, count, outcome, passed in rows:
         outcome = outcome if passed else "**a test failed**"
         lines.append(f"| {what} | {fault} | {count} | {outcome} |")
-    return "\n".join(lines) + "\n"
+    return INTRODUCTION + "\n".join(lines) + "\n"
 
 
 def main(out):

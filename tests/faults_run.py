@@ -255,25 +255,15 @@ tests/test_faults.py` injects the same.
 
 ## Files that are not as they were written
 
-The last two columns are held at 0. *Typed* is one error of ours that says what is wrong (a damaged checkpoint is
-passed over with a warning where an older one can be read). *As written*: every
-sample, array and setting was read as it was written. *Silent*: something else
-was. *Raw*: an error of something else.
+The last two columns are held at 0. *Typed* is one error of ours that says what
+is wrong (a damaged checkpoint is passed over with a warning where an older one
+can be read). *As written*: every sample, array and setting was read as it was
+written. *Silent*: something else was. *Raw*: an error of something else.
 
 """
 EARLIER = """
 Files of earlier versions have no seal. What is well-formed there, such as
 another number of a setting, is taken as it is; so "silent" cannot be 0.
-
-"""
-
-
-RUNS = """
-## Runs, and data of one's own
-
-Each row is injected by one of the project's tests, with one case or several;
-what it says of the outcome is what the test holds. An error of ours is told by
-its first sentence.
 
 """
 
@@ -300,8 +290,8 @@ def write(path, count):
             ]
         made.append(table(rows))
     runs = faults_of_runs.made()
-    made = [EARLIER.join(made), faults_of_runs.table(runs)]
-    path.write_text(INTRODUCTION + RUNS.join(made))
+    text = INTRODUCTION + EARLIER.join(made)
+    path.write_text(text + faults_of_runs.section(runs))
     return wrong + [row for row in runs if not row[-1]]
 
 
