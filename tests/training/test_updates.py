@@ -31,7 +31,7 @@ from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.schedules import WarmupPolynomial
 
 RUN = pathlib.Path(__file__).parent.parent / "updates_run.py"
-TOLERANCE = {"sgd": 1e-6, "averaged": 1e-6, "adamw": 5e-5}
+TOLERANCE = {"sgd": 1e-6, "scaled": 1e-6, "averaged": 1e-6, "adamw": 5e-5}
 ONE_PROCESS = {
     "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     "tensorflow": {"DEVICES": "2"},
