@@ -60,6 +60,7 @@ class TensorFlowReplicas(Several):
         optimizer = task.optimizer
         if optimizer is None:
             return
+        _check_parts(optimizer)
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
@@ -136,6 +137,19 @@ def accumulate(optimizer, variables):
 def _learning(optimizer):
     """What updates the weights, where another optimizer scales losses."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _check_parts(optimizer):
+    """Refuse what `accumulate` cannot take over, and Keras cannot do here."""
+    parts = getattr(_learning(optimizer), "optimizers", ())
+    steps = [part.gradient_accumulation_steps for part in parts]
+    if any(steps):
+        raise ValueError(
+            "With several optimizers, `gradient_accumulation_steps` must be "
+            "None under 'data_parallel' and 'multi_worker' of TensorFlow. Use "
+            "one optimizer, such as `AdamW` with `rows`, or larger batches. "
+            f"Received: gradient_accumulation_steps={steps}"
+        )
 
 
 class Mirrored(TensorFlowReplicas):

@@ -174,6 +174,19 @@ def test_optimizers_that_hold_others():
         accumulation(several)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="others leave it to Keras")
+def test_several_optimizers_do_not_accumulate_on_replicas():
+    strategy = kbt.distribute("data_parallel", devices=1)
+    head = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    several = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
+    several["vqa_head.*"] = head
+    with strategy.scope():
+        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+        with pytest.raises(ValueError, match=r"one optimizer.*=\[2, None\]"):
+            task.compile(keras.optimizers.MultiOptimizer(several))
+    kbt.distribute("none")
+
+
 @FASTEST
 def test_weights_overwritten_within_an_update_are_refused():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
