@@ -147,8 +147,9 @@ def starts():
 class Recorder:
     """A plug-in of pytest that runs the rows' tests, and keeps their errors."""
 
-    def __init__(self, found):
-        self.found, self.raises = found, pytest.raises
+    def __init__(self, path):
+        self.path, self.found = path, json.loads(path.read_text())
+        self.raises = pytest.raises
         pytest.raises = self.kept
 
     def kept(self, *args, **kwargs):
@@ -170,6 +171,7 @@ class Recorder:
         if report.when == "call":
             result = {"errors": self.errors, "passed": report.passed}
             self.found[name_of(report.nodeid)] = result
+            self.path.write_text(json.dumps(self.found, indent=1))
 
 
 def name_of(test):
@@ -215,7 +217,11 @@ def made():
                 env=os.environ | {"KERAS_BACKEND": backend},
                 check=False,
             )
-        found = json.loads(out.read_text())
+        return rows_of(json.loads(out.read_text()))
+
+
+def rows_of(found):
+    """The rows, of the tests' results by name."""
     rows = []
     for what, faults in ROWS.items():
         for fault, (start, held) in faults.items():
@@ -240,20 +246,10 @@ def section(rows):
 
 def main(out):
     files = {f"{TESTS / start.partition('::')[0]}" for start in starts()}
-    out = pathlib.Path(out)
-    recorder = Recorder(json.loads(out.read_text()))
     pytest.main(
-        [
-            *sorted(files),
-            "-q",
-            "-m",
-            "slow or not slow",
-            "-p",
-            "no:cacheprovider",
-        ],
-        plugins=[recorder],
+        [*sorted(files), "-qm", "slow or not slow", "-pno:cacheprovider"],
+        plugins=[Recorder(pathlib.Path(out))],
     )
-    out.write_text(json.dumps(recorder.found, indent=1))
 
 
 if __name__ == "__main__":

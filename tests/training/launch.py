@@ -79,7 +79,7 @@ def started(commands, environments, **kwargs):
     ]
 
 
-def codes(processes, allowed=(0,), timeout=1800):
+def codes(processes, allowed=(0,), timeout=600):
     """Exit codes of processes; if one fails, the others wait for nothing."""
     try:
         for process in processes:

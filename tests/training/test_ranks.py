@@ -54,7 +54,8 @@ def ran(what, folder, count=2, batch=8):
         one | {"KIND": KIND, "BATCH": str(batch)}
         for one in launch.several_processes(count)
     ]
-    launch.codes(launch.started([run] * count, environments))
+    # Each may trace a model, and all share the cores.
+    launch.codes(launch.started([run] * count, environments), timeout=1800)
     return [
         (
             np.load(folder / f"{index}.npz"),
