@@ -7,6 +7,7 @@ import collections
 import json
 import pathlib
 import sys
+import textwrap
 
 OPENING = """# Rehearsals
 
@@ -72,8 +73,8 @@ def ends(hosts):
     codes = [host["code"] for host in hosts]
     batches = hosts[0]["batches"]
     if any(codes) or not batches:
-        errors = "; ".join(host["error"] or "no error" for host in hosts)
-        return f"exit codes {codes}: {errors:.300}", False
+        errors = "; ".join(short(host["error"]) for host in hosts)
+        return f"exit codes {codes}: {errors}", False
     first, last = (batches[i]["loss"] for i in (0, -1))
     return f"loss {first:.3f} to {last:.3f}", True
 
@@ -129,10 +130,14 @@ def same(whole, part):
         losses = {told["batch"]: told["loss"] for told in one["batches"]}
         batches = [told["batch"] for told in other["batches"]]
         if not batches:
-            return f"did not go on: {other['error']:.300}", False
+            return f"did not go on: {short(other['error'])}", False
+        # Of a batch that the whole run lacks, it is infinite.
         off = max(
             off,
-            *(abs(t["loss"] - losses[t["batch"]]) for t in other["batches"]),
+            *(
+                abs(told["loss"] - losses.get(told["batch"], float("inf")))
+                for told in other["batches"]
+            ),
         )
     found = f"from batch {batches[0]} to {batches[-1]}: difference {off:.1g}"
     # Begun anew, it would be the same as well.
@@ -146,7 +151,7 @@ def stops(hosts, killed, soon):
         return f"the others did not end within {soon} s", False
     waited = max(host["waited"] for host in others)
     error = others[0]["error"] or f"exit code {others[0]['code']}"
-    found = f"the others ended after {waited:.0f} s: {error:.100}"
+    found = f"the others ended after {waited:.0f} s: {short(error)}"
     return found, all(host["code"] for host in others)
 
 
@@ -157,9 +162,14 @@ def agrees(hosts, soon):
         return f"not all ended within {soon} s: {sorted(errors)}", False
     waited = max(host["waited"] for host in hosts)
     found = f"all ended, within {waited:.0f} s of each other: "
-    found += "; ".join(f"{e:.100}" for e in sorted(errors))
+    found += "; ".join(map(short, sorted(errors)))
     ours = all("CheckpointError" in error for error in errors)
     return found, ours and len(errors) == 1
+
+
+def short(error):
+    """The beginning of an error, where there is one."""
+    return textwrap.shorten(error or "no error", 120, placeholder=" …")
 
 
 def alike(whole, part, of):

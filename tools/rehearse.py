@@ -38,8 +38,10 @@ SAMPLES = {"captions": 5, "vqa": 10}
 # A warm-up of fewer updates shows no slope.
 WARM_UPDATES, LEAST_UPDATES = 2, 12
 EVERY = 3
-# The last line of a traceback, of which some engines write an index first.
-ERROR = re.compile(r"^(?:\[\w+\]: )?([\w.]*(?:Error|Exception)\b.*)", re.M)
+# The last line of a traceback, without its module and what PyTorch puts first.
+ERROR = re.compile(
+    r"^(?:\[\w+\]: )?(?:\w+\.)*(\w*(?:Error|Exception)\b.*)", re.M
+)
 
 
 def main():
