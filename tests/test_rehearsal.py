@@ -6,9 +6,9 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import pytest
 import rehearsal_table
+from builders import FASTEST
 from transformers import get_polynomial_decay_schedule_with_warmup
 
 TOOL = pathlib.Path(rehearsal_table.__file__).with_name("rehearse.py")
@@ -20,10 +20,6 @@ FACTS = {
     "peak": 0.1,
     "warmup": 2,
 }
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 def story(first=0):
