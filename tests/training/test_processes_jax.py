@@ -3,8 +3,10 @@
 import inspect
 
 import keras
+import numpy as np
 import pytest
 
+from keras_bridgetower import engine
 from keras_bridgetower import keras_patches_distribution
 from keras_bridgetower.training import processes_jax
 
@@ -29,6 +31,7 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
         bound.apply_defaults()
         called.append(dict(bound.arguments))
 
+    initialize.__signature__ = signature
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     monkeypatch.setattr(keras_patches_distribution, "draw_alike", lambda: None)
     for name, value in zip(VARIABLES, values, strict=True):
@@ -45,3 +48,12 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
     assert ours.pop("heartbeat_timeout_seconds") < 60
     keras_own.pop("heartbeat_timeout_seconds")
     assert ours == keras_own
+
+
+def test_gathered_weights_are_read():
+    """As `save_to_preset` does, which asks whether new heads have learnt."""
+    variable = keras.Variable(np.zeros(3, "float32"))
+    whole = np.arange(3, dtype="float32")
+    assert engine.local_part(variable).tolist() == [0, 0, 0]
+    with keras_patches_distribution.held([variable], [whole]):
+        assert engine.local_part(variable).tolist() == [0, 1, 2]
