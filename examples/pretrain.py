@@ -17,4 +17,4 @@ from keras_bridgetower.training.recipes import RECIPES
 
 if __name__ == "__main__":
     names = [name for name, r in RECIPES.items() if r.task == "Pretraining"]
-    recipe_run.run(__doc__, names)
+    recipe_run.run(recipe_run.arguments(__doc__, names))

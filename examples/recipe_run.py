@@ -22,8 +22,8 @@ from keras_bridgetower.training import recipes
 from keras_bridgetower.training.callbacks import Checkpoint
 
 
-def arguments(description, names):
-    """The command line of both examples."""
+def arguments(description, names, given=None):
+    """The command line of both examples, or one that is given."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawTextHelpFormatter,
@@ -59,7 +59,7 @@ def arguments(description, names):
         metavar="FIELD=VALUE",
         help="other values of the recipe, such as batch_size=64",
     )
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def recipe_of(settings):
@@ -119,9 +119,13 @@ def task_of(recipe, settings, labels):
     return recipe_model.from_tiny_encoders(recipe, labels)
 
 
-def run(description, names):
-    """One run: print the recipe, train, save the preset, print the scores."""
-    settings = arguments(description, names)
+def run(settings, beside=lambda checkpoint: []):
+    """One run: print the recipe, train, save the preset, print the scores.
+
+    Args:
+        settings: the command line, as `arguments` returns it.
+        beside: callable of the run's `Checkpoint`, which returns callbacks.
+    """
     recipe = recipe_of(settings)
     print(recipe, flush=True)
     if recipe.task not in RECORD_TASKS:
@@ -147,10 +151,11 @@ def run(description, names):
         | {"seed": settings.seed, "init": settings.init or settings.encoders},
         strategy=strategy,
     )
+    loggers = [_logger(folder / "logs")] if strategy.is_chief else []
     history = checkpoint.fit(
         task,
         steps=total,
-        callbacks=[_logger(folder / "logs")] if strategy.is_chief else [],
+        callbacks=[*loggers, *beside(checkpoint)],
         force=settings.force_resume,
     )
     preset = folder / "preset"

@@ -7,6 +7,7 @@ package costs no framework that Keras itself has not loaded.
 import contextlib
 
 import keras
+import numpy as np
 
 
 def inference_scope():
@@ -31,10 +32,12 @@ def local_part(variable):
     Returns:
         NumPy array.
     """
-    if keras.config.backend() == "jax":
+    value = variable.value
+    if keras.config.backend() == "jax" and not isinstance(value, np.ndarray):
         # Of an array over several hosts, the parts of others cannot be read.
-        variable = variable.value.addressable_data(0)
-    return keras.ops.convert_to_numpy(variable)
+        # Once it was gathered, it is one of NumPy.
+        value = value.addressable_data(0)
+    return keras.ops.convert_to_numpy(value)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,14 @@ def build_metrics(model, spec):
     )
 
 
+def draw_alike():
+    """JAX: give all processes one seed, as `keras.distribution.initialize`."""
+    check_version()
+    from keras.src.backend.jax import distribution_lib
+
+    distribution_lib.initialize_rng()
+
+
 def lay_out_each_batch(kind):
     """JAX: ask a distribution for the layout of every batch.
 

@@ -265,7 +265,7 @@ class TPU(MultiWorker):
 
 def _initialize(instead):
     try:
-        keras.distribution.initialize()
+        processes_jax.initialize()
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             "The processes must find each other, before anything runs on a "

@@ -1,9 +1,48 @@
 """What several processes of JAX tell and give each other."""
 
 import hashlib
+import inspect
+import os
 import random
 
+import keras
 import numpy as np
+
+from keras_bridgetower import keras_patches
+from keras_bridgetower import keras_patches_distribution
+
+# Seconds without a sign of life after which a process is taken for dead. So
+# long the others wait for it, also when they end by an error.
+SILENCE = 45
+
+
+def initialize():
+    """Let the processes find each other, as `keras.distribution.initialize`.
+
+    That one leaves `SILENCE` at JAX's 100 seconds.
+
+    Raises:
+        ValueError, RuntimeError: they cannot.
+    """
+    import jax
+
+    known = inspect.signature(jax.distributed.initialize).parameters
+    # Only newer versions of JAX have it.
+    if "heartbeat_timeout_seconds" not in known or not keras_patches.is_known():
+        keras.distribution.initialize()
+        return
+    addresses, count, index = (
+        os.environ.get(f"KERAS_DISTRIBUTION_{name}")
+        for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+    )
+    jax.distributed.initialize(
+        # The others find each other by the first one.
+        addresses and addresses.split(",")[0],
+        count and int(count),
+        index and int(index),
+        heartbeat_timeout_seconds=SILENCE,
+    )
+    keras_patches_distribution.draw_alike()
 
 
 def told(text):

@@ -63,7 +63,7 @@ def started(commands, environments, **kwargs):
     Args:
         commands: list of lists, a script and its arguments.
         environments: list of dicts, what each has beside the own variables.
-        **kwargs: as `subprocess.Popen`.
+        **kwargs: as `subprocess.Popen`; errors go into a pipe by default.
     """
     return [
         subprocess.Popen(
@@ -71,9 +71,8 @@ def started(commands, environments, **kwargs):
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
             | environment,
-            stderr=subprocess.PIPE,
             text=True,
-            **kwargs,
+            **{"stderr": subprocess.PIPE, **kwargs},
         )
         for command, environment in zip(commands, environments, strict=True)
     ]
@@ -84,7 +83,8 @@ def codes(processes, allowed=(0,), timeout=600):
     try:
         for process in processes:
             _, errors = process.communicate(timeout=timeout)
-            assert process.returncode in allowed, errors[-3000:]
+            if process.returncode not in allowed:
+                raise AssertionError(errors[-3000:])
             if process.returncode < 0:
                 break
     finally:

@@ -1,0 +1,139 @@
+"""The table of a rehearsal, and on request a whole rehearsal."""
+
+import copy
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import rehearsal_table
+from builders import FASTEST
+from transformers import get_polynomial_decay_schedule_with_warmup
+
+TOOL = pathlib.Path(rehearsal_table.__file__).with_name("rehearse.py")
+FACTS = {
+    "updates": 4,
+    "accumulation": 2,
+    "length": 4,
+    "rows_of_batch": 4,
+    "peak": 0.1,
+    "warmup": 2,
+}
+
+
+def story(first=0):
+    """What a host of a run without a fault tells, from a batch on."""
+    rates = [0.0, 0.05, 0.1, 0.05]
+    batches = [
+        {
+            "batch": batch,
+            "loss": 1 / (batch + 1),
+            "rate": rates[batch // 2],
+            # The first update has the rate 0.
+            "weights": f"{max(0, (batch - 1) // 2)}",
+            "sum": 1.0,
+        }
+        for batch in range(first, 8)
+    ]
+    return {
+        "code": 0,
+        "waited": 0.0,
+        "error": "",
+        "batches": batches,
+        "read": [],
+        "scores": ["test: 1"],
+    }
+
+
+def runs():
+    """Those of two hosts, all of it right."""
+    made = {
+        "whole": [story(), story()],
+        "one killed": [story(3), story(3)],
+        "lost": [story(8), story(8)],
+        "mended": [story(5), story(5)],
+    }
+    for host in (0, 1):
+        rows = range(host, 16, 2)
+        made["whole"][host]["read"] = [[e, r] for e in (0, 1) for r in rows]
+        made["lost"][host]["error"] = "a.CheckpointError: all must agree"
+    made["one killed"][0]["code"] = made["one killed"][1]["code"] = 1
+    return made
+
+
+def change(name, host, key, value):
+    def spoil(made):
+        made[name][host][key] = value
+
+    return spoil
+
+
+def change_batch(name, key, value):
+    def spoil(made):
+        made[name][1]["batches"][-1][key] = value
+
+    return spoil
+
+
+SPOILT = {
+    "runs to its end": change("whole", 1, "code", 1),
+    "learning rate of each update": change_batch("whole", "rate", 0.06),
+    "rows of an epoch": change("whole", 1, "read", [[0, 0], [1, 1]]),
+    "all hosts killed, resumed": change_batch("one killed", "loss", 0.13),
+    "host 1 killed": change("one killed", 0, "waited", None),
+    "no checkpoint on host 1": change("lost", 0, "error", "OSError: none"),
+    "put right, resumed": change("mended", 1, "batches", story()["batches"]),
+    "weights at the end": change_batch("mended", "weights", "9"),
+    "scores at the end": change("mended", 1, "scores", ["test: 2"]),
+}
+
+
+@FASTEST
+def test_each_fault_is_told_in_its_row():
+    found = rehearsal_table.rows(runs(), FACTS, 60)
+    assert [row["check"] for row in found if not row["right"]] == []
+    for check, spoil in SPOILT.items():
+        made = copy.deepcopy(runs())
+        spoil(made)
+        found = rehearsal_table.rows(made, FACTS, 60)
+        wrong = {row["check"] for row in found if not row["right"]}
+        assert check in wrong and len(wrong) <= 2, (check, wrong)
+    made = runs()
+    made["whole"][0]["batches"][4]["weights"] = "8"
+    (row,) = (
+        row
+        for row in rehearsal_table.rows(made, FACTS, 60)
+        if row["check"] == "updates"
+    )
+    assert row["found"].endswith("3 of 3 updates, and after 1 other batches")
+    report = {"recipe": "x", "backend": "jax", "hosts": 2, "seconds": 3.0}
+    table = rehearsal_table.table([{**report, **FACTS, "rows": [row]}])
+    assert "| updates | ✗ weights moved" in table and "| JAX |" in table
+
+
+@FASTEST
+def test_closed_form_of_the_rate():
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    schedule = get_polynomial_decay_schedule_with_warmup(
+        optimizer, 3, 20, lr_end=0.0
+    )
+    for update in range(20):
+        (rate,) = schedule.get_last_lr()
+        expected = rehearsal_table.rate_of(update, 0.3, 3, 20)
+        assert abs(rate - expected) < 1e-15
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.slow
+def test_a_rehearsal(tmp_path):
+    pytest.importorskip("easy_vqa")
+    subprocess.run(
+        [sys.executable, str(TOOL), "vqa_base", "--folder", str(tmp_path)],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        check=True,
+    )

@@ -1,0 +1,227 @@
+"""What the runs of a rehearsal show, as rows of a table.
+
+python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
+"""
+
+import collections
+import json
+import pathlib
+import sys
+import textwrap
+
+OPENING = """# Rehearsals
+
+Made by `tools/rehearse.py RECIPE --hosts 2` on each backend, and
+`tools/rehearsal_table.py` of their reports. Processes, accumulation, warm-up
+and decay are the recipe's; widths, rows and the number of updates are tiny. A
+difference is the largest between the losses of a batch, on any host, in the
+run with faults and in the one without.
+
+"""
+NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def rate_of(update, peak, warmup, total):
+    """The closed form of a recipe's learning rate.
+
+    Args:
+        update: int from 0.
+        peak: float, the rate at the end of the warm-up.
+        warmup, total: ints, updates.
+    """
+    if update < warmup:
+        return peak * update / warmup
+    return peak * (total - update) / (total - warmup)
+
+
+def rows(runs, facts, soon):
+    """Judge the runs of a rehearsal.
+
+    Args:
+        runs: dict of lists, what each host of a run did: "whole", "killed",
+            "one killed", "lost" and "mended".
+        facts: dict, those of the plan.
+        soon: float, seconds in which all must end.
+
+    Returns:
+        list of dicts of `check`, `found` (strs) and `right` (bool).
+    """
+    whole, mended = runs["whole"], runs["mended"]
+    last = len(whole) - 1
+    made = [
+        ("runs to its end", *ends(whole)),
+        ("learning rate of each update", *rates(whole, facts)),
+        ("updates", *updates(whole, facts)),
+        ("rows of an epoch", *read(whole, facts)),
+        ("all hosts killed, resumed", *same(whole, runs["one killed"])),
+        (f"host {last} killed", *stops(runs["one killed"], [last], soon)),
+        (
+            f"no checkpoint on host {last}",
+            *agrees(runs["lost"], soon),
+        ),
+        ("put right, resumed", *same(whole, mended)),
+        ("weights at the end", *alike(whole, mended, weights)),
+        ("scores at the end", *alike(whole, mended, scores)),
+    ]
+    return [
+        {"check": check, "found": found, "right": right}
+        for check, found, right in made
+    ]
+
+
+def ends(hosts):
+    codes = [host["code"] for host in hosts]
+    batches = hosts[0]["batches"]
+    if any(codes) or not batches:
+        errors = "; ".join(short(host["error"]) for host in hosts)
+        return f"exit codes {codes}: {errors}", False
+    first, last = (batches[i]["loss"] for i in (0, -1))
+    return f"loss {first:.3f} to {last:.3f}", True
+
+
+def rates(hosts, facts):
+    """Rates against the closed form, on all hosts."""
+    peak, warmup = facts["peak"], facts["warmup"]
+    off = [
+        abs(told["rate"] - rate_of(update, peak, warmup, facts["updates"]))
+        for host in hosts
+        for told in host["batches"]
+        for update in [told["batch"] // facts["accumulation"]]
+    ]
+    most = max(off, default=peak) / peak
+    # They are float32.
+    return f"off by at most {most:.0e} of the peak", most < 1e-6
+
+
+def updates(hosts, facts):
+    """When the weights moved."""
+    batches = hosts[0]["batches"]
+    pairs = zip(batches, batches[1:], strict=False)
+    moved = {b["batch"] for a, b in pairs if a["weights"] != b["weights"]}
+    steps, count = facts["accumulation"], facts["updates"]
+    # The first update has the rate 0, of the warm-up.
+    first = 1 if facts["warmup"] else 0
+    due = {u * steps + steps - 1 for u in range(first, count)} - {0}
+    found = f"weights moved after {len(moved & due)} of {len(due)} updates"
+    others = len(moved - due)
+    if others:
+        found += f", and after {others} other batches"
+    return found, moved == due and len(batches) == count * steps
+
+
+def read(hosts, facts):
+    """Which rows were read in each whole epoch, by all hosts."""
+    epochs = facts["updates"] * facts["accumulation"] // facts["length"]
+    due = facts["length"] * facts["rows_of_batch"]
+    counts = collections.Counter(
+        (epoch, row) for host in hosts for epoch, row in host["read"]
+    )
+    unique = [sum(e == epoch for e, _ in counts) for epoch in range(epochs)]
+    often = max((n for (e, _), n in counts.items() if e < epochs), default=0)
+    found = f"{min(unique, default=0)} unique of {due} in each of {epochs}"
+    found += ", read once" if often == 1 else f", read up to {often} times"
+    return found, set(unique) == {due} and often == 1
+
+
+def same(whole, part):
+    """The losses of a run that went on, beside those of the whole one."""
+    off, batches = 0.0, []
+    for one, other in zip(whole, part, strict=True):
+        losses = {told["batch"]: told["loss"] for told in one["batches"]}
+        batches = [told["batch"] for told in other["batches"]]
+        if not batches:
+            return f"did not go on: {short(other['error'])}", False
+        # Of a batch that the whole run lacks, it is infinite.
+        off = max(
+            off,
+            *(
+                abs(told["loss"] - losses.get(told["batch"], float("inf")))
+                for told in other["batches"]
+            ),
+        )
+    found = f"from batch {batches[0]} to {batches[-1]}: difference {off:.1g}"
+    # Begun anew, it would be the same as well.
+    return found, off == 0 and batches[0] > 0
+
+
+def stops(hosts, killed, soon):
+    """How the others end when some are killed."""
+    others = [h for i, h in enumerate(hosts) if i not in killed]
+    if any(h["waited"] is None for h in others):
+        return f"the others did not end within {soon} s", False
+    waited = max(host["waited"] for host in others)
+    error = others[0]["error"] or f"exit code {others[0]['code']}"
+    found = f"the others ended after {waited:.0f} s: {short(error)}"
+    return found, all(host["code"] for host in others)
+
+
+def agrees(hosts, soon):
+    """Whether all end with one error of ours."""
+    errors = {host["error"] for host in hosts}
+    if any(host["waited"] is None for host in hosts):
+        return f"not all ended within {soon} s: {sorted(errors)}", False
+    waited = max(host["waited"] for host in hosts)
+    found = f"all ended, within {waited:.0f} s of each other: "
+    found += "; ".join(map(short, sorted(errors)))
+    ours = all("CheckpointError" in error for error in errors)
+    return found, ours and len(errors) == 1
+
+
+def short(error):
+    """The beginning of an error, where there is one."""
+    return textwrap.shorten(error or "no error", 120, placeholder=" …")
+
+
+def alike(whole, part, of):
+    one, other = of(whole), of(part)
+    equal = bool(one) and one == other
+    return f"{one}" if equal else f"{one}, and {other}", equal
+
+
+def weights(hosts):
+    return ", ".join(
+        dict.fromkeys(
+            f"sum {told['sum']:.9g} ({told['weights']})"
+            for host in hosts
+            for told in host["batches"][-1:]
+        )
+    )
+
+
+def scores(hosts):
+    return "; ".join(dict.fromkeys("; ".join(h["scores"]) for h in hosts))
+
+
+def table(reports):
+    """Reports of one recipe in Markdown, a column for each backend."""
+    first = reports[0]
+    lines = [
+        "{recipe}: {hosts} hosts, {updates} updates of {accumulation} "
+        "batch(es) of {rows_of_batch} rows, {warmup} of them warm-up; an "
+        "epoch is {length} batches.".format(**first),
+        "",
+        f"| | {' | '.join(NAMES[r['backend']] for r in reports)} |",
+        "|---" * (len(reports) + 1) + "|",
+    ]
+    for cells in zip(*(report["rows"] for report in reports), strict=True):
+        told = [
+            ("" if cell["right"] else "✗ ") + cell["found"].replace("|", "/")
+            for cell in cells
+        ]
+        told = told[:1] if len(reports) == 1 else told
+        lines.append(f"| {cells[0]['check']} | {' | '.join(told)} |")
+    seconds = [f"{report['seconds']:.0f}" for report in reports]
+    lines.append(f"| seconds | {' | '.join(seconds)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(paths):
+    texts = [pathlib.Path(path).read_text() for path in paths]
+    found = [report for text in texts for report in json.loads(text)]
+    print(OPENING, end="")
+    for name in dict.fromkeys(report["recipe"] for report in found):
+        print(table([r for r in found if r["recipe"] == name]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

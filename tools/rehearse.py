@@ -1,0 +1,254 @@
+r"""Rehearse a recipe on this machine, with the faults of a long run.
+
+    KERAS_BACKEND=jax python tools/rehearse.py pretrain_base --hosts 2 \
+        --json REPORT.json
+    python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
+
+Each host is a process of its own. Accumulation, and the shares of warm-up and
+decay, are the recipe's; widths, rows and the number of updates are tiny, and
+the data is easy-VQA (`pip install easy-vqa`). One run is left alone. Another
+is killed on all hosts, later on one host alone, then finds no checkpoint on
+that host, and is put right. Both must end alike. Prints a table; the exit code
+tells whether all of it is right. It takes a few minutes.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import launch
+import miniature_data
+import recipe_run
+import rehearsal_table
+import rehearse_run
+
+from keras_bridgetower.data.records import open_records
+from keras_bridgetower.training import recipes
+from keras_bridgetower.training.schedules import steps_of
+
+# Rows of a batch on each host, and samples of a picture of easy-VQA, about.
+ROWS = 4
+SAMPLES = {"captions": 5, "vqa": 10}
+# A warm-up of fewer updates shows no slope.
+WARM_UPDATES, LEAST_UPDATES = 2, 12
+EVERY = 3
+# The last line of a traceback, without its module and what PyTorch puts first.
+ERROR = re.compile(
+    r"^(?:\[\w+\]: )?(?:\w+\.)*(\w*(?:Error|Exception)\b.*)", re.M
+)
+
+
+def main():
+    names = [
+        name
+        for name, recipe in recipes.RECIPES.items()
+        if recipe.task in recipe_run.RECORD_TASKS
+    ]
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipes", choices=names, nargs="+")
+    parser.add_argument("--hosts", type=int, default=2)
+    parser.add_argument("--json", type=pathlib.Path, help="file of the reports")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="keeps data and what the runs write"
+    )
+    settings = parser.parse_args()
+    (server,) = launch.started(
+        [[rehearse_run.__file__]],
+        [{}],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None,
+    )
+    reports = []
+    with server, tempfile.TemporaryDirectory() as made:
+        folder = (settings.folder or pathlib.Path(made)).absolute()
+        for name in settings.recipes:
+            plan = Plan(recipes.get(name), settings.hosts, folder, server)
+            reports.append(rehearsed(plan))
+            print(rehearsal_table.table(reports[-1:]), flush=True)
+            if settings.json:
+                settings.json.write_text(json.dumps(reports, indent=1) + "\n")
+    rows = [row for report in reports for row in report["rows"]]
+    sys.exit(not all(row["right"] for row in rows))
+
+
+def rehearsed(plan):
+    """The report of a rehearsal.
+
+    Args:
+        plan: a `Plan`.
+
+    Returns:
+        dict of plain values, see `rehearsal_table.table`.
+    """
+    hosts, last = plan.hosts, plan.hosts - 1
+    # In the middle of an update, where it has several batches.
+    behind = max(1, plan.accumulation // 2)
+    first = plan.every + behind
+    second = (2 * plan.length // plan.every + 1) * plan.every + behind
+    began = time.monotonic()
+    runs = {
+        "whole": plan.run("whole"),
+        "killed": plan.run("part", dict.fromkeys(range(hosts), first)),
+        "one killed": plan.run("part", {last: second}),
+        "lost": plan.run("part", others={last: "lost"}, soon=True),
+        "mended": plan.run("part"),
+    }
+    return {
+        "recipe": plan.recipe.name,
+        "backend": launch.BACKEND,
+        "hosts": hosts,
+        "seconds": time.monotonic() - began,
+        **plan.facts(),
+        "rows": rehearsal_table.rows(runs, plan.facts(), rehearse_run.SOON),
+        "losses": [story["loss"] for story in runs["whole"][0]["batches"]],
+        "rates": [story["rate"] for story in runs["whole"][0]["batches"]],
+    }
+
+
+class Plan:
+    """What runs: a recipe, its data, and the sizes of its miniature.
+
+    Args:
+        recipe: a `Recipe`.
+        hosts: int.
+        folder: path of what the runs write and, for later ones, of the data.
+        server: process of `rehearse_run.py`, which makes the hosts.
+
+    Attributes:
+        updates: int, of the whole run.
+        accumulation: int, batches of an update.
+        every: int, batches from one checkpoint to the next.
+        length: int, batches of an epoch; there are about four epochs.
+    """
+
+    def __init__(self, recipe, hosts, folder, server):
+        self.recipe, self.hosts, self._server = recipe, hosts, server
+        self.folder = folder / f"{recipe.name}-{launch.BACKEND}"
+        # Of an earlier rehearsal.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.accumulation = recipe.accumulation
+        self.updates = updates_of(recipe.warmup)
+        self.every = EVERY * self.accumulation
+        self._rows = ROWS * hosts
+        task = recipe_run.RECORD_TASKS[recipe.task]
+        batches = self.updates * self.accumulation // 4
+        if batches % self.accumulation == 0:
+            # Let epochs end within an update.
+            batches += self.accumulation > 1
+        self._records = -(-batches * self._rows // SAMPLES.get(task, 1))
+        self._data = folder / "data"
+        train = self._data / f"{task}-{self._records}"
+        miniature_data.build(task, train, self._records)
+        samples = open_records(train, "train").num_samples
+        self.length = samples // self._rows
+
+    def facts(self):
+        """What a report says of it."""
+        tiny = self.recipe.tiny()
+        return {
+            "updates": self.updates,
+            "accumulation": self.accumulation,
+            "length": self.length,
+            "rows_of_batch": self._rows,
+            "peak": tiny.learning_rate,
+            "warmup": steps_of(self.recipe.warmup, self.updates),
+        }
+
+    def run(self, name, dies=None, others=None, soon=False):
+        """Begin a run, or go on with it, on all hosts.
+
+        Args:
+            name: str, of the folder that the hosts share.
+            dies: dict from a host to the batch before which it is killed.
+            others: dict from a host to a folder of its own.
+            soon: bool, whether none of them should get to train.
+
+        Returns:
+            list of dicts, what each host did.
+        """
+        dies, others = dies or {}, others or {}
+        hosts = []
+        environments = launch.several_processes(self.hosts)
+        number = len(list(self.folder.glob("*.jsonl")))
+        for host, environment in enumerate(environments):
+            output = self.folder / others.get(host, name)
+            output.mkdir(exist_ok=True)
+            if not (output / "easy_vqa").exists():
+                (output / "easy_vqa").symlink_to(self._data)
+            path = self.folder / f"story-{number + host:02d}.jsonl"
+            path.touch()
+            given = [
+                *(self.recipe.name, "--output", output),
+                *("--records", self._records, "--every", EVERY, "--set"),
+                f"accumulation={self.accumulation}",
+                f"batch_size={self._rows * self.accumulation}",
+                f"steps={self.updates}",
+            ]
+            hosts.append(
+                {
+                    "path": str(path),
+                    "environment": environment,
+                    "dies_at": dies.get(host, -1),
+                    "given": [str(word) for word in given],
+                }
+            )
+        order = {"hosts": hosts, "soon": bool(dies) or soon}
+        print(json.dumps(order), file=self._server.stdin, flush=True)
+        ends = json.loads(self._server.stdout.readline())
+        return [
+            told(host["path"], *end)
+            for host, end in zip(hosts, ends, strict=True)
+        ]
+
+
+def updates_of(warmup):
+    """The fewest updates of a run that has the recipe's share of warm-up.
+
+    Args:
+        warmup: float, a share of the updates, or int, a number of them.
+    """
+    count = LEAST_UPDATES
+    while warmup and steps_of(warmup, count) < WARM_UPDATES:
+        count += 1
+    return max(count, 2 * steps_of(warmup, count))
+
+
+def told(path, code, waited):
+    """What a process wrote down and printed.
+
+    Args:
+        path: path of its story.
+        code: int, its exit code.
+        waited: float, seconds, or None where it had to be killed.
+
+    Returns:
+        dict.
+    """
+    stories = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
+    errors = list(ERROR.finditer(pathlib.Path(f"{path}.err").read_text()))
+    printed = pathlib.Path(f"{path}.out").read_text()
+    scores = re.findall(r"^(?:validation|test): .*", printed, re.M)
+    reads = [story["read"] for story in stories if "read" in story]
+    return {
+        "code": code,
+        "waited": waited,
+        "error": errors[-1].group(1) if errors else "",
+        "batches": [story for story in stories if "batch" in story],
+        "read": reads[0] if reads else [],
+        "scores": scores,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The hosts of a rehearsal: runs of `examples` that tell what they do.
+
+`rehearse.py` starts it. It imports all that is needed once, then makes a
+process for each host of each run by a fork: imports would take most of the
+time. Nothing may run on a device before that.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import zlib
+
+import keras
+import numpy as np
+import recipe_run
+
+from keras_bridgetower.data.rows import Rows
+from keras_bridgetower.training import recipes
+
+
+class Story(keras.callbacks.Callback):
+    """Writes down the loss, rate and weights of each batch.
+
+    Args:
+        path: path of the file.
+        checkpoint: the run's `Checkpoint`, which knows the batch.
+        dies_at: int, the batch before which the process kills itself.
+    """
+
+    def __init__(self, path, checkpoint, dies_at):
+        super().__init__()
+        self._file = open(path, "a", buffering=1)
+        self._checkpoint = checkpoint
+        self._dies_at = dies_at
+
+    def on_train_begin(self, logs=None):
+        (mean,) = (m for m in self.model.metrics if m.name == "loss")
+        self._mean, update = mean, mean.update_state
+
+        def of_this_batch(values, sample_weight=None):
+            mean.reset_state()
+            return update(values, sample_weight)
+
+        # A mean over the epoch would hide where two runs part.
+        mean.update_state = of_this_batch
+
+    def on_train_end(self, logs=None):
+        del self._mean.update_state
+
+    def on_train_batch_begin(self, batch, logs=None):
+        place = self._checkpoint.position
+        length = self._checkpoint.stream.steps_per_epoch
+        self._batch = place.epoch * length + place.step
+        if self._batch == self._dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        self._rate = float(rate)
+
+    def on_train_batch_end(self, batch, logs=None):
+        values = [
+            keras.ops.convert_to_numpy(v)
+            for v in self.model.trainable_variables
+        ]
+        total = 0
+        for value in values:
+            content = np.ascontiguousarray(value).reshape(-1).view("uint8")
+            total = zlib.crc32(content, total)
+        self._write(
+            batch=self._batch,
+            loss=float(logs["loss"]),
+            rate=self._rate,
+            weights=f"{total:08x}",
+            sum=float(sum(value.sum(dtype="float64") for value in values)),
+        )
+
+    def read(self, rows):
+        """Write down what was read, as pairs of an epoch and a sample."""
+        length = self._checkpoint.stream.steps_per_epoch
+        self._write(read=rows, length=length)
+
+    def _write(self, **facts):
+        self._file.write(json.dumps(facts) + "\n")
+
+
+def followed(rows):
+    """Let `Rows` keep which training samples it reads, and in which epoch."""
+    good = Rows.good
+
+    def kept(self, samples, passes):
+        if self.readers[0].split == "train":
+            rows.extend(zip(passes.tolist(), samples.tolist(), strict=True))
+        return good(self, samples, passes)
+
+    Rows.good = kept
+
+
+# Seconds in which all hosts must have ended after one of them, and for a run.
+SOON, LONG = 60, 1800
+
+
+def run(path, dies_at, given):
+    """One host's run.
+
+    Args:
+        path: path of its story, into which a line of JSON is written for each
+            batch, and at the end what was read.
+        dies_at: int, the batch, counted over the whole run, before which the
+            process kills itself; -1 for none.
+        given: list of str, arguments as of `examples/finetune.py`.
+    """
+    read, stories = [], []
+    followed(read)
+
+    def beside(checkpoint):
+        stories.append(Story(path, checkpoint, dies_at))
+        return stories
+
+    names = [*recipes.RECIPES]
+    recipe_run.run(recipe_run.arguments(__doc__, names, given), beside)
+    stories[0].read(read)
+
+
+def host_of(orders):
+    """Fork hosts as they are ordered, and tell how each ended.
+
+    Args:
+        orders: lines of JSON, each of the hosts of one run.
+
+    Returns:
+        dict, in the process of a host: its own order. None at the end.
+    """
+    for line in orders:
+        order, pids = json.loads(line), []
+        for host in order["hosts"]:
+            pids.append(os.fork())
+            if not pids[-1]:
+                return host
+        print(json.dumps(ended(pids, order["soon"])), flush=True)
+    return None
+
+
+def ended(pids, soon):
+    """Wait for hosts, and kill those that do not end.
+
+    Args:
+        pids: list of ints.
+        soon: bool, whether all must end soon after the first one; else only
+            when one has failed.
+
+    Returns:
+        list of pairs: the exit code of each, and its seconds after the first
+        one; None for those that were killed here.
+    """
+    began, codes, ends = time.monotonic(), {}, {}
+    while len(ends) < len(pids):
+        time.sleep(0.05)
+        now = time.monotonic()
+        for pid in set(pids) - set(ends):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+                ends[pid] = now
+        first = min(ends.values(), default=now)
+        waits = soon or any(codes.values())
+        if now > began + LONG or (waits and now > first + SOON):
+            for pid in set(pids) - set(ends):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            break
+    first = min(ends.values(), default=began)
+    return [
+        (codes[pid], ends[pid] - first) if pid in ends else (None, None)
+        for pid in pids
+    ]
+
+
+def become(host):
+    """Let a process have the output and the environment of a host."""
+    for name, handle in (("out", 1), ("err", 2)):
+        with open(f"{host['path']}.{name}", "w") as file:
+            os.dup2(file.fileno(), handle)
+    os.environ.update(host["environment"])
+
+
+if __name__ == "__main__":
+    if (host := host_of(sys.stdin)) is not None:
+        become(host)
+        run(host["path"], host["dies_at"], host["given"])
