@@ -85,7 +85,7 @@ def _weights(model):
 
 @pytest.mark.parametrize("task", EACH)
 def test_custom_loop(task, asked, example):
-    """a training loop of one's own"""
+    """A training loop of one's own"""
     model, batches, fitted = asked(task)
     start = _weights(model)
     losses = list(example.steps(model, batches))
