@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import vqa
 
 from keras_bridgetower import memory
@@ -96,6 +97,7 @@ def looked_into():
     return made
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "module, documented, example",
     EXAMPLES,

@@ -14,6 +14,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import backbone
 from builders import features
 from builders import retrieval
@@ -192,6 +193,7 @@ def models():
 
 
 # Some examples start a task from the preset of another one.
+@FASTEST
 @pytest.mark.filterwarnings("ignore:New and random in this")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):

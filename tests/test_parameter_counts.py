@@ -3,10 +3,13 @@
 import keras_hub
 import numpy as np
 import pytest
+from builders import FASTEST
 
 import keras_bridgetower as kbt
 from keras_bridgetower import bridges
 from keras_bridgetower.memory import shapes_only
+
+pytestmark = FASTEST
 
 BASE = dict(hidden_dim=768, num_heads=12, num_layers=6)
 LARGE = dict(hidden_dim=1024, num_heads=16, num_layers=6)
