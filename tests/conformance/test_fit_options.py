@@ -69,6 +69,8 @@ def test_run_eagerly(task, fresh, plain):
     check_close(found, plain(task))
 
 
+# Where torch.compile parts a graph.
+@pytest.mark.filterwarnings("ignore:Dynamo")
 @pytest.mark.parametrize("task", LONG)
 @pytest.mark.parametrize("jit", ["auto", "False", "True"])
 def test_jit_compile(task, jit, fresh, plain):
