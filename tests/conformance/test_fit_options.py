@@ -76,9 +76,7 @@ def test_run_eagerly(task, fresh, plain):
 def test_jit_compile(task, jit, fresh, plain):
     """`jit_compile`."""
     if ON_TORCH and jit == "True" and task != "text_classifier":
-        pytest.skip(
-            "torch.compile takes minutes for each task; that of texts was run"
-        )
+        pytest.skip("torch.compile takes minutes for each task")
     jit = {"False": False, "True": True}.get(jit, jit)
     found = everything(fresh(task, jit_compile=jit), task)
     check_close(found, plain(task))
