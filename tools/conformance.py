@@ -24,7 +24,7 @@ PyTorch in this order, or once where they agree:
 * `✓`: right, compared with a reference of its own, such as the same data as
   lists, or a `fit` without the option;
 * a number: refused by one error, or left out; the note tells its sentence;
-* `·`: not run yet; `✗`: wrong; empty: no such test.
+* `·`: not run yet; `✗`: wrong.
 
 """
 
@@ -98,8 +98,6 @@ def heading(task):
 def told_of(found, row, task, notes):
     """One cell."""
     told = [found[b].get((row, task)) for b in BACKENDS]
-    if not any(told):
-        return ""
     signs = [sign(outcome, notes) for outcome in told]
     return signs[0] if len(set(signs)) == 1 else " ".join(signs)
 

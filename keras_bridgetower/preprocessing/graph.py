@@ -1,12 +1,15 @@
 """One code path eagerly and inside TensorFlow graphs."""
 
 import builtins
+import codecs
 import contextlib
 import re
 import sys
 
 import numpy as np
 
+# How `numpy_function` tells of an error, which TensorFlow quotes as C does.
+_TOLD = re.compile(r"assertion failed: \[ValueError: (.*)\]$", re.MULTILINE)
 # How TensorFlow tells what a function of `tf.numpy_function` raised.
 _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
@@ -40,6 +43,10 @@ def typed_errors():
     try:
         yield
     except Exception as error:
+        told = _TOLD.search(str(error))
+        if told:
+            text, _ = codecs.escape_decode(told[1].encode())
+            raise ValueError(text.decode()) from error
         found = _RAISED.search(str(error))
         kind = found and getattr(builtins, found[1], None)
         if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
@@ -102,13 +109,60 @@ def apply_numpy(function, inputs, *specs):
     """
     if not in_tf_graph():
         return function(*inputs)
-    import tensorflow as tf
-
-    outputs = tf.numpy_function(
-        function,
-        [tf.convert_to_tensor(x) for x in inputs],
-        [dtype for dtype, _ in specs],
-    )
+    dtypes = [dtype for dtype, _ in specs]
+    outputs = numpy_function(function, inputs, dtypes)
     for output, (_, shape) in zip(outputs, specs, strict=True):
         output.set_shape(shape)
     return outputs if len(specs) > 1 else outputs[0]
+
+
+def numpy_function(function, inputs, dtypes, stateful=True):
+    """As `tf.numpy_function`, whose errors of ours go without a traceback.
+
+    TensorFlow logs what a function raises, with all lines that led there, of
+    our checks too, whose one sentence is enough. So they are returned as text,
+    which an operation of the graph raises.
+
+    Args:
+        function: callable that takes arrays and returns a list of them, or
+            one where `dtypes` has one.
+        inputs: list of arrays or tensors.
+        dtypes: list of dtypes, one for each output.
+        stateful: bool, whether it may return other values each time.
+
+    Returns:
+        List of tensors.
+    """
+    import tensorflow as tf
+
+    dtypes = [tf.as_dtype(dtype) for dtype in dtypes]
+
+    def told(*arrays):
+        try:
+            made = function(*arrays)
+        except ValueError as error:
+            if not _is_own(error):
+                raise
+            text = f"ValueError: {error}"
+            return [*(_nothing(dtype) for dtype in dtypes), text.encode()]
+        return [*(made if len(dtypes) > 1 else [made]), b""]
+
+    inputs = [tf.convert_to_tensor(x) for x in inputs]
+    *made, text = tf.numpy_function(
+        told, inputs, [*dtypes, tf.string], stateful=stateful
+    )
+    with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
+        return [tf.identity(x) for x in made]
+
+
+def _is_own(error):
+    """Whether this package raised an error, and none that it called."""
+    step = error.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    name = step.tb_frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == _PACKAGE
+
+
+def _nothing(dtype):
+    return b"" if dtype.as_numpy_dtype is object else dtype.as_numpy_dtype(0)

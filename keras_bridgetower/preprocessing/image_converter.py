@@ -7,6 +7,7 @@ import numpy as np
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.direct import DirectLayer
 from keras_bridgetower.preprocessing.graph import in_tf_graph
+from keras_bridgetower.preprocessing.graph import numpy_function
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.placing import MODES
 from keras_bridgetower.preprocessing.placing import leaves_as_is
@@ -165,10 +166,10 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         # Strings have no axes of their own, a grey or colour array has 2 or 3.
         batch = images.shape if images.dtype == tf.string else images.shape[:-3]
         strings = images.dtype == tf.string
-        outputs = tf.numpy_function(
+        (outputs,) = numpy_function(
             lambda x: self._convert(pictures_in(x) if strings else x),
             [images],
-            tf.float32,
+            [tf.float32],
             stateful=False,
         )
         outputs.set_shape([*batch, self.image_size, self.image_size, 3])

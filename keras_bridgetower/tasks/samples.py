@@ -80,6 +80,27 @@ def check_partners(task, x):
         )
 
 
+def check_place_of(name, value, kinds):
+    """Refuse what stands in the place of another argument.
+
+    KerasHub's tasks take `sample_weight` there, and Keras' models do not.
+
+    Args:
+        name: str, the argument.
+        value: what was given for it.
+        kinds: type or types of which it must be.
+
+    Raises:
+        ValueError: another type.
+    """
+    if not isinstance(value, kinds):
+        raise ValueError(
+            f"`{name}` must be as `keras.Model` takes it, and arguments come "
+            "in that order: pass those that follow `batch_size` by their "
+            f"names. Received: {name} of type {type(value).__name__}"
+        )
+
+
 def check_arrays(task, x, y, **checked):
     """As `check_batches`, of one batch of arrays and lists."""
     if isinstance(x, dict):

@@ -1,6 +1,7 @@
 """How tasks are compiled and trained."""
 
 import contextlib
+import numbers
 
 import keras
 import keras_hub
@@ -14,13 +15,14 @@ from keras_bridgetower.losses import weight_column
 from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks import training_data
 from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks.single_batches import SingleBatches
 from keras_bridgetower.tasks.untuned_fit import ReadsUntuned
 from keras_bridgetower.tasks.untuned_fit import with_callback
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
-class TrainableTask(keras_hub.models.Task, ReadsUntuned):
+class TrainableTask(SingleBatches, keras_hub.models.Task, ReadsUntuned):
     """Abstract: loss, metrics and the steps of training.
 
     The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
@@ -166,12 +168,14 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         x=None,
         y=None,
         batch_size=None,
-        *,
-        sample_weight=None,
-        validation_data=None,
-        validation_split=None,
-        shuffle=False,
+        epochs=1,
+        verbose="auto",
         callbacks=None,
+        validation_split=None,
+        validation_data=None,
+        shuffle=False,
+        class_weight=None,
+        sample_weight=None,
         **kwargs,
     ):
         """Train, on raw inputs where the task has a preprocessor.
@@ -187,14 +191,16 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
                 or a generator. Batches that bring `x["step"]` keep it.
             y: labels, where `x` is arrays.
             batch_size: int, rows of a batch of arrays; 32 by default.
-            sample_weight: `(samples,)`, where `x` is arrays.
-            validation_data: batches, or a tuple `(x, y, sample_weight)`.
+            epochs, verbose, callbacks: as `keras.Model.fit`.
             validation_split: float, share of the arrays, their last rows, to
                 validate on.
+            validation_data: batches, or a tuple `(x, y, sample_weight)`.
             shuffle: bool, whether to read arrays in another order in each
                 epoch, drawn by NumPy's global seed
                 (`keras.utils.set_random_seed`). A dataset is read in its own.
-            callbacks, **kwargs: as `keras.Model.fit`.
+            class_weight: dict from each class id to its weight.
+            sample_weight: `(samples,)`, where `x` is arrays.
+            **kwargs: as `keras.Model.fit`.
 
         Returns: `keras.callbacks.History`.
 
@@ -202,6 +208,9 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
             ValueError: data that do not fit the task or each other.
         """
         self._check_place()
+        samples.check_place_of("epochs", epochs, numbers.Integral)
+        kwargs |= {"epochs": epochs, "verbose": verbose}
+        kwargs["class_weight"] = class_weight
         steps = training_data.Steps(getattr(self, "optimizer", None))
         data, held = (x, y, sample_weight), (validation_data, validation_split)
         given = training_data.training(
@@ -220,7 +229,13 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
             )
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        **kwargs,
     ):
         """Loss and metrics, on raw inputs where the task has a preprocessor.
 
@@ -228,22 +243,27 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         batch: the same in each call.
 
         Args:
-            x, y, batch_size, sample_weight: as `fit`.
+            x, y, batch_size, verbose, sample_weight: as `fit`.
             **kwargs: as `keras.Model.evaluate`.
         """
         self._check_place()
+        samples.check_place_of("verbose", verbose, (numbers.Integral, str))
         # Inside of `fit` they are ready.
         if not kwargs.get("_use_cached_eval_dataset"):
             x = training_data.reading(self, x, y, sample_weight, batch_size)
         with self.inference.testing("evaluate"), engine.kept_weights(self):
-            return ReadsUntuned.evaluate(self, x, **kwargs)
+            return ReadsUntuned.evaluate(self, x, verbose=verbose, **kwargs)
 
-    def predict(self, x, batch_size=None, **kwargs):
+    def predict(
+        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
+    ):
         self._check_place()
         given = {"batch_size": batch_size, "labelled": False}
         x = training_data.reading(self, x, **given)
         with self.inference.predicting("predict"), engine.kept_weights(self):
-            return ReadsUntuned.predict(self, x, **kwargs)
+            return ReadsUntuned.predict(
+                self, x, verbose=verbose, steps=steps, callbacks=callbacks
+            )
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
@@ -256,27 +276,6 @@ class TrainableTask(keras_hub.models.Task, ReadsUntuned):
         if self.preprocessor is None and isinstance(x, dict):
             values.check_values(self, x, y)
         return super().preprocess_samples(x, y, sample_weight)
-
-    def _labelled(self, x, y, sample_weight):
-        samples.check_arrays(self, x, y)
-        made = self.preprocess_samples(x, y, sample_weight)
-        return keras.utils.unpack_x_y_sample_weight(made)
-
-    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        self._check_place()
-        # KerasHub's own two fail at labels of several objectives.
-        made = self._labelled(x, y, sample_weight)
-        with self.inference.training("train_on_batch"):
-            return keras.Model.train_on_batch(self, *made, **kwargs)
-
-    def predict_on_batch(self, x, **kwargs):
-        with self.inference.predicting("predict_on_batch"):
-            return super().predict_on_batch(x, **kwargs)
-
-    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        made = self._labelled(x, y, sample_weight)
-        with self.inference.testing("test_on_batch"):
-            return keras.Model.test_on_batch(self, *made, **kwargs)
 
 
 def unread_of(fusion, outputs):

@@ -135,8 +135,7 @@ def reading(
         if isinstance(x, dict):
             check_arrays(task, x, y, **checked)
             check_lists_of_pictures(task, x)
-            if draws(task.preprocessor):
-                x = {"step": replicas.current().number(number), **x}
+        x = with_number(task, x, number)
         return task.preprocess_samples(x, y, sample_weight)
 
     made = prepared(x, prepare, first)
@@ -244,6 +243,13 @@ def draws(preprocessor):
     """Whether a preprocessor draws, by the number of a batch."""
     ours = isinstance(preprocessor, BridgeTowerPreprocessor)
     return ours and preprocessor.reads_step
+
+
+def with_number(task, x, number):
+    """A batch with its number, where the preprocessor draws by it."""
+    if not isinstance(x, dict) or not draws(task.preprocessor):
+        return x
+    return {"step": replicas.current().number(number), **x}
 
 
 def check_shuffle(shuffle, x):

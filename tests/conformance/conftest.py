@@ -11,10 +11,12 @@ import os
 import pathlib
 
 import every_task
+import keras
 import pytest
 from builders import shallow
 from every_task import TASKS
 
+ON_JAX = keras.config.backend() == "jax"
 HERE = pathlib.Path(__file__).parent
 # A file to which `tools/conformance.py` lets outcomes be added.
 REPORT = os.environ.get("CONFORMANCE_REPORT")
@@ -87,14 +89,38 @@ def refused(record_property):
 
 
 @pytest.fixture(scope="session")
-def trained():
+def trained(any_backbone):
     """Compiled tasks by name, back at their first weights and slots."""
-    backbone, made = shallow(), {}
+    made = {}
 
     def get(name):
         if name not in made:
-            made[name] = every_task.build(name, backbone)
+            made[name] = every_task.build(name, any_backbone)
             made[name].first = every_task.values(made[name])
+            if REPORT:
+                # Traced once, the many steps take TensorFlow less time.
+                every_task.compiled(
+                    made[name], run_eagerly=False, jit_compile=ON_JAX
+                )
         return every_task.restore(made[name])
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def any_backbone():
+    """One whose weights each test sets anew."""
+    return shallow()
+
+
+@pytest.fixture(scope="session")
+def plain(trained):
+    """What `everything` gives of a task without any option."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = every_task.everything(trained(name), name)
+        return made[name]
 
     return get

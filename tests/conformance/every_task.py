@@ -115,11 +115,16 @@ def preprocessor(name):
     return case.preprocessor(**parts, **case.to_preprocess)
 
 
+def make(name, backbone=None, **kwargs):
+    """The task."""
+    case = TASKS[name]
+    backbone = backbone or shallow()
+    return case.task(backbone, preprocessor(name), **case.values, **kwargs)
+
+
 def build(name, backbone=None):
     """The task, compiled and one step trained, so that slots hold values."""
-    case = TASKS[name]
-    task = case.task(backbone or shallow(), preprocessor(name), **case.values)
-    compiled(randomise(task))
+    task = compiled(randomise(make(name, backbone)))
     step(name, task)
     return task
 
@@ -152,12 +157,12 @@ def check_same(found, expected):
     keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
 
 
-def only(*some, among=TASKS):
+def only(*some):
     """All tasks, the others than these in the long version."""
     slow = pytest.mark.slow
     return [
         name if name in some else pytest.param(name, marks=slow)
-        for name in among
+        for name in TASKS
     ]
 
 
@@ -203,3 +208,24 @@ def raw(name):
         images = [image for (image,) in images]
     given = {"images": images, "text": TEXTS}
     return {key: given[key] for key in case.names}
+
+
+def given(name):
+    """Arguments of `fit` without any option."""
+    x, y = raw(name), TASKS[name].y
+    return {"x": x} | ({} if y is None else {"y": y})
+
+
+def fit(task, name, epochs=2, **kwargs):
+    """History, and what weights and slots are in the end."""
+    kwargs = {"batch_size": BATCH, "verbose": 0} | given(name) | kwargs
+    history = task.fit(epochs=epochs, **kwargs).history
+    return history, values(task)
+
+
+def everything(task, name):
+    history, trained = fit(task, name)
+    x = given(name)
+    scores = task.evaluate(**x, batch_size=BATCH, return_dict=True, verbose=0)
+    outputs = task.predict(x["x"], batch_size=BATCH, verbose=0)
+    return history, trained, scores, outputs

@@ -1,6 +1,9 @@
-"""Run alone in a process: a task that another backend saved takes a step.
+"""Run alone in a process: tasks that another backend saved take a step.
 
-KERAS_BACKEND=jax python tests/conformance/other_backend_run.py vqa FOLDER
+Each line of its input has the name of a task and a folder, in which the task
+is `first.keras`. A line of output says that it is done.
+
+KERAS_BACKEND=jax python tests/conformance/other_backend_run.py
 """
 
 import os
@@ -15,15 +18,22 @@ import keras
 import numpy as np
 
 
-def main(name, folder):
-    task = keras.saving.load_model(folder / "torch.keras")
+def main():
+    for line in sys.stdin:
+        name, folder = line.split(maxsplit=1)
+        take_step(name, pathlib.Path(folder.strip()))
+        print("done", name, flush=True)
+
+
+def take_step(name, folder):
+    task = keras.saving.load_model(folder / "first.keras")
     np.savez(folder / "before.npz", **every_task.state(task))
-    # Uncompiled, JAX takes longer.
-    task.run_eagerly, task.jit_compile = False, True
+    # To compile takes longer than a step.
+    task.run_eagerly, task.jit_compile = True, False
     every_task.step(name, task)
     np.savez(folder / "after.npz", **every_task.state(task))
-    task.save(folder / "jax.keras")
+    task.save(folder / "second.keras")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], pathlib.Path(sys.argv[2]))
+    main()

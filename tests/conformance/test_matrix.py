@@ -19,8 +19,8 @@ def test_cells():
     assert conformance.table(found) == (
         "| | vqa | nlvr2 |\n"
         "|---|---|---|\n"
-        "| A row | ✓ 1 ✗ |  |\n"
-        "| Another |  | ✓ · ✓ |\n"
+        "| A row | ✓ 1 ✗ | · |\n"
+        "| Another | · | ✓ · ✓ |\n"
         "\n"
         "1. Refused: `y` must go.\n"
     )

@@ -4,6 +4,8 @@ Each backend has ways of its own to read what Keras takes, so all of them run
 this, PyTorch with every task.
 """
 
+import contextlib
+
 import every_task
 import keras
 import numpy as np
@@ -26,6 +28,8 @@ ON_TORCH = keras.config.backend() == "torch"
 FASTEST = pytest.mark.skipif(
     not ON_TORCH, reason="the same code with every backend"
 )
+# What tasks without pictures do not take.
+OF_PICTURES = ("PIL", "tensors")
 
 
 # Each says so when it ends, as Keras does of what has no length.
@@ -82,9 +86,9 @@ def cases(sources, quick):
     """Each source in each task, in the long version; a part of them always."""
     for name, case in TASKS.items():
         for source in sources:
-            if source in ("PIL", "tensors") and "images" not in case.names:
-                continue
-            marks = () if quick(name, source) else pytest.mark.slow
+            without = source in OF_PICTURES and "images" not in case.names
+            always = quick(name, source) and not without
+            marks = () if always else pytest.mark.slow
             yield pytest.param(name, source, marks=marks)
 
 
@@ -97,12 +101,34 @@ def quick(name, source):
 @pytest.mark.parametrize("name, source", cases(SOURCES, quick))
 def test_raw_inputs(name, source, asked):
     """Raw inputs in `fit`, `evaluate` and `predict`."""
+    if source in OF_PICTURES and "images" not in TASKS[name].names:
+        pytest.skip("the task takes no pictures")
     task, x, y, expected = asked(name)
     check_same(results(task, SOURCES[source], x, y), expected)
 
 
-def features(name, asked):
-    task, x, y, _ = asked(name)
+@pytest.fixture(scope="module")
+def asked_features(asked):
+    """As `asked`, without preprocessor."""
+    made = {}
+
+    @contextlib.contextmanager
+    def get(name):
+        task, x, y, _ = asked(name)
+        if name not in made:
+            made[name] = features(task, x, y)
+        preprocessor, task.preprocessor = task.preprocessor, None
+        try:
+            if len(made[name]) == 2:
+                made[name] += (results(task, dataset, *made[name]),)
+            yield task, *made[name]
+        finally:
+            task.preprocessor = preprocessor
+
+    return get
+
+
+def features(task, x, y):
     made = [
         task.preprocess_samples(*(rows(v, i, i + BATCH) for v in (x, y)))
         for i in range(0, ROWS, BATCH)
@@ -128,16 +154,10 @@ def quick_features(name, source):
 
 
 @pytest.mark.parametrize("name, source", cases(OF_FEATURES, quick_features))
-def test_features(name, source, asked):
+def test_features(name, source, asked_features):
     """Features, with `preprocessor=None`, in all three."""
-    x, y = features(name, asked)
-    task, *_ = asked(name)
-    preprocessor, task.preprocessor = task.preprocessor, None
-    try:
-        expected = results(task, dataset, x, y)
+    with asked_features(name) as (task, x, y, expected):
         check_same(results(task, SOURCES[source], x, y), expected)
-    finally:
-        task.preprocessor = preprocessor
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from keras_hub.src.utils.preset_utils import get_preset_loader
 
+from keras_bridgetower.preprocessing.graph import typed_errors
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -135,9 +136,21 @@ def test_refused_texts(texts, message):
 
 def test_refused_texts_in_a_graph():
     dataset = tf.data.Dataset.from_tensors(["hi", ""]).map(make())
-    message = r"`text` must not be empty. Received: text\[1\]=b?''"
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    message = r"`text` must not be empty. Received: text\[1\]=b?\\'\\'"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message) as raised:
         next(iter(dataset))
+    # TensorFlow logs this text.
+    assert "Traceback" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\"\0'\n", "\0\\", ""])
+def test_errors_in_a_graph_are_raised_as_they_were(text):
+    with pytest.raises(ValueError) as expected:
+        make()(["a", text])
+    dataset = tf.data.Dataset.from_tensors(["a", text]).map(make())
+    with pytest.raises(ValueError) as raised, typed_errors():
+        next(iter(dataset))
+    assert str(raised.value).replace("=b", "=") == str(expected.value)
 
 
 @pytest.mark.parametrize(
