@@ -55,6 +55,7 @@ TIERS = (
         "replicas",
         "remat",
         "memory",
+        "merged_weights",
         "precision",
         "exporting",
         "positions",
