@@ -93,6 +93,25 @@ def test_custom_loop(task, asked, example):
     assert difference(_weights(model), fitted) <= 1e-6
 
 
+@pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="no float16 on processors"
+)
+def test_custom_loop_of_scaled_losses(example):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        made = _fitted("text_regressor", shallow())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model, start, batches, fitted = made
+    _put(model, start)
+    before = _weights(model)
+    # As when it was compiled by a file that was loaded.
+    assert model.optimizer.built
+    assert len(list(example.steps(model, batches))) == COUNT
+    assert difference(fitted, before) > 1e-4
+    assert difference(_weights(model), fitted) <= 1e-6
+
+
 @pytest.mark.parametrize("task", EACH)
 def test_train_on_batch(task, asked):
     """`train_on_batch`, `test_on_batch`, `predict_on_batch` of raw inputs"""
