@@ -108,8 +108,11 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         return self.outputs_of(inputs)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
-        return keras.Operation.compute_output_spec(
-            self, inputs, training=training
+        # As its graph was made: Keras' own tries a text of 83 tokens, for
+        # which an encoder may have no positions.
+        return keras.tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, x.dtype),
+            self.outputs_of(inputs),
         )
 
     def __call__(self, inputs, *args, **kwargs):

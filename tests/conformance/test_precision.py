@@ -321,3 +321,18 @@ def test_models_of_parts(tmp_path):
     copied = keras.models.clone_model(model)
     copied.set_weights(model.get_weights())
     assert difference(run(copied, x), run(model, x)) == 0
+
+
+def test_models_that_call_a_task(tmp_path):
+    """A task as a layer: texts are of no length there."""
+    task = every_task.build("contrastive")
+    inputs = {
+        name: keras.Input(x.shape[1:], dtype=x.dtype, name=name)
+        for name, x in task.input.items()
+    }
+    model = keras.Model(inputs, task(inputs))
+    x = features(task)
+    assert difference(run(model, x), run(task, x)) == 0
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras", compile=False)
+    assert difference(run(loaded, x), run(model, x)) == 0
