@@ -252,19 +252,21 @@ class TrainableTask(SavedCompiled, keras_hub.models.Task, ReadsUntuned):
             values.check_values(self, x, y)
         return super().preprocess_samples(x, y, sample_weight)
 
-    def _labelled(self, x, y, sample_weight):
+    def _labelled(self, x, y, sample_weight, optimizer=None):
         samples.check_arrays(self, x, y)
+        x = training_data.numbered_batch(self, x, optimizer)
         made = self.preprocess_samples(x, y, sample_weight)
         return keras.utils.unpack_x_y_sample_weight(made)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_place()
         # KerasHub's own two fail at labels of several objectives.
-        made = self._labelled(x, y, sample_weight)
+        made = self._labelled(x, y, sample_weight, self.optimizer)
         with self.inference.training("train_on_batch"):
             return keras.Model.train_on_batch(self, *made, **kwargs)
 
     def predict_on_batch(self, x, **kwargs):
+        x = training_data.numbered_batch(self, x)
         with self.inference.predicting("predict_on_batch"):
             return super().predict_on_batch(x, **kwargs)
 

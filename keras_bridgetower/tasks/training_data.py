@@ -246,6 +246,19 @@ def draws(preprocessor):
     return ours and preprocessor.reads_step
 
 
+def numbered_batch(task, x, optimizer=None):
+    """A raw batch with its number, by which `fit` would draw for it.
+
+    Args:
+        task: the task.
+        x: dict of raw inputs.
+        optimizer: as `Steps`; None draws as the first batch of `evaluate`.
+    """
+    if not (draws(task.preprocessor) and isinstance(x, dict)):
+        return x
+    return {"step": replicas.current().number(Steps(optimizer).first), **x}
+
+
 def check_shuffle(shuffle, x):
     """Refuse to shuffle what has an order of its own."""
     if shuffle not in (False, True):

@@ -21,6 +21,7 @@ EACH = [
     n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in TASKS
 ]
 COUNT = 3
+ROUNDING = 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,10 @@ def asked():
 
 
 def _fitted(name, backbone):
+    # How far three steps move the weights depends on where they start.
+    keras.utils.set_random_seed(0)
     model = every_task.build(name, backbone)
-    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     model.optimizer.build(model.trainable_variables)
     start = _values(model)
     x, y = every_task.raw(name), TASKS[name].y
@@ -89,8 +92,8 @@ def test_custom_loop(task, asked, example):
     start = _weights(model)
     losses = list(example.steps(model, batches))
     assert len(losses) == COUNT and np.isfinite(losses).all()
-    assert difference(fitted, start) > 1e-4
-    assert difference(_weights(model), fitted) <= 1e-6
+    assert difference(fitted, start) > 10 * ROUNDING
+    assert difference(_weights(model), fitted) <= ROUNDING
 
 
 @pytest.mark.skipif(
@@ -108,17 +111,20 @@ def test_custom_loop_of_scaled_losses(example):
     # As when it was compiled by a file that was loaded.
     assert model.optimizer.built
     assert len(list(example.steps(model, batches))) == COUNT
-    assert difference(fitted, before) > 1e-4
-    assert difference(_weights(model), fitted) <= 1e-6
+    assert difference(fitted, before) > 10 * ROUNDING
+    assert difference(_weights(model), fitted) <= ROUNDING
 
 
 @pytest.mark.parametrize("task", EACH)
 def test_train_on_batch(task, asked):
     """`train_on_batch`, `test_on_batch`, `predict_on_batch` of raw inputs"""
     model, batches, fitted = asked(task)
+    if model.preprocessor.reads_step:
+        # Whatever it drew for others, and counted, changes nothing.
+        model.preprocess_samples(*batches[0])
     for x, y in batches:
         model.train_on_batch(x, y)
-    assert difference(_weights(model), fitted) <= 1e-6
+    assert difference(_weights(model), fitted) <= ROUNDING
     # Draws are those of the first batch, as in `evaluate`.
     x, y = batches[0]
     expected = model.evaluate(
