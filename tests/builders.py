@@ -240,6 +240,20 @@ def classifier_head(x, weights):
     return x @ w2 + b2
 
 
+FASTEST = pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the same code with every backend: run with KERAS_BACKEND=torch",
+)
+
+
+def some_everywhere(cases, *everywhere):
+    """Parameters of a test; all of them run on the fastest backend alone."""
+    return [
+        case if case in everywhere else pytest.param(case, marks=FASTEST)
+        for case in cases
+    ]
+
+
 # Code that never meets Keras' backend is the same on each.
 ONE_BACKEND = pytest.mark.skipif(
     keras.config.backend() != "tensorflow",

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from builders import FASTEST
 from builders import clip
 from builders import roberta
 from builders import tokenizer
@@ -12,6 +13,7 @@ from test_examples import run
 import keras_bridgetower as kbt
 
 
+@FASTEST
 def test_search_and_zero_shot(tmp_path):
     pytest.importorskip("easy_vqa")
     # Random, so that the numbers say nothing; the wiring is what is tested.

@@ -1,4 +1,8 @@
-"""The examples run offline and end with what they promise."""
+"""The examples run offline and end with what they promise.
+
+Each call imports the frameworks anew, so the first example alone runs on every
+backend; what the others call is tested in one process on each.
+"""
 
 import dataclasses
 import os
@@ -8,11 +12,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import keras
 import pytest
 import recipe_model
 import streams
 from builders import ANSWERS
+from builders import FASTEST
 from builders import difference
 from builders import retrieval
 from PIL import Image
@@ -45,22 +49,14 @@ def test_ask(tmp_path):
         assert len(picture.convert("L").getcolors()) > 20
 
 
-# Every call of an example imports the frameworks anew; what these do is tested
-# in one process on each backend.
-ONE_PASS = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="long; its parts are tested on each backend",
-)
-
-
-@ONE_PASS
+@FASTEST
 def test_custom_loop(tmp_path):
     printed = run("custom_loop.py", cwd=tmp_path)
     losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
     assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
 
 
-@ONE_PASS
+@FASTEST
 def test_finetune(tmp_path):
     printed = run(
         "finetune_vqa.py", "--epochs", "3", "--pictures", "400", cwd=tmp_path
@@ -71,6 +67,7 @@ def test_finetune(tmp_path):
     assert score > blind
 
 
+@FASTEST
 def test_match_and_rank(tmp_path):
     pytest.importorskip("easy_vqa")
     # Any weights will do for the way; the shipped preset has its own test.
@@ -88,6 +85,7 @@ def test_match_and_rank(tmp_path):
         assert picture.size == (5 * 128 + 4 * 8, 128)
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "script, arguments, picture",
     [
@@ -107,7 +105,7 @@ def test_a_task_sees(script, arguments, picture, tmp_path):
         assert len(sheet.convert("L").getcolors()) > 20
 
 
-@ONE_PASS
+@FASTEST
 def test_a_recipe_in_miniature(tmp_path):
     pytest.importorskip("easy_vqa")
     few = ("--records", "16", "--set", "steps=2", "batch_size=8")
@@ -129,7 +127,7 @@ def test_a_recipe_in_miniature(tmp_path):
     assert "4/" not in run("finetune.py", *few, cwd=tmp_path)
 
 
-@ONE_PASS
+@FASTEST
 @pytest.mark.slow
 def test_retrieval_in_miniature_from_a_head_that_has_learnt(tmp_path):
     pytest.importorskip("easy_vqa")
@@ -141,7 +139,7 @@ def test_retrieval_in_miniature_from_a_head_that_has_learnt(tmp_path):
     assert re.search(pool, printed)
 
 
-@ONE_PASS
+@FASTEST
 def test_texts_longer_than_the_positions_are_refused():
     """Before the first step, which would fail inside an embedding."""
     encoder = SimpleNamespace(max_sequence_length=16)
@@ -156,7 +154,7 @@ def test_texts_longer_than_the_positions_are_refused():
     assert tokenizer.sequence_length == 16
 
 
-@ONE_PASS
+@FASTEST
 def test_a_recipe_on_data_of_ones_own(tmp_path):
     """Of two folders, one for training alone, the other's test unlabelled."""
     rows = [streams.record("vqa", number) for number in range(4)]
@@ -200,9 +198,7 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
     assert "own test: its samples have no labels" in printed
 
 
-@pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="the same files everywhere"
-)
+@FASTEST
 @pytest.mark.parametrize(
     "preset,anew",
     [

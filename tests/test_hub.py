@@ -11,9 +11,9 @@ import sys
 import time
 
 import huggingface_hub
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from hub_server import COMMIT
 from hub_server import OTHER
 from hub_server import Hub
@@ -26,10 +26,6 @@ from keras_bridgetower.presets import downloads
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only")]
 WEIGHTS = np.random.default_rng(0).bytes(50_000)
 FOREIGN = {

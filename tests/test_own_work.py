@@ -11,6 +11,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import backbone
 from builders import clip
 from builders import difference
@@ -27,10 +28,6 @@ from keras_bridgetower.heads import LinearHead
 
 HERE = pathlib.Path(__file__).parent
 COUNTS = np.array([0, 1, 2, 3])
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 def long_on_jax(test):

@@ -96,11 +96,11 @@ def fetch(handle, asked, revision=None):
     try:
         return DOWNLOADS[scheme](name)
     except Exception as error:  # Each hub has its own kinds of errors.
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"`preset` needs the configuration, tokenizer and weights of "
             f"{name!r} from the hub {scheme!r}, which could not be fetched: "
-            f"{type(error).__name__}: {said:.500} Check the name and the "
+            f"{type(error).__name__}: {said:.500}. Check the name and the "
             "connection, or fetch the repository elsewhere and pass the path "
             f"of its folder. Received: preset={asked!r}"
         ) from error

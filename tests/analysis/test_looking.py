@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import peer
 import pytest
+from builders import FASTEST
 from builders import array
 from builders import backbone
 from builders import contrastive
@@ -14,6 +15,7 @@ from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
+from builders import some_everywhere
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -90,6 +92,7 @@ def test_head_diversity_is_the_double_loop(cross):
         assert np.abs(found.spread[kind] - expected.std(-1)).max() <= 1e-6
 
 
+@FASTEST
 def test_diversity_of_datasets_of_any_form(task):
     import tensorflow as tf
 
@@ -150,7 +153,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", some_everywhere(TASKS, "vqa", "merged"))
 def test_every_map_sums_to_one(name):
     make, image, text = TASKS[name]
     model = make()

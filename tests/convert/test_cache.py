@@ -12,10 +12,10 @@ import time
 import warnings
 
 import kagglehub
-import keras
 import official
 import pytest
 import torch
+from builders import FASTEST
 from hub_server import COMMIT
 from hub_server import Hub
 from hub_server import fill
@@ -29,10 +29,6 @@ from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only")]
 
 

@@ -7,13 +7,13 @@ import shutil
 import warnings
 
 import checkpoints
-import keras
 import numpy as np
 import peer
 import pytest
 import safetensors.torch
 import torch
 import transformers
+from builders import FASTEST
 from builders import backbone
 from builders import clip
 from builders import difference
@@ -24,11 +24,6 @@ from keras_bridgetower.convert import export
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
-
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +189,7 @@ def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
     assert registry.resolve(path) == first
 
 
+@FASTEST
 def test_changed_file_is_converted_anew(folder, tmp_path):
     path = tmp_path / "model"
     shutil.copytree(folder[0], path)
@@ -209,6 +205,7 @@ def test_bfloat16_loads_directly(folder):
     assert {w.dtype for w in backbone.trainable_weights} == {"bfloat16"}
 
 
+@FASTEST
 @pytest.mark.parametrize("side", [32, 96])
 def test_other_image_size(side, folder):
     path, models = folder
@@ -229,6 +226,7 @@ def test_other_image_size(side, folder):
     )
 
 
+@FASTEST
 def test_the_authors_large_fine_tuning_size(tmp_path):
     """From 294 to 574 pixels in patches of 14, as they fine-tuned it."""
     size = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
@@ -246,6 +244,7 @@ def test_the_authors_large_fine_tuning_size(tmp_path):
     assert difference(got["pooled"], expected.pooler_output) <= 1e-5
 
 
+@FASTEST
 def test_cross_modal_layers_follow_the_text_configuration(tmp_path):
     model = peer.peer(peer.SMALL | {"heads": 2})
     model.save_pretrained(tmp_path / "model")
@@ -405,6 +404,7 @@ def test_bad_index(where, folder, tmp_path):
         registry.resolve(path)
 
 
+@FASTEST
 def test_two_processes_convert_at_once(folder, monkeypatch):
     """The second finds what the first wrote while it was at work itself.
 

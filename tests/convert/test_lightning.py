@@ -11,6 +11,7 @@ import peer_check
 import pytest
 import torch
 import transformers
+from builders import FASTEST
 from builders import array
 from builders import difference
 
@@ -209,6 +210,7 @@ def test_the_authors_own_numbers(task):
     assert max(found.values()) <= 1e-4, found
 
 
+@FASTEST
 def test_vqa_task_needs_the_answers(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     path = tmp_path / "model.ckpt"
@@ -431,6 +433,7 @@ def test_names_may_be_left_by_pattern(tmp_path):
     assert "queue.ids" in checkpoint.unread
 
 
+@FASTEST
 def test_cache_knows_the_tokenizer_beside(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     official.save(tmp_path / "model.ckpt", "pretrain")

@@ -6,6 +6,7 @@ import shutil
 import checkpoints
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import backbone
 from builders import randomise
 
@@ -33,6 +34,7 @@ def test_offline_says_what_would_be_fetched(name, monkeypatch):
     assert repository in str(e.value) and "no route to host" in str(e.value)
 
 
+@FASTEST
 def test_handles_open_foreign_and_own_folders(tmp_path, monkeypatch):
     model = checkpoints.theirs()
     model.save_pretrained(tmp_path / "theirs")

@@ -15,16 +15,13 @@ import pytest
 import tokenizer_files
 import torch
 import transformers
+from builders import FASTEST
 from builders import difference
 from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 NAMES = list(published.REPOSITORIES)
 TASKS = {
     "Backbone": None,

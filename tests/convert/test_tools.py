@@ -9,6 +9,7 @@ import convert_checkpoint
 import export_checkpoint
 import official
 import pytest
+from builders import FASTEST
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert.answers import read_answers
@@ -21,6 +22,7 @@ def run(tool, monkeypatch, *arguments):
     tool.main()
 
 
+@FASTEST
 @pytest.mark.filterwarnings("ignore")
 def test_convert_and_export(tmp_path, monkeypatch, capsys):
     checkpoints.with_all_heads(tmp_path / "theirs")
@@ -43,6 +45,7 @@ def test_convert_and_export(tmp_path, monkeypatch, capsys):
         run(convert_checkpoint, monkeypatch, back, preset)
 
 
+@FASTEST
 @pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
 def test_answers_go_into_the_preset(tmp_path, monkeypatch, capsys):
     official.save(tmp_path / "vqa.ckpt", "vqa")

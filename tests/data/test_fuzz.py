@@ -5,14 +5,10 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import pytest
+from builders import FASTEST
 
 RUN = pathlib.Path(__file__).with_name("fuzz_run.py")
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 pytestmark = [
     FASTEST,
     pytest.mark.skipif(

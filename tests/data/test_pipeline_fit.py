@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 import streams
+from builders import FASTEST
 from builders import SIDE
 from builders import array
 from builders import eager
 from builders import preprocessor
 from builders import shallow
+from builders import some_everywhere
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -122,7 +124,7 @@ def _graded(record):
     return streams.Record(record.key, (), tuple(samples), "s")
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", some_everywhere(TASKS, "vqa", "pretraining"))
 def test_fit_takes_the_stream_of_records(name, tmp_path):
     records, target, make = TASKS[name]
     stream = stream_of(tmp_path, records, target)
@@ -140,6 +142,7 @@ def test_fit_takes_the_stream_of_records(name, tmp_path):
     assert not stream.report.bad
 
 
+@FASTEST
 def test_filled_batches_are_scored_as_smaller_ones(tmp_path):
     records, target, make = TASKS["vqa"]
     task = eager(make())

@@ -5,6 +5,7 @@ import sysconfig
 
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import array
 from builders import backbone
 from builders import bert
@@ -143,6 +144,7 @@ def test_whole_words_are_hidden():
     assert hidden == set(range(1, 11))
 
 
+@FASTEST
 def test_bert_trains_fills_and_is_a_preset(tmp_path):
     model = eager(masked_lm())
     before = [array(w).copy() for w in model.trainable_weights]

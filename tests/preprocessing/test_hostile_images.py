@@ -11,9 +11,9 @@ import struct
 import time
 import zlib
 
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from PIL import Image
 
 from keras_bridgetower.data.readers.cifar import read_pickle
@@ -25,10 +25,6 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.preprocessing.images import load_image
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 pytestmark = FASTEST
 
 

@@ -3,9 +3,9 @@
 import string
 import time
 
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 
 from keras_bridgetower.preprocessing import packing
 from keras_bridgetower.preprocessing import vqa
@@ -16,10 +16,6 @@ from keras_bridgetower.preprocessing.texts import MOST_CHARACTERS
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 from keras_bridgetower.preprocessing.vqa import checked_answers
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 pytestmark = [FASTEST, pytest.mark.filterwarnings("ignore:.*texts cut")]
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

@@ -1,8 +1,8 @@
 """`from_preset` takes the same keywords everywhere, and no other."""
 
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -31,6 +31,7 @@ def preset():
     return registry.open_preset(TINY)
 
 
+@FASTEST
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
 def test_every_task_takes_the_same_values(task, preset):
     values = {"image_size": 32, "dtype": "bfloat16", **TASKS[task]}
@@ -60,12 +61,6 @@ def test_every_task_takes_the_same_values(task, preset):
             task.from_preset(preset, **TASKS[task], **{name: 3})
     with pytest.raises(ValueError, match="`revision` must be left out"):
         task.from_preset(TINY, revision="main", **TASKS[task])
-
-
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 @FASTEST

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
@@ -322,6 +323,7 @@ def test_what_the_loss_does_not_read_stays(ways):
     )
 
 
+@FASTEST
 def test_mixed_bfloat16():
     x, _ = raw(4)
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -5,6 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
@@ -19,10 +20,6 @@ from keras_bridgetower.preprocessing.datasets import batches_of
 from keras_bridgetower.preprocessing.datasets import numbered
 from keras_bridgetower.tasks import training_data
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same datasets with every backend; compiling is what takes long",
-)
 ROWS, BATCH = 8, 2
 STEPS = ROWS // BATCH
 

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 import pytest
+from builders import FASTEST
 from builders import array
 from builders import eager
 from builders import raw
@@ -15,10 +16,6 @@ from builders import vqa
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 NEW = "New and random"
 pytestmark = pytest.mark.filterwarnings(f"ignore:{NEW}")
 PICTURE = raw(1)[0]["images"][0]

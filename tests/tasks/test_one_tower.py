@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import torch
 import transformers
+from builders import FASTEST
 from builders import SIDE
 from builders import array
 from builders import backbone
@@ -199,6 +200,7 @@ def test_the_regression_s_loss_is_the_mean_squared_error():
     )
 
 
+@FASTEST
 def test_save_to_preset(models, tmp_path):
     inputs = {"image": {"images": features()["images"]}}
     inputs["text"] = inputs["number"] = text_features()

@@ -7,6 +7,7 @@ import traceback
 import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -14,10 +15,6 @@ from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 ASKED = "what color is the shape?"
 ANSWERS = ["blue", "red"]
 

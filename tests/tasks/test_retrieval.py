@@ -18,6 +18,7 @@ from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
+from builders import some_everywhere
 from builders import tokenizer
 from builders import vqa
 
@@ -158,7 +159,9 @@ def test_a_batch_of_one_is_warned_about():
         drawing()(x, y=[1])
 
 
-@pytest.mark.parametrize("objective", SPECS)
+@pytest.mark.parametrize(
+    "objective", some_everywhere(SPECS, "hard_negatives", "ranking")
+)
 def test_fit(objective, tmp_path):
     x, _ = raw(4)
     values = {"ways": "three_way", **one_layer_each()}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from builders import ANSWERS
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import array
 from builders import backbone
@@ -191,6 +192,7 @@ def test_features_equal_eagerly_and_in_tf_data():
     assert difference({k: v.numpy() for k, v in mapped.items()}, eager) == 0
 
 
+@FASTEST
 def test_fit_takes_every_kind_of_data():
     x, y = raw(8)
     model = fast(vqa(**one_layer_each()), jit_compile=MANY_STEPS)
@@ -400,6 +402,7 @@ def test_an_unknown_preset_lists_what_is_accepted(tmp_path):
             kbt.BridgeTowerVQA.from_preset(name)
 
 
+@FASTEST
 @pytest.mark.parametrize("scheme", ["hf", "kaggle"])
 def test_handles_are_downloaded(scheme, tmp_path, monkeypatch):
     _, folder = saved(tmp_path)

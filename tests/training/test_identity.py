@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import resume_run
+from builders import FASTEST
 from builders import array
 
 from keras_bridgetower.data.augment import transform
@@ -24,10 +25,6 @@ from keras_bridgetower.training.optimizers import AdamW
 from keras_bridgetower.training.schedules import WarmupPolynomial
 from keras_bridgetower.training.strategy import Strategy
 
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 pytestmark = FASTEST
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-import keras
 import pytest
+from builders import FASTEST
 from builders import retrieval
 from builders import shallow
 from builders import vqa
@@ -13,10 +13,6 @@ from keras_bridgetower.training import recipes
 from keras_bridgetower.training.recipes import RECIPES
 
 PATCH = {"base": 16, "large": 14}
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 @pytest.mark.parametrize("name", RECIPES)

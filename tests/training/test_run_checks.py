@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import resume_run
 import streams
+from builders import FASTEST
 from builders import SIDE
 from builders import array
 
@@ -22,11 +23,6 @@ from keras_bridgetower.training.callbacks import Checkpoint
 from keras_bridgetower.training.checkpoints import CheckpointError
 from keras_bridgetower.training.failures import Watch
 from keras_bridgetower.training.optimizers import AdamW
-
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 class Calls(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ import pytest
 import resume_run
 import updates_run
 from builders import ANSWERS
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import array
 from builders import difference
@@ -50,10 +51,6 @@ CALLS = {
     "torch": [(["one"], ALL), (["data_parallel"], ALL)],
 }[BACKEND]
 SEVERAL = {"torch": "data_parallel"}.get(BACKEND, "multi_worker")
-FASTEST = pytest.mark.skipif(
-    BACKEND != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 def expected(update, peak=PEAK, total=UPDATES, warmup=WARMUP, power=POWER):
