@@ -44,7 +44,8 @@ def steps(task, batches):
         "jax": jax_step,
         "torch": torch_step,
     }[keras.config.backend()]
-    task.optimizer.build(task.trainable_variables)
+    if not task.optimizer.built:
+        task.optimizer.build(task.trainable_variables)
     for number, batch in enumerate(batches):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if task.preprocessor.reads_step:
@@ -71,8 +72,10 @@ def tensorflow_step(task, x, y, weights):
 
     with tf.GradientTape() as tape:
         loss = loss_of(task, x, y, weights)
+        # Where float16 needs it; the optimizer takes it back.
+        scaled = task.optimizer.scale_loss(loss)
     variables = task.trainable_variables
-    task.optimizer.apply(tape.gradient(loss, variables), variables)
+    task.optimizer.apply(tape.gradient(scaled, variables), variables)
     return loss
 
 
@@ -81,7 +84,7 @@ def torch_step(task, x, y, weights):
 
     task.zero_grad()
     loss = loss_of(task, x, y, weights)
-    loss.backward()
+    task.optimizer.scale_loss(loss).backward()
     variables = task.trainable_variables
     gradients = [v.value.grad for v in variables]
     with torch.no_grad():
@@ -101,11 +104,12 @@ def jax_step(task, x, y, weights):
         # scale of contrastive learning.
         with keras.StatelessScope(state_mapping=list(pairs)) as scope:
             loss = loss_of(task, x, y, weights)
-        return loss, [scope.get_current_value(v) for v in variables[1]]
+        state = [scope.get_current_value(v) for v in variables[1]]
+        return task.optimizer.scale_loss(loss), (loss, state)
 
     values = [[v.value for v in some] for some in variables]
     compute = jax.value_and_grad(loss_and_state, has_aux=True)
-    (loss, state), gradients = compute(*values)
+    (_, (loss, state)), gradients = compute(*values)
     optimizer = task.optimizer
     trained, counted = optimizer.stateless_apply(
         [v.value for v in optimizer.variables], gradients, values[0]

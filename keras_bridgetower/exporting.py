@@ -19,9 +19,26 @@ WRONG = {
     "openvino": "outputs are added, and numbers differ by 5e-3",
 }
 
+# Those whose outputs have names, and no dicts among them.
+_FLAT = ("tf_saved_model", "litert")
+
 
 class Exported(keras.Model):
     """Abstract: a model of features that other programs can run."""
+
+    def save(self, filepath, *args, **kwargs):
+        """Save the model to a `.keras` file, as `keras.Model.save`.
+
+        Raises:
+            ValueError: a file of Keras' old format.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end with `.keras`. Keras' old format would "
+                "write a file that nothing can load; `save_weights` takes "
+                f"`.weights.h5`. Received: filepath={str(filepath)!r}"
+            )
+        super().save(filepath, *args, **kwargs)
 
     def export(
         self,
@@ -46,7 +63,8 @@ class Exported(keras.Model):
                 makes them, or as the text encoder takes them.
 
         Raises:
-            ValueError: a format that this backend does not write rightly.
+            ValueError: a format that this backend does not write rightly, or
+                that has no place for the outputs of pre-training.
         """
         check_choice("format", format, (*FORMATS, *WRONG))
         backend = keras.config.backend()
@@ -62,6 +80,14 @@ class Exported(keras.Model):
                 "`model.save`, load it there, and export. Received: "
                 f"format={format!r} with {backend}"
             )
+        if format in _FLAT and _is_nested(self.output):
+            raise ValueError(
+                f"`format={format!r}` takes outputs that are tensors, no dicts "
+                "of them. Export the task that reads the head you need, made "
+                "by its `from_preset` of what `save_to_preset` wrote. "
+                f"Received: {type(self).__name__} with the outputs "
+                f"{sorted(self.output)}"
+            )
         super().export(
             os.fspath(filepath),
             format=format,
@@ -69,6 +95,11 @@ class Exported(keras.Model):
             input_signature=input_signature or [_signature(self)],
             **kwargs,
         )
+
+
+def _is_nested(output):
+    among = output.values() if isinstance(output, dict) else ()
+    return any(isinstance(x, dict) for x in among)
 
 
 def _signature(model):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower import memory
+from keras_bridgetower.merged_weights import merged_weights
 
 
 def resize_positions(table, count):
@@ -115,10 +116,11 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
     Returns:
         `resized`.
     """
-    for new, old in zip(resized.weights, model.weights, strict=True):
+    pairs = zip(resized.weights, merged_weights(model), strict=True)
+    for new, (path, old) in pairs:
         if new.shape == old.shape:
             assign(new, old)
-        elif "position_embedding" in old.path:
+        elif "position_embedding" in path:
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, new.shape[-2]))
         # What is left are the position ids, which CLIP's rule sets.

@@ -84,8 +84,17 @@ def changed_policies(model, usual):
     Raises:
         ValueError: quantized layers, which a configuration does not describe.
     """
-    changed = {}
-    for place, layer in _places(model):
+    check_not_quantized(model)
+    return {
+        place: keras.dtype_policies.serialize(layer.dtype_policy)
+        for place, layer in _places(model)
+        if layer.dtype_policy.name != usual.name
+    }
+
+
+def check_not_quantized(model):
+    """Refuse quantized layers, whose weights are scaled integers."""
+    for _, layer in _places(model):
         if layer.quantization_mode is not None:
             raise ValueError(
                 "A quantized model cannot be saved or copied. Save it before "
@@ -94,9 +103,15 @@ def changed_policies(model, usual):
                 f"alike. Received: {layer.path} quantized to "
                 f"{layer.quantization_mode}"
             )
-        if layer.dtype_policy.name != usual.name:
-            changed[place] = keras.dtype_policies.serialize(layer.dtype_policy)
-    return changed
+
+
+def build_once(optimizer, variables):
+    """Make an optimizer's variables, if they are not there yet.
+
+    Those of loss scaling, in float16, Keras would make a second time.
+    """
+    if not optimizer.built:
+        optimizer.build(variables)
 
 
 def restore_policies(model, changed):

@@ -56,6 +56,7 @@ TIERS = (
         "replicas",
         "remat",
         "memory",
+        "merged_weights",
         "precision",
         "exporting",
         "positions",

@@ -9,6 +9,7 @@ import keras
 import safetensors.numpy
 
 from keras_bridgetower import named_heads
+from keras_bridgetower import precision
 from keras_bridgetower.backbone import BridgeTowerBackbone
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import rules
@@ -92,9 +93,12 @@ def export(parts, folder):
 
     Raises:
         ConversionError: transformers cannot run this architecture.
+        ValueError: a quantized model.
     """
     folder = pathlib.Path(folder)
     backbone, values = parts.backbone, parts.values
+    for model in (backbone, *(parts.heads[name] for name in values)):
+        precision.check_not_quantized(model)
     architecture = _architecture(backbone)
     theirs = {k: v for k, v in values.items() if k in CLASSES}
     _check(backbone, architecture, theirs)

@@ -10,11 +10,11 @@ from keras_bridgetower.convert.layouts import PADDING_ROWS
 from keras_bridgetower.convert.layouts import POSITIONS
 from keras_bridgetower.convert.rules import UNREAD
 from keras_bridgetower.convert.tensors import check_finite
-from keras_bridgetower.presets.weights import by_path
+from keras_bridgetower.merged_weights import merged_weights
 
 
 def variables_of(*layers, encoder=None):
-    """Weights by path, without CLIP's constant ids.
+    """Weights by path, adapters merged in, without CLIP's constant ids.
 
     Args:
         *layers: backbone, encoder and heads.
@@ -22,17 +22,17 @@ def variables_of(*layers, encoder=None):
             of KerasHub puts its name before those of its layers.
 
     Returns:
-        dict from path to variable.
+        dict from path to variable; to its value where it has an adapter.
     """
     weights = [
-        weight
+        (path, weight)
         for layer in layers
-        for weight in layer.weights
-        if not weight.path.endswith("position_ids")
+        for path, weight in merged_weights(layer)
+        if not path.endswith("position_ids")
     ]
-    if encoder is None:
-        return {weight.path: weight for weight in weights}
-    return by_path(weights, encoder)
+    # What a saved CLIP puts first.
+    prefix = f"{encoder.name}_" if encoder else ""
+    return {path.removeprefix(prefix): weight for path, weight in weights}
 
 
 def unread_keys(rules, tensors, unread=UNREAD, ignore=()):

@@ -11,6 +11,7 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
+from keras_bridgetower.tasks.new_heads import NEW_HEADS
 
 TASK = "task.json"
 # What a preprocessor is made of, and the file that a preset holds of it.
@@ -82,7 +83,8 @@ def _saved_values(cls, folder, saved):
     if task.get("class_name") != cls.__name__:
         with folder.reading(registry.HEADS):
             return cls.head_arguments(saved)
-    kept = {"backbone", "preprocessor", "trainable", "dtype"}
+    # Which heads are new, `heads.json` tells.
+    kept = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
     with folder.reading(TASK):
         values = {k: v for k, v in task["config"].items() if k not in kept}
         configs.check_values(values)

@@ -1,11 +1,17 @@
 """Heads that a preset does not hold: no verb answers by them untrained."""
 
+import hashlib
+import operator
+
 import numpy as np
 
 from keras_bridgetower import engine
 
 # Numbers of a weight that are looked at; any training changes some of them.
 _LOOKED_AT = 1_000
+_DIGITS = 16
+# In configurations, where there are such heads alone.
+NEW_HEADS = "new_heads"
 
 
 class NewHeads:
@@ -24,19 +30,24 @@ class NewHeads:
 
     def note(self, names):
         """Heads that are random now."""
-        self._starts = {name: self._values(name) for name in names}
+        self._starts = {name: self._digests(name) for name in names}
+
+    def saved(self):
+        """What a configuration keeps of them, or `{}`."""
+        return {name: self._starts[name] for name in self.left(self._heads)}
+
+    def restore(self, saved):
+        """Take over what `saved` returned, before weights are loaded."""
+        self._starts = {n: v for n, v in saved.items() if n in self._heads}
 
     def left(self, names):
         """Those of some heads that are as random as they were made."""
         left = []
         for name in names:
             start = self._starts.get(name)
-            if start is None:
-                continue
-            if all(map(np.array_equal, start, self._values(name))):
+            # Of more weights where adapters came in, which change nothing yet.
+            if start and all(map(operator.eq, start, self._digests(name))):
                 left.append(name)
-            else:
-                self._starts.pop(name, None)
         return left
 
     def held(self, values):
@@ -55,6 +66,9 @@ class NewHeads:
             ValueError: one of them is random.
         """
         left = self.left(names)
+        for name in set(names) - set(left):
+            # Once it was trained, nobody has to look at it again.
+            self._starts.pop(name, None)
         if left:
             raise ValueError(
                 f"`{verb}` reads the head {', '.join(left)}, which the preset "
@@ -64,10 +78,11 @@ class NewHeads:
                 f"the untrained head {', '.join(left)}"
             )
 
-    def _values(self, name):
-        """Some numbers of every weight of a head."""
-        taken = []
+    def _digests(self, name):
+        """A digest of some numbers of every weight of a head."""
+        made = []
         for weight in self._heads[name].weights:
             flat = np.ravel(engine.local_part(weight))
-            taken.append(flat[:: max(flat.size // _LOOKED_AT, 1)].copy())
-        return taken
+            some = flat[:: max(flat.size // _LOOKED_AT, 1)]
+            made.append(hashlib.sha256(some.tobytes()).hexdigest()[:_DIGITS])
+        return made

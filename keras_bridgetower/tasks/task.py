@@ -13,6 +13,7 @@ from keras_bridgetower.presets.known import PresetsOf
 from keras_bridgetower.tasks import loading
 from keras_bridgetower.tasks import rows
 from keras_bridgetower.tasks.inference import Inference
+from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
 from keras_bridgetower.tasks.summary import described
 from keras_bridgetower.tasks.trainable import ABSTRACT
@@ -107,8 +108,11 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         return self.outputs_of(inputs)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
-        return keras.Operation.compute_output_spec(
-            self, inputs, training=training
+        # As its graph was made: Keras' own tries a text of 83 tokens, for
+        # which an encoder may have no positions.
+        return keras.tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, x.dtype),
+            self.outputs_of(inputs),
         )
 
     def __call__(self, inputs, *args, **kwargs):
@@ -209,15 +213,20 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         changed = precision.changed_policies(
             self.heads, self.backbone.fusion.dtype_policy
         )
+        kept = {precision.POLICIES: changed, NEW_HEADS: self.new_heads.saved()}
         config = super().get_config()
-        return config | ({precision.POLICIES: changed} if changed else {})
+        return config | {
+            name: values for name, values in kept.items() if values
+        }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
         changed = config.pop(precision.POLICIES, None)
+        new = config.pop(NEW_HEADS, {})
         task = super().from_config(config)
         precision.restore_policies(task.heads, changed)
+        task.new_heads.restore(new)
         return task
 
     def save_task_weights(self, filepath):

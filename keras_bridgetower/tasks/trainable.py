@@ -15,6 +15,7 @@ from keras_bridgetower.losses import weight_column
 from keras_bridgetower.tasks import samples
 from keras_bridgetower.tasks import training_data
 from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks.saved_compiled import SavedCompiled
 from keras_bridgetower.tasks.single_batches import SingleBatches
 from keras_bridgetower.tasks.untuned_fit import ReadsUntuned
 from keras_bridgetower.tasks.untuned_fit import with_callback
@@ -22,7 +23,9 @@ from keras_bridgetower.tasks.untuned_fit import with_callback
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
 
-class TrainableTask(SingleBatches, keras_hub.models.Task, ReadsUntuned):
+class TrainableTask(
+    SingleBatches, SavedCompiled, keras_hub.models.Task, ReadsUntuned
+):
     """Abstract: loss, metrics and the steps of training.
 
     The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
@@ -158,11 +161,6 @@ class TrainableTask(SingleBatches, keras_hub.models.Task, ReadsUntuned):
             left_out = ops.sum if known or mean.name == "loss" else ops.mean
             mean.count.assign(mean.count - left_out(filled))
 
-    def compile_from_config(self, config):
-        config = keras_patches.with_public_optimizers(config)
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
     def fit(
         self,
         x=None,
@@ -267,9 +265,8 @@ class TrainableTask(SingleBatches, keras_hub.models.Task, ReadsUntuned):
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
-        replicas.check_compiled(
-            self, getattr(self, "_place", replicas.current().place)
-        )
+        place = getattr(self, "_place", replicas.current().place)
+        replicas.check_compiled(self, place)
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
         # What a preprocessor makes it has checked itself.

@@ -11,6 +11,7 @@ import numpy as np
 from keras_bridgetower import engine
 from keras_bridgetower import keras_patches
 from keras_bridgetower import keras_patches_distribution
+from keras_bridgetower import precision
 from keras_bridgetower.training.checkpoints import CheckpointError
 
 _PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
@@ -64,7 +65,7 @@ def restore(model, arrays, scope=contextlib.nullcontext):
         CheckpointError: other variables; it lists them.
     """
     with scope():
-        model.optimizer.build(model.trainable_variables)
+        precision.build_once(model.optimizer, model.trainable_variables)
         _assign(_variables(model), arrays, "model/")
         _assign(model.optimizer.variables, arrays, "optimizer/")
     late = (_METRICS, _RANDOM)

@@ -51,7 +51,7 @@ READ = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", WRITTEN)
 @pytest.mark.parametrize("task", EACH)
-def test_export(task, form, tmp_path):
+def test_export(task, form, tmp_path, refused):
     """`export` as SavedModel, LiteRT and PyTorch program"""
     model = every_task.build(task)
     made = model.preprocess_samples(every_task.raw(task))
@@ -63,8 +63,12 @@ def test_export(task, form, tmp_path):
     ):
         # As many as tokens.
         inputs["mask_positions"] = np.zeros_like(inputs["token_ids"])
-    expected = [array(x) for x in keras.tree.flatten(model(inputs))]
     path = str(tmp_path / f"model{ENDINGS[form]}")
+    if task == "pretraining" and form != "torch":
+        with refused("outputs that are tensors.*Export the task that reads"):
+            model.export(path, format=form, verbose=False)
+        return
+    expected = [array(x) for x in keras.tree.flatten(model(inputs))]
     model.export(path, format=form, verbose=False)
     found = READ[form](path, inputs)
     assert len(found) == len(expected)
@@ -76,6 +80,13 @@ def test_export(task, form, tmp_path):
         )
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the same code everywhere")
+def test_the_old_format_of_files():
+    for model in (shallow(), every_task.build("text_regressor")):
+        with pytest.raises(ValueError, match=r"must end with `.keras`.*'a.h5'"):
+            model.save("a.h5")
 
 
 @pytest.mark.parametrize("form", [*FORMATS, *WRONG, "another"])

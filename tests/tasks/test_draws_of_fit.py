@@ -36,7 +36,8 @@ class Seen(kbt.BridgeTowerMaskedLMPreprocessor):
         return super().call(x, y, sample_weight)
 
     def _keep(self, step, texts):
-        self.steps.append((int(step), [t[:1].decode() for t in texts]))
+        firsts = [text[:1] for text in np.asarray(texts, "bytes")]
+        self.steps.append((int(step), [first.decode() for first in firsts]))
 
     def taken(self):
         """Step to texts, of what came since the last call."""
@@ -117,6 +118,17 @@ def test_steps_count_on(task):
     own = dataset(4).enumerate(start=40)
     task.fit(own.map(lambda i, x: {**x, "step": i}), verbose=0)
     assert sorted(made.taken()) == [40, 41]
+
+
+@FASTEST
+def test_batches_by_hand_draw_as_in_fit(task):
+    made, x = fresh(task).preprocessor, data(BATCH)
+    for _ in range(2):
+        task.train_on_batch(x)
+    assert sorted(made.taken()) == [0, 1]
+    for by_hand in (task.test_on_batch, task.predict_on_batch):
+        by_hand(x)
+        assert sorted(made.taken()) == [0]
 
 
 @FASTEST

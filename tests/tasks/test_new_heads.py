@@ -1,5 +1,7 @@
 """Heads that a preset lacks: no verb answers by them untrained."""
 
+import copy
+import pickle
 import warnings
 
 import keras
@@ -108,6 +110,60 @@ def test_a_random_head_is_not_saved_as_one_of_a_preset(presets, tmp_path):
     again.save_to_preset(tmp_path / "trained")
     trained = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "trained")
     assert fill(trained) == fill(again)
+
+
+def by_deepcopy(task, path):
+    return copy.deepcopy(task)
+
+
+def by_pickle(task, path):
+    return pickle.loads(pickle.dumps(task))
+
+
+def by_file(task, path):
+    task.save(path / "task.keras")
+    return keras.saving.load_model(path / "task.keras")
+
+
+def by_config(task, path):
+    copied = type(task).from_config(task.get_config())
+    copied.set_weights(task.get_weights())
+    # Its tokenizer has no vocabulary.
+    copied.preprocessor = task.preprocessor
+    return copied
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        pytest.param(by_deepcopy, marks=FASTEST),
+        pytest.param(by_pickle, marks=FASTEST),
+        by_file,
+        pytest.param(by_config, marks=FASTEST),
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_copies_wait_for_training_too(presets, tmp_path, copied):
+    task = masked_lm(presets)
+    other = copied(task, tmp_path)
+    with refused("fill_mask", "mlm"):
+        fill(other)
+    with refused("fill_mask", "mlm"):
+        fill(copied(other, tmp_path))
+    by_assignment(task, tmp_path)
+    assert fill(copied(task, tmp_path)) == fill(task)
+    # Training one is no training of another.
+    with refused("fill_mask", "mlm"):
+        fill(other)
+    by_assignment(other, tmp_path)
+    assert fill(other)
+
+
+@FASTEST
+def test_copies_of_what_was_asked_for_answer(presets):
+    task = masked_lm(presets, random_heads=True)
+    assert fill(copy.deepcopy(task)) == fill(task)
+    assert "new_heads" not in task.get_config()
 
 
 @FASTEST
