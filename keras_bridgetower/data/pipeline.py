@@ -18,6 +18,7 @@ from keras_bridgetower.data.rows import most_at_a_time
 from keras_bridgetower.data.targets import TARGETS
 from keras_bridgetower.data.targets import inputs_of
 from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.unwinding import close_at_exit
 from keras_bridgetower.validation import check_choice
 
 
@@ -207,6 +208,7 @@ class Stream:
                 "`start` must be (epoch, step), the step at most "
                 f"{self.steps_per_epoch}. Received: start={start!r}"
             )
+        close_at_exit()
         first = epoch * self.steps_per_epoch + step
         if epochs is None:
             numbers = tf.data.Dataset.counter(first)

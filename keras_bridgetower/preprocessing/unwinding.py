@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import gc
-import sys
 
 from keras_bridgetower import keras_patches_fit
 
@@ -71,17 +70,21 @@ def _empty_from(frame):
         frame = caller
 
 
-@atexit.register
-def _close_iterators():
-    """Let go of the iterators that the user's own code still holds.
+def close_at_exit():
+    """Let go of iterators that are left when the process ends.
 
     One in a module or in the frames of an error would only die with the
-    interpreter, see `closed_on_error`. TensorFlow has no public way to close
-    one, but it ends when nothing refers to its parts.
+    interpreter, see `closed_on_error`.
     """
-    tf = sys.modules.get("tensorflow")
-    if tf is None:
-        return
+    atexit.unregister(_close_iterators)
+    atexit.register(_close_iterators)
+
+
+def _close_iterators():
+    # TensorFlow has no public way to end one, which ends when nothing holds
+    # its parts.
+    import tensorflow as tf
+
     for held in gc.get_objects():
         # `isinstance` would ask objects that are dying by now.
         if tf.data.Iterator in type(held).__mro__:
