@@ -23,14 +23,17 @@ from keras_bridgetower import keras_patches
 from keras_bridgetower.training import state
 
 BACKEND = keras.config.backend()
-FASTEST = pytest.mark.skipif(
-    BACKEND != "torch", reason="the same code with every backend"
-)
+
 SOME = ("vqa",) if BACKEND == "torch" else ("text_classifier",)
 EACH = [
     n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in TASKS
 ]
 EPSILON = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+
+def long_elsewhere(test):
+    """A test whose long version alone runs on the slower backends."""
+    return test if BACKEND == "torch" else pytest.mark.slow(test)
 
 
 def make(task, dtype=None):
@@ -111,7 +114,7 @@ def test_mixed_precision(task, dtype, tmp_path):
     assert {w.dtype for w in model.trainable_weights} == {"float32"}
 
 
-@FASTEST
+@long_elsewhere
 def test_restored_where_losses_are_scaled():
     model = every_task.compiled(make("text_regressor", "mixed_float16"))
     every_task.step("text_regressor", model)
@@ -124,7 +127,7 @@ def test_restored_where_losses_are_scaled():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("task", EACH)
-@FASTEST
+@long_elsewhere
 def test_half_precision(task, dtype, tmp_path, record_property):
     """`dtype="bfloat16"` and `"float16"`: verbs; training warns or raises"""
     whole, model = make(task), make(task, dtype)
@@ -147,7 +150,7 @@ def test_half_precision(task, dtype, tmp_path, record_property):
     record_property("outcome", "refused: use mixed precision")
 
 
-@FASTEST
+@long_elsewhere
 def test_the_default_dtype_of_keras():
     keras.config.set_dtype_policy("bfloat16")
     try:
@@ -161,7 +164,7 @@ def test_the_default_dtype_of_keras():
 
 
 @pytest.mark.parametrize("task", EACH)
-@FASTEST
+@long_elsewhere
 def test_policy_of_one_layer(task, tmp_path):
     """a dtype policy of single layers"""
     model = every_task.build(task)
@@ -194,7 +197,7 @@ LORA = {
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize("way", LORA)
 @pytest.mark.parametrize("task", EACH)
-@FASTEST
+@long_elsewhere
 def test_lora(task, way, tmp_path):
     """LoRA: only adapters and heads move; saved alone, or merged"""
     model = every_task.build(task)
@@ -233,7 +236,7 @@ def randomise_adapters(model):
             weight.assign(rng.normal(size=weight.shape, scale=0.2))
 
 
-@FASTEST
+@long_elsewhere
 def test_adapters_that_do_not_fit(tmp_path):
     path = tmp_path / "a.lora.h5"
     with pytest.raises(ValueError, match="no adapters to save"):
@@ -264,7 +267,7 @@ def test_adapters_that_do_not_fit(tmp_path):
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("task", EACH)
-@FASTEST
+@long_elsewhere
 def test_quantize(task, adapted, tmp_path, record_property):
     """`quantize("int8")`, also with LoRA: right; saving it is refused"""
     model = make(task)
