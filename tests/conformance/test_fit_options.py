@@ -70,7 +70,7 @@ def test_run_eagerly(task, fresh, plain):
 
 
 # Where torch.compile parts a graph.
-@pytest.mark.filterwarnings("ignore:Dynamo")
+@pytest.mark.filterwarnings("ignore:Dynamo", "ignore:The .grad attribute")
 @pytest.mark.parametrize("task", LONG)
 @pytest.mark.parametrize("jit", ["auto", "False", "True"])
 def test_jit_compile(task, jit, fresh, plain):
