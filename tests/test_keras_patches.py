@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import array
 from builders import backbone
 from builders import features
@@ -15,10 +16,6 @@ from keras_bridgetower import keras_patches
 from keras_bridgetower import memory
 
 BACKEND = keras.config.backend()
-FASTEST = pytest.mark.skipif(
-    BACKEND != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 # JAX compiles for most of its time, which no version changes.
 LONG = pytest.mark.slow if BACKEND == "jax" else lambda test: test

@@ -18,6 +18,7 @@ from builders import run
 from builders import shallow
 from every_task import BATCH
 from every_task import TASKS
+from every_task import only
 
 from keras_bridgetower import keras_patches
 from keras_bridgetower.training import state
@@ -25,9 +26,7 @@ from keras_bridgetower.training import state
 BACKEND = keras.config.backend()
 
 SOME = ("vqa",) if BACKEND == "torch" else ("text_classifier",)
-EACH = [
-    n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in TASKS
-]
+EACH = only(*SOME)
 EPSILON = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 

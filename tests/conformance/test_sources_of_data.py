@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from builders import FASTEST
 from every_task import BATCH
 from every_task import TASKS
 from every_task import check_same
@@ -25,9 +26,6 @@ from sources import dataset
 from keras_bridgetower import keras_patches
 
 ON_TORCH = keras.config.backend() == "torch"
-FASTEST = pytest.mark.skipif(
-    not ON_TORCH, reason="the same code with every backend"
-)
 # What tasks without pictures do not take.
 OF_PICTURES = ("PIL", "tensors")
 

@@ -11,6 +11,7 @@ from builders import array
 from builders import eager
 from builders import raw
 from builders import retrieval
+from builders import some_everywhere
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -135,12 +136,7 @@ def by_config(task, path):
 
 @pytest.mark.parametrize(
     "copied",
-    [
-        pytest.param(by_deepcopy, marks=FASTEST),
-        pytest.param(by_pickle, marks=FASTEST),
-        by_file,
-        pytest.param(by_config, marks=FASTEST),
-    ],
+    some_everywhere([by_deepcopy, by_pickle, by_file, by_config], by_file),
     ids=lambda f: f.__name__,
 )
 def test_copies_wait_for_training_too(presets, tmp_path, copied):
