@@ -1,5 +1,7 @@
 """`fit`, `evaluate` and `predict` of Keras, on datasets as they are given."""
 
+import contextlib
+
 import keras
 
 from keras_bridgetower import keras_patches_fit
@@ -45,8 +47,31 @@ class ReadsUntuned(keras.Model):
             )
         return replicas.current().all_rows(x, made, sizes.rows)
 
+    def train_step(self, *args):
+        with _having(args[-1]):
+            return super().train_step(*args)
+
+    def test_step(self, *args):
+        with _having(args[-1]):
+            return super().test_step(*args)
+
     def predict_step(self, *args):
         return replicas.current().predicted(super().predict_step(*args))
+
+
+def _having(batch):
+    """A context whose operations wait for the batch.
+
+    TensorFlow runs what a compiled step does without its batch beside the
+    reading: at the end of a dataset of unknown length the optimizer would
+    count a step and dropout would draw, without any batch.
+    """
+    if keras.config.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    parts = tf.nest.flatten(batch, expand_composites=True)
+    return tf.control_dependencies([x for x in parts if tf.is_tensor(x)])
 
 
 class _Sizes(keras.callbacks.Callback):

@@ -94,6 +94,19 @@ def test_equal_fits_are_equal_to_the_bit(task, times):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_the_end_of_a_dataset_is_no_step(task):
+    """Where no one knows it before, either."""
+    ends = []
+    for x in (dataset(), dataset().filter(lambda _: True)):
+        fresh(task).fit(x, epochs=3, verbose=0)
+        ends.append([array(v) for v in task.optimizer.variables])
+        assert ends[-1][0] == 3 * STEPS
+        ends[-1] += task.get_weights()
+    for known, unknown in zip(*ends, strict=True):
+        np.testing.assert_array_equal(known, unknown)
+
+
 def test_evaluate_and_predict_repeat_to_the_bit(task):
     fresh(task)
     first = task.evaluate(dataset(), verbose=0)
