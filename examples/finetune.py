@@ -20,7 +20,7 @@ above the encoders starts at random. Needs `pip install easy-vqa`.
 
 import recipe_run
 
-from keras_bridgetower.training.recipes import RECIPES
+from keras_bridgetower.training.recipes.paper import RECIPES
 
 if __name__ == "__main__":
     names = [name for name, r in RECIPES.items() if r.task != "Pretraining"]

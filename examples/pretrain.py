@@ -13,7 +13,7 @@ and takes about two minutes; needs `pip install easy-vqa`.
 
 import recipe_run
 
-from keras_bridgetower.training.recipes import RECIPES
+from keras_bridgetower.training.recipes.paper import RECIPES
 
 if __name__ == "__main__":
     names = [name for name, r in RECIPES.items() if r.task == "Pretraining"]

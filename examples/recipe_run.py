@@ -14,12 +14,12 @@ import recipe_model
 import recipe_scores
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.record_format import read_index
-from keras_bridgetower.data.records import open_records
-from keras_bridgetower.training import recipes
-from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.format import read_index
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 
 def arguments(description, names, given=None):
@@ -64,7 +64,7 @@ def arguments(description, names, given=None):
 
 def recipe_of(settings):
     """The recipe of a command line; the miniature where no data is named."""
-    recipe = recipes.get(settings.recipe)
+    recipe = paper.get(settings.recipe)
     recipe = recipe if settings.data else recipe.tiny()
     changes = dict(change.split("=", 1) for change in settings.set)
     return recipe.replace(**{k: _value(v) for k, v in changes.items()})

@@ -8,9 +8,9 @@ from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_pairs
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 

@@ -1,13 +1,18 @@
 """BridgeTower vision-language models for Keras 3."""
 
-from keras_bridgetower.backbone import (
-    BridgeTowerBackbone as BridgeTowerBackbone,
-)
-from keras_bridgetower.bridges import BridgeLayer as BridgeLayer
-from keras_bridgetower.fusion import CrossModalEncoder as CrossModalEncoder
+from keras_bridgetower.distribution.distribute import distribute as distribute
 from keras_bridgetower.losses import VQALoss as VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore as VQAScore
-from keras_bridgetower.named_heads import register_head as register_head
+from keras_bridgetower.models.backbone import (
+    BridgeTowerBackbone as BridgeTowerBackbone,
+)
+from keras_bridgetower.models.bridges import BridgeLayer as BridgeLayer
+from keras_bridgetower.models.fusion import (
+    CrossModalEncoder as CrossModalEncoder,
+)
+from keras_bridgetower.models.head_table import register_head as register_head
+from keras_bridgetower.models.towers import Tower as Tower
+from keras_bridgetower.models.towers import hidden_states as hidden_states
 from keras_bridgetower.preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
 )
@@ -23,9 +28,6 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
 )
-from keras_bridgetower.preprocessing.matching import (
-    BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,
-)
 from keras_bridgetower.preprocessing.nlvr2 import (
     BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
 )
@@ -34,6 +36,9 @@ from keras_bridgetower.preprocessing.preprocessor import (
 )
 from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor as BridgeTowerPretrainingPreprocessor,
+)
+from keras_bridgetower.preprocessing.retrieval import (
+    BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,
 )
 from keras_bridgetower.preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
@@ -80,7 +85,4 @@ from keras_bridgetower.tasks.unimodal import (
     BridgeTowerTextRegressor as BridgeTowerTextRegressor,
 )
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
-from keras_bridgetower.towers import Tower as Tower
-from keras_bridgetower.towers import hidden_states as hidden_states
-from keras_bridgetower.training.distribution import distribute as distribute
 from keras_bridgetower.version import __version__ as __version__

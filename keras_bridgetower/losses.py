@@ -6,15 +6,15 @@ Rows of weight 0 fill a batch up: what they hold changes nothing.
 import keras
 from keras import ops
 
-from keras_bridgetower import engine
-from keras_bridgetower.heads import KINDS
-from keras_bridgetower.heads import WAYS
-from keras_bridgetower.heads import kinds_of
-from keras_bridgetower.validation import check_choice
-from keras_bridgetower.validation import check_image_ids
-from keras_bridgetower.validation import check_masked_ids
-from keras_bridgetower.validation import check_row_weights
-from keras_bridgetower.validation import check_soft_scores
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.models.checks import check_image_ids
+from keras_bridgetower.models.checks import check_masked_ids
+from keras_bridgetower.models.checks import check_row_weights
+from keras_bridgetower.models.checks import check_soft_scores
+from keras_bridgetower.models.heads import KINDS
+from keras_bridgetower.models.heads import WAYS
+from keras_bridgetower.models.heads import kinds_of
 
 # The label of rows that fill a batch up, which is nobody's `ignore_id`.
 _FILLED = -(2**31)
@@ -153,11 +153,11 @@ class MaskedLMLoss(keras.losses.Loss):
         losses = weights * ops.sparse_categorical_crossentropy(
             ops.maximum(y_true, 0), y_pred, from_logits=True
         )
-        count = engine.global_sum(ops.sum(weights))
+        count = backend_ops.global_sum(ops.sum(weights))
         # Undoes the mean over local rows that follows, and that over the
         # replicas, in which each weighs as many as it has rows.
         rows = ops.sum(ops.cast(counted[:, 0], weights.dtype))
-        rows = engine.global_sum(rows)
+        rows = backend_ops.global_sum(rows)
         # Without any masked token the losses are 0 already.
         return ops.sum(losses, axis=-1) * rows / ops.maximum(count, 1)
 
@@ -231,7 +231,7 @@ class ContrastiveLoss(keras.losses.Loss):
         ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         *embeddings, scale = unpack_embeddings(y_pred, self.ways)
         kinds = dict(zip(KINDS, embeddings, strict=False))
-        all_ids, _ = engine.all_gather(ids)
+        all_ids, _ = backend_ops.all_gather(ids)
         counted = ops.expand_dims(all_ids != _FILLED, 0)
         same = counted & (
             ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
@@ -242,7 +242,7 @@ class ContrastiveLoss(keras.losses.Loss):
         target = same / count
         losses = []
         for own, other in WAYS[self.ways]:
-            rows, _ = engine.all_gather(kinds[other])
+            rows, _ = backend_ops.all_gather(kinds[other])
             logits = scale * ops.matmul(kinds[own], ops.transpose(rows))
             logits = ops.where(counted, logits, -1e9)
             losses.append(-ops.sum(target * ops.log_softmax(logits), axis=-1))
@@ -257,7 +257,7 @@ def _row_numbers(ids):
     ids = ops.convert_to_tensor(ids)
     check_image_ids(ids)
     ids = ops.reshape(ids, (-1,))
-    every, _ = engine.all_gather(ids)
+    every, _ = backend_ops.all_gather(ids)
     same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
     count = ops.shape(every)[0]
     rows = ops.arange(count, dtype="int32")

@@ -19,8 +19,8 @@ from builders import roberta
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
-from keras_bridgetower.training.optimizers import AdamW
-from keras_bridgetower.training.optimizers import rows
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.adamw import rows
 
 STEPS, BATCH, TOKENS = 100, 8, 12
 

@@ -18,18 +18,18 @@ from builders import clip
 from builders import roberta
 
 import keras_bridgetower as kbt
-from keras_bridgetower import engine
-from keras_bridgetower import objectives
-from keras_bridgetower.contrast import contrastive_features
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.distribution import on_tensorflow
+from keras_bridgetower.distribution import on_torch
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.vqa import VQAScore
-from keras_bridgetower.tasks.drawn import with_packed
+from keras_bridgetower.models.contrastive_features import contrastive_features
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.training import distribution_tensorflow
-from keras_bridgetower.training import distribution_torch
-from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.optim.adamw import AdamW
 
 DEVICES = int(os.environ.get("DEVICES", "1"))
 STEPS, BATCH, SIDE, TOKENS, ANSWERS = 10, 8, 16, 5, 6
@@ -111,7 +111,7 @@ def answered(ids, rng):
 
 def matched(ids, rng):
     """Features and labels of hard negatives."""
-    objective = objectives.get("hard_negatives")
+    objective = pair_objectives.get("hard_negatives")
     *drawn, labels = objective.draw(0, ids)
     drawn = dict(zip(objective.drawn, drawn, strict=True))
     return drawn, {"itm": labels, "itc": ids}
@@ -219,8 +219,8 @@ def alone(x):
 
 
 ENGINES = {
-    "tensorflow": distribution_tensorflow,
-    "torch": distribution_torch,
+    "tensorflow": on_tensorflow,
+    "torch": on_torch,
 }
 # One thing left out each; the test must see it.
 WRONG = {
@@ -230,7 +230,9 @@ WRONG = {
         "reduce_first",
         lambda optimizer, reduce: None,
     ),
-    "local_negatives": lambda: mock.patch.object(engine, "all_gather", alone),
+    "local_negatives": lambda: mock.patch.object(
+        backend_ops, "all_gather", alone
+    ),
 }
 
 

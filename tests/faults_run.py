@@ -21,11 +21,11 @@ import numpy as np
 import streams
 
 import keras_bridgetower
-from keras_bridgetower.data import record_format as form
-from keras_bridgetower.data import records
-from keras_bridgetower.training import checkpoints
-from keras_bridgetower.training import run_checks
-from keras_bridgetower.training import stores
+from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records import read as records
+from keras_bridgetower.training.runs import checks
+from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import stores
 
 PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "faults.md"
@@ -163,7 +163,7 @@ def run(folder):
         "settings": {"seed": 0},
         "stream": {"steps_per_epoch": 6},
     }
-    checkpoints.write(folder, 9, arrays, facts)
+    folders.write(folder, 9, arrays, facts)
     return folder
 
 
@@ -174,17 +174,17 @@ def read_data_set(folder):
 
 
 def read_run(folder):
-    arrays, facts = checkpoints.newest(folder)
+    arrays, facts = folders.newest(folder)
     # The seal is no fact.
     facts = {k: v for k, v in facts.items() if k != "seal"}
-    position = run_checks.position_of(facts, 6)
+    position = checks.position_of(facts, 6)
     return {k: a.tolist() for k, a in arrays.items()}, facts, position
 
 
 KINDS = {
     INDEX: (data_set, read_data_set, form.INDEX),
     OFFSETS: (data_set, read_data_set, "train-00001-of-00004.offsets.npy"),
-    MANIFEST: (run, read_run, "step-000000009/" + checkpoints.MANIFEST),
+    MANIFEST: (run, read_run, "step-000000009/" + folders.MANIFEST),
     STATE: (run, read_run, "step-000000009/" + stores.STATE),
 }
 

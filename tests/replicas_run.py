@@ -16,14 +16,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower import engine
-from keras_bridgetower import objectives
-from keras_bridgetower.global_rows import NextRow
-from keras_bridgetower.global_rows import TakeRows
-from keras_bridgetower.heads import ContrastiveHead
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import pack_embeddings
+from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.matching.global_batch import NextRow
+from keras_bridgetower.matching.global_batch import TakeRows
+from keras_bridgetower.models.heads import ContrastiveHead
 
 BATCH, STEPS, WIDTH, SLOTS, WORDS = 8, 2, 6, 3, 5
 # Rows of each replica where they are divided unevenly.
@@ -103,14 +103,14 @@ def pieces(rank):
     own = slice(0, 3) if rank == 0 else slice(3, 5)
 
     def read(tensors):
-        rows, _ = engine.all_gather(tensors[0])
+        rows, _ = backend_ops.all_gather(tensors[0])
         return ops.sum(ops.multiply(rows, factors[rank]))
 
-    rows, offset = engine.all_gather(ops.convert_to_tensor(x[own]))
-    (gradient,) = engine.gradients(read, [x[own]])
-    ranking = objectives.get("ranking")
+    rows, offset = backend_ops.all_gather(ops.convert_to_tensor(x[own]))
+    (gradient,) = backend_ops.gradients(read, [x[own]])
+    ranking = pair_objectives.get("ranking")
     texts, _ = ranking.draw(0, np.arange(len(x)))
-    (taken,) = engine.gradients(
+    (taken,) = backend_ops.gradients(
         lambda tensors: ops.sum(TakeRows()(tensors[0], texts[own])), [x[own]]
     )
     return {
@@ -123,7 +123,9 @@ def pieces(rank):
         "offset": np.array(int(offset)),
         "gradient": gradient,
         "taken": taken,
-        "sum": ops.convert_to_numpy(engine.global_sum(ops.ones(()) + rank)),
+        "sum": ops.convert_to_numpy(
+            backend_ops.global_sum(ops.ones(()) + rank)
+        ),
         "logits": logits,
         "labels": labels,
         # Called as a loss, it would be divided by replicas on some engines.
@@ -143,14 +145,14 @@ def ranked(ranking, x, false_texts):
     logits, _ = ranking.logits(
         lambda text, image, mask: ops.sum(text[0][:, 0] * image[0][:, 0], -1),
         {"rank": lambda scores: scores},
-        objectives.Batch(states, states, drawn),
+        pair_objectives.Batch(states, states, drawn),
     )
     return logits
 
 
 def hard(x, own):
     """Texts and images of hard negatives, both of them `x`, side by side."""
-    objective = objectives.get("hard_negatives")
+    objective = pair_objectives.get("hard_negatives")
     *drawn, _ = objective.draw(0, np.arange(len(x), dtype="int32"))
     features = {
         name: ops.convert_to_tensor(values[own])
@@ -163,7 +165,9 @@ def hard(x, own):
             [text[0][:, 0], image[0][:, 0]], axis=-1
         ),
         {"itm": lambda pairs: pairs},
-        objectives.Batch(states, states, {"padding_mask": rows, **features}),
+        pair_objectives.Batch(
+            states, states, {"padding_mask": rows, **features}
+        ),
         (rows, 2 * rows, ops.ones(())),
     )
     return pairs
@@ -248,7 +252,7 @@ def main(destination, rank):
     found = {"one": trained(compiled())}
     with TWO[keras.config.backend()](rank) as (train, see):
         found |= {"two": train(), **see()}
-        with mock.patch.object(engine, "all_gather", lambda x: (x, 0)):
+        with mock.patch.object(backend_ops, "all_gather", lambda x: (x, 0)):
             found["local"] = train()
     np.savez(
         destination,

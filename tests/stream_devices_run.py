@@ -18,10 +18,10 @@ from builders import randomise
 from builders import shallow
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.records import open_records
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.stream import Stream
 
 BATCH = 4
 

@@ -23,8 +23,8 @@ from builders import some_everywhere
 from builders import vit
 
 import keras_bridgetower as kbt
-from keras_bridgetower import bridges
-from keras_bridgetower.cross_encoders import CROSS_ENCODERS
+from keras_bridgetower.models import bridges
+from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
 
 # Weights of the tiny encoders, the same set on every backend.
 WEIGHTS = {"clip": 56, "vit": 54, "deit": 55, "roberta": 36, "bert": 53}

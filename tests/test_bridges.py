@@ -9,7 +9,7 @@ from builders import array
 from builders import difference
 from builders import randomise
 
-from keras_bridgetower import bridges
+from keras_bridgetower.models import bridges
 
 WIDTH, HEADS = 8, 2
 

@@ -22,8 +22,8 @@ from builders import retrieval
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.records import write_shards
-from keras_bridgetower.training import recipes
+from keras_bridgetower.data.records.read import write_shards
+from keras_bridgetower.training.recipes import paper
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -207,7 +207,7 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
     ],
 )
 def test_new_poolers_below_a_new_head_alone(preset, anew):
-    recipe = recipes.get("vqa_base").tiny()
+    recipe = paper.get("vqa_base").tiny()
     trained = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     answers = trained.preprocessor.answers
     task = recipe_model.from_preset(recipe, preset, list(answers))

@@ -9,46 +9,46 @@ import pytest
 from builders import FASTEST
 from builders import vqa
 
-from keras_bridgetower import memory
 from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import explanation
 from keras_bridgetower.analysis import figures
 from keras_bridgetower.analysis import maps
-from keras_bridgetower.data import augment
-from keras_bridgetower.data import damage
-from keras_bridgetower.data import datasets
+from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_files
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data import easy_vqa_scenes
-from keras_bridgetower.data import order
-from keras_bridgetower.data import pipeline
-from keras_bridgetower.data import record_writer
-from keras_bridgetower.data import records
+from keras_bridgetower.data.augment import transforms
+from keras_bridgetower.data.datasets import by_name
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import write
+from keras_bridgetower.data.stream import bad_samples
+from keras_bridgetower.data.stream import epoch_order
+from keras_bridgetower.data.stream import stream
 from keras_bridgetower.metrics import glue
 from keras_bridgetower.metrics import masked_lm
 from keras_bridgetower.metrics import nlvr2
-from keras_bridgetower.metrics import retrieval
+from keras_bridgetower.metrics import retrieval as recall
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
-from keras_bridgetower.preprocessing import labels
+from keras_bridgetower.preprocessing import class_ids
 from keras_bridgetower.preprocessing import masking
-from keras_bridgetower.preprocessing import matching
-from keras_bridgetower.tasks import shortlist
-from keras_bridgetower.tasks import top_matches
+from keras_bridgetower.preprocessing import retrieval
+from keras_bridgetower.tasks.ranking import shortlist
+from keras_bridgetower.tasks.ranking import top_matches
 
 MODULES = (
     diversity,
     explanation,
     figures,
     maps,
-    memory,
-    augment,
-    damage,
-    datasets,
+    uninitialized,
+    transforms,
+    bad_samples,
+    by_name,
     easy_vqa,
     easy_vqa_captions,
     easy_vqa_entailment,
@@ -56,15 +56,15 @@ MODULES = (
     easy_vqa_pairs,
     easy_vqa_scenes,
     glue,
-    labels,
+    class_ids,
     masked_lm,
     masking,
-    matching,
+    recall,
     nlvr2,
-    order,
-    pipeline,
-    record_writer,
-    records,
+    epoch_order,
+    stream,
+    write,
+    read,
     retrieval,
     shortlist,
     top_matches,

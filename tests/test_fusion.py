@@ -7,10 +7,10 @@ from builders import difference
 from builders import randomise
 
 import keras_bridgetower as kbt
-from keras_bridgetower.attention import BridgeTowerAttention
-from keras_bridgetower.attention import capture_attention
-from keras_bridgetower.cross_encoders import CROSS_ENCODERS
-from keras_bridgetower.taps import resolve_taps
+from keras_bridgetower.models.attention import BridgeTowerAttention
+from keras_bridgetower.models.attention import capture_attention
+from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+from keras_bridgetower.models.taps import resolve_taps
 
 WIDTH, HEADS, LAYERS = 16, 2, 3
 

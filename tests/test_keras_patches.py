@@ -12,8 +12,8 @@ from builders import shallow
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower import keras_patches
-from keras_bridgetower import memory
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend import uninitialized
 
 BACKEND = keras.config.backend()
 
@@ -111,7 +111,7 @@ def test_weights_are_filled_by_an_unknown_keras(unknown):
         layer.build((None, 3))
         return layer
 
-    layer = memory.without_initialization(make)
+    layer = uninitialized.without_initialization(make)
     np.testing.assert_array_equal(array(layer.kernel), np.ones((3, 2)))
 
 
@@ -127,13 +127,13 @@ def test_a_variable_that_cannot_wait():
         layer.build(None)
         return layer
 
-    layer = memory.without_initialization(make)
+    layer = uninitialized.without_initialization(make)
     np.testing.assert_array_equal(array(layer.table), np.arange(3))
 
 
 def test_what_is_assigned_while_building_stays():
     """CLIP's rule sets positions, `per_tap` copies a norm."""
-    made = memory.without_initialization(
+    made = uninitialized.without_initialization(
         lambda: backbone(image_norms="per_tap")
     )
     table = made.image_encoder.embedding.position_ids
@@ -145,7 +145,7 @@ def test_what_is_assigned_while_building_stays():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own names")
 def test_parameters_have_their_names_in_pytorch():
-    loaded, usual = memory.without_initialization(backbone), backbone()
+    loaded, usual = uninitialized.without_initialization(backbone), backbone()
     for name in ("image_encoder", "text_encoder", "fusion"):
         ours, theirs = (getattr(m, name) for m in (loaded, usual))
         assert set(ours.state_dict()) == set(theirs.state_dict())
@@ -157,7 +157,7 @@ def test_shapes_only_leaves_what_waits_elsewhere():
     with keras.StatelessScope():
         waits = keras.layers.Dense(2, kernel_initializer="ones")
         waits.build((None, 3))
-        with memory.shapes_only():
+        with uninitialized.shapes_only():
             empty = keras.layers.Dense(2)
             empty.build((None, 3))
     np.testing.assert_array_equal(array(waits.kernel), np.ones((3, 2)))

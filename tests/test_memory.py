@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from builders import array
 
-from keras_bridgetower import memory
+from keras_bridgetower.backend import uninitialized
 
 
 def test_without_initialization():
@@ -19,7 +19,7 @@ def test_without_initialization():
         layer.build((None, 3))
         return layer
 
-    layers = [memory.without_initialization(make) for _ in range(2)]
+    layers = [uninitialized.without_initialization(make) for _ in range(2)]
     values = [np.full((3, 2), 5.0), np.ones(2)]
     layers[0].set_weights(values)
     layers[1].set_weights([-v for v in values])
@@ -32,7 +32,7 @@ def test_without_initialization():
 
 def test_move():
     new, old = (keras.Variable(np.full((2, 3), v)) for v in (0.0, 7.0))
-    memory.move(new, old)
+    uninitialized.move(new, old)
     np.testing.assert_array_equal(array(new), np.full((2, 3), 7.0))
     new.assign(np.ones((2, 3)))
     np.testing.assert_array_equal(array(new), np.ones((2, 3)))
@@ -42,28 +42,28 @@ def test_move():
 @pytest.mark.parametrize("shape", [(), (3,), (50, 7)])
 def test_given_memory(shape, dtype):
     variable = keras.Variable(np.zeros(shape), dtype=dtype)
-    blocks = memory.Blocks()
+    blocks = uninitialized.Blocks()
     values = blocks.empty(shape, "float32")
     blocks.empty((5,), "int32")[:] = 9  # The next one, which stays apart.
     values[...] = 0.5
-    memory.give(variable, values)
+    uninitialized.give(variable, values)
     del values
     np.testing.assert_array_equal(array(variable), np.full(shape, 0.5))
     variable.assign(variable + 1)
     np.testing.assert_array_equal(array(variable), np.full(shape, 1.5))
     with pytest.raises(ValueError, match="shape"):
-        memory.give(variable, blocks.empty((2, 2), "float32"))
+        uninitialized.give(variable, blocks.empty((2, 2), "float32"))
 
 
 def test_training_after_given_memory():
     """One step is that of weights that were set in the usual way."""
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
-    blocks = memory.Blocks()
+    blocks = uninitialized.Blocks()
     for weight in model.weights:
         zeros = blocks.empty(weight.shape, "float32")
         zeros[...] = 0
-        memory.give(weight, zeros)
+        uninitialized.give(weight, zeros)
     model.train_on_batch(np.ones((2, 8)), np.ones((2, 4)))
     # Of mean((w x + b - 1)^2) over 4 outputs: -2 / 4.
     for weight in model.weights:
@@ -72,7 +72,7 @@ def test_training_after_given_memory():
 
 def test_blocks():
     """Aligned arrays of their own, small ones side by side, whatever size."""
-    blocks = memory.Blocks()
+    blocks = uninitialized.Blocks()
     shapes = [(), (3,), (0,), (2**23, 2), (50, 7), (2**22,), (2**23 + 1,)]
     made = [blocks.empty(shape, "float32") for shape in shapes]
     for i, (shape, x) in enumerate(zip(shapes, made, strict=True)):

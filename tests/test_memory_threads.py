@@ -10,7 +10,7 @@ from builders import backbone
 from builders import randomise
 
 import keras_bridgetower as kbt
-from keras_bridgetower import memory
+from keras_bridgetower.backend import uninitialized
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_two_threads_load_at_once(preset):
 def test_an_error_leaves_no_trace():
     add_weight = keras.layers.Layer.add_weight
     with pytest.raises(ValueError, match="taps"):
-        memory.without_initialization(lambda: backbone(taps=(-99, -98)))
+        uninitialized.without_initialization(lambda: backbone(taps=(-99, -98)))
     assert keras.layers.Layer.add_weight is add_weight
     fresh = keras.layers.LayerNormalization()
     fresh.build((None, 4))

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_bridgetower.training import recipes
+from keras_bridgetower.training.recipes import paper
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch", reason="the tool runs on torch"
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def tiny(name="vqa_base"):
-    return recipes.get(name).replace(size="tiny", image_size=32)
+    return paper.get(name).replace(size="tiny", image_size=32)
 
 
 @pytest.mark.parametrize(

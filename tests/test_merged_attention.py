@@ -15,8 +15,8 @@ from builders import shallow
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.attention import capture_attention
-from keras_bridgetower.cross_encoders import MergedAttention
+from keras_bridgetower.models.attention import capture_attention
+from keras_bridgetower.models.merged_attention import MergedAttention
 
 WIDTH, HEADS = 16, 2
 

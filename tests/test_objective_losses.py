@@ -7,13 +7,13 @@ from builders import array
 from builders import difference
 from keras import ops
 
-from keras_bridgetower import engine
-from keras_bridgetower import heads
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.losses import unpack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.models import heads
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(4, 3, 7)).astype("float32")
@@ -84,7 +84,7 @@ def test_masked_lm_is_the_mean_over_masked_tokens():
 def test_masked_lm_without_masks_is_nothing():
     nothing = np.full_like(LABELS, -100)
     assert float(MaskedLMLoss()(nothing, LOGITS)) == 0
-    (gradient,) = engine.gradients(
+    (gradient,) = backend_ops.gradients(
         lambda xs: ops.sum(MaskedLMLoss().call(nothing, xs[0])), [LOGITS]
     )
     assert np.abs(gradient).max() == 0
@@ -200,7 +200,7 @@ def test_gradient_of_the_scale():
         return ops.mean(rows)
 
     scale, step = np.float32(SCALE), 1e-3
-    (gradient, *_) = engine.gradients(loss, [scale, *kinds])
+    (gradient, *_) = backend_ops.gradients(loss, [scale, *kinds])
     above, below = (
         float(loss([ops.convert_to_tensor(np.float32(x)), *kinds]))
         for x in (scale + step, scale - step)

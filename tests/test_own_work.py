@@ -23,8 +23,8 @@ from builders import run
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower import named_heads
-from keras_bridgetower.heads import LinearHead
+from keras_bridgetower.models import head_table
+from keras_bridgetower.models.heads import LinearHead
 
 HERE = pathlib.Path(__file__).parent
 COUNTS = np.array([0, 1, 2, 3])
@@ -191,12 +191,12 @@ def test_names_of_heads():
     kbt.register_head("own")(misnamed)
     model = backbone()
     with pytest.raises(ValueError, match="of the name 'own_head'.*linear_head"):
-        named_heads.make("own", model)
+        head_table.make("own", model)
     # A cell of a notebook that is run again.
     assert kbt.register_head("own")(other) is other
-    assert named_heads.make("own", model, most=5).num_classes == 5
-    named_heads.check_values("own", {"most": 5})
+    assert head_table.make("own", model, most=5).num_classes == 5
+    head_table.check_values("own", {"most": 5})
     with pytest.raises(ValueError, match="'own' has the values .'most'."):
-        named_heads.check_values("own", {"least": 5})
+        head_table.check_values("own", {"least": 5})
     with pytest.raises(ValueError, match="import the file that does.*'other'"):
-        named_heads.check_values("other", {})
+        head_table.check_values("other", {})

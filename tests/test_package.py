@@ -23,18 +23,18 @@ from builders import vqa
 from packaging import requirements
 
 import keras_bridgetower as kbt
-from keras_bridgetower import bridges
-from keras_bridgetower import engine
-from keras_bridgetower import heads
-from keras_bridgetower import positions
-from keras_bridgetower import remat
-from keras_bridgetower.attention import BridgeTowerAttention
-from keras_bridgetower.attention import capture_attention
-from keras_bridgetower.cross_encoders import MergedAttention
-from keras_bridgetower.cross_modal import CoAttention
-from keras_bridgetower.cross_modal import CrossModalLayer
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend import remat
 from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.tower_layers import TokenLookup
+from keras_bridgetower.models import bridges
+from keras_bridgetower.models import heads
+from keras_bridgetower.models import positions
+from keras_bridgetower.models.attention import BridgeTowerAttention
+from keras_bridgetower.models.attention import capture_attention
+from keras_bridgetower.models.co_attention import CoAttention
+from keras_bridgetower.models.co_attention import CrossModalLayer
+from keras_bridgetower.models.merged_attention import MergedAttention
+from keras_bridgetower.models.tower_layers import TokenLookup
 
 BACKEND = keras.config.backend()
 PACKAGE = pathlib.Path(kbt.__file__).parent
@@ -173,7 +173,7 @@ DOCUMENTED = [
     *(public for public in PUBLIC if public not in BASES),
     *(BridgeTowerAttention, capture_attention, CoAttention, CrossModalLayer),
     MergedAttention,
-    *(TokenLookup, bridges.get, engine.gradients, heads.ClassifierHead),
+    *(TokenLookup, bridges.get, backend_ops.gradients, heads.ClassifierHead),
     *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
     kbt.register_head,
     *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
@@ -218,7 +218,7 @@ def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
         "keras_hub": keras_hub,
         "get": bridges.get,
         "remat": remat.remat,
-        "gradients": engine.gradients,
+        "gradients": backend_ops.gradients,
         "ClassifierHead": heads.ClassifierHead,
         "LinearHead": heads.LinearHead,
         "resize_positions": positions.resize_positions,

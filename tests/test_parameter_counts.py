@@ -6,8 +6,8 @@ import pytest
 from builders import FASTEST
 
 import keras_bridgetower as kbt
-from keras_bridgetower import bridges
-from keras_bridgetower.memory import shapes_only
+from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.models import bridges
 
 pytestmark = FASTEST
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_bridgetower.positions import resize_positions
+from keras_bridgetower.models.positions import resize_positions
 
 
 @pytest.mark.parametrize("side, new", [(3, 5), (18, 24), (24, 14), (4, 4)])

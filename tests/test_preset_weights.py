@@ -12,7 +12,7 @@ from builders import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
-from keras_bridgetower.presets import weights
+from keras_bridgetower.presets import weights_file
 
 
 def saved(tmp_path, **kwargs):
@@ -31,29 +31,29 @@ def same(model, copy):
 def test_the_index_names_every_variable(image_encoder, tmp_path):
     made = {} if image_encoder is None else {"image_encoder": image_encoder()}
     model, folder = saved(tmp_path, **made)
-    index = json.loads((folder / weights.INDEX).read_text())
+    index = json.loads((folder / weights_file.INDEX).read_text())
     assert len(index) == len(model.weights)
     copy = kbt.BridgeTowerBackbone.from_preset(folder)
     same(model, copy)
     # Saved and loaded, a CLIP's layers have other names: once more.
     copy.save_to_preset(tmp_path / "again")
-    again = json.loads((tmp_path / "again" / weights.INDEX).read_text())
+    again = json.loads((tmp_path / "again" / weights_file.INDEX).read_text())
     assert set(again) == set(index)
     same(model, kbt.BridgeTowerBackbone.from_preset(tmp_path / "again"))
 
 
 def test_a_preset_without_index_loads_too(tmp_path):
     model, folder = saved(tmp_path)
-    (folder / weights.INDEX).unlink()
+    (folder / weights_file.INDEX).unlink()
     manifest.write(folder)
     same(model, kbt.BridgeTowerBackbone.from_preset(folder))
 
 
 def test_an_index_of_another_model_is_refused(tmp_path):
     _, folder = saved(tmp_path)
-    index = json.loads((folder / weights.INDEX).read_text())
+    index = json.loads((folder / weights_file.INDEX).read_text())
     index["odd"] = index.pop("fusion/type_embedding")
-    (folder / weights.INDEX).write_text(json.dumps(index))
+    (folder / weights_file.INDEX).write_text(json.dumps(index))
     manifest.write(folder)
     with pytest.raises(ValueError, match="2 other names.*type_embedding"):
         kbt.BridgeTowerBackbone.from_preset(folder)
@@ -67,9 +67,9 @@ def test_a_changed_large_file_is_always_named(
     monkeypatch.setattr(manifest, "LARGE", 1)
     _, folder = saved(tmp_path)
     if not index:
-        (folder / weights.INDEX).unlink()
+        (folder / weights_file.INDEX).unlink()
         manifest.write(folder)
-    path = folder / weights.WEIGHTS
+    path = folder / weights_file.WEIGHTS
     content = bytearray(path.read_bytes())
     content[change] ^= 1
     path.write_bytes(content)

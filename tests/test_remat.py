@@ -14,7 +14,7 @@ from builders import features
 from builders import randomise
 
 import keras_bridgetower as kbt
-from keras_bridgetower import remat
+from keras_bridgetower.backend import remat
 
 
 def answering(model):

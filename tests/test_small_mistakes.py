@@ -18,8 +18,8 @@ from streams import write
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import figures
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.tasks import inference
 
 pytestmark = pytest.mark.skipif(

@@ -12,7 +12,7 @@ from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.known import PRESETS
+from keras_bridgetower.presets.table import PRESETS
 
 PREFIX = "bridgetower_tiny_easy_"
 # Scores on test that each must have reached; the blind ones lie far below.

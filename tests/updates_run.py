@@ -17,9 +17,9 @@ from distribution_run import TOKENS
 from distribution_run import WAYS
 
 import keras_bridgetower as kbt
-from keras_bridgetower.keras_patches_updates import accumulation
-from keras_bridgetower.training.optimizers import AdamW
-from keras_bridgetower.training.schedules import WarmupPolynomial
+from keras_bridgetower.backend.keras_patches_updates import accumulation
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 # Three batches make an update, and five an epoch: some epochs end within one.
 UPDATES, PARTS, ROWS, BATCHES = 10, 3, 8, 5

@@ -18,9 +18,9 @@ from transformers.models.bridgetower import image_processing_pil_bridgetower
 from transformers.utils import is_torchvision_available
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import records
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records import read
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.resizing import RESIZERS
 
 PICTURES, BATCH, SIDE, WORKERS = 384, 32, 288, 2
@@ -66,17 +66,17 @@ def write_pictures(folder):
 def open_set(folder, task, pictures, labels, samples):
     """A data set of one text for each picture, opened."""
     made = [
-        records.Record(f"{i}", (data,), (sample,), "benchmark")
+        read.Record(f"{i}", (data,), (sample,), "benchmark")
         for i, (data, sample) in enumerate(zip(pictures, samples, strict=True))
     ]
-    records.write_shards(
+    read.write_shards(
         folder, "train", made, task=task, labels=labels, definition="timing"
     )
-    return records.open_records(folder, "train")
+    return read.open_records(folder, "train")
 
 
 def compare_loaders(folder, paths, repeats):
-    samples = [records.Sample(str(i), "", (0,)) for i in range(len(paths))]
+    samples = [read.Sample(str(i), "", (0,)) for i in range(len(paths))]
     reader = open_set(
         folder / "pictures",
         "image_classification",
@@ -169,7 +169,7 @@ def compare_fit(folder, repeats):
         pictures.append(file.getvalue())
         label = number % len(task.answers)
         samples.append(
-            records.Sample(f"{number}", "is there a red circle?", (label,))
+            read.Sample(f"{number}", "is there a red circle?", (label,))
         )
     reader = open_set(folder / "vqa", "vqa", pictures, task.answers, samples)
     streams = {

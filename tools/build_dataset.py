@@ -20,10 +20,10 @@ import keras
 import numpy as np
 from sample_sheet import sample_sheet
 
-from keras_bridgetower.data import datasets
-from keras_bridgetower.data import record_format
-from keras_bridgetower.data import records
-from keras_bridgetower.data.beam import on_beam
+from keras_bridgetower.data.datasets import by_name
+from keras_bridgetower.data.records import format
+from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records.on_beam import on_beam
 
 
 def main():
@@ -49,7 +49,7 @@ def build(arguments):
     for name in arguments.splits or data.protocols[arguments.protocol]:
         split = data.definition(name, arguments.protocol)
         print(f"{name}: {split.definition}")
-        entry = records.write_shards(
+        entry = read.write_shards(
             arguments.folder,
             name,
             data.split(name, arguments.protocol),
@@ -70,11 +70,11 @@ def build(arguments):
 
 def stats(arguments):
     """Print what a data set holds."""
-    index = record_format.read_index(arguments.folder)
+    index = format.read_index(arguments.folder)
     print(f"task {index['task']}, {len(index['labels'])} labels")
     damaged = {}
     for name in index["splits"]:
-        reader = records.open_records(arguments.folder, name)
+        reader = read.open_records(arguments.folder, name)
         size = sum(shard["bytes"] for shard in reader.shards)
         left_out = sum(len(shard["left_out"]) for shard in reader.shards)
         print(
@@ -95,7 +95,7 @@ def stats(arguments):
 
 def show(arguments):
     """Draw some samples of a split into one picture."""
-    reader = records.open_records(arguments.folder, arguments.split)
+    reader = read.open_records(arguments.folder, arguments.split)
     count = min(arguments.count, reader.num_samples)
     rng = np.random.default_rng(arguments.seed)
     rows = rng.choice(reader.num_samples, count, replace=False)
@@ -105,8 +105,8 @@ def show(arguments):
 
 
 def _open(arguments):
-    options = _options(datasets.DATASETS[arguments.name], arguments.set)
-    data = datasets.open_dataset(arguments.name, arguments.root, **options)
+    options = _options(by_name.DATASETS[arguments.name], arguments.set)
+    data = by_name.open_dataset(arguments.name, arguments.root, **options)
     if arguments.protocol not in data.protocols:
         raise ValueError(
             f"--protocol must be one of {sorted(data.protocols)}. Received: "
@@ -136,7 +136,7 @@ def _options(kind, given):
 def _runner(arguments):
     if arguments.runner:
         return on_beam(arguments.runner)
-    return records.in_processes(arguments.workers)
+    return read.in_processes(arguments.workers)
 
 
 def _progress(items):
@@ -165,7 +165,7 @@ def _parser():
     verbs = parser.add_subparsers(required=True)
     for verb in (check, build):
         added = _verb(verbs, verb)
-        added.add_argument("name", choices=sorted(datasets.DATASETS))
+        added.add_argument("name", choices=sorted(by_name.DATASETS))
         added.add_argument("root", help="folder of the original files")
         added.add_argument("--protocol", default="honest")
         added.add_argument("--splits", action="append", metavar="SPLIT")

@@ -15,7 +15,7 @@ import peer_check  # First: torch must be imported before TensorFlow.
 import safetensors
 
 from keras_bridgetower.convert import export
-from keras_bridgetower.convert.huggingface import CLASSES
+from keras_bridgetower.convert.transformers_folder import CLASSES
 from keras_bridgetower.presets import registry
 
 

@@ -22,7 +22,7 @@ import keras_hub  # noqa: E402
 import torch  # noqa: E402
 
 import keras_bridgetower as kbt  # noqa: E402
-from keras_bridgetower.training.recipes import RECIPES  # noqa: E402
+from keras_bridgetower.training.recipes.paper import RECIPES  # noqa: E402
 
 # Width, heads, layers of the text and of the image encoder, patch side.
 SIZES = {

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 
-from keras_bridgetower.data.readers.files import FilePicture
+from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.files import Below
 
 PICTURES = {"image", "second_image"}

@@ -28,9 +28,9 @@ import recipe_run
 import rehearsal_table
 import rehearse_run
 
-from keras_bridgetower.data.records import open_records
-from keras_bridgetower.training import recipes
-from keras_bridgetower.training.schedules import steps_of
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.training.optim.schedules import steps_of
+from keras_bridgetower.training.recipes import paper
 
 # Rows of a batch on each host, and samples of a picture of easy-VQA, about.
 ROWS = 4
@@ -47,7 +47,7 @@ ERROR = re.compile(
 def main():
     names = [
         name
-        for name, recipe in recipes.RECIPES.items()
+        for name, recipe in paper.RECIPES.items()
         if recipe.task in recipe_run.RECORD_TASKS
     ]
     parser = argparse.ArgumentParser(
@@ -72,7 +72,7 @@ def main():
     with server, tempfile.TemporaryDirectory() as made:
         folder = (settings.folder or pathlib.Path(made)).absolute()
         for name in settings.recipes:
-            plan = Plan(recipes.get(name), settings.hosts, folder, server)
+            plan = Plan(paper.get(name), settings.hosts, folder, server)
             reports.append(rehearsed(plan))
             print(rehearsal_table.table(reports[-1:]), flush=True)
             if settings.json:

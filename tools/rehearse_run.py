@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import recipe_run
 
-from keras_bridgetower.data.rows import Rows
-from keras_bridgetower.training import recipes
+from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.training.recipes import paper
 
 
 class Story(keras.callbacks.Callback):
@@ -117,7 +117,7 @@ def run(path, dies_at, given):
         stories.append(Story(path, checkpoint, dies_at))
         return stories
 
-    names = [*recipes.RECIPES]
+    names = [*paper.RECIPES]
     recipe_run.run(recipe_run.arguments(__doc__, names, given), beside)
     stories[0].read(read)
 

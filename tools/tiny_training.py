@@ -13,7 +13,7 @@ import tokenizers
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa_scenes
 from keras_bridgetower.presets import manifest
-from keras_bridgetower.presets import weights
+from keras_bridgetower.presets import weights_file
 
 SIDE, WIDTH, HEADS = 64, 64, 4
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -232,5 +232,5 @@ def pack(backbone, folder):
             source.visititems(copy)
         dense.replace(path)
     # The index and the sums are those of the files as they are now.
-    weights.write_index(backbone, folder)
+    weights_file.write_index(backbone, folder)
     manifest.write(folder)

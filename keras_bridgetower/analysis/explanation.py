@@ -3,11 +3,11 @@
 import numpy as np
 from keras import ops
 
-from keras_bridgetower import engine
-from keras_bridgetower.analysis.looking import pixels_of
+from keras_bridgetower.analysis.attention_records import pixels_of
 from keras_bridgetower.analysis.maps import features_of_pair
 from keras_bridgetower.analysis.maps import made_of
-from keras_bridgetower.attention import watch_attention
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.models.attention import watch_attention
 
 
 def relevance(model, image, text, answer=None):
@@ -60,7 +60,7 @@ def relevance(model, image, text, answer=None):
 
     with (
         model.inference.reading("relevance"),
-        engine.inference_scope(),
+        backend_ops.inference_scope(),
         watch_attention(keep),
     ):
         model.new_heads.check("relevance", model.answering_heads)
@@ -75,7 +75,9 @@ def relevance(model, image, text, answer=None):
 
     # The gradient of what is added to a map is the map's own.
     with model.inference.reading("relevance"):
-        slopes = engine.gradients(score, [np.zeros_like(x) for _, x in seen])
+        slopes = backend_ops.gradients(
+            score, [np.zeros_like(x) for _, x in seen]
+        )
     passes = {}
     for (name, weights), slope in zip(seen, slopes, strict=True):
         passes.setdefault(name, []).append(np.maximum(weights * slope, 0))

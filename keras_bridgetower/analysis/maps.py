@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from keras_bridgetower.analysis.looking import branches
-from keras_bridgetower.analysis.looking import check_cross_modal
-from keras_bridgetower.analysis.looking import check_index
-from keras_bridgetower.analysis.looking import features_of
-from keras_bridgetower.analysis.looking import pixels_of
-from keras_bridgetower.analysis.looking import tokens_of
-from keras_bridgetower.cross_encoders import attention_blocks
+from keras_bridgetower.analysis.attention_records import branches
+from keras_bridgetower.analysis.attention_records import check_cross_modal
+from keras_bridgetower.analysis.attention_records import check_index
+from keras_bridgetower.analysis.attention_records import features_of
+from keras_bridgetower.analysis.attention_records import pixels_of
+from keras_bridgetower.analysis.attention_records import tokens_of
+from keras_bridgetower.models.merged_attention import attention_blocks
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -10,11 +10,11 @@ import re
 
 import keras_hub
 
-from keras_bridgetower import memory
-from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.layouts import PADDING_ROWS
-from keras_bridgetower.taps import resolve_taps
+from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.models.taps import resolve_taps
 
 # Of one attention head of CLIP.
 HEAD_WIDTH = 64
@@ -283,4 +283,4 @@ def build(architecture, path):
             bridge_epsilon=a.bridge_epsilon,
         )
 
-    return memory.without_initialization(make)
+    return uninitialized.without_initialization(make)

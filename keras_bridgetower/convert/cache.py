@@ -11,8 +11,8 @@ import tempfile
 import time
 import warnings
 
-from keras_bridgetower.convert import huggingface
-from keras_bridgetower.convert import lightning
+from keras_bridgetower.convert import authors
+from keras_bridgetower.convert import transformers_folder
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
@@ -45,8 +45,8 @@ def open_checkpoint(source, **kwargs):
     """
     source = pathlib.Path(source)
     if source.is_file():
-        return lightning.read(source, **kwargs)
-    return huggingface.read(source, **kwargs)
+        return authors.read(source, **kwargs)
+    return transformers_folder.read(source, **kwargs)
 
 
 def converted(source, published=None):

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from keras_bridgetower import named_heads
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import transfer
+from keras_bridgetower.models import head_table
 from keras_bridgetower.presets import registry
 
 
@@ -41,8 +41,8 @@ class Checkpoint:
             ConversionError: tensors that do not fit.
         """
         backbone = architecture.build(self.architecture, self.tensors.path)
-        with named_heads.awaiting(self.heads):
-            heads = named_heads.make_all(self.heads, backbone)
+        with head_table.awaiting(self.heads):
+            heads = head_table.make_all(self.heads, backbone)
         variables = transfer.variables_of(
             backbone, heads, encoder=backbone.image_encoder
         )

@@ -5,18 +5,18 @@ import functools
 import keras_hub
 import numpy as np
 
-from keras_bridgetower import memory
+from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert import configurations
-from keras_bridgetower.convert import encoder_rules
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.architecture import heads_of
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.layouts import PADDING_ROWS
-from keras_bridgetower.convert.rules import UNIMODAL_UNREAD
+from keras_bridgetower.convert.rules import encoders
+from keras_bridgetower.convert.rules.bridgetower import UNIMODAL_UNREAD
+from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
-from keras_bridgetower.positions import resize_positions
+from keras_bridgetower.models.positions import resize_positions
 
 
 def read_folder(folder, models, image_size=None):
@@ -113,7 +113,7 @@ def _clip(config, tensors, path, image_size):
     return _image(
         keras_hub.models.CLIPVisionEncoder,
         sizes,
-        encoder_rules.clip("", layers),
+        encoders.clip("", layers),
         (
             "embeddings.patch_embedding.weight",
             "encoder.layers.0.mlp.fc1.weight",
@@ -188,8 +188,8 @@ def read_openai_clip(path, image_size=None):
     return _image(
         keras_hub.models.CLIPVisionEncoder,
         sizes,
-        encoder_rules.openai_clip("visual.", layers)
-        + encoder_rules.final_norm("visual."),
+        encoders.openai_clip("visual.", layers)
+        + encoders.final_norm("visual."),
         (
             "visual.conv1.weight",
             "visual.transformer.resblocks.0.mlp.c_fc.weight",
@@ -258,7 +258,9 @@ def _filled(cls, sizes, rules, expected, source):
             "A configuration must have the sizes of its weights.", path, wrong
         )
     try:
-        encoder = memory.without_initialization(functools.partial(cls, **sizes))
+        encoder = uninitialized.without_initialization(
+            functools.partial(cls, **sizes)
+        )
     except ValueError as error:
         raise ConversionError(
             f"A configuration must fit together: {error!s:.300}", path
@@ -279,20 +281,18 @@ _BERT, _ROBERTA = (
     keras_hub.models.RobertaBackbone,
 )
 TEXT_MODELS = {
-    "roberta": _text(
-        "roberta", encoder_rules.roberta, _ROBERTA, PADDING_ROWS, 1e-5
-    ),
-    "bert": _text("bert", encoder_rules.bert, _BERT, 0, 1e-12),
+    "roberta": _text("roberta", encoders.roberta, _ROBERTA, PADDING_ROWS, 1e-5),
+    "bert": _text("bert", encoders.bert, _BERT, 0, 1e-12),
 }
 IMAGE_MODELS = {
     "clip": _clip,
     "clip_vision_model": _clip,
     "vit": _vit_like(
-        "vit", encoder_rules.vit, keras_hub.models.ViTBackbone, "mlp_dim", 1
+        "vit", encoders.vit, keras_hub.models.ViTBackbone, "mlp_dim", 1
     ),
     "deit": _vit_like(
         "deit",
-        encoder_rules.deit,
+        encoders.deit,
         keras_hub.models.DeiTBackbone,
         "intermediate_dim",
         2,

@@ -8,33 +8,33 @@ import warnings
 import keras
 import safetensors.numpy
 
-from keras_bridgetower import named_heads
-from keras_bridgetower import precision
-from keras_bridgetower.backbone import BridgeTowerBackbone
+from keras_bridgetower.backend import precision
 from keras_bridgetower.convert import processors
-from keras_bridgetower.convert import rules
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.architecture import HEAD_WIDTH
 from keras_bridgetower.convert.architecture import Architecture
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.huggingface import CLASSES
-from keras_bridgetower.convert.huggingface import LINKS
-from keras_bridgetower.convert.huggingface import MODEL
-from keras_bridgetower.convert.huggingface import NAMES
-from keras_bridgetower.convert.huggingface import PREFIX
-from keras_bridgetower.convert.huggingface import rules_of
-from keras_bridgetower.convert.layouts import PADDING_ROWS
-from keras_bridgetower.heads import LOGIT_SCALE
-from keras_bridgetower.positions import patch_size_of
+from keras_bridgetower.convert.rules import bridgetower
+from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.convert.transformers_folder import CLASSES
+from keras_bridgetower.convert.transformers_folder import LINKS
+from keras_bridgetower.convert.transformers_folder import MODEL
+from keras_bridgetower.convert.transformers_folder import NAMES
+from keras_bridgetower.convert.transformers_folder import PREFIX
+from keras_bridgetower.convert.transformers_folder import rules_of
+from keras_bridgetower.models import head_table
+from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.models.heads import LOGIT_SCALE
+from keras_bridgetower.models.positions import patch_size_of
 from keras_bridgetower.preprocessing import image_converter
-from keras_bridgetower.preprocessing import packing
+from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
-from keras_bridgetower.preprocessing.packing import PackedTokenizer
+from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets import weights
-from keras_bridgetower.tasks import loading
+from keras_bridgetower.presets import weights_file
+from keras_bridgetower.tasks import preset_io
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.safetensors"
@@ -69,15 +69,15 @@ def parts_of_preset(preset):
     """The parts of a preset, with every head that it holds."""
     folder = registry.open_preset(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
-    values = loading.saved_heads(folder)
-    with named_heads.awaiting(values):
-        heads = named_heads.make_all(values, backbone)
+    values = preset_io.saved_heads(folder)
+    with head_table.awaiting(values):
+        heads = head_table.make_all(values, backbone)
     if values:
-        weights.load_heads(heads, list(values), folder)
+        weights_file.load_heads(heads, list(values), folder)
     processors_of = [
         cls.from_preset(folder) if folder.has(file) else None
         for cls, file in (
-            (PackedTokenizer, packing.CONFIG),
+            (PackedTokenizer, packed_tokenizer.CONFIG),
             (BridgeTowerImageConverter, image_converter.CONFIG),
         )
     ]
@@ -109,7 +109,7 @@ def export(parts, folder):
     tensors = transfer.save(table, variables, _their_extra(backbone.extra))
     heads = tuple(
         rule.keys[0].partition(".")[0]
-        for rule in rules.heads(rules.TRANSFORMERS_HEADS, theirs)
+        for rule in bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, theirs)
     )
     tensors = {
         key if key.startswith(heads) else f"{prefix}{key}": value
@@ -279,7 +279,9 @@ def _write_other_heads(parts, names, folder):
         return
     tensors = {}
     for name in names:
-        table = rules.heads(rules.LIGHTNING_HEADS, {name: parts.values[name]})
+        table = bridgetower.heads(
+            bridgetower.LIGHTNING_HEADS, {name: parts.values[name]}
+        )
         variables = transfer.variables_of(parts.heads[name])
         tensors |= transfer.save(table, variables, {})
     if "nlvr2" in names:

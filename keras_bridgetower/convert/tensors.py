@@ -6,15 +6,15 @@ import pathlib
 import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
 import safetensors
 
-from keras_bridgetower.convert import stored
 from keras_bridgetower.convert import torch_pickle
+from keras_bridgetower.convert import torch_tensors
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.errors import shown
-from keras_bridgetower.convert.stored import Foreign
+from keras_bridgetower.convert.torch_tensors import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
 from keras_bridgetower.files import read_text
-from keras_bridgetower.presets.files import LARGEST_ASSET
-from keras_bridgetower.presets.weights import is_finite
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
+from keras_bridgetower.presets.weights_file import is_finite
 
 # In the order in which a folder is searched.
 WEIGHT_FILES = (
@@ -268,7 +268,7 @@ def of_state_dict(path, state):
 
 def _problem(name, value):
     """Why a state dict may not hold this, or None."""
-    if isinstance(name, str) and isinstance(value, stored.Tensor):
+    if isinstance(name, str) and isinstance(value, torch_tensors.Tensor):
         return value.problem()
     return ""
 

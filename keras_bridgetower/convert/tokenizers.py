@@ -9,9 +9,9 @@ from keras_bridgetower.preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer,
 )
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
-from keras_bridgetower.preprocessing.vocabulary import SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.vocabulary import read_merges
-from keras_bridgetower.preprocessing.vocabulary import read_words
+from keras_bridgetower.preprocessing.tokenizer_files import SPECIAL_TOKENS
+from keras_bridgetower.preprocessing.tokenizer_files import read_merges
+from keras_bridgetower.preprocessing.tokenizer_files import read_words
 
 # `max_text_len` of the published configurations, and of the authors.
 TEXT_LENGTH = 50

@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.stored import Foreign
-from keras_bridgetower.convert.stored import Storage
-from keras_bridgetower.convert.stored import Tensor
+from keras_bridgetower.convert.torch_tensors import Foreign
+from keras_bridgetower.convert.torch_tensors import Storage
+from keras_bridgetower.convert.torch_tensors import Tensor
 
 # One of a large model with the states of its optimizer takes under 1 MB and
 # 200,000 opcodes.

@@ -13,7 +13,7 @@ from keras_bridgetower.convert.encoder_files import read_openai_clip
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
-from keras_bridgetower.positions import copy_resized
+from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.presets.needed_files import is_keras
 
 

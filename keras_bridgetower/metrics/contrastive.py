@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower import engine
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import unpack_embeddings
 
 
@@ -45,7 +45,7 @@ def _nearest_matches(y_true, y_pred, ways):
     y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
     text, image, *_ = unpack_embeddings(y_pred, ways)
     ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-    images, _ = engine.all_gather(image)
-    all_ids, _ = engine.all_gather(ids)
+    images, _ = backend_ops.all_gather(image)
+    all_ids, _ = backend_ops.all_gather(ids)
     best = ops.argmax(ops.matmul(text, ops.transpose(images)), axis=-1)
     return ops.cast(ops.take(all_ids, best) == ids, "float32")

@@ -6,9 +6,9 @@ import keras
 import tokenizers
 
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
-from keras_bridgetower.preprocessing.packing import PackedTokenizer
-from keras_bridgetower.preprocessing.vocabulary import BERT_SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.vocabulary import read_words
+from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.tokenizer_files import BERT_SPECIAL_TOKENS
+from keras_bridgetower.preprocessing.tokenizer_files import read_words
 
 VOCABULARY_FILE = "vocabulary.txt"
 CONTINUES = "##"

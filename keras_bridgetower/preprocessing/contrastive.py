@@ -5,9 +5,9 @@ import warnings
 import keras
 import numpy as np
 
-from keras_bridgetower.preprocessing.graph import apply_numpy
-from keras_bridgetower.preprocessing.matching import as_image_ids
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.retrieval import as_image_ids
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -5,7 +5,7 @@ import os
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.preprocessing.graph import as_raised
+from keras_bridgetower.preprocessing.tf_graph import as_raised
 
 
 def is_dataset(x):

@@ -4,16 +4,16 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_bridgetower.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing.direct import DirectLayer
-from keras_bridgetower.preprocessing.graph import in_tf_graph
-from keras_bridgetower.preprocessing.graph import numpy_function
+from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.eager_layers import DirectLayer
+from keras_bridgetower.preprocessing.geometry import MODES
+from keras_bridgetower.preprocessing.geometry import leaves_as_is
+from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.placing import MODES
-from keras_bridgetower.preprocessing.placing import leaves_as_is
-from keras_bridgetower.preprocessing.placing import place
 from keras_bridgetower.preprocessing.raw_inputs import pictures_in
 from keras_bridgetower.preprocessing.raw_inputs import pictures_of
+from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
+from keras_bridgetower.preprocessing.tf_graph import numpy_function
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords

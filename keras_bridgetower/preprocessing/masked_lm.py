@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
-from keras_bridgetower.preprocessing.draws import Draws
+from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.texts import checked_texts
-from keras_bridgetower.preprocessing.vocabulary import MASK_TOKEN
+from keras_bridgetower.preprocessing.tokenizer_files import MASK_TOKEN
 
 # Label of a slot without a hidden token, as in transformers.
 IGNORED = -100

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bridgetower.preprocessing.labels import ClassIds
+from keras_bridgetower.preprocessing.class_ids import ClassIds
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 
 # In the order of their ids, written as in the files of NLVR2.

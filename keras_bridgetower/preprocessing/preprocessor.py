@@ -4,18 +4,18 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_bridgetower.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing import saved
-from keras_bridgetower.preprocessing.direct import DirectLayer
-from keras_bridgetower.preprocessing.graph import apply_numpy
+from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing import saved_preprocessors
+from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
-from keras_bridgetower.preprocessing.packing import PackedTokenizer
+from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
-from keras_bridgetower.presets.known import PresetsOf
+from keras_bridgetower.presets.table import PresetsOf
 
 FEATURES = ("images", "token_ids", "padding_mask")
 # Features with one column for each token.
@@ -220,11 +220,13 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         check_keywords(cls, kwargs, (*OF_PREPROCESSORS, *OF_PRESETS))
         pictures = {"image_size": image_size, "mode": image_mode}
         texts = {"sequence_length": sequence_length}
-        saved.check_parts(cls, pictures, texts, kwargs)
+        saved_preprocessors.check_parts(cls, pictures, texts, kwargs)
         folder = registry.open_preset(preset, revision)
         # One of another task brings no more than its parts.
         base = BridgeTowerPreprocessor
-        return saved.load(cls, base, folder, pictures, texts, kwargs)
+        return saved_preprocessors.load(
+            cls, base, folder, pictures, texts, kwargs
+        )
 
 
 def check_keys(x, keys):

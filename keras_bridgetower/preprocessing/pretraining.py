@@ -5,14 +5,14 @@ import zlib
 import keras
 import numpy as np
 
-from keras_bridgetower import objectives as matching
-from keras_bridgetower.preprocessing.draws import Draws
-from keras_bridgetower.preprocessing.graph import apply_numpy
-from keras_bridgetower.preprocessing.graph import shape_of
+from keras_bridgetower.matching import pair_objectives as matching
+from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.masked_lm import hide_tokens
-from keras_bridgetower.preprocessing.matching import as_image_ids
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
-from keras_bridgetower.validation import check_choice
+from keras_bridgetower.preprocessing.retrieval import as_image_ids
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 OBJECTIVES = ("mlm", "itm", "itc")
 NEGATIVES = ("random_negatives", "hard_negatives")

@@ -7,13 +7,13 @@ import os
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.preprocessing.graph import is_string_tensor
-from keras_bridgetower.preprocessing.graph import shape_of
 from keras_bridgetower.preprocessing.images import SIGNATURE
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import check_signature
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.picture_arrays import as_array
+from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
+from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 
 def pictures_of(images):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bridgetower.preprocessing.vocabulary import MASK_TOKEN
+from keras_bridgetower.preprocessing.tokenizer_files import MASK_TOKEN
 
 # What Unicode calls white space, and so the `\s` of the `tokenizers` library;
 # Python's own idea of it has four characters more.

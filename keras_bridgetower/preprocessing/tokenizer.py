@@ -6,10 +6,10 @@ import keras
 import tokenizers
 
 from keras_bridgetower.preprocessing.masking import TokenMasking
-from keras_bridgetower.preprocessing.packing import PackedTokenizer
-from keras_bridgetower.preprocessing.vocabulary import SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.vocabulary import read_merges
-from keras_bridgetower.preprocessing.vocabulary import read_vocabulary
+from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.tokenizer_files import SPECIAL_TOKENS
+from keras_bridgetower.preprocessing.tokenizer_files import read_merges
+from keras_bridgetower.preprocessing.tokenizer_files import read_vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
 MERGES_FILE = "merges.txt"

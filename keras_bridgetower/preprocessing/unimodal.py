@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
-from keras_bridgetower.preprocessing.graph import apply_numpy
-from keras_bridgetower.preprocessing.graph import shape_of
-from keras_bridgetower.preprocessing.labels import ClassIds
+from keras_bridgetower.preprocessing.class_ids import ClassIds
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.preprocessor import check_keys
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
 from keras_bridgetower.preprocessing.vqa import checked_answers
 
 TEXT_FEATURES = ("token_ids", "padding_mask")

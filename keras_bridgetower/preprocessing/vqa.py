@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
-from keras_bridgetower.preprocessing.graph import apply_numpy
-from keras_bridgetower.preprocessing.graph import shape_of
+from keras_bridgetower.models.checks import check_scores
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
-from keras_bridgetower.validation import check_scores
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 # The data sets have some thousands; each one more is a row of the head.
 MOST_ANSWERS = 1_000_000

@@ -7,12 +7,12 @@ import pathlib
 
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
-from keras_bridgetower.presets import weights
+from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
-from keras_bridgetower.presets.files import LARGEST_ASSET
-from keras_bridgetower.presets.files import check_regular
-from keras_bridgetower.presets.files import plain_name
-from keras_bridgetower.presets.files import read_json
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
+from keras_bridgetower.presets.safe_files import check_regular
+from keras_bridgetower.presets.safe_files import plain_name
+from keras_bridgetower.presets.safe_files import read_json
 
 CONFIG = "config.json"
 
@@ -112,7 +112,7 @@ class PresetFolder:
     def weight_bytes(self):
         """int, the size of the backbone's weight files together."""
         names = [path.name for path in self.root.glob("model*.weights.h5")]
-        paths = map(self.path, names or [weights.WEIGHTS])
+        paths = map(self.path, names or [weights_file.WEIGHTS])
         return sum(path.stat().st_size for path in paths)
 
     def json(self, name, default=None):

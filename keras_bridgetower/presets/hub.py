@@ -5,7 +5,7 @@ import re
 
 from keras_bridgetower.presets import downloads
 from keras_bridgetower.presets import needed_files
-from keras_bridgetower.presets.known import PRESETS
+from keras_bridgetower.presets.table import PRESETS
 
 MAIN = "main"
 # Of the published repositories.

@@ -13,9 +13,9 @@ import keras_hub
 
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.errors import shown
-from keras_bridgetower.presets.files import check_regular
-from keras_bridgetower.presets.files import plain_name
-from keras_bridgetower.presets.files import read_json
+from keras_bridgetower.presets.safe_files import check_regular
+from keras_bridgetower.presets.safe_files import plain_name
+from keras_bridgetower.presets.safe_files import read_json
 from keras_bridgetower.version import __version__
 
 MANIFEST = "manifest.json"

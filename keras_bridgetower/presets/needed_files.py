@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from keras_bridgetower.files import read_text
-from keras_bridgetower.presets.files import LARGEST_ASSET
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 # Beside weights of another library; conversions read no others.
 SIDE_FILES = (

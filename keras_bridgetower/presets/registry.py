@@ -12,13 +12,13 @@ import safetensors.numpy
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
-from keras_bridgetower.presets import weights
+from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
-from keras_bridgetower.presets.files import LARGEST_JSON
-from keras_bridgetower.presets.files import SHIPPED
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
-from keras_bridgetower.presets.known import PRESETS
+from keras_bridgetower.presets.safe_files import LARGEST_JSON
+from keras_bridgetower.presets.safe_files import SHIPPED
+from keras_bridgetower.presets.table import PRESETS
 
 HEADS = "heads.json"
 # Tensors of a foreign checkpoint that the architecture never reads.
@@ -194,7 +194,7 @@ def write_backbone(backbone, save, folder, max_shard_size):
 
     def write_files(path):
         save(path, max_shard_size)
-        weights.write_index(backbone, path)
+        weights_file.write_index(backbone, path)
         if backbone.extra:
             # Their own way of writing leaves a file that only its owner reads.
             tensors = safetensors.numpy.save(dict(backbone.extra))
@@ -206,7 +206,7 @@ def write_backbone(backbone, save, folder, max_shard_size):
 def load_backbone(backbone, folder):
     """Load the weights of a `PresetFolder` while its check goes on."""
     try:
-        weights.load(backbone, folder)
+        weights_file.load(backbone, folder)
     finally:
         # A file that was changed may fail in any way: this error comes first.
         folder.finish_check()

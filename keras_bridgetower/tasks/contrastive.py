@@ -3,24 +3,24 @@
 import keras
 from keras import ops
 
-from keras_bridgetower import engine
-from keras_bridgetower.contrast import contrastive_features
-from keras_bridgetower.heads import kinds_of
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )
-from keras_bridgetower.tasks.embedding import Embedding
-from keras_bridgetower.tasks.embedding import text_states
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Texts
-from keras_bridgetower.tasks.rows import check_same_number
-from keras_bridgetower.tasks.rows import in_batches
-from keras_bridgetower.tasks.rows import joined
+from keras_bridgetower.tasks.embed import Embedding
+from keras_bridgetower.tasks.embed import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import unread_of
+from keras_bridgetower.tasks.verb_batches import Pictures
+from keras_bridgetower.tasks.verb_batches import Texts
+from keras_bridgetower.tasks.verb_batches import check_same_number
+from keras_bridgetower.tasks.verb_batches import in_batches
+from keras_bridgetower.tasks.verb_batches import joined
 
 # What is embedded, by what is given.
 KIND_OF = {
@@ -131,7 +131,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
             return y
         count = ops.shape(y_pred["text"])[0]
         rows = ops.arange(count, dtype="int32")
-        every, offset = engine.all_gather(rows)
+        every, offset = backend_ops.all_gather(rows)
         if self.preprocessor is not None:
             self.preprocessor.warn_if_alone(every.shape[0])
         return rows + offset

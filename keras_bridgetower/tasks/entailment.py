@@ -8,7 +8,7 @@ from keras_bridgetower.preprocessing.entailment import (
 )
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
-from keras_bridgetower.tasks.rows import check_same_number
+from keras_bridgetower.tasks.verb_batches import check_same_number
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

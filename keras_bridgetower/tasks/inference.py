@@ -6,9 +6,9 @@ import threading
 
 import keras
 
-from keras_bridgetower import compiled
-from keras_bridgetower import precision
-from keras_bridgetower.attention import unwatched
+from keras_bridgetower.backend import compiled
+from keras_bridgetower.backend import precision
+from keras_bridgetower.models.attention import unwatched
 
 # Seconds after which a compilation says that it is one.
 _LONG = 10.0

@@ -9,12 +9,12 @@ from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor,
 )
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Rows
-from keras_bridgetower.tasks.rows import check_same_number
-from keras_bridgetower.tasks.rows import check_some
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import unread_of
+from keras_bridgetower.tasks.verb_batches import Pictures
+from keras_bridgetower.tasks.verb_batches import Rows
+from keras_bridgetower.tasks.verb_batches import check_same_number
+from keras_bridgetower.tasks.verb_batches import check_some
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

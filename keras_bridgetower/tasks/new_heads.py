@@ -5,7 +5,7 @@ import operator
 
 import numpy as np
 
-from keras_bridgetower import engine
+from keras_bridgetower.backend import backend_ops
 
 # Numbers of a weight that are looked at; any training changes some of them.
 _LOOKED_AT = 1_000
@@ -82,7 +82,7 @@ class NewHeads:
         """A digest of some numbers of every weight of a head."""
         made = []
         for weight in self._heads[name].weights:
-            flat = np.ravel(engine.local_part(weight))
+            flat = np.ravel(backend_ops.local_part(weight))
             some = flat[:: max(flat.size // _LOOKED_AT, 1)]
             made.append(hashlib.sha256(some.tobytes()).hexdigest()[:_DIGITS])
         return made

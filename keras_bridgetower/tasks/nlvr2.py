@@ -4,14 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.fusion import IMAGE_ROW
-from keras_bridgetower.fusion import SECOND_IMAGE_ROW
+from keras_bridgetower.models.fusion import IMAGE_ROW
+from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
 from keras_bridgetower.tasks.classification import ClassificationTask
-from keras_bridgetower.tasks.embedding import text_states
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Texts
+from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.verb_batches import Pictures
+from keras_bridgetower.tasks.verb_batches import Texts
 
 # The type row of each picture, left first.
 ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)

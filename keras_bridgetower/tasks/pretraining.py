@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
-from keras_bridgetower import objectives as matching
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
+from keras_bridgetower.matching import pair_objectives as matching
+from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
+from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
@@ -15,9 +17,7 @@ from keras_bridgetower.preprocessing.pretraining import (
 from keras_bridgetower.preprocessing.pretraining import checked_objectives
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.drawn import outputs_of_drawn
-from keras_bridgetower.tasks.drawn import with_packed
-from keras_bridgetower.tasks.embedding import text_states
+from keras_bridgetower.tasks.embed import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import unread_of
 

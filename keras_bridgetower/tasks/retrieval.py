@@ -2,28 +2,28 @@
 
 import keras
 
-from keras_bridgetower import objectives
 from keras_bridgetower.losses import ContrastiveLoss
+from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.matching.pair_objectives import MATCH
+from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
+from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
-from keras_bridgetower.objectives import MATCH
-from keras_bridgetower.preprocessing.matching import (
+from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
-from keras_bridgetower.tasks import rows
+from keras_bridgetower.preprocessing.verb_inputs import as_pictures
+from keras_bridgetower.preprocessing.verb_inputs import as_texts
+from keras_bridgetower.preprocessing.verb_inputs import check_counts
+from keras_bridgetower.preprocessing.verb_inputs import check_pairs
+from keras_bridgetower.preprocessing.verb_inputs import with_labels
+from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.drawn import outputs_of_drawn
-from keras_bridgetower.tasks.drawn import with_packed
-from keras_bridgetower.tasks.embedding import text_states
-from keras_bridgetower.tasks.pairs import as_pictures
-from keras_bridgetower.tasks.pairs import as_texts
-from keras_bridgetower.tasks.pairs import check_counts
-from keras_bridgetower.tasks.pairs import check_pairs
-from keras_bridgetower.tasks.pairs import with_labels
-from keras_bridgetower.tasks.ranking import rank
-from keras_bridgetower.tasks.ranking_memory import Sizes
+from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.ranking.memory_plan import Sizes
+from keras_bridgetower.tasks.ranking.rank import rank
+from keras_bridgetower.tasks.ranking.top_matches import top_matches
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.top_matches import top_matches
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -86,7 +86,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         **kwargs,
     ):
         # Read by what the base class calls.
-        self.drawing = objectives.get(objective)
+        self.drawing = pair_objectives.get(objective)
         self.ways = ways
         made = getattr(preprocessor, "objective", None)
         if preprocessor is not None and made != objective:
@@ -134,7 +134,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             self.backbone.image_tower(inputs["images"]),
             inputs,
         )
-        return objectives.only_or_all(outputs)
+        return pair_objectives.only_or_all(outputs)
 
     def loss_inputs(self, y, y_pred):
         if "itc" not in self.drawing.heads:
@@ -204,11 +204,11 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         sources = [
             kind(preprocessor, items[0] if single else items)
             for kind, (items, single) in (
-                (rows.Pictures, images),
-                (rows.Texts, texts),
+                (verb_batches.Pictures, images),
+                (verb_batches.Texts, texts),
             )
         ]
-        logits = rows.joined(
+        logits = verb_batches.joined(
             self.batches("score", sources, batch_size, buckets=self.buckets)
         )[:, -1]
         return float(logits[0]) if images[1] and texts[1] else logits
@@ -288,7 +288,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
     def _by_head(self, values):
         """The value of the one head that is asked, or a dict of all."""
         asked = {name: values[name] for name in self.drawing.heads}
-        return objectives.only_or_all(asked)
+        return pair_objectives.only_or_all(asked)
 
     def get_config(self):
         config = super().get_config()

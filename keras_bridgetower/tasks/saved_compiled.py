@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_bridgetower import keras_patches
-from keras_bridgetower import precision
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend import precision
 
 _WITHOUT_SLOTS = "optimizer_without_slots"
 

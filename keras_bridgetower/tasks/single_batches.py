@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bridgetower.tasks import samples
+from keras_bridgetower.tasks import input_checks
 from keras_bridgetower.tasks import training_data
 
 
@@ -17,7 +17,7 @@ class SingleBatches:
         self, x, y=None, sample_weight=None, class_weight=None, **kwargs
     ):
         self._check_place()
-        samples.check_arrays(self, x, y, class_weight=class_weight)
+        input_checks.check_arrays(self, x, y, class_weight=class_weight)
         steps = training_data.Steps(getattr(self, "optimizer", None))
         made = self._prepared(x, y, sample_weight, steps.first)
         with self.inference.training("train_on_batch"):
@@ -26,7 +26,7 @@ class SingleBatches:
             )
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
-        samples.check_arrays(self, x, y)
+        input_checks.check_arrays(self, x, y)
         made = self._prepared(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
             return keras.Model.test_on_batch(self, *made, **kwargs)

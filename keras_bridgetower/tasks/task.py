@@ -2,24 +2,24 @@
 
 import keras
 
-from keras_bridgetower import named_heads
-from keras_bridgetower import precision
-from keras_bridgetower.adapters import AdaptedTask
-from keras_bridgetower.backbone import BridgeTowerBackbone
-from keras_bridgetower.exporting import Exported
-from keras_bridgetower.keras_patches_models import NotCloned
+from keras_bridgetower.backend import precision
+from keras_bridgetower.backend.keras_patches_models import NotCloned
+from keras_bridgetower.models import head_table
+from keras_bridgetower.models.adapters import AdaptedTask
+from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.models.checks import check_features
+from keras_bridgetower.models.checks import check_preprocessor
+from keras_bridgetower.models.exporting import Exported
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.known import PresetsOf
-from keras_bridgetower.tasks import loading
-from keras_bridgetower.tasks import rows
+from keras_bridgetower.presets.table import PresetsOf
+from keras_bridgetower.tasks import preset_io
+from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.inference import Inference
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
-from keras_bridgetower.tasks.summary import described
+from keras_bridgetower.tasks.preprocessor_summary import described
 from keras_bridgetower.tasks.trainable import ABSTRACT
 from keras_bridgetower.tasks.trainable import TrainableTask
-from keras_bridgetower.validation import check_features
-from keras_bridgetower.validation import check_preprocessor
 
 
 class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
@@ -55,7 +55,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         self.preprocessor = preprocessor
         # Tracked below, after the layers of the graph, on every backend:
         # optimizers number their slots in this order.
-        object.__setattr__(self, "heads", named_heads.make_all(heads, backbone))
+        object.__setattr__(self, "heads", head_table.make_all(heads, backbone))
         object.__setattr__(self, "new_heads", NewHeads(self.heads))
         # === Functional graph ===
         super().__init__(
@@ -144,12 +144,12 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         Raises:
             RuntimeError: another thread trains this task.
         """
-        sources = [rows.Rows("features", features)]
+        sources = [verb_batches.Rows("features", features)]
         check_features(sources[0].rows(0, sources[0].count), self.input)
         # What an objective drew names other rows of its batch.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
-        return rows.joined(
+        return verb_batches.joined(
             self.batches("predict_features", sources, batch_size, **values)
         )
 
@@ -165,8 +165,8 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         """
         preprocessor = self.needed_preprocessor()
         return [
-            rows.Pictures(preprocessor, images),
-            rows.Texts(preprocessor, texts, name),
+            verb_batches.Pictures(preprocessor, images),
+            verb_batches.Texts(preprocessor, texts, name),
         ]
 
     def batches(self, name, sources, batch_size, answers=True, **kwargs):
@@ -186,7 +186,9 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         with self.inference.reading(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
-            yield from rows.in_batches(forward, sources, batch_size, **kwargs)
+            yield from verb_batches.in_batches(
+                forward, sources, batch_size, **kwargs
+            )
 
     @property
     def buckets(self):
@@ -296,4 +298,4 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
             ValueError: no such preset, files that were changed or are
                 damaged, or values that this task does not read.
         """
-        return loading.load(cls, preset, load_weights, **kwargs)
+        return preset_io.load(cls, preset, load_weights, **kwargs)

@@ -7,18 +7,18 @@ import keras
 import keras_hub
 from keras import ops
 
-from keras_bridgetower import engine
-from keras_bridgetower import keras_patches
-from keras_bridgetower import replicas
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend import devices
+from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
-from keras_bridgetower.tasks import samples
+from keras_bridgetower.tasks import input_checks
 from keras_bridgetower.tasks import training_data
-from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks import value_checks
+from keras_bridgetower.tasks.keras_fit import ReadsUntuned
+from keras_bridgetower.tasks.keras_fit import with_callback
 from keras_bridgetower.tasks.saved_compiled import SavedCompiled
 from keras_bridgetower.tasks.single_batches import SingleBatches
-from keras_bridgetower.tasks.untuned_fit import ReadsUntuned
-from keras_bridgetower.tasks.untuned_fit import with_callback
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 
@@ -120,11 +120,11 @@ class TrainableTask(
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
-        replicas.current().prepare(self)
-        self._place = replicas.current().place
+        devices.current().prepare(self)
+        self._place = devices.current().place
 
     def get_metrics_result(self):
-        with replicas.current().summed(self.metrics_variables):
+        with devices.current().summed(self.metrics_variables):
             return super().get_metrics_result()
 
     def compute_loss(
@@ -206,7 +206,7 @@ class TrainableTask(
             ValueError: data that do not fit the task or each other.
         """
         self._check_place()
-        samples.check_place_of("epochs", epochs, numbers.Integral)
+        input_checks.check_place_of("epochs", epochs, numbers.Integral)
         kwargs |= {"epochs": epochs, "verbose": verbose}
         kwargs["class_weight"] = class_weight
         steps = training_data.Steps(getattr(self, "optimizer", None))
@@ -217,7 +217,7 @@ class TrainableTask(
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
-        kept = engine.kept_weights if compiled else contextlib.nullcontext
+        kept = backend_ops.kept_weights if compiled else contextlib.nullcontext
         with self.inference.training("fit"), kept(self):
             return ReadsUntuned.fit(
                 self,
@@ -245,11 +245,11 @@ class TrainableTask(
             **kwargs: as `keras.Model.evaluate`.
         """
         self._check_place()
-        samples.check_place_of("verbose", verbose, (numbers.Integral, str))
+        input_checks.check_place_of("verbose", verbose, (numbers.Integral, str))
         # Inside of `fit` they are ready.
         if not kwargs.get("_use_cached_eval_dataset"):
             x = training_data.reading(self, x, y, sample_weight, batch_size)
-        with self.inference.testing("evaluate"), engine.kept_weights(self):
+        with self.inference.testing("evaluate"), backend_ops.kept_weights(self):
             return ReadsUntuned.evaluate(self, x, verbose=verbose, **kwargs)
 
     def predict(
@@ -258,20 +258,23 @@ class TrainableTask(
         self._check_place()
         given = {"batch_size": batch_size, "labelled": False}
         x = training_data.reading(self, x, **given)
-        with self.inference.predicting("predict"), engine.kept_weights(self):
+        with (
+            self.inference.predicting("predict"),
+            backend_ops.kept_weights(self),
+        ):
             return ReadsUntuned.predict(
                 self, x, verbose=verbose, steps=steps, callbacks=callbacks
             )
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
-        place = getattr(self, "_place", replicas.current().place)
-        replicas.check_compiled(self, place)
+        place = getattr(self, "_place", devices.current().place)
+        devices.check_compiled(self, place)
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
         # What a preprocessor makes it has checked itself.
         if self.preprocessor is None and isinstance(x, dict):
-            values.check_values(self, x, y)
+            value_checks.check_values(self, x, y)
         return super().preprocess_samples(x, y, sample_weight)
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower import replicas
+from keras_bridgetower.backend import devices
 from keras_bridgetower.preprocessing.datasets import batches_of
 from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.datasets import mapped
@@ -15,15 +15,15 @@ from keras_bridgetower.preprocessing.datasets import parts_of
 from keras_bridgetower.preprocessing.datasets import rows_of
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.raw_inputs import sliceable
-from keras_bridgetower.tasks import values
+from keras_bridgetower.tasks import value_checks
+from keras_bridgetower.tasks.batch_sources import check_source
+from keras_bridgetower.tasks.batch_sources import is_read_once
+from keras_bridgetower.tasks.batch_sources import prepared
 from keras_bridgetower.tasks.first_epoch import tell_if_worse_than_nothing
-from keras_bridgetower.tasks.samples import check_arrays
-from keras_bridgetower.tasks.samples import check_batches
-from keras_bridgetower.tasks.samples import check_lists_of_pictures
-from keras_bridgetower.tasks.samples import check_partners
-from keras_bridgetower.tasks.sources import check_source
-from keras_bridgetower.tasks.sources import is_read_once
-from keras_bridgetower.tasks.sources import prepared
+from keras_bridgetower.tasks.input_checks import check_arrays
+from keras_bridgetower.tasks.input_checks import check_batches
+from keras_bridgetower.tasks.input_checks import check_lists_of_pictures
+from keras_bridgetower.tasks.input_checks import check_partners
 
 # As Keras.
 BATCH_SIZE = 32
@@ -120,7 +120,7 @@ def reading(
         size = batch_size or BATCH_SIZE
         made = batches_of(sliceable(x), y, sample_weight, size, order)
         if task.preprocessor is None:
-            values.check_features(task, x, y)
+            value_checks.check_features(task, x, y)
         x = made
     else:
         check_source(x, y)
@@ -128,7 +128,7 @@ def reading(
     if is_dataset(x):
         check_batches(task, x, **checked)
         if draws(task.preprocessor):
-            x = numbered(x, first, replicas.current().number)
+            x = numbered(x, first, devices.current().number)
         return mapped(x, task.preprocess_samples)
 
     def prepare(x, y, sample_weight, number):
@@ -191,7 +191,7 @@ def training(task, steps, data, held_out, batch_size, shuffle, given):
         order,
         class_weight=given.get("class_weight"),
     )
-    replicas.current().check_training(x)
+    devices.current().check_training(x)
     check_partners(task, data[0])
     if validation_data is not None:
         check_epochs(validation_data, "validation_steps", given)
@@ -249,7 +249,7 @@ def with_number(task, x, number):
     """A batch with its number, where the preprocessor draws by it."""
     if not isinstance(x, dict) or not draws(task.preprocessor):
         return x
-    return {"step": replicas.current().number(number), **x}
+    return {"step": devices.current().number(number), **x}
 
 
 def check_shuffle(shuffle, x):

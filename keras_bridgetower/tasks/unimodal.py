@@ -14,10 +14,10 @@ from keras_bridgetower.preprocessing.unimodal import (
 from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
-from keras_bridgetower.tasks.rows import Pictures
-from keras_bridgetower.tasks.rows import Rows
-from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.verb_batches import Pictures
+from keras_bridgetower.tasks.verb_batches import Rows
+from keras_bridgetower.tasks.verb_batches import joined
 
 
 class _Labelled(ClassificationTask):

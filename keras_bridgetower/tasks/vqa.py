@@ -7,9 +7,9 @@ from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
 from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.preprocessing.vqa import checked_answers
-from keras_bridgetower.tasks.rows import check_same_or_single
-from keras_bridgetower.tasks.rows import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.verb_batches import check_same_or_single
+from keras_bridgetower.tasks.verb_batches import joined
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -22,7 +22,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import figures
-from keras_bridgetower.cross_encoders import CROSS_ENCODERS
+from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
 
 TEXT = "is it red?"
 
@@ -198,8 +198,8 @@ def test_a_map_is_the_attention_of_its_layer(task):
 @pytest.mark.parametrize("cross", CROSS_ENCODERS)
 def test_relevance_is_the_slope_of_the_answer(cross):
     """A change of a map moves the logit by its gradient."""
-    from keras_bridgetower import engine
-    from keras_bridgetower.attention import watch_attention
+    from keras_bridgetower.backend import backend_ops
+    from keras_bridgetower.models.attention import watch_attention
 
     model = vqa(cross_encoder=cross)
     inputs = features(batch=1)
@@ -214,7 +214,7 @@ def test_relevance_is_the_slope_of_the_answer(cross):
             return model.outputs_of(tensors)[0, 2]
 
     zeros = [np.zeros(shape, "float32") for shape in shapes]
-    slopes = engine.gradients(score, zeros)
+    slopes = backend_ops.gradients(score, zeros)
     step = np.zeros_like(zeros[0])
     step[0, 1, 0, 2] = 1e-2
     changed = score(

@@ -8,8 +8,8 @@ from builders import array
 from builders import shallow
 from every_task import TASKS
 
-from keras_bridgetower.exporting import FORMATS
-from keras_bridgetower.exporting import WRONG
+from keras_bridgetower.models.exporting import FORMATS
+from keras_bridgetower.models.exporting import WRONG
 
 BACKEND = keras.config.backend()
 ENDINGS = {"litert": ".tflite", "torch": ".pt2", "tf_saved_model": ""}

@@ -20,8 +20,8 @@ from every_task import BATCH
 from every_task import TASKS
 from every_task import only
 
-from keras_bridgetower import keras_patches
-from keras_bridgetower.training import state
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.training.runs import state
 
 BACKEND = keras.config.backend()
 

@@ -13,7 +13,7 @@ from builders import run
 from builders import shallow
 
 import keras_bridgetower as kbt
-from keras_bridgetower import keras_patches
+from keras_bridgetower.backend import keras_patches
 
 FASTEST = pytest.mark.skipif(
     keras.config.backend() != "torch",

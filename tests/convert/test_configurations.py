@@ -18,7 +18,7 @@ from test_unimodal import roberta
 from test_unimodal import vit
 
 from keras_bridgetower.convert import configurations
-from keras_bridgetower.convert import huggingface
+from keras_bridgetower.convert import transformers_folder
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import Tensors
@@ -73,9 +73,11 @@ def test_published_folders_at_full_size(name, shapes, monkeypatch):
     folder, values = published(name)
     config = transformers.BridgeTowerConfig.from_dict(values)
     found = Tensors(folder, shapes(config, HEADS[name]), None)
-    monkeypatch.setattr(huggingface, "weight_file", lambda folder: folder)
-    monkeypatch.setattr(huggingface, "open_tensors", lambda path: found)
-    checkpoint = huggingface.read(folder)
+    monkeypatch.setattr(
+        transformers_folder, "weight_file", lambda folder: folder
+    )
+    monkeypatch.setattr(transformers_folder, "open_tensors", lambda path: found)
+    checkpoint = transformers_folder.read(folder)
     assert tuple(checkpoint.heads) == HEADS[name]
     a, text, vision = (
         checkpoint.architecture,

@@ -16,8 +16,8 @@ from builders import array
 from builders import difference
 
 import keras_bridgetower as kbt
+from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import cache
-from keras_bridgetower.convert import lightning
 from keras_bridgetower.convert.errors import ConversionError
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "official"
@@ -57,12 +57,12 @@ PARTS = [f"{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")]
 def test_every_task_loads_and_agrees(task, tmp_path):
     path = tmp_path / "model.ckpt"
     state = official.save(path, task)
-    checkpoint = lightning.read(path)
+    checkpoint = authors.read(path)
     assert tuple(checkpoint.heads) == TASKS[task]
     backbone, heads = checkpoint.build()
     mine, theirs = peer.inputs(peer.SMALL)
     out = {k: array(v) for k, v in backbone(mine, training=False).items()}
-    model = transformers_model(state, lightning.LAYER_NORM_EPSILON)
+    model = transformers_model(state, authors.LAYER_NORM_EPSILON)
     with torch.no_grad():
         expected = model(**theirs).pooler_output.numpy()
     assert difference(out["pooled"], expected) <= 1e-5
@@ -111,7 +111,7 @@ def check_itc(state, backbone, head, mine, model, theirs):
 def test_meter(tmp_path):
     path = tmp_path / "meter.ckpt"
     state = official.save(path, "meter", image_layers=3, bridges=False)
-    checkpoint = lightning.read(path)
+    checkpoint = authors.read(path)
     backbone, heads = checkpoint.build()
     assert backbone.fusion.bridge is None and set(heads) == {"itm", "mlm"}
     assert backbone.fusion.taps == (-1, None, None)
@@ -132,7 +132,7 @@ def two_towers(state, inputs):
     ).missing_keys
     # What only a bridged model has.
     assert all("link_tower" in k or "modal_" in k for k in left), left
-    peer_check.set_cross_modal_epsilon(model, lightning.LAYER_NORM_EPSILON)
+    peer_check.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
     mask = inputs["attention_mask"]
     bias = (1.0 - mask[:, None, None, :]) * torch.finfo(torch.float32).min
     with torch.no_grad():
@@ -164,7 +164,7 @@ def test_a_norm_for_each_tap(tmp_path):
             key = f"vit_model.visual.ln_separate.{i}.{kind}"
             state[key] = torch.randn(official.WIDTH, generator=generator)
     torch.save({"state_dict": state}, tmp_path / "model.ckpt")
-    checkpoint = lightning.read(tmp_path / "model.ckpt")
+    checkpoint = authors.read(tmp_path / "model.ckpt")
     backbone, _ = checkpoint.build()
     assert backbone.image_norms == "per_tap"
     norms = {w.path: array(w) for w in backbone.weights if "tap_" in w.path}
@@ -187,7 +187,7 @@ def test_the_authors_own_numbers(task):
         pytest.skip(f"the authors' outputs are not here: {SHARED}")
     expected = np.load(path.with_suffix(".npz"))
     inputs = np.load(SHARED / "inputs.npz")
-    backbone, heads = lightning.read(path).build()
+    backbone, heads = authors.read(path).build()
     features = {
         "images": inputs["image"],
         "token_ids": inputs["ids"].astype("int32"),
@@ -242,7 +242,7 @@ def test_head_widths_come_from_the_shapes(task, width, tmp_path):
         state[f"{key}.{name}"] = state[f"{key}.{name}"][:width]
     state[f"{key}.3.weight"] = state[f"{key}.3.weight"][:, :width]
     torch.save({"state_dict": state}, tmp_path / "narrow.ckpt")
-    _, heads = lightning.read(tmp_path / "narrow.ckpt").build()
+    _, heads = authors.read(tmp_path / "narrow.ckpt").build()
     head = heads[TASKS[task][0]]
     columns = state[f"{key}.0.weight"].shape[1]
     x = np.random.default_rng(0).normal(size=(2, columns))
@@ -252,7 +252,7 @@ def test_head_widths_come_from_the_shapes(task, width, tmp_path):
 
 def test_a_way_into_transformers(tmp_path):
     state = official.save(tmp_path / "model.ckpt", "vqa")
-    checkpoint = lightning.read(tmp_path / "model.ckpt")
+    checkpoint = authors.read(tmp_path / "model.ckpt")
     backbone, _ = checkpoint.build()
     with pytest.warns(UserWarning, match="layer_norm_epsilon=1e-12"):
         backbone.export_to_transformers(tmp_path / "back")
@@ -280,10 +280,10 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch):
     ):
         torch.save(file, "bad.ckpt")
         with pytest.raises(ConversionError, match="asks for the code of"):
-            lightning.read("bad.ckpt")
+            authors.read("bad.ckpt")
     pathlib.Path("worse.ckpt").write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(ConversionError, match="worse.ckpt"):
-        lightning.read("worse.ckpt")
+        authors.read("worse.ckpt")
     assert not pathlib.Path("executed").exists()
 
 
@@ -310,7 +310,7 @@ def test_bad_state_dicts(change, found, tmp_path):
     change(state)
     torch.save({"state_dict": state}, tmp_path / "model.ckpt")
     with pytest.raises(ConversionError, match=found):
-        lightning.read(tmp_path / "model.ckpt").build()
+        authors.read(tmp_path / "model.ckpt").build()
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_bad_hyper_parameters(values, tmp_path):
     file = {"state_dict": state, "hyper_parameters": {"config": values}}
     torch.save(file, tmp_path / "model.ckpt")
     with pytest.raises(ConversionError):
-        lightning.read(tmp_path / "model.ckpt").build()
+        authors.read(tmp_path / "model.ckpt").build()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_messages_of_odd_hyper_parameters_are_short(value, shown, tmp_path):
     }
     torch.save(file, tmp_path / "model.ckpt")
     with pytest.raises(ConversionError, match=f"drop_rate={shown}") as error:
-        lightning.read(tmp_path / "model.ckpt")
+        authors.read(tmp_path / "model.ckpt")
     assert len(str(error.value)) < 500 and str(error.value).isprintable()
 
 
@@ -364,7 +364,7 @@ def test_sizes_must_be_those_of_the_tensors(key, tmp_path):
             "hyper_parameters": {"config": SIZES | changes},
         }
         torch.save(file, path)
-        return lightning.read(path)
+        return authors.read(path)
 
     assert read().architecture.image_size == official.SIDE
     # The convolution leaves out what does not fill a patch.
@@ -381,14 +381,14 @@ def test_values_too_large_for_their_variable(tmp_path):
     state[key][0] = 1e300
     torch.save(state, tmp_path / "model.ckpt")
     with pytest.raises(ConversionError, match=f"must be finite.*{key}"):
-        lightning.read(tmp_path / "model.ckpt").build()
+        authors.read(tmp_path / "model.ckpt").build()
     state[key][0] = 0.0
     rows = "text_transformer.embeddings.position_embeddings.weight"
     folded = "text_transformer.embeddings.token_type_embeddings.weight"
     state[rows][5, 0] = state[folded][0, 0] = 3e38
     torch.save(state, tmp_path / "model.ckpt")
     with pytest.raises(ConversionError, match=f"must be finite.*{rows}"):
-        lightning.read(tmp_path / "model.ckpt").build()
+        authors.read(tmp_path / "model.ckpt").build()
 
 
 def test_half_precision_is_added_in_float32(tmp_path):
@@ -398,7 +398,7 @@ def test_half_precision_is_added_in_float32(tmp_path):
     state[rows], state[folded] = state[rows].half(), state[folded].half()
     state[rows][5, 0] = state[folded][0, 0] = 60000.0
     torch.save(state, tmp_path / "model.ckpt")
-    backbone, _ = lightning.read(tmp_path / "model.ckpt").build()
+    backbone, _ = authors.read(tmp_path / "model.ckpt").build()
     (table,) = (
         array(w)
         for w in backbone.weights
@@ -420,7 +420,7 @@ def test_what_is_beside_the_state_dict_is_skipped(tmp_path):
         "malicious": Malicious(),
     }
     torch.save(file, tmp_path / "model.ckpt")
-    assert lightning.read(tmp_path / "model.ckpt").heads
+    assert authors.read(tmp_path / "model.ckpt").heads
     assert [p.name for p in tmp_path.iterdir()] == ["model.ckpt"]
 
 
@@ -428,8 +428,8 @@ def test_names_may_be_left_by_pattern(tmp_path):
     state = official.state_dict("pretrain") | {"queue.ids": torch.ones(3)}
     torch.save(state, tmp_path / "model.ckpt")
     with pytest.raises(ConversionError, match="queue.ids has no place"):
-        lightning.read(tmp_path / "model.ckpt")
-    checkpoint = lightning.read(tmp_path / "model.ckpt", ignore=(r"queue\..*",))
+        authors.read(tmp_path / "model.ckpt")
+    checkpoint = authors.read(tmp_path / "model.ckpt", ignore=(r"queue\..*",))
     assert "queue.ids" in checkpoint.unread
 
 

@@ -12,7 +12,7 @@ from builders import difference
 
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.huggingface import read
+from keras_bridgetower.convert.transformers_folder import read
 
 ROBERTA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "roberta"
 TEXTS = ["two cats, o'don  2015", "a  dog's café ☕", "Hello</s> world"]

@@ -14,7 +14,7 @@ from tokenizer_files import few_words
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.preprocessing.vocabulary import read_vocabulary
+from keras_bridgetower.preprocessing.tokenizer_files import read_vocabulary
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",

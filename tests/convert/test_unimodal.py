@@ -12,8 +12,8 @@ from builders import difference
 from keras_bridgetower import hidden_states
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.positions import resize_positions
-from keras_bridgetower.towers import Tower
+from keras_bridgetower.models.positions import resize_positions
+from keras_bridgetower.models.towers import Tower
 
 IMAGE = dict(
     hidden_size=32,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from builders import difference
 
-from keras_bridgetower.convert import lightning
+from keras_bridgetower.convert import authors
 
 RUN = pathlib.Path(__file__).with_name("without_torch_run.py")
 
@@ -37,7 +37,7 @@ def file_of_the_authors(path):
     state = official.save(path, "vqa")
     model = peer.peer(peer.SMALL).bridgetower
     model.load_state_dict(official.as_transformers(state))
-    peer_check.set_cross_modal_epsilon(model, lightning.LAYER_NORM_EPSILON)
+    peer_check.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
     return model
 
 

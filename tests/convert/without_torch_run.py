@@ -19,12 +19,12 @@ class NoTorch:
 def main():
     sys.meta_path.insert(0, NoTorch())
     import keras_bridgetower as kbt
-    from keras_bridgetower.convert import lightning
+    from keras_bridgetower.convert import authors
 
     inputs = dict(np.load("inputs.npz"))
     for name, backbone in (
         ("folder", kbt.BridgeTowerBackbone.from_preset("./folder")),
-        ("file", lightning.read("model.ckpt").build()[0]),
+        ("file", authors.read("model.ckpt").build()[0]),
     ):
         found = backbone(inputs, training=False)
         np.savez(name, **{key: np.asarray(x) for key, x in found.items()})

@@ -14,9 +14,9 @@ import tempfile
 import numpy as np
 import pyarrow as pa
 
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.readers import arrow_tables
-from keras_bridgetower.data.readers import cifar
+from keras_bridgetower.data.datasets import cifar
+from keras_bridgetower.data.datasets.arrow import tables
+from keras_bridgetower.data.datasets.by_name import open_dataset
 
 # Beside what is taken when the first mutant is read. Damage that asks for
 # more must be refused before.
@@ -80,7 +80,7 @@ class Arrow:
             write(folder / name, columns)
 
     def read(self, folder):
-        arrow_tables.open_table.cache_clear()
+        tables.open_table.cache_clear()
         for name in ("arrow_visual_genome", "arrow_vqav2"):
             for draft in open_dataset(name, folder).split("train"):
                 for picture in draft.pictures:

@@ -3,7 +3,7 @@
 import miniature_captions
 from miniature_pictures import pictures
 
-from keras_bridgetower.data.readers import snli_ve
+from keras_bridgetower.data.datasets import snli_ve
 
 
 def write(folder, name, rows, types=None):

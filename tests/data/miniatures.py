@@ -9,8 +9,8 @@ import miniature_small
 import miniature_vqa
 import pytest
 
-from keras_bridgetower.data import records
-from keras_bridgetower.data.datasets import open_dataset
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.records import read
 
 WRITERS = {
     "coco": miniature_captions.coco,
@@ -65,7 +65,7 @@ def opened(name, folder):
 
 def built(data, folder, split, protocol="honest"):
     """A reader of a split that is built here."""
-    records.write_shards(
+    read.write_shards(
         folder,
         split,
         data.split(split, protocol),
@@ -73,4 +73,4 @@ def built(data, folder, split, protocol="honest"):
         labels=data.labels,
         definition=data.definition(split, protocol).definition,
     )
-    return records.open_records(folder, split)
+    return read.open_records(folder, split)

@@ -7,12 +7,12 @@ import numpy as np
 from builders import ANSWERS
 from PIL import Image
 
-from keras_bridgetower.data import record_format
-from keras_bridgetower.data import record_writer
-from keras_bridgetower.data.records import Record
-from keras_bridgetower.data.records import Sample
-from keras_bridgetower.data.records import open_records
-from keras_bridgetower.data.records import write_shards
+from keras_bridgetower.data.records import format
+from keras_bridgetower.data.records import write as record_writer
+from keras_bridgetower.data.records.read import Record
+from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.records.read import write_shards
 
 LABELS = {
     "vqa": ANSWERS,
@@ -74,14 +74,14 @@ def write_unchecked(folder, records, **kwargs):
 
     def texts(values):
         values = [v.encode("utf-8", "surrogateescape") for v in values]
-        return record_format.tf.train.Feature(
-            bytes_list=record_format.tf.train.BytesList(value=values)
+        return format.tf.train.Feature(
+            bytes_list=format.tf.train.BytesList(value=values)
         )
 
     with (
         mock.patch.object(record_writer, "check_records"),
         mock.patch.object(record_writer, "check_images"),
-        mock.patch.object(record_format, "_texts", texts),
+        mock.patch.object(format, "_texts", texts),
     ):
         return write(folder, records, **kwargs)
 

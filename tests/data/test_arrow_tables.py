@@ -7,9 +7,9 @@ from miniature_pictures import pictures
 from miniatures import built
 from miniatures import opened
 
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 pytest.importorskip("easy_vqa")

@@ -10,8 +10,8 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageOps
 
-from keras_bridgetower.data import augment
-from keras_bridgetower.data import augment_ops as ops
+from keras_bridgetower.data.augment import ops
+from keras_bridgetower.data.augment import transforms
 from keras_bridgetower.preprocessing.image_converter import MEAN
 from keras_bridgetower.preprocessing.image_converter import STD
 
@@ -234,7 +234,7 @@ def test_interpolated_geometry(sign):
 
 
 def test_random_resized_crop_draws_as_torchvision():
-    crop = augment.RandomResizedCrop((0.5, 1.0))
+    crop = transforms.RandomResizedCrop((0.5, 1.0))
     rng = np.random.default_rng(0)
     boxes = np.array([crop.box((640, 480), rng) for _ in range(4000)])
     left, top, width, height = boxes.T
@@ -244,7 +244,7 @@ def test_random_resized_crop_draws_as_torchvision():
     assert 0.499 < area.min() < 0.51 and 0.9 < area.max() < 1.001
     assert 0.745 < ratio.min() and ratio.max() < 1.34
     # Where a box always fits, area is uniform and ratio so on a log scale.
-    small = augment.RandomResizedCrop((0.1, 0.3))
+    small = transforms.RandomResizedCrop((0.1, 0.3))
     boxes = np.array([small.box((600, 600), rng) for _ in range(4000)])
     area = boxes[:, 2] * boxes[:, 3] / 600**2
     assert abs(area.mean() - 0.2) < 0.003
@@ -262,12 +262,12 @@ def test_random_resized_crop_draws_as_torchvision():
     ],
 )
 def test_long_pictures_get_a_central_crop(size, box):
-    crop = augment.RandomResizedCrop((0.9, 1.0))
+    crop = transforms.RandomResizedCrop((0.9, 1.0))
     assert crop.box(size, np.random.default_rng(0)) == box
 
 
 def test_crop_is_pillows_crop_then_resize(picture):
-    crop = augment.RandomResizedCrop()
+    crop = transforms.RandomResizedCrop()
     got = crop(picture, 32, np.random.default_rng(3), ())
     left, top, width, height = crop.box(picture.size, np.random.default_rng(3))
     wanted = picture.crop((left, top, left + width, top + height)).resize(
@@ -284,7 +284,7 @@ def test_mirrors_only_what_is_said_of_neither_side(picture):
     rng = np.random.default_rng(0)
 
     def mirrored(when, text):
-        step = augment.Flip(when)
+        step = transforms.Flip(when)
         made = [pixels(step(picture, 0, rng, (text,))) for _ in range(200)]
         return np.mean([(m != pixels(picture)).any() for m in made])
 
@@ -294,13 +294,13 @@ def test_mirrors_only_what_is_said_of_neither_side(picture):
     for text in PLAIN:
         assert 0.4 < mirrored("unless_sided", text) < 0.6
     with pytest.raises(ValueError, match="`when` must be one of"):
-        augment.Flip("sometimes")
+        transforms.Flip("sometimes")
 
 
 def test_rows_of_the_table():
     flips = {
-        name: [s.when for s in steps if isinstance(s, augment.Flip)]
-        for name, (steps, _) in augment.TRANSFORMS.items()
+        name: [s.when for s in steps if isinstance(s, transforms.Flip)]
+        for name, (steps, _) in transforms.TRANSFORMS.items()
     }
     for name, when in flips.items():
         if name.endswith("_official"):
@@ -313,7 +313,7 @@ def test_rows_of_the_table():
             for s in steps
             if isinstance(s, ops.RandomOps)
         ]
-        for name, (steps, _) in augment.TRANSFORMS.items()
+        for name, (steps, _) in transforms.TRANSFORMS.items()
     }
     assert drawn["clip_randaug"] == [(14, 2, 0.3, 1.0)]
     assert drawn["blip_randaug_wc"] == [(14, 2, 0.233, 1.0)]
@@ -321,20 +321,20 @@ def test_rows_of_the_table():
     assert drawn["blip"] == drawn["clip"] == []
     scales = {
         name: steps[0].scale
-        for name, (steps, _) in augment.TRANSFORMS.items()
-        if isinstance(steps[0], augment.RandomResizedCrop)
+        for name, (steps, _) in transforms.TRANSFORMS.items()
+        if isinstance(steps[0], transforms.RandomResizedCrop)
     }
     assert scales["blip_randaug_pretrain"] == (0.2, 1.0)
     assert scales["blip_randaug"] == scales["blip_randaug_wc"] == (0.5, 1.0)
-    assert augment.transform("clip").mean == MEAN
-    assert augment.transform("clip").std == STD
-    assert augment.transform("vit_randaug").mean == (0.5, 0.5, 0.5)
-    assert augment.transform("imagenet").std == (0.229, 0.224, 0.225)
+    assert transforms.transform("clip").mean == MEAN
+    assert transforms.transform("clip").std == STD
+    assert transforms.transform("vit_randaug").mean == (0.5, 0.5, 0.5)
+    assert transforms.transform("imagenet").std == (0.229, 0.224, 0.225)
 
 
-@pytest.mark.parametrize("name", augment.TRANSFORMS)
+@pytest.mark.parametrize("name", transforms.TRANSFORMS)
 def test_the_same_seed_gives_the_same_pixels(picture, name):
-    change = augment.transform(name, image_size=32)
+    change = transforms.transform(name, image_size=32)
     first = change(picture, seed=(0, 1, 2), texts=["a cat"])
     assert first.shape == (32, 32, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(
@@ -349,8 +349,8 @@ def test_draws_stay_as_they_are():
     """Sums that every platform and release must reproduce."""
     rng = np.random.default_rng(5)
     picture = rng.integers(0, 256, (50, 70, 3)).astype("uint8")
-    change = augment.transform("blip_randaug_wc", 24)
-    boxes = augment.RandomResizedCrop().box((640, 480), rng)
+    change = transforms.transform("blip_randaug_wc", 24)
+    boxes = transforms.RandomResizedCrop().box((640, 480), rng)
     assert boxes == BOX
     drawn = [change(picture, seed=(0, 0, i)).mean() for i in range(3)]
     np.testing.assert_allclose(drawn, MEANS, atol=0.05)
@@ -363,11 +363,14 @@ MEANS = (65.74, 124.00, 126.32)
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: augment.transform("clipp"), "`name` must be one of"),
-        (lambda: augment.transform("clip", 0), "`image_size` must be a pos"),
-        (lambda: augment.transform("hf", 8, "tf"), "`resizer` must be one of"),
+        (lambda: transforms.transform("clipp"), "`name` must be one of"),
+        (lambda: transforms.transform("clip", 0), "`image_size` must be a pos"),
         (
-            lambda: augment.Transform(8, ())(np.zeros((9, 9, 3), "uint8")),
+            lambda: transforms.transform("hf", 8, "tf"),
+            "`resizer` must be one of",
+        ),
+        (
+            lambda: transforms.Transform(8, ())(np.zeros((9, 9, 3), "uint8")),
             "`steps` must leave pictures of `image_size`",
         ),
     ],
@@ -383,10 +386,10 @@ def test_says_that_torch_is_missing(monkeypatch):
 
     monkeypatch.setattr("importlib.util.find_spec", others)
     with pytest.raises(ImportError, match="resizer='torch' needs torch"):
-        augment.transform("clip", resizer="torch")
-    assert augment.transform("clip") == augment.transform("clip", 288)
+        transforms.transform("clip", resizer="torch")
+    assert transforms.transform("clip") == transforms.transform("clip", 288)
 
 
 def test_values_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        augment.transform("clip").image_size = 3
+        transforms.transform("clip").image_size = 3

@@ -11,9 +11,9 @@ from miniature_pictures import write_json
 from miniature_pictures import write_lines
 from miniatures import opened
 
-from keras_bridgetower.data import records
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.readers.cifar import read_pickle
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.datasets.cifar import read_pickle
+from keras_bridgetower.data.records import read
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
@@ -185,7 +185,7 @@ def test_bad_pictures_are_told_before_any_work(tmp_path):
     assert "4 bad pictures in all" in shown
     assert "DIFFERS from the known 29,000 and -" in shown
     with pytest.raises(ValueError, match="4 of 14 records"):
-        records.write_shards(
+        read.write_shards(
             tmp_path / "built",
             "train",
             data.split("train"),

@@ -13,10 +13,10 @@ from miniatures import WRITERS
 from miniatures import miniature
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import records
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.records import read
+from keras_bridgetower.data.stream.stream import Stream
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
@@ -89,7 +89,7 @@ def test_original_files_train_the_matching_task(name, tmp_path):
         pytest.importorskip("pyarrow")
     root, options = miniature(name, tmp_path / "originals")
     data = open_dataset(name, root, **options)
-    records.write_shards(
+    read.write_shards(
         tmp_path / "set",
         "train",
         data.split("train", "honest"),
@@ -98,7 +98,7 @@ def test_original_files_train_the_matching_task(name, tmp_path):
         definition="miniature",
         num_shards=2,
     )
-    reader = records.open_records(tmp_path / "set", "train")
+    reader = read.open_records(tmp_path / "set", "train")
     change = transform("blip_randaug_wc", SIDE)
     pictured = data.task != "text_classification"
     stream = Stream(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from builders import ONE_BACKEND
 
-from keras_bridgetower.data.order import EpochOrder
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.order import Shuffled
+from keras_bridgetower.data.stream.epoch_order import EpochOrder
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.epoch_order import Shuffled
 
 pytestmark = ONE_BACKEND
 SIZES = [[7, 5, 9, 4, 6, 8, 3], [10, 2]]

@@ -11,8 +11,8 @@ from miniature_pictures import write_lines
 from miniatures import built
 from miniatures import opened
 
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.records.read import Sample
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND

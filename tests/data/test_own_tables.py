@@ -10,10 +10,10 @@ from miniature_pictures import pictures
 from test_own_data import ROW
 from test_own_data import own
 
-from keras_bridgetower.data import record_writer
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.record_format import Record
-from keras_bridgetower.data.record_format import Sample
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.records import write
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
 
 pytestmark = ONE_BACKEND
 NEARLY = ["answers", "Answer", " answer", "anwser", "labels", "Text ", "ID"]
@@ -126,7 +126,7 @@ def test_the_index_is_not_written_again_for_each_of_many_shards(
 ):
     saved = []
     monkeypatch.setattr(
-        record_writer,
+        write,
         "save_split",
         lambda *given: saved.append(len(given[-1]["shards"])),
     )
@@ -136,7 +136,7 @@ def test_the_index_is_not_written_again_for_each_of_many_shards(
             name = pathlib.Path(job.path).name
             yield {"file": name, "left_out": []}
 
-    record_writer.write_shards(
+    write.write_shards(
         tmp_path,
         "train",
         [

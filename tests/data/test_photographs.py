@@ -9,8 +9,8 @@ import tensorflow as tf
 from builders import ONE_BACKEND
 from PIL import Image
 
-from keras_bridgetower.data.augment import Transform
-from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.augment.transforms import Transform
+from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )

@@ -14,12 +14,12 @@ from builders import tokenizer
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.readers.files import FilePicture
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.images import load_image
-from keras_bridgetower.training import recipes
-from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -98,7 +98,7 @@ def test_a_run_compares_transform_and_converter(
     "evaluated, mode", [("blip", "squash"), ("clip", "crop"), ("hf", "hf")]
 )
 def test_a_recipe_saves_the_mode_of_its_score(evaluated, mode):
-    recipe = recipes.get("vqa_base").tiny().replace(eval_transform=evaluated)
+    recipe = paper.get("vqa_base").tiny().replace(eval_transform=evaluated)
     labels = streams.LABELS["vqa"]
     model, _ = recipe_model._opened(
         recipe, recipe_model.TINY_ENCODERS, labels, load_weights=False

@@ -11,11 +11,11 @@ from builders import preprocessor
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.augment import Transform
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.order import Shuffled
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import Transform
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.stream import Stream
 
 pytestmark = ONE_BACKEND
 TRAIN = transform("blip_randaug_wc", SIDE)

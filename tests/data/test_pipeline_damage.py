@@ -13,12 +13,12 @@ from builders import ONE_BACKEND
 from builders import SIDE
 from PIL import Image
 
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.damage import BadSample
-from keras_bridgetower.data.damage import DamageReport
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.records import open_records
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.bad_samples import BadSample
+from keras_bridgetower.data.stream.bad_samples import DamageReport
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.stream import Stream
 
 pytestmark = ONE_BACKEND
 PLAIN = transform("blip", SIDE)

@@ -14,8 +14,8 @@ from builders import some_everywhere
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.stream.stream import Stream
 
 BATCH = 4
 

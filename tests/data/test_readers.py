@@ -13,10 +13,10 @@ from miniatures import built
 from miniatures import opened
 from PIL import Image
 
-from keras_bridgetower.data.datasets import DATASETS
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.readers.base import distinct_texts
-from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.datasets.base import distinct_texts
+from keras_bridgetower.data.datasets.by_name import DATASETS
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.records.read import Sample
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND

@@ -9,10 +9,10 @@ import pytest
 from builders import ONE_BACKEND
 from record_rows import write
 
-from keras_bridgetower.data import record_format as form
-from keras_bridgetower.data import records
-from keras_bridgetower.data.records import Record
-from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records.read import Record
+from keras_bridgetower.data.records.read import Sample
 
 pytestmark = ONE_BACKEND
 
@@ -34,14 +34,14 @@ def shard(folder, number=1):
 
 
 def test_a_damaged_record_is_named_and_others_are_read(folder):
-    reader = records.open_records(folder, "train")
+    reader = read.open_records(folder, "train")
     want = [reader.record(i) for i in range(reader.num_records)]
     number = next(
         i for i, r in enumerate(want) if r.images and reader._place(i)[0] == 1
     )
     path, row = shard(folder), reader._place(number)[1]
     flip(path, path.read_bytes().index(want[number].images[0]) + 5)
-    with pytest.raises(records.DamagedRecord) as caught:
+    with pytest.raises(read.DamagedRecord) as caught:
         reader.record(number)
     error = caught.value
     assert (error.shard, error.record) == (str(path), row)
@@ -57,9 +57,9 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
 
 
 def test_a_file_cut_while_it_is_read(folder):
-    reader = records.open_records(folder, "train")
+    reader = read.open_records(folder, "train")
     os.truncate(shard(folder, 3), 100)
-    with pytest.raises(records.DamagedRecord, match="key None.*it is cut"):
+    with pytest.raises(read.DamagedRecord, match="key None.*it is cut"):
         reader.record(reader.num_records - 1)
 
 
@@ -113,18 +113,18 @@ def test_damaged_folders_are_refused(folder, name):
     damage, told = DAMAGES[name]
     damage(folder)
     with pytest.raises(ValueError, match=told):
-        records.open_records(folder, "train")
+        read.open_records(folder, "train")
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_a_lost_shard_is_refused_or_its_samples_are(folder, name):
-    reader = records.open_records(folder, "train")
+    reader = read.open_records(folder, "train")
     want = [reader.sample(i) for i in range(len(reader))]
     damage, told = LOST[name]
     damage(folder)
     with pytest.raises(ValueError, match=f"1 of 4 shards.*{told}"):
-        records.open_records(folder, "train", max_bad_share=0.1)
-    reader = records.open_records(folder, "train", max_bad_share=0.25)
+        read.open_records(folder, "train", max_bad_share=0.1)
+    reader = read.open_records(folder, "train", max_bad_share=0.25)
     assert list(reader.bad_shards) == [shard(folder).name]
     assert len(reader) == len(want)
     first = sum(s["samples"] for s in reader.shards[:1])
@@ -133,7 +133,7 @@ def test_a_lost_shard_is_refused_or_its_samples_are(folder, name):
         if i not in lost:
             assert reader.sample(i) == want[i]
             continue
-        with pytest.raises(records.DamagedRecord) as caught:
+        with pytest.raises(read.DamagedRecord) as caught:
             reader.sample(i)
         assert caught.value.shard == str(shard(folder))
         copy = pickle.loads(pickle.dumps(caught.value))
@@ -188,4 +188,4 @@ def test_bad_records_are_refused(folder, name):
 
 def test_an_unknown_split(folder):
     with pytest.raises(ValueError, match=r"one of \['train'\].*split='dev'"):
-        records.open_records(folder, "dev")
+        read.open_records(folder, "dev")

@@ -18,11 +18,11 @@ from record_rows import LABELS
 from record_rows import made
 from record_rows import write
 
-from keras_bridgetower.data import records
-from keras_bridgetower.data.readers.files import FilePicture
-from keras_bridgetower.data.records import Draft
-from keras_bridgetower.data.records import Record
-from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.data.records import read as records
+from keras_bridgetower.data.records.read import Draft
+from keras_bridgetower.data.records.read import Record
+from keras_bridgetower.data.records.read import Sample
 
 pytestmark = ONE_BACKEND
 

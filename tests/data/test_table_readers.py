@@ -10,10 +10,10 @@ from miniatures import built
 from miniatures import miniature
 from miniatures import opened
 
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.readers.glue import GLUE_TASKS
-from keras_bridgetower.data.records import Sample
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.datasets.glue import GLUE_TASKS
+from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.stream.stream import Stream
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND

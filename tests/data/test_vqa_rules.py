@@ -10,10 +10,10 @@ from miniatures import built
 from miniatures import miniature
 from PIL import Image
 
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.datasets import open_dataset
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.readers.vg_qa import VGQA
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.datasets.vg_qa import VGQA
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.metrics.vqa import VQAScore
 
 pytestmark = ONE_BACKEND
@@ -226,7 +226,7 @@ def genome(folder, tmp_path, monkeypatch):
         data.append({"image_id": number, "coco_id": coco})
     write_json(root / "question_answers.json", rows)
     write_json(root / "image_data.json", data)
-    monkeypatch.setattr("keras_bridgetower.data.readers.vg_qa.FILLED_TO", 3)
+    monkeypatch.setattr("keras_bridgetower.data.datasets.vg_qa.FILLED_TO", 3)
     return VGQA(root, folder)
 
 

@@ -16,9 +16,9 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 
-from keras_bridgetower.data.readers.cifar import read_pickle
-from keras_bridgetower.data.readers.files import FilePicture
-from keras_bridgetower.data.readers.files import read_text
+from keras_bridgetower.data.datasets.cifar import read_pickle
+from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.data.datasets.tables import read_text
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 
-from keras_bridgetower.preprocessing import packing
+from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing import vqa
 from keras_bridgetower.preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer,
@@ -75,7 +75,7 @@ def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
             sizes.append(sum(map(len, part)))
             return real(part)
 
-        monkeypatch.setattr(packing, "AT_ONCE", 100)
+        monkeypatch.setattr(packed_tokenizer, "AT_ONCE", 100)
         monkeypatch.setattr(tokenizer, "_ids_of", counted)
         again = tokenizer.encode(texts), tokenizer.encode_pairs(texts, texts)
         monkeypatch.undo()

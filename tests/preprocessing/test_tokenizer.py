@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras_hub.src.utils.preset_utils import get_preset_loader
 
-from keras_bridgetower.preprocessing.graph import typed_errors
+from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

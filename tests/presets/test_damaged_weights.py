@@ -13,7 +13,7 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
-from keras_bridgetower.presets import weights
+from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
@@ -39,7 +39,9 @@ def without_seal(folder):
 
 
 @pytest.mark.parametrize("seal", [without_seal, manifest.write])
-@pytest.mark.parametrize("name", [weights.WEIGHTS, weights.TASK_WEIGHTS])
+@pytest.mark.parametrize(
+    "name", [weights_file.WEIGHTS, weights_file.TASK_WEIGHTS]
+)
 def test_cut_and_empty_files(name, seal, folder):
     path = folder / name
     whole = path.read_bytes()
@@ -53,7 +55,7 @@ def test_cut_and_empty_files(name, seal, folder):
 @pytest.mark.parametrize("seal", [without_seal, manifest.write])
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(weights.WEIGHTS, np.nan), (weights.TASK_WEIGHTS, -np.inf)],
+    [(weights_file.WEIGHTS, np.nan), (weights_file.TASK_WEIGHTS, -np.inf)],
 )
 def test_weights_are_finite(name, value, seal, folder):
     names = []
@@ -70,7 +72,7 @@ def test_weights_are_finite(name, value, seal, folder):
 # NumPy says it of JAX' cast, before the error does.
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_a_cast_may_not_overflow(folder):
-    with h5py.File(folder / weights.WEIGHTS, "r+") as file:
+    with h5py.File(folder / weights_file.WEIGHTS, "r+") as file:
         file["layers/cross_modal_encoder/vars/0"][0, 0] = 1e6
     for seal in (manifest.write, without_seal):
         seal(folder)
@@ -81,7 +83,7 @@ def test_a_cast_may_not_overflow(folder):
 
 def test_large_numbers_are_finite(folder):
     """Their squares are not, as a quick look finds."""
-    with h5py.File(folder / weights.WEIGHTS, "r+") as file:
+    with h5py.File(folder / weights_file.WEIGHTS, "r+") as file:
         file["layers/cross_modal_encoder/vars/0"][0, 0] = 3e38
     manifest.write(folder)
     model = kbt.BridgeTowerBackbone.from_preset(folder)
@@ -89,7 +91,7 @@ def test_large_numbers_are_finite(folder):
 
 
 def test_an_index_counts_only_under_a_seal(saved, folder):
-    path = folder / weights.INDEX
+    path = folder / weights_file.INDEX
     index = json.loads(path.read_text())
     a, b = "fusion/text_pooler/kernel", "fusion/image_pooler/kernel"
     index[a], index[b] = index[b], index[a]
@@ -105,7 +107,7 @@ def test_an_index_counts_only_under_a_seal(saved, folder):
     [(0, 10**12), (0, -8), (0, 1.5), (2, "<f8"), (1, [2, 8]), (0, None)],
 )
 def test_an_index_agrees_with_the_file(field, value, folder):
-    path = folder / weights.INDEX
+    path = folder / weights_file.INDEX
     index = json.loads(path.read_text())
     index["fusion/text_pooler/kernel"][field] = value
     path.write_text(json.dumps(index))
@@ -123,7 +125,7 @@ def test_an_index_agrees_with_the_file(field, value, folder):
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_arrays_come_once_and_from_the_file_alone(folder, tmp_path):
     without_seal(folder)
-    path = folder / weights.WEIGHTS
+    path = folder / weights_file.WEIGHTS
     whole = path.read_bytes()
     place = "layers/cross_modal_encoder/vars/0"
 

@@ -23,11 +23,11 @@ from builders import tokenizer
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower.presets import files
 from keras_bridgetower.presets import folder as folders
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import safe_files
 from keras_bridgetower.presets.errors import PresetError
 
 pytestmark = [
@@ -242,7 +242,7 @@ def test_json_that_is_none(name, content, bare):
 
 
 def test_json_of_any_size_is_not_read(bare, monkeypatch):
-    monkeypatch.setattr(files, "LARGEST_JSON", 1000)
+    monkeypatch.setattr(safe_files, "LARGEST_JSON", 1000)
     refused(bare, "may have 1,000 bytes")
 
 

@@ -19,7 +19,7 @@ from builders import tokenizer
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower import compiled
+from keras_bridgetower.backend import compiled
 
 X = raw(2)[0]
 IMAGES, TEXTS = list(X["images"]), X["text"]

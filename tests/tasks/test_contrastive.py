@@ -22,7 +22,7 @@ from builders import tokenizer
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower import engine
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.tasks.inference import Forward
@@ -230,7 +230,7 @@ def test_loss_and_accuracy_of_evaluate(ways, ids, models):
 
 
 def test_without_ids_rows_of_other_replicas_are_negatives(asked, monkeypatch):
-    monkeypatch.setattr(engine, "all_gather", lambda x: (x, 6))
+    monkeypatch.setattr(backend_ops, "all_gather", lambda x: (x, 6))
     found = {"text": np.zeros((3, 8), "float32")}
     assert array(asked.loss_inputs(None, found)[0]).tolist() == [6, 7, 8]
     assert asked.metric_inputs([4, 4, 5], found)[0] == [4, 4, 5]

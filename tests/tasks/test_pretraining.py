@@ -19,7 +19,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.masked_lm import IGNORED
-from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.optim.adamw import AdamW
 
 IDS = np.array([7, 8, 8, 9])
 

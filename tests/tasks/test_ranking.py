@@ -17,15 +17,15 @@ from builders import retrieval
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.tasks import ranking
-from keras_bridgetower.tasks import ranking_cache
+from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.tasks.inference import Forward
-from keras_bridgetower.tasks.ranking_memory import InFile
-from keras_bridgetower.tasks.ranking_memory import InMemory
-from keras_bridgetower.tasks.ranking_memory import Sizes
-from keras_bridgetower.tasks.ranking_parts import parts_of
-from keras_bridgetower.tasks.shortlist import shortlisted
-from keras_bridgetower.towers import Tower
+from keras_bridgetower.tasks.ranking import block_cache
+from keras_bridgetower.tasks.ranking import rank as ranking
+from keras_bridgetower.tasks.ranking.compiled_parts import parts_of
+from keras_bridgetower.tasks.ranking.memory_plan import InFile
+from keras_bridgetower.tasks.ranking.memory_plan import InMemory
+from keras_bridgetower.tasks.ranking.memory_plan import Sizes
+from keras_bridgetower.tasks.ranking.shortlist import shortlisted
 
 TEXTS = ["a red one", "blue", "is it?", "x y z", "q", "hello there", "w"]
 IMAGES = list(
@@ -135,7 +135,7 @@ def test_shortlisted_in_pieces(monkeypatch):
     images, texts = rng.normal(size=(20, 4)), rng.normal(size=(30, 4))
     whole = shortlisted(images, texts, 3)
     assert (whole.sum(1) >= 3).all() and (whole.sum(0) >= 3).all()
-    monkeypatch.setattr("keras_bridgetower.tasks.shortlist._SORTED", 50)
+    monkeypatch.setattr("keras_bridgetower.tasks.ranking.shortlist._SORTED", 50)
     assert (shortlisted(images, texts, 3) == whole).all()
 
 
@@ -174,7 +174,7 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
 
 def interrupted(model, folder, after, monkeypatch, **kwargs):
     """Stop a ranking in the middle of its block number `after`."""
-    save = ranking_cache.BlockCache.save
+    save = block_cache.BlockCache.save
 
     def stop(self, block, scores):
         if block == after:
@@ -182,7 +182,7 @@ def interrupted(model, folder, after, monkeypatch, **kwargs):
         save(self, block, scores)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ranking_cache.BlockCache, "save", stop)
+        patch.setattr(block_cache.BlockCache, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             ranked(model, cache_dir=folder, **kwargs)
 

@@ -21,7 +21,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
-from keras_bridgetower import compiled
+from keras_bridgetower.backend import compiled
 from keras_bridgetower.tasks.inference import Inference
 
 X = raw(4)[0]

@@ -17,7 +17,7 @@ import time
 import keras
 import resume_run
 
-from keras_bridgetower.training.callbacks import Checkpoint
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 
 class Moment(keras.callbacks.Callback):

@@ -26,17 +26,17 @@ from builders import tokenizer
 from resume_run import with_dropout
 
 import keras_bridgetower as kbt
-from keras_bridgetower import objectives
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.records import open_records
-from keras_bridgetower.data.rows import Rows
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.distribution import jax_processes
+from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
-from keras_bridgetower.training import agreement
-from keras_bridgetower.training import checkpoints
-from keras_bridgetower.training import processes_jax
-from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs import agreement
+from keras_bridgetower.training.runs import folders as checkpoints
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 8, 6
 LOCK, DECODED, DRAWN = threading.Lock(), [], {"mask": {}, "match": {}}
@@ -148,7 +148,7 @@ def found(strategy, folder, steps, resume):
     faults["seed"] = caught(lambda: resume(folder / "none", seed))
     if keras.config.backend() == "jax":
         random.seed(strategy.index)
-        faults["start"] = caught(processes_jax.check_seeds)
+        faults["start"] = caught(jax_processes.check_seeds)
     return faults
 
 
@@ -217,7 +217,7 @@ def main(what, records, folder):
     strategy = kbt.distribute(os.environ["KIND"])
     watched(Rows, "_row", keep_row)
     watched(TokenMasking, "__call__", keep_masks)
-    watched(objectives.RandomNegatives, "draw", keep_matches)
+    watched(pair_objectives.RandomNegatives, "draw", keep_matches)
     run = {"read": read, "trained": trained}[what]
     saved, faults = run(strategy, records, folder)
     np.savez(folder / f"{strategy.index}.npz", **saved)

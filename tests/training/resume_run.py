@@ -27,11 +27,11 @@ from builders import roberta
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.records import open_records
-from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 ROWS, BATCH, STEPS, EVERY = 24, 4, 16, 2
 

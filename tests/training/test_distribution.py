@@ -17,12 +17,12 @@ from builders import shallow
 from launch import BACKEND
 
 import keras_bridgetower as kbt
-from keras_bridgetower import replicas
-from keras_bridgetower.bridges import BRIDGES
+from keras_bridgetower.backend import devices
+from keras_bridgetower.distribution import on_jax
+from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.models.bridges import BRIDGES
 from keras_bridgetower.tasks.training_data import Steps
-from keras_bridgetower.training import distribution_jax
-from keras_bridgetower.training.schedules import WarmupPolynomial
-from keras_bridgetower.training.strategy import Several
+from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -220,7 +220,7 @@ def test_tasks_compiled_for_other_devices(reset):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     fast(task, "sgd", jit_compile=MANY_STEPS)
     x, y = features(batch=2), np.eye(4, dtype="float32")[:2]
-    replicas.set_current(Several())
+    devices.set_current(Several())
     message = "compiled for one device, to run on Several of 1 replicas"
     for run in (task.fit, task.evaluate, task.train_on_batch):
         with pytest.raises(ValueError, match=message):
@@ -274,7 +274,7 @@ def test_workers_without_addresses(reset, monkeypatch):
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
 def test_layout_rows_name_every_weight(reset, monkeypatch):
     refused("must divide the 1 devices", "model_parallel", model_devices=3)
-    monkeypatch.setattr(distribution_jax, "WHOLE", distribution_jax.WHOLE[1:])
+    monkeypatch.setattr(on_jax, "WHOLE", on_jax.WHOLE[1:])
     strategy = kbt.distribute("model_parallel", model_devices=1)
     with strategy.scope(), pytest.raises(ValueError, match="layer_norm/beta"):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)

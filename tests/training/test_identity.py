@@ -14,16 +14,16 @@ import resume_run
 from builders import FASTEST
 from builders import array
 
-from keras_bridgetower.data.augment import transform
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.training import checkpoints
-from keras_bridgetower.training import identity
-from keras_bridgetower.training import run_lock
-from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.checkpoints import CheckpointError
-from keras_bridgetower.training.optimizers import AdamW
-from keras_bridgetower.training.schedules import WarmupPolynomial
-from keras_bridgetower.training.strategy import Strategy
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.schedules import WarmupPolynomial
+from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import identity
+from keras_bridgetower.training.runs import lock
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.folders import CheckpointError
 
 pytestmark = FASTEST
 
@@ -154,8 +154,8 @@ def test_functions_of_a_transform_are_told_apart():
 
 def older(folder):
     """Make a checkpoint one of a version that saved less."""
-    (made,) = checkpoints.all_of(folder)
-    path = made / checkpoints.MANIFEST
+    (made,) = folders.all_of(folder)
+    path = made / folders.MANIFEST
     facts = json.loads(path.read_text())
     for name in ("seal", "training", "callbacks"):
         del facts[name]
@@ -178,7 +178,7 @@ def test_an_older_checkpoint_goes_on(tmp_path):
 HOLDS = """
 import sys
 from keras_bridgetower.training import run_lock
-from keras_bridgetower.training.strategy import Strategy
+from keras_bridgetower.distribution.strategy import Strategy
 with run_lock.held(sys.argv[1], Strategy()):
     print("held", flush=True)
     sys.stdin.read()
@@ -203,7 +203,7 @@ def test_one_run_in_a_folder(tmp_path):
             checkpoint.fit(task(), 2, verbose=0)
         process.kill()
     checkpoint.fit(task(), 2, verbose=0)
-    with run_lock.held(tmp_path, Strategy()):
+    with lock.held(tmp_path, Strategy()):
         pass
 
 
@@ -222,12 +222,12 @@ class Rank(Strategy):
 
 def test_all_processes_of_a_run_share_its_lock(tmp_path):
     with (
-        run_lock.held(tmp_path, Strategy()),
-        run_lock.held(tmp_path, Rank(False)),
+        lock.held(tmp_path, Strategy()),
+        lock.held(tmp_path, Rank(False)),
     ):
         with (
             pytest.raises(CheckpointError, match=f"pid {os.getpid()} on"),
-            run_lock.held(tmp_path, Rank(True)),
+            lock.held(tmp_path, Rank(True)),
         ):
             pass
 

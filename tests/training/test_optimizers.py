@@ -16,10 +16,10 @@ from builders import vit
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower.training.optimizers import DECAYS
-from keras_bridgetower.training.optimizers import AdamW
-from keras_bridgetower.training.optimizers import rows
-from keras_bridgetower.training.schedules import WarmupPolynomial
+from keras_bridgetower.training.optim.adamw import DECAYS
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.adamw import rows
+from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 BACKEND = keras.config.backend()
 
@@ -82,9 +82,9 @@ class OneByOne(AdamW):
 @pytest.mark.skipif(BACKEND != "torch", reason="the others take one at a time")
 @pytest.mark.parametrize("numbers", [1, 1000, 2**25])
 def test_many_at_once_equal_one_by_one(numbers, monkeypatch):
-    from keras_bridgetower.training import optimizers_torch
+    from keras_bridgetower.training.optim import adamw_torch
 
-    monkeypatch.setattr(optimizers_torch, "CHUNK", numbers)
+    monkeypatch.setattr(adamw_torch, "CHUNK", numbers)
     found = []
     for cls in (AdamW, OneByOne):
         keras.utils.set_random_seed(0)

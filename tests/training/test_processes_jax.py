@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bridgetower import engine
-from keras_bridgetower import keras_patches_distribution
-from keras_bridgetower.training import processes_jax
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.distribution import jax_processes
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "jax", reason="it is JAX's"
@@ -42,7 +42,7 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
     # Given a seed, Keras draws none.
     keras.utils.set_random_seed(0)
     keras.distribution.initialize()
-    processes_jax.initialize()
+    jax_processes.initialize()
     keras_own, ours = called
     assert keras_own["heartbeat_timeout_seconds"] > 60
     assert ours.pop("heartbeat_timeout_seconds") < 60
@@ -54,6 +54,6 @@ def test_gathered_weights_are_read():
     """As `save_to_preset` does, which asks whether new heads have learnt."""
     variable = keras.Variable(np.zeros(3, "float32"))
     whole = np.arange(3, dtype="float32")
-    assert engine.local_part(variable).tolist() == [0, 0, 0]
+    assert backend_ops.local_part(variable).tolist() == [0, 0, 0]
     with keras_patches_distribution.held([variable], [whole]):
-        assert engine.local_part(variable).tolist() == [0, 1, 2]
+        assert backend_ops.local_part(variable).tolist() == [0, 1, 2]

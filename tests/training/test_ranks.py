@@ -20,21 +20,21 @@ from builders import tokenizer
 from launch import BACKEND
 
 import keras_bridgetower as kbt
-from keras_bridgetower import replicas
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.data.rows import Rows
-from keras_bridgetower.data.rows import most_at_a_time
-from keras_bridgetower.tasks.samples import check_partners
-from keras_bridgetower.training import own_draws
-from keras_bridgetower.training import rows
-from keras_bridgetower.training import state
-from keras_bridgetower.training.shares import is_divided
-from keras_bridgetower.training.strategy import ProcessError
-from keras_bridgetower.training.strategy import Several
-from keras_bridgetower.training.strategy import Strategy
-from keras_bridgetower.training.strategy import by_process
+from keras_bridgetower.backend import devices
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import most_at_a_time
+from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.distribution import divide_batches as rows
+from keras_bridgetower.distribution import process_seeds as own_draws
+from keras_bridgetower.distribution.rows_of_process import is_divided
+from keras_bridgetower.distribution.strategy import ProcessError
+from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.distribution.strategy import by_process
+from keras_bridgetower.tasks.input_checks import check_partners
+from keras_bridgetower.training.runs import state
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
 ROWS, STEPS = 32, 8
@@ -316,7 +316,7 @@ def test_one_row_has_no_pairs(records, monkeypatch):
     task = pretraining()
     alone = stream(records, 1).dataset(epochs=1)
     check_partners(task, alone)
-    monkeypatch.setattr(replicas.current(), "processes", 2, raising=False)
+    monkeypatch.setattr(devices.current(), "processes", 2, raising=False)
     check_partners(task, stream(records, 2).dataset(epochs=1))
     with pytest.raises(ValueError, match="one row in each of 2 processes"):
         task.fit(alone, verbose=0)

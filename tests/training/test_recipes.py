@@ -9,8 +9,8 @@ from builders import shallow
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower.training import recipes
-from keras_bridgetower.training.recipes import RECIPES
+from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes.paper import RECIPES
 
 PATCH = {"base": 16, "large": 14}
 
@@ -177,7 +177,7 @@ def test_fewer_samples_than_a_batch():
 
 def test_unknown_names_meet_the_nearest():
     with pytest.raises(ValueError, match="nearest is 'vqa_base'"):
-        recipes.get("vqa_bas")
+        paper.get("vqa_bas")
     with pytest.raises(ValueError, match="nearest is 'weight_decay'"):
         RECIPES["vqa_base"].replace(weight_decy=0.1)
     with pytest.raises(dataclasses.FrozenInstanceError):

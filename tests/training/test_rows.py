@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bridgetower.training import rows
+from keras_bridgetower.distribution import divide_batches
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="no backend is used"
@@ -28,7 +28,7 @@ def numbers(data):
     [(19, 8, 2), (17, 8, 8), (9, 8, 8), (20, 5, 4), (5, 2, 2), (16, 8, 4)],
 )
 def test_every_replica_gets_rows(number, batch, count):
-    data = rows.without_short_end(dataset(number, batch), count)
+    data = divide_batches.without_short_end(dataset(number, batch), count)
     batches = numbers(data)
     assert sum(batches, []) == list(range(number))
     assert min(map(len, batches)) >= count
@@ -36,7 +36,7 @@ def test_every_replica_gets_rows(number, batch, count):
     # In turn, as replicas of one process take them.
     for own in (1, count):
         parts = [
-            numbers(rows.pieces_in_turn(data, first, own, count))
+            numbers(divide_batches.pieces_in_turn(data, first, own, count))
             for first in range(0, count, own)
         ]
         lengths = [len(p) for part in parts for p in part]
@@ -45,12 +45,14 @@ def test_every_replica_gets_rows(number, batch, count):
 
 
 def test_pieces_differ_by_one_row():
-    data = rows.pieces_in_turn(dataset(7, 7), 0, 3, 3)
+    data = divide_batches.pieces_in_turn(dataset(7, 7), 0, 3, 3)
     assert numbers(data) == [[0, 1], [2, 3], [4, 5, 6]]
 
 
 def test_static_shapes_stay():
-    data = rows.pieces_in_turn(dataset(8, 4, drop_remainder=True), 1, 1, 2)
+    data = divide_batches.pieces_in_turn(
+        dataset(8, 4, drop_remainder=True), 1, 1, 2
+    )
     assert data.element_spec[1].shape == (2,)
     assert int(data.cardinality()) == 2
 
@@ -66,8 +68,8 @@ def numbered(number, batch, **kwargs):
 
 @pytest.mark.parametrize("number,batch,count", [(19, 8, 2), (17, 8, 8)])
 def test_scalars_go_to_every_replica(number, batch, count):
-    data = rows.without_short_end(numbered(number, batch), count)
-    parts = rows.pieces_in_turn(data, 0, count, count)
+    data = divide_batches.without_short_end(numbered(number, batch), count)
+    parts = divide_batches.pieces_in_turn(data, 0, count, count)
     found = [(int(x["step"]), *x["text"].numpy()) for x, _ in parts]
     assert sorted(sum([list(row) for _, *row in found], [])) == list(
         range(number)
@@ -75,31 +77,33 @@ def test_scalars_go_to_every_replica(number, batch, count):
     steps = [step for step, *_ in found]
     assert steps == sorted(steps) and set(steps) <= set(range(3))
     assert len(found) == int(data.cardinality()) * count
-    data = rows.only_divisible(numbered(8, 4), 4)
+    data = divide_batches.only_divisible(numbered(8, 4), 4)
     assert [int(x["step"]) for x, _ in data] == [0, 1]
 
 
 def test_shapes_beside_a_scalar():
     data = numbered(8, 4, drop_remainder=True)
-    assert rows.static_rows(data) == 4
-    rows.check_training_batch(data, 2)
-    x, y = rows.pieces_in_turn(data, 1, 1, 2).element_spec
+    assert divide_batches.static_rows(data) == 4
+    divide_batches.check_training_batch(data, 2)
+    x, y = divide_batches.pieces_in_turn(data, 1, 1, 2).element_spec
     assert x["text"].shape == y.shape == (2,) and x["step"].shape == ()
 
 
 def test_batches_that_do_not_fit():
     with pytest.raises(ValueError, match=r"Stream\(remainder=.*drop_remainder"):
-        rows.check_training_batch(dataset(8, 4), 2)
-    rows.check_training_batch(dataset(8, 4), 1)
+        divide_batches.check_training_batch(dataset(8, 4), 2)
+    divide_batches.check_training_batch(dataset(8, 4), 1)
     with pytest.raises(ValueError, match="such as of 4 or 8 rows.*of 6 rows"):
-        rows.check_training_batch(dataset(6, 6, drop_remainder=True), 4)
+        divide_batches.check_training_batch(
+            dataset(6, 6, drop_remainder=True), 4
+        )
     with pytest.raises(ValueError, match="at least a row for each of 4"):
-        rows.without_short_end(dataset(3, 8), 4)
+        divide_batches.without_short_end(dataset(3, 8), 4)
 
 
 def test_processes_stop_at_the_same_batch():
     import tensorflow as tf
 
-    data = rows.only_divisible(dataset(6, 4), 4)
+    data = divide_batches.only_divisible(dataset(6, 4), 4)
     with pytest.raises(tf.errors.InvalidArgumentError, match="in one process"):
         numbers(data)

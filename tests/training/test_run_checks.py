@@ -13,15 +13,15 @@ from builders import FASTEST
 from builders import SIDE
 from builders import array
 
-from keras_bridgetower.data.augment import transform
-from keras_bridgetower.data.order import Sequential
-from keras_bridgetower.data.pipeline import Stream
-from keras_bridgetower.training import checkpoints
-from keras_bridgetower.training import state
-from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.checkpoints import CheckpointError
-from keras_bridgetower.training.failures import Watch
-from keras_bridgetower.training.optimizers import AdamW
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import state
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.folders import CheckpointError
+from keras_bridgetower.training.runs.nonfinite import Watch
 
 
 class Calls(keras.callbacks.Callback):
@@ -55,7 +55,7 @@ def test_a_monitor_that_is_not_logged(tmp_path):
     with pytest.raises(CheckpointError, match="'loss'.*monitor='val_scor'"):
         checkpoint.fit(resume_run.task(), 12, verbose=0)
     # The epoch is not lost.
-    (saved,) = checkpoints.all_of(tmp_path)
+    (saved,) = folders.all_of(tmp_path)
     assert saved.name == "step-000000006"
     # Every second epoch is evaluated, and the first is not.
     checkpoint = Checkpoint(tmp_path / "freq", stream, monitor="val_loss")
@@ -66,7 +66,7 @@ def test_a_monitor_that_is_not_logged(tmp_path):
         validation_data=stream.batch(0),
         validation_freq=2,
     )
-    _, facts = checkpoints.newest(tmp_path / "freq")
+    _, facts = folders.newest(tmp_path / "freq")
     assert "val_loss" in facts["logs"]
 
 

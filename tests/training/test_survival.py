@@ -12,12 +12,12 @@ import resume_run
 import streams
 from builders import array
 
-from keras_bridgetower.training import checkpoints
-from keras_bridgetower.training import stores
-from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.checkpoints import CheckpointError
-from keras_bridgetower.training.optimizers import AdamW
-from keras_bridgetower.training.strategy import Strategy
+from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import stores
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.folders import CheckpointError
 
 
 def run(directory, out, moment=None, environment=None):
@@ -134,7 +134,7 @@ def test_several_devices_go_on(tmp_path, kind, records):
     assert codes == [143] * count
     run("part", "never:0", [0])
     is_orbax = launch.BACKEND == "jax" and count > 1
-    _, facts = checkpoints.newest(tmp_path / "part")
+    _, facts = folders.newest(tmp_path / "part")
     assert facts["store"] == ("orbax" if is_orbax else "file")
     for index in range(count):
         one, other = (
@@ -168,8 +168,8 @@ def test_what_orbax_writes_is_read_or_refused(tmp_path):
         "random/seed": np.arange(2, dtype="uint32"),
     }
     for step in (1, 2):
-        checkpoints.write(tmp_path, step, made, {"logs": {}}, Alone())
-    arrays, facts = checkpoints.newest(tmp_path)
+        folders.write(tmp_path, step, made, {"logs": {}}, Alone())
+    arrays, facts = folders.newest(tmp_path)
     assert facts["step"] == 2 and set(arrays) == set(made)
     for name, x in arrays.items():
         assert isinstance(x, np.ndarray) and x.dtype == made[name].dtype
@@ -177,7 +177,7 @@ def test_what_orbax_writes_is_read_or_refused(tmp_path):
     (damaged, *_) = (tmp_path / "step-000000002" / "state" / "d").iterdir()
     damaged.write_bytes(damaged.read_bytes() + b"0")
     with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
-        _, facts = checkpoints.newest(tmp_path)
+        _, facts = folders.newest(tmp_path)
     assert facts["step"] == 1
 
 
@@ -196,7 +196,7 @@ def finished(tmp_path_factory):
 
 
 def test_only_the_newest_stay(finished):
-    names = [path.name for path in checkpoints.all_of(finished[0])]
+    names = [path.name for path in folders.all_of(finished[0])]
     assert names == ["step-000000004", "step-000000006"]
 
 
@@ -204,17 +204,17 @@ def test_the_best_stays(tmp_path):
     # What is no number is not best, though nothing compares as more.
     for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
         facts = {"logs": {"score": score}}
-        checkpoints.write(tmp_path, step, {"x": np.zeros(1)}, facts)
-    checkpoints.prune(tmp_path, 1, "score", max)
-    names = [path.name for path in checkpoints.all_of(tmp_path)]
+        folders.write(tmp_path, step, {"x": np.zeros(1)}, facts)
+    folders.prune(tmp_path, 1, "score", max)
+    names = [path.name for path in folders.all_of(tmp_path)]
     assert names == ["step-000000001", "step-000000003"]
 
 
 def test_one_killed_while_it_removed_goes_on(tmp_path, monkeypatch):
     for step in range(3):
-        checkpoints.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
+        folders.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
     # As an earlier process may have left it.
-    (tmp_path / "step-000000000" / checkpoints.MANIFEST).unlink()
+    (tmp_path / "step-000000000" / folders.MANIFEST).unlink()
     removed = []
 
     def killed(path, **kwargs):
@@ -225,9 +225,9 @@ def test_one_killed_while_it_removed_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            checkpoints.prune(tmp_path, 1, "score", max)
+            folders.prune(tmp_path, 1, "score", max)
     assert removed and removed[0].startswith(".")
-    checkpoints.prune(tmp_path, 1, "score", max)
+    folders.prune(tmp_path, 1, "score", max)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
 
@@ -239,25 +239,25 @@ def test_a_damaged_one_is_passed_over(finished, tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
-        arrays, facts = checkpoints.newest(folder)
+        arrays, facts = folders.newest(folder)
     assert facts["position"] == {"epoch": 0, "step": 4}
-    (folder / "step-000000004" / checkpoints.MANIFEST).unlink()
+    (folder / "step-000000004" / folders.MANIFEST).unlink()
     with (
         pytest.warns(UserWarning, match="is tried"),
         pytest.raises(CheckpointError, match="as it was written"),
     ):
-        checkpoints.newest(folder)
+        folders.newest(folder)
 
 
 def test_a_damaged_one_is_no_progress(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / "step-000000006" / checkpoints.MANIFEST).unlink()
+    (tmp_path / "step-000000006" / folders.MANIFEST).unlink()
     checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=1, keep=1)
     with pytest.warns(UserWarning, match="is tried"):
         checkpoint.fit(resume_run.task(), 5, verbose=0)
     names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert names == ["damaged-step-000000006", "step-000000005"]
-    assert checkpoints.newest(tmp_path)[1]["step"] == 5
+    assert folders.newest(tmp_path)[1]["step"] == 5
 
 
 def test_averaged_weights(tmp_path):
@@ -318,17 +318,17 @@ STRATEGIES = {
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_a_full_disk_leaves_the_old_ones(tmp_path, strategy):
     old = {"x": np.arange(10)}
-    checkpoints.write(tmp_path, 1, old, {}, strategy())
+    folders.write(tmp_path, 1, old, {}, strategy())
     new = {"x": np.random.default_rng(0).random(10_000)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(CheckpointError, match="could not be written"):
-            checkpoints.write(tmp_path, 2, new, {}, strategy())
+            folders.write(tmp_path, 2, new, {}, strategy())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
-    arrays, _ = checkpoints.newest(tmp_path)
+    arrays, _ = folders.newest(tmp_path)
     np.testing.assert_array_equal(arrays["x"], old["x"])
 
 
@@ -340,7 +340,7 @@ def test_a_loss_that_is_not_finite(tmp_path):
         CheckpointError, match=f"loss=nan at step 3 of epoch 0.*'row {row}'"
     ):
         fitted(tmp_path / "stop", stream)
-    _, facts = checkpoints.newest(tmp_path / "stop")
+    _, facts = folders.newest(tmp_path / "stop")
     assert facts["position"] == {"epoch": 0, "step": 2}
     stream = resume_run.Rows()
     stream.y[row] = np.nan

@@ -25,11 +25,11 @@ from updates_run import UPDATES
 from updates_run import WARMUP
 
 import keras_bridgetower as kbt
-from keras_bridgetower.keras_patches_updates import accumulation
-from keras_bridgetower.training import checkpoints
-from keras_bridgetower.training.callbacks import Checkpoint
-from keras_bridgetower.training.optimizers import AdamW
-from keras_bridgetower.training.schedules import WarmupPolynomial
+from keras_bridgetower.backend.keras_patches_updates import accumulation
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.schedules import WarmupPolynomial
+from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 RUN = pathlib.Path(__file__).parent.parent / "updates_run.py"
 TOLERANCE = {"sgd": 1e-6, "scaled": 1e-6, "averaged": 1e-6, "adamw": 5e-5}
@@ -215,7 +215,7 @@ def finished(tmp_path_factory):
 def test_a_run_counts_updates(finished):
     folder, task = finished
     assert array(task.optimizer.iterations) == 5
-    found = [path.name for path in checkpoints.all_of(folder)]
+    found = [path.name for path in folders.all_of(folder)]
     # Every second update, and the ends of epochs and of the run.
     assert found == [
         "step-000000001-0002",
@@ -225,7 +225,7 @@ def test_a_run_counts_updates(finished):
         "step-000000004-0002",
         "step-000000005",
     ]
-    facts = checkpoints.newest(folder)[1]
+    facts = folders.newest(folder)[1]
     assert facts["step"] == 5 and facts["position"] == {"epoch": 3, "step": 2}
 
 
@@ -243,7 +243,7 @@ def test_a_run_goes_on_within_an_update(finished, tmp_path, ends, error):
     whole = finished[1]
     with pytest.raises(error):
         run(tmp_path, ends())
-    assert checkpoints.all_of(tmp_path)[-1].name[-5] == "-"
+    assert folders.all_of(tmp_path)[-1].name[-5] == "-"
     part = run(tmp_path)
     for one, other in zip(
         [*whole.variables, *whole.optimizer.variables],

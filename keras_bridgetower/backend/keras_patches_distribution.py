@@ -1,0 +1,177 @@
+"""What training on several devices replaces in Keras.
+
+The replacements stand in Keras' classes, which know no other way in, and act
+on what a strategy of ours has marked alone: everything else runs as before.
+"""
+
+import contextlib
+
+import keras
+
+from keras_bridgetower.backend import keras_patches
+
+
+def check_version():
+    """Raise unless Keras is of a version that these patches were made for."""
+    keras_patches.check_version(
+        "Training on several devices", "train on one device"
+    )
+
+
+@contextlib.contextmanager
+def held(variables, values):
+    """A context in which variables have other values, as they are.
+
+    An assignment would spread them over devices again.
+
+    Args:
+        variables: list of variables.
+        values: list of arrays.
+    """
+    check_version()
+    before = [v._value for v in variables]
+    for variable, value in zip(variables, values, strict=True):
+        variable._value = value
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable._value = value
+
+
+def build_metrics(model, spec):
+    """Let a compiled model's losses and metrics make their variables.
+
+    Keras reads a batch for it, which it then reads once more.
+
+    Args:
+        model: a compiled `keras.Model`.
+        spec: nested structure of `tf.TensorSpec`, of a batch.
+    """
+    check_version()
+    model._symbolic_build(
+        data_batch=keras.tree.map_structure(
+            lambda s: keras.KerasTensor(tuple(s.shape), s.dtype.name), spec
+        )
+    )
+
+
+def draw_alike():
+    """JAX: give all processes one seed, as `keras.distribution.initialize`."""
+    check_version()
+    from keras.src.backend.jax import distribution_lib
+
+    distribution_lib.initialize_rng()
+
+
+def lay_out_each_batch(kind):
+    """JAX: ask a distribution for the layout of every batch.
+
+    Keras asks at the first one, and a last batch of another size then fails.
+
+    Args:
+        kind: the class of the distributions to be asked. Those of others are
+            used as Keras does.
+    """
+    check_version()
+    from keras.src.backend.jax import trainer
+
+    iterator = trainer.JAXEpochIterator
+    own = _own(iterator._get_distributed_iterator)
+
+    def batches(self, distribution):
+        if not isinstance(distribution, kind):
+            yield from own(self, distribution)
+            return
+        for data in self.data_adapter.get_jax_iterator():
+            yield trainer._distribute_data(data)
+
+    batches.own = own
+    iterator._get_distributed_iterator = batches
+
+
+def gradients_are_summed(optimizer):
+    """TensorFlow: this optimizer gets gradients that are summed already."""
+    check_version()
+    for one in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
+        one._all_reduce_sum_gradients = lambda pairs: pairs
+
+
+def distribute_on_tensorflow(engine, split):
+    """TensorFlow: batches divided by us, and several processes cured.
+
+    Keras lets `tf.distribute` divide batches, which leaves a replica without
+    rows at an uneven end; builds metrics on the mean over a nested batch, and
+    reduces scalar logs along an axis, which fail with several processes.
+
+    Args:
+        engine: the `tf.distribute.Strategy`; others are used as Keras does.
+        split: function of a strategy and a dataset of global batches, which
+            returns the distributed dataset.
+    """
+    check_version()
+    import tensorflow as tf
+    from keras.src.backend.tensorflow import trainer
+    from keras.src.trainers.epoch_iterator import EpochIterator
+
+    engine.keras_bridgetower_split = split
+    iterator, model = trainer.TFEpochIterator, trainer.TensorFlowTrainer
+    own_start = _own(iterator.__init__)
+    own_build = _own(model._maybe_symbolic_build)
+    own_reduce = _own(trainer.reduce_per_replica)
+
+    def start(self, distribute_strategy=None, *args, **kwargs):
+        if not _is_ours(distribute_strategy):
+            own_start(self, distribute_strategy, *args, **kwargs)
+            return
+        EpochIterator.__init__(self, *args, **kwargs)
+        self._distribute_strategy = distribute_strategy
+        dataset = self.data_adapter.get_tf_dataset()
+        split = distribute_strategy.keras_bridgetower_split
+        self._distributed_dataset = split(distribute_strategy, dataset)
+
+    def build(self, iterator=None, data_batch=None):
+        strategy = self._distribute_strategy
+        if not _is_ours(strategy):
+            own_build(self, iterator, data_batch)
+            return
+        parts = (self._compile_metrics, self._compile_loss)
+        built = all(part is None or part.built for part in parts)
+        if iterator is not None and not built:
+            _, _, batches = next(iter(iterator))
+            data_batch = next(batches)
+        with strategy.scope():
+            self._symbolic_build(data_batch=first(strategy, data_batch))
+
+    def reduce(values, strategy, reduction):
+        # Logs of a step are of one replica; those of an epoch are read anew.
+        workers = tf.distribute.MultiWorkerMirroredStrategy
+        ours = _is_ours(strategy) and isinstance(strategy, workers)
+        if ours and reduction == "auto":
+            return first(strategy, values)
+        if ours and reduction == "concat":
+            # In the order of the replicas, as the rows were divided.
+            return keras.tree.map_structure(
+                lambda x: strategy.gather(x, axis=0), values
+            )
+        return own_reduce(values, strategy, reduction)
+
+    def first(strategy, values):
+        return keras.tree.map_structure(
+            lambda x: strategy.experimental_local_results(x)[0], values
+        )
+
+    start.own, build.own, reduce.own = own_start, own_build, own_reduce
+    iterator.__init__ = start
+    model._maybe_symbolic_build = build
+    trainer.reduce_per_replica = reduce
+
+
+def _is_ours(engine):
+    """Whether `distribute_on_tensorflow` was called with a `tf.distribute`."""
+    return hasattr(engine, "keras_bridgetower_split")
+
+
+def _own(function):
+    """Keras' own function, where an earlier call has replaced it."""
+    return getattr(function, "own", function)

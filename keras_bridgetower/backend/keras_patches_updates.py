@@ -1,0 +1,108 @@
+"""Gradients that are accumulated: what counts updates, and not batches.
+
+With `gradient_accumulation_steps` Keras calls a schedule with the number of
+batches, and moves averages of weights at each of them: the one ends so many
+times too early, the other forget so many times too fast.
+"""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.backend.keras_patches import check_version
+
+FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
+
+
+def accumulation(optimizer):
+    """How many batches make an update.
+
+    Args:
+        optimizer: a compiled Keras optimizer, or one that holds others.
+
+    Returns:
+        int from 1.
+
+    Raises:
+        ValueError: the optimizers that it holds differ in it.
+    """
+    found = {_accumulation(one) for one in _learning(optimizer)}
+    if len(found) > 1:
+        raise ValueError(
+            "`gradient_accumulation_steps` must be the same in all parts of "
+            f"an optimizer. Received: {sorted(found)}"
+        )
+    return found.pop()
+
+
+def count_updates(optimizer):
+    """Let schedule and averages of an optimizer count updates.
+
+    Without accumulation it stays as it is. Other models never meet what is
+    replaced, as it stands in the optimizer itself.
+
+    Args:
+        optimizer: a Keras optimizer, or one that holds others.
+
+    Raises:
+        RuntimeError: an unknown Keras.
+        ValueError: `ema_overwrite_frequency`, by which Keras changes weights
+            in the middle of an update.
+    """
+    for one in _learning(optimizer):
+        if _accumulation(one) > 1:
+            _count_updates(one)
+
+
+def _learning(optimizer):
+    """The optimizers that update variables, in one that may hold them."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # A `MultiOptimizer` that chooses by a function has none until it is built.
+    return getattr(inner, "optimizers", None) or [inner]
+
+
+def _accumulation(optimizer):
+    # Under `tf.distribute` we accumulate, and Keras must not.
+    ours = getattr(optimizer.apply, "accumulates", None)
+    return ours or optimizer.gradient_accumulation_steps or 1
+
+
+def _count_updates(optimizer):
+    config = optimizer.get_config()
+    if config["ema_overwrite_frequency"]:
+        raise ValueError(
+            "`ema_overwrite_frequency` must be None with "
+            "`gradient_accumulation_steps`: Keras would overwrite weights in "
+            "the middle of an update. Received: ema_overwrite_frequency="
+            f"{config['ema_overwrite_frequency']}"
+        )
+    # What is no number has a configuration.
+    if not isinstance(config["learning_rate"], dict) and not optimizer.use_ema:
+        return
+    check_version(FEATURE, "accumulate with a constant rate")
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    own_rate = type(optimizer)._get_current_learning_rate
+    own_average = type(optimizer)._update_model_variables_moving_average
+
+    def rate():
+        if isinstance(optimizer._learning_rate, schedules):
+            return optimizer._learning_rate(optimizer.iterations)
+        return own_rate(optimizer)
+
+    def average(variables):
+        steps = optimizer.gradient_accumulation_steps
+        if not steps:
+            own_average(optimizer, variables)
+            return
+        # The batch that makes the update is not counted yet.
+        is_update = ops.equal((optimizer._iterations + 1) % steps, 0)
+        averages = optimizer._model_variables_moving_average
+        for variable, mean in zip(variables, averages, strict=True):
+            if mean is not None:
+                before = ops.convert_to_tensor(mean)
+                share = ops.cast(optimizer.iterations > 0, mean.dtype)
+                share = share * optimizer.ema_momentum
+                moved = share * before + (1 - share) * variable
+                mean.assign(ops.where(is_update, moved, before))
+
+    optimizer._get_current_learning_rate = rate
+    optimizer._update_model_variables_moving_average = average

@@ -1,0 +1,222 @@
+"""Arrow tables with one row for each picture or pair of pictures."""
+
+import dataclasses
+import functools
+import re
+
+from keras_bridgetower.data.datasets.base import DataSet
+from keras_bridgetower.data.datasets.tables import Picture
+from keras_bridgetower.data.records.format import Draft
+from keras_bridgetower.files import open_regular
+
+_INSTALL = (
+    "Arrow tables need pyarrow: `pip install pyarrow`, or install "
+    "keras-bridgetower with its extra `data`."
+)
+_ROWS = 1000  # at a time
+
+
+@functools.lru_cache(maxsize=64)
+def open_table(path):
+    """A table on the disk, mapped into memory and not read.
+
+    Args:
+        path: str, path of a file in Arrow's IPC format.
+
+    Returns:
+        `pyarrow.Table`.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: not such a file.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+    open_regular(path).close()
+    try:
+        table = pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
+        # Offsets that a damaged file holds would else be followed anywhere.
+        table.validate(full=True)
+    # Damage may also look like another version, or a name that is no text.
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be a file in Arrow's IPC file format "
+            f"({error!s:.300}). {_advice(path)}"
+        ) from error
+    return table
+
+
+def rows_of(path, columns, kinds):
+    """The rows of a table, pictures excepted.
+
+    Args:
+        path: str, path of the file.
+        columns: names of the columns that are wanted.
+        kinds: dict from all columns that the table must have to their types
+            in words, such as `"list<string>"` or `"string or integer"`.
+
+    Yields:
+        dicts from names of columns to values.
+
+    Raises:
+        ValueError: not such a file, other columns or types, a null; names
+            file, column and row.
+    """
+    table = open_table(path)
+    missing = {*kinds} - {*table.column_names}
+    if missing:
+        raise ValueError(
+            f"{path} must have the columns {list(kinds)}. Received: "
+            f"{table.column_names}"
+        )
+    for column, wanted in kinds.items():
+        found = _in_words(table.schema.field(column).type)
+        if not _fits(found, wanted):
+            raise ValueError(
+                f"The column {column!r} of {path} must be of type {wanted}. "
+                f"Received: {found}"
+            )
+    number = 0
+    batches = table.select(list(columns)).to_batches(max_chunksize=_ROWS)
+    for batch in batches:
+        rows = batch.to_pylist()
+        if any(_has_null(column) for column in batch.columns):
+            _refuse_null(path, number, rows)
+        yield from rows
+        number += len(rows)
+
+
+def _advice(path):
+    import pyarrow
+
+    try:
+        pyarrow.ipc.open_stream(pyarrow.memory_map(path)).close()
+    except (pyarrow.ArrowException, OSError, ValueError):
+        return "It may be cut: fetch or write it again."
+    return (
+        "It is in the stream format, which the `datasets` library writes: "
+        "read it with `pyarrow.ipc.open_stream` and write the table with "
+        "`pyarrow.ipc.new_file`."
+    )
+
+
+def _in_words(kind):
+    """A type of Arrow without its width, which does not matter here."""
+    from pyarrow import types
+
+    lists = types.is_list, types.is_large_list, types.is_fixed_size_list
+    if any(is_list(kind) for is_list in lists):
+        return f"list<{_in_words(kind.value_type)}>"
+    if types.is_integer(kind):
+        return "integer"
+    if types.is_floating(kind):
+        return "float"
+    # large_string and string_view hold what string does.
+    return str(kind).removeprefix("large_").removesuffix("_view")
+
+
+def _fits(found, wanted):
+    inner = [words[5:-1] for words in (found, wanted) if words[:5] == "list<"]
+    if len(inner) == 2:
+        return _fits(*inner)
+    # Lists that are empty in all rows hold nothing of any other type.
+    return found == "null" or found in wanted.split(" or ")
+
+
+def _has_null(values):
+    inner = _in_words(values.type).startswith("list<")
+    return bool(values.null_count) or (inner and _has_null(values.flatten()))
+
+
+def _refuse_null(path, first, rows):
+    for number, row in enumerate(rows, first):
+        for column, value in row.items():
+            if _holds_none(value):
+                raise ValueError(
+                    f"The column {column!r} of {path} must hold no null. "
+                    f"Received: {value!r:.100} in row {number}"
+                )
+
+
+def _holds_none(value):
+    if isinstance(value, list):
+        return any(map(_holds_none, value))
+    return value is None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArrowPicture(Picture):
+    """A picture in a cell of a table.
+
+    Args:
+        path: str, the table's file.
+        column: str.
+        row: int.
+    """
+
+    path: str
+    column: str
+    row: int
+
+    def read(self):
+        return open_table(self.path)[self.column][self.row].as_py() or b""
+
+
+class ArrowTables(DataSet):
+    """Abstract: tables with one row for each picture or pair of pictures.
+
+    A part is the file `<part>.arrow`, or the files `<part>_<number>.arrow`.
+    Test tables hold empty lists of another type where there is no answer;
+    each table is read by itself, so nothing needs to be promoted.
+
+    Attributes:
+        columns: dict from the columns that are read to their types, as
+            `rows_of` takes them.
+        pictures: names of the columns with pictures.
+    """
+
+    columns = {}
+    pictures = ("image",)
+
+    def files(self, part):
+        return tuple((path.name,) for path in self._tables(part)) or (
+            (f"{part}.arrow", f"{part}_0.arrow"),
+        )
+
+    def drafts(self, part):
+        places = self.files(part)
+        for path in (self.path(*place) for place in places):
+            rows = self.rows(path, self.columns)
+            for number, row in enumerate(rows):
+                pictures = tuple(
+                    ArrowPicture(str(path), column, number)
+                    for column in self.pictures
+                )
+                key = f"{path.stem}/{self.key_of(number, row)}"
+                samples = tuple(self.samples(key, row))
+                if samples:
+                    yield Draft(key, pictures, samples, part)
+
+    def rows(self, path, columns):
+        """Some columns of a table, all of whose columns are checked."""
+        images = dict.fromkeys(self.pictures, "binary")
+        return rows_of(str(path), columns, images | self.columns)
+
+    def key_of(self, number, row):
+        """What names a row of a table."""
+        return row["image_id"]
+
+    def samples(self, key, row):
+        """The samples of a row."""
+        raise NotImplementedError
+
+    def _tables(self, part):
+        name = re.compile(rf"{re.escape(part)}(?:_(\d+))?\.arrow")
+        found = [
+            (int(match[1] or 0), path)
+            for path in self.root.iterdir()
+            if (match := name.fullmatch(path.name))
+        ]
+        return [path for _, path in sorted(found)]

@@ -1,0 +1,245 @@
+"""CIFAR-10 and CIFAR-100: pictures of 32 x 32 pixels in Python pickles."""
+
+import dataclasses
+import functools
+import io
+import pickle
+
+import numpy as np
+from PIL import Image
+
+from keras_bridgetower.data.datasets.base import DataSet
+from keras_bridgetower.data.datasets.base import Split
+from keras_bridgetower.data.datasets.tables import Picture
+from keras_bridgetower.data.records.format import Draft
+from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.files import open_regular
+
+SIDE = 32
+HELD_OUT = 5000  # training pictures that honest validation takes
+# As NumPy of any version names what an array is made of.
+NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+NUMPY_5 = ("numpy.core.numeric", "numpy._core.numeric")
+
+
+def read_pickle(path):
+    """The dict in a pickle of texts, numbers and arrays of bytes.
+
+    No code runs and nothing of NumPy is called: the names by which a pickle
+    describes an array stand for objects of ours, which take 8-bit values only.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        dict, its keys bytes.
+
+    Raises:
+        ValueError: anything else is in the file.
+    """
+    with open_regular(path) as file:
+        # From memory no more can be read than there is, whatever is asked for.
+        data = io.BytesIO(file.read())
+    try:
+        held = _Unpickler(data, encoding="bytes").load()
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(
+            f"{path} must be a pickle of texts, numbers and arrays. "
+            f"Received: {type(error).__name__}: {error!s:.300}"
+        ) from error
+    if not isinstance(held, dict):
+        raise ValueError(
+            f"{path} must hold a dict. Received: {type(held).__name__}"
+        )
+    return {
+        key: value.pixels if isinstance(value, _Array) else value
+        for key, value in held.items()
+    }
+
+
+# The one in Python: that in C takes memory for any number in a damaged file.
+class _Unpickler(pickle._Unpickler):
+    def find_class(self, module, name):
+        # Made anew, since a pickle may set attributes of what it names.
+        if (module, name) == ("_codecs", "encode"):
+            # How Python 3 writes bytes for Python 2.
+            return lambda text, encoding: text.encode("latin1")
+        if (module, name) == ("numpy", "dtype"):
+            return lambda name, *options: _Bytes(name)
+        if (module, name) == ("numpy", "ndarray"):
+            return lambda: None
+        if module in NUMPY and name == "_reconstruct":
+            return lambda kind, shape, typecode: _Array()
+        if module in NUMPY_5 and name == "_frombuffer":
+            return lambda data, dtype, shape, order: _Array().__setstate__(
+                (1, shape, dtype, order == "F", data)
+            )
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+class _Bytes:
+    """The dtype of 8-bit values."""
+
+    __slots__ = ()
+
+    def __init__(self, name):
+        if name not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"dtype {name!r:.50} is not allowed")
+
+    def __setstate__(self, state):
+        # Version, byte order; then fields, which eight bits cannot have.
+        if any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("a dtype with fields is not allowed")
+
+
+class _Array:
+    """An array of 8-bit values, until all of it is known."""
+
+    __slots__ = ("pixels",)
+
+    def __setstate__(self, state):
+        _, shape, dtype, by_columns, data = state
+        if not isinstance(dtype, _Bytes):
+            raise pickle.UnpicklingError("an array must be of 8-bit values")
+        order = "F" if by_columns else "C"
+        self.pixels = np.frombuffer(data, "uint8").reshape(shape, order=order)
+        return self
+
+
+@functools.lru_cache(maxsize=2)
+def _pixels(path):
+    rows = read_pickle(path).get(b"data")
+    rows = rows if isinstance(rows, np.ndarray) else np.empty(0)
+    if rows.shape[1:] != (3 * SIDE * SIDE,):
+        raise ValueError(
+            f"{path} must hold b'data' of shape (pictures, {3 * SIDE**2}). "
+            f"Received: {rows.shape}"
+        )
+    return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PickledPicture(Picture):
+    """A picture of a CIFAR file, as PNG.
+
+    Args:
+        path: str, the pickle.
+        row: int.
+    """
+
+    path: str
+    row: int
+
+    def read(self):
+        file = io.BytesIO()
+        Image.fromarray(_pixels(self.path)[self.row]).save(file, "PNG")
+        return file.getvalue()
+
+
+class Cifar(DataSet):
+    """Abstract: batches of pictures with a number each.
+
+    Official: epochs are chosen on test. Honest: on the last 5,000 training
+    pictures, which are then not trained on.
+    """
+
+    task = "image_classification"
+    folder = names = names_key = labels_key = None
+    batches = {}
+    protocols = {
+        "honest": {
+            "train": Split(
+                ("train_rest",), f"All but the last {HELD_OUT:,} of training."
+            ),
+            "validation": Split(
+                ("train_held_out",), f"The last {HELD_OUT:,} of training."
+            ),
+            "test": Split(("test",), "The test pictures."),
+        },
+        "official": {
+            "train": Split(("train",), "The training pictures."),
+            "validation": Split(
+                ("test",),
+                "The test pictures.",
+                "they are the official test too, so epochs are chosen on it.",
+            ),
+            "test": Split(
+                ("test",),
+                "The test pictures.",
+                "they are the official validation too.",
+            ),
+        },
+    }
+    # As commonly told; not counted on the files.
+    sizes = {
+        "train": (50_000, 50_000),
+        "train_rest": (45_000, 45_000),
+        "train_held_out": (5_000, 5_000),
+        "test": (10_000, 10_000),
+    }
+
+    @functools.cached_property
+    def labels(self):
+        path = self.path(*self._places(self.names))
+        names = read_pickle(path).get(self.names_key)
+        if not _all_of(bytes, names):
+            raise ValueError(
+                f"{path} must hold {self.names_key}, a list of names. "
+                f"Received: {names!r:.100}"
+            )
+        return [name.decode("utf-8", "replace") for name in names]
+
+    def files(self, part):
+        names = *self.batches[part.split("_")[0]], self.names
+        return tuple(self._places(name) for name in names)
+
+    def drafts(self, part):
+        file = part.split("_")[0]
+        rows = [
+            (name, row, label)
+            for name in self.batches[file]
+            for row, label in enumerate(self._numbers(name))
+        ]
+        cut = max(len(rows) - HELD_OUT, len(rows) // 2)
+        parts = {"train_rest": rows[:cut], "train_held_out": rows[cut:]}
+        for name, row, label in parts.get(part, rows):
+            key = f"{name}-{row}"
+            path = str(self.path(*self._places(name)))
+            sample = Sample(key, "", (label,))
+            yield Draft(key, (PickledPicture(path, row),), (sample,), file)
+
+    def _numbers(self, name):
+        path = self.path(*self._places(name))
+        labels = read_pickle(path).get(self.labels_key)
+        if not _all_of(int, labels) or len(labels) != len(_pixels(str(path))):
+            raise ValueError(
+                f"{path} must hold {self.labels_key}, one for each picture. "
+                f"Received: {labels!r:.100}"
+            )
+        return labels
+
+    def _places(self, name):
+        return f"{self.folder}/{name}", name
+
+
+def _all_of(kind, values):
+    return isinstance(values, list) and {*map(type, values)} == {kind}
+
+
+class Cifar10(Cifar):
+    """CIFAR-10: `cifar-10-batches-py/`."""
+
+    folder, names = "cifar-10-batches-py", "batches.meta"
+    names_key, labels_key = b"label_names", b"labels"
+    batches = {
+        "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test": ("test_batch",),
+    }
+
+
+class Cifar100(Cifar):
+    """CIFAR-100 with its fine classes: `cifar-100-python/`."""
+
+    folder, names = "cifar-100-python", "meta"
+    names_key, labels_key = b"fine_label_names", b"fine_labels"
+    batches = {"train": ("train",), "test": ("test",)}

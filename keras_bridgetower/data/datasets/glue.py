@@ -1,0 +1,226 @@
+"""GLUE: sentences, or pairs of them, in tab-separated files or JSON lines."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+
+from keras_bridgetower.data.datasets.base import DataSet
+from keras_bridgetower.data.datasets.base import Split
+from keras_bridgetower.data.datasets.tables import TAB_SEPARATED
+from keras_bridgetower.data.datasets.tables import check_row
+from keras_bridgetower.data.datasets.tables import json_lines
+from keras_bridgetower.data.datasets.tables import table_rows
+from keras_bridgetower.data.records.format import SECOND_TEXT
+from keras_bridgetower.data.records.format import Draft
+from keras_bridgetower.data.records.format import Sample
+
+HIDDEN = "unlabelled"
+
+
+def every_row(path, keys, header):
+    """The rows of a tab-separated file by their numbers."""
+    return dict(enumerate(table_rows(path, keys, header, **TAB_SEPARATED), 1))
+
+
+def whole_rows(path, keys, header):
+    """As `every_row`, without rows that end before all columns are there."""
+    rows = every_row(path, (), header)
+    short = [
+        number
+        for number, row in rows.items()
+        if any(row.get(key, "") is None for key in keys)
+    ]
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(rows)} rows of {path} are cut short and "
+            f"left out, the first is row {short[0]}.",
+            stacklevel=2,
+        )
+    whole = {n: row for n, row in rows.items() if n not in {*short}}
+    for number, row in whole.items():
+        check_row(path, number, row, dict.fromkeys(keys, str))
+    return whole
+
+
+@dataclasses.dataclass(frozen=True)
+class GlueTask:
+    """How one task of GLUE is written.
+
+    Args:
+        folder: str, its folder.
+        columns: names of the columns with texts in the tab-separated files.
+        label: str, name of the column with the label there.
+        fields: names of the texts in JSON lines.
+        names: classes in the order of their ids.
+        header: names of the columns where files with labels do not say them.
+        validation: names of the validation parts.
+        rows: function that reads a tab-separated file, as `every_row`.
+    """
+
+    folder: str
+    columns: tuple
+    label: str
+    fields: tuple
+    names: tuple
+    header: tuple | None = None
+    validation: tuple = ("dev",)
+    rows: Callable = every_row
+
+
+PAIR = ("sentence1", "sentence2")
+ENTAILMENT = ("entailment", "not_entailment")
+GLUE_TASKS = {
+    "cola": GlueTask(
+        "CoLA",
+        ("sentence",),
+        "is_acceptable",
+        ("sentence",),
+        ("unacceptable", "acceptable"),
+        ("source", "is_acceptable", "star", "sentence"),
+    ),
+    "sst2": GlueTask(
+        "SST-2", ("sentence",), "label", ("sentence",), ("negative", "positive")
+    ),
+    "mrpc": GlueTask(
+        "MRPC",
+        ("#1 String", "#2 String"),
+        "Quality",
+        PAIR,
+        ("not_equivalent", "equivalent"),
+    ),
+    "qqp": GlueTask(
+        "QQP",
+        ("question1", "question2"),
+        "is_duplicate",
+        ("question1", "question2"),
+        ("not_duplicate", "duplicate"),
+        # Some rows of the file as given out are damaged.
+        rows=whole_rows,
+    ),
+    "stsb": GlueTask("STS-B", PAIR, "score", PAIR, ("similarity",)),
+    "mnli": GlueTask(
+        "MNLI",
+        PAIR,
+        "gold_label",
+        ("premise", "hypothesis"),
+        ("entailment", "neutral", "contradiction"),
+        validation=("dev_matched", "dev_mismatched"),
+    ),
+    "qnli": GlueTask(
+        "QNLI",
+        ("question", "sentence"),
+        "label",
+        ("question", "sentence"),
+        ENTAILMENT,
+    ),
+    "rte": GlueTask("RTE", PAIR, "label", PAIR, ENTAILMENT),
+    "wnli": GlueTask("WNLI", PAIR, "label", PAIR, ENTAILMENT[::-1]),
+}
+
+
+class GLUE(DataSet):
+    """One task of GLUE.
+
+    `<folder>/{train,dev,test}.tsv` as given out, or `{train,validation,
+    test}.jsonl` with the fields of the `datasets` library and `label`. The
+    two texts of a pair are one text with a tab between. STS-B, a regression,
+    has one label whose score is the grade. QQP's rows that are cut short are
+    left out, with a warning that counts them. Epochs are chosen on validation,
+    as officially; the labels of test are not public.
+
+    Args:
+        root: path of the folder.
+        task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
+            wnli; must be given.
+    """
+
+    task = "text_classification"
+
+    def __init__(self, root, task_name=None):
+        super().__init__(root)
+        if task_name not in GLUE_TASKS:
+            raise ValueError(
+                f"`task_name` must be one of {sorted(GLUE_TASKS)} (such as "
+                "`--set task_name=rte` on the command line). Received: "
+                f"task_name={task_name!r}"
+            )
+        self.glue = GLUE_TASKS[task_name]
+        self.labels = list(self.glue.names)
+        splits = {"train": Split(("train",), "The training texts.")}
+        for part in self.glue.validation:
+            split = part.replace("dev", "validation")
+            splits[split] = Split((part,), f"{part} of GLUE.")
+            test = part.replace("dev", "test")
+            splits[test] = Split((test,), f"{test} of GLUE, without labels.")
+        self.protocols = {"honest": splits, "official": splits}
+
+    def files(self, part):
+        lines = f"{part.replace('dev', 'validation')}.jsonl"
+        names = f"{part}.tsv", lines
+        return ((*(f"{self.glue.folder}/{name}" for name in names), *names),)
+
+    def drafts(self, part):
+        path = self.path(*self.files(part)[0])
+        columns, label, rows = _READERS[path.suffix](self.glue, path, part)
+        keys = dict.fromkeys(columns, str)
+        target = self._target if _is_labelled(part) else self._hidden
+        for number, row in rows.items():
+            check_row(path, number, row, keys)
+            # JSON may hold a tab in a text, where it divides nothing.
+            text = SECOND_TEXT.join(
+                row[column].replace(SECOND_TEXT, " ") for column in columns
+            )
+            target_of = target(path, number, label, row.get(label))
+            sample = Sample(f"{part}-{number}", text, *target_of)
+            yield Draft(sample.id, (), (sample,), part)
+
+    def _hidden(self, path, number, key, label):
+        if label in (None, -1):
+            return ()
+        return self._target(path, number, key, label)
+
+    def _target(self, path, number, key, label):
+        if len(self.labels) == 1:
+            return (0,), (_grade(path, number, key, label),)
+        known = {str(i): i for i in range(len(self.labels))}
+        known |= {name: i for i, name in enumerate(self.labels)}
+        if str(label) not in known:
+            raise ValueError(
+                f"Each {key!r} of {path} must be one of {list(known)}. "
+                f"Received: {label!r} in row {number}"
+            )
+        return ((known[str(label)],),)
+
+
+def _grade(path, number, key, label):
+    try:
+        grade = float(label)
+    except (TypeError, ValueError):
+        grade = math.nan
+    if not 0 <= grade <= 5:
+        raise ValueError(
+            f"Each {key!r} of {path} must be a number from 0 to 5. Received: "
+            f"{label!r} in row {number}"
+        )
+    return grade
+
+
+def _is_labelled(part):
+    return not part.startswith("test")
+
+
+def _tab_separated(glue, path, part):
+    if not _is_labelled(part):
+        return glue.columns, HIDDEN, glue.rows(path, glue.columns, None)
+    keys = (*glue.columns, glue.label)
+    return glue.columns, glue.label, glue.rows(path, keys, glue.header)
+
+
+def _json_lines(glue, path, part):
+    keys = {"label": (int, float, str)} if _is_labelled(part) else {}
+    rows = json_lines(path, keys)
+    return glue.fields, "label", dict(enumerate(rows, 1))
+
+
+_READERS = {".tsv": _tab_separated, ".jsonl": _json_lines}

@@ -1,0 +1,247 @@
+"""What a record is, and how it lies in a file.
+
+A data set is a folder: `index.json`, and for each split TFRecord files with one
+`tf.train.Example` a record, each with an array of offsets beside it.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bridgetower.data.records import seal
+
+SCHEMA_VERSION = 1
+INDEX = "index.json"
+TASKS = (
+    "vqa",
+    "captions",
+    "entailment",
+    "nlvr2",
+    "image_classification",
+    "text_classification",
+)
+# Between the two texts of a sample about two, as in GLUE.
+SECOND_TEXT = "\t"
+# In a TFRecord: length (8 bytes), its sum (4), the record, its sum (4).
+FRAME_HEAD, FRAME_TAIL = 12, 4
+OFFSETS = np.dtype(
+    [("offset", "<u8"), ("length", "<u4"), ("samples", "<u4"), ("crc", "<u4")]
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """A text of a picture, and what is asked of a model.
+
+    Args:
+        id: str, unique in a split.
+        text: str, may be empty; where a text classifier reads two texts, they
+            are joined by `SECOND_TEXT`, a tab.
+        labels: ints, places in the label list. None for captions.
+        scores: floats, one for each label (VQA's soft scores, the grade of a
+            regression), or none.
+    """
+
+    id: str
+    text: str
+    labels: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """A picture with all its texts; the pair of pictures for NLVR2.
+
+    Args:
+        key: str, unique in a split.
+        images: bytes of the files, as they were found.
+        samples: `Sample`s, at least one.
+        source: str, the table or file it came from.
+    """
+
+    key: str
+    images: tuple[bytes, ...]
+    samples: tuple[Sample, ...]
+    source: str
+
+    def read(self):
+        """The record itself, as `Draft.read` gives one."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """A record whose pictures are still where they were found.
+
+    Args:
+        key: as in `Record`.
+        pictures: objects whose `read()` gives the bytes of a picture file,
+            and whose `repr` says which. They are pickled to other processes.
+        samples: as in `Record`.
+        source: as in `Record`.
+    """
+
+    key: str
+    pictures: tuple
+    samples: tuple[Sample, ...]
+    source: str
+
+    def read(self):
+        """The `Record`, pictures read."""
+        images = tuple(picture.read() for picture in self.pictures)
+        return Record(self.key, images, self.samples, self.source)
+
+
+def encode(record):
+    """A record as the bytes of a `tf.train.Example`."""
+    samples = record.samples
+    feature = {
+        "key": _texts([record.key]),
+        "source": _texts([record.source]),
+        "images": tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=record.images)
+        ),
+        "id": _texts([s.id for s in samples]),
+        "text": _texts([s.text for s in samples]),
+        "label": _ints([label for s in samples for label in s.labels]),
+        "label_count": _ints([len(s.labels) for s in samples]),
+        "score": tf.train.Feature(
+            float_list=tf.train.FloatList(
+                value=[score for s in samples for score in s.scores]
+            )
+        ),
+        "score_count": _ints([len(s.scores) for s in samples]),
+    }
+    features = tf.train.Features(feature=feature)
+    return tf.train.Example(features=features).SerializeToString(
+        deterministic=True
+    )
+
+
+def decode(data):
+    """The record in the bytes of a `tf.train.Example`."""
+    feature = tf.train.Example.FromString(data).features.feature
+    labels = _split(
+        feature["label"].int64_list.value,
+        feature["label_count"].int64_list.value,
+    )
+    scores = _split(
+        feature["score"].float_list.value,
+        feature["score_count"].int64_list.value,
+    )
+    samples = zip(
+        map(bytes.decode, feature["id"].bytes_list.value),
+        map(bytes.decode, feature["text"].bytes_list.value),
+        labels,
+        scores,
+        strict=True,
+    )
+    return Record(
+        feature["key"].bytes_list.value[0].decode(),
+        tuple(feature["images"].bytes_list.value),
+        tuple(Sample(*values) for values in samples),
+        feature["source"].bytes_list.value[0].decode(),
+    )
+
+
+def shard_name(split, number, count):
+    """`train-00003-of-00008.tfrecord`."""
+    return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+
+
+def offsets_path(shard):
+    """Where the offsets of a shard lie."""
+    return pathlib.Path(shard).with_suffix(".offsets.npy")
+
+
+def read_index(folder):
+    """What `index.json` of a data set says.
+
+    Args:
+        folder: path of a data set.
+
+    Returns:
+        dict with `schema_version`, `task`, `labels`, `splits`.
+
+    Raises:
+        ValueError: no such folder, no index, or one of another schema.
+    """
+    path = pathlib.Path(folder) / INDEX
+    if not path.is_file():
+        raise ValueError(
+            "A data set is a folder with an index.json, as "
+            "tools/build_dataset.py writes it; there is none here. "
+            f"Received: folder={str(folder)!r}"
+        )
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        splits = index["splits"].values()
+        versions = {index["schema_version"]} | {
+            shard["schema_version"]
+            for split in splits
+            for shard in split["shards"]
+        }
+        problem = seal.problem(index)
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    ) as error:
+        raise ValueError(
+            f"{path} is not the index of a data set ({error!r}). Build the "
+            f"data set again. Received: folder={str(folder)!r}"
+        ) from error
+    if versions != {SCHEMA_VERSION}:
+        raise ValueError(
+            f"All of a data set must be of schema version {SCHEMA_VERSION}; "
+            "build it again with this version of the library. Received: "
+            f"schema versions {sorted(versions, key=str)!s:.100} in {path}"
+        )
+    if problem:
+        raise ValueError(
+            f"{path} is not as it was written: {problem}. Fetch it again, or "
+            "remove it and build the data set again. Received: "
+            f"folder={str(folder)!r}"
+        )
+    return index
+
+
+def write_atomically(path, data):
+    """Put bytes at a path so that it holds all of them or what it held."""
+    part = f"{path}.part"
+    with open(part, "wb") as file:
+        file.write(data)
+    move_into_place(part, path)
+
+
+def move_into_place(part, path):
+    """Rename a finished file once the disk holds it."""
+    for place in (part, None):
+        if place is None:
+            os.replace(part, path)
+            place = os.path.dirname(path) or "."
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _texts(values):
+    return tf.train.Feature(
+        bytes_list=tf.train.BytesList(value=[v.encode() for v in values])
+    )
+
+
+def _ints(values):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def _split(values, counts):
+    ends = np.cumsum(counts, dtype=int)
+    return [
+        tuple(values[end - count : end])
+        for end, count in zip(ends, counts, strict=True)
+    ]

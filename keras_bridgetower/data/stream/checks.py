@@ -1,0 +1,123 @@
+"""Whether the values of a stream fit each other, said before any reading."""
+
+import numpy as np
+
+from keras_bridgetower.data.stream.remainders import REMAINDERS
+from keras_bridgetower.preprocessing.geometry import check_transform
+
+
+def check_readers(readers):
+    """The readers as a list, of one task and one list of labels."""
+    readers = list(readers) if isinstance(readers, (list, tuple)) else [readers]
+    kinds = {(reader.task, tuple(reader.labels)) for reader in readers}
+    if len(kinds) != 1:
+        raise ValueError(
+            "`readers` must be at least one, of one task and one list of "
+            "labels. Received: tasks "
+            f"{sorted({reader.task for reader in readers})}, "
+            f"{len(kinds)} combinations of task and labels"
+        )
+    return readers
+
+
+def check_weights(weights, readers):
+    """The weights as a list, one for each reader."""
+    weights = [1] * len(readers) if weights is None else list(weights)
+    if len(weights) != len(readers) or not all(
+        w > 0 and np.isfinite(w) for w in weights
+    ):
+        raise ValueError(
+            f"`weights` must be {len(readers)} finite numbers above 0, one "
+            "for each reader; leave out a source that you do not want. "
+            f"Received: weights={weights!r}"
+        )
+    for weight, reader in zip(weights, readers, strict=True):
+        if round(weight * reader.num_samples) < 1:
+            raise ValueError(
+                "`weights` must leave a row of each source in an epoch, of "
+                "`round(weight * samples)`; leave out a source that you do "
+                f"not want. Received: weights={weights!r}, of which {weight} "
+                f"is for {reader.num_samples} samples of {reader.folder}"
+            )
+    return weights
+
+
+def check_hosts(batch_size, num_hosts, host):
+    """Refuse batches that the hosts cannot share evenly."""
+    if type(num_hosts) is not int or not (
+        num_hosts >= 1 and host in range(num_hosts)
+    ):
+        raise ValueError(
+            "`num_hosts` must be an integer from 1, and `host` one below it. "
+            f"Received: num_hosts={num_hosts!r}, host={host!r}"
+        )
+    if type(batch_size) is not int or batch_size < 1 or batch_size % num_hosts:
+        raise ValueError(
+            "`batch_size` must be a positive multiple of `num_hosts`; it "
+            "counts the rows of all hosts. Received: "
+            f"batch_size={batch_size!r}, num_hosts={num_hosts}"
+        )
+
+
+def check_epoch(rows, batch_size, num_hosts, labelled, remainder):
+    """Refuse an epoch without a batch, or with one that leaves hosts out."""
+    problem = REMAINDERS[remainder].problem(
+        rows, batch_size, num_hosts, labelled
+    )
+    if problem:
+        raise ValueError(
+            f"`remainder` does not fit: {problem}. Received: "
+            f"remainder={remainder!r}, {rows} rows in an epoch, "
+            f"batch_size={batch_size}, num_hosts={num_hosts}"
+        )
+
+
+def check_fit(made, num_hosts, preprocessor):
+    """Refuse a transform or a preprocessor that does not fit the records.
+
+    Args:
+        made: `Rows`.
+        num_hosts: int.
+        preprocessor: a task's preprocessor, or None.
+
+    Raises:
+        ValueError: pictures of another size or scale than the preprocessor's,
+            other classes, or a tokenizer that pads each host's batch to
+            another length.
+    """
+    images = "images" in made.inputs.names
+    if images != (made.transform is not None):
+        raise ValueError(
+            "`transform` must be given where records have pictures, and only "
+            "there. Take one from `augment.transform`. Received: "
+            f"transform={made.transform!r}, records of the task "
+            f"{made.readers[0].task!r}"
+        )
+    if preprocessor is None:
+        return
+    if num_hosts > 1 and preprocessor.buckets is not None:
+        raise ValueError(
+            "`buckets` would pad the hosts' parts of a batch to different "
+            "lengths, and they would wait for each other. Leave them out. "
+            f"Received: num_hosts={num_hosts}, "
+            f"buckets={preprocessor.buckets}"
+        )
+    if images:
+        check_transform(made.transform, preprocessor.image_converter)
+    if any(target.names_classes for target in made.targets):
+        _check_classes(made.labels, preprocessor)
+
+
+def _check_classes(labels, preprocessor):
+    # Names and places must mean the same to it; unknown names it refuses.
+    named = preprocessor.targets(np.array(labels))
+    placed = preprocessor.targets(np.arange(len(labels)))
+    if not np.array_equal(named, placed) or np.shape(named)[1:] not in (
+        (),
+        (len(labels),),
+    ):
+        raise ValueError(
+            "The records' labels must be the preprocessor's classes, in their "
+            "order: make the task with `stream.labels`. Received: "
+            f"{len(labels)} labels, the first {labels[:5]}"
+        )

@@ -1,0 +1,166 @@
+"""One sample of records to one row of a batch."""
+
+import functools
+import os
+
+import numpy as np
+
+from keras_bridgetower.data.records.format import SECOND_TEXT
+from keras_bridgetower.data.stream.bad_samples import BadSample
+from keras_bridgetower.preprocessing.images import decode_image
+from keras_bridgetower.preprocessing.texts import checked_texts
+
+# Bytes of the batches that are made at a time, and of those that wait.
+_MOST, _WAITING = 4 * 2**30, 2
+
+
+class Rows:
+    """Makes rows, and leaves out samples that cannot be read.
+
+    Args:
+        readers: list of `RecordReader`, whose samples are numbered through.
+        inputs: `targets.Inputs`, what the model reads.
+        targets: list of `targets.Target`, one or none.
+        transform: an `augment.Transform`, or None without pictures.
+        seed: int, of the transform's draws.
+        report: a `DamageReport`, told what is left out.
+
+    Attributes:
+        specs: list of the dtype, `"object"` for strings, and the shape of each
+            column.
+    """
+
+    def __init__(self, readers, inputs, targets, transform, seed, report):
+        self.readers = readers
+        self.labels = readers[0].labels
+        self.inputs = inputs
+        self.targets = targets
+        self.transform = transform
+        self.seed = seed
+        self.report = report
+        counts = [reader.num_samples for reader in readers]
+        self._first = np.cumsum([0, *counts])
+        side = transform and transform.image_size
+        kinds = {
+            "images": ("uint8", (*inputs.pictures, side, side, 3)),
+            "text": ("object", ()),
+            "second_text": ("object", ()),
+        }
+        self._makers = {
+            "images": self._pictures,
+            "text": functools.partial(self._text, 0),
+            "second_text": functools.partial(self._text, 1),
+        }
+        self._text_count = len(set(inputs.names) & {"text", "second_text"})
+        self.specs = [
+            *(kinds[name] for name in inputs.names),
+            *((t.dtype, t.shape(self.labels)) for t in targets),
+        ]
+
+    def good(self, samples, passes):
+        """The rows of those samples that can be read.
+
+        Args:
+            samples, passes: int arrays, as `EpochOrder` returns them.
+
+        Yields:
+            tuples of columns.
+        """
+        for number, seen in zip(samples.tolist(), passes.tolist(), strict=True):
+            source, inside = self._place_of(number)
+            reader = self.readers[source]
+            name = f"#{inside}"
+            try:
+                item = reader.sample(inside)
+                name = item.sample.id
+                yield self._row(item, source, [self.seed, seen, number])
+            except ValueError as error:
+                place = f"{reader.folder}:{reader.split}"
+                self.report.add(number, BadSample(name, place, str(error)))
+
+    def name(self, number):
+        """The id of a sample, or its place where it cannot be read."""
+        source, inside = self._place_of(number)
+        try:
+            return self.readers[source].sample(inside).sample.id
+        except ValueError:
+            return f"#{inside}"
+
+    def _place_of(self, number):
+        source = int(np.searchsorted(self._first, number, "right")) - 1
+        return source, int(number - self._first[source])
+
+    def _row(self, item, source, seed):
+        made = [self._makers[name](item, seed) for name in self.inputs.names]
+        labels = [t.of(self.labels, item, str(source)) for t in self.targets]
+        return *made, *labels
+
+    def _text(self, place, item, seed):
+        # A tab divides texts where they come in pairs, else it is a blank.
+        texts = item.sample.text.split(SECOND_TEXT, self._text_count - 1)
+        if len(texts) != self._text_count:
+            raise ValueError(
+                "it must have two texts with a tab between. "
+                f"Received: text={item.sample.text!r:.200}"
+            )
+        return checked_texts([texts[place]])[0][0].encode()
+
+    def _pictures(self, item, seed):
+        wanted = self.inputs.pictures or (1,)
+        if wanted != (len(item.images),):
+            raise ValueError(
+                f"it must have {wanted[0]} picture(s). Received: "
+                f"{len(item.images)}"
+            )
+        # An answer speaks of left and right as a question does. Targets tell
+        # of a label that is not in the list.
+        names = [
+            name
+            for label in item.sample.labels
+            for name in self.labels[label : label + 1]
+        ]
+        texts = [item.sample.text, *names]
+        pictures = [
+            self.transform.of_picture(
+                decode_image(data, f"images[{i}]"), [*seed, i], texts
+            )
+            for i, data in enumerate(item.images)
+        ]
+        return np.stack(pictures) if self.inputs.pictures else pictures[0]
+
+
+def most_at_a_time(specs, rows):
+    """How many batches are made at a time: one for each core, if they fit.
+
+    Args:
+        specs: list of `(dtype, shape)`, one for each column.
+        rows: int, of a batch.
+
+    Returns:
+        int from 1.
+    """
+    sizes = [
+        np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
+    ]
+    return max(1, min(os.cpu_count(), _MOST // (rows * sum(sizes)) - _WAITING))
+
+
+def columns_of(rows, specs):
+    """Rows as one array for each column.
+
+    Args:
+        rows: list of tuples, at least one.
+        specs: list of `(dtype, shape)`, one for each column.
+
+    Returns:
+        list of arrays `(rows, *shape)`.
+    """
+    columns = []
+    for values, (dtype, shape) in zip(
+        zip(*rows, strict=True), specs, strict=True
+    ):
+        column = np.empty((len(rows), *shape), dtype)
+        for i, value in enumerate(values):
+            column[i] = value
+        columns.append(column)
+    return columns

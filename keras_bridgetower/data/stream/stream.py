@@ -1,0 +1,299 @@
+"""Records to batches, fast, in an order that can be taken up anywhere."""
+
+import numpy as np
+
+from keras_bridgetower.data.stream import identity
+from keras_bridgetower.data.stream.bad_samples import DamageReport
+from keras_bridgetower.data.stream.checks import check_epoch
+from keras_bridgetower.data.stream.checks import check_fit
+from keras_bridgetower.data.stream.checks import check_hosts
+from keras_bridgetower.data.stream.checks import check_readers
+from keras_bridgetower.data.stream.checks import check_weights
+from keras_bridgetower.data.stream.epoch_order import EpochOrder
+from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.remainders import REMAINDERS
+from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import columns_of
+from keras_bridgetower.data.stream.samples import most_at_a_time
+from keras_bridgetower.data.stream.targets import TARGETS
+from keras_bridgetower.data.stream.targets import inputs_of
+from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.preprocessing.close_datasets import close_at_exit
+from keras_bridgetower.preprocessing.datasets import untuned
+
+
+class Stream:
+    """Endless batches of records, each a function of `seed` and its number.
+
+    `dataset()` goes into a task's `fit`, which preprocesses raw batches itself.
+    Pictures are decoded, transformed and left as 8-bit values; texts are
+    strings. Order, augmentation and, through `x["step"]`, what a preprocessor
+    draws are the same on every backend and after every restart.
+
+    Args:
+        readers: a `RecordReader`, or a list of them, each a source, of one
+            task and one list of labels.
+        batch_size: int, rows of a batch on all hosts together.
+        transform: an `augment.Transform`; None where records have no pictures.
+        preprocessor: a task's preprocessor, to yield its features, for loops
+            of your own. None, what `fit` needs: yield raw batches.
+        target: str, what the labels are: `"soft_scores"` `(batch, labels)`,
+            `"class_id"`, `"image_id"`, `"number"` (a grade), `"none"` (masked
+            language), or `"auto"`: what records of that task usually have.
+        order: `Shuffled(window)`, or `Sequential()` for evaluation.
+        weights: list of numbers, how often each source is seen in an epoch; by
+            default once. See `EpochOrder`.
+        seed: int from 0.
+        remainder: str. The last batch of an epoch may lack rows, and so does
+            each with a bad sample. `"keep"`: such batches are smaller.
+            `"drop"`: an epoch's last is left out; others are filled with the
+            rows that follow in the epoch, which are seen once more. `"pad"`:
+            all are filled with copies of weight 0, and batches come with
+            sample weights.
+        num_hosts, host: ints. Each host gets its own part of every batch.
+        max_bad_share: float, how many of the samples may be unreadable. They
+            are missing from their batches and stand in `report`.
+        workers: int, batches of this host that are made at a time; two more
+            wait. By default one a core, or fewer that take at most 4 GiB.
+
+    Attributes:
+        steps_per_epoch: int.
+        identity: dict of plain values, what decides the batches. A run is
+            continued with a stream of the same.
+        labels: list of str, the classes, as a task must have them.
+        report: `DamageReport`, to be read at any time.
+
+    Raises:
+        ValueError: values that do not fit; more bad samples than allowed.
+
+    Example:
+
+    ```python
+    from keras_bridgetower.data import records
+    from keras_bridgetower.data.augment.transforms import transform
+
+    sample = records.Sample("0", "it rained", (0,))
+    picture = b"P6 1 1 255 " + bytes(3)
+    record = records.Record("0", (picture,), (sample,), "own")
+    records.write_shards("weather", "train", [record], task="vqa",
+                         labels=["yes", "no"], definition="All rows.")
+    stream = Stream(
+        records.open_records("weather", "train"),
+        batch_size=1,
+        transform=transform("blip_randaug_wohf", image_size=64),
+    )
+    x, y = stream.batch(0)
+    dataset = stream.dataset(start=(2, 0))
+    ```
+    """
+
+    def __init__(
+        self,
+        readers,
+        batch_size,
+        transform=None,
+        preprocessor=None,
+        *,
+        target="auto",
+        order=None,
+        weights=None,
+        seed=0,
+        remainder="keep",
+        num_hosts=1,
+        host=0,
+        max_bad_share=0.001,
+        workers=None,
+    ):
+        self._given = {k: v for k, v in locals().items() if k != "self"}
+        readers = check_readers(readers)
+        check_choice("target", target, ("auto", "none", *TARGETS))
+        check_choice("remainder", remainder, tuple(REMAINDERS))
+        check_hosts(batch_size, num_hosts, host)
+        self.batch_size = batch_size
+        self.num_hosts, self.host = num_hosts, host
+        self.preprocessor, self.transform = preprocessor, transform
+        self.labels = list(readers[0].labels)
+        samples = sum(reader.num_samples for reader in readers)
+        # Each host meets its own bad samples, and about as many as another.
+        self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
+        inputs = inputs_of(readers[0])
+        target = inputs.target if target == "auto" else target
+        targets = [TARGETS[name] for name in TARGETS if name == target]
+        weights = check_weights(weights, readers)
+        order = Shuffled() if order is None else order
+        self._made = Rows(
+            readers, inputs, targets, transform, seed, self.report
+        )
+        self._order = EpochOrder(
+            [[shard["samples"] for shard in r.shards] for r in readers],
+            weights,
+            order,
+            seed,
+        )
+        self._remainder = REMAINDERS[remainder]
+        self.steps_per_epoch = self._remainder.steps(
+            self._order.rows / batch_size
+        )
+        check_epoch(
+            self._order.rows, batch_size, num_hosts, bool(targets), remainder
+        )
+        check_fit(self._made, num_hosts, preprocessor)
+        self.workers = workers or most_at_a_time(self._specs, self._share)
+        self.identity = {
+            "batch_size": batch_size,
+            "num_hosts": num_hosts,
+            "seed": seed,
+            "remainder": remainder,
+            "order": identity.described(order),
+            "weights": [float(weight) for weight in weights],
+            "transform": identity.described(transform),
+            "target": target,
+            **identity.sources(readers),
+        }
+
+    def of_host(self, num_hosts, host):
+        """A stream of the same batches, of which it reads a host's rows."""
+        given = self._given | {"num_hosts": num_hosts, "host": host}
+        return type(self)(**given)
+
+    def __repr__(self):
+        steps = f"{self.steps_per_epoch:,} steps of {self.batch_size}"
+        return f"<Stream of {self._order.rows:,.0f} samples, in {steps}>"
+
+    def batch(self, number):
+        """A batch by its number, as NumPy arrays.
+
+        Args:
+            number: int from 0; epoch `e` starts at `e * steps_per_epoch`.
+
+        Returns:
+            `x`, `(x, y)` or `(x, y, sample_weight)`: raw, or features.
+        """
+        return self._preprocessed(*self._packed(number, *self._fetch(number)))
+
+    def ids(self, number):
+        """Ids of the samples of a batch, the unreadable ones by their place.
+
+        Rows that fill a batch up are not among them.
+
+        Args:
+            number: int from 0, as `batch`.
+
+        Returns:
+            list of str.
+        """
+        epoch, low, high, _ = self._places(number)
+        samples, _ = self._order(epoch, np.arange(low, high))
+        return [self._made.name(int(sample)) for sample in samples]
+
+    def dataset(self, start=(0, 0), epochs=None):
+        """The batches as a `tf.data.Dataset`.
+
+        Args:
+            start: `(epoch, step)`, the first batch. Nothing before is read.
+            epochs: int, the epoch before which it ends; None: it never ends,
+                and `fit` needs `steps_per_epoch=stream.steps_per_epoch`.
+
+        Returns:
+            A dataset of batches.
+
+        Raises:
+            ValueError: a start outside the stream.
+        """
+        import tensorflow as tf
+
+        epoch, step = start
+        if epoch < 0 or not 0 <= step <= self.steps_per_epoch:
+            raise ValueError(
+                "`start` must be (epoch, step), the step at most "
+                f"{self.steps_per_epoch}. Received: start={start!r}"
+            )
+        close_at_exit()
+        first = epoch * self.steps_per_epoch + step
+        if epochs is None:
+            numbers = tf.data.Dataset.counter(first)
+        else:
+            numbers = tf.data.Dataset.range(
+                first, max(first, epochs * self.steps_per_epoch)
+            )
+        dataset = numbers.map(
+            self._in_graph, num_parallel_calls=self.workers, deterministic=True
+        )
+        if self.preprocessor is not None:
+            dataset = dataset.map(
+                self._preprocessed,
+                num_parallel_calls=self.workers,
+                deterministic=True,
+            )
+        options = tf.data.Options()
+        policies = tf.data.experimental.AutoShardPolicy
+        # TensorFlow must not part again what the stream has parted.
+        options.experimental_distribute.auto_shard_policy = (
+            policies.AUTO if self.num_hosts == 1 else policies.OFF
+        )
+        return untuned(dataset.with_options(options).prefetch(2))
+
+    def _in_graph(self, number):
+        import tensorflow as tf
+
+        dtypes = [tf.string if d == "object" else d for d, _ in self._specs]
+        columns = tf.numpy_function(self._fetch, [number], dtypes)
+        for column, (_, shape) in zip(columns, self._specs, strict=True):
+            column.set_shape((self._remainder.rows(self._share), *shape))
+        return self._packed(number, *columns)
+
+    def _packed(self, number, *columns):
+        """Columns as `(x, y, sample_weight)`, as far as there are such."""
+        names = self._made.inputs.names
+        x = dict(zip(names, columns, strict=False))
+        # Hosts draw apart from each other.
+        x["step"] = number * self.num_hosts + self.host
+        return (x, *columns[len(names) :])
+
+    def _preprocessed(self, *batch):
+        if self.preprocessor is not None:
+            return self.preprocessor(*batch)
+        return batch[0] if len(batch) == 1 else batch
+
+    @property
+    def _share(self):
+        """Rows of a whole batch on this host."""
+        return self.batch_size // self.num_hosts
+
+    @property
+    def _specs(self):
+        return self._made.specs + self._remainder.columns
+
+    def _fetch(self, number):
+        """The columns of a batch."""
+        epoch, low, high, end = self._places(number)
+        rows = list(self._good(epoch, range(low, high)))
+        # Those behind are read only where rows are missing; hosts take turns.
+        places = range(end + self.host, end + self._order.rows, self.num_hosts)
+        behind = (
+            row
+            for place in places
+            for row in self._good(epoch, [place % self._order.rows])
+        )
+        rows = self._remainder.complete(rows, self._share, behind)
+        if not rows:
+            raise ValueError(
+                f"Batch {number} has no row that can be read. Use a larger "
+                "`batch_size`, or remainder='drop' or 'pad'. Received: "
+                f"batch_size={self.batch_size}"
+            )
+        return columns_of(rows, self._specs)
+
+    def _places(self, number):
+        """The epoch of a batch, where in it this host's rows stand, its end."""
+        epoch, step = divmod(int(number), self.steps_per_epoch)
+        start = step * self.batch_size
+        count = min(self.batch_size, self._order.rows - start)
+        low, high = (
+            start + count * part // self.num_hosts
+            for part in (self.host, self.host + 1)
+        )
+        return epoch, low, high, start + count
+
+    def _good(self, epoch, places):
+        return self._made.good(*self._order(epoch, np.array(places, int)))

@@ -1,0 +1,157 @@
+"""The one line that says on which devices a task is trained."""
+
+import inspect
+import os
+
+import keras
+
+from keras_bridgetower.backend import devices as replicas
+from keras_bridgetower.backend.devices import KERAS_DISTRIBUTION
+from keras_bridgetower.distribution import on_jax
+from keras_bridgetower.distribution import on_tensorflow
+from keras_bridgetower.distribution import on_torch
+from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.models.checks import check_count
+
+
+def _one_device(devices=1):
+    """The kind "none"."""
+    if devices not in (None, 1):
+        raise ValueError(
+            "`devices` must be 1 or left out with the kind 'none', which "
+            f"trains on one device. {keras.config.backend()} sees "
+            f"{_DEVICES[keras.config.backend()]()}; use 'data_parallel' for "
+            f"several. Received: devices={devices!r}"
+        )
+    if keras.config.backend() == "jax":
+        keras.distribution.set_distribution(None)
+    return Strategy()
+
+
+STRATEGIES = {
+    "jax": {
+        "none": _one_device,
+        "data_parallel": on_jax.DataParallel,
+        "fsdp": on_jax.FSDP,
+        "model_parallel": on_jax.ModelParallel,
+        "multi_worker": on_jax.MultiWorker,
+        "tpu": on_jax.TPU,
+    },
+    "tensorflow": {
+        "none": _one_device,
+        "data_parallel": on_tensorflow.Mirrored,
+        "multi_worker": on_tensorflow.MultiWorkerMirrored,
+        "tpu": on_tensorflow.TPU,
+    },
+    "torch": {
+        "none": _one_device,
+        "data_parallel": on_torch.TorchDataParallel,
+        "multi_worker": on_torch.TorchDataParallel,
+    },
+}
+# Environment variables by which a launcher says that there are more
+# processes, and what they then are.
+LAUNCHED = {
+    "jax": ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "multi_worker"),
+    "tensorflow": ("TF_CONFIG", "multi_worker"),
+    "torch": ("WORLD_SIZE", "data_parallel"),
+}
+
+
+def distribute(kind="auto", **values):
+    """Say on which devices tasks are built and trained from now on.
+
+    Each framework's own engine does the work. Call it first, before any task
+    exists; build and compile in `scope()`, and pass data through `dataset`.
+
+    Args:
+        kind: `"none"`: one device; `"data_parallel"`: each device has the
+            model and a part of the batch; `"fsdp"`: the weights are split as
+            well (JAX); `"model_parallel"`: the layers are split (JAX);
+            `"multi_worker"`: several processes or hosts; `"tpu"`; `"auto"`:
+            data parallel over what is there.
+        **values: `devices`, int, by default all that the backend sees;
+            `model_devices`, int, for `"model_parallel"`.
+
+    Returns:
+        A `Strategy`.
+
+    Raises:
+        ValueError: what the backend's engine cannot do, values that the kind
+            does not take, and fewer devices than asked.
+
+    Example:
+
+    ```python
+    strategy = distribute("none")
+    with strategy.scope():
+        vqa = BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+        vqa.compile("adam")
+    # vqa.fit(strategy.dataset(train_ds))
+    # vqa.evaluate(strategy.dataset(test_ds, training=False))
+    # strategy.save_to_preset(vqa, "trained")
+    ```
+    """
+    backend = keras.config.backend()
+    if backend not in STRATEGIES:
+        raise ValueError(
+            "`distribute` knows the backends "
+            f"{', '.join(STRATEGIES)}. Received: backend={backend!r}"
+        )
+    table = STRATEGIES[backend]
+    everything = {k: name for name, t in STRATEGIES.items() for k in t}
+    if kind not in (*everything, "auto"):
+        raise ValueError(
+            f"`kind` must be 'auto' or one of {', '.join(everything)}. "
+            f"Received: kind={kind!r}"
+        )
+    given = keras.distribution.distribution()
+    if backend != "jax" and given is not None:
+        raise ValueError(KERAS_DISTRIBUTION.format(backend=backend, d=given))
+    for name, value in values.items():
+        if value is not None:
+            check_count(name, value)
+    if kind == "auto":
+        kind = _found(backend, values.get("devices"))
+    if kind not in table:
+        able = [name for name, t in STRATEGIES.items() if kind in t]
+        raise ValueError(
+            f"`kind` must be one of {', '.join(table)} with the {backend} "
+            f"backend; its engine has no {kind!r}. That needs the backend "
+            f"{' or '.join(able)}. Received: kind={kind!r}"
+        )
+    taken = inspect.signature(table[kind]).parameters
+    for name, value in values.items():
+        if name not in taken:
+            raise ValueError(
+                f"`{name}` must be left out: with the {backend} backend the "
+                f"kind {kind!r} takes {' and '.join(taken)} alone. "
+                f"Received: {name}={value!r}"
+            )
+    strategy = table[kind](**values)
+    replicas.set_current(strategy)
+    return strategy
+
+
+def _found(backend, devices):
+    """What "auto" is, by what the machine and its launcher offer."""
+    variable, kind = LAUNCHED[backend]
+    if variable in os.environ:
+        return kind
+    count = _DEVICES[backend]() if devices is None else devices
+    return "data_parallel" if count > 1 else "none"
+
+
+def _tensorflow_devices():
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return len(gpus or tf.config.list_logical_devices("CPU"))
+
+
+_DEVICES = {
+    "jax": lambda: len(keras.distribution.list_devices()),
+    "tensorflow": _tensorflow_devices,
+    # One process has one device; the launcher makes several.
+    "torch": lambda: 1,
+}

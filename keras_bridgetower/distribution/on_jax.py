@@ -1,0 +1,286 @@
+"""JAX: `keras.distribution` lays weights and batches out over devices."""
+
+import contextlib
+import re
+
+import keras
+from keras.distribution import DeviceMesh
+from keras.distribution import LayoutMap
+from keras.distribution import TensorLayout
+
+from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.distribution import divide_batches
+from keras_bridgetower.distribution import jax_processes
+from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.training.runs.stores import Orbax
+
+BATCH, MODEL = "batch", "model"
+_IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
+_IN += "|hidden_dense|transform|text_dense|image_dense|fused_dense"
+_IN += r"|\w+_bridge_[0-9]+/hidden"
+_OUT = "output_dense|feedforward_output_dense|dense_2|output_layer/output"
+_OUT += r"|decoder|\w+_bridge_[0-9]+/output"
+# Which axis of a weight is split among the devices of one model: heads, the
+# hidden width of feed-forward networks and of classifiers. Of tables it is
+# the width, since a vocabulary may be of an odd size.
+MODEL_ROWS = (
+    (r".*/(query|key|value)/kernel", (None, MODEL, None)),
+    (r".*/(query|key|value)/bias", (MODEL, None)),
+    (r".*/attention_output/kernel", (MODEL, None, None)),
+    (rf".*/({_IN})/kernel", (None, MODEL)),
+    (rf".*/({_IN})/bias", (MODEL,)),
+    (rf".*/({_OUT})/kernel", (MODEL, None)),
+    (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
+    # Adapters: the side of the rank stands whole.
+    (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
+)
+# What stands whole on every device: it is small, or has no axis of its own.
+WHOLE = (
+    r".*/(gamma|beta)",
+    rf".*/({_OUT}|attention_output)/bias",
+    r".*(position|segment|type|class)_embedding(/embeddings)?",
+    r".*/(position_ids|class_token|distillation_token)",
+    r".*/patch_embedding/(kernel|bias)",
+    r"fusion/\w+_(projection_[0-9]+|pooler)/(kernel|bias)",
+    r"fusion/\w+_bridge_[0-9]+/(?!hidden/|output/|.*attention).*",
+    r".*/logit_scale",
+    r".*/(query|key|value)/lora_kernel_b",
+)
+
+
+class _Parts:
+    """What the replicas cannot divide, a batch or scalar, stands on each."""
+
+    def get_data_layout(self, data_shape):
+        if not data_shape:
+            return TensorLayout([], self.device_mesh)
+        local = max(1, self.num_model_replicas // self.num_processes)
+        if data_shape[0] % local == 0:
+            return super().get_data_layout(data_shape)
+        if self.num_processes > 1:
+            raise ValueError(
+                f"Batches must have rows for all {local} devices of a process. "
+                "Pass data through `strategy.dataset`, or predict in one "
+                f"process. Received: {data_shape[0]} rows"
+            )
+        return TensorLayout([None] * len(data_shape), self.device_mesh)
+
+
+class _Copies(_Parts, keras.distribution.DataParallel):
+    """Every device has all weights."""
+
+
+class _Shards(_Parts, keras.distribution.DataParallel):
+    """Each weight, and what an optimizer keeps for it, is split over all."""
+
+    def get_variable_layout(self, variable):
+        devices = self.device_mesh.devices.size
+        spec = [None] * len(variable.shape)
+        fit = [n if n % devices == 0 else 0 for n in variable.shape]
+        if any(fit):
+            spec[fit.index(max(fit))] = self.batch_dim_name
+        return TensorLayout(spec, self.device_mesh)
+
+
+class _Slices(_Parts, keras.distribution.ModelParallel):
+    """Each layer is split by rows of layouts, see `MODEL_ROWS`."""
+
+    def get_variable_layout(self, variable):
+        layout = super().get_variable_layout(variable)
+        devices = self.device_mesh.shape[1]
+        for axis, size in zip(layout.axes, variable.shape, strict=True):
+            if axis == MODEL and size % devices:
+                raise ValueError(
+                    "`model_devices` must divide the attention heads and the "
+                    f"widths of the model. Received: model_devices={devices}, "
+                    f"{variable.path} of shape {tuple(variable.shape)}"
+                )
+        return layout
+
+
+class JaxReplicas(Several):
+    """Abstract: what the strategies on JAX have in common.
+
+    A task is the same program on one device and on many: losses see the
+    global batch, and the compiler adds what has to be sent.
+    """
+
+    def __init__(self, devices=None):
+        super().__init__()
+        self._entered = False
+        self.devices = _chosen(devices)
+        self.layout = self.make_layout()
+        self.count = self.layout.num_model_replicas
+        self.processes = self.layout.num_processes
+        if self.processes > 1:
+            import jax
+
+            self.index = jax.process_index()
+            self.store = Orbax()
+        keras_patches_distribution.lay_out_each_batch(_Parts)
+        keras.distribution.set_distribution(self.layout)
+
+    @property
+    def place(self):
+        return f"{super().place} on {len(self.devices)} devices"
+
+    def make_layout(self):
+        """The `keras.distribution.Distribution`."""
+        return _Copies(devices=self.devices, auto_shard_dataset=False)
+
+    def dataset(self, dataset, training=True):
+        dataset = super().dataset(dataset, training)
+        if self.processes == 1:
+            return dataset
+        dataset = divide_batches.only_divisible(dataset, self.count)
+        return divide_batches.own_pieces(dataset, self.index, self.processes)
+
+    def number(self, step):
+        return step * self.processes + self.index
+
+    def predicted(self, made):
+        if self.processes == 1:
+            return made
+        outputs, state = made
+        mesh = self.layout.device_mesh.backend_mesh
+        return jax_processes.on_all_devices(outputs, mesh), state
+
+    def holds(self, variable):
+        import jax
+
+        sharding = variable.value.sharding
+        return len(self.devices) == 1 or not isinstance(
+            sharding, jax.sharding.SingleDeviceSharding
+        )
+
+    @contextlib.contextmanager
+    def scope(self):
+        if self.processes > 1 and not self._entered:
+            jax_processes.check_seeds()
+        self._entered = True
+        with super().scope():
+            yield
+
+    def is_whole(self, variable):
+        return variable.value.is_fully_replicated
+
+    @contextlib.contextmanager
+    def gathered(self, task):
+        if self.processes == 1:
+            # One process reads shards of all its devices.
+            yield
+            return
+        values = jax_processes.gathered([v.value for v in task.variables])
+        with keras_patches_distribution.held(task.variables, values):
+            yield
+
+    def any(self, flag):
+        return any(self.told("x" if flag else ""))
+
+    def told(self, text):
+        return jax_processes.told(text) if self.processes > 1 else [text]
+
+    def wait(self):
+        self.told("")
+
+
+class DataParallel(JaxReplicas):
+    """Each device has the whole model and a part of every batch."""
+
+
+class FSDP(JaxReplicas):
+    """As data parallel, and weights and optimizer are split over devices."""
+
+    def make_layout(self):
+        return _Shards(devices=self.devices, auto_shard_dataset=False)
+
+
+class ModelParallel(JaxReplicas):
+    """Groups of devices, each with one model whose layers are split.
+
+    Args:
+        devices: int or None, all devices of all groups.
+        model_devices: int, devices of a group.
+    """
+
+    def __init__(self, devices=None, model_devices=2):
+        self.model_devices = model_devices
+        super().__init__(devices)
+
+    def make_layout(self):
+        count = len(self.devices)
+        if self.model_devices < 1 or count % self.model_devices:
+            raise ValueError(
+                f"`model_devices` must divide the {count} devices. "
+                f"Received: model_devices={self.model_devices}"
+            )
+        mesh = DeviceMesh(
+            (count // self.model_devices, self.model_devices),
+            (BATCH, MODEL),
+            self.devices,
+        )
+        layouts = LayoutMap(mesh)
+        for pattern, axes in MODEL_ROWS:
+            layouts[pattern] = axes
+        return _Slices(
+            layout_map=layouts, batch_dim_name=BATCH, auto_shard_dataset=False
+        )
+
+    def prepare(self, task):
+        super().prepare(task)
+        paths = [w.path for w in task.weights]
+        patterns = [*dict(MODEL_ROWS), *WHOLE]
+        unknown = [
+            path
+            for path in paths
+            if not any(re.fullmatch(pattern, path) for pattern in patterns)
+        ]
+        if unknown:
+            raise ValueError(
+                "`MODEL_ROWS` and `WHOLE` must name every weight of the task. "
+                "Use 'fsdp', which needs no rows, for an encoder that they do "
+                f"not know. Received: weights without a row {unknown[:20]}"
+            )
+
+
+class MultiWorker(DataParallel):
+    """Data parallel over the devices of several processes or hosts.
+
+    Addresses come from the environment: `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
+    `..._NUM_PROCESSES` and `..._PROCESS_ID`; on a TPU slice from the machine.
+    """
+
+    instead = "On one machine use 'data_parallel'"
+
+    def __init__(self, devices=None):
+        _initialize(self.instead)
+        super().__init__(devices)
+
+
+class TPU(MultiWorker):
+    """Data parallel over a TPU, or a slice of several hosts."""
+
+    instead = "'tpu' needs a TPU. On other devices use 'data_parallel'"
+
+
+def _initialize(instead):
+    try:
+        jax_processes.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            "The processes must find each other, before anything runs on a "
+            "device: set KERAS_DISTRIBUTION_JOB_ADDRESSES, ..._NUM_PROCESSES "
+            "and ..._PROCESS_ID, "
+            f"and call `distribute` first. {instead}. Received: {error}"
+        ) from error
+
+
+def _chosen(devices):
+    known = keras.distribution.list_devices()
+    devices = len(known) if devices is None else devices
+    if not 1 <= devices <= len(known):
+        raise ValueError(
+            f"`devices` must be from 1 to {len(known)}, the devices that JAX "
+            f"sees. Received: devices={devices}"
+        )
+    return known[:devices]

@@ -1,0 +1,297 @@
+"""`tf.distribute`: replicas in one process, in several, or on a TPU."""
+
+import contextlib
+import functools
+import json
+import os
+
+import numpy as np
+
+from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.distribution import divide_batches
+from keras_bridgetower.distribution import process_seeds as own_draws
+from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import reduce_first
+
+
+class TensorFlowReplicas(Several):
+    """Abstract: what the strategies of `tf.distribute` have in common.
+
+    Gradients are made dense and summed before they are clipped. XLA is off,
+    which does not compile their collectives on every device.
+
+    Args:
+        engine: a `tf.distribute.Strategy`.
+    """
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+        self.count = engine.num_replicas_in_sync
+        keras_patches_distribution.distribute_on_tensorflow(engine, _divided)
+
+    @contextlib.contextmanager
+    def scope(self):
+        with super().scope(), self.engine.scope():
+            yield
+
+    def dataset(self, dataset, training=True):
+        # Keras hands it to `_divided`.
+        if not training:
+            rows_of_process.check_whole(dataset)
+            return divide_batches.without_short_end(dataset, self.count)
+        return super().dataset(dataset, training)
+
+    def check_training(self, dataset):
+        if self.count == 1:
+            return
+        own = self.count
+        if rows_of_process.is_divided(dataset):
+            own //= self.processes
+        divide_batches.check_training_batch(dataset, own)
+
+    def holds(self, variable):
+        return self.engine.extended.variable_created_in_scope(variable.value)
+
+    def prepare(self, task):
+        super().prepare(task)
+        task.jit_compile = False
+        optimizer = task.optimizer
+        if optimizer is None:
+            return
+        _check_parts(optimizer)
+        if _learning(optimizer).gradient_accumulation_steps:
+            accumulate(optimizer, task.trainable_variables)
+        if not hasattr(optimizer.apply, "accumulates"):
+            # One that accumulates reduces by itself, compiled once more too.
+            reduce_first(optimizer, _dense_sum)
+        keras_patches_distribution.gradients_are_summed(optimizer)
+
+
+def accumulate(optimizer, variables):
+    """Let an optimizer sum gradients of several batches before it applies.
+
+    Keras' own way asks inside of each replica whether to update, where
+    `tf.distribute` cannot; this asks once, outside of them. Iterations count
+    updates, as the schedules do.
+
+    Args:
+        optimizer: a Keras optimizer that is not built and has
+            `gradient_accumulation_steps`, or one that scales losses for it;
+            they become None.
+        variables: list of the variables that it trains.
+    """
+    import tensorflow as tf
+
+    scaled, optimizer = optimizer, _learning(optimizer)
+    # What scales losses has asked the sums already whether they are finite.
+    reduce = _dense_sum if scaled is optimizer else list
+    steps = optimizer.gradient_accumulation_steps
+    optimizer.gradient_accumulation_steps = None
+    scaled.build(variables)
+    batches = optimizer.add_variable((), dtype="int32", name="batches")
+    sums = {
+        id(v): optimizer.add_variable_from_reference(v, name="sum")
+        for v in variables
+    }
+    apply = type(optimizer).apply
+
+    def accumulated(grads, trainable_variables=None):
+        pairs = zip(grads, trainable_variables or variables, strict=True)
+        pairs = [(g, v) for g, v in pairs if g is not None]
+        grads, learnt = map(list, zip(*pairs, strict=True))
+        learnt_sums = [sums[id(v)] for v in learnt]
+
+        def update():
+            means = [s / steps for s in learnt_sums]
+            apply(optimizer, means, learnt)
+            for one in learnt_sums:
+                one.assign(tf.zeros_like(one))
+
+        def merged(engine, grads):
+            for one, grad in zip(learnt_sums, grads, strict=True):
+                engine.extended.update(
+                    one.value, lambda v, g: v.assign_add(g), args=(grad,)
+                )
+            batches.assign_add(1)
+            tf.cond(
+                batches % steps == 0,
+                lambda: engine.extended.call_for_each_replica(update),
+                lambda: None,
+            )
+
+        context = tf.distribute.get_replica_context()
+        context.merge_call(merged, args=(reduce(grads),))
+
+    def get_config():
+        # Saved, and loaded anywhere, it accumulates as many.
+        config = type(optimizer).get_config(optimizer)
+        return {**config, "gradient_accumulation_steps": steps}
+
+    accumulated.accumulates = steps
+    optimizer.apply = accumulated
+    optimizer.get_config = get_config
+
+
+def _learning(optimizer):
+    """What updates the weights, where another optimizer scales losses."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _check_parts(optimizer):
+    """Refuse what `accumulate` cannot take over, and Keras cannot do here."""
+    parts = getattr(_learning(optimizer), "optimizers", ())
+    steps = [part.gradient_accumulation_steps for part in parts]
+    if any(steps):
+        raise ValueError(
+            "With several optimizers, `gradient_accumulation_steps` must be "
+            "None under 'data_parallel' and 'multi_worker' of TensorFlow. Use "
+            "one optimizer, such as `AdamW` with `rows`, or larger batches. "
+            f"Received: gradient_accumulation_steps={steps}"
+        )
+
+
+class Mirrored(TensorFlowReplicas):
+    """A replica on each GPU of this machine, or on each logical CPU."""
+
+    def __init__(self, devices=None):
+        import tensorflow as tf
+
+        known = tf.config.list_logical_devices("GPU")
+        known = known or tf.config.list_logical_devices("CPU")
+        devices = len(known) if devices is None else devices
+        if not 1 <= devices <= len(known):
+            raise ValueError(
+                f"`devices` must be from 1 to {len(known)}, the devices that "
+                f"TensorFlow sees. Received: devices={devices}"
+            )
+        super().__init__(_mirrored(tuple(d.name for d in known[:devices])))
+
+
+@functools.cache
+def _mirrored(devices):
+    # One for all calls: a second one would number its messages anew, and
+    # take those of the first for its own.
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
+
+
+class MultiWorkerMirrored(TensorFlowReplicas):
+    """Several processes, found through the environment's `TF_CONFIG`.
+
+    It must be the first that TensorFlow runs in each of them.
+    """
+
+    own_draws = staticmethod(own_draws.select)
+
+    def __init__(self, devices=None):
+        import tensorflow as tf
+
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
+        if "cluster" not in cluster:
+            raise ValueError(
+                "'multi_worker' needs the addresses of all processes and this "
+                "one's number in the environment variable TF_CONFIG, such as "
+                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+                '"task": {"type": "worker", "index": 0}}. '
+                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')}"
+            )
+        super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
+        self.processes = len(cluster["cluster"]["worker"])
+        self.index = cluster["task"]["index"]
+        if devices not in (None, self.count):
+            raise ValueError(
+                f"`devices` must be {self.count}, those of all processes. "
+                f"Received: devices={devices}"
+            )
+
+    def prepare(self, task):
+        super().prepare(task)
+        own_draws.seed_apart(task, self.index)
+
+    def told(self, text):
+        import tensorflow as tf
+
+        # One more: of nothing no process can send.
+        content = tf.constant([0, *text.encode()], tf.int32)
+
+        def of_all():
+            context = tf.distribute.get_replica_context()
+            count = context.all_gather(tf.shape(content), axis=0)
+            return count, context.all_gather(content, axis=0)
+
+        counts, sent = (
+            self.engine.experimental_local_results(values)[0].numpy()
+            for values in self.engine.run(of_all)
+        )
+        ends = np.cumsum(counts)
+        each = [
+            bytes(sent[end - count + 1 : end].tolist()).decode()
+            for end, count in zip(ends, counts, strict=True)
+        ]
+        # All replicas of a process say the same.
+        return each[:: self.count // self.processes]
+
+    def any(self, flag):
+        import tensorflow as tf
+
+        def total():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce("SUM", tf.cast(flag, "float32"))
+
+        sums = self.engine.experimental_local_results(self.engine.run(total))
+        return bool(sums[0] > 0)
+
+    def wait(self):
+        self.any(False)
+
+
+class TPU(TensorFlowReplicas):
+    """A replica on each core of a TPU. Written by its interface, never run."""
+
+    def __init__(self, devices=None):
+        import tensorflow as tf
+
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+        except (ValueError, tf.errors.NotFoundError) as error:
+            raise ValueError(
+                "'tpu' needs a TPU that TensorFlow finds. On a machine without "
+                "one use 'data_parallel'; the JAX backend is the better choice "
+                f"for TPUs. Received: {error}"
+            ) from error
+        super().__init__(tf.distribute.TPUStrategy(resolver))
+
+
+def _divided(engine, dataset):
+    """A global dataset, divided by rows among the replicas of an engine."""
+    import tensorflow as tf
+
+    if isinstance(dataset, tf.distribute.DistributedDataset):
+        return dataset
+    if engine.num_replicas_in_sync == 1:
+        return engine.experimental_distribute_dataset(dataset)
+
+    def of_worker(context):
+        count = context.num_replicas_in_sync
+        own = count // context.num_input_pipelines
+        first = context.input_pipeline_id * own
+        if rows_of_process.is_divided(dataset):
+            first, count = 0, own
+        return divide_batches.pieces_in_turn(
+            dataset, first, own, count
+        ).prefetch(own)
+
+    return engine.distribute_datasets_from_function(of_worker)
+
+
+def _dense_sum(gradients):
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    dense = [tf.convert_to_tensor(g) for g in gradients]
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, dense)

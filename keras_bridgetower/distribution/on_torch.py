@@ -1,0 +1,179 @@
+"""Several processes on PyTorch, a device for each."""
+
+import contextlib
+import json
+import os
+
+import keras
+import numpy as np
+
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.distribution import divide_batches as rows
+from keras_bridgetower.distribution import process_seeds as own_draws
+from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import reduce_first
+
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class TorchDataParallel(Several):
+    """Each process trains on its rows; gradients are averaged in one piece.
+
+    The launcher is PyTorch's: `torchrun --nproc-per-node=2 train.py`. The
+    processes talk by NCCL on GPUs and by gloo on CPUs.
+    """
+
+    own_draws = staticmethod(own_draws.select)
+
+    def __init__(self, devices=None):
+        super().__init__()
+        import torch
+        import torch.distributed as dist
+
+        absent = [name for name in NEEDED if name not in os.environ]
+        if absent and not dist.is_initialized():
+            raise ValueError(
+                "Training on several devices with PyTorch needs a process for "
+                "each. Start it with `torchrun --nproc-per-node=N script.py`, "
+                "which sets the environment. Received: without "
+                f"{', '.join(absent)}"
+            )
+        has_gpu = torch.cuda.is_available()
+        if has_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if has_gpu else "gloo")
+        self.count = self.processes = dist.get_world_size()
+        self.index = dist.get_rank()
+        if devices not in (None, self.count):
+            raise ValueError(
+                "`devices` must be the number of processes that `torchrun` "
+                f"started. Received: devices={devices}, and {self.count} "
+                "processes"
+            )
+
+    def dataset(self, dataset, training=True):
+        rows_of_process.check_whole(dataset)
+        if not training:
+            dataset = rows.without_short_end(dataset, self.count)
+        dataset = super().dataset(dataset, training)
+        return rows.own_pieces(dataset, self.index, self.count)
+
+    def number(self, step):
+        return step * self.processes + self.index
+
+    def all_rows(self, x, outputs, sizes):
+        if not rows_of_process.is_divided(x):
+            return outputs
+        counts = [json.loads(told) for told in self.told(json.dumps(sizes))]
+        # Each process has given its piece of one batch after the other.
+        of_process = np.repeat(
+            np.arange(self.processes), list(map(sum, counts))
+        )
+        of_batch = [np.repeat(np.arange(len(c)), c) for c in counts]
+        order = np.lexsort((of_process, np.concatenate(of_batch)))
+
+        def whole(own):
+            rows, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
+            return keras.ops.convert_to_numpy(rows)[order]
+
+        return keras.tree.map_structure(whole, outputs)
+
+    def prepare(self, task):
+        super().prepare(task)
+        _broadcast([w.value for w in task.weights])
+        _draw_apart(task, self.index)
+        if task.optimizer is not None:
+            reduce_first(task.optimizer, _mean)
+
+    @contextlib.contextmanager
+    def summed(self, metrics):
+        own = [v.value.clone() for v in metrics]
+        for variable, value in zip(metrics, _sum(own), strict=True):
+            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in zip(metrics, own, strict=True):
+                variable.assign(value)
+
+    def keep_sums(self, metrics):
+        # Each process counts for itself; the first one has the sums.
+        if self.index:
+            for variable in metrics:
+                variable.assign(variable * 0)
+
+    def any(self, flag):
+        (count,) = _sum([keras.ops.convert_to_tensor(float(flag))])
+        return bool(count > 0)
+
+    def told(self, text):
+        import torch.distributed as dist
+
+        told = [None] * self.processes
+        dist.all_gather_object(told, text)
+        return told
+
+    def wait(self):
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def _draw_apart(task, index):
+    """Let each process draw dropout masks of its own.
+
+    KerasHub's layers draw from PyTorch's generator, others by their seeds.
+    """
+    import torch
+
+    seed = torch.initial_seed() % 2**63
+    (start,) = _as_first([keras.ops.convert_to_tensor([seed], "int64")])
+    if index:
+        start = np.random.SeedSequence([int(start), index])
+        torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))
+    own_draws.seed_apart(task, index)
+
+
+def _mean(tensors):
+    import torch.distributed as dist
+
+    return [t / dist.get_world_size() for t in _sum(tensors)]
+
+
+def _sum(tensors):
+    """Sums over all processes, as one message for each dtype."""
+    import torch.distributed as dist
+
+    return _as_one(tensors, dist.all_reduce)
+
+
+def _broadcast(tensors):
+    """Give every process the values of the first one."""
+    import torch
+
+    with torch.no_grad():
+        for tensor, value in zip(tensors, _as_first(tensors), strict=True):
+            tensor.copy_(value)
+
+
+def _as_first(tensors):
+    """The values that the first process has."""
+    import torch.distributed as dist
+
+    return _as_one(tensors, lambda message: dist.broadcast(message, src=0))
+
+
+def _as_one(tensors, send):
+    import torch
+
+    made = list(tensors)
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
+        chosen = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+        message = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
+        send(message)
+        sizes = [tensors[i].numel() for i in chosen]
+        for i, part in zip(chosen, message.split(sizes), strict=True):
+            made[i] = part.view(tensors[i].shape)
+    return made

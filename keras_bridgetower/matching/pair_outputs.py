@@ -1,0 +1,72 @@
+"""What a task puts out for pairs that an objective drew."""
+
+from keras import ops
+
+from keras_bridgetower.losses import pack_embeddings
+from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import kinds_of
+
+
+def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
+    """What pair head and contrastive head say of the pairs of a batch.
+
+    Args:
+        names: the heads that are asked, out of the objective's.
+        objective: `Objective`.
+        backbone: a `BridgeTowerBackbone`.
+        heads: mapping from name to head.
+        text: list of float tensors, states of the text tower.
+        image: list of float tensors, states of the image tower.
+        inputs: dict of features, with those of `objective.drawn`.
+
+    Returns:
+        dict from those names to logits of the drawn pairs, and for
+        `"itc"` to a dict of embeddings of the batch's own pairs.
+    """
+
+    def fuse(text, image, padding_mask):
+        fused = backbone.fusion(
+            text, image, padding_mask=padding_mask, outputs=("pooled",)
+        )
+        return fused["pooled"]
+
+    batch = pair_objectives.Batch(text, image, inputs)
+    outputs, pooled, scored = {}, None, None
+    if "itc" in names:
+        head = heads["itc"]
+        embeddings = head(
+            contrastive_features(backbone.fusion, head.ways, text, image)
+        )
+        scored = (
+            embeddings["text"],
+            embeddings["image"],
+            # In half precision Keras hands out weights in that precision.
+            ops.cast(ops.exp(head.logit_scale), "float32"),
+        )
+    pair_head = objective.heads[0]
+    if pair_head in names:
+        outputs[pair_head], pooled = objective.logits(
+            fuse, heads, batch, scored
+        )
+        outputs |= objective.others(fuse, heads, batch)
+    if "itc" in names:
+        if "fused" in kinds_of(head.ways):
+            if pooled is None:
+                pooled = fuse(text, image, batch.padding_mask)
+            embeddings |= head({"fused": pooled})
+        outputs["itc"] = embeddings
+    return outputs
+
+
+def with_packed(outputs, *logit_scale):
+    """Outputs as losses take them: the embeddings of a pair in one tensor.
+
+    Args:
+        outputs: dict of outputs.
+        *logit_scale: the contrastive head's scale, which metrics do without.
+    """
+    if "itc" not in outputs:
+        return outputs
+    packed = pack_embeddings(outputs["itc"], *logit_scale)
+    return {**outputs, "itc": packed}

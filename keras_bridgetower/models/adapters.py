@@ -1,0 +1,212 @@
+"""Low-rank adapters (LoRA) of a backbone: trained, saved and loaded alone."""
+
+import h5py
+import keras
+import keras_hub
+import numpy as np
+
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.models.checks import check_count
+from keras_bridgetower.models.exporting import Exported
+
+# As in the files of KerasHub.
+_GROUP, _RANK, _ALPHA = "lora", "lora/vars/rank", "lora_alpha"
+
+
+class AdaptedBackbone(Exported, keras_hub.models.Backbone):
+    """Abstract: a backbone whose adapters are all that their file must hold.
+
+    KerasHub's own trains the biases of adapted layers too, which its files
+    leave out, and knows of no adapters but those that it made itself.
+    """
+
+    def enable_lora(self, rank, target_layer_names=None):
+        """Train low-rank adapters of the attention and freeze all else.
+
+        Call it before training starts.
+
+        Args:
+            rank: int from 1, rank of the adapters.
+            target_layer_names: list of str, names of the layers to adapt. By
+                default those of query and value.
+
+        Raises:
+            ValueError: a rank that is no positive integer, or no such layer.
+        """
+        check_count("rank", rank)
+        names = target_layer_names or self.default_lora_layer_names()
+        chosen = [
+            layer
+            for layer in _with_weights(self)
+            if layer.name in names and _takes_adapter(layer)
+        ]
+        if not chosen:
+            raise ValueError(
+                "`target_layer_names` must name layers that take adapters, "
+                "such as query, key and value. Received: target_layer_names="
+                f"{target_layer_names!r}"
+            )
+        self._adapt([(layer, rank, None) for layer in chosen])
+
+    def save_lora_weights(self, filepath):
+        """Save the adapters, however they were enabled.
+
+        Args:
+            filepath: path that ends with `.lora.h5`.
+
+        Raises:
+            ValueError: another ending, or no adapters.
+        """
+        _check_path(filepath)
+        adapted = _adapted(self)
+        if not adapted:
+            raise ValueError(
+                "There are no adapters to save. Call `enable_lora(rank)` of "
+                "the task, of its backbone or of layers in the backbone "
+                "first. Received: a backbone without adapters"
+            )
+        with h5py.File(filepath, "w") as file:
+            file[_RANK] = next(iter(adapted.values())).lora_rank
+            for index, layer in adapted.items():
+                group = file.create_group(f"{_GROUP}/{index}/vars")
+                group.attrs[_ALPHA] = layer.lora_alpha
+                for name, variable in _factors(layer).items():
+                    values = keras.ops.cast(variable, "float32")
+                    group[name] = keras.ops.convert_to_numpy(values)
+
+    def load_lora_weights(self, filepath):
+        """Load what `save_lora_weights` saved.
+
+        A backbone without adapters gets those of the file, and all else is
+        frozen.
+
+        Args:
+            filepath: path of the file.
+
+        Raises:
+            ValueError: the backbone has other layers, or other adapters, than
+                the one that was saved.
+        """
+        _check_path(filepath)
+        layers = _with_weights(self)
+        with h5py.File(filepath) as file:
+            saved = {
+                int(index): _Saved(one["vars"])
+                for index, one in file[_GROUP].items()
+                if index != "vars"
+            }
+        known = {
+            i: layers[i]
+            for i in saved
+            if i < len(layers) and _takes_adapter(layers[i])
+        }
+        if not _adapted(self) and len(known) == len(saved):
+            self._adapt(
+                [(la, saved[i].rank, saved[i].alpha) for i, la in known.items()]
+            )
+        adapted = _adapted(self)
+        if set(adapted) != set(saved):
+            raise _differs(
+                filepath,
+                f"{len(adapted)} adapted layers, {len(saved)} in the file",
+            )
+        for index, layer in adapted.items():
+            saved[index].check(filepath, layer)
+        for index, layer in adapted.items():
+            for name, variable in _factors(layer).items():
+                variable.assign(saved[index].factors[name])
+
+    def _adapt(self, chosen):
+        """Freeze all but the new adapters of some layers.
+
+        Args:
+            chosen: list of `(layer, rank, alpha)`; an alpha of None is the
+                rank.
+        """
+        self.trainable = True
+        for layer in keras_patches.layers_in(self):
+            layer.trainable = False
+        for layer, rank, alpha in chosen:
+            layer.trainable = True
+            layer.enable_lora(rank, alpha)
+            if getattr(layer, "bias", None) is not None:
+                # Adapters are all that `save_lora_weights` keeps.
+                layer.bias.trainable = False
+
+
+class AdaptedTask(keras.Model):
+    """Abstract: a task on such a backbone."""
+
+    def enable_lora(self, rank, target_layer_names=None):
+        """Train low-rank adapters of the backbone's attention, and the head.
+
+        Every weight of the backbone is frozen but the adapters. Call it
+        before training starts.
+
+        Args:
+            rank, target_layer_names: as `backbone.enable_lora`.
+        """
+        self.backbone.enable_lora(rank, target_layer_names)
+
+
+def _takes_adapter(layer):
+    return hasattr(layer, "enable_lora") and not isinstance(layer, keras.Model)
+
+
+def _with_weights(backbone):
+    # Names are not unique, so KerasHub counts these layers.
+    return [la for la in keras_patches.layers_in(backbone) if la.weights]
+
+
+def _adapted(backbone):
+    """The layers with adapters, by their number."""
+    layers = enumerate(_with_weights(backbone))
+    return {i: la for i, la in layers if getattr(la, "lora_enabled", False)}
+
+
+def _factors(layer):
+    """The two factors of a layer's adapter, by name."""
+    named = {w.path.split("/")[-1]: w for w in layer.weights}
+    return {k: w for k, w in named.items() if k.startswith("lora_")}
+
+
+class _Saved:
+    """A layer's adapter in a file.
+
+    Args:
+        group: the group of `h5py` that holds it.
+    """
+
+    def __init__(self, group):
+        self.factors = {name: np.asarray(x) for name, x in group.items()}
+        first = next(n for n in self.factors if n.endswith("_a"))
+        self.rank = self.factors[first].shape[-1]
+        self.alpha = float(group.attrs.get(_ALPHA, self.rank))
+
+    def check(self, filepath, layer):
+        """Refuse to be put into a layer that it is not of."""
+        shapes = {name: tuple(v.shape) for name, v in _factors(layer).items()}
+        saved = {name: x.shape for name, x in self.factors.items()}
+        if (shapes, layer.lora_alpha) != (saved, self.alpha):
+            raise _differs(
+                filepath,
+                f"rank={layer.lora_rank}, lora_alpha={layer.lora_alpha}, "
+                f"{shapes} at {layer.path}; rank={self.rank}, "
+                f"lora_alpha={self.alpha:g}, {saved} in the file",
+            )
+
+
+def _check_path(filepath):
+    if not str(filepath).endswith(".lora.h5"):
+        raise ValueError(
+            "`filepath` must end with `.lora.h5`. "
+            f"Received: filepath={str(filepath)!r}"
+        )
+
+
+def _differs(filepath, received):
+    return ValueError(
+        "The adapters must have been saved by a backbone like this one, with "
+        "adapters of the same layers and rank. Load them into a new backbone. "
+        f"Received: filepath={str(filepath)!r}, {received}"
+    )

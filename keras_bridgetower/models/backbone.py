@@ -1,0 +1,300 @@
+"""The backbone: two towers and their fusion."""
+
+import functools
+
+import keras
+
+from keras_bridgetower.backend import compiled
+from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import remat
+from keras_bridgetower.models import saved_backbones
+from keras_bridgetower.models.adapters import AdaptedBackbone
+from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.models.checks import check_dtype
+from keras_bridgetower.models.checks import check_features
+from keras_bridgetower.models.checks import check_image_tower
+from keras_bridgetower.models.checks import check_text_tower
+from keras_bridgetower.models.fusion import CrossModalEncoder
+from keras_bridgetower.models.merged_attention import maps_of_steps
+from keras_bridgetower.models.positions import with_positions_for
+from keras_bridgetower.models.taps import resolve_taps
+from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.table import PresetsOf
+
+IMAGE_NORMS = ("shared", "per_tap")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerBackbone(AdaptedBackbone):
+    """Two uni-modal encoders, bridged into a cross-modal encoder.
+
+    `image_tower`, `text_tower` and `fusion` each run alone; the backbone is
+    their composition. Freeze a part the Keras way before compiling:
+    `backbone.text_tower.trainable = False`.
+
+    Args:
+        image_encoder: an image encoder with a rule in `hidden_states`, such
+            as `keras_hub.models.CLIPVisionEncoder`.
+        text_encoder: a text encoder with a rule, such as
+            `keras_hub.models.RobertaBackbone`. Depths and widths of the two
+            may differ.
+        hidden_dim: int, width D of the cross-modal layers.
+        num_heads: int, attention heads of the cross-modal layers.
+        num_layers: int, number K of cross-modal layers.
+        intermediate_dim: int, feed-forward width. None means 4D.
+        bridge: identifier of the bridge, of `keras_bridgetower.models.bridges`,
+            or None for the two-tower baseline METER.
+        taps: which states feed the layers, see `CrossModalEncoder`.
+        cross_encoder: `"co_attention"` or `"merged_attention"`.
+        projections: `"shared"` or `"per_layer"`.
+        image_norms: `"shared"`: all image states pass the encoder's final
+            norm, or `"per_tap"`: each has its own.
+        dropout: float, dropout of the cross-modal layers.
+        layer_norm_epsilon: float, epsilon in the cross-modal layers.
+        bridge_epsilon: float, epsilon in entries and bridges.
+        dtype: dtype policy of the fusion; must be that of the encoders.
+        **kwargs: `name`, `trainable`.
+
+    Call arguments:
+        inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalised;
+            `"token_ids"` and `"padding_mask"`, int32 `(batch, T)`, the mask 1
+            at tokens and 0 at the padding behind them (other padding is
+            refused); and `"segment_ids"` where the text encoder declares them.
+
+    Returns:
+        dict of float tensors: `"text"` `(batch, T, D)`, `"image"`
+        `(batch, P, D)`, `"pooled"` `(batch, 2D)`.
+
+    Raises:
+        TypeError: an encoder without a rule.
+        ValueError: values that do not fit each other.
+
+    Example:
+
+    ```python
+    backbone = BridgeTowerBackbone(
+        image_encoder=keras_hub.models.CLIPVisionEncoder(
+            patch_size=8, hidden_dim=16, num_layers=3, num_heads=2,
+            intermediate_dim=32, image_shape=(32, 32, 3)),
+        text_encoder=keras_hub.models.RobertaBackbone(
+            vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16,
+            intermediate_dim=32),
+        hidden_dim=16, num_heads=2, num_layers=2)
+    backbone({
+        "images": np.zeros((1, 32, 32, 3)),
+        "token_ids": np.ones((1, 7), "int32"),
+        "padding_mask": np.ones((1, 7), "int32"),
+    })["pooled"].shape  # (1, 32)
+    ```
+
+    Source: BridgeTower (AAAI 2023), figure 2.
+    """
+
+    def __init__(
+        self,
+        image_encoder,
+        text_encoder,
+        hidden_dim=768,
+        num_heads=12,
+        num_layers=6,
+        intermediate_dim=None,
+        bridge="add",
+        taps=None,
+        cross_encoder="co_attention",
+        projections="shared",
+        image_norms="shared",
+        dropout=0.1,
+        layer_norm_epsilon=1e-5,
+        bridge_epsilon=1e-5,
+        dtype=None,
+        **kwargs,
+    ):
+        check_choice("image_norms", image_norms, IMAGE_NORMS)
+        policy = keras.dtype_policies.get(dtype)
+        check_dtype("image_encoder", image_encoder, policy)
+        check_dtype("text_encoder", text_encoder, policy)
+        taps = resolve_taps(taps, num_layers, bridge)
+
+        # === Parts ===
+        self.image_tower = Tower(
+            image_encoder, taps, image_norms, name="image_tower"
+        )
+        self.text_tower = Tower(text_encoder, taps, name="text_tower")
+        check_image_tower(self.image_tower)
+        check_text_tower(self.text_tower)
+        self.fusion = CrossModalEncoder(
+            hidden_dim,
+            num_heads,
+            num_layers,
+            intermediate_dim,
+            bridge=bridge,
+            taps=taps,
+            cross_encoder=cross_encoder,
+            projections=projections,
+            dropout=dropout,
+            layer_norm_epsilon=layer_norm_epsilon,
+            bridge_epsilon=bridge_epsilon,
+            # Plain values, of which Keras writes its config.
+            dtype=keras.dtype_policies.serialize(policy),
+            name="fusion",
+        )
+
+        # === Functional graph ===
+        inputs = {
+            "images": keras.Input(
+                self.image_tower.inputs[0].shape[1:], name="images"
+            )
+        }
+        for key in self.text_tower.input:
+            inputs[key] = keras.Input((None,), dtype="int32", name=key)
+        super().__init__(
+            inputs=inputs, outputs=self.fuse(inputs), dtype=dtype, **kwargs
+        )
+
+        # === Config ===
+        self.image_norms = image_norms
+        # Tensors of a converted checkpoint that nothing reads, by name.
+        self.extra = {}
+
+    presets = PresetsOf()
+
+    @property
+    def image_encoder(self):
+        """The image encoder, as passed in."""
+        return self.image_tower.encoder
+
+    @property
+    def text_encoder(self):
+        """The text encoder, as passed in."""
+        return self.text_tower.encoder
+
+    @property
+    def image_size(self):
+        """int, side S of the images in pixels."""
+        return self.image_tower.inputs[0].shape[1]
+
+    def fuse(self, inputs, outputs=("text", "image", "pooled")):
+        """Run towers and fusion, computing only what is asked.
+
+        Args:
+            inputs: dict of tensors, as the backbone is called with.
+            outputs: tuple out of `"text"`, `"image"`, `"pooled"`.
+
+        Returns:
+            dict of tensors with those keys.
+        """
+        text = {key: inputs[key] for key in self.text_tower.input}
+        return self.fusion(
+            self.text_tower(text),
+            self.image_tower(inputs["images"]),
+            padding_mask=inputs["padding_mask"],
+            outputs=outputs,
+        )
+
+    def __call__(self, inputs, *args, **kwargs):
+        check_features(inputs, self.input, self.text_encoder)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def attention_maps(self, inputs):
+        """All cross-modal attention maps of a batch.
+
+        Args:
+            inputs: dict of arrays, as the backbone is called with.
+
+        Returns:
+            dict of lists with one float array per cross-modal layer, lowest
+            first, each `(batch, heads, queries, keys)`, rows summing to 1:
+            `"text_self"` `(…, T, T)`, `"text_cross"` `(…, T, P)`,
+            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`; of merged
+            attention the shares within each modality.
+
+        Raises:
+            RuntimeError: on JAX, another thread trains these weights.
+
+        Example:
+
+        ```python
+        backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
+        ```
+        """
+        inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
+        check_features(inputs, self.input, self.text_encoder)
+        tokens = inputs["token_ids"].shape[1]
+        run = functools.partial(self.fuse, inputs)
+        compiled.restore_weights(self)
+        return maps_of_steps(self.fusion.steps, run, tokens)
+
+    def checkpoint_activations(self):
+        """Train in less memory: blocks compute their activations again.
+
+        For the backward pass, blocks and cross-modal steps keep no more than
+        their inputs; no number changes. Call it before `compile`.
+        """
+        towers = (*self.image_tower.blocks, *self.text_tower.blocks)
+        for block in (*towers, *self.fusion.steps):
+            remat.checkpoint(block)
+
+    def with_image_size(self, side):
+        """A new backbone of the same weights, its image positions resized.
+
+        Args:
+            side: int, side in pixels, a multiple of the patch size.
+
+        Returns:
+            A new `BridgeTowerBackbone`; this one stays as it is.
+        """
+        resized = with_positions_for(self, side)
+        resized.extra = self.extra
+        return resized
+
+    def get_config(self):
+        fusion = self.fusion
+        changed = precision.changed_policies(self, fusion.dtype_policy)
+        config = super().get_config()
+        config.update(
+            image_encoder=saved_backbones.encoder_spec(self.image_encoder),
+            text_encoder=saved_backbones.encoder_spec(self.text_encoder),
+            hidden_dim=fusion.hidden_dim,
+            num_heads=fusion.num_heads,
+            num_layers=fusion.num_layers,
+            intermediate_dim=fusion.intermediate_dim,
+            bridge=fusion.bridge,
+            taps=fusion.taps,
+            cross_encoder=fusion.cross_encoder,
+            projections=fusion.projections,
+            image_norms=self.image_norms,
+            dropout=fusion.dropout,
+            layer_norm_epsilon=fusion.layer_norm_epsilon,
+            bridge_epsilon=fusion.bridge_epsilon,
+        )
+        return config | ({precision.POLICIES: changed} if changed else {})
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save the backbone to a new preset folder, with a manifest."""
+        precision.check_one_policy(self)
+        save = super().save_to_preset
+        registry.write_backbone(self, save, preset_dir, max_shard_size)
+
+    def export_to_transformers(self, path):
+        """Write a new folder for `transformers.BridgeTowerModel`."""
+        registry.export(self, path)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """The backbone of a preset.
+
+        Args:
+            preset, load_weights: as `BridgeTowerVQA.from_preset`.
+            **kwargs: `image_size`, `dtype` and `revision` as there, and
+                constructor values that replace the saved ones.
+        """
+        return saved_backbones.load(cls, preset, load_weights, **kwargs)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = saved_backbones.with_encoders(config, custom_objects)
+        changed = config.pop(precision.POLICIES, None)
+        backbone = super().from_config(config)
+        precision.restore_policies(backbone, changed)
+        return backbone

@@ -1,0 +1,300 @@
+"""Bridges: how a uni-modal state enters a cross-modal layer.
+
+Design I of the paper compares the definitions (a) to (i); each is one class.
+"""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.models.attention import attention
+from keras_bridgetower.models.attention import initializer
+
+
+class BridgeLayer(keras.layers.Layer):
+    """Abstract: `LayerNorm(merge(x, y))`.
+
+    Subclasses define `merge(x, y, mask=None)` and create in `build_merge`
+    what it needs. To add a definition, subclass, register it with Keras and
+    pass the class, or an entry of `BRIDGES`, as `bridge`.
+
+    Args:
+        hidden_dim: int, width D of both inputs.
+        num_heads: int, attention heads; only attention bridges read it.
+        dropout: float, dropout inside the bridge; only attention bridges
+            read it.
+        epsilon: float, epsilon of the layer norm.
+
+    Call arguments:
+        x: float tensor `(batch, tokens, D)`, the previous cross-modal output.
+        y: float tensor `(batch, tokens, D)`, the projected uni-modal state.
+        mask: optional int tensor `(batch, tokens)`, 0 at the padding of `y`.
+
+    Returns:
+        Float tensor `(batch, tokens, D)`.
+
+    Example:
+
+    ```python
+    bridge = bridges.get("add", hidden_dim=16)
+    bridge(np.ones((2, 5, 16)), np.zeros((2, 5, 16))).shape  # (2, 5, 16)
+    ```
+
+    Source: BridgeTower (AAAI 2023), section on bridge layers, table 1.
+    """
+
+    def __init__(
+        self, hidden_dim, num_heads=1, dropout=0.0, epsilon=1e-5, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.epsilon = epsilon
+        self.layer_norm = keras.layers.LayerNormalization(
+            epsilon=epsilon, dtype=self.dtype_policy, name="layer_norm"
+        )
+
+    def build(self, x_shape, y_shape=None, mask_shape=None):
+        self.build_merge(x_shape)
+        self.layer_norm.build(x_shape)
+
+    def call(self, x, y, mask=None):
+        return self.layer_norm(self.merge(x, y, mask))
+
+    def compute_output_shape(self, x_shape, y_shape=None, mask_shape=None):
+        return x_shape
+
+    def build_merge(self, shape):
+        """Create what `merge` needs; `shape` is that of one input."""
+
+    def merge(self, x, y, mask=None):
+        """Join the two streams; the layer norm follows."""
+        raise TypeError(
+            "`BridgeLayer` is abstract. Define `merge(x, y, mask=None)` in a "
+            f"subclass. Received: bridge={type(self).__name__}"
+        )
+
+    def _dense(self, shape, units, name, activation=None, kernel=None):
+        layer = keras.layers.Dense(
+            units,
+            activation=activation,
+            kernel_initializer=kernel or initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        layer.build(shape)
+        return layer
+
+
+def _register(cls):
+    return keras.saving.register_keras_serializable("keras_bridgetower")(cls)
+
+
+def _both(shape):
+    return (*shape[:-1], 2 * shape[-1])
+
+
+@_register
+class AddBridge(BridgeLayer):
+    """(a) x + y: the paper's choice."""
+
+    def merge(self, x, y, mask=None):
+        return x + y
+
+
+@_register
+class MultiplyBridge(BridgeLayer):
+    """(b) x * y, element by element."""
+
+    def merge(self, x, y, mask=None):
+        return x * y
+
+
+@_register
+class InterpolateBridge(BridgeLayer):
+    """(c) a * x + (1 - a) * y with a learned vector a, 0.5 at the start."""
+
+    def build_merge(self, shape):
+        self.alpha = self.add_weight(
+            shape=(shape[-1],),
+            initializer=keras.initializers.Constant(0.5),
+            name="alpha",
+        )
+
+    def merge(self, x, y, mask=None):
+        return self.alpha * x + (1 - self.alpha) * y
+
+
+@_register
+class GateBridge(BridgeLayer):
+    """(d) a * x + (1 - a) * y with a = sigmoid(W [x; y])."""
+
+    def build_merge(self, shape):
+        self.gate = self._dense(_both(shape), shape[-1], "gate", "sigmoid")
+
+    def merge(self, x, y, mask=None):
+        alpha = self.gate(ops.concatenate([x, y], axis=-1))
+        return alpha * x + (1 - alpha) * y
+
+
+@_register
+class LinearBridge(BridgeLayer):
+    """(e) W [x; y]."""
+
+    def build_merge(self, shape):
+        self.linear = self._dense(_both(shape), shape[-1], "linear")
+
+    def merge(self, x, y, mask=None):
+        return self.linear(ops.concatenate([x, y], axis=-1))
+
+
+@_register
+class MLPBridge(BridgeLayer):
+    """(f) W2 GELU(W1 [x; y]), hidden width 2D."""
+
+    def build_merge(self, shape):
+        both = _both(shape)
+        self.hidden = self._dense(both, both[-1], "hidden", "gelu")
+        self.output_dense = self._dense(both, shape[-1], "output")
+
+    def merge(self, x, y, mask=None):
+        return self.output_dense(self.hidden(ops.concatenate([x, y], axis=-1)))
+
+
+class _AttentionBridge(BridgeLayer):
+    """Abstract: x attends to the tokens of y."""
+
+    def build_merge(self, shape):
+        self.attention = attention(
+            self.hidden_dim,
+            self.num_heads,
+            self.dropout,
+            self.dtype_policy,
+            "attention",
+        )
+        self.attention.build(shape, shape)
+
+    def attend(self, x, y, mask):
+        """Attention output, the padding of `y` left out."""
+        if mask is not None:
+            mask = ops.expand_dims(mask, 1)
+        return self.attention(x, y, attention_mask=mask)
+
+
+@_register
+class CrossAttentionBridge(_AttentionBridge):
+    """(g) MCA(x, y): multi-head attention from x to y."""
+
+    def merge(self, x, y, mask=None):
+        return self.attend(x, y, mask)
+
+
+@_register
+class CrossAttentionFFNBridge(_AttentionBridge):
+    """(h) FFN(MCA(x, y)), hidden width 4D."""
+
+    def build_merge(self, shape):
+        super().build_merge(shape)
+        hidden = (*shape[:-1], 4 * shape[-1])
+        self.hidden = self._dense(shape, hidden[-1], "hidden", "gelu")
+        self.output_dense = self._dense(hidden, shape[-1], "output")
+
+    def merge(self, x, y, mask=None):
+        return self.output_dense(self.hidden(self.attend(x, y, mask)))
+
+
+@_register
+class AddLinearBridge(BridgeLayer):
+    """(i) x + y + W [x; y], W zero at the start."""
+
+    def build_merge(self, shape):
+        self.linear = self._dense(
+            _both(shape), shape[-1], "linear", kernel="zeros"
+        )
+
+    def merge(self, x, y, mask=None):
+        return x + y + self.linear(ops.concatenate([x, y], axis=-1))
+
+
+@_register
+class ScaledAddBridge(BridgeLayer):
+    """transformers' `scaled_add`: x + s * y, scalar s, 1 at the start."""
+
+    def build_merge(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def merge(self, x, y, mask=None):
+        return x + self.scale * y
+
+
+@_register
+class InterpolateScalarBridge(BridgeLayer):
+    """transformers' `interpolate`: b * x + (1 - b) * y, b = 0.5 at first."""
+
+    def build_merge(self, shape):
+        self.beta = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(0.5), name="beta"
+        )
+
+    def merge(self, x, y, mask=None):
+        return self.beta * x + (1 - self.beta) * y
+
+
+BRIDGES = {
+    "add": AddBridge,
+    "multiply": MultiplyBridge,
+    "interpolate": InterpolateBridge,
+    "gate": GateBridge,
+    "linear": LinearBridge,
+    "mlp": MLPBridge,
+    "cross_attention": CrossAttentionBridge,
+    "cross_attention_ffn": CrossAttentionFFNBridge,
+    "add_linear": AddLinearBridge,
+    "scaled_add": ScaledAddBridge,
+    "interpolate_scalar": InterpolateScalarBridge,
+}
+
+
+def get(
+    identifier, hidden_dim, num_heads=1, dropout=0.0, epsilon=1e-5, **kwargs
+):
+    """A new bridge layer from its identifier.
+
+    Args:
+        identifier: a name of `BRIDGES`, a registered name such as
+            `"my_package>MyBridge"`, or a subclass of `BridgeLayer`.
+        hidden_dim, num_heads, dropout, epsilon: as `BridgeLayer`.
+        **kwargs: `name` and `dtype` of the layer.
+
+    Example:
+
+    ```python
+    get("gate", hidden_dim=16)
+    ```
+    """
+    cls = BRIDGES.get(name_of(identifier))
+    if cls is None:
+        cls = keras.saving.get_registered_object(name_of(identifier))
+    return cls(hidden_dim, num_heads, dropout, epsilon, **kwargs)
+
+
+def name_of(identifier):
+    """The plain name of a bridge for a config, or the error that lists all."""
+    if isinstance(identifier, str):
+        known = identifier in BRIDGES
+        cls = keras.saving.get_registered_object(identifier)
+        if known or (isinstance(cls, type) and issubclass(cls, BridgeLayer)):
+            return identifier
+    elif isinstance(identifier, type) and issubclass(identifier, BridgeLayer):
+        names = {cls: name for name, cls in BRIDGES.items()}
+        registered = keras.saving.get_registered_name(identifier)
+        if identifier in names or keras.saving.get_registered_object(
+            registered
+        ):
+            return names.get(identifier, registered)
+    raise ValueError(
+        f"`bridge` must be one of {sorted(BRIDGES)}, None (no bridges: the "
+        "two-tower baseline METER), or a subclass of `BridgeLayer` registered "
+        "with `keras.saving.register_keras_serializable`. "
+        f"Received: bridge={identifier!r}"
+    )

@@ -1,0 +1,207 @@
+"""Co-attention: one cross-modal layer for each side."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.models.post_norm import PostNormLayer
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class CrossModalLayer(PostNormLayer):
+    """One side of co-attention, post-norm.
+
+    `h = LN(q + SelfAttn(q, own)); h = LN(h + CrossAttn(h, other));
+    out = LN(h + FFN(h))`.
+
+    Args:
+        hidden_dim: int, width D.
+        num_heads: int, attention heads.
+        intermediate_dim: int, hidden width of the feed-forward network.
+        dropout: float, on each residual branch and on attention weights.
+        epsilon: float, epsilon of the layer norms.
+
+    Call arguments:
+        query: float tensor `(batch, queries, D)`: the tokens to compute,
+            all of `own` or its first ones.
+        own: float tensor `(batch, tokens, D)`, this modality.
+        other: float tensor `(batch, others, D)`, the other modality's input
+            of the same layer.
+        own_padding, other_padding: optional int tensors, 0 at padding.
+
+    Returns:
+        Float tensor `(batch, queries, D)`.
+
+    Example:
+
+    ```python
+    layer = CrossModalLayer(16, num_heads=2, intermediate_dim=32)
+    text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
+    layer(text, text, image).shape  # (1, 4, 16)
+    ```
+
+    Source: BridgeTower (AAAI 2023), cross-modal encoder, after METER.
+    """
+
+    attention_branches = ("self_attention", "cross_attention")
+
+    def build(
+        self,
+        query_shape,
+        own_shape,
+        other_shape,
+        own_padding_shape=None,
+        other_padding_shape=None,
+    ):
+        self.build_branches(query_shape, own_shape, other_shape)
+
+    def call(
+        self,
+        query,
+        own,
+        other,
+        own_padding=None,
+        other_padding=None,
+        training=None,
+    ):
+        own_mask = over_queries(own_padding)
+        other_mask = over_queries(other_padding)
+        x = self.attend("self_attention", query, own, own_mask, training)
+        x = self.attend("cross_attention", x, other, other_mask, training)
+        return self.feed_forward(x, training)
+
+    def compute_output_shape(self, query_shape, *other_shapes):
+        return query_shape
+
+
+def over_queries(mask):
+    """(batch, keys) -> (batch, 1, keys): the same mask for every query."""
+    return None if mask is None else ops.expand_dims(mask, 1)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class CoAttention(keras.layers.Layer):
+    """A cross-modal step: one `CrossModalLayer` per modality.
+
+    Args:
+        hidden_dim, num_heads, intermediate_dim, dropout, epsilon: as
+            `CrossModalLayer`.
+
+    Call arguments:
+        text_query, image_query: float tensors `(batch, queries, D)`, the
+            tokens of each side to compute, or None to leave that side out.
+        text, image: float tensors `(batch, tokens, D)`, both bridged inputs.
+        padding_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
+
+    Returns:
+        `(text, image)`, each with as many tokens as its query, or None.
+
+    Example:
+
+    ```python
+    step = CoAttention(16, num_heads=2, intermediate_dim=32)
+    text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
+    text, image = step(text, image, text, image)
+    ```
+    """
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_heads,
+        intermediate_dim,
+        dropout=0.1,
+        epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.text_layer, self.image_layer = (
+            CrossModalLayer(
+                hidden_dim,
+                num_heads,
+                intermediate_dim,
+                dropout,
+                epsilon,
+                dtype=self.dtype_policy,
+                name=f"{self.name}_{side}",
+            )
+            for side in ("text", "image")
+        )
+
+    def build(
+        self,
+        text_query_shape,
+        image_query_shape,
+        text_shape,
+        image_shape,
+        padding_mask_shape=None,
+    ):
+        self.text_layer.build(text_shape, text_shape, image_shape)
+        self.image_layer.build(image_shape, image_shape, text_shape)
+
+    @property
+    def image_only(self):
+        """Layers that run for the image side alone."""
+        return [self.image_layer]
+
+    def call(
+        self,
+        text_query,
+        image_query,
+        text,
+        image,
+        padding_mask=None,
+        training=None,
+    ):
+        text_out = image_out = None
+        if text_query is not None:
+            text_out = self.text_layer(
+                text_query,
+                text,
+                image,
+                own_padding=padding_mask,
+                training=training,
+            )
+        if image_query is not None:
+            image_out = self.image_layer(
+                image_query,
+                image,
+                text,
+                other_padding=padding_mask,
+                training=training,
+            )
+        return text_out, image_out
+
+    def branches(self, captured, tokens, queries=None):
+        """Attention over the tokens of both sides joined, text first.
+
+        Args:
+            captured: dict from the name of an attention layer to its weights,
+                as `capture_attention` gives it.
+            tokens: `(T, P)`, how many tokens text and image have.
+            queries: `(t, p)`, for how many of them, the first ones, this step
+                was asked. None means all.
+
+        Returns:
+            list of float arrays `(batch, heads, T + P, T + P)`, one for each
+            residual branch with attention, in their order: self-attention
+            and cross-attention. Rows sum to 1; those that were not asked for
+            are 0.
+        """
+        ends = {"text": slice(0, tokens[0]), "image": slice(tokens[0], None)}
+        keys = {
+            ("text", "self"): ends["text"],
+            ("image", "self"): ends["image"],
+            ("text", "cross"): ends["image"],
+            ("image", "cross"): ends["text"],
+        }
+        joined = {}
+        for (side, kind), columns in keys.items():
+            name = f"{self.name}_{side}_{kind}_attention"
+            if name in captured:
+                part = ops.convert_to_numpy(captured[name])
+                shape = (*part.shape[:2], sum(tokens), sum(tokens))
+                joint = joined.setdefault(kind, np.zeros(shape, "float32"))
+                first = ends[side].start
+                joint[..., first : first + part.shape[2], columns] = part
+        return list(joined.values())

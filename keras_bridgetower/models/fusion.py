@@ -1,0 +1,300 @@
+"""The cross-modal encoder: projections, entries, bridges, steps, poolers."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.models import bridges
+from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+from keras_bridgetower.models.taps import check_mask
+from keras_bridgetower.models.taps import resolve_taps
+
+OUTPUTS = ("text", "image", "pooled")
+TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
+PROJECTIONS = ("shared", "per_layer")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class CrossModalEncoder(keras.layers.Layer):
+    """Joins lists of uni-modal states into one cross-modal representation.
+
+    Every state goes through a projection and gets its modality's type
+    embedding. The first state of a modality enters through a layer norm, each
+    further one through a bridge into its layer; layers without a state (`None`
+    in `taps`) stack freely on top.
+
+    Args:
+        hidden_dim: int, width D.
+        num_heads: int, attention heads; must divide `hidden_dim`.
+        num_layers: int, number K of cross-modal layers per modality.
+        intermediate_dim: int, feed-forward width. None means 4D.
+        bridge: identifier of the bridge (see `bridges.get`), or None for the
+            two-tower baseline, whose states enter bare.
+        taps: tuple of K entries: which uni-modal state feeds layer l, counted
+            from the top (negative), None where layer l has no bridge.
+            Defaults to `(-K, ..., -1)`; with `bridge=None` to
+            `(-1, None, ...)`.
+        cross_encoder: `"co_attention"` or `"merged_attention"`.
+        projections: `"shared"`: one projection per modality for all taps, or
+            `"per_layer"`: one for each tap.
+        dropout: float, dropout of the cross-modal layers.
+        layer_norm_epsilon: float, epsilon in the cross-modal layers.
+        bridge_epsilon: float, epsilon in entries and bridges.
+
+    Call arguments:
+        text_states: list of float tensors `(batch, text tokens, width)`, one
+            per tap, lowest first.
+        image_states: list of float tensors `(batch, image tokens, width)`.
+        padding_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
+        outputs: tuple out of `"text"`, `"image"`, `"pooled"`; nothing that
+            none of them reads is computed.
+        image_row: int, row of the type table for the image states: 1, or 2
+            for the second image of a pair.
+
+    Returns:
+        dict with the asked outputs: `"text"` `(batch, text tokens, D)`,
+        `"image"` `(batch, image tokens, D)`, `"pooled"` `(batch, 2D)`, text
+        first.
+
+    Raises:
+        ValueError: a value or combination that cannot be built.
+
+    Example:
+
+    ```python
+    fusion = CrossModalEncoder(16, num_heads=2, num_layers=2)
+    text, image = np.ones((1, 4, 8)), np.ones((1, 10, 12))
+    out = fusion([text, text], [image, image], outputs=("pooled",))
+    out["pooled"].shape  # (1, 32)
+    ```
+
+    Source: BridgeTower (AAAI 2023); METER (CVPR 2022) for the baseline.
+    """
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_heads,
+        num_layers,
+        intermediate_dim=None,
+        bridge="add",
+        taps=None,
+        cross_encoder="co_attention",
+        projections="shared",
+        dropout=0.1,
+        layer_norm_epsilon=1e-5,
+        bridge_epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
+        check_choice("projections", projections, PROJECTIONS)
+        if num_heads < 1 or hidden_dim % num_heads:
+            raise ValueError(
+                "`num_heads` must divide `hidden_dim`. Received: "
+                f"hidden_dim={hidden_dim}, num_heads={num_heads}"
+            )
+        self.taps = resolve_taps(taps, num_layers, bridge)
+        self.bridge = bridge and bridges.name_of(bridge)
+        self.hidden_dim = hidden_dim
+        self.num_heads = num_heads
+        self.num_layers = num_layers
+        self.intermediate_dim = intermediate_dim or 4 * hidden_dim
+        self.cross_encoder = cross_encoder
+        self.projections = projections
+        self.dropout = dropout
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.bridge_epsilon = bridge_epsilon
+
+        self.text_projections = self._make_projections("text")
+        self.image_projections = self._make_projections("image")
+        self.text_entry = self._make_entry("text")
+        self.image_entry = self._make_entry("image")
+        self.text_bridges = self._make_bridges("text")
+        self.image_bridges = self._make_bridges("image")
+        self.steps = [
+            CROSS_ENCODERS[cross_encoder](
+                hidden_dim,
+                num_heads,
+                self.intermediate_dim,
+                dropout,
+                layer_norm_epsilon,
+                dtype=self.dtype_policy,
+                name=f"layer_{layer}",
+            )
+            for layer in range(num_layers)
+        ]
+        self.text_pooler = self._dense("text_pooler", "tanh")
+        self.image_pooler = self._dense("image_pooler", "tanh")
+
+    def build(
+        self, text_states_shape, image_states_shape, padding_mask_shape=None
+    ):
+        self.type_embedding = self.add_weight(
+            shape=(NUM_TYPE_ROWS, self.hidden_dim),
+            initializer=initializer(),
+            name="type_embedding",
+        )
+        text = (*text_states_shape[0][:-1], self.hidden_dim)
+        image = (*image_states_shape[0][:-1], self.hidden_dim)
+        for projection in self.text_projections:
+            projection.build(text_states_shape[0])
+        for projection in self.image_projections:
+            projection.build(image_states_shape[0])
+        self.text_entry.build(text)
+        self.image_entry.build(image)
+        for bridge in filter(None, self.text_bridges):
+            bridge.build(text, text)
+        for bridge in filter(None, self.image_bridges):
+            bridge.build(image, image)
+        for step in self.steps:
+            step.build(text, image, text, image)
+        self.text_pooler.build((None, self.hidden_dim))
+        self.image_pooler.build((None, self.hidden_dim))
+
+    def project_text(self, states):
+        """Projected and typed text states: what may be kept and re-used."""
+        return self._project(states, self.text_projections, TEXT_ROW)
+
+    def project_image(self, states, row=IMAGE_ROW):
+        """Projected and typed image states of the first or second image."""
+        return self._project(states, self.image_projections, row)
+
+    def call(
+        self,
+        text_states,
+        image_states,
+        padding_mask=None,
+        outputs=OUTPUTS,
+        image_row=IMAGE_ROW,
+        training=None,
+    ):
+        return self.join(
+            self.project_text(text_states),
+            self.project_image(image_states, image_row),
+            padding_mask,
+            outputs,
+            training,
+        )
+
+    def join(
+        self,
+        text_states,
+        image_states,
+        padding_mask=None,
+        outputs=OUTPUTS,
+        training=None,
+    ):
+        """Join states that `project_text` and `project_image` returned.
+
+        They may be used again, as of candidates and of negatives.
+        """
+        check_mask(padding_mask, text_states)
+        text_states, image_states = iter(text_states), iter(image_states)
+        text = self.text_entry(next(text_states))
+        image = self.image_entry(next(image_states))
+        for layer, step in enumerate(self.steps):
+            if layer and self.taps[layer] is not None:
+                text = self.text_bridges[layer](
+                    text, next(text_states), padding_mask, training=training
+                )
+                image = self.image_bridges[layer](
+                    image, next(image_states), training=training
+                )
+            text_query, image_query = text, image
+            if layer == self.num_layers - 1:
+                text_query = _last_query("text", text, outputs)
+                image_query = _last_query("image", image, outputs)
+            text, image = step(
+                text_query,
+                image_query,
+                text,
+                image,
+                padding_mask,
+                training=training,
+            )
+        results = {"text": text, "image": image}
+        if "pooled" in outputs:
+            both = self.text_pooler(text[:, 0]), self.image_pooler(image[:, 0])
+            results["pooled"] = ops.concatenate(both, axis=-1)
+        return {name: results[name] for name in outputs}
+
+    def compute_output_spec(
+        self,
+        text_states,
+        image_states,
+        padding_mask=None,
+        outputs=OUTPUTS,
+        **kwargs,
+    ):
+        # Written out because tracing on JAX refuses the strings of `outputs`.
+        text, image = text_states[0].shape, image_states[0].shape
+        shapes = {
+            "text": (*text[:-1], self.hidden_dim),
+            "image": (*image[:-1], self.hidden_dim),
+            "pooled": (text[0], 2 * self.hidden_dim),
+        }
+        return {
+            name: keras.KerasTensor(shapes[name], dtype=self.compute_dtype)
+            for name in outputs
+        }
+
+    def reset_poolers(self):
+        """Start the poolers anew: matching may have saturated them."""
+        for pooler in (self.text_pooler, self.image_pooler):
+            pooler.kernel.assign(initializer()(pooler.kernel.shape))
+            pooler.bias.assign(ops.zeros(pooler.bias.shape))
+
+    def _project(self, states, projections, row):
+        typed = []
+        for index, state in enumerate(states):
+            # One shared projection serves every index.
+            x = projections[index % len(projections)](state)
+            typed.append(x + ops.cast(self.type_embedding[row], x.dtype))
+        return typed
+
+    def _make_projections(self, side):
+        tapped = sum(tap is not None for tap in self.taps)
+        count = {"shared": 1, "per_layer": tapped}[self.projections]
+        return [self._dense(f"{side}_projection_{i}") for i in range(count)]
+
+    def _make_entry(self, side):
+        common = {"dtype": self.dtype_policy, "name": f"{side}_entry"}
+        if self.bridge is None:
+            return keras.layers.Identity(**common)
+        return keras.layers.LayerNormalization(
+            epsilon=self.bridge_epsilon, **common
+        )
+
+    def _make_bridges(self, side):
+        return [
+            bridges.get(
+                self.bridge,
+                self.hidden_dim,
+                self.num_heads,
+                self.dropout,
+                self.bridge_epsilon,
+                dtype=self.dtype_policy,
+                name=f"{side}_bridge_{layer}",
+            )
+            if layer and tap is not None
+            else None
+            for layer, tap in enumerate(self.taps)
+        ]
+
+    def _dense(self, name, activation=None):
+        return keras.layers.Dense(
+            self.hidden_dim,
+            activation=activation,
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+
+def _last_query(name, x, outputs):
+    """The tokens of the last layer that any of the outputs reads."""
+    if name in outputs:
+        return x
+    return x[:, :1] if "pooled" in outputs else None

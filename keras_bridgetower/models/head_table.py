@@ -1,0 +1,270 @@
+"""The heads by name, built from the plain values that a preset stores."""
+
+import contextlib
+import contextvars
+import inspect
+import re
+import threading
+from types import MappingProxyType
+
+import keras
+
+from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.models.head_sets import HeadSet
+from keras_bridgetower.models.heads import ClassifierHead
+from keras_bridgetower.models.heads import ContrastiveHead
+from keras_bridgetower.models.heads import LinearHead
+from keras_bridgetower.models.heads import MaskedLMHead
+from keras_bridgetower.models.heads import TextHead
+
+_AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def awaiting(saved):
+    """A context in which heads that will be loaded get no random start.
+
+    Args:
+        saved: dict from the name of a head to its plain values, as
+            `heads.json` of a preset holds it.
+    """
+    token = _AWAITED.set(saved)
+    try:
+        yield
+    finally:
+        _AWAITED.reset(token)
+
+
+def make(name, backbone, **values):
+    """Build a head for a backbone.
+
+    Args:
+        name: str, one of `BUILT_IN`: vqa, entailment, nlvr2, itm, rank, mlm,
+            itc, image_class, text_class, text_number; or one of your own, see
+            `register_head`.
+        backbone: a `BridgeTowerBackbone`.
+        **values: plain values of the head, as `heads.json` of a preset holds
+            them.
+
+    Returns:
+        The layer, built, named `<name>_head`.
+    """
+    head, shape = maker_of(name)(backbone, **values)
+    if head.name != f"{name}_head":
+        raise ValueError(
+            f"The head {name!r} must be a layer of the name '{name}_head', by "
+            "which its weights are found. Pass `name` to its constructor. "
+            f"Received: name={head.name!r}"
+        )
+    loaded = same(_AWAITED.get().get(name), values)
+
+    def built():
+        head.build(shape)
+        return head
+
+    return uninitialized.without_initialization(built, loaded)
+
+
+def _classifier(name, pooled):
+    def maker(
+        backbone, num_classes, head_hidden_scale=2, dropout=0.0, answers=None
+    ):
+        width = 2 * backbone.fusion.hidden_dim
+        head = ClassifierHead(
+            num_classes,
+            int(width * head_hidden_scale),
+            dropout,
+            dtype=_dtype(backbone),
+            name=f"{name}_head",
+        )
+        return head, (None, pooled * width)
+
+    return maker
+
+
+def _linear(name, num_classes):
+    def maker(backbone):
+        head = LinearHead(
+            num_classes, dtype=_dtype(backbone), name=f"{name}_head"
+        )
+        return head, (None, 2 * backbone.fusion.hidden_dim)
+
+    return maker
+
+
+def _mlm(backbone, epsilon=1e-5):
+    head = MaskedLMHead(
+        backbone.text_encoder.vocabulary_size,
+        epsilon,
+        dtype=_dtype(backbone),
+        name="mlm_head",
+    )
+    return head, (None, None, backbone.fusion.hidden_dim)
+
+
+def _itc(backbone, projection_dim=512, ways="three_way"):
+    head = ContrastiveHead(
+        projection_dim,
+        ways,
+        dtype=_dtype(backbone),
+        name="itc_head",
+    )
+    width = backbone.fusion.hidden_dim
+    # The authors project the raw states, transformers the fusion's own.
+    image = {"three_way": width, "two_way": _width(backbone.image_tower)}[ways]
+    return head, {
+        "text": (None, _width(backbone.text_tower)),
+        "image": (None, image),
+        "fused": (None, 2 * width),
+    }
+
+
+def _image_class(backbone, num_classes, labels=None):
+    head = LinearHead(
+        num_classes,
+        dtype=_dtype(backbone),
+        name="image_class_head",
+    )
+    return head, (None, _width(backbone.image_tower))
+
+
+def _text(name):
+    def maker(backbone, num_classes, dropout=0.1, labels=None):
+        head = TextHead(
+            num_classes,
+            dropout,
+            dtype=_dtype(backbone),
+            name=f"{name}_head",
+        )
+        return head, (None, None, _width(backbone.text_tower))
+
+    return maker
+
+
+def _dtype(backbone):  # As plain values, which Keras saves.
+    return keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
+
+
+def _width(tower):
+    return tower.outputs[-1].shape[-1]
+
+
+BUILT_IN = {
+    "vqa": _classifier("vqa", 1),
+    "entailment": _classifier("entailment", 1),
+    "nlvr2": _classifier("nlvr2", 2),
+    "itm": _linear("itm", 2),
+    "rank": _linear("rank", 1),
+    "mlm": _mlm,
+    "itc": _itc,
+    "image_class": _image_class,
+    "text_class": _text("text_class"),
+    "text_number": _text("text_number"),
+}
+_own = {}
+_LOCK = threading.Lock()
+# It begins the paths of the head's weights, and is an attribute of a layer.
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def register_head(name):
+    """Make heads of a new name known, for a task of your own.
+
+    The name stands in presets: import the file that registers it before such
+    a preset is opened.
+
+    Args:
+        name: str, small letters, digits and underscores, and none of
+            `BUILT_IN`. A name that you registered before is replaced.
+
+    Returns:
+        Decorator of a function that takes a backbone and the head's plain
+        values by keyword. It returns a layer named `<name>_head`, not built
+        yet, and the shape that the layer is built for.
+
+    Raises:
+        ValueError: a name that cannot be taken.
+
+    Example:
+
+    ```python
+    @register_head("count")
+    def count_head(backbone, most=9):
+        head = LinearHead(
+            most + 1, dtype=backbone.dtype_policy, name="count_head")
+        return head, (None, 2 * backbone.fusion.hidden_dim)
+    ```
+    """
+    taken = name in BUILT_IN or hasattr(HeadSet({}), str(name))
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or taken:
+        raise ValueError(
+            "`name` must be of small letters, digits and underscores, and "
+            f"neither one of {', '.join(BUILT_IN)} nor an attribute of Keras' "
+            f"layers. Received: name={name!r:.100}"
+        )
+
+    def keep(maker):
+        global _own
+        with _LOCK:
+            # As a whole, so that other threads read one or the other.
+            _own = {**_own, name: maker}
+        return maker
+
+    return keep
+
+
+def maker_of(name):
+    """The function that makes the heads of a name.
+
+    Args:
+        name: str.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    known = {**BUILT_IN, **_own}
+    if name not in known:
+        raise ValueError(
+            f"`name` must be one of {', '.join(known)}, or a head that you "
+            "registered by `keras_bridgetower.register_head`: import the file "
+            f"that does. Received: name={name!r:.100}"
+        )
+    return known[name]
+
+
+def check_values(name, values):
+    """Refuse what no preset stores of a head.
+
+    Args:
+        name: str, the name of a head.
+        values: dict of its plain values, without those that have defaults.
+
+    Raises:
+        ValueError: an unknown name, or values that the head does not have.
+    """
+    # The first one is the backbone.
+    known = set(list(inspect.signature(maker_of(name)).parameters)[1:])
+    if not isinstance(values, dict) or not set(values) <= known:
+        raise ValueError(
+            f"The head {name!r} has the values {sorted(known)}. Received: "
+            f"{name}={values!r:.200}"
+        )
+
+
+def same(saved, values):
+    """Whether stored values are those of a head.
+
+    A stored None, such as the answers of a checkpoint that does not name
+    them, agrees with anything.
+    """
+    return saved is not None and all(
+        value is None or values.get(key) == value
+        for key, value in saved.items()
+    )
+
+
+def make_all(heads, backbone):
+    """A `HeadSet` of heads by name, from a dict of their plain values."""
+    return HeadSet(
+        {name: make(name, backbone, **v) for name, v in heads.items()}
+    )

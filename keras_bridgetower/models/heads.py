@@ -1,0 +1,299 @@
+"""Heads: from the backbone's outputs to logits."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.checks import check_choice
+
+# log(1 / 0.07), where CLIP's, the authors' and transformers' training starts.
+LOGIT_SCALE = math.log(1 / 0.07)
+LOGIT_SCALE_LIMITS = (math.log(2), math.log(1000))
+KINDS = ("text", "image", "fused")
+# The pairs of kinds that a contrastive head learns to match.
+WAYS = {
+    "three_way": (("text", "image"), ("text", "fused"), ("image", "fused")),
+    "two_way": (("text", "image"), ("image", "text")),
+}
+
+
+def kinds_of(ways):
+    """The kinds that contrastive heads of these ways embed, in their order."""
+    return [k for k in KINDS if any(k in pair for pair in WAYS[ways])]
+
+
+class _Head(keras.layers.Layer):
+    """What the heads share: dense layers of the usual start."""
+
+    def _dense(self, units, name, use_bias=True):
+        return keras.layers.Dense(
+            units,
+            use_bias=use_bias,
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _norm(self, epsilon):
+        return keras.layers.LayerNormalization(
+            epsilon=epsilon, dtype=self.dtype_policy, name="layer_norm"
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ClassifierHead(_Head):
+    """Linear, LayerNorm, GELU, Linear: head of VQA, entailment and NLVR2.
+
+    Args:
+        num_classes: int, number of logits.
+        hidden_dim: int, width of the hidden layer.
+        dropout: float, dropout of the input.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: float tensor `(batch, width)`, the pooled representation.
+
+    Returns:
+        float32 tensor `(batch, num_classes)`: logits, whatever the dtype
+        policy.
+
+    Example:
+
+    ```python
+    head = ClassifierHead(num_classes=13, hidden_dim=64)
+    head(np.ones((2, 32))).shape  # (2, 13)
+    ```
+
+    Source: BridgeTower's `vqa_classifier`, `snli_classifier` and
+    `nlvr2_classifier`.
+    """
+
+    def __init__(self, num_classes, hidden_dim, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.hidden_dim = hidden_dim
+        self.dropout = dropout
+        self.input_dropout = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy, name="input_dropout"
+        )
+        self.hidden_dense = self._dense(hidden_dim, "hidden_dense")
+        self.layer_norm = self._norm(1e-5)
+        self.output_dense = self._dense(num_classes, "output_dense")
+
+    def build(self, x_shape):
+        self.hidden_dense.build(x_shape)
+        hidden_shape = (*x_shape[:-1], self.hidden_dim)
+        self.layer_norm.build(hidden_shape)
+        self.output_dense.build(hidden_shape)
+
+    def call(self, x, training=None):
+        x = self.hidden_dense(self.input_dropout(x, training=training))
+        x = ops.gelu(self.layer_norm(x), approximate=False)
+        return ops.cast(self.output_dense(x), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class LinearHead(_Head):
+    """One Linear: head of image-text matching and of ranking.
+
+    Args:
+        num_classes: int, number of logits; for matching 2, the second of
+            which means "match", for ranking 1.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: float tensor `(batch, width)`, the pooled representation.
+
+    Returns:
+        float32 tensor `(batch, num_classes)`: logits.
+
+    Example:
+
+    ```python
+    LinearHead(num_classes=2)(np.ones((3, 32))).shape  # (3, 2)
+    ```
+
+    Source: BridgeTower's `itm_score` and `rank_output`.
+    """
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.output_dense = self._dense(num_classes, "output_dense")
+
+    def build(self, x_shape):
+        self.output_dense.build(x_shape)
+
+    def call(self, x):
+        return ops.cast(self.output_dense(x), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class TextHead(_Head):
+    """Linear, tanh, Linear over the first token: head of the text tower.
+
+    Args:
+        num_classes: int, number of outputs.
+        dropout: float, dropout before each Linear.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: float tensor `(batch, tokens, width)`, a state of the text tower.
+
+    Returns:
+        float32 tensor `(batch, num_classes)`.
+
+    Example:
+
+    ```python
+    TextHead(num_classes=2)(np.ones((3, 5, 16))).shape  # (3, 2)
+    ```
+
+    Source: the classification head of RoBERTa.
+    """
+
+    def __init__(self, num_classes, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dense = self._dense(num_classes, "output_dense")
+
+    def build(self, x_shape):
+        self.hidden_dense = self._dense(x_shape[-1], "hidden_dense")
+        self.hidden_dense.build((x_shape[0], x_shape[-1]))
+        self.output_dense.build((x_shape[0], x_shape[-1]))
+
+    def call(self, x, training=None):
+        x = self.dropout(x[:, 0], training=training)
+        x = self.dropout(ops.tanh(self.hidden_dense(x)), training=training)
+        return ops.cast(self.output_dense(x), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MaskedLMHead(_Head):
+    """Linear, GELU, LayerNorm, Linear to the vocabulary.
+
+    The decoder is a table of its own, not tied to the token embedding.
+
+    Args:
+        vocabulary_size: int, number of logits.
+        epsilon: float, epsilon of the layer norm.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: float tensor `(batch, tokens, width)`, text outputs of the fusion.
+
+    Returns:
+        float32 tensor `(batch, tokens, vocabulary_size)`: logits.
+
+    Example:
+
+    ```python
+    MaskedLMHead(vocabulary_size=50)(np.ones((1, 4, 16))).shape  # (1, 4, 50)
+    ```
+
+    Source: BridgeTower's `mlm_score`, after BERT.
+    """
+
+    def __init__(self, vocabulary_size, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.epsilon = epsilon
+        self.layer_norm = self._norm(epsilon)
+        self.decoder = self._dense(vocabulary_size, "decoder")
+
+    def build(self, x_shape):
+        self.transform = self._dense(x_shape[-1], "transform")
+        self.transform.build(x_shape)
+        self.layer_norm.build(x_shape)
+        self.decoder.build(x_shape)
+
+    def call(self, x):
+        x = ops.gelu(self.transform(x), approximate=False)
+        return ops.cast(self.decoder(self.layer_norm(x)), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ContrastiveHead(_Head):
+    """One Linear per kind of representation, and the learned scale.
+
+    Args:
+        projection_dim: int, width of the shared space.
+        ways: `"three_way"`: text, image and fused pairs, as transformers;
+            `"two_way"`: text and image, as the authors.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        features: dict out of `"text"` `(batch, width)`, `"image"`
+            `(batch, width)` and `"fused"` `(batch, 2D)`.
+
+    Returns:
+        dict with the same keys: float32 `(batch, projection_dim)`, each row
+        of length 1. `logit_scale` is the logarithm of the factor of their
+        products.
+
+    Example:
+
+    ```python
+    head = ContrastiveHead(projection_dim=8)
+    features = {"text": np.ones((2, 16)), "image": np.ones((2, 16)),
+                "fused": np.ones((2, 32))}
+    head(features)["fused"].shape  # (2, 8)
+    ```
+
+    Source: BridgeTower's `itc_text_head` and `itc_image_head`; transformers'
+    `BridgeTowerForContrastiveLearning` for the third.
+    """
+
+    def __init__(self, projection_dim=512, ways="three_way", **kwargs):
+        super().__init__(**kwargs)
+        check_choice("ways", ways, tuple(WAYS))
+        self.projection_dim = projection_dim
+        self.ways = ways
+        self.text_dense = self._dense(projection_dim, "text_dense")
+        self.image_dense = self._dense(projection_dim, "image_dense")
+        self.fused_dense = (
+            self._dense(projection_dim, "fused_dense")
+            if ways == "three_way"
+            else None
+        )
+
+    def build(self, features_shape):
+        self.text_dense.build(features_shape["text"])
+        self.image_dense.build(features_shape["image"])
+        if self.fused_dense is not None:
+            self.fused_dense.build(features_shape["fused"])
+        self.logit_scale = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(LOGIT_SCALE),
+            # The authors clamp their temperature before every step.
+            constraint=_clamped_scale,
+            dtype="float32",
+            name="logit_scale",
+        )
+
+    def call(self, features):
+        return {
+            name: self._unit(getattr(self, f"{name}_dense")(x))
+            for name, x in features.items()
+        }
+
+    def compute_output_spec(self, features):
+        return {
+            name: keras.KerasTensor(
+                (x.shape[0], self.projection_dim), dtype="float32"
+            )
+            for name, x in features.items()
+        }
+
+    def _unit(self, x):
+        x = ops.cast(x, "float32")
+        # The guard and its size are torch's `normalize`.
+        norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+        return x / ops.maximum(norm, 1e-12)
+
+
+def _clamped_scale(value):
+    return ops.clip(value, *LOGIT_SCALE_LIMITS)

@@ -1,0 +1,129 @@
+"""Backbones from the files of a preset folder."""
+
+import copy
+import functools
+import re
+
+import keras
+
+from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.models.positions import with_positions_for
+from keras_bridgetower.models.towers import hidden_states
+from keras_bridgetower.presets import configs
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.folder import CONFIG
+from keras_bridgetower.presets.keywords import OF_PRESETS
+from keras_bridgetower.presets.keywords import check_keywords
+
+ENCODERS = ("image_encoder", "text_encoder")
+# Bytes that the arrays of a block take in a file at the least, by their names
+# and places alone.
+_BYTES_OF_LAYER = 4_000
+
+
+def load(
+    cls,
+    preset,
+    load_weights,
+    image_size=None,
+    dtype=None,
+    revision=None,
+    **kwargs,
+):
+    """The backbone of a preset.
+
+    Args:
+        cls: `BridgeTowerBackbone` or a subclass.
+        preset: as `registry.open_preset`.
+        load_weights: bool, whether to load weights or leave them at their
+            random start.
+        image_size: int, side of the images in pixels, or None as saved.
+        dtype: dtype policy, or None as saved.
+        revision: as `registry.open_preset`.
+        **kwargs: constructor values that replace the saved ones.
+
+    Returns:
+        Object of `cls`.
+
+    Raises:
+        TypeError: an unknown keyword.
+        PresetError: files that describe no such backbone, or hold none.
+    """
+    check_keywords(cls, kwargs, ("image_size", "dtype", *OF_PRESETS), ENCODERS)
+    folder = registry.open_preset(preset, revision)
+    cls, config = folder.spec(CONFIG, cls)
+    with folder.reading(CONFIG):
+        _check_config(config, folder.weight_bytes() if load_weights else None)
+        if dtype is not None:
+            kwargs["dtype"] = dtype
+        make = functools.partial(cls.from_config, {**config, **kwargs})
+        backbone = uninitialized.without_initialization(make, load_weights)
+    if load_weights:
+        registry.load_backbone(backbone, folder)
+    if image_size not in (None, backbone.image_size):
+        backbone = with_positions_for(backbone, image_size, uninitialized.move)
+    backbone.extra = registry.read_extra(folder)
+    return backbone
+
+
+def _check_config(config, weight_bytes):
+    """Refuse classes and sizes that are not those of a saved backbone."""
+    plain = dict(config)
+    for name in ENCODERS:
+        encoder, values = configs.class_and_values(plain.pop(name), object)
+        if hidden_states.dispatch(encoder) is hidden_states.dispatch(object):
+            raise ValueError(
+                f"`{name}` must be of a class with a rule in `hidden_states`. "
+                f"Received: {name} of class {encoder.__name__}"
+            )
+        configs.check_values(values)
+    configs.check_values(plain)
+    weights, layers = configs.fewest_weights(config)
+    if weight_bytes is not None and (
+        # Weights of 4 bits are the smallest.
+        weights > 2 * weight_bytes or layers * _BYTES_OF_LAYER > weight_bytes
+    ):
+        raise ValueError(
+            f"It describes at least {weights:,} weights in {layers:,} layers, "
+            f"more than the {weight_bytes:,} bytes of model.weights.h5 hold."
+        )
+
+
+def encoder_spec(encoder):
+    """What Keras keeps of an encoder, to make it as it was made.
+
+    KerasHub's CLIP puts a name that it is passed before those of its layers,
+    by which a rule may find them. So a name that Keras made up, and that
+    stands before none, is left to be made up again.
+    """
+    spec = keras.layers.serialize(encoder)
+    plain = re.sub(r"[_\d]", "", encoder.name)
+    made_up = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
+    before = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)
+    # Of a model without a class of its own the names of all layers are kept.
+    if made_up and not before and "layers" not in spec["config"]:
+        del spec["config"]["name"]
+    return spec
+
+
+def with_encoders(config, custom_objects):
+    """A backbone's configuration with its encoders made.
+
+    Args:
+        config: dict, as `get_config` gives it.
+        custom_objects: as `from_config` of Keras.
+
+    Returns:
+        dict of constructor values.
+    """
+    config = copy.deepcopy(config)
+    dtype = config.get("dtype")
+    for key in ENCODERS:
+        if isinstance(config[key], dict):
+            # The whole backbone has one dtype, which a caller may change.
+            if dtype is not None:
+                config[key]["config"]["dtype"] = dtype
+            config[key] = keras.layers.deserialize(
+                config[key], custom_objects=custom_objects
+            )
+    return config

@@ -1,0 +1,251 @@
+"""Uni-modal towers: any KerasHub encoder, seen as a list of states."""
+
+import functools
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.models.checks import check_lengths
+from keras_bridgetower.models.tower_layers import FirstOutput
+from keras_bridgetower.models.tower_layers import TokenLookup
+
+
+@functools.singledispatch
+def hidden_states(encoder):
+    """The outputs of an encoder's blocks, as the cross-modal part sees them.
+
+    This is the one place where an encoder meets the project. To add an
+    encoder, register a rule for its class:
+
+    ```python
+    @hidden_states.register(MyEncoder)
+    def _(encoder):
+        return [encoder.final_norm(block.output) for block in encoder.blocks]
+    ```
+
+    Args:
+        encoder: a functional encoder, such as a `keras_hub` backbone.
+
+    Returns:
+        List of symbolic tensors `(batch, tokens, width)`, lowest block first,
+        connected to the inputs of `encoder`; for pre-norm encoders each state
+        has passed the encoder's final norm.
+
+    Raises:
+        TypeError: there is no rule for this class.
+
+    Example:
+
+    ```python
+    states = hidden_states(keras_hub.models.RobertaBackbone(
+        vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16,
+        intermediate_dim=32))
+    ```
+    """
+    known = sorted(
+        cls.__name__ for cls in hidden_states.registry if cls is not object
+    )
+    raise TypeError(
+        f"No rule says how to read the states of a `{type(encoder).__name__}`. "
+        f"Encoders with a rule: {known} (of a CLIPBackbone pass its "
+        "`vision_encoder`). For another one, register a rule: "
+        "`@keras_bridgetower.hidden_states.register`. "
+        f"Received: encoder={encoder!r}"
+    )
+
+
+@hidden_states.register(keras_hub.models.CLIPVisionEncoder)
+def _clip(encoder):
+    # A freshly built CLIP encoder holds zeros here: one position for all.
+    ids = encoder.embedding.position_ids
+    ids.assign(np.arange(ids.shape[1])[None])
+    return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]
+
+
+@hidden_states.register(keras_hub.models.ViTBackbone)
+def _vit(encoder):
+    blocks = encoder.get_layer("vit_encoder")
+    x = encoder.get_layer("vit_patching_and_embedding").output
+    x = blocks.dropout(x)
+    states = []
+    for block in blocks.encoder_layers:
+        x = block(x)
+        states.append(blocks.layer_norm(x))
+    return states
+
+
+@hidden_states.register(keras_hub.models.DeiTBackbone)
+def _deit(encoder):
+    blocks = encoder.get_layer("deit_encoder")
+    x = encoder.get_layer("deit_patching_and_embedding").output
+    states = []
+    for block in blocks.encoder_layers:
+        x = FirstOutput(block, name=f"{block.name}_output")(x)
+        states.append(blocks.layer_norm(x))
+    return states
+
+
+@hidden_states.register(keras_hub.models.RobertaBackbone)
+def _roberta(encoder):
+    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
+        encoder.input["token_ids"]
+    )
+    x = tokens + encoder.embeddings.position_embedding(tokens)
+    return _post_norm_blocks(encoder, x)
+
+
+@hidden_states.register(keras_hub.models.BertBackbone)
+def _bert(encoder):
+    for block in encoder.transformer_layers:
+        for layer in keras_patches.layers_in(block):
+            if layer.name == "feedforward_intermediate_dense":
+                # KerasHub approximates by tanh what BERT was trained with.
+                layer.activation = keras.activations.gelu
+    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
+        encoder.input["token_ids"]
+    )
+    segments = TokenLookup(encoder.segment_embedding, name="segment_lookup")(
+        encoder.input["segment_ids"]
+    )
+    positions = encoder.position_embedding(tokens)
+    return _post_norm_blocks(encoder, tokens + positions + segments)
+
+
+def _post_norm_blocks(encoder, x):
+    """The blocks that KerasHub's RoBERTa and BERT have in common."""
+    x = encoder.embeddings_dropout(encoder.embeddings_layer_norm(x))
+    states = []
+    for block in encoder.transformer_layers:
+        x = block(x, padding_mask=encoder.input["padding_mask"])
+        states.append(x)
+    return states
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class Tower(keras.Model):
+    """One modality's encoder, read at several blocks.
+
+    Args:
+        encoder: an encoder with a rule in `hidden_states`.
+        taps: sequence of negative ints and None: the states to return,
+            counted from the top; None entries are skipped.
+        norms: `"shared"`: every state passes the encoder's one final norm;
+            `"per_tap"`: each tapped state has a norm of its own, which starts
+            as a copy of the shared one.
+        name: str, name of the model.
+
+    Call arguments:
+        inputs: what `encoder` takes: the image tensor `(batch, S, S, 3)`, or
+            a dict of int tensors `(batch, tokens)`.
+
+    Returns:
+        List of float tensors `(batch, tokens, width)`, one per index.
+
+    Raises:
+        TypeError: no rule for the encoder.
+        ValueError: a tap below the lowest block, or norms that the encoder
+            does not have.
+
+    Example:
+
+    ```python
+    encoder = keras_hub.models.CLIPVisionEncoder(
+        patch_size=8, hidden_dim=16, num_layers=3, num_heads=2,
+        intermediate_dim=32, image_shape=(32, 32, 3))
+    low, high = Tower(encoder, taps=(-2, -1))(np.ones((1, 32, 32, 3)))
+    ```
+    """
+
+    def __init__(self, encoder, taps, norms="shared", name=None, **kwargs):
+        states = hidden_states(encoder)
+        indices = [tap for tap in taps if tap is not None]
+        if indices and -min(indices) > len(states):
+            raise ValueError(
+                f"`taps` reach below the lowest of the {len(states)} blocks "
+                f"of `{encoder.name}`. Tap at most as many states as there "
+                f"are blocks. Received: taps={tuple(taps)}"
+            )
+        tapped = [states[i] for i in indices]
+        if norms == "per_tap":
+            tapped = [_renormed(x, i) for i, x in enumerate(tapped)]
+        single = len(encoder.inputs) == 1
+        super().__init__(
+            inputs=encoder.inputs[0] if single else encoder.input,
+            outputs=tapped,
+            name=name,
+            **kwargs,
+        )
+        # Kept beside the tracked layers: blocks above the highest tap must
+        # not become weights of the tower on some backends only.
+        object.__setattr__(self, "encoder", encoder)
+        self.taps, self.norms = tuple(taps), norms
+
+    @property
+    def blocks(self):
+        """The encoder's blocks, each a layer with attention in it.
+
+        Raises:
+            ValueError: there is none.
+        """
+        blocks = [layer for layer in self.layers if _attends(layer)]
+        if not blocks:
+            raise ValueError(
+                "No layer of the encoder holds a `MultiHeadAttention`, so its "
+                f"blocks are not known. Received: encoder={self.encoder.name}"
+            )
+        return blocks
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "encoder": keras.layers.serialize(self.encoder),
+            "taps": self.taps,
+            "norms": self.norms,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        encoder = keras.layers.deserialize(
+            config["encoder"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "encoder": encoder})
+
+    def call(self, inputs, training=None, mask=None):
+        check_lengths(inputs, self.encoder)
+        return _as_list(super().call(inputs, training=training, mask=mask))
+
+    def compute_output_spec(self, inputs, training=None, mask=None):
+        spec = super().compute_output_spec(inputs, training=training, mask=mask)
+        return _as_list(spec)
+
+
+def _attends(layer):
+    parts = keras_patches.layers_in(layer)
+    return any(isinstance(p, keras.layers.MultiHeadAttention) for p in parts)
+
+
+def _as_list(outputs):
+    # Keras unpacks a functional model's only output.
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def _renormed(state, index):
+    """The state through a norm of its own that starts as the shared one."""
+    shared, sources = keras_patches.origin(state)
+    if not isinstance(shared, keras.layers.LayerNormalization):
+        raise ValueError(
+            "`image_norms='per_tap'` needs an encoder whose states end in a "
+            "LayerNormalization. Use 'shared'. Received: states that end in "
+            f"`{type(shared).__name__}`"
+        )
+    (source,) = sources
+    norm = keras.layers.LayerNormalization.from_config(
+        {**shared.get_config(), "name": f"tap_{index}_norm"}
+    )
+    norm.build(source.shape)
+    for own, copied in zip(norm.weights, shared.weights, strict=True):
+        own.assign(copied)
+    return norm(source)

@@ -1,0 +1,299 @@
+"""Text to token ids: what all tokenizers share."""
+
+import warnings
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.eager_layers import DirectLayer
+from keras_bridgetower.preprocessing.texts import checked_texts
+from keras_bridgetower.preprocessing.texts import kept_lengths
+from keras_bridgetower.preprocessing.texts import split_at_masks
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.keywords import OF_PRESETS
+from keras_bridgetower.presets.keywords import check_keywords
+
+# As KerasHub names what a preset holds of a tokenizer.
+CONFIG = "tokenizer.json"
+ASSETS = "assets/tokenizer"
+# Constructor values that lie there.
+FROM_FILES = ("vocabulary", "merges")
+
+# Characters that are tokenised at once. A token takes some 200 bytes until it
+# is packed, so that this many need at most 50 MB.
+AT_ONCE = 250_000
+
+
+class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
+    """Abstract: texts as packed ids, by an engine of `tokenizers`.
+
+    A subclass names its special tokens, in the order start, padding, end,
+    unknown, mask, and what stands `between` two texts; makes the engine from
+    its files; and gives the rule that hides its tokens, `masking`. Special
+    tokens are not made known to the engine, so that it never finds one in a
+    text; they are placed by id. The same code runs eagerly and, through
+    `tf.numpy_function`, inside a TensorFlow graph.
+
+    Args:
+        sequence_length: int. Tokens in each packed text, those at its start
+            and end included. Longer texts are cut; the first time, a warning
+            says so.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+    """
+
+    backbone_cls = BridgeTowerBackbone
+    special_tokens = ()
+    between = ()
+
+    def __init__(self, sequence_length, **kwargs):
+        super().__init__(**kwargs)
+        if type(sequence_length) is not int or sequence_length < 3:
+            start, _, end, *_ = self.special_tokens
+            raise ValueError(
+                "`sequence_length` must be an integer of at least 3, room "
+                f"for `{start}`, one token and `{end}`. Received: "
+                f"sequence_length={sequence_length!r}"
+            )
+        self.sequence_length = sequence_length
+        self._made = None
+        self._said_cut = False
+        self._name_special_ids([None] * len(self.special_tokens))
+
+    @classmethod
+    def from_preset(cls, preset, revision=None, **kwargs):
+        """The tokenizer of a preset.
+
+        Args:
+            preset, revision: as `BridgeTowerVQA.from_preset`.
+            **kwargs: constructor values that replace the saved ones, such as
+                `sequence_length`.
+        """
+        check_keywords(cls, kwargs, OF_PRESETS, FROM_FILES)
+        folder = registry.open_preset(preset, revision)
+        return cls.from_folder(folder, **kwargs)
+
+    @classmethod
+    def from_folder(cls, folder, spec=None, **values):
+        """The tokenizer of an opened preset.
+
+        Args:
+            folder: `PresetFolder`.
+            spec: dict, what its preprocessor says of the tokenizer, or None.
+            **values: constructor values that replace the saved ones.
+        """
+        made = folder.build(CONFIG, cls, spec, FROM_FILES, **values)
+        files = [folder.asset(f"{ASSETS}/{name}") for name in made.file_assets]
+        with folder.reading(ASSETS):
+            made.load_assets(files[0].parent)
+        return made
+
+    def masking(self, **values):
+        """The rule that hides this tokenizer's tokens.
+
+        Args:
+            **values: `rate`, `max_masks` and others of `Masking`.
+
+        Returns:
+            A `Masking`.
+        """
+        raise TypeError(
+            "`PackedTokenizer` is abstract. Use `BridgeTowerTokenizer` or "
+            f"`BridgeTowerBertTokenizer`. Received: {type(self).__name__}"
+        )
+
+    def masking_values(self):
+        """What every rule has to know of a tokenizer."""
+        return {
+            "mask_token_id": self.mask_token_id,
+            "special_token_ids": self.special_token_ids,
+            "vocabulary_size": self.vocabulary_size(),
+            "sequence_length": self.sequence_length,
+        }
+
+    def _set_engine(self, engine):
+        self._made = engine
+        self._name_special_ids(self.special_token_ids)
+
+    def _name_special_ids(self, ids):
+        self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
+        self.unk_token_id, self.mask_token_id = ids[3:]
+
+    @property
+    def _engine(self):
+        if self._made is None:
+            raise ValueError(
+                "`vocabulary` must be set before the tokenizer is used. "
+                "Received: vocabulary=None. Pass it to the constructor, or "
+                "call `load_assets(path)`."
+            )
+        return self._made
+
+    def tokenize(self, texts):
+        return self.encode(texts)["token_ids"]
+
+    def call(self, texts):
+        # The base class would turn every text into a TensorFlow tensor.
+        return self.tokenize(texts)
+
+    def encode(self, texts):
+        """Token ids and padding mask, as described in the class."""
+        return self._encode(self._ids_of, texts)
+
+    def encode_with_masks(self, texts):
+        """As `encode`, but `<mask>` in a text is the mask token.
+
+        White space before it belongs to it, as in RoBERTa's published files:
+        the token that fills the place brings its own.
+        """
+        return self._encode(self._ids_around_masks, texts)
+
+    def encode_pairs(self, texts, second_texts):
+        """As `encode`, of two texts each: `<s> a </s></s> b </s>`.
+
+        BERT's are `[CLS] a [SEP] b [SEP]`. Where they are too long together,
+        the longer one is cut first.
+        """
+        return self._encode(self._ids_of, texts, second_texts)
+
+    def _encode(self, ids_of, *parts):
+        spec = ("int32", (*shape_of(parts[0]), self.sequence_length))
+        ids, mask = apply_numpy(
+            lambda *parts: self._pack(ids_of, parts), list(parts), spec, spec
+        )
+        return {"token_ids": ids, "padding_mask": mask}
+
+    def _pack(self, ids_of, parts):
+        """Join the parts of each row between special tokens, and pad."""
+        names = ("text", "second_text")
+        checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
+        texts, single = checked[0]
+        if any((len(t), s) != (len(texts), single) for t, s in checked):
+            raise ValueError(
+                "`text` and `second_text` must be of the same number. "
+                f"Received: {len(texts)} and {len(checked[1][0])} texts"
+            )
+        size = self.sequence_length
+        between = [self.token_to_id(token) for token in self.between]
+        added = 2 + (len(checked) - 1) * (1 + len(between))
+        room = size - added
+        if room < len(checked):
+            raise ValueError(
+                f"`sequence_length` must be at least {added + len(checked)} "
+                f"for pairs of texts. Received: sequence_length={size}"
+            )
+        _, pad, *_ = self.special_token_ids
+        ids = np.full((len(texts), size), pad, "int32")
+        longest = too_long = 0
+        pieces_of = _tokens_of(ids_of, [texts for texts, _ in checked])
+        for row, pieces in zip(ids, pieces_of, strict=True):
+            lengths = [len(piece) for piece in pieces]
+            kept = kept_lengths(lengths, room)
+            packed = []
+            for piece, count in zip(pieces, kept, strict=True):
+                opening = between if packed else [self.start_token_id]
+                packed += [*opening, *piece[:count], self.end_token_id]
+            row[: len(packed)] = packed
+            too_long += sum(lengths) > room
+            longest = max(longest, sum(lengths) + size - room)
+        if too_long and not self._said_cut:
+            self._said_cut = True
+            warnings.warn(
+                f"{too_long} of {len(texts)} texts cut: the longest has "
+                f"{longest} tokens with those at start and end, but "
+                f"sequence_length={size}. Pass another `sequence_length` to "
+                "`from_preset` or to the tokenizer. Further texts are cut "
+                "without a warning.",
+                stacklevel=2,
+            )
+        ids = ids[0] if single else ids
+        return ids, (ids != pad).astype("int32")
+
+    def _ids_of(self, texts):
+        """Lists of ids, without special tokens."""
+        # Without the places of tokens in the text, which nobody asks for.
+        encodings = self._engine.encode_batch_fast(
+            texts, add_special_tokens=False
+        )
+        return [encoding.ids for encoding in encodings]
+
+    def _ids_around_masks(self, texts):
+        parts = [split_at_masks(text) for text in texts]
+        encoded = iter(self._ids_of([p for row in parts for p in row]))
+        rows = []
+        for row in parts:
+            ids = list(next(encoded))
+            for _ in row[1:]:
+                ids.append(self.mask_token_id)
+                ids += next(encoded)
+            rows.append(ids)
+        return rows
+
+    def detokenize(self, ids):
+        """A string for ids `(T,)`, a list of strings for `(B, T)`."""
+        ids = keras.ops.convert_to_numpy(ids)
+        if ids.ndim == 2:
+            return [self.detokenize(row) for row in ids]
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(
+                "`ids` must be integers of shape (T,) or (B, T). Received: "
+                f"ids of shape {ids.shape} and dtype {ids.dtype}"
+            )
+        for i in (ids.min(), ids.max()) if ids.size else ():
+            self.id_to_token(i)
+        special = self.special_token_ids
+        pieces = [i for i in ids.tolist() if i not in special]
+        return self._engine.decode(pieces, skip_special_tokens=False)
+
+    def get_vocabulary(self):
+        vocabulary = self._engine.get_vocab()
+        return sorted(vocabulary, key=vocabulary.get)
+
+    def vocabulary_size(self):
+        return self._engine.get_vocab_size()
+
+    def id_to_token(self, id):
+        size = self.vocabulary_size()
+        if not 0 <= id < size:
+            rule = f"`id` must be from 0 to {size - 1}"
+            raise ValueError(f"{rule}. Received: id={id}")
+        return self._engine.id_to_token(int(id))
+
+    def token_to_id(self, token):
+        id = self._engine.token_to_id(token)
+        if id is None:
+            raise ValueError(
+                f"`token` must be in the vocabulary. Received: token={token!r}"
+            )
+        return id
+
+    @property
+    def special_token_ids(self):
+        return [self.token_to_id(token) for token in self.special_tokens]
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "sequence_length": self.sequence_length}
+
+
+def _tokens_of(ids_of, columns):
+    """Iterate over the ids of rows of texts, few characters at a time.
+
+    Args:
+        ids_of: function from a list of texts to a list of lists of ids.
+        columns: lists of texts, all of the same length.
+
+    Yields:
+        tuples of lists of ids, one for each column.
+    """
+    start = characters = 0
+    rows = list(zip(*columns, strict=True))
+    for stop, row in enumerate(rows, 1):
+        characters += sum(map(len, row))
+        if characters > AT_ONCE or stop == len(rows):
+            parts = [ids_of(column[start:stop]) for column in columns]
+            yield from zip(*parts, strict=True)
+            start, characters = stop, 0

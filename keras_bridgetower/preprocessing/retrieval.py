@@ -1,0 +1,204 @@
+"""Pictures and texts that match, or do not, and how they are told apart."""
+
+import warnings
+import zlib
+
+import keras
+import numpy as np
+
+from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.preprocessing.batch_seeds import Draws
+from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
+
+
+def as_image_ids(ids):
+    """Image ids as int32, the same in every batch and on every machine.
+
+    Integers that fit stay as they are; larger ones and strings become the
+    CRC-32 of their text, by which two names are equal by chance once in four
+    billion.
+
+    Args:
+        ids: ints or strings `(batch,)`: a list, an array, or a tensor in a
+            graph.
+
+    Returns:
+        int32 array `(batch,)`; in a graph a tensor.
+
+    Raises:
+        ValueError: ids of another type, or not one axis.
+
+    Example:
+
+    ```python
+    as_image_ids(["a.jpg", "b.jpg", "a.jpg"])  # First and last are equal.
+    ```
+    """
+    return apply_numpy(_image_ids, [ids], ("int32", shape_of(ids)))
+
+
+def _image_ids(ids):
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.dtype.kind not in "iuUSO":
+        raise _bad_ids(f"shape {array.shape} and dtype {array.dtype}")
+    return np.array([_image_id(value) for value in array.tolist()], "int32")
+
+
+def _image_id(value):
+    if isinstance(value, int) and -(2**31) <= value < 2**31:
+        return value
+    if not isinstance(value, (int, str, bytes)):
+        raise _bad_ids(f"the value {value!r:.100}")
+    text = value if isinstance(value, bytes) else str(value).encode()
+    # CRC-32 is unsigned, int32 is not.
+    return zlib.crc32(text) - 2**31
+
+
+def _bad_ids(received):
+    return ValueError(
+        "Image ids must be integers or strings (batch,), equal for pictures "
+        f"that fit the same texts. Received: ids of {received}"
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
+    """Features for matching, and in training the draws of an objective.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        objective: str, what is drawn from a batch: `"random_negatives"`,
+            `"hard_negatives"`, `"ranking"` or `"ranking_and_matching"`, as in
+            `BridgeTowerRetrieval`.
+        seed: int. The same seed gives the same draws.
+        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
+
+    Call arguments:
+        x, sample_weight: as `BridgeTowerPreprocessor`. `x["step"]`, an int,
+            may number the batch: then its draws are always the same. `fit`
+            numbers batches by the steps of training, `evaluate` from 0;
+            otherwise they are numbered as they come.
+        y: image ids `(batch,)`, ints or strings, of a whole batch, from which
+            the objective draws; equal ids fit each other's texts. Or a dict
+            `{"match": 0 or 1 (batch,)}` of pairs that are labelled already:
+            then nothing is drawn, and an `"image_id"` beside it is not read.
+
+    Returns:
+        Features; with ids `(features, labels)`, the features with what was
+        drawn: `"match"` int32 `(batch,)`, or `"image_id"` int32 `(batch,)`
+        and `"negative_places"` float32 `(batch, 2)`, where among the others
+        by likeness a negative stands, or `"false_texts"` int32
+        `(batch, 15)`, how many rows further each one stands; and the labels
+        int32 `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
+        `"itc"` `(batch,)`, for ranking and matching of `"rank"` and `"itm"`
+        `(batch,)`. With labelled pairs `(features, match)`.
+
+    Raises:
+        ValueError: an unknown objective, no ids, ids of another type or
+            number, draws for a single sample, labels other than 0 and 1, or
+            labelled pairs for an objective that draws its own.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerRetrievalPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa")
+    images = np.zeros((4, 64, 64, 3), "uint8")
+    x, y = preprocessor(
+        {"images": images, "text": ["a", "b", "c", "d"]}, y=[0, 1, 2, 3])
+    y.sum()  # 2 of 4 texts keep their image.
+    ```
+
+    Source: matching in BridgeTower's pre-training and retrieval.
+    """
+
+    reads_step = pairs_rows = True
+
+    def __init__(
+        self,
+        tokenizer,
+        image_converter,
+        objective="random_negatives",
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(tokenizer, image_converter, **kwargs)
+        self._drawing = pair_objectives.get(objective)
+        self.objective = objective
+        self.draws = Draws(seed)
+
+    def call(self, x, y=None, sample_weight=None):
+        features, batched = self.features_of(x)
+        if y is not None:
+            batch = tuple(features["token_ids"].shape)[:-1]
+            if isinstance(y, dict) and "match" in y:
+                y = self.targets(y["match"], batched)
+                _check_number(y, batch)
+            else:
+                drawn, y = self._draw(y, x.get("step"), batch)
+                features = {**features, **drawn}
+        return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+    def targets(self, y, batched=True):
+        if not self._drawing.takes_labels:
+            raise ValueError(
+                "`y` must hold image ids: the objective "
+                f"{self.objective!r} makes its own pairs. Train on labelled "
+                "pairs with objective='random_negatives'. Received: y with "
+                "the key 'match'"
+            )
+        return apply_numpy(_checked_match, [y], ("int32", shape_of(y)))
+
+    def _draw(self, y, step, batch):
+        if isinstance(y, dict) and "image_id" not in y:
+            raise ValueError(
+                "`y` must be image ids, or a dict of 'image_id' or 'match'. "
+                f"Received: y with the keys {sorted(y)}"
+            )
+        ids = as_image_ids(y["image_id"] if isinstance(y, dict) else y)
+        _check_number(ids, batch)
+        *drawn, labels = self.draws(
+            self._drawn, step, [ids], *self._drawing.specs(batch)
+        )
+        drawn = dict(zip(self._drawing.drawn, drawn, strict=True))
+        targets = self._drawing.targets(labels, {"image_id": ids, **drawn})
+        return drawn, pair_objectives.only_or_all(targets)
+
+    def _drawn(self, seed, ids):
+        if len(ids) < 2:
+            warnings.warn(
+                "A batch of one pair has no negatives to learn from. Use "
+                "larger batches, and drop the remainder of a dataset.",
+                stacklevel=2,
+            )
+        return self._drawing.draw(seed, ids)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(objective=self.objective, seed=self.draws.seed)
+        return config
+
+
+def _checked_match(match):
+    match = np.asarray(match)
+    if match.dtype.kind not in "biu" or not np.isin(match, (0, 1)).all():
+        raise ValueError(
+            "`match` must hold 0 (no match) and 1 (match), integers. "
+            f"Received: match={match.tolist()!r:.200}"
+        )
+    return match.astype("int32")
+
+
+def _check_number(y, batch):
+    """Refuse ids or labels that are not one for each text."""
+    shape = shape_of(y)
+    # In a graph a size may be unknown: None.
+    if None not in (*shape, *batch) and shape != batch:
+        raise ValueError(
+            "`y` must hold one image id, or one label, for each text; of a "
+            "single sample only `{'match': ...}`. Received: y of shape "
+            f"{shape}, texts of shape {batch}"
+        )

@@ -1,0 +1,184 @@
+"""A task from the files of a preset folder."""
+
+import warnings
+
+from keras_bridgetower.models import head_table
+from keras_bridgetower.preprocessing import image_converter
+from keras_bridgetower.preprocessing import packed_tokenizer
+from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
+from keras_bridgetower.presets import configs
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets.keywords import OF_PRESETS
+from keras_bridgetower.presets.keywords import check_keywords
+from keras_bridgetower.tasks.new_heads import NEW_HEADS
+
+TASK = "task.json"
+# What a preprocessor is made of, and the file that a preset holds of it.
+PARTS = {
+    "tokenizer": packed_tokenizer.CONFIG,
+    "image_converter": image_converter.CONFIG,
+}
+# Constructor values that no caller of `from_preset` gives.
+OF_BASES = ("backbone", "heads", "head")
+# Keras' own, which no task's constructor names.
+OF_MODELS = ("compile", "trainable")
+
+
+def load(
+    cls,
+    preset,
+    load_weights,
+    image_size=None,
+    image_mode=None,
+    sequence_length=None,
+    dtype=None,
+    revision=None,
+    random_heads=False,
+    **kwargs,
+):
+    """A task of a preset, see `BridgeTowerTask.from_preset`."""
+    given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
+    others = (*OF_PREPROCESSORS, *OF_PRESETS, *OF_MODELS)
+    others += ("dtype", "random_heads")
+    check_keywords(cls, given, others, without=OF_BASES)
+    reading = {
+        "image_size": image_size,
+        "image_mode": image_mode,
+        "sequence_length": sequence_length,
+    }
+    if "preprocessor" in kwargs:
+        _check_not_made(image_mode=image_mode, sequence_length=sequence_length)
+    folder = registry.open_preset(preset, revision)
+    saved = saved_heads(folder)
+    values = {**_saved_values(cls, folder, saved), **kwargs}
+    backbone = cls.backbone_cls.from_preset(
+        folder, load_weights, image_size=image_size, dtype=dtype
+    )
+    if "preprocessor" not in kwargs:
+        values["preprocessor"] = preprocessor_of(
+            cls, folder, reading, values, backbone
+        )
+    awaited = head_table.awaiting(saved if load_weights else {})
+    with folder.reading(TASK), awaited:
+        model = cls(backbone=backbone, **values)
+    if load_weights:
+        load_heads(model, folder, saved, random_heads)
+    return model
+
+
+def saved_heads(folder):
+    """What a preset says of its heads, by their names."""
+    saved = folder.json(registry.HEADS, {})
+    with folder.reading(registry.HEADS):
+        configs.check_values(saved)
+        for name, values in saved.items():
+            head_table.check_values(name, values)
+    return saved
+
+
+def _saved_values(cls, folder, saved):
+    """Constructor values of a task that a preset holds."""
+    task = folder.json(TASK, {})
+    if task.get("class_name") != cls.__name__:
+        with folder.reading(registry.HEADS):
+            return cls.head_arguments(saved)
+    # Which heads are new, `heads.json` tells.
+    kept = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
+    with folder.reading(TASK):
+        values = {k: v for k, v in task["config"].items() if k not in kept}
+        configs.check_values(values)
+        check_keywords(cls, values, without=kept)
+    return values
+
+
+def _check_not_made(**values):
+    for name, value in values.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be left out where `preprocessor` is passed: "
+                f"set it there. Received: {name}={value!r}"
+            )
+
+
+def preprocessor_of(cls, folder, reading, values, backbone):
+    """The preprocessor of a preset for a task class.
+
+    Args:
+        cls: the task class.
+        folder: `PresetFolder`.
+        reading: dict of `image_size`, `image_mode` and `sequence_length`.
+        values: dict, constructor values of the task.
+        backbone: the backbone.
+
+    Returns:
+        A preprocessor; None, with a warning, where a part of it is missing.
+
+    Raises:
+        ValueError: labels that neither the preset nor the caller names.
+    """
+    for part, file in PARTS.items():
+        needed = getattr(cls.preprocessor_cls, f"{part}_cls") is not None
+        if needed and not folder.has(file):
+            warnings.warn(
+                f"{cls.__name__} takes features only: there are no {part} "
+                "files with the weights. Pass `preprocessor`.",
+                stacklevel=4,
+            )
+            return None
+    missing = [k for k in cls.label_arguments if values.get(k) is None]
+    if missing:
+        raise ValueError(
+            f"`{missing[0]}` must be given: the preset does not hold it. "
+            f"Received: preset={str(folder.root)!r}, {missing[0]}=None"
+        )
+    chosen = {k: values[k] for k in cls.label_arguments}
+    if "segment_ids" in backbone.input:
+        chosen["features"] = _features_with_segments(cls, backbone)
+    if cls.preprocessor_cls.image_converter_cls is None:
+        # The size is that of the backbone alone.
+        reading = {**reading, "image_size": None}
+    return cls.preprocessor_cls.from_preset(folder, **reading, **chosen)
+
+
+def _features_with_segments(cls, backbone):
+    """The features of a task over BERT: a preset may be of another task."""
+    reads_images = cls.preprocessor_cls.image_converter_cls is not None
+    reads_text = cls.preprocessor_cls.tokenizer_cls is not None
+    return tuple(
+        name
+        for name in backbone.input
+        if (reads_images if name == "images" else reads_text)
+    )
+
+
+def load_heads(model, folder, saved, random_heads):
+    """Load the heads that a preset holds; say which are new.
+
+    Args:
+        model: the task.
+        folder: `PresetFolder`.
+        saved: dict, what its `heads.json` holds.
+        random_heads: bool, whether new ones were asked for, and verbs may
+            answer by them.
+    """
+    held = [
+        name
+        for name, values in model.head_values.items()
+        if head_table.same(saved.get(name), values)
+    ]
+    if held:
+        weights_file.load_heads(model.heads, held, folder)
+    new = [name for name in model.head_values if name not in held]
+    random = model.start_heads(set(new))
+    new = [name for name in new if name in random]
+    if new and not random_heads:
+        model.new_heads.note(new)
+        warnings.warn(
+            f"New and random in this {type(model).__name__}: the head "
+            f"{', '.join(new)}. The preset holds "
+            f"{', '.join(saved) or 'no head'}"
+            f"{' with other values' if set(new) & set(saved) else ''}. "
+            "Train it before use.",
+            stacklevel=4,
+        )

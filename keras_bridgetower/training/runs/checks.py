@@ -1,0 +1,151 @@
+"""What a run cannot go on with, said as early as it can be known."""
+
+import dataclasses
+import warnings
+
+from keras_bridgetower.preprocessing.geometry import check_transform
+from keras_bridgetower.training.runs import state
+from keras_bridgetower.training.runs.folders import CheckpointError
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands: `step` batches of `epoch` are done."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+def check_fit(model, callbacks):
+    """Refuse what would save a run where it does not stand.
+
+    Args:
+        model: the compiled model.
+        callbacks: those besides the run's own.
+
+    Raises:
+        ValueError: several steps at once, or weights swapped for their
+            averages.
+    """
+    if model.steps_per_execution != 1:
+        raise ValueError(
+            "`steps_per_execution` must be 1: a run is saved, and goes on, at "
+            "any step. Leave it out of `compile`. Received: "
+            f"steps_per_execution={model.steps_per_execution}"
+        )
+    if any(getattr(c, "swap_on_epoch", False) for c in callbacks):
+        raise ValueError(
+            "`callbacks` must have no `SwapEMAWeights` that swaps on epochs: "
+            "it gives up the weights themselves at the end of each `fit` of "
+            "Keras, of which a continued run has two. Leave `swap_on_epoch` "
+            "out; validation sees the averages all the same. Received: "
+            "swap_on_epoch=True"
+        )
+
+
+def check_pictures(model, stream):
+    """Refuse raw pictures that the model's image converter would change.
+
+    Args:
+        model: the compiled model.
+        stream: the run's.
+
+    Raises:
+        ValueError: as `placing.check_transform`.
+    """
+    # A model or a stream of one's own has neither.
+    preprocessor = getattr(model, "preprocessor", None)
+    converter = getattr(preprocessor, "image_converter", None)
+    transform = getattr(stream, "transform", None)
+    if None not in (converter, transform) and stream.preprocessor is None:
+        check_transform(transform, converter)
+
+
+def check_origin(directory, then, now, force):
+    """Refuse a checkpoint of other settings, versions or data.
+
+    Args:
+        directory: path of the run's folder.
+        then: dict, the facts of the checkpoint.
+        now: dict, what `state.origin` returns.
+        force: bool, go on all the same.
+
+    Raises:
+        CheckpointError: it lists what differs.
+    """
+    lacking = [name for part in now if part not in then for name in now[part]]
+    if lacking:
+        warnings.warn(
+            "The checkpoint is of an older version, which did not save all "
+            "that decides a run. These could not be compared with what it "
+            f"began with: {', '.join(sorted(lacking))}.",
+            stacklevel=4,
+        )
+    lines = state.differences(then, now)
+    if lines and not force:
+        raise CheckpointError(
+            "A run must go on with the settings, versions and data that it "
+            "began with; pass `force=True` to go on all the same. "
+            f"Received: directory={str(directory)!r}, where these "
+            "differ:\n" + "\n".join(lines)
+        )
+
+
+def position_of(facts, length):
+    """Where a run goes on, also in epochs of another length.
+
+    Args:
+        facts: dict, those of the checkpoint.
+        length: int, steps of an epoch now.
+
+    Returns:
+        `Position`.
+
+    Raises:
+        CheckpointError: the checkpoint has no position.
+    """
+    position = facts.get("position", {})
+    if set(position) != {"epoch", "step"}:
+        raise CheckpointError(
+            "A checkpoint must say where its run stands, in steps of an "
+            f"epoch. Received: position={position!r:.100}"
+        )
+    before = facts.get("stream", {}).get("steps_per_epoch", length)
+    if type(before) is not int or before <= position["step"]:
+        raise CheckpointError(
+            "The steps of an epoch must be more than those that a run has "
+            f"done of it. Received: steps_per_epoch={before!r:.100}, "
+            f"position={position}"
+        )
+    if before == length or not position["step"]:
+        return Position(**position)
+    # Only by `force`. Of the rest of the epoch no row is left out.
+    step = min(position["step"] * length // before, length - 1)
+    warnings.warn(
+        f"An epoch had {before} steps and has {length} now. The run stood at "
+        f"step {position['step']} of epoch {position['epoch']} and goes on at "
+        f"step {step}: the rows of this epoch are not the same as before.",
+        stacklevel=5,
+    )
+    return Position(position["epoch"], step)
+
+
+def check_monitor(monitor, logs, may_lack_validation):
+    """Refuse a name by which no checkpoint of an epoch is the best.
+
+    Args:
+        monitor: str, or None.
+        logs: dict, what the epoch logs.
+        may_lack_validation: bool, whether not every epoch is evaluated.
+
+    Raises:
+        CheckpointError: the logs have no such name.
+    """
+    evaluated = any(name.startswith("val_") for name in logs)
+    waits = may_lack_validation and not evaluated
+    if monitor not in (None, *logs) and not waits:
+        raise CheckpointError(
+            "`monitor` must be among what an epoch logs. This epoch is saved, "
+            f"and the run goes on with one of {sorted(logs)}. "
+            f"Received: monitor={monitor!r}"
+        )

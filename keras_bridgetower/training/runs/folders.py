@@ -1,0 +1,254 @@
+"""Checkpoint folders: written whole or not at all, checked when read."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import warnings
+
+from keras_bridgetower.distribution.strategy import ProcessError
+from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.presets.manifest import MANIFEST
+from keras_bridgetower.presets.manifest import sums_of
+from keras_bridgetower.training.runs.stores import STORES
+
+_PREFIX = "step-"
+# What a manifest holds as tables, if at all.
+_TABLES = (
+    *("sha256", "logs", "settings", "versions", "stream", "training"),
+    "callbacks",
+)
+# Steps that no run makes.
+_MOST = 10**12
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or continued."""
+
+
+def write(directory, step, arrays, facts, strategy=None, batches=0):
+    """Write a checkpoint: to a temporary folder, synchronised, then renamed.
+
+    Newer ones could not be read, or the run would not be where it is. They
+    are renamed to `damaged-...`, so that none is taken for its progress.
+
+    Args:
+        directory: path of the run's folder.
+        step: int, updates so far; the name of the checkpoint.
+        arrays: dict from name to array, as the strategy's store takes them.
+        facts: dict of plain values for the manifest.
+        strategy: a `Strategy`, each of whose processes must call this; by
+            default one process.
+        batches: int, how many of those that the next update accumulates
+            follow `step`; they are part of the name.
+
+    Returns:
+        Path of the checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full or not writable. What stood in the
+            folder before is as it was.
+    """
+    strategy = strategy or Strategy()
+    store = strategy.store
+    directory = pathlib.Path(directory)
+    within = f"-{batches:04d}" if batches else ""
+    final = directory / f"{_PREFIX}{step:09d}{within}"
+    made = directory / f".{final.name}"
+
+    def begin():
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+
+    def end():
+        _seal(made, {**facts, "step": step, "store": store.name})
+        if final.exists():
+            _remove(final)
+        made.rename(final)
+        _set_aside(newer for newer in all_of(directory) if newer > final)
+        _synchronise(directory)
+
+    try:
+        strategy.by_chief(begin)
+        strategy.together(lambda: store.write(made, arrays, strategy.is_chief))
+        strategy.by_chief(end)
+    except (OSError, ProcessError) as error:
+        shutil.rmtree(made, ignore_errors=True)
+        raise CheckpointError(
+            f"The checkpoint of step {step} could not be written; those "
+            "before are as they were. Make room, or choose another "
+            f"directory. Received: directory={str(directory)!r} ({error})"
+        ) from error
+    return final
+
+
+def read(folder):
+    """The arrays and facts of a checkpoint.
+
+    Args:
+        folder: path of a checkpoint.
+
+    Returns:
+        `(arrays, facts)`, as `write` took them, NumPy arrays in any case.
+
+    Raises:
+        CheckpointError: a file is missing or not as it was written.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        facts = read_facts(folder)
+        sums = sums_of(folder)
+        saved = facts["sha256"]
+        odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
+        if odd:
+            raise ValueError(f"the sums of {sorted(odd)} are others")
+        arrays = STORES[facts["store"]]().read(folder)
+    except (OSError, ValueError, KeyError) as e:
+        raise CheckpointError(
+            "A checkpoint must be as it was written. Received: "
+            f"folder={str(folder)!r} ({e})"
+        ) from e
+    return arrays, facts
+
+
+def read_facts(folder):
+    """What the manifest of a checkpoint says.
+
+    Args:
+        folder: path of a checkpoint.
+
+    Returns:
+        dict of plain values.
+
+    Raises:
+        OSError, ValueError: it is missing, or not as it was written.
+    """
+    text = (folder / MANIFEST).read_text()
+    try:
+        facts = json.loads(text)
+        known = {name: facts.get(name, {}) for name in _TABLES}
+        known["sha256"], store = facts["sha256"], facts["store"]
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
+    # Those of earlier versions have no seal, and end with the sums.
+    if list(facts)[-1] != "sha256" and text != _text(
+        {k: v for k, v in facts.items() if k != "seal"}
+    ):
+        raise ValueError(f"{MANIFEST} was changed")
+    odd = [name for name, x in known.items() if not isinstance(x, dict)]
+    if not _is_position(facts.get("position", {})):
+        odd.append("position")
+    if type(store) is not str:
+        odd.append("store")
+    if odd:
+        raise ValueError(f"{MANIFEST} has other values at {odd}")
+    return facts
+
+
+def newest(directory):
+    """The newest checkpoint of a run that can be read.
+
+    Damaged ones are passed over, with a warning.
+
+    Args:
+        directory: path of the run's folder.
+
+    Returns:
+        `(arrays, facts)`, or None where the run has no checkpoint.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none can be read.
+    """
+    error = None
+    for folder in reversed(all_of(directory)):
+        try:
+            return read(folder)
+        except CheckpointError as found:
+            error = found
+            warnings.warn(
+                f"{found} The checkpoint before it is tried.", stacklevel=2
+            )
+    if error is not None:
+        raise error
+    return None
+
+
+def all_of(directory):
+    """Paths of the checkpoints of a run, oldest first."""
+    return sorted(pathlib.Path(directory).glob(f"{_PREFIX}*"))
+
+
+def prune(directory, keep, monitor, better):
+    """Remove all checkpoints but the newest and the best.
+
+    Args:
+        directory: path of the run's folder.
+        keep: int, how many of the newest stay.
+        monitor: str, name of the logged value that tells the best, or None.
+        better: callable, `max` or `min`.
+    """
+    folders = all_of(directory)
+    kept = set(folders[-keep:])
+    scores = {}
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            # A damaged one has no score.
+            score = read_facts(folder)["logs"][monitor]
+            if math.isfinite(score):
+                scores[folder] = score
+    if scores:
+        kept.add(better(scores, key=scores.get))
+    for folder in folders:
+        if folder not in kept:
+            _remove(folder)
+    for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
+        # Of a process that was killed while it wrote or removed.
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _set_aside(folders):
+    for folder in folders:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+
+
+def _remove(folder):
+    """Remove a checkpoint: half removed, it must not look like one."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _seal(folder, facts):
+    """Synchronise all files of a folder, and write its manifest."""
+    sums = sums_of(folder)
+    for name in sums:
+        _synchronise(folder / name)
+    (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
+    _synchronise(folder / MANIFEST)
+    _synchronise(folder)
+
+
+def _text(facts):
+    """The whole manifest, which ends with a seal of its own content."""
+    seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
+
+
+def _is_position(values):
+    return isinstance(values, dict) and all(
+        type(n) is int and 0 <= n < _MOST for n in values.values()
+    )
+
+
+def _synchronise(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,76 @@
+"""One run at a time in a folder."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import warnings
+
+import filelock
+
+from keras_bridgetower.training.runs.folders import CheckpointError
+
+# In the run's folder: the lock, and who has it.
+LOCK, HOLDER = ".run.lock", ".run.holder.json"
+
+
+@contextlib.contextmanager
+def held(directory, strategy):
+    """A context in which no other run goes on in a folder.
+
+    The lock ends with its process, however that ends.
+
+    Args:
+        directory: path of the run's folder, made if it is not there.
+        strategy: the run's `Strategy`. Its first process takes the lock for
+            all; each must call this.
+
+    Raises:
+        CheckpointError: another run has it.
+    """
+    directory = pathlib.Path(directory)
+    lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
+    refused = strategy.is_chief and not _taken(lock, directory)
+    if strategy.any(refused):
+        raise CheckpointError(
+            "A run's folder must have one run at a time. Wait for the other "
+            "one, end it, or choose another folder. Received: "
+            f"directory={str(directory)!r}, in which this process trains: "
+            f"{_holder(directory)}"
+        )
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                (directory / HOLDER).unlink()
+            lock.release()
+
+
+def _taken(lock, directory):
+    """Take a lock at once; False where another process has it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        me = {"pid": os.getpid(), "host": socket.gethostname()}
+        (directory / HOLDER).write_text(json.dumps(me))
+    except filelock.Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        # A full disk is told by what is saved.
+        warnings.warn(
+            "The run's folder cannot be locked, as on some file systems of "
+            "clusters: see to it that no second run uses it. Received: "
+            f"directory={str(directory)!r} ({error})",
+            stacklevel=4,
+        )
+    return True
+
+
+def _holder(directory):
+    try:
+        holder = json.loads((directory / HOLDER).read_text())
+        return f"pid {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
