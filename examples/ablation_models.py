@@ -6,7 +6,7 @@ from ablation_variants import TEXT_ENCODERS
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend.uninitialized import shapes_only
-from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.checks import check_choice
 
 
 def build(variant, size):

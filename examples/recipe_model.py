@@ -5,8 +5,8 @@ import warnings
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.models.head_table import saved_heads
 from keras_bridgetower.presets import registry
-from keras_bridgetower.tasks.preset_io import saved_heads
 
 # The miniature's encoders: they play the part of CLIP and RoBERTa.
 TINY_ENCODERS = "bridgetower_tiny_easy_pretrain"

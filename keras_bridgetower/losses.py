@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import check_image_ids
 from keras_bridgetower.models.checks import check_masked_ids
 from keras_bridgetower.models.checks import check_row_weights

@@ -14,9 +14,9 @@ import keras_bridgetower as kbt
 
 PACKAGE = pathlib.Path(kbt.__file__).parent
 PATCHES = {
-    *("keras_patches.py", "keras_patches_distribution.py"),
-    *("keras_patches_fit.py", "keras_patches_models.py"),
-    "keras_patches_updates.py",
+    *("backend/keras_patches.py", "backend/keras_patches_distribution.py"),
+    *("backend/keras_patches_fit.py", "backend/keras_patches_models.py"),
+    "backend/keras_patches_updates.py",
 }
 # What is no private part of Keras.
 FOREIGN = {("torch", "_foreach_"), ("os", "_exit")}

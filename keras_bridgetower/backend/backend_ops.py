@@ -40,6 +40,27 @@ def local_part(variable):
     return keras.ops.convert_to_numpy(value)
 
 
+def after_reading(batch):
+    """A context whose operations wait until a batch has been read.
+
+    TensorFlow runs what a compiled step does without its batch beside the
+    reading: at the end of a dataset of unknown length the optimizer would
+    count one step more, and dropout would draw.
+
+    Args:
+        batch: tensors, in any structure, of the step that is being traced.
+
+    Returns:
+        A context manager; on other backends it does nothing.
+    """
+    if keras.config.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    parts = tf.nest.flatten(batch, expand_composites=True)
+    return tf.control_dependencies([x for x in parts if tf.is_tensor(x)])
+
+
 @contextlib.contextmanager
 def kept_weights(model):
     """A context after which a model has its weights, whatever was raised.

@@ -34,7 +34,6 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
-from keras_bridgetower.tasks import preset_io
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.safetensors"
@@ -65,11 +64,17 @@ def parts_of(model):
     )
 
 
+def export_model(model, path):
+    """Write a backbone or task as a new `transformers` folder, or nothing."""
+    parts = parts_of(model)
+    registry.write(path, lambda folder: export(parts, folder), sums=False)
+
+
 def parts_of_preset(preset):
     """The parts of a preset, with every head that it holds."""
     folder = registry.open_preset(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
-    values = preset_io.saved_heads(folder)
+    values = head_table.saved_heads(folder)
     with head_table.awaiting(values):
         heads = head_table.make_all(values, backbone)
     if values:

@@ -13,16 +13,10 @@ from keras_bridgetower.convert.errors import shown
 from keras_bridgetower.convert.torch_tensors import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
 from keras_bridgetower.files import read_text
+from keras_bridgetower.presets.needed_files import WEIGHT_FILES
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.weights_file import is_finite
 
-# In the order in which a folder is searched.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 # Twice: a table that two layers share has two names.
 MOST_SHARED = 2
 

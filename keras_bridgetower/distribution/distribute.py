@@ -7,11 +7,11 @@ import keras
 
 from keras_bridgetower.backend import devices as replicas
 from keras_bridgetower.backend.devices import KERAS_DISTRIBUTION
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.distribution import on_torch
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.models.checks import check_count
 
 
 def _one_device(devices=1):

@@ -12,7 +12,6 @@ from keras_bridgetower.backend import keras_patches_distribution
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.distribution.strategy import Several
-from keras_bridgetower.training.runs.stores import Orbax
 
 BATCH, MODEL = "batch", "model"
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
@@ -116,7 +115,7 @@ class JaxReplicas(Several):
             import jax
 
             self.index = jax.process_index()
-            self.store = Orbax()
+            self.store = "orbax"
         keras_patches_distribution.lay_out_each_batch(_Parts)
         keras.distribution.set_distribution(self.layout)
 

@@ -6,7 +6,6 @@ from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import rows_of_process
-from keras_bridgetower.training.runs.stores import OneFile
 
 
 class Strategy(Replicas):
@@ -16,7 +15,8 @@ class Strategy(Replicas):
         count: int, replicas of the model, among which a batch is divided.
         processes: int, processes that train together.
         index: int, which of them this is.
-        store: how checkpoints are written, see `stores`.
+        store: str, how checkpoints are written: a name of
+            `training.runs.stores`.
 
     Example:
 
@@ -28,7 +28,7 @@ class Strategy(Replicas):
     ```
     """
 
-    store = OneFile()
+    store = "file"
     # Of a run's arrays by name, those that this process alone draws with.
     own_draws = staticmethod(lambda arrays: {})
 

@@ -1,0 +1,1 @@
+"""What matching learns of image-text pairs: which, their labels, scores."""

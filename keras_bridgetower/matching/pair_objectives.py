@@ -5,10 +5,10 @@ import abc
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.matching.global_batch import DrawRows
 from keras_bridgetower.matching.global_batch import NextRow
 from keras_bridgetower.matching.global_batch import TakeRows
-from keras_bridgetower.models.checks import check_choice
 
 # Labels of a matching head.
 NO_MATCH, MATCH = 0, 1

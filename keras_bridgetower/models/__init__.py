@@ -1,0 +1,1 @@
+"""Towers, bridges, cross-modal layers, the backbone and its heads."""

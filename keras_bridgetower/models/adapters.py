@@ -6,7 +6,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backend import keras_patches
-from keras_bridgetower.models.checks import check_count
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.models.exporting import Exported
 
 # As in the files of KerasHub.

@@ -7,9 +7,9 @@ import keras
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import remat
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
-from keras_bridgetower.models.checks import check_choice
 from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_image_tower
@@ -19,6 +19,7 @@ from keras_bridgetower.models.merged_attention import maps_of_steps
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.taps import resolve_taps
 from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
 
@@ -278,7 +279,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
 
     def export_to_transformers(self, path):
         """Write a new folder for `transformers.BridgeTowerModel`."""
-        registry.export(self, path)
+        foreign.export(self, path)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):

@@ -4,8 +4,8 @@ import os
 
 import keras
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import TEXT_FEATURES
-from keras_bridgetower.models.checks import check_choice
 
 # The backends with which a format gives the numbers of the model.
 FORMATS = {

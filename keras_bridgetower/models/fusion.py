@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import initializer
-from keras_bridgetower.models.checks import check_choice
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
 from keras_bridgetower.models.taps import check_mask
 from keras_bridgetower.models.taps import resolve_taps

@@ -16,6 +16,8 @@ from keras_bridgetower.models.heads import ContrastiveHead
 from keras_bridgetower.models.heads import LinearHead
 from keras_bridgetower.models.heads import MaskedLMHead
 from keras_bridgetower.models.heads import TextHead
+from keras_bridgetower.presets import configs
+from keras_bridgetower.presets import registry
 
 _AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
 
@@ -249,6 +251,23 @@ def check_values(name, values):
             f"The head {name!r} has the values {sorted(known)}. Received: "
             f"{name}={values!r:.200}"
         )
+
+
+def saved_heads(folder):
+    """What a preset says of its heads, by their names.
+
+    Args:
+        folder: `PresetFolder`.
+
+    Returns:
+        dict from name to a dict of plain values.
+    """
+    saved = folder.json(registry.HEADS, {})
+    with folder.reading(registry.HEADS):
+        configs.check_values(saved)
+        for name, values in saved.items():
+            check_values(name, values)
+    return saved
 
 
 def same(saved, values):

@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.attention import initializer
-from keras_bridgetower.models.checks import check_choice
 
 # log(1 / 0.07), where CLIP's, the authors' and transformers' training starts.
 LOGIT_SCALE = math.log(1 / 0.07)

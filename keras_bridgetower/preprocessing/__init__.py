@@ -1,0 +1,1 @@
+"""Images and strings to arrays, labels to targets."""

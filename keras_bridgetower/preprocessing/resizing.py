@@ -6,7 +6,7 @@ import threading
 import numpy as np
 from PIL import Image
 
-from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.checks import check_choice
 
 
 def by_pillow(image, size):

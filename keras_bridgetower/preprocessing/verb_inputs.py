@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bridgetower.models.checks import check_count
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.raw_inputs import pictures_of
 
 

@@ -19,6 +19,13 @@ SIDE_FILES = (
     "merges.txt",
     "vocab.txt",
 )
+# In the order in which a folder is searched.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 # Each is a whole tokenizer.
 TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
 TOKENIZER = "a tokenizer"
@@ -114,8 +121,6 @@ def _foreign_weights(folder, names):
 
 
 def _preferred(names):
-    from keras_bridgetower.convert.tensors import WEIGHT_FILES
-
     return [name for name in WEIGHT_FILES if name in names][:1]
 
 

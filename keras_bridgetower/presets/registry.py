@@ -9,6 +9,7 @@ import warnings
 
 import safetensors.numpy
 
+from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
@@ -95,9 +96,7 @@ def open_preset(preset, revision=None):
             f"'kaggle://user/model/keras/variant'. Received: preset={name!r}"
         )
     if is_foreign(path):
-        from keras_bridgetower.convert import cache
-
-        folder = cache.opened(path, hub.published(handle, revision))
+        folder = foreign.opened(path, hub.published(handle, revision))
     else:
         folder = PresetFolder(path)
     if not folder.sealed:
@@ -127,14 +126,6 @@ def is_foreign(path):
         )
     # What is wrong with a damaged one, the conversion says.
     return not needed_files.is_keras(path.parent)
-
-
-def export(model, path):
-    """Write a backbone or task as a `transformers` folder."""
-    from keras_bridgetower.convert import export as to_transformers
-
-    parts = to_transformers.parts_of(model)
-    write(path, lambda f: to_transformers.export(parts, f), sums=False)
 
 
 class FolderExists(ValueError):

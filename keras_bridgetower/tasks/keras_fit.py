@@ -1,9 +1,8 @@
 """`fit`, `evaluate` and `predict` of Keras, on datasets as they are given."""
 
-import contextlib
-
 import keras
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches_fit
 from keras_bridgetower.preprocessing.close_datasets import closed_on_error
@@ -48,30 +47,15 @@ class ReadsUntuned(keras.Model):
         return devices.current().all_rows(x, made, sizes.rows)
 
     def train_step(self, *args):
-        with _having(args[-1]):
+        with backend_ops.after_reading(args[-1]):
             return super().train_step(*args)
 
     def test_step(self, *args):
-        with _having(args[-1]):
+        with backend_ops.after_reading(args[-1]):
             return super().test_step(*args)
 
     def predict_step(self, *args):
         return devices.current().predicted(super().predict_step(*args))
-
-
-def _having(batch):
-    """A context whose operations wait for the batch.
-
-    TensorFlow runs what a compiled step does without its batch beside the
-    reading: at the end of a dataset of unknown length the optimizer would
-    count a step and dropout would draw, without any batch.
-    """
-    if keras.config.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    parts = tf.nest.flatten(batch, expand_composites=True)
-    return tf.control_dependencies([x for x in parts if tf.is_tensor(x)])
 
 
 class _Sizes(keras.callbacks.Callback):

@@ -50,7 +50,7 @@ def load(
     if "preprocessor" in kwargs:
         _check_not_made(image_mode=image_mode, sequence_length=sequence_length)
     folder = registry.open_preset(preset, revision)
-    saved = saved_heads(folder)
+    saved = head_table.saved_heads(folder)
     values = {**_saved_values(cls, folder, saved), **kwargs}
     backbone = cls.backbone_cls.from_preset(
         folder, load_weights, image_size=image_size, dtype=dtype
@@ -65,16 +65,6 @@ def load(
     if load_weights:
         load_heads(model, folder, saved, random_heads)
     return model
-
-
-def saved_heads(folder):
-    """What a preset says of its heads, by their names."""
-    saved = folder.json(registry.HEADS, {})
-    with folder.reading(registry.HEADS):
-        configs.check_values(saved)
-        for name, values in saved.items():
-            head_table.check_values(name, values)
-    return saved
 
 
 def _saved_values(cls, folder, saved):

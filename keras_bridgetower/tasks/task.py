@@ -10,6 +10,7 @@ from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting import Exported
+from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import preset_io
@@ -272,7 +273,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         Raises:
             ConversionError: transformers cannot run this architecture.
         """
-        registry.export(self, path)
+        foreign.export(self, path)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):

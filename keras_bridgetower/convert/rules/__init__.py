@@ -1,0 +1,1 @@
+"""Which variable holds which tensor of another library."""

@@ -16,8 +16,8 @@ import re
 import numpy as np
 from PIL import Image
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.augment import ops
-from keras_bridgetower.models.checks import check_choice
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.image_converter import MEAN
 from keras_bridgetower.preprocessing.image_converter import STD

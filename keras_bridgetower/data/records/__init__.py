@@ -1,0 +1,1 @@
+"""Records in sharded files: written whole, checked, read at random."""

@@ -1,0 +1,1 @@
+"""Batches of records by number, which a run can restart anywhere."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.stream import identity
 from keras_bridgetower.data.stream.bad_samples import DamageReport
 from keras_bridgetower.data.stream.checks import check_epoch
@@ -17,7 +18,6 @@ from keras_bridgetower.data.stream.samples import columns_of
 from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.targets import TARGETS
 from keras_bridgetower.data.stream.targets import inputs_of
-from keras_bridgetower.models.checks import check_choice
 from keras_bridgetower.preprocessing.close_datasets import close_at_exit
 from keras_bridgetower.preprocessing.datasets import untuned
 
@@ -69,18 +69,17 @@ class Stream:
     Example:
 
     ```python
-    from keras_bridgetower.data import records
-    from keras_bridgetower.data.augment.transforms import transform
+    from keras_bridgetower import data
 
-    sample = records.Sample("0", "it rained", (0,))
+    sample = data.Sample("0", "it rained", (0,))
     picture = b"P6 1 1 255 " + bytes(3)
-    record = records.Record("0", (picture,), (sample,), "own")
-    records.write_shards("weather", "train", [record], task="vqa",
+    record = data.Record("0", (picture,), (sample,), "own")
+    data.write_shards("weather", "train", [record], task="vqa",
                          labels=["yes", "no"], definition="All rows.")
     stream = Stream(
-        records.open_records("weather", "train"),
+        data.open_records("weather", "train"),
         batch_size=1,
-        transform=transform("blip_randaug_wohf", image_size=64),
+        transform=data.transform("blip_randaug_wohf", image_size=64),
     )
     x, y = stream.batch(0)
     dataset = stream.dataset(start=(2, 0))

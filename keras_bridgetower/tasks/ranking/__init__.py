@@ -1,0 +1,1 @@
+"""Ranking all images for all texts, in little memory."""

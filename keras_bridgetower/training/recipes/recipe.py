@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-from keras_bridgetower.models.checks import check_choice
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.adamw import rows
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial

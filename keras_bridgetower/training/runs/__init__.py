@@ -1,0 +1,1 @@
+"""Training runs that are saved, checked and continued."""

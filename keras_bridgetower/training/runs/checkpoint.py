@@ -5,10 +5,10 @@ import dataclasses
 import keras
 
 from keras_bridgetower.backend.keras_patches_updates import accumulation
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.models.checks import check_choice
-from keras_bridgetower.models.checks import check_count
 from keras_bridgetower.preprocessing.close_datasets import closed_on_error
 from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import checks
@@ -22,6 +22,7 @@ from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checks import Position
 from keras_bridgetower.training.runs.stopping import STOPPED
 from keras_bridgetower.training.runs.stopping import Sigterm
+from keras_bridgetower.training.runs.stores import STORES
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -268,7 +269,7 @@ class Checkpoint(keras.callbacks.Callback):
         model = self.model
         strategy = self.strategy
         agreement.check_model(strategy, model, position)
-        with strategy.store.values(strategy, model) as value:
+        with STORES[strategy.store].values(strategy, model) as value:
             arrays = {**state.of(model, value), **random}
             arrays = process_seeds.of_all(strategy, arrays)
         facts = {

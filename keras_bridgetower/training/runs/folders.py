@@ -53,7 +53,7 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
             folder before is as it was.
     """
     strategy = strategy or Strategy()
-    store = strategy.store
+    store = STORES[strategy.store]
     directory = pathlib.Path(directory)
     within = f"-{batches:04d}" if batches else ""
     final = directory / f"{_PREFIX}{step:09d}{within}"
@@ -105,7 +105,7 @@ def read(folder):
         odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
         if odd:
             raise ValueError(f"the sums of {sorted(odd)} are others")
-        arrays = STORES[facts["store"]]().read(folder)
+        arrays = STORES[facts["store"]].read(folder)
     except (OSError, ValueError, KeyError) as e:
         raise CheckpointError(
             "A checkpoint must be as it was written. Received: "

@@ -109,4 +109,4 @@ def _orbax():
     return orbax.checkpoint.PyTreeCheckpointer()
 
 
-STORES = {store.name: store for store in (OneFile, Orbax)}
+STORES = {store.name: store() for store in (OneFile, Orbax)}

@@ -1,0 +1,1 @@
+"""The Arrow tables of the authors' repository."""

@@ -1,0 +1,74 @@
+from . import analysis as analysis
+from . import convert as convert
+from . import data as data
+from . import metrics as metrics
+from . import training as training
+from .data.stream.stream import Stream as Stream
+from .distribution.distribute import distribute as distribute
+from .losses import VQALoss as VQALoss
+from .metrics.vqa import VQAScore as VQAScore
+from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
+from .models.bridges import BridgeLayer as BridgeLayer
+from .models.fusion import CrossModalEncoder as CrossModalEncoder
+from .models.head_table import register_head as register_head
+from .models.towers import Tower as Tower
+from .models.towers import hidden_states as hidden_states
+from .preprocessing.bert_tokenizer import (
+    BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
+)
+from .preprocessing.contrastive import (
+    BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
+)
+from .preprocessing.entailment import (
+    BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,
+)
+from .preprocessing.image_converter import (
+    BridgeTowerImageConverter as BridgeTowerImageConverter,
+)
+from .preprocessing.masked_lm import (
+    BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
+)
+from .preprocessing.nlvr2 import (
+    BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
+)
+from .preprocessing.preprocessor import (
+    BridgeTowerPreprocessor as BridgeTowerPreprocessor,
+)
+from .preprocessing.pretraining import (
+    BridgeTowerPretrainingPreprocessor as BridgeTowerPretrainingPreprocessor,
+)
+from .preprocessing.retrieval import (
+    BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,
+)
+from .preprocessing.tokenizer import (
+    BridgeTowerTokenizer as BridgeTowerTokenizer,
+)
+from .preprocessing.unimodal import (
+    BridgeTowerImageClassifierPreprocessor as BridgeTowerImageClassifierPreprocessor,
+)
+from .preprocessing.unimodal import (
+    BridgeTowerTextClassifierPreprocessor as BridgeTowerTextClassifierPreprocessor,
+)
+from .preprocessing.unimodal import (
+    BridgeTowerTextRegressorPreprocessor as BridgeTowerTextRegressorPreprocessor,
+)
+from .preprocessing.vqa import (
+    BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
+)
+from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
+from .tasks.embedder import BridgeTowerEmbedder as BridgeTowerEmbedder
+from .tasks.entailment import BridgeTowerEntailment as BridgeTowerEntailment
+from .tasks.masked_lm import BridgeTowerMaskedLM as BridgeTowerMaskedLM
+from .tasks.nlvr2 import BridgeTowerNLVR2 as BridgeTowerNLVR2
+from .tasks.pretraining import BridgeTowerPretraining as BridgeTowerPretraining
+from .tasks.retrieval import BridgeTowerRetrieval as BridgeTowerRetrieval
+from .tasks.task import BridgeTowerTask as BridgeTowerTask
+from .tasks.unimodal import (
+    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
+)
+from .tasks.unimodal import (
+    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
+)
+from .tasks.unimodal import BridgeTowerTextRegressor as BridgeTowerTextRegressor
+from .tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
+from .training.runs.checkpoint import Checkpoint as Checkpoint

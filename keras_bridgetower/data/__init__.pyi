@@ -1,0 +1,11 @@
+from .augment.transforms import transform as transform
+from .datasets.by_name import open_dataset as open_dataset
+from .records.format import Record as Record
+from .records.format import Sample as Sample
+from .records.read import DamagedRecord as DamagedRecord
+from .records.read import RecordReader as RecordReader
+from .records.read import open_records as open_records
+from .records.write import write_shards as write_shards
+from .stream.epoch_order import Sequential as Sequential
+from .stream.epoch_order import Shuffled as Shuffled
+from .stream.stream import Stream as Stream

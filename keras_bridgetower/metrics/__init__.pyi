@@ -1,0 +1,17 @@
+from .contrastive import ContrastiveAccuracy as ContrastiveAccuracy
+from .glue import f1_score as f1_score
+from .glue import matthews_correlation as matthews_correlation
+from .glue import spearman_correlation as spearman_correlation
+from .masked_lm import MaskedTokenAccuracy as MaskedTokenAccuracy
+from .nlvr2 import NLVR2Report as NLVR2Report
+from .nlvr2 import evaluate_nlvr2 as evaluate_nlvr2
+from .retrieval import RetrievalReport as RetrievalReport
+from .retrieval import retrieval_recall as retrieval_recall
+from .vqa import VQAScore as VQAScore
+from .vqa_answers import answer_list as answer_list
+from .vqa_answers import normalize_answer as normalize_answer
+from .vqa_answers import soft_scores as soft_scores
+from .vqa_official import VQAReport as VQAReport
+from .vqa_official import evaluate_vqa as evaluate_vqa
+from .vqa_official import score_answer as score_answer
+from .vqa_official import write_vqa_results as write_vqa_results

@@ -1,0 +1,5 @@
+from . import recipes as recipes
+from .optim.adamw import AdamW as AdamW
+from .optim.schedules import WarmupPolynomial as WarmupPolynomial
+from .runs.checkpoint import Checkpoint as Checkpoint
+from .runs.folders import CheckpointError as CheckpointError
