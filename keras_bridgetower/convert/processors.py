@@ -7,11 +7,11 @@ from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
-from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.preprocessing.image_converter import STD
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
 
 BICUBIC = 3
 # Numbers that went through float32 and text are still the same.

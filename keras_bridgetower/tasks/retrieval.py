@@ -22,7 +22,7 @@ from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.embed import text_states
 from keras_bridgetower.tasks.ranking.memory_plan import Sizes
 from keras_bridgetower.tasks.ranking.rank import rank
-from keras_bridgetower.tasks.ranking.top_matches import top_matches
+from keras_bridgetower.tasks.ranking.shortlist import top_matches
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 

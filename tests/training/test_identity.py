@@ -16,7 +16,7 @@ from builders import array
 
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.preprocessing.image_converter import MEAN
+from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.runs import folders

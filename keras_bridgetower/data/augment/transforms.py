@@ -19,8 +19,8 @@ from PIL import Image
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.augment import ops
 from keras_bridgetower.preprocessing.geometry import place
-from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.preprocessing.image_converter import STD
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.resizing import RESIZERS
 from keras_bridgetower.preprocessing.resizing import check_resizer
