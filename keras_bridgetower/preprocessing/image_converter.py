@@ -12,10 +12,10 @@ from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.raw_inputs import pictures_in
-from keras_bridgetower.preprocessing.raw_inputs import pictures_of
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import numpy_function
+from keras_bridgetower.preprocessing.verb_inputs import pictures_in
+from keras_bridgetower.preprocessing.verb_inputs import pictures_of
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords

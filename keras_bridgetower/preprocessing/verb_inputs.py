@@ -1,9 +1,62 @@
 """Pictures and texts as a user passes them to a verb, one or many."""
 
+import os
+
 import numpy as np
+from keras import ops
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.preprocessing.raw_inputs import pictures_of
+from keras_bridgetower.preprocessing.images import SIGNATURE
+from keras_bridgetower.preprocessing.images import SINGLE
+from keras_bridgetower.preprocessing.picture_arrays import as_array
+from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
+
+
+def pictures_of(images):
+    """The pictures that a caller gave, one or many.
+
+    Args:
+        images: one picture, or a list, tuple or array of pictures, as
+            `BridgeTowerImageConverter` takes them.
+
+    Returns:
+        `(pictures, single)`: list of pictures, and whether only one came,
+        not in a list.
+    """
+    if isinstance(images, SINGLE):
+        return [images], True
+    if isinstance(images, (list, tuple)):
+        return list(images), False
+    if is_string_tensor(images):
+        images = pictures_in(images.numpy())
+    # Tensors of the backend may live on a GPU.
+    elif ops.is_tensor(images):
+        images = ops.convert_to_numpy(images)
+    array = as_array(images, "images")
+    # Strings and objects are whole pictures, numbers are pixels.
+    own_axes = 0 if array.dtype.kind in "OSUT" else 3
+    if array.ndim <= own_axes:
+        return [array.item() if own_axes == 0 else array], True
+    return list(array), False
+
+
+def pictures_in(strings):
+    """What a string tensor holds: bytes of pictures as bytes, paths as `str`.
+
+    TensorFlow has one type for both.
+
+    Args:
+        strings: array of bytes or strings.
+
+    Returns:
+        Array of objects, of the same shape.
+    """
+    strings = np.asarray(strings, object)
+    found = np.empty(strings.shape, object)
+    for index, value in np.ndenumerate(strings):
+        picture = SIGNATURE.match(value)
+        found[index] = value if picture else os.fsdecode(value)
+    return found
 
 
 def as_pictures(images):

@@ -3,8 +3,8 @@
 import keras
 
 from keras_bridgetower.backend import devices
-from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
+from keras_bridgetower.preprocessing.tf_datasets import is_dataset
 from keras_bridgetower.preprocessing.tf_graph import shape_of_rows
 from keras_bridgetower.tasks.value_checks import check_names
 

@@ -6,7 +6,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches_fit
 from keras_bridgetower.preprocessing.close_datasets import closed_on_error
-from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.tasks.inference import FirstStep
 

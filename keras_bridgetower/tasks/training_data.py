@@ -7,14 +7,14 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import devices
-from keras_bridgetower.preprocessing.datasets import batches_of
-from keras_bridgetower.preprocessing.datasets import is_dataset
-from keras_bridgetower.preprocessing.datasets import mapped
-from keras_bridgetower.preprocessing.datasets import numbered
-from keras_bridgetower.preprocessing.datasets import parts_of
-from keras_bridgetower.preprocessing.datasets import rows_of
+from keras_bridgetower.preprocessing.array_batches import batches_of
+from keras_bridgetower.preprocessing.array_batches import parts_of
+from keras_bridgetower.preprocessing.array_batches import rows_of
+from keras_bridgetower.preprocessing.array_batches import sliceable
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
-from keras_bridgetower.preprocessing.raw_inputs import sliceable
+from keras_bridgetower.preprocessing.tf_datasets import is_dataset
+from keras_bridgetower.preprocessing.tf_datasets import mapped
+from keras_bridgetower.preprocessing.tf_datasets import numbered
 from keras_bridgetower.tasks import value_checks
 from keras_bridgetower.tasks.batch_sources import check_source
 from keras_bridgetower.tasks.batch_sources import is_read_once

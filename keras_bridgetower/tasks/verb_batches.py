@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.preprocessing.preprocessor import shortened
-from keras_bridgetower.preprocessing.raw_inputs import pictures_of
+from keras_bridgetower.preprocessing.verb_inputs import pictures_of
 
 
 class Rows:

@@ -16,8 +16,8 @@ from builders import tokenizer
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing.datasets import batches_of
-from keras_bridgetower.preprocessing.datasets import numbered
+from keras_bridgetower.preprocessing.array_batches import batches_of
+from keras_bridgetower.preprocessing.tf_datasets import numbered
 from keras_bridgetower.tasks import training_data
 
 ROWS, BATCH = 8, 2

@@ -19,7 +19,7 @@ from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.targets import TARGETS
 from keras_bridgetower.data.stream.targets import inputs_of
 from keras_bridgetower.preprocessing.close_datasets import close_at_exit
-from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.tf_datasets import untuned
 
 
 class Stream:
