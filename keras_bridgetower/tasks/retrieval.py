@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.matching.pair_objectives import MATCH
@@ -11,11 +12,9 @@ from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
-from keras_bridgetower.preprocessing.verb_inputs import as_pictures
-from keras_bridgetower.preprocessing.verb_inputs import as_texts
-from keras_bridgetower.preprocessing.verb_inputs import check_counts
 from keras_bridgetower.preprocessing.verb_inputs import check_pairs
-from keras_bridgetower.preprocessing.verb_inputs import with_labels
+from keras_bridgetower.preprocessing.verb_inputs import check_some
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
@@ -138,15 +137,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     def loss_inputs(self, y, y_pred):
         if "itc" not in self.drawing.heads:
-            return with_labels(y), y_pred
-        return with_labels(y), with_packed(
-            y_pred, self.heads["itc"].logit_scale
-        )
+            return _given(y), y_pred
+        return _given(y), with_packed(y_pred, self.heads["itc"].logit_scale)
 
     def metric_inputs(self, y, y_pred):
         if "itc" in self.drawing.heads:
             y_pred = with_packed(y_pred)
-        return with_labels(y), y_pred
+        return _given(y), y_pred
 
     def label_words(self):
         return "image ids (batch,), or a dict of 'match' for labelled pairs"
@@ -198,20 +195,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         retrieval.score("photo.png", ["a red circle", "a blue square"])
         ```
         """
-        preprocessor = self.needed_preprocessor()
-        images, texts = as_pictures(images), as_texts(texts)
-        check_pairs(images, texts)
-        sources = [
-            kind(preprocessor, items[0] if single else items)
-            for kind, (items, single) in (
-                (verb_batches.Pictures, images),
-                (verb_batches.Texts, texts),
-            )
-        ]
+        sources = self.sources(images, texts, "texts")
+        check_pairs(sources)
         logits = verb_batches.joined(
             self.batches("score", sources, batch_size, buckets=self.buckets)
         )[:, -1]
-        return float(logits[0]) if images[1] and texts[1] else logits
+        found = one_or_all(logits, sources)
+        return found if found is logits else float(found)
 
     def rank(
         self,
@@ -267,13 +257,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Source: `compute_irtr_itm_itc_recall` of BridgeTower.
         """
-        check_counts(top_k=top_k, shortlist=shortlist, batch_size=batch_size)
-        images, texts = as_pictures(images)[0], as_texts(texts)[0]
+        counts = {"top_k": top_k, "shortlist": shortlist}
+        for name, value in {**counts, "batch_size": batch_size}.items():
+            if value is not None:
+                check_count(name, value)
+        sources = self.sources(images, texts, "texts")
+        check_some(sources)
         sizes = Sizes(self, batch_size, max_memory)
         with self.inference.reading("rank"):
-            scores = rank(
-                self, images, texts, sizes, shortlist, cache_dir, verbose
-            )
+            scores = rank(self, *sources, sizes, shortlist, cache_dir, verbose)
         return scores if top_k is None else top_matches(scores, top_k)
 
     def default_loss(self):
@@ -298,3 +290,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             ways=self.ways,
         )
         return config
+
+
+def _given(y):
+    """The labels of training, which must be there."""
+    if y is None:
+        raise ValueError(
+            "`y` must hold image ids (batch,), or a dict of 'match' for "
+            "labelled pairs. Received: y=None"
+        )
+    return y

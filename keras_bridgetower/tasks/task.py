@@ -10,6 +10,7 @@ from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting import Exported
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
@@ -145,8 +146,8 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         Raises:
             RuntimeError: another thread trains this task.
         """
-        sources = [verb_batches.Rows("features", features)]
-        check_features(sources[0].rows(0, sources[0].count), self.input)
+        sources = [verb_inputs.Features("features", features)]
+        check_features(sources[0].features(0, sources[0].count), self.input)
         # What an objective drew names other rows of its batch.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
@@ -166,8 +167,8 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         """
         preprocessor = self.needed_preprocessor()
         return [
-            verb_batches.Pictures(preprocessor, images),
-            verb_batches.Texts(preprocessor, texts, name),
+            verb_inputs.Pictures(preprocessor, images),
+            verb_inputs.Texts(preprocessor, texts, name),
         ]
 
     def batches(self, name, sources, batch_size, answers=True, **kwargs):
@@ -175,7 +176,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
 
         Args:
             name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `rows.in_batches`.
+            sources, batch_size, **kwargs: as `in_batches`.
             answers: bool, whether the heads that it reads must be trained.
 
         Yields:

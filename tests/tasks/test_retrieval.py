@@ -67,7 +67,7 @@ def test_score_is_the_match_logit_of_predict(scored):
     [
         ([IMAGE], ["a", "b"], "or one of them single.*1 images, 2 texts"),
         ([IMAGE, IMAGE, IMAGE], ["a"], "Received: 3 images, 1 texts"),
-        ([], ["a"], r"`images` must hold at least one. Received: images=\[\]"),
+        ([], ["a"], r"`images` must hold at least one.*Received: images=\[\]"),
         (IMAGE, [], r"`texts` must hold at least one"),
         (np.zeros((0, 9, 9, 3)), "a", "`images` must hold at least one"),
         ([IMAGE, IMAGE], ["a", " "], r"not be empty.*text\[1\]=' '"),
