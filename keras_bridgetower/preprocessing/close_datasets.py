@@ -1,4 +1,4 @@
-"""Data that are let go of when a pass over them, or the process, ends."""
+"""Lets go of TensorFlow's dataset iterators after an error and at exit."""
 
 import atexit
 import contextlib

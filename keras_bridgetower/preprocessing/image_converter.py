@@ -1,4 +1,4 @@
-"""Pictures to model input, with the pixels of the original code."""
+"""Pictures to normalised squares, with the pixels of the authors' code."""
 
 import keras
 import keras_hub

@@ -1,4 +1,4 @@
-"""Any picture a user may hold, as one RGB array."""
+"""Reads any picture that a user may hold, as one RGB array."""
 
 import base64
 import contextlib

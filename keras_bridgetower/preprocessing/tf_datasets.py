@@ -1,4 +1,4 @@
-"""What a `tf.data.Dataset` goes through: numbers, functions, no tuning."""
+"""Steps of a `tf.data.Dataset` in `fit`: numbered, mapped, read untuned."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""One code path eagerly and inside TensorFlow graphs."""
+"""NumPy functions that run alike eagerly and inside TensorFlow graphs."""
 
 import builtins
 import codecs

@@ -1,4 +1,4 @@
-"""What a caller gave a verb: pictures and texts, one or many, as features.
+"""The pictures and texts that a caller gave a verb, as features.
 
 Every verb makes its inputs a list of sources (`Pictures`, `Texts` and their
 kin), checks by one of the functions here that they belong together, and
@@ -124,13 +124,14 @@ class MaskedTexts(Features):
 
     def __init__(self, preprocessor, texts):
         texts, single = checked_texts(texts)
-        if not texts:
-            raise _empty("texts", self.kind)
-        features, _ = preprocessor.text_with_blanks(
-            texts[0] if single else texts
-        )
-        places = features["mask_positions"]
-        features["mask_positions"] = _few_widths(places)
+        features = {"mask_positions": np.empty((0, 0), "int32")}
+        # An empty list is left to `check_some`.
+        if texts:
+            features, _ = preprocessor.text_with_blanks(
+                texts[0] if single else texts
+            )
+            places = features["mask_positions"]
+            features["mask_positions"] = _few_widths(places)
         super().__init__("texts", features, single)
 
 
@@ -224,7 +225,10 @@ def check_some(sources):
     """
     for source in sources:
         if source.count == 0:
-            raise _empty(source.name, source.kind)
+            raise ValueError(
+                f"`{source.name}` must hold at least one {source.kind}. "
+                f"Received: {source.name}=[]"
+            )
 
 
 def check_same_number(sources):
@@ -278,12 +282,6 @@ def one_or_all(results, sources):
         The only result if every source is single, else `results`.
     """
     return results[0] if all(x.single for x in sources) else results
-
-
-def _empty(name, kind):
-    return ValueError(
-        f"`{name}` must hold at least one {kind}. Received: {name}=[]"
-    )
 
 
 def _differ(sources):

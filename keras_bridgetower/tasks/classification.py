@@ -1,4 +1,4 @@
-"""What tasks with one class for each sample share."""
+"""What the tasks that choose one class for each sample share."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""One space for texts, pictures and both together."""
+"""Embeddings of texts, pictures and pairs in one space, for search."""
 
 import keras
 from keras import ops
@@ -18,8 +18,8 @@ from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.embed import Embedding
 from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
 from keras_bridgetower.tasks.verb_batches import in_batches
 from keras_bridgetower.tasks.verb_batches import joined
 

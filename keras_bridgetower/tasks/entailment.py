@@ -1,4 +1,4 @@
-"""Visual entailment."""
+"""Visual entailment: does a picture support or contradict a text?"""
 
 import keras
 

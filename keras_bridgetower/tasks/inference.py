@@ -1,4 +1,4 @@
-"""Forward passes of a task from any thread, and who is at its weights."""
+"""Forward passes from several threads, and no two uses that conflict."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""Masked language modelling."""
+"""Masked language modelling: the tokens at `<mask>` in texts about pictures."""
 
 import keras
 import numpy as np
@@ -13,8 +13,8 @@ from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -1,4 +1,4 @@
-"""Heads that a preset does not hold: no verb answers by them untrained."""
+"""Heads that a preset lacks: random, and refused by verbs until trained."""
 
 import hashlib
 import operator

@@ -1,4 +1,4 @@
-"""Statements about two pictures."""
+"""NLVR2: is a statement about two pictures true?"""
 
 import keras
 from keras import ops

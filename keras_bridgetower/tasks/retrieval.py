@@ -1,4 +1,4 @@
-"""Image-text matching and retrieval."""
+"""Retrieval: how well pictures and texts match, and which match best."""
 
 import keras
 
@@ -85,7 +85,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         **kwargs,
     ):
         # Read by what the base class calls.
-        self.drawing = pair_objectives.get(objective)
+        self.pair_objective = pair_objectives.get(objective)
         self.ways = ways
         made = getattr(preprocessor, "objective", None)
         if preprocessor is not None and made != objective:
@@ -98,8 +98,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         heads = {"itm": {}}
         if projection_dim is not None:
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
-        heads.update({n: {} for n in self.drawing.heads if n == "rank"})
-        if not set(self.drawing.heads) <= set(heads):
+        heads.update({n: {} for n in self.pair_objective.heads if n == "rank"})
+        if not set(self.pair_objective.heads) <= set(heads):
             raise ValueError(
                 f"`projection_dim` must be a width, such as 256, for the "
                 f"objective {objective!r}, which needs contrastive heads. "
@@ -109,24 +109,24 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         self.objective = objective
         self.projection_dim = projection_dim
         for name in heads:
-            self.heads[name].trainable = name in self.drawing.learning
+            self.heads[name].trainable = name in self.pair_objective.learning
         self.start_heads(set(heads))
 
     @property
     def answering_heads(self):
         """The head whose last logit says how well a pair matches."""
-        return self.drawing.heads[:1]
+        return self.pair_objective.heads[:1]
 
     def outputs_of(self, inputs):
-        if set(self.drawing.drawn) <= set(inputs):
+        if set(self.pair_objective.drawn) <= set(inputs):
             return self._outputs_of_drawn(inputs)
         fused = self.backbone.fuse(inputs, outputs=("pooled",))
         return self.heads[self.answering_heads[0]](fused["pooled"])
 
     def _outputs_of_drawn(self, inputs):
         outputs = outputs_of_drawn(
-            self.drawing.heads,
-            self.drawing,
+            self.pair_objective.heads,
+            self.pair_objective,
             self.backbone,
             self.heads,
             text_states(self.backbone, inputs),
@@ -136,12 +136,12 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return pair_objectives.only_or_all(outputs)
 
     def loss_inputs(self, y, y_pred):
-        if "itc" not in self.drawing.heads:
+        if "itc" not in self.pair_objective.heads:
             return _given(y), y_pred
         return _given(y), with_packed(y_pred, self.heads["itc"].logit_scale)
 
     def metric_inputs(self, y, y_pred):
-        if "itc" in self.drawing.heads:
+        if "itc" in self.pair_objective.heads:
             y_pred = with_packed(y_pred)
         return _given(y), y_pred
 
@@ -149,7 +149,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return "image ids (batch,), or a dict of 'match' for labelled pairs"
 
     def label_widths(self):
-        return self._by_head(self.drawing.widths)
+        return self._by_head(self.pair_objective.widths)
 
     def start_heads(self, new):
         if "rank" in new:
@@ -279,7 +279,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     def _by_head(self, values):
         """The value of the one head that is asked, or a dict of all."""
-        asked = {name: values[name] for name in self.drawing.heads}
+        asked = {name: values[name] for name in self.pair_objective.heads}
         return pair_objectives.only_or_all(asked)
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""Tasks of one tower alone."""
+"""Classification and regression by the image or the text tower alone."""
 
 import keras
 

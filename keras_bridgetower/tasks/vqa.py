@@ -1,4 +1,4 @@
-"""Visual question answering."""
+"""Visual question answering: a choice among known answers."""
 
 import keras
 import numpy as np

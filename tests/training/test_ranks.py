@@ -33,7 +33,7 @@ from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.distribution.strategy import by_process
-from keras_bridgetower.tasks.input_checks import check_partners
+from keras_bridgetower.tasks.fit.batch_checks import check_partners
 from keras_bridgetower.training.runs import state
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"

@@ -1,4 +1,4 @@
-"""Finished blocks of a ranking, kept in a folder."""
+"""Finished blocks of a ranking, kept in a folder to go on from."""
 
 import hashlib
 import json

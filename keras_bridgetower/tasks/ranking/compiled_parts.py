@@ -1,4 +1,4 @@
-"""Towers and fusion of a task, each compiled alone for one shape."""
+"""Towers and fusion of a task, compiled one by one for a ranking."""
 
 import keras
 from keras import ops

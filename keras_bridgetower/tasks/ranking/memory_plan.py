@@ -1,4 +1,4 @@
-"""What a ranking may hold in memory at a time, and where the rest waits."""
+"""How much of a ranking is held in memory, and where the rest waits."""
 
 import dataclasses
 import tempfile

@@ -1,4 +1,4 @@
-"""Every picture against every text: towers once, fusion by blocks."""
+"""Scores of all pictures with all texts: towers once, fusion in blocks."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Whether samples fit a task, said before a step is made of them."""
+"""Whether batches have the inputs, labels and shapes that a task needs."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_bridgetower.backend import devices
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
 from keras_bridgetower.preprocessing.tf_datasets import is_dataset
 from keras_bridgetower.preprocessing.tf_graph import shape_of_rows
-from keras_bridgetower.tasks.value_checks import check_names
+from keras_bridgetower.tasks.fit.value_checks import check_names
 
 
 def check_batches(task, data, **checked):
