@@ -2,7 +2,7 @@
 
 import warnings
 
-import keras_hub
+import keras
 
 from keras_bridgetower.backend import precision
 from keras_bridgetower.models import head_table
@@ -29,7 +29,7 @@ OF_BASES = ("backbone", "heads", "head")
 OF_MODELS = ("compile", "trainable")
 
 
-class PresetTask(keras_hub.models.Task):
+class PresetTask(keras.Model):
     """Abstract: a task that is opened from presets and saved to them."""
 
     @classmethod

@@ -23,8 +23,10 @@ from keras_bridgetower.tasks.preset_io import PresetTask
 from keras_bridgetower.tasks.trainable import TrainableTask
 
 
+# Keras replaces `Model` by `Functional` among the bases of all these classes.
+# `Exported` stands last, so that it comes after KerasHub's, which undo that.
 class BridgeTowerTask(
-    NotCloned, AdaptedTask, Exported, PresetTask, TrainableTask
+    NotCloned, AdaptedTask, PresetTask, TrainableTask, Exported
 ):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
