@@ -142,15 +142,14 @@ def _tensors(name, values):
 
 
 def sliceable(x):
-    """Raw inputs whose pictures TensorFlow can divide into rows.
+    """Raw inputs with pictures in a form that TensorFlow slices into rows.
 
-    It takes arrays of one shape and strings, and knows no difference between
-    bytes and paths. So bytes that are no picture are refused here, and
-    whatever else it does not take is stored as an image file in memory,
-    without loss.
+    TensorFlow takes arrays of one shape, and strings, where it does not tell
+    bytes from paths. So bytes that are no picture are refused here. Pictures
+    of any other kind become image files in memory, without loss.
 
     Args:
-        x: whatever `fit`, `evaluate` or `predict` take.
+        x: what `fit`, `evaluate` or `predict` takes.
 
     Returns:
         `x`; of a dict with lists of `"images"` a copy with lists of strings,
@@ -205,7 +204,7 @@ def _flat(images):
 
 
 def _nested(images, function, name="images"):
-    """The lists of pictures anew, with what a function makes of each."""
+    """The same nested lists, with a function applied to each picture."""
     if isinstance(images, SINGLE) or not _several(images):
         return function(images, name)
     named = ((image, f"{name}[{i}]") for i, image in enumerate(images))

@@ -17,9 +17,9 @@ def is_dataset(x):
 def untuned(dataset):
     """The same dataset, run without TensorFlow's tuning of it.
 
-    Its thread sleeps ever longer between two looks, and to end a dataset often
-    waits for the next one: for as long again as the dataset was read (seen in
-    TensorFlow 2.21). What would be tuned takes all cores instead.
+    The tuning thread sleeps ever longer between two looks. Ending a dataset
+    often waits until it wakes: for as long again as the dataset was read
+    (seen in TensorFlow 2.21). What would be tuned takes all cores instead.
 
     Args:
         dataset: a `tf.data.Dataset`, or whatever else a model reads.
@@ -97,10 +97,11 @@ def numbered(dataset, first=lambda: 0, own=lambda number: number):
 
 
 def mapped(dataset, function):
-    """A function of each batch, of several at a time while a model is at one.
+    """Apply a function to each batch, to several batches at a time.
 
-    One for each core is made at a time, and two wait: TensorFlow's own number
-    of those doubles whenever a model is faster, without an end.
+    One batch for each core is in work, and two finished ones wait. Left to
+    itself, TensorFlow doubles the latter whenever the model is faster, without
+    an end.
 
     Args:
         dataset: `tf.data.Dataset`.

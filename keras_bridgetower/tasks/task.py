@@ -151,7 +151,7 @@ class BridgeTowerTask(
         """
         sources = [verb_inputs.Features("features", features)]
         check_features(sources[0].features(0, sources[0].count), self.input)
-        # What an objective drew names other rows of its batch.
+        # What an objective drew refers to other rows of the batch: add none.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
         return verb_batches.joined(

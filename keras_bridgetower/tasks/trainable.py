@@ -20,8 +20,8 @@ from keras_bridgetower.tasks.loss_and_metrics import CompiledTask
 class TrainableTask(CompiledTask):
     """Abstract: a task that is trained on raw inputs or features.
 
-    The base of `BridgeTowerTask`. What data go through is told, and done, in
-    `fit/data_path.py`. Keras' own methods are called by name, past those of
+    The base of `BridgeTowerTask`. `fit/data_path.py` lists what data go
+    through. Keras' own methods are called by name, past those of
     KerasHub, which would preprocess once more.
     """
 

@@ -10,17 +10,17 @@ from keras_bridgetower.preprocessing.verb_inputs import check_some
 def in_batches(function, sources, batch_size, buckets=None, fill=True):
     """Run a function over sources, in batches of few distinct sizes.
 
-    The last batch is filled up to a power of two, so that whatever compiles
-    `function` by shape does so a few times only. Pictures of a batch are read
-    when its turn comes, while an accelerator is at the one before.
+    The last batch is filled up to a power of two, so that `function` is
+    compiled for few shapes. Pictures of a batch are read when its turn comes,
+    while an accelerator still computes the batch before.
 
     Args:
         function: callable, from a dict of features to arrays `(rows, ...)`.
         sources: list of `Features` and `Pictures`, of the same count or single.
         batch_size: int, rows of a batch.
         buckets: tuple of int or None, see `BridgeTowerPreprocessor`.
-        fill: bool, whether rows may be added. Of what was drawn among the
-            rows of a batch they would be a part.
+        fill: bool, whether rows may be added to a batch: not where an
+            objective drew among its rows, of which they would be part.
 
     Yields:
         `(features, outputs)` of each batch: a dict of arrays, and NumPy

@@ -20,8 +20,8 @@ _UNTRAINED = {
 class Steps(keras.callbacks.Callback):
     """Knows how many steps a model has been trained at the start of an epoch.
 
-    Whatever is drawn for a step then depends on nothing but a seed and the
-    step: a run that is continued draws as one that was never interrupted.
+    Random draws for a step then depend on a seed and the step alone, so that
+    a continued run draws as one that was never interrupted.
 
     Args:
         optimizer: the model's optimizer, which counts its steps; or None.
@@ -58,7 +58,7 @@ class Steps(keras.callbacks.Callback):
 
 
 class Shuffled:
-    """Orders of rows, each drawn for an epoch of its own.
+    """The order in which rows are read, drawn anew for each epoch.
 
     Args:
         count: int, of the rows.
@@ -68,7 +68,7 @@ class Shuffled:
     def __init__(self, count, steps):
         self.count = count
         self.steps = steps
-        # As all that Keras draws, by `keras.utils.set_random_seed`.
+        # `keras.utils.set_random_seed` decides it, as all that Keras draws.
         self.seed = np.random.randint(2**31)
 
     def __call__(self):

@@ -184,7 +184,7 @@ class _Blocks:
         return states
 
     def _texts_of(self, columns):
-        """Tensors of a block of texts; the last block stays at hand."""
+        """Tensors of a block of texts; the last block is kept."""
         if columns.start not in self.held:
             # Let go of the other block before this one is read.
             self.held = {}
