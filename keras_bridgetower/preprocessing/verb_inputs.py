@@ -6,6 +6,7 @@ returns what `one_or_all` makes of its results.
 """
 
 import os
+from collections import abc
 
 import numpy as np
 from keras import ops
@@ -108,6 +109,9 @@ class Texts(Features):
     kind = "text"
 
     def __init__(self, preprocessor, texts, name="texts"):
+        # NumPy would take these for a single object.
+        if isinstance(texts, (abc.Iterator, abc.MappingView, abc.Set)):
+            texts = list(texts)
         features = preprocessor.text_features(texts)
         super().__init__(name, features, features["token_ids"].ndim == 1)
 
