@@ -50,8 +50,9 @@ def a_step_of_each_task():
             jit_compile=jit_compile,
         )
         found[f"{name}/loss"] = task.train_on_batch(x, y)[0]
-        for place, output in enumerate(keras.tree.flatten(outputs)):
-            found[f"{name}/output/{place}"] = output
+        # Each backend orders the entries of a dict in its own way.
+        for path, output in keras.tree.flatten_with_path(outputs):
+            found["/".join(map(str, (name, "output", *path)))] = output
         for weight in task.trainable_weights:
             found[f"{name}/weight/{weight.path}"] = array(weight)
     return found
