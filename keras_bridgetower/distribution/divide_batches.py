@@ -5,7 +5,7 @@ What has no rows, such as the number of the batch, goes to all of them.
 
 import keras
 
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_share
 
 
 def piece(batch, index, count):
@@ -94,7 +94,7 @@ def own_pieces(dataset, index, count):
         return (x, *batch[1:]) if len(batch) > 1 else x
 
     divided = pieces_in_turn(dataset, index, 1, count)
-    return rows_of_process.marked(divided.map(numbered))
+    return process_share.marked(divided.map(numbered))
 
 
 def static_rows(dataset):

@@ -10,7 +10,7 @@ import numpy as np
 from keras_bridgetower.backend import keras_patches_distribution
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
@@ -39,7 +39,7 @@ class TensorFlowReplicas(Several):
     def dataset(self, dataset, training=True):
         # Keras hands it to `_divided`.
         if not training:
-            rows_of_process.check_whole(dataset)
+            process_share.check_whole(dataset)
             return divide_batches.without_short_end(dataset, self.count)
         return super().dataset(dataset, training)
 
@@ -47,7 +47,7 @@ class TensorFlowReplicas(Several):
         if self.count == 1:
             return
         own = self.count
-        if rows_of_process.is_divided(dataset):
+        if process_share.is_divided(dataset):
             own //= self.processes
         divide_batches.check_training_batch(dataset, own)
 
@@ -280,7 +280,7 @@ def _divided(engine, dataset):
         count = context.num_replicas_in_sync
         own = count // context.num_input_pipelines
         first = context.input_pipeline_id * own
-        if rows_of_process.is_divided(dataset):
+        if process_share.is_divided(dataset):
             first, count = 0, own
         return divide_batches.pieces_in_turn(
             dataset, first, own, count

@@ -10,7 +10,7 @@ import numpy as np
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
@@ -54,7 +54,7 @@ class TorchDataParallel(Several):
             )
 
     def dataset(self, dataset, training=True):
-        rows_of_process.check_whole(dataset)
+        process_share.check_whole(dataset)
         if not training:
             dataset = rows.without_short_end(dataset, self.count)
         dataset = super().dataset(dataset, training)
@@ -64,7 +64,7 @@ class TorchDataParallel(Several):
         return step * self.processes + self.index
 
     def all_rows(self, x, outputs, sizes):
-        if not rows_of_process.is_divided(x):
+        if not process_share.is_divided(x):
             return outputs
         counts = [json.loads(told) for told in self.told(json.dumps(sizes))]
         # Each process has given its piece of one batch after the other.

@@ -5,7 +5,7 @@ import contextlib
 from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_share
 
 
 class Strategy(Replicas):
@@ -75,7 +75,7 @@ class Strategy(Replicas):
         Raises:
             ValueError: a stream that is divided in another way.
         """
-        return rows_of_process.share(stream, self.processes, self.index)
+        return process_share.share(stream, self.processes, self.index)
 
     def batches(self, stream, start=(0, 0), epochs=None, training=True):
         """The batches of a stream, of which each process reads its own rows.
@@ -92,7 +92,7 @@ class Strategy(Replicas):
             ValueError: as `share` and `dataset`.
         """
         dataset = self.share(stream).dataset(start, epochs)
-        if not rows_of_process.is_divided(dataset):
+        if not process_share.is_divided(dataset):
             return self.dataset(dataset, training)
         # Else processes would take another number of steps, or replicas of
         # one be left without rows.
@@ -226,7 +226,7 @@ class Several(Strategy):
             self._inside = before
 
     def dataset(self, dataset, training=True):
-        rows_of_process.check_whole(dataset)
+        process_share.check_whole(dataset)
         if training:
             divide_batches.check_training_batch(dataset, self.count)
         return dataset

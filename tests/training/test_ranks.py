@@ -28,7 +28,7 @@ from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution.rows_of_process import is_divided
+from keras_bridgetower.distribution.process_share import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
