@@ -10,20 +10,20 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import check_image_ids
 from keras_bridgetower.models.checks import check_masked_ids
-from keras_bridgetower.models.checks import check_row_weights
+from keras_bridgetower.models.checks import check_sample_weights
 from keras_bridgetower.models.checks import check_soft_scores
 from keras_bridgetower.models.heads import KINDS
 from keras_bridgetower.models.heads import WAYS
 from keras_bridgetower.models.heads import kinds_of
 
 # The label of rows that fill a batch up, which is nobody's `ignore_id`.
-_FILLED = -(2**31)
+_PADDED = -(2**31)
 # Whatever `keras.config.floatx()`: in half precision ids and scores would be
 # rounded.
-_PRECISE = {"dtype": "float32"}
+_FLOAT32 = {"dtype": "float32"}
 
 
-def counted_rows(sample_weight):
+def counted_samples(sample_weight):
     """Which rows count: those whose weight is not 0.
 
     Args:
@@ -38,11 +38,11 @@ def counted_rows(sample_weight):
     Example:
 
     ```python
-    counted_rows(np.array([1.0, 0.5, 0.0]))  # True, True, False
+    counted_samples(np.array([1.0, 0.5, 0.0]))  # True, True, False
     ```
     """
     weights = ops.convert_to_tensor(sample_weight)
-    check_row_weights(weights)
+    check_sample_weights(weights)
     return ops.not_equal(ops.reshape(weights, (-1,)), 0)
 
 
@@ -65,7 +65,7 @@ def weight_column(sample_weight, rows=None):
     if sample_weight is None:
         return None
     weights = ops.convert_to_tensor(sample_weight)
-    check_row_weights(weights, rows)
+    check_sample_weights(weights, rows)
     return ops.reshape(weights, (-1, 1))
 
 
@@ -94,7 +94,7 @@ class VQALoss(keras.losses.Loss):
     """
 
     def __init__(self, name="vqa_loss", **kwargs):
-        super().__init__(name=name, **_PRECISE | kwargs)
+        super().__init__(name=name, **_FLOAT32 | kwargs)
 
     def call(self, y_true, y_pred):
         check_soft_scores(y_true, y_pred)
@@ -135,19 +135,19 @@ class MaskedLMLoss(keras.losses.Loss):
     """
 
     def __init__(self, ignore_id=-100, name="masked_lm_loss", **kwargs):
-        super().__init__(name=name, **_PRECISE | kwargs)
+        super().__init__(name=name, **_FLOAT32 | kwargs)
         self.ignore_id = ignore_id
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
-            counted = counted_rows(sample_weight)[:, None]
-            y_true = ops.where(counted, y_true, _FILLED)
+            counted = counted_samples(sample_weight)[:, None]
+            y_true = ops.where(counted, y_true, _PADDED)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         check_masked_ids(y_true, y_pred)
         y_true = ops.cast(y_true, "int32")
-        counted = y_true != _FILLED
+        counted = y_true != _PADDED
         weights = counted & (y_true != self.ignore_id)
         weights = ops.cast(weights, y_pred.dtype)
         losses = weights * ops.sparse_categorical_crossentropy(
@@ -216,15 +216,15 @@ class ContrastiveLoss(keras.losses.Loss):
     """
 
     def __init__(self, ways="three_way", name="contrastive_loss", **kwargs):
-        super().__init__(name=name, **_PRECISE | kwargs)
+        super().__init__(name=name, **_FLOAT32 | kwargs)
         check_choice("ways", ways, tuple(WAYS))
         self.ways = ways
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras casts labels to float32, in which large ids become equal.
-        y_true = _row_numbers(y_true)
+        y_true = _first_of_same_id(y_true)
         if sample_weight is not None:
-            y_true = ops.where(counted_rows(sample_weight), y_true, _FILLED)
+            y_true = ops.where(counted_samples(sample_weight), y_true, _PADDED)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
@@ -232,7 +232,7 @@ class ContrastiveLoss(keras.losses.Loss):
         *embeddings, scale = unpack_embeddings(y_pred, self.ways)
         kinds = dict(zip(KINDS, embeddings, strict=False))
         all_ids, _ = backend_ops.all_gather(ids)
-        counted = ops.expand_dims(all_ids != _FILLED, 0)
+        counted = ops.expand_dims(all_ids != _PADDED, 0)
         same = counted & (
             ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
         )
@@ -252,7 +252,7 @@ class ContrastiveLoss(keras.losses.Loss):
         return {**super().get_config(), "ways": self.ways}
 
 
-def _row_numbers(ids):
+def _first_of_same_id(ids):
     """For each id the first row of the global batch that has it."""
     ids = ops.convert_to_tensor(ids)
     check_image_ids(ids)

@@ -201,7 +201,7 @@ def all_gather(x):
     ```
     """
     gather = {"tensorflow": _tensorflow_gather, "torch": _torch_gather}
-    return gather.get(keras.config.backend(), _alone)(x)
+    return gather.get(keras.config.backend(), _on_one_replica)(x)
 
 
 def global_sum(x):
@@ -263,7 +263,7 @@ def set_random_state(states):
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _alone(x):
+def _on_one_replica(x):
     return x, 0
 
 
@@ -272,7 +272,7 @@ def _tensorflow_gather(x):
 
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return _alone(x)
+        return _on_one_replica(x)
     counts = context.all_gather(tf.shape(x)[:1], axis=0)
     index = context.replica_id_in_sync_group
 
@@ -292,7 +292,7 @@ def _torch_gather(x):
 
     # Keras builds losses and metrics on tensors without values.
     if not (dist.is_available() and dist.is_initialized()) or x.is_meta:
-        return _alone(x)
+        return _on_one_replica(x)
     replicas, own = range(dist.get_world_size()), x.shape[0]
     counts = [torch.tensor([own], device=x.device) for _ in replicas]
     dist.all_gather(counts, torch.tensor([own], device=x.device))

@@ -78,7 +78,7 @@ def restore_weights(model):
     if keras.config.backend() != "jax":
         return
     model.jax_state_sync()
-    missing = keras_patches.without_value(model.variables)
+    missing = keras_patches.paths_without_value(model.variables)
     if missing:
         raise RuntimeError(
             "The weights of this model are in use by the `fit`, `evaluate` "
@@ -106,7 +106,9 @@ class Structure:
             own = vars(layer).copy()
             parts.append(layer)
             if isinstance(layer, keras.Model):
-                parts += [x for name, x in own.items() if _counts(name)]
+                parts += [
+                    x for name, x in own.items() if _affects_outputs(name)
+                ]
                 continue
             # A model has tens of thousands; to pick them takes long.
             for name in _NOTES_OF_LAYERS:
@@ -123,7 +125,7 @@ class Structure:
     __hash__ = None
 
 
-def _counts(name):
+def _affects_outputs(name):
     """Whether a model computes by an attribute; most are its trainer's."""
     private = name[0] == "_" and name != "_dtype_policy"
     return not private and name not in _NOTES_OF_MODELS
@@ -165,7 +167,7 @@ def _jax_forward(model, settings):
     import jax
 
     if is_eager(settings):
-        return lambda inputs: model(_laid_out(inputs), training=False)
+        return lambda inputs: model(_placed(inputs), training=False)
     variables = model.variables
 
     @jax.jit
@@ -174,10 +176,10 @@ def _jax_forward(model, settings):
         with keras.StatelessScope(state_mapping=pairs):
             return model(inputs, training=False)
 
-    return lambda inputs: run([v.value for v in variables], _laid_out(inputs))
+    return lambda inputs: run([v.value for v in variables], _placed(inputs))
 
 
-def _laid_out(inputs):
+def _placed(inputs):
     """JAX: rows divided among devices where their number allows it."""
     distribution = keras.distribution.distribution()
     if distribution is None:

@@ -73,7 +73,7 @@ class Replicas:
             ValueError: it is not known to.
         """
 
-    def number(self, step):
+    def step_of_process(self, step):
         """By which number this process draws for a batch.
 
         Args:
@@ -84,11 +84,11 @@ class Replicas:
         """
         return step
 
-    def predicted(self, made):
+    def readable(self, made):
         """What a step of prediction returns, so that Keras can read it."""
         return made
 
-    def all_rows(self, x, outputs, sizes):
+    def all_predictions(self, x, outputs, sizes):
         """Predictions of all processes, in the order of the global batches.
 
         Args:

@@ -81,7 +81,7 @@ def _layers_among(values):
             yield from _layers_among(value)
 
 
-def origin(tensor):
+def source_layer(tensor):
     """The layer that a symbolic tensor comes from, and what it was called on.
 
     Keras' public `layer.input` knows the first call of a layer alone.
@@ -188,7 +188,7 @@ def optimizer_value(model, variable):
     return keras.ops.convert_to_numpy(variable)
 
 
-def without_value(variables):
+def paths_without_value(variables):
     """Paths of variables whose values were taken out, as JAX's trainer does.
 
     Read, they would show their initial values. Of an unknown Keras none are
@@ -200,7 +200,7 @@ def without_value(variables):
 
 
 @contextlib.contextmanager
-def unfilled():
+def without_values():
     """A context of this thread in which new variables get no value.
 
     Keras' own `keras.StatelessScope` is kept for each thread, and so is the
@@ -244,7 +244,7 @@ class _Scope(keras.StatelessScope):
         self.assigned[id(variable)] = variable
 
 
-def started_by(initializer, make):
+def with_initializer(initializer, make):
     """What `make` returns, with float weights that an initializer starts.
 
     Keras asks the initializer of each layer, and has no switch for it. Here
@@ -263,7 +263,7 @@ def started_by(initializer, make):
     if in_stateless_scope():
         return make()  # All of it waits for the outer scope.
     try:
-        with unfilled() as (scope, variables):
+        with without_values() as (scope, variables):
             made = make()
     except ValueError:
         # A variable was made from an array, or what is wrong is so here, too.

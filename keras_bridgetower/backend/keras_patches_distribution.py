@@ -19,7 +19,7 @@ def check_version():
 
 
 @contextlib.contextmanager
-def held(variables, values):
+def temporary_values(variables, values):
     """A context in which variables have other values, as they are.
 
     An assignment would spread them over devices again.
@@ -56,7 +56,7 @@ def build_metrics(model, spec):
     )
 
 
-def draw_alike():
+def share_seed():
     """JAX: give all processes one seed, as `keras.distribution.initialize`."""
     check_version()
     from keras.src.backend.jax import distribution_lib
@@ -77,7 +77,7 @@ def lay_out_each_batch(kind):
     from keras.src.backend.jax import trainer
 
     iterator = trainer.JAXEpochIterator
-    own = _own(iterator._get_distributed_iterator)
+    own = _original(iterator._get_distributed_iterator)
 
     def batches(self, distribution):
         if not isinstance(distribution, kind):
@@ -86,7 +86,7 @@ def lay_out_each_batch(kind):
         for data in self.data_adapter.get_jax_iterator():
             yield trainer._distribute_data(data)
 
-    batches.own = own
+    batches.original = own
     iterator._get_distributed_iterator = batches
 
 
@@ -116,9 +116,9 @@ def distribute_on_tensorflow(engine, split):
 
     engine.keras_bridgetower_split = split
     iterator, model = trainer.TFEpochIterator, trainer.TensorFlowTrainer
-    own_start = _own(iterator.__init__)
-    own_build = _own(model._maybe_symbolic_build)
-    own_reduce = _own(trainer.reduce_per_replica)
+    own_start = _original(iterator.__init__)
+    own_build = _original(model._maybe_symbolic_build)
+    own_reduce = _original(trainer.reduce_per_replica)
 
     def start(self, distribute_strategy=None, *args, **kwargs):
         if not _is_ours(distribute_strategy):
@@ -161,7 +161,11 @@ def distribute_on_tensorflow(engine, split):
             lambda x: strategy.experimental_local_results(x)[0], values
         )
 
-    start.own, build.own, reduce.own = own_start, own_build, own_reduce
+    start.original, build.original, reduce.original = (
+        own_start,
+        own_build,
+        own_reduce,
+    )
     iterator.__init__ = start
     model._maybe_symbolic_build = build
     trainer.reduce_per_replica = reduce
@@ -172,6 +176,6 @@ def _is_ours(engine):
     return hasattr(engine, "keras_bridgetower_split")
 
 
-def _own(function):
+def _original(function):
     """Keras' own function, where an earlier call has replaced it."""
     return getattr(function, "own", function)

@@ -10,7 +10,7 @@ from keras_bridgetower.backend import keras_patches
 
 _HALF = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 # Values of optimizers that weigh a running mean, and are below 1.
-_SHARES = ("beta_1", "beta_2", "rho", "momentum")
+_DECAYS = ("beta_1", "beta_2", "rho", "momentum")
 
 
 def check_training(variables, optimizer):
@@ -63,7 +63,7 @@ def _lost(config, rounded):
     epsilon = config.get("epsilon")
     if epsilon and rounded(epsilon) == 0:
         return f"epsilon={epsilon} is 0, and weights would become NaN"
-    for name in _SHARES:
+    for name in _DECAYS:
         value = config.get(name)
         if value and value < 1 and rounded(value) == 1:
             return f"{name}={value} is 1, and no weight would ever move"
@@ -87,14 +87,14 @@ def changed_policies(model, usual):
     check_not_quantized(model)
     return {
         place: keras.dtype_policies.serialize(layer.dtype_policy)
-        for place, layer in _places(model)
+        for place, layer in _numbered_layers(model)
         if layer.dtype_policy.name != usual.name
     }
 
 
 def check_not_quantized(model):
     """Refuse quantized layers, whose weights are scaled integers."""
-    for _, layer in _places(model):
+    for _, layer in _numbered_layers(model):
         if layer.quantization_mode is not None:
             raise ValueError(
                 "A quantized model cannot be saved or copied. Save it before "
@@ -121,7 +121,7 @@ def restore_policies(model, changed):
         model: a model as that one was built.
         changed: dict, as it returned, or None.
     """
-    places = dict(_places(model))
+    places = dict(_numbered_layers(model))
     for place, policy in (changed or {}).items():
         if place not in places:
             raise ValueError(
@@ -147,7 +147,7 @@ def check_one_policy(*models):
 POLICIES = "layer_policies"
 
 
-def _places(model):
+def _numbered_layers(model):
     """Layers with weights of their own, each by its number and class."""
     own = [
         layer

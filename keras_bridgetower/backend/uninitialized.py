@@ -117,7 +117,11 @@ def without_initialization(make, active=True):
     layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
     ```
     """
-    return keras_patches.started_by(_anything(), make) if active else make()
+    return (
+        keras_patches.with_initializer(_cheapest_initializer(), make)
+        if active
+        else make()
+    )
 
 
 @contextlib.contextmanager
@@ -136,11 +140,11 @@ def shapes_only():
     layer.count_params()  # 10,000,100,000
     ```
     """
-    with keras_patches.unfilled():
+    with keras_patches.without_values():
         yield
 
 
-def _anything():
+def _cheapest_initializer():
     """The initializer of float weights that costs least."""
     if keras.distribution.distribution() is not None:
         # Spread over the devices as the weight will be.

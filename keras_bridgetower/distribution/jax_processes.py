@@ -42,10 +42,10 @@ def initialize():
         index and int(index),
         heartbeat_timeout_seconds=SILENCE,
     )
-    keras_patches_distribution.draw_alike()
+    keras_patches_distribution.share_seed()
 
 
-def told(text):
+def gather_text(text):
     """What each process says, in their order; every one must call it.
 
     Args:
@@ -55,7 +55,7 @@ def told(text):
         list of str.
     """
     content = np.frombuffer(text.encode(), "uint8")
-    counts = np.asarray(_of_all(np.array(len(content), "int32"))).tolist()
+    counts = np.asarray(_all_gather(np.array(len(content), "int32"))).tolist()
     if not any(counts):
         return [""] * len(counts)
     # All must send as much.
@@ -63,7 +63,9 @@ def told(text):
     sent[: len(content)] = content
     return [
         bytes(row[:count].tolist()).decode()
-        for row, count in zip(np.asarray(_of_all(sent)), counts, strict=True)
+        for row, count in zip(
+            np.asarray(_all_gather(sent)), counts, strict=True
+        )
     ]
 
 
@@ -75,7 +77,7 @@ def check_seeds():
     """
     # Keras draws seeds that are not given from Python's generator.
     state = hashlib.sha256(repr(random.getstate()).encode()).hexdigest()[:8]
-    states = told(state)
+    states = gather_text(state)
     if len(set(states)) > 1:
         raise ValueError(
             "All processes must begin with the same weights: call "
@@ -87,7 +89,7 @@ def check_seeds():
 
 def gathered(arrays):
     """Arrays that are split over processes, whole in each of them."""
-    return [_of_all(array, tiled=True) for array in arrays]
+    return [_all_gather(array, tiled=True) for array in arrays]
 
 
 def on_all_devices(outputs, mesh):
@@ -103,7 +105,7 @@ def on_all_devices(outputs, mesh):
     return jax.lax.with_sharding_constraint(outputs, everywhere)
 
 
-def _of_all(array, **kwargs):
+def _all_gather(array, **kwargs):
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(array, **kwargs)

@@ -47,7 +47,7 @@ WHOLE = (
 )
 
 
-class _Parts:
+class _BatchLayout:
     """What the replicas cannot divide, a batch or scalar, stands on each."""
 
     def get_data_layout(self, data_shape):
@@ -65,11 +65,11 @@ class _Parts:
         return TensorLayout([None] * len(data_shape), self.device_mesh)
 
 
-class _Copies(_Parts, keras.distribution.DataParallel):
+class _Replicated(_BatchLayout, keras.distribution.DataParallel):
     """Every device has all weights."""
 
 
-class _Shards(_Parts, keras.distribution.DataParallel):
+class _Sharded(_BatchLayout, keras.distribution.DataParallel):
     """Each weight, and what an optimizer keeps for it, is split over all."""
 
     def get_variable_layout(self, variable):
@@ -81,7 +81,7 @@ class _Shards(_Parts, keras.distribution.DataParallel):
         return TensorLayout(spec, self.device_mesh)
 
 
-class _Slices(_Parts, keras.distribution.ModelParallel):
+class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
     """Each layer is split by rows of layouts, see `MODEL_ROWS`."""
 
     def get_variable_layout(self, variable):
@@ -116,7 +116,7 @@ class JaxReplicas(Several):
 
             self.index = jax.process_index()
             self.store = "orbax"
-        keras_patches_distribution.lay_out_each_batch(_Parts)
+        keras_patches_distribution.lay_out_each_batch(_BatchLayout)
         keras.distribution.set_distribution(self.layout)
 
     @property
@@ -125,7 +125,7 @@ class JaxReplicas(Several):
 
     def make_layout(self):
         """The `keras.distribution.Distribution`."""
-        return _Copies(devices=self.devices, auto_shard_dataset=False)
+        return _Replicated(devices=self.devices, auto_shard_dataset=False)
 
     def dataset(self, dataset, training=True):
         dataset = super().dataset(dataset, training)
@@ -134,10 +134,10 @@ class JaxReplicas(Several):
         dataset = divide_batches.only_divisible(dataset, self.count)
         return divide_batches.own_pieces(dataset, self.index, self.processes)
 
-    def number(self, step):
+    def step_of_process(self, step):
         return step * self.processes + self.index
 
-    def predicted(self, made):
+    def readable(self, made):
         if self.processes == 1:
             return made
         outputs, state = made
@@ -170,17 +170,19 @@ class JaxReplicas(Several):
             yield
             return
         values = jax_processes.gathered([v.value for v in task.variables])
-        with keras_patches_distribution.held(task.variables, values):
+        with keras_patches_distribution.temporary_values(
+            task.variables, values
+        ):
             yield
 
     def any(self, flag):
-        return any(self.told("x" if flag else ""))
+        return any(self.gather_text("x" if flag else ""))
 
-    def told(self, text):
-        return jax_processes.told(text) if self.processes > 1 else [text]
+    def gather_text(self, text):
+        return jax_processes.gather_text(text) if self.processes > 1 else [text]
 
     def wait(self):
-        self.told("")
+        self.gather_text("")
 
 
 class DataParallel(JaxReplicas):
@@ -191,7 +193,7 @@ class FSDP(JaxReplicas):
     """As data parallel, and weights and optimizer are split over devices."""
 
     def make_layout(self):
-        return _Shards(devices=self.devices, auto_shard_dataset=False)
+        return _Sharded(devices=self.devices, auto_shard_dataset=False)
 
 
 class ModelParallel(JaxReplicas):
@@ -221,7 +223,7 @@ class ModelParallel(JaxReplicas):
         layouts = LayoutMap(mesh)
         for pattern, axes in MODEL_ROWS:
             layouts[pattern] = axes
-        return _Slices(
+        return _SplitLayers(
             layout_map=layouts, batch_dim_name=BATCH, auto_shard_dataset=False
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_bridgetower.backend import keras_patches_distribution
 from keras_bridgetower.distribution import divide_batches
-from keras_bridgetower.distribution import process_seeds as own_draws
+from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
@@ -184,7 +184,7 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     It must be the first that TensorFlow runs in each of them.
     """
 
-    own_draws = staticmethod(own_draws.select)
+    own_draws = staticmethod(process_seeds.select)
 
     def __init__(self, devices=None):
         import tensorflow as tf
@@ -209,9 +209,9 @@ class MultiWorkerMirrored(TensorFlowReplicas):
 
     def prepare(self, task):
         super().prepare(task)
-        own_draws.seed_apart(task, self.index)
+        process_seeds.seed_apart(task, self.index)
 
-    def told(self, text):
+    def gather_text(self, text):
         import tensorflow as tf
 
         # One more: of nothing no process can send.

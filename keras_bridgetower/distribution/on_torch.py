@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.distribution import divide_batches as rows
-from keras_bridgetower.distribution import process_seeds as own_draws
+from keras_bridgetower.distribution import divide_batches
+from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
@@ -24,7 +24,7 @@ class TorchDataParallel(Several):
     processes talk by NCCL on GPUs and by gloo on CPUs.
     """
 
-    own_draws = staticmethod(own_draws.select)
+    own_draws = staticmethod(process_seeds.select)
 
     def __init__(self, devices=None):
         super().__init__()
@@ -56,17 +56,19 @@ class TorchDataParallel(Several):
     def dataset(self, dataset, training=True):
         process_share.check_whole(dataset)
         if not training:
-            dataset = rows.without_short_end(dataset, self.count)
+            dataset = divide_batches.without_short_end(dataset, self.count)
         dataset = super().dataset(dataset, training)
-        return rows.own_pieces(dataset, self.index, self.count)
+        return divide_batches.own_pieces(dataset, self.index, self.count)
 
-    def number(self, step):
+    def step_of_process(self, step):
         return step * self.processes + self.index
 
-    def all_rows(self, x, outputs, sizes):
+    def all_predictions(self, x, outputs, sizes):
         if not process_share.is_divided(x):
             return outputs
-        counts = [json.loads(told) for told in self.told(json.dumps(sizes))]
+        counts = [
+            json.loads(told) for told in self.gather_text(json.dumps(sizes))
+        ]
         # Each process has given its piece of one batch after the other.
         of_process = np.repeat(
             np.arange(self.processes), list(map(sum, counts))
@@ -108,7 +110,7 @@ class TorchDataParallel(Several):
         (count,) = _sum([keras.ops.convert_to_tensor(float(flag))])
         return bool(count > 0)
 
-    def told(self, text):
+    def gather_text(self, text):
         import torch.distributed as dist
 
         told = [None] * self.processes
@@ -133,7 +135,7 @@ def _draw_apart(task, index):
     if index:
         start = np.random.SeedSequence([int(start), index])
         torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))
-    own_draws.seed_apart(task, index)
+    process_seeds.seed_apart(task, index)
 
 
 def _mean(tensors):

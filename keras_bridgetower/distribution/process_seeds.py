@@ -63,7 +63,7 @@ def of_all(strategy, arrays):
     text = {
         name: [str(array.dtype), array.tolist()] for name, array in own.items()
     }
-    told = strategy.told(json.dumps(text)) if own else []
+    told = strategy.gather_text(json.dumps(text)) if own else []
     others = {
         f"process {index}/{name}": np.array(values, dtype)
         for index, text in enumerate(told)

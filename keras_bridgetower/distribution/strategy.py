@@ -138,7 +138,7 @@ class Strategy(Replicas):
         """Whether each process has all values of a variable."""
         return True
 
-    def told(self, text):
+    def gather_text(self, text):
         """What each process says. Every process must call it.
 
         Args:
@@ -170,7 +170,9 @@ class Strategy(Replicas):
             made = function()
         except Exception as raised:
             error = raised
-        told = self.told("" if error is None else f"{error}" or repr(error))
+        told = self.gather_text(
+            "" if error is None else f"{error}" or repr(error)
+        )
         if not any(told):
             return made
         if error is not None and len(set(told)) == 1:

@@ -6,7 +6,7 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 
 
-class GlobalRows(keras.layers.Layer):
+class GlobalBatchLayer(keras.layers.Layer):
     """Abstract: a layer over the rows of all replicas, in their own dtype."""
 
     def __init__(self, **kwargs):
@@ -18,7 +18,7 @@ class GlobalRows(keras.layers.Layer):
         return every, first + ops.arange(ops.shape(x)[0], dtype="int32")
 
 
-class NextRow(GlobalRows):
+class NextSample(GlobalBatchLayer):
     """Moves every row of the global batch up by one, the first one to its end.
 
     Call arguments:
@@ -30,7 +30,7 @@ class NextRow(GlobalRows):
     Example:
 
     ```python
-    NextRow()(np.array([[1.0], [2.0], [3.0]]))  # [[2.0], [3.0], [1.0]]
+    NextSample()(np.array([[1.0], [2.0], [3.0]]))  # [[2.0], [3.0], [1.0]]
     ```
     """
 
@@ -44,7 +44,7 @@ class NextRow(GlobalRows):
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
 
-class TakeRows(GlobalRows):
+class TakeSamples(GlobalBatchLayer):
     """Takes rows of the global batch, each named by how far away it stands.
 
     Call arguments:
@@ -59,7 +59,7 @@ class TakeRows(GlobalRows):
     Example:
 
     ```python
-    TakeRows()(np.array([[1.0], [2.0]]), np.array([[0, 1], [0, -1]]))
+    TakeSamples()(np.array([[1.0], [2.0]]), np.array([[0, 1], [0, -1]]))
     # [[1.0], [2.0], [2.0], [1.0]]
     ```
     """
@@ -74,7 +74,7 @@ class TakeRows(GlobalRows):
         return keras.KerasTensor((None, *x.shape[1:]), dtype=x.dtype)
 
 
-class DrawRows(GlobalRows):
+class DrawSamples(GlobalBatchLayer):
     """Draws another row of the global batch for each row, by likeness.
 
     The chances are the softmax of the products with all rows. Those of a
@@ -88,14 +88,14 @@ class DrawRows(GlobalRows):
             sum of the chances the row that is drawn stands.
 
     Returns:
-        int32 tensor `(batch, 1)`, distances as `TakeRows` takes them.
+        int32 tensor `(batch, 1)`, distances as `TakeSamples` takes them.
 
     Example:
 
     ```python
     own, others = 9.0 * np.eye(3), np.eye(3)[[0, 2, 1]]
     ids, places = np.arange(3), np.full(3, 0.25)
-    DrawRows()(own, others, ids, places)  # [[1], [1], [-1]]
+    DrawSamples()(own, others, ids, places)  # [[1], [1], [-1]]
     ```
     """
 

@@ -6,9 +6,9 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.matching.global_batch import DrawRows
-from keras_bridgetower.matching.global_batch import NextRow
-from keras_bridgetower.matching.global_batch import TakeRows
+from keras_bridgetower.matching.global_batch import DrawSamples
+from keras_bridgetower.matching.global_batch import NextSample
+from keras_bridgetower.matching.global_batch import TakeSamples
 
 # Labels of a matching head.
 NO_MATCH, MATCH = 0, 1
@@ -141,7 +141,7 @@ class RandomNegatives(Objective):
 
     def logits(self, fuse, heads, batch, embeddings=None):
         own = ops.reshape(batch.features["match"], (-1, 1, 1)) == MATCH
-        following = NextRow()
+        following = NextSample()
         image = [ops.where(own, x, following(x)) for x in batch.image]
         pooled = fuse(batch.text, image, batch.padding_mask)
         return heads["itm"](pooled), None
@@ -175,7 +175,7 @@ class HardNegatives(Objective):
     def logits(self, fuse, heads, batch, embeddings=None):
         text, image, factor = map(ops.stop_gradient, embeddings)
         ids, places = (batch.features[name] for name in self.drawn)
-        drawn, taken = DrawRows(), TakeRows()
+        drawn, taken = DrawSamples(), TakeSamples()
         other_image = drawn(text * factor, image, ids, places[:, 0])
         other_text = drawn(image * factor, text, ids, places[:, 1])
 
@@ -226,7 +226,7 @@ class Ranking(Objective):
     def logits(self, fuse, heads, batch, embeddings=None):
         false = batch.features["false_texts"]
         texts = ops.concatenate([ops.zeros_like(false[:, :1]), false], axis=1)
-        taken = TakeRows()
+        taken = TakeSamples()
         pooled = fuse(
             [taken(x, texts) for x in batch.text],
             [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
@@ -259,7 +259,7 @@ class RankingAndMatching(Ranking):
         return {"itm": RandomNegatives().logits(fuse, heads, batch)[0]}
 
 
-OBJECTIVES = {
+PAIR_OBJECTIVES = {
     "random_negatives": RandomNegatives,
     "hard_negatives": HardNegatives,
     "ranking": Ranking,
@@ -268,9 +268,9 @@ OBJECTIVES = {
 
 
 def get(name):
-    """The objective of a name of `OBJECTIVES`."""
-    check_choice("objective", name, tuple(OBJECTIVES))
-    return OBJECTIVES[name]()
+    """The objective of a name of `PAIR_OBJECTIVES`."""
+    check_choice("objective", name, tuple(PAIR_OBJECTIVES))
+    return PAIR_OBJECTIVES[name]()
 
 
 def only_or_all(values):

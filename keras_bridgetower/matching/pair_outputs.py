@@ -8,7 +8,7 @@ from keras_bridgetower.models.contrastive_features import contrastive_features
 from keras_bridgetower.models.heads import kinds_of
 
 
-def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
+def outputs_for_pairs(names, objective, backbone, heads, text, image, inputs):
     """What pair head and contrastive head say of the pairs of a batch.
 
     Args:

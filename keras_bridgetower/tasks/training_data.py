@@ -249,7 +249,7 @@ def with_number(task, x, number):
     """A batch with its number, where the preprocessor draws by it."""
     if not isinstance(x, dict) or not draws(task.preprocessor):
         return x
-    return {"step": devices.current().number(number), **x}
+    return {"step": devices.current().step_of_process(number), **x}
 
 
 def check_shuffle(shuffle, x):

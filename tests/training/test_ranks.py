@@ -173,7 +173,7 @@ class Told(Strategy):
     def __init__(self, other, index=0):
         self.other, self.index = other, index
 
-    def told(self, text):
+    def gather_text(self, text):
         told = [text, self.other]
         return told if self.index == 0 else told[::-1]
 

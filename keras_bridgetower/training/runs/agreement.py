@@ -29,7 +29,7 @@ def check(strategy, facts):
     Raises:
         CheckpointError: the same in every process; it lists what differs.
     """
-    told = strategy.told(json.dumps(facts, sort_keys=True))
+    told = strategy.gather_text(json.dumps(facts, sort_keys=True))
     if len(set(told)) == 1:
         return
     each = [_flat(json.loads(text)) for text in told]
