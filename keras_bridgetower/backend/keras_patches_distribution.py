@@ -1,7 +1,8 @@
-"""What training on several devices replaces in Keras.
+"""Replaced methods of Keras for training on several devices.
 
-The replacements stand in Keras' classes, which know no other way in, and act
-on what a strategy of ours has marked alone: everything else runs as before.
+They are replaced in Keras' classes, because Keras offers no other way. The
+new methods act only on objects that a strategy of this package has marked, and
+call Keras' own method for all others.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from keras_bridgetower.backend import keras_patches
 
 
 def check_version():
-    """Raise unless Keras is of a version that these patches were made for."""
+    """Raise if this version of Keras is not known."""
     keras_patches.check_version(
         "Training on several devices", "train on one device"
     )
@@ -20,9 +21,10 @@ def check_version():
 
 @contextlib.contextmanager
 def temporary_values(variables, values):
-    """A context in which variables have other values, as they are.
+    """A context in which variables hold other values.
 
-    An assignment would spread them over devices again.
+    They are set without an assignment, which would divide the values among
+    devices.
 
     Args:
         variables: list of variables.
@@ -40,13 +42,13 @@ def temporary_values(variables, values):
 
 
 def build_metrics(model, spec):
-    """Let a compiled model's losses and metrics make their variables.
+    """Create the variables of a compiled model's losses and metrics.
 
-    Keras reads a batch for it, which it then reads once more.
+    Keras would read the first batch for it, and read it again to train.
 
     Args:
         model: a compiled `keras.Model`.
-        spec: nested structure of `tf.TensorSpec`, of a batch.
+        spec: nested structure of `tf.TensorSpec` that describes a batch.
     """
     check_version()
     model._symbolic_build(
@@ -57,7 +59,7 @@ def build_metrics(model, spec):
 
 
 def share_seed():
-    """JAX: give all processes one seed, as `keras.distribution.initialize`."""
+    """JAX: set one seed in all processes, as Keras does by `initialize`."""
     check_version()
     from keras.src.backend.jax import distribution_lib
 
@@ -65,13 +67,13 @@ def share_seed():
 
 
 def lay_out_each_batch(kind):
-    """JAX: ask a distribution for the layout of every batch.
+    """JAX: ask the distribution for the layout of every batch.
 
-    Keras asks at the first one, and a last batch of another size then fails.
+    Keras asks for the first batch only, so that a last batch of another size
+    fails.
 
     Args:
-        kind: the class of the distributions to be asked. Those of others are
-            used as Keras does.
+        kind: the class of distributions for which this is done.
     """
     check_version()
     from keras.src.backend.jax import trainer
@@ -91,22 +93,26 @@ def lay_out_each_batch(kind):
 
 
 def gradients_are_summed(optimizer):
-    """TensorFlow: this optimizer gets gradients that are summed already."""
+    """TensorFlow: keep this optimizer from summing gradients over replicas.
+
+    They are summed before they reach it.
+    """
     check_version()
     for one in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
         one._all_reduce_sum_gradients = lambda pairs: pairs
 
 
 def distribute_on_tensorflow(engine, split):
-    """TensorFlow: batches divided by us, and several processes cured.
+    """TensorFlow: divide batches ourselves, and support several processes.
 
-    Keras lets `tf.distribute` divide batches, which leaves a replica without
-    rows at an uneven end; builds metrics on the mean over a nested batch, and
-    reduces scalar logs along an axis, which fail with several processes.
+    Keras lets `tf.distribute` divide batches, which may leave a replica
+    without samples in the last one. With several processes two more steps of
+    Keras fail: it builds metrics on the mean over a nested batch, and reduces
+    scalar logs along an axis.
 
     Args:
-        engine: the `tf.distribute.Strategy`; others are used as Keras does.
-        split: function of a strategy and a dataset of global batches, which
+        engine: the `tf.distribute.Strategy` for which this is done.
+        split: function of a strategy and a dataset of global batches that
             returns the distributed dataset.
     """
     check_version()
@@ -144,13 +150,14 @@ def distribute_on_tensorflow(engine, split):
             self._symbolic_build(data_batch=first(strategy, data_batch))
 
     def reduce(values, strategy, reduction):
-        # Logs of a step are of one replica; those of an epoch are read anew.
+        # The logs of a step may be those of one replica, because the metrics
+        # are read again at the end of an epoch.
         workers = tf.distribute.MultiWorkerMirroredStrategy
         ours = _is_ours(strategy) and isinstance(strategy, workers)
         if ours and reduction == "auto":
             return first(strategy, values)
         if ours and reduction == "concat":
-            # In the order of the replicas, as the rows were divided.
+            # The samples were divided in the order of the replicas.
             return keras.tree.map_structure(
                 lambda x: strategy.gather(x, axis=0), values
             )
@@ -172,10 +179,10 @@ def distribute_on_tensorflow(engine, split):
 
 
 def _is_ours(engine):
-    """Whether `distribute_on_tensorflow` was called with a `tf.distribute`."""
+    """Whether `distribute_on_tensorflow` was called for this strategy."""
     return hasattr(engine, "keras_bridgetower_split")
 
 
 def _original(function):
-    """Keras' own function, where an earlier call has replaced it."""
+    """Keras' own function, even if an earlier call has replaced it."""
     return getattr(function, "own", function)
