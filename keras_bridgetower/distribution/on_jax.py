@@ -1,4 +1,4 @@
-"""JAX: `keras.distribution` lays weights and batches out over devices."""
+"""Strategies for JAX: `keras.distribution` divides weights and batches."""
 
 import contextlib
 import re
@@ -14,14 +14,15 @@ from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.distribution.strategy import Several
 
 BATCH, MODEL = "batch", "model"
+# Names of dense layers whose output, or whose input, is the hidden width.
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
 _IN += "|hidden_dense|transform|text_dense|image_dense|fused_dense"
 _IN += r"|\w+_bridge_[0-9]+/hidden"
 _OUT = "output_dense|feedforward_output_dense|dense_2|output_layer/output"
 _OUT += r"|decoder|\w+_bridge_[0-9]+/output"
-# Which axis of a weight is split among the devices of one model: heads, the
-# hidden width of feed-forward networks and of classifiers. Of tables it is
-# the width, since a vocabulary may be of an odd size.
+# Which axis of a weight is split among the devices of one model: attention
+# heads, and the hidden width of feed-forward networks and classifiers. Token
+# embeddings are split along the width, since a vocabulary may have any size.
 MODEL_ROWS = (
     (r".*/(query|key|value)/kernel", (None, MODEL, None)),
     (r".*/(query|key|value)/bias", (MODEL, None)),
@@ -30,10 +31,11 @@ MODEL_ROWS = (
     (rf".*/({_IN})/bias", (MODEL,)),
     (rf".*/({_OUT})/kernel", (MODEL, None)),
     (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
-    # Adapters: the side of the rank stands whole.
+    # LoRA adapters are not split along the rank.
     (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
 )
-# What stands whole on every device: it is small, or has no axis of its own.
+# Weights that are not split: each device has a copy. They are small, or have
+# no axis of heads or hidden width.
 WHOLE = (
     r".*/(gamma|beta)",
     rf".*/({_OUT}|attention_output)/bias",
@@ -48,7 +50,7 @@ WHOLE = (
 
 
 class _BatchLayout:
-    """What the replicas cannot divide, a batch or scalar, stands on each."""
+    """Mixin: copies a batch that the replicas cannot divide to all of them."""
 
     def get_data_layout(self, data_shape):
         if not data_shape:
@@ -66,11 +68,11 @@ class _BatchLayout:
 
 
 class _Replicated(_BatchLayout, keras.distribution.DataParallel):
-    """Every device has all weights."""
+    """Each device has a copy of all weights."""
 
 
 class _Sharded(_BatchLayout, keras.distribution.DataParallel):
-    """Each weight, and what an optimizer keeps for it, is split over all."""
+    """Each weight and its optimizer state are split over all devices."""
 
     def get_variable_layout(self, variable):
         devices = self.device_mesh.devices.size
@@ -82,7 +84,7 @@ class _Sharded(_BatchLayout, keras.distribution.DataParallel):
 
 
 class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
-    """Each layer is split by rows of layouts, see `MODEL_ROWS`."""
+    """Each layer is split as `MODEL_ROWS` says."""
 
     def get_variable_layout(self, variable):
         layout = super().get_variable_layout(variable)
@@ -98,10 +100,10 @@ class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
 
 
 class JaxReplicas(Several):
-    """Abstract: what the strategies on JAX have in common.
+    """Abstract: base of the strategies for JAX.
 
-    A task is the same program on one device and on many: losses see the
-    global batch, and the compiler adds what has to be sent.
+    A task is the same program on one device and on many. Losses see the
+    global batch, and the compiler adds the communication between devices.
     """
 
     def __init__(self, devices=None):
@@ -166,7 +168,7 @@ class JaxReplicas(Several):
     @contextlib.contextmanager
     def gathered(self, task):
         if self.processes == 1:
-            # One process reads shards of all its devices.
+            # One process can read the shards of all its devices.
             yield
             return
         values = jax_processes.gathered([v.value for v in task.variables])
@@ -186,22 +188,23 @@ class JaxReplicas(Several):
 
 
 class DataParallel(JaxReplicas):
-    """Each device has the whole model and a part of every batch."""
+    """Each device has the whole model and gets a part of every batch."""
 
 
 class FSDP(JaxReplicas):
-    """As data parallel, and weights and optimizer are split over devices."""
+    """As data parallel, but weights and optimizer are split over devices."""
 
     def make_layout(self):
         return _Sharded(devices=self.devices, auto_shard_dataset=False)
 
 
 class ModelParallel(JaxReplicas):
-    """Groups of devices, each with one model whose layers are split.
+    """Groups of devices; the layers of a model are split within each group.
 
     Args:
-        devices: int or None, all devices of all groups.
-        model_devices: int, devices of a group.
+        devices: int, number of devices in all groups, or None for all
+            devices.
+        model_devices: int, devices of one group.
     """
 
     def __init__(self, devices=None, model_devices=2):
@@ -247,8 +250,9 @@ class ModelParallel(JaxReplicas):
 class MultiWorker(DataParallel):
     """Data parallel over the devices of several processes or hosts.
 
-    Addresses come from the environment: `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
-    `..._NUM_PROCESSES` and `..._PROCESS_ID`; on a TPU slice from the machine.
+    Their addresses come from the environment variables
+    `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `..._NUM_PROCESSES` and
+    `..._PROCESS_ID`; on a TPU slice from the machine.
     """
 
     instead = "On one machine use 'data_parallel'"
