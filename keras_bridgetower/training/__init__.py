@@ -1,4 +1,4 @@
-"""Optimizers, recipes of the paper, and runs that can be continued."""
+"""Training: optimizers, the paper's recipes, and runs with checkpoints."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The authors' settings as values."""
+"""Recipes: the settings of the authors' training runs."""
 
 import lazy_loader
 
