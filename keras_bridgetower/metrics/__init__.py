@@ -1,4 +1,4 @@
-"""Metrics by the official protocols."""
+"""Metrics, computed as in the official evaluations."""
 
 import lazy_loader
 

@@ -48,7 +48,7 @@ def _approach(averages, values, share):
 
 
 def _chunks(variables):
-    """Split variables into lists of at most `CHUNK` weights, or one variable."""
+    """Split variables into lists of at most `CHUNK` weights, or one each."""
     chunk, size = [], 0
     for one in variables:
         if chunk and size + one[0].numel() > CHUNK:
