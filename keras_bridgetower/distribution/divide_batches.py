@@ -135,7 +135,7 @@ def check_size(dataset, count):
             "`dataset` must have batches of one known size to train on "
             f"{count} replicas. Use `Stream(remainder='drop')` or 'pad', or "
             "`batch(size, drop_remainder=True)` after `repeat()`, so that no "
-            f"row is lost. Received: element_spec={spec}"
+            f"sample is lost. Received: element_spec={spec}"
         )
     if rows % count:
         fit = sorted({rows // count * count, -(-rows // count) * count} - {0})
@@ -164,8 +164,8 @@ def only_divisible(dataset, count):
             number % count,
             0,
             "Several processes on JAX need batches that all their devices "
-            f"divide, here {count}. Evaluate such a number of rows, or in one "
-            "process.",
+            f"divide, here {count}. Evaluate in batches of such a size, or in "
+            "one process.",
         )
         with tf.control_dependencies([check]):
             batch = tf.nest.map_structure(tf.identity, batch)

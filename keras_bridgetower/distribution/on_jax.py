@@ -60,9 +60,9 @@ class _BatchLayout:
             return super().get_data_layout(data_shape)
         if self.num_processes > 1:
             raise ValueError(
-                f"Batches must have rows for all {local} devices of a process. "
-                "Pass data through `strategy.dataset`, or predict in one "
-                f"process. Received: {data_shape[0]} rows"
+                f"A batch must be divisible by the {local} devices of a "
+                "process. Pass data through `strategy.dataset`, or predict in "
+                f"one process. Received: {data_shape[0]} samples"
             )
         return TensorLayout([None] * len(data_shape), self.device_mesh)
 

@@ -77,8 +77,8 @@ class TorchDataParallel(Several):
         order = np.lexsort((of_process, np.concatenate(of_batch)))
 
         def whole(own):
-            rows, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
-            return keras.ops.convert_to_numpy(rows)[order]
+            every, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
+            return keras.ops.convert_to_numpy(every)[order]
 
         return keras.tree.map_structure(whole, outputs)
 

@@ -35,8 +35,8 @@ def check_whole(dataset):
     if is_divided(dataset):
         raise ValueError(
             "`dataset` must hold global batches, but is divided among "
-            "processes already: rows would be lost. Pass the `Stream` itself "
-            "to `strategy.batches(stream)`, and leave its `num_hosts` out. "
+            "processes already: samples would be lost. Pass the `Stream` "
+            "itself to `strategy.batches(stream)`, and omit its `num_hosts`. "
             "Received: a dataset whose auto_shard_policy is OFF, as that of "
             "`Stream(num_hosts=...)` and of `strategy.dataset`"
         )

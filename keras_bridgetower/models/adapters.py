@@ -32,7 +32,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 default those of query and value.
 
         Raises:
-            ValueError: a rank that is no positive integer, or no such layer.
+            ValueError: a rank that is not a positive integer, or no layer of
+                these names.
         """
         check_count("rank", rank)
         names = target_layer_names or self.default_lora_layer_names()

@@ -39,7 +39,7 @@ def _from_hugging_face(handle):
 
 
 def _cached(repository, revision):
-    """The folder of a revision in the local cache, perhaps incomplete."""
+    """The cached folder of a revision, perhaps incomplete, or None."""
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(

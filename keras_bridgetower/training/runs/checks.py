@@ -127,7 +127,7 @@ def position_of(facts, length):
     warnings.warn(
         f"An epoch had {before} steps and has {length} now. The run stood at "
         f"step {position['step']} of epoch {position['epoch']} and goes on at "
-        f"step {step}: the rows of this epoch are not the same as before.",
+        f"step {step}: the samples of this epoch differ from those before.",
         stacklevel=5,
     )
     return Position(position["epoch"], step)
