@@ -1,7 +1,7 @@
-"""All uses of private parts of Keras, except those for distribution.
+"""Uses of private parts of Keras, for the versions whose source was read.
 
-The others are in the modules `keras_patches_*`. Each function was written for
-known versions of Keras, whose source was read. On an unknown version it uses a
+Those for `fit`, for models, for updates and for several devices are in the
+modules `keras_patches_*`. On an unknown version of Keras, a function uses a
 slower public way, or raises an error that names the feature. No function here
 changes anything that another thread or another model uses.
 """

@@ -114,7 +114,7 @@ class MultiplyBridge(BridgeLayer):
 
 @_register
 class InterpolateBridge(BridgeLayer):
-    """(c) a * x + (1 - a) * y with a learned vector a, 0.5 at the start."""
+    """(c) a * x + (1 - a) * y with a learned vector a, initially 0.5."""
 
     def build_merge(self, shape):
         self.alpha = self.add_weight(
@@ -209,7 +209,7 @@ class CrossAttentionFFNBridge(_AttentionBridge):
 
 @_register
 class AddLinearBridge(BridgeLayer):
-    """(i) x + y + W [x; y], W zero at the start."""
+    """(i) x + y + W [x; y], with W initially 0."""
 
     def build_merge(self, shape):
         self.linear = self._dense(
@@ -222,7 +222,7 @@ class AddLinearBridge(BridgeLayer):
 
 @_register
 class ScaledAddBridge(BridgeLayer):
-    """transformers' `scaled_add`: x + s * y, scalar s, 1 at the start."""
+    """transformers' `scaled_add`: x + s * y with a scalar s, initially 1."""
 
     def build_merge(self, shape):
         self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
@@ -233,7 +233,7 @@ class ScaledAddBridge(BridgeLayer):
 
 @_register
 class InterpolateScalarBridge(BridgeLayer):
-    """transformers' `interpolate`: b * x + (1 - b) * y, b = 0.5 at first."""
+    """transformers' `interpolate`: b * x + (1 - b) * y, b initially 0.5."""
 
     def build_merge(self, shape):
         self.beta = self.add_weight(
