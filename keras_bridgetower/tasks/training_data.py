@@ -128,7 +128,7 @@ def reading(
     if is_dataset(x):
         check_batches(task, x, **checked)
         if draws(task.preprocessor):
-            x = numbered(x, first, devices.current().number)
+            x = numbered(x, first, devices.current().step_of_process)
         return mapped(x, task.preprocess_samples)
 
     def prepare(x, y, sample_weight, number):
