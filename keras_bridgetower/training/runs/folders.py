@@ -58,26 +58,28 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
     directory = pathlib.Path(directory)
     within = f"-{batches:04d}" if batches else ""
     final = directory / f"{_PREFIX}{step:09d}{within}"
-    made = directory / f".{final.name}"
+    temporary = directory / f".{final.name}"
 
     def begin():
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
 
     def end():
-        _seal(made, {**facts, "step": step, "store": store.name})
+        _seal(temporary, {**facts, "step": step, "store": store.name})
         if final.exists():
             _remove(final)
-        made.rename(final)
+        temporary.rename(final)
         _set_aside(newer for newer in all_of(directory) if newer > final)
         _synchronise(directory)
 
     try:
         strategy.by_chief(begin)
-        strategy.together(lambda: store.write(made, arrays, strategy.is_chief))
+        strategy.together(
+            lambda: store.write(temporary, arrays, strategy.is_chief)
+        )
         strategy.by_chief(end)
     except (OSError, ProcessError) as error:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; those "
             "before are as they were. Make room, or choose another "
@@ -103,9 +105,9 @@ def read(folder):
         facts = read_facts(folder)
         sums = sums_of(folder)
         saved = facts["sha256"]
-        odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
-        if odd:
-            raise ValueError(f"the sums of {sorted(odd)} are others")
+        changed = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
+        if changed:
+            raise ValueError(f"the sums of {sorted(changed)} are others")
         arrays = STORES[facts["store"]].read(folder)
     except (OSError, ValueError, KeyError) as e:
         raise CheckpointError(
@@ -140,13 +142,13 @@ def read_facts(folder):
         {k: v for k, v in facts.items() if k != "seal"}
     ):
         raise ValueError(f"{MANIFEST} was changed")
-    odd = [name for name, x in known.items() if not isinstance(x, dict)]
+    wrong = [name for name, x in known.items() if not isinstance(x, dict)]
     if not _is_position(facts.get("position", {})):
-        odd.append("position")
+        wrong.append("position")
     if type(store) is not str:
-        odd.append("store")
-    if odd:
-        raise ValueError(f"{MANIFEST} has other values at {odd}")
+        wrong.append("store")
+    if wrong:
+        raise ValueError(f"{MANIFEST} has other values at {wrong}")
     return facts
 
 

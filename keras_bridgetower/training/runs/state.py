@@ -172,17 +172,17 @@ def _assign(variables, arrays, prefix):
     """Set each variable to the array of its name, after checking all."""
     named = _by_name(variables, prefix)
     saved = {k: v for k, v in arrays.items() if k.startswith(prefix)}
-    odd = sorted(set(named) ^ set(saved))
-    odd += [
+    differing = sorted(set(named) ^ set(saved))
+    differing += [
         name
         for name in sorted(set(named) & set(saved))
         if tuple(named[name].shape) != saved[name].shape
     ]
-    if odd:
+    if differing:
         raise CheckpointError(
             "A checkpoint must be of the same model, optimizer and metrics. "
-            f"Received: {len(odd)} variables that differ, the first 20: "
-            f"{odd[:20]}"
+            f"Received: {len(differing)} variables that differ, the first 20: "
+            f"{differing[:20]}"
         )
     for name, variable in named.items():
         variable.assign(np.asarray(saved[name]))
