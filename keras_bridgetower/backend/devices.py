@@ -74,7 +74,7 @@ class Replicas:
             ValueError: batches of unknown size, or that cannot be divided.
         """
 
-    def step_of_process(self, step):
+    def number(self, step):
         """The number from which this process draws random values for a batch.
 
         Args:
@@ -86,11 +86,11 @@ class Replicas:
         """
         return step
 
-    def readable(self, made):
+    def predicted(self, made):
         """The outputs of a prediction step, in a form that Keras can read."""
         return made
 
-    def all_predictions(self, x, outputs, sizes):
+    def all_rows(self, x, outputs, sizes):
         """Predictions of all processes, in the order of the global batches.
 
         Args:

@@ -136,10 +136,10 @@ class JaxReplicas(Several):
         dataset = divide_batches.only_divisible(dataset, self.count)
         return divide_batches.own_pieces(dataset, self.index, self.processes)
 
-    def step_of_process(self, step):
+    def number(self, step):
         return step * self.processes + self.index
 
-    def readable(self, made):
+    def predicted(self, made):
         if self.processes == 1:
             return made
         outputs, state = made

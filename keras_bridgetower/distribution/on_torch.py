@@ -61,10 +61,10 @@ class TorchDataParallel(Several):
         dataset = super().dataset(dataset, training)
         return divide_batches.own_pieces(dataset, self.index, self.count)
 
-    def step_of_process(self, step):
+    def number(self, step):
         return step * self.processes + self.index
 
-    def all_predictions(self, x, outputs, sizes):
+    def all_rows(self, x, outputs, sizes):
         if not process_share.is_divided(x):
             return outputs
         counts = [json.loads(x) for x in self.gather_text(json.dumps(sizes))]

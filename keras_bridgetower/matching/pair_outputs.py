@@ -8,7 +8,7 @@ from keras_bridgetower.models.contrastive_features import contrastive_features
 from keras_bridgetower.models.heads import kinds_of
 
 
-def outputs_for_pairs(names, objective, backbone, heads, text, image, inputs):
+def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
     """Compute the outputs of the matching and the contrastive head.
 
     Args:

@@ -44,7 +44,7 @@ class ReadsUntuned(keras.Model):
                 callbacks=with_callback(callbacks, sizes),
                 **kwargs,
             )
-        return devices.current().all_predictions(x, made, sizes.rows)
+        return devices.current().all_rows(x, made, sizes.rows)
 
     def train_step(self, *args):
         with backend_ops.after_reading(args[-1]):
@@ -55,7 +55,7 @@ class ReadsUntuned(keras.Model):
             return super().test_step(*args)
 
     def predict_step(self, *args):
-        return devices.current().readable(super().predict_step(*args))
+        return devices.current().predicted(super().predict_step(*args))
 
 
 class _Sizes(keras.callbacks.Callback):

@@ -155,7 +155,7 @@ def load_heads(model, folder, saved, random_heads):
     held = [
         name
         for name, values in model.head_values.items()
-        if head_table.values_agree(saved.get(name), values)
+        if head_table.same(saved.get(name), values)
     ]
     if held:
         weights_file.load_heads(model.heads, held, folder)

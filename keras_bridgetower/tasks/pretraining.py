@@ -6,7 +6,7 @@ from keras import ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.matching import pair_objectives as matching
-from keras_bridgetower.matching.pair_outputs import outputs_for_pairs
+from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
 from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
@@ -124,7 +124,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
             outputs["mlm"] = self._masked_tokens(inputs, image)
         if names != ("mlm",):
             text = text_states(backbone, inputs)
-            outputs |= outputs_for_pairs(
+            outputs |= outputs_of_drawn(
                 names,
                 self.matching,
                 backbone,

@@ -5,7 +5,7 @@ import keras
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.matching.pair_objectives import MATCH
-from keras_bridgetower.matching.pair_outputs import outputs_for_pairs
+from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
 from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.preprocessing.retrieval import (
@@ -125,7 +125,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return self.heads[self.answering_heads[0]](fused["pooled"])
 
     def _outputs_of_drawn(self, inputs):
-        outputs = outputs_for_pairs(
+        outputs = outputs_of_drawn(
             self.drawing.heads,
             self.drawing,
             self.backbone,

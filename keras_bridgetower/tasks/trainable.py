@@ -10,7 +10,7 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches
-from keras_bridgetower.losses import counted_samples
+from keras_bridgetower.losses import counted_rows
 from keras_bridgetower.losses import weight_column
 from keras_bridgetower.tasks import input_checks
 from keras_bridgetower.tasks import training_data
@@ -149,7 +149,7 @@ class TrainableTask(
         over batches has just been weighed by all rows.
         """
         weights = keras.tree.flatten(sample_weight)
-        counted = [counted_samples(w) for w in weights if w is not None]
+        counted = [counted_rows(w) for w in weights if w is not None]
         if not counted:
             return
         counted = ops.any(ops.stack(counted), axis=0)

@@ -128,7 +128,7 @@ def reading(
     if is_dataset(x):
         check_batches(task, x, **checked)
         if draws(task.preprocessor):
-            x = numbered(x, first, devices.current().step_of_process)
+            x = numbered(x, first, devices.current().number)
         return mapped(x, task.preprocess_samples)
 
     def prepare(x, y, sample_weight, number):
@@ -249,7 +249,7 @@ def with_number(task, x, number):
     """A batch with its number, where the preprocessor draws by it."""
     if not isinstance(x, dict) or not draws(task.preprocessor):
         return x
-    return {"step": devices.current().step_of_process(number), **x}
+    return {"step": devices.current().number(number), **x}
 
 
 def check_shuffle(shuffle, x):

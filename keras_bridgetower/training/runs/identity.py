@@ -163,7 +163,7 @@ def _plain_text(value):
 
 
 def _described(value):
-    """The `repr` of a value without memory addresses."""
+    """A `repr` that is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
