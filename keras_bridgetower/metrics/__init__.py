@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# What is public stands in `__init__.pyi`, and is imported when it is used.
+# `__init__.pyi` lists the public names, which are imported when first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
