@@ -159,6 +159,10 @@ class Op:
             value.
     """
 
+    WRITTEN_AS = (
+        "Op(function={function}, low={low}, high={high}, signs={signs})"
+    )
+
     function: Callable
     low: float = 0.0
     high: float = 1.0
@@ -175,6 +179,11 @@ class RandomOps:
         level: number from 0 to 1, where in its range each op takes its value.
         probability: number from 0 to 1, chance that a drawn op is applied.
     """
+
+    WRITTEN_AS = (
+        "RandomOps(ops={ops}, count={count}, level={level}, "
+        "probability={probability})"
+    )
 
     ops: tuple
     count: int

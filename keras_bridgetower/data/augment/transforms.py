@@ -66,6 +66,8 @@ class Place(Resizing):
         resizer: str, as `transform` takes it.
     """
 
+    WRITTEN_AS = "Place(resizer={resizer}, mode={mode})"
+
     mode: str
 
     def __call__(self, image, side, rng, texts):
@@ -81,6 +83,10 @@ class RandomResizedCrop(Resizing):
         ratio: `(low, high)`, width over height, drawn on a logarithmic scale.
         resizer: str, as `transform` takes it.
     """
+
+    WRITTEN_AS = (
+        "RandomResizedCrop(resizer={resizer}, scale={scale}, ratio={ratio})"
+    )
 
     scale: tuple = (0.5, 1.0)
     ratio: tuple = (3 / 4, 4 / 3)
@@ -139,6 +145,8 @@ class Flip:
             left or right; `"always"` mirrors those too, as the authors did.
     """
 
+    WRITTEN_AS = "Flip(when={when})"
+
     when: str = "unless_sided"
 
     def __post_init__(self):
@@ -185,6 +193,11 @@ class Transform:
     train(picture, seed=(0, 3, 17), texts=["a cat on the left"]).shape
     ```
     """
+
+    WRITTEN_AS = (
+        "Transform(image_size={image_size}, steps={steps}, mean={mean}, "
+        "std={std})"
+    )
 
     image_size: int
     steps: tuple

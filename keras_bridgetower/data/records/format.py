@@ -46,6 +46,10 @@ class Sample:
             regression), or none.
     """
 
+    WRITTEN_AS = (
+        "Sample(id={id}, text={text}, labels={labels}, scores={scores})"
+    )
+
     id: str
     text: str
     labels: tuple[int, ...] = ()
@@ -62,6 +66,10 @@ class Record:
         samples: `Sample`s, at least one.
         source: str, the table or file it came from.
     """
+
+    WRITTEN_AS = (
+        "Record(key={key}, images={images}, samples={samples}, source={source})"
+    )
 
     key: str
     images: tuple[bytes, ...]
@@ -80,10 +88,16 @@ class Draft:
     Args:
         key: as in `Record`.
         pictures: objects whose `read()` gives the bytes of a picture file,
-            and whose `repr` says which. They are pickled to other processes.
+            and which `written` tells apart, by `WRITTEN_AS` or `repr`. They
+            are pickled to other processes.
         samples: as in `Record`.
         source: as in `Record`.
     """
+
+    WRITTEN_AS = (
+        "Draft(key={key}, pictures={pictures}, samples={samples}, "
+        "source={source})"
+    )
 
     key: str
     pictures: tuple

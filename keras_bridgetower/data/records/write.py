@@ -22,6 +22,7 @@ from keras_bridgetower.data.records.checks import check_records
 from keras_bridgetower.data.records.index import open_index
 from keras_bridgetower.data.records.index import remove_others
 from keras_bridgetower.data.records.index import save_split
+from keras_bridgetower.data.written import written
 
 RECORDS_PER_SHARD = 1000
 # How many of the shards may be missing in the index after a kill, and are
@@ -277,7 +278,7 @@ def _mended(job, shard):
 def _plan(records):
     total = hashlib.sha256()
     for record in records:
-        total.update(repr(record).encode("utf-8", "surrogatepass"))
+        total.update(written(record).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
 
 
