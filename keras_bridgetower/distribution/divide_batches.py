@@ -226,7 +226,8 @@ def without_short_end(dataset, count):
     if first < 2 * count - 1:
         # So small that two may become one: counted in a pass of its own.
         end = sum(map(_number, dataset)) % first
-        known -= 0 < end < count and first + end < 2 * count
+        if 0 < end < count and first + end < 2 * count:
+            known -= 1
     return _of_length(made, known)
 
 
