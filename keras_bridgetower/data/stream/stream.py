@@ -118,7 +118,7 @@ class Stream:
         self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
         inputs = inputs_of(readers[0])
         target = inputs.target if target == "auto" else target
-        targets = [TARGETS[name] for name in TARGETS if name == target]
+        targets = [] if target == "none" else [TARGETS[target]]
         weights = check_weights(weights, readers)
         order = Shuffled() if order is None else order
         self._made = Rows(
