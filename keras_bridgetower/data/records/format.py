@@ -6,7 +6,6 @@ A data set is a folder: `index.json`, and for each split TFRecord files with one
 
 import dataclasses
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -220,27 +219,6 @@ def read_index(folder):
             f"folder={str(folder)!r}"
         )
     return index
-
-
-def write_atomically(path, data):
-    """Put bytes at a path so that it holds all of them or what it held."""
-    part = f"{path}.part"
-    with open(part, "wb") as file:
-        file.write(data)
-    move_into_place(part, path)
-
-
-def move_into_place(part, path):
-    """Rename a finished file once the disk holds it."""
-    for place in (part, None):
-        if place is None:
-            os.replace(part, path)
-            place = os.path.dirname(path) or "."
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _texts(values):
