@@ -1,7 +1,6 @@
 """Backbones and tasks as `transformers` folders."""
 
 import dataclasses
-import json
 import pathlib
 import warnings
 
@@ -123,8 +122,7 @@ def export(parts, folder):
     safetensors.numpy.save_file(
         tensors, folder / WEIGHTS, metadata={"format": "pt"}
     )
-    config = _config(architecture, theirs)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    registry.write_json(folder, "config.json", _config(architecture, theirs))
     if parts.tokenizer is not None:
         processors.write(folder, parts.tokenizer, parts.image_converter)
     _write_other_heads(parts, values.keys() - theirs.keys(), folder)
