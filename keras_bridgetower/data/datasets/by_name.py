@@ -56,7 +56,7 @@ def open_dataset(name, root, **options):
         **options: further arguments of that data set's class.
 
     Returns:
-        `readers.base.DataSet`.
+        `base.DataSet`.
 
     Raises:
         ValueError: no such data set, no such folder, options it lacks.
