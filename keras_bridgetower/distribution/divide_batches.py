@@ -228,7 +228,8 @@ def without_short_end(dataset, count):
     if first < 2 * count - 1:
         # The last two batches may have become one. To know, count the samples.
         end = sum(map(_number, dataset)) % first
-        known -= 0 < end < count and first + end < 2 * count
+        if 0 < end < count and first + end < 2 * count:
+            known -= 1
     return _of_length(made, known)
 
 

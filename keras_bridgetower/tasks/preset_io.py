@@ -151,11 +151,11 @@ def _saved_values(cls, folder, saved):
         with folder.reading(registry.HEADS):
             return cls.head_arguments(saved)
     # Which heads are new, `heads.json` tells.
-    kept = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
+    left_out = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
     with folder.reading(TASK):
-        values = {k: v for k, v in task["config"].items() if k not in kept}
+        values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)
-        check_keywords(cls, values, without=kept)
+        check_keywords(cls, values, without=left_out)
     return values
 
 

@@ -159,6 +159,10 @@ class Op:
         signs: tuple of numbers. One is drawn and multiplied with the value.
     """
 
+    WRITTEN_AS = (
+        "Op(function={function}, low={low}, high={high}, signs={signs})"
+    )
+
     function: Callable
     low: float = 0.0
     high: float = 1.0
@@ -177,6 +181,11 @@ class RandomOps:
         probability: float from 0 to 1, probability that a drawn operation is
             applied.
     """
+
+    WRITTEN_AS = (
+        "RandomOps(ops={ops}, count={count}, level={level}, "
+        "probability={probability})"
+    )
 
     ops: tuple
     count: int

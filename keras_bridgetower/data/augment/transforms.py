@@ -66,6 +66,8 @@ class Place(Resizing):
         resizer: str, as in `transform`.
     """
 
+    WRITTEN_AS = "Place(resizer={resizer}, mode={mode})"
+
     mode: str
 
     def __call__(self, image, side, rng, texts):
@@ -82,6 +84,10 @@ class RandomResizedCrop(Resizing):
             logarithmic scale.
         resizer: str, as in `transform`.
     """
+
+    WRITTEN_AS = (
+        "RandomResizedCrop(resizer={resizer}, scale={scale}, ratio={ratio})"
+    )
 
     scale: tuple = (0.5, 1.0)
     ratio: tuple = (3 / 4, 4 / 3)
@@ -141,6 +147,8 @@ class Flip:
             mentions left or right; `"always"` does, as the authors did.
     """
 
+    WRITTEN_AS = "Flip(when={when})"
+
     when: str = "unless_sided"
 
     def __post_init__(self):
@@ -189,6 +197,11 @@ class Transform:
     train(picture, seed=(0, 3, 17), texts=["a cat on the left"]).shape
     ```
     """
+
+    WRITTEN_AS = (
+        "Transform(image_size={image_size}, steps={steps}, mean={mean}, "
+        "std={std})"
+    )
 
     image_size: int
     steps: tuple

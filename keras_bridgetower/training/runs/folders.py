@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import pathlib
 import shutil
 import warnings
 
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import synchronise
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.training.runs.stores import STORES
@@ -70,7 +70,7 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
             _remove(final)
         temporary.rename(final)
         _set_aside(newer for newer in all_of(directory) if newer > final)
-        _synchronise(directory)
+        synchronise(directory)
 
     try:
         strategy.by_chief(begin)
@@ -238,10 +238,10 @@ def _seal(folder, facts):
     """Flush all files of a folder to disk, and write its manifest."""
     sums = sums_of(folder)
     for name in sums:
-        _synchronise(folder / name)
+        synchronise(folder / name)
     (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
-    _synchronise(folder / MANIFEST)
-    _synchronise(folder)
+    synchronise(folder / MANIFEST)
+    synchronise(folder)
 
 
 def _text(facts):
@@ -254,11 +254,3 @@ def _is_position(values):
     return isinstance(values, dict) and all(
         type(n) is int and 0 <= n < _MOST for n in values.values()
     )
-
-
-def _synchronise(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,11 +3,11 @@
 import hashlib
 import inspect
 import json
-import re
 
 import keras
 
 from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.data.written import written_without_places
 
 # Keys of Keras' configurations that are not compared. Names contain a counter
 # of the process; the others are the place of a class and built shapes.
@@ -131,7 +131,7 @@ def _config_of(value):
     try:
         return keras.saving.serialize_keras_object(value)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
-        return _described(value)
+        return written_without_places(value)
 
 
 def _flat(name, value):
@@ -159,12 +159,7 @@ def _short(value):
 
 
 def _plain_text(value):
-    return json.dumps(value, default=_described, sort_keys=True)
-
-
-def _described(value):
-    """A `repr` that is the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return json.dumps(value, default=written_without_places, sort_keys=True)
 
 
 def _sum(text):
