@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from tiny_training import compile_for
-
-from keras_bridgetower.data import easy_vqa
+from easy_world import pictures as easy_vqa
+from easy_world.training.tiny_training import compile_for
 
 
 class Questions:

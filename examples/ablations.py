@@ -123,8 +123,7 @@ def train(settings, output, variants, parameters):
     """Run what is not there yet, and write the table anew."""
     # Reading easy-VQA takes TensorFlow, counting does not.
     from ablation_training import Bench
-
-    from keras_bridgetower.data import easy_vqa
+    from easy_world import pictures
 
     kept = {key: getattr(settings, key) for key in KEYS}
     kept |= {"backend": keras.config.backend(), "size": repr(TINY)}
@@ -145,7 +144,7 @@ def train(settings, output, variants, parameters):
         results[name] = [found]
         parameters[name] = shown(found["parameters"])
         variants = [*variants, Variant(name, {}, paper=Paper())]
-    blind = easy_vqa.BLIND_TEST_SCORES["overall"]
+    blind = pictures.BLIND_TEST_SCORES["overall"]
     rows = [
         row_of(v, parameters[v.name], results[v.name], blind) for v in variants
     ]

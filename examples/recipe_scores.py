@@ -3,11 +3,11 @@
 import functools
 
 import numpy as np
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs
+from easy_world import pictures
 
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
@@ -124,9 +124,8 @@ SCORES = {
 IN_FULL = {"Retrieval": _recalls}
 BLIND = {
     "Pretraining": "matching 50",
-    "Retrieval": f"RSUM of all test pictures "
-    f"{easy_vqa_captions.RETRIEVAL_LADDER[()]}",
-    "VQA": easy_vqa.BLIND_TEST_SCORES["overall"],
-    "Entailment": easy_vqa_entailment.BLIND_ENTAILMENT["text and view"],
-    "NLVR2": easy_vqa_pairs.BLIND_PAIRS["text and right"],
+    "Retrieval": f"RSUM of all test pictures {captions.RETRIEVAL_LADDER[()]}",
+    "VQA": pictures.BLIND_TEST_SCORES["overall"],
+    "Entailment": entailment.BLIND_ENTAILMENT["text and view"],
+    "NLVR2": pairs.BLIND_PAIRS["text and right"],
 }

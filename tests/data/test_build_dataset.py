@@ -3,7 +3,6 @@
 import os
 import sys
 
-import build_dataset
 import numpy as np
 import pytest
 import streams
@@ -12,6 +11,7 @@ from miniature_pictures import pictures
 from miniatures import miniature
 from PIL import Image
 
+from keras_bridgetower.data import build as build_dataset
 from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records.on_beam import on_beam
 

@@ -1,9 +1,10 @@
 """Run any task over a folder of pictures or a table, into a JSONL file.
 
-    python tools/predict_folder.py PRESET TASK SOURCE OUT
-    python tools/predict_folder.py bridgetower_tiny_easy_vqa vqa photos \\
-        answers.jsonl --text "what shape is it?" --text "what color is it?"
-    python tools/predict_folder.py PRESET entailment pairs.csv labels.jsonl
+    python -m keras_bridgetower.predict PRESET TASK SOURCE OUT
+    python -m keras_bridgetower.predict bridgetower_tiny_easy_vqa vqa \\
+        photos answers.jsonl --text "what shape is it?" \\
+        --text "what color is it?"
+    python -m keras_bridgetower.predict PRESET entailment pairs.csv labels.jsonl
 
 SOURCE is a folder of pictures, known by their content, each taken with every
 `--text`; or a table, .csv with a header or .jsonl, with the columns that the
@@ -25,10 +26,10 @@ import sys
 from collections.abc import Callable
 
 import keras
-import prediction_file
-import prediction_rows
 
 import keras_bridgetower as kbt
+from keras_bridgetower.predict import output
+from keras_bridgetower.predict import rows as prediction_rows
 from keras_bridgetower.preprocessing.images import open_image
 
 
@@ -154,7 +155,7 @@ def main():
     arguments = parser.parse_args()
     verb = VERBS[arguments.task]
     try:
-        prediction_file.check_folder(arguments.out)
+        output.check_folder(arguments.out)
         rows = prediction_rows.open_rows(
             arguments.source,
             verb.columns,
@@ -204,13 +205,13 @@ def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
     verb = VERBS[name]
     header = {
         "task": name,
-        "model": prediction_file.sum_of(task),
+        "model": output.sum_of(task),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,
     }
     bad = 0
-    with prediction_file.PredictionFile(out, header) as file:
+    with output.PredictionFile(out, header) as file:
         bar = keras.utils.Progbar(rows.count, verbose=verbose, unit_name="row")
         bar.update(file.done, finalize=False)
         waiting = itertools.islice(rows, file.done, None)
@@ -275,7 +276,3 @@ def _found(task, verb, taken, top_k):
         # One row spoils a batch: each on its own tells which.
         alone = (_found(task, verb, [row], top_k) for row in taken)
         return [result for results in alone for result in results]
-
-
-if __name__ == "__main__":
-    main()

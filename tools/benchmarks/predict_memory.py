@@ -1,8 +1,10 @@
-"""Predict the memory that training needs on each device, from shapes.
+r"""Predict the memory that training needs on each device, from shapes.
 
-    python tools/memory.py pretrain_base --devices 64 --micro-batches 2
-    python tools/memory.py vqa_large --kind fsdp --devices 8
-    python tools/memory.py vqa_base --batch 64 --dtype mixed_bfloat16
+    python tools/benchmarks/predict_memory.py pretrain_base --devices 64 \
+        --micro-batches 2
+    python tools/benchmarks/predict_memory.py vqa_large --kind fsdp --devices 8
+    python tools/benchmarks/predict_memory.py vqa_base --batch 64 \
+        --dtype mixed_bfloat16
 
 A recipe gives the task, its size, the side of the pictures, the global batch
 and the length of the texts; options put others in their place.
