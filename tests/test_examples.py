@@ -13,7 +13,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import recipe_model
 import streams
 from builders import ANSWERS
 from builders import FASTEST
@@ -24,6 +23,7 @@ from PIL import Image
 import keras_bridgetower as kbt
 from keras_bridgetower.data.records.read import write_shards
 from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes import task_of_recipe
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -148,9 +148,9 @@ def test_texts_longer_than_the_positions_are_refused():
         backbone=SimpleNamespace(text_encoder=encoder),
         preprocessor=SimpleNamespace(tokenizer=tokenizer),
     )
-    with pytest.raises(SystemExit, match="50 tokens.*--set text_length=16"):
-        recipe_model.set_text_length(task, 50)
-    recipe_model.set_text_length(task, 16)
+    with pytest.raises(ValueError, match="50 tokens.*--set text_length=16"):
+        task_of_recipe.set_text_length(task, 50)
+    task_of_recipe.set_text_length(task, 16)
     assert tokenizer.sequence_length == 16
 
 
@@ -210,7 +210,7 @@ def test_new_poolers_below_a_new_head_alone(preset, anew):
     recipe = paper.get("vqa_base").tiny()
     trained = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     answers = trained.preprocessor.answers
-    task = recipe_model.from_preset(recipe, preset, list(answers))
+    task = task_of_recipe.from_preset(recipe, preset, list(answers))
     before = kbt.BridgeTowerBackbone.from_preset(preset).fusion.image_pooler
     after = task.backbone.fusion.image_pooler
     assert (difference(before.kernel, after.kernel) > 0.01) == anew
