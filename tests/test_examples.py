@@ -12,6 +12,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import miniature_run
 import pytest
 import streams
 from builders import ANSWERS
@@ -22,6 +23,7 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data.records.read import write_shards
+from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
@@ -29,8 +31,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def run(script, *arguments, cwd):
+    return run_python(str(ROOT / "examples" / script), *arguments, cwd=cwd)
+
+
+def run_python(*arguments, cwd):
     result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -180,8 +186,9 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
             labels=ANSWERS,
             definition="made by a test",
         )
-    printed = run(
-        "finetune.py",
+    # Outside the clone, and nothing of it is imported but the package.
+    printed = run_python(
+        *("-m", "keras_bridgetower.training.train"),
         *("vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
         *("--data", str(tmp_path / "own"), str(tmp_path / "more")),
         *(
@@ -196,6 +203,36 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
     assert "6/6" in printed and "0 of 24 samples" in printed
     assert "own validation: vqa_score" in printed and "blind" not in printed
     assert "own test: its samples have no labels" in printed
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "main, words, told",
+    [
+        (train.main, ("--data", "x"), "one of the arguments --init --encoders"),
+        (train.main, ("--init", "x"), "arguments are required: --data"),
+        (
+            train.main,
+            ("--data", "x", "--init", "y", "--set", "batchsize=3"),
+            "no field of a recipe 'batchsize'; the nearest is 'batch_size'",
+        ),
+        (
+            train.main,
+            ("--data", "x", "--init", "y", "--set", "batch_size"),
+            "--set must be FIELD=VALUE. Received: 'batch_size'",
+        ),
+        (
+            lambda words: miniature_run.main("", train.names(), words),
+            ("--data", "x"),
+            "--data needs --init, or --encoders IMAGE TEXT",
+        ),
+    ],
+)
+def test_a_command_that_cannot_run_is_refused(main, words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["vqa_base", *words])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 @FASTEST

@@ -1,6 +1,7 @@
 """The tool that runs a task over a folder or a table."""
 
 import json
+import runpy
 import sys
 
 import keras
@@ -296,6 +297,14 @@ def test_another_task_and_its_sum(folder, tmp_path):
     assert first == output.sum_of(task)
     task.weights[0].assign(task.weights[0] + 1)
     assert first != output.sum_of(task)
+
+
+def test_the_package_is_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["_", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("keras_bridgetower.predict", run_name="__main__")
+    assert ended.value.code == 0
+    assert "columns by task: vqa: image,text" in capsys.readouterr().out
 
 
 def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What the tools share that train tiny models on easy-VQA."""
+"""What the scripts share that train tiny models on easy-VQA."""
 
 import json
 import pathlib
