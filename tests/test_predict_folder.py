@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from builders import ONE_BACKEND
+from builders import FASTEST
 from builders import retrieval
 from builders import vqa
 from PIL import Image
@@ -16,7 +16,7 @@ from keras_bridgetower.predict import main
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
 
-pytestmark = ONE_BACKEND
+pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
 
 

@@ -8,14 +8,14 @@ import threading
 from unittest import mock
 
 import pytest
-from builders import ONE_BACKEND
+from builders import FASTEST
 from PIL import Image
 
 from keras_bridgetower.predict import main
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
 
-pytestmark = ONE_BACKEND
+pytestmark = FASTEST
 
 
 class Answers:

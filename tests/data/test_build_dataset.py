@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import streams
-from builders import ONE_BACKEND
+from builders import FASTEST
 from miniature_pictures import pictures
 from miniatures import miniature
 from PIL import Image
@@ -16,7 +16,7 @@ from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records.on_beam import on_beam
 
 pytest.importorskip("easy_vqa")
-pytestmark = ONE_BACKEND
+pytestmark = FASTEST
 
 
 @pytest.fixture
