@@ -59,6 +59,17 @@ def test_what_is_written_is_read(folder):
             reader.sample(i)
 
 
+def test_threads_read_without_pread(folder, monkeypatch):
+    """As on Windows, which has none."""
+    reader = records.open_records(folder, "train")
+    numbers = list(range(reader.num_samples)) * 20
+    expected = [reader.sample(i) for i in numbers]
+    monkeypatch.delattr(os, "pread")
+    again = records.open_records(folder, "train")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(again.sample, numbers)) == expected
+
+
 def test_tensorflow_reads_the_same(folder):
     """By its own reader and parser, which check the format's own sums."""
     import tensorflow as tf

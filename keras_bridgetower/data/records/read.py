@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pathlib
+import threading
 import zlib
 
 import numpy as np
@@ -267,17 +268,23 @@ class RecordReader:
 class _OpenFile:
     """A file that is closed once no thread reads it any more."""
 
-    handle = None
+    file = None
 
     def __init__(self, path):
-        self.handle = os.open(path, os.O_RDONLY)
+        self.file = open(path, "rb", buffering=0)
+        self._turn = threading.Lock()
 
     def read(self, length, offset):
-        return os.pread(self.handle, length, offset)
+        if hasattr(os, "pread"):
+            return os.pread(self.file.fileno(), length, offset)
+        # Windows has no `pread`: threads take turns to move the position.
+        with self._turn:
+            self.file.seek(offset)
+            return self.file.read(length)
 
     def __del__(self):
-        if self.handle is not None:
-            os.close(self.handle)
+        if self.file is not None:
+            self.file.close()
 
 
 def _unreadable(records, samples):
