@@ -15,6 +15,7 @@ from PIL import Image
 from keras_bridgetower.predict import main
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.predict import verbs
 
 pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
@@ -233,7 +234,7 @@ def test_rows_with_a_second_text_and_without(tmp_path):
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
     *good, bad = map(main._with_pictures, rows)
     assert "must have the columns second_text" in bad[0].error
-    verb = main.Verb(None, ("text",), lambda task, rows, _: [rows])
+    verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows])
     found = main._found(None, verb, [taken for _, taken in good], 1)
     assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
 
