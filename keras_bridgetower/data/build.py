@@ -27,6 +27,7 @@ from keras_bridgetower.data.records.on_beam import on_beam
 
 
 def main():
+    """The command line."""
     arguments = _parser().parse_args()
     try:
         arguments.verb(arguments)

@@ -33,6 +33,7 @@ from keras_bridgetower.preprocessing.images import open_image
 
 
 def main():
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="columns by task: "
