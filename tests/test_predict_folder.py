@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import retrieval
+from builders import slow_on
 from builders import vqa
 from PIL import Image
 
@@ -308,6 +309,7 @@ def test_the_package_is_a_command(monkeypatch, capsys):
     assert "columns by task: vqa: image,text" in capsys.readouterr().out
 
 
+@slow_on("tensorflow")
 def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.jsonl"
     call = ["_", "bridgetower_tiny_easy_vqa", "vqa", str(folder), str(out)]

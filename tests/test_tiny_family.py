@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from easy_world import captions
 from easy_world import entailment as easy_vqa_entailment
 from easy_world import pairs
@@ -13,6 +14,8 @@ from easy_world.scenes import load_scenes
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
+
+pytestmark = LONG_ELSEWHERE
 
 PREFIX = "bridgetower_tiny_easy_"
 # Scores on test that each must have reached; the blind ones lie far below.

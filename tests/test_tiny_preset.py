@@ -5,12 +5,15 @@ import pathlib
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from easy_world import pictures
 from easy_world.training import train_tiny
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+
+pytestmark = LONG_ELSEWHERE
 
 NAME = "bridgetower_tiny_easy_vqa"
 
