@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from ablation_models import build
 from ablation_variants import Variant
-from tiny_training import compile_for
-from tiny_training import train_image_tower
+from easy_world import scenes as easy_vqa_scenes
+from easy_world.training.tiny_training import compile_for
+from easy_world.training.tiny_training import train_image_tower
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa_scenes
 
 # Share of a question's tokens that are hidden.
 HIDDEN = 0.3

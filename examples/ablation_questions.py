@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from tiny_training import compile_for
-
-from keras_bridgetower.data import easy_vqa
+from easy_world import pictures as easy_vqa
+from easy_world.training.tiny_training import compile_for
 
 
 class Questions:
@@ -85,6 +84,6 @@ class Questions:
 
 
 def fit(task, batches, steps, learning_rate):
-    """Train a task on a dataset of batches, by the tools' schedule."""
+    """Train a task on a dataset of batches, scheduled as the tiny presets."""
     compile_for(task, steps, learning_rate, jit_compile=False)
     task.fit(batches.prefetch(2), steps_per_epoch=steps, verbose=0)

@@ -10,16 +10,16 @@ from ablation_models import weights_of
 from ablation_questions import Questions
 from ablation_questions import fit
 from ablation_variants import BASE
-from tiny_family import PROJECTION_DIM
-from tiny_family import SEQUENCE_LENGTH
-from tiny_family import caption_rows
-from tiny_training import learn_vocabulary
-from tiny_training import stream
+from easy_world import captions as easy_vqa_captions
+from easy_world import pictures
+from easy_world import scenes as easy_vqa_scenes
+from easy_world.training.tiny_family import PROJECTION_DIM
+from easy_world.training.tiny_family import SEQUENCE_LENGTH
+from easy_world.training.tiny_family import caption_rows
+from easy_world.training.tiny_training import learn_vocabulary
+from easy_world.training.tiny_training import stream
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_scenes
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 # Pictures of the gallery on which recall is counted, five captions each.
@@ -46,7 +46,7 @@ class Bench:
     @functools.cached_property
     def tokenizer(self):
         captions = easy_vqa_captions.captions(self.scenes["train"]).texts
-        texts = [*easy_vqa.load("train").questions, *captions]
+        texts = [*pictures.load("train").questions, *captions]
         return kbt.BridgeTowerTokenizer(
             *learn_vocabulary(texts), SEQUENCE_LENGTH
         )
@@ -69,7 +69,7 @@ class Bench:
                     text,
                     self.size,
                     self.tokenizer,
-                    easy_vqa.load("train").questions,
+                    pictures.load("train").questions,
                     self.settings,
                 ),
             ),
@@ -139,7 +139,7 @@ class Bench:
             ValueError: it has no head for these answers, and no step was
                 asked for; or no tokenizer.
         """
-        settings, answers = self.settings, easy_vqa.answer_list()
+        settings, answers = self.settings, pictures.answer_list()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task = kbt.BridgeTowerVQA.from_preset(path, answers=answers)

@@ -15,28 +15,24 @@ of parameters of the paper's base size and trains nothing.
 import argparse
 import dataclasses
 import pathlib
-import sys
 import time
 
 import keras
+from ablation_models import COUNTS
+from ablation_models import check
+from ablation_models import shown
+from ablation_results import RunDirectory
+from ablation_results import machine
+from ablation_results import markdown
+from ablation_results import row_of
+from ablation_results import write
+from ablation_variants import BASE
+from ablation_variants import STUDIES
+from ablation_variants import TINY
+from ablation_variants import Paper
+from ablation_variants import Variant
 
 ROOT = pathlib.Path(__file__).parent.parent
-# What trains the tiny presets trains the tiny variants.
-sys.path.append(str(ROOT / "tools"))
-
-from ablation_models import COUNTS  # noqa: E402
-from ablation_models import check  # noqa: E402
-from ablation_models import shown  # noqa: E402
-from ablation_results import RunDirectory  # noqa: E402
-from ablation_results import machine  # noqa: E402
-from ablation_results import markdown  # noqa: E402
-from ablation_results import row_of  # noqa: E402
-from ablation_results import write  # noqa: E402
-from ablation_variants import BASE  # noqa: E402
-from ablation_variants import STUDIES  # noqa: E402
-from ablation_variants import TINY  # noqa: E402
-from ablation_variants import Paper  # noqa: E402
-from ablation_variants import Variant  # noqa: E402
 
 # What the numbers of a run depend on, beside its variant and seed.
 KEYS = (
@@ -123,8 +119,7 @@ def train(settings, output, variants, parameters):
     """Run what is not there yet, and write the table anew."""
     # Reading easy-VQA takes TensorFlow, counting does not.
     from ablation_training import Bench
-
-    from keras_bridgetower.data import easy_vqa
+    from easy_world import pictures
 
     kept = {key: getattr(settings, key) for key in KEYS}
     kept |= {"backend": keras.config.backend(), "size": repr(TINY)}
@@ -145,7 +140,7 @@ def train(settings, output, variants, parameters):
         results[name] = [found]
         parameters[name] = shown(found["parameters"])
         variants = [*variants, Variant(name, {}, paper=Paper())]
-    blind = easy_vqa.BLIND_TEST_SCORES["overall"]
+    blind = pictures.BLIND_TEST_SCORES["overall"]
     rows = [
         row_of(v, parameters[v.name], results[v.name], blind) for v in variants
     ]

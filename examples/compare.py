@@ -15,11 +15,11 @@ import time
 
 import keras
 from contact_sheet import contact_sheet
+from easy_world.pairs import BLIND_PAIRS
+from easy_world.pairs import pairs
+from easy_world.scenes import load_scenes
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.easy_vqa_pairs import BLIND_PAIRS
-from keras_bridgetower.data.easy_vqa_pairs import pairs
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 

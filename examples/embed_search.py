@@ -17,13 +17,13 @@ import time
 
 import keras
 import numpy as np
+from easy_world import captions as easy_vqa_captions
+from easy_world.scenes import ATTRIBUTES
+from easy_world.scenes import load_scenes
 from PIL import Image
 from PIL import ImageDraw
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data.easy_vqa_scenes import ATTRIBUTES
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 
 SHOWN = 6
 SIDE = 96  # pixels of a hit in the picture

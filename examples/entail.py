@@ -15,11 +15,11 @@ import time
 import keras
 import numpy as np
 from contact_sheet import contact_sheet
+from easy_world.entailment import BLIND_ENTAILMENT
+from easy_world.entailment import entailment
+from easy_world.scenes import load_scenes
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.easy_vqa_entailment import BLIND_ENTAILMENT
-from keras_bridgetower.data.easy_vqa_entailment import entailment
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 
 LABELS = ("contradiction", "neutral", "entailment")
 

@@ -15,11 +15,11 @@ import time
 import keras
 import numpy as np
 from contact_sheet import contact_sheet
+from easy_world.captions import BLIND_BLANKS
+from easy_world.captions import blanks
+from easy_world.scenes import load_scenes
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.easy_vqa_captions import BLIND_BLANKS
-from keras_bridgetower.data.easy_vqa_captions import blanks
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 
 
 def main():

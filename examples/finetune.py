@@ -18,10 +18,11 @@ miniature, on easy-VQA, and takes about two minutes; without `--init` the model
 above the encoders starts at random. Needs `pip install easy-vqa`.
 """
 
-import recipe_run
+import miniature_run
 
+from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes.paper import RECIPES
 
 if __name__ == "__main__":
-    names = [name for name, r in RECIPES.items() if r.task != "Pretraining"]
-    recipe_run.run(recipe_run.arguments(__doc__, names))
+    names = [n for n in train.names() if RECIPES[n].task != "Pretraining"]
+    miniature_run.main(__doc__, names)

@@ -15,9 +15,9 @@ import warnings
 import keras
 import numpy as np
 import tensorflow as tf
+from easy_world import pictures
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
 
 ANSWERS = ["small", "medium", "large"]
 QUESTIONS = ["how big is the shape?", "what size is the shape?"]
@@ -33,7 +33,7 @@ def main():
 
     train = dataset("train", arguments.pictures, arguments.seed)
     validation = dataset("validation")
-    test, sizes = dataset("test"), labels(easy_vqa.load("test").images)
+    test, sizes = dataset("test"), labels(pictures.load("test").images)
 
     with warnings.catch_warnings():
         # "The head is new and random": that is the point here.
@@ -50,13 +50,13 @@ def main():
         f"test (1,000 pictures): {100 * score:.1f} % right; blind, always the "
         f"most frequent size: {100 * majority:.1f} % (seed {arguments.seed})"
     )
-    image = easy_vqa.load("test").images[0]
+    image = pictures.load("test").images[0]
     print("one picture:", vqa.answer(image, QUESTIONS[0], top_k=3))
 
 
 def dataset(split, count=None, seed=None):
     """Raw batches: {"images", "text"} and the answer as a string."""
-    images = easy_vqa.load(split).images[:count]
+    images = pictures.load(split).images[:count]
     questions = [QUESTIONS[i % len(QUESTIONS)] for i in range(len(images))]
     rows = tf.data.Dataset.from_tensor_slices(
         ({"images": images, "text": questions}, labels(images))
@@ -70,7 +70,7 @@ def labels(images):
     """small below 16 pixels, large from 24 on: the longer side of the box."""
     sides = []
     for image in images:
-        top, left, bottom, right = easy_vqa.attributes(image).box
+        top, left, bottom, right = pictures.attributes(image).box
         sides.append(max(bottom - top, right - left))
     return [ANSWERS[i] for i in np.digitize(sides, (16, 24))]
 

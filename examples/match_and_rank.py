@@ -16,12 +16,12 @@ import time
 
 import keras
 import numpy as np
+from easy_world import captions as easy_vqa_captions
+from easy_world.scenes import ATTRIBUTES
+from easy_world.scenes import load_scenes
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data.easy_vqa_scenes import ATTRIBUTES
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 

@@ -3,13 +3,13 @@
 import io
 import itertools
 
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs
+from easy_world import pictures
+from easy_world.scenes import load_scenes
 from PIL import Image
 
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.read import open_records
@@ -51,7 +51,7 @@ def _stands(folder, split):
 
 
 def _captions(scenes):
-    made = easy_vqa_captions.captions(scenes)
+    made = captions.captions(scenes)
     texts = {}
     for text, owner in zip(made.texts, made.owner, strict=True):
         texts.setdefault(int(owner), []).append(text)
@@ -64,7 +64,7 @@ def _captions(scenes):
 
 
 def _questions(scenes):
-    data, ids = scenes.data, easy_vqa.answer_list()
+    data, ids = scenes.data, pictures.answer_list()
     samples = {}
     rows = zip(data.image_index, data.questions, data.answers, strict=True)
     for number, (picture, question, answer) in enumerate(rows):
@@ -75,7 +75,7 @@ def _questions(scenes):
 
 
 def _hypotheses(scenes):
-    made = easy_vqa_entailment.entailment(scenes)
+    made = entailment.entailment(scenes)
     images = made.each_image(scenes)
     rows = zip(images, made.hypotheses, made.labels, strict=True)
     for i, (image, text, y) in enumerate(rows):
@@ -84,7 +84,7 @@ def _hypotheses(scenes):
 
 
 def _statements(scenes):
-    made = easy_vqa_pairs.pairs(scenes)
+    made = pairs.pairs(scenes)
     rows = zip(
         *(made.identifiers, made.image_index, made.sentences, made.labels),
         strict=True,
@@ -107,7 +107,7 @@ def _png(image):
 
 RECORDS = {
     "captions": (list, _captions),
-    "vqa": (easy_vqa.answer_list, _questions),
+    "vqa": (pictures.answer_list, _questions),
     "entailment": (
         lambda: ["contradiction", "neutral", "entailment"],
         _hypotheses,

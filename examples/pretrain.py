@@ -11,10 +11,10 @@ called again. Without `--data` it is the miniature, on captions of easy-VQA,
 and takes about two minutes; needs `pip install easy-vqa`.
 """
 
-import recipe_run
+import miniature_run
 
 from keras_bridgetower.training.recipes.paper import RECIPES
 
 if __name__ == "__main__":
     names = [name for name, r in RECIPES.items() if r.task == "Pretraining"]
-    recipe_run.run(recipe_run.arguments(__doc__, names))
+    miniature_run.main(__doc__, names)

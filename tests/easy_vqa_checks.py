@@ -3,13 +3,10 @@
 import collections
 
 import numpy as np
-
-from keras_bridgetower.data import easy_vqa_scenes
+from easy_world import scenes
 
 WORDS = {
-    word: name
-    for name, words in easy_vqa_scenes.ATTRIBUTES.items()
-    for word in words
+    word: name for name, words in scenes.ATTRIBUTES.items() for word in words
 }
 
 

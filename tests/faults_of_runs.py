@@ -130,7 +130,7 @@ ROWS = {
         "column nearly right": (TABLES + "columns_that_are", TYPED),
         "path or link out of the folder": (TABLES + "pictures_else", TYPED),
     },
-    "`predict_folder`": {
+    "`predict`": {
         "two at once": (SOURCES + "one_process", TYPED),
         "lock of a killed process": (SOURCES + "the_lock", "goes on"),
         "changed pictures": (SOURCES + "changed", TYPED),

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import miniature_run
 import pytest
-import recipe_model
 import streams
 from builders import ANSWERS
 from builders import FASTEST
@@ -24,14 +24,20 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data.records.write import write_shards
+from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes import task_of_recipe
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def run(script, *arguments, cwd):
+    return run_python(str(ROOT / "examples" / script), *arguments, cwd=cwd)
+
+
+def run_python(*arguments, cwd):
     result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -164,9 +170,9 @@ def test_texts_longer_than_the_positions_are_refused():
         backbone=SimpleNamespace(text_encoder=encoder),
         preprocessor=SimpleNamespace(tokenizer=tokenizer),
     )
-    with pytest.raises(SystemExit, match="50 tokens.*--set text_length=16"):
-        recipe_model.set_text_length(task, 50)
-    recipe_model.set_text_length(task, 16)
+    with pytest.raises(ValueError, match="50 tokens.*--set text_length=16"):
+        task_of_recipe.set_text_length(task, 50)
+    task_of_recipe.set_text_length(task, 16)
     assert tokenizer.sequence_length == 16
 
 
@@ -196,8 +202,9 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
             labels=ANSWERS,
             definition="made by a test",
         )
-    printed = run(
-        "finetune.py",
+    # Outside the clone, and nothing of it is imported but the package.
+    printed = run_python(
+        *("-m", "keras_bridgetower.training.train"),
         *("vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
         *("--data", str(tmp_path / "own"), str(tmp_path / "more")),
         *(
@@ -216,6 +223,36 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
 
 @FASTEST
 @pytest.mark.parametrize(
+    "main, words, told",
+    [
+        (train.main, ("--data", "x"), "one of the arguments --init --encoders"),
+        (train.main, ("--init", "x"), "arguments are required: --data"),
+        (
+            train.main,
+            ("--data", "x", "--init", "y", "--set", "batchsize=3"),
+            "no field of a recipe 'batchsize'; the nearest is 'batch_size'",
+        ),
+        (
+            train.main,
+            ("--data", "x", "--init", "y", "--set", "batch_size"),
+            "--set must be FIELD=VALUE. Received: 'batch_size'",
+        ),
+        (
+            lambda words: miniature_run.main("", train.names(), words),
+            ("--data", "x"),
+            "--data needs --init, or --encoders IMAGE TEXT",
+        ),
+    ],
+)
+def test_a_command_that_cannot_run_is_refused(main, words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["vqa_base", *words])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@FASTEST
+@pytest.mark.parametrize(
     "preset,anew",
     [
         ("bridgetower_tiny_easy_vqa", False),
@@ -226,7 +263,7 @@ def test_new_poolers_below_a_new_head_alone(preset, anew):
     recipe = paper.get("vqa_base").tiny()
     trained = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     answers = trained.preprocessor.answers
-    task = recipe_model.from_preset(recipe, preset, list(answers))
+    task = task_of_recipe.from_preset(recipe, preset, list(answers))
     before = kbt.BridgeTowerBackbone.from_preset(preset).fusion.image_pooler
     after = task.backbone.fusion.image_pooler
     assert (difference(before.kernel, after.kernel) > 0.01) == anew

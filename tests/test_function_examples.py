@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import vqa
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs
+from easy_world import pictures
+from easy_world import scenes
+from easy_world import vqa_files
+from easy_world.scenes import load_scenes
 
 from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import explanation
 from keras_bridgetower.analysis import figures
 from keras_bridgetower.analysis import maps
 from keras_bridgetower.backend import uninitialized
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_files
-from keras_bridgetower.data import easy_vqa_pairs
-from keras_bridgetower.data import easy_vqa_scenes
 from keras_bridgetower.data.augment import transforms
 from keras_bridgetower.data.datasets import by_name
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records import write
 from keras_bridgetower.data.stream import bad_samples
@@ -48,12 +48,12 @@ MODULES = (
     transforms,
     bad_samples,
     by_name,
-    easy_vqa,
-    easy_vqa_captions,
-    easy_vqa_entailment,
-    easy_vqa_files,
-    easy_vqa_pairs,
-    easy_vqa_scenes,
+    pictures,
+    captions,
+    entailment,
+    vqa_files,
+    pairs,
+    scenes,
     glue,
     class_ids,
     masked_lm,
@@ -70,7 +70,7 @@ MODULES = (
     vqa_official,
 )
 NAMES = {
-    **{"np": np, "keras": keras, "load": easy_vqa.load},
+    **{"np": np, "keras": keras, "load": pictures.load},
     **{"load_scenes": load_scenes, "attention_map": maps.attention_map},
     "HeadDiversity": diversity.HeadDiversity,
 }

@@ -51,9 +51,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mine(folder):
-    sys.path.insert(0, str(folder))
-    yield importlib.import_module("my_work")
-    sys.path.remove(str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module("my_work")
 
 
 @pytest.fixture(scope="module")

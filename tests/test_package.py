@@ -20,13 +20,13 @@ from builders import features
 from builders import retrieval
 from builders import roberta
 from builders import vqa
+from easy_world import pictures
 from importlinter import cli
 from packaging import requirements
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import remat
-from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import heads
 from keras_bridgetower.models import positions
@@ -154,7 +154,7 @@ DOCUMENTED = [
     kbt.register_head,
     *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
     *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
-    *(easy_vqa.load, easy_vqa.attributes),
+    *(pictures.load, pictures.attributes),
     *(kbt.distribute, remat.remat),
 ]
 
@@ -186,7 +186,7 @@ def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
     Image.new("RGB", (20, 20)).save("photo.png")
     names = {
         **{n: getattr(kbt, n) for n in dir(kbt)},
-        **{n: getattr(easy_vqa, n) for n in ("load", "attributes")},
+        **{n: getattr(pictures, n) for n in ("load", "attributes")},
         **{k: v for k, v in globals().items() if not k.startswith("test")},
         "layer": BridgeTowerAttention(num_heads=2, key_dim=8),
         "x": np.ones((1, 3, 16), "float32"),

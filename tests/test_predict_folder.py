@@ -1,21 +1,24 @@
 """The tool that runs a task over a folder or a table."""
 
 import json
+import runpy
 import sys
 
 import keras
 import numpy as np
-import predict_folder
-import prediction_file
-import prediction_rows
 import pytest
-from builders import ONE_BACKEND
+from builders import FASTEST
 from builders import retrieval
 from builders import slow_on
 from builders import vqa
 from PIL import Image
 
-pytestmark = ONE_BACKEND
+from keras_bridgetower.predict import main
+from keras_bridgetower.predict import output
+from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.predict import verbs
+
+pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
 
 
@@ -48,7 +51,7 @@ def folder(tmp_path):
 
 
 def run(task, rows, out, name="vqa", **kwargs):
-    return predict_folder.predict(
+    return main.predict(
         task, name, rows, out, verbose=0, **{"batch_size": 4} | kwargs
     )
 
@@ -230,10 +233,10 @@ def test_rows_with_a_second_text_and_without(tmp_path):
         '{"text": "d", "second_text": null}\n'
     )
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
-    *good, bad = map(predict_folder._with_pictures, rows)
+    *good, bad = map(main._with_pictures, rows)
     assert "must have the columns second_text" in bad[0].error
-    verb = predict_folder.Verb(None, ("text",), lambda task, rows, _: [rows])
-    found = predict_folder._found(None, verb, [taken for _, taken in good], 1)
+    verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows])
+    found = main._found(None, verb, [taken for _, taken in good], 1)
     assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
 
 
@@ -280,7 +283,7 @@ def test_no_more_than_three_batches_are_held(folder):
             held.append(row)
             yield row
 
-    batches = predict_folder._read_ahead(counted(), 2)
+    batches = main._read_ahead(counted(), 2)
     for number, batch in enumerate(batches, 1):
         assert len(batch) == 2 and len(held) <= 2 * (number + 1)
     assert len(held) == 6
@@ -292,10 +295,18 @@ def test_another_task_and_its_sum(folder, tmp_path):
     score = lines(out)[1]["score"]
     wanted = task.score(folder / "0.PNG", "a cat")
     np.testing.assert_allclose(score, wanted, atol=1e-5)
-    first = prediction_file.sum_of(task)
-    assert first == prediction_file.sum_of(task)
+    first = output.sum_of(task)
+    assert first == output.sum_of(task)
     task.weights[0].assign(task.weights[0] + 1)
-    assert first != prediction_file.sum_of(task)
+    assert first != output.sum_of(task)
+
+
+def test_the_package_is_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["_", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("keras_bridgetower.predict", run_name="__main__")
+    assert ended.value.code == 0
+    assert "columns by task: vqa: image,text" in capsys.readouterr().out
 
 
 @slow_on("tensorflow")
@@ -303,25 +314,25 @@ def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.jsonl"
     call = ["_", "bridgetower_tiny_easy_vqa", "vqa", str(folder), str(out)]
     monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
-    predict_folder.main()
+    main.main()
     assert "1 rows could not be read" in capsys.readouterr().out
     assert len(lines(out)) == 7
     monkeypatch.setattr(sys, "argv", call)
     with pytest.raises(SystemExit, match="a folder has pictures alone"):
-        predict_folder.main()
+        main.main()
     call[-1] = str(tmp_path / "none" / "out.jsonl")
     monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
     with pytest.raises(SystemExit, match="OUT must lie in a folder that"):
-        predict_folder.main()
+        main.main()
     call[-1] = str(folder)
     monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
     with pytest.raises(SystemExit, match="IsADirectoryError"):
-        predict_folder.main()
+        main.main()
 
 
-@pytest.mark.parametrize("name", predict_folder.VERBS)
+@pytest.mark.parametrize("name", main.VERBS)
 def test_verbs_name_tasks_and_columns(name):
-    verb = predict_folder.VERBS[name]
+    verb = main.VERBS[name]
     assert set(verb.columns) <= {"image", "second_image", "text"}
     assert hasattr(verb.task, "from_preset")
 
@@ -335,7 +346,7 @@ TINY = {
 @pytest.mark.parametrize("name", TINY)
 def test_tiny_presets(name, folder, tmp_path):
     preset, text = TINY[name]
-    verb = predict_folder.VERBS[name]
+    verb = main.VERBS[name]
     rows = prediction_rows.open_rows(
         folder, verb.columns, (), [text] if text else []
     )

@@ -7,14 +7,15 @@ import sys
 import threading
 from unittest import mock
 
-import predict_folder
-import prediction_file
-import prediction_rows
 import pytest
-from builders import ONE_BACKEND
+from builders import FASTEST
 from PIL import Image
 
-pytestmark = ONE_BACKEND
+from keras_bridgetower.predict import main
+from keras_bridgetower.predict import output
+from keras_bridgetower.predict import rows as prediction_rows
+
+pytestmark = FASTEST
 
 
 class Answers:
@@ -29,7 +30,7 @@ class Answers:
 
 
 def run(rows, out):
-    return predict_folder.predict(Answers(), "vqa", rows, out, verbose=0)
+    return main.predict(Answers(), "vqa", rows, out, verbose=0)
 
 
 def lines(path):
@@ -78,11 +79,11 @@ def test_what_was_passed_over_is_printed(folder, monkeypatch, capsys):
     (folder / "d.avif").write_bytes(b"\0\0\0 ftypavif")
     call = ["_", "preset", "vqa", str(folder), str(folder.parent / "out.jsonl")]
     monkeypatch.setattr(sys, "argv", [*call, "--text", "what?"])
-    verb = predict_folder.VERBS["vqa"]
+    verb = main.VERBS["vqa"]
     monkeypatch.setattr(
         verb.task, "from_preset", classmethod(lambda *_: Answers())
     )
-    predict_folder.main()
+    main.main()
     told = "0 rows could not be read; each has a line with its error.\npassed"
     assert told in (out := capsys.readouterr().out)
     assert "no picture that is read: 1 .avif" in out
@@ -149,7 +150,7 @@ def test_one_process_at_a_time_writes(folder, tmp_path):
             return super().answer(*given)
 
     first = threading.Thread(
-        target=predict_folder.predict,
+        target=main.predict,
         args=(Waits(), "vqa", rows_of(folder), out),
         kwargs={"verbose": 0},
     )
@@ -165,8 +166,9 @@ def test_one_process_at_a_time_writes(folder, tmp_path):
 
 
 HELD = """
-import os, sys, prediction_file
-file = prediction_file.PredictionFile(sys.argv[1], {"task": "vqa"})
+import os, sys
+from keras_bridgetower.predict import output
+file = output.PredictionFile(sys.argv[1], {"task": "vqa"})
 file.__enter__()
 file.write([{"row": 0}])
 os.kill(os.getpid(), 9)
@@ -179,5 +181,5 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     call = [sys.executable, "-c", HELD, out]
     assert subprocess.run(call, env=environment).returncode == -9
-    with prediction_file.PredictionFile(out, {"task": "vqa"}) as file:
+    with output.PredictionFile(out, {"task": "vqa"}) as file:
         assert file.done == 1

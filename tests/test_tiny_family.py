@@ -6,12 +6,12 @@ import pathlib
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
+from easy_world import captions
+from easy_world import entailment as easy_vqa_entailment
+from easy_world import pairs
+from easy_world.scenes import load_scenes
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 
@@ -65,7 +65,7 @@ def test_the_table_of_presets(name):
 
 def test_words_are_filled_in(scenes):
     mlm = kbt.BridgeTowerMaskedLM.from_preset(f"{PREFIX}mlm")
-    made = easy_vqa_captions.blanks(scenes)
+    made = captions.blanks(scenes)
     images = list(scenes.data.images[made.image_index[:64]])
     filled = mlm.fill_mask(images, made.texts[:64], batch_size=64)
     right = [
@@ -77,7 +77,7 @@ def test_words_are_filled_in(scenes):
 
 def test_captions_are_told_apart(scenes):
     retrieval = kbt.BridgeTowerRetrieval.from_preset(f"{PREFIX}retrieval")
-    made = easy_vqa_captions.matches(scenes)
+    made = captions.matches(scenes)
     x = {
         "images": scenes.data.images[made.image_index[:128]],
         "text": made.texts[:128],
@@ -88,7 +88,7 @@ def test_captions_are_told_apart(scenes):
 
 def test_captions_are_near_their_pictures(scenes):
     contrastive = kbt.BridgeTowerContrastive.from_preset(f"{PREFIX}contrastive")
-    pool = easy_vqa_captions.gallery(scenes)
+    pool = captions.gallery(scenes)
     images = contrastive.embed(
         images=list(scenes.data.images[pool.pictures[:64]]), batch_size=64
     )
@@ -118,7 +118,7 @@ def test_hypotheses_are_judged(scenes):
 
 def test_statements_are_compared(scenes):
     nlvr2 = kbt.BridgeTowerNLVR2.from_preset(f"{PREFIX}nlvr2")
-    made = easy_vqa_pairs.pairs(scenes)
+    made = pairs.pairs(scenes)
     chosen = np.arange(0, len(made.labels), 17)
     left, right = np.moveaxis(
         scenes.data.images[made.image_index[chosen]], 1, 0

@@ -5,11 +5,11 @@ import pathlib
 
 import numpy as np
 import pytest
-import train_tiny
 from builders import LONG_ELSEWHERE
+from easy_world import pictures
+from easy_world.training import train_tiny
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 
@@ -28,15 +28,15 @@ def test_the_score_of_the_official_test_split(vqa):
         (pathlib.Path(registry.resolve(NAME)) / "training.json").read_text()
     )["test_scores"]
     assert recorded["overall"] >= 99.0 and recorded["yes/no"] >= 99.0
-    found = train_tiny.scores(vqa, easy_vqa.load("test"))
+    found = train_tiny.scores(vqa, pictures.load("test"))
     for kind, score in recorded.items():
         assert found[kind] == pytest.approx(score, abs=0.1)
 
 
 def test_it_sees(vqa):
     """The same questions about other pictures get other answers."""
-    test = easy_vqa.load("test")
-    shown = [easy_vqa.attributes(image) for image in test.images[:32]]
+    test = pictures.load("test")
+    shown = [pictures.attributes(image) for image in test.images[:32]]
     for question, name in (
         ("what color is the shape?", "colour"),
         ("what shape is in the image?", "shape"),
@@ -53,7 +53,7 @@ def test_what_is_known_about_it_is_true(vqa):
     assert preset.image_size == vqa.backbone.image_size
     assert preset.tasks == (type(vqa).__name__,)
     assert preset.heads == tuple(vqa.heads)
-    assert vqa.answers == easy_vqa.answer_list()
+    assert vqa.answers == pictures.answer_list()
     folder = pathlib.Path(registry.resolve(NAME))
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     assert size <= 8e6
@@ -69,7 +69,7 @@ def test_what_is_known_about_it_is_true(vqa):
 def test_its_parts_open_by_name(vqa):
     tokenizer = kbt.BridgeTowerTokenizer.from_preset(NAME)
     converter = kbt.BridgeTowerImageConverter.from_preset(NAME)
-    picture = easy_vqa.load("test").images[:1]
+    picture = pictures.load("test").images[:1]
     text = ["what color is the shape?"]
     made = vqa.preprocessor({"images": picture, "text": text})
     np.testing.assert_array_equal(tokenizer(text), made["token_ids"])
@@ -81,11 +81,11 @@ def test_its_parts_open_by_name(vqa):
 
 def test_moved_pictures_stay_true():
     """The augmentation moves a shape without cutting or changing it."""
-    images = easy_vqa.load("validation").images[:40]
-    before = [easy_vqa.attributes(image) for image in images]
+    images = pictures.load("validation").images[:40]
+    before = [pictures.attributes(image) for image in images]
     boxes = np.array([a.box for a in before], "int32")
-    moved = easy_vqa.shift(images, boxes).numpy()
-    after = [easy_vqa.attributes(image) for image in moved]
+    moved = pictures.shift(images, boxes).numpy()
+    after = [pictures.attributes(image) for image in moved]
     for a, b in zip(before, after, strict=True):
         assert (a.shape, a.colour) == (b.shape, b.colour)
         for axis in (0, 1):

@@ -24,11 +24,11 @@ import time
 
 import launch
 import miniature_data
-import recipe_run
 import rehearsal_table
 import rehearse_run
 
 from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.training import train
 from keras_bridgetower.training.optim.schedules import steps_of
 from keras_bridgetower.training.recipes import paper
 
@@ -45,16 +45,11 @@ ERROR = re.compile(
 
 
 def main():
-    names = [
-        name
-        for name, recipe in paper.RECIPES.items()
-        if recipe.task in recipe_run.RECORD_TASKS
-    ]
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipes", choices=names, nargs="+")
+    parser.add_argument("recipes", choices=train.names(), nargs="+")
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--json", type=pathlib.Path, help="file of the reports")
     parser.add_argument(
@@ -141,16 +136,16 @@ class Plan:
         self.updates = updates_of(recipe.warmup)
         self.every = EVERY * self.accumulation
         self._rows = ROWS * hosts
-        task = recipe_run.RECORD_TASKS[recipe.task]
+        task = train.RECORD_TASKS[recipe.task]
         batches = self.updates * self.accumulation // 4
         if batches % self.accumulation == 0:
             # Let epochs end within an update.
             batches += self.accumulation > 1
         self._records = -(-batches * self._rows // SAMPLES.get(task, 1))
         self._data = folder / "data"
-        train = self._data / f"{task}-{self._records}"
-        miniature_data.build(task, train, self._records)
-        samples = open_records(train, "train").num_samples
+        written = self._data / f"{task}-{self._records}"
+        miniature_data.build(task, written, self._records)
+        samples = open_records(written, "train").num_samples
         self.length = samples // self._rows
 
     def facts(self):

@@ -13,11 +13,11 @@ import time
 import zlib
 
 import keras
+import miniature_run
 import numpy as np
-import recipe_run
 
 from keras_bridgetower.data.stream.samples import Rows
-from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training import train
 
 
 class Story(keras.callbacks.Callback):
@@ -117,8 +117,7 @@ def run(path, dies_at, given):
         stories.append(Story(path, checkpoint, dies_at))
         return stories
 
-    names = [*paper.RECIPES]
-    recipe_run.run(recipe_run.arguments(__doc__, names, given), beside)
+    miniature_run.main(__doc__, train.names(), given, beside)
     stories[0].read(read)
 
 

@@ -1,8 +1,7 @@
 """The scenes of easy-VQA, measured once for all tests of this folder."""
 
 import pytest
-
-from keras_bridgetower.data import easy_vqa_scenes
+from easy_world import scenes as easy_vqa_scenes
 
 
 @pytest.fixture(scope="session")

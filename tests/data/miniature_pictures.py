@@ -6,9 +6,8 @@ import io
 import json
 
 import numpy as np
+from easy_world import pictures as easy_vqa
 from PIL import Image
-
-from keras_bridgetower.data import easy_vqa
 
 COUNT = 24
 

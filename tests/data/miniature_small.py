@@ -4,10 +4,9 @@ import csv
 import pickle
 
 import numpy as np
+from easy_world import pictures as easy_vqa
 from miniature_pictures import pictures
 from miniature_pictures import write_lines
-
-from keras_bridgetower.data import easy_vqa
 
 COLOURS = [colour.encode() for colour in easy_vqa.COLOURS]
 SHAPES = [shape.encode() for shape in easy_vqa.SHAPES]

@@ -3,21 +3,21 @@
 import os
 import sys
 
-import build_dataset
 import numpy as np
 import pytest
 import streams
-from builders import ONE_BACKEND
+from builders import FASTEST
 from miniature_pictures import pictures
 from miniatures import miniature
 from PIL import Image
 
+from keras_bridgetower.data import build as build_dataset
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
 from keras_bridgetower.data.records.on_beam import on_beam
 
 pytest.importorskip("easy_vqa")
-pytestmark = ONE_BACKEND
+pytestmark = FASTEST
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import collections
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
-
-from keras_bridgetower.data import easy_vqa
+from easy_world import pictures
 
 pytestmark = ONE_BACKEND
 pytest.importorskip("easy_vqa")
@@ -14,7 +13,7 @@ pytest.importorskip("easy_vqa")
 
 @pytest.fixture(scope="module")
 def splits():
-    return {s: easy_vqa.load(s) for s in ("train", "validation", "test")}
+    return {s: pictures.load(s) for s in ("train", "validation", "test")}
 
 
 def test_sizes(splits):
@@ -27,8 +26,8 @@ def test_sizes(splits):
         assert split.images.shape[1:] == (64, 64, 3)
         assert split.images.dtype == np.uint8
         assert set(split.image_index) == set(range(len(split.images)))
-        assert set(split.answers) <= set(easy_vqa.answer_list())
-    kinds = map(easy_vqa.question_kind, splits["test"].answers)
+        assert set(split.answers) <= set(pictures.answer_list())
+    kinds = map(pictures.question_kind, splits["test"].answers)
     assert collections.Counter(kinds) == {
         "yes/no": 7136,
         "shape": 1257,
@@ -55,26 +54,26 @@ def test_blind_scores(splits):
     ):
         hit = votes[question].most_common(1)[0][0] == answer
         right["overall"].append(hit)
-        right[easy_vqa.question_kind(answer)].append(hit)
-    for kind, score in easy_vqa.BLIND_TEST_SCORES.items():
+        right[pictures.question_kind(answer)].append(hit)
+    for kind, score in pictures.BLIND_TEST_SCORES.items():
         assert 100 * np.mean(right[kind]) == pytest.approx(score, abs=0.011)
 
 
 def test_attributes_agree_with_every_answer(splits):
     for split in splits.values():
-        found = [easy_vqa.attributes(image) for image in split.images]
+        found = [pictures.attributes(image) for image in split.images]
         for index, question, answer in zip(
             split.image_index, split.questions, split.answers, strict=True
         ):
             shown = found[index]
-            kind = easy_vqa.question_kind(answer)
+            kind = pictures.question_kind(answer)
             if kind == "shape":
                 assert answer == shown.shape
             elif kind == "colour":
                 assert answer == shown.colour
             else:
                 words = set(question.rstrip("?").split())
-                asked = words & {*easy_vqa.SHAPES, *easy_vqa.COLOURS}
+                asked = words & {*pictures.SHAPES, *pictures.COLOURS}
                 there = asked <= {shown.shape, shown.colour}
                 negated = bool(words & {"not", "no"})
                 assert answer == ("yes" if there != negated else "no")
@@ -82,7 +81,7 @@ def test_attributes_agree_with_every_answer(splits):
 
 def test_the_box_holds_the_shape(splits):
     for image in splits["validation"].images:
-        top, left, bottom, right = easy_vqa.attributes(image).box
+        top, left, bottom, right = pictures.attributes(image).box
         outside = image.copy()
         outside[top:bottom, left:right] = 0
         assert len(np.unique(outside[outside.any(-1)], axis=0)) == 1
@@ -92,4 +91,4 @@ def test_the_box_holds_the_shape(splits):
 
 def test_an_unknown_split():
     with pytest.raises(ValueError, match="'validation'.*split='dev'"):
-        easy_vqa.load("dev")
+        pictures.load("dev")

@@ -10,11 +10,11 @@ from builders import slow_on
 from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
 from easy_vqa_checks import tokens
+from easy_world import captions
+from easy_world import pictures as easy_vqa
+from easy_world import scenes as easy_vqa_scenes
+from easy_world.vqa_files import write_vqa_files
 
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_scenes
-from keras_bridgetower.data.easy_vqa_files import write_vqa_files
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.metrics.vqa_official import evaluate_vqa
 from keras_bridgetower.metrics.vqa_official import write_vqa_results
@@ -62,7 +62,7 @@ def test_scenes(scenes):
 
 def test_every_caption_names_what_is_shown(scenes):
     found = scenes["test"]
-    made = easy_vqa_captions.captions(found)
+    made = captions.captions(found)
     assert len(made.texts) == len(made.owner) == 5 * len(found.values)
     for text, owner in zip(made.texts, made.owner, strict=True):
         words = found.words(made.pictures[owner])
@@ -77,7 +77,7 @@ def test_every_caption_names_what_is_shown(scenes):
     "split, pictures", [("train", 613), ("validation", 312), ("test", 459)]
 )
 def test_gallery(scenes, split, pictures):
-    pool = easy_vqa_captions.gallery(scenes[split])
+    pool = captions.gallery(scenes[split])
     assert len(pool.pictures) == len(set(pool.groups)) == pictures
     assert len(set(pool.texts)) == len(pool.texts) == 5 * pictures
     groups = scenes[split].groups
@@ -87,10 +87,10 @@ def test_gallery(scenes, split, pictures):
     assert retrieval_recall(perfect, pool.owner).rsum == 600
 
 
-@pytest.mark.parametrize("known", easy_vqa_captions.RETRIEVAL_LADDER)
+@pytest.mark.parametrize("known", captions.RETRIEVAL_LADDER)
 def test_retrieval_ladder(scenes, known):
     """Expected recall of guessing among pictures that look alike."""
-    pool = easy_vqa_captions.gallery(scenes["test"])
+    pool = captions.gallery(scenes["test"])
     columns = [list(easy_vqa_scenes.ATTRIBUTES).index(name) for name in known]
     seen = scenes["test"].values[pool.pictures][:, columns]
     alike = collections.Counter(map(tuple, seen.tolist()))
@@ -103,21 +103,21 @@ def test_retrieval_ladder(scenes, known):
             draws = min(k, 5 * group)
             missed = math.comb(5 * group - 5, draws)
             rsum += share * (1 - missed / math.comb(5 * group, draws))
-    expected = easy_vqa_captions.RETRIEVAL_LADDER[known]
+    expected = captions.RETRIEVAL_LADDER[known]
     assert rsum == pytest.approx(expected, abs=0.005 if not known else 0.5)
 
 
 def test_blanks(scenes):
-    made = {s: easy_vqa_captions.blanks(found) for s, found in scenes.items()}
+    made = {s: captions.blanks(found) for s, found in scenes.items()}
     for split, rows in made.items():
         assert len(rows.texts) == 4 * len(scenes[split].values)
         for picture, text, answer, kind in zip(
             rows.image_index, rows.texts, rows.answers, rows.kinds, strict=True
         ):
             words = scenes[split].words(picture)
-            assert text.count(easy_vqa_captions.MASK) == 1
+            assert text.count(captions.MASK) == 1
             assert words[kind] == answer and answer not in tokens(text)
-    for kind, expected in easy_vqa_captions.BLIND_BLANKS.items():
+    for kind, expected in captions.BLIND_BLANKS.items():
         answers = [
             [
                 answer
@@ -131,7 +131,7 @@ def test_blanks(scenes):
 
 
 def test_matches(scenes):
-    made = {s: easy_vqa_captions.matches(found) for s, found in scenes.items()}
+    made = {s: captions.matches(found) for s, found in scenes.items()}
     for split, rows in made.items():
         found = scenes[split]
         counts = {0: collections.Counter(), 1: collections.Counter()}

@@ -9,44 +9,44 @@ from builders import ONE_BACKEND
 from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
 from easy_vqa_checks import tokens
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs as easy_vqa_pairs
+from easy_world import pictures
 
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 pytestmark = ONE_BACKEND
 
 
 def test_veils(scenes):
-    palette = {rgb: name for name, rgb in easy_vqa.COLOURS.items()}
+    palette = {rgb: name for name, rgb in pictures.COLOURS.items()}
     found = scenes["validation"]
     rng = np.random.default_rng(0)
     guessed = []
     for picture in range(200):
         image, words = found.data.images[picture], found.words(picture)
-        assert easy_vqa_entailment.veil(image, "full", rng) is image
-        plain = easy_vqa_entailment.veil(image, "no_shape", rng)
+        assert entailment.veil(image, "full", rng) is image
+        plain = entailment.veil(image, "no_shape", rng)
         assert plain.shape == image.shape and plain.dtype == np.uint8
         colours = {tuple(rgb) for rgb in plain.reshape(-1, 3).tolist()}
         assert [palette[rgb] for rgb in colours] == [words["colour"]]
 
-        noise = easy_vqa_entailment.veil(image, "no_colour", rng)
-        inside = easy_vqa.shape_mask(image)
-        assert (noise[~inside] == easy_vqa.background(image)).all()
+        noise = entailment.veil(image, "no_colour", rng)
+        inside = pictures.shape_mask(image)
+        assert (noise[~inside] == pictures.background(image)).all()
         names = [palette[tuple(rgb)] for rgb in noise[inside].tolist()]
         guessed.append(
             collections.Counter(names).most_common(1)[0][0] == words["colour"]
         )
     assert np.mean(guessed) < 0.25  # by chance 1/8
     with pytest.raises(ValueError, match="'no_shape'.*Received: view='dark'"):
-        easy_vqa_entailment.veil(image, "dark", rng)
+        entailment.veil(image, "dark", rng)
 
 
 @pytest.fixture(scope="module")
 def entailments(scenes):
-    return {s: easy_vqa_entailment.entailment(x) for s, x in scenes.items()}
+    return {s: entailment.entailment(x) for s, x in scenes.items()}
 
 
 def test_entailment_labels_are_right(scenes, entailments):
@@ -91,7 +91,7 @@ def test_entailment_blind_scores(entailments):
             )
         )
         # Measured; another NumPy may draw other rows.
-        expected = easy_vqa_entailment.BLIND_ENTAILMENT[name]
+        expected = entailment.BLIND_ENTAILMENT[name]
         assert score == pytest.approx(expected, abs=1.0)
         assert score == pytest.approx(planned[name], abs=1.5)
 
@@ -196,9 +196,9 @@ def test_pairs_blind_scores(scenes, pairs):
 def test_same_seed_same_rows(scenes):
     found = scenes["validation"]
     for make in (
-        easy_vqa_captions.matches,
-        easy_vqa_captions.blanks,
-        easy_vqa_entailment.entailment,
+        captions.matches,
+        captions.blanks,
+        entailment.entailment,
         easy_vqa_pairs.pairs,
     ):
         first, same, other = make(found), make(found, 0), make(found, seed=1)
@@ -212,7 +212,7 @@ def test_same_seed_same_rows(scenes):
 def test_words_are_few(scenes, entailments, pairs):
     """All texts together: what a tiny tokenizer has to know."""
     texts = [
-        *easy_vqa_captions.captions(scenes["train"]).texts,
+        *captions.captions(scenes["train"]).texts,
         *entailments["train"].hypotheses,
         *pairs["train"].sentences,
     ]

@@ -6,7 +6,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import recipe_model
 import streams
 from builders import eager
 from builders import shallow
@@ -19,6 +18,7 @@ from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.images import load_image
 from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(
@@ -100,9 +100,8 @@ def test_a_run_compares_transform_and_converter(
 def test_a_recipe_saves_the_mode_of_its_score(evaluated, mode):
     recipe = paper.get("vqa_base").tiny().replace(eval_transform=evaluated)
     labels = streams.LABELS["vqa"]
-    model, _ = recipe_model._opened(
-        recipe, recipe_model.TINY_ENCODERS, labels, load_weights=False
-    )
+    preset = "bridgetower_tiny_easy_pretrain"
+    model = task_of_recipe.from_preset(recipe, preset, labels, False)
     converter = model.preprocessor.image_converter
     assert converter.mode == mode
     # What the score is measured with, and what the saved task reads.

@@ -216,12 +216,12 @@ def test_sentence_embeddings_of_a_real_bert(minilm):
 @pytest.mark.slow
 def test_a_real_bert_bridged_to_a_tiny_image_tower_trains(minilm):
     import keras
+    from easy_world import pictures
 
     from keras_bridgetower.convert import unimodal
-    from keras_bridgetower.data import easy_vqa
 
     pytest.importorskip("easy_vqa")
-    data = easy_vqa.load("validation")
+    data = pictures.load("validation")
     vqa = kbt.BridgeTowerVQA(
         kbt.BridgeTowerBackbone(
             clip(side=64, patch=16),
@@ -234,7 +234,7 @@ def test_a_real_bert_bridged_to_a_tiny_image_tower_trains(minilm):
         kbt.BridgeTowerVQAPreprocessor(
             unimodal.tokenizer(minilm, sequence_length=16),
             kbt.BridgeTowerImageConverter(64),
-            easy_vqa.answer_list(),
+            pictures.answer_list(),
             features=("images", "token_ids", "padding_mask", "segment_ids"),
         ),
     )

@@ -225,7 +225,8 @@ class DataSet(abc.ABC):
                 return self.root / place
         raise ValueError(
             f"{self.root} must hold {' or '.join(places)}. Received: no such "
-            f"file. `tools/build_dataset.py check` lists what is expected."
+            f"file. `python -m keras_bridgetower.data.build check` lists what "
+            "is expected."
         )
 
     def _refused(self, name, protocol):

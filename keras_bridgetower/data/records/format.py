@@ -187,7 +187,8 @@ def read_index(folder):
     if not path.is_file():
         raise ValueError(
             "A data set is a folder with an index.json, as "
-            "tools/build_dataset.py writes it; there is none here. "
+            "`python -m keras_bridgetower.data.build` writes it; there is none "
+            "here. "
             f"Received: folder={str(folder)!r}"
         )
     try:

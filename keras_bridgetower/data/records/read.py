@@ -33,7 +33,8 @@ class DamagedRecord(ValueError):
     def __init__(self, shard, record, key, reason):
         super().__init__(
             f"Record {record} (key {key!r}) of {shard} is damaged: {reason}. "
-            "tools/build_dataset.py build writes damaged shards again."
+            "`python -m keras_bridgetower.data.build build` writes damaged "
+            "shards again."
         )
         self.shard, self.record, self.key = shard, record, key
         self.reason = reason
@@ -107,7 +108,8 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"Split {split!r} of {folder} has {len(entry['shards'])} of "
             f"{entry['num_shards']} shards. The same call of "
-            "tools/build_dataset.py build continues. Received: "
+            "`python -m keras_bridgetower.data.build build` continues. "
+            "Received: "
             f"split={split!r}"
         )
     reader = RecordReader(folder, split, index)
@@ -116,7 +118,8 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"{len(reader.bad_shards)} of {entry['num_shards']} shards of "
             f"{folder} are damaged, more than max_bad_share allows. "
-            "tools/build_dataset.py build writes them again. Received: "
+            "`python -m keras_bridgetower.data.build build` writes them "
+            "again. Received: "
             f"max_bad_share={max_bad_share}; the first is {name}: {reason}"
         )
     return reader

@@ -130,6 +130,7 @@ def _first_text(reader):
         except ValueError:
             continue
     raise ValueError(
-        "No sample can be read. tools/build_dataset.py build writes damaged "
-        f"shards again. Received: reader of {reader.folder}:{reader.split}"
+        "No sample can be read. `python -m keras_bridgetower.data.build build` "
+        "writes damaged shards again. Received: reader of "
+        f"{reader.folder}:{reader.split}"
     )

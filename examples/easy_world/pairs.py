@@ -1,14 +1,14 @@
 """Statements about two of easy-VQA's pictures, in the manner of NLVR2.
 
-Derived from easy-VQA as `easy_vqa_scenes` says.
+Derived from easy-VQA as `scenes.py` says.
 """
 
 import dataclasses
 
 import numpy as np
 
-from keras_bridgetower.data.easy_vqa import COLOURS
-from keras_bridgetower.data.easy_vqa import SHAPES
+from easy_world.pictures import COLOURS
+from easy_world.pictures import SHAPES
 
 # Each makes four rows.
 SENTENCES = {"train": 2000, "validation": 250, "test": 500}

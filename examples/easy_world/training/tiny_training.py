@@ -1,4 +1,4 @@
-"""What the tools share that train tiny models on easy-VQA."""
+"""What the scripts share that train tiny models on easy-VQA."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import tensorflow as tf
 import tokenizers
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa_scenes
+from easy_world import scenes as easy_vqa_scenes
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 

@@ -10,14 +10,14 @@ import dataclasses
 
 import numpy as np
 
-from keras_bridgetower.data.easy_vqa import COLOURS
-from keras_bridgetower.data.easy_vqa import SHAPES
-from keras_bridgetower.data.easy_vqa import SIDE
-from keras_bridgetower.data.easy_vqa import EasyVQA
-from keras_bridgetower.data.easy_vqa import attributes
-from keras_bridgetower.data.easy_vqa import load
-from keras_bridgetower.data.easy_vqa import pure_colour
-from keras_bridgetower.data.easy_vqa import shape_mask
+from easy_world.pictures import COLOURS
+from easy_world.pictures import SHAPES
+from easy_world.pictures import SIDE
+from easy_world.pictures import EasyVQA
+from easy_world.pictures import attributes
+from easy_world.pictures import load
+from easy_world.pictures import pure_colour
+from easy_world.pictures import shape_mask
 
 SPLITS = ("train", "validation", "test")
 # By the longer side of what has the pure colour, which leaves out the soft

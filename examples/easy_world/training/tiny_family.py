@@ -4,16 +4,16 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from tiny_training import SIDE
-from tiny_training import build_backbone
-from tiny_training import learn_vocabulary
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs
+from easy_world import pictures
+from easy_world.scenes import load_scenes
+from easy_world.training.tiny_training import SIDE
+from easy_world.training.tiny_training import build_backbone
+from easy_world.training.tiny_training import learn_vocabulary
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 
@@ -50,10 +50,10 @@ class Stage:
 def _pretraining(folder):
     scenes = load_scenes("train")
     texts = [
-        *easy_vqa.load("train").questions,
-        *easy_vqa_captions.captions(scenes).texts,
-        *easy_vqa_entailment.entailment(scenes).hypotheses,
-        *easy_vqa_pairs.pairs(scenes).sentences,
+        *pictures.load("train").questions,
+        *captions.captions(scenes).texts,
+        *entailment.entailment(scenes).hypotheses,
+        *pairs.pairs(scenes).sentences,
     ]
     vocabulary, merges = learn_vocabulary(texts)
     preprocessor = kbt.BridgeTowerPretrainingPreprocessor(
@@ -72,7 +72,7 @@ def _pretraining(folder):
 
 def caption_rows(scenes, seed):
     """Each picture with one of its captions; the ids are what it shows."""
-    made = easy_vqa_captions.captions(scenes)
+    made = captions.captions(scenes)
     templates = len(made.texts) // len(made.pictures)
     chosen = scenes.generator(seed).integers(templates, size=len(made.pictures))
     texts = np.array(made.texts).reshape(-1, templates)
@@ -98,7 +98,7 @@ def _caption_inputs(scenes, seed):
 
 
 def _score_blanks(task, scenes):
-    made = easy_vqa_captions.blanks(scenes)
+    made = captions.blanks(scenes)
     filled = task.fill_mask(
         list(scenes.data.images[made.image_index]), made.texts, batch_size=256
     )
@@ -111,7 +111,7 @@ def _score_blanks(task, scenes):
     kinds = np.array(made.kinds)
     scores = {
         kind: round(100 * float(right[kinds == kind].mean()), 2)
-        for kind in easy_vqa_captions.BLIND_BLANKS
+        for kind in captions.BLIND_BLANKS
     }
     return scores | {"mean": round(float(np.mean([*scores.values()])), 2)}
 
@@ -123,12 +123,12 @@ def _recalls(scores, pool, scenes):
 
 
 def _score_ranking(task, scenes):
-    pool = easy_vqa_captions.gallery(scenes)
+    pool = captions.gallery(scenes)
     images = list(scenes.data.images[pool.pictures])
     scores = task.rank(
         images, pool.texts, shortlist=32, batch_size=256, verbose=0
     )
-    made = easy_vqa_captions.matches(scenes)
+    made = captions.matches(scenes)
     x = {"images": scenes.data.images[made.image_index], "text": made.texts}
     logits = task.predict(x, batch_size=256, verbose=0)
     right = (logits.argmax(-1) == made.labels).mean()
@@ -138,7 +138,7 @@ def _score_ranking(task, scenes):
 
 
 def _score_embeddings(task, scenes):
-    pool = easy_vqa_captions.gallery(scenes)
+    pool = captions.gallery(scenes)
     images = task.embed(
         images=list(scenes.data.images[pool.pictures]), batch_size=256
     )
@@ -147,7 +147,7 @@ def _score_embeddings(task, scenes):
 
 
 def _hypotheses(scenes, seed):
-    made = easy_vqa_entailment.entailment(scenes, seed)
+    made = entailment.entailment(scenes, seed)
     x = {"images": made.images(scenes), "text": made.hypotheses}
     return x, made.labels.astype("int32")
 
@@ -160,7 +160,7 @@ def _score_hypotheses(task, scenes):
 
 
 def _statements(scenes, seed):
-    made = easy_vqa_pairs.pairs(scenes, seed)
+    made = pairs.pairs(scenes, seed)
     x = {
         "images": scenes.data.images[made.image_index],
         "text": made.sentences,
@@ -172,7 +172,7 @@ def _score_statements(task, scenes):
     x, labels = _statements(scenes, 0)
     logits = task.predict(x, batch_size=256, verbose=0)
     report = evaluate_nlvr2(
-        easy_vqa_pairs.pairs(scenes).identifiers, labels, logits.argmax(-1)
+        pairs.pairs(scenes).identifiers, labels, logits.argmax(-1)
     )
     return {
         "accuracy": round(report.accuracy, 2),
@@ -190,7 +190,7 @@ CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
     "TR@1": 0.22,
     "TR@5": 1.09,
     "TR@10": 2.16,
-    "RSUM": easy_vqa_captions.RETRIEVAL_LADDER[()],
+    "RSUM": captions.RETRIEVAL_LADDER[()],
 }
 STAGES = {
     "pretrain": Stage(
@@ -207,7 +207,7 @@ STAGES = {
         _start(kbt.BridgeTowerMaskedLM),
         _caption_inputs,
         _score_blanks,
-        easy_vqa_captions.BLIND_BLANKS | {"mean": 27.68},
+        captions.BLIND_BLANKS | {"mean": 27.68},
         "Share of captions whose one masked word is found, for each attribute. "
         "Blind: the attribute's most frequent word.",
         epochs=10,
@@ -239,7 +239,7 @@ STAGES = {
         _start(kbt.BridgeTowerEntailment),
         _hypotheses,
         _score_hypotheses,
-        {"accuracy": easy_vqa_entailment.BLIND_ENTAILMENT["text and view"]},
+        {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
         "Accuracy. Blind: the majority label of text and kind of view.",
         epochs=6,
     ),
@@ -247,7 +247,7 @@ STAGES = {
         _start(kbt.BridgeTowerNLVR2),
         _statements,
         _score_statements,
-        {"accuracy": easy_vqa_pairs.BLIND_PAIRS["text and right"]},
+        {"accuracy": pairs.BLIND_PAIRS["text and right"]},
         "Accuracy, and share of sentences that are right for all four pairs. "
         "Blind: the better of text with one of the two pictures.",
         epochs=12,

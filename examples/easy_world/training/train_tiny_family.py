@@ -1,4 +1,4 @@
-"""Train the tiny presets of all tasks but VQA, from one pre-training.
+r"""Train the tiny presets of all tasks but VQA, from one pre-training.
 
 First the image tower learns to name what the training pictures show; then the
 whole model is pre-trained on captions by masked language, matching and
@@ -6,8 +6,10 @@ contrast; then each task starts from it. No epoch is chosen: the last one
 stands. Validation scores are printed on the way, the test split is read once
 for each preset, at its end.
 
-    KERAS_BACKEND=torch python tools/train_tiny_family.py runs/tiny
-    KERAS_BACKEND=torch python tools/train_tiny_family.py runs/tiny nlvr2
+    PYTHONPATH=examples KERAS_BACKEND=torch python -m \
+        easy_world.training.train_tiny_family runs/tiny
+    PYTHONPATH=examples KERAS_BACKEND=torch python -m \
+        easy_world.training.train_tiny_family runs/tiny nlvr2
 """
 
 import argparse
@@ -17,14 +19,14 @@ import time
 import warnings
 
 import keras
-from tiny_family import STAGES
-from tiny_training import compile_for
-from tiny_training import save
-from tiny_training import stream
-from tiny_training import train_image_tower
 
-from keras_bridgetower.data.easy_vqa_scenes import ATTRIBUTES
-from keras_bridgetower.data.easy_vqa_scenes import load_scenes
+from easy_world.scenes import ATTRIBUTES
+from easy_world.scenes import load_scenes
+from easy_world.training.tiny_family import STAGES
+from easy_world.training.tiny_training import compile_for
+from easy_world.training.tiny_training import save
+from easy_world.training.tiny_training import stream
+from easy_world.training.tiny_training import train_image_tower
 
 PREFIX = "bridgetower_tiny_easy_"
 START = "pretrain"
@@ -113,10 +115,10 @@ everything works; it knows nothing of the real world.
 
 {stage.measure}
 
-Trained by `tools/train_tiny_family.py` on training pictures 0-3499, moved
-and mirrored anew in each of {record["epochs"]} epochs (batch
-{record["batch_size"]}, AdamW {record["learning_rate"]} with warm-up and
-cosine, seed {record["seed"]},
+Trained by `examples/easy_world/training/train_tiny_family.py` on training
+pictures 0-3499, moved and mirrored anew in each of
+{record["epochs"]} epochs (batch {record["batch_size"]},
+AdamW {record["learning_rate"]} with warm-up and cosine, seed {record["seed"]},
 backend {record["backend"]}, {record["seconds"]} seconds). No epoch was chosen:
 the last one stands. Validation (pictures 3500-3999):
 `{json.dumps(record["validation_scores"])}`. The test split was read once.

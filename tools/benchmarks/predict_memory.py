@@ -1,8 +1,10 @@
-"""Predict the memory that training needs on each device, from shapes.
+r"""Predict the memory that training needs on each device, from shapes.
 
-    python tools/memory.py pretrain_base --devices 64 --micro-batches 2
-    python tools/memory.py vqa_large --kind fsdp --devices 8
-    python tools/memory.py vqa_base --batch 64 --dtype mixed_bfloat16
+    python tools/benchmarks/predict_memory.py pretrain_base --devices 64 \
+        --micro-batches 2
+    python tools/benchmarks/predict_memory.py vqa_large --kind fsdp --devices 8
+    python tools/benchmarks/predict_memory.py vqa_base --batch 64 \
+        --dtype mixed_bfloat16
 
 A recipe gives the task, its size, the side of the pictures, the global batch
 and the length of the texts; options put others in their place.
@@ -23,6 +25,7 @@ import torch  # noqa: E402
 
 import keras_bridgetower as kbt  # noqa: E402
 from keras_bridgetower.training.recipes.paper import RECIPES  # noqa: E402
+from keras_bridgetower.training.recipes.task_of_recipe import class_and_values  # noqa: E402
 
 # Width, heads, layers of the text and of the image encoder, patch side.
 SIZES = {
@@ -30,26 +33,9 @@ SIZES = {
     "large": (1024, 16, 24, 24, 14),
     "tiny": (16, 2, 2, 3, 8),
 }
-VOCABULARY, ANSWERS = 50_265, 3_129
-# What the recipes' tasks are made with.
-TASKS = {
-    "VQA": lambda recipe: {
-        "answers": list(map(str, range(ANSWERS))),
-        "head_hidden_scale": recipe.head_scale,
-    },
-    "Entailment": lambda recipe: {"head_hidden_scale": recipe.head_scale},
-    "NLVR2": lambda recipe: {
-        "head_hidden_scale": recipe.head_scale,
-        "dropout": recipe.head_dropout,
-    },
-    "Pretraining": lambda recipe: {"objectives": recipe.objective},
-    "Retrieval": lambda recipe: {
-        "objective": recipe.objective,
-        "projection_dim": recipe.projection_dim,
-    },
-    "ImageClassifier": lambda recipe: {"labels": list(map(str, range(100)))},
-    "TextClassifier": lambda recipe: {"labels": ["no", "yes"]},
-}
+VOCABULARY = 50_265
+# Classes that are learnt, where the number is not the task's own.
+CLASSES = {"VQA": 3_129, "ImageClassifier": 100, "TextClassifier": 2}
 GIB = 1024**3
 
 
@@ -93,8 +79,9 @@ def make_task(recipe, dtype="float32"):
         dropout=recipe.dropout,
         **shared,
     )
-    cls = getattr(kbt, f"BridgeTower{recipe.task}")
-    return cls(backbone, **TASKS[recipe.task](recipe))
+    labels = [*map(str, range(CLASSES.get(recipe.task, 0)))]
+    cls, values = class_and_values(recipe, labels)
+    return cls(backbone, **values)
 
 
 def weights_of(task, devices, kind):

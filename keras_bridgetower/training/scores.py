@@ -1,26 +1,18 @@
 """The scores that a run by a recipe ends with, by the official protocols."""
 
-import functools
-
 import numpy as np
 
-from keras_bridgetower.data import easy_vqa
-from keras_bridgetower.data import easy_vqa_captions
-from keras_bridgetower.data import easy_vqa_entailment
-from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 
-# Pictures of the miniature that are ranked, each with all its texts.
-RANKED = 60
 # Samples that are looked at for labels, which a test split may lack.
 LOOKED_AT = 1000
 
 
-def show(task, recipe, reader, strategy, settings):
+def show(task, recipe, reader, strategy, seed, name=None, ranked=None):
     """Print the scores of a split.
 
     Args:
@@ -28,13 +20,26 @@ def show(task, recipe, reader, strategy, settings):
         recipe: the run's `Recipe`.
         reader: a `RecordReader`, the split.
         strategy: the run's, of `kbt.distribute`.
-        settings: the command line.
+        seed: int, the run's, which is printed too.
+        name: str, printed before the scores. By default those of the folder
+            and of the split.
+        ranked: int, how many pictures retrieval ranks with all their texts.
+            By default all.
     """
-    miniature = not settings.data
-    name = reader.split if miniature else f"{reader.folder.name} {reader.split}"
+    name = name or f"{reader.folder.name} {reader.split}"
     if reader.labels and not _is_labelled(reader):
         print(f"{name}: its samples have no labels, so there is no score")
         return
+    if recipe.task == "Retrieval":
+        found = _recalls(task, reader, recipe, ranked)
+    else:
+        found = _of_batches(task, recipe, reader, strategy)
+    shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
+    print(f"{name}: {shown} (seed {seed})")
+
+
+def _of_batches(task, recipe, reader, strategy):
+    """The scores of a task that is evaluated batch by batch."""
     stream = Stream(
         reader,
         recipe.micro_batch_size,
@@ -44,13 +49,12 @@ def show(task, recipe, reader, strategy, settings):
         remainder="pad",
     )
     data = strategy.batches(stream, epochs=1, training=False)
-    scores = SCORES if miniature else SCORES | IN_FULL
-    rows = list(_places(reader.num_samples, stream.batch_size, strategy))
-    found = scores[recipe.task](task, data, reader, recipe, rows)
-    shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
-    print(f"{name}: {shown} (seed {settings.seed})")
-    if miniature and reader.split == "test":
-        print(f"blind, on test: {BLIND[recipe.task]}")
+    if recipe.task == "NLVR2":
+        places = _places(reader.num_samples, stream.batch_size, strategy)
+        return _statements(task, data, reader, list(places))
+    found = task.evaluate(data, verbose=0, return_dict=True)
+    # Every metric, in percent.
+    return {k: 100 * v for k, v in found.items() if "loss" not in k}
 
 
 def _is_labelled(reader):
@@ -72,14 +76,9 @@ def _places(samples, batch_size, strategy):
             yield from range(place, place + end - first)
 
 
-def _evaluated(task, data, reader, recipe, rows):
-    """Every metric of the task, in percent."""
-    found = task.evaluate(data, verbose=0, return_dict=True)
-    return {k: 100 * v for k, v in found.items() if "loss" not in k}
-
-
-def _statements(task, data, reader, recipe, rows):
-    logits = task.predict(data, verbose=0)[rows]
+def _statements(task, data, reader, places):
+    """NLVR2's accuracy and consistency, of predictions at some places."""
+    logits = task.predict(data, verbose=0)[places]
     samples = [reader.sample(i).sample for i in range(reader.num_samples)]
     report = evaluate_nlvr2(
         [sample.id for sample in samples],
@@ -89,7 +88,7 @@ def _statements(task, data, reader, recipe, rows):
     return {"accuracy": report.accuracy, "consistency": report.consistency}
 
 
-def _recalls(task, data, reader, recipe, rows, most=None, verbose=1):
+def _recalls(task, reader, recipe, most):
     """Of all pictures with all their texts, or of the first `most`.
 
     Where the recipe has a shortlist, its pairs alone are fused.
@@ -104,29 +103,13 @@ def _recalls(task, data, reader, recipe, rows, most=None, verbose=1):
         owner.append(len(records) - 1)
     images = list(records.values())
     scores = task.rank(
-        images, texts, shortlist=recipe.shortlist, verbose=verbose
+        images,
+        texts,
+        shortlist=recipe.shortlist,
+        verbose=int(most is None),
     )
     report = retrieval_recall(scores, np.array(owner), split=reader.split)
     pool = f"RSUM of {report.images} pictures, {report.texts} texts"
     if recipe.shortlist is not None:
         pool += f" by a shortlist of {recipe.shortlist}"
     return {**report.recalls, pool: report.rsum}
-
-
-SCORES = {
-    "Pretraining": _evaluated,
-    "Retrieval": functools.partial(_recalls, most=RANKED, verbose=0),
-    "VQA": _evaluated,
-    "Entailment": _evaluated,
-    "NLVR2": _statements,
-}
-# Of data that a user names, in place of those.
-IN_FULL = {"Retrieval": _recalls}
-BLIND = {
-    "Pretraining": "matching 50",
-    "Retrieval": f"RSUM of all test pictures "
-    f"{easy_vqa_captions.RETRIEVAL_LADDER[()]}",
-    "VQA": easy_vqa.BLIND_TEST_SCORES["overall"],
-    "Entailment": easy_vqa_entailment.BLIND_ENTAILMENT["text and view"],
-    "NLVR2": easy_vqa_pairs.BLIND_PAIRS["text and right"],
-}

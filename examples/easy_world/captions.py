@@ -1,13 +1,13 @@
 """Captions of easy-VQA's pictures, true, false and with blanks.
 
-Derived from easy-VQA as `easy_vqa_scenes` says.
+Derived from easy-VQA as `scenes.py` says.
 """
 
 import dataclasses
 
 import numpy as np
 
-from keras_bridgetower.data.easy_vqa_scenes import words_of
+from easy_world.scenes import words_of
 
 # Each names all four attributes.
 TEMPLATES = (

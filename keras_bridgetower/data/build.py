@@ -1,9 +1,9 @@
 """Build a data set for training from the files of its authors.
 
-    python tools/build_dataset.py check vqav2 ORIGINALS
-    python tools/build_dataset.py build vqav2 ORIGINALS FOLDER
-    python tools/build_dataset.py stats FOLDER --verify
-    python tools/build_dataset.py show FOLDER train sheet.png
+    python -m keras_bridgetower.data.build check vqav2 ORIGINALS
+    python -m keras_bridgetower.data.build build vqav2 ORIGINALS FOLDER
+    python -m keras_bridgetower.data.build stats FOLDER --verify
+    python -m keras_bridgetower.data.build show FOLDER train sheet.png
 
 `build` may be killed at any time; the same command continues. `--set` gives a
 further argument of a data set, such as `--set coco=FOLDER` for vgqa or
@@ -18,9 +18,9 @@ import sys
 
 import keras
 import numpy as np
-from sample_sheet import sample_sheet
 
 from keras_bridgetower.data.datasets import by_name
+from keras_bridgetower.data.datasets.sample_sheet import sample_sheet
 from keras_bridgetower.data.records import format
 from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records import write
@@ -28,6 +28,7 @@ from keras_bridgetower.data.records.on_beam import on_beam
 
 
 def main():
+    """The command line."""
     arguments = _parser().parse_args()
     try:
         arguments.verb(arguments)

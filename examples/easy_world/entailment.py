@@ -1,17 +1,17 @@
 """Entailment from easy-VQA: hypotheses about pictures, some of them veiled.
 
-Derived from easy-VQA as `easy_vqa_scenes` says.
+Derived from easy-VQA as `scenes.py` says.
 """
 
 import dataclasses
 
 import numpy as np
 
-from keras_bridgetower.data.easy_vqa import COLOURS
-from keras_bridgetower.data.easy_vqa import SHAPES
-from keras_bridgetower.data.easy_vqa import background
-from keras_bridgetower.data.easy_vqa import pure_colour
-from keras_bridgetower.data.easy_vqa import shape_mask
+from easy_world.pictures import COLOURS
+from easy_world.pictures import SHAPES
+from easy_world.pictures import background
+from easy_world.pictures import pure_colour
+from easy_world.pictures import shape_mask
 
 # The ids of SNLI-VE.
 CONTRADICTION, NEUTRAL, ENTAILMENT = range(3)

@@ -1,10 +1,11 @@
-"""Train the tiny preset `bridgetower_tiny_easy_vqa` from scratch.
+r"""Train the tiny preset `bridgetower_tiny_easy_vqa` from scratch.
 
 First the image tower learns to name shape and colour of the training
 pictures, then the whole model learns to answer. The epoch is chosen on the
 validation pictures; the test split is read once, at the end.
 
-    KERAS_BACKEND=jax python tools/train_tiny.py runs/tiny
+    PYTHONPATH=examples KERAS_BACKEND=jax python -m \
+        easy_world.training.train_tiny runs/tiny
 """
 
 import argparse
@@ -15,13 +16,13 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from tiny_training import SIDE
-from tiny_training import build_backbone
-from tiny_training import compile_for
-from tiny_training import learn_vocabulary
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
+from easy_world import pictures as easy_vqa
+from easy_world.training.tiny_training import SIDE
+from easy_world.training.tiny_training import build_backbone
+from easy_world.training.tiny_training import compile_for
+from easy_world.training.tiny_training import learn_vocabulary
 from keras_bridgetower.presets import manifest
 
 NAME = "bridgetower_tiny_easy_vqa"
@@ -223,8 +224,9 @@ everything works; it knows nothing of the real world.
 Blind: the majority answer to each question, pictures unseen. Published for
 this data set: CNN + LSTM 87.6 % (test).
 
-Trained by `tools/train_tiny.py` on training pictures 0-3499; the epoch was
-chosen on training pictures 3500-3999; the test split was read once. Backend
+Trained by `examples/easy_world/training/train_tiny.py` on training pictures
+0-3499; the epoch was chosen on training pictures 3500-3999; the test split
+was read once. Backend
 {record["backend"]}, {record["seconds"]} seconds, settings
 `{json.dumps(record["settings"])}`.
 Validation score by epoch: {record["validation_score"]}.

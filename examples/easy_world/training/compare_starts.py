@@ -1,6 +1,7 @@
-"""Does pre-training help? VQA from the pre-trained tiny preset and without.
+r"""Does pre-training help? VQA from the pre-trained tiny preset and without.
 
-    KERAS_BACKEND=torch python tools/compare_starts.py --steps 300 --seeds 0 1
+    PYTHONPATH=examples KERAS_BACKEND=torch python -m \
+        easy_world.training.compare_starts --steps 300 --seeds 0 1
 
 The runs of a seed have the same architecture, data, order and number of
 steps; they differ in the weights that they start from. Prints a table of
@@ -13,12 +14,12 @@ import warnings
 import keras
 import numpy as np
 import tensorflow as tf
-from tiny_training import compile_for
-from train_tiny import raw_dataset
-from train_tiny import rows_dataset
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data import easy_vqa
+from easy_world import pictures
+from easy_world.training.tiny_training import compile_for
+from easy_world.training.train_tiny import raw_dataset
+from easy_world.training.train_tiny import rows_dataset
 
 # Whether weights are loaded, and whether the poolers start anew.
 STARTS = {
@@ -36,7 +37,7 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     settings = parser.parse_args()
-    train, validation = map(easy_vqa.load, ("train", "validation"))
+    train, validation = map(pictures.load, ("train", "validation"))
     print("| start | validation scores by seed | mean |\n|---|---|---|")
     for name, start in STARTS.items():
         scores = [
@@ -45,7 +46,7 @@ def main():
         ]
         shown = ", ".join(f"{score:.1f}" for score in scores)
         print(f"| {name} | {shown} | {np.mean(scores):.1f} |", flush=True)
-    print(f"blind, on test: {easy_vqa.BLIND_TEST_SCORES['overall']}")
+    print(f"blind, on test: {pictures.BLIND_TEST_SCORES['overall']}")
 
 
 def score_of(start, seed, train, validation, settings):
@@ -56,7 +57,7 @@ def score_of(start, seed, train, validation, settings):
         # "The head is new": in both runs.
         warnings.simplefilter("ignore", UserWarning)
         vqa = kbt.BridgeTowerVQA.from_preset(
-            settings.preset, load_weights, answers=easy_vqa.answer_list()
+            settings.preset, load_weights, answers=pictures.answer_list()
         )
     if new_poolers:
         vqa.backbone.fusion.reset_poolers()

@@ -1,20 +1,20 @@
 """Time the base-size model beside transformers on the same weights.
 
-    KERAS_BACKEND=jax python tools/benchmark.py
-    KERAS_BACKEND=jax python tools/benchmark.py --what loading --repeats 5
-    KERAS_BACKEND=jax python tools/benchmark.py --what conversion --repeats 3
-    KERAS_BACKEND=jax python tools/benchmark.py --what pretraining
-    KERAS_BACKEND=jax python tools/benchmark.py --what memory --repeats 2
-    KERAS_BACKEND=jax python tools/benchmark.py --what data
+    export KERAS_BACKEND=jax PYTHONPATH=tests
+    python tools/benchmarks/benchmark.py
+    python tools/benchmarks/benchmark.py --what loading --repeats 5
+    python tools/benchmarks/benchmark.py --what conversion --repeats 3
+    python tools/benchmarks/benchmark.py --what pretraining
+    python tools/benchmarks/benchmark.py --what memory --repeats 2
+    python tools/benchmarks/benchmark.py --what data
 
 Both run in this process, by turns, so that a busy machine slows both; the
-ratio of the medians is what counts. Needs the extra `dev`.
+ratio of the medians is what counts. The peer and the copying of its weights
+are those of `tests`. Needs the extra `dev`.
 """
 
 import argparse
-import pathlib
 import statistics
-import sys
 import time
 
 # Before TensorFlow, after which importing it can crash.
@@ -22,9 +22,6 @@ import torch
 
 import keras  # isort: skip
 import numpy as np  # isort: skip
-
-# The peer and the copying of its weights are those of the tests.
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
 import benchmark_conversion  # noqa: E402
 import benchmark_data  # noqa: E402

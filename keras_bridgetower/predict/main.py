@@ -1,9 +1,10 @@
 """Run any task over a folder of pictures or a table, into a JSONL file.
 
-    python tools/predict_folder.py PRESET TASK SOURCE OUT
-    python tools/predict_folder.py bridgetower_tiny_easy_vqa vqa photos \\
-        answers.jsonl --text "what shape is it?" --text "what color is it?"
-    python tools/predict_folder.py PRESET entailment pairs.csv labels.jsonl
+    python -m keras_bridgetower.predict PRESET TASK SOURCE OUT
+    python -m keras_bridgetower.predict bridgetower_tiny_easy_vqa vqa \\
+        photos answers.jsonl --text "what shape is it?" \\
+        --text "what color is it?"
+    python -m keras_bridgetower.predict PRESET entailment pairs.csv labels.jsonl
 
 SOURCE is a folder of pictures, known by their content, each taken with every
 `--text`; or a table, .csv with a header or .jsonl, with the columns that the
@@ -22,115 +23,17 @@ import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Callable
 
 import keras
-import prediction_file
-import prediction_rows
 
-import keras_bridgetower as kbt
+from keras_bridgetower.predict import output
+from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.predict.verbs import VERBS
 from keras_bridgetower.preprocessing.images import open_image
 
 
-def _labelled(found):
-    return [
-        {"label": label, "probabilities": probabilities}
-        for label, probabilities in found
-    ]
-
-
-def _answers(task, rows, top_k):
-    found = task.answer(rows["image"], rows["text"], top_k)
-    return [{"answers": answers} for answers in found]
-
-
-def _fillings(task, rows, top_k):
-    found = task.fill_mask(rows["image"], rows["text"], top_k)
-    return [{"masks": masks, "filled": text} for masks, text in found]
-
-
-def _scores(task, rows, top_k):
-    scores = task.score(rows["image"], rows["text"])
-    return [{"score": float(score)} for score in scores]
-
-
-def _image_vectors(task, rows, top_k):
-    vectors = task.embed(images=rows["image"])
-    return [{"embedding": vector.tolist()} for vector in vectors]
-
-
-def _text_vectors(task, rows, top_k):
-    vectors = task.embed(texts=rows["text"])
-    return [{"embedding": vector.tolist()} for vector in vectors]
-
-
-def _relations(task, rows, top_k):
-    return _labelled(task.entail(rows["image"], rows["text"]))
-
-
-def _truths(task, rows, top_k):
-    found = task.compare(rows["image"], rows["second_image"], rows["text"])
-    return [{"true": true, "probability": p} for true, p in found]
-
-
-def _classes(task, rows, top_k):
-    return _labelled(task.classify(rows["image"]))
-
-
-def _text_classes(task, rows, top_k):
-    return _labelled(task.classify(rows["text"], rows.get("second_text")))
-
-
-def _grades(task, rows, top_k):
-    grades = task.rate(rows["text"], rows.get("second_text"))
-    return [{"grade": float(grade)} for grade in grades]
-
-
-@dataclasses.dataclass(frozen=True)
-class Verb:
-    """What a task does with rows.
-
-    Args:
-        task: class of the task.
-        columns: tuple of str, what it reads.
-        function: callable of the task, a dict of columns and `top_k` that
-            returns a dict for each row.
-        optional: tuple of str, columns that it reads where they are.
-    """
-
-    task: type
-    columns: tuple
-    function: Callable
-    optional: tuple = ()
-
-
-PAIR = ("image", "text")
-SECOND = ("second_text",)
-VERBS = {
-    "vqa": Verb(kbt.BridgeTowerVQA, PAIR, _answers),
-    "masked_lm": Verb(kbt.BridgeTowerMaskedLM, PAIR, _fillings),
-    "retrieval": Verb(kbt.BridgeTowerRetrieval, PAIR, _scores),
-    "embed_images": Verb(
-        kbt.BridgeTowerContrastive, ("image",), _image_vectors
-    ),
-    "embed_texts": Verb(kbt.BridgeTowerContrastive, ("text",), _text_vectors),
-    "entailment": Verb(kbt.BridgeTowerEntailment, PAIR, _relations),
-    "nlvr2": Verb(
-        kbt.BridgeTowerNLVR2, ("image", "second_image", "text"), _truths
-    ),
-    "image_classifier": Verb(
-        kbt.BridgeTowerImageClassifier, ("image",), _classes
-    ),
-    "text_classifier": Verb(
-        kbt.BridgeTowerTextClassifier, ("text",), _text_classes, SECOND
-    ),
-    "text_regressor": Verb(
-        kbt.BridgeTowerTextRegressor, ("text",), _grades, SECOND
-    ),
-}
-
-
 def main():
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="columns by task: "
@@ -154,7 +57,7 @@ def main():
     arguments = parser.parse_args()
     verb = VERBS[arguments.task]
     try:
-        prediction_file.check_folder(arguments.out)
+        output.check_folder(arguments.out)
         rows = prediction_rows.open_rows(
             arguments.source,
             verb.columns,
@@ -204,13 +107,13 @@ def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
     verb = VERBS[name]
     header = {
         "task": name,
-        "model": prediction_file.sum_of(task),
+        "model": output.sum_of(task),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,
     }
     bad = 0
-    with prediction_file.PredictionFile(out, header) as file:
+    with output.PredictionFile(out, header) as file:
         bar = keras.utils.Progbar(rows.count, verbose=verbose, unit_name="row")
         bar.update(file.done, finalize=False)
         waiting = itertools.islice(rows, file.done, None)
@@ -275,7 +178,3 @@ def _found(task, verb, taken, top_k):
         # One row spoils a batch: each on its own tells which.
         alone = (_found(task, verb, [row], top_k) for row in taken)
         return [result for results in alone for result in results]
-
-
-if __name__ == "__main__":
-    main()

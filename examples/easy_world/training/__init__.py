@@ -1,0 +1,1 @@
+"""How the tiny presets were trained on easy-VQA."""

@@ -1,0 +1,1 @@
+"""Any task over a folder of pictures or a table, into a JSONL file."""

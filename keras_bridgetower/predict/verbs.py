@@ -1,0 +1,106 @@
+"""What a task does with the rows of a table: the columns, and the verb."""
+
+import dataclasses
+from collections.abc import Callable
+
+from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
+from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
+from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
+from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2
+from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
+from keras_bridgetower.tasks.unimodal import BridgeTowerImageClassifier
+from keras_bridgetower.tasks.unimodal import BridgeTowerTextClassifier
+from keras_bridgetower.tasks.unimodal import BridgeTowerTextRegressor
+from keras_bridgetower.tasks.vqa import BridgeTowerVQA
+
+
+def _labelled(found):
+    return [
+        {"label": label, "probabilities": probabilities}
+        for label, probabilities in found
+    ]
+
+
+def _answers(task, rows, top_k):
+    found = task.answer(rows["image"], rows["text"], top_k)
+    return [{"answers": answers} for answers in found]
+
+
+def _fillings(task, rows, top_k):
+    found = task.fill_mask(rows["image"], rows["text"], top_k)
+    return [{"masks": masks, "filled": text} for masks, text in found]
+
+
+def _scores(task, rows, top_k):
+    scores = task.score(rows["image"], rows["text"])
+    return [{"score": float(score)} for score in scores]
+
+
+def _image_vectors(task, rows, top_k):
+    vectors = task.embed(images=rows["image"])
+    return [{"embedding": vector.tolist()} for vector in vectors]
+
+
+def _text_vectors(task, rows, top_k):
+    vectors = task.embed(texts=rows["text"])
+    return [{"embedding": vector.tolist()} for vector in vectors]
+
+
+def _relations(task, rows, top_k):
+    return _labelled(task.entail(rows["image"], rows["text"]))
+
+
+def _truths(task, rows, top_k):
+    found = task.compare(rows["image"], rows["second_image"], rows["text"])
+    return [{"true": true, "probability": p} for true, p in found]
+
+
+def _classes(task, rows, top_k):
+    return _labelled(task.classify(rows["image"]))
+
+
+def _text_classes(task, rows, top_k):
+    return _labelled(task.classify(rows["text"], rows.get("second_text")))
+
+
+def _grades(task, rows, top_k):
+    grades = task.rate(rows["text"], rows.get("second_text"))
+    return [{"grade": float(grade)} for grade in grades]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """What a task does with rows.
+
+    Args:
+        task: class of the task.
+        columns: tuple of str, what it reads.
+        function: callable of the task, a dict of columns and `top_k` that
+            returns a dict for each row.
+        optional: tuple of str, columns that it reads where they are.
+    """
+
+    task: type
+    columns: tuple
+    function: Callable
+    optional: tuple = ()
+
+
+PAIR = ("image", "text")
+SECOND = ("second_text",)
+VERBS = {
+    "vqa": Verb(BridgeTowerVQA, PAIR, _answers),
+    "masked_lm": Verb(BridgeTowerMaskedLM, PAIR, _fillings),
+    "retrieval": Verb(BridgeTowerRetrieval, PAIR, _scores),
+    "embed_images": Verb(BridgeTowerContrastive, ("image",), _image_vectors),
+    "embed_texts": Verb(BridgeTowerContrastive, ("text",), _text_vectors),
+    "entailment": Verb(BridgeTowerEntailment, PAIR, _relations),
+    "nlvr2": Verb(BridgeTowerNLVR2, ("image", "second_image", "text"), _truths),
+    "image_classifier": Verb(BridgeTowerImageClassifier, ("image",), _classes),
+    "text_classifier": Verb(
+        BridgeTowerTextClassifier, ("text",), _text_classes, SECOND
+    ),
+    "text_regressor": Verb(
+        BridgeTowerTextRegressor, ("text",), _grades, SECOND
+    ),
+}

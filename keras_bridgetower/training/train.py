@@ -1,0 +1,272 @@
+r"""Train by a recipe of the paper, on data sets of `data.build`.
+
+    python -m keras_bridgetower.training.train vqa_base \
+        --data datasets/vqav2 --init bridgetower_base_itm_mlm \
+        --set batch_size=64
+    python -m keras_bridgetower.training.train pretrain_base \
+        --data datasets/coco datasets/visual_genome datasets/sbu \
+        --encoders clip_vit_base_patch16 roberta-base
+
+Prints the recipe and where it differs from the paper's, trains, saves a preset
+and prints the scores of the validation and test splits. The same command
+continues a run that was interrupted. It trains on all devices that are there;
+PyTorch needs a process for each: put `torchrun --nproc-per-node=8 -m` before
+the module's name. The recipes of GLUE and CIFAR read no such data sets: take
+them into a script of your own.
+"""
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import importlib.metadata
+import pathlib
+import shutil
+
+import keras
+
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.format import read_index
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.training import scores
+from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes import task_of_recipe
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
+
+SPLITS = ("train", "validation", "test")
+# The task of the records that each task is trained on.
+RECORD_TASKS = {
+    "Pretraining": "captions",
+    "Retrieval": "captions",
+    "VQA": "vqa",
+    "Entailment": "entailment",
+    "NLVR2": "nlvr2",
+}
+
+
+def main(given=None):
+    """The command line.
+
+    Args:
+        given: list of str, its words. By default those of the process.
+    """
+    commands = parser(__doc__, names())
+    settings = commands.parse_args(given)
+    try:
+        recipe = changed(paper.get(settings.recipe), settings.set)
+    except ValueError as error:
+        commands.error(str(error))
+    run(recipe, settings)
+
+
+def names():
+    """The recipes of tasks that are trained on records: list of str."""
+    recipes = paper.RECIPES.items()
+    return [name for name, r in recipes if r.task in RECORD_TASKS]
+
+
+def parser(description, names, optional=False):
+    """What reads the command line.
+
+    Args:
+        description: str, printed by `--help`.
+        names: list of str, the recipes to choose from.
+        optional: bool, whether recipe, data and start may be left out.
+
+    Returns:
+        `argparse.ArgumentParser`.
+    """
+    made = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    made.add_argument(
+        "recipe",
+        choices=names,
+        **({"nargs": "?", "default": names[0]} if optional else {}),
+    )
+    made.add_argument(
+        "--data",
+        nargs="+",
+        required=not optional,
+        metavar="FOLDER",
+        help="records (keras_bridgetower.data.build), of several data sets "
+        "for one run",
+    )
+    start = made.add_mutually_exclusive_group(required=not optional)
+    start.add_argument("--init", help="preset to start from")
+    start.add_argument(
+        "--encoders",
+        nargs=2,
+        metavar=("IMAGE", "TEXT"),
+        help="uni-modal encoders to start from (convert.unimodal)",
+    )
+    made.add_argument("--output", default="runs", type=pathlib.Path)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument(
+        "--every", type=int, default=1000, help="batches between checkpoints"
+    )
+    made.add_argument("--force-resume", action="store_true")
+    made.add_argument(
+        "--distribute", default="auto", help="kind of `kbt.distribute`"
+    )
+    made.add_argument(
+        *("--set", "-s"),
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="other values of the recipe, such as batch_size=64",
+    )
+    return made
+
+
+def changed(recipe, changes):
+    """A recipe with the values of `--set`.
+
+    Args:
+        recipe: a `Recipe`.
+        changes: list of str, each `FIELD=VALUE`.
+
+    Raises:
+        ValueError: a field that does not exist, or a value that cannot be.
+    """
+    values = {}
+    for change in changes:
+        field, equals, value = change.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be FIELD=VALUE. Received: {change!r}")
+        values[field] = _value(value)
+    return recipe.replace(**values)
+
+
+def _value(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def start_of(recipe, settings, labels):
+    """The task at its start, as `--init` or `--encoders` says."""
+    if settings.encoders:
+        return task_of_recipe.from_encoders(recipe, *settings.encoders, labels)
+    return task_of_recipe.from_preset(recipe, settings.init, labels)
+
+
+def run(
+    recipe,
+    settings,
+    folders=None,
+    start=start_of,
+    show=scores.show,
+    callbacks=lambda checkpoint: [],
+):
+    """Train, save the preset and print the scores.
+
+    Args:
+        recipe: a `Recipe`, of a task in `RECORD_TASKS`.
+        settings: what `parser` has read.
+        folders: callable of the run's strategy that returns the folders of
+            records. By default those of `--data`.
+        start: callable of recipe, settings and labels, which returns the task
+            to train.
+        show: callable that prints the scores of a split, as `scores.show`.
+        callbacks: callable of the run's `Checkpoint` that returns further
+            callbacks.
+
+    Raises:
+        ValueError: records, a preset or a length that do not fit the recipe.
+    """
+    print(recipe, flush=True)
+    strategy = distribute(settings.distribute)
+    keras.utils.set_random_seed(settings.seed)
+    readers = strategy.together(
+        lambda: readers_of(folders(strategy) if folders else settings.data)
+    )
+    train = stream_of(recipe, readers["train"], settings.seed)
+    total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
+    with strategy.scope():
+        task = start(recipe, settings, train.labels)
+        task_of_recipe.print_what_stands(recipe, task)
+        task_of_recipe.set_text_length(task, recipe.text_length)
+        task.compile(recipe.optimizer(total))
+    folder = settings.output / f"{recipe.name}-{recipe.size}"
+    checkpoint = Checkpoint(
+        folder / "checkpoints",
+        train,
+        every=settings.every,
+        settings=_plain(recipe)
+        | {"seed": settings.seed, "init": settings.init or settings.encoders},
+        strategy=strategy,
+    )
+    loggers = [_logger(folder / "logs")] if strategy.is_chief else []
+    history = checkpoint.fit(
+        task,
+        steps=total,
+        callbacks=[*loggers, *callbacks(checkpoint)],
+        force=settings.force_resume,
+    )
+    preset = folder / "preset"
+    if strategy.any(bool(history.epoch) or not preset.exists()):
+        save(task, preset, strategy)
+    for reader in readers["validation"] + readers["test"]:
+        show(task, recipe, reader, strategy, settings.seed)
+    print(f"preset: {preset}")
+    print(checkpoint.stream.report)
+
+
+def readers_of(folders):
+    """The splits of a run's data: dict from name to `RecordReader`s."""
+    readers = {split: [] for split in SPLITS}
+    for folder in folders:
+        # Some data sets are for training alone.
+        there = read_index(folder)["splits"]
+        for split, opened in readers.items():
+            if split in there or split == "train":
+                opened.append(open_records(folder, split))
+    return readers
+
+
+def stream_of(recipe, readers, seed):
+    """Batches for training."""
+    return Stream(
+        readers,
+        recipe.micro_batch_size,
+        transform(recipe.transform, recipe.image_size),
+        remainder="drop",
+        seed=seed,
+    )
+
+
+def save(task, preset, strategy):
+    """Save the task, in the place of what an earlier run left there."""
+    new = preset.with_name("preset-new")
+
+    def take_place():
+        shutil.rmtree(preset, ignore_errors=True)
+        new.rename(preset)
+
+    strategy.by_chief(lambda: shutil.rmtree(new, ignore_errors=True))
+    strategy.save_to_preset(task, new)
+    strategy.by_chief(take_place)
+
+
+def _logger(folder):
+    """TensorBoard's files where it is installed, else a table."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("tensorboard")
+        return keras.callbacks.TensorBoard(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return keras.callbacks.CSVLogger(folder.with_suffix(".csv"), append=True)
+
+
+def _plain(recipe):
+    """What decides a run, as plain values that a checkpoint keeps."""
+    values = dataclasses.asdict(dataclasses.replace(recipe, original=None))
+    return {k: repr(v) for k, v in values.items()}
+
+
+if __name__ == "__main__":
+    main()
