@@ -1,4 +1,4 @@
-"""What speaks for one answer, by gradients."""
+"""Relevance: explains one answer of a task by attention and its gradient."""
 
 import numpy as np
 from keras import ops

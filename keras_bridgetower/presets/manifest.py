@@ -1,4 +1,4 @@
-"""The manifest of a preset folder: what its files must be, to the bit."""
+"""The manifest of a preset folder: the names and checksums of its files."""
 
 import concurrent.futures
 import functools

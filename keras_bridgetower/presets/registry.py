@@ -1,4 +1,4 @@
-"""Where presets lie, and how their folders are read and written."""
+"""Opens presets by name or path, and writes new preset folders."""
 
 import contextvars
 import json

@@ -11,6 +11,7 @@ import keras
 import launch
 import numpy as np
 import pytest
+import ranks_run
 import streams
 from builders import ANSWERS
 from builders import SIDE
@@ -28,7 +29,7 @@ from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution.rows_of_process import is_divided
+from keras_bridgetower.distribution.process_share import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
@@ -131,6 +132,10 @@ def test_two_processes_read(tmp_path):
     found = ran("read", tmp_path)
     check_read(found)
     check_faults(found)
+    for name, alone in ranks_run.asked(Strategy()).items():
+        assert np.ptp(alone) > 0.1
+        for arrays, _ in found:
+            np.testing.assert_allclose(arrays[name], alone, atol=1e-5)
 
 
 def test_two_processes_train(tmp_path):
@@ -173,7 +178,7 @@ class Told(Strategy):
     def __init__(self, other, index=0):
         self.other, self.index = other, index
 
-    def told(self, text):
+    def gather_text(self, text):
         told = [text, self.other]
         return told if self.index == 0 else told[::-1]
 
