@@ -13,8 +13,11 @@ from keras_bridgetower.models.heads import LOGIT_SCALE_LIMITS
 
 
 class Layout(NamedTuple):
-    """`load(tensors, shapes)` gives values of these shapes, `save(values)`
-    the tensors."""
+    """How tensors become variables, and variables tensors.
+
+    `load(tensors, shapes)` gives values of these shapes, `save(values)` the
+    tensors.
+    """
 
     load: Callable
     save: Callable

@@ -110,8 +110,12 @@ class EpochOrder:
         return found[0], found[1]
 
     def _lay_out(self, epoch):
-        """The shards of each window, the place where each starts, and how
-        many samples each shard has given before this epoch and after it."""
+        """Divide the shards of an epoch into windows.
+
+        Returns:
+            The shards of each window, the place where each starts, and how
+            many samples each shard has given before this epoch and after it.
+        """
         before, after = self._used(epoch), self._used(epoch + 1)
         order = self.mixing.permutation(
             len(self._sizes), [self.seed, _SHARDS, epoch]

@@ -1,0 +1,143 @@
+"""Every public name, used as a type checker reads it. It is never run.
+
+    mypy
+
+Keras has no types, so that most values are `Any`: what is checked is that the
+stubs name what exists, and that calls have the arguments they may have.
+"""
+
+import numpy as np
+
+import keras_bridgetower as kbt
+
+PRESET = "bridgetower_tiny_easy_vqa"
+
+
+def models() -> None:
+    backbone = kbt.BridgeTowerBackbone.from_preset(PRESET)
+    kbt.BridgeTowerBackbone(
+        backbone.image_encoder, backbone.text_encoder, num_layers=2, taps=None
+    )
+    kbt.CrossModalEncoder(64, num_heads=2, num_layers=2, bridge="add")
+    kbt.Tower(backbone.text_encoder, taps=[0, 1], norms="shared")
+    kbt.hidden_states(backbone.text_encoder)
+    bridge: type = kbt.BridgeLayer
+    head = kbt.register_head("my_head")
+    print(bridge, head)
+
+
+def tasks() -> None:
+    backbone = kbt.BridgeTowerBackbone.from_preset(PRESET)
+    kbt.BridgeTowerVQA(backbone, answers=["yes", "no"], head_hidden_scale=2)
+    kbt.BridgeTowerRetrieval(backbone)
+    kbt.BridgeTowerContrastive(backbone, projection_dim=512)
+    kbt.BridgeTowerEntailment(backbone)
+    kbt.BridgeTowerMaskedLM(backbone)
+    kbt.BridgeTowerNLVR2(backbone)
+    kbt.BridgeTowerPretraining(backbone)
+    kbt.BridgeTowerImageClassifier(backbone, labels=["cat", "dog"])
+    kbt.BridgeTowerTextClassifier(backbone, labels=["good", "bad"])
+    kbt.BridgeTowerTextRegressor(backbone)
+    task = kbt.BridgeTowerTask.from_preset(PRESET)
+    embedder = kbt.BridgeTowerEmbedder(task, batch_size=8)
+    embedder.embed_query("a red circle")
+
+
+def verbs() -> None:
+    picture = np.zeros((20, 20, 3), "uint8")
+    vqa = kbt.BridgeTowerVQA.from_preset(PRESET)
+    vqa.answer([picture], ["what color is it?"], top_k=3)
+    retrieval = kbt.BridgeTowerRetrieval.from_preset(PRESET)
+    retrieval.score([picture], ["a red circle"])
+    retrieval.rank([picture], ["a red circle"], shortlist=1)
+    contrastive = kbt.BridgeTowerContrastive.from_preset(PRESET)
+    contrastive.embed(images=[picture])
+    mlm = kbt.BridgeTowerMaskedLM.from_preset(PRESET)
+    mlm.fill_mask([picture], ["a <mask> circle"])
+
+
+def preprocessors() -> None:
+    tokenizer = kbt.BridgeTowerTokenizer.from_preset(PRESET)
+    kbt.BridgeTowerBertTokenizer(["[PAD]"], lowercase=True)
+    images = kbt.BridgeTowerImageConverter(image_size=288, mode="squash")
+    kbt.BridgeTowerVQAPreprocessor(tokenizer, images, answers=["yes"])
+    kbt.BridgeTowerRetrievalPreprocessor(tokenizer, images)
+    kbt.BridgeTowerContrastivePreprocessor(tokenizer, images)
+    kbt.BridgeTowerEntailmentPreprocessor(tokenizer, images)
+    kbt.BridgeTowerMaskedLMPreprocessor(tokenizer, images)
+    kbt.BridgeTowerNLVR2Preprocessor(tokenizer, images)
+    kbt.BridgeTowerPretrainingPreprocessor(tokenizer, images)
+    kbt.BridgeTowerImageClassifierPreprocessor(images, labels=["cat"])
+    kbt.BridgeTowerTextClassifierPreprocessor(tokenizer, labels=["good"])
+    kbt.BridgeTowerTextRegressorPreprocessor(tokenizer)
+    print(kbt.BridgeTowerPreprocessor)
+
+
+def data() -> None:
+    reader = kbt.data.open_dataset("vqav2", "originals")
+    records: kbt.data.RecordReader = kbt.data.open_records("records", "test")
+    damaged: type[kbt.data.DamagedRecord] = kbt.data.DamagedRecord
+    sample = kbt.data.Sample("1", "a red circle", labels=(0,))
+    record = kbt.data.Record("1", (b"",), (sample,), "mine")
+    kbt.data.write_shards(
+        "records", "test", [record], task="retrieval", definition="mine"
+    )
+    transform = kbt.data.transform("blip", image_size=288)
+    stream = kbt.data.Stream(
+        [records], 8, transform, order=kbt.data.Shuffled(window=16)
+    )
+    kbt.Stream([records], 8, transform, order=kbt.data.Sequential())
+    stream.dataset(start=(0, 0), epochs=1)
+    print(reader, damaged)
+
+
+def training() -> None:
+    schedule = kbt.training.WarmupPolynomial(peak=1e-5, total_steps=100)
+    kbt.training.AdamW(schedule, weight_decay=0.01)
+    stream = kbt.Stream([kbt.data.open_records("records", "test")], 8)
+    run = kbt.Checkpoint("run", stream, every=100)
+    model = kbt.BridgeTowerVQA.from_preset(PRESET)
+    model.compile(loss=kbt.VQALoss(), metrics=[kbt.VQAScore()])
+    try:
+        kbt.training.Checkpoint.fit(run, model, steps=100)
+    except kbt.training.CheckpointError:
+        kbt.distribute("auto")
+    recipe: kbt.training.recipes.Recipe = kbt.training.recipes.get("vqav2_base")
+    recipe.replace(epochs=1).optimizer(total_steps=10)
+    print(kbt.training.recipes.RECIPES)
+
+
+def metrics() -> None:
+    kbt.metrics.ContrastiveAccuracy(ways="three_way")
+    kbt.metrics.MaskedTokenAccuracy(ignore_id=-100)
+    kbt.metrics.VQAScore(name="vqa_score")
+    kbt.metrics.f1_score([0, 1], [1, 1])
+    kbt.metrics.matthews_correlation([0, 1], [1, 1])
+    kbt.metrics.spearman_correlation([0.0, 1.0], [0.5, 1.0])
+    pairs: kbt.metrics.NLVR2Report = kbt.metrics.evaluate_nlvr2(
+        ["dev-1-0-0"], [1], [1]
+    )
+    recall: kbt.metrics.RetrievalReport = kbt.metrics.retrieval_recall(
+        np.eye(2), [0, 1], ks=(1, 5)
+    )
+    scores: kbt.metrics.VQAReport = kbt.metrics.evaluate_vqa(
+        "annotations.json", "results.json"
+    )
+    kbt.metrics.answer_list("annotations.json", min_count=9)
+    kbt.metrics.normalize_answer("Two")
+    kbt.metrics.soft_scores(["yes"] * 10)
+    kbt.metrics.score_answer("yes", ["yes"] * 10)
+    kbt.metrics.write_vqa_results("results.json", [1], ["yes"])
+    print(pairs.accuracy, recall.recalls, scores.overall)
+
+
+def analysis() -> None:
+    picture = np.zeros((20, 20, 3), "uint8")
+    model = kbt.BridgeTowerVQA.from_preset(PRESET)
+    shown: kbt.analysis.AttentionMap = kbt.analysis.attention_map(
+        model, picture, "what color is it?", layer=-1
+    )
+    kbt.analysis.attention_rollout(model, picture, "what color is it?")
+    kbt.analysis.relevance(model, picture, "what color is it?", answer=None)
+    heads: kbt.analysis.HeadDiversity = kbt.analysis.head_diversity(model, [])
+    print(shown.words, heads.mean, kbt.analysis.figures, kbt.convert)

@@ -1,0 +1,71 @@
+"""Presets that store half precision load exactly, on every backend."""
+
+import json
+
+import half_precision
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import array
+from builders import randomise
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import hdf5
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights_file
+
+
+@pytest.fixture
+def saved(tmp_path):
+    task = randomise(vqa())
+    task.save_to_preset(tmp_path / "preset")
+    return task, tmp_path / "preset"
+
+
+def stored_types(folder, file):
+    places = hdf5.places(folder / file, folder).values()
+    return {dtype for _, _, dtype in places}
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_each_weight_is_what_half_precision_keeps(index, saved):
+    task, folder = saved
+    assert stored_types(folder, weights_file.WEIGHTS) == {"<f4"}
+    half_precision.store_in_half(folder)
+    for file in (weights_file.WEIGHTS, weights_file.TASK_WEIGHTS):
+        assert stored_types(folder, file) == {"<f2"}
+    if not index:
+        (folder / weights_file.INDEX).unlink()
+        manifest.write(folder)
+    copy = kbt.BridgeTowerVQA.from_preset(folder)
+    assert len(copy.weights) == len(task.weights)
+    for new, old in zip(copy.weights, task.weights, strict=True):
+        expected = array(old).astype("float16").astype("float32")
+        assert array(new).dtype == np.float32
+        np.testing.assert_array_equal(array(new), expected, old.path)
+
+
+@FASTEST
+def test_the_folder_keeps_its_index_and_its_sums(saved):
+    _, folder = saved
+    before = json.loads((folder / weights_file.INDEX).read_text())
+    half_precision.store_in_half(folder)
+    after = json.loads((folder / weights_file.INDEX).read_text())
+    assert list(after) == list(before)
+    assert [p[1:] for p in after.values()] == [
+        [shape, "<f2"] for _, shape, _ in before.values()
+    ]
+    assert manifest.verify(folder) is not None
+
+
+@FASTEST
+def test_a_weight_beyond_half_precision_is_refused(saved):
+    task, folder = saved
+    first = task.backbone.weights[0]
+    first.assign(array(first) + 1e5)
+    task.save_to_preset(folder.parent / "large")
+    with pytest.raises(ValueError, match="within ±65504.*float32"):
+        half_precision.store_in_half(folder.parent / "large")
+    # The folder stays as it was.
+    manifest.verify(folder.parent / "large").finish()

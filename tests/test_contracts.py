@@ -1,0 +1,84 @@
+"""What must not change by accident: public names, saved names, presets."""
+
+import inspect
+import re
+import zlib
+
+import pytest
+from builders import FASTEST
+from contracts import names
+
+ROOT = names.PACKAGE.parent
+# Keras calls these, and its own documents say how.
+OF_KERAS = {
+    *("build", "call", "compute_output_shape", "compute_output_spec"),
+    *("get_config", "from_config", "compile_from_config"),
+    *("get_compile_config", "compute_loss", "compute_metrics"),
+    *("get_metrics_result", "update_state", "update_step", "reset_state"),
+    *("train_step", "test_step", "predict_step"),
+    *("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"),
+}
+CLASSES = {
+    name: value
+    for face in names.FACES
+    for name, value in names.public(face).items()
+    if inspect.isclass(value)
+}
+
+
+@FASTEST
+@pytest.mark.parametrize("file", names.LISTS)
+def test_what_stands_in_the_list_is_kept(file):
+    """A change that is meant is written by `tests/contracts/names.py`."""
+    kept = (names.HERE / file).read_text().splitlines()
+    assert names.LISTS[file]() == kept
+
+
+@FASTEST
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_says_what_a_public_method_does(name):
+    bare = [
+        method
+        for method, function in names.methods(CLASSES[name]).items()
+        if method not in OF_KERAS
+        and not inspect.getdoc(getattr(CLASSES[name], method))
+    ]
+    assert bare == []
+
+
+@FASTEST
+def test_the_type_check_sees_every_public_name():
+    text = (names.HERE / "typed_use.py").read_text()
+    for face in names.FACES:
+        prefix = f"kbt.{face}".removesuffix(".")
+        for name in names.exports(face):
+            assert re.search(rf"\b{prefix}\.{name}\b", text), (face, name)
+
+
+@FASTEST
+def test_the_wheel_has_at_most_ten_megabytes():
+    """Built, it is smaller by the empty parts and larger by a list of files."""
+    packed = sum(
+        len(zlib.compress(file.read_bytes()))
+        for file in names.PACKAGE.rglob("*")
+        if file.is_file() and file.suffix != ".pyc"
+    )
+    assert packed <= 9_900_000
+
+
+@FASTEST
+def test_a_type_checker_reads_the_public_face(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "import keras_bridgetower as kbt\n"
+        "kbt.BridgeTowerVQB\n"
+        "kbt.metrics.normalize_answer('a', 'b')\n"
+        "kbt.training.recipes.Recipe.tyni\n"
+    )
+    config = ["--config-file", str(ROOT / "pyproject.toml")]
+    use = str(names.HERE / "typed_use.py")
+    said, errors, _ = api.run([*config, use, str(wrong)])
+    assert errors == ""
+    lines = re.findall(r"^(.+?):(\d+): error", said, re.MULTILINE)
+    assert lines == [(str(wrong), str(line)) for line in (2, 3, 4)], said

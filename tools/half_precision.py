@@ -1,0 +1,102 @@
+"""Store the weights of preset folders in half precision.
+
+A preset takes half the room then. It loads as before: each number becomes that
+of the model's own type, and nothing is rounded again. Score the preset before
+and after, and keep float32 where a score moves.
+
+    python tools/half_precision.py runs/tiny/bridgetower_tiny_easy_mlm
+"""
+
+import argparse
+import json
+import pathlib
+import tempfile
+import warnings
+
+import h5py
+import numpy as np
+
+from keras_bridgetower.presets import hdf5
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights_file
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folders", nargs="+", type=pathlib.Path)
+    for folder in parser.parse_args().folders:
+        store_in_half(folder)
+        print(folder, sum(f.stat().st_size for f in folder.rglob("*.h5")))
+
+
+def store_in_half(folder):
+    """Rewrite the float32 weights of a preset as float16, and its manifest.
+
+    Args:
+        folder: path of the preset folder.
+
+    Raises:
+        ValueError: a weight is too large for float16.
+    """
+    folder = pathlib.Path(folder)
+    if (seal := manifest.verify(folder)) is not None:
+        seal.finish()
+    path = folder / weights_file.WEIGHTS
+    before = hdf5.places(path, folder)
+    tasks = folder / weights_file.TASK_WEIGHTS
+    files = [path, tasks] if tasks.is_file() else [path]
+    # None of them changes unless all can be stored.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        halves = [pathlib.Path(made) / file.name for file in files]
+        for file, half in zip(files, halves, strict=True):
+            _write_half(file, half)
+        for file, half in zip(files, halves, strict=True):
+            half.replace(file)
+    if (folder / weights_file.INDEX).is_file():
+        after = hdf5.places(path, folder)
+        _renew_index(folder / weights_file.INDEX, before, after)
+    manifest.write(folder)
+
+
+def _write_half(path, new):
+    def copy(name, item):
+        if isinstance(item, h5py.Dataset):
+            made = file.create_dataset(name, data=_halved(name, item[()]))
+        else:
+            made = file.require_group(name)
+        made.attrs.update(item.attrs)
+
+    # In HDF5's older layout the headers of many small arrays take more room.
+    with (
+        h5py.File(path) as source,
+        h5py.File(new, "w", libver="latest") as file,
+    ):
+        file.attrs.update(source.attrs)
+        source.visititems(copy)
+
+
+def _halved(name, values):
+    if values.dtype != np.float32:
+        return values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError(
+            "Weights stored in half precision must lie within ±65504. "
+            f"Received: {name}, up to {np.abs(values).max()}. Keep this "
+            "preset in float32."
+        )
+    return half
+
+
+def _renew_index(path, before, after):
+    """Give each variable of an index the new place of its array."""
+    names = {place[0]: name for name, place in before.items()}
+    index = json.loads(path.read_text())
+    new = {name: after[names[place[0]]] for name, place in index.items()}
+    path.write_text(json.dumps(new, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()
