@@ -1,6 +1,6 @@
 """Run alone in a process: the same steps on the backend of the environment.
 
-KERAS_BACKEND=jax python tests/backend_run.py out.npz
+KERAS_BACKEND=jax python tests/backend_run.py out.npz tasks
 """
 
 import os
@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import torch  # noqa: F401, I001
 import keras
+import every_task
 import numpy as np
 from builders import ANSWERS
 from builders import array
@@ -25,14 +26,45 @@ from keras_bridgetower.training.optim.adamw import rows
 STEPS, BATCH, TOKENS = 100, 8, 12
 
 
-def main(destination):
-    results = {}
+def main(destination, *parts):
+    found = {}
+    for part in parts:
+        found |= PARTS[part]()
+    np.savez(destination, **found)
+
+
+def a_step_of_each_task():
+    """What each task gives, its loss, and its weights after one step."""
+    found = {}
+    for name, case in every_task.TASKS.items():
+        task = every_task.make(name)
+        same_start(task)
+        x, y = every_task.raw(name), case.y
+        if task.preprocessor.reads_step:
+            x["step"] = 0
+        outputs = task.predict_on_batch(x)
+        jit_compile = keras.config.backend() == "jax"
+        task.compile(
+            keras.optimizers.SGD(0.1),
+            run_eagerly=not jit_compile,
+            jit_compile=jit_compile,
+        )
+        found[f"{name}/loss"] = task.train_on_batch(x, y)[0]
+        # Each backend orders the entries of a dict in its own way.
+        for path, output in keras.tree.flatten_with_path(outputs):
+            found["/".join(map(str, (name, "output", *path)))] = output
+        for weight in task.trainable_weights:
+            found[f"{name}/weight/{weight.path}"] = array(weight)
+    return found
+
+
+def a_hundred_steps():
+    found = {}
     for name, (optimizer, rate) in RUNS.items():
-        made = optimizer(rate, global_clipnorm=1.0)
-        losses, weights = steps_of(made)
-        results[f"{name}/losses"] = losses
-        results |= {f"{name}/weight/{path}": w for path, w in weights.items()}
-    np.savez(destination, **results, **tiny_preset())
+        losses, weights = steps_of(optimizer(rate, global_clipnorm=1.0))
+        found[f"{name}/losses"] = losses
+        found |= {f"{name}/weight/{path}": w for path, w in weights.items()}
+    return found
 
 
 def stock(rate, **kwargs):
@@ -101,5 +133,11 @@ def tiny_preset():
     return {"preset": vqa.predict(x, verbose=0), "diversity": diversity}
 
 
+PARTS = {
+    "tasks": a_step_of_each_task,
+    "preset": tiny_preset,
+    "steps": a_hundred_steps,
+}
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -246,6 +246,20 @@ FASTEST = pytest.mark.skipif(
 )
 
 
+def slow_on(*backends):
+    """A mark of tests that only `-m slow` runs on some backends.
+
+    They take long there; on the other backends they run each time.
+    """
+    if keras.config.backend() in backends:
+        return pytest.mark.slow
+    return pytest.mark.skipif(False, reason="it is not long here")
+
+
+# Of code that hardly knows its backend: it compiles and traces for nothing.
+LONG_ELSEWHERE = slow_on("tensorflow", "jax")
+
+
 def some_everywhere(cases, *everywhere):
     """Parameters of a test; all of them run on the fastest backend alone."""
     return [

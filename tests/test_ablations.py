@@ -45,6 +45,7 @@ def test_columns_of_parameters_are_the_papers(study):
         assert abs(round(count / step) * step - published) <= 1.01 * step
 
 
+@pytest.mark.slow
 def test_every_variant_can_be_built():
     assert {n: len(s.variants(TINY)) for n, s in STUDIES.items()} == {
         "definition": 9,
@@ -117,6 +118,7 @@ def command(monkeypatch, output, *arguments):
     ablations.main()
 
 
+@pytest.mark.slow
 def test_an_interrupted_table_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation_training, "Bench", Counting)
     monkeypatch.setattr(Counting, "runs", [])

@@ -12,6 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from every_task import TASKS
 
 BACKENDS = ("tensorflow", "jax", "torch")
 HERE = pathlib.Path(__file__).parent
@@ -23,25 +24,35 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backends")
-    for backend in BACKENDS:
-        path = os.pathsep.join(map(str, (HERE, HERE.parent)))
-        subprocess.run(
-            [
-                sys.executable,
-                str(HERE / "backend_run.py"),
-                str(folder / f"{backend}.npz"),
-            ],
-            env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path},
-            check=True,
-        )
-    return {b: dict(np.load(folder / f"{b}.npz")) for b in BACKENDS}
+    """Arrays by name of each backend, of one part of `backend_run.py`."""
+    folder, made = tmp_path_factory.mktemp("backends"), {}
+
+    def get(part):
+        if part not in made:
+            made[part] = {b: run(b, part, folder) for b in BACKENDS}
+        return made[part]
+
+    return get
 
 
+def run(backend, part, folder):
+    path = folder / f"{backend}-{part}.npz"
+    places = (HERE, HERE / "conformance", HERE.parent)
+    found = {"PYTHONPATH": os.pathsep.join(map(str, places))}
+    subprocess.run(
+        [sys.executable, str(HERE / "backend_run.py"), str(path), part],
+        env=os.environ | {"KERAS_BACKEND": backend} | found,
+        check=True,
+    )
+    return dict(np.load(path))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["stock", "rows"])
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_a_hundred_steps_of_adamw(results, backend, optimizer):
-    a, b = results["jax"], results[backend]
+    found = results("steps")
+    a, b = found["jax"], found[backend]
     losses = f"{optimizer}/losses"
     assert a[losses].shape == (100,)
     assert np.ptp(a[losses]) > 0.1
@@ -52,10 +63,24 @@ def test_a_hundred_steps_of_adamw(results, backend, optimizer):
     assert worst <= 5e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_a_step_of_each_task(results, backend, name):
+    """Its outputs, its loss, and its weights after the step."""
+    found = results("tasks")
+    a, b = found["jax"], found[backend]
+    assert set(a) == set(b)
+    of_task = [key for key in a if key.startswith(f"{name}/")]
+    assert len(of_task) > 20
+    for key in of_task:
+        np.testing.assert_allclose(a[key], b[key], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("found", ["preset", "diversity"])
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_the_preset_gives_the_same_numbers(results, backend, found):
     """Its logits, and the divergence of its heads."""
-    a, b = (results[name][found] for name in ("jax", backend))
+    a, b = (results("preset")[name][found] for name in ("jax", backend))
     assert np.ptp(a) > 0.1
     assert np.abs(a - b).max() <= 1e-4

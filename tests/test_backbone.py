@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import IMAGE_ENCODERS
+from builders import LONG_ELSEWHERE
 from builders import TEXT_ENCODERS
 from builders import array
 from builders import backbone
@@ -25,6 +26,8 @@ from builders import vit
 import keras_bridgetower as kbt
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+
+pytestmark = LONG_ELSEWHERE
 
 # Weights of the tiny encoders, the same set on every backend.
 WEIGHTS = {"clip": 56, "vit": 54, "deit": 55, "roberta": 36, "bert": 53}

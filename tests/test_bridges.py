@@ -5,11 +5,14 @@ import math
 import keras
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import randomise
 
 from keras_bridgetower.models import bridges
+
+pytestmark = LONG_ELSEWHERE
 
 WIDTH, HEADS = 8, 2
 

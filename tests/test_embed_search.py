@@ -14,6 +14,7 @@ import keras_bridgetower as kbt
 
 
 @FASTEST
+@pytest.mark.slow
 def test_search_and_zero_shot(tmp_path):
     pytest.importorskip("easy_vqa")
     # Random, so that the numbers say nothing; the wiring is what is tested.

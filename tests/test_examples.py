@@ -19,6 +19,7 @@ from builders import ANSWERS
 from builders import FASTEST
 from builders import difference
 from builders import retrieval
+from builders import slow_on
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -40,6 +41,7 @@ def run(script, *arguments, cwd):
     return result.stdout
 
 
+@slow_on("tensorflow", "jax")
 def test_ask(tmp_path):
     printed = run("ask.py", cwd=tmp_path)
     assert "what color is the shape?  ->  blue" in printed
@@ -50,6 +52,7 @@ def test_ask(tmp_path):
 
 
 @FASTEST
+@pytest.mark.slow
 def test_custom_loop(tmp_path):
     printed = run("custom_loop.py", cwd=tmp_path)
     losses = re.findall(r"step +\d+: loss ([\d.]+)", printed)
@@ -57,6 +60,7 @@ def test_custom_loop(tmp_path):
 
 
 @FASTEST
+@pytest.mark.slow
 def test_finetune(tmp_path):
     printed = run(
         "finetune_vqa.py", "--epochs", "3", "--pictures", "400", cwd=tmp_path
@@ -68,6 +72,7 @@ def test_finetune(tmp_path):
 
 
 @FASTEST
+@pytest.mark.slow
 def test_match_and_rank(tmp_path):
     pytest.importorskip("easy_vqa")
     # Any weights will do for the way; the shipped preset has its own test.
@@ -90,8 +95,18 @@ def test_match_and_rank(tmp_path):
     "script, arguments, picture",
     [
         ("fill_mask.py", ("--pictures", "25"), "filled.png"),
-        ("entail.py", ("--rows", "90"), "entailed.png"),
-        ("compare.py", ("--rows", "84"), "compared.png"),
+        pytest.param(
+            "entail.py",
+            ("--rows", "90"),
+            "entailed.png",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "compare.py",
+            ("--rows", "84"),
+            "compared.png",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_task_sees(script, arguments, picture, tmp_path):
@@ -106,6 +121,7 @@ def test_a_task_sees(script, arguments, picture, tmp_path):
 
 
 @FASTEST
+@pytest.mark.slow
 def test_a_recipe_in_miniature(tmp_path):
     pytest.importorskip("easy_vqa")
     few = ("--records", "16", "--set", "steps=2", "batch_size=8")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import randomise
@@ -11,6 +12,8 @@ from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
 from keras_bridgetower.models.taps import resolve_taps
+
+pytestmark = LONG_ELSEWHERE
 
 WIDTH, HEADS, LAYERS = 16, 2, 3
 

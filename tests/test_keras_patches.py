@@ -9,6 +9,7 @@ from builders import array
 from builders import backbone
 from builders import features
 from builders import shallow
+from builders import slow_on
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -52,6 +53,7 @@ def unknown(monkeypatch):
 
 
 @LONG
+@slow_on("tensorflow")
 def test_what_needs_no_patch_works_with_any_keras(unknown, tmp_path):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.save_to_preset(tmp_path / "made")

@@ -5,12 +5,15 @@ import threading
 import keras
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import uninitialized
+
+pytestmark = LONG_ELSEWHERE
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
@@ -17,6 +18,8 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.merged_attention import MergedAttention
+
+pytestmark = LONG_ELSEWHERE
 
 WIDTH, HEADS = 16, 2
 

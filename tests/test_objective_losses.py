@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from builders import array
 from builders import difference
+from builders import slow_on
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
@@ -119,6 +120,7 @@ def test_masked_lm_of_a_batch_that_is_filled_up():
 
 
 @pytest.mark.parametrize("ways", PAIRS)
+@slow_on("jax")
 def test_contrast_of_a_batch_that_is_filled_up(ways):
     y_pred = array(packed(ways))
     got = ContrastiveLoss(ways)(filled(IDS), filled(y_pred), weights_of(IDS))
@@ -163,6 +165,7 @@ def test_only_the_pairs_of_equal_ids_matter():
         ) == pytest.approx(contrastive("two_way").mean(), rel=1e-5)
 
 
+@slow_on("tensorflow")
 def test_ids_that_float32_would_make_equal_stay_apart():
     large = 2**30 + np.arange(5, dtype="int32")
     assert len(set(large.astype("float32").tolist())) == 1

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import features
@@ -12,6 +13,8 @@ from keras import ops
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.matching import pair_objectives
+
+pytestmark = LONG_ELSEWHERE
 
 IDS = {
     "distinct": np.arange(7),

@@ -12,6 +12,7 @@ import keras_hub
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import clip
 from builders import difference
@@ -25,6 +26,8 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import LinearHead
+
+pytestmark = LONG_ELSEWHERE
 
 HERE = pathlib.Path(__file__).parent
 COUNTS = np.array([0, 1, 2, 3])

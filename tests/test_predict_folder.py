@@ -11,6 +11,7 @@ import prediction_rows
 import pytest
 from builders import ONE_BACKEND
 from builders import retrieval
+from builders import slow_on
 from builders import vqa
 from PIL import Image
 
@@ -297,6 +298,7 @@ def test_another_task_and_its_sum(folder, tmp_path):
     assert first != prediction_file.sum_of(task)
 
 
+@slow_on("tensorflow")
 def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.jsonl"
     call = ["_", "bridgetower_tiny_easy_vqa", "vqa", str(folder), str(out)]

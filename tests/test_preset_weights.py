@@ -4,6 +4,7 @@ import json
 
 import keras
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
@@ -13,6 +14,8 @@ from builders import vit
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
+
+pytestmark = LONG_ELSEWHERE
 
 
 def saved(tmp_path, **kwargs):

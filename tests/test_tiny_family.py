@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa_captions
@@ -13,6 +14,8 @@ from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
+
+pytestmark = LONG_ELSEWHERE
 
 PREFIX = "bridgetower_tiny_easy_"
 # Scores on test that each must have reached; the blind ones lie far below.

@@ -6,11 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 import train_tiny
+from builders import LONG_ELSEWHERE
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data import easy_vqa
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+
+pytestmark = LONG_ELSEWHERE
 
 NAME = "bridgetower_tiny_easy_vqa"
 

@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 import pytest
 from builders import IMAGE_ENCODERS
+from builders import LONG_ELSEWHERE
 from builders import TEXT_ENCODERS
 from builders import array
 from builders import clip
@@ -16,6 +17,8 @@ from builders import roberta
 from builders import run
 
 import keras_bridgetower as kbt
+
+pytestmark = LONG_ELSEWHERE
 
 
 def own_input(encoder):

@@ -1,10 +1,13 @@
 """The same weights give the same numbers as transformers."""
 
 import pytest
+from builders import LONG_ELSEWHERE
 from peer import BASE
 from peer import LINKS
 from peer import SMALL
 from peer import differences
+
+pytestmark = LONG_ELSEWHERE
 
 
 @pytest.mark.parametrize("link", LINKS)

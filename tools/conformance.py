@@ -24,7 +24,7 @@ PyTorch in this order, or once where they agree:
 * `✓`: right, compared with a reference of its own, such as the same data as
   lists, or a `fit` without the option;
 * a number: refused by one error, or left out; the note tells its sentence;
-* `·`: not run yet; `✗`: wrong.
+* `·`: that backend has no such thing, as with formats of `export`; `✗`: wrong.
 
 """
 

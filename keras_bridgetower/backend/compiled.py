@@ -165,7 +165,9 @@ def _jax_forward(model, settings):
     import jax
 
     if is_eager(settings):
-        return lambda inputs: model(_laid_out(inputs), training=False)
+        return lambda inputs: _whole_here(
+            model(_laid_out(inputs), training=False)
+        )
     variables = model.variables
 
     @jax.jit
@@ -174,7 +176,23 @@ def _jax_forward(model, settings):
         with keras.StatelessScope(state_mapping=pairs):
             return model(inputs, training=False)
 
-    return lambda inputs: run([v.value for v in variables], _laid_out(inputs))
+    return lambda inputs: _whole_here(
+        run([v.value for v in variables], _laid_out(inputs))
+    )
+
+
+def _whole_here(outputs):
+    """JAX: outputs whose parts several hosts hold, whole on this one."""
+    import jax
+
+    distribution = keras.distribution.distribution()
+    if distribution is None or jax.process_count() == 1:
+        return outputs
+    everywhere = jax.sharding.NamedSharding(
+        distribution.device_mesh.backend_mesh, jax.sharding.PartitionSpec()
+    )
+    outputs = jax.jit(lambda x: x, out_shardings=everywhere)(outputs)
+    return keras.tree.map_structure(lambda x: x.addressable_data(0), outputs)
 
 
 def _laid_out(inputs):

@@ -7,6 +7,7 @@ import numpy as np
 import peer
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import contrastive
@@ -23,6 +24,8 @@ from keras_bridgetower import analysis
 from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import figures
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+
+pytestmark = LONG_ELSEWHERE
 
 TEXT = "is it red?"
 

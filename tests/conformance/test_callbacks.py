@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import slow_on
 from every_task import check_same
 from every_task import fit
 from every_task import only
@@ -26,6 +27,7 @@ class Worse(C.Callback):
 
 
 @pytest.mark.parametrize("task", EVERYWHERE)
+@slow_on("jax")
 def test_early_stopping(task, trained):
     """`EarlyStopping(restore_best_weights=True)`."""
     model = trained(task)
@@ -125,6 +127,7 @@ def test_lambda_callback(task, trained):
 
 
 @pytest.mark.parametrize("task", EVERYWHERE)
+@slow_on("tensorflow", "jax")
 def test_backup(task, trained, plain, tmp_path):
     """`BackupAndRestore`, after a stop."""
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import slow_on
 from every_task import BATCH
 from every_task import TASKS
 from every_task import check_same
@@ -164,6 +165,7 @@ def drawn_matches(model):
 
 
 @pytest.mark.parametrize("task", EVERYWHERE)
+@slow_on("jax")
 def test_class_weight(task, trained, refused):
     """`class_weight`."""
     model = trained(task)

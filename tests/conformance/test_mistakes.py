@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from builders import slow_on
 from every_task import BATCH
 from every_task import TASKS
 from every_task import only
@@ -135,6 +136,7 @@ def test_names_for_ids(task, trained, refused, monkeypatch):
 
 
 @pytest.mark.parametrize("task", EACH)
+@slow_on("jax")
 def test_a_bad_value_in_a_graph(task, trained, refused):
     """A value that fails inside of `tf.data`."""
     x, y = data(task)

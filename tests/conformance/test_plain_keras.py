@@ -20,6 +20,7 @@ import pytest
 from builders import array
 from builders import difference
 from builders import run
+from builders import slow_on
 from every_task import TASKS
 from every_task import only
 from every_task import state
@@ -91,6 +92,7 @@ def test_summary(name, tasks):
 
 
 @pytest.mark.parametrize("name", EACH)
+@slow_on("jax")
 def test_config(name, tasks):
     """`get_config` and `from_config`."""
     task = tasks(name)

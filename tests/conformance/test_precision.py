@@ -16,6 +16,7 @@ from builders import randomise
 from builders import roberta
 from builders import run
 from builders import shallow
+from builders import slow_on
 from every_task import BATCH
 from every_task import TASKS
 from every_task import only
@@ -81,6 +82,7 @@ def roundings(model):
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("task", EACH)
+@slow_on("tensorflow", "jax")
 def test_mixed_precision(task, dtype, tmp_path):
     """`dtype="mixed_bfloat16"` and `"mixed_float16"`"""
     half = dtype.removeprefix("mixed_")
@@ -304,6 +306,7 @@ def test_quantized_tokens(mode):
     assert (wrong <= largest / steps * 0.51 + 1e-7).all()
 
 
+@slow_on("tensorflow", "jax")
 def test_models_of_parts(tmp_path):
     """`keras.Model(backbone.input, ...)` trains and is saved"""
     body = randomise(shallow())
@@ -325,6 +328,7 @@ def test_models_of_parts(tmp_path):
     assert difference(run(copied, x), run(model, x)) == 0
 
 
+@slow_on("tensorflow", "jax")
 def test_models_that_call_a_task(tmp_path):
     """A task as a layer: texts are of no length there."""
     task = every_task.build("contrastive")

@@ -6,6 +6,7 @@ import numpy as np
 import peer
 import pytest
 import torch
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import features
@@ -14,6 +15,8 @@ from builders import shallow
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import keras_patches
+
+pytestmark = LONG_ELSEWHERE
 
 FASTEST = pytest.mark.skipif(
     keras.config.backend() != "torch",

@@ -5,9 +5,12 @@ import numpy as np
 import peer
 import pytest
 import torch
+from builders import LONG_ELSEWHERE
 from builders import array
 
 import keras_bridgetower as kbt
+
+pytestmark = LONG_ELSEWHERE
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,14 @@ import official
 import pytest
 import safetensors.numpy
 import torch
+from builders import LONG_ELSEWHERE
 from builders import array
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.errors import ConversionError
+
+pytestmark = LONG_ELSEWHERE
 
 QUICK, WHOLE = 32, 1000
 

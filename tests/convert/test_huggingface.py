@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 import transformers
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import clip
 from builders import difference
@@ -24,6 +25,8 @@ from keras_bridgetower.convert import export
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+
+pytestmark = LONG_ELSEWHERE
 
 
 @pytest.fixture(autouse=True)

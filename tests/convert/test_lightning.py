@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 
@@ -19,6 +20,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert.errors import ConversionError
+
+pytestmark = LONG_ELSEWHERE
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "official"
 TASKS = {

@@ -7,12 +7,15 @@ import checkpoints
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
+
+pytestmark = LONG_ELSEWHERE
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,14 @@ import checkpoints
 import numpy as np
 import pytest
 import transformers
+from builders import LONG_ELSEWHERE
 from builders import difference
 
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.transformers_folder import read
+
+pytestmark = LONG_ELSEWHERE
 
 ROBERTA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "roberta"
 TEXTS = ["two cats, o'don  2015", "a  dog's café ☕", "Hello</s> world"]

@@ -16,11 +16,14 @@ import tokenizer_files
 import torch
 import transformers
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import difference
 from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
+
+pytestmark = LONG_ELSEWHERE
 
 NAMES = list(published.REPOSITORIES)
 TASKS = {

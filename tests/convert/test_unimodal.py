@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 
@@ -14,6 +15,8 @@ from keras_bridgetower.convert import unimodal
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.models.towers import Tower
+
+pytestmark = LONG_ELSEWHERE
 
 IMAGE = dict(
     hidden_size=32,

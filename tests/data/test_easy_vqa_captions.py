@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
+from builders import slow_on
 from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
 from easy_vqa_checks import tokens
@@ -21,6 +22,7 @@ from keras_bridgetower.metrics.vqa_official import write_vqa_results
 pytestmark = ONE_BACKEND
 
 
+@slow_on("tensorflow")
 def test_scenes(scenes):
     sizes = {split: len(s.values) for split, s in scenes.items()}
     assert sizes == {"train": 3500, "validation": 500, "test": 1000}

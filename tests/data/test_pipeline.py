@@ -8,6 +8,7 @@ from builders import ANSWERS
 from builders import ONE_BACKEND
 from builders import SIDE
 from builders import preprocessor
+from builders import slow_on
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -60,6 +61,7 @@ def masked_stream(reader, seed=3):
     )
 
 
+@slow_on("tensorflow")
 def test_goes_on_at_20_random_places_bit_for_bit(reader):
     whole = masked_stream(reader)
     steps = whole.steps_per_epoch

@@ -10,6 +10,7 @@ from builders import array
 from builders import eager
 from builders import preprocessor
 from builders import shallow
+from builders import slow_on
 from builders import some_everywhere
 from builders import tokenizer
 
@@ -125,6 +126,7 @@ def _graded(record):
 
 
 @pytest.mark.parametrize("name", some_everywhere(TASKS, "vqa", "pretraining"))
+@slow_on("tensorflow", "jax")
 def test_fit_takes_the_stream_of_records(name, tmp_path):
     records, target, make = TASKS[name]
     stream = stream_of(tmp_path, records, target)

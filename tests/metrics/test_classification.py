@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from builders import slow_on
 
 from keras_bridgetower.metrics import glue
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
@@ -17,6 +18,7 @@ WEIGHTS = (RNG.random((6, 4)) < 0.6).astype("float32")
 HITS = LOGITS.argmax(-1) == IDS
 
 
+@slow_on("jax")
 def test_masked_tokens_stream():
     """The mean is over all tokens, whatever the batches."""
     expected = HITS[WEIGHTS == 1].mean()

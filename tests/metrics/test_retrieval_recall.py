@@ -5,11 +5,14 @@ import warnings
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import ONE_BACKEND
 from keras import ops
 
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower.metrics.retrieval import retrieval_recall
+
+pytestmark = LONG_ELSEWHERE
 
 
 def slow_recall(scores, owner, k):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
+from builders import slow_on
 
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.metrics import vqa_official
@@ -119,6 +120,7 @@ def generated(rng, count):
         yield asked, {"question_id": question, "answer": str(rng.choice(pool))}
 
 
+@slow_on("tensorflow")
 def test_ten_thousand_generated_cases():
     asked, results = zip(
         *generated(np.random.default_rng(0), 10_000), strict=True

@@ -6,6 +6,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import one_layer_each
 from builders import randomise
@@ -16,7 +17,10 @@ from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
 
-pytestmark = pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
+pytestmark = [
+    LONG_ELSEWHERE,
+    pytest.mark.filterwarnings("ignore:The preset .* has no manifest"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from builders import randomise
 from builders import raw
 from builders import retrieval
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 from builders import vqa
 
@@ -102,6 +103,7 @@ def changing():
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
+@slow_on("jax")
 def test_every_change_counts(change, changing, tmp_path):
     verbs = (rate, predict)
     before = [rows(verb(changing)) for verb in verbs]
@@ -162,6 +164,7 @@ RANK = pytest.param("rank", marks=[pytest.mark.slow] if MANY_STEPS else [])
 
 
 @pytest.mark.parametrize("name", ["embed", RANK])
+@slow_on("jax")
 def test_every_verb_sees_a_change(name, tmp_path):
     make, verb = VERBS[name]
     model = randomise(make())

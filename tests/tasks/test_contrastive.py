@@ -18,6 +18,7 @@ from builders import features
 from builders import moved
 from builders import randomise
 from builders import raw
+from builders import slow_on
 from builders import tokenizer
 from PIL import Image
 
@@ -82,6 +83,7 @@ def test_outputs_in_closed_form(ways, models):
         assert difference(found[kind], expected) <= 1e-5
 
 
+@slow_on("jax")
 def test_embed_forms(asked, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     pictures = [tmp_path / "a.png", Image.fromarray(IMAGE), IMAGE]
@@ -103,6 +105,7 @@ def test_embed_forms(asked, tmp_path):
 
 
 @pytest.mark.parametrize("ways", KINDS)
+@slow_on("jax")
 def test_embed_equals_predict_in_any_batches(ways, models, batches):
     x, _ = raw(3)
     found = models[ways].predict(x, verbose=0)
@@ -187,6 +190,7 @@ def test_without_a_preprocessor():
         kbt.BridgeTowerContrastive(backbone(), ways="one_way")
 
 
+@slow_on("jax")
 def test_bert_reads_segments():
     preprocessor = kbt.BridgeTowerContrastivePreprocessor(
         tokenizer(),
@@ -278,6 +282,7 @@ def test_a_batch_of_one_is_warned_about_once(recwarn):
     assert not len(recwarn)
 
 
+@slow_on("tensorflow", "jax")
 def test_fit_learns_with_ids_and_without():
     x, _ = raw(8)
     model = fast(contrastive(), keras.optimizers.AdamW(1e-2), MANY_STEPS)
@@ -347,6 +352,7 @@ def test_mixed_bfloat16():
     assert np.isfinite(float(array(ContrastiveLoss()(np.arange(4), packed))))
 
 
+@slow_on("tensorflow", "jax")
 def test_save_and_load(models, tmp_path):
     x, _ = raw(3)
     for ways, model in models.items():
@@ -366,6 +372,7 @@ def test_save_and_load(models, tmp_path):
     assert difference(copy.predict(x, verbose=0), expected) <= 1e-6
 
 
+@slow_on("tensorflow")
 def test_as_a_vector_store_calls_it(asked):
     embedder = kbt.BridgeTowerEmbedder(asked, batch_size=2)
     texts = ["is it red?", "is it blue?", "why?"]

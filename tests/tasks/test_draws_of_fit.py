@@ -12,6 +12,7 @@ from builders import array
 from builders import fast
 from builders import raw
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 from keras import ops
 
@@ -107,6 +108,7 @@ def test_the_end_of_a_dataset_is_no_step(task):
         np.testing.assert_array_equal(known, unknown)
 
 
+@slow_on("jax")
 def test_evaluate_and_predict_repeat_to_the_bit(task):
     fresh(task)
     first = task.evaluate(dataset(), verbose=0)
@@ -116,6 +118,7 @@ def test_evaluate_and_predict_repeat_to_the_bit(task):
     np.testing.assert_array_equal(*logits)
 
 
+@slow_on("tensorflow", "jax")
 def test_steps_count_on(task):
     """Over epochs, calls, and an iterator that ends within an epoch."""
     made = fresh(task).preprocessor

@@ -17,6 +17,7 @@ from builders import features
 from builders import randomise
 from builders import raw
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 from convert import official
 
@@ -42,6 +43,7 @@ def judge():
     return randomise(entailment())
 
 
+@slow_on("tensorflow", "jax")
 def test_forms_of_entail(judge):
     label, shares = judge.entail(IMAGE, "is it red?")
     assert tuple(shares) == LABELS and label == max(shares, key=shares.get)
@@ -69,6 +71,7 @@ def test_logits_equal_the_closed_form():
 
 
 @pytest.mark.filterwarnings("ignore:.*takes features only")
+@slow_on("tensorflow")
 def test_the_authors_head_opens(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     state = official.save(tmp_path / "snli.ckpt", "snli")
@@ -158,6 +161,7 @@ def test_bad_questions(judge, images, hypotheses, message):
         judge.entail(images, hypotheses)
 
 
+@slow_on("tensorflow", "jax")
 def test_fit():
     x, _ = raw(8)
     y = np.array([0, 1, 2, 0] * 2)
@@ -173,6 +177,7 @@ def test_fit():
     assert np.isfinite(results["loss"])
 
 
+@slow_on("jax")
 def test_save_to_preset(tmp_path):
     model = randomise(
         kbt.BridgeTowerEntailment(

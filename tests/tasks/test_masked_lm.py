@@ -17,6 +17,7 @@ from builders import moved
 from builders import randomise
 from builders import raw
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 from convert import checkpoints
 
@@ -50,6 +51,7 @@ def softmax(logits):
     return weights / weights.sum(-1, keepdims=True)
 
 
+@slow_on("tensorflow", "jax")
 def test_logits_and_loss_equal_transformers(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     theirs = checkpoints.theirs("mlm")
@@ -77,6 +79,7 @@ def test_logits_and_loss_equal_transformers(tmp_path, monkeypatch):
     assert float(array(loss)) == pytest.approx(float(expected.loss), abs=1e-5)
 
 
+@slow_on("tensorflow", "jax")
 def test_forms_of_fill_mask(filler):
     text = "is <mask> red <mask>"
     masks, filled = filler.fill_mask(IMAGE, text, top_k=3)
@@ -90,6 +93,7 @@ def test_forms_of_fill_mask(filler):
     assert many[0][1] == filled
 
 
+@slow_on("jax")
 def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
     made = filler.preprocessor
     text = "is it <mask> or <mask>?"
@@ -233,6 +237,7 @@ def test_bad_values(values):
         preprocessor(**values)
 
 
+@slow_on("tensorflow", "jax")
 def test_fit_and_evaluate():
     x, _ = raw(8)
     model = fast(masked_lm())
@@ -275,6 +280,7 @@ def test_features_of_the_wrong_shape():
             model({**features, "mask_positions": positions})
 
 
+@slow_on("tensorflow")
 def test_saving(tmp_path):
     model = randomise(fast(masked_lm()))
     model.save_to_preset(tmp_path / "preset")

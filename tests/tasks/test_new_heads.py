@@ -7,6 +7,7 @@ import warnings
 import keras
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import eager
 from builders import raw
@@ -18,7 +19,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 
 NEW = "New and random"
-pytestmark = pytest.mark.filterwarnings(f"ignore:{NEW}")
+pytestmark = [LONG_ELSEWHERE, pytest.mark.filterwarnings(f"ignore:{NEW}")]
 PICTURE = raw(1)[0]["images"][0]
 REFUSED = r"`{}` reads the head {}, .* `fit`, or load .* `random_heads=True`"
 

@@ -17,6 +17,7 @@ from builders import features
 from builders import randomise
 from builders import raw
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 from convert import official
 
@@ -56,6 +57,7 @@ def judge():
     return randomise(nlvr2())
 
 
+@slow_on("jax")
 def test_logits_equal_the_closed_form():
     judge = randomise(kbt.BridgeTowerNLVR2(backbone()))
     made, parts = inputs(), judge.backbone
@@ -103,6 +105,7 @@ def test_dropout_of_the_head():
 
 
 @pytest.mark.filterwarnings("ignore:.*takes features only")
+@slow_on("tensorflow")
 def test_the_authors_head_opens(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     state = official.save(tmp_path / "nlvr2.ckpt", "nlvr2")
@@ -121,6 +124,7 @@ def test_the_authors_head_opens(tmp_path, monkeypatch):
     np.testing.assert_array_equal(rows, table)
 
 
+@slow_on("tensorflow", "jax")
 def test_forms_of_compare(judge, tmp_path):
     from PIL import Image
 
@@ -232,6 +236,7 @@ def test_features_of_the_wrong_shape(judge):
         judge({**made, "images": made["images"][:2]})
 
 
+@slow_on("tensorflow", "jax")
 def test_fit():
     x, y = pairs(8), ["True", "False", "True", "True"] * 2
     model = fast(nlvr2(), jit_compile=MANY_STEPS)

@@ -17,6 +17,7 @@ from builders import moved
 from builders import randomise
 from builders import raw
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -137,6 +138,7 @@ def test_only_one_tower_is_held_and_trained(name, tower, models):
     assert {id(w) for w in model.weights} == expected
 
 
+@slow_on("jax")
 def test_forms_of_classify(models):
     label, shares = models["image"].classify(IMAGE)
     assert list(shares) == LABELS and label == max(shares, key=shares.get)
@@ -178,6 +180,7 @@ def test_pairs_are_packed_as_roberta_s(models):
         (text_regressor, of_texts, [0.5, 2.0, -1.0, 3.0] * 2),
     ],
 )
+@slow_on("tensorflow", "jax")
 def test_fit(task, data, y):
     x, model = data(), fast(task())
     rows = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)

@@ -15,6 +15,7 @@ from builders import moved
 from builders import randomise
 from builders import raw
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -125,6 +126,7 @@ def test_fit_shows_every_objective():
         (dict(objectives=("mlm", "itm")), False),
     ],
 )
+@slow_on("jax")
 def test_what_no_objective_reads_stays(values, unread):
     x, _ = raw(4)
     made = preprocessor(objectives=values["objectives"])
@@ -139,6 +141,7 @@ def test_what_no_objective_reads_stays(values, unread):
     assert (len(changed) < len(every)) == unread
 
 
+@slow_on("tensorflow", "jax")
 def test_a_step_equals_two_passes():
     """One image-tower pass gives the gradients of an own pass for each."""
     x, _ = raw(4)
@@ -171,6 +174,7 @@ def variables(task):
     return task.backbone.trainable_weights + task.heads.trainable_weights
 
 
+@slow_on("tensorflow", "jax")
 def test_half_precision_and_xla():
     x, _ = raw(4)
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -197,6 +201,7 @@ def test_half_precision_and_xla():
     np.testing.assert_allclose(norms, 1, atol=1e-5)
 
 
+@slow_on("jax")
 def test_the_preset_opens_in_tasks(tmp_path):
     model = randomise(pretraining())
     model.save_to_preset(tmp_path / "preset")
@@ -252,6 +257,7 @@ def test_inputs_that_are_refused():
         )
 
 
+@slow_on("tensorflow", "jax")
 def test_filled_batches_are_evaluated_as_smaller_ones():
     """With copies of weight 0, as a stream makes all batches of one size."""
     made = preprocessor()

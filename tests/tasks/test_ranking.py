@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import clip
@@ -26,6 +27,8 @@ from keras_bridgetower.tasks.ranking.memory_plan import InFile
 from keras_bridgetower.tasks.ranking.memory_plan import InMemory
 from keras_bridgetower.tasks.ranking.memory_plan import Sizes
 from keras_bridgetower.tasks.ranking.shortlist import shortlisted
+
+pytestmark = LONG_ELSEWHERE
 
 TEXTS = ["a red one", "blue", "is it?", "x y z", "q", "hello there", "w"]
 IMAGES = list(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import slow_on
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -102,6 +103,7 @@ def last_line():
     return "".join(lines).strip().splitlines()[-1]
 
 
+@slow_on("tensorflow")
 def test_an_error_in_predict_has_our_type(vqa):
     with pytest.raises(ValueError, match=r"^`images\[0\]` must be a readable"):
         vqa.predict({"images": ["/no/a.png"], "text": [ASKED]}, verbose=0)

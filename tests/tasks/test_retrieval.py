@@ -18,6 +18,7 @@ from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
+from builders import slow_on
 from builders import some_everywhere
 from builders import tokenizer
 from builders import vqa
@@ -43,6 +44,7 @@ def scored():
     return randomise(retrieval())
 
 
+@slow_on("tensorflow", "jax")
 def test_score_is_the_match_logit_of_predict(scored):
     x, _ = raw(5)
     logits = scored.predict(x, verbose=0)
@@ -198,6 +200,7 @@ def test_fit(objective, tmp_path):
         assert difference(weight, other) == 0
 
 
+@slow_on("tensorflow", "jax")
 def test_evaluate():
     x, _ = raw(4)
     model = fast(randomise(retrieval("hard_negatives", 8)))
@@ -256,6 +259,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
 
 
+@slow_on("tensorflow", "jax")
 def test_equals_transformers(theirs, home):
     path, model = theirs
     x, inputs = peer.inputs(checkpoints.SIZE)
@@ -285,6 +289,7 @@ def test_equals_transformers(theirs, home):
         assert difference(own, matching[..., 1:]) == 0
 
 
+@slow_on("tensorflow")
 def test_new_heads_are_named(tmp_path):
     vqa().save_to_preset(tmp_path / "preset")
     with pytest.warns(UserWarning, match="the head itm, rank"):
@@ -298,6 +303,7 @@ def test_new_heads_are_named(tmp_path):
         )
 
 
+@slow_on("jax")
 def test_values_that_do_not_fit_each_other():
     with pytest.raises(ValueError, match="a width.*projection_dim=None"):
         kbt.BridgeTowerRetrieval(backbone(), objective="hard_negatives")

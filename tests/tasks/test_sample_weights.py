@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from builders import array
 from builders import shallow
+from builders import slow_on
 
 import keras_bridgetower as kbt
 
@@ -146,6 +147,7 @@ def expected(y, y_pred, values, weights, count):
 
 
 @pytest.mark.parametrize("name", CASES)
+@slow_on("jax")
 def test_the_loss_weighs_rows(name, shared):
     make, y, y_pred, values = CASES[name]
     task = make(shared)

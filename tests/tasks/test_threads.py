@@ -17,6 +17,7 @@ from builders import randomise
 from builders import raw
 from builders import retrieval
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -116,6 +117,7 @@ def differing(jobs, tasks, threads, count):
     return different + spoilt
 
 
+@slow_on("tensorflow", "jax")
 def test_jobs_from_threads(tasks):
     assert differing(JOBS, tasks, threads=4, count=24) == []
 

@@ -21,6 +21,7 @@ from builders import one_layer_each
 from builders import preprocessor
 from builders import randomise
 from builders import raw
+from builders import slow_on
 from builders import vqa
 from PIL import Image
 
@@ -37,6 +38,7 @@ def asked():
     return randomise(vqa())
 
 
+@slow_on("tensorflow", "jax")
 def test_answer_forms(asked, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     one = asked.answer(tmp_path / "a.png", "is it red?", top_k=3)
@@ -53,6 +55,7 @@ def test_answer_forms(asked, tmp_path):
     assert score == pytest.approx(many[1][0][1], abs=1e-6)
 
 
+@slow_on("tensorflow", "jax")
 def test_answer_is_the_sigmoid_of_predict(asked):
     x, _ = raw(5)
     logits = asked.predict(x, verbose=0)
@@ -84,6 +87,7 @@ def test_bad_questions(asked, images, questions, values, message):
         asked.answer(images, questions, **values)
 
 
+@slow_on("jax")
 def test_a_broken_picture_is_named(asked, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
@@ -106,6 +110,7 @@ def test_one_picture_is_asked_several_questions(asked):
     assert [answer for answer, _ in one[0]] == [found[1][0][0]]
 
 
+@slow_on("jax")
 def test_texts_are_shortened_to_buckets():
     model = randomise(vqa(**one_layer_each()))
     eager(model)
@@ -234,6 +239,7 @@ def test_datasets_are_read_untuned(asked, monkeypatch):
     assert read[-1][0].options().autotune.enabled is True
 
 
+@slow_on("tensorflow")
 def test_wrong_answers_stop_fit_by_name():
     x, y = raw(4)
     model = vqa()
@@ -243,6 +249,7 @@ def test_wrong_answers_stop_fit_by_name():
         fast(model).fit(x, y[:3] + ["pink"], batch_size=4, verbose=0)
 
 
+@slow_on("tensorflow")
 def test_ids_without_a_preprocessor_are_refused():
     model = fast(kbt.BridgeTowerVQA(backbone(), answers=ANSWERS))
     with pytest.raises(ValueError, match="`y` must hold soft scores"):
@@ -257,6 +264,7 @@ def test_ids_without_a_preprocessor_are_refused():
     keras.config.backend() == "torch",
     reason="torch compiles for minutes on a CPU",
 )
+@slow_on("tensorflow", "jax")
 def test_compiled_by_xla():
     x, y = raw(4)
     model = vqa(dropout=0.1, **one_layer_each())
@@ -270,6 +278,7 @@ def test_compiled_by_xla():
     assert np.isfinite(loss)
 
 
+@slow_on("tensorflow", "jax")
 def test_mixed_bfloat16():
     x, y = raw(4)
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -288,6 +297,7 @@ def test_mixed_bfloat16():
     assert {str(w.dtype) for w in model.trainable_weights} == {"float32"}
 
 
+@slow_on("tensorflow", "jax")
 def test_lora_trains_adapters_and_head_only(tmp_path):
     model = vqa()
     x, y = raw(4)
@@ -320,6 +330,7 @@ def test_a_frozen_tower_stays():
     assert moved == {w.path for w in model.trainable_weights}
 
 
+@slow_on("tensorflow")
 def test_save_and_load_as_a_file(tmp_path):
     model = randomise(fast(vqa(**one_layer_each())))
     x, y = raw(4)
@@ -353,6 +364,7 @@ def test_save_and_load_as_a_preset(tmp_path):
         model.save_to_preset(folder)
 
 
+@slow_on("tensorflow", "jax")
 def test_other_answers_give_a_new_head_and_say_so(tmp_path):
     model, folder = saved(tmp_path)
     with pytest.warns(UserWarning, match="the head vqa.*with other values"):
@@ -362,6 +374,7 @@ def test_other_answers_give_a_new_head_and_say_so(tmp_path):
     assert difference(*pooled) <= 1e-6
 
 
+@slow_on("tensorflow", "jax")
 def test_a_backbone_preset_gives_a_new_head(tmp_path):
     model = randomise(backbone())
     model.save_to_preset(tmp_path / "bare")
@@ -375,6 +388,7 @@ def test_a_backbone_preset_gives_a_new_head(tmp_path):
         kbt.BridgeTowerVQA.from_preset(tmp_path / "bare", preprocessor=None)
 
 
+@slow_on("tensorflow")
 def test_a_changed_preset_is_refused(tmp_path):
     _, folder = saved(tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -417,6 +431,7 @@ def test_handles_are_downloaded(scheme, tmp_path, monkeypatch):
     assert asked[0] == "someone/model" and model.answers == ANSWERS
 
 
+@slow_on("tensorflow", "jax")
 def test_parts_that_do_not_fit_each_other():
     with pytest.raises(ValueError, match="32.*Received: image_size=40"):
         kbt.BridgeTowerVQA(backbone(), preprocessor(side=40))

@@ -14,6 +14,7 @@ from builders import contrastive
 from builders import fast
 from builders import features
 from builders import shallow
+from builders import slow_on
 from launch import BACKEND
 
 import keras_bridgetower as kbt
@@ -216,6 +217,7 @@ def test_tasks_outside_of_the_scope(reset):
             kbt.BridgeTowerVQA(backbone, answers=ANSWERS)
 
 
+@slow_on("tensorflow", "jax")
 def test_tasks_compiled_for_other_devices(reset):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     fast(task, "sgd", jit_compile=MANY_STEPS)
@@ -302,6 +304,7 @@ LAID_OUT = {
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
 @pytest.mark.parametrize("name", LAID_OUT)
+@slow_on("jax")
 def test_layout_rows_know_every_part(reset, name):
     strategy = kbt.distribute("model_parallel", model_devices=1)
     with strategy.scope():
@@ -365,6 +368,7 @@ class Broken(keras.callbacks.Callback):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
+@slow_on("jax")
 def test_weights_stay_after_an_error():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.compile("sgd", jit_compile=True)
@@ -380,6 +384,7 @@ def test_weights_stay_after_an_error():
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
+@slow_on("jax")
 def test_weights_stay_after_an_error_in_training():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=True)

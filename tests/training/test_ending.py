@@ -11,6 +11,9 @@ import launch
 import pytest
 import resume_run
 import streams
+from builders import LONG_ELSEWHERE
+
+pytestmark = LONG_ELSEWHERE
 
 # Seconds. On an idle machine it takes less than 5, of which the interpreter
 # and the frameworks need most to end; before, it took for ever.

@@ -12,6 +12,7 @@ from builders import backbone
 from builders import clip
 from builders import deit
 from builders import roberta
+from builders import slow_on
 from builders import vit
 from builders import vqa
 
@@ -37,6 +38,7 @@ def group_of(path):
     return 1 if is_type else factor, decays
 
 
+@slow_on("tensorflow", "jax")
 def test_equals_torch_with_parameter_groups():
     variables = vqa().trainable_variables
     rng = np.random.default_rng(0)
@@ -202,6 +204,7 @@ def test_bad_warmup(warmup):
         WarmupPolynomial(1e-3, 200, warmup)
 
 
+@slow_on("tensorflow")
 def test_what_is_not_finite_is_never_applied():
     variables = vqa().trainable_variables
     optimizer = AdamW(1e-2)
@@ -220,6 +223,7 @@ def test_what_is_not_finite_is_never_applied():
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's program")
+@slow_on("jax")
 def test_the_program_grows_with_the_variables_alone():
     """As that of Keras' own, which clips by a norm; not with their square."""
     import jax

@@ -11,6 +11,7 @@ import keras
 import launch
 import numpy as np
 import pytest
+import ranks_run
 import streams
 from builders import ANSWERS
 from builders import SIDE
@@ -131,6 +132,10 @@ def test_two_processes_read(tmp_path):
     found = ran("read", tmp_path)
     check_read(found)
     check_faults(found)
+    for name, alone in ranks_run.asked(Strategy()).items():
+        assert np.ptp(alone) > 0.1
+        for arrays, _ in found:
+            np.testing.assert_allclose(arrays[name], alone, atol=1e-5)
 
 
 def test_two_processes_train(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import retrieval
 from builders import shallow
 from builders import vqa
@@ -11,6 +12,8 @@ from builders import vqa
 import keras_bridgetower as kbt
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes.paper import RECIPES
+
+pytestmark = LONG_ELSEWHERE
 
 PATCH = {"base": 16, "large": 14}
 

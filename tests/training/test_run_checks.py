@@ -10,6 +10,7 @@ import pytest
 import resume_run
 import streams
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import SIDE
 from builders import array
 
@@ -22,6 +23,8 @@ from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 from keras_bridgetower.training.runs.nonfinite import Watch
+
+pytestmark = LONG_ELSEWHERE
 
 
 class Calls(keras.callbacks.Callback):

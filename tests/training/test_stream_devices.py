@@ -6,7 +6,10 @@ import launch
 import numpy as np
 import pytest
 import streams
+from builders import LONG_ELSEWHERE
 from launch import BACKEND
+
+pytestmark = LONG_ELSEWHERE
 
 RUN = pathlib.Path(__file__).parent.parent / "stream_devices_run.py"
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

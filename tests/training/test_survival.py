@@ -11,6 +11,7 @@ import pytest
 import resume_run
 import streams
 from builders import array
+from builders import slow_on
 
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.optim.adamw import AdamW
@@ -54,6 +55,7 @@ def whole(tmp_path_factory):
     return folder / "out.npz"
 
 
+@slow_on("tensorflow", "jax")
 def test_killed_in_a_save_and_asked_to_stop(whole, tmp_path):
     out = tmp_path / "out.npz"
     assert run(tmp_path / "run", out, "save:7") == -9
@@ -195,6 +197,7 @@ def finished(tmp_path_factory):
     return folder, fitted(folder, keep=2)
 
 
+@slow_on("tensorflow", "jax")
 def test_only_the_newest_stay(finished):
     names = [path.name for path in folders.all_of(finished[0])]
     assert names == ["step-000000004", "step-000000006"]
@@ -249,6 +252,7 @@ def test_a_damaged_one_is_passed_over(finished, tmp_path):
         folders.newest(folder)
 
 
+@slow_on("tensorflow", "jax")
 def test_a_damaged_one_is_no_progress(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "step-000000006" / folders.MANIFEST).unlink()
@@ -260,6 +264,7 @@ def test_a_damaged_one_is_no_progress(finished, tmp_path):
     assert folders.newest(tmp_path)[1]["step"] == 5
 
 
+@slow_on("tensorflow", "jax")
 def test_averaged_weights(tmp_path):
     """They take the weights' place at the end of the run, and only there."""
 
@@ -332,6 +337,7 @@ def test_a_full_disk_leaves_the_old_ones(tmp_path, strategy):
     np.testing.assert_array_equal(arrays["x"], old["x"])
 
 
+@slow_on("tensorflow", "jax")
 def test_a_loss_that_is_not_finite(tmp_path):
     stream = resume_run.Rows()
     row = stream.rows(3)[0]
