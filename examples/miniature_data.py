@@ -10,10 +10,10 @@ from keras_bridgetower.data import easy_vqa_captions
 from keras_bridgetower.data import easy_vqa_entailment
 from keras_bridgetower.data import easy_vqa_pairs
 from keras_bridgetower.data.easy_vqa_scenes import load_scenes
-from keras_bridgetower.data.records.read import Record
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.read import open_records
-from keras_bridgetower.data.records.read import write_shards
+from keras_bridgetower.data.records.write import write_shards
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "easy-vqa"

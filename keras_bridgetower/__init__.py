@@ -7,5 +7,5 @@ from keras_bridgetower import convert as convert
 from keras_bridgetower import tasks as tasks
 from keras_bridgetower.version import __version__ as __version__
 
-# What is public stands in `__init__.pyi`, and is imported when it is used.
+# `__init__.pyi` lists the public names, which are imported when first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,8 +1,8 @@
-"""Checks of single values from outside: one clear error each."""
+"""Checks of single arguments: a choice among names, a positive integer."""
 
 
 def check_choice(name, value, allowed):
-    """Refuse a value that is none of the named ones."""
+    """Refuse a value that is not in `allowed`."""
     if value not in allowed:
         raise ValueError(
             f"`{name}` must be one of {list(allowed)}. "
@@ -11,7 +11,7 @@ def check_choice(name, value, allowed):
 
 
 def check_count(name, value):
-    """Refuse what is no integer from 1."""
+    """Refuse a value that is not an integer of at least 1."""
     if type(value) is not int or value < 1:
         raise ValueError(
             f"`{name}` must be an integer from 1. Received: {name}={value!r}"

@@ -1,9 +1,13 @@
-"""Files that a user names: only plain files are opened."""
+"""Files: only plain ones are opened, and what is written is whole or absent."""
 
+import contextvars
 import errno
 import functools
+import hashlib
 import os
+import pathlib
 import stat
+import tempfile
 
 # Where a file is a question to the kernel: it may block, or never end.
 KERNEL = ("proc", "sys")
@@ -78,6 +82,115 @@ def read_text(path, largest):
     if len(content) > largest:
         raise ValueError(f"it has more than {largest:,} bytes")
     return content.decode("utf-8")
+
+
+def sha256(path):
+    """The SHA-256 digest of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(path):
+    """What is another tuple once a file was written to or replaced.
+
+    Args:
+        path: `pathlib.Path`.
+
+    Returns:
+        tuple of the path and of integers, those two last that are times.
+    """
+    found = path.stat()
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return (path, found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def write_atomically(path, write):
+    """Write a file so that it holds all of it, or what it held before.
+
+    Args:
+        path: path of the file, which one process at a time may write.
+        write: callable that writes into the binary file it is given.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    part = f"{path}.part"
+    with open(part, "wb") as file:
+        write(file)
+    move_into_place(part, path)
+
+
+def move_into_place(part, path):
+    """Rename a finished file once the disk holds it."""
+    synchronise(part)
+    os.replace(part, path)
+    synchronise(os.path.dirname(path) or ".")
+
+
+def synchronise(path):
+    """Wait until the disk holds a file, or the names in a folder."""
+    # Windows does neither for what is open for reading.
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class FolderExists(ValueError):
+    """A folder to be written exists already."""
+
+    def __init__(self, folder):
+        super().__init__(
+            "`preset_dir` must not exist yet: nothing is overwritten. Remove "
+            f"it or choose another one. Received: preset_dir={str(folder)!r}"
+        )
+
+
+# Folders that this thread is writing, which parts of a model write into.
+_WRITING = contextvars.ContextVar("writing", default=frozenset())
+
+
+def write_folder(folder, save, finish=None):
+    """Write a folder as a whole or not at all.
+
+    Args:
+        folder: path of the new folder, or of one that an outer call is
+            writing.
+        save: callable that writes the files into the folder it is given.
+        finish: callable of the path of the whole folder, before it appears;
+            of the outer call alone.
+
+    Raises:
+        FolderExists: the folder exists, be it since another process wrote it.
+    """
+    folder = pathlib.Path(folder)
+    if str(folder) in _WRITING.get():
+        save(str(folder))
+        return
+    if folder.exists():
+        raise FolderExists(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}.", dir=folder.parent
+    ) as temporary:
+        whole = pathlib.Path(temporary) / folder.name
+        whole.mkdir()
+        token = _WRITING.set(_WRITING.get() | {str(whole)})
+        try:
+            save(str(whole))
+        finally:
+            _WRITING.reset(token)
+        if finish is not None:
+            finish(whole)
+        try:
+            whole.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise FolderExists(folder) from error
+            raise
 
 
 class Below:

@@ -1,6 +1,7 @@
-"""Losses: each returns one value per local sample.
+"""Losses of question answering, masked language modelling and contrast.
 
-Rows of weight 0 fill a batch up: what they hold changes nothing.
+Each computes one value for every sample of this replica. Samples of weight 0
+are padding, and their content does not change the loss.
 """
 
 import keras
@@ -10,21 +11,21 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import check_image_ids
 from keras_bridgetower.models.checks import check_masked_ids
-from keras_bridgetower.models.checks import check_row_weights
+from keras_bridgetower.models.checks import check_sample_weights
 from keras_bridgetower.models.checks import check_soft_scores
 from keras_bridgetower.models.heads import KINDS
 from keras_bridgetower.models.heads import WAYS
 from keras_bridgetower.models.heads import kinds_of
 
-# The label of rows that fill a batch up, which is nobody's `ignore_id`.
-_FILLED = -(2**31)
-# Whatever `keras.config.floatx()`: in half precision ids and scores would be
-# rounded.
-_PRECISE = {"dtype": "float32"}
+# The label of padded samples. No `ignore_id` or image id has this value.
+_PADDED = -(2**31)
+# Independent of `keras.config.floatx()`, because half precision would round
+# ids and scores.
+_FLOAT32 = {"dtype": "float32"}
 
 
 def counted_rows(sample_weight):
-    """Which rows count: those whose weight is not 0.
+    """Which samples count: those whose weight is not 0.
 
     Args:
         sample_weight: float tensor `(batch,)` or `(batch, 1)`.
@@ -42,22 +43,22 @@ def counted_rows(sample_weight):
     ```
     """
     weights = ops.convert_to_tensor(sample_weight)
-    check_row_weights(weights)
+    check_sample_weights(weights)
     return ops.not_equal(ops.reshape(weights, (-1,)), 0)
 
 
-def weight_column(sample_weight, rows=None):
-    """Sample weights as a column, `(batch, 1)`, as any loss takes them.
+def weight_column(sample_weight, samples=None):
+    """Sample weights as a column `(batch, 1)`, which is right for any loss.
 
-    Keras lines weights `(batch,)` up with the last axis of a loss, which for
-    labels of several axes is not the rows.
+    Keras aligns weights `(batch,)` with the last axis of a loss. If labels
+    have several axes, this is not the axis of the samples.
 
     Args:
         sample_weight: float tensor `(batch,)` or `(batch, 1)`, or None.
-        rows: int, the number of samples, or None where it is unknown.
+        samples: int, the number of samples, or None if it is not known.
 
     Returns:
-        Float tensor, or None.
+        Float tensor `(batch, 1)`, or None.
 
     Raises:
         ValueError: weights of another shape.
@@ -65,13 +66,13 @@ def weight_column(sample_weight, rows=None):
     if sample_weight is None:
         return None
     weights = ops.convert_to_tensor(sample_weight)
-    check_row_weights(weights, rows)
+    check_sample_weights(weights, samples)
     return ops.reshape(weights, (-1, 1))
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class VQALoss(keras.losses.Loss):
-    """Sigmoid cross-entropy, summed over the answers.
+    """Sigmoid cross-entropy of soft scores, summed over the answers.
 
     Call arguments:
         y_true: float tensor `(batch, answers)`, soft scores in 0..1.
@@ -94,7 +95,7 @@ class VQALoss(keras.losses.Loss):
     """
 
     def __init__(self, name="vqa_loss", **kwargs):
-        super().__init__(name=name, **_PRECISE | kwargs)
+        super().__init__(name=name, **_FLOAT32 | kwargs)
 
     def call(self, y_true, y_pred):
         check_soft_scores(y_true, y_pred)
@@ -105,14 +106,15 @@ class VQALoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class MaskedLMLoss(keras.losses.Loss):
-    """Cross-entropy, the mean over the masked tokens of the global batch.
+    """Cross-entropy, averaged over the masked tokens of the global batch.
 
-    A sample's value is the sum over its masked tokens, divided by their mean
-    number over the batch: so the mean of all values is the mean over all
-    masked tokens, however batch and masks are divided between devices.
+    The value of a sample is the sum over its masked tokens, divided by the
+    mean number of masked tokens in the global batch. So the mean over samples
+    is the mean over all masked tokens, however the batch is divided among
+    devices.
 
     Args:
-        ignore_id: int, label of the slots that hold no masked token.
+        ignore_id: int, the label of slots without a masked token.
 
     Call arguments:
         y_true: int tensor `(batch, M)`, the masked tokens.
@@ -135,44 +137,44 @@ class MaskedLMLoss(keras.losses.Loss):
     """
 
     def __init__(self, ignore_id=-100, name="masked_lm_loss", **kwargs):
-        super().__init__(name=name, **_PRECISE | kwargs)
+        super().__init__(name=name, **_FLOAT32 | kwargs)
         self.ignore_id = ignore_id
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
             counted = counted_rows(sample_weight)[:, None]
-            y_true = ops.where(counted, y_true, _FILLED)
+            y_true = ops.where(counted, y_true, _PADDED)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         check_masked_ids(y_true, y_pred)
         y_true = ops.cast(y_true, "int32")
-        counted = y_true != _FILLED
+        counted = y_true != _PADDED
         weights = counted & (y_true != self.ignore_id)
         weights = ops.cast(weights, y_pred.dtype)
         losses = weights * ops.sparse_categorical_crossentropy(
             ops.maximum(y_true, 0), y_pred, from_logits=True
         )
         count = backend_ops.global_sum(ops.sum(weights))
-        # Undoes the mean over local rows that follows, and that over the
-        # replicas, in which each weighs as many as it has rows.
-        rows = ops.sum(ops.cast(counted[:, 0], weights.dtype))
-        rows = backend_ops.global_sum(rows)
+        # Keras takes the mean over the samples of all replicas afterwards.
+        # The factor `samples` undoes it.
+        samples = ops.sum(ops.cast(counted[:, 0], weights.dtype))
+        samples = backend_ops.global_sum(samples)
         # Without any masked token the losses are 0 already.
-        return ops.sum(losses, axis=-1) * rows / ops.maximum(count, 1)
+        return ops.sum(losses, axis=-1) * samples / ops.maximum(count, 1)
 
     def get_config(self):
         return {**super().get_config(), "ignore_id": self.ignore_id}
 
 
 def pack_embeddings(embeddings, logit_scale=0.0):
-    """Embeddings and their scale as one tensor, as `ContrastiveLoss` reads it.
+    """Put embeddings and their scale into one tensor for `ContrastiveLoss`.
 
     Args:
         embeddings: dict from a kind (`"text"`, `"image"`, `"fused"`) to
             float tensors `(batch, width)`.
-        logit_scale: scalar tensor, logarithm of the factor of their products.
-            Metrics do without.
+        logit_scale: scalar tensor, the logarithm of the factor by which their
+            products are multiplied. Metrics do not need it.
 
     Returns:
         Float tensor `(batch, kinds * width + 1)`.
@@ -184,14 +186,15 @@ def pack_embeddings(embeddings, logit_scale=0.0):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class ContrastiveLoss(keras.losses.Loss):
-    """Cross-entropy of matching embeddings among all of the global batch.
+    """Cross-entropy of finding the matching embedding in the global batch.
 
-    Rows of equal image id count as matches, in equal shares.
+    Samples with the same image id match each other; the target is divided
+    equally among them.
 
     Args:
         ways: `"three_way"`: text to image, text to fused and image to fused,
-            as transformers; `"two_way"`: text to image and image to text, as
-            the authors.
+            as in transformers; `"two_way"`: text to image and image to text,
+            as in the authors' code.
 
     Call arguments:
         y_true: int tensor `(batch,)`, image ids.
@@ -216,15 +219,16 @@ class ContrastiveLoss(keras.losses.Loss):
     """
 
     def __init__(self, ways="three_way", name="contrastive_loss", **kwargs):
-        super().__init__(name=name, **_PRECISE | kwargs)
+        super().__init__(name=name, **_FLOAT32 | kwargs)
         check_choice("ways", ways, tuple(WAYS))
         self.ways = ways
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        # Keras casts labels to float32, in which large ids become equal.
-        y_true = _row_numbers(y_true)
+        # Keras casts labels to float32, which would make large ids equal. So
+        # ids are replaced by small numbers.
+        y_true = _first_of_same_id(y_true)
         if sample_weight is not None:
-            y_true = ops.where(counted_rows(sample_weight), y_true, _FILLED)
+            y_true = ops.where(counted_rows(sample_weight), y_true, _PADDED)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
@@ -232,18 +236,18 @@ class ContrastiveLoss(keras.losses.Loss):
         *embeddings, scale = unpack_embeddings(y_pred, self.ways)
         kinds = dict(zip(KINDS, embeddings, strict=False))
         all_ids, _ = backend_ops.all_gather(ids)
-        counted = ops.expand_dims(all_ids != _FILLED, 0)
+        counted = ops.expand_dims(all_ids != _PADDED, 0)
         same = counted & (
             ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
         )
         same = ops.cast(same, y_pred.dtype)
-        # Rows that do not count have no match.
+        # Padded samples have no match: avoid a division by 0.
         count = ops.maximum(ops.sum(same, axis=-1, keepdims=True), 1)
         target = same / count
         losses = []
         for own, other in WAYS[self.ways]:
-            rows, _ = backend_ops.all_gather(kinds[other])
-            logits = scale * ops.matmul(kinds[own], ops.transpose(rows))
+            others, _ = backend_ops.all_gather(kinds[other])
+            logits = scale * ops.matmul(kinds[own], ops.transpose(others))
             logits = ops.where(counted, logits, -1e9)
             losses.append(-ops.sum(target * ops.log_softmax(logits), axis=-1))
         return sum(losses) / len(losses)
@@ -252,27 +256,31 @@ class ContrastiveLoss(keras.losses.Loss):
         return {**super().get_config(), "ways": self.ways}
 
 
-def _row_numbers(ids):
-    """For each id the first row of the global batch that has it."""
+def _first_of_same_id(ids):
+    """For each id, the number of the first sample that has it.
+
+    Samples are numbered in the global batch.
+    """
     ids = ops.convert_to_tensor(ids)
     check_image_ids(ids)
     ids = ops.reshape(ids, (-1,))
     every, _ = backend_ops.all_gather(ids)
     same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
     count = ops.shape(every)[0]
-    rows = ops.arange(count, dtype="int32")
-    return ops.min(ops.where(same, rows, count), axis=1)
+    numbers = ops.arange(count, dtype="int32")
+    return ops.min(ops.where(same, numbers, count), axis=1)
 
 
 def unpack_embeddings(packed, ways):
-    """Undo `pack_embeddings`: the kinds in their order, then the factor.
+    """Undo `pack_embeddings`.
 
     Args:
         packed: float tensor `(batch, kinds * width + 1)`.
-        ways: as `ContrastiveLoss`.
+        ways: as in `ContrastiveLoss`.
 
     Returns:
-        list of float tensors `(batch, width)`, and last `(batch, 1)`.
+        list of float tensors: `(batch, width)` for each kind, in order, and
+        last the factor `(batch, 1)`.
     """
     return [
         *ops.split(packed[:, :-1], len(kinds_of(ways)), axis=-1),

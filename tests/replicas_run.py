@@ -21,8 +21,8 @@ from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.matching import pair_objectives
-from keras_bridgetower.matching.global_batch import NextRow
-from keras_bridgetower.matching.global_batch import TakeRows
+from keras_bridgetower.matching.global_batch import NextSample
+from keras_bridgetower.matching.global_batch import TakeSamples
 from keras_bridgetower.models.heads import ContrastiveHead
 
 BATCH, STEPS, WIDTH, SLOTS, WORDS = 8, 2, 6, 3, 5
@@ -111,10 +111,10 @@ def pieces(rank):
     ranking = pair_objectives.get("ranking")
     texts, _ = ranking.draw(0, np.arange(len(x)))
     (taken,) = backend_ops.gradients(
-        lambda tensors: ops.sum(TakeRows()(tensors[0], texts[own])), [x[own]]
+        lambda tensors: ops.sum(TakeSamples()(tensors[0], texts[own])), [x[own]]
     )
     return {
-        "next": ops.convert_to_numpy(NextRow()(x[own])),
+        "next": ops.convert_to_numpy(NextSample()(x[own])),
         "hard": ops.convert_to_numpy(hard(x, own)),
         "ranked": ops.convert_to_numpy(ranked(ranking, x[own], texts[own])),
         "x": x,

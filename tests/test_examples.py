@@ -23,7 +23,7 @@ from builders import slow_on
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.data.records.read import write_shards
+from keras_bridgetower.data.records.write import write_shards
 from keras_bridgetower.training.recipes import paper
 
 ROOT = pathlib.Path(__file__).parent.parent

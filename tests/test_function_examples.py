@@ -38,7 +38,6 @@ from keras_bridgetower.preprocessing import class_ids
 from keras_bridgetower.preprocessing import masking
 from keras_bridgetower.preprocessing import retrieval
 from keras_bridgetower.tasks.ranking import shortlist
-from keras_bridgetower.tasks.ranking import top_matches
 
 MODULES = (
     diversity,
@@ -67,7 +66,6 @@ MODULES = (
     read,
     retrieval,
     shortlist,
-    top_matches,
     vqa_answers,
     vqa_official,
 )

@@ -19,7 +19,9 @@ from transformers.utils import is_torchvision_available
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import write
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.resizing import RESIZERS
 
@@ -66,17 +68,17 @@ def write_pictures(folder):
 def open_set(folder, task, pictures, labels, samples):
     """A data set of one text for each picture, opened."""
     made = [
-        read.Record(f"{i}", (data,), (sample,), "benchmark")
+        form.Record(f"{i}", (data,), (sample,), "benchmark")
         for i, (data, sample) in enumerate(zip(pictures, samples, strict=True))
     ]
-    read.write_shards(
+    write.write_shards(
         folder, "train", made, task=task, labels=labels, definition="timing"
     )
     return read.open_records(folder, "train")
 
 
 def compare_loaders(folder, paths, repeats):
-    samples = [read.Sample(str(i), "", (0,)) for i in range(len(paths))]
+    samples = [form.Sample(str(i), "", (0,)) for i in range(len(paths))]
     reader = open_set(
         folder / "pictures",
         "image_classification",
@@ -169,7 +171,7 @@ def compare_fit(folder, repeats):
         pictures.append(file.getvalue())
         label = number % len(task.answers)
         samples.append(
-            read.Sample(f"{number}", "is there a red circle?", (label,))
+            form.Sample(f"{number}", "is there a red circle?", (label,))
         )
     reader = open_set(folder / "vqa", "vqa", pictures, task.answers, samples)
     streams = {

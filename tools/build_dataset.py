@@ -23,6 +23,7 @@ from sample_sheet import sample_sheet
 from keras_bridgetower.data.datasets import by_name
 from keras_bridgetower.data.records import format
 from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import write
 from keras_bridgetower.data.records.on_beam import on_beam
 
 
@@ -49,7 +50,7 @@ def build(arguments):
     for name in arguments.splits or data.protocols[arguments.protocol]:
         split = data.definition(name, arguments.protocol)
         print(f"{name}: {split.definition}")
-        entry = read.write_shards(
+        entry = write.write_shards(
             arguments.folder,
             name,
             data.split(name, arguments.protocol),
@@ -136,7 +137,7 @@ def _options(kind, given):
 def _runner(arguments):
     if arguments.runner:
         return on_beam(arguments.runner)
-    return read.in_processes(arguments.workers)
+    return write.in_processes(arguments.workers)
 
 
 def _progress(items):

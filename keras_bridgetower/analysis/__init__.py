@@ -1,4 +1,4 @@
-"""What trained heads look at, in numbers, maps and figures."""
+"""Analysis of trained models: attention maps, relevance, head diversity."""
 
 from keras_bridgetower.analysis import figures as figures
 from keras_bridgetower.analysis.diversity import HeadDiversity as HeadDiversity

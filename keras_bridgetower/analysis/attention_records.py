@@ -1,4 +1,4 @@
-"""What the cross-modal layers of a task look at, picture by picture."""
+"""Records the attention of a task's cross-modal layers for given inputs."""
 
 import numpy as np
 from keras import ops
@@ -10,7 +10,7 @@ from keras_bridgetower.tasks.embed import text_states
 
 
 def check_cross_modal(model):
-    """Refuse a task that joins no text with a picture."""
+    """Refuse a task that does not read both pictures and texts."""
     read = [name for name in ("images", "token_ids") if name in model.input]
     if len(read) < 2:
         raise ValueError(
@@ -21,7 +21,7 @@ def check_cross_modal(model):
 
 
 def check_index(name, value, count):
-    """Refuse a layer or head that is not there; negative from the end."""
+    """Refuse an index of a layer or head that is out of range."""
     if not isinstance(value, int) or not -count <= value < count:
         raise ValueError(
             f"`{name}` must be an int from {-count} to {count - 1}, there are "
@@ -30,16 +30,16 @@ def check_index(name, value, count):
 
 
 def features_of(model, x):
-    """Features of raw inputs, nothing drawn and nothing hidden.
+    """Features of raw inputs, without random draws and masking.
 
     Args:
         model: a task.
-        x: dict of raw `"images"` and `"text"`; of features, if the task has
+        x: dict of raw `"images"` and `"text"`, or of features if the task has
             no preprocessor.
 
     Returns:
-        dict of arrays with a batch axis; `<mask>` in a text is the mask token
-        for tasks that fill it.
+        dict of arrays with a batch axis. For tasks that fill masks, `<mask>`
+        in a text becomes the mask token.
     """
     preprocessor = model.preprocessor
     if preprocessor is None:
@@ -51,32 +51,33 @@ def features_of(model, x):
 
 
 def pixels_of(features):
-    """Pictures `(batch, pictures, S, S, 3)`: one, or a pair, for each text."""
+    """Pixels `(batch, pictures, S, S, 3)`, with one or two pictures a text."""
     images = np.asarray(features["images"])
     return images if images.ndim == 5 else images[:, None]
 
 
 def tokens_of(model):
-    """`(prefix, side)`: image tokens before the patches, patches a side."""
+    """`(prefix, side)`: number of tokens before the patches, and grid side."""
     count = model.backbone.output["image"].shape[1]
     side = int(np.sqrt(count))
     return count - side**2, side
 
 
 def branches(model, features):
-    """Attention over the tokens of both modalities joined, text first.
+    """Attention maps over the tokens of both modalities, text first.
 
-    The last layer is computed for all tokens, also those that the task's head
-    does not read.
+    The last layer is computed for all tokens, even if the task's head does
+    not read them.
 
     Args:
         model: a task.
         features: dict of arrays with a batch axis.
 
     Yields:
-        For each picture that belongs to a text, a list with one entry for
-        each cross-modal layer, lowest first: what the layer's `branches`
-        gives, float arrays `(batch, heads, T + P, T + P)`.
+        For the first picture of each text, and then for the second one if
+        there is one: a list with one entry for each cross-modal layer, lowest
+        first. An entry is the result of the layer's `branches`: float arrays
+        `(batch, heads, T + P, T + P)`.
     """
     backbone = model.backbone
     fusion = backbone.fusion

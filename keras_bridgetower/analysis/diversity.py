@@ -1,4 +1,4 @@
-"""How differently the heads of a cross-modal layer look."""
+"""Head diversity: how much the heads of a cross-modal layer differ."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from keras_bridgetower.analysis.attention_records import features_of
 from keras_bridgetower.models.merged_attention import attention_blocks
 
 KINDS = ("image_self", "text_self", "image_cross", "text_cross")
-# Smaller probabilities count as this one: masked keys have none.
+# Smaller probabilities, such as the 0 of masked keys, count as this one.
 FLOOR = 1e-12
 
 
@@ -22,8 +22,8 @@ class HeadDiversity:
     Args:
         mean: dict from `"image_self"`, `"text_self"`, `"image_cross"` and
             `"text_cross"` to a float array `(layers,)`, in nats.
-        spread: dict likewise: standard deviation over the samples.
-        samples: int, pairs of picture and text.
+        spread: dict with the same keys: standard deviation over the samples.
+        samples: int, number of pairs of picture and text.
     """
 
     mean: dict
@@ -35,13 +35,13 @@ def head_divergence(maps, queries=None):
     """Kullback-Leibler divergence between heads, for each sample.
 
     `D = mean over h != g, over i of sum_j p[h,i,j] log(p[h,i,j] / p[g,i,j])`,
-    with heads h and g, queries i, keys j; both directions of a pair count.
-    Probabilities below 1e-12 are counted as 1e-12.
+    with heads h and g, queries i and keys j. Both directions of each pair of
+    heads count. Probabilities below 1e-12 are set to 1e-12.
 
     Args:
         maps: float array `(batch, heads, queries, keys)`, rows sum to 1.
-        queries: optional array `(batch, queries)`, 0 at padding, which is
-            left out.
+        queries: optional array `(batch, queries)`, 1 at tokens and 0 at
+            padding, which is ignored.
 
     Returns:
         float64 array `(batch,)`, in nats.
@@ -75,24 +75,27 @@ def head_divergence(maps, queries=None):
 
 
 def head_diversity(model, dataset):
-    """How differently the heads attend, for every cross-modal layer.
+    """Measure how much the heads of every cross-modal layer differ.
 
-    For each layer, and for self- and cross-attention of both modalities, the
-    divergence between the heads' attention distributions (`head_divergence`),
-    averaged over pairs of heads, over the tokens that are not padding, and
-    over the samples. Batch after batch is read and none is kept.
+    The measure is the divergence between the attention of two heads
+    (`head_divergence`). It is computed for each layer and for self- and
+    cross-attention of both modalities. It is averaged over pairs of heads,
+    over tokens without padding, and over the samples. Only one batch is in
+    memory at a time.
 
     Args:
         model: a task that reads pictures and texts.
-        dataset: iterable of batches, such as a `tf.data.Dataset`: dicts of
-            raw `"images"` and `"text"`, or `(x, y)`, or `(x, y, weight)`;
-            dicts of features for a task without preprocessor.
+        dataset: iterable of batches, such as a `tf.data.Dataset`. A batch is
+            a dict of raw `"images"` and `"text"`, or `(x, y)`, or
+            `(x, y, weight)`. A task without preprocessor takes dicts of
+            features.
 
     Returns:
-        `HeadDiversity`. Both pictures of a pair count as samples.
+        `HeadDiversity`. Each picture of a pair counts as a sample.
 
     Raises:
-        ValueError: a task of one tower, heads that are alone, or no batch.
+        ValueError: a task of one tower, layers with a single head, or no
+            batch.
 
     Example:
 
@@ -111,7 +114,7 @@ def head_diversity(model, dataset):
         text = np.asarray(features["padding_mask"])
         for layers in branches(model, features):
             found = np.array([_of_layer(layer, text) for layer in layers])
-            # Sums of the numbers and of their squares, of all samples.
+            # Sums over the samples, of divergences and of their squares.
             totals = totals + np.stack([found.sum(-1), (found**2).sum(-1)])
             count += found.shape[-1]
     if not count:
@@ -126,7 +129,7 @@ def head_diversity(model, dataset):
 
 
 def _of_layer(layer, text):
-    """`(kinds, batch)`: divergence of each of `KINDS`."""
+    """Divergences `(kinds, batch)` of a layer, in the order of `KINDS`."""
     blocks = attention_blocks(layer, text.shape[1])
     queries = {"text": text, "image": None}
     return [

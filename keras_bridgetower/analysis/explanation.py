@@ -1,4 +1,6 @@
-"""What speaks for one answer, by gradients."""
+"""Relevance: explains one answer of a task by attention and its gradient."""
+
+import collections
 
 import numpy as np
 from keras import ops
@@ -48,40 +50,95 @@ def relevance(model, image, text, answer=None):
             f"Received: model={type(model).__name__}, which predicts "
             f"{sorted(model.output)}"
         )
-    fills = "mask_positions" in model.input
-    if fills:
+    if "mask_positions" in model.input:
         features = _with_mask(model, features)
     tensors = {k: ops.convert_to_tensor(v) for k, v in features.items()}
-    seen = []
+    maps, logits = _captured(model, tensors)
+    index = _index_of(model, logits, answer)
+    slopes = _slopes(model, tensors, maps, index)
+    weighted = {at: np.maximum(maps[at] * slopes[at], 0) for at in maps}
+    joined = [
+        _rollout(
+            model,
+            features,
+            {
+                name: x
+                for (name, visit), x in weighted.items()
+                if visit == place
+            },
+        )
+        for place in range(pixels_of(features).shape[1])
+    ]
+    name = _names_of(model)[index] if _names_of(model) else index
+    return made_of(model, features, joined, f"relevance for {name}")
 
-    def keep(name, weights):
-        seen.append((name, ops.convert_to_numpy(weights)))
+
+def _captured(model, tensors):
+    """The attention maps of a forward pass, and its logits.
+
+    Returns:
+        `(maps, logits)`: dict from the name of a layer and the number of its
+        visit, one for each picture, to its map, a NumPy array.
+    """
+    maps = {}
+
+    def keep(at, weights):
+        maps[at] = ops.convert_to_numpy(weights)
         return weights
 
     with (
         model.inference.reading("relevance"),
         backend_ops.inference_scope(),
-        watch_attention(keep),
+        watch_attention(_by_visit(keep)),
     ):
         model.new_heads.check("relevance", model.answering_heads)
         logits = model.outputs_of(tensors)
-    index = _index_of(model, logits, answer)
+    return maps, logits
+
+
+def _slopes(model, tensors, maps, index):
+    """The gradients of one logit with respect to each map, as `maps`."""
 
     def score(probes):
-        waiting = iter(probes)
-        with watch_attention(lambda _, weights: weights + next(waiting)):
+        added = dict(zip(maps, probes, strict=True))
+        add = _by_visit(lambda at, weights: weights + added[at])
+        with watch_attention(add):
             logits = model.outputs_of(tensors)
         return ops.reshape(logits, (-1, logits.shape[-1]))[0, index]
 
     # The gradient of what is added to a map is the map's own.
     with model.inference.reading("relevance"):
         slopes = backend_ops.gradients(
-            score, [np.zeros_like(x) for _, x in seen]
+            score, [np.zeros_like(x) for x in maps.values()]
         )
-    passes = {}
-    for (name, weights), slope in zip(seen, slopes, strict=True):
-        passes.setdefault(name, []).append(np.maximum(weights * slope, 0))
+    return dict(zip(maps, slopes, strict=True))
 
+
+def _by_visit(watch):
+    """A watcher that also tells how often a layer was visited before."""
+    visits = collections.Counter()
+
+    def watcher(name, weights):
+        at = name, visits[name]
+        visits[name] += 1
+        return watch(at, weights)
+
+    return watcher
+
+
+def _rollout(model, features, weighted):
+    """Relevance of all tokens for what the head reads, over all layers.
+
+    Args:
+        model: the task.
+        features: dict of arrays, of one text.
+        weighted: dict from the name of a layer to its weighted map
+            `(1, heads, queries, keys)`.
+
+    Returns:
+        array `(T, T + P)`: a row for each token of the text. The first one is
+        that of what the head reads.
+    """
     fusion = model.backbone.fusion
     sizes = (
         features["token_ids"].shape[1],
@@ -89,25 +146,19 @@ def relevance(model, image, text, answer=None):
     )
     # What the last layer computes, and where the head reads.
     last, read = ((1, 1), [0, sizes[0]])
-    if fills:
+    if "mask_positions" in model.input:
         last, read = (sizes[0], 0), [int(features["mask_positions"][0, 0])]
-    joined = []
-    for place in range(pixels_of(features).shape[1]):
-        weighted = {name: x[place] for name, x in passes.items()}
-        identity = np.eye(sum(sizes))
-        found = np.zeros_like(identity)
-        for layer, step in enumerate(fusion.steps):
-            if fusion.taps[layer] is not None:
-                found = found + identity
-            queries = last if layer == fusion.num_layers - 1 else sizes
-            parts = step.branches(weighted, sizes, queries)
-            found = found + sum(p[0].mean(0) for p in parts) @ found
-        # Rows of the text: where they look. Its first: what the head reads.
-        rows = found[: sizes[0]].copy()
-        rows[0] = found[read].mean(0)
-        joined.append(rows)
-    name = _names_of(model)[index] if _names_of(model) else index
-    return made_of(model, features, joined, f"relevance for {name}")
+    identity = np.eye(sum(sizes))
+    found = np.zeros_like(identity)
+    for layer, step in enumerate(fusion.steps):
+        if fusion.taps[layer] is not None:
+            found = found + identity
+        queries = last if layer == fusion.num_layers - 1 else sizes
+        parts = step.branches(weighted, sizes, queries)
+        found = found + sum(p[0].mean(0) for p in parts) @ found
+    rows = found[: sizes[0]].copy()
+    rows[0] = found[read].mean(0)
+    return rows
 
 
 def _with_mask(model, features):

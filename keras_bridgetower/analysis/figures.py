@@ -1,4 +1,4 @@
-"""Figures; the only place that draws with matplotlib."""
+"""Figures of scores, head diversity and attention, with matplotlib."""
 
 import functools
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 _INK, _ACCENT = "#444444", "#2a6f97"
-# The paper's panels.
+# Titles of the panels, as in the paper.
 PANELS = {
     "image_self": "visual self-attention",
     "text_self": "textual self-attention",
@@ -16,6 +16,7 @@ PANELS = {
 
 
 def _new_figure(*args, **kwargs):
+    """A new matplotlib figure that notebooks can show."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -23,27 +24,27 @@ def _new_figure(*args, **kwargs):
             "Figures need matplotlib: `pip install matplotlib`, or install "
             "keras-bridgetower with its extra `viz`."
         ) from error
-    # Made without pyplot: no display, and nothing to close.
+    # Without pyplot, which needs a display and keeps figures until closed.
     figure = Figure(*args, layout="constrained", **kwargs)
-    # So that notebooks show it, which know figures of pyplot alone.
+    # Notebooks show only figures of pyplot, or objects with this method.
     figure._repr_png_ = functools.partial(_repr_png_, figure)
     return figure
 
 
 def _repr_png_(figure):
-    """bytes of a PNG file, what a notebook asks for."""
+    """The figure as bytes of a PNG file, for notebooks."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
 
 
 def scores(by_name, title, label):
-    """Scores by seed, one line for each variant.
+    """Draw scores of several seeds, one line for each variant.
 
     Args:
         by_name: dict from a variant's name to a list of its scores.
-        title: str.
-        label: str, what the scores are.
+        title: str, title of the figure.
+        label: str, label of the axis of scores.
 
     Returns:
         A matplotlib `Figure`: a dot for each seed, a bar at the mean.
@@ -70,16 +71,16 @@ def scores(by_name, title, label):
 
 
 def head_diversity(found):
-    """The paper's figure of head diversity: four panels for each model.
+    """Draw the paper's figure of head diversity, four panels for each model.
 
     Args:
         found: dict from a model's name to its `HeadDiversity`, such as
             METER's and BridgeTower's.
 
     Returns:
-        A matplotlib `Figure`: a row of panels for each model, mean and
-        standard deviation over the samples for each layer; panels below each
-        other have one scale.
+        A matplotlib `Figure` with a row of panels for each model. A panel
+        shows mean and standard deviation over the samples for each layer.
+        Panels in one column have the same scale.
 
     Example:
 
@@ -112,15 +113,15 @@ def head_diversity(found):
 
 
 def attention(seen, top_k=5):
-    """A map over its picture, with the words that count most beside it.
+    """Draw an attention map over its picture, and the words of most weight.
 
     Args:
         seen: `AttentionMap`.
         top_k: int, number of words.
 
     Returns:
-        A matplotlib `Figure`: where the text as a whole looks, where the
-        word that counts most looks, and the words' weights.
+        A matplotlib `Figure` with the map of the whole text, the map of the
+        word with the largest weight, and a bar chart of word weights.
 
     Example:
 

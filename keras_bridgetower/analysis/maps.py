@@ -1,4 +1,4 @@
-"""Where a task looks: maps from words to patches."""
+"""Attention maps from the words of a text to the patches of a picture."""
 
 import dataclasses
 
@@ -15,19 +15,19 @@ from keras_bridgetower.models.merged_attention import attention_blocks
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AttentionMap:
-    """Where the words of a text, and the text as a whole, look.
+    """Weights over the patches of a picture, for words and for a whole text.
 
     Args:
-        words: list of str, the text's tokens without the special ones.
-        word_weights: float array `(words,)`, how much each counts for the
-            text as a whole; sums to 1.
-        word_maps: float array `(words, pictures, rows, columns)`, over the
-            patches of each picture; each map sums to 1.
-        whole: float array `(pictures, rows, columns)`, of the token that the
-            task's head reads; each map sums to 1.
-        pictures: float array `(pictures, S, S, 3)` in 0..1, as the model saw
-            them.
-        title: str, what was asked for.
+        words: list of str, the tokens of the text without special tokens.
+        word_weights: float array `(words,)`, the weight of each word for the
+            whole text; sums to 1.
+        word_maps: float array `(words, pictures, rows, columns)`, for each
+            word the weights of the patches of each picture; a map sums to 1.
+        whole: float array `(pictures, rows, columns)`, the map of the token
+            that the task's head reads; a map sums to 1.
+        pictures: float array `(pictures, S, S, 3)` in 0..1, the pictures
+            after preprocessing.
+        title: str, how the map was made.
     """
 
     words: list
@@ -50,19 +50,20 @@ def attention_map(model, image, text, layer=-1, head=None):
 
     Args:
         model: a task that reads pictures and texts, with a preprocessor.
-        image: one picture, in any form that the task reads; a pair of them
-            for NLVR2.
+        image: one picture in any form that the task reads, or a pair of
+            pictures for NLVR2.
         text: str.
-        layer: int, cross-modal layer, lowest first; negative from the top.
-        head: int, one head; None for the mean over the heads.
+        layer: int, index of a cross-modal layer, lowest first; negative
+            indices count from the top.
+        head: int, index of one head, or None for the mean over the heads.
 
     Returns:
-        `AttentionMap`, by cross-attention; weights of words by
-        self-attention of the first token.
+        `AttentionMap`. The maps are cross-attention, the weights of words are
+        the self-attention of the first token.
 
     Raises:
-        ValueError: a task of one tower or without preprocessor, a layer or a
-            head that is not there.
+        ValueError: a task of one tower or without preprocessor, or an index
+            that is out of range.
 
     Example:
 
@@ -90,22 +91,23 @@ def attention_map(model, image, text, layer=-1, head=None):
 
 
 def attention_rollout(model, image, text):
-    """Attention through all cross-modal layers.
+    """Attention rollout: attention through all cross-modal layers.
 
-    In every layer each residual branch counts half of the sum that it joins,
-    `M <- (M + A) / 2` from the identity, A the mean of the heads over both
-    modalities joined; the layers' matrices are multiplied. A bridge counts
-    half as well: `R <- (R + I) / 2`, as a uni-modal state is that of its own
-    token.
+    The attention A of a residual branch is the mean over its heads, as a
+    matrix over the tokens of both modalities. Branch and residual connection
+    have equal shares: starting from the identity, each branch of a layer
+    gives `M <- (M + A) / 2`. The matrices of the layers are multiplied. A
+    bridge adds the uni-modal state of each token with an equal share, too:
+    `R <- (R + I) / 2`.
 
     Args:
-        model, image, text: as `attention_map`.
+        model, image, text: as in `attention_map`.
 
     Returns:
         `AttentionMap`.
 
     Raises:
-        ValueError: as `attention_map`.
+        ValueError: as in `attention_map`.
 
     Example:
 
@@ -123,7 +125,7 @@ def attention_rollout(model, image, text):
         identity = np.eye(layers[0][0].shape[-1])
         rolled = identity
         for layer, tap in zip(layers, taps, strict=True):
-            # Into the lowest layer this changes nothing.
+            # In the lowest layer `rolled` is the identity: no change.
             if tap is not None:
                 rolled = (rolled + identity) / 2
             mixed = identity
@@ -135,7 +137,7 @@ def attention_rollout(model, image, text):
 
 
 def features_of_pair(model, image, text):
-    """Features of one picture, or pair of them, and a text, as arrays."""
+    """Features of a text and its picture or pair of pictures, as arrays."""
     check_cross_modal(model)
     model.needed_preprocessor()
     return {
@@ -147,10 +149,10 @@ def features_of_pair(model, image, text):
 
 
 def made_of(model, features, joined, title):
-    """The result, of one joined matrix for each picture."""
+    """Make an `AttentionMap` from one matrix over all tokens per picture."""
     tokenizer = model.preprocessor.tokenizer
     ids = features["token_ids"][0]
-    # Between the token at the start and that at the end.
+    # Without the start and end tokens.
     kept = np.flatnonzero(features["padding_mask"][0])[1:-1]
     prefix, side = tokens_of(model)
     first = len(ids) + prefix
@@ -171,12 +173,12 @@ def made_of(model, features, joined, title):
 
 
 def _word(tokenizer, id):
-    """A token as it is written; special ones by name."""
+    """The text of a token, or the name of a special token."""
     return tokenizer.detokenize([id]).strip() or tokenizer.id_to_token(id)
 
 
 def _normal(rows):
-    """Rows that sum to 1; even where nothing speaks for anything."""
+    """Rows scaled to sum to 1; rows of zeros become uniform."""
     total = rows.sum(-1, keepdims=True)
     even = np.full_like(rows, 1 / rows.shape[-1])
     return np.where(total > 0, rows / np.where(total > 0, total, 1), even)

@@ -1,1 +1,1 @@
-"""What differs by backend, and every private part of Keras that is used."""
+"""Code that differs by backend, and all uses of private parts of Keras."""

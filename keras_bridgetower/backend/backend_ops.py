@@ -1,7 +1,7 @@
-"""The few things that truly differ by backend.
+"""Operations that TensorFlow, JAX and PyTorch need different code for.
 
-Backend modules are imported inside the functions only, so importing the
-package costs no framework that Keras itself has not loaded.
+Each framework is imported inside the functions that use it, so importing the
+package loads no framework that Keras itself has not loaded.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ import numpy as np
 
 
 def inference_scope():
-    """A context in which eager calls keep nothing for a backward pass.
+    """A context in which eager calls record nothing for a backward pass.
 
-    PyTorch records every eager operation unless told otherwise; TensorFlow
+    PyTorch records every eager operation unless it is told not to. TensorFlow
     and JAX record only inside a tape or a transformation.
 
     Returns:
@@ -27,28 +27,31 @@ def inference_scope():
 
 
 def local_part(variable):
-    """What this process has of a variable: all of it, unless hosts share it.
+    """The part of a variable that this process holds.
+
+    That is all of it, unless JAX splits it over several hosts.
 
     Returns:
         NumPy array.
     """
     value = variable.value
     if keras.config.backend() == "jax" and not isinstance(value, np.ndarray):
-        # Of an array over several hosts, the parts of others cannot be read.
-        # Once it was gathered, it is one of NumPy.
+        # The parts of an array that other hosts hold cannot be read. An array
+        # that was gathered before is a NumPy array already.
         value = value.addressable_data(0)
     return keras.ops.convert_to_numpy(value)
 
 
 def after_reading(batch):
-    """A context whose operations wait until a batch has been read.
+    """A context whose operations run only after a batch has been read.
 
-    TensorFlow runs what a compiled step does without its batch beside the
-    reading: at the end of a dataset of unknown length the optimizer would
-    count one step more, and dropout would draw.
+    In a compiled step, TensorFlow runs operations that do not need the batch
+    while the batch is read. At the end of a dataset of unknown length there
+    is no batch, but the optimizer would count a step and dropout would draw a
+    mask.
 
     Args:
-        batch: tensors, in any structure, of the step that is being traced.
+        batch: nested structure of tensors, the batch of the traced step.
 
     Returns:
         A context manager; on other backends it does nothing.
@@ -63,10 +66,11 @@ def after_reading(batch):
 
 @contextlib.contextmanager
 def kept_weights(model):
-    """A context after which a model has its weights, whatever was raised.
+    """A context after which a model has its weights, even after an error.
 
-    On JAX, `fit`, `evaluate` and `predict` take them out of the model, and
-    would not put them back after an error, `fit` after one in its first step.
+    On JAX, `fit`, `evaluate` and `predict` take the weights out of the model.
+    After an error `evaluate` and `predict` would not put them back, nor would
+    `fit` if the error came in its first step.
 
     Args:
         model: a `keras.Model`.
@@ -84,7 +88,8 @@ def kept_weights(model):
     try:
         yield
     except BaseException:
-        # What the last step returned, where it took over their memory.
+        # A step may have taken over the memory of the old values; those that
+        # it returned are put into the model first.
         model.jax_state_sync()
         for variable, value in zip(variables, before, strict=True):
             if not value.is_deleted():
@@ -95,8 +100,8 @@ def kept_weights(model):
 def lookup(table, ids):
     """Rows of a table, with a dense gradient on every backend.
 
-    TensorFlow's own gradient is a list of slices in which a row that was
-    looked up twice stands twice; Keras' optimizers then square and clip the
+    TensorFlow's own gradient is a list of slices. A row that was looked up
+    twice is in the list twice, and Keras' optimizers square and clip the two
     parts instead of their sum.
 
     Args:
@@ -119,7 +124,8 @@ def lookup(table, ids):
 
         return tf.gather(table, ids), gradient
 
-    # A variable would have to be handed to the gradient by name.
+    # A tensor: for a variable, `custom_gradient` would ask for an argument
+    # `variables`.
     return gather(tf.convert_to_tensor(table))
 
 
@@ -181,31 +187,32 @@ def _torch_gradients(function, tensors):
 
 
 def all_gather(x):
-    """The rows of all replicas, in the order of the global batch.
+    """Concatenate the samples of all replicas, in the global batch's order.
 
-    Differentiable: a row's gradient is the sum over the replicas that read it.
+    It is differentiable: the gradient of a sample is the sum over all
+    replicas.
 
     Args:
-        x: tensor `(batch, ...)`, the rows of this replica; their number may
-            differ between replicas.
+        x: tensor `(batch, ...)`, the samples of this replica; their number
+            may differ between replicas.
 
     Returns:
-        `(rows, offset)`: tensor `(global batch, ...)`, and which of its rows
-        is the first of `x`. JAX computes on global arrays: there, as on one
-        device, `x` itself and 0.
+        `(everything, offset)`: tensor `(global batch, ...)`, and the index in
+        it of the first sample of `x`. On one device, and on JAX, which
+        computes on global arrays, these are `x` and 0.
 
     Example:
 
     ```python
-    rows, offset = all_gather(keras.ops.ones((2, 3)))
+    everything, offset = all_gather(keras.ops.ones((2, 3)))
     ```
     """
     gather = {"tensorflow": _tensorflow_gather, "torch": _torch_gather}
-    return gather.get(keras.config.backend(), _alone)(x)
+    return gather.get(keras.config.backend(), _on_one_replica)(x)
 
 
 def global_sum(x):
-    """A number summed over all replicas, for which no gradient is wanted.
+    """Sum a number over all replicas, without a gradient.
 
     Args:
         x: scalar tensor.
@@ -219,16 +226,16 @@ def global_sum(x):
     global_sum(keras.ops.ones(()))
     ```
     """
-    rows, _ = all_gather(keras.ops.reshape(keras.ops.stop_gradient(x), (1,)))
-    return keras.ops.sum(rows)
+    each, _ = all_gather(keras.ops.reshape(keras.ops.stop_gradient(x), (1,)))
+    return keras.ops.sum(each)
 
 
 def random_state():
     """The state of the backend's own random generators.
 
-    PyTorch draws what has no seed, such as KerasHub's dropout, from one for
-    each kind of device; TensorFlow's and JAX's draws come from Keras' seeds
-    alone.
+    PyTorch has one generator for each kind of device, which serves draws
+    without a seed, such as KerasHub's dropout. On TensorFlow and JAX all
+    draws come from Keras' seeds.
 
     Returns:
         dict from name to array, for `set_random_state`.
@@ -245,14 +252,13 @@ def random_state():
 
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        # Of this process's own device: all processes of a run draw alike, and
-        # one of them saves for all.
+        # The generator of this process's own device only.
         states["cuda"] = torch.cuda.get_rng_state()
     return {name: state.numpy() for name, state in states.items()}
 
 
 def set_random_state(states):
-    """Set what `random_state` returned."""
+    """Restore a state that `random_state` returned."""
     if not states:
         return
     import torch
@@ -263,7 +269,7 @@ def set_random_state(states):
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _alone(x):
+def _on_one_replica(x):
     return x, 0
 
 
@@ -272,27 +278,27 @@ def _tensorflow_gather(x):
 
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return _alone(x)
+        return _on_one_replica(x)
     counts = context.all_gather(tf.shape(x)[:1], axis=0)
     index = context.replica_id_in_sync_group
 
     @tf.custom_gradient
-    def dense(rows):
-        # Of rows that were taken it is `IndexedSlices`, at which the gradient
-        # of TensorFlow's gathering fails.
-        return tf.identity(rows), tf.convert_to_tensor
+    def with_dense_gradient(gathered):
+        # After a lookup the gradient is `IndexedSlices`, which the gradient
+        # of TensorFlow's `all_gather` cannot take.
+        return tf.identity(gathered), tf.convert_to_tensor
 
-    rows = dense(context.all_gather(x, axis=0))
-    return rows, tf.reduce_sum(counts[:index])
+    gathered = with_dense_gradient(context.all_gather(x, axis=0))
+    return gathered, tf.reduce_sum(counts[:index])
 
 
 def _torch_gather(x):
     import torch
     import torch.distributed as dist
 
-    # Keras builds losses and metrics on tensors without values.
+    # Keras builds losses and metrics on `meta` tensors, which have no values.
     if not (dist.is_available() and dist.is_initialized()) or x.is_meta:
-        return _alone(x)
+        return _on_one_replica(x)
     replicas, own = range(dist.get_world_size()), x.shape[0]
     counts = [torch.tensor([own], device=x.device) for _ in replicas]
     dist.all_gather(counts, torch.tensor([own], device=x.device))
@@ -302,7 +308,7 @@ def _torch_gather(x):
     class Gather(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
-            # All replicas must send as much, so what is missing is filled up.
+            # All replicas must send tensors of one size, so pad with zeros.
             sent = x.new_zeros((max(counts), *x.shape[1:]))
             sent[:own] = x
             parts = [torch.empty_like(sent) for _ in replicas]
@@ -312,7 +318,7 @@ def _torch_gather(x):
 
         @staticmethod
         def backward(ctx, gradient):
-            # A copy: the incoming one may be read elsewhere.
+            # A copy, because other code may still read the incoming gradient.
             gradient = gradient.clone(memory_format=torch.contiguous_format)
             dist.all_reduce(gradient)
             return gradient[offset : offset + own]

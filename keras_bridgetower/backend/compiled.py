@@ -1,9 +1,9 @@
-"""A model's forward pass, compiled, that reads weights and changes nothing.
+"""Compiled forward passes that do not change the model.
 
-`keras.Model.predict` takes the weights out of the model on JAX, and keeps a
-compiled function on TensorFlow and JAX whatever becomes of the layers. What
-stands here may be called from any number of threads, and `Structure` says
-whether a compiled function still is that of the layers.
+`keras.Model.predict` takes the weights out of the model on JAX. On TensorFlow
+and JAX it also keeps its compiled function when layers are changed. The
+functions of this module may be called from several threads at once, and a
+`Structure` tells whether a compiled function is still up to date.
 """
 
 import operator
@@ -12,8 +12,9 @@ import keras
 
 from keras_bridgetower.backend import keras_patches
 
-# What layers and models note about having run; nothing that they compute by.
-# PyTorch's `training` is not asked: every call says it.
+# Attributes in which layers and models record that they ran. They do not
+# affect outputs. PyTorch's `training` is one of them, because every call
+# passes `training`.
 _NOTES_OF_LAYERS = ("_called", "_parent_path", "_trainable", "training")
 _NOTES_OF_MODELS = {
     "history",
@@ -28,15 +29,15 @@ _NOTES_OF_MODELS = {
 
 
 def forward(model, settings):
-    """The forward pass of a model, at inference, as a function.
+    """Compile the forward pass of a model, at inference.
 
     Args:
-        model: a `keras.Model`, which holds every weight that it reads.
-        settings: the model whose `run_eagerly` and `jit_compile` count.
+        model: a `keras.Model` that tracks all weights it uses.
+        settings: the model whose `run_eagerly` and `jit_compile` are used.
 
     Returns:
-        Callable from a dict of NumPy arrays to what the model returns. It
-        reads the weights anew at each call.
+        Callable from a dict of NumPy arrays to what the model returns. Each
+        call uses the current values of the weights.
 
     Example:
 
@@ -53,32 +54,32 @@ def forward(model, settings):
 
 
 def is_eager(settings):
-    """Whether models of these settings run op by op."""
+    """Whether a model with these settings runs without being compiled."""
     if settings.run_eagerly:
         return True
-    # TensorFlow makes a graph in any case.
+    # TensorFlow always makes a graph.
     graph = keras.config.backend() == "tensorflow"
     return not (graph or settings.jit_compile)
 
 
 def takes_weights():
-    """Whether Keras' own `predict` and `evaluate` take weights away."""
+    """Whether Keras' `predict` and `evaluate` take weights out of a model."""
     return keras.config.backend() == "jax"
 
 
 def restore_weights(model):
-    """Give a model its weights in the middle of its own `fit`.
+    """Put the weights of a model back in the middle of its own `fit` (JAX).
 
     Args:
         model: a `keras.Model`, called by the thread that trains it.
 
     Raises:
-        RuntimeError: they are in the hands of another model or thread.
+        RuntimeError: another model or thread has taken the weights.
     """
     if keras.config.backend() != "jax":
         return
     model.jax_state_sync()
-    missing = keras_patches.without_value(model.variables)
+    missing = keras_patches.paths_without_value(model.variables)
     if missing:
         raise RuntimeError(
             "The weights of this model are in use by the `fit`, `evaluate` "
@@ -88,11 +89,11 @@ def restore_weights(model):
 
 
 class Structure:
-    """All that a compiled function of layers was made from, but values.
+    """What a compiled function depends on, except the values of weights.
 
-    Two are equal if the layers are the same objects, with the same objects
-    as attributes: activations, dtype policies, adapters, variables. Values of
-    weights may differ.
+    Two structures are equal if the layers are the same objects and have the
+    same objects as attributes: activations, dtype policies, adapters,
+    variables.
 
     Args:
         model: a `keras.Model`.
@@ -102,17 +103,21 @@ class Structure:
     def __init__(self, model, settings):
         parts = [settings.run_eagerly, settings.jit_compile]
         for layer in (model, *keras_patches.layers_in(model)):
-            # A copy: other threads may set attributes meanwhile.
+            # A copy, because other threads may set attributes meanwhile.
             own = vars(layer).copy()
             parts.append(layer)
             if isinstance(layer, keras.Model):
-                parts += [x for name, x in own.items() if _counts(name)]
+                parts += [
+                    x for name, x in own.items() if _affects_outputs(name)
+                ]
                 continue
-            # A model has tens of thousands; to pick them takes long.
+            # Faster than to filter: a model has tens of thousands of
+            # attributes.
             for name in _NOTES_OF_LAYERS:
                 own.pop(name, None)
             parts += own.values()
-        # Kept, so that no other object takes the place of one of them.
+        # References keep the objects alive: a new object cannot get the
+        # identity of an old one.
         self._parts = parts
 
     def __eq__(self, other):
@@ -123,8 +128,8 @@ class Structure:
     __hash__ = None
 
 
-def _counts(name):
-    """Whether a model computes by an attribute; most are its trainer's."""
+def _affects_outputs(name):
+    """Whether an attribute of a model can change its outputs."""
     private = name[0] == "_" and name != "_dtype_policy"
     return not private and name not in _NOTES_OF_MODELS
 
@@ -166,7 +171,7 @@ def _jax_forward(model, settings):
 
     if is_eager(settings):
         return lambda inputs: _whole_here(
-            model(_laid_out(inputs), training=False)
+            model(_placed(inputs), training=False)
         )
     variables = model.variables
 
@@ -177,7 +182,7 @@ def _jax_forward(model, settings):
             return model(inputs, training=False)
 
     return lambda inputs: _whole_here(
-        run([v.value for v in variables], _laid_out(inputs))
+        run([v.value for v in variables], _placed(inputs))
     )
 
 
@@ -195,16 +200,16 @@ def _whole_here(outputs):
     return keras.tree.map_structure(lambda x: x.addressable_data(0), outputs)
 
 
-def _laid_out(inputs):
-    """JAX: rows divided among devices where their number allows it."""
+def _placed(inputs):
+    """JAX: the inputs, divided among devices if the batch size allows it."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
     mesh = distribution.device_mesh
     count = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
 
-    def laid_out(x):
-        # As they are they stand on every device.
+    def placed(x):
+        # An array that is not divided is copied to every device.
         if x.shape[0] % count:
             return x
         return keras.distribution.distribute_tensor(
@@ -212,4 +217,4 @@ def _laid_out(inputs):
             distribution.get_data_layout(x.shape),
         )
 
-    return keras.tree.map_structure(laid_out, inputs)
+    return keras.tree.map_structure(placed, inputs)

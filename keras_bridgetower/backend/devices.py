@@ -1,7 +1,7 @@
-"""What a task asks of the devices that it is trained on.
+"""The devices that tasks are trained on, as tasks see them.
 
-`kbt.distribute` makes one `Replicas` the current one; tasks ask the current
-one and know no engine.
+`kbt.distribute` sets the current `Replicas`. Tasks call its methods and so do
+not depend on a framework's way to distribute.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ BUILT_INSIDE = (
 
 
 class Replicas:
-    """One device; the base of what trains on several.
+    """One device; the base class for several devices.
 
     Attributes:
-        place: str, on what a task is trained; another one's weights and
-            optimizer do not fit it.
-        count: int, replicas of the model.
-        index: int, which of the processes this is.
-        processes: int, processes that train together.
+        place: str, describes the devices. A task that was compiled for one
+            place cannot be trained in another.
+        count: int, number of replicas of the model.
+        index: int, number of this process, from 0.
+        processes: int, number of processes that train together.
 
     Example:
 
@@ -43,15 +43,16 @@ class Replicas:
     place, count, index, processes = "one device", 1, 0, 1
 
     def prepare(self, task):
-        """Check a compiled task; its optimizer sums over replicas from now on.
+        """Check a compiled task, and prepare its optimizer for the replicas.
 
-        Where that accumulates gradients, it counts updates.
+        The optimizer then sums gradients over all replicas. If it accumulates
+        gradients, its schedule and averages count updates, not batches.
 
         Args:
             task: a task whose `compile` just ran.
 
         Raises:
-            ValueError: settings that this engine would ignore or break at.
+            ValueError: settings that these devices do not support.
         """
         distribution = keras.distribution.distribution()
         if keras.config.backend() != "jax" and distribution is not None:
@@ -64,49 +65,50 @@ class Replicas:
             keras_patches_updates.count_updates(task.optimizer)
 
     def check_training(self, dataset):
-        """Raise unless what `fit` is given divides among the replicas.
+        """Raise unless the replicas can divide every batch of a dataset.
 
         Args:
-            dataset: what Keras is going to read.
+            dataset: the training data that Keras is going to read.
 
         Raises:
-            ValueError: it is not known to.
+            ValueError: batches of unknown size, or that cannot be divided.
         """
 
     def number(self, step):
-        """By which number this process draws for a batch.
+        """The number from which this process draws random values for a batch.
 
         Args:
             step: int or scalar tensor, the number of the batch.
 
         Returns:
-            As `step`, another one in each process that reads rows of its own.
+            As `step`. Processes that read different samples get different
+            numbers.
         """
         return step
 
     def predicted(self, made):
-        """What a step of prediction returns, so that Keras can read it."""
+        """The outputs of a prediction step, in a form that Keras can read."""
         return made
 
     def all_rows(self, x, outputs, sizes):
         """Predictions of all processes, in the order of the global batches.
 
         Args:
-            x: what was predicted.
-            outputs: nested structure of NumPy arrays `(rows, ...)`, of the
-                rows of this process.
-            sizes: list of ints, how many rows of each batch it had.
+            x: the data given to `predict`.
+            outputs: nested structure of NumPy arrays `(samples, ...)`, the
+                predictions for the samples of this process.
+            sizes: list of ints, how many samples of each batch it had.
 
         Returns:
-            The structure, of the rows of all processes.
+            The structure for the samples of all processes.
         """
         return outputs
 
     def summed(self, metrics):
-        """A context in which metrics hold what all replicas have seen.
+        """A context in which metrics hold the sums over all replicas.
 
         Args:
-            metrics: list of variables of metrics.
+            metrics: list of the variables of metrics.
 
         Returns:
             A context manager.
@@ -118,19 +120,19 @@ _CURRENT = [Replicas()]
 
 
 def current():
-    """The `Replicas` that tasks are trained on."""
+    """The `Replicas` that tasks are trained on now."""
     return _CURRENT[0]
 
 
 def check_compiled(task, place):
-    """Raise unless a task is trained on what it was compiled for.
+    """Raise if a task was compiled for other devices than the current ones.
 
     Args:
         task: a task.
-        place: str, the `place` that was current then.
+        place: str, the `place` of the devices that it was compiled for.
 
     Raises:
-        ValueError: another one is current.
+        ValueError: the current place is another one.
     """
     now = current().place
     if place != now:
@@ -142,5 +144,5 @@ def check_compiled(task, place):
 
 
 def set_current(replicas):
-    """Train on these from now on."""
+    """Make these the current replicas."""
     _CURRENT[0] = replicas

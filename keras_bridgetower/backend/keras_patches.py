@@ -1,10 +1,9 @@
-"""Where Keras' objects are touched below their public surface.
+"""Uses of private parts of Keras, for the versions whose source was read.
 
-All of it stands here and, for several devices, in
-`keras_patches_distribution`. Each function was written for versions of Keras
-whose source was read. On another one it takes a slower public way, or raises an
-error about what it is for; nothing is changed that another thread or another
-model could meet.
+Those for `fit`, for models, for updates and for several devices are in the
+modules `keras_patches_*`. On an unknown version of Keras, a function uses a
+slower public way, or raises an error that names the feature. No function here
+changes anything that another thread or another model uses.
 """
 
 import contextlib
@@ -16,21 +15,21 @@ FROM, BEFORE = (3, 15, 1), (3, 16, 0)
 
 
 def is_known():
-    """Whether Keras is of a version that these patches were made for."""
+    """Whether this version of Keras is one that the patches were made for."""
     numbers = re.match(r"\d+(\.\d+)*", keras.__version__).group().split(".")
-    # One before 3.16.0 is near enough to it to be unknown.
+    # Only the digits count, so a release candidate of 3.16.0 is unknown, too.
     return FROM <= (*map(int, numbers), 0, 0)[:3] < BEFORE
 
 
 def check_version(feature, instead):
-    """Raise unless Keras is of a version that these patches were made for.
+    """Raise if this version of Keras is not known.
 
     Args:
-        feature: str, what cannot be done without.
-        instead: str, what a user can do.
+        feature: str, the feature that needs private parts of Keras.
+        instead: str, what a user can do instead.
 
     Raises:
-        RuntimeError: another version.
+        RuntimeError: an unknown version.
     """
     if not is_known():
         allowed = (".".join(map(str, v)) for v in (FROM, BEFORE))
@@ -43,11 +42,11 @@ def check_version(feature, instead):
 
 
 def layers_in(layer):
-    """All layers in a layer, at any depth.
+    """All layers inside a layer, at any depth.
 
-    Keras has no public way below a model's own `layers`. Of an unknown Keras
-    all attributes are gone through, which may find layers that are held but
-    not tracked, too.
+    Keras' public `layers` lists only the top level of a model. For an unknown
+    Keras the attributes of all layers are searched, which may also find
+    layers that Keras does not track.
 
     Args:
         layer: a layer or model.
@@ -61,7 +60,7 @@ def layers_in(layer):
 
 
 def layers_held_in(layer):
-    """All layers that a layer holds in its attributes, tracked or not."""
+    """All layers in the attributes of a layer, whether tracked or not."""
     found, waiting = {id(layer): layer}, [layer]
     while waiting:
         for held in _layers_among(vars(waiting.pop()).values()):
@@ -81,10 +80,10 @@ def _layers_among(values):
             yield from _layers_among(value)
 
 
-def origin(tensor):
-    """The layer that a symbolic tensor comes from, and what it was called on.
+def source_layer(tensor):
+    """The layer that made a symbolic tensor, and the inputs of that call.
 
-    Keras' public `layer.input` knows the first call of a layer alone.
+    Keras' public `layer.input` is that of the layer's first call only.
 
     Args:
         tensor: a `keras.KerasTensor`.
@@ -101,25 +100,25 @@ def origin(tensor):
 
 
 def check_training_of():
-    """Raise where `training_of` would."""
+    """Raise if `training_of` would raise."""
     check_version(
         "`checkpoint_activations`", "train without it, in more memory"
     )
 
 
 def training_of(layer):
-    """Inside of a layer's call: whether the model is being trained.
+    """Inside a layer's call: whether the model is being trained.
 
-    Layers without an argument `training` are not told otherwise.
+    For layers whose `call` has no argument `training`.
     """
     check_training_of()
     return layer._get_call_context().get_value("training")
 
 
 def loss_means(model):
-    """The means in which a compiled model logs its losses.
+    """The metrics that average a compiled model's losses for the logs.
 
-    Of an unknown Keras, those of its metrics that have their names.
+    For an unknown Keras they are found by their names.
 
     Args:
         model: a compiled `keras.Model`.
@@ -135,17 +134,17 @@ def loss_means(model):
 
 
 def with_public_optimizers(config):
-    """What a model was compiled with, as every backend can read it.
+    """A compile config whose optimizers can be loaded on every backend.
 
-    On PyTorch Keras saves its optimizers as classes of that backend alone,
-    which elsewhere fail in the first step. The public class of the same name
-    makes them there again.
+    With PyTorch, Keras saves the name of an optimizer class that is for
+    PyTorch only and fails in the first step elsewhere. It is replaced by the
+    public class of the same name.
 
     Args:
-        config: dict, as `keras.Model.get_compile_config` gives it.
+        config: dict, as `keras.Model.get_compile_config` returns it.
 
     Returns:
-        dict like it.
+        A changed copy.
     """
     if isinstance(config, (list, tuple)):
         return [with_public_optimizers(value) for value in config]
@@ -154,21 +153,22 @@ def with_public_optimizers(config):
     public = {}
     if str(config.get("module")).startswith(_OF_PYTORCH):
         public = {"module": "keras.optimizers", "registered_name": None}
-    made = {k: with_public_optimizers(value) for k, value in config.items()}
-    return made | public
+    copy = {k: with_public_optimizers(value) for k, value in config.items()}
+    return copy | public
 
 
 _OF_PYTORCH = "keras.src.backend.torch.optimizers."
 
 
 def optimizer_value(model, variable):
-    """What a variable of a model's optimizer holds between two steps.
+    """The value of an optimizer's variable between two steps of `fit`.
 
-    On JAX it is empty then. The public way to fill it sets every variable,
-    too slow for each step; of an unknown Keras it is taken all the same.
+    On JAX the variable itself is empty then. The public way sets all
+    variables of the model, which is too slow to do in each step. For an
+    unknown Keras it is used nevertheless.
 
     Args:
-        model: the model, while it is trained or not.
+        model: the model, in training or not.
         variable: one of `model.optimizer.variables`.
 
     Returns:
@@ -188,11 +188,11 @@ def optimizer_value(model, variable):
     return keras.ops.convert_to_numpy(variable)
 
 
-def without_value(variables):
-    """Paths of variables whose values were taken out, as JAX's trainer does.
+def paths_without_value(variables):
+    """Paths of variables whose values JAX's trainer has taken out.
 
-    Read, they would show their initial values. Of an unknown Keras none are
-    found.
+    Reading such a variable would give its initial value. For an unknown Keras
+    the result is empty.
     """
     if not is_known():
         return []
@@ -200,16 +200,16 @@ def without_value(variables):
 
 
 @contextlib.contextmanager
-def unfilled():
-    """A context of this thread in which new variables get no value.
+def without_values():
+    """A context in which the new variables of this thread get no value.
 
-    Keras' own `keras.StatelessScope` is kept for each thread, and so is the
-    list of what it leaves without a value: without the patch, the next scope
-    would fill all of it.
+    A `keras.StatelessScope` leaves new variables without a value and puts
+    them on a list of the thread, which Keras initializes after the next
+    scope. Here this list is replaced for the time of the context.
 
     Yields:
-        `(scope, variables)`: the `keras.StatelessScope`, and the list that
-        new variables are put into. Of an unknown Keras it stays empty.
+        `(scope, variables)`: the `keras.StatelessScope`, and the list to
+        which new variables are added. For an unknown Keras it stays empty.
     """
     scope = _Scope(initialize_variables=False)
     if not is_known():
@@ -229,7 +229,7 @@ def unfilled():
 
 
 class _Scope(keras.StatelessScope):
-    """A scope that remembers which variables were assigned in it."""
+    """A scope that records which variables were assigned in it."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -238,46 +238,49 @@ class _Scope(keras.StatelessScope):
     def add_update(self, update):
         variable, value = update
         if isinstance(value, keras.Variable):
-            # TensorFlow hands it over as it is, to be read some time.
+            # TensorFlow passes the variable itself, which could change later.
             value = value.value
         super().add_update((variable, value))
         self.assigned[id(variable)] = variable
 
 
-def started_by(initializer, make):
-    """What `make` returns, with float weights that an initializer starts.
+def with_initializer(initializer, make):
+    """Build a model whose float weights all use the same initializer.
 
-    Keras asks the initializer of each layer, and has no switch for it. Here
-    variables wait for their value, as in any `keras.StatelessScope`, and are
-    given another initializer meanwhile. Of an unknown Keras, and where a layer
-    makes a variable that cannot wait, they start as they are.
+    Keras has no option for it. So the variables are made without values,
+    their initializer is replaced, and then they are initialized. For an
+    unknown Keras, and if a layer makes a variable that needs its value at
+    once, each variable keeps its own initializer.
 
     Args:
         initializer: callable of a shape and a dtype.
         make: callable that returns a new layer or model.
+
+    Returns:
+        What `make` returned.
     """
     if not is_known():
         return make()
     from keras.src.backend.common.stateless_scope import in_stateless_scope
 
     if in_stateless_scope():
-        return make()  # All of it waits for the outer scope.
+        return make()  # The outer scope decides about all variables.
     try:
-        with unfilled() as (scope, variables):
+        with without_values() as (scope, variables):
             made = make()
     except ValueError:
-        # A variable was made from an array, or what is wrong is so here, too.
+        # A variable was made from an array. Any other error is raised again.
         return make()
     for variable in variables:
-        # Seeds and ids, which are no weights, start as they should.
+        # Seeds and ids are integers and keep their own initializer.
         if keras.backend.is_float_dtype(variable.dtype):
             variable._initializer = initializer
         variable._deferred_initialize()
     for key, variable in scope.assigned.items():
         variable.assign(scope.state_mapping[key])
     if keras.config.backend() == "torch":
-        # Each layer that was built lists its parameters once they have values,
-        # and a model when it is asked for them.
+        # A layer of Keras on PyTorch lists its parameters when it is built,
+        # but here they had no value then. A model lists them when asked.
         for layer in (made, *layers_held_in(made)):
             if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()

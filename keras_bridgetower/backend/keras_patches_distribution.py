@@ -1,7 +1,8 @@
-"""What training on several devices replaces in Keras.
+"""Replaced methods of Keras for training on several devices.
 
-The replacements stand in Keras' classes, which know no other way in, and act
-on what a strategy of ours has marked alone: everything else runs as before.
+They are replaced in Keras' classes, because Keras offers no other way. The
+new methods act only on objects that a strategy of this package has marked, and
+call Keras' own method for all others.
 """
 
 import contextlib
@@ -12,17 +13,18 @@ from keras_bridgetower.backend import keras_patches
 
 
 def check_version():
-    """Raise unless Keras is of a version that these patches were made for."""
+    """Raise if this version of Keras is not known."""
     keras_patches.check_version(
         "Training on several devices", "train on one device"
     )
 
 
 @contextlib.contextmanager
-def held(variables, values):
-    """A context in which variables have other values, as they are.
+def temporary_values(variables, values):
+    """A context in which variables hold other values.
 
-    An assignment would spread them over devices again.
+    They are set without an assignment, which would divide the values among
+    devices.
 
     Args:
         variables: list of variables.
@@ -40,13 +42,13 @@ def held(variables, values):
 
 
 def build_metrics(model, spec):
-    """Let a compiled model's losses and metrics make their variables.
+    """Create the variables of a compiled model's losses and metrics.
 
-    Keras reads a batch for it, which it then reads once more.
+    Keras would read the first batch for it, and read it again to train.
 
     Args:
         model: a compiled `keras.Model`.
-        spec: nested structure of `tf.TensorSpec`, of a batch.
+        spec: nested structure of `tf.TensorSpec` that describes a batch.
     """
     check_version()
     model._symbolic_build(
@@ -56,8 +58,8 @@ def build_metrics(model, spec):
     )
 
 
-def draw_alike():
-    """JAX: give all processes one seed, as `keras.distribution.initialize`."""
+def share_seed():
+    """JAX: set one seed in all processes, as Keras does by `initialize`."""
     check_version()
     from keras.src.backend.jax import distribution_lib
 
@@ -65,19 +67,19 @@ def draw_alike():
 
 
 def lay_out_each_batch(kind):
-    """JAX: ask a distribution for the layout of every batch.
+    """JAX: ask the distribution for the layout of every batch.
 
-    Keras asks at the first one, and a last batch of another size then fails.
+    Keras asks for the first batch only, so that a last batch of another size
+    fails.
 
     Args:
-        kind: the class of the distributions to be asked. Those of others are
-            used as Keras does.
+        kind: the class of distributions for which this is done.
     """
     check_version()
     from keras.src.backend.jax import trainer
 
     iterator = trainer.JAXEpochIterator
-    own = _own(iterator._get_distributed_iterator)
+    own = _original(iterator._get_distributed_iterator)
 
     def batches(self, distribution):
         if not isinstance(distribution, kind):
@@ -86,27 +88,31 @@ def lay_out_each_batch(kind):
         for data in self.data_adapter.get_jax_iterator():
             yield trainer._distribute_data(data)
 
-    batches.own = own
+    batches.original = own
     iterator._get_distributed_iterator = batches
 
 
 def gradients_are_summed(optimizer):
-    """TensorFlow: this optimizer gets gradients that are summed already."""
+    """TensorFlow: keep this optimizer from summing gradients over replicas.
+
+    They are summed before they reach it.
+    """
     check_version()
     for one in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
         one._all_reduce_sum_gradients = lambda pairs: pairs
 
 
 def distribute_on_tensorflow(engine, split):
-    """TensorFlow: batches divided by us, and several processes cured.
+    """TensorFlow: divide batches ourselves, and support several processes.
 
-    Keras lets `tf.distribute` divide batches, which leaves a replica without
-    rows at an uneven end; builds metrics on the mean over a nested batch, and
-    reduces scalar logs along an axis, which fail with several processes.
+    Keras lets `tf.distribute` divide batches, which may leave a replica
+    without samples in the last one. With several processes two more steps of
+    Keras fail: it builds metrics on the mean over a nested batch, and reduces
+    scalar logs along an axis.
 
     Args:
-        engine: the `tf.distribute.Strategy`; others are used as Keras does.
-        split: function of a strategy and a dataset of global batches, which
+        engine: the `tf.distribute.Strategy` for which this is done.
+        split: function of a strategy and a dataset of global batches that
             returns the distributed dataset.
     """
     check_version()
@@ -116,9 +122,9 @@ def distribute_on_tensorflow(engine, split):
 
     engine.keras_bridgetower_split = split
     iterator, model = trainer.TFEpochIterator, trainer.TensorFlowTrainer
-    own_start = _own(iterator.__init__)
-    own_build = _own(model._maybe_symbolic_build)
-    own_reduce = _own(trainer.reduce_per_replica)
+    own_start = _original(iterator.__init__)
+    own_build = _original(model._maybe_symbolic_build)
+    own_reduce = _original(trainer.reduce_per_replica)
 
     def start(self, distribute_strategy=None, *args, **kwargs):
         if not _is_ours(distribute_strategy):
@@ -144,13 +150,14 @@ def distribute_on_tensorflow(engine, split):
             self._symbolic_build(data_batch=first(strategy, data_batch))
 
     def reduce(values, strategy, reduction):
-        # Logs of a step are of one replica; those of an epoch are read anew.
+        # The logs of a step may be those of one replica, because the metrics
+        # are read again at the end of an epoch.
         workers = tf.distribute.MultiWorkerMirroredStrategy
         ours = _is_ours(strategy) and isinstance(strategy, workers)
         if ours and reduction == "auto":
             return first(strategy, values)
         if ours and reduction == "concat":
-            # In the order of the replicas, as the rows were divided.
+            # The samples were divided in the order of the replicas.
             return keras.tree.map_structure(
                 lambda x: strategy.gather(x, axis=0), values
             )
@@ -161,17 +168,21 @@ def distribute_on_tensorflow(engine, split):
             lambda x: strategy.experimental_local_results(x)[0], values
         )
 
-    start.own, build.own, reduce.own = own_start, own_build, own_reduce
+    start.original, build.original, reduce.original = (
+        own_start,
+        own_build,
+        own_reduce,
+    )
     iterator.__init__ = start
     model._maybe_symbolic_build = build
     trainer.reduce_per_replica = reduce
 
 
 def _is_ours(engine):
-    """Whether `distribute_on_tensorflow` was called with a `tf.distribute`."""
+    """Whether `distribute_on_tensorflow` was called for this strategy."""
     return hasattr(engine, "keras_bridgetower_split")
 
 
-def _own(function):
-    """Keras' own function, where an earlier call has replaced it."""
+def _original(function):
+    """Keras' own function, even if an earlier call has replaced it."""
     return getattr(function, "own", function)

@@ -1,13 +1,13 @@
-"""Keras' private parts that `fit` meets, as `keras_patches`."""
+"""Uses of private parts of Keras for the data and the epochs of `fit`."""
 
 from keras_bridgetower.backend import keras_patches
 
 
 def read_again(batches):
-    """What Keras reads anew in each epoch; an unknown Keras reads it once.
+    """A data source for `fit` that calls `batches` in each epoch.
 
-    In public it reads only datasets and generators of no known length, and
-    the latter once.
+    Keras' public interface reads a generator only once. For an unknown Keras
+    the result is such a generator.
 
     Args:
         batches: callable that returns a generator of batches.
@@ -22,21 +22,21 @@ def read_again(batches):
 
 
 def forget_continued(model):
-    """Let `fit` start at the epoch that it is told.
+    """Let `fit` start at its `initial_epoch`.
 
-    Keras' `BackupAndRestore` leaves the epoch at which it went on in the
-    model, and each later `fit` would leave out the epochs before it. Of an
-    unknown Keras it stays.
+    Keras' `BackupAndRestore` stores in the model the epoch at which it
+    continued, and every later `fit` would skip the epochs before it. For an
+    unknown Keras nothing is done.
     """
     if keras_patches.is_known():
         model._initial_epoch = None
 
 
 def forget_evaluation(model):
-    """Let go of the validation data of a `fit` that an error ended.
+    """Release the validation data of a `fit` that ended with an error.
 
-    Keras keeps their iterator until the next `fit`. Nothing is done to an
-    unknown Keras, where it may be kept elsewhere.
+    Keras keeps their iterator until the next `fit`. For an unknown Keras
+    nothing is done.
 
     Args:
         model: a `keras.Model`.

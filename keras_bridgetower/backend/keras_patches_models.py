@@ -1,12 +1,13 @@
-"""Where a method of Keras' models is replaced that is not public."""
+"""Overrides of private methods of `keras.Model`."""
 
 import keras
 
 
 class NotCloned(keras.Model):
-    """Abstract: refuses `clone_model`, which would make a plain model of it.
+    """Abstract: refuses `clone_model`, which would return a plain model.
 
-    It alone runs through the graph of a model that has a `call` of its own.
+    Only `clone_model` runs through the graph of a model that has a `call` of
+    its own, so the method it uses is overridden.
     """
 
     def _run_through_graph(self, *args, **kwargs):

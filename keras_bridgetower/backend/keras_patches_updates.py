@@ -1,8 +1,8 @@
-"""Gradients that are accumulated: what counts updates, and not batches.
+"""Makes schedules and averages count updates when gradients are accumulated.
 
-With `gradient_accumulation_steps` Keras calls a schedule with the number of
-batches, and moves averages of weights at each of them: the one ends so many
-times too early, the other forget so many times too fast.
+With `gradient_accumulation_steps=n`, Keras calls a schedule with the number of
+batches and moves the averages of weights after each batch. The schedule then
+ends n times too early, and the averages decay n times too fast.
 """
 
 import keras
@@ -17,13 +17,13 @@ def accumulation(optimizer):
     """How many batches make an update.
 
     Args:
-        optimizer: a compiled Keras optimizer, or one that holds others.
+        optimizer: a Keras optimizer, or one that contains others.
 
     Returns:
         int from 1.
 
     Raises:
-        ValueError: the optimizers that it holds differ in it.
+        ValueError: the optimizers that it contains have different values.
     """
     found = {_accumulation(one) for one in _learning(optimizer)}
     if len(found) > 1:
@@ -35,13 +35,13 @@ def accumulation(optimizer):
 
 
 def count_updates(optimizer):
-    """Let schedule and averages of an optimizer count updates.
+    """Let the schedule and the averages of an optimizer count updates.
 
-    Without accumulation it stays as it is. Other models never meet what is
-    replaced, as it stands in the optimizer itself.
+    Without accumulation nothing is changed. Methods are replaced in this
+    optimizer only, not in its class.
 
     Args:
-        optimizer: a Keras optimizer, or one that holds others.
+        optimizer: a Keras optimizer, or one that contains others.
 
     Raises:
         RuntimeError: an unknown Keras.
@@ -54,14 +54,14 @@ def count_updates(optimizer):
 
 
 def _learning(optimizer):
-    """The optimizers that update variables, in one that may hold them."""
+    """The optimizers that update variables, inside loss scaling or a list."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    # A `MultiOptimizer` that chooses by a function has none until it is built.
+    # A `MultiOptimizer` may make its optimizers only when it is built.
     return getattr(inner, "optimizers", None) or [inner]
 
 
 def _accumulation(optimizer):
-    # Under `tf.distribute` we accumulate, and Keras must not.
+    # Under `tf.distribute` the strategy accumulates in place of Keras.
     ours = getattr(optimizer.apply, "accumulates", None)
     return ours or optimizer.gradient_accumulation_steps or 1
 
@@ -75,7 +75,7 @@ def _count_updates(optimizer):
             "the middle of an update. Received: ema_overwrite_frequency="
             f"{config['ema_overwrite_frequency']}"
         )
-    # What is no number has a configuration.
+    # A schedule is a dict here, a constant rate is a number.
     if not isinstance(config["learning_rate"], dict) and not optimizer.use_ema:
         return
     check_version(FEATURE, "accumulate with a constant rate")
@@ -93,7 +93,7 @@ def _count_updates(optimizer):
         if not steps:
             own_average(optimizer, variables)
             return
-        # The batch that makes the update is not counted yet.
+        # The current batch is not counted yet.
         is_update = ops.equal((optimizer._iterations + 1) % steps, 0)
         averages = optimizer._model_variables_moving_average
         for variable, mean in zip(variables, averages, strict=True):

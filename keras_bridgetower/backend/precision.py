@@ -1,4 +1,4 @@
-"""Dtypes of weights and layers: what can be trained in them, and be saved."""
+"""Checks of dtypes: training in half precision, and saving dtype policies."""
 
 import warnings
 
@@ -9,24 +9,25 @@ import numpy as np
 from keras_bridgetower.backend import keras_patches
 
 _HALF = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-# Values of optimizers that weigh a running mean, and are below 1.
-_SHARES = ("beta_1", "beta_2", "rho", "momentum")
+# Names of the factors, below 1, by which optimizers decay running means.
+_DECAYS = ("beta_1", "beta_2", "rho", "momentum")
 
 
 def check_training(variables, optimizer):
-    """Refuse to train weights that would stand still or become NaN.
+    """Refuse or warn if half-precision weights cannot be trained.
 
-    In half precision a weight has 8 bits (bfloat16) or 11, so an update below
-    half of the last one is lost: with the rates of fine-tuning most are. Of
-    that a warning tells, as some may be meant to.
+    A weight has 8 significant bits in bfloat16 and 11 in float16. An update
+    smaller than half of the last bit is lost, which happens to most updates
+    at the learning rates of fine-tuning. This is a warning only, because it
+    may be intended.
 
     Args:
         variables: list of trainable variables.
         optimizer: a Keras optimizer.
 
     Raises:
-        ValueError: values of the optimizer that the weights' dtype rounds to
-            1 or 0, so that no update is right.
+        ValueError: a hyperparameter of the optimizer that the weights' dtype
+            rounds to 1 or 0, so that every update is wrong.
     """
     for dtype, rounded in _HALF.items():
         count = sum(v.dtype == dtype for v in variables)
@@ -40,7 +41,8 @@ def check_training(variables, optimizer):
             f'Build the task with `dtype="mixed_{dtype}"`, which computes in '
             f"{dtype} and keeps weights in float32."
         )
-        # Half of the last bit, of a weight just below a power of two.
+        # The inverse of half the last bit, for a weight just below a power
+        # of two.
         smallest = round(4 / float(ml_dtypes.finfo(rounded).eps))
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         lost = _lost(inner.get_config(), rounded)
@@ -53,17 +55,20 @@ def check_training(variables, optimizer):
             f"Weights of dtype {dtype} lose every update below 1/{smallest} of "
             "them, so most stand still at a small learning "
             f"rate. {remedy} {received}",
-            # Of who called `fit`.
+            # The line that called `fit`.
             stacklevel=8,
         )
 
 
 def _lost(config, rounded):
-    """What becomes of an optimizer's values in a dtype, in words."""
+    """Says which hyperparameter of an optimizer a dtype rounds to 0 or 1.
+
+    None if there is none.
+    """
     epsilon = config.get("epsilon")
     if epsilon and rounded(epsilon) == 0:
         return f"epsilon={epsilon} is 0, and weights would become NaN"
-    for name in _SHARES:
+    for name in _DECAYS:
         value = config.get(name)
         if value and value < 1 and rounded(value) == 1:
             return f"{name}={value} is 1, and no weight would ever move"
@@ -71,15 +76,16 @@ def _lost(config, rounded):
 
 
 def changed_policies(model, usual):
-    """Dtype policies of single layers that are not the usual one.
+    """Dtype policies of layers that differ from the model's usual policy.
 
     Args:
         model: a built model.
-        usual: `keras.DTypePolicy`, that it was built with.
+        usual: `keras.DTypePolicy` that the model was built with.
 
     Returns:
         dict from the number and class of a layer to its policy, as Keras
-        writes it. Paths of layers may be others when they are loaded.
+        serializes it. Paths are not used, because they may differ when the
+        model is loaded.
 
     Raises:
         ValueError: quantized layers, which a configuration does not describe.
@@ -87,14 +93,14 @@ def changed_policies(model, usual):
     check_not_quantized(model)
     return {
         place: keras.dtype_policies.serialize(layer.dtype_policy)
-        for place, layer in _places(model)
+        for place, layer in _numbered_layers(model)
         if layer.dtype_policy.name != usual.name
     }
 
 
 def check_not_quantized(model):
     """Refuse quantized layers, whose weights are scaled integers."""
-    for _, layer in _places(model):
+    for _, layer in _numbered_layers(model):
         if layer.quantization_mode is not None:
             raise ValueError(
                 "A quantized model cannot be saved or copied. Save it before "
@@ -106,22 +112,22 @@ def check_not_quantized(model):
 
 
 def build_once(optimizer, variables):
-    """Make an optimizer's variables, if they are not there yet.
+    """Create an optimizer's variables, unless they exist.
 
-    Those of loss scaling, in float16, Keras would make a second time.
+    Without this check Keras would create those of loss scaling twice.
     """
     if not optimizer.built:
         optimizer.build(variables)
 
 
 def restore_policies(model, changed):
-    """Give layers the policies that `changed_policies` found.
+    """Give layers the policies that `changed_policies` returned.
 
     Args:
-        model: a model as that one was built.
-        changed: dict, as it returned, or None.
+        model: a model of the same structure.
+        changed: what `changed_policies` returned, or None.
     """
-    places = dict(_places(model))
+    places = dict(_numbered_layers(model))
     for place, policy in (changed or {}).items():
         if place not in places:
             raise ValueError(
@@ -132,7 +138,7 @@ def restore_policies(model, changed):
 
 
 def check_one_policy(*models):
-    """Refuse to write a preset of layers of several dtype policies."""
+    """Refuse to save a preset of a model with several dtype policies."""
     for model in models:
         policies = model.get_config().get(POLICIES)
         if policies:
@@ -143,12 +149,12 @@ def check_one_policy(*models):
             )
 
 
-# In configurations, where there are such layers alone.
+# The key of a configuration for changed policies; absent if there are none.
 POLICIES = "layer_policies"
 
 
-def _places(model):
-    """Layers with weights of their own, each by its number and class."""
+def _numbered_layers(model):
+    """Innermost layers that have weights, each with its number and class."""
     own = [
         layer
         for layer in keras_patches.layers_in(model)

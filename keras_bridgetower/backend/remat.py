@@ -1,4 +1,4 @@
-"""Activations that are computed again instead of kept."""
+"""Recomputes activations in the backward pass, to save memory."""
 
 import contextlib
 import threading
@@ -11,17 +11,17 @@ _RUNNING = threading.local()
 
 
 def remat(layer, function, *args):
-    """Run a function, and keep nothing of it for the backward pass but `args`.
+    """Run a function and keep only `args` for the backward pass.
 
-    The backward pass runs it once more, with the same dropout masks: the
-    states of the layer's seed generators are read outside, count from there
-    inside, in a scope of the thread that runs it, and are advanced once
-    afterwards. Keras' own `keras.remat` would draw new masks, or leak a tracer
-    on JAX.
+    The backward pass runs the function again, with the same dropout masks. To
+    do so, both runs start from the same states of the layer's seed
+    generators, and the states are advanced once afterwards. With Keras' own
+    `keras.remat` the second run would draw new masks, or leak a tracer on
+    JAX.
 
     Args:
         layer: the layer that `function` calls, with all its sub-layers.
-        function: callable of float tensors, which returns tensors, or a
+        function: callable of float tensors that returns tensors, or a nested
             structure of tensors and None.
         *args: float tensors.
 
@@ -44,7 +44,7 @@ def remat(layer, function, *args):
             outputs = function(*args)
         draws.append(replay.draws)
         absent.append(keras.tree.map_structure(_is_none, outputs))
-        # What is not asked for, TensorFlow would refuse.
+        # TensorFlow refuses None as an output.
         return [x for x in keras.tree.flatten(outputs) if not _is_none(x)]
 
     tensors = iter(keras.remat(run)(*args))
@@ -57,16 +57,17 @@ def remat(layer, function, *args):
 
 
 def _seed_states(layer):
-    """The variables of all seed generators of a layer and those in it."""
+    """States of all seed generators in a layer: no weights and no metrics."""
     others = (*layer.weights, *layer.metrics_variables)
     others = {id(v) for v in others}
     return [v for v in layer.variables if id(v) not in others]
 
 
 class _Replay(keras.StatelessScope):
-    """A scope in which seed generators count from `seeds`, to no effect.
+    """A scope in which seed generators start from `seeds`.
 
-    Everything else is read and assigned as outside of it.
+    Their states outside do not change. All other variables are read and
+    assigned as if there were no scope.
     """
 
     def __init__(self, states, seeds):
@@ -96,18 +97,18 @@ class _Replay(keras.StatelessScope):
 
 
 def _after(seed, draws):
-    """The state of a generator some draws later."""
+    """The state of a seed generator after a number of draws."""
     return seed + keras.ops.cast([0, draws], seed.dtype)
 
 
 def checkpoint(layer):
-    """Make a layer compute its activations again in every backward pass.
+    """Let a layer recompute its activations in the backward pass.
 
-    It gives the same outputs and gradients, in less memory and more time.
-    Where nothing is trained, it runs as before.
+    Outputs and gradients are the same. Training needs less memory and more
+    time. Inference does not change.
 
     Args:
-        layer: a layer whose outputs are tensors; it is changed in place.
+        layer: a layer whose outputs are tensors; its `call` is replaced.
     """
     keras_patches.check_training_of()
     call = type(layer).call
@@ -118,7 +119,7 @@ def checkpoint(layer):
         symbolic = any(isinstance(x, keras.KerasTensor) for x in leaves)
         if not training or symbolic or layer in _running():
             return call(layer, *args, **kwargs)
-        # Integers have no gradient and need not be kept.
+        # Only float tensors have gradients; the others are passed as they are.
         floats = [i for i, x in enumerate(leaves) if _is_float(x)]
 
         def run(*given):
@@ -127,7 +128,8 @@ def checkpoint(layer):
                 filled[i] = x
             again = keras.tree.pack_sequence_as((args, kwargs), filled)
             with _without(layer):
-                # As a call of its own: the backward pass is in none.
+                # `layer(...)`, not `call`: the backward pass runs outside of
+                # Keras' call context.
                 return layer(*again[0], **{**again[1], "training": training})
 
         return remat(layer, run, *(leaves[i] for i in floats))
@@ -146,7 +148,7 @@ def _is_float(x):
 
 
 def _running():
-    """Layers that run inside of `remat` in this thread."""
+    """Layers that this thread is running inside `remat`."""
     if not hasattr(_RUNNING, "layers"):
         _RUNNING.layers = []
     return _RUNNING.layers
@@ -154,6 +156,7 @@ def _running():
 
 @contextlib.contextmanager
 def _without(layer):
+    """A context in which the layer runs without `remat`."""
     _running().append(layer)
     try:
         yield

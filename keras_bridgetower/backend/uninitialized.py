@@ -1,7 +1,8 @@
-"""The memory of weights: none of it is filled twice when a model is loaded.
+"""Uninitialized weights: models that are built only to be loaded.
 
-What differs by backend here: PyTorch writes into a weight's memory, so that
-two weights must not share it; TensorFlow and JAX give a weight another tensor.
+Weights are not initialized before their values are read from a file. PyTorch
+writes into the memory of a weight, so two weights must not share memory.
+TensorFlow and JAX give a weight a new tensor.
 """
 
 import contextlib
@@ -14,16 +15,16 @@ import numpy as np
 
 from keras_bridgetower.backend import keras_patches
 
-# Bytes; what JAX asks for.
+# In bytes. JAX uses an array's memory without a copy only if it is aligned so.
 _ALIGNMENT = 64
 _BLOCK = 2**26
 
 
 class Blocks:
-    """Memory for arrays that become weights, see `give`.
+    """Allocates memory for arrays that become weights, see `give`.
 
-    It is taken in large blocks: the many arrays of a model would take longer
-    one by one. A block is free again once all weights in it are.
+    Memory is allocated in large blocks, because one allocation for each array
+    would take longer. A block is freed when all its weights are gone.
 
     Example:
 
@@ -36,7 +37,7 @@ class Blocks:
         self._left = np.empty(0, "uint8")
 
     def empty(self, shape, dtype):
-        """A NumPy array of anything, aligned for JAX."""
+        """An uninitialized NumPy array, aligned for JAX."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         taken = -(-size // _ALIGNMENT) * _ALIGNMENT
         if taken >= _BLOCK:
@@ -49,22 +50,22 @@ class Blocks:
 
 
 def _pages(size):
-    """Zeros that take memory when touched, page by page.
+    """Zeros that take memory only when they are touched, page by page.
 
-    NumPy would ask for large pages, which can take four times as long where
-    a virtual machine must fetch them from its host.
+    NumPy would ask for large pages. In a virtual machine that must get them
+    from its host, that can take four times as long.
     """
     memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
     return np.frombuffer(memory, "uint8")[:size]
 
 
 def give(variable, array):
-    """Set a variable to an array, which is not used any more.
+    """Set a variable to an array, without a copy if possible.
 
-    On a CPU the array's memory becomes the variable's on PyTorch and JAX,
-    where the type is the same and the array comes from `Blocks`. TensorFlow
-    copies it, in half a second for a base model: foreign memory behind its
-    tensors is not worth that.
+    The caller must not use the array afterwards. On a CPU, PyTorch and JAX
+    use the array's memory for the variable if the dtype is the same and the
+    array comes from `Blocks`. TensorFlow copies it, which takes half a second
+    for a base model.
 
     Args:
         variable: variable of a layer.
@@ -87,20 +88,21 @@ def give(variable, array):
             return
     variable.assign(array)
     if keras.config.backend() == "jax":
-        # Or what waits for a cast to another type would pile up.
+        # Wait for the cast, or arrays that wait for theirs fill the memory.
         variable.value.block_until_ready()
 
 
 def without_initialization(make, active=True):
-    """A new layer or model whose weights start as anything, for nothing.
+    """Build a layer or model whose weights are uninitialized.
 
-    For models whose weights are all set at once afterwards: random numbers
-    for a large one, and even zeros, take longer than reading its file. What
-    other threads build meanwhile starts as it should.
+    It is for models whose weights are all set afterwards. For a large model,
+    drawing random weights, or even writing zeros, takes longer than to read
+    them from a file. Models that other threads build meanwhile are not
+    affected.
 
     Args:
         make: callable that returns a new layer or model.
-        active: bool; if False, its weights start as they should.
+        active: bool; if False, the weights are initialized as usual.
 
     Returns:
         What `make` returned.
@@ -117,15 +119,19 @@ def without_initialization(make, active=True):
     layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
     ```
     """
-    return keras_patches.started_by(_anything(), make) if active else make()
+    return (
+        keras_patches.with_initializer(_cheapest_initializer(), make)
+        if active
+        else make()
+    )
 
 
 @contextlib.contextmanager
 def shapes_only():
-    """A context in which new weights have a shape and no value.
+    """A context in which new weights have a shape but no value.
 
-    To count the weights of a model of any size; it cannot be run. Other
-    threads are not in it.
+    Use it to count the weights of a model of any size. The model cannot be
+    called. Other threads are not affected.
 
     Example:
 
@@ -136,26 +142,27 @@ def shapes_only():
     layer.count_params()  # 10,000,100,000
     ```
     """
-    with keras_patches.unfilled():
+    with keras_patches.without_values():
         yield
 
 
-def _anything():
-    """The initializer of float weights that costs least."""
+def _cheapest_initializer():
+    """The fastest initializer of float weights."""
     if keras.distribution.distribution() is not None:
-        # Spread over the devices as the weight will be.
+        # An initializer of Keras, whose result is divided among the devices.
         return keras.initializers.Zeros()
-    # TensorFlow and JAX fill what is empty, but never write into a tensor:
-    # one of each shape serves all weights of that shape.
-    own = keras.config.backend() == "torch"
-    return keras.ops.empty if own else _shared_zeros()
+    # TensorFlow and JAX would fill `empty` with zeros. But they never write
+    # into a tensor, so all weights of one shape can share one.
+    writes_in_place = keras.config.backend() == "torch"
+    return keras.ops.empty if writes_in_place else _shared_zeros()
 
 
 def _shared_zeros():
+    """An initializer that returns the same zeros for each shape and dtype."""
+
     @functools.cache
     def zeros(shape, dtype):
-        # Of pages that nothing touches: JAX would compile a program for each
-        # shape.
+        # Made in NumPy: JAX would compile a program for each shape.
         size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = _pages(size).view(dtype)
         return keras.ops.convert_to_tensor(memory.reshape(shape))
@@ -164,12 +171,13 @@ def _shared_zeros():
 
 
 def move(new, old):
-    """Give a variable the value of another, which is not used any more.
+    """Move the value of a variable to another one.
 
     Args:
         new: variable of a layer.
-        old: variable of the same shape and type. On PyTorch, where an
-            assignment copies, both have the same memory afterwards.
+        old: variable of the same shape and dtype, which must not be used
+            afterwards. On PyTorch, where an assignment copies, both share
+            the same memory.
 
     Example:
 

@@ -18,6 +18,25 @@ from keras_bridgetower.models.taps import resolve_taps
 
 # Of one attention head of CLIP.
 HEAD_WIDTH = 64
+# Tensors that tell sizes, and what each of their axes is.
+SIZES = {
+    "{text}embeddings.word_embeddings.weight": "vocabulary_size text_width",
+    "{text}embeddings.position_embeddings.weight": "places _",
+    "{text}embeddings.token_type_embeddings.weight": "segments _",
+    "{image}{patches}": "image_width colours patch_size patch_width",
+    "{image}{grid}": "grid _",
+    "cross_modal_text_transform.{first}weight": "hidden_dim _",
+    "{text}encoder.layer.0.intermediate.dense.weight": "text_intermediate _",
+    "{image}transformer.resblocks.0.mlp.c_fc.weight": "image_intermediate _",
+    "cross_modal_text_layers.0.intermediate.dense.weight": "intermediate_dim _",
+    "token_type_embeddings.weight": "type_rows _",
+}
+# How the names of tensors start that a number of their layer follows.
+LAYERS = {
+    "num_layers": "cross_modal_text_layers.",
+    "text_layers": "{text}encoder.layer.",
+    "image_layers": "{image}transformer.resblocks.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,74 +111,64 @@ def measure(tensors, names):
         ConversionError: a tensor that tells a size is missing or has another
             number of axes.
     """
-    shapes = tensors.shapes
-
-    def shape(key, rank=2):
-        found = shapes.get(key)
-        if found is None or len(found) != rank:
-            raise ConversionError(
-                f"A BridgeTower checkpoint must hold {key!r} with {rank} "
-                "axes. Is it a checkpoint of another model?",
-                tensors.path,
-                [f"shape {found}"],
-            )
-        return found
-
-    def count(pattern):
-        found = {
-            int(m[1])
-            for key in shapes
-            if (m := re.match(pattern, key)) and len(m[1]) < 4
-        }
-        if found != set(range(len(found))):
-            raise ConversionError(
-                "Layers must be numbered from 0 without gaps.",
-                tensors.path,
-                [f"{pattern}: {sorted(found)}"],
-            )
-        return len(found)
-
-    text, image = re.escape(names.text), re.escape(names.image)
-    table = shape(f"{names.text}embeddings.word_embeddings.weight")
-    positions = shape(f"{names.text}embeddings.position_embeddings.weight")
-    segments = shape(f"{names.text}embeddings.token_type_embeddings.weight")
-    patches = shape(f"{names.image}{names.embeddings[1]}", 4)
-    grid = shape(f"{names.image}{names.embeddings[2]}")
-    per_layer = "cross_modal_text_transform.0.weight" in shapes
-    transform = shape(
-        f"cross_modal_text_transform.{'0.' if per_layer else ''}weight"
-    )
-    num_layers = count(r"cross_modal_text_layers\.(\d+)\.")
-    text_layers = count(text + r"encoder\.layer\.(\d+)\.")
-    image_layers = count(image + r"transformer\.resblocks\.(\d+)\.")
-    fused = "cross_modal_text_layers.0.intermediate.dense.weight"
-    roberta = segments[0] == 1
-    side = math.isqrt(max(grid[0] - 1, 0))
+    per_layer = "cross_modal_text_transform.0.weight" in tensors.shapes
+    places = {
+        "text": names.text,
+        "image": names.image,
+        "patches": names.embeddings[1],
+        "grid": names.embeddings[2],
+        "first": "0." if per_layer else "",
+    }
+    found = {
+        field: _number_of_layers(tensors, key.format(**places))
+        for field, key in LAYERS.items()
+    }
+    for key, axes in SIZES.items():
+        axes = axes.split()
+        shape = _shape(tensors, key.format(**places), len(axes))
+        found |= zip(axes, shape, strict=True)
+    roberta = found["segments"] == 1
+    side = math.isqrt(max(found["grid"] - 1, 0))
+    fields = {field.name for field in dataclasses.fields(Architecture)}
     architecture = Architecture(
+        **{name: size for name, size in found.items() if name in fields},
         text_encoder="roberta" if roberta else "bert",
-        vocabulary_size=table[0],
-        positions=positions[0] - (PADDING_ROWS if roberta else 0),
-        text_width=table[1],
-        text_layers=text_layers,
-        text_intermediate=shape(
-            f"{names.text}encoder.layer.0.intermediate.dense.weight"
-        )[0],
-        image_width=patches[0],
-        image_layers=image_layers,
-        image_intermediate=shape(
-            f"{names.image}transformer.resblocks.0.mlp.c_fc.weight"
-        )[0],
-        patch_size=patches[2],
-        image_size=side * patches[2],
-        hidden_dim=transform[0],
-        num_layers=num_layers,
-        intermediate_dim=shape(fused)[0],
-        type_rows=shape("token_type_embeddings.weight")[0],
-        bridge=_bridge(shapes),
+        positions=found["places"] - (PADDING_ROWS if roberta else 0),
+        image_size=side * found["patch_size"],
+        bridge=_bridge(tensors.shapes),
         projections="per_layer" if per_layer else "shared",
     )
-    _check(architecture, tensors.path, grid[0], patches)
+    _check(architecture, tensors.path, found)
     return architecture
+
+
+def _shape(tensors, key, rank):
+    found = tensors.shapes.get(key)
+    if found is None or len(found) != rank:
+        raise ConversionError(
+            f"A BridgeTower checkpoint must hold {key!r} with {rank} "
+            "axes. Is it a checkpoint of another model?",
+            tensors.path,
+            [f"shape {found}"],
+        )
+    return found
+
+
+def _number_of_layers(tensors, start):
+    """How many layers there are whose tensors' names start in one way."""
+    pattern = re.escape(start) + r"(\d+)\."
+    found = {
+        int(m[1])
+        for key in tensors.shapes
+        if (m := re.match(pattern, key)) and len(m[1]) < 4
+    }
+    if found != set(range(len(found))):
+        raise ConversionError(
+            "Layers must be numbered from 0 without gaps.",
+            tensors.path,
+            [f"{pattern}: {sorted(found)}"],
+        )
+    return len(found)
 
 
 def rows_of(shapes, key, path):
@@ -191,19 +200,19 @@ def _bridge(shapes):
     return "add" if "cross_modal_text_layernorm.weight" in shapes else None
 
 
-def _check(architecture, path, grid, patches):
+def _check(architecture, path, found):
     """Refuse what cannot be the shapes of one model."""
-    a = architecture
+    a, grid = architecture, found["grid"]
     wrong = []
     sizes = [v for v in dataclasses.astuple(a) if isinstance(v, int)]
-    if min(sizes) < 1 or patches[2] != patches[3]:
+    if min(sizes) < 1 or a.patch_size != found["patch_width"]:
         wrong.append("a size of 0, or patches that are not square")
     if (a.image_size // max(a.patch_size, 1)) ** 2 + 1 != grid:
         wrong.append(f"{grid} image positions, no class token and square")
     if a.type_rows not in (2, 3):
         wrong.append(f"{a.type_rows} rows of types, not 2 or 3")
-    if patches[1] != 3:
-        wrong.append(f"{patches[1]} colours, not 3")
+    if found["colours"] != 3:
+        wrong.append(f"{found['colours']} colours, not 3")
     if a.num_layers > min(a.text_layers, a.image_layers) and a.bridge:
         wrong.append(
             f"{a.num_layers} bridged layers over {a.text_layers} text and "

@@ -11,12 +11,11 @@ import tempfile
 import time
 import warnings
 
+from keras_bridgetower import files
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import transformers_folder
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
-from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
@@ -88,7 +87,7 @@ def opened(source, published=None):
         whole = _whole(folder)
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(registry.FolderExists):
+            with contextlib.suppress(files.FolderExists):
                 # Raised without locks only: another process was first.
                 open_checkpoint(source).save_to_preset(folder)
             if _marks(source) != marks:
@@ -156,10 +155,8 @@ def _marks(source):
     """What tells the states of each file apart, with its youngest time."""
     marks = {}
     for path in needed_files.of_checkpoint(source):
-        stat = path.stat()
-        times = (stat.st_mtime_ns, stat.st_ctime_ns)
-        file = (path, stat.st_dev, stat.st_ino, stat.st_size, *times)
-        marks[path] = " ".join(map(str, file)), max(times)
+        state = files.state_of(path)
+        marks[path] = " ".join(map(str, state)), max(state[-2:])
     return marks
 
 
@@ -170,7 +167,7 @@ def _sums(marks):
     now = time.time_ns()
     sums, new = {}, {}
     for path, (mark, youngest) in marks.items():
-        sums[path] = known.get(mark) or manifest.sha256(path)
+        sums[path] = known.get(mark) or files.sha256(path)
         # A younger one may still be written to without new times.
         if now - youngest > SETTLED:
             new[mark] = sums[path]
@@ -197,7 +194,8 @@ def _remembered(memory):
 def _remember(memory, known):
     """Write digests; of several writers at once one stays."""
     latest = json.dumps(dict(list(known.items())[-REMEMBERED:]))
-    try:
+    # What is not remembered is read anew, which only takes time.
+    with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=".digests.", dir=memory.parent
@@ -205,5 +203,3 @@ def _remember(memory, known):
             temporary = pathlib.Path(own) / memory.name
             temporary.write_text(latest)
             temporary.replace(memory)
-    except OSError:
-        pass  # What is not remembered is read anew, which only takes time.

@@ -6,6 +6,7 @@ equals a default, and the first ones call some values by the authors' names.
 
 import re
 
+from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert.errors import ConversionError
 
 # What tells BridgeTower from CLIP, which has two encoders alone; any of them.
@@ -27,41 +28,7 @@ CLASSES = {
     "DeiT": "deit",
 }
 # Their defaults, which their files may leave out.
-TOP = dict(
-    hidden_size=768,
-    num_hidden_layers=6,
-    num_attention_heads=12,
-    link_tower_type="add",
-    share_link_tower_layers=False,
-    share_cross_modal_transformer_layers=True,
-    tie_word_embeddings=False,
-    layer_norm_eps=1e-5,
-    hidden_act="gelu",
-)
-TEXT = dict(
-    vocab_size=50_265,
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    intermediate_size=3072,
-    hidden_act="gelu",
-    hidden_dropout_prob=0.1,
-    attention_probs_dropout_prob=0.1,
-    max_position_embeddings=514,
-    type_vocab_size=1,
-    layer_norm_eps=1e-5,
-    pad_token_id=1,
-)
-VISION = dict(
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_channels=3,
-    patch_size=16,
-    image_size=288,
-    layer_norm_eps=1e-5,
-    share_layernorm=True,
-    remove_last_layer=False,
-)
+TOP, TEXT, VISION = map(config_table.defaults, ("top", "text", "vision"))
 # The authors' names of values, which the first published files have.
 OLDER = {
     "share_link_tower_layers": "link_tower_shared",

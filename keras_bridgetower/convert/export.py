@@ -1,7 +1,6 @@
 """Backbones and tasks as `transformers` folders."""
 
 import dataclasses
-import json
 import pathlib
 import warnings
 
@@ -9,6 +8,7 @@ import keras
 import safetensors.numpy
 
 from keras_bridgetower.backend import precision
+from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.architecture import HEAD_WIDTH
@@ -17,7 +17,6 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.convert.transformers_folder import CLASSES
-from keras_bridgetower.convert.transformers_folder import LINKS
 from keras_bridgetower.convert.transformers_folder import MODEL
 from keras_bridgetower.convert.transformers_folder import NAMES
 from keras_bridgetower.convert.transformers_folder import PREFIX
@@ -123,8 +122,7 @@ def export(parts, folder):
     safetensors.numpy.save_file(
         tensors, folder / WEIGHTS, metadata={"format": "pt"}
     )
-    config = _config(architecture, theirs)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    registry.write_json(folder, "config.json", _config(architecture, theirs))
     if parts.tokenizer is not None:
         processors.write(folder, parts.tokenizer, parts.image_converter)
     _write_other_heads(parts, values.keys() - theirs.keys(), folder)
@@ -172,7 +170,7 @@ def _check(backbone, a, heads):
     """Refuse what their code has no place for; say what it rounds."""
     fusion = backbone.fusion
     unlike = [
-        ("bridge", a.bridge, tuple(LINKS.values())),
+        ("bridge", a.bridge, tuple(config_table.THEIR_LINKS)),
         ("taps", fusion.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
@@ -230,48 +228,22 @@ def _config(a, heads):
             f"head, {a.bridge_epsilon}: it will run the exported head with it.",
             stacklevel=3,
         )
-    config = dict(
-        architectures=classes,
-        model_type="bridgetower",
-        hidden_size=a.hidden_dim,
-        num_hidden_layers=a.num_layers,
-        num_attention_heads=a.num_heads,
-        link_tower_type={v: k for k, v in LINKS.items()}[a.bridge],
-        share_link_tower_layers=False,
-        share_cross_modal_transformer_layers=a.projections == "shared",
-        tie_word_embeddings=False,
-        layer_norm_eps=a.bridge_epsilon,
-        hidden_act="gelu",
-        dtype="float32",
-        text_config=dict(
-            model_type="bridgetower_text_model",
-            vocab_size=a.vocabulary_size,
-            hidden_size=a.text_width,
-            num_hidden_layers=a.text_layers,
-            num_attention_heads=a.text_heads,
-            intermediate_size=a.text_intermediate,
-            hidden_act="gelu",
-            hidden_dropout_prob=a.dropout,
-            attention_probs_dropout_prob=a.dropout,
-            max_position_embeddings=a.positions + PADDING_ROWS,
-            type_vocab_size=1,
-            layer_norm_eps=TEXT_EPSILON,
-            pad_token_id=1,
-            bos_token_id=0,
-            eos_token_id=2,
-        ),
-        vision_config=dict(
-            model_type="bridgetower_vision_model",
-            hidden_size=a.image_width,
-            num_hidden_layers=a.image_layers,
-            num_channels=3,
-            patch_size=a.patch_size,
-            image_size=a.image_size,
-            layer_norm_eps=1e-5,
-            share_layernorm=True,
-            remove_last_layer=False,
-        ),
-    )
+    config = {
+        "architectures": classes,
+        "model_type": "bridgetower",
+        **config_table.written("top", a),
+        "dtype": "float32",
+        "text_config": {
+            "model_type": "bridgetower_text_model",
+            **config_table.written("text", a),
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        },
+        "vision_config": {
+            "model_type": "bridgetower_vision_model",
+            **config_table.written("vision", a),
+        },
+    }
     if "itc" in heads:
         config["contrastive_hidden_size"] = heads["itc"]["projection_dim"]
         config["logit_scale_init_value"] = LOGIT_SCALE

@@ -1,17 +1,17 @@
 """Tokenizer and image processor files of `transformers`, both ways."""
 
-import json
 import pathlib
 
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
-from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.preprocessing.image_converter import STD
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
+from keras_bridgetower.presets.registry import write_json
 
 BICUBIC = 3
 # Numbers that went through float32 and text are still the same.
@@ -156,8 +156,9 @@ def write(folder, tokenizer, image_converter):
         unk_token="<unk>",
         mask_token="<mask>",
     )
-    _write_json(
-        folder / "tokenizer_config.json",
+    write_json(
+        folder,
+        "tokenizer_config.json",
         dict(
             tokenizer_class="RobertaTokenizer",
             processor_class="BridgeTowerProcessor",
@@ -167,8 +168,9 @@ def write(folder, tokenizer, image_converter):
         ),
     )
     size = {"shortest_edge": image_converter.image_size}
-    _write_json(
-        folder / "preprocessor_config.json",
+    write_json(
+        folder,
+        "preprocessor_config.json",
         dict(
             image_processor_type="BridgeTowerImageProcessor",
             processor_class="BridgeTowerProcessor",
@@ -187,7 +189,3 @@ def write(folder, tokenizer, image_converter):
             do_pad=True,
         ),
     )
-
-
-def _write_json(path, values):
-    path.write_text(json.dumps(values, indent=2) + "\n")

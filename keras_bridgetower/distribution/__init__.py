@@ -1,1 +1,1 @@
-"""Training on several devices and hosts, on each backend."""
+"""Training on several devices and hosts, with each backend."""

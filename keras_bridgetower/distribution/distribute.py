@@ -1,4 +1,4 @@
-"""The one line that says on which devices a task is trained."""
+"""`distribute`: chooses the devices on which tasks are trained."""
 
 import inspect
 import os
@@ -15,7 +15,7 @@ from keras_bridgetower.distribution.strategy import Strategy
 
 
 def _one_device(devices=1):
-    """The kind "none"."""
+    """Make the strategy of kind "none"."""
     if devices not in (None, 1):
         raise ValueError(
             "`devices` must be 1 or left out with the kind 'none', which "
@@ -49,8 +49,8 @@ STRATEGIES = {
         "multi_worker": on_torch.TorchDataParallel,
     },
 }
-# Environment variables by which a launcher says that there are more
-# processes, and what they then are.
+# For each backend the environment variable that a launcher of several
+# processes sets, and the kind that "auto" then means.
 LAUNCHED = {
     "jax": ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "multi_worker"),
     "tensorflow": ("TF_CONFIG", "multi_worker"),
@@ -59,17 +59,18 @@ LAUNCHED = {
 
 
 def distribute(kind="auto", **values):
-    """Say on which devices tasks are built and trained from now on.
+    """Choose the devices on which tasks are built and trained from now on.
 
-    Each framework's own engine does the work. Call it first, before any task
-    exists; build and compile in `scope()`, and pass data through `dataset`.
+    The work is done by each framework's own way to distribute. Call this
+    first, before any task exists. Build and compile tasks in `scope()`, and
+    pass data through `dataset`.
 
     Args:
         kind: `"none"`: one device; `"data_parallel"`: each device has the
-            model and a part of the batch; `"fsdp"`: the weights are split as
-            well (JAX); `"model_parallel"`: the layers are split (JAX);
-            `"multi_worker"`: several processes or hosts; `"tpu"`; `"auto"`:
-            data parallel over what is there.
+            model and gets a part of the batch; `"fsdp"`: the weights are
+            also split over the devices (JAX); `"model_parallel"`: each layer
+            is split (JAX); `"multi_worker"`: several processes or hosts;
+            `"tpu"`; `"auto"`: data parallel over all available devices.
         **values: `devices`, int, by default all that the backend sees;
             `model_devices`, int, for `"model_parallel"`.
 
@@ -77,8 +78,8 @@ def distribute(kind="auto", **values):
         A `Strategy`.
 
     Raises:
-        ValueError: what the backend's engine cannot do, values that the kind
-            does not take, and fewer devices than asked.
+        ValueError: a kind that the backend does not support, arguments that
+            the kind does not take, or fewer devices than asked for.
 
     Example:
 
@@ -112,7 +113,7 @@ def distribute(kind="auto", **values):
         if value is not None:
             check_count(name, value)
     if kind == "auto":
-        kind = _found(backend, values.get("devices"))
+        kind = _kind_of_machine(backend, values.get("devices"))
     if kind not in table:
         able = [name for name, t in STRATEGIES.items() if kind in t]
         raise ValueError(
@@ -133,8 +134,8 @@ def distribute(kind="auto", **values):
     return strategy
 
 
-def _found(backend, devices):
-    """What "auto" is, by what the machine and its launcher offer."""
+def _kind_of_machine(backend, devices):
+    """The kind that "auto" means, from devices and launcher."""
     variable, kind = LAUNCHED[backend]
     if variable in os.environ:
         return kind
@@ -152,6 +153,6 @@ def _tensorflow_devices():
 _DEVICES = {
     "jax": lambda: len(keras.distribution.list_devices()),
     "tensorflow": _tensorflow_devices,
-    # One process has one device; the launcher makes several.
+    # A process uses one device; a launcher starts several processes.
     "torch": lambda: 1,
 }

@@ -1,23 +1,23 @@
-"""Rows of a global batch, and which replica gets them.
+"""Divides global batches among replicas.
 
-What has no rows, such as the number of the batch, goes to all of them.
+Scalars of a batch, such as its number, go to all replicas.
 """
 
 import keras
 
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_share
 
 
 def piece(batch, index, count):
-    """One of `count` pieces of a batch, which differ by at most one row.
+    """One of `count` pieces of a batch, whose sizes differ by at most 1.
 
     Args:
-        batch: nested structure of tensors `(rows, ...)` and scalars.
-        index: int or scalar tensor, which piece, from 0.
+        batch: nested structure of tensors `(batch, ...)` and scalars.
+        index: int or scalar tensor, number of the piece, from 0.
         count: int, number of pieces.
 
     Returns:
-        The structure, of tensors `(about rows / count, ...)`.
+        The structure with tensors `(about batch / count, ...)`.
 
     Example:
 
@@ -36,15 +36,16 @@ def piece(batch, index, count):
 
 
 def pieces_in_turn(dataset, first, number, count):
-    """Pieces `first` to `first + number - 1` of each batch, one by one.
+    """A dataset of some pieces of each batch, each as a batch of its own.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
-        first, number: ints.
-        count: int, in how many pieces each batch is divided.
+        first: int, the first piece to take of each batch.
+        number: int, how many pieces to take of each batch.
+        count: int, number of pieces into which each batch is divided.
 
     Returns:
-        `tf.data.Dataset`, of static shape where that of `dataset` is.
+        `tf.data.Dataset`. Its shapes are static if those of `dataset` are.
     """
     import tensorflow as tf
 
@@ -73,15 +74,15 @@ def pieces_in_turn(dataset, first, number, count):
 
 
 def own_pieces(dataset, index, count):
-    """One piece of each batch, for a process that draws for it itself.
+    """The piece of each batch that one process reads.
 
-    The number of a batch, where it has one, becomes one of the piece: what
-    is drawn by it is another in each process.
+    If a batch has a number (`step`), the piece gets a number of its own.
+    Random values are drawn from it, so each process draws different ones.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
-        index: int, which piece.
-        count: int, in how many pieces each batch is divided.
+        index: int, number of the process, and so of the piece.
+        count: int, number of pieces into which each batch is divided.
 
     Returns:
         `tf.data.Dataset`, marked as divided.
@@ -94,17 +95,17 @@ def own_pieces(dataset, index, count):
         return (x, *batch[1:]) if len(batch) > 1 else x
 
     divided = pieces_in_turn(dataset, index, 1, count)
-    return rows_of_process.marked(divided.map(numbered))
+    return process_share.marked(divided.map(numbered))
 
 
 def static_rows(dataset):
-    """Rows of each batch where the dataset says so, or None."""
+    """The batch size if it is static in the dataset, or None."""
     specs = _with_rows(dataset.element_spec)
     return specs[0].shape[0] if specs and specs[0].shape.rank else None
 
 
 def check_training_batch(dataset, count):
-    """Raise unless every batch can be divided among the replicas.
+    """Raise unless the replicas can divide every batch evenly.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
@@ -118,7 +119,7 @@ def check_training_batch(dataset, count):
 
 
 def check_size(dataset, count):
-    """Raise unless all batches have one size, which a number divides.
+    """Raise unless all batches have one size, and `count` divides it.
 
     Args:
         dataset: `tf.data.Dataset`, or another source of batches.
@@ -134,7 +135,7 @@ def check_size(dataset, count):
             "`dataset` must have batches of one known size to train on "
             f"{count} replicas. Use `Stream(remainder='drop')` or 'pad', or "
             "`batch(size, drop_remainder=True)` after `repeat()`, so that no "
-            f"row is lost. Received: element_spec={spec}"
+            f"sample is lost. Received: element_spec={spec}"
         )
     if rows % count:
         fit = sorted({rows // count * count, -(-rows // count) * count} - {0})
@@ -146,10 +147,10 @@ def check_size(dataset, count):
 
 
 def only_divisible(dataset, count):
-    """The same batches; an error at one that replicas cannot divide.
+    """The same dataset, which raises at a batch that cannot be divided evenly.
 
-    Every process sees the same batches and so raises at the same one: none
-    is left waiting for another.
+    All processes see the same batches and raise at the same one, so none
+    waits forever for another.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
@@ -163,8 +164,8 @@ def only_divisible(dataset, count):
             number % count,
             0,
             "Several processes on JAX need batches that all their devices "
-            f"divide, here {count}. Evaluate such a number of rows, or in one "
-            "process.",
+            f"divide, here {count}. Evaluate in batches of such a size, or in "
+            "one process.",
         )
         with tf.control_dependencies([check]):
             batch = tf.nest.map_structure(tf.identity, batch)
@@ -174,10 +175,10 @@ def only_divisible(dataset, count):
 
 
 def without_short_end(dataset, count):
-    """The same rows in the same order, and a row for every replica.
+    """The same samples, but at least one for each replica in every batch.
 
-    Only the last batch can have fewer rows than there are replicas: it is
-    joined with the one before, and both are divided anew.
+    Only the last batch can have fewer samples than there are replicas. It is
+    joined with the batch before, and the result is divided again.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
@@ -187,7 +188,7 @@ def without_short_end(dataset, count):
         `tf.data.Dataset`.
 
     Raises:
-        ValueError: the first batch has fewer rows than there are replicas.
+        ValueError: the first batch has fewer samples than there are replicas.
     """
     import tensorflow as tf
 
@@ -204,7 +205,8 @@ def without_short_end(dataset, count):
         for batch in dataset:
             if held is not None and _number(batch) < count:
                 batch = _joined(held, batch)
-                # One row for each replica is left, if both are large enough.
+                # Leave one sample for each replica in the last batch, if the
+                # first part keeps enough.
                 cut = max(0, _number(batch) - count)
                 held = _cut(batch, 0, cut)
                 if cut < count:
@@ -224,33 +226,34 @@ def without_short_end(dataset, count):
     if known == tf.data.UNKNOWN_CARDINALITY:
         return made
     if first < 2 * count - 1:
-        # So small that two may become one: counted in a pass of its own.
+        # The last two batches may have become one. To know, count the samples.
         end = sum(map(_number, dataset)) % first
-        known -= 0 < end < count and first + end < 2 * count
+        if 0 < end < count and first + end < 2 * count:
+            known -= 1
     return _of_length(made, known)
 
 
 def _of_length(dataset, number):
     import tensorflow as tf
 
-    # Or Keras would warn at the end that data ran out.
+    # Without a known length, Keras would warn at the end that data ran out.
     return dataset.apply(tf.data.experimental.assert_cardinality(number))
 
 
 def _with_rows(batch):
-    """The tensors of a batch that have rows, in a list."""
+    """The tensors of a batch that are not scalars, in a list."""
     return [x for x in keras.tree.flatten(batch) if x.shape.rank != 0]
 
 
 def _of_rows(change, *batches):
-    """Batches whose tensors with rows are changed, and scalars are not."""
+    """Apply `change` to all tensors of batches that are not scalars."""
     return keras.tree.map_structure(
         lambda *x: x[0] if x[0].shape.rank == 0 else change(*x), *batches
     )
 
 
 def _number(batch):
-    """Rows of an eager batch."""
+    """The size of an eager batch."""
     return len(_with_rows(batch)[0])
 
 

@@ -1,4 +1,4 @@
-"""What several processes of JAX tell and give each other."""
+"""Communication between several processes of JAX."""
 
 import hashlib
 import inspect
@@ -11,23 +11,23 @@ import numpy as np
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import keras_patches_distribution
 
-# Seconds without a sign of life after which a process is taken for dead. So
-# long the others wait for it, also when they end by an error.
-SILENCE = 45
+# Seconds without a heartbeat after which a process is taken to have failed.
+# The others wait that long for it, even if they end with an error themselves.
+HEARTBEAT_TIMEOUT = 45
 
 
 def initialize():
-    """Let the processes find each other, as `keras.distribution.initialize`.
+    """Connect the processes, as `keras.distribution.initialize` does.
 
-    That one leaves `SILENCE` at JAX's 100 seconds.
+    Keras' function would keep JAX's heartbeat timeout of 100 seconds.
 
     Raises:
-        ValueError, RuntimeError: they cannot.
+        ValueError, RuntimeError: the processes cannot be connected.
     """
     import jax
 
     known = inspect.signature(jax.distributed.initialize).parameters
-    # Only newer versions of JAX have it.
+    # Only newer versions of JAX have this argument.
     if "heartbeat_timeout_seconds" not in known or not keras_patches.is_known():
         keras.distribution.initialize()
         return
@@ -36,46 +36,49 @@ def initialize():
         for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
     )
     jax.distributed.initialize(
-        # The others find each other by the first one.
+        # The first process is the coordinator.
         addresses and addresses.split(",")[0],
         count and int(count),
         index and int(index),
-        heartbeat_timeout_seconds=SILENCE,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
-    keras_patches_distribution.draw_alike()
+    keras_patches_distribution.share_seed()
 
 
-def told(text):
-    """What each process says, in their order; every one must call it.
+def gather_text(text):
+    """Gather a text of each process. Every process must call it.
 
     Args:
-        text: str.
+        text: str, of this process.
 
     Returns:
-        list of str.
+        list of str, in the order of the processes.
     """
     content = np.frombuffer(text.encode(), "uint8")
-    counts = np.asarray(_of_all(np.array(len(content), "int32"))).tolist()
+    counts = np.asarray(_all_gather(np.array(len(content), "int32"))).tolist()
     if not any(counts):
         return [""] * len(counts)
-    # All must send as much.
+    # All processes must send arrays of one size, so pad with zeros.
     sent = np.zeros(max(counts), "uint8")
     sent[: len(content)] = content
     return [
         bytes(row[:count].tolist()).decode()
-        for row, count in zip(np.asarray(_of_all(sent)), counts, strict=True)
+        for row, count in zip(
+            np.asarray(_all_gather(sent)), counts, strict=True
+        )
     ]
 
 
 def check_seeds():
-    """Raise in every process unless all would draw the same weights.
+    """Raise in every process unless all will draw the same initial weights.
 
     Raises:
-        ValueError: they would not, at which JAX fails in one process alone.
+        ValueError: their random states differ. JAX itself would raise in one
+            process only.
     """
-    # Keras draws seeds that are not given from Python's generator.
+    # Keras draws default seeds from Python's random generator.
     state = hashlib.sha256(repr(random.getstate()).encode()).hexdigest()[:8]
-    states = told(state)
+    states = gather_text(state)
     if len(set(states)) > 1:
         raise ValueError(
             "All processes must begin with the same weights: call "
@@ -86,12 +89,14 @@ def check_seeds():
 
 
 def gathered(arrays):
-    """Arrays that are split over processes, whole in each of them."""
-    return [_of_all(array, tiled=True) for array in arrays]
+    """Gather arrays that are split over processes; each gets all of them."""
+    return [_all_gather(array, tiled=True) for array in arrays]
 
 
 def on_all_devices(outputs, mesh):
-    """Inside of a compiled step: outputs that every process can read.
+    """Inside a compiled step: copy outputs to all devices.
+
+    Then every process can read them.
 
     Args:
         outputs: nested structure of tensors.
@@ -103,7 +108,7 @@ def on_all_devices(outputs, mesh):
     return jax.lax.with_sharding_constraint(outputs, everywhere)
 
 
-def _of_all(array, **kwargs):
+def _all_gather(array, **kwargs):
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(array, **kwargs)

@@ -1,4 +1,4 @@
-"""JAX: `keras.distribution` lays weights and batches out over devices."""
+"""Strategies for JAX: `keras.distribution` divides weights and batches."""
 
 import contextlib
 import re
@@ -14,14 +14,15 @@ from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.distribution.strategy import Several
 
 BATCH, MODEL = "batch", "model"
+# Names of dense layers whose output, or whose input, is the hidden width.
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
 _IN += "|hidden_dense|transform|text_dense|image_dense|fused_dense"
 _IN += r"|\w+_bridge_[0-9]+/hidden"
 _OUT = "output_dense|feedforward_output_dense|dense_2|output_layer/output"
 _OUT += r"|decoder|\w+_bridge_[0-9]+/output"
-# Which axis of a weight is split among the devices of one model: heads, the
-# hidden width of feed-forward networks and of classifiers. Of tables it is
-# the width, since a vocabulary may be of an odd size.
+# Which axis of a weight is split among the devices of one model: attention
+# heads, and the hidden width of feed-forward networks and classifiers. Token
+# embeddings are split along the width, since a vocabulary may have any size.
 MODEL_ROWS = (
     (r".*/(query|key|value)/kernel", (None, MODEL, None)),
     (r".*/(query|key|value)/bias", (MODEL, None)),
@@ -30,10 +31,11 @@ MODEL_ROWS = (
     (rf".*/({_IN})/bias", (MODEL,)),
     (rf".*/({_OUT})/kernel", (MODEL, None)),
     (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
-    # Adapters: the side of the rank stands whole.
+    # LoRA adapters are not split along the rank.
     (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
 )
-# What stands whole on every device: it is small, or has no axis of its own.
+# Weights that are not split: each device has a copy. They are small, or have
+# no axis of heads or hidden width.
 WHOLE = (
     r".*/(gamma|beta)",
     rf".*/({_OUT}|attention_output)/bias",
@@ -47,8 +49,8 @@ WHOLE = (
 )
 
 
-class _Parts:
-    """What the replicas cannot divide, a batch or scalar, stands on each."""
+class _BatchLayout:
+    """Mixin: copies a batch that the replicas cannot divide to all of them."""
 
     def get_data_layout(self, data_shape):
         if not data_shape:
@@ -58,19 +60,19 @@ class _Parts:
             return super().get_data_layout(data_shape)
         if self.num_processes > 1:
             raise ValueError(
-                f"Batches must have rows for all {local} devices of a process. "
-                "Pass data through `strategy.dataset`, or predict in one "
-                f"process. Received: {data_shape[0]} rows"
+                f"A batch must be divisible by the {local} devices of a "
+                "process. Pass data through `strategy.dataset`, or predict in "
+                f"one process. Received: {data_shape[0]} samples"
             )
         return TensorLayout([None] * len(data_shape), self.device_mesh)
 
 
-class _Copies(_Parts, keras.distribution.DataParallel):
-    """Every device has all weights."""
+class _Replicated(_BatchLayout, keras.distribution.DataParallel):
+    """Each device has a copy of all weights."""
 
 
-class _Shards(_Parts, keras.distribution.DataParallel):
-    """Each weight, and what an optimizer keeps for it, is split over all."""
+class _Sharded(_BatchLayout, keras.distribution.DataParallel):
+    """Each weight and its optimizer state are split over all devices."""
 
     def get_variable_layout(self, variable):
         devices = self.device_mesh.devices.size
@@ -81,8 +83,8 @@ class _Shards(_Parts, keras.distribution.DataParallel):
         return TensorLayout(spec, self.device_mesh)
 
 
-class _Slices(_Parts, keras.distribution.ModelParallel):
-    """Each layer is split by rows of layouts, see `MODEL_ROWS`."""
+class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
+    """Each layer is split as `MODEL_ROWS` says."""
 
     def get_variable_layout(self, variable):
         layout = super().get_variable_layout(variable)
@@ -98,10 +100,10 @@ class _Slices(_Parts, keras.distribution.ModelParallel):
 
 
 class JaxReplicas(Several):
-    """Abstract: what the strategies on JAX have in common.
+    """Abstract: base of the strategies for JAX.
 
-    A task is the same program on one device and on many: losses see the
-    global batch, and the compiler adds what has to be sent.
+    A task is the same program on one device and on many. Losses see the
+    global batch, and the compiler adds the communication between devices.
     """
 
     def __init__(self, devices=None):
@@ -116,7 +118,7 @@ class JaxReplicas(Several):
 
             self.index = jax.process_index()
             self.store = "orbax"
-        keras_patches_distribution.lay_out_each_batch(_Parts)
+        keras_patches_distribution.lay_out_each_batch(_BatchLayout)
         keras.distribution.set_distribution(self.layout)
 
     @property
@@ -125,7 +127,7 @@ class JaxReplicas(Several):
 
     def make_layout(self):
         """The `keras.distribution.Distribution`."""
-        return _Copies(devices=self.devices, auto_shard_dataset=False)
+        return _Replicated(devices=self.devices, auto_shard_dataset=False)
 
     def dataset(self, dataset, training=True):
         dataset = super().dataset(dataset, training)
@@ -166,40 +168,43 @@ class JaxReplicas(Several):
     @contextlib.contextmanager
     def gathered(self, task):
         if self.processes == 1:
-            # One process reads shards of all its devices.
+            # One process can read the shards of all its devices.
             yield
             return
         values = jax_processes.gathered([v.value for v in task.variables])
-        with keras_patches_distribution.held(task.variables, values):
+        with keras_patches_distribution.temporary_values(
+            task.variables, values
+        ):
             yield
 
     def any(self, flag):
-        return any(self.told("x" if flag else ""))
+        return any(self.gather_text("x" if flag else ""))
 
-    def told(self, text):
-        return jax_processes.told(text) if self.processes > 1 else [text]
+    def gather_text(self, text):
+        return jax_processes.gather_text(text) if self.processes > 1 else [text]
 
     def wait(self):
-        self.told("")
+        self.gather_text("")
 
 
 class DataParallel(JaxReplicas):
-    """Each device has the whole model and a part of every batch."""
+    """Each device has the whole model and gets a part of every batch."""
 
 
 class FSDP(JaxReplicas):
-    """As data parallel, and weights and optimizer are split over devices."""
+    """As data parallel, but weights and optimizer are split over devices."""
 
     def make_layout(self):
-        return _Shards(devices=self.devices, auto_shard_dataset=False)
+        return _Sharded(devices=self.devices, auto_shard_dataset=False)
 
 
 class ModelParallel(JaxReplicas):
-    """Groups of devices, each with one model whose layers are split.
+    """Groups of devices; the layers of a model are split within each group.
 
     Args:
-        devices: int or None, all devices of all groups.
-        model_devices: int, devices of a group.
+        devices: int, number of devices in all groups, or None for all
+            devices.
+        model_devices: int, devices of one group.
     """
 
     def __init__(self, devices=None, model_devices=2):
@@ -221,7 +226,7 @@ class ModelParallel(JaxReplicas):
         layouts = LayoutMap(mesh)
         for pattern, axes in MODEL_ROWS:
             layouts[pattern] = axes
-        return _Slices(
+        return _SplitLayers(
             layout_map=layouts, batch_dim_name=BATCH, auto_shard_dataset=False
         )
 
@@ -245,8 +250,9 @@ class ModelParallel(JaxReplicas):
 class MultiWorker(DataParallel):
     """Data parallel over the devices of several processes or hosts.
 
-    Addresses come from the environment: `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
-    `..._NUM_PROCESSES` and `..._PROCESS_ID`; on a TPU slice from the machine.
+    Their addresses come from the environment variables
+    `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `..._NUM_PROCESSES` and
+    `..._PROCESS_ID`; on a TPU slice from the machine.
     """
 
     instead = "On one machine use 'data_parallel'"

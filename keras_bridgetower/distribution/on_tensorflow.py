@@ -1,4 +1,4 @@
-"""`tf.distribute`: replicas in one process, in several, or on a TPU."""
+"""Strategies for TensorFlow, on `tf.distribute`: GPUs, processes, TPU."""
 
 import contextlib
 import functools
@@ -9,17 +9,17 @@ import numpy as np
 
 from keras_bridgetower.backend import keras_patches_distribution
 from keras_bridgetower.distribution import divide_batches
-from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_seeds
+from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
 
 class TensorFlowReplicas(Several):
-    """Abstract: what the strategies of `tf.distribute` have in common.
+    """Abstract: base of the strategies for TensorFlow.
 
     Gradients are made dense and summed before they are clipped. XLA is off,
-    which does not compile their collectives on every device.
+    because it cannot compile the collectives on every device.
 
     Args:
         engine: a `tf.distribute.Strategy`.
@@ -37,9 +37,9 @@ class TensorFlowReplicas(Several):
             yield
 
     def dataset(self, dataset, training=True):
-        # Keras hands it to `_divided`.
+        # In training, Keras passes the dataset to `_divided`.
         if not training:
-            rows_of_process.check_whole(dataset)
+            process_share.check_whole(dataset)
             return divide_batches.without_short_end(dataset, self.count)
         return super().dataset(dataset, training)
 
@@ -47,7 +47,7 @@ class TensorFlowReplicas(Several):
         if self.count == 1:
             return
         own = self.count
-        if rows_of_process.is_divided(dataset):
+        if process_share.is_divided(dataset):
             own //= self.processes
         divide_batches.check_training_batch(dataset, own)
 
@@ -64,28 +64,30 @@ class TensorFlowReplicas(Several):
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
-            # One that accumulates reduces by itself, compiled once more too.
+            # `accumulate` reduces gradients itself, also after a second
+            # `compile`.
             reduce_first(optimizer, _dense_sum)
         keras_patches_distribution.gradients_are_summed(optimizer)
 
 
 def accumulate(optimizer, variables):
-    """Let an optimizer sum gradients of several batches before it applies.
+    """Let an optimizer sum gradients of several batches before an update.
 
-    Keras' own way asks inside of each replica whether to update, where
-    `tf.distribute` cannot; this asks once, outside of them. Iterations count
-    updates, as the schedules do.
+    Keras decides inside each replica whether to update, which does not work
+    under `tf.distribute`. Here it is decided once for all replicas. The
+    optimizer's iterations count updates, as its schedules expect.
 
     Args:
-        optimizer: a Keras optimizer that is not built and has
-            `gradient_accumulation_steps`, or one that scales losses for it;
-            they become None.
+        optimizer: a Keras optimizer that is not built yet and has
+            `gradient_accumulation_steps`, or a `LossScaleOptimizer` around
+            it. The attribute becomes None.
         variables: list of the variables that it trains.
     """
     import tensorflow as tf
 
     scaled, optimizer = optimizer, _learning(optimizer)
-    # What scales losses has asked the sums already whether they are finite.
+    # Loss scaling has already reduced the gradients, to see whether they are
+    # finite.
     reduce = _dense_sum if scaled is optimizer else list
     steps = optimizer.gradient_accumulation_steps
     optimizer.gradient_accumulation_steps = None
@@ -125,7 +127,7 @@ def accumulate(optimizer, variables):
         context.merge_call(merged, args=(reduce(grads),))
 
     def get_config():
-        # Saved, and loaded anywhere, it accumulates as many.
+        # So a saved optimizer accumulates as many batches when it is loaded.
         config = type(optimizer).get_config(optimizer)
         return {**config, "gradient_accumulation_steps": steps}
 
@@ -135,12 +137,12 @@ def accumulate(optimizer, variables):
 
 
 def _learning(optimizer):
-    """What updates the weights, where another optimizer scales losses."""
+    """The optimizer that updates weights, inside one that scales losses."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _check_parts(optimizer):
-    """Refuse what `accumulate` cannot take over, and Keras cannot do here."""
+    """Refuse accumulation in one of several optimizers: it does not work."""
     parts = getattr(_learning(optimizer), "optimizers", ())
     steps = [part.gradient_accumulation_steps for part in parts]
     if any(steps):
@@ -171,20 +173,20 @@ class Mirrored(TensorFlowReplicas):
 
 @functools.cache
 def _mirrored(devices):
-    # One for all calls: a second one would number its messages anew, and
-    # take those of the first for its own.
+    # Only one strategy is made for the same devices. A second one would give
+    # its messages the same numbers, and receive those of the first.
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(devices)
 
 
 class MultiWorkerMirrored(TensorFlowReplicas):
-    """Several processes, found through the environment's `TF_CONFIG`.
+    """Several processes; the environment variable `TF_CONFIG` lists them.
 
-    It must be the first that TensorFlow runs in each of them.
+    Make it in each process before TensorFlow runs anything else.
     """
 
-    own_draws = staticmethod(own_draws.select)
+    own_draws = staticmethod(process_seeds.select)
 
     def __init__(self, devices=None):
         import tensorflow as tf
@@ -209,12 +211,12 @@ class MultiWorkerMirrored(TensorFlowReplicas):
 
     def prepare(self, task):
         super().prepare(task)
-        own_draws.seed_apart(task, self.index)
+        process_seeds.seed_apart(task, self.index)
 
-    def told(self, text):
+    def gather_text(self, text):
         import tensorflow as tf
 
-        # One more: of nothing no process can send.
+        # A leading 0, because a process cannot send an empty array.
         content = tf.constant([0, *text.encode()], tf.int32)
 
         def of_all():
@@ -231,7 +233,7 @@ class MultiWorkerMirrored(TensorFlowReplicas):
             bytes(sent[end - count + 1 : end].tolist()).decode()
             for end, count in zip(ends, counts, strict=True)
         ]
-        # All replicas of a process say the same.
+        # All replicas of a process sent the same text.
         return each[:: self.count // self.processes]
 
     def any(self, flag):
@@ -249,7 +251,7 @@ class MultiWorkerMirrored(TensorFlowReplicas):
 
 
 class TPU(TensorFlowReplicas):
-    """A replica on each core of a TPU. Written by its interface, never run."""
+    """A replica on each core of a TPU. Not tested on a TPU so far."""
 
     def __init__(self, devices=None):
         import tensorflow as tf
@@ -268,7 +270,7 @@ class TPU(TensorFlowReplicas):
 
 
 def _divided(engine, dataset):
-    """A global dataset, divided by rows among the replicas of an engine."""
+    """A dataset of global batches, each divided among the replicas."""
     import tensorflow as tf
 
     if isinstance(dataset, tf.distribute.DistributedDataset):
@@ -280,7 +282,7 @@ def _divided(engine, dataset):
         count = context.num_replicas_in_sync
         own = count // context.num_input_pipelines
         first = context.input_pipeline_id * own
-        if rows_of_process.is_divided(dataset):
+        if process_share.is_divided(dataset):
             first, count = 0, own
         return divide_batches.pieces_in_turn(
             dataset, first, own, count

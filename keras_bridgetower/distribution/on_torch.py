@@ -1,4 +1,4 @@
-"""Several processes on PyTorch, a device for each."""
+"""The strategy for PyTorch: several processes, each with one device."""
 
 import contextlib
 import json
@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.distribution import divide_batches as rows
-from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import divide_batches
+from keras_bridgetower.distribution import process_seeds
+from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
@@ -18,13 +18,14 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TorchDataParallel(Several):
-    """Each process trains on its rows; gradients are averaged in one piece.
+    """Each process trains on its samples, and gradients are averaged.
 
-    The launcher is PyTorch's: `torchrun --nproc-per-node=2 train.py`. The
-    processes talk by NCCL on GPUs and by gloo on CPUs.
+    Start the processes by PyTorch's launcher:
+    `torchrun --nproc-per-node=2 train.py`. They communicate by NCCL on GPUs
+    and by gloo on CPUs.
     """
 
-    own_draws = staticmethod(own_draws.select)
+    own_draws = staticmethod(process_seeds.select)
 
     def __init__(self, devices=None):
         super().__init__()
@@ -54,20 +55,21 @@ class TorchDataParallel(Several):
             )
 
     def dataset(self, dataset, training=True):
-        rows_of_process.check_whole(dataset)
+        process_share.check_whole(dataset)
         if not training:
-            dataset = rows.without_short_end(dataset, self.count)
+            dataset = divide_batches.without_short_end(dataset, self.count)
         dataset = super().dataset(dataset, training)
-        return rows.own_pieces(dataset, self.index, self.count)
+        return divide_batches.own_pieces(dataset, self.index, self.count)
 
     def number(self, step):
         return step * self.processes + self.index
 
     def all_rows(self, x, outputs, sizes):
-        if not rows_of_process.is_divided(x):
+        if not process_share.is_divided(x):
             return outputs
-        counts = [json.loads(told) for told in self.told(json.dumps(sizes))]
-        # Each process has given its piece of one batch after the other.
+        counts = [json.loads(x) for x in self.gather_text(json.dumps(sizes))]
+        # The gathered predictions are ordered by process, then by batch. Sort
+        # them by batch, then by process.
         of_process = np.repeat(
             np.arange(self.processes), list(map(sum, counts))
         )
@@ -75,8 +77,8 @@ class TorchDataParallel(Several):
         order = np.lexsort((of_process, np.concatenate(of_batch)))
 
         def whole(own):
-            rows, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
-            return keras.ops.convert_to_numpy(rows)[order]
+            every, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
+            return keras.ops.convert_to_numpy(every)[order]
 
         return keras.tree.map_structure(whole, outputs)
 
@@ -99,7 +101,7 @@ class TorchDataParallel(Several):
                 variable.assign(value)
 
     def keep_sums(self, metrics):
-        # Each process counts for itself; the first one has the sums.
+        # The first process has the sums, so the others start from 0.
         if self.index:
             for variable in metrics:
                 variable.assign(variable * 0)
@@ -108,12 +110,12 @@ class TorchDataParallel(Several):
         (count,) = _sum([keras.ops.convert_to_tensor(float(flag))])
         return bool(count > 0)
 
-    def told(self, text):
+    def gather_text(self, text):
         import torch.distributed as dist
 
-        told = [None] * self.processes
-        dist.all_gather_object(told, text)
-        return told
+        texts = [None] * self.processes
+        dist.all_gather_object(texts, text)
+        return texts
 
     def wait(self):
         import torch.distributed as dist
@@ -122,9 +124,10 @@ class TorchDataParallel(Several):
 
 
 def _draw_apart(task, index):
-    """Let each process draw dropout masks of its own.
+    """Let each process draw different dropout masks.
 
-    KerasHub's layers draw from PyTorch's generator, others by their seeds.
+    KerasHub's layers draw from PyTorch's generator, others from seeds of
+    their own, so both are changed.
     """
     import torch
 
@@ -133,17 +136,18 @@ def _draw_apart(task, index):
     if index:
         start = np.random.SeedSequence([int(start), index])
         torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))
-    own_draws.seed_apart(task, index)
+    process_seeds.seed_apart(task, index)
 
 
 def _mean(tensors):
+    """Means over all processes."""
     import torch.distributed as dist
 
     return [t / dist.get_world_size() for t in _sum(tensors)]
 
 
 def _sum(tensors):
-    """Sums over all processes, as one message for each dtype."""
+    """Sums over all processes."""
     import torch.distributed as dist
 
     return _as_one(tensors, dist.all_reduce)
@@ -166,14 +170,15 @@ def _as_first(tensors):
 
 
 def _as_one(tensors, send):
+    """Communicate many tensors as one message for each dtype."""
     import torch
 
-    made = list(tensors)
+    received = list(tensors)
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         chosen = [i for i, t in enumerate(tensors) if t.dtype == dtype]
         message = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
         send(message)
         sizes = [tensors[i].numel() for i in chosen]
         for i, part in zip(chosen, message.split(sizes), strict=True):
-            made[i] = part.view(tensors[i].shape)
-    return made
+            received[i] = part.view(tensors[i].shape)
+    return received

@@ -1,7 +1,7 @@
-"""What each process of a run draws with, apart from the others.
+"""Random states that differ between the processes of a run.
 
-Arrays of other processes than the first one stand beside its own in a
-checkpoint, under names that begin with the number of the process.
+A checkpoint holds those of all processes. The names of arrays of the first
+process are as usual, those of another one begin with the process number.
 """
 
 import json
@@ -10,16 +10,16 @@ import keras
 import numpy as np
 
 _SEED = "seed_generator_state"
-# Apart from each other, and from what a user chooses as seeds.
+# Distance between the seeds of two processes, larger than usual seeds.
 _STRIDE = 1_000_003
 
 
 def seed_apart(task, index):
-    """Let the seeds of a task's layers be those of a process.
+    """Change the seeds of a task's layers, differently in each process.
 
     Args:
         task: a task.
-        index: int, which process; the first one's stay as they are.
+        index: int, number of the process; those of process 0 do not change.
     """
     if index:
         for variable in task.variables:
@@ -33,13 +33,13 @@ def _is_seed(name):
 
 
 def _apart(state, index):
-    # The first number is the seed, the second counts.
+    # The state is a seed and a counter.
     moved = [int(state[0]) + index * _STRIDE, int(state[1])]
     return (np.array(moved) % 2**31).astype(state.dtype)
 
 
 def select(arrays):
-    """Those of a run's arrays that another process has otherwise."""
+    """The arrays of a run that differ between processes."""
     return {
         name: array
         for name, array in arrays.items()
@@ -48,13 +48,13 @@ def select(arrays):
 
 
 def of_all(strategy, arrays):
-    """The arrays of a run, and those that other processes draw with.
+    """The arrays of a run, with the random states of all processes.
 
     Every process must call it.
 
     Args:
         strategy: a `Strategy`.
-        arrays: dict from name to array, as this process has them.
+        arrays: dict from name to array, those of this process.
 
     Returns:
         dict from name to array.
@@ -63,10 +63,10 @@ def of_all(strategy, arrays):
     text = {
         name: [str(array.dtype), array.tolist()] for name, array in own.items()
     }
-    told = strategy.told(json.dumps(text)) if own else []
+    texts = strategy.gather_text(json.dumps(text)) if own else []
     others = {
         f"process {index}/{name}": np.array(values, dtype)
-        for index, text in enumerate(told)
+        for index, text in enumerate(texts)
         for name, (dtype, values) in json.loads(text).items()
         if index
     }
@@ -74,7 +74,7 @@ def of_all(strategy, arrays):
 
 
 def of_process(strategy, arrays):
-    """What one process goes on with, of what `of_all` returned.
+    """The arrays that this process restores, from what `of_all` returned.
 
     Args:
         strategy: a `Strategy`.
@@ -89,7 +89,7 @@ def of_process(strategy, arrays):
     own = {k: v for k, v in arrays.items() if k.startswith(mine)}
     first = strategy.own_draws(shared)
     if index and first and not own:
-        # There were fewer processes: this one begins to draw.
+        # The checkpoint is of a run with fewer processes: make new seeds.
         seeds = {k: _apart(v, index) for k, v in first.items() if _is_seed(k)}
         rest = {k: v for k, v in shared.items() if k not in first}
         return {**rest, **seeds}

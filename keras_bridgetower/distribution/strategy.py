@@ -1,21 +1,21 @@
-"""What a way of training on several devices can do."""
+"""`Strategy`: the interface of all ways to train on several devices."""
 
 import contextlib
 
 from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
-from keras_bridgetower.distribution import rows_of_process
+from keras_bridgetower.distribution import process_share
 
 
 class Strategy(Replicas):
-    """One device; the base of all that `kbt.distribute` returns.
+    """One device; the base class of what `kbt.distribute` returns.
 
     Attributes:
-        count: int, replicas of the model, among which a batch is divided.
-        processes: int, processes that train together.
-        index: int, which of them this is.
-        store: str, how checkpoints are written: a name of
+        count: int, number of replicas, among which a batch is divided.
+        processes: int, number of processes that train together.
+        index: int, number of this process, from 0.
+        store: str, file format of checkpoints: a name in
             `training.runs.stores`.
 
     Example:
@@ -29,12 +29,13 @@ class Strategy(Replicas):
     """
 
     store = "file"
-    # Of a run's arrays by name, those that this process alone draws with.
+    # Function that selects, from a run's arrays by name, the random states
+    # that differ between processes.
     own_draws = staticmethod(lambda arrays: {})
 
     @property
     def is_chief(self):
-        """Whether this is the one process that writes files."""
+        """Whether this is process 0, the only one that writes files."""
         return self.index == 0
 
     def scope(self):
@@ -42,60 +43,60 @@ class Strategy(Replicas):
         return contextlib.nullcontext()
 
     def dataset(self, dataset, training=True):
-        """The rows that this process feeds its replicas with.
+        """The samples for the replicas of this process.
 
-        Each process reads the whole dataset; of a `Stream`, `batches` reads
-        its own rows alone.
+        Each process reads the whole dataset and keeps its share. For a
+        `Stream`, `batches` reads only the share.
 
         Args:
             dataset: `tf.data.Dataset` of global batches, as on one device.
-            training: bool. For training, each batch has the same size, which
-                the replicas divide. For `evaluate`, any size is allowed; no
-                row is padded, dropped or counted twice.
+            training: bool. For training, all batches must have one size that
+                the replicas divide evenly. For `evaluate`, any size is
+                allowed, and no sample is padded, dropped or counted twice.
 
         Returns:
             `tf.data.Dataset`.
 
         Raises:
-            ValueError: batches that cannot be divided, or that are divided
-                already.
+            ValueError: batches that cannot be divided, or that are already
+                divided.
         """
         return dataset
 
     def share(self, stream):
-        """What this process reads of a stream of global batches.
+        """The share of this process in a stream of global batches.
 
         Args:
-            stream: a `data.pipeline.Stream`, of one host, or of this process
-                among as many hosts as there are processes.
+            stream: a `Stream` that is not divided among hosts, or that is
+                already the share of this process.
 
         Returns:
-            `Stream` of this process's rows of each batch.
+            `Stream` of this process's samples of each batch.
 
         Raises:
-            ValueError: a stream that is divided in another way.
+            ValueError: a stream that is already divided in another way.
         """
-        return rows_of_process.share(stream, self.processes, self.index)
+        return process_share.share(stream, self.processes, self.index)
 
     def batches(self, stream, start=(0, 0), epochs=None, training=True):
-        """The batches of a stream, of which each process reads its own rows.
+        """A dataset of a stream, of which each process reads only its share.
 
         Args:
-            stream: as `share`.
-            start, epochs: as `Stream.dataset`.
-            training: bool, as `dataset`.
+            stream: as in `share`.
+            start, epochs: as in `Stream.dataset`.
+            training: bool, as in `dataset`.
 
         Returns:
-            `tf.data.Dataset`, for `fit` and `evaluate` as it is.
+            `tf.data.Dataset`, ready for `fit` and `evaluate`.
 
         Raises:
             ValueError: as `share` and `dataset`.
         """
         dataset = self.share(stream).dataset(start, epochs)
-        if not rows_of_process.is_divided(dataset):
+        if not process_share.is_divided(dataset):
             return self.dataset(dataset, training)
-        # Else processes would take another number of steps, or replicas of
-        # one be left without rows.
+        # Otherwise the processes might make different numbers of steps, or a
+        # replica might get no samples.
         divide_batches.check_size(dataset, self.count // self.processes or 1)
         return dataset
 
@@ -105,14 +106,16 @@ class Strategy(Replicas):
         yield
 
     def keep_sums(self, metrics):
-        """Let metrics that were restored, as `summed` gave them, count once.
+        """After a restore, keep the values of metrics in process 0 only.
+
+        A checkpoint holds the sums over all replicas, which `summed` gave.
 
         Args:
-            metrics: list of variables of metrics.
+            metrics: list of the variables of metrics.
         """
 
     def save_to_preset(self, task, preset_dir):
-        """Save a task to a new preset folder, from the process that may.
+        """Save a task to a new preset folder, written by process 0.
 
         Every process must call it.
 
@@ -135,11 +138,11 @@ class Strategy(Replicas):
         return flag
 
     def is_whole(self, variable):
-        """Whether each process has all values of a variable."""
+        """Whether this process has all values of a variable."""
         return True
 
-    def told(self, text):
-        """What each process says. Every process must call it.
+    def gather_text(self, text):
+        """Gather a text of each process. Every process must call it.
 
         Args:
             text: str, of this process.
@@ -150,56 +153,59 @@ class Strategy(Replicas):
         return [text]
 
     def wait(self):
-        """Return when every process has come here."""
+        """Wait until every process has called this."""
 
     def together(self, function):
-        """Call a function in every process; one that fails ends them all.
+        """Call a function in every process; if it fails in one, all raise.
 
         Args:
             function: callable without arguments.
 
         Returns:
-            What it returned here.
+            What the function returned in this process.
 
         Raises:
-            Exception: the function's own, where every process has the same.
-            ProcessError: else, in every process; it says what each raised.
+            Exception: the function's own error, if it is the same in all
+                processes.
+            ProcessError: otherwise; it lists the error of each process.
         """
-        made, error = None, None
+        result, error = None, None
         try:
-            made = function()
+            result = function()
         except Exception as raised:
             error = raised
-        told = self.told("" if error is None else f"{error}" or repr(error))
-        if not any(told):
-            return made
-        if error is not None and len(set(told)) == 1:
+        errors = self.gather_text(
+            "" if error is None else f"{error}" or repr(error)
+        )
+        if not any(errors):
+            return result
+        if error is not None and len(set(errors)) == 1:
             raise error
         raise ProcessError(
             "All processes of a run must be able to go on; this one ends as "
-            f"another has failed. Received:\n{by_process(told)}"
+            f"another has failed. Received:\n{by_process(errors)}"
         ) from error
 
     def by_chief(self, function):
-        """Call a function in the first process, while the others wait.
+        """Call a function in process 0, while the others wait.
 
         Args:
             function: callable without arguments.
 
         Raises:
-            Exception: as `together`.
+            Exception: as in `together`.
         """
         self.together(function if self.is_chief else lambda: None)
 
 
 class ProcessError(RuntimeError):
-    """What failed in some processes, raised in all of them."""
+    """An error of some processes, raised in all of them."""
 
 
-def by_process(told):
-    """Lines that say what each process told, equal ones together."""
+def by_process(texts):
+    """Lines with the text of each process; equal texts share a line."""
     lines = {}
-    for index, text in enumerate(told):
+    for index, text in enumerate(texts):
         lines.setdefault(text or "nothing failed", []).append(f"{index}")
     return "\n".join(
         f"process {', '.join(indices)}: {text}"
@@ -208,7 +214,7 @@ def by_process(told):
 
 
 class Several(Strategy):
-    """Abstract: a strategy whose tasks must be built in its scope."""
+    """Abstract: several replicas, whose tasks must be built in the scope."""
 
     def __init__(self):
         self._inside = False
@@ -226,7 +232,7 @@ class Several(Strategy):
             self._inside = before
 
     def dataset(self, dataset, training=True):
-        rows_of_process.check_whole(dataset)
+        process_share.check_whole(dataset)
         if training:
             divide_batches.check_training_batch(dataset, self.count)
         return dataset
@@ -244,18 +250,19 @@ class Several(Strategy):
             )
 
     def holds(self, variable):
-        """Whether a variable was made for the devices of this strategy."""
+        """Whether a variable was created on the devices of this strategy."""
         return True
 
 
 def reduce_first(optimizer, reduce):
-    """Make an optimizer reduce gradients before it does anything with them.
+    """Let an optimizer reduce gradients over replicas before all else.
 
     Args:
         optimizer: any Keras optimizer.
-        reduce: function of a list of tensors, which returns such a list.
+        reduce: function that takes and returns a list of tensors.
     """
-    # The class's own: compiled once more, nothing is reduced twice.
+    # The method of the class, not of the object: after a second `compile`
+    # gradients are still reduced only once.
     apply = type(optimizer).apply
 
     def reduced(grads, trainable_variables=None):

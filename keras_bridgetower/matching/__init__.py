@@ -1,1 +1,1 @@
-"""What matching learns of image-text pairs: which, their labels, scores."""
+"""Image-text matching: which pairs of a batch are made, labels and scores."""

@@ -1,4 +1,4 @@
-"""Rows of the global batch, for pairs that reach beyond a replica's own."""
+"""Layers that pair a replica's samples with samples of the global batch."""
 
 import keras
 from keras import ops
@@ -6,36 +6,41 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 
 
-class GlobalRows(keras.layers.Layer):
-    """Abstract: a layer over the rows of all replicas, in their own dtype."""
+class GlobalBatchLayer(keras.layers.Layer):
+    """Abstract: a layer that reads the samples of all replicas.
+
+    It does not cast its inputs.
+    """
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
 
     def gathered(self, x):
-        """The rows of all replicas, and which of them those of `x` are."""
+        """The samples of all replicas, and the indices of `x` among them."""
         every, first = backend_ops.all_gather(x)
         return every, first + ops.arange(ops.shape(x)[0], dtype="int32")
 
 
-class NextRow(GlobalRows):
-    """Moves every row of the global batch up by one, the first one to its end.
+class NextSample(GlobalBatchLayer):
+    """Replaces each sample by the next one of the global batch.
+
+    The last sample is replaced by the first one.
 
     Call arguments:
-        x: tensor `(batch, ...)`, the rows of this replica.
+        x: tensor `(batch, ...)`, the samples of this replica.
 
     Returns:
-        Tensor as `x`: of each row the one that follows in the global batch.
+        Tensor of the shape of `x`.
 
     Example:
 
     ```python
-    NextRow()(np.array([[1.0], [2.0], [3.0]]))  # [[2.0], [3.0], [1.0]]
+    NextSample()(np.array([[1.0], [2.0], [3.0]]))  # [[2.0], [3.0], [1.0]]
     ```
     """
 
     def call(self, x):
-        # The first row of each replica is all that crosses over.
+        # Only the first sample of each replica is sent to another one.
         firsts, own = backend_ops.all_gather(x[:1])
         following = ops.roll(firsts, -1, axis=0)[own]
         return ops.concatenate([x[1:], following[None]], axis=0)
@@ -44,14 +49,14 @@ class NextRow(GlobalRows):
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
 
-class TakeRows(GlobalRows):
-    """Takes rows of the global batch, each named by how far away it stands.
+class TakeSamples(GlobalBatchLayer):
+    """Takes samples of the global batch by their distance from each sample.
 
     Call arguments:
-        x: tensor `(batch, ...)`, the rows of this replica.
-        distances: int tensor `(batch, N)`: of which row, counted from each
-            row: 0 is itself, 1 the next one, -1 the one before. The first
-            row of the global batch follows its last one.
+        x: tensor `(batch, ...)`, the samples of this replica.
+        distances: int tensor `(batch, N)`. Distance 0 is the sample itself, 1
+            the next one, -1 the one before. The first sample of the global
+            batch follows the last one.
 
     Returns:
         Tensor `(batch * N, ...)`.
@@ -59,58 +64,60 @@ class TakeRows(GlobalRows):
     Example:
 
     ```python
-    TakeRows()(np.array([[1.0], [2.0]]), np.array([[0, 1], [0, -1]]))
+    TakeSamples()(np.array([[1.0], [2.0]]), np.array([[0, 1], [0, -1]]))
     # [[1.0], [2.0], [2.0], [1.0]]
     ```
     """
 
     def call(self, x, distances):
         every, own = self.gathered(x)
-        rows = own[:, None] + ops.cast(distances, "int32")
-        rows = ops.mod(rows, ops.shape(every)[0])
-        return ops.take(every, ops.reshape(rows, (-1,)), axis=0)
+        indices = own[:, None] + ops.cast(distances, "int32")
+        indices = ops.mod(indices, ops.shape(every)[0])
+        return ops.take(every, ops.reshape(indices, (-1,)), axis=0)
 
     def compute_output_spec(self, x, distances):
         return keras.KerasTensor((None, *x.shape[1:]), dtype=x.dtype)
 
 
-class DrawRows(GlobalRows):
-    """Draws another row of the global batch for each row, by likeness.
+class DrawSamples(GlobalBatchLayer):
+    """Draws for each sample a similar sample of the global batch.
 
-    The chances are the softmax of the products with all rows. Those of a
-    row's own id have none, unless there are no others.
+    The probabilities are the softmax of the products with all samples.
+    Samples with the same id have probability 0, unless all have the same id.
 
     Call arguments:
-        own: float tensor `(batch, width)`, the rows of this replica.
-        others: float tensor `(batch, width)`, what they are compared with.
+        own: float tensor `(batch, width)`, embeddings of this replica.
+        others: float tensor `(batch, width)`, the embeddings of this replica
+            that are drawn from, such as of the other modality.
         ids: int tensor `(batch,)`.
-        places: float tensor `(batch,)`, uniform from 0 to 1: where in the
-            sum of the chances the row that is drawn stands.
+        places: float tensor `(batch,)`, uniform from 0 to 1. The sample is
+            drawn at which the cumulative probability exceeds this number.
 
     Returns:
-        int32 tensor `(batch, 1)`, distances as `TakeRows` takes them.
+        int32 tensor `(batch, 1)`, distances as `TakeSamples` takes them.
 
     Example:
 
     ```python
     own, others = 9.0 * np.eye(3), np.eye(3)[[0, 2, 1]]
     ids, places = np.arange(3), np.full(3, 0.25)
-    DrawRows()(own, others, ids, places)  # [[1], [1], [-1]]
+    DrawSamples()(own, others, ids, places)  # [[1], [1], [-1]]
     ```
     """
 
     def call(self, own, others, ids, places):
-        every, own_rows = self.gathered(others)
+        every, own_indices = self.gathered(others)
         every_id, _ = backend_ops.all_gather(ids)
         scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
         same = ops.expand_dims(ids, 1) == ops.expand_dims(every_id, 0)
-        chances = ops.softmax(ops.where(same, -1e9, scores))
-        sums = ops.cumsum(chances, axis=-1)
-        # Rounding may neither end above the last row nor among its own.
+        probabilities = ops.softmax(ops.where(same, -1e9, scores))
+        sums = ops.cumsum(probabilities, axis=-1)
+        # Rounding must give neither an index above the last one nor a sample
+        # of probability 0.
         places = ops.minimum(ops.cast(places, "float32"), 1 - 1e-6)
         places = ops.expand_dims(places, 1) * sums[:, -1:]
-        rows = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
-        return (rows - own_rows)[:, None]
+        drawn = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
+        return (drawn - own_indices)[:, None]
 
     def compute_output_spec(self, own, others, ids, places):
         return keras.KerasTensor((own.shape[0], 1), dtype="int32")

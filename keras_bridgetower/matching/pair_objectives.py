@@ -1,4 +1,7 @@
-"""What matching heads learn from a batch: which pairs, and their labels."""
+"""Objectives of matching: which image-text pairs are drawn from a batch.
+
+An objective draws the pairs, gives their labels, and computes their logits.
+"""
 
 import abc
 
@@ -6,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.matching.global_batch import DrawRows
-from keras_bridgetower.matching.global_batch import NextRow
-from keras_bridgetower.matching.global_batch import TakeRows
+from keras_bridgetower.matching.global_batch import DrawSamples
+from keras_bridgetower.matching.global_batch import NextSample
+from keras_bridgetower.matching.global_batch import TakeSamples
 
 # Labels of a matching head.
 NO_MATCH, MATCH = 0, 1
@@ -18,29 +21,34 @@ FALSE_TEXTS = 15
 class Objective(abc.ABC):
     """Abstract: draws pairs of a batch's images and texts, and scores them.
 
-    The draw is NumPy and belongs to the preprocessor, the scores are tensors
-    and belong to the task; both are methods of one object so that they agree.
+    The preprocessor calls `draw`, which uses NumPy. The task calls `logits`,
+    which uses tensors. Both are methods of one object, so that they fit
+    together.
     """
 
-    # Names of the heads that are asked; the last logit of the first one says
-    # how well a pair matches.
+    # Names of the heads that score pairs. The last logit of the first head
+    # tells how well a pair matches.
     heads = ("itm",)
-    # Whether pairs that come labelled can be learnt in place of drawn ones.
+    # Whether the task can also learn pairs that the data set labels itself.
     takes_labels = False
-    # Features that the draw adds: name to dtype and shape of a row.
+    # Features that `draw` adds: name to dtype and shape for one sample.
     drawn = {}
-    # Dtype and shape of a row of the labels, and from how many they choose.
+    # Dtype and shape of the labels of one sample, and the number of classes.
     labels = ("int32", ())
     choices = 2
 
     @property
     def learning(self):
-        """The heads that learn; others only teach what is below them."""
+        """The heads that are trained.
+
+        The weights of the others are fixed; only the layers below them learn
+        from their loss.
+        """
         return self.heads
 
     @property
     def widths(self):
-        """How many logits the labels of each head choose from."""
+        """dict from the name of each head to its number of classes."""
         return {"itm": 2, "itc": None, self.heads[0]: self.choices}
 
     @abc.abstractmethod
@@ -48,53 +56,59 @@ class Objective(abc.ABC):
         """Draw features and labels.
 
         Args:
-            seed: what `np.random.default_rng` takes.
-            ids: int array `(batch,)`, image ids; equal ids fit each other.
+            seed: seed for `np.random.default_rng`.
+            ids: int array `(batch,)`, image ids. Images and texts of equal
+                ids match.
 
         Returns:
-            The features of `drawn` in their order, then the labels.
+            tuple of arrays: the features of `drawn` in their order, then the
+            labels.
         """
 
     def targets(self, labels, features):
-        """The labels of each head that is asked.
+        """dict from the name of each head to its labels.
 
         Args:
-            labels: those of the first head, as `draw` returns them.
-            features: dict of what was drawn, and `"image_id"`.
+            labels: labels of the first head, as `draw` returns them.
+            features: dict of the drawn features and `"image_id"`.
         """
         names = {"itc": "image_id", "itm": "match"}
         others = {name: features[names[name]] for name in self.heads[1:]}
         return {self.heads[0]: labels, **others}
 
     def specs(self, batch):
-        """Dtypes and shapes of what `draw` returns, for `apply_numpy`."""
+        """Dtypes and shapes of what `draw` returns for a batch.
+
+        Args:
+            batch: tuple `(batch,)`, the shape of the image ids.
+        """
         return [
-            (dtype, (*batch, *row))
-            for dtype, row in (*self.drawn.values(), self.labels)
+            (dtype, (*batch, *shape))
+            for dtype, shape in (*self.drawn.values(), self.labels)
         ]
 
     @abc.abstractmethod
     def logits(self, fuse, heads, batch, embeddings=None):
-        """Scores of the drawn pairs.
+        """Logits of the drawn pairs.
 
         Args:
-            fuse: callable, from text states, image states and padding mask
-                to the pooled representation.
+            fuse: callable that takes text states, image states and padding
+                mask and returns the pooled representation.
             heads: mapping from name to head.
             batch: `Batch`.
-            embeddings: `(text, image, factor)` of contrastive heads, where
-                `heads` names them.
+            embeddings: `(text, image, factor)` of the contrastive head, if
+                the objective has one, else None.
 
         Returns:
-            `(logits, pooled)`: float tensor, and the pooled representation
-            of the batch's own pairs, or None if they were not all fused.
+            `(logits, pooled)`: a float tensor, and the pooled representation
+            of the batch's true pairs, or None if they were not all fused.
         """
 
     def others(self, fuse, heads, batch):
-        """Scores that further heads give to pairs of their own.
+        """Logits of further heads, for pairs of their own.
 
         Args:
-            fuse, heads, batch: as `logits`.
+            fuse, heads, batch: as in `logits`.
 
         Returns:
             dict from the name of a head to a float tensor.
@@ -103,13 +117,12 @@ class Objective(abc.ABC):
 
 
 class Batch:
-    """Tower states of a batch, and the features that come with it.
+    """Tower states of a batch, and its features.
 
     Args:
         text: list of float tensors `(batch, tokens, width)`.
         image: list of float tensors `(batch, tokens, width)`.
-        features: dict of tensors: `"padding_mask"`, and those that were
-            drawn.
+        features: dict of tensors: `"padding_mask"` and the drawn features.
     """
 
     def __init__(self, text, image, features):
@@ -119,14 +132,14 @@ class Batch:
 
 
 class RandomNegatives(Objective):
-    """Half of the texts keep their image, the others get the next row's.
+    """Half of the texts keep their image, the others get the next image.
 
-    Rows whose neighbour has the same image id are matches in any case. The
-    next row is that of the global batch: for several replicas draw before the
-    batch is divided, as a `Stream` does.
+    If the next sample has the same image id, the pair is a match. The next
+    sample is taken from the global batch. With several replicas the pairs
+    must therefore be drawn before the batch is divided, as a `Stream` does.
 
-    Source: matching in pre-training; the images of other rows stand for the
-    authors' `false_image_0`, so that each image is encoded once.
+    Source: matching in pre-training. Images of other samples take the place
+    of the authors' `false_image_0`, so that each image is encoded once.
     """
 
     takes_labels = True
@@ -141,27 +154,28 @@ class RandomNegatives(Objective):
 
     def logits(self, fuse, heads, batch, embeddings=None):
         own = ops.reshape(batch.features["match"], (-1, 1, 1)) == MATCH
-        following = NextRow()
+        following = NextSample()
         image = [ops.where(own, x, following(x)) for x in batch.image]
         pooled = fuse(batch.text, image, batch.padding_mask)
         return heads["itm"](pooled), None
 
 
 class HardNegatives(Objective):
-    """Each pair, and for its text and its image a negative that looks alike.
+    """Each true pair, its text with a similar image, and the reverse.
 
-    Negatives are drawn from the global batch by the softmax of the
-    contrastive scores, at places that the preprocessor drew: the same pairs
-    on every backend and any number of devices. Rows of the same image id are
-    never drawn unless there is no other row, and then count as matches.
+    Negatives are drawn from the global batch, with the softmax of the
+    contrastive scores as probabilities. The preprocessor draws the random
+    numbers, so that the pairs are the same on every backend and any number of
+    devices. Samples with the same image id are drawn only if there are no
+    others, and then the pair is a match.
 
-    Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower, as
-    with `gather_global_negative`.
+    Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower with
+    `gather_global_negative`.
     """
 
     heads = ("itm", "itc")
     drawn = {"image_id": ("int32", ()), "negative_places": ("float32", (2,))}
-    # The pair; the text with another image; the image with another text.
+    # The true pair; the text with another image; the image with another text.
     labels = ("int32", (3,))
 
     def draw(self, seed, ids):
@@ -175,20 +189,20 @@ class HardNegatives(Objective):
     def logits(self, fuse, heads, batch, embeddings=None):
         text, image, factor = map(ops.stop_gradient, embeddings)
         ids, places = (batch.features[name] for name in self.drawn)
-        drawn, taken = DrawRows(), TakeRows()
-        other_image = drawn(text * factor, image, ids, places[:, 0])
-        other_text = drawn(image * factor, text, ids, places[:, 1])
+        draw_samples, take_samples = DrawSamples(), TakeSamples()
+        other_image = draw_samples(text * factor, image, ids, places[:, 0])
+        other_text = draw_samples(image * factor, text, ids, places[:, 1])
 
-        def of_text(x):
-            return ops.concatenate([x, x, taken(x, other_text)])
+        def texts(x):
+            return ops.concatenate([x, x, take_samples(x, other_text)])
 
-        def of_image(x):
-            return ops.concatenate([x, taken(x, other_image), x])
+        def images(x):
+            return ops.concatenate([x, take_samples(x, other_image), x])
 
         pooled = fuse(
-            [of_text(x) for x in batch.text],
-            [of_image(x) for x in batch.image],
-            of_text(batch.padding_mask),
+            [texts(x) for x in batch.text],
+            [images(x) for x in batch.image],
+            texts(batch.padding_mask),
         )
         own, with_image, with_text = ops.split(pooled, 3)
         logits = [heads["itm"](x) for x in (own, with_image, with_text)]
@@ -196,14 +210,14 @@ class HardNegatives(Objective):
 
 
 class Ranking(Objective):
-    """Each image with its text and 15 false ones: which is the true one?
+    """Finds the text of an image among this text and 15 false ones.
 
-    False texts are those of other rows, drawn with replacement where the
-    batch has fewer than 16; a row never gets a text of its own image id
-    unless there is no other.
+    False texts are texts of other samples. They are drawn with replacement
+    if the batch has fewer than 16 samples. A text of the same image id is
+    drawn only if there are no others.
 
-    Source: `compute_irtr` of METER; BridgeTower's own joins tensors of
-    unequal rank.
+    Source: `compute_irtr` of METER. BridgeTower's function of this name fails,
+    because it joins tensors of unequal rank.
     """
 
     heads = ("rank",)
@@ -213,37 +227,38 @@ class Ranking(Objective):
     def draw(self, seed, ids):
         rng = np.random.default_rng(seed)
         distances = []
-        for row, own in enumerate(ids):
+        for index, own in enumerate(ids):
             others = np.flatnonzero(ids != own)
             if not len(others):
                 others = np.arange(len(ids))
             few = len(others) < FALSE_TEXTS
             drawn = rng.choice(others, FALSE_TEXTS, replace=few)
-            # Counted from the row, they hold in any part of a batch.
-            distances.append(drawn - row)
+            # Distances stay correct when the batch is divided.
+            distances.append(drawn - index)
         return np.array(distances, "int32"), np.zeros(len(ids), "int32")
 
     def logits(self, fuse, heads, batch, embeddings=None):
         false = batch.features["false_texts"]
         texts = ops.concatenate([ops.zeros_like(false[:, :1]), false], axis=1)
-        taken = TakeRows()
+        take_samples = TakeSamples()
         pooled = fuse(
-            [taken(x, texts) for x in batch.text],
+            [take_samples(x, texts) for x in batch.text],
             [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
-            taken(batch.padding_mask, texts),
+            take_samples(batch.padding_mask, texts),
         )
         logits = heads["rank"](pooled)
         return ops.reshape(logits, (-1, FALSE_TEXTS + 1)), None
 
 
 class RankingAndMatching(Ranking):
-    """Ranking, and matching of random negatives beside it.
+    """Ranking, and in addition matching with random negatives.
 
-    The matching head stays as it is: its loss, which weighs as much, teaches
-    what is below it.
+    Both losses have the same weight. The weights of the matching head are
+    fixed; its loss trains the layers below it.
 
     Source: retrieval by `irtr` in the configurations of METER and
-    BridgeTower, whose `itm` of 0.5 is no weight: what is above 0 is learnt.
+    BridgeTower. Their value `itm=0.5` is not a weight: any value above 0
+    turns the loss on.
     """
 
     heads = ("rank", "itm")
@@ -259,7 +274,7 @@ class RankingAndMatching(Ranking):
         return {"itm": RandomNegatives().logits(fuse, heads, batch)[0]}
 
 
-OBJECTIVES = {
+PAIR_OBJECTIVES = {
     "random_negatives": RandomNegatives,
     "hard_negatives": HardNegatives,
     "ranking": Ranking,
@@ -268,15 +283,17 @@ OBJECTIVES = {
 
 
 def get(name):
-    """The objective of a name of `OBJECTIVES`."""
-    check_choice("objective", name, tuple(OBJECTIVES))
-    return OBJECTIVES[name]()
+    """A new objective from its name in `PAIR_OBJECTIVES`."""
+    check_choice("objective", name, tuple(PAIR_OBJECTIVES))
+    return PAIR_OBJECTIVES[name]()
 
 
 def only_or_all(values):
-    """The only value of a dict, or the dict, as losses and outputs are given.
+    """The only value of a dict, or the dict if it has several values.
+
+    Tasks with one head pass their outputs and labels without a dict.
 
     Args:
-        values: dict from the name of a head to what belongs to it.
+        values: dict from the name of a head to its outputs or labels.
     """
     return values if len(values) > 1 else next(iter(values.values()))

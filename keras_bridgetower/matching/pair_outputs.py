@@ -1,4 +1,4 @@
-"""What a task puts out for pairs that an objective drew."""
+"""Outputs of a task for the pairs that an objective has drawn."""
 
 from keras import ops
 
@@ -9,20 +9,20 @@ from keras_bridgetower.models.heads import kinds_of
 
 
 def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
-    """What pair head and contrastive head say of the pairs of a batch.
+    """Compute the outputs of the matching and the contrastive head.
 
     Args:
-        names: the heads that are asked, out of the objective's.
+        names: names of the heads to run, all in `objective.heads`.
         objective: `Objective`.
         backbone: a `BridgeTowerBackbone`.
         heads: mapping from name to head.
         text: list of float tensors, states of the text tower.
         image: list of float tensors, states of the image tower.
-        inputs: dict of features, with those of `objective.drawn`.
+        inputs: dict of features, including those of `objective.drawn`.
 
     Returns:
-        dict from those names to logits of the drawn pairs, and for
-        `"itc"` to a dict of embeddings of the batch's own pairs.
+        dict from the names of heads to logits of the drawn pairs, and from
+        `"itc"` to a dict of embeddings of the true pairs.
     """
 
     def fuse(text, image, padding_mask):
@@ -41,7 +41,7 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
         scored = (
             embeddings["text"],
             embeddings["image"],
-            # In half precision Keras hands out weights in that precision.
+            # In half precision Keras casts weights when they are read.
             ops.cast(ops.exp(head.logit_scale), "float32"),
         )
     pair_head = objective.heads[0]
@@ -60,11 +60,11 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
 
 
 def with_packed(outputs, *logit_scale):
-    """Outputs as losses take them: the embeddings of a pair in one tensor.
+    """Outputs in which the embeddings are packed into one tensor, for losses.
 
     Args:
         outputs: dict of outputs.
-        *logit_scale: the contrastive head's scale, which metrics do without.
+        *logit_scale: the scale of the contrastive head; metrics leave it out.
     """
     if "itc" not in outputs:
         return outputs

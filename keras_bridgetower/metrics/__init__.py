@@ -1,6 +1,6 @@
-"""Metrics by the official protocols."""
+"""Metrics, computed as in the official evaluations."""
 
 import lazy_loader
 
-# What is public stands in `__init__.pyi`, and is imported when it is used.
+# `__init__.pyi` lists the public names, which are imported when first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

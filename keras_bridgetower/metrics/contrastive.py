@@ -1,4 +1,4 @@
-"""Metric of contrastive training."""
+"""Accuracy of contrastive training, within a batch."""
 
 import keras
 from keras import ops
@@ -9,13 +9,13 @@ from keras_bridgetower.losses import unpack_embeddings
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
-    """Share of texts whose nearest image of the batch is a match.
+    """Share of texts whose nearest image in the global batch is a match.
 
-    Among the rows of one global batch, so larger batches are harder;
-    `retrieval_recall` measures over a whole pool.
+    Larger batches are harder. To measure over a whole data set, use
+    `retrieval_recall`.
 
     Args:
-        ways: as `ContrastiveLoss`.
+        ways: as in `ContrastiveLoss`.
         name: str, name in the logs.
         dtype: dtype of the state.
 

@@ -1,4 +1,4 @@
-"""Metrics of the GLUE tasks, by scikit-learn and SciPy."""
+"""Metrics of the GLUE tasks, computed by scikit-learn and SciPy."""
 
 from keras import ops
 
@@ -9,7 +9,7 @@ _INSTALL = (
 
 
 def matthews_correlation(labels, predictions):
-    """Matthews correlation of classes, as GLUE scores CoLA.
+    """Matthews correlation of classes, the metric of CoLA in GLUE.
 
     Args:
         labels: int array `(examples,)`.
@@ -20,7 +20,7 @@ def matthews_correlation(labels, predictions):
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: shapes that do not agree.
+        ValueError: arrays of different shapes, or empty ones.
 
     Example:
 
@@ -39,18 +39,18 @@ def matthews_correlation(labels, predictions):
 
 
 def f1_score(labels, predictions):
-    """F1 of class 1, as GLUE scores MRPC and QQP.
+    """F1 of class 1, the metric of MRPC and QQP in GLUE.
 
     Args:
         labels: int array `(examples,)` of 0 and 1.
         predictions: int array `(examples,)` of 0 and 1.
 
     Returns:
-        float in 0..1; 0 if class 1 is neither asked nor given.
+        float in 0..1; 0 if class 1 is among neither labels nor predictions.
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: shapes that do not agree.
+        ValueError: arrays of different shapes, or empty ones.
 
     Example:
 
@@ -69,19 +69,19 @@ def f1_score(labels, predictions):
 
 
 def spearman_correlation(labels, predictions):
-    """Rank correlation, as GLUE scores STS-B.
+    """Spearman's rank correlation, the metric of STS-B in GLUE.
 
     Args:
         labels: float array `(examples,)`.
         predictions: float array `(examples,)`.
 
     Returns:
-        float in -1..1; NaN, with a warning of SciPy, if one of the two is
-        constant.
+        float in -1..1; NaN, with a warning of SciPy, if labels or
+        predictions are constant.
 
     Raises:
         ImportError: SciPy is not installed.
-        ValueError: shapes that do not agree.
+        ValueError: arrays of different shapes, or empty ones.
 
     Example:
 
@@ -100,6 +100,7 @@ def spearman_correlation(labels, predictions):
 
 
 def _pair(labels, predictions):
+    """Both as NumPy arrays, after a check of their shapes."""
     pair = [ops.convert_to_numpy(values) for values in (labels, predictions)]
     if pair[0].ndim != 1 or pair[0].shape != pair[1].shape or not pair[0].size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Metric of masked language modelling."""
+"""Accuracy of masked language modelling, over masked tokens."""
 
 import keras
 from keras import ops
@@ -8,16 +8,15 @@ from keras_bridgetower.models.checks import check_masked_ids
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class MaskedTokenAccuracy(keras.metrics.Mean):
-    """Share of the masked tokens whose highest logit is the right one.
+    """Share of the masked tokens whose highest logit is that of the label.
 
     The mean is over tokens, not over batches or texts. Pass it to `compile`
-    as one of `weighted_metrics`: Keras keeps sample weights from `metrics`,
-    and then the slots without a masked token would count.
+    in `weighted_metrics`, because Keras does not pass sample weights to
+    `metrics`.
 
     Args:
-        ignore_id: int, label of tokens that do not count; -100 as in
-            `transformers`. The weights of the masking preprocessor say the
-            same.
+        ignore_id: int, the label of slots without a masked token, which do
+            not count; -100 as in `transformers`.
         name: str, name in the logs.
         dtype: dtype of the state.
 
@@ -27,7 +26,7 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
         sample_weight: float tensor `(batch, M)` or `(batch,)`, or None.
 
     Raises:
-        ValueError: shapes that do not agree.
+        ValueError: labels and logits whose shapes do not agree.
 
     Example:
 

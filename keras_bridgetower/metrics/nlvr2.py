@@ -1,4 +1,4 @@
-"""The official evaluation of NLVR2."""
+"""The official evaluation of NLVR2: accuracy and consistency."""
 
 import collections
 import dataclasses
@@ -11,16 +11,16 @@ _TRUTHS = {"True": True, "False": False, 1: True, 0: False}
 
 @dataclasses.dataclass(frozen=True)
 class NLVR2Report:
-    """Percentages; `print` shows them with protocol and split.
+    """The result of an evaluation, in percent; `print` shows all of it.
 
     Args:
         accuracy: float, share of right answers.
-        consistency: float, share of the sentences that are right for every
-            pair of images they are asked about.
+        consistency: float, share of the sentences that are answered right
+            for all their pairs of images.
         examples: int, number of answers.
         sentences: int, number of distinct sentences.
-        split: str, where the examples come from.
-        protocol: str, what is counted.
+        split: str, name of the split.
+        protocol: str, name of the evaluation.
     """
 
     accuracy: float
@@ -42,20 +42,20 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
     """Accuracy and consistency of NLVR2.
 
     Args:
-        identifiers: list of str `"split-set-pair-sentence"`, each once. Those
-            that differ in the pair alone ask about the same sentence.
-        labels: `(examples,)`, bools, 0 and 1, or "True" and "False" as in the
-            files.
-        predictions: `(examples,)`, likewise.
-        split: str, named in the report; by default what the identifiers
-            begin with.
+        identifiers: list of distinct str `"split-set-pair-sentence"`. If two
+            differ only in the pair, they have the same sentence.
+        labels: array-like `(examples,)` of bools, of 0 and 1, or of "True"
+            and "False" as in the files.
+        predictions: array-like `(examples,)`, in the same form.
+        split: str, name of the split for the report; by default the first
+            part of the identifiers.
 
     Returns:
         `NLVR2Report`.
 
     Raises:
-        ValueError: unequal counts, no examples, identifiers of another form
-            or repeated, values of another kind.
+        ValueError: different numbers of values, no examples, identifiers
+            that are repeated or of another form, or other labels.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Recall of image-text retrieval, from a matrix of scores."""
+"""Recall of image-text retrieval, from a matrix of all scores."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 PROTOCOL = "recall over the whole pool, ties against the model"
-# Scores that are compared at a time: some 100 MB of work arrays.
+# How many scores are compared at a time, with about 100 MB of temporary memory.
 _BLOCK = 8_000_000
 
 
@@ -16,11 +16,11 @@ class RetrievalReport:
 
     Args:
         recalls: dict from name to float. `"IR@5"` is the share of texts whose
-            image is among the five best for the text, `"TR@5"` the share of
-            images with one of their texts among the five best.
-        images: int, size of the pool, of one fold if there are several.
-        texts: int, likewise.
-        split: str, where images and texts come from.
+            image is among the five best images. `"TR@5"` is the share of
+            images with one of their texts among the five best texts.
+        images: int, number of images, in one fold if there are several.
+        texts: int, number of texts, in one fold if there are several.
+        split: str, name of the split.
         protocol: str, how ranks are counted.
     """
 
@@ -42,12 +42,12 @@ class RetrievalReport:
 
     @property
     def r_mean(self):
-        """Mean of both means, percent: what selects a checkpoint."""
+        """Mean of `ir_mean` and `tr_mean`, percent, to select a checkpoint."""
         return (self.ir_mean + self.tr_mean) / 2
 
     @property
     def rsum(self):
-        """Sum of the recalls: with three ranks each, 600 at best."""
+        """Sum of the recalls; at most 600 with three ranks each."""
         return float(sum(self.recalls.values()))
 
     def _mean(self, direction):
@@ -73,28 +73,28 @@ def retrieval_recall(
 ):
     """Recall of images for texts and of texts for images.
 
-    An item is found at rank k if fewer than k others score at least as high:
-    a model that gives equal scores gains nothing by it. An image may have any
-    number of texts, and the best of them counts. The scores are read by
+    An item is found at rank k if fewer than k other items have an equal or
+    higher score, so a model gains nothing from equal scores. An image may
+    have any number of texts; the best of them counts. The scores are read in
     blocks of images, so a `numpy.memmap` need not fit into memory.
 
     Args:
         scores: float array or tensor `(images, texts)`, higher is better.
-        text_image_ids: `(texts,)`, id of the image of each text.
-        image_ids: `(images,)`, distinct ids of the rows; by default the row
-            numbers.
-        ks: ranks at which recall is taken.
-        folds: int. Into how many parts, of consecutive images, the pool is
-            cut; recalls are their means. 5 on COCO's 5,000 test images gives
-            the easier "1k" figures.
-        split: str, named in the report.
+        text_image_ids: array-like `(texts,)`, the image id of each text.
+        image_ids: array-like `(images,)`, the distinct ids of the rows of
+            `scores`; by default the row numbers.
+        ks: sequence of int, the ranks k.
+        folds: int, the number of parts into which the images are divided, in
+            order; recalls are means over the folds. With 5 folds, COCO's
+            5,000 test images give the easier "1k" figures.
+        split: str, name of the split for the report.
 
     Returns:
         `RetrievalReport`.
 
     Raises:
         ValueError: shapes that do not agree, scores that are NaN, repeated
-            image ids, a text of an unknown image, an image without text.
+            image ids, a text of an unknown image, or an image without text.
 
     Example:
 
@@ -137,7 +137,7 @@ def retrieval_recall(
 
 
 def _owners(scores, text_image_ids, image_ids):
-    """For each text the row of its image."""
+    """For each text, the row of its image in `scores`."""
     text_image_ids = np.asarray(text_image_ids)
     if scores.ndim != 2 or text_image_ids.shape != scores.shape[1:]:
         raise ValueError(
@@ -168,12 +168,12 @@ def _owners(scores, text_image_ids, image_ids):
 
 
 def _ranks(scores, owner, rows):
-    """How many others score at least as high, for each image and text.
+    """For each image and each text, how many others score at least as high.
 
     Args:
-        scores: `(images, texts)`.
-        owner: int `(texts,)`.
-        rows: int, the images of the pool, consecutive.
+        scores: float array `(images, texts)`.
+        owner: int array `(texts,)`, the row of the image of each text.
+        rows: int array, the consecutive rows of one fold.
     """
     texts = np.flatnonzero((owner >= rows[0]) & (owner <= rows[-1]))
     owner = owner[texts]
@@ -195,6 +195,6 @@ def _ranks(scores, owner, rows):
             [row[mine].max() for row, mine in zip(block, own, strict=True)]
         )
         image_ranks.append(((block >= best[:, None]) & ~own).sum(axis=1))
-        # A text's own image is at least as good as itself: not another.
+        # The first sum counts a text's own image, too: subtract it.
         text_ranks += (block >= own_scores).sum(axis=0) - own.sum(axis=0)
     return np.concatenate(image_ranks), text_ranks

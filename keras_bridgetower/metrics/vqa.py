@@ -1,4 +1,4 @@
-"""Metrics of visual question answering."""
+"""The soft score of visual question answering, as a metric of training."""
 
 import keras
 from keras import ops
@@ -10,9 +10,9 @@ from keras_bridgetower.models.checks import check_soft_scores
 class VQAScore(keras.metrics.MeanMetricWrapper):
     """Mean soft score of the answer with the highest logit.
 
-    The in-loop score of the VQAv2 literature. It equals the official accuracy
-    except where the ground truth lies outside the answer list or all ten
-    people agree.
+    This is the validation score of the VQAv2 literature. It differs from the
+    official accuracy if a true answer is not in the answer list, or if all
+    ten people agree.
 
     Args:
         name: str, name in the logs.
@@ -41,7 +41,7 @@ class VQAScore(keras.metrics.MeanMetricWrapper):
 
 
 def score_of_best_answer(y_true, y_pred):
-    """Soft score of each row's highest logit, `(batch,)`."""
+    """Soft score `(batch,)` of the answer with the highest logit."""
     y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
     check_soft_scores(y_true, y_pred)
     best = ops.argmax(y_pred, axis=-1, keepdims=True)

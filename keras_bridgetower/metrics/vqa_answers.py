@@ -1,12 +1,12 @@
-"""Answers of VQAv2: one spelling for each, the answer list, soft scores."""
+"""Answers of VQAv2: normalisation, the answer list, soft scores."""
 
 import collections
 import json
 import os
 import re
 
-# Every mark is judged on its own; apostrophe, colon, period and signs such
-# as "$", "%", "&" are none of them.
+# Punctuation marks that are removed. Apostrophe, colon, period and signs such
+# as "$", "%", "&" are not.
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = ("a", "an", "the")
 NUMBERS = {
@@ -16,7 +16,7 @@ NUMBERS = {
     )
 } | {"none": "0"}
 
-# Written without its apostrophes, each of these is read as it stands here.
+# Each of these words, written without apostrophes, is replaced by this form.
 _REGULAR = """
     ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't
     haven't he'd he's how'd how'll how's I'm I've isn't it'd it'll ma'am
@@ -27,8 +27,8 @@ _REGULAR = """
     when's where'd where's where've who'd who'll who's who've why'll why're
     why's won't would've wouldn't y'all you'd you'll you're you've
 """
-# The rest, odd ones included: one misspells its word, two map to themselves,
-# and those with capitals never match a word in lower case.
+# The other entries of the official table, errors included: one is misspelt,
+# two map to themselves, and those with capitals never match a lower-case word.
 _IRREGULAR = """
     couldn't've: couldn'tve couldnt've | hadn't've: hadnt've hadn'tve |
     he'd've: hed've he'dve | I'd've: Id've I'dve | it'd've: itd've it'dve |
@@ -49,22 +49,23 @@ CONTRACTIONS = {word.replace("'", ""): word for word in _REGULAR.split()} | {
     for key in keys.split()
 }
 
-# The original is Python 2, where \d is these ten digits only.
+# Not \d: in the original, which is Python 2, it matches only these digits.
 _COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
 _PERIOD = re.compile(r"\.(?![0-9])")
-# The original passes a flag of this value where the count belongs.
+# The original passes a flag of this value as the argument `count`.
 _MOST_PERIODS = 32
 
 
 def normalize_answer(text):
-    """Bring an answer to the spelling in which VQAv2 compares answers.
+    """Normalise an answer as VQAv2 does before answers are compared.
 
-    A punctuation mark next to a space is deleted, elsewhere it becomes a
-    space; in a text with a comma between two digits every mark is deleted.
-    Periods go unless a digit follows. Then lower case, number words to ten
-    as digits, no articles, contractions with their apostrophe. The result
-    may be empty. The official evaluator also strips the text first, which
-    `evaluate_vqa` does; the answer list is made without.
+    A punctuation mark next to a space is deleted; others become a space. If
+    the text has a comma between two digits, all marks are deleted. Periods
+    are deleted unless a digit follows. Then the text is made lower case,
+    number words up to ten become digits, articles are removed, and
+    contractions get their apostrophe. The result may be empty. The official
+    evaluation strips the text before this, as `evaluate_vqa` does. The answer
+    list is made without stripping.
 
     Args:
         text: str.
@@ -73,7 +74,7 @@ def normalize_answer(text):
         str.
 
     Raises:
-        ValueError: not a string.
+        ValueError: `text` is not a string.
 
     Example:
 
@@ -104,14 +105,14 @@ def normalize_answer(text):
 
 
 def agreement(matches, people=10):
-    """Accuracy of an answer that some of the people gave.
+    """Official accuracy of an answer that some people gave.
 
-    Each person in turn is left out; three equal answers among the others
-    are a full score, and the mean over the people counts.
+    Each person is left out in turn. The answer scores a third for each of the
+    other people who gave it, at most 1. The result is the mean.
 
     Args:
-        matches: int, how many people gave the answer.
-        people: int, how many were asked.
+        matches: int, number of people who gave the answer.
+        people: int, number of people who were asked.
 
     Returns:
         float in 0..1; of ten people 0, 0.3, 0.6, 0.9, 1, 1, ...
@@ -129,25 +130,26 @@ def agreement(matches, people=10):
             "`matches` must be from 0 to `people`, which is at least 1. "
             f"Received: matches={matches}, people={people}"
         )
-    # In thirds, so that 9 / 30 is the float 0.3.
+    # Summed in thirds, so that the result is exact: 9 / 30 is the float 0.3.
     one_of_them, another = min(3, matches - 1), min(3, matches)
     thirds = matches * one_of_them + (people - matches) * another
     return thirds / (3 * people)
 
 
 def soft_scores(answers):
-    """Training targets of one question.
+    """Soft scores of the answers to one question, as training targets.
 
-    The answers are normalised before they are counted, as in the tables that
-    BridgeTower calls `_fix`. ViLT and METER count them as typed and so lose
-    those that the answer list spells differently.
+    The answers are normalised before they are counted, as in the tables of
+    BridgeTower with `_fix` in their names. ViLT and METER count them as they
+    were typed, and so lose answers that are spelt differently in the answer
+    list.
 
     Args:
-        answers: list of str, one for each person.
+        answers: list of str, the answer of each person.
 
     Returns:
-        dict from normalised answer to float score in 0..1, in order of first
-        occurrence.
+        dict from normalised answer to float score in 0..1, in the order of
+        first occurrence.
 
     Raises:
         ValueError: no answers, or not a list of strings.
@@ -174,21 +176,21 @@ def soft_scores(answers):
 def answer_list(*annotations, min_count=9):
     """The classes of a VQA model, in the order of their ids.
 
-    The `multiple_choice_answer` of every annotation, normalised, if it
-    occurs often enough. Ids follow the first occurrence, so the order of the
-    files matters: training before validation gives the published 3,129. The
-    empty string may be among them, as an article alone normalises to it.
+    These are the normalised `multiple_choice_answer`s that occur often
+    enough. They are ordered by first occurrence, so the order of the files
+    matters: training before validation gives the published 3,129 answers. One
+    of them may be the empty string, the normal form of a single article.
 
     Args:
-        *annotations: paths of annotation files, or what they hold, as
+        *annotations: paths of annotation files, or their content, as in
             `evaluate_vqa`.
-        min_count: int, occurrences that an answer needs.
+        min_count: int, how often an answer must occur.
 
     Returns:
         list of str.
 
     Raises:
-        ValueError: not annotations.
+        ValueError: a file that holds no annotations.
 
     Example:
 
@@ -210,7 +212,7 @@ def answer_list(*annotations, min_count=9):
 
 
 def load_json(source):
-    """What a JSON file holds; anything but a path is passed through."""
+    """The content of a JSON file; anything but a path is returned as it is."""
     if not _is_path(source):
         return source
     with open(source, encoding="utf-8") as file:
@@ -218,19 +220,19 @@ def load_json(source):
 
 
 def read_rows(name, source, keys):
-    """The values of some keys in each row of a VQA file.
+    """The values of some keys in each row (entry) of a VQA file.
 
     Args:
-        name: str, the key of the list in the file, and what errors call it.
-        source: path of a JSON file, or what it holds: a list of dicts, or a
-            dict with that list.
-        keys: names that every row must have.
+        name: str, the key of the list in the file, also its name in errors.
+        source: path of a JSON file, or its content: a list of dicts, or a
+            dict with this list.
+        keys: tuple of str, keys that every row must have.
 
     Returns:
-        list of tuples, one for each row.
+        list of tuples of values, one for each row.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file has another content.
     """
     shown = repr(source) if _is_path(source) else type(source).__name__
     source = load_json(source)

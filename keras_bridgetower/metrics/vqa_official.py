@@ -1,4 +1,4 @@
-"""The official evaluation of VQAv2, over files of questions and answers."""
+"""The official evaluation of VQAv2, and files of results for its server."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import read_rows
 
 PROTOCOL = "official VQAv2 accuracy, leave one of the people out"
-# An error names so many ids of each kind; all of 447,793 would help nobody.
+# How many ids of each kind an error lists. A split may have 447,793.
 MOST_LISTED = 20
 
 
@@ -19,12 +19,13 @@ class VQAReport:
     """Accuracies in percent; `print` shows them with protocol and split.
 
     Args:
-        overall: float, mean over the questions, two decimals.
-        per_answer_type: dict from answer type to float, likewise.
-        per_question_type: dict from question type to float, likewise.
+        overall: float, mean over all questions, rounded to two decimals.
+        per_answer_type: dict from answer type to the mean of its questions.
+        per_question_type: dict from question type to the mean of its
+            questions.
         per_question: dict from question id to float.
-        split: str, the questions that were asked.
-        protocol: str, how an answer scores.
+        split: str, name of the split.
+        protocol: str, how answers are scored.
     """
 
     overall: float
@@ -48,28 +49,28 @@ class VQAReport:
 def evaluate_vqa(annotations, results, split=None):
     """Score answers as the evaluation server of VQAv2 does.
 
-    Line breaks and tabs become spaces and the ends are stripped. Unless all
-    people then agree to the letter, the answers and the prediction are
-    normalised; if they agree, the prediction must equal theirs as it stands.
-    An answer scores by `agreement`.
+    Line breaks and tabs become spaces, and the ends are stripped. If all
+    people gave exactly the same answer, the prediction must be equal to it.
+    Otherwise all answers and the prediction are normalised. The score is that
+    of `agreement`.
 
     Args:
-        annotations: path of an annotation file, or what it holds: a list of
+        annotations: path of an annotation file, or its content: a list of
             dicts with `question_id`, `question_type`, `answer_type` and
-            `answers`, a list of dicts with `answer`; or a dict that holds
-            the list as `"annotations"`.
-        results: path of a result file, or what it holds: a list of dicts
-            with `question_id` and `answer`.
-        split: str, named in the report; by default the file's own
-            `data_subtype`, if it states one.
+            `answers`, a list of dicts with `answer`; or a dict with this
+            list as `"annotations"`.
+        results: path of a result file, or its content: a list of dicts with
+            `question_id` and `answer`.
+        split: str, name of the split for the report; by default the
+            `data_subtype` of the file, if it has one.
 
     Returns:
         `VQAReport`.
 
     Raises:
         ValueError: ids that are missing, unknown or repeated, all in one
-            message; an answer that is no string; no questions; not such
-            files.
+            message; an answer that is not a string; no questions; or files
+            with another content.
 
     Example:
 
@@ -120,14 +121,14 @@ def score_answer(prediction, answers):
     """Official accuracy of one answer.
 
     Args:
-        prediction: str.
-        answers: list of str, what people answered.
+        prediction: str, the answer of the model.
+        answers: list of str, the answers of people.
 
     Returns:
         float in 0..1.
 
     Raises:
-        ValueError: no answers to compare with.
+        ValueError: `answers` is empty.
 
     Example:
 
@@ -147,18 +148,18 @@ def score_answer(prediction, answers):
 
 
 def write_vqa_results(path, question_ids, answers, questions=None):
-    """Write answers as the evaluation server takes them.
+    """Write a result file for the evaluation server.
 
     Args:
-        path: where the JSON file goes.
-        question_ids: ints, each once.
+        path: path of the new JSON file.
+        question_ids: list of distinct ints.
         answers: list of str, one for each id.
-        questions: path of a question or annotation file, or what it holds;
-            if given, its ids and no others must be answered.
+        questions: path of a question or annotation file, or its content. If
+            given, there must be an answer for each of its ids and no others.
 
     Raises:
-        ValueError: unequal counts, repeated ids, an answer that is no
-            string, or ids other than those of `questions`.
+        ValueError: different numbers of ids and answers, repeated ids, an
+            answer that is not a string, or ids other than in `questions`.
 
     Example:
 
@@ -196,11 +197,11 @@ def check_ids(asked, answered):
     """Refuse answers unless there is exactly one for every question.
 
     Args:
-        asked: list of question ids, each once.
-        answered: list of question ids.
+        asked: list of distinct question ids.
+        answered: list of question ids that have an answer.
 
     Raises:
-        ValueError: it lists the ids that are missing, unknown or repeated.
+        ValueError: ids are missing, unknown or repeated; it lists them.
     """
     counts = collections.Counter(answered)
     questions = set(asked)

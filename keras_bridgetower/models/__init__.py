@@ -1,1 +1,1 @@
-"""Towers, bridges, cross-modal layers, the backbone and its heads."""
+"""The model: image and text towers, bridges, cross-modal layers, heads."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) of a backbone: trained, saved and loaded alone."""
+"""LoRA adapters of a backbone: enabling, saving and loading them."""
 
 import h5py
 import keras
@@ -14,10 +14,11 @@ _GROUP, _RANK, _ALPHA = "lora", "lora/vars/rank", "lora_alpha"
 
 
 class AdaptedBackbone(Exported, keras_hub.models.Backbone):
-    """Abstract: a backbone whose adapters are all that their file must hold.
+    """Abstract: a backbone whose LoRA file holds all that LoRA trains.
 
-    KerasHub's own trains the biases of adapted layers too, which its files
-    leave out, and knows of no adapters but those that it made itself.
+    KerasHub's own class also trains the biases of adapted layers, but does
+    not save them. It does not save adapters that were enabled on a single
+    layer either.
     """
 
     def enable_lora(self, rank, target_layer_names=None):
@@ -31,7 +32,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 default those of query and value.
 
         Raises:
-            ValueError: a rank that is no positive integer, or no such layer.
+            ValueError: a rank that is not a positive integer, or no layer of
+                these names.
         """
         check_count("rank", rank)
         names = target_layer_names or self.default_lora_layer_names()
@@ -49,7 +51,7 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         self._adapt([(layer, rank, None) for layer in chosen])
 
     def save_lora_weights(self, filepath):
-        """Save the adapters, however they were enabled.
+        """Save all adapters, whether enabled here or on single layers.
 
         Args:
             filepath: path that ends with `.lora.h5`.
@@ -77,8 +79,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
     def load_lora_weights(self, filepath):
         """Load what `save_lora_weights` saved.
 
-        A backbone without adapters gets those of the file, and all else is
-        frozen.
+        If the backbone has no adapters yet, those of the file are added and
+        all other weights are frozen.
 
         Args:
             filepath: path of the file.
@@ -91,8 +93,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         layers = _with_weights(self)
         with h5py.File(filepath) as file:
             saved = {
-                int(index): _Saved(one["vars"])
-                for index, one in file[_GROUP].items()
+                int(index): _SavedAdapter(group["vars"])
+                for index, group in file[_GROUP].items()
                 if index != "vars"
             }
         known = {
@@ -117,11 +119,10 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 variable.assign(saved[index].factors[name])
 
     def _adapt(self, chosen):
-        """Freeze all but the new adapters of some layers.
+        """Add adapters to layers and freeze all other weights.
 
         Args:
-            chosen: list of `(layer, rank, alpha)`; an alpha of None is the
-                rank.
+            chosen: list of `(layer, rank, alpha)`; alpha None means the rank.
         """
         self.trainable = True
         for layer in keras_patches.layers_in(self):
@@ -130,18 +131,18 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             layer.trainable = True
             layer.enable_lora(rank, alpha)
             if getattr(layer, "bias", None) is not None:
-                # Adapters are all that `save_lora_weights` keeps.
+                # `save_lora_weights` saves no biases, so none may change.
                 layer.bias.trainable = False
 
 
 class AdaptedTask(keras.Model):
-    """Abstract: a task on such a backbone."""
+    """Abstract: a task whose backbone is an `AdaptedBackbone`."""
 
     def enable_lora(self, rank, target_layer_names=None):
         """Train low-rank adapters of the backbone's attention, and the head.
 
-        Every weight of the backbone is frozen but the adapters. Call it
-        before training starts.
+        All other weights of the backbone are frozen. Call this before
+        training starts.
 
         Args:
             rank, target_layer_names: as `backbone.enable_lora`.
@@ -154,24 +155,24 @@ def _takes_adapter(layer):
 
 
 def _with_weights(backbone):
-    # Names are not unique, so KerasHub counts these layers.
+    # KerasHub's files number these layers, because names are not unique.
     return [la for la in keras_patches.layers_in(backbone) if la.weights]
 
 
 def _adapted(backbone):
-    """The layers with adapters, by their number."""
+    """dict from the number of each layer with an adapter to the layer."""
     layers = enumerate(_with_weights(backbone))
     return {i: la for i, la in layers if getattr(la, "lora_enabled", False)}
 
 
 def _factors(layer):
-    """The two factors of a layer's adapter, by name."""
+    """dict from name to variable: the two matrices of a layer's adapter."""
     named = {w.path.split("/")[-1]: w for w in layer.weights}
     return {k: w for k, w in named.items() if k.startswith("lora_")}
 
 
-class _Saved:
-    """A layer's adapter in a file.
+class _SavedAdapter:
+    """The adapter of one layer, as a file stores it.
 
     Args:
         group: the group of `h5py` that holds it.
@@ -184,7 +185,7 @@ class _Saved:
         self.alpha = float(group.attrs.get(_ALPHA, self.rank))
 
     def check(self, filepath, layer):
-        """Refuse to be put into a layer that it is not of."""
+        """Raise if the layer's adapter has other shapes or another alpha."""
         shapes = {name: tuple(v.shape) for name, v in _factors(layer).items()}
         saved = {name: x.shape for name, x in self.factors.items()}
         if (shapes, layer.lora_alpha) != (saved, self.alpha):

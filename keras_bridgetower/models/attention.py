@@ -1,4 +1,4 @@
-"""Multi-head attention: fused at inference, and open to be looked into."""
+"""Multi-head attention that can use a fused kernel or show its weights."""
 
 import contextlib
 import contextvars
@@ -6,29 +6,30 @@ import contextvars
 import keras
 from keras import ops
 
-# Of the thread that set them: one that asks for maps does not see what other
-# threads compute.
+# A context variable, so that a thread which asks for attention maps does not
+# get those of other threads.
 _WATCHERS = contextvars.ContextVar("watchers of attention", default=())
 
 
 @contextlib.contextmanager
 def watch_attention(watcher):
-    """Show `watcher` the attention weights of every layer of ours inside.
+    """A context in which `watcher` gets the weights of each attention layer.
 
-    Only eager calls can be watched: a compiled function runs its layers when
-    it is traced and never again. What other threads call is not watched.
+    It sees the `BridgeTowerAttention` layers that this thread calls eagerly.
+    A compiled function cannot be watched, because it runs the Python code of
+    its layers only when it is traced.
 
     Args:
         watcher: callable that takes a layer's name and its weights, a tensor
-            `(batch, heads, queries, keys)` whose rows sum to 1, and returns
-            the weights to go on with.
+            `(batch, heads, queries, keys)` whose rows sum to 1. It returns
+            the weights that the layer uses.
     """
     with _watched_by((*_WATCHERS.get(), watcher)):
         yield
 
 
 def unwatched():
-    """A context in which nobody watches, such as while a graph is made."""
+    """A context without watchers, for code that is being traced."""
     return _watched_by(())
 
 
@@ -43,14 +44,14 @@ def _watched_by(watchers):
 
 @contextlib.contextmanager
 def capture_attention():
-    """Collect the attention maps of every layer of ours that runs inside.
+    """A context that collects the attention weights of the layers in it.
 
-    Eager calls only, as `watch_attention`.
+    It works for eager calls only, as `watch_attention`.
 
     Yields:
         dict from the layer's name to its weights, a tensor of shape
         `(batch, heads, queries, keys)` whose rows sum to 1 over the keys.
-        Where a layer ran several times the last run stands.
+        If a layer runs several times, the weights of its last call are kept.
 
     Example:
 
@@ -71,12 +72,12 @@ def capture_attention():
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerAttention(keras.layers.MultiHeadAttention):
-    """Multi-head attention that is fused whenever nothing forbids it.
+    """Multi-head attention that uses a fused kernel whenever it can.
 
-    Keras' own layer never uses `ops.dot_product_attention` once it was built
-    with dropout, not even at inference. This one decides at every call: the
-    weights are materialised only when attention dropout is active or somebody
-    asked for them. The numbers are the same.
+    Keras' own layer never uses `ops.dot_product_attention` if it has dropout,
+    not even at inference. This one decides at every call. It computes the
+    attention weights as a tensor only if dropout is active or a caller asked
+    for them. The outputs are the same.
 
     Args:
         num_heads: int, number of attention heads.
@@ -109,7 +110,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
                 query, key, value, mask=attention_mask
             )
             return fused, None
-        # Asked for its scores, the parent takes its unfused path.
+        # Keras' layer takes its unfused path when scores are asked for.
         return super()._compute_attention(
             query,
             key,
@@ -127,7 +128,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
 
 
 def attention(hidden_dim, num_heads, dropout, dtype, name):
-    """Our attention layer over `hidden_dim`, by the project's conventions."""
+    """A `BridgeTowerAttention` of width `hidden_dim`, as all layers use it."""
     return BridgeTowerAttention(
         num_heads=num_heads,
         key_dim=hidden_dim // num_heads,
@@ -139,5 +140,5 @@ def attention(hidden_dim, num_heads, dropout, dtype, name):
 
 
 def initializer():
-    """The authors' initial weights: normal, standard deviation 0.02."""
+    """The authors' initializer: normal, standard deviation 0.02."""
     return keras.initializers.RandomNormal(stddev=0.02)

@@ -1,4 +1,4 @@
-"""The backbone: two towers and their fusion."""
+"""The backbone: image tower, text tower, and the encoder that joins them."""
 
 import functools
 
@@ -28,25 +28,25 @@ IMAGE_NORMS = ("shared", "per_tap")
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerBackbone(AdaptedBackbone):
-    """Two uni-modal encoders, bridged into a cross-modal encoder.
+    """Image and text encoder, joined by bridges to a cross-modal encoder.
 
-    `image_tower`, `text_tower` and `fusion` each run alone; the backbone is
-    their composition. Freeze a part the Keras way before compiling:
-    `backbone.text_tower.trainable = False`.
+    The backbone is the composition of `image_tower`, `text_tower` and
+    `fusion`, each of which can also be called alone. To freeze one of them,
+    set `backbone.text_tower.trainable = False` before `compile`.
 
     Args:
         image_encoder: an image encoder with a rule in `hidden_states`, such
             as `keras_hub.models.CLIPVisionEncoder`.
         text_encoder: a text encoder with a rule, such as
-            `keras_hub.models.RobertaBackbone`. Depths and widths of the two
-            may differ.
+            `keras_hub.models.RobertaBackbone`. The two encoders may differ in
+            depth and width.
         hidden_dim: int, width D of the cross-modal layers.
         num_heads: int, attention heads of the cross-modal layers.
         num_layers: int, number K of cross-modal layers.
         intermediate_dim: int, feed-forward width. None means 4D.
         bridge: identifier of the bridge, of `keras_bridgetower.models.bridges`,
             or None for the two-tower baseline METER.
-        taps: which states feed the layers, see `CrossModalEncoder`.
+        taps: which tower states feed which layer, see `CrossModalEncoder`.
         cross_encoder: `"co_attention"` or `"merged_attention"`.
         projections: `"shared"` or `"per_layer"`.
         image_norms: `"shared"`: all image states pass the encoder's final
@@ -54,14 +54,14 @@ class BridgeTowerBackbone(AdaptedBackbone):
         dropout: float, dropout of the cross-modal layers.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries and bridges.
-        dtype: dtype policy of the fusion; must be that of the encoders.
+        dtype: dtype policy of the fusion, the same as that of the encoders.
         **kwargs: `name`, `trainable`.
 
     Call arguments:
         inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalised;
-            `"token_ids"` and `"padding_mask"`, int32 `(batch, T)`, the mask 1
-            at tokens and 0 at the padding behind them (other padding is
-            refused); and `"segment_ids"` where the text encoder declares them.
+            `"token_ids"` and `"padding_mask"`, int32 `(batch, T)`; and
+            `"segment_ids"` if the text encoder takes them. The mask is 1 at
+            tokens and 0 at the padding, which must follow the tokens.
 
     Returns:
         dict of float tensors: `"text"` `(batch, T, D)`, `"image"`
@@ -69,7 +69,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
 
     Raises:
         TypeError: an encoder without a rule.
-        ValueError: values that do not fit each other.
+        ValueError: arguments that do not fit together.
 
     Example:
 
@@ -136,7 +136,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
             dropout=dropout,
             layer_norm_epsilon=layer_norm_epsilon,
             bridge_epsilon=bridge_epsilon,
-            # Plain values, of which Keras writes its config.
+            # As plain values, which Keras can write into a config.
             dtype=keras.dtype_policies.serialize(policy),
             name="fusion",
         )
@@ -155,7 +155,8 @@ class BridgeTowerBackbone(AdaptedBackbone):
 
         # === Config ===
         self.image_norms = image_norms
-        # Tensors of a converted checkpoint that nothing reads, by name.
+        # Tensors of a converted checkpoint that the model does not use, by
+        # name. Export writes them back.
         self.extra = {}
 
     presets = PresetsOf()
@@ -176,7 +177,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         return self.image_tower.inputs[0].shape[1]
 
     def fuse(self, inputs, outputs=("text", "image", "pooled")):
-        """Run towers and fusion, computing only what is asked.
+        """Run towers and fusion, and compute only the outputs asked for.
 
         Args:
             inputs: dict of tensors, as the backbone is called with.
@@ -207,11 +208,12 @@ class BridgeTowerBackbone(AdaptedBackbone):
             dict of lists with one float array per cross-modal layer, lowest
             first, each `(batch, heads, queries, keys)`, rows summing to 1:
             `"text_self"` `(…, T, T)`, `"text_cross"` `(…, T, P)`,
-            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`; of merged
-            attention the shares within each modality.
+            `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`. Merged
+            attention has one map over both modalities: each of its four
+            blocks is scaled so that its rows sum to 1.
 
         Raises:
-            RuntimeError: on JAX, another thread trains these weights.
+            RuntimeError: on JAX, if another thread trains these weights.
 
         Example:
 
@@ -227,23 +229,26 @@ class BridgeTowerBackbone(AdaptedBackbone):
         return maps_of_steps(self.fusion.steps, run, tokens)
 
     def checkpoint_activations(self):
-        """Train in less memory: blocks compute their activations again.
+        """Use less memory in training: recompute activations when needed.
 
-        For the backward pass, blocks and cross-modal steps keep no more than
-        their inputs; no number changes. Call it before `compile`.
+        Encoder blocks and cross-modal layers keep only their inputs, and run
+        once more in the backward pass. Outputs and gradients are the same.
+        Call this before `compile`.
         """
         towers = (*self.image_tower.blocks, *self.text_tower.blocks)
         for block in (*towers, *self.fusion.steps):
             remat.checkpoint(block)
 
     def with_image_size(self, side):
-        """A new backbone of the same weights, its image positions resized.
+        """A new backbone with the same weights, for images of another size.
+
+        Its learned image positions are resized.
 
         Args:
             side: int, side in pixels, a multiple of the patch size.
 
         Returns:
-            A new `BridgeTowerBackbone`; this one stays as it is.
+            A new `BridgeTowerBackbone`; this one does not change.
         """
         resized = with_positions_for(self, side)
         resized.extra = self.extra
@@ -272,23 +277,23 @@ class BridgeTowerBackbone(AdaptedBackbone):
         return config | ({precision.POLICIES: changed} if changed else {})
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save the backbone to a new preset folder, with a manifest."""
+        """Save the backbone and a manifest to a new preset folder."""
         precision.check_one_policy(self)
         save = super().save_to_preset
         registry.write_backbone(self, save, preset_dir, max_shard_size)
 
     def export_to_transformers(self, path):
-        """Write a new folder for `transformers.BridgeTowerModel`."""
+        """Write a new folder that `transformers.BridgeTowerModel` can load."""
         foreign.export(self, path)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """The backbone of a preset.
+        """Load the backbone of a preset.
 
         Args:
             preset, load_weights: as `BridgeTowerVQA.from_preset`.
             **kwargs: `image_size`, `dtype` and `revision` as there, and
-                constructor values that replace the saved ones.
+                constructor arguments that replace the saved ones.
         """
         return saved_backbones.load(cls, preset, load_weights, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Bridges: how a uni-modal state enters a cross-modal layer.
+"""Bridges: layers that bring a tower's state into a cross-modal layer.
 
 Design I of the paper compares the definitions (a) to (i); each is one class.
 """
@@ -13,15 +13,15 @@ from keras_bridgetower.models.attention import initializer
 class BridgeLayer(keras.layers.Layer):
     """Abstract: `LayerNorm(merge(x, y))`.
 
-    Subclasses define `merge(x, y, mask=None)` and create in `build_merge`
-    what it needs. To add a definition, subclass, register it with Keras and
-    pass the class, or an entry of `BRIDGES`, as `bridge`.
+    A subclass defines `merge(x, y, mask=None)` and creates the weights for it
+    in `build_merge`. To use a bridge of your own, register the subclass with
+    Keras and pass the class as `bridge`.
 
     Args:
         hidden_dim: int, width D of both inputs.
-        num_heads: int, attention heads; only attention bridges read it.
-        dropout: float, dropout inside the bridge; only attention bridges
-            read it.
+        num_heads: int, attention heads; used by attention bridges only.
+        dropout: float, dropout inside the bridge; used by attention bridges
+            only.
         epsilon: float, epsilon of the layer norm.
 
     Call arguments:
@@ -65,16 +65,17 @@ class BridgeLayer(keras.layers.Layer):
         return x_shape
 
     def build_merge(self, shape):
-        """Create what `merge` needs; `shape` is that of one input."""
+        """Create the weights of `merge`; `shape` is the shape of one input."""
 
     def merge(self, x, y, mask=None):
-        """Join the two streams; the layer norm follows."""
+        """Combine the two inputs, before the layer norm."""
         raise TypeError(
             "`BridgeLayer` is abstract. Define `merge(x, y, mask=None)` in a "
             f"subclass. Received: bridge={type(self).__name__}"
         )
 
     def _dense(self, shape, units, name, activation=None, kernel=None):
+        """A built dense layer with the authors' initializer by default."""
         layer = keras.layers.Dense(
             units,
             activation=activation,
@@ -90,7 +91,8 @@ def _register(cls):
     return keras.saving.register_keras_serializable("keras_bridgetower")(cls)
 
 
-def _both(shape):
+def _shape_of_both(shape):
+    """The shape of x and y joined along their width."""
     return (*shape[:-1], 2 * shape[-1])
 
 
@@ -112,7 +114,7 @@ class MultiplyBridge(BridgeLayer):
 
 @_register
 class InterpolateBridge(BridgeLayer):
-    """(c) a * x + (1 - a) * y with a learned vector a, 0.5 at the start."""
+    """(c) a * x + (1 - a) * y with a learned vector a, initially 0.5."""
 
     def build_merge(self, shape):
         self.alpha = self.add_weight(
@@ -130,7 +132,9 @@ class GateBridge(BridgeLayer):
     """(d) a * x + (1 - a) * y with a = sigmoid(W [x; y])."""
 
     def build_merge(self, shape):
-        self.gate = self._dense(_both(shape), shape[-1], "gate", "sigmoid")
+        self.gate = self._dense(
+            _shape_of_both(shape), shape[-1], "gate", "sigmoid"
+        )
 
     def merge(self, x, y, mask=None):
         alpha = self.gate(ops.concatenate([x, y], axis=-1))
@@ -142,7 +146,7 @@ class LinearBridge(BridgeLayer):
     """(e) W [x; y]."""
 
     def build_merge(self, shape):
-        self.linear = self._dense(_both(shape), shape[-1], "linear")
+        self.linear = self._dense(_shape_of_both(shape), shape[-1], "linear")
 
     def merge(self, x, y, mask=None):
         return self.linear(ops.concatenate([x, y], axis=-1))
@@ -153,7 +157,7 @@ class MLPBridge(BridgeLayer):
     """(f) W2 GELU(W1 [x; y]), hidden width 2D."""
 
     def build_merge(self, shape):
-        both = _both(shape)
+        both = _shape_of_both(shape)
         self.hidden = self._dense(both, both[-1], "hidden", "gelu")
         self.output_dense = self._dense(both, shape[-1], "output")
 
@@ -175,7 +179,7 @@ class _AttentionBridge(BridgeLayer):
         self.attention.build(shape, shape)
 
     def attend(self, x, y, mask):
-        """Attention output, the padding of `y` left out."""
+        """Attention from `x` to `y`, whose padding is masked."""
         if mask is not None:
             mask = ops.expand_dims(mask, 1)
         return self.attention(x, y, attention_mask=mask)
@@ -205,11 +209,11 @@ class CrossAttentionFFNBridge(_AttentionBridge):
 
 @_register
 class AddLinearBridge(BridgeLayer):
-    """(i) x + y + W [x; y], W zero at the start."""
+    """(i) x + y + W [x; y], with W initially 0."""
 
     def build_merge(self, shape):
         self.linear = self._dense(
-            _both(shape), shape[-1], "linear", kernel="zeros"
+            _shape_of_both(shape), shape[-1], "linear", kernel="zeros"
         )
 
     def merge(self, x, y, mask=None):
@@ -218,7 +222,7 @@ class AddLinearBridge(BridgeLayer):
 
 @_register
 class ScaledAddBridge(BridgeLayer):
-    """transformers' `scaled_add`: x + s * y, scalar s, 1 at the start."""
+    """transformers' `scaled_add`: x + s * y with a scalar s, initially 1."""
 
     def build_merge(self, shape):
         self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
@@ -229,7 +233,7 @@ class ScaledAddBridge(BridgeLayer):
 
 @_register
 class InterpolateScalarBridge(BridgeLayer):
-    """transformers' `interpolate`: b * x + (1 - b) * y, b = 0.5 at first."""
+    """transformers' `interpolate`: b * x + (1 - b) * y, b initially 0.5."""
 
     def build_merge(self, shape):
         self.beta = self.add_weight(
@@ -258,7 +262,7 @@ BRIDGES = {
 def get(
     identifier, hidden_dim, num_heads=1, dropout=0.0, epsilon=1e-5, **kwargs
 ):
-    """A new bridge layer from its identifier.
+    """Make the bridge layer that an identifier names.
 
     Args:
         identifier: a name of `BRIDGES`, a registered name such as
@@ -279,7 +283,11 @@ def get(
 
 
 def name_of(identifier):
-    """The plain name of a bridge for a config, or the error that lists all."""
+    """The name by which a config stores a bridge.
+
+    Raises:
+        ValueError: not a known bridge; it lists all names.
+    """
     if isinstance(identifier, str):
         known = identifier in BRIDGES
         cls = keras.saving.get_registered_object(identifier)

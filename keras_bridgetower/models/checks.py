@@ -1,9 +1,9 @@
-"""Checks of what comes from outside: one clear error each."""
+"""Checks of features, labels, encoders and preprocessors before use."""
 
 import numpy as np
 
-# Features with one entry for each token.
-TEXT_FEATURES = (
+# Features with one value for each token.
+TOKEN_FEATURES = (
     "token_ids",
     "padding_mask",
     "segment_ids",
@@ -14,13 +14,13 @@ TEXT_FEATURES = (
 def check_features(features, expected, text_encoder=None):
     """Refuse inputs that lack a key, or whose shapes or values do not fit.
 
-    Of NumPy arrays the values are looked at too; those of a backend's tensors
-    may be symbolic, or on a device that would have to be waited for.
+    Values are checked in NumPy arrays only. Those of a backend's tensors may
+    be symbolic, and reading them from a device would make it wait.
 
     Args:
         features: what the caller passed.
         expected: dict of symbolic inputs.
-        text_encoder: the encoder that reads the text, or None.
+        text_encoder: the encoder that gets the text, or None.
 
     Raises:
         ValueError: keys, shapes or values are wrong.
@@ -35,7 +35,7 @@ def check_features(features, expected, text_encoder=None):
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     if "images" in expected:
         _check_images(shapes["images"], expected["images"].shape[1:])
-    text = {shapes[key] for key in expected if key in TEXT_FEATURES}
+    text = {shapes[key] for key in expected if key in TOKEN_FEATURES}
     batches = {shape[:1] for shape in shapes.values()}
     ranks_differ = any(
         len(shape) != len(expected[key].shape) for key, shape in shapes.items()
@@ -51,11 +51,11 @@ def check_features(features, expected, text_encoder=None):
 
 
 def check_lengths(features, text_encoder):
-    """Refuse texts that are longer than the encoder has positions.
+    """Refuse texts with more tokens than the encoder has positions.
 
     Args:
-        features: dict of tensors; others have no text.
-        text_encoder: the encoder that reads them, or None.
+        features: dict of tensors; anything else is taken to have no text.
+        text_encoder: the encoder that gets the text, or None.
     """
     most = getattr(text_encoder, "max_sequence_length", None)
     ids = features.get("token_ids") if isinstance(features, dict) else None
@@ -73,22 +73,23 @@ def check_feature_values(features, text_encoder=None):
 
     Args:
         features: dict of NumPy arrays `(batch, ...)`.
-        text_encoder: the encoder that reads the text, or None.
+        text_encoder: the encoder that gets the text, or None.
 
     Raises:
-        ValueError: it says which value of which feature.
+        ValueError: it names the feature and the wrong value.
     """
-    rows = getattr(text_encoder, "vocabulary_size", None)
+    vocabulary_size = getattr(text_encoder, "vocabulary_size", None)
     for name in ("token_ids", "masked_token_ids"):
-        if name in features and rows is not None:
-            check_ids(name, features[name], rows)
+        if name in features and vocabulary_size is not None:
+            check_ids(name, features[name], vocabulary_size)
     if {"mask_positions", "token_ids"} <= set(features):
         length = features["token_ids"].shape[-1]
         check_ids("mask_positions", features["mask_positions"], length)
     if "padding_mask" in features:
         mask = np.asarray(features["padding_mask"])
-        whole = np.isin(mask, (0, 1)).all() and (mask[..., :1] == 1).all()
-        if not whole or (mask[..., 1:] > mask[..., :-1]).any():
+        starts = np.isin(mask, (0, 1)).all() and (mask[..., :1] == 1).all()
+        # A 1 after a 0 is a token behind padding.
+        if not starts or (mask[..., 1:] > mask[..., :-1]).any():
             raise ValueError(
                 "`padding_mask` must be 1 for the tokens of a text and 0 for "
                 "the padding behind them: positions are counted from the "
@@ -98,13 +99,13 @@ def check_feature_values(features, text_encoder=None):
 
 
 def check_ids(name, ids, count, ignored=None):
-    """Refuse values that are no integers from 0 to below a number.
+    """Refuse values that are not integers from 0 to `count - 1`.
 
     Args:
-        name: str, what they are called.
+        name: str, the name of the values in the error.
         ids: NumPy array.
-        count: int.
-        ignored: int, a value that is allowed besides, or None.
+        count: int, how many ids there are.
+        ignored: int, one more allowed value, such as -100, or None.
     """
     ids = np.asarray(ids)
     good = (ids >= 0) & (ids < count) & (ids == np.floor(ids))
@@ -119,9 +120,9 @@ def check_ids(name, ids, count, ignored=None):
 
 
 def check_scores(name, scores):
-    """Refuse scores out of 0 to 1."""
+    """Refuse soft scores below 0 or above 1."""
     scores = np.asarray(scores)
-    # What is no number at all, the loss tells.
+    # NaN passes here; the loss becomes NaN, which training reports.
     wrong = (scores < 0) | (scores > 1)
     if wrong.any():
         raise ValueError(
@@ -142,7 +143,10 @@ def _check_images(shape, expected):
 
 
 def check_soft_scores(y_true, y_pred):
-    """Refuse targets that would be broadcast against the logits."""
+    """Refuse targets of another shape than the logits.
+
+    They would be broadcast, and the loss would be wrong without an error.
+    """
     if tuple(y_true.shape)[1:] != tuple(y_pred.shape)[1:]:
         raise ValueError(
             "`y` must hold soft scores (batch, answers) like the logits. The "
@@ -152,26 +156,26 @@ def check_soft_scores(y_true, y_pred):
         )
 
 
-def check_row_weights(weights, rows=None):
+def check_sample_weights(weights, samples=None):
     """Refuse sample weights that are not one for each sample.
 
     Args:
         weights: array or tensor.
-        rows: int, the number of samples, or None where it is unknown.
+        samples: int, the number of samples, or None if it is not known.
     """
     shape = tuple(weights.shape)
     one_each = len(shape) == 1 or len(shape) == 2 and shape[1] == 1
-    if not one_each or None not in (shape[0], rows) and shape[0] != rows:
+    if not one_each or None not in (shape[0], samples) and shape[0] != samples:
         raise ValueError(
             "`sample_weight` must hold one weight for each sample, (batch,). "
             "Tokens are left out by the label -100. Received: sample_weight "
             f"of shape {shape}"
-            + ("" if rows is None else f" for {rows} samples")
+            + ("" if samples is None else f" for {samples} samples")
         )
 
 
 def check_masked_ids(y_true, y_pred):
-    """Refuse labels that are not one id for each row of logits."""
+    """Refuse labels that are not one token id for each vector of logits."""
     shape = tuple(y_true.shape)
     if len(shape) != 2 or shape[1:] != tuple(y_pred.shape)[1:-1]:
         raise ValueError(
@@ -182,9 +186,9 @@ def check_masked_ids(y_true, y_pred):
 
 
 def check_image_ids(ids):
-    """Refuse labels that are not one id for each row."""
-    # No word on the dtype: with several replicas on TensorFlow, Keras builds
-    # losses on floats in place of any labels.
+    """Refuse labels that are not one image id for each sample."""
+    # The dtype is not checked: with several replicas on TensorFlow, Keras
+    # builds losses on floats in place of the labels.
     shape = tuple(ids.shape)
     if shape[1:] not in ((), (1,)):
         raise ValueError(
@@ -200,6 +204,7 @@ def _describe(features):
 
 
 def check_dtype(name, encoder, policy):
+    """Refuse an encoder that computes in another dtype than the backbone."""
     own = getattr(encoder, "dtype_policy", policy)
     if own.compute_dtype != policy.compute_dtype:
         raise ValueError(
@@ -210,6 +215,7 @@ def check_dtype(name, encoder, policy):
 
 
 def check_image_tower(tower):
+    """Refuse an image encoder that does not take square RGB images."""
     shape = tower.inputs[0].shape
     if isinstance(tower.input, dict) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
@@ -225,6 +231,7 @@ def check_image_tower(tower):
 
 
 def check_text_tower(tower):
+    """Refuse a text encoder without token ids or padding mask as inputs."""
     keys = tower.input if isinstance(tower.input, dict) else ()
     if not {"token_ids", "padding_mask"} <= set(keys):
         raise ValueError(
@@ -235,13 +242,13 @@ def check_text_tower(tower):
 
 
 def check_preprocessor(backbone, preprocessor, inputs):
-    """Refuse a preprocessor whose output the task cannot take.
+    """Refuse a preprocessor whose output the task cannot use.
 
     Args:
         backbone: the backbone.
         preprocessor: the preprocessor.
-        inputs: dict of the task's inputs. Those that the backbone does not
-            have are made by the preprocessor's class itself.
+        inputs: dict of the task's inputs. Only those of the backbone are
+            checked; the class of the preprocessor makes the others.
     """
     made = set(preprocessor.features)
     wanted = set(backbone.input) & set(inputs)

@@ -1,4 +1,4 @@
-"""Co-attention: one cross-modal layer for each side."""
+"""Co-attention: text attends to image and image to text, by separate layers."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras_bridgetower.models.post_norm import PostNormLayer
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class CrossModalLayer(PostNormLayer):
-    """One side of co-attention, post-norm.
+    """The layer of one modality in co-attention, post-norm.
 
     `h = LN(q + SelfAttn(q, own)); h = LN(h + CrossAttn(h, other));
     out = LN(h + FFN(h))`.
@@ -23,10 +23,10 @@ class CrossModalLayer(PostNormLayer):
 
     Call arguments:
         query: float tensor `(batch, queries, D)`: the tokens to compute,
-            all of `own` or its first ones.
-        own: float tensor `(batch, tokens, D)`, this modality.
-        other: float tensor `(batch, others, D)`, the other modality's input
-            of the same layer.
+            all tokens of `own` or its first ones.
+        own: float tensor `(batch, tokens, D)`, tokens of this modality.
+        other: float tensor `(batch, others, D)`, tokens of the other
+            modality, as they enter the same layer.
         own_padding, other_padding: optional int tensors, 0 at padding.
 
     Returns:
@@ -89,8 +89,9 @@ class CoAttention(keras.layers.Layer):
 
     Call arguments:
         text_query, image_query: float tensors `(batch, queries, D)`, the
-            tokens of each side to compute, or None to leave that side out.
-        text, image: float tensors `(batch, tokens, D)`, both bridged inputs.
+            tokens of each modality to compute, or None to skip a modality.
+        text, image: float tensors `(batch, tokens, D)`, the inputs of both
+            modalities after their bridges.
         padding_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
 
     Returns:
@@ -141,7 +142,7 @@ class CoAttention(keras.layers.Layer):
 
     @property
     def image_only(self):
-        """Layers that run for the image side alone."""
+        """Layers that compute image tokens only."""
         return [self.image_layer]
 
     def call(
@@ -173,20 +174,20 @@ class CoAttention(keras.layers.Layer):
         return text_out, image_out
 
     def branches(self, captured, tokens, queries=None):
-        """Attention over the tokens of both sides joined, text first.
+        """Attention maps over the tokens of both modalities, text first.
 
         Args:
             captured: dict from the name of an attention layer to its weights,
                 as `capture_attention` gives it.
             tokens: `(T, P)`, how many tokens text and image have.
-            queries: `(t, p)`, for how many of them, the first ones, this step
-                was asked. None means all.
+            queries: `(t, p)`, how many of the first text and image tokens
+                were computed. None means all.
 
         Returns:
             list of float arrays `(batch, heads, T + P, T + P)`, one for each
-            residual branch with attention, in their order: self-attention
-            and cross-attention. Rows sum to 1; those that were not asked for
-            are 0.
+            residual branch with attention, in order: self-attention and
+            cross-attention. Rows sum to 1; rows of tokens that were not
+            computed are 0.
         """
         ends = {"text": slice(0, tokens[0]), "image": slice(tokens[0], None)}
         keys = {

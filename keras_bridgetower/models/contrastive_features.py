@@ -1,22 +1,23 @@
-"""What contrastive heads read of tower states and fusion."""
+"""The vectors that a contrastive head embeds: text, image and fused pair."""
 
 from keras_bridgetower.models.fusion import IMAGE_ROW
 
 
-def _projected(fusion, image):
-    # Only the first token is read; the rest need not be projected.
+def _projected_image(fusion, image):
+    # Only the first token is used, so only that one is projected.
     return fusion.project_image([x[:, :1] for x in image], IMAGE_ROW)[-1][:, 0]
 
 
-# What a contrastive head reads of the image states.
-_IMAGE_FEATURES = {
-    "three_way": _projected,
+# The image vector, by the `ways` of the head: transformers projects it into
+# the fusion's space, the authors take it as the tower gives it.
+_IMAGE_VECTOR = {
+    "three_way": _projected_image,
     "two_way": lambda fusion, image: image[-1][:, 0],
 }
 
 
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
-    """What a contrastive head takes, from tower states and fusion.
+    """The inputs of a contrastive head, from tower states and fusion.
 
     Args:
         fusion: `CrossModalEncoder`.
@@ -26,13 +27,14 @@ def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
         pooled: float tensor `(batch, 2D)`, or None.
 
     Returns:
-        dict out of `"text"`, `"image"` and `"fused"`, of what was given.
+        dict of float tensors `(batch, width)`: `"text"`, `"image"` and
+        `"fused"`, without those whose states are None.
     """
-    made = {}
+    vectors = {}
     if text is not None:
-        made["text"] = text[-1][:, 0]
+        vectors["text"] = text[-1][:, 0]
     if image is not None:
-        made["image"] = _IMAGE_FEATURES[ways](fusion, image)
+        vectors["image"] = _IMAGE_VECTOR[ways](fusion, image)
     if pooled is not None:
-        made["fused"] = pooled
-    return made
+        vectors["fused"] = pooled
+    return vectors

@@ -1,30 +1,31 @@
-"""`model.export`: which formats there are, and for inputs of which shapes."""
+"""`model.export`: formats that give the model's numbers, and input shapes."""
 
 import os
 
 import keras
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.models.checks import TEXT_FEATURES
+from keras_bridgetower.models.checks import TOKEN_FEATURES
 
-# The backends with which a format gives the numbers of the model.
+# For each format the backends that export the model correctly.
 FORMATS = {
     "tf_saved_model": ("tensorflow", "jax"),
     "litert": ("tensorflow",),
     "torch": ("torch",),
 }
-# What Keras 3.15 writes in silence, seen with TensorFlow.
+# Formats that Keras 3.15 writes without an error but wrongly, and what is
+# wrong. Found with TensorFlow.
 WRONG = {
     "onnx": "the converter leaves out operators, and no program opens the file",
     "openvino": "outputs are added, and numbers differ by 5e-3",
 }
 
-# Those whose outputs have names, and no dicts among them.
+# Formats whose outputs may be a dict of tensors, but no dict of dicts.
 _FLAT = ("tf_saved_model", "litert")
 
 
 class Exported(keras.Model):
-    """Abstract: a model of features that other programs can run."""
+    """Abstract: a model that can be exported for programs without Keras."""
 
     def save(self, filepath, *args, **kwargs):
         """Save the model to a `.keras` file, as `keras.Model.save`.
@@ -50,8 +51,8 @@ class Exported(keras.Model):
     ):
         """Write the forward pass for programs without Keras.
 
-        It takes the features that a preprocessor makes, no pictures and
-        strings.
+        The exported function takes the features that a preprocessor makes,
+        not pictures and strings.
 
         Args:
             filepath: path of the new file or folder.
@@ -59,12 +60,13 @@ class Exported(keras.Model):
                 (TensorFlow), or `"torch"` (PyTorch, for batches of one).
             verbose, **kwargs: as `keras.Model.export`.
             input_signature: list of one dict of `keras.InputSpec`. By default
-                batches are of any size, and texts as long as the preprocessor
-                makes them, or as the text encoder takes them.
+                batches may have any size. Texts are as long as the
+                preprocessor makes them, or else as long as the text encoder
+                allows.
 
         Raises:
-            ValueError: a format that this backend does not write rightly, or
-                that has no place for the outputs of pre-training.
+            ValueError: a format that this backend does not write correctly,
+                or that cannot hold the nested outputs of pre-training.
         """
         check_choice("format", format, (*FORMATS, *WRONG))
         backend = keras.config.backend()
@@ -103,18 +105,18 @@ def _is_nested(output):
 
 
 def _signature(model):
-    """The inputs of a model, of any batch size and of known lengths."""
+    """Input specs of a model, with a free batch size and fixed lengths."""
     preprocessor = getattr(model, "preprocessor", None)
     encoder = getattr(model, "backbone", model).text_encoder
     length = encoder.max_sequence_length
     if "token_ids" in model.input and preprocessor is not None:
         length = preprocessor.tokenizer.sequence_length
     masks = getattr(preprocessor, "max_masks", None) or length
-    made = {}
+    specs = {}
     for name, x in model.input.items():
-        free = length if name in TEXT_FEATURES else masks
+        free = length if name in TOKEN_FEATURES else masks
         sizes = [free if size is None else size for size in x.shape[1:]]
-        made[name] = keras.InputSpec(
+        specs[name] = keras.InputSpec(
             shape=(None, *sizes), dtype=x.dtype, name=name
         )
-    return made
+    return specs

@@ -1,4 +1,4 @@
-"""The cross-modal encoder: projections, entries, bridges, steps, poolers."""
+"""The cross-modal encoder, which joins the states of both towers."""
 
 import keras
 from keras import ops
@@ -11,6 +11,7 @@ from keras_bridgetower.models.taps import check_mask
 from keras_bridgetower.models.taps import resolve_taps
 
 OUTPUTS = ("text", "image", "pooled")
+# Rows of the type embedding.
 TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
 PROJECTIONS = ("shared", "per_layer")
 
@@ -19,10 +20,10 @@ PROJECTIONS = ("shared", "per_layer")
 class CrossModalEncoder(keras.layers.Layer):
     """Joins lists of uni-modal states into one cross-modal representation.
 
-    Every state goes through a projection and gets its modality's type
-    embedding. The first state of a modality enters through a layer norm, each
-    further one through a bridge into its layer; layers without a state (`None`
-    in `taps`) stack freely on top.
+    Every state is projected to width D, and the type embedding of its
+    modality is added. The first state of a modality enters the first layer
+    through a layer norm. Each further state enters its layer through a
+    bridge. A layer with `None` in `taps` gets no state.
 
     Args:
         hidden_dim: int, width D.
@@ -30,11 +31,12 @@ class CrossModalEncoder(keras.layers.Layer):
         num_layers: int, number K of cross-modal layers per modality.
         intermediate_dim: int, feed-forward width. None means 4D.
         bridge: identifier of the bridge (see `bridges.get`), or None for the
-            two-tower baseline, whose states enter bare.
-        taps: tuple of K entries: which uni-modal state feeds layer l, counted
-            from the top (negative), None where layer l has no bridge.
-            Defaults to `(-K, ..., -1)`; with `bridge=None` to
-            `(-1, None, ...)`.
+            two-tower baseline, in which the last states enter without a
+            layer norm.
+        taps: tuple of K entries, one for each layer: the index of the tower
+            state that feeds it, counted from the top (negative), or None.
+            Defaults to `(-K, ..., -1)`, and to `(-1, None, ...)` with
+            `bridge=None`.
         cross_encoder: `"co_attention"` or `"merged_attention"`.
         projections: `"shared"`: one projection per modality for all taps, or
             `"per_layer"`: one for each tap.
@@ -47,18 +49,18 @@ class CrossModalEncoder(keras.layers.Layer):
             per tap, lowest first.
         image_states: list of float tensors `(batch, image tokens, width)`.
         padding_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
-        outputs: tuple out of `"text"`, `"image"`, `"pooled"`; nothing that
-            none of them reads is computed.
-        image_row: int, row of the type table for the image states: 1, or 2
-            for the second image of a pair.
+        outputs: tuple out of `"text"`, `"image"`, `"pooled"`. What none of
+            them needs is not computed.
+        image_row: int, row of the type embedding for the image states: 1, or
+            2 for the second image of a pair.
 
     Returns:
-        dict with the asked outputs: `"text"` `(batch, text tokens, D)`,
-        `"image"` `(batch, image tokens, D)`, `"pooled"` `(batch, 2D)`, text
+        dict of `outputs`: `"text"` `(batch, text tokens, D)`, `"image"`
+        `(batch, image tokens, D)`, `"pooled"` `(batch, 2D)`, the text's half
         first.
 
     Raises:
-        ValueError: a value or combination that cannot be built.
+        ValueError: arguments that are not allowed or do not fit together.
 
     Example:
 
@@ -154,11 +156,11 @@ class CrossModalEncoder(keras.layers.Layer):
         self.image_pooler.build((None, self.hidden_dim))
 
     def project_text(self, states):
-        """Projected and typed text states: what may be kept and re-used."""
+        """Text states after projection and type embedding, for `join`."""
         return self._project(states, self.text_projections, TEXT_ROW)
 
     def project_image(self, states, row=IMAGE_ROW):
-        """Projected and typed image states of the first or second image."""
+        """Image states after projection and type embedding, for `join`."""
         return self._project(states, self.image_projections, row)
 
     def call(
@@ -186,9 +188,10 @@ class CrossModalEncoder(keras.layers.Layer):
         outputs=OUTPUTS,
         training=None,
     ):
-        """Join states that `project_text` and `project_image` returned.
+        """Run the layers on what `project_text` and `project_image` returned.
 
-        They may be used again, as of candidates and of negatives.
+        The same projected states may be joined several times: ranking pairs
+        each text with many images.
         """
         check_mask(padding_mask, text_states)
         text_states, image_states = iter(text_states), iter(image_states)
@@ -228,7 +231,8 @@ class CrossModalEncoder(keras.layers.Layer):
         outputs=OUTPUTS,
         **kwargs,
     ):
-        # Written out because tracing on JAX refuses the strings of `outputs`.
+        # Keras would trace `call`, and JAX cannot trace the strings in
+        # `outputs`.
         text, image = text_states[0].shape, image_states[0].shape
         shapes = {
             "text": (*text[:-1], self.hidden_dim),
@@ -241,7 +245,7 @@ class CrossModalEncoder(keras.layers.Layer):
         }
 
     def reset_poolers(self):
-        """Start the poolers anew: matching may have saturated them."""
+        """Initialize the poolers again: matching may have saturated them."""
         for pooler in (self.text_pooler, self.image_pooler):
             pooler.kernel.assign(initializer()(pooler.kernel.shape))
             pooler.bias.assign(ops.zeros(pooler.bias.shape))
@@ -249,7 +253,7 @@ class CrossModalEncoder(keras.layers.Layer):
     def _project(self, states, projections, row):
         typed = []
         for index, state in enumerate(states):
-            # One shared projection serves every index.
+            # A shared projection is the only one in the list.
             x = projections[index % len(projections)](state)
             typed.append(x + ops.cast(self.type_embedding[row], x.dtype))
         return typed
@@ -294,7 +298,7 @@ class CrossModalEncoder(keras.layers.Layer):
 
 
 def _last_query(name, x, outputs):
-    """The tokens of the last layer that any of the outputs reads."""
+    """The tokens that the last layer must compute for `outputs`."""
     if name in outputs:
         return x
     return x[:, :1] if "pooled" in outputs else None

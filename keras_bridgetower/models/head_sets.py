@@ -4,7 +4,7 @@ import keras
 
 
 class HeadSet(keras.layers.Layer):
-    """A task's heads, kept, saved and loaded by name.
+    """The heads of a task, stored by name.
 
     Args:
         heads: dict from name to layer.
@@ -24,11 +24,11 @@ class HeadSet(keras.layers.Layer):
         return iter(self._names)
 
     def save(self, path):
-        """Save all of them to a `.weights.h5` file."""
+        """Save all heads to a `.weights.h5` file."""
         keras.saving.save_weights(self, path)
 
     def load(self, path, without=()):
-        """Load those that the file holds, whatever else it holds."""
+        """Load these heads, except `without`, from a file of heads."""
         named = {n: self[n] for n in self._names if n not in without}
         if named:
             keras.saving.load_weights(HeadSet(named), path)

@@ -1,4 +1,7 @@
-"""The heads by name, built from the plain values that a preset stores."""
+"""The table of heads: builds a head from its name and its plain values.
+
+A preset stores the names and values in `heads.json`.
+"""
 
 import contextlib
 import contextvars
@@ -24,11 +27,12 @@ _AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
 
 @contextlib.contextmanager
 def awaiting(saved):
-    """A context in which heads that will be loaded get no random start.
+    """A context in which heads that will be loaded stay uninitialized.
 
     Args:
         saved: dict from the name of a head to its plain values, as
-            `heads.json` of a preset holds it.
+            `heads.json` of a preset holds it. A head of these values is
+            going to be loaded.
     """
     token = _AWAITED.set(saved)
     try:
@@ -112,7 +116,8 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
         name="itc_head",
     )
     width = backbone.fusion.hidden_dim
-    # The authors project the raw states, transformers the fusion's own.
+    # The authors embed the tower's image state, transformers the state after
+    # the fusion's projection.
     image = {"three_way": width, "two_way": _width(backbone.image_tower)}[ways]
     return head, {
         "text": (None, _width(backbone.text_tower)),
@@ -143,7 +148,8 @@ def _text(name):
     return maker
 
 
-def _dtype(backbone):  # As plain values, which Keras saves.
+def _dtype(backbone):
+    """The backbone's dtype policy as plain values, which Keras can save."""
     return keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
 
 
@@ -163,29 +169,30 @@ BUILT_IN = {
     "text_class": _text("text_class"),
     "text_number": _text("text_number"),
 }
-_own = {}
+_registered = {}
 _LOCK = threading.Lock()
-# It begins the paths of the head's weights, and is an attribute of a layer.
+# A head's name begins the paths of its weights and is the name of a Python
+# attribute.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def register_head(name):
-    """Make heads of a new name known, for a task of your own.
+    """Register a head for a task of your own.
 
-    The name stands in presets: import the file that registers it before such
-    a preset is opened.
+    Presets store the name. Import the file that registers it before you open
+    such a preset.
 
     Args:
-        name: str, small letters, digits and underscores, and none of
-            `BUILT_IN`. A name that you registered before is replaced.
+        name: str of lowercase letters, digits and underscores, not in
+            `BUILT_IN`. Registering a name again replaces its function.
 
     Returns:
-        Decorator of a function that takes a backbone and the head's plain
-        values by keyword. It returns a layer named `<name>_head`, not built
-        yet, and the shape that the layer is built for.
+        Decorator of a function that takes a backbone and, by keyword, the
+        head's plain values. The function returns a layer named
+        `<name>_head`, not built yet, and the input shape to build it for.
 
     Raises:
-        ValueError: a name that cannot be taken.
+        ValueError: a name that is not allowed.
 
     Example:
 
@@ -206,17 +213,17 @@ def register_head(name):
         )
 
     def keep(maker):
-        global _own
+        global _registered
         with _LOCK:
-            # As a whole, so that other threads read one or the other.
-            _own = {**_own, name: maker}
+            # Replaced as a whole: another thread sees the old or the new one.
+            _registered = {**_registered, name: maker}
         return maker
 
     return keep
 
 
 def maker_of(name):
-    """The function that makes the heads of a name.
+    """The function that makes the head of this name.
 
     Args:
         name: str.
@@ -224,7 +231,7 @@ def maker_of(name):
     Raises:
         ValueError: an unknown name.
     """
-    known = {**BUILT_IN, **_own}
+    known = {**BUILT_IN, **_registered}
     if name not in known:
         raise ValueError(
             f"`name` must be one of {', '.join(known)}, or a head that you "
@@ -235,16 +242,16 @@ def maker_of(name):
 
 
 def check_values(name, values):
-    """Refuse what no preset stores of a head.
+    """Refuse stored values that a head does not have.
 
     Args:
         name: str, the name of a head.
-        values: dict of its plain values, without those that have defaults.
+        values: dict of its plain values; those with defaults may be absent.
 
     Raises:
         ValueError: an unknown name, or values that the head does not have.
     """
-    # The first one is the backbone.
+    # The first parameter is the backbone.
     known = set(list(inspect.signature(maker_of(name)).parameters)[1:])
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(
@@ -254,7 +261,7 @@ def check_values(name, values):
 
 
 def saved_heads(folder):
-    """What a preset says of its heads, by their names.
+    """Read the heads of a preset.
 
     Args:
         folder: `PresetFolder`.
@@ -271,10 +278,10 @@ def saved_heads(folder):
 
 
 def same(saved, values):
-    """Whether stored values are those of a head.
+    """Whether stored values are equal to those of a head.
 
-    A stored None, such as the answers of a checkpoint that does not name
-    them, agrees with anything.
+    A stored None agrees with any value: a converted checkpoint may not name
+    its answers.
     """
     return saved is not None and all(
         value is None or values.get(key) == value

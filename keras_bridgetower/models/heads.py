@@ -1,4 +1,4 @@
-"""Heads: from the backbone's outputs to logits."""
+"""Heads: layers that turn the backbone's outputs into logits or embeddings."""
 
 import math
 
@@ -8,7 +8,7 @@ from keras import ops
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.attention import initializer
 
-# log(1 / 0.07), where CLIP's, the authors' and transformers' training starts.
+# log(1 / 0.07), the initial value in CLIP, BridgeTower and transformers.
 LOGIT_SCALE = math.log(1 / 0.07)
 LOGIT_SCALE_LIMITS = (math.log(2), math.log(1000))
 KINDS = ("text", "image", "fused")
@@ -20,12 +20,12 @@ WAYS = {
 
 
 def kinds_of(ways):
-    """The kinds that contrastive heads of these ways embed, in their order."""
+    """The kinds that a contrastive head of these `ways` embeds, in order."""
     return [k for k in KINDS if any(k in pair for pair in WAYS[ways])]
 
 
 class _Head(keras.layers.Layer):
-    """What the heads share: dense layers of the usual start."""
+    """Abstract: makes dense layers with the authors' initializer."""
 
     def _dense(self, units, name, use_bias=True):
         return keras.layers.Dense(
@@ -99,8 +99,8 @@ class LinearHead(_Head):
     """One Linear: head of image-text matching and of ranking.
 
     Args:
-        num_classes: int, number of logits; for matching 2, the second of
-            which means "match", for ranking 1.
+        num_classes: int, number of logits: 2 for matching, where the second
+            one means "match", and 1 for ranking.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -175,7 +175,7 @@ class TextHead(_Head):
 class MaskedLMHead(_Head):
     """Linear, GELU, LayerNorm, Linear to the vocabulary.
 
-    The decoder is a table of its own, not tied to the token embedding.
+    The last Linear has weights of its own, not those of the token embedding.
 
     Args:
         vocabulary_size: int, number of logits.
@@ -217,12 +217,12 @@ class MaskedLMHead(_Head):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class ContrastiveHead(_Head):
-    """One Linear per kind of representation, and the learned scale.
+    """One Linear for each kind of representation, and a learned scale.
 
     Args:
         projection_dim: int, width of the shared space.
-        ways: `"three_way"`: text, image and fused pairs, as transformers;
-            `"two_way"`: text and image, as the authors.
+        ways: `"three_way"`: text, image and fused pairs, as in transformers;
+            `"two_way"`: text and image, as in the authors' code.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
@@ -230,9 +230,9 @@ class ContrastiveHead(_Head):
             `(batch, width)` and `"fused"` `(batch, 2D)`.
 
     Returns:
-        dict with the same keys: float32 `(batch, projection_dim)`, each row
-        of length 1. `logit_scale` is the logarithm of the factor of their
-        products.
+        dict with the same keys: float32 `(batch, projection_dim)`, vectors
+        of length 1. The weight `logit_scale` is the logarithm of the factor
+        by which their products are multiplied.
 
     Example:
 
@@ -289,8 +289,9 @@ class ContrastiveHead(_Head):
         }
 
     def _unit(self, x):
+        """Vectors scaled to length 1."""
         x = ops.cast(x, "float32")
-        # The guard and its size are torch's `normalize`.
+        # The same lower bound as in torch's `normalize`.
         norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
         return x / ops.maximum(norm, 1e-12)
 

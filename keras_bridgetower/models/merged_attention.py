@@ -1,7 +1,7 @@
-"""Cross-modal steps: how both modalities meet in one layer.
+"""Merged attention, the table of cross-modal steps, and attention maps.
 
-A step takes both sides at once and gives both back; `CROSS_ENCODERS` is the
-table of those that can be chosen by a value.
+A cross-modal step is a layer that takes the tokens of both modalities and
+returns both. `CROSS_ENCODERS` names the steps that `cross_encoder` can choose.
 """
 
 import keras
@@ -19,9 +19,9 @@ from keras_bridgetower.models.post_norm import PostNormLayer
 class MergedAttention(PostNormLayer):
     """A cross-modal step: one transformer block over both modalities joined.
 
-    `h = LN(q + SelfAttn(q, all)); out = LN(h + FFN(h))`, with `all` the
-    tokens of the text followed by those of the image, and the same weights
-    for both.
+    `h = LN(q + SelfAttn(q, all)); out = LN(h + FFN(h))`, where `all` are the
+    tokens of the text followed by those of the image. Both modalities share
+    the weights.
 
     Args:
         hidden_dim, num_heads, intermediate_dim, dropout, epsilon: as
@@ -45,7 +45,7 @@ class MergedAttention(PostNormLayer):
     """
 
     attention_branches = ("attention",)
-    # No layer runs for the image side alone.
+    # No layer computes image tokens only.
     image_only = ()
 
     def build(
@@ -89,7 +89,7 @@ class MergedAttention(PostNormLayer):
         return x[:, :first], x[:, first:]
 
     def branches(self, captured, tokens, queries=None):
-        """As `CoAttention.branches`; one branch, over both modalities."""
+        """As `CoAttention.branches`, but with a single branch."""
         part = ops.convert_to_numpy(captured[f"{self.name}_attention"])
         joint = np.zeros((*part.shape[:2], sum(tokens), sum(tokens)), "float32")
         text, image = queries or tokens
@@ -105,16 +105,16 @@ CROSS_ENCODERS = {
 
 
 def maps_of_steps(steps, run, text_tokens):
-    """The maps of all cross-modal steps, from one eager run.
+    """Attention maps of all cross-modal steps, from one eager call.
 
     Args:
         steps: list of the steps, lowest first.
-        run: callable without arguments that runs them, and returns a dict
+        run: callable without arguments that calls them and returns a dict
             with the `"image"` output `(batch, P, D)`.
         text_tokens: int, T.
 
     Returns:
-        dict of lists, for each name of `attention_blocks` one map per step.
+        dict from the names of `attention_blocks` to lists of one map per step.
     """
     with backend_ops.inference_scope(), capture_attention() as captured:
         outputs = run()
@@ -127,7 +127,7 @@ def maps_of_steps(steps, run, text_tokens):
 
 
 def attention_blocks(branches, text_tokens):
-    """The four attention maps of a step, from what its `branches` gave.
+    """The four attention maps of a step, from the result of its `branches`.
 
     Args:
         branches: list of float arrays `(batch, heads, T + P, T + P)`.
@@ -136,8 +136,9 @@ def attention_blocks(branches, text_tokens):
     Returns:
         dict of float arrays `(batch, heads, queries, keys)`: `"text_self"`,
         `"text_cross"`, `"image_self"`, `"image_cross"`. Every row sums to 1
-        over the keys of its block: of merged attention, where a token looks
-        among the tokens of one modality, however much it looks at the other.
+        over the keys of its block. For merged attention this means: the
+        share of each token among the tokens of one modality, whatever the
+        share of the whole modality.
     """
     total = sum(branches)
     text, image = slice(0, text_tokens), slice(text_tokens, None)

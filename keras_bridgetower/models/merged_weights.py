@@ -1,8 +1,9 @@
-"""Weights as a model without adapters has them, to be written or copied."""
+"""The weights of a model with its LoRA adapters merged in, for export."""
 
 from keras_bridgetower.backend import keras_patches
 
-# The weight that an adapter is added to; Keras' property of this name adds it.
+# Names of the weights that have adapters. The layer's property of this name
+# returns the weight with its adapter added.
 _ADAPTED = ("kernel", "embeddings")
 
 
@@ -13,9 +14,9 @@ def merged_weights(model):
         model: a built layer or model that is not quantized.
 
     Returns:
-        list of `(path, value)` in the order of its weights, those of adapters
-        left out. A value is the variable itself, or a tensor where there is
-        an adapter.
+        list of `(path, value)` in the order of the model's weights, without
+        those of adapters. A value is the variable itself, or a tensor if the
+        weight has an adapter.
     """
     merged, left_out = {}, set()
     for layer in (model, *keras_patches.layers_in(model)):

@@ -1,4 +1,4 @@
-"""Resizing of learned image positions to another image size."""
+"""Resizing of learned image positions, for images of another size."""
 
 import functools
 import math
@@ -14,9 +14,9 @@ def resize_positions(table, count):
     """Resize a table of learned positions to another grid.
 
     The grid is resized by bicubic interpolation with a = -0.75, half-pixel
-    centres and no anti-aliasing, as the authors did; TensorFlow and JAX use
-    a = -0.5, so it is done in NumPy. Prefix tokens (class, distillation) keep
-    their positions.
+    centres and no anti-aliasing, as the authors did. It is done in NumPy,
+    because TensorFlow and JAX use a = -0.5. The positions of prefix tokens
+    (class, distillation) stay the same.
 
     Args:
         table: float array `(..., positions, width)`, prefix tokens first.
@@ -54,7 +54,7 @@ def resize_positions(table, count):
 
 
 def _bicubic(size, new_size, a=-0.75):
-    """Interpolation matrix (new_size, size), edges clamped."""
+    """Interpolation matrix `(new_size, size)`, with clamped edges."""
     source = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     base = np.floor(source).astype(int)
     matrix = np.zeros((new_size, size))
@@ -69,19 +69,20 @@ def _bicubic(size, new_size, a=-0.75):
 
 
 def with_positions_for(backbone, side, assign=keras.Variable.assign):
-    """A new backbone for images of another side, positions resized.
+    """A new backbone for images of another size, with resized positions.
 
     Args:
-        backbone: a backbone that is made from its own configuration.
+        backbone: a backbone that can be made from its configuration.
         side: int, side of the new images in pixels.
         assign: callable of a new variable and the old one of the same shape,
-            such as `memory.move` where the old backbone is not kept.
+            such as `uninitialized.move` if the old backbone is not needed
+            any more.
 
     Returns:
-        A new object of the same class and weights.
+        A new backbone of the same class with the same weights.
 
     Raises:
-        ValueError: the patches do not tile the new side.
+        ValueError: the side is not a multiple of the patch size.
     """
     patch = patch_size_of(backbone.image_encoder)
     if not isinstance(side, int) or side < patch or side % patch:
@@ -105,13 +106,13 @@ def patch_size_of(encoder):
 
 
 def copy_resized(model, resized, assign=keras.Variable.assign):
-    """Give a model for images of another side the weights of a model.
+    """Copy the weights of a model to one for images of another size.
 
     Args:
         model: the model with the weights.
-        resized: a model of the same architecture; only its image positions
-            may be another number.
-        assign: callable, as `with_positions_for`.
+        resized: a model of the same architecture; only the number of its
+            image positions may differ.
+        assign: callable, as in `with_positions_for`.
 
     Returns:
         `resized`.
@@ -123,5 +124,5 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
         elif "position_embedding" in path:
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, new.shape[-2]))
-        # What is left are the position ids, which CLIP's rule sets.
+        # Only CLIP's position ids are left, which its rule has set already.
     return resized

@@ -1,4 +1,4 @@
-"""What the cross-modal layers have in common: post-norm residual branches."""
+"""Base class of the cross-modal layers: attention, feed-forward, post-norm."""
 
 import keras
 
@@ -9,8 +9,8 @@ from keras_bridgetower.models.attention import initializer
 class PostNormLayer(keras.layers.Layer):
     """Abstract: attention branches, then a feed-forward network, post-norm.
 
-    A subclass names its attention branches. Each is a layer of that name,
-    and has a layer norm of that name with `_norm`.
+    A subclass lists the names of its attention branches. For each one there
+    is an attention layer of that name, and a layer norm named `<name>_norm`.
 
     Args:
         hidden_dim: int, width D.
@@ -69,8 +69,8 @@ class PostNormLayer(keras.layers.Layer):
 
         Args:
             query_shape: tuple, `(batch, queries, D)`.
-            *key_shapes: for each attention branch the shape of what it
-                attends to.
+            *key_shapes: for each attention branch, the shape of the tokens
+                that it attends to.
         """
         for branch, keys in zip(
             self.attention_branches, key_shapes, strict=True
@@ -82,7 +82,7 @@ class PostNormLayer(keras.layers.Layer):
         self.feedforward_norm.build(query_shape)
 
     def attend(self, branch, x, keys, attention_mask, training):
-        """`LN(x + Attention(x, keys))`, for the branch of a name."""
+        """`LN(x + Attention(x, keys))`, by the branch of this name."""
         attended = getattr(self, branch)(
             x, keys, attention_mask=attention_mask, training=training
         )

@@ -1,4 +1,4 @@
-"""Backbones from the files of a preset folder."""
+"""Loads a backbone from the files of a preset folder."""
 
 import copy
 import functools
@@ -16,8 +16,8 @@ from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
 
 ENCODERS = ("image_encoder", "text_encoder")
-# Bytes that the arrays of a block take in a file at the least, by their names
-# and places alone.
+# The least number of bytes that one block takes in a weight file: the names
+# and offsets of its arrays.
 _BYTES_OF_LAYER = 4_000
 
 
@@ -30,24 +30,24 @@ def load(
     revision=None,
     **kwargs,
 ):
-    """The backbone of a preset.
+    """Load the backbone of a preset.
 
     Args:
         cls: `BridgeTowerBackbone` or a subclass.
-        preset: as `registry.open_preset`.
-        load_weights: bool, whether to load weights or leave them at their
-            random start.
-        image_size: int, side of the images in pixels, or None as saved.
-        dtype: dtype policy, or None as saved.
-        revision: as `registry.open_preset`.
-        **kwargs: constructor values that replace the saved ones.
+        preset: as in `registry.open_preset`.
+        load_weights: bool; if False, the weights stay random.
+        image_size: int, side of the images in pixels, or None for the saved
+            one.
+        dtype: dtype policy, or None for the saved one.
+        revision: as in `registry.open_preset`.
+        **kwargs: constructor arguments that replace the saved ones.
 
     Returns:
         Object of `cls`.
 
     Raises:
         TypeError: an unknown keyword.
-        PresetError: files that describe no such backbone, or hold none.
+        PresetError: files that do not describe such a backbone.
     """
     check_keywords(cls, kwargs, ("image_size", "dtype", *OF_PRESETS), ENCODERS)
     folder = registry.open_preset(preset, revision)
@@ -67,7 +67,11 @@ def load(
 
 
 def _check_config(config, weight_bytes):
-    """Refuse classes and sizes that are not those of a saved backbone."""
+    """Refuse encoders without a rule, and sizes that the weights cannot fill.
+
+    The file of weights bounds what is built, so that a damaged or hostile
+    configuration cannot ask for any amount of memory.
+    """
     plain = dict(config)
     for name in ENCODERS:
         encoder, values = configs.class_and_values(plain.pop(name), object)
@@ -80,7 +84,7 @@ def _check_config(config, weight_bytes):
     configs.check_values(plain)
     weights, layers = configs.fewest_weights(config)
     if weight_bytes is not None and (
-        # Weights of 4 bits are the smallest.
+        # The smallest weights have 4 bits, so a byte holds two.
         weights > 2 * weight_bytes or layers * _BYTES_OF_LAYER > weight_bytes
     ):
         raise ValueError(
@@ -90,37 +94,38 @@ def _check_config(config, weight_bytes):
 
 
 def encoder_spec(encoder):
-    """What Keras keeps of an encoder, to make it as it was made.
+    """The configuration of an encoder, without a name that Keras made up.
 
-    KerasHub's CLIP puts a name that it is passed before those of its layers,
-    by which a rule may find them. So a name that Keras made up, and that
-    stands before none, is left to be made up again.
+    KerasHub's CLIP puts the name that it was given in front of the names of
+    its layers. If it were saved with a generated name, the loaded encoder
+    would have other layer names, and a rule might not find its layers.
     """
     spec = keras.layers.serialize(encoder)
     plain = re.sub(r"[_\d]", "", encoder.name)
     made_up = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
     before = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)
-    # Of a model without a class of its own the names of all layers are kept.
+    # A plain functional model lists the names of all its layers.
     if made_up and not before and "layers" not in spec["config"]:
         del spec["config"]["name"]
     return spec
 
 
 def with_encoders(config, custom_objects):
-    """A backbone's configuration with its encoders made.
+    """A backbone's configuration with encoders in place of their configs.
 
     Args:
-        config: dict, as `get_config` gives it.
-        custom_objects: as `from_config` of Keras.
+        config: dict, as `get_config` returns it.
+        custom_objects: as in Keras' `from_config`.
 
     Returns:
-        dict of constructor values.
+        dict of constructor arguments.
     """
     config = copy.deepcopy(config)
     dtype = config.get("dtype")
     for key in ENCODERS:
         if isinstance(config[key], dict):
-            # The whole backbone has one dtype, which a caller may change.
+            # A caller may load the backbone, and so its encoders, in another
+            # dtype.
             if dtype is not None:
                 config[key]["config"]["dtype"] = dtype
             config[key] = keras.layers.deserialize(

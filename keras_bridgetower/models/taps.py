@@ -1,8 +1,8 @@
-"""Taps: which uni-modal state feeds which cross-modal layer."""
+"""Taps: which state of a tower feeds which cross-modal layer."""
 
 
 def resolve_taps(taps, num_layers, bridge):
-    """The taps as a tuple with one entry per layer, checked.
+    """Check the taps and return them as a tuple with one entry per layer.
 
     Args:
         taps: sequence of negative ints and None, or None for the default.
@@ -13,7 +13,7 @@ def resolve_taps(taps, num_layers, bridge):
         tuple of `num_layers` entries.
 
     Raises:
-        ValueError: the taps cannot be built.
+        ValueError: taps that are not allowed.
     """
     if not isinstance(num_layers, int) or num_layers < 1:
         raise ValueError(
@@ -52,11 +52,11 @@ def resolve_taps(taps, num_layers, bridge):
 
 
 def check_mask(padding_mask, states):
-    """Refuse a mask of another batch, which might be broadcast.
+    """Refuse a mask of another shape than the text, which might be broadcast.
 
     Args:
         padding_mask: tensor `(batch, tokens)`, or None.
-        states: list of tensors `(batch, tokens, width)`, those of the text.
+        states: list of tensors `(batch, tokens, width)`, the text states.
     """
     if padding_mask is None:
         return

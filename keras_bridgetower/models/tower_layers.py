@@ -1,4 +1,4 @@
-"""Layers that the towers' rules put around layers of an encoder."""
+"""Layers that wrap a layer of a KerasHub encoder and call it in another way."""
 
 import keras
 from keras import ops
@@ -6,15 +6,15 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 
 
-class _Around(keras.layers.Layer):
-    """Abstract: runs a layer of an encoder in another way.
+class _LayerWrapper(keras.layers.Layer):
+    """Abstract: wraps a layer of an encoder.
 
     Args:
         layer: a `keras.layers.Layer`.
-        **kwargs: name of this one.
+        **kwargs: name of the wrapper.
     """
 
-    # Name of the argument that takes the layer.
+    # Name of the constructor argument that takes the layer.
     inner = None
 
     def __init__(self, layer, **kwargs):
@@ -32,14 +32,14 @@ class _Around(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class TokenLookup(_Around):
+class TokenLookup(_LayerWrapper):
     """Looks rows up in an embedding's table, with a dense gradient.
 
-    On TensorFlow the gradient of a plain lookup reaches the optimizer as
-    slices with repeated rows un-summed: adaptive optimizers square the parts
-    one by one and norm clipping sees the wrong norm. `engine.lookup` cures
-    that whatever optimizer is compiled. The layer owns no weight: the table
-    stays the encoder's.
+    On TensorFlow the gradient of a plain lookup is a list of slices. If a
+    token occurs twice, its row occurs twice in the list. Adaptive optimizers
+    then square the parts instead of their sum, and clipping computes a wrong
+    norm. `backend_ops.lookup` sums them first. This layer has no weights: the
+    table remains a weight of the encoder.
 
     Args:
         embedding: a `keras.layers.Embedding`.
@@ -65,7 +65,7 @@ class TokenLookup(_Around):
 
     def call(self, ids):
         if self.embedding.quantization_mode is not None:
-            # The table holds integers, which only the layer itself scales.
+            # A quantized table holds integers, which the embedding scales.
             return self.embedding(ids)
         table = ops.convert_to_tensor(self.embedding.embeddings)
         return backend_ops.lookup(table, ids)
@@ -75,11 +75,11 @@ class TokenLookup(_Around):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class FirstOutput(_Around):
-    """Runs a block of several outputs and passes the first one on.
+class FirstOutput(_LayerWrapper):
+    """Calls a block that has several outputs and returns the first one.
 
-    A functional model refuses a layer's second call if that call has more
-    outputs than the first one; DeiT's blocks return `(x, None)`.
+    DeiT's blocks return `(x, None)`. A functional model refuses to call a
+    layer again if that call has more outputs than the first call.
     """
 
     inner = "block"

@@ -1,4 +1,4 @@
-"""Uni-modal towers: any KerasHub encoder, seen as a list of states."""
+"""Towers: read the states of an encoder's blocks, for any KerasHub encoder."""
 
 import functools
 
@@ -14,10 +14,10 @@ from keras_bridgetower.models.tower_layers import TokenLookup
 
 @functools.singledispatch
 def hidden_states(encoder):
-    """The outputs of an encoder's blocks, as the cross-modal part sees them.
+    """The outputs of an encoder's blocks, as bridges read them.
 
-    This is the one place where an encoder meets the project. To add an
-    encoder, register a rule for its class:
+    This is the only function that depends on the class of the encoder. To
+    support another encoder, register a rule for its class:
 
     ```python
     @hidden_states.register(MyEncoder)
@@ -30,8 +30,8 @@ def hidden_states(encoder):
 
     Returns:
         List of symbolic tensors `(batch, tokens, width)`, lowest block first,
-        connected to the inputs of `encoder`; for pre-norm encoders each state
-        has passed the encoder's final norm.
+        connected to the inputs of `encoder`. For pre-norm encoders the final
+        norm of the encoder is applied to every state.
 
     Raises:
         TypeError: there is no rule for this class.
@@ -58,7 +58,8 @@ def hidden_states(encoder):
 
 @hidden_states.register(keras_hub.models.CLIPVisionEncoder)
 def _clip(encoder):
-    # A freshly built CLIP encoder holds zeros here: one position for all.
+    # In a new CLIP encoder all position ids are 0, so that every patch would
+    # get the same position.
     ids = encoder.embedding.position_ids
     ids.assign(np.arange(ids.shape[1])[None])
     return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]
@@ -101,7 +102,8 @@ def _bert(encoder):
     for block in encoder.transformer_layers:
         for layer in keras_patches.layers_in(block):
             if layer.name == "feedforward_intermediate_dense":
-                # KerasHub approximates by tanh what BERT was trained with.
+                # BERT was trained with the exact GELU; KerasHub approximates
+                # it by tanh.
                 layer.activation = keras.activations.gelu
     tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
         encoder.input["token_ids"]
@@ -125,15 +127,15 @@ def _post_norm_blocks(encoder, x):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class Tower(keras.Model):
-    """One modality's encoder, read at several blocks.
+    """An encoder that returns the states of several of its blocks.
 
     Args:
         encoder: an encoder with a rule in `hidden_states`.
         taps: sequence of negative ints and None: the states to return,
             counted from the top; None entries are skipped.
-        norms: `"shared"`: every state passes the encoder's one final norm;
-            `"per_tap"`: each tapped state has a norm of its own, which starts
-            as a copy of the shared one.
+        norms: `"shared"`: the encoder's final norm is applied to every
+            state; `"per_tap"`: each tapped state has a norm of its own,
+            initialized as a copy of the final norm.
         name: str, name of the model.
 
     Call arguments:
@@ -141,7 +143,8 @@ class Tower(keras.Model):
             a dict of int tensors `(batch, tokens)`.
 
     Returns:
-        List of float tensors `(batch, tokens, width)`, one per index.
+        List of float tensors `(batch, tokens, width)`, one for each index in
+        `taps`.
 
     Raises:
         TypeError: no rule for the encoder.
@@ -169,7 +172,7 @@ class Tower(keras.Model):
             )
         tapped = [states[i] for i in indices]
         if norms == "per_tap":
-            tapped = [_renormed(x, i) for i, x in enumerate(tapped)]
+            tapped = [_with_own_norm(x, i) for i, x in enumerate(tapped)]
         single = len(encoder.inputs) == 1
         super().__init__(
             inputs=encoder.inputs[0] if single else encoder.input,
@@ -177,17 +180,17 @@ class Tower(keras.Model):
             name=name,
             **kwargs,
         )
-        # Kept beside the tracked layers: blocks above the highest tap must
-        # not become weights of the tower on some backends only.
+        # Set without Keras' tracking: otherwise blocks above the highest tap
+        # would count as weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
         self.taps, self.norms = tuple(taps), norms
 
     @property
     def blocks(self):
-        """The encoder's blocks, each a layer with attention in it.
+        """The encoder's blocks: its layers that contain attention.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no layer contains attention.
         """
         blocks = [layer for layer in self.layers if _attends(layer)]
         if not blocks:
@@ -228,13 +231,13 @@ def _attends(layer):
 
 
 def _as_list(outputs):
-    # Keras unpacks a functional model's only output.
+    # A functional model with one output returns the tensor, not a list.
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
-def _renormed(state, index):
-    """The state through a norm of its own that starts as the shared one."""
-    shared, sources = keras_patches.origin(state)
+def _with_own_norm(state, index):
+    """The same state after a copy of the norm that it comes from."""
+    shared, sources = keras_patches.source_layer(state)
     if not isinstance(shared, keras.layers.LayerNormalization):
         raise ValueError(
             "`image_norms='per_tap'` needs an encoder whose states end in a "

@@ -1,1 +1,1 @@
-"""Images and strings to arrays, labels to targets."""
+"""Pictures and texts to features, labels to targets."""

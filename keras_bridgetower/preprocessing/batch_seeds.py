@@ -1,4 +1,4 @@
-"""Seeds of the draws that a preprocessor makes, one for each batch."""
+"""Seeds of a preprocessor's random draws, one for each batch."""
 
 import itertools
 import threading

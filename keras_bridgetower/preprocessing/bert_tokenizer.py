@@ -1,4 +1,4 @@
-"""WordPiece, with the ids BERT was trained on."""
+"""BERT's tokenizer: WordPiece."""
 
 import os
 

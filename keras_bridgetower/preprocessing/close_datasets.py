@@ -1,4 +1,4 @@
-"""Data that are let go of when a pass over them, or the process, ends."""
+"""Lets go of TensorFlow's dataset iterators after an error and at exit."""
 
 import atexit
 import contextlib
@@ -13,11 +13,12 @@ _EMPTIED = ("keras", "tensorflow", "torch", "keras_bridgetower")
 
 @contextlib.contextmanager
 def closed_on_error(model):
-    """A context after whose errors nothing reads a dataset any more.
+    """A context in which an error ends all reading of datasets.
 
-    An error holds the frames that it passed, and these the iterator of a
-    dataset. Its threads call Python. If it only dies with the interpreter,
-    they cannot be served any more, it waits for them, and the process stays.
+    An error keeps the frames alive that it passed, and so the iterator of a
+    dataset, whose threads call Python. If the iterator lives until the
+    interpreter ends, it waits for these threads, which Python no longer
+    serves, and the process never ends.
 
     Args:
         model: the `keras.Model` whose pass over a dataset this is.
@@ -71,7 +72,7 @@ def _empty_from(frame):
 
 
 def close_at_exit():
-    """Let go of iterators that are left when the process ends.
+    """Release iterators that are left when the process ends.
 
     One in a module or in the frames of an error would only die with the
     interpreter, see `closed_on_error`.

@@ -1,4 +1,4 @@
-"""Pictures, texts and image ids to features and ids of a contrastive task."""
+"""Features and image ids for contrastive training."""
 
 import warnings
 

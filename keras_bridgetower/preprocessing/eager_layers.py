@@ -1,4 +1,4 @@
-"""Layers of preprocessing, called as plain functions."""
+"""Base of preprocessing layers: called directly, so errors stay as raised."""
 
 import keras
 

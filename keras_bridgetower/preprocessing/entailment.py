@@ -1,4 +1,4 @@
-"""Hypotheses, pictures and labels to features and class ids."""
+"""Features and class ids for visual entailment."""
 
 import keras
 

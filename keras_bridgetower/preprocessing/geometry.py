@@ -5,6 +5,10 @@ from PIL import Image
 from keras_bridgetower.preprocessing.resizing import RESIZERS
 
 
+class UnfitPicture(ValueError):
+    """A picture so long that a mode cannot make it a square."""
+
+
 def squash(size, side, divisor):
     """Both sides to `side`; the aspect ratio is lost, no pixel is."""
     return (side, side), (0, 0)
@@ -90,12 +94,12 @@ def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
         RGB `PIL.Image` of this side.
 
     Raises:
-        ValueError: the picture is so long that resized it would not fit.
+        UnfitPicture: the picture is so long that resized it would not fit.
     """
     size, (left, top) = MODES[mode](image.size, side, size_divisor)
     limit = Image.MAX_IMAGE_PIXELS or float("inf")
     if not 0 < size[0] * size[1] <= limit:
-        raise ValueError(
+        raise UnfitPicture(
             f"`{name}` must not be so long and thin: the mode {mode!r} would "
             f"resize it to {size[0]} x {size[1]} pixels. Received: {name} of "
             f"{image.width} x {image.height} pixels (width x height). Cut it, "

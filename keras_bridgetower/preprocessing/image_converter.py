@@ -1,4 +1,4 @@
-"""Pictures to model input, with the pixels of the original code."""
+"""Pictures to normalised squares, with the pixels of the authors' code."""
 
 import keras
 import keras_hub
@@ -9,18 +9,16 @@ from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.geometry import MODES
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
 from keras_bridgetower.preprocessing.geometry import place
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.raw_inputs import pictures_in
-from keras_bridgetower.preprocessing.raw_inputs import pictures_of
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import numpy_function
+from keras_bridgetower.preprocessing.verb_inputs import pictures_in
+from keras_bridgetower.preprocessing.verb_inputs import pictures_of
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
-
-# The channel statistics of CLIP's training pictures, for values from 0 to 1.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 # As KerasHub names what a preset holds of a converter.
 CONFIG = "image_converter.json"

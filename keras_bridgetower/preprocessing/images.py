@@ -1,4 +1,4 @@
-"""Any picture a user may hold, as one RGB array."""
+"""Reads any picture that a user may hold, as one RGB array."""
 
 import base64
 import contextlib
@@ -17,6 +17,10 @@ from keras_bridgetower.preprocessing.picture_arrays import from_array
 from keras_bridgetower.preprocessing.picture_arrays import over_white
 from keras_bridgetower.preprocessing.picture_arrays import too_many_pixels
 
+# Mean and standard deviation of the colour channels of CLIP's training
+# pictures, for values from 0 to 1.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 # Pillow would also run Ghostscript for EPS; only plain pictures are opened.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 # A text may begin with "BM" too, hence the four zero bytes BMP reserves.

@@ -1,4 +1,4 @@
-"""Texts with hidden tokens, and what stood there."""
+"""Features and labels for masked language modelling."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Pairs of pictures, statements and truth values to features and ids."""
+"""Features and truth values for statements about two pictures."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Pixels on any scale as 8-bit RGB."""
+"""Arrays of pixels on any scale, as 8-bit RGB."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""The abstract preprocessor: strings and pictures to features."""
+"""The base class of all preprocessors: pictures and texts to features."""
 
 import keras
 import keras_hub

@@ -1,4 +1,4 @@
-"""Pictures and captions to the labels of all pre-training objectives."""
+"""Features and labels for all objectives of pre-training."""
 
 import zlib
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.matching import pair_objectives as matching
+from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.masked_lm import hide_tokens
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
@@ -87,7 +87,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         self.seed = seed
         self.rate = rate
         self.max_masks = max_masks
-        self.matching = matching.get(negatives)
+        self.pair_objective = pair_objectives.get(negatives)
         self._draws = {name: Draws(seed + i) for i, name in enumerate(_DRAWS)}
         self._masking = None
 
@@ -125,12 +125,12 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
             ) = hide_tokens(self.masking, self._draws["mlm"], step, features)
         if "itm" in self.objectives:
             *drawn, labels["itm"] = self._draws["itm"](
-                self.matching.draw,
+                self.pair_objective.draw,
                 step,
                 [ids],
-                *self.matching.specs(shape_of(ids)),
+                *self.pair_objective.specs(shape_of(ids)),
             )
-            features |= dict(zip(self.matching.drawn, drawn, strict=True))
+            features |= dict(zip(self.pair_objective.drawn, drawn, strict=True))
         labels = {name: labels[name] for name in self.objectives}
         return keras.utils.pack_x_y_sample_weight(
             features, labels, sample_weight
@@ -178,7 +178,10 @@ def checked_objectives(objectives, negatives):
             f"`objectives` must be some of {OBJECTIVES}. "
             f"Received: objectives={objectives!r}"
         )
-    if "itm" in given and not set(matching.get(negatives).heads) <= given:
+    if (
+        "itm" in given
+        and not set(pair_objectives.get(negatives).heads) <= given
+    ):
         raise ValueError(
             f"`negatives={negatives!r}` are drawn by contrastive scores. Add "
             f"'itc' to `objectives`. Received: objectives={objectives!r}"

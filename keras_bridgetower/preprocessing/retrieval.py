@@ -1,4 +1,4 @@
-"""Pictures and texts that match, or do not, and how they are told apart."""
+"""Features for image-text matching, and the pairs that are drawn for it."""
 
 import warnings
 import zlib
@@ -126,7 +126,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         **kwargs,
     ):
         super().__init__(tokenizer, image_converter, **kwargs)
-        self._drawing = pair_objectives.get(objective)
+        self._pair_objective = pair_objectives.get(objective)
         self.objective = objective
         self.draws = Draws(seed)
 
@@ -143,7 +143,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
 
     def targets(self, y, batched=True):
-        if not self._drawing.takes_labels:
+        if not self._pair_objective.takes_labels:
             raise ValueError(
                 "`y` must hold image ids: the objective "
                 f"{self.objective!r} makes its own pairs. Train on labelled "
@@ -161,10 +161,12 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         ids = as_image_ids(y["image_id"] if isinstance(y, dict) else y)
         _check_number(ids, batch)
         *drawn, labels = self.draws(
-            self._drawn, step, [ids], *self._drawing.specs(batch)
+            self._drawn, step, [ids], *self._pair_objective.specs(batch)
         )
-        drawn = dict(zip(self._drawing.drawn, drawn, strict=True))
-        targets = self._drawing.targets(labels, {"image_id": ids, **drawn})
+        drawn = dict(zip(self._pair_objective.drawn, drawn, strict=True))
+        targets = self._pair_objective.targets(
+            labels, {"image_id": ids, **drawn}
+        )
         return drawn, pair_objectives.only_or_all(targets)
 
     def _drawn(self, seed, ids):
@@ -174,7 +176,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
                 "larger batches, and drop the remainder of a dataset.",
                 stacklevel=2,
             )
-        return self._drawing.draw(seed, ids)
+        return self._pair_objective.draw(seed, ids)
 
     def get_config(self):
         config = super().get_config()

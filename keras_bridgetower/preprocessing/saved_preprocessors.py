@@ -1,4 +1,4 @@
-"""Preprocessors from the files of a preset folder."""
+"""Opens a preprocessor from the files of a preset."""
 
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.presets import configs

@@ -1,4 +1,4 @@
-"""Texts as they come from outside, checked and cut."""
+"""Checks of texts that a user passes, and how long ones are cut."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""One code path eagerly and inside TensorFlow graphs."""
+"""NumPy functions that run alike eagerly and inside TensorFlow graphs."""
 
 import builtins
 import codecs
@@ -117,11 +117,11 @@ def apply_numpy(function, inputs, *specs):
 
 
 def numpy_function(function, inputs, dtypes, stateful=True):
-    """As `tf.numpy_function`, whose errors of ours go without a traceback.
+    """As `tf.numpy_function`, but our own errors come without a traceback.
 
-    TensorFlow logs what a function raises, with all lines that led there, of
-    our checks too, whose one sentence is enough. So they are returned as text,
-    which an operation of the graph raises.
+    TensorFlow logs each error with its whole traceback. Of our checks one
+    sentence is enough, so its text is returned, and an operation of the graph
+    raises it.
 
     Args:
         function: callable that takes arrays and returns a list of them, or

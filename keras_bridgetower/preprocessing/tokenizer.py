@@ -1,4 +1,4 @@
-"""Byte-level BPE, with the ids RoBERTa was trained on."""
+"""RoBERTa's tokenizer: byte-level BPE."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The files that define a tokenizer, checked."""
+"""Reads and checks the files that define a tokenizer."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pictures alone, or texts alone, to features of one tower."""
+"""Features and labels for one tower alone: pictures, texts, pairs of texts."""
 
 import keras
 import numpy as np

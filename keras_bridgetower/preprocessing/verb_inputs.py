@@ -1,82 +1,309 @@
-"""Pictures and texts as a user passes them to a verb, one or many."""
+"""The pictures and texts that a caller gave a verb, as features.
+
+Every verb makes its inputs a list of sources (`Pictures`, `Texts` and their
+kin), checks by one of the functions here that they belong together, and
+returns what `one_or_all` makes of its results.
+"""
+
+import os
+from collections import abc
 
 import numpy as np
+from keras import ops
 
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.preprocessing.raw_inputs import pictures_of
+from keras_bridgetower.preprocessing.images import SIGNATURE
+from keras_bridgetower.preprocessing.images import SINGLE
+from keras_bridgetower.preprocessing.picture_arrays import as_array
+from keras_bridgetower.preprocessing.texts import checked_texts
+from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
 
-def as_pictures(images):
-    """Pictures as a list.
+def pictures_of(images):
+    """The pictures that a caller gave, one or many.
 
     Args:
-        images: one picture, or a list, tuple or array of pictures, in any
-            form that `load_image` reads.
+        images: one picture, or a list, tuple or array of pictures, as
+            `BridgeTowerImageConverter` takes them.
 
     Returns:
-        `(pictures, single)`: a list, and whether it was one picture.
-
-    Raises:
-        ValueError: no picture.
+        `(pictures, single)`: list of pictures, and whether only one came,
+        not in a list.
     """
-    pictures, single = pictures_of(images)
-    return _some("images", pictures), single
+    if isinstance(images, SINGLE):
+        return [images], True
+    if isinstance(images, (list, tuple)):
+        return list(images), False
+    if is_string_tensor(images):
+        images = pictures_in(images.numpy())
+    # Tensors of the backend may live on a GPU.
+    elif ops.is_tensor(images):
+        images = ops.convert_to_numpy(images)
+    array = as_array(images, "images")
+    # Strings and objects are whole pictures, numbers are pixels.
+    own_axes = 0 if array.dtype.kind in "OSUT" else 3
+    if array.ndim <= own_axes:
+        return [array.item() if own_axes == 0 else array], True
+    return list(array), False
 
 
-def as_texts(texts):
-    """Texts as a list.
+def pictures_in(strings):
+    """What a string tensor holds: bytes of pictures as bytes, paths as `str`.
+
+    TensorFlow has one type for both.
 
     Args:
-        texts: one string, or a list, tuple or array of strings.
+        strings: array of bytes or strings.
 
     Returns:
-        `(texts, single)`: a list, and whether it was one string.
-
-    Raises:
-        ValueError: no text.
+        Array of objects, of the same shape.
     """
-    if not isinstance(texts, (list, tuple)):
-        texts = np.asarray(texts, object).tolist()
-    if isinstance(texts, (str, bytes)):
-        return [texts], True
-    return _some("texts", list(texts)), False
+    strings = np.asarray(strings, object)
+    found = np.empty(strings.shape, object)
+    for index, value in np.ndenumerate(strings):
+        picture = SIGNATURE.match(value)
+        found[index] = value if picture else os.fsdecode(value)
+    return found
 
 
-def check_pairs(images, texts):
-    """Refuse lists that do not pair, one picture or one text aside.
+class Features:
+    """Features that are made already.
 
     Args:
-        images, texts: what `as_pictures` and `as_texts` returned.
+        name: str, what errors call them.
+        features: dict of arrays.
+        single: bool, whether they are of one item and have no batch axis.
     """
-    (pictures, one_image), (strings, one_text) = images, texts
-    if len(pictures) != len(strings) and not (one_image or one_text):
+
+    kind = "row"
+
+    def __init__(self, name, features, single=False):
+        self.name, self.single = name, single
+        self._features = {
+            key: np.asarray(x)[None] if single else np.asarray(x)
+            for key, x in features.items()
+        }
+        self.count = len(next(iter(self._features.values())))
+
+    def features(self, start, stop):
+        """Features of the items from `start` to before `stop`.
+
+        A single item is repeated.
+        """
+        if self.single:
+            return {
+                key: np.broadcast_to(x, (stop - start, *x.shape[1:]))
+                for key, x in self._features.items()
+            }
+        return {key: x[start:stop] for key, x in self._features.items()}
+
+
+class Texts(Features):
+    """Texts that a caller gave.
+
+    Args:
+        preprocessor: a `BridgeTowerPreprocessor`.
+        texts: a string, or a list or array of strings.
+        name: str, what errors call them.
+    """
+
+    kind = "text"
+
+    def __init__(self, preprocessor, texts, name="texts"):
+        # NumPy would take these for a single object.
+        if isinstance(texts, (abc.Iterator, abc.MappingView, abc.Set)):
+            texts = list(texts)
+        features = preprocessor.text_features(texts)
+        super().__init__(name, features, features["token_ids"].ndim == 1)
+
+
+class MaskedTexts(Features):
+    """Texts in which `<mask>` stands for what is asked for.
+
+    Args:
+        preprocessor: a `BridgeTowerMaskedLMPreprocessor`.
+        texts: as `Texts`.
+    """
+
+    kind = "text"
+
+    def __init__(self, preprocessor, texts):
+        texts, single = checked_texts(texts)
+        features = {"mask_positions": np.empty((0, 0), "int32")}
+        # An empty list is left to `check_some`.
+        if texts:
+            features, _ = preprocessor.text_with_blanks(
+                texts[0] if single else texts
+            )
+            places = features["mask_positions"]
+            features["mask_positions"] = _few_widths(places)
+        super().__init__("texts", features, single)
+
+
+class TextPairs(Features):
+    """Texts for the text tower alone, each perhaps with a second one.
+
+    Args:
+        preprocessor: a preprocessor of texts alone.
+        texts: as `Texts`.
+        second_texts: as many texts, or None.
+    """
+
+    kind = "text"
+
+    def __init__(self, preprocessor, texts, second_texts=None):
+        x = {"text": texts}
+        if second_texts is not None:
+            x["second_text"] = second_texts
+        features, batched = preprocessor.features_of(x)
+        super().__init__("texts", features, not batched)
+
+
+class Pictures:
+    """Pictures that a caller gave, each read when it is needed.
+
+    It has what `Features` has.
+
+    Args:
+        preprocessor: a `BridgeTowerPreprocessor`.
+        images: one picture, or a list or array of pictures.
+        name: str, what errors about their number call them.
+    """
+
+    kind = "picture"
+
+    def __init__(self, preprocessor, images, name="images"):
+        self.name = name
+        self._converter = preprocessor.image_converter
+        self.images, self.single = pictures_of(images)
+        self.count = len(self.images)
+        self._made = None
+
+    def features(self, start, stop):
+        """As `Features.features`; a single picture is read once."""
+        if not self.single:
+            images = self._converter.block(self.images, start, stop)
+            return {"images": images}
+        if self._made is None:
+            # Not by the layer's `__call__`, which would wrap its errors.
+            picture = self._converter.call(self.images[0])
+            self._made = Features("images", {"images": picture}, single=True)
+        return self._made.features(start, stop)
+
+
+class PicturePairs(Pictures):
+    """Pairs of pictures that statements are about.
+
+    Args:
+        preprocessor: a `BridgeTowerPreprocessor`.
+        left, right: as `Pictures`.
+        statements: `Texts`, as many as pairs.
+
+    Raises:
+        ValueError: not all single or all of the same number.
+    """
+
+    def __init__(self, preprocessor, left, right, statements):
+        sources = [
+            Pictures(preprocessor, left, "left"),
+            Pictures(preprocessor, right, "right"),
+            statements,
+        ]
+        counts = ["one" if x.single else x.count for x in sources]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "`left`, `right` and `statements` must be of the same "
+                "number, all single or all in lists. Received: "
+                f"{counts[0]} left, {counts[1]} right, {counts[2]} "
+                "statements"
+            )
+        pairs = zip(sources[0].images, sources[1].images, strict=True)
+        super().__init__(preprocessor, list(pairs))
+        self.single = statements.single
+
+
+def check_some(sources):
+    """Refuse sources that are empty.
+
+    Args:
+        sources: list of `Features` and `Pictures`.
+    """
+    for source in sources:
+        if source.count == 0:
+            raise ValueError(
+                f"`{source.name}` must hold at least one {source.kind}. "
+                f"Received: {source.name}=[]"
+            )
+
+
+def check_same_number(sources):
+    """Refuse sources that do not belong to each other, or are empty.
+
+    Args:
+        sources: list of `Features` and `Pictures`.
+
+    Raises:
+        ValueError: not both single or both of the same number, or none.
+    """
+    check_some(sources)
+    if len({(source.single, source.count) for source in sources}) > 1:
+        raise ValueError(
+            f"{_named(sources)} must be of the same number, both single or "
+            "both in lists; repeat what belongs to several. "
+            f"Received: {_counted(sources)}"
+        )
+
+
+def check_same_or_single(sources):
+    """As `check_same_number`, but a single one goes with every other."""
+    check_some(sources)
+    if _differ(sources):
+        raise ValueError(
+            f"{_named(sources)} must be of the same number, or one of them "
+            f"single, not in a list. Received: {_counted(sources)}"
+        )
+
+
+def check_pairs(sources):
+    """As `check_same_or_single`, for pictures and texts that may match."""
+    check_some(sources)
+    if _differ(sources):
+        images, texts = sources
         raise ValueError(
             "`images` and `texts` must be of the same number, or one of them "
             "single, not in a list. For all pictures with all texts use "
-            f"`rank`. Received: {len(pictures)} images, {len(strings)} texts"
+            f"`rank`. Received: {images.count} images, {texts.count} texts"
         )
 
 
-def check_counts(**values):
-    """Refuse numbers that are given and are no integers from 1."""
-    for name, value in values.items():
-        if value is not None:
-            check_count(name, value)
+def one_or_all(results, sources):
+    """What a verb returns: one result where one of each came, or the list.
+
+    Args:
+        results: list or array with a result for each item.
+        sources: list of `Features` and `Pictures`.
+
+    Returns:
+        The only result if every source is single, else `results`.
+    """
+    return results[0] if all(x.single for x in sources) else results
 
 
-def with_labels(y):
-    """The labels of training, which must be there."""
-    if y is None:
-        raise ValueError(
-            "`y` must hold image ids (batch,), or a dict of 'match' for "
-            "labelled pairs. Received: y=None"
-        )
-    return y
+def _differ(sources):
+    """Whether those that are not single have different numbers."""
+    return len({x.count for x in sources if not x.single}) > 1
 
 
-def _some(name, items):
-    if not items:
-        raise ValueError(
-            f"`{name}` must hold at least one. Received: {name}={items!r}"
-        )
-    return items
+def _named(sources):
+    return " and ".join(f"`{source.name}`" for source in sources)
+
+
+def _counted(sources):
+    return ", ".join(
+        f"{s.name}: {'a single one' if s.single else s.count}" for s in sources
+    )
+
+
+def _few_widths(places):
+    """Places with slots up to a power of two, for few compiled shapes."""
+    more = (1 << (places.shape[-1] - 1).bit_length()) - places.shape[-1]
+    return np.pad(places, [(0, 0)] * (places.ndim - 1) + [(0, more)])

@@ -1,4 +1,4 @@
-"""Questions, pictures and answers to features and soft scores."""
+"""Features and soft scores for visual question answering."""
 
 import itertools
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""Presets by name, and the folders behind them."""
+"""Presets: saved models that are opened by name, folder or hub handle."""

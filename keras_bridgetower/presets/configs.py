@@ -1,19 +1,19 @@
-"""Configurations in preset files: a closed list of classes, sane sizes.
+"""Checks of configurations in preset files: known classes, allowed sizes.
 
-Keras imports and calls what a configuration names. Here a name only finds a
-class that is registered with Keras already, and only where the reader expects
-that class.
+Keras imports and calls what a configuration names. This module only looks up
+classes that are already registered with Keras, and accepts a class only where
+one of its kind is expected.
 """
 
 import keras
 
 from keras_bridgetower.presets.errors import shown
 
-# Libraries whose classes have no place inside other objects: what a saved
-# object of theirs holds is plain values and dtypes.
+# Libraries whose objects are saved with plain values and dtypes only. So their
+# classes may not be nested in other objects.
 _LIBRARIES = ("keras", "keras_hub", "keras_bridgetower", "builtins")
-# Largest values by the end of their name. A model that exceeds them would
-# take the memory of the machine, or its time, before anything is wrong.
+# Largest allowed values, by the end of their names. A model with larger ones
+# would use up memory or time before an error occurs.
 _LARGEST = {
     "num_layers": 1_000,
     "num_heads": 10_000,
@@ -32,17 +32,18 @@ _DEEPEST = 50
 
 
 def class_and_values(spec, base):
-    """The class that a configuration names, and its constructor's values.
+    """The class that a configuration names, and its constructor arguments.
 
     Args:
-        spec: dict, as Keras serialises an object.
-        base: class that it must be, or a superclass.
+        spec: dict, an object as Keras serialises it.
+        base: the expected class, or a superclass of it.
 
     Returns:
-        `(class, dict)`; `check_values` has not seen the values yet.
+        `(class, dict)`. The arguments are not checked yet, see
+        `check_values`.
 
     Raises:
-        ValueError: another class, or values that no saved object has.
+        ValueError: another class, or no configuration of an object.
     """
     if not isinstance(spec, dict) or not isinstance(spec.get("config"), dict):
         raise ValueError(
@@ -60,10 +61,11 @@ def class_and_values(spec, base):
 
 
 def registered(spec):
-    """The class that is registered under the name in a configuration."""
+    """The registered class that a configuration names, or None."""
     name = spec.get("registered_name")
     found = keras.saving.get_registered_object(name) if _is_name(name) else None
-    # Keras takes some class names for things that are no classes.
+    # Keras gives some values of `class_name` another meaning, so it must be
+    # the name of the class.
     return found if spec.get("class_name") == _name_of(found) else None
 
 
@@ -76,16 +78,17 @@ def _name_of(cls):
 
 
 def check_values(values, name="config", depth=0):
-    """Refuse values that no saved object has.
+    """Refuse values that a saved object cannot have.
 
     Args:
-        values: what a configuration holds, plain values and dicts of objects.
-        name: str, the name that they stand under.
-        depth: int, how many containers they are in.
+        values: the values of a configuration: plain values, and dicts that
+            describe objects.
+        name: str, the key of the values.
+        depth: int, depth of nesting.
 
     Raises:
-        ValueError: objects that are no dtype and were not registered by the
-            user, absurd sizes, or too deep containers.
+        ValueError: objects that are neither dtypes nor registered by the
+            user, too large numbers, or too deep nesting.
     """
     if depth > _DEEPEST:
         raise ValueError(f"`{name}` must not be nested that deep.")
@@ -111,6 +114,7 @@ def check_values(values, name="config", depth=0):
 
 
 def _check_size(name, value):
+    """Refuse a number that is larger than its name allows."""
     for end, largest in _LARGEST.items():
         if name.endswith(end) and not abs(value) <= largest:
             raise ValueError(
@@ -120,12 +124,12 @@ def _check_size(name, value):
 
 
 def check_own_file(config, name, without):
-    """Refuse values by which an object would read or write other files.
+    """Refuse values that would make an object read or write other files.
 
     Args:
-        config: dict, its saved values.
-        name: str, the file that describes it.
-        without: tuple of str, values that no file may hold.
+        config: dict, the saved values of the object.
+        name: str, the file that describes the object.
+        without: tuple of str, keys that no file may have.
     """
     file = config.get("config_file", name)
     if file != name:
@@ -159,13 +163,13 @@ def _is_users(spec):
 
 
 def fewest_weights(config):
-    """The number of weights that a backbone's layers have at least.
+    """A lower bound for the number of weights of a backbone.
 
     Args:
-        config: dict, values of a `BridgeTowerBackbone`.
+        config: dict, constructor arguments of a `BridgeTowerBackbone`.
 
     Returns:
-        `(weights, layers)`.
+        `(weights, layers)`: the bound, and the number of layers.
     """
     parts = [config["image_encoder"], config["text_encoder"]]
     weights, layers = 0, 0
@@ -173,7 +177,8 @@ def fewest_weights(config):
         width, count = part.get("hidden_dim", 0), part.get("num_layers", 0)
         rows = part.get("vocabulary_size", 0)
         if all(isinstance(n, int) for n in (width, count, rows)):
-            # Queries, keys, values and outputs of one attention layer.
+            # The four matrices of one attention in each layer, and the token
+            # embedding.
             weights += count * 4 * width**2 + rows * width
             layers += count
     return weights, layers

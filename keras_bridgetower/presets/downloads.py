@@ -1,4 +1,4 @@
-"""Files of Hugging Face's hub, brought into its own local cache."""
+"""Downloads from the Hugging Face hub into its local cache."""
 
 import hashlib
 import os
@@ -11,26 +11,26 @@ BLOCK = 1 << 20
 
 
 def fetch(repository, revision):
-    """Bring what is needed of a revision into the local cache of the hub.
+    """Download the needed files of a revision into the hub's local cache.
 
-    The weights come last, so that a folder with weights has all there is. Of
-    them a part that has come is kept, and the next call goes on from there.
+    Weights are downloaded last, so a folder that has weights is complete. If
+    a download of weights is interrupted, the next call continues it.
 
     Args:
         repository: str, `user/model`.
         revision: str, a branch, tag or commit.
 
     Returns:
-        str: the folder of the revision in the cache.
+        str, path of the revision's folder in the cache.
 
     Raises:
-        Exception: of any kind. Where there is no connection, the first and
-            only attempt has failed.
+        Exception: an error of the hub's client, of any kind. Without a
+            connection, it is raised after one attempt.
     """
     import huggingface_hub
     from huggingface_hub import constants
 
-    # One request, which is not repeated: whether there is a connection.
+    # One request without retries, which fails soon without a connection.
     info = huggingface_hub.HfApi().model_info(
         repository,
         revision=revision,
@@ -46,16 +46,15 @@ def fetch(repository, revision):
             repository, name, revision=revision
         )
 
-    get(
-        needed_files.CONFIG, revision
-    )  # So the cache knows the revision's commit.
+    # By the revision's name, so that the cache learns the commit of it.
+    get(needed_files.CONFIG, revision)
     folder = pathlib.Path(get(needed_files.CONFIG)).parent
     for name in needed_files.beside_weights(folder, set(found)):
         get(name)
     for name in needed_files.weights(folder, set(found)):
         file = found.get(name)
         if file is None or (folder / name).is_file():
-            continue  # What an index names in vain, its reader will say.
+            continue  # The reader of an index reports files that are missing.
         if file.lfs is not None:
             url = huggingface_hub.hf_hub_url(
                 repository, name, revision=info.sha
@@ -66,16 +65,16 @@ def fetch(repository, revision):
 
 
 def _fetch_blob(folder, url, name, sha256, size):
-    """Bring a large file to where the cache of the hub expects its content.
+    """Download a large file to the place of its content in the hub's cache.
 
-    `hf_hub_download` then only gives it its name. By itself it would start
-    from the first byte again after an interruption.
+    After an interruption `hf_hub_download` would start from the first byte
+    again. Here it only has to link the finished file to its name.
     """
     repository = folder.parents[1]
     whole = repository / "blobs" / sha256
     part = whole.with_name(f"{sha256}.part.incomplete")
     locks = repository.parent / ".locks" / repository.name
-    # The lock of `hf_hub_download`, for others who fetch the same.
+    # The same lock that `hf_hub_download` uses in other processes.
     with locked(locks / f"{sha256}.lock"):
         if whole.is_file():
             return
@@ -93,7 +92,7 @@ def _fetch_blob(folder, url, name, sha256, size):
 
 
 def _receive(file, url, name, size):
-    """Append what a file lacks until it has its size; its SHA-256."""
+    """Download the missing end of a file, and return its SHA-256."""
     from huggingface_hub import constants
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers
@@ -104,7 +103,7 @@ def _receive(file, url, name, size):
     digest = hashlib.sha256()
     while block := file.read(BLOCK):
         digest.update(block)
-    # `disable=None`: on terminals only, as the hub's own bars.
+    # `disable=None` shows the bar on terminals only, as the hub does.
     with tqdm(
         desc=name,
         total=size,
@@ -115,7 +114,7 @@ def _receive(file, url, name, size):
     ) as bar:
         while (before := file.tell()) < size:
             error = OSError(f"The connection ended after {before} bytes.")
-            # Else bytes might come compressed, of which no part has a number.
+            # Compressed content could not be continued at a byte.
             headers = build_hf_headers() | {"Accept-Encoding": "identity"}
             if before:
                 headers["Range"] = f"bytes={before}-"
@@ -129,7 +128,7 @@ def _receive(file, url, name, size):
                 ) as response:
                     hf_raise_for_status(response)
                     if before and response.status_code != 206:
-                        # It gives no parts: all comes again.
+                        # The server ignores `Range` and sends the whole file.
                         file.seek(0)
                         file.truncate()
                         digest = hashlib.sha256()
@@ -139,7 +138,7 @@ def _receive(file, url, name, size):
                         file.flush()
                         digest.update(block)
                         bar.update(len(block))
-            except Exception as lost:  # As its client calls it.
+            except Exception as lost:  # Its type depends on the client.
                 error = lost
             if file.tell() <= before:
                 raise error

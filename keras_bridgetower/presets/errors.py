@@ -1,17 +1,17 @@
-"""The one error of preset folders."""
+"""`PresetError`, and how it prints values from files safely."""
 
 SHOWN = 10
 LENGTH = 300
 
 
 class PresetError(ValueError):
-    """A preset folder that is damaged, hostile, or of another kind.
+    """A preset folder that is damaged, malicious, or of another kind.
 
     Args:
         problem: str, what was expected and how to fix it.
         folder: path of the preset folder.
-        found: sequence, what was found; the first 10 are shown, each as its
-            `repr` without more than 300 characters.
+        found: sequence of what was found. The `repr`s of the first 10 are
+            shown, each with at most 300 characters.
 
     Example:
 
@@ -26,19 +26,17 @@ class PresetError(ValueError):
             listed = "; ".join(map(shown, found[:SHOWN]))
             more = f", {len(found)} in all" if len(found) > SHOWN else ""
             message += f": {listed}{more}"
-        # What other libraries say of a file's values is part of it.
+        # `problem` may contain messages of other libraries, with values from
+        # the file.
         super().__init__(printable(message))
 
 
 def printable(text):
-    """A text whose control characters, as of a terminal, are written out."""
+    """The text with control characters, such as terminal codes, escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value):
-    """What a file holds, as a message may print it.
-
-    `repr` keeps the escape codes of terminals out of it.
-    """
+    """A value from a file, shortened and escaped for a message."""
     text = repr(value)
     return text if len(text) <= LENGTH else f"{text[:LENGTH]}…"

@@ -1,4 +1,4 @@
-"""A preset folder that was opened: found, checked and read once."""
+"""`PresetFolder`: an opened preset folder, whose files are read once."""
 
 import contextlib
 import copy
@@ -18,15 +18,15 @@ CONFIG = "config.json"
 
 
 class PresetFolder:
-    """A preset folder, opened: what all parts of a model are loaded from.
+    """An opened preset folder, from which all parts of a model are loaded.
 
-    Every `from_preset` takes one in place of a name, so that a task with its
-    backbone, tokenizer and image converter finds and checks the folder once
-    and parses each file once. `registry.open_preset` makes it.
+    Every `from_preset` also takes an opened folder in place of a name. So a
+    task with its backbone, tokenizer and image converter finds and checks the
+    folder once and parses each file once. `registry.open_preset` makes it.
 
     Args:
-        root: path of the folder. Its small files are checked against its
-            manifest, where it has one; the check of large files begins.
+        root: path of the folder. If it has a manifest, its small files are
+            checked against it now, and a check of its large files is started.
 
     Raises:
         PresetError: files that differ from the manifest.
@@ -46,14 +46,14 @@ class PresetFolder:
 
     @property
     def sealed(self):
-        """bool, whether a manifest says what the files must be."""
+        """bool, whether the folder has a manifest."""
         return self._seal is not None
 
     def finish_check(self, *names):
-        """Wait for the check of large files, before they are handed out.
+        """Wait for the check of large files.
 
         Args:
-            *names: str, the files that matter; by default all.
+            *names: str, the files to wait for; by default all.
 
         Raises:
             PresetError: one of them differs from the manifest.
@@ -68,16 +68,16 @@ class PresetFolder:
         return plain_name(name) and os.path.lexists(self.root / name)
 
     def path(self, name):
-        """The path of a file that may be opened.
+        """The path of a file, after a check that it may be opened.
 
         Args:
-            name: str, the plain name of a file inside the folder.
+            name: str, name of a file inside the folder.
 
         Returns:
             `pathlib.Path` of a regular file.
 
         Raises:
-            PresetError: there is none, or it may not be opened.
+            PresetError: the file does not exist, or may not be opened.
         """
         if not plain_name(name):
             raise PresetError(
@@ -98,7 +98,7 @@ class PresetFolder:
         return path
 
     def asset(self, name):
-        """As `path`, for a checked file that is read as a whole."""
+        """As `path`, for a file that is read as a whole, so of limited size."""
         path = self.path(name)
         if path.stat().st_size > LARGEST_ASSET:
             raise PresetError(
@@ -110,23 +110,23 @@ class PresetFolder:
         return path
 
     def weight_bytes(self):
-        """int, the size of the backbone's weight files together."""
+        """int, the size of all weight files of the backbone."""
         names = [path.name for path in self.root.glob("model*.weights.h5")]
         paths = map(self.path, names or [weights_file.WEIGHTS])
         return sum(path.stat().st_size for path in paths)
 
     def json(self, name, default=None):
-        """What a JSON file of the folder holds.
+        """Read a JSON file of the folder.
 
         Args:
-            name: str, its plain name.
-            default: dict to return where there is no such file; None raises.
+            name: str, name of the file.
+            default: dict to return if there is no such file; None raises.
 
         Returns:
             dict, a copy.
 
         Raises:
-            PresetError: it is missing or cannot be read.
+            PresetError: the file is missing or cannot be read.
         """
         if default is not None and not self.has(name):
             return default
@@ -135,30 +135,31 @@ class PresetFolder:
         return copy.deepcopy(self._parsed[name])
 
     def spec(self, name, base):
-        """The class and values of an object that a JSON file describes.
+        """The class and arguments of an object that a JSON file describes.
 
         Args:
-            name: str, plain name of the file.
-            base: class that it must be, or a superclass.
+            name: str, name of the file.
+            base: the expected class, or a superclass of it.
 
         Returns:
             `(class, dict)`.
 
         Raises:
-            PresetError: it describes something else.
+            PresetError: the file describes something else.
         """
         with self.reading(name):
             return configs.class_and_values(self.json(name), base)
 
     def build(self, name, base, spec=None, without=(), **values):
-        """An object without weights that a JSON file describes.
+        """Build an object without weights that a JSON file describes.
 
         Args:
-            name: str, plain name of the file.
-            base: class that it must be, or a superclass.
-            spec: dict, what another file says of it; by default the file's.
-            without: tuple of str, constructor values that no file may hold.
-            **values: constructor values that replace the saved ones.
+            name: str, name of the file.
+            base: the expected class, or a superclass of it.
+            spec: dict, a configuration to use in place of the file's.
+            without: tuple of str, constructor arguments that the file may
+                not have.
+            **values: constructor arguments that replace the saved ones.
 
         Returns:
             Object of `base`.
@@ -175,10 +176,10 @@ class PresetFolder:
 
     @contextlib.contextmanager
     def reading(self, name):
-        """A context in which every error is that of a file of this folder.
+        """A context that turns errors into a `PresetError` about a file.
 
-        Constructors check what users pass them; what a damaged file makes
-        them do instead cannot be foreseen.
+        Constructors check the arguments of users, but values of a damaged
+        file may raise any error.
 
         Args:
             name: str, name of the file whose values are used.

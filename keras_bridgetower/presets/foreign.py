@@ -1,28 +1,28 @@
-"""Weights of other libraries: who opens and who writes them.
+"""Hook through which presets open and write weights of other libraries.
 
-`convert` does both and stands above the presets, so it says so here when the
-package is imported.
+`convert` does this, but presets may not import it, because it is on a higher
+layer. So `convert` registers its functions here when the package is imported.
 """
 
 _CONVERSIONS = {}
 
 
 def register(opened, export):
-    """Say how weights of other libraries are opened and written.
+    """Register the functions that open and write other libraries' weights.
 
     Args:
-        opened: callable from a path, and facts of a published repository or
-            None, to a `PresetFolder`.
-        export: callable from a model and a path of a new folder.
+        opened: callable that takes a path, and facts about a published
+            repository or None, and returns a `PresetFolder`.
+        export: callable that takes a model and the path of a new folder.
     """
     _CONVERSIONS.update(opened=opened, export=export)
 
 
 def opened(path, published):
-    """The `PresetFolder` of weights of another library."""
+    """A `PresetFolder` for weights of another library."""
     return _CONVERSIONS["opened"](path, published)
 
 
 def export(model, path):
-    """Write a backbone or task as a `transformers` folder."""
+    """Write a backbone or a task as a `transformers` folder."""
     _CONVERSIONS["export"](model, path)

@@ -1,4 +1,4 @@
-"""HDF5 files of weights: what they store, and where."""
+"""Finds the arrays in an HDF5 weight file, and refuses unusual files."""
 
 import math
 
@@ -9,19 +9,19 @@ from keras_bridgetower.presets.errors import PresetError
 
 
 def places(path, folder):
-    """Where each array of a weight file lies.
+    """The place of each array in a weight file.
 
     Args:
         path: `pathlib.Path` of the file.
-        folder: path of the preset folder, which errors name.
+        folder: path of the preset folder, for errors.
 
     Returns:
-        dict from the name of each array to `[offset, shape, dtype]`, the
-        offset in bytes; None where only Keras can read what stands there.
+        dict from the name of each array to `[offset, shape, dtype]`. The
+        offset is in bytes, or None if only Keras can read the array.
 
     Raises:
-        PresetError: the file is cut or damaged, or holds links or arrays that
-            are not stored in it plainly.
+        PresetError: the file is truncated or damaged, or contains links or
+            arrays that are compressed or stored elsewhere.
     """
     found, names = {}, []
 
@@ -33,8 +33,8 @@ def places(path, folder):
         size = path.stat().st_size
         with h5py.File(path) as file:
             file.id.links.visit(_check_link, info=True)
-            # Half the time of `visititems`, which also makes an object of
-            # each group.
+            # Twice as fast as `visititems`, which makes an object for each
+            # group.
             h5py.h5o.visit(file.id, note, info=True)
             for name in names:
                 dataset = h5py.h5o.open(file.id, name)
@@ -55,17 +55,17 @@ def places(path, folder):
 
 
 def _check_link(name, info):
-    # Others lead to groups and files elsewhere.
+    # Soft and external links lead to other groups and files.
     if info.type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{name!r} is a link")
 
 
 def _place(name, dataset):
-    """Offset, shape and type of a `DatasetID` that is stored as it is."""
+    """Offset, shape and dtype of a dataset, which must be stored plainly."""
     shape, dtype = list(dataset.shape), dataset.dtype
     properties = dataset.get_create_plist()
-    # Chunks may be compressed: a small file of them fills any memory. Other
-    # layouts, and what was never written, hold no bytes of this file.
+    # Chunks may be compressed, and then a small file can fill the memory.
+    # Arrays of other layouts, and unwritten ones, are not in this file.
     plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if (
         not plain
@@ -74,7 +74,7 @@ def _place(name, dataset):
         or dataset.get_storage_size() != _bytes(shape, dtype)
     ):
         raise ValueError(f"{name!r} is not stored plainly")
-    # Keras marks types by an attribute that NumPy does not have.
+    # Keras stores types that NumPy lacks with an attribute.
     marked = h5py.h5a.get_num_attrs(dataset)
     return [None if marked else dataset.get_offset(), shape, dtype.str]
 

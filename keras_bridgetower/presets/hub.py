@@ -1,4 +1,4 @@
-"""Hubs: handles, what is in the local cache, what is fetched."""
+"""Handles such as `hf://user/model`, and their folders in the local cache."""
 
 import pathlib
 import re
@@ -8,15 +8,16 @@ from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.table import PRESETS
 
 MAIN = "main"
-# Of the published repositories.
+# The weight file of the published repositories.
 WEIGHTS = "pytorch_model.bin"
-# As the hub names users and models, and git its branches, tags and commits.
+# Names that the hub allows for users and models, and git for revisions.
 _NAME = r"\w(?:[\w.-]*\w)?"
 _REPOSITORY = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
 _REVISION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*", re.ASCII)
 
 
 def _from_hugging_face(handle):
+    """The folder of a repository, from the cache or the network."""
     repository, _, revision = handle.partition("@")
     revision = revision or MAIN
     folder = _cached(repository, revision)
@@ -27,7 +28,8 @@ def _from_hugging_face(handle):
         return downloads.fetch(repository, revision)
     except Exception as error:
         if lacks == [needed_files.TOKENIZER]:
-            return str(folder)  # It may have none; a task says so.
+            # The repository may have no tokenizer; a task reports that.
+            return str(folder)
         if not lacks:
             raise
         raise OSError(
@@ -37,7 +39,7 @@ def _from_hugging_face(handle):
 
 
 def _cached(repository, revision):
-    """The folder of a revision in the local cache, whole or not, or None."""
+    """The cached folder of a revision, perhaps incomplete, or None."""
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(
@@ -56,25 +58,25 @@ DOWNLOADS = {"hf": _from_hugging_face, "kaggle": _from_kaggle}
 
 
 def fetch(handle, asked, revision=None):
-    """The folder of a handle; other names as they are.
+    """The folder of a handle, downloaded if it is not in the local cache.
 
-    What lies in the local cache of the hub is used without asking the
-    network, `main` too. To get a newer one, name its commit, or fetch it with
+    Files in the cache are used without asking the network, even for the
+    branch `main`. To get a newer commit, name it, or download it with
     `huggingface_hub.snapshot_download`.
 
     Args:
         handle: str, `hf://user/model`, `hf://user/model@revision` (a branch,
-            a tag, a commit or `refs/pr/2`), `kaggle://user/model/keras/variant`,
-            or anything else.
+            a tag, a commit or `refs/pr/2`), or
+            `kaggle://user/model/keras/variant`. Any other text is returned.
         asked: str, the preset that the user named, for errors.
-        revision: str, as after the `@`.
+        revision: str, the part after the `@`, or None.
 
     Returns:
-        str: path of a folder that holds configuration, tokenizer and weights,
-        or `handle` itself.
+        str: path of a folder with configuration, tokenizer and weights, or
+        `handle` itself.
 
     Raises:
-        ValueError: no such handle or revision, or it cannot be fetched.
+        ValueError: a wrong handle or revision, or a failed download.
 
     Example:
 
@@ -107,7 +109,7 @@ def fetch(handle, asked, revision=None):
 
 
 def _parsed(name, asked, revision):
-    """The repository and the revision, None if none is given, of a handle."""
+    """The repository and the revision (or None) of a handle."""
     repository, at, written = name.partition("@")
     if at and revision is not None and revision != written:
         raise ValueError(
@@ -128,7 +130,7 @@ def _parsed(name, asked, revision):
 
 
 def _is_revision(value):
-    """Whether git takes it for one; it becomes a part of paths, too."""
+    """Whether a value may be the name of a revision, and part of a path."""
     return value is None or (
         isinstance(value, str)
         and _REVISION.fullmatch(value) is not None
@@ -137,16 +139,16 @@ def _is_revision(value):
 
 
 def published(handle, revision=None):
-    """What is known of the files behind a handle.
+    """The known checksums of the files behind a handle.
 
     Args:
-        handle: str, as `fetch` takes it.
-        revision: str, likewise.
+        handle: str, as in `fetch`.
+        revision: str or None, as in `fetch`.
 
     Returns:
         dict from the name of a file to the first digits of its SHA-256, in
-        hexadecimal. Empty where nothing is known, as of any revision but the
-        main one.
+        hexadecimal. It is empty for unknown repositories, and for all
+        revisions except `main`.
     """
     if revision not in (None, MAIN):
         return {}

@@ -1,8 +1,8 @@
-"""Keywords of `from_preset`: every one is known, or refused by name."""
+"""Checks the keywords of `from_preset`."""
 
 import inspect
 
-# What every `from_preset` takes beside the preset.
+# Keywords that every `from_preset` takes.
 OF_PRESETS = ("revision",)
 
 
@@ -11,12 +11,13 @@ def check_keywords(cls, keywords, others=(), without=()):
 
     Args:
         cls: the class.
-        keywords: dict, those that a caller passed and no parameter names.
-        others: tuple of str, parameters that `from_preset` names itself.
-        without: tuple of str, constructor values that come from the preset.
+        keywords: dict, the `**kwargs` of `from_preset`.
+        others: tuple of str, its named parameters.
+        without: tuple of str, constructor arguments that only the preset may
+            give.
 
     Raises:
-        TypeError: an unknown keyword; the error lists those allowed.
+        TypeError: an unknown keyword; the error lists the allowed ones.
     """
     allowed = constructor_values(cls) - set(without)
     unknown = sorted(set(keywords) - allowed)
@@ -30,17 +31,17 @@ def check_keywords(cls, keywords, others=(), without=()):
 
 
 def constructor_values(cls):
-    """The names of a class's constructor values, and `name`."""
+    """The names of a class's constructor arguments, and `name`."""
     names = {"name"}
     for base in cls.__mro__:
-        # What Keras takes beside `name`, a preset's objects have no use for.
+        # Of Keras' own arguments, presets use only `name`.
         if base.__module__.partition(".")[0] in ("keras", "keras_hub"):
             break
         if "__init__" not in vars(base):
             continue
         parameters = inspect.signature(base.__init__).parameters.values()
         names |= {p.name for p in parameters if p.kind in _NAMED}
-        # Without one, nothing reaches the next class.
+        # Without `**kwargs`, no argument is passed on to the next class.
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return names - {"self"}

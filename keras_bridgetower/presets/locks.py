@@ -1,4 +1,4 @@
-"""Locks between processes that open one thing at once."""
+"""A lock file, so that only one process at a time downloads or converts."""
 
 import contextlib
 
@@ -7,16 +7,16 @@ import filelock
 
 @contextlib.contextmanager
 def locked(path):
-    """Let one process, and one thread, at a time go on.
+    """A context that only one process and thread can be in at a time.
 
-    The turn ends with its process, however that ends.
+    The operating system releases the lock when the process ends.
 
     Args:
         path: `pathlib.Path` of the lock file; its folder is made.
     """
     lock = filelock.FileLock(path, mode=0o664)
-    # Some file systems have no locks, and some caches are read-only. Then
-    # work is done twice, or fails where it writes.
+    # Some file systems have no locks, and some caches are read-only. Without
+    # a lock, work may be done twice, and writing may fail.
     with contextlib.suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -1,4 +1,4 @@
-"""The manifest of a preset folder: what its files must be, to the bit."""
+"""The manifest of a preset folder: the names and checksums of its files."""
 
 import concurrent.futures
 import functools
@@ -11,6 +11,8 @@ import threading
 import keras
 import keras_hub
 
+from keras_bridgetower.files import sha256
+from keras_bridgetower.files import state_of
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.errors import shown
 from keras_bridgetower.presets.safe_files import check_regular
@@ -179,9 +181,8 @@ def _text(versions, sums):
 
 def _digest_of_large(file):
     """The future sum of a file, begun once for each state of the file."""
-    stat, process = file.stat(), os.getpid()
-    times = (stat.st_mtime_ns, stat.st_ctime_ns)
-    mark = (process, str(file), stat.st_size, *times)
+    process = os.getpid()
+    mark = (process, *state_of(file))
     with _LOCK:
         made = _DIGESTS.get(mark)
         # What could not be read once may be read now.
@@ -194,9 +195,3 @@ def _digest_of_large(file):
 def _pool(process):
     """The thread of a process; one that was forked has none of its parent."""
     return concurrent.futures.ThreadPoolExecutor(1)
-
-
-def sha256(path):
-    """The SHA-256 digest of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Which files of a model are read, and which of them a folder lacks."""
+"""Lists the files that a model needs, and those that a folder lacks."""
 
 import json
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 from keras_bridgetower.files import read_text
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
-# Beside weights of another library; conversions read no others.
+# Files that conversions read besides the weights of another library.
 SIDE_FILES = (
     "config.json",
     "preprocessor_config.json",
@@ -19,25 +19,25 @@ SIDE_FILES = (
     "merges.txt",
     "vocab.txt",
 )
-# In the order in which a folder is searched.
+# Weight files of other libraries. The first one that exists is used.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Each is a whole tokenizer.
+# Each set is a complete tokenizer.
 TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
 TOKENIZER = "a tokenizer"
 CONFIG = "config.json"
 
 
 def beside_weights(folder, names):
-    """The files to be read before the weights.
+    """The files to download before the weights.
 
     Args:
-        folder: `pathlib.Path`, where config.json already lies.
-        names: set of str, all files of a repository.
+        folder: `pathlib.Path` with the config.json of the repository.
+        names: set of str, all files of the repository.
 
     Returns:
         list of str.
@@ -49,14 +49,15 @@ def beside_weights(folder, names):
 
 
 def weights(folder, names):
-    """The files of weights, and what else only lists of files tell.
+    """The weight files, and other files that a manifest or an index names.
 
     Args:
-        folder: `pathlib.Path`, where the files beside the weights lie.
-        names: set of str, all files that there are.
+        folder: `pathlib.Path` with the files of `beside_weights`.
+        names: set of str, all files of the repository or folder.
 
     Returns:
-        list of str, the largest last; lists may name what is not there.
+        list of str, the weights of the backbone last. A manifest or an index
+        may name files that do not exist.
     """
     if not is_keras(folder):
         return _foreign_weights(folder, names)
@@ -69,13 +70,14 @@ def weights(folder, names):
 
 
 def lacking(folder):
-    """What a folder lacks of a whole model.
+    """What a folder lacks for a complete model.
 
     Args:
         folder: `pathlib.Path`, with a config.json.
 
     Returns:
-        list of str: names of files, or words where several would do.
+        list of str: names of files, or "weights" or "a tokenizer" if
+        different files would do.
     """
     names = {
         path.relative_to(folder).as_posix()
@@ -85,7 +87,8 @@ def lacking(folder):
     found = weights(folder, names)
     if is_keras(folder):
         whole = any(name.startswith("model.weights") for name in found)
-        tokenized = True  # Where it has one, its weights came after it.
+        # `downloads.fetch` gets a tokenizer before the weights, if any.
+        tokenized = True
     else:
         whole = bool(found)
         tokenized = any(tokenizer <= names for tokenizer in TOKENIZERS)
@@ -94,7 +97,7 @@ def lacking(folder):
 
 
 def of_checkpoint(source):
-    """All files from which a checkpoint of another library is converted.
+    """All files that a conversion of another library's checkpoint reads.
 
     Args:
         source: `pathlib.Path` of a file, or of a `transformers` folder.
@@ -113,7 +116,7 @@ def of_checkpoint(source):
 
 
 def _foreign_weights(folder, names):
-    """One file of weights, or an index and all that it names."""
+    """The weight file, or an index and the files that it names."""
     found = _preferred(names)
     for index in [name for name in found if name.endswith(".json")]:
         found += _entries(folder / index, "weight_map").values()
@@ -121,25 +124,26 @@ def _foreign_weights(folder, names):
 
 
 def _preferred(names):
+    """The first of `WEIGHT_FILES` that exists, in a list; may be empty."""
     return [name for name in WEIGHT_FILES if name in names][:1]
 
 
 def is_keras(folder):
-    """Whether a folder's configuration is one of Keras, and so its weights."""
+    """Whether a folder has a configuration, and so weights, of Keras."""
     return "registered_name" in _values(folder / CONFIG)
 
 
 def _entries(path, key):
-    """An object of strings in a JSON file; empty where it is no such."""
+    """A dict of strings under a key of a JSON file, or an empty dict."""
     entries = _values(path).get(key)
     entries = entries.items() if isinstance(entries, dict) else ()
     return {k: value for k, value in entries if isinstance(value, str)}
 
 
 def _values(path):
-    """A JSON file; empty where it is no object."""
+    """The dict in a JSON file, or an empty dict."""
     try:
         values = json.loads(read_text(path, LARGEST_ASSET))
     except (OSError, ValueError, RecursionError):
-        return {}  # Whoever reads the file says what is wrong with it.
+        return {}  # The reader of the file will report what is wrong.
     return values if isinstance(values, dict) else {}

@@ -1,14 +1,13 @@
-"""Where presets lie, and how their folders are read and written."""
+"""Opens presets by name or path, and writes new preset folders."""
 
-import contextvars
 import json
 import os
 import pathlib
-import tempfile
 import warnings
 
 import safetensors.numpy
 
+from keras_bridgetower.files import write_folder
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
@@ -128,22 +127,8 @@ def is_foreign(path):
     return not needed_files.is_keras(path.parent)
 
 
-class FolderExists(ValueError):
-    """A folder to be written exists already."""
-
-    def __init__(self, folder):
-        super().__init__(
-            "`preset_dir` must not exist yet: nothing is overwritten. Remove "
-            f"it or choose another one. Received: preset_dir={str(folder)!r}"
-        )
-
-
-# Folders that this thread is writing, which parts of a model write into.
-_WRITING = contextvars.ContextVar("writing", default=frozenset())
-
-
 def write(folder, save, sums=True):
-    """Write a folder as a whole or not at all.
+    """Write a preset folder as a whole or not at all.
 
     Args:
         folder: path of the new folder.
@@ -153,31 +138,7 @@ def write(folder, save, sums=True):
     Raises:
         FolderExists: the folder exists, be it since another process wrote it.
     """
-    folder = pathlib.Path(folder)
-    if str(folder) in _WRITING.get():
-        save(str(folder))
-        return
-    if folder.exists():
-        raise FolderExists(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{folder.name}.", dir=folder.parent
-    ) as temporary:
-        whole = pathlib.Path(temporary) / folder.name
-        whole.mkdir()
-        token = _WRITING.set(_WRITING.get() | {str(whole)})
-        try:
-            save(str(whole))
-        finally:
-            _WRITING.reset(token)
-        if sums:
-            manifest.write(whole)
-        try:
-            whole.rename(folder)
-        except OSError as error:
-            if folder.exists():
-                raise FolderExists(folder) from error
-            raise
+    write_folder(folder, save, manifest.write if sums else None)
 
 
 def write_backbone(backbone, save, folder, max_shard_size):

@@ -1,4 +1,4 @@
-"""Files of preset folders: which may be opened, and how JSON is read."""
+"""Safe reading of preset folders: regular files inside them, limited JSON."""
 
 import json
 import os
@@ -8,23 +8,23 @@ import stat
 from keras_bridgetower.files import read_text
 from keras_bridgetower.presets.errors import PresetError
 
-# Bytes. The JSON of a large preset with thousands of answers has 0.3 MB, the
-# vocabulary of a multilingual encoder 10 MB.
+# In bytes. The JSON of a large preset with thousands of answers has 0.3 MB,
+# the vocabulary of a multilingual encoder 10 MB.
 LARGEST_JSON = 16_000_000
 LARGEST_ASSET = 64_000_000
-# The folder of the presets that the package brings along.
+# The folder of the presets that are part of the package.
 SHIPPED = pathlib.Path(__file__).parent
 
 
 def plain_name(name):
-    """Whether a name is that of a file inside a folder, as a preset lists it.
+    """Whether a name from a preset is a safe path of a file in its folder.
 
     Args:
         name: anything.
 
     Returns:
-        bool. True for a relative path with `/` between its parts that leads
-        nowhere else.
+        bool. True for a relative path with `/` as separator that cannot leave
+        the folder.
     """
     if not isinstance(name, str) or not name.isprintable():
         return False
@@ -35,18 +35,20 @@ def plain_name(name):
 
 
 def check_regular(path, folder):
-    """Refuse a file of a folder that no preset may hold.
+    """Refuse a file that is not a regular file inside the folder.
 
-    Pipes and devices would wait for ever, or end the process; a link may show
-    any file of the reader's. The cache of the Hugging Face hub is made of
-    links to its own `blobs`, and an installer may link the package's files.
+    Reading a pipe or a device may wait for ever or end the process. A link
+    may lead to any private file of the user. Two kinds of links are allowed:
+    the cache of the Hugging Face hub links to its own `blobs`, and an
+    installer may link the files of the package.
 
     Args:
         path: path of the file, in `folder`.
         folder: path of the preset folder.
 
     Raises:
-        PresetError: it is missing, no regular file, or lies elsewhere.
+        PresetError: the file is missing, is not a regular file, or is outside
+            the folder.
     """
     name = os.path.relpath(path, folder)
     try:
@@ -73,7 +75,7 @@ def check_regular(path, folder):
 
 
 def _homes(folder):
-    """Where the files of a folder may lie."""
+    """Folders in which the files of a preset folder may really be."""
     folder = pathlib.Path(os.path.realpath(folder))
     yield folder
     if folder.parent.name == "snapshots":
@@ -83,18 +85,18 @@ def _homes(folder):
 
 
 def read_json(path, folder):
-    """The dict that a JSON file of a folder holds.
+    """Read the dict in a JSON file of a folder.
 
     Args:
         path: path of the file.
-        folder: path of the preset folder, which errors name.
+        folder: path of the preset folder, for errors.
 
     Returns:
         dict.
 
     Raises:
-        PresetError: it is missing, no regular file, too large, too deeply
-            nested or no JSON object.
+        PresetError: the file is missing, not regular, too large, too deeply
+            nested, or not a JSON object.
     """
     check_regular(path, folder)
     name = os.path.relpath(path, folder)

@@ -1,21 +1,22 @@
-"""The presets that are known by name."""
+"""The table of presets that can be opened by name."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What is known about a preset before it is opened.
+    """Facts about a preset that are known before it is opened.
 
     Args:
         name: str, its name in `from_preset`.
         description: str, one sentence.
         parameters: int, number of parameters, heads included.
         image_size: int, side of its images in pixels.
-        heads: tuple of str, the heads it holds.
-        tasks: tuple of str, the task classes that need no new head.
-        handle: str, where it is published, None if it is in the package.
-        sha256: str, how the SHA-256 of its published weights begins, in
+        heads: tuple of str, names of its heads.
+        tasks: tuple of str, names of the task classes whose heads it has.
+        handle: str, handle of the published preset, or None if it is in the
+            package.
+        sha256: str, first digits of the SHA-256 of the published weights, in
             hexadecimal.
     """
 
@@ -58,7 +59,8 @@ def _published(name, sha256, description, parameters, image_size, *heads):
     )
 
 
-# Parameters of transformers' classes, less those that nothing reads.
+# Numbers of parameters of published presets are those of transformers'
+# classes, without tensors that no layer uses.
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -163,7 +165,7 @@ PRESETS = {
 
 
 class PresetsOf:
-    """Class attribute: the known presets of a class, name to `Preset`."""
+    """Descriptor: the presets of a class, as dict from name to `Preset`."""
 
     def __get__(self, instance, cls):
         every = cls.__name__ == "BridgeTowerBackbone"

@@ -1,4 +1,4 @@
-"""Weight files of presets: read in one pass, straight into the variables.
+"""Reads the weight files of presets directly into the variables of a model.
 
 Keras finds its way through a weight file group by group, and copies what it
 reads: the 1.3 GB of a base model take it 2 to 3 s, the index that stands

@@ -1,4 +1,4 @@
-"""What tasks with one class for each sample share."""
+"""What the tasks that choose one class for each sample share."""
 
 import keras
 import numpy as np
@@ -38,34 +38,30 @@ class ClassificationTask(BridgeTowerTask):
 
         Args:
             name: str, the verb.
-            sources: list of `Rows` and `Pictures`.
+            sources: list of `Features` and `Pictures`.
             batch_size: int, samples per forward pass.
 
         Returns:
-            `(probabilities, batched)`: float64 array `(batch, classes)`, and
-            whether they came in lists.
+            float64 array `(batch, classes)`.
         """
         logits = joined(
             self.batches(name, sources, batch_size, buckets=self.buckets)
         ).astype("float64")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        batched = not all(source.single for source in sources)
-        return weights / weights.sum(axis=-1, keepdims=True), batched
+        return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def labelled(names, probabilities, batched):
+def labelled(names, probabilities):
     """The best class and all probabilities by name, for each sample.
 
     Args:
         names: list of str, the classes.
         probabilities: float array `(batch, classes)`.
-        batched: bool, whether a list is to be returned.
 
     Returns:
-        `(label, dict from label to probability)`, or a list of them.
+        list of `(label, dict from label to probability)`.
     """
-    results = [
+    return [
         (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
         for row in probabilities
     ]
-    return results if batched else results[0]

@@ -1,4 +1,4 @@
-"""One space for texts, pictures and both together."""
+"""Embeddings of texts, pictures and pairs in one space, for search."""
 
 import keras
 from keras import ops
@@ -12,13 +12,14 @@ from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )
+from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import check_same_number
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.embed import Embedding
 from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
-from keras_bridgetower.tasks.verb_batches import Pictures
-from keras_bridgetower.tasks.verb_batches import Texts
-from keras_bridgetower.tasks.verb_batches import check_same_number
 from keras_bridgetower.tasks.verb_batches import in_batches
 from keras_bridgetower.tasks.verb_batches import joined
 
@@ -188,7 +189,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
             found = joined(
                 in_batches(forward, sources, batch_size, self.buckets)
             )
-        return found[0] if sources[0].single else found
+        return one_or_all(found, sources)
 
     def _kind(self, given):
         if given not in KIND_OF:

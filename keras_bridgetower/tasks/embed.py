@@ -1,4 +1,4 @@
-"""Embeddings of one kind: what is read for it."""
+"""The part of a model that one kind of embedding (text, image, fused) runs."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""A contrastive task as vector stores expect their embedding function."""
+"""Embeddings under the method names that vector stores call."""
 
 
 class BridgeTowerEmbedder:

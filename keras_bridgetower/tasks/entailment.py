@@ -1,4 +1,4 @@
-"""Visual entailment."""
+"""Visual entailment: does a picture support or contradict a text?"""
 
 import keras
 
@@ -6,9 +6,10 @@ from keras_bridgetower.preprocessing.entailment import ENTAILMENT_LABELS
 from keras_bridgetower.preprocessing.entailment import (
     BridgeTowerEntailmentPreprocessor,
 )
+from keras_bridgetower.preprocessing.verb_inputs import check_same_number
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
-from keras_bridgetower.tasks.verb_batches import check_same_number
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -95,7 +96,7 @@ class BridgeTowerEntailment(ClassificationTask):
         sources = self.sources(images, hypotheses, "hypotheses")
         check_same_number(sources)
         found = self.probabilities("entail", sources, batch_size)
-        return labelled(ENTAILMENT_LABELS, *found)
+        return one_or_all(labelled(ENTAILMENT_LABELS, found), sources)
 
     def get_config(self):
         config = super().get_config()

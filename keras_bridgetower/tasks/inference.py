@@ -1,4 +1,4 @@
-"""Forward passes of a task from any thread, and who is at its weights."""
+"""Forward passes from several threads, and no two uses that conflict."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.models.attention import unwatched
 
-# Seconds after which a compilation says that it is one.
+# Seconds after which a user is told that something is being compiled.
 _LONG = 10.0
 _WEIGHTS, _METRICS = "weights", "metrics"
 _BUSY = (
@@ -32,7 +32,7 @@ class Inference:
         self._task = task
         self._running = []
         self._structure, self._kept = None, {}
-        # Of what stands above; and held by the thread that compiles.
+        # The first guards the fields above, the second is held to compile.
         self._lock, self._compiling = threading.Lock(), threading.Lock()
 
     @contextlib.contextmanager
@@ -52,7 +52,7 @@ class Inference:
 
     @contextlib.contextmanager
     def training(self, name):
-        """A context in which Keras trains the task: nobody else is there."""
+        """A context in which Keras trains the task: no other thread uses it."""
         with self._using(name, set(), {_WEIGHTS, _METRICS}):
             self._renew("train_function")
             # Once for each optimizer.
@@ -106,8 +106,8 @@ class Inference:
             return any(use.name == name for use in self._running)
 
     def _renew(self, function):
-        """Drop a function that Keras compiled of layers as they were."""
-        # Made anew where it is missing, by what is called next.
+        """Drop a function that Keras compiled for layers that have changed."""
+        # Keras makes it again where it is missing.
         self.kept(function, lambda: setattr(self._task, function, None))
 
     def _check_precision(self):
@@ -144,7 +144,7 @@ class _Use:
         self.reads, self.writes = reads, writes
 
     def check(self, other):
-        """Refuse what does not go together with one that has started."""
+        """Refuse a use that conflicts with one that has started."""
         shared = (self.writes & (other.reads | other.writes)) | (
             self.reads & other.writes
         )
@@ -212,7 +212,7 @@ def _shapes_of(inputs):
 
 @contextlib.contextmanager
 def _announced(name, inputs):
-    """Say what takes so long, if it does."""
+    """Print a line if a compilation takes long."""
     rows = len(next(iter(inputs.values())))
 
     timer = _timer(
@@ -228,7 +228,7 @@ def _announced(name, inputs):
 
 
 def _timer(words):
-    """Started: what tells of something long, unless it is cancelled before.
+    """Start a timer that prints a line, unless it is cancelled before.
 
     Args:
         words: callable that returns a line, or None.
@@ -246,7 +246,7 @@ def _timer(words):
 
 
 class FirstStep(keras.callbacks.Callback):
-    """Says what takes so long before the first step of training ends."""
+    """Says so if the first step of training takes long to compile."""
 
     # It reads no logs, which Keras would else wait for in each step.
     async_safe = True

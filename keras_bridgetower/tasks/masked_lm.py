@@ -1,4 +1,4 @@
-"""Masked language modelling."""
+"""Masked language modelling: the tokens at `<mask>` in texts about pictures."""
 
 import keras
 import numpy as np
@@ -9,12 +9,12 @@ from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor,
 )
+from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
+from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing.verb_inputs import check_same_number
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
-from keras_bridgetower.tasks.verb_batches import Pictures
-from keras_bridgetower.tasks.verb_batches import Rows
-from keras_bridgetower.tasks.verb_batches import check_same_number
-from keras_bridgetower.tasks.verb_batches import check_some
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -117,11 +117,10 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
                 f"`top_k` must be from 1 to {size}, the size of the "
                 f"vocabulary. Received: top_k={top_k}"
             )
-        sources = [Pictures(preprocessor, images)]
-        check_some(sources)
-        blanks, batched = preprocessor.text_with_blanks(texts)
-        blanks["mask_positions"] = _few_counts(blanks["mask_positions"])
-        sources.append(Rows("texts", blanks, single=not batched))
+        sources = [
+            Pictures(preprocessor, images),
+            MaskedTexts(preprocessor, texts),
+        ]
         check_same_number(sources)
         results = []
         for features, logits in self.batches(
@@ -135,7 +134,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
                 strict=True,
             )
             results += [_filled(tokenizer, top_k, *row) for row in rows]
-        return results if batched else results[0]
+        return one_or_all(results, sources)
 
     def default_loss(self):
         return MaskedLMLoss()
@@ -161,12 +160,6 @@ def _filled(tokenizer, top_k, ids, positions, logits):
     ids = ids.copy()
     ids[places] = best[:, 0]
     return masks, tokenizer.detokenize(ids)
-
-
-def _few_counts(positions):
-    """Positions with slots up to a power of two, for few compiled sizes."""
-    more = (1 << (positions.shape[-1] - 1).bit_length()) - positions.shape[-1]
-    return np.pad(positions, [(0, 0)] * (positions.ndim - 1) + [(0, more)])
 
 
 def _written(tokenizer, token_id):

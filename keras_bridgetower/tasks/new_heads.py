@@ -1,4 +1,4 @@
-"""Heads that a preset does not hold: no verb answers by them untrained."""
+"""Heads that a preset lacks: random, and refused by verbs until trained."""
 
 import hashlib
 import operator
@@ -17,8 +17,8 @@ NEW_HEADS = "new_heads"
 class NewHeads:
     """The heads of a task that are random because its preset lacks them.
 
-    Whatever trains a head or gives it weights (`fit`, a loop of one's own,
-    `load_weights`, `assign`) is known by its values.
+    A head counts as trained when its values have changed, whichever way
+    (`fit`, a loop of one's own, `load_weights`, `assign`).
 
     Args:
         heads: the task's `HeadSet`.
@@ -67,7 +67,7 @@ class NewHeads:
         """
         left = self.left(names)
         for name in set(names) - set(left):
-            # Once it was trained, nobody has to look at it again.
+            # A trained head need not be looked at again.
             self._starts.pop(name, None)
         if left:
             raise ValueError(

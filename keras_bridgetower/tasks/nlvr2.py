@@ -1,17 +1,17 @@
-"""Statements about two pictures."""
+"""NLVR2: is a statement about two pictures true?"""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
+from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
+from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.embed import text_states
-from keras_bridgetower.tasks.verb_batches import Pictures
-from keras_bridgetower.tasks.verb_batches import Texts
 
 # The type row of each picture, left first.
 ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
@@ -130,28 +130,14 @@ class BridgeTowerNLVR2(ClassificationTask):
         model.compare("photo.png", "photo.png", "both shapes are red.")
         ```
         """
-        counts = [_count(x) for x in (left, right, statements)]
-        if len(set(counts)) > 1:
-            raise ValueError(
-                "`left`, `right` and `statements` must be of the same "
-                "number, all single or all in lists. Received: "
-                f"{counts[0]} left, {counts[1]} right, {counts[2]} "
-                "statements"
-            )
-        batched = counts[0] != "one"
-        pairs = [*zip(left, right, strict=True)] if batched else [left, right]
         preprocessor = self.needed_preprocessor()
-        sources = [
-            Pictures(preprocessor, pairs, pair=not batched),
-            Texts(preprocessor, statements, "statements"),
-        ]
-        probabilities, batched = self.probabilities(
-            "compare", sources, batch_size
-        )
+        texts = Texts(preprocessor, statements, "statements")
+        sources = [PicturePairs(preprocessor, left, right, texts), texts]
+        probabilities = self.probabilities("compare", sources, batch_size)
         results = [
             (bool(row.argmax()), float(row.max())) for row in probabilities
         ]
-        return results if batched else results[0]
+        return one_or_all(results, sources)
 
     def get_config(self):
         config = super().get_config()
@@ -159,9 +145,3 @@ class BridgeTowerNLVR2(ClassificationTask):
             head_hidden_scale=self.head_hidden_scale, dropout=self.dropout
         )
         return config
-
-
-def _count(x):
-    """How many a list or an array holds; one of anything else."""
-    several = isinstance(x, (list, tuple)) or np.ndim(x) in (1, 4)
-    return len(x) if several else "one"

@@ -1,12 +1,16 @@
-"""A task from the files of a preset folder."""
+"""How a task is opened from a preset, and saved to one."""
 
 import warnings
 
+import keras
+
+from keras_bridgetower.backend import precision
 from keras_bridgetower.models import head_table
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
 from keras_bridgetower.presets import configs
+from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.keywords import OF_PRESETS
@@ -23,6 +27,79 @@ PARTS = {
 OF_BASES = ("backbone", "heads", "head")
 # Keras' own, which no task's constructor names.
 OF_MODELS = ("compile", "trainable")
+
+
+class PresetTask(keras.Model):
+    """Abstract: a task that is opened from presets and saved to them."""
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """A task from a preset, or from weights of another library.
+
+        Args:
+            preset: a name of `presets`, a handle such as
+                `"hf://user/model"`, or the path of a preset folder, of a
+                `transformers` folder or of a checkpoint file of the authors.
+            load_weights: bool, whether to load weights or leave them at
+                their random start.
+            **kwargs: `image_size`, int (learned positions are resized);
+                `image_mode`, str, how the image converter makes a square of
+                a picture; `sequence_length`, int, tokens in each text;
+                `dtype`; `revision`, str, branch, tag or commit of a handle's
+                repository; `preprocessor`; and constructor values of the
+                class. Heads that the preset lacks are new: a warning says so,
+                and verbs raise until they are trained. Not so with
+                `random_heads=True`.
+
+        Raises:
+            TypeError: an unknown keyword.
+            ValueError: no such preset, files that were changed or are
+                damaged, or values that this task does not read.
+        """
+        return load(cls, preset, load_weights, **kwargs)
+
+    def save_task_weights(self, filepath):
+        """Save the heads' weights to a `.weights.h5` file."""
+        # KerasHub's own method would put the optimizer beside them.
+        self.heads.save(filepath)
+
+    def load_task_weights(self, filepath):
+        """Load what `save_task_weights` saved."""
+        self.heads.load(filepath)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save the task to a new preset folder, with a manifest.
+
+        Args:
+            preset_dir: path of a folder that does not exist yet.
+            max_shard_size: number, largest weight file in GB.
+
+        Raises:
+            ValueError: the folder exists.
+        """
+        precision.check_one_policy(self, self.backbone)
+
+        def save(folder):
+            write_task(folder, max_shard_size)
+            held = self.new_heads.held(self.head_values)
+            registry.write_json(folder, registry.HEADS, held)
+
+        write_task = super().save_to_preset
+        registry.write(preset_dir, save)
+
+    def export_to_transformers(self, path):
+        """Write a folder that `transformers` opens with `from_pretrained`.
+
+        Tasks without a class there (VQA, entailment, NLVR2) become a
+        `BridgeTowerModel`, with the head in `head.safetensors` beside it.
+
+        Args:
+            path: path of a folder that does not exist yet.
+
+        Raises:
+            ConversionError: transformers cannot run this architecture.
+        """
+        foreign.export(self, path)
 
 
 def load(
@@ -74,11 +151,11 @@ def _saved_values(cls, folder, saved):
         with folder.reading(registry.HEADS):
             return cls.head_arguments(saved)
     # Which heads are new, `heads.json` tells.
-    kept = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
+    left_out = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
     with folder.reading(TASK):
-        values = {k: v for k, v in task["config"].items() if k not in kept}
+        values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)
-        check_keywords(cls, values, without=kept)
+        check_keywords(cls, values, without=left_out)
     return values
 
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.matching import pair_objectives as matching
+from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
 from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
@@ -18,8 +18,8 @@ from keras_bridgetower.preprocessing.pretraining import checked_objectives
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -90,7 +90,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
                     f"negatives. Received: {made} in the preprocessor, "
                     f"{(self.objectives, negatives)} in the task"
                 )
-        self.matching = matching.get(negatives)
+        self.pair_objective = pair_objectives.get(negatives)
         self.ways = ways
         self.projection_dim = projection_dim
         values = {
@@ -112,7 +112,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
             for name in ("masked_token_ids", "mask_positions"):
                 inputs[name] = keras.Input((None,), dtype="int32", name=name)
         if "itm" in self.objectives:
-            for name, (dtype, shape) in self.matching.drawn.items():
+            for name, (dtype, shape) in self.pair_objective.drawn.items():
                 inputs[name] = keras.Input(shape, dtype=dtype, name=name)
         return inputs
 
@@ -126,7 +126,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
             text = text_states(backbone, inputs)
             outputs |= outputs_of_drawn(
                 names,
-                self.matching,
+                self.pair_objective,
                 backbone,
                 self.heads,
                 text,

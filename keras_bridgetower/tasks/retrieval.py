@@ -1,7 +1,8 @@
-"""Image-text matching and retrieval."""
+"""Retrieval: how well pictures and texts match, and which match best."""
 
 import keras
 
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.matching.pair_objectives import MATCH
@@ -11,18 +12,16 @@ from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
-from keras_bridgetower.preprocessing.verb_inputs import as_pictures
-from keras_bridgetower.preprocessing.verb_inputs import as_texts
-from keras_bridgetower.preprocessing.verb_inputs import check_counts
 from keras_bridgetower.preprocessing.verb_inputs import check_pairs
-from keras_bridgetower.preprocessing.verb_inputs import with_labels
+from keras_bridgetower.preprocessing.verb_inputs import check_some
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.embed import text_states
 from keras_bridgetower.tasks.ranking.memory_plan import Sizes
 from keras_bridgetower.tasks.ranking.rank import rank
-from keras_bridgetower.tasks.ranking.top_matches import top_matches
+from keras_bridgetower.tasks.ranking.shortlist import top_matches
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -86,7 +85,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         **kwargs,
     ):
         # Read by what the base class calls.
-        self.drawing = pair_objectives.get(objective)
+        self.pair_objective = pair_objectives.get(objective)
         self.ways = ways
         made = getattr(preprocessor, "objective", None)
         if preprocessor is not None and made != objective:
@@ -99,8 +98,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         heads = {"itm": {}}
         if projection_dim is not None:
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
-        heads.update({n: {} for n in self.drawing.heads if n == "rank"})
-        if not set(self.drawing.heads) <= set(heads):
+        heads.update({n: {} for n in self.pair_objective.heads if n == "rank"})
+        if not set(self.pair_objective.heads) <= set(heads):
             raise ValueError(
                 f"`projection_dim` must be a width, such as 256, for the "
                 f"objective {objective!r}, which needs contrastive heads. "
@@ -110,24 +109,24 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         self.objective = objective
         self.projection_dim = projection_dim
         for name in heads:
-            self.heads[name].trainable = name in self.drawing.learning
+            self.heads[name].trainable = name in self.pair_objective.learning
         self.start_heads(set(heads))
 
     @property
     def answering_heads(self):
         """The head whose last logit says how well a pair matches."""
-        return self.drawing.heads[:1]
+        return self.pair_objective.heads[:1]
 
     def outputs_of(self, inputs):
-        if set(self.drawing.drawn) <= set(inputs):
+        if set(self.pair_objective.drawn) <= set(inputs):
             return self._outputs_of_drawn(inputs)
         fused = self.backbone.fuse(inputs, outputs=("pooled",))
         return self.heads[self.answering_heads[0]](fused["pooled"])
 
     def _outputs_of_drawn(self, inputs):
         outputs = outputs_of_drawn(
-            self.drawing.heads,
-            self.drawing,
+            self.pair_objective.heads,
+            self.pair_objective,
             self.backbone,
             self.heads,
             text_states(self.backbone, inputs),
@@ -137,22 +136,20 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return pair_objectives.only_or_all(outputs)
 
     def loss_inputs(self, y, y_pred):
-        if "itc" not in self.drawing.heads:
-            return with_labels(y), y_pred
-        return with_labels(y), with_packed(
-            y_pred, self.heads["itc"].logit_scale
-        )
+        if "itc" not in self.pair_objective.heads:
+            return _given(y), y_pred
+        return _given(y), with_packed(y_pred, self.heads["itc"].logit_scale)
 
     def metric_inputs(self, y, y_pred):
-        if "itc" in self.drawing.heads:
+        if "itc" in self.pair_objective.heads:
             y_pred = with_packed(y_pred)
-        return with_labels(y), y_pred
+        return _given(y), y_pred
 
     def label_words(self):
         return "image ids (batch,), or a dict of 'match' for labelled pairs"
 
     def label_widths(self):
-        return self._by_head(self.drawing.widths)
+        return self._by_head(self.pair_objective.widths)
 
     def start_heads(self, new):
         if "rank" in new:
@@ -198,20 +195,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         retrieval.score("photo.png", ["a red circle", "a blue square"])
         ```
         """
-        preprocessor = self.needed_preprocessor()
-        images, texts = as_pictures(images), as_texts(texts)
-        check_pairs(images, texts)
-        sources = [
-            kind(preprocessor, items[0] if single else items)
-            for kind, (items, single) in (
-                (verb_batches.Pictures, images),
-                (verb_batches.Texts, texts),
-            )
-        ]
+        sources = self.sources(images, texts, "texts")
+        check_pairs(sources)
         logits = verb_batches.joined(
             self.batches("score", sources, batch_size, buckets=self.buckets)
         )[:, -1]
-        return float(logits[0]) if images[1] and texts[1] else logits
+        found = one_or_all(logits, sources)
+        return found if found is logits else float(found)
 
     def rank(
         self,
@@ -267,13 +257,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Source: `compute_irtr_itm_itc_recall` of BridgeTower.
         """
-        check_counts(top_k=top_k, shortlist=shortlist, batch_size=batch_size)
-        images, texts = as_pictures(images)[0], as_texts(texts)[0]
+        counts = {"top_k": top_k, "shortlist": shortlist}
+        for name, value in {**counts, "batch_size": batch_size}.items():
+            if value is not None:
+                check_count(name, value)
+        sources = self.sources(images, texts, "texts")
+        check_some(sources)
         sizes = Sizes(self, batch_size, max_memory)
         with self.inference.reading("rank"):
-            scores = rank(
-                self, images, texts, sizes, shortlist, cache_dir, verbose
-            )
+            scores = rank(self, *sources, sizes, shortlist, cache_dir, verbose)
         return scores if top_k is None else top_matches(scores, top_k)
 
     def default_loss(self):
@@ -287,7 +279,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     def _by_head(self, values):
         """The value of the one head that is asked, or a dict of all."""
-        asked = {name: values[name] for name in self.drawing.heads}
+        asked = {name: values[name] for name in self.pair_objective.heads}
         return pair_objectives.only_or_all(asked)
 
     def get_config(self):
@@ -298,3 +290,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             ways=self.ways,
         )
         return config
+
+
+def _given(y):
+    """The labels of training, which must be there."""
+    if y is None:
+        raise ValueError(
+            "`y` must hold image ids (batch,), or a dict of 'match' for "
+            "labelled pairs. Received: y=None"
+        )
+    return y

@@ -1,7 +1,9 @@
-"""The abstract task: features, head, loss and metric around a backbone."""
+"""The base class of all tasks: a backbone, a preprocessor and heads."""
 
 import keras
+import keras_hub
 
+from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend.keras_patches_models import NotCloned
 from keras_bridgetower.models import head_table
@@ -10,20 +12,22 @@ from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting import Exported
-from keras_bridgetower.presets import foreign
-from keras_bridgetower.presets import registry
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets.table import PresetsOf
-from keras_bridgetower.tasks import preset_io
 from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.inference import Inference
+from keras_bridgetower.tasks.loss_and_metrics import ABSTRACT
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
-from keras_bridgetower.tasks.preprocessor_summary import described
-from keras_bridgetower.tasks.trainable import ABSTRACT
+from keras_bridgetower.tasks.preset_io import PresetTask
 from keras_bridgetower.tasks.trainable import TrainableTask
 
 
-class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
+# Keras replaces `Model` by `Functional` among the bases of all these classes.
+# `Exported` stands last, so that it comes after KerasHub's, which undo that.
+class BridgeTowerTask(
+    NotCloned, AdaptedTask, PresetTask, TrainableTask, Exported
+):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
@@ -34,7 +38,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a preprocessor of the task, or None: then `fit`,
             `predict` and `evaluate` take features.
-        heads: dict from the name of a head (see `named_heads`) to its plain
+        heads: dict from the name of a head (see `head_table`) to its plain
             values.
         **kwargs: `name`, `compile`.
     """
@@ -145,9 +149,9 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         Raises:
             RuntimeError: another thread trains this task.
         """
-        sources = [verb_batches.Rows("features", features)]
-        check_features(sources[0].rows(0, sources[0].count), self.input)
-        # What an objective drew names other rows of its batch.
+        sources = [verb_inputs.Features("features", features)]
+        check_features(sources[0].features(0, sources[0].count), self.input)
+        # What an objective drew refers to other rows of the batch: add none.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
         return verb_batches.joined(
@@ -166,8 +170,8 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         """
         preprocessor = self.needed_preprocessor()
         return [
-            verb_batches.Pictures(preprocessor, images),
-            verb_batches.Texts(preprocessor, texts, name),
+            verb_inputs.Pictures(preprocessor, images),
+            verb_inputs.Texts(preprocessor, texts, name),
         ]
 
     def batches(self, name, sources, batch_size, answers=True, **kwargs):
@@ -175,7 +179,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
 
         Args:
             name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `rows.in_batches`.
+            sources, batch_size, **kwargs: as `in_batches`.
             answers: bool, whether the heads that it reads must be trained.
 
         Yields:
@@ -207,7 +211,7 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         """
         # KerasHub's own reads pairs where an image converter has one side.
         if self.preprocessor is not None:
-            (print_fn or print)(described(self.preprocessor))
+            (print_fn or print)(_described(self.preprocessor))
         keras.Model.summary(
             self, line_length or 108, positions, print_fn, **kwargs
         )
@@ -232,71 +236,23 @@ class BridgeTowerTask(NotCloned, AdaptedTask, Exported, TrainableTask):
         task.new_heads.restore(new)
         return task
 
-    def save_task_weights(self, filepath):
-        """Save the heads' weights to a `.weights.h5` file."""
-        # KerasHub's own method would put the optimizer beside them.
-        self.heads.save(filepath)
 
-    def load_task_weights(self, filepath):
-        """Load what `save_task_weights` saved."""
-        self.heads.load(filepath)
+def _described(preprocessor):
+    """Lines about a preprocessor, for the summary of a task.
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save the task to a new preset folder, with a manifest.
+    Args:
+        preprocessor: a `keras_hub.models.Preprocessor`.
 
-        Args:
-            preset_dir: path of a folder that does not exist yet.
-            max_shard_size: number, largest weight file in GB.
-
-        Raises:
-            ValueError: the folder exists.
-        """
-        precision.check_one_policy(self, self.backbone)
-
-        def save(folder):
-            write_task(folder, max_shard_size)
-            held = self.new_heads.held(self.head_values)
-            registry.write_json(folder, registry.HEADS, held)
-
-        write_task = super().save_to_preset
-        registry.write(preset_dir, save)
-
-    def export_to_transformers(self, path):
-        """Write a folder that `transformers` opens with `from_pretrained`.
-
-        Tasks without a class there (VQA, entailment, NLVR2) become a
-        `BridgeTowerModel`, with the head in `head.safetensors` beside it.
-
-        Args:
-            path: path of a folder that does not exist yet.
-
-        Raises:
-            ConversionError: transformers cannot run this architecture.
-        """
-        foreign.export(self, path)
-
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
-        """A task from a preset, or from weights of another library.
-
-        Args:
-            preset: a name of `presets`, a handle such as
-                `"hf://user/model"`, or the path of a preset folder, of a
-                `transformers` folder or of a checkpoint file of the authors.
-            load_weights: bool, whether to load weights or leave them at
-                their random start.
-            **kwargs: `image_size`, int (learned positions are resized);
-                `image_mode`, str, how the image converter makes a square of
-                a picture; `sequence_length`, int, tokens in each text;
-                `dtype`; `revision`, str, branch, tag or commit of a handle's
-                repository; `preprocessor`; and constructor values of the
-                class. Heads that the preset lacks are new: a warning says so,
-                and verbs raise until they are trained. Not so with
-                `random_heads=True`.
-
-        Raises:
-            TypeError: an unknown keyword.
-            ValueError: no such preset, files that were changed or are
-                damaged, or values that this task does not read.
-        """
-        return preset_io.load(cls, preset, load_weights, **kwargs)
+    Returns:
+        str, its name and a line for each tokenizer and image converter.
+    """
+    lines = [f'Preprocessor: "{preprocessor.name}"']
+    for layer in keras_patches.layers_in(preprocessor):
+        if isinstance(layer, keras_hub.tokenizers.Tokenizer):
+            told = f"vocabulary size {layer.vocabulary_size():,}"
+        elif isinstance(layer, keras_hub.layers.ImageConverter):
+            told = f"image size {layer.image_size}"
+        else:
+            continue
+        lines.append(f"  {layer.name} ({type(layer).__name__}): {told}")
+    return "\n".join(lines)

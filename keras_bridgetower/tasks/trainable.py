@@ -1,165 +1,29 @@
-"""How tasks are compiled and trained."""
+"""`fit`, `evaluate` and `predict` of a task, and the same for one batch."""
 
 import contextlib
 import numbers
 
 import keras
-import keras_hub
-from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
-from keras_bridgetower.backend import keras_patches
-from keras_bridgetower.losses import counted_rows
-from keras_bridgetower.losses import weight_column
-from keras_bridgetower.tasks import input_checks
-from keras_bridgetower.tasks import training_data
-from keras_bridgetower.tasks import value_checks
-from keras_bridgetower.tasks.keras_fit import ReadsUntuned
-from keras_bridgetower.tasks.keras_fit import with_callback
-from keras_bridgetower.tasks.saved_compiled import SavedCompiled
-from keras_bridgetower.tasks.single_batches import SingleBatches
-
-ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
+from keras_bridgetower.backend import keras_patches_fit
+from keras_bridgetower.tasks.fit import data_path
+from keras_bridgetower.tasks.fit import value_checks
+from keras_bridgetower.tasks.fit.batch_checks import check_arrays
+from keras_bridgetower.tasks.fit.batch_checks import check_place_of
+from keras_bridgetower.tasks.fit.steps import Steps
+from keras_bridgetower.tasks.inference import FirstStep
+from keras_bridgetower.tasks.loss_and_metrics import CompiledTask
 
 
-class TrainableTask(
-    SingleBatches, SavedCompiled, keras_hub.models.Task, ReadsUntuned
-):
-    """Abstract: loss, metrics and the steps of training.
+class TrainableTask(CompiledTask):
+    """Abstract: a task that is trained on raw inputs or features.
 
-    The base of `BridgeTowerTask`. Loss and metrics may see labels and outputs
-    in another form than `predict` gives them; hooks say in which.
+    The base of `BridgeTowerTask`. `fit/data_path.py` lists what data go
+    through. Keras' own methods are called by name, past those of
+    KerasHub, which would preprocess once more.
     """
-
-    def default_loss(self):
-        """The loss that `compile` uses by default."""
-        raise TypeError(ABSTRACT.format(type(self).__name__))
-
-    def default_metrics(self):
-        """The metrics that `compile` uses by default."""
-        raise TypeError(ABSTRACT.format(type(self).__name__))
-
-    def loss_inputs(self, y, y_pred):
-        """Labels and outputs as the loss takes them."""
-        return y, y_pred
-
-    def metric_inputs(self, y, y_pred):
-        """Labels and outputs as the metrics take them."""
-        # On JAX no weight can be read while metrics are updated.
-        return y, y_pred
-
-    def label_words(self):
-        """What `y` must hold, in words; None where it may be left out."""
-        return "one label for each sample, as the class describes"
-
-    def label_widths(self):
-        """How many logits a label chooses from; a dict for several outputs."""
-        if not isinstance(self.output, dict):
-            return self.output.shape[-1]
-        # Embeddings are no logits, and come in dicts of their own.
-        logits = {k: x for k, x in self.output.items() if type(x) is not dict}
-        return {name: x.shape[-1] for name, x in logits.items()}
-
-    def unread_layers(self):
-        """Layers in the graph that lead to no output."""
-        return []
-
-    @property
-    def trainable_weights(self):
-        # Of weights without a gradient Keras warns, or decays them.
-        return self._without_unread(super().trainable_weights)
-
-    @property
-    def trainable_variables(self):
-        return self._without_unread(super().trainable_variables)
-
-    def _without_unread(self, variables):
-        layers = self.unread_layers()
-        unread = {id(w) for layer in layers for w in layer.weights}
-        return [v for v in variables if id(v) not in unread]
-
-    def compile(
-        self,
-        optimizer="auto",
-        loss="auto",
-        *,
-        metrics="auto",
-        weighted_metrics=None,
-        **kwargs,
-    ):
-        """Set up training.
-
-        Args:
-            optimizer: a Keras optimizer or identifier. By default Keras'
-                AdamW with rate, decay and betas of the authors' VQA alone: one
-                constant rate, and biases and norms decay too. Theirs is
-                `training.optimizers.AdamW` with rows, or a recipe. With
-                `gradient_accumulation_steps` schedules count updates.
-            loss: a Keras loss; by default the task's. What is logged is its
-                mean over the rows whose weight is not 0.
-            metrics: list of metrics. By default the task's, and those as
-                `weighted_metrics` where none are given: rows of weight 0,
-                which fill a batch up, do not count.
-            weighted_metrics: list of metrics, which sample weights weigh.
-            **kwargs: as `keras.Model.compile`.
-        """
-        if optimizer == "auto":
-            # Base VQA fine-tuning of the authors' scripts, without schedule.
-            optimizer = keras.optimizers.AdamW(
-                1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
-            )
-        if metrics == "auto":
-            metrics = self.default_metrics()
-            if weighted_metrics is None:
-                metrics, weighted_metrics = None, metrics
-        super().compile(
-            optimizer=optimizer,
-            loss=self.default_loss() if loss == "auto" else loss,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
-            **kwargs,
-        )
-        devices.current().prepare(self)
-        self._place = devices.current().place
-
-    def get_metrics_result(self):
-        with devices.current().summed(self.metrics_variables):
-            return super().get_metrics_result()
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        rows = keras.tree.flatten(y_pred)[0].shape[0]
-        weights = keras.tree.map_structure(
-            lambda weights: weight_column(weights, rows), sample_weight
-        )
-        y, y_pred = self.loss_inputs(y, y_pred)
-        return super().compute_loss(x, y, y_pred, weights, training)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, y_pred = self.metric_inputs(y, y_pred)
-        self._leave_out_filled(y_pred, sample_weight)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def _leave_out_filled(self, y_pred, sample_weight):
-        """Take rows of weight 0 out of the numbers of rows of the losses.
-
-        The loss of a batch is a sum over its rows, where they are 0; the mean
-        over batches has just been weighed by all rows.
-        """
-        weights = keras.tree.flatten(sample_weight)
-        counted = [counted_rows(w) for w in weights if w is not None]
-        if not counted:
-            return
-        counted = ops.any(ops.stack(counted), axis=0)
-        filled = ops.cast(ops.logical_not(counted), "float32")
-        # While a graph is traced their number may be unknown, and then Keras
-        # weighs the batches alike in the losses of single outputs.
-        known = keras.tree.flatten(y_pred)[0].shape[0] is not None
-        for mean in keras_patches.loss_means(self):
-            left_out = ops.sum if known or mean.name == "loss" else ops.mean
-            mean.count.assign(mean.count - left_out(filled))
 
     def fit(
         self,
@@ -206,25 +70,29 @@ class TrainableTask(
             ValueError: data that do not fit the task or each other.
         """
         self._check_place()
-        input_checks.check_place_of("epochs", epochs, numbers.Integral)
+        check_place_of("epochs", epochs, numbers.Integral)
         kwargs |= {"epochs": epochs, "verbose": verbose}
         kwargs["class_weight"] = class_weight
-        steps = training_data.Steps(getattr(self, "optimizer", None))
+        steps = Steps(getattr(self, "optimizer", None))
         data, held = (x, y, sample_weight), (validation_data, validation_split)
-        given = training_data.training(
+        given = data_path.for_training(
             self, steps, data, held, batch_size, shuffle, kwargs
         )
+        callbacks = _with_callback(callbacks, steps)
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
         kept = backend_ops.kept_weights if compiled else contextlib.nullcontext
         with self.inference.training("fit"), kept(self):
-            return ReadsUntuned.fit(
-                self,
-                **given,
-                callbacks=with_callback(callbacks, steps),
-                **kwargs,
-            )
+            keras_patches_fit.forget_continued(self)
+            with data_path.reading(self):
+                # Not KerasHub's, which would preprocess once more.
+                return keras.Model.fit(
+                    self,
+                    **given,
+                    callbacks=_with_callback(callbacks, FirstStep()),
+                    **kwargs,
+                )
 
     def evaluate(
         self,
@@ -245,26 +113,79 @@ class TrainableTask(
             **kwargs: as `keras.Model.evaluate`.
         """
         self._check_place()
-        input_checks.check_place_of("verbose", verbose, (numbers.Integral, str))
+        check_place_of("verbose", verbose, (numbers.Integral, str))
         # Inside of `fit` they are ready.
         if not kwargs.get("_use_cached_eval_dataset"):
-            x = training_data.reading(self, x, y, sample_weight, batch_size)
-        with self.inference.testing("evaluate"), backend_ops.kept_weights(self):
-            return ReadsUntuned.evaluate(self, x, verbose=verbose, **kwargs)
+            x = data_path.prepared(self, x, y, sample_weight, batch_size)
+        with (
+            self.inference.testing("evaluate"),
+            backend_ops.kept_weights(self),
+            data_path.reading(self),
+        ):
+            return keras.Model.evaluate(self, x, verbose=verbose, **kwargs)
 
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
         self._check_place()
         given = {"batch_size": batch_size, "labelled": False}
-        x = training_data.reading(self, x, **given)
-        with (
-            self.inference.predicting("predict"),
-            backend_ops.kept_weights(self),
-        ):
-            return ReadsUntuned.predict(
-                self, x, verbose=verbose, steps=steps, callbacks=callbacks
+        x = data_path.prepared(self, x, **given)
+        sizes, kept = _Sizes(), backend_ops.kept_weights
+        with self.inference.predicting("predict"), kept(self):
+            with data_path.reading(self):
+                made = keras.Model.predict(
+                    self,
+                    x,
+                    verbose=verbose,
+                    steps=steps,
+                    callbacks=_with_callback(callbacks, sizes),
+                )
+            return devices.current().all_rows(x, made, sizes.rows)
+
+    def train_on_batch(
+        self, x, y=None, sample_weight=None, class_weight=None, **kwargs
+    ):
+        """Train on one batch, as `keras.Model.train_on_batch`.
+
+        A preprocessor draws by the steps that were taken before, as in `fit`.
+        """
+        self._check_place()
+        check_arrays(self, x, y, class_weight=class_weight)
+        steps = Steps(getattr(self, "optimizer", None))
+        made = self._prepared(x, y, sample_weight, steps.first)
+        with self.inference.training("train_on_batch"):
+            return keras.Model.train_on_batch(
+                self, *made, class_weight=class_weight, **kwargs
             )
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """Loss and metrics of one batch, as the first one of `evaluate`."""
+        check_arrays(self, x, y)
+        made = self._prepared(x, y, sample_weight)
+        with self.inference.testing("test_on_batch"):
+            return keras.Model.test_on_batch(self, *made, **kwargs)
+
+    def predict_on_batch(self, x):
+        """Outputs for one batch, as the first one of `predict`."""
+        features, _, _ = self._prepared(x)
+        with self.inference.predicting("predict_on_batch"):
+            return keras.Model.predict_on_batch(self, features)
+
+    def _prepared(self, *batch):
+        # KerasHub's own fail at labels of several objectives.
+        made = data_path.prepared_batch(self, *batch)
+        return keras.utils.unpack_x_y_sample_weight(made)
+
+    def train_step(self, *args):
+        with backend_ops.after_reading(args[-1]):
+            return super().train_step(*args)
+
+    def test_step(self, *args):
+        with backend_ops.after_reading(args[-1]):
+            return super().test_step(*args)
+
+    def predict_step(self, *args):
+        return devices.current().predicted(super().predict_step(*args))
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.
@@ -278,22 +199,23 @@ class TrainableTask(
         return super().preprocess_samples(x, y, sample_weight)
 
 
-def unread_of(fusion, outputs):
-    """Layers of a fusion that lead to none of some outputs.
+class _Sizes(keras.callbacks.Callback):
+    """Counts the rows of each batch that is predicted."""
 
-    Args:
-        fusion: a `CrossModalEncoder`.
-        outputs: tuple out of its outputs: what is read of it, if anything.
+    def __init__(self):
+        super().__init__()
+        self.rows = []
 
-    Returns:
-        List of layers, for a task's `unread_layers`.
-    """
-    unread = {
-        (): [fusion],
-        ("text",): [
-            fusion.text_pooler,
-            fusion.image_pooler,
-            *fusion.steps[-1].image_only,
-        ],
-    }
-    return unread.get(outputs, [])
+    def on_predict_batch_end(self, batch, logs=None):
+        # Keras puts the outputs of a dict into the logs one by one, and makes
+        # a number of what has one value.
+        first = keras.tree.flatten(logs)[0]
+        self.rows.append(len(first) if getattr(first, "shape", ()) else 1)
+
+
+def _with_callback(callbacks, own):
+    """Callbacks as Keras takes them, with one more."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(own)
+        return callbacks
+    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]

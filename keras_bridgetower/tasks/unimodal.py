@@ -1,4 +1,4 @@
-"""Tasks of one tower alone."""
+"""Classification and regression by the image or the text tower alone."""
 
 import keras
 
@@ -11,12 +11,13 @@ from keras_bridgetower.preprocessing.unimodal import (
 from keras_bridgetower.preprocessing.unimodal import (
     BridgeTowerTextRegressorPreprocessor,
 )
+from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing.verb_inputs import TextPairs
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.verb_batches import Pictures
-from keras_bridgetower.tasks.verb_batches import Rows
 from keras_bridgetower.tasks.verb_batches import joined
 
 
@@ -124,7 +125,7 @@ class BridgeTowerImageClassifier(_Labelled):
         """
         sources = [Pictures(self.needed_preprocessor(), images)]
         found = self.probabilities("classify", sources, batch_size)
-        return labelled(self.labels, *found)
+        return one_or_all(labelled(self.labels, found), sources)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -197,9 +198,9 @@ class BridgeTowerTextClassifier(_Labelled):
         Raises:
             ValueError: no preprocessor, unequal counts or empty texts.
         """
-        sources = _sources(self.needed_preprocessor(), texts, second_texts)
+        sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
         found = self.probabilities("classify", sources, batch_size)
-        return labelled(self.labels, *found)
+        return one_or_all(labelled(self.labels, found), sources)
 
     def get_config(self):
         return {**super().get_config(), "dropout": self.dropout}
@@ -272,11 +273,11 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
         Raises:
             ValueError: no preprocessor, unequal counts or empty texts.
         """
-        sources = _sources(self.needed_preprocessor(), texts, second_texts)
+        sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
         numbers = joined(
             self.batches("rate", sources, batch_size, buckets=self.buckets)
         )[:, 0].tolist()
-        return numbers[0] if sources[0].single else numbers
+        return one_or_all(numbers, sources)
 
     def default_loss(self):
         return keras.losses.MeanSquaredError(dtype="float32")
@@ -286,11 +287,3 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
 
     def get_config(self):
         return {**super().get_config(), "dropout": self.dropout}
-
-
-def _sources(preprocessor, texts, second_texts):
-    pair = {"text": texts, "second_text": second_texts}
-    features, batched = preprocessor.features_of(
-        {k: v for k, v in pair.items() if v is not None}
-    )
-    return [Rows("texts", features, single=not batched)]

@@ -1,14 +1,15 @@
-"""Visual question answering."""
+"""Visual question answering: a choice among known answers."""
 
 import keras
 import numpy as np
 
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.verb_batches import check_same_or_single
 from keras_bridgetower.tasks.verb_batches import joined
 
 
@@ -138,8 +139,7 @@ class BridgeTowerVQA(BridgeTowerTask):
             [(self.answers[i], float(row[i])) for i in order]
             for row, order in zip(scores, best, strict=True)
         ]
-        single = all(source.single for source in sources)
-        return results[0] if single else results
+        return one_or_all(results, sources)
 
     def default_loss(self):
         return VQALoss()

@@ -1,6 +1,6 @@
-"""Optimizers, recipes of the paper, and runs that can be continued."""
+"""Training: optimizers, the paper's recipes, and runs with checkpoints."""
 
 import lazy_loader
 
-# What is public stands in `__init__.pyi`, and is imported when it is used.
+# `__init__.pyi` lists the public names, which are imported when first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,7 @@ from sources import Batches
 from sources import generator
 from sources import loader
 
-from keras_bridgetower.tasks import training_data
+from keras_bridgetower.tasks.fit import data_path
 
 ON_TORCH = keras.config.backend() == "torch"
 # One whose preprocessor draws; the others differ in how they run a step.
@@ -186,12 +186,12 @@ def test_shuffle(task, trained, monkeypatch):
     """`shuffle=True`."""
     orders = []
 
-    class Spied(training_data.Shuffled):
+    class Spied(data_path.Shuffled):
         def __call__(self):
             orders.append(super().__call__())
             return orders[-1]
 
-    monkeypatch.setattr(training_data, "Shuffled", Spied)
+    monkeypatch.setattr(data_path, "Shuffled", Spied)
     found = fit(trained(task), task, epochs=1, shuffle=True)
     order = orders[-1]
     assert sorted(order) == [0, 1, 2, 3]

@@ -23,6 +23,7 @@ from hub_server import serving
 from hub_server import use
 
 import keras_bridgetower as kbt
+from keras_bridgetower import files
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import hub
@@ -203,9 +204,9 @@ def test_digests_are_remembered_but_not_of_young_files(
     source, converting, monkeypatch
 ):
     read = []
-    sha256 = manifest.sha256
+    sha256 = files.sha256
     monkeypatch.setattr(
-        manifest, "sha256", lambda path: read.append(path) or sha256(path)
+        files, "sha256", lambda path: read.append(path) or sha256(path)
     )
     cache._sums(cache._marks(source))
     cache._sums(cache._marks(source))
@@ -316,7 +317,7 @@ def test_a_damaged_conversion_is_made_anew(source, converting, monkeypatch):
 
 
 def test_published_sums(source, converting, tmp_path):
-    digest = manifest.sha256(source / "pytorch_model.bin")
+    digest = files.sha256(source / "pytorch_model.bin")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cache.converted(source, {"pytorch_model.bin": digest[:16]})

@@ -20,6 +20,7 @@ from builders import clip
 from builders import difference
 
 import keras_bridgetower as kbt
+from keras_bridgetower import files
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
 from keras_bridgetower.convert.errors import ConversionError
@@ -179,7 +180,7 @@ def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
     # Sums of files as young as these would be made anew.
     monkeypatch.setattr(cache, "SETTLED", -1)
     first = registry.resolve(path)
-    sha256 = manifest.sha256
+    sha256 = files.sha256
 
     def refuse(*args):
         raise AssertionError("a foreign file was read again")
@@ -188,7 +189,8 @@ def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
         return refuse() if path in pathlib.Path(file).parents else sha256(file)
 
     monkeypatch.setattr(cache, "open_checkpoint", refuse)
-    monkeypatch.setattr(manifest, "sha256", refuse_foreign)
+    for module in (files, manifest):
+        monkeypatch.setattr(module, "sha256", refuse_foreign)
     assert registry.resolve(path) == first
 
 
@@ -439,7 +441,7 @@ def test_a_destination_that_appears_meanwhile(folder, tmp_path, monkeypatch):
         (target / "mine").touch()
 
     monkeypatch.setattr(manifest, "write", write)
-    with pytest.raises(registry.FolderExists, match="must not exist yet"):
+    with pytest.raises(files.FolderExists, match="must not exist yet"):
         cache.open_checkpoint(folder[0]).save_to_preset(target)
     assert [p.name for p in tmp_path.iterdir()] == ["preset"]
     assert [p.name for p in target.iterdir()] == ["mine"]

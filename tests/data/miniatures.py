@@ -11,6 +11,7 @@ import pytest
 
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import write as writing
 
 WRITERS = {
     "coco": miniature_captions.coco,
@@ -65,7 +66,7 @@ def opened(name, folder):
 
 def built(data, folder, split, protocol="honest"):
     """A reader of a split that is built here."""
-    read.write_shards(
+    writing.write_shards(
         folder,
         split,
         data.split(split, protocol),

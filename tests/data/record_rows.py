@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_bridgetower.data.records import read
-from keras_bridgetower.data.records.read import Record
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records import write as writing
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
 
 LABELS = ["no", "yes", ""]
 # With any bytes behind it, a picture in PPM.
@@ -35,4 +35,4 @@ def write(folder, rows=None, split="train", **changes):
     options = dict(
         task="vqa", labels=LABELS, definition="All of it.", num_shards=4
     )
-    return read.write_shards(folder, split, rows, **options | changes)
+    return writing.write_shards(folder, split, rows, **options | changes)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from keras_bridgetower.data.records import format
 from keras_bridgetower.data.records import write as record_writer
-from keras_bridgetower.data.records.read import Record
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.read import open_records
-from keras_bridgetower.data.records.read import write_shards
+from keras_bridgetower.data.records.write import write_shards
 
 LABELS = {
     "vqa": ANSWERS,

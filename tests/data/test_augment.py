@@ -12,8 +12,8 @@ from PIL import ImageOps
 
 from keras_bridgetower.data.augment import ops
 from keras_bridgetower.data.augment import transforms
-from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.preprocessing.image_converter import STD
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
 
 pytestmark = ONE_BACKEND
 

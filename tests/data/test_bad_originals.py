@@ -13,7 +13,7 @@ from miniatures import opened
 
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.datasets.cifar import read_pickle
-from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import write as writing
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
@@ -185,7 +185,7 @@ def test_bad_pictures_are_told_before_any_work(tmp_path):
     assert "4 bad pictures in all" in shown
     assert "DIFFERS from the known 29,000 and -" in shown
     with pytest.raises(ValueError, match="4 of 14 records"):
-        read.write_shards(
+        writing.write_shards(
             tmp_path / "built",
             "train",
             data.split("train"),
@@ -235,6 +235,9 @@ def test_names_that_are_not_there(tmp_path):
         open_dataset("coco", tmp_path / "absent")
     with pytest.raises(ValueError, match="options of 'coco'.*'size'"):
         open_dataset("coco", tmp_path, size=3)
+    # What goes wrong inside is no wrong option.
+    with pytest.raises(TypeError):
+        open_dataset("coco", 3)
     with pytest.raises(ValueError, match="`task_name` must be one of"):
         open_dataset("glue", tmp_path, task_name="ax")
     with pytest.raises(ValueError, match="'wnli'.*--set task_name=rte"):

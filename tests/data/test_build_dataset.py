@@ -12,7 +12,8 @@ from miniature_pictures import pictures
 from miniatures import miniature
 from PIL import Image
 
-from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records import write
 from keras_bridgetower.data.records.on_beam import on_beam
 
 pytest.importorskip("easy_vqa")
@@ -85,8 +86,8 @@ def test_what_is_wrong_ends_the_tool(run, tmp_path):
 
 
 def test_show_names_a_sample_that_it_cannot_draw(run, tmp_path):
-    sample = read.Sample("q7", "why?", (0,))
-    row = read.Record("k", (b"<html>",), (sample,), "own")
+    sample = form.Sample("q7", "why?", (0,))
+    row = form.Record("k", (b"<html>",), (sample,), "own")
     streams.write_unchecked(tmp_path / "set", [row], num_shards=1)
     with pytest.raises(SystemExit, match="picture of sample 'q7'` must be"):
         run("show", tmp_path / "set", "train", tmp_path / "sheet.png")
@@ -113,14 +114,14 @@ def test_options_of_a_data_set(run, tmp_path):
 def test_beam_writes_the_same(tmp_path):
     pytest.importorskip("apache_beam")
     rows = [
-        read.Record(
-            str(i), (shown.encoded(),), (read.Sample(str(i), "x"),), "own"
+        form.Record(
+            str(i), (shown.encoded(),), (form.Sample(str(i), "x"),), "own"
         )
         for i, shown in enumerate(pictures())
     ]
     options = dict(task="captions", definition="All of it.", num_shards=4)
     entries = [
-        read.write_shards(folder, "train", rows, run=run, **options)
+        write.write_shards(folder, "train", rows, run=run, **options)
         for folder, run in (
             (tmp_path / "beam", on_beam("DirectRunner")),
             (tmp_path / "here", None),

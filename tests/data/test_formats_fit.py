@@ -16,6 +16,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.records import read
+from keras_bridgetower.data.records import write as writing
 from keras_bridgetower.data.stream.stream import Stream
 
 pytest.importorskip("easy_vqa")
@@ -89,7 +90,7 @@ def test_original_files_train_the_matching_task(name, tmp_path):
         pytest.importorskip("pyarrow")
     root, options = miniature(name, tmp_path / "originals")
     data = open_dataset(name, root, **options)
-    read.write_shards(
+    writing.write_shards(
         tmp_path / "set",
         "train",
         data.split("train", "honest"),

@@ -12,7 +12,7 @@ from miniatures import built
 from miniatures import opened
 
 from keras_bridgetower.data.datasets.by_name import open_dataset
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Sample
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND

@@ -227,6 +227,31 @@ def test_a_bomb_is_one_bad_sample(tmp_path, monkeypatch):
     assert [b.id for b in stream.report.bad] == ["big"]
 
 
+def test_a_misconfigured_transform_is_no_damage(tmp_path):
+    def fails(image, side, rng, texts):
+        raise ValueError("no such font")
+
+    records = [streams.record("vqa", i, 1) for i in range(3)]
+    reader = streams.write(tmp_path, records, num_shards=1)
+    steps = {"no such font": fails, "`image_size`": lambda image, *_: image}
+    for told, step in steps.items():
+        broken = dataclasses.replace(PLAIN, steps=(step,))
+        stream = Stream(reader, 3, broken, max_bad_share=1)
+        with pytest.raises(ValueError, match=told):
+            stream.batch(0)
+        assert not stream.report.bad
+
+
+def test_a_picture_that_a_mode_cannot_place_is_one_bad_sample(tmp_path):
+    records = [streams.record("vqa", i, 1) for i in range(3)]
+    thin = streams.picture(9, (2000, 1))
+    records[1] = dataclasses.replace(records[1], images=(thin,))
+    reader = streams.write(tmp_path, records, num_shards=1)
+    stream = Stream(reader, 3, transform("hf", SIDE), max_bad_share=0.5)
+    assert len(stream.batch(0)[1]) == 2
+    assert [b.id for b in stream.report.bad] == ["q1-0"]
+
+
 def test_report_counts_each_sample_once():
     report = DamageReport(samples=1000, max_bad_share=0.002)
     for number in (5, 3, 5, 3):

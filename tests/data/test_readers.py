@@ -16,7 +16,7 @@ from PIL import Image
 from keras_bridgetower.data.datasets.base import distinct_texts
 from keras_bridgetower.data.datasets.by_name import DATASETS
 from keras_bridgetower.data.datasets.by_name import open_dataset
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Sample
 
 pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND

@@ -11,8 +11,8 @@ from record_rows import write
 
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read
-from keras_bridgetower.data.records.read import Record
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
 
 pytestmark = ONE_BACKEND
 

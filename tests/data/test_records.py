@@ -20,9 +20,10 @@ from record_rows import write
 
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records import read as records
-from keras_bridgetower.data.records.read import Draft
-from keras_bridgetower.data.records.read import Record
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Draft
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.data.records.write import in_processes
 
 pytestmark = ONE_BACKEND
 
@@ -57,6 +58,17 @@ def test_what_is_written_is_read(folder):
     for i in (-1, len(flat)):
         with pytest.raises(IndexError, match="Samples are numbered 0 to"):
             reader.sample(i)
+
+
+def test_threads_read_without_pread(folder, monkeypatch):
+    """As on Windows, which has none."""
+    reader = records.open_records(folder, "train")
+    numbers = list(range(reader.num_samples)) * 20
+    expected = [reader.sample(i) for i in numbers]
+    monkeypatch.delattr(os, "pread")
+    again = records.open_records(folder, "train")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(again.sample, numbers)) == expected
 
 
 def test_tensorflow_reads_the_same(folder):
@@ -196,7 +208,7 @@ STOPS = {
     "stopped": (Stopped(), None, KeyboardInterrupt, None),
     "killed": (
         Deadly(),
-        records.in_processes(2),
+        in_processes(2),
         RuntimeError,
         "was killed.*call continues",
     ),
@@ -221,14 +233,14 @@ def test_an_end_inside_a_shard(tmp_path, name):
 KILLED = """
 import os, signal, sys
 import record_rows as t
-from keras_bridgetower.data import records
+from keras_bridgetower.data.records.write import in_processes
 
 def kill(done, total):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    t.write(sys.argv[1], run=records.in_processes(2), on_shard=kill)
+    t.write(sys.argv[1], run=in_processes(2), on_shard=kill)
 """
 
 

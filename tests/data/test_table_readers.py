@@ -12,7 +12,7 @@ from miniatures import opened
 
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.datasets.glue import GLUE_TASKS
-from keras_bridgetower.data.records.read import Sample
+from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.stream.stream import Stream
 
 pytest.importorskip("easy_vqa")

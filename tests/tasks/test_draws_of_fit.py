@@ -17,9 +17,9 @@ from builders import tokenizer
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing.datasets import batches_of
-from keras_bridgetower.preprocessing.datasets import numbered
-from keras_bridgetower.tasks import training_data
+from keras_bridgetower.preprocessing.array_batches import batches_of
+from keras_bridgetower.preprocessing.tf_datasets import numbered
+from keras_bridgetower.tasks.fit import steps as training_steps
 
 ROWS, BATCH = 8, 2
 STEPS = ROWS // BATCH
@@ -208,15 +208,15 @@ def test_weights_without_labels():
 def test_accumulated_steps_count_singly():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
     weight = keras.Variable(np.zeros(2, "float32"))
-    steps = training_data.Steps(optimizer)
+    steps = training_steps.Steps(optimizer)
     for _ in range(7):
         optimizer.apply([ops.ones(2)], [weight])
     assert int(array(optimizer.iterations)) == 2
-    assert training_data.Steps(optimizer).first == 7
+    assert training_steps.Steps(optimizer).first == 7
     # As of a run that a callback restored, or whose epoch ended within
     # `steps_per_execution`.
     assert steps.first == 0
     steps.on_epoch_begin(1)
     assert steps.first == 7
     scaled = keras.optimizers.LossScaleOptimizer(optimizer)
-    assert training_data.Steps(scaled).first == 7
+    assert training_steps.Steps(scaled).first == 7

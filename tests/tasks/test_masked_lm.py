@@ -135,6 +135,7 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
         (IMAGE, ["<mask>", "<mask>"], {}, "same number"),
         ([IMAGE], "<mask>", {}, "same number"),
         ([], [], {}, "at least one picture"),
+        (IMAGE, [], {}, r"at least one text. Received: texts=\[\]"),
         (IMAGE, "<mask>", dict(top_k=0), "from 1 to 261.*top_k=0"),
         (IMAGE, "<mask>", dict(top_k=262), "from 1 to 261.*top_k=262"),
     ],

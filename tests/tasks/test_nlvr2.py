@@ -131,6 +131,9 @@ def test_forms_of_compare(judge, tmp_path):
     Image.fromarray(BLACK).save(tmp_path / "a.png")
     true, share = judge.compare(tmp_path / "a.png", WHITE, "is it red?")
     assert isinstance(true, bool) and 0.5 <= share < 1
+    # Bytes of a file are one picture, of whichever type they are.
+    encoded = bytearray((tmp_path / "a.png").read_bytes())
+    assert judge.compare(encoded, WHITE, "is it red?") == (true, share)
     many = judge.compare(
         [BLACK, WHITE], [Image.fromarray(WHITE), BLACK], ["is it red?", "why?"]
     )

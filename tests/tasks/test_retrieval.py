@@ -57,6 +57,8 @@ def test_score_is_the_match_logit_of_predict(scored):
     assert isinstance(one, float) and one == pytest.approx(scores[1], abs=1e-5)
     # One that is not in a list goes with each of the others.
     many = scored.score(images[0], np.array(x["text"]))
+    values = dict(enumerate(x["text"])).values()
+    assert (scored.score(images[0], values) == many).all()
     assert many[0] == pytest.approx(scores[0], abs=1e-5)
     assert many.shape == (5,) and many[1] != pytest.approx(scores[1])
     many = scored.score(x["images"], x["text"][0])
@@ -69,7 +71,7 @@ def test_score_is_the_match_logit_of_predict(scored):
     [
         ([IMAGE], ["a", "b"], "or one of them single.*1 images, 2 texts"),
         ([IMAGE, IMAGE, IMAGE], ["a"], "Received: 3 images, 1 texts"),
-        ([], ["a"], r"`images` must hold at least one. Received: images=\[\]"),
+        ([], ["a"], r"`images` must hold at least one.*Received: images=\[\]"),
         (IMAGE, [], r"`texts` must hold at least one"),
         (np.zeros((0, 9, 9, 3)), "a", "`images` must hold at least one"),
         ([IMAGE, IMAGE], ["a", " "], r"not be empty.*text\[1\]=' '"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from builders import array
 
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.preprocessing.image_converter import MEAN
+from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.runs import folders
@@ -135,6 +136,17 @@ def test_what_decides_a_run_is_found(of_records):
     dropout.dtype_policy = keras.DTypePolicy("float32")
 
 
+def test_a_run_of_an_earlier_version_is_the_same(of_records):
+    """Its facts were saved when they held the `repr` of classes."""
+    stream, made = of_records
+    path = pathlib.Path(__file__).with_name("facts_of_a_run.json")
+    saved = json.loads(path.read_text())
+    assert json.loads(json.dumps(stream.identity)) == saved["stream"]
+    # Keras may add values to a configuration.
+    found = identity.of_run(made, stream)
+    assert saved["training"].items() <= found.items()
+
+
 def test_functions_of_a_transform_are_told_apart():
     def steps(number):
         return lambda image, side, rng, texts: image.resize((side, number))
@@ -177,9 +189,9 @@ def test_an_older_checkpoint_goes_on(tmp_path):
 
 HOLDS = """
 import sys
-from keras_bridgetower.training import run_lock
+from keras_bridgetower.training.runs import lock
 from keras_bridgetower.distribution.strategy import Strategy
-with run_lock.held(sys.argv[1], Strategy()):
+with lock.held(sys.argv[1], Strategy()):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -29,12 +29,12 @@ from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution.rows_of_process import is_divided
+from keras_bridgetower.distribution.process_share import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.distribution.strategy import by_process
-from keras_bridgetower.tasks.input_checks import check_partners
+from keras_bridgetower.tasks.fit.batch_checks import check_partners
 from keras_bridgetower.training.runs import state
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
@@ -178,7 +178,7 @@ class Told(Strategy):
     def __init__(self, other, index=0):
         self.other, self.index = other, index
 
-    def told(self, text):
+    def gather_text(self, text):
         told = [text, self.other]
         return told if self.index == 0 else told[::-1]
 

@@ -1,1 +1,1 @@
-"""The authors' image transforms."""
+"""Image transforms for training and evaluation, as the authors used them."""

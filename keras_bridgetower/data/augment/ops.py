@@ -1,8 +1,9 @@
-"""Operations on pictures that augmentation draws from, on Pillow images.
+"""Augmentation operations on Pillow images, and the two lists of the authors.
 
-Two lists, which look alike and are not: `RAND_AUGMENT` moves pixels without
-interpolation and fills with black; `RANDOM_AUGMENT`, BLIP's, interpolates and
-fills with grey. Each op is a function of a picture and a value.
+The lists are similar but differ: `RAND_AUGMENT` moves pixels without
+interpolation and fills with black. `RANDOM_AUGMENT`, which is BLIP's,
+interpolates and fills with grey. Each operation is a function of a picture and
+a value.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageOps
 
-# Rows that are worked on at a time, few enough to stay in a processor's cache.
+# Rows of pixels that are smoothed at a time; they fit a processor's cache.
 _BAND = 64
 NEAREST = {"resample": Image.Resampling.NEAREST, "fillcolor": (0, 0, 0)}
 BILINEAR = {
@@ -36,7 +37,7 @@ def equalize(image, value):
 
 
 def posterize(image, bits):
-    # At the authors' levels (1.2 and 0.93 bits) one bit is left.
+    # The authors' levels are 1.2 and 0.93 bits; at least one bit must remain.
     return ImageOps.posterize(image, max(1, int(bits)))
 
 
@@ -45,7 +46,7 @@ def solarize(image, threshold):
 
 
 def solarize_add(image, addition):
-    """Add to every pixel, then invert what is at least 128."""
+    """Add to every pixel, then invert the values of at least 128."""
     table = np.clip(np.arange(256) + addition, 0, 255).astype("uint8")
     table = np.where(table < 128, table, 255 - table)
     return image.point(table.tolist() * 3)
@@ -64,14 +65,14 @@ def brightness(image, factor):
 
 
 def sharpness(image, factor):
-    """As `ImageEnhance.Sharpness`, in an eighth of its time."""
+    """The same as `ImageEnhance.Sharpness`, but eight times as fast."""
     return Image.blend(_smoothed(image), image, factor)
 
 
 def _smoothed(image):
-    """As `ImageFilter.SMOOTH`, whose weights are whole numbers."""
+    """The same as `ImageFilter.SMOOTH`, in integer arithmetic."""
     pixels = np.asarray(image)
-    # The edge stays as it is.
+    # The pixels at the edge do not change.
     smoothed = pixels.copy()
     for top in range(0, image.height - 2, _BAND):
         band = pixels[top : top + _BAND + 2].astype("uint16")
@@ -79,10 +80,10 @@ def _smoothed(image):
         rows += band[2:]
         total = rows[:, :-2] + rows[:, 1:-1]
         total += rows[:, 2:]
-        # Each itself counts five times of thirteen.
+        # The weights are 5 for the pixel and 1 for its 8 neighbours.
         band *= 4
         total += band[1:-1, 1:-1]
-        # Rounded; 13 is odd, so that nothing is half way.
+        # Divide by 13 and round. 13 is odd, so there are no ties.
         total *= 2
         total += 13
         total //= 26
@@ -91,7 +92,7 @@ def _smoothed(image):
 
 
 def rotate(image, degrees):
-    """About the centre, counter-clockwise."""
+    """Rotate counter-clockwise about the centre."""
     return image.rotate(degrees, **NEAREST)
 
 
@@ -111,10 +112,10 @@ def translate_y(image, pixels):
     return _affine(image, (1, 0, 0, 0, 1, pixels), NEAREST)
 
 
-# OpenCV, on which BLIP's list was written, counts from the middle of the first
-# pixel and Pillow from its corner: hence the halves below.
+# BLIP's list uses OpenCV, whose origin is the middle of the first pixel.
+# Pillow's origin is the corner of that pixel: hence the halves below.
 def smooth_rotate(image, degrees):
-    """About half a pixel right and below of the centre."""
+    """Rotate about a point half a pixel right of and below the centre."""
     centre = (image.width / 2 + 0.5, image.height / 2 + 0.5)
     return image.rotate(degrees, center=centre, **BILINEAR)
 
@@ -136,13 +137,13 @@ def smooth_translate_y(image, pixels):
 
 
 def _smooth(pixels):
-    """How to translate smoothly: by whole pixels nothing is between two."""
+    """Options for a translation; by whole pixels it needs no interpolation."""
     nearest = BILINEAR | {"resample": Image.Resampling.NEAREST}
     return nearest if float(pixels).is_integer() else BILINEAR
 
 
 def _affine(image, coefficients, filling):
-    """Take each pixel from `(a x + b y + c, d x + e y + f)`."""
+    """Set pixel (x, y) to that at `(a x + b y + c, d x + e y + f)`."""
     return image.transform(
         image.size, Image.Transform.AFFINE, coefficients, **filling
     )
@@ -154,10 +155,13 @@ class Op:
 
     Args:
         function: callable of an RGB `PIL.Image` and a value.
-        low, high: numbers, the value at the lowest and the highest level.
-        signs: tuple of numbers, one of which is drawn and multiplies the
-            value.
+        low, high: numbers, the value at the lowest and at the highest level.
+        signs: tuple of numbers. One is drawn and multiplied with the value.
     """
+
+    WRITTEN_AS = (
+        "Op(function={function}, low={low}, high={high}, signs={signs})"
+    )
 
     function: Callable
     low: float = 0.0
@@ -167,14 +171,21 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class RandomOps:
-    """Draw operations from a list, with replacement, and apply them.
+    """A step that draws operations with replacement and applies them.
 
     Args:
         ops: tuple of `Op`.
-        count: int, how many are drawn.
-        level: number from 0 to 1, where in its range each op takes its value.
-        probability: number from 0 to 1, chance that a drawn op is applied.
+        count: int, number of operations to draw.
+        level: float from 0 to 1, the position of each operation's value in
+            its range.
+        probability: float from 0 to 1, probability that a drawn operation is
+            applied.
     """
+
+    WRITTEN_AS = (
+        "RandomOps(ops={ops}, count={count}, level={level}, "
+        "probability={probability})"
+    )
 
     ops: tuple
     count: int

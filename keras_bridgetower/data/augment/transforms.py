@@ -1,9 +1,9 @@
-"""Pictures to squares of one size, as the authors trained and evaluated.
+"""Image transforms: from a picture to a square of one size.
 
-A transform is a tuple of steps; `TRANSFORMS` holds the authors' by their names.
-All pixel work is Pillow and NumPy on 8-bit values, and every draw comes from a
-generator that the caller seeds: the same pixels on every backend, in every
-place, after every restart.
+A transform is a tuple of steps. `TRANSFORMS` holds those of the authors, by
+name. Pixels are computed by Pillow and NumPy on 8-bit values, and the caller
+seeds all random draws. So the pixels are the same on every backend, in every
+process and after every restart.
 
 Source: `src/transforms` of the authors' BridgeTower repository; torchvision's
 `RandomResizedCrop`; RandAugment (Cubuk et al., 2020); BLIP's `RandomAugment`.
@@ -19,18 +19,18 @@ from PIL import Image
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.augment import ops
 from keras_bridgetower.preprocessing.geometry import place
-from keras_bridgetower.preprocessing.image_converter import MEAN
-from keras_bridgetower.preprocessing.image_converter import STD
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.resizing import RESIZERS
 from keras_bridgetower.preprocessing.resizing import check_resizer
 
-# "leftmost" and "right-hand" too; that "all right" is spared costs nothing.
+# Also matches "leftmost" and "right-hand". A match of "all right" is harmless.
 SIDED = re.compile(r"\b(left|right)", re.IGNORECASE)
 
 
 def is_sided(texts):
-    """Whether a text speaks of left or right, so that mirroring makes it false.
+    """Whether a text mentions left or right, so that mirroring makes it wrong.
 
     Args:
         texts: sequence of str.
@@ -49,7 +49,7 @@ def is_sided(texts):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resizing:
-    """Abstract: a step that resizes, by a key of `RESIZERS`."""
+    """Abstract: a step that resizes, with the function named by `resizer`."""
 
     resizer: str = "pillow"
 
@@ -59,12 +59,14 @@ class Resizing:
 
 @dataclasses.dataclass(frozen=True)
 class Place(Resizing):
-    """Resize by a mode of `BridgeTowerImageConverter`, and cut the square.
+    """Resize to a square, as `BridgeTowerImageConverter` does in a mode.
 
     Args:
         mode: str, `"crop"`, `"squash"` or `"hf"`.
-        resizer: str, as `transform` takes it.
+        resizer: str, as in `transform`.
     """
+
+    WRITTEN_AS = "Place(resizer={resizer}, mode={mode})"
 
     mode: str
 
@@ -74,20 +76,25 @@ class Place(Resizing):
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop(Resizing):
-    """Cut a random rectangle, and squash it to the square.
+    """Crop a random rectangle and resize it to a square.
 
     Args:
-        scale: `(low, high)`, share of the picture's area.
-        ratio: `(low, high)`, width over height, drawn on a logarithmic scale.
-        resizer: str, as `transform` takes it.
+        scale: `(low, high)`, range of its share of the picture's area.
+        ratio: `(low, high)`, range of width over height, drawn on a
+            logarithmic scale.
+        resizer: str, as in `transform`.
     """
+
+    WRITTEN_AS = (
+        "RandomResizedCrop(resizer={resizer}, scale={scale}, ratio={ratio})"
+    )
 
     scale: tuple = (0.5, 1.0)
     ratio: tuple = (3 / 4, 4 / 3)
 
     def __call__(self, image, side, rng, texts):
         left, top, width, height = self.box(image.size, rng)
-        # Cut first: with a box, Pillow's resize would look beyond its edges.
+        # Crop first: Pillow's `resize` with a box reads pixels beyond it.
         image = image.crop((left, top, left + width, top + height))
         return RESIZERS[self.resizer](image, (side, side))
 
@@ -99,8 +106,9 @@ class RandomResizedCrop(Resizing):
             rng: `np.random.Generator`.
 
         Returns:
-            `(left, top, width, height)`, ints: of ten draws the first that
-            fits, or the largest central one within the limits of `ratio`.
+            `(left, top, width, height)`, ints: the first of ten draws that
+            fits, or else the largest central one within the limits of
+            `ratio`.
         """
         full_width, full_height = size
         for _ in range(10):
@@ -123,7 +131,7 @@ class RandomResizedCrop(Resizing):
         )
 
 
-# When a picture may be mirrored, given its texts.
+# Functions that decide by the texts whether a picture may be mirrored.
 FLIPS = {
     "unless_sided": lambda texts: not is_sided(texts),
     "always": lambda texts: True,
@@ -132,12 +140,14 @@ FLIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
-    """Mirror left and right, half of the time.
+    """Mirror left and right with probability 0.5.
 
     Args:
-        when: str, `"unless_sided"` leaves pictures alone whose text speaks of
-            left or right; `"always"` mirrors those too, as the authors did.
+        when: str, `"unless_sided"` does not mirror pictures whose text
+            mentions left or right; `"always"` does, as the authors did.
     """
+
+    WRITTEN_AS = "Flip(when={when})"
 
     when: str = "unless_sided"
 
@@ -145,7 +155,7 @@ class Flip:
         check_choice("when", self.when, tuple(FLIPS))
 
     def __call__(self, image, side, rng, texts):
-        # Drawn in any case, so that a text changes nothing else.
+        # Always drawn, so that later draws do not depend on the text.
         drawn = rng.random() < 0.5
         if drawn and FLIPS[self.when](texts):
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -154,27 +164,29 @@ class Flip:
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """One way from a picture to a square one.
+    """A sequence of steps that makes a square picture of one size.
 
     Args:
         image_size: int, side of the output in pixels.
         steps: tuple of steps, each called with the `PIL.Image`, the side, a
             generator and the texts.
-        mean, std: three numbers each, how the model that is trained wants its
-            values, from 0 to 1, normalised; its image converter does that, and
-            a stream refuses a converter with others.
+        mean, std: three numbers each, the normalisation of the model for
+            values from 0 to 1. The transform does not apply it; the model's
+            image converter does. A stream refuses a converter with other
+            numbers.
 
     Call arguments:
-        image: whatever `load_image` reads.
-        seed: what `np.random.default_rng` takes: ints.
-        texts: sequence of str, the texts that go with the picture.
-        name: str, what errors call the picture.
+        image: a picture in any form that `load_image` reads.
+        seed: int or sequence of ints, seed for `np.random.default_rng`.
+        texts: sequence of str, the texts of the picture.
+        name: str, the name of the picture in errors.
 
     Returns:
-        uint8 array `(image_size, image_size, 3)`, a function of these alone.
+        uint8 array `(image_size, image_size, 3)`. It depends on these
+        arguments only.
 
     Raises:
-        ValueError: the picture cannot be read, or the steps leave another
+        ValueError: the picture cannot be read, or the steps return another
             size.
 
     Example:
@@ -186,6 +198,11 @@ class Transform:
     ```
     """
 
+    WRITTEN_AS = (
+        "Transform(image_size={image_size}, steps={steps}, mean={mean}, "
+        "std={std})"
+    )
+
     image_size: int
     steps: tuple
     mean: tuple = MEAN
@@ -195,7 +212,7 @@ class Transform:
         return self.of_picture(open_image(image, name), seed, texts)
 
     def of_picture(self, image, seed=0, texts=()):
-        """As a call, of an RGB `PIL.Image`."""
+        """The same for a picture that is already an RGB `PIL.Image`."""
         rng = np.random.default_rng(seed)
         for step in self.steps:
             image = step(image, self.image_size, rng, texts)
@@ -218,8 +235,9 @@ _CLIP, _ALWAYS = Place("crop"), Flip("always")
 _VIT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-# Steps, and values of `Transform`, by the authors' names. Where theirs mirrors
-# pictures whatever the text says, that is the row that ends in "_official".
+# Steps and other arguments of `Transform`, by the authors' names. Some of the
+# authors' transforms mirror pictures even if the text mentions a side; their
+# names end in "_official" here.
 TRANSFORMS = {
     "hf": ((Place("hf"),), {}),
     "clip": ((_CLIP,), {}),
@@ -240,23 +258,24 @@ TRANSFORMS = {
 
 
 def transform(name, image_size=288, resizer="pillow"):
-    """A transform by its name.
+    """Make a transform by its name.
 
     Args:
         name: str, a key of `TRANSFORMS`. For evaluation: `"clip"` (centre
-            crop), `"blip"` (squash), `"hf"` (as transformers). For training:
-            a name with `"randaug"`; evaluate with the first word of the name.
+            crop), `"blip"` (resize without keeping the aspect ratio), `"hf"`
+            (as transformers). For training: a name with `"randaug"`, with the
+            first word of the name for evaluation.
         image_size: int, side of the pictures in pixels.
-        resizer: str, `"pillow"`, or `"torch"`: three times as fast, the same
-            but for a level in one value of a thousand. Needs PyTorch, with
+        resizer: str, `"pillow"` or `"torch"`. The latter is three times as
+            fast; one value in a thousand differs by 1. It needs PyTorch, with
             any backend.
 
     Returns:
         `Transform`.
 
     Raises:
-        ValueError: no such name, or a size that is not a positive integer.
-        ImportError: PyTorch is asked for and not installed.
+        ValueError: an unknown name, or a size that is not a positive integer.
+        ImportError: PyTorch is asked for but not installed.
 
     Example:
 

@@ -1,5 +1,7 @@
 """The data sets by name."""
 
+import inspect
+
 from keras_bridgetower.data.datasets.arrow import datasets
 from keras_bridgetower.data.datasets.captions import COCOCaptions
 from keras_bridgetower.data.datasets.captions import Flickr30K
@@ -54,7 +56,7 @@ def open_dataset(name, root, **options):
         **options: further arguments of that data set's class.
 
     Returns:
-        `readers.base.DataSet`.
+        `base.DataSet`.
 
     Raises:
         ValueError: no such data set, no such folder, options it lacks.
@@ -73,11 +75,13 @@ def open_dataset(name, root, **options):
         raise ValueError(
             f"`name` must be one of {sorted(DATASETS)}. Received: name={name!r}"
         )
+    cls = DATASETS[name]
     try:
-        return DATASETS[name](root, **options)
+        inspect.signature(cls).bind(root, **options)
     except TypeError as error:
         raise ValueError(
             f"The options of {name!r} must be those of "
-            f"{DATASETS[name].__name__} ({error}). Received: "
+            f"{cls.__name__} ({error}). Received: "
             f"options={options}"
         ) from error
+    return cls(root, **options)

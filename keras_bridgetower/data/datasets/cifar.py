@@ -127,6 +127,8 @@ class PickledPicture(Picture):
         row: int.
     """
 
+    WRITTEN_AS = "PickledPicture(path={path}, row={row})"
+
     path: str
     row: int
 

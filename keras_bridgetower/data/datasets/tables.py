@@ -42,6 +42,8 @@ class FilePicture(Picture):
         path: str.
     """
 
+    WRITTEN_AS = "FilePicture(path={path})"
+
     path: str
 
     def read(self):

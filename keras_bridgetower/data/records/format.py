@@ -6,7 +6,6 @@ A data set is a folder: `index.json`, and for each split TFRecord files with one
 
 import dataclasses
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -46,6 +45,10 @@ class Sample:
             regression), or none.
     """
 
+    WRITTEN_AS = (
+        "Sample(id={id}, text={text}, labels={labels}, scores={scores})"
+    )
+
     id: str
     text: str
     labels: tuple[int, ...] = ()
@@ -62,6 +65,10 @@ class Record:
         samples: `Sample`s, at least one.
         source: str, the table or file it came from.
     """
+
+    WRITTEN_AS = (
+        "Record(key={key}, images={images}, samples={samples}, source={source})"
+    )
 
     key: str
     images: tuple[bytes, ...]
@@ -80,10 +87,16 @@ class Draft:
     Args:
         key: as in `Record`.
         pictures: objects whose `read()` gives the bytes of a picture file,
-            and whose `repr` says which. They are pickled to other processes.
+            and which `written` tells apart, by `WRITTEN_AS` or `repr`. They
+            are pickled to other processes.
         samples: as in `Record`.
         source: as in `Record`.
     """
+
+    WRITTEN_AS = (
+        "Draft(key={key}, pictures={pictures}, samples={samples}, "
+        "source={source})"
+    )
 
     key: str
     pictures: tuple
@@ -206,27 +219,6 @@ def read_index(folder):
             f"folder={str(folder)!r}"
         )
     return index
-
-
-def write_atomically(path, data):
-    """Put bytes at a path so that it holds all of them or what it held."""
-    part = f"{path}.part"
-    with open(part, "wb") as file:
-        file.write(data)
-    move_into_place(part, path)
-
-
-def move_into_place(part, path):
-    """Rename a finished file once the disk holds it."""
-    for place in (part, None):
-        if place is None:
-            os.replace(part, path)
-            place = os.path.dirname(path) or "."
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _texts(values):

@@ -5,6 +5,7 @@ import re
 
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.seal import sealed
+from keras_bridgetower.files import write_atomically
 from keras_bridgetower.presets.locks import locked
 
 LOCK = f"{form.INDEX}.lock"
@@ -55,8 +56,9 @@ def save_split(folder, task, labels, split, entry):
     with locked(folder / LOCK):
         index = open_index(folder, task, labels)
         index["splits"][split] = entry
-        data = json.dumps(sealed(index), indent=1, ensure_ascii=False)
-        form.write_atomically(folder / form.INDEX, data.encode())
+        text = json.dumps(sealed(index), indent=1, ensure_ascii=False)
+        data = text.encode()
+        write_atomically(folder / form.INDEX, lambda file: file.write(data))
 
 
 def remove_others(folder, split, entry):

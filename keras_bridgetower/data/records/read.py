@@ -7,17 +7,14 @@ import hashlib
 import io
 import os
 import pathlib
+import threading
 import zlib
 
 import numpy as np
 
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.format import Draft as Draft
-from keras_bridgetower.data.records.format import Record as Record
-from keras_bridgetower.data.records.format import Sample as Sample
-from keras_bridgetower.data.records.write import damage
-from keras_bridgetower.data.records.write import in_processes as in_processes
-from keras_bridgetower.data.records.write import write_shards as write_shards
+from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.files import sha256
 
 # A process may hold some 1,000 files, and there are larger data sets.
 OPEN_FILES = 256
@@ -84,8 +81,11 @@ def open_records(folder, split, max_bad_share=0.0):
     Example:
 
     ```python
-    record = Record("0", (), (Sample("0", "It rained."),), "own")
-    write_shards(
+    from keras_bridgetower import data
+
+    sample = data.Sample("0", "It rained.")
+    record = data.Record("0", (), (sample,), "own")
+    data.write_shards(
         "texts",
         "train",
         [record],
@@ -261,20 +261,38 @@ class RecordReader:
         vars(self).update(state, _open=open_file)
 
 
+def damage(folder, shard):
+    """What is wrong with the files of a shard, in words, or `""`."""
+    file = pathlib.Path(folder) / shard["file"]
+    sums = {file: "sha256", form.offsets_path(file): "offsets_sha256"}
+    for path, key in sums.items():
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if sha256(path) != shard[key]:
+            return f"{path.name} has another sum than the index"
+    return ""
+
+
 class _OpenFile:
     """A file that is closed once no thread reads it any more."""
 
-    handle = None
+    file = None
 
     def __init__(self, path):
-        self.handle = os.open(path, os.O_RDONLY)
+        self.file = open(path, "rb", buffering=0)
+        self._turn = threading.Lock()
 
     def read(self, length, offset):
-        return os.pread(self.handle, length, offset)
+        if hasattr(os, "pread"):
+            return os.pread(self.file.fileno(), length, offset)
+        # Windows has no `pread`: threads take turns to move the position.
+        with self._turn:
+            self.file.seek(offset)
+            return self.file.read(length)
 
     def __del__(self):
-        if self.handle is not None:
-            os.close(self.handle)
+        if self.file is not None:
+            self.file.close()
 
 
 def _unreadable(records, samples):

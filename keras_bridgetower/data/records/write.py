@@ -22,6 +22,11 @@ from keras_bridgetower.data.records.checks import check_records
 from keras_bridgetower.data.records.index import open_index
 from keras_bridgetower.data.records.index import remove_others
 from keras_bridgetower.data.records.index import save_split
+from keras_bridgetower.data.records.read import damage
+from keras_bridgetower.data.written import written
+from keras_bridgetower.files import move_into_place
+from keras_bridgetower.files import sha256
+from keras_bridgetower.files import write_atomically
 
 RECORDS_PER_SHARD = 1000
 # How many of the shards may be missing in the index after a kill, and are
@@ -96,7 +101,7 @@ def write_shards(
     Example:
 
     ```python
-    from keras_bridgetower.data.records.read import Record, Sample
+    from keras_bridgetower.data.records.format import Record, Sample
 
     record = Record("0", (), (Sample("0", "It rained.", (1,)),), "own")
     write_shards(
@@ -187,10 +192,10 @@ def write_shard(job):
             end = begin + len(data) + form.FRAME_TAIL
             sources[record.source] = sources.get(record.source, 0) + samples
     offsets = np.array(rows, form.OFFSETS)
-    with open(f"{form.offsets_path(job.path)}.part", "wb") as file:
-        np.save(file, offsets)
-    form.move_into_place(file.name, form.offsets_path(job.path))
-    form.move_into_place(part, job.path)
+    write_atomically(
+        form.offsets_path(job.path), lambda file: np.save(file, offsets)
+    )
+    move_into_place(part, job.path)
     return {
         "file": os.path.basename(job.path),
         "schema_version": form.SCHEMA_VERSION,
@@ -239,24 +244,6 @@ def in_processes(workers):
     return run
 
 
-def damage(folder, shard):
-    """What is wrong with the files of a shard, in words, or `""`."""
-    file = pathlib.Path(folder) / shard["file"]
-    sums = {file: "sha256", form.offsets_path(file): "offsets_sha256"}
-    for path, key in sums.items():
-        if not path.is_file():
-            return f"{path.name} is missing"
-        if sha256(path) != shard[key]:
-            return f"{path.name} has another sum than the index"
-    return ""
-
-
-def sha256(path):
-    """Sum of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(draft):
     record = draft.read()
     check_images(record.images)
@@ -277,7 +264,7 @@ def _mended(job, shard):
 def _plan(records):
     total = hashlib.sha256()
     for record in records:
-        total.update(repr(record).encode("utf-8", "surrogatepass"))
+        total.update(written(record).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
 
 

@@ -1,10 +1,24 @@
 """Samples that had to be left out, and how many may be."""
 
+import contextlib
 import dataclasses
 import logging
 import threading
 
 LOGGER = logging.getLogger("keras_bridgetower.data")
+
+
+class BadRecord(ValueError):
+    """A record that gives no row, by what it holds."""
+
+
+@contextlib.contextmanager
+def reading_record():
+    """A context whose `ValueError`s are those of a record: `BadRecord`."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadRecord(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)

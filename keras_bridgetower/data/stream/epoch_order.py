@@ -17,6 +17,8 @@ _SHARDS, _WINDOW, _PART = range(3)
 class Sequential:
     """Samples as they lie in the files, for evaluation."""
 
+    WRITTEN_AS = "Sequential(window={window})"
+
     window: int = 1
 
     def permutation(self, count, seed):
@@ -33,6 +35,8 @@ class Shuffled:
     Args:
         window: int, shards that are read at a time.
     """
+
+    WRITTEN_AS = "Shuffled(window={window})"
 
     window: int = 16
 

@@ -2,12 +2,6 @@
 
 import hashlib
 import json
-import re
-
-
-def described(value):
-    """A `repr` that is the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def sources(readers):

@@ -6,7 +6,10 @@ import os
 import numpy as np
 
 from keras_bridgetower.data.records.format import SECOND_TEXT
+from keras_bridgetower.data.stream.bad_samples import BadRecord
 from keras_bridgetower.data.stream.bad_samples import BadSample
+from keras_bridgetower.data.stream.bad_samples import reading_record
+from keras_bridgetower.preprocessing.geometry import UnfitPicture
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 
@@ -71,10 +74,12 @@ class Rows:
             reader = self.readers[source]
             name = f"#{inside}"
             try:
-                item = reader.sample(inside)
+                with reading_record():
+                    item = reader.sample(inside)
                 name = item.sample.id
                 yield self._row(item, source, [self.seed, seen, number])
-            except ValueError as error:
+            # Any other error is one of the settings or of the library.
+            except BadRecord as error:
                 place = f"{reader.folder}:{reader.split}"
                 self.report.add(number, BadSample(name, place, str(error)))
 
@@ -92,23 +97,28 @@ class Rows:
 
     def _row(self, item, source, seed):
         made = [self._makers[name](item, seed) for name in self.inputs.names]
-        labels = [t.of(self.labels, item, str(source)) for t in self.targets]
+        with reading_record():
+            labels = [
+                target.of(self.labels, item, str(source))
+                for target in self.targets
+            ]
         return *made, *labels
 
     def _text(self, place, item, seed):
         # A tab divides texts where they come in pairs, else it is a blank.
         texts = item.sample.text.split(SECOND_TEXT, self._text_count - 1)
         if len(texts) != self._text_count:
-            raise ValueError(
+            raise BadRecord(
                 "it must have two texts with a tab between. "
                 f"Received: text={item.sample.text!r:.200}"
             )
-        return checked_texts([texts[place]])[0][0].encode()
+        with reading_record():
+            return checked_texts([texts[place]])[0][0].encode()
 
     def _pictures(self, item, seed):
         wanted = self.inputs.pictures or (1,)
         if wanted != (len(item.images),):
-            raise ValueError(
+            raise BadRecord(
                 f"it must have {wanted[0]} picture(s). Received: "
                 f"{len(item.images)}"
             )
@@ -121,12 +131,18 @@ class Rows:
         ]
         texts = [item.sample.text, *names]
         pictures = [
-            self.transform.of_picture(
-                decode_image(data, f"images[{i}]"), [*seed, i], texts
-            )
+            self._picture(data, f"images[{i}]", [*seed, i], texts)
             for i, data in enumerate(item.images)
         ]
         return np.stack(pictures) if self.inputs.pictures else pictures[0]
+
+    def _picture(self, data, name, seed, texts):
+        with reading_record():
+            picture = decode_image(data, name)
+        try:
+            return self.transform.of_picture(picture, seed, texts)
+        except UnfitPicture as error:
+            raise BadRecord(str(error)) from error
 
 
 def most_at_a_time(specs, rows):

@@ -18,8 +18,9 @@ from keras_bridgetower.data.stream.samples import columns_of
 from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.targets import TARGETS
 from keras_bridgetower.data.stream.targets import inputs_of
+from keras_bridgetower.data.written import written_without_places
 from keras_bridgetower.preprocessing.close_datasets import close_at_exit
-from keras_bridgetower.preprocessing.datasets import untuned
+from keras_bridgetower.preprocessing.tf_datasets import untuned
 
 
 class Stream:
@@ -117,7 +118,7 @@ class Stream:
         self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
         inputs = inputs_of(readers[0])
         target = inputs.target if target == "auto" else target
-        targets = [TARGETS[name] for name in TARGETS if name == target]
+        targets = [] if target == "none" else [TARGETS[target]]
         weights = check_weights(weights, readers)
         order = Shuffled() if order is None else order
         self._made = Rows(
@@ -143,9 +144,9 @@ class Stream:
             "num_hosts": num_hosts,
             "seed": seed,
             "remainder": remainder,
-            "order": identity.described(order),
+            "order": written_without_places(order),
             "weights": [float(weight) for weight in weights],
-            "transform": identity.described(transform),
+            "transform": written_without_places(transform),
             "target": target,
             **identity.sources(readers),
         }

@@ -1,12 +1,13 @@
-"""Finished blocks of a ranking, kept in a folder."""
+"""Finished blocks of a ranking, kept in a folder to go on from."""
 
 import hashlib
 import json
-import os
 import pathlib
 
 import keras
 import numpy as np
+
+from keras_bridgetower.files import write_atomically
 
 _KEY = "ranking.json"
 
@@ -43,7 +44,7 @@ class BlockCache:
         path = self._folder / _KEY
         if not path.exists():
             text = json.dumps(key, indent=2) + "\n"
-            _write(path, lambda file: file.write(text.encode()))
+            write_atomically(path, lambda file: file.write(text.encode()))
         saved = _read(path)
         other = sorted(k for k in key if saved.get(k) != key[k])
         if other:
@@ -71,7 +72,7 @@ class BlockCache:
 
     def save(self, block, scores):
         """Keep the scores of a finished block, whole or not at all."""
-        _write(self._path(block), lambda file: np.save(file, scores))
+        write_atomically(self._path(block), lambda file: np.save(file, scores))
 
     def _path(self, block):
         return self._folder / f"block_{block:06}.npy"
@@ -119,13 +120,3 @@ def _read(path):
             "`cache_dir` must hold the blocks of a ranking. Use another "
             f"folder. Received: an unreadable {str(path)!r}"
         ) from error
-
-
-def _write(path, write):
-    """Write a file under another name first, so that it is never half there."""
-    temporary = path.with_suffix(".part")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

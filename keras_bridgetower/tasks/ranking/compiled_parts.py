@@ -1,4 +1,4 @@
-"""Towers and fusion of a task, each compiled alone for one shape."""
+"""Towers and fusion of a task, compiled one by one for a ranking."""
 
 import keras
 from keras import ops
@@ -26,9 +26,9 @@ class Part(keras.Model):
 class Parts:
     """The towers and the fusion of a task, each compiled alone.
 
-    The towers give embeddings beside their states where the task has
-    contrastive heads, whether or not they are read: next to a tower they cost
-    nothing, and no second version has to be compiled.
+    If the task has contrastive heads, the towers return embeddings besides
+    their states, even when nothing reads them. They cost little next to a
+    tower, and so one compiled version is enough.
 
     Args:
         task: a `BridgeTowerRetrieval`.

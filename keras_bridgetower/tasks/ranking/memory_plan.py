@@ -1,4 +1,4 @@
-"""What a ranking may hold in memory at a time, and where the rest waits."""
+"""How much of a ranking is held in memory, and where the rest waits."""
 
 import dataclasses
 import tempfile
@@ -112,7 +112,7 @@ class Sizes:
         Raises:
             ValueError: not even one picture and text fit.
         """
-        # Whatever is held is copied to the device.
+        # What is held here is copied to the device too.
         text, image = 2 * self.text, 2 * self.image
         free = self.max_memory - self.work
         if free < text + image:

@@ -1,4 +1,4 @@
-"""Every picture against every text: towers once, fusion by blocks."""
+"""Scores of all pictures with all texts: towers once, fusion in blocks."""
 
 import contextlib
 
@@ -16,44 +16,10 @@ from keras_bridgetower.tasks.ranking.shortlist import shortlisted
 from keras_bridgetower.tasks.verb_batches import filled
 
 
-class _Items:
-    """Pictures or texts, made into features batch by batch.
-
-    Args:
-        items: list.
-        convert: callable from a list of them to a dict of arrays.
-        batch_size: int.
-    """
-
-    def __init__(self, items, convert, batch_size):
-        self.items, self.convert = items, convert
-        self.batch_size = batch_size
-
-    def __len__(self):
-        return len(self.items)
-
-    def __iter__(self):
-        return self.batches(0, len(self))
-
-    def batches(self, first, last):
-        """Features of those from number `first` to before `last`."""
-        for start in range(first, last, self.batch_size):
-            stop = min(start + self.batch_size, last)
-            yield self.convert(self.items[start:stop])
-
-    def encoded(self, part, first, last):
-        """Batches of what a tower makes: `(number, features, outputs)`."""
-        for features in self.batches(first, last):
-            rows = len(next(iter(features.values())))
-            outputs = part(
-                {k: filled(x, self.batch_size) for k, x in features.items()}
-            )
-            yield (
-                first,
-                features,
-                {k: ops.convert_to_numpy(x)[:rows] for k, x in outputs.items()},
-            )
-            first += rows
+def _batches(source, first, last, batch_size):
+    """Features of the items from `first` to before `last`, batch by batch."""
+    for start in range(first, last, batch_size):
+        yield source.features(start, min(start + batch_size, last))
 
 
 def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
@@ -61,39 +27,35 @@ def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
 
     Args:
         task: a `BridgeTowerRetrieval`.
-        images, texts: lists.
+        images: `Pictures`.
+        texts: `Texts`.
         sizes: `Sizes`.
         shortlist, cache_dir, verbose: as `BridgeTowerRetrieval.rank`.
 
     Returns:
         float32 array `(images, texts)`.
     """
-    preprocessor = task.needed_preprocessor()
     task.new_heads.check("rank", task.answering_heads)
-    images = _Items(
-        images,
-        lambda x: {"images": preprocessor.image_converter(x)},
-        sizes.batch_size,
-    )
-    texts = _Items(texts, preprocessor.text_features, sizes.batch_size)
     if shortlist is not None:
-        shortlist = checked_shortlist(task, shortlist, len(images), len(texts))
-    plan = sizes.plan(len(images), len(texts), again=shortlist is not None)
+        shortlist = checked_shortlist(
+            task, shortlist, images.count, texts.count
+        )
+    plan = sizes.plan(images.count, texts.count, again=shortlist is not None)
     cache = NoCache()
     if cache_dir is not None:
         key = key_of(
             task,
-            images,
-            texts,
+            _batches(images, 0, images.count, sizes.batch_size),
+            _batches(texts, 0, texts.count, sizes.batch_size),
             shortlist=shortlist,
             batch_size=sizes.batch_size,
             block=[plan.pictures, plan.texts],
         )
         cache = BlockCache(cache_dir, key)
-    scores = np.empty((len(images), len(texts)), "float32")
+    scores = np.empty((images.count, texts.count), "float32")
     left = []
-    for number, first in enumerate(range(0, len(images), plan.pictures)):
-        rows = slice(first, min(first + plan.pictures, len(images)))
+    for number, first in enumerate(range(0, images.count, plan.pictures)):
+        rows = slice(first, min(first + plan.pictures, images.count))
         found = cache.load(number)
         if found is None:
             left.append((number, rows))
@@ -113,8 +75,7 @@ class _Blocks:
     """Scores by blocks of pictures.
 
     Args:
-        task, sizes, shortlist: as `rank`.
-        images, texts: `_Items`.
+        task, images, texts, sizes, shortlist: as `rank`.
         plan: `Plan`.
     """
 
@@ -123,41 +84,45 @@ class _Blocks:
         self.images, self.texts = images, texts
         self.sizes, self.plan = sizes, plan
         self.held = {}
-        self.masks = np.empty((len(texts), sizes.text_shape[1]), "int32")
         self.image_states = None
-        self.chosen = np.broadcast_to(True, (len(images), len(texts)))
+        self.chosen = np.broadcast_to(True, (images.count, texts.count))
         with contextlib.ExitStack() as opened:
-            self.text_states = plan.texts_in(len(texts), sizes.text_shape)
+            self.text_states = plan.texts_in(texts.count, sizes.text_shape)
             opened.enter_context(contextlib.closing(self.text_states))
-            embeddings = self._encode_texts()
+            embeddings = self._encode_all(
+                self.parts.text, texts, self.text_states
+            )
             if shortlist is not None:
                 self.image_states = plan.pictures_in(
-                    len(images), sizes.image_shape
+                    images.count, sizes.image_shape
                 )
                 opened.enter_context(contextlib.closing(self.image_states))
+                near = self._encode_all(
+                    self.parts.image, images, self.image_states
+                )
                 self.chosen = shortlisted(
-                    np.concatenate(self._encode_images()),
-                    np.concatenate(embeddings),
-                    shortlist,
+                    np.concatenate(near), np.concatenate(embeddings), shortlist
                 )
             self.opened = opened.pop_all()
 
-    def _encode_texts(self):
-        embeddings = []
-        encoded = self.texts.encoded(self.parts.text, 0, len(self.texts))
-        for first, features, made in encoded:
-            self.text_states.write(first, made["states"])
-            mask = features["padding_mask"]
-            self.masks[first : first + len(mask)] = mask
-            embeddings.append(made.get("embeddings"))
-        return embeddings
+    def _encoded(self, part, source, first, last):
+        """What a tower makes of some items: `(first of a batch, outputs)`."""
+        size = self.sizes.batch_size
+        for features in _batches(source, first, last, size):
+            rows = len(next(iter(features.values())))
+            made = part({k: filled(x, size) for k, x in features.items()})
+            yield (
+                first,
+                {k: ops.convert_to_numpy(x)[:rows] for k, x in made.items()},
+            )
+            first += rows
 
-    def _encode_images(self):
+    def _encode_all(self, part, source, states):
+        """Write the states of all items, and return their embeddings."""
         embeddings = []
-        encoded = self.images.encoded(self.parts.image, 0, len(self.images))
-        for first, _, made in encoded:
-            self.image_states.write(first, made["states"])
-            embeddings.append(made["embeddings"])
+        for first, made in self._encoded(part, source, 0, source.count):
+            states.write(first, made["states"])
+            embeddings.append(made.get("embeddings"))
         return embeddings
 
     def close(self):
@@ -182,11 +147,11 @@ class _Blocks:
             filled(self._states_of(rows), self.plan.pictures)
         )
         scores = np.full(
-            (rows.stop - rows.start, len(self.texts)), NOT_SCORED, "float32"
+            (rows.stop - rows.start, self.texts.count), NOT_SCORED, "float32"
         )
-        for first in range(0, len(self.texts), self.plan.texts):
+        for first in range(0, self.texts.count, self.plan.texts):
             columns = slice(
-                first, min(first + self.plan.texts, len(self.texts))
+                first, min(first + self.plan.texts, self.texts.count)
             )
             chosen = self.chosen[rows, columns]
             places = np.flatnonzero(chosen)
@@ -211,26 +176,24 @@ class _Blocks:
         states = np.empty(
             (rows.stop - rows.start, *self.sizes.image_shape), "float32"
         )
-        for first, _, made in self.images.encoded(
-            self.parts.image, rows.start, rows.stop
+        for first, made in self._encoded(
+            self.parts.image, self.images, rows.start, rows.stop
         ):
             first -= rows.start
             states[first : first + len(made["states"])] = made["states"]
         return states
 
     def _texts_of(self, columns):
-        """Tensors of a block of texts; the last block stays at hand."""
+        """Tensors of a block of texts; the last block is kept."""
         if columns.start not in self.held:
             # Let go of the other block before this one is read.
             self.held = {}
+            made = self.texts.features(columns.start, columns.stop)
             self.held[columns.start] = {
-                "text": _tensor(
-                    self.text_states.read(columns), self.plan.texts
-                ),
-                "padding_mask": _tensor(self.masks[columns], self.plan.texts),
+                name: ops.convert_to_tensor(filled(x, self.plan.texts))
+                for name, x in (
+                    ("text", self.text_states.read(columns)),
+                    ("padding_mask", made["padding_mask"]),
+                )
             }
         return self.held[columns.start]
-
-
-def _tensor(x, rows):
-    return ops.convert_to_tensor(filled(x, rows))

@@ -1,1 +1,1 @@
-"""Optimizers and schedules."""
+"""The optimizer and the learning rate schedule of the authors."""

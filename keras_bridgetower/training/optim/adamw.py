@@ -1,4 +1,8 @@
-"""AdamW with rows: a rate and a decay for every variable, by its path."""
+"""AdamW with a learning rate and weight decay for each group of variables.
+
+A group is a row `(pattern, factor)`: the pattern matches the paths of its
+variables, the factor multiplies the learning rate.
+"""
 
 import re
 
@@ -8,19 +12,19 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import keras_patches_updates
 
-# The authors' three groups. Their membership goes by substrings of names, so
-# that the type embedding, the contrastive scale and the ranking head, whose
-# names have none, learn at the base rate.
+# The authors' three groups. The authors' code looks for substrings in names.
+# The names of the type embedding, the contrastive scale and the ranking head
+# have none of them, so these are trained at the base rate.
 _HEADS = r"^(?!rank_head/)[a-z0-9_]+_head/(?!logit_scale)"
 _FUSION = r"^fusion/(?!type_embedding)"
 _OTHERS = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
-# Not every task has all of them, or trains them.
+# These rows may match no variable: not every task has all groups.
 _GROUPS = (_OTHERS, _FUSION, _HEADS)
 
-# No decay, as the authors applied it: what contains "bias" or a form of
-# "norm.weight", such as "norm1.weight" in ViT and DeiT. CLIP's layer norms
-# (ln_1, ...) and those in the classifiers have other names there and decay, as
-# do embeddings and scales.
+# Variables without decay in the authors' code: names that contain "bias" or a
+# form of "norm.weight", such as "norm1.weight" in ViT and DeiT. There, CLIP's
+# layer norms (ln_1, ...) and those of the classifiers have other names and so
+# are decayed, as are embeddings and scales.
 AUTHORS_NO_DECAY = (
     r"(bias|beta)$",
     r"^(vit|deit)_encoder/(transformer_block_\d+/ln_[12]|ln)/gamma$",
@@ -28,7 +32,7 @@ AUTHORS_NO_DECAY = (
     r"^fusion/.*gamma$",
     r"^mlm_head/.*gamma$",
 )
-# What is no matrix of a layer: norms, biases, scales and embeddings of
+# The usual choice: no decay for norms, biases, scales and the embeddings of
 # positions and types.
 SANE_NO_DECAY = (
     r"(bias|beta|gamma|logit_scale|class_embedding|type_embedding)$",
@@ -38,14 +42,14 @@ DECAYS = {"authors": AUTHORS_NO_DECAY, "sane": SANE_NO_DECAY}
 
 
 def rows(base=1.0, fusion=1.0, head=1.0):
-    """The authors' three groups as rows of an `AdamW`.
+    """The authors' three groups of variables, as rows for `AdamW`.
 
     Args:
         base: float, factor of the learning rate for both towers, the type
             embedding and scales, or None to freeze them.
-        fusion: float, that for projections, entries, bridges, cross-modal
-            layers and poolers, or None.
-        head: float, that for the heads, or None.
+        fusion: float, the factor for projections, entries, bridges,
+            cross-modal layers and poolers, or None.
+        head: float, the factor for the heads, or None.
 
     Returns:
         tuple of `(pattern, factor)`.
@@ -61,30 +65,32 @@ def rows(base=1.0, fusion=1.0, head=1.0):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class AdamW(keras.optimizers.Optimizer):
-    """Adam with decoupled weight decay and rows of learning rates.
+    """Adam with decoupled weight decay and groups of learning rates.
 
-    Every variable must match exactly one row. `learning_rate`, clipping by
-    the global norm, accumulation, averages and loss scaling are Keras' own.
-    A gradient that is not finite is never applied: nothing but the count of
-    steps changes, and `skipped` counts it. Among gradients that are
-    accumulated it counts as zero. Schedules count updates.
+    Each row names a group of variables, and every variable must match
+    exactly one row. Learning rate, clipping by the global norm, accumulation,
+    averages and loss scaling work as in Keras. If a gradient is not finite,
+    the step is skipped: weights and moments do not change, and `skipped`
+    counts it. With accumulation, the gradients of that batch count as zero.
+    Schedules count updates.
 
     Args:
-        learning_rate: float or schedule, the rate of a row of factor 1.
-        rows: tuple of `(pattern, factor)`: a regular expression, searched in
-            the variables' paths, and the factor of the learning rate. None
-            as a factor freezes: no update, no decay, no part in the norm.
-        weight_decay: float, times the row's rate.
-        decay: which variables do not decay: `"authors"` (as their lists of
-            names did), `"sane"` (all that is no matrix of a layer), or a
-            tuple of patterns.
+        learning_rate: float or schedule, the rate for a factor of 1.
+        rows: tuple of `(pattern, factor)`. The pattern is a regular
+            expression that is searched in the paths of variables. The factor
+            multiplies the learning rate; None freezes the variables, which
+            then also do not count in the norm of the gradients.
+        weight_decay: float, multiplied by the learning rate of the row.
+        decay: which variables are not decayed: `"authors"` (those of their
+            lists of names), `"sane"` (norms, biases, scales, and embeddings
+            of positions and types), or a tuple of patterns.
         beta_1, beta_2, epsilon: floats, the authors' values by default.
         **kwargs: as `keras.optimizers.Optimizer`: `global_clipnorm`,
             `gradient_accumulation_steps`, `use_ema`, `loss_scale_factor`.
 
     Raises:
-        ValueError: variables without a row or with two, rows but the
-            authors' without a variable; it lists them.
+        ValueError: variables that match no row or several, or a row that
+            matches no variable and is none of the authors'; it lists them.
 
     Example:
 
@@ -108,7 +114,7 @@ class AdamW(keras.optimizers.Optimizer):
         name="adamw",
         **kwargs,
     ):
-        # Keras' own decay knows one rate; ours follows the rows.
+        # Keras' own decay uses one rate for all variables, so it stays off.
         super().__init__(learning_rate, name=name, **kwargs)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.rows = tuple((pattern, factor) for pattern, factor in rows)
@@ -125,12 +131,12 @@ class AdamW(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         super().build(variables)
-        # Kept beside what Keras tracks: they are the model's.
+        # Set without Keras' tracking: they are variables of the model.
         object.__setattr__(self, "_built_for", variables)
         self._momentums, self._velocities = self.add_optimizer_variables(
             variables, ["momentum", "velocity"]
         )
-        # For models that are no tasks of ours, whose `compile` does it.
+        # `compile` of a task does this already; other models need it here.
         keras_patches_updates.count_updates(self)
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = factors_of(variables, self.rows)
@@ -155,8 +161,8 @@ class AdamW(keras.optimizers.Optimizer):
         ]
         grads, finite = _finite(grads)
         self.skipped.assign_add(1 - ops.cast(finite, "int32"))
-        # What is accumulated is zero where it was not finite, and the update
-        # of the others goes on.
+        # With accumulation, gradients that were not finite are zero, and the
+        # update is made from the other batches.
         self._kept = 1.0 if self.gradient_accumulation_steps else finite
         super().apply(grads, variables)
         self._kept = None
@@ -178,7 +184,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.assign_sub(variable, m * alpha / (ops.sqrt(v) + self.epsilon))
 
     def _step_of(self, index, dtype, learning_rate):
-        """What a variable's update takes besides its own tensors."""
+        """Step size, decay and "is finite" factor of a variable's update."""
         kept = ops.cast(self._kept, dtype)
         rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
         steps = ops.cast(self.iterations + 1, dtype)
@@ -189,7 +195,7 @@ class AdamW(keras.optimizers.Optimizer):
         return alpha, rate * decay if decay else None, kept
 
     def _backend_update_step(self, grads, variables, learning_rate):
-        # As Keras' own optimizers on PyTorch: many variables at once.
+        # On PyTorch, Keras' optimizers update many variables at once, too.
         if keras.config.backend() != "torch":
             super()._backend_update_step(grads, variables, learning_rate)
             return
@@ -225,19 +231,20 @@ class AdamW(keras.optimizers.Optimizer):
 
 
 def _finite(grads):
-    """The gradients, or zeros for all where one of any replica is not finite.
+    """The gradients, or zeros if one is not finite in any replica.
 
     Returns:
         `(gradients, finite)`, the latter a bool tensor.
     """
-    # Where no gradient leads to a variable, Keras has None, and warns.
+    # Keras passes None for a variable that the loss does not depend on.
     squares = sum(
         ops.sum(ops.square(ops.cast(g, "float32")))
         for g in grads
         if g is not None
     )
-    # XLA repeats cheap operations for each variable that reads them, here a
-    # sum of hundreds, and compiles for a minute; a root it takes once.
+    # XLA repeats cheap operations for each variable that uses them. Here that
+    # would be a sum of hundreds of terms, and a minute of compilation. It
+    # does not repeat a square root.
     norm = ops.sqrt(squares)
     broken = ops.cast(ops.logical_not(ops.isfinite(norm)), "float32")
     finite = ops.equal(backend_ops.global_sum(broken), 0.0)
@@ -249,7 +256,7 @@ def _finite(grads):
 
 
 def factors_of(variables, rows):
-    """The factor of each variable by the one row that matches its path.
+    """The factor of each variable, from the one row that matches its path.
 
     Args:
         variables: list of variables.
@@ -259,8 +266,8 @@ def factors_of(variables, rows):
         list of factors, in the order of the variables.
 
     Raises:
-        ValueError: variables without a row or with several, or rows but the
-            authors' without a variable.
+        ValueError: variables that match no row or several, or a row that
+            matches no variable and is none of the authors'.
     """
     found = {
         v.path: [p for p, _ in rows if re.search(p, v.path)] for v in variables

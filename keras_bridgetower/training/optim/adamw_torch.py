@@ -1,8 +1,8 @@
-"""PyTorch: one update for many variables, in a few operations."""
+"""The step of `AdamW` on PyTorch, for many variables in a few operations."""
 
 import torch
 
-# So many numbers are updated at a time: what is held besides is as large.
+# How many weights are updated at a time. It bounds the temporary memory.
 CHUNK = 2**25
 
 
@@ -10,16 +10,16 @@ CHUNK = 2**25
 def adamw(variables, alpha, decay, kept, betas, epsilon):
     """Apply the step of `AdamW.update_step` to variables of one row.
 
-    The operations are those, in that order, and so are the bits: a model has
-    hundreds of variables, and to call twelve operations for each takes longer
-    than to compute them.
+    The operations and their order are the same, and so are the results, bit
+    for bit. A model has hundreds of variables, and calling twelve operations
+    for each of them takes longer than the arithmetic.
 
     Args:
         variables: list of `(variable, gradient, momentum, velocity)`, float
-            tensors of one dtype, of which all but the gradient change.
-        alpha: scalar tensor, the rate times what corrects the momenta.
-        decay: scalar tensor, share by which variables decay, or None.
-        kept: scalar tensor, 0 where nothing must change, else 1.
+            tensors of one dtype. All but the gradient are changed in place.
+        alpha: scalar tensor, learning rate times bias correction.
+        decay: scalar tensor, the share by which variables decay, or None.
+        kept: scalar tensor, 0 if nothing must change, else 1.
         betas: two floats.
         epsilon: float.
     """
@@ -41,12 +41,14 @@ def adamw(variables, alpha, decay, kept, betas, epsilon):
 
 
 def _approach(averages, values, share):
+    """Move running averages towards values by a share of the difference."""
     change = torch._foreach_sub(values, averages)
     torch._foreach_mul_(change, share)
     torch._foreach_add_(averages, change)
 
 
 def _chunks(variables):
+    """Split variables into lists of at most `CHUNK` weights, or one each."""
     chunk, size = [], 0
     for one in variables:
         if chunk and size + one[0].numel() > CHUNK:

@@ -1,4 +1,4 @@
-"""The learning rate over the steps."""
+"""The learning rate schedule: linear warm-up, then polynomial decay."""
 
 import keras
 from keras import ops
@@ -6,22 +6,23 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0, then falls by a polynomial to its end.
+    """Rises linearly from 0 to the peak, then decays by a polynomial.
 
     Step t, counted from 0, has the rate `peak * t / warmup` while
-    `t < warmup`, then `end + (peak - end) * (1 - share) ** power`, where
-    `share` of the steps after the warm-up is done; after the last one `end`.
+    `t < warmup`. Then the rate is `end + (peak - end) * (1 - share) ** power`,
+    where `share` is the share of the steps after the warm-up that are done.
+    After the last step it is `end`.
 
     Args:
         peak: float, the rate at the end of the warm-up.
-        total_steps: int, updates of the whole training.
+        total_steps: int, number of updates of the whole training.
         warmup: number of warm-up steps as an int, or their share of
             `total_steps` as a float below 1.
         power: float, 1 for a straight line.
         end: float, the rate after the last step.
 
     Raises:
-        ValueError: steps that do not fit each other.
+        ValueError: a warm-up that is not shorter than the training.
 
     Example:
 
@@ -68,7 +69,7 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def steps_of(number, total_steps):
-    """A number of steps, given as such or as a share of all of them.
+    """A number of steps that is given as a number or as a share.
 
     Args:
         number: int, a number of steps, or float, a share.

@@ -1,6 +1,6 @@
-"""The authors' settings as values."""
+"""Recipes: the settings of the authors' training runs."""
 
 import lazy_loader
 
-# What is public stands in `__init__.pyi`, and is imported when it is used.
+# `__init__.pyi` lists the public names, which are imported when first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,17 +1,17 @@
-"""The authors' settings: one row a run, each with its source."""
+"""The table of the authors' recipes, each with its source."""
 
 from keras_bridgetower.training.recipes.recipe import Recipe
 from keras_bridgetower.training.recipes.recipe import unknown
 
 
 def get(name):
-    """The recipe of a name.
+    """Get a recipe by its name.
 
     Args:
         name: str, a key of `RECIPES`.
 
     Raises:
-        ValueError: no such recipe; it names the nearest.
+        ValueError: an unknown name; the error suggests the nearest one.
 
     Example:
 
@@ -41,7 +41,8 @@ _ITC = dict(
     text_length=40,
     projection_dim=256,
 )
-# The scripts mirror pictures whatever their texts say, see `RECIPES`.
+# The scripts mirror all pictures, even if the text says "left" or "right".
+# `_with_sides` changes this.
 _MIRRORED = dict(transform="blip_randaug_wc_official")
 _ROWS = (
     Recipe(
@@ -262,7 +263,10 @@ _ROWS = (
 
 
 def _with_sides(recipe):
-    """The same, but what a text says of left and right stays true."""
+    """The recipe without mirroring of pictures whose text names a side.
+
+    A mirrored picture would make a text about left and right wrong.
+    """
     transform = recipe.transform.removesuffix("_official")
     if transform == recipe.transform:
         return recipe

@@ -1,4 +1,4 @@
-"""A recipe: the settings of a run as one value."""
+"""`Recipe`: all settings of a training run, in one object."""
 
 import dataclasses
 import difflib
@@ -13,45 +13,46 @@ SIZES = ("base", "large", "tiny")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything a run is made of, but the machine.
+    """All settings of a training run, except the devices.
 
     Args:
         name: str, its key in `RECIPES`.
-        task: str, the part of the class's name after `BridgeTower`.
-        source: str, where the numbers stand.
-        dataset: str, the data set it was written for.
+        task: str, the name of the task class without `BridgeTower`.
+        source: str, script or repository that the numbers are from.
+        dataset: str, the data set of the run.
         size: `"base"`, `"large"` or `"tiny"`: widths and encoders.
         image_size: int, side of the pictures in pixels.
-        transform: str, key of the training transform (`data.augment`).
-        eval_transform: str, that for evaluation.
+        transform: str, name of the training transform (`data.augment`).
+        eval_transform: str, name of the transform for evaluation.
         learning_rate: float, peak for both towers.
-        head_factor: float, times the rate for the heads.
-        fusion_factor: float, times the rate for the cross-modal part.
+        head_factor: float, multiplies the rate for the heads.
+        fusion_factor: float, multiplies the rate for the cross-modal part.
         weight_decay: float.
         warmup: float, share of the steps, or int, number of steps.
-        epochs: int, passes over the data, or None where `steps` counts.
-        steps: int, updates, or None where `epochs` counts.
-        batch_size: int, rows of an update, over all devices.
-        accumulation: int, batches of which an update is made, each of
-            `micro_batch_size` rows over all devices.
-        text_length: int, tokens of a text with its ends.
-        head_scale: float, width of the head over 2D, or None: one Linear.
-        head_dropout: float, dropout of what a head of NLVR2 reads.
-        projection_dim: int, width of the contrastive space, or None: a task
-            without one, or a preset's.
-        objective: str or tuple of str, what is learnt where a task has a
-            choice, or None.
-        bridge: str or None, as `BridgeTowerBackbone` takes it.
-        epsilon: float, of the optimizer.
-        dropout: float, of the cross-modal layers.
+        epochs: int, passes over the data, or None if `steps` is given.
+        steps: int, number of updates, or None if `epochs` is given.
+        batch_size: int, samples of an update, over all devices.
+        accumulation: int, number of batches whose gradients are accumulated
+            for an update. Each has `micro_batch_size` samples.
+        text_length: int, tokens of a text, with its start and end tokens.
+        head_scale: float, hidden width of the head divided by 2D, or None for
+            a head that is one Linear.
+        head_dropout: float, dropout before the head of NLVR2.
+        projection_dim: int, width of the contrastive space, or None if the
+            task has none or a preset defines it.
+        objective: str or tuple of str, the objective if the task has several,
+            or None.
+        bridge: str or None, as in `BridgeTowerBackbone`.
+        epsilon: float, epsilon of the optimizer.
+        dropout: float, dropout of the cross-modal layers.
         shortlist: int, candidates of the two-stage ranking, or None.
-        new_poolers: bool, whether the poolers of a preset start anew below a
-            new head: those that matching has saturated learn slowly.
-        note: str, what the row alone does not tell.
+        new_poolers: bool, whether the poolers are initialized again below a
+            new head. Poolers that matching has saturated learn slowly.
+        note: str, a remark.
 
     Raises:
-        ValueError: sizes, lengths or shares that cannot be, or an update
-            that is not made of whole batches.
+        ValueError: sizes, lengths or shares that are not allowed, or an
+            `accumulation` that does not divide `batch_size`.
 
     Example:
 
@@ -91,7 +92,7 @@ class Recipe:
     shortlist: int | None = None
     new_poolers: bool = False
     note: str = ""
-    # The recipe it was made from by `replace`.
+    # The recipe from which `replace` made this one.
     original: "Recipe | None" = dataclasses.field(
         default=None, repr=False, compare=False
     )
@@ -125,14 +126,14 @@ class Recipe:
 
     @property
     def micro_batch_size(self):
-        """Rows of a batch, of which `accumulation` make an update."""
+        """Samples of a batch, `batch_size / accumulation`."""
         return self.batch_size // self.accumulation
 
     def replace(self, **changes):
-        """The recipe with other values.
+        """A copy of the recipe with some values changed.
 
         Raises:
-            ValueError: a field that does not exist; it names the nearest.
+            ValueError: an unknown field; the error suggests the nearest one.
         """
         for name in changes:
             if name not in _FIELDS:
@@ -143,10 +144,11 @@ class Recipe:
     def tiny(self):
         """The same run in miniature, for easy-VQA on a laptop.
 
-        Sizes change, and with them the base rate: a narrow model learns
-        nothing at that of a wide one. The factors of the rows stay, and the
-        shortlist still leaves most of the few pictures out. At that
-        rate matching saturates the poolers: a new classifier gets new ones.
+        The sizes are smaller and the learning rate is larger: a narrow model
+        learns nothing at the rate of a wide one. The factors of the rate are
+        the same. The shortlist is still much smaller than the number of
+        pictures. At the larger rate matching saturates the poolers, so a new
+        classifier gets new ones.
         """
         return self.replace(
             size="tiny",
@@ -163,13 +165,16 @@ class Recipe:
         )
 
     def total_steps(self, samples):
-        """Updates of the whole run on a number of training samples.
+        """Number of updates of the whole run.
 
-        As in the scripts, a last batch that is not full counts for an epoch,
-        and what is left of an update after the last epoch does not.
+        As in the scripts, an incomplete batch at the end of an epoch counts,
+        and an incomplete update after the last epoch does not.
+
+        Args:
+            samples: int, number of training samples.
 
         Raises:
-            ValueError: there are fewer than one batch.
+            ValueError: fewer samples than one batch.
         """
         if self.steps is not None:
             return self.steps
@@ -183,11 +188,11 @@ class Recipe:
         return self.epochs * batches // self.accumulation
 
     def optimizer(self, total_steps, **kwargs):
-        """The `AdamW` of the run, with rows, warm-up, decay and accumulation.
+        """Make the `AdamW` of the run.
 
         Args:
-            total_steps: int, updates of the whole run.
-            **kwargs: as `AdamW`, such as `global_clipnorm`.
+            total_steps: int, number of updates of the whole run.
+            **kwargs: as in `AdamW`, such as `global_clipnorm`.
         """
         if self.accumulation > 1:
             kwargs["gradient_accumulation_steps"] = self.accumulation
@@ -200,10 +205,10 @@ class Recipe:
         )
 
     def differences(self):
-        """Where this differs from the recipe that it was made from.
+        """The fields that `replace` has changed.
 
         Returns:
-            dict from field to `(value here, value there)`.
+            dict from field to `(value, original value)`.
         """
         original = self.original or self
         pairs = {
@@ -224,12 +229,12 @@ class Recipe:
         return "\n".join(lines)
 
 
-# All but where it came from.
+# All fields but `original`.
 _FIELDS = [field.name for field in dataclasses.fields(Recipe)[:-1]]
 
 
 def unknown(what, name, known):
-    """The text of an error that names the nearest of what is known."""
+    """The text of an error about an unknown name, with the nearest one."""
     nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
     return (
         f"There is no {what} {name!r}; the nearest is {nearest!r}. Allowed: "

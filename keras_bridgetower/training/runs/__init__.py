@@ -1,1 +1,1 @@
-"""Training runs that are saved, checked and continued."""
+"""Training runs: checkpoints, exact continuation, and checks."""

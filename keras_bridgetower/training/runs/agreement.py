@@ -1,7 +1,8 @@
-"""What all processes of a run must agree in, or it ends in all of them.
+"""Checks that all processes of a run have the same settings, data and weights.
 
-Processes that go on from different places train different models, of which
-they average the gradients: nothing else would tell.
+If processes continued from different checkpoints, they would train different
+models and average their gradients, and no error would show it. So if they
+differ, the run ends in all of them.
 """
 
 import dataclasses
@@ -20,22 +21,24 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 
 def check(strategy, facts):
-    """Raise in every process where one differs. Every process must call it.
+    """Raise unless all processes have the same facts. Every one must call it.
 
     Args:
         strategy: a `Strategy`.
-        facts: dict of plain values, of this process.
+        facts: dict of plain values of this process.
 
     Raises:
-        CheckpointError: the same in every process; it lists what differs.
+        CheckpointError: in every process; it lists the facts that differ.
     """
-    told = strategy.told(json.dumps(facts, sort_keys=True))
-    if len(set(told)) == 1:
+    texts = strategy.gather_text(json.dumps(facts, sort_keys=True))
+    if len(set(texts)) == 1:
         return
-    each = [_flat(json.loads(text)) for text in told]
+    each = [_flat(json.loads(text)) for text in texts]
     names = sorted({name for one in each for name in one})
-    odd = [n for n in names if any(o.get(n) != each[0].get(n) for o in each)]
-    lines = [", ".join(f"{n}={one.get(n)!r:.80}" for n in odd) for one in each]
+    differ = [n for n in names if any(o.get(n) != each[0].get(n) for o in each)]
+    lines = [
+        ", ".join(f"{n}={one.get(n)!r:.80}" for n in differ) for one in each
+    ]
     raise CheckpointError(
         "All processes of a run must agree: start them with the same command "
         "and the same data, and let all see one directory of checkpoints. "
@@ -47,18 +50,18 @@ def newest(strategy, directory, started):
     """The newest checkpoint of a run, the same one in every process.
 
     Args:
-        strategy: a `Strategy`; every process must call it.
+        strategy: a `Strategy`; every process must call this.
         directory: path of the run's folder.
-        started: dict of plain values, with what this process was started.
+        started: dict of plain values, the settings of this process.
 
     Returns:
-        `(arrays, facts)` for this process, or None where there is none.
+        `(arrays, facts)` for this process, or None if there is no checkpoint.
 
     Raises:
-        CheckpointError: as `checkpoints.newest`, or processes differ.
-        ProcessError: another process cannot read one.
+        CheckpointError: as in `folders.newest`, or the processes differ.
+        ProcessError: another process cannot read the checkpoint.
     """
-    # Before any is read, which on JAX all do together.
+    # Checked before reading, because on JAX all processes read together.
     seen = strategy.together(lambda: _seen(directory))
     check(strategy, started | seen)
     found = strategy.together(lambda: checkpoints.newest(directory))
@@ -68,23 +71,23 @@ def newest(strategy, directory, started):
 
 
 def check_model(strategy, model, position):
-    """Raise in every process where a model stands elsewhere in one.
+    """Raise unless all processes have the same weights and position.
 
     Args:
-        strategy: a `Strategy`; every process must call it.
+        strategy: a `Strategy`; every process must call this.
         model: a compiled model.
         position: a `Position`.
 
     Raises:
-        CheckpointError: as `check`.
+        CheckpointError: as in `check`.
     """
     if strategy.processes > 1:
-        stands = dataclasses.asdict(position)
-        check(strategy, stands | _of_model(strategy, model))
+        facts = dataclasses.asdict(position)
+        check(strategy, facts | _of_model(strategy, model))
 
 
 def _seen(directory):
-    """Which checkpoint is the newest one, by its manifest alone."""
+    """Facts about the newest checkpoint, from its manifest only."""
     folders = checkpoints.all_of(directory)
     if not folders:
         return {"checkpoint": "none"}
@@ -97,7 +100,7 @@ def _seen(directory):
 
 
 def _of_checkpoint(facts):
-    """What tells one checkpoint from another."""
+    """Facts that identify a checkpoint."""
     if facts is None:
         return {"checkpoint": "none"}
     sums = json.dumps(facts["sha256"], sort_keys=True).encode()
@@ -108,7 +111,7 @@ def _of_checkpoint(facts):
 
 
 def _of_model(strategy, model):
-    """What tells one state of a model from another."""
+    """Facts that identify the state of a model: updates and a checksum."""
     variables = state.variables_of(model)
     own = strategy.own_draws(variables)
     total = 0
@@ -122,11 +125,11 @@ def _of_model(strategy, model):
 
 
 def _flat(values, prefix=""):
-    """Nested dicts as one, by names with dots."""
-    made = {}
+    """A nested dict as a flat one, whose keys are joined by dots."""
+    flat = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            made |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            made[prefix + name] = value
-    return made
+            flat[prefix + name] = value
+    return flat

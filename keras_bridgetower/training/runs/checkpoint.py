@@ -1,4 +1,4 @@
-"""A run that survives: checkpoints, exact continuation, no NaN."""
+"""`Checkpoint`: saves a training run and continues it exactly."""
 
 import dataclasses
 
@@ -26,45 +26,47 @@ from keras_bridgetower.training.runs.stores import STORES
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves a run, and continues it as if nothing had happened.
+    """Saves a training run and continues it as if it was never interrupted.
 
-    A checkpoint holds every variable of model, optimizer and metrics, the
-    seeds of every layer and the position in the data. What the continued run
-    gives equals the uninterrupted one bit for bit. A SIGTERM finishes the
-    running step, saves, and ends the process with 143. With `use_ema`, the
-    averages take the weights' place when `fit` is through.
+    A checkpoint holds all variables of model, optimizer and metrics, the
+    seeds of all layers, and the position in the data. The continued run gives
+    the same numbers as an uninterrupted one, bit for bit. On a SIGTERM the
+    current step is finished, a checkpoint is saved, and the process ends with
+    exit code 143. With `use_ema`, the averages replace the weights when `fit`
+    ends.
 
-    With `gradient_accumulation_steps` the stream's batches are parts of an
-    update. An epoch may end within one, which the next epoch completes.
+    With `gradient_accumulation_steps`, several batches of the stream make one
+    update. An epoch may end in the middle of an update, which then continues
+    in the next epoch.
 
     Args:
-        directory: path of the run's folder, made if it is not there.
-        stream: a `data.pipeline.Stream`, the training data.
-        every: int, updates from one checkpoint to the next.
-        keep: int, how many of the newest stay.
-        monitor: str, name in the logs of an epoch, whose best checkpoint
-            stays too, such as `"val_score"`; or None.
-        mode: `"max"` or `"min"`: which value of it is best.
-        settings: dict of plain values, such as a recipe's. Another run's
-            checkpoints are refused.
-        on_nonfinite: `"stop"`: a loss or gradient that is not finite ends
-            the run; `"skip"`: it is reported and the run goes on. In either
-            case our `AdamW` has not applied the step. Gradients that
-            overflow by loss scaling alone are no failure.
-        strategy: what `kbt.distribute` returned, where there are several
-            devices. Each process reads its share of the stream, one alone
-            saves, and all must agree where they stand or all end.
+        directory: path of the run's folder; it is made if it does not exist.
+        stream: a `Stream`, the training data.
+        every: int, number of updates between two checkpoints.
+        keep: int, how many of the newest checkpoints are kept.
+        monitor: str, a name in the logs of an epoch, such as `"val_score"`.
+            The checkpoint with its best value is kept, too. Or None.
+        mode: `"max"` or `"min"`: which value of `monitor` is best.
+        settings: dict of plain values, such as those of a recipe.
+            Checkpoints with other settings are refused.
+        on_nonfinite: `"stop"`: the run ends if the loss or a gradient is not
+            finite; `"skip"`: it warns and continues. In both cases `AdamW` of
+            this package has not applied the step. Overflow that only loss
+            scaling causes is not a failure.
+        strategy: what `kbt.distribute` returned, for several devices. Each
+            process reads its share of the stream, and one of them saves. If
+            the processes differ in settings, position or weights, all end.
 
     Raises:
-        CheckpointError: where a checkpoint cannot be written or continued,
-            the loss or a gradient is not finite, or an epoch does not log
+        CheckpointError: a checkpoint cannot be written or continued, the
+            loss or a gradient is not finite, or an epoch does not log
             `monitor`.
 
     Example:
 
     ```python
     checkpoint = Checkpoint("run", stream, every=1000)
-    checkpoint.fit(task, steps=10_000)  # Begins, or goes on.
+    checkpoint.fit(task, steps=10_000)  # Starts the run or continues it.
     ```
     """
 
@@ -103,21 +105,22 @@ class Checkpoint(keras.callbacks.Callback):
         self._beside, self._others = (), {}
 
     def fit(self, model, steps, callbacks=(), force=False, **kwargs):
-        """Train until the end, from where the run stands.
+        """Train to the end of the run, from its newest checkpoint if any.
 
-        Outside the main thread, signals cannot be waited for: a SIGTERM then
-        ends the process as it does elsewhere.
+        Outside the main thread Python cannot receive signals. A SIGTERM then
+        ends the process without saving.
 
         Args:
             model: the compiled model.
-            steps: int, updates of the whole run, which may end within an
-                epoch; `epochs * stream.steps_per_epoch` for whole ones.
+            steps: int, number of updates of the whole run, which may end in
+                the middle of an epoch; `epochs * stream.steps_per_epoch` for
+                whole epochs.
             callbacks: list of further callbacks.
             force: bool, see `resume`.
-            **kwargs: as `keras.Model.fit`, such as `validation_data`.
+            **kwargs: as in `keras.Model.fit`, such as `validation_data`.
 
         Returns:
-            `keras.callbacks.History` of what was still to be done.
+            `keras.callbacks.History` of the epochs that this call trained.
 
         Raises:
             ValueError: `steps_per_execution` in `compile`, a callback that
@@ -164,7 +167,8 @@ class Checkpoint(keras.callbacks.Callback):
             stopped = other_callbacks.have_stopped(callbacks, self._others)
             unfinished = self._batches() < self._last
             if not stopped and position.step and unfinished:
-                # Keras takes all epochs for as long as the first one.
+                # The rest of an epoch needs a `fit` of its own: Keras assumes
+                # that all epochs are as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
                 stopped = train(start, end)
             if self._batches() < self._last and not stopped:
@@ -174,23 +178,24 @@ class Checkpoint(keras.callbacks.Callback):
         return history
 
     def resume(self, model, force=False):
-        """Bring a compiled model where the run stands.
+        """Restore the newest checkpoint of the run into a compiled model.
 
         Args:
             model: the compiled model, of the run's architecture.
-            force: bool, go on even with other settings, versions or data.
+            force: bool, whether to continue even with other settings,
+                versions or data.
 
         Returns:
-            The `Position`.
+            The `Position` from which the run continues.
 
         Raises:
-            CheckpointError: no checkpoint can be read, or it is of other
-                settings, versions, data or another model, or other processes
-                stand elsewhere; it lists what differs.
-            ProcessError: another process cannot go on.
+            CheckpointError: no checkpoint can be read; or it has other
+                settings, versions or data, or is of another model; or the
+                processes differ. The error lists the differences.
+            ProcessError: another process cannot continue.
         """
         now = state.origin(self.settings, self.stream)
-        # What was restored may have another rate.
+        # Before the restore, which may change the learning rate.
         now["training"] = identity.of_run(model, self.stream)
         self._training = now["training"]
         moment = {"every": self.every, "steps": self._last}
@@ -205,12 +210,13 @@ class Checkpoint(keras.callbacks.Callback):
             self.position = checks.position_of(facts, length)
             self._others = facts.get("callbacks", {})
             self._loss_is_finite = facts.get("loss_is_finite", True)
-            # Metrics are reset by `fit`, and others may draw until it begins.
+            # Metrics and random states are restored later, because `fit`
+            # resets metrics and other code may draw until it begins.
             self._restored = self.strategy.together(
                 lambda: state.restore(model, arrays, self.strategy.scope)
             )
         with self.strategy.scope():
-            # Keras would read the first batches for it, and then once more.
+            # Otherwise Keras would read the first batch twice.
             state.build_metrics(model, self.strategy.batches(self.stream))
         agreement.check_model(self.strategy, model, self.position)
         return self.position
@@ -231,16 +237,16 @@ class Checkpoint(keras.callbacks.Callback):
         position = self.position
         self._check_finite(logs or {})
         position.step += 1
-        # What draws until the next step, such as an evaluation or a loader
-        # that is made, does so in one run and not in another.
+        # Saved here, because until the next step an evaluation or a new
+        # loader may draw random numbers in one run but not in another.
         self._random = state.random()
         if position.step == self.stream.steps_per_epoch:
-            # It is saved when it has been evaluated.
+            # `end_epoch` saves, after the evaluation.
             return
         if self._batches() == self._last:
             self.model.stop_training = True
             return
-        # A signal may reach the processes at different steps.
+        # A signal may reach the processes at different steps, so they agree.
         stop = self.strategy.any(self._sigterm.asked)
         every = self.every * self._of_update
         if stop or self._batches() % every == 0:
@@ -249,7 +255,7 @@ class Checkpoint(keras.callbacks.Callback):
             raise SystemExit(STOPPED)
 
     def end_epoch(self, epoch, logs=None):
-        """Save an epoch, when other callbacks have ended it."""
+        """Save a checkpoint after an epoch and all other callbacks."""
         if self.position.step == self.stream.steps_per_epoch:
             self.position = Position(epoch + 1, 0)
         self._restored = self._random
@@ -265,7 +271,7 @@ class Checkpoint(keras.callbacks.Callback):
         return position.epoch * self.stream.steps_per_epoch + position.step
 
     def _save(self, position, logs, random):
-        # On JAX, asking for the model brings its variables up to date.
+        # On JAX, reading `self.model` updates the model's variables.
         model = self.model
         strategy = self.strategy
         agreement.check_model(strategy, model, position)

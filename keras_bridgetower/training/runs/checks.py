@@ -1,4 +1,4 @@
-"""What a run cannot go on with, said as early as it can be known."""
+"""Checks before a run starts or continues: settings, data, callbacks."""
 
 import dataclasses
 import warnings
@@ -10,22 +10,22 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 @dataclasses.dataclass
 class Position:
-    """Where a run stands: `step` batches of `epoch` are done."""
+    """The position of a run: `step` batches of epoch `epoch` are done."""
 
     epoch: int = 0
     step: int = 0
 
 
 def check_fit(model, callbacks):
-    """Refuse what would save a run where it does not stand.
+    """Refuse options of Keras with which checkpoints would be wrong.
 
     Args:
         model: the compiled model.
-        callbacks: those besides the run's own.
+        callbacks: list of the user's callbacks.
 
     Raises:
-        ValueError: several steps at once, or weights swapped for their
-            averages.
+        ValueError: `steps_per_execution` above 1, or a callback that swaps
+            the weights for their averages.
     """
     if model.steps_per_execution != 1:
         raise ValueError(
@@ -48,12 +48,12 @@ def check_pictures(model, stream):
 
     Args:
         model: the compiled model.
-        stream: the run's.
+        stream: the stream of the run.
 
     Raises:
-        ValueError: as `placing.check_transform`.
+        ValueError: as in `geometry.check_transform`.
     """
-    # A model or a stream of one's own has neither.
+    # A model or stream of the user may lack these attributes.
     preprocessor = getattr(model, "preprocessor", None)
     converter = getattr(preprocessor, "image_converter", None)
     transform = getattr(stream, "transform", None)
@@ -68,10 +68,10 @@ def check_origin(directory, then, now, force):
         directory: path of the run's folder.
         then: dict, the facts of the checkpoint.
         now: dict, what `state.origin` returns.
-        force: bool, go on all the same.
+        force: bool, whether to continue in spite of differences.
 
     Raises:
-        CheckpointError: it lists what differs.
+        CheckpointError: it lists the differences.
     """
     lacking = [name for part in now if part not in then for name in now[part]]
     if lacking:
@@ -92,17 +92,19 @@ def check_origin(directory, then, now, force):
 
 
 def position_of(facts, length):
-    """Where a run goes on, also in epochs of another length.
+    """The position from which a run continues.
+
+    If epochs have another length now, the position is scaled.
 
     Args:
-        facts: dict, those of the checkpoint.
+        facts: dict, the facts of the checkpoint.
         length: int, steps of an epoch now.
 
     Returns:
         `Position`.
 
     Raises:
-        CheckpointError: the checkpoint has no position.
+        CheckpointError: the checkpoint has no valid position.
     """
     position = facts.get("position", {})
     if set(position) != {"epoch", "step"}:
@@ -119,24 +121,25 @@ def position_of(facts, length):
         )
     if before == length or not position["step"]:
         return Position(**position)
-    # Only by `force`. Of the rest of the epoch no row is left out.
+    # Reached with `force` only. Rounded down, so that no sample of the rest
+    # of the epoch is skipped.
     step = min(position["step"] * length // before, length - 1)
     warnings.warn(
         f"An epoch had {before} steps and has {length} now. The run stood at "
         f"step {position['step']} of epoch {position['epoch']} and goes on at "
-        f"step {step}: the rows of this epoch are not the same as before.",
+        f"step {step}: the samples of this epoch differ from those before.",
         stacklevel=5,
     )
     return Position(position["epoch"], step)
 
 
 def check_monitor(monitor, logs, may_lack_validation):
-    """Refuse a name by which no checkpoint of an epoch is the best.
+    """Refuse a `monitor` that an epoch does not log.
 
     Args:
         monitor: str, or None.
-        logs: dict, what the epoch logs.
-        may_lack_validation: bool, whether not every epoch is evaluated.
+        logs: dict, the logs of the epoch.
+        may_lack_validation: bool, whether some epochs are not evaluated.
 
     Raises:
         CheckpointError: the logs have no such name.

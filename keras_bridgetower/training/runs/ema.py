@@ -1,4 +1,4 @@
-"""Averaged weights (`use_ema`) of a run that has several calls of `fit`."""
+"""Averaged weights (`use_ema`) in a run that calls `fit` several times."""
 
 import contextlib
 
@@ -7,11 +7,11 @@ import keras
 
 @contextlib.contextmanager
 def kept_apart(optimizer):
-    """A context in which the end of `fit` leaves the weights as they are.
+    """A context in which the end of `fit` does not change the weights.
 
-    Keras puts the averages in their place there, which is not yet the end of
-    a run that goes on. On JAX it would do so after an error too, where it
-    fails and hides what was raised.
+    Keras replaces the weights by their averages at the end of each `fit`, but
+    a run may continue after it. On JAX Keras would do so after an error, too,
+    fail, and hide the first error.
 
     Args:
         optimizer: any Keras optimizer.
@@ -20,14 +20,14 @@ def kept_apart(optimizer):
     try:
         yield
     finally:
-        # The class's own is found again.
+        # Now the method of the class is used again.
         del optimizer.finalize_variable_values
 
 
 def take(model):
-    """Put the averages in the place of a trained model's weights, if any."""
+    """Replace the weights of a trained model by their averages, if any."""
     optimizer = model.optimizer
-    # Before the first update they are zeros.
+    # Before the first update the averages are zeros.
     if optimizer.built and int(
         keras.ops.convert_to_numpy(optimizer.iterations)
     ):

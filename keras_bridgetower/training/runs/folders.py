@@ -1,27 +1,27 @@
-"""Checkpoint folders: written whole or not at all, checked when read."""
+"""Checkpoint folders: written atomically, checked when read, pruned."""
 
 import contextlib
 import hashlib
 import json
 import math
-import os
 import pathlib
 import shutil
 import warnings
 
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import synchronise
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.training.runs.stores import STORES
 
 _PREFIX = "step-"
-# What a manifest holds as tables, if at all.
+# The entries of a manifest that must be dicts if they exist.
 _TABLES = (
     *("sha256", "logs", "settings", "versions", "stream", "training"),
     "callbacks",
 )
-# Steps that no run makes.
+# More steps than any run makes.
 _MOST = 10**12
 
 
@@ -30,53 +30,56 @@ class CheckpointError(ValueError):
 
 
 def write(directory, step, arrays, facts, strategy=None, batches=0):
-    """Write a checkpoint: to a temporary folder, synchronised, then renamed.
+    """Write a checkpoint to a temporary folder, synchronise it, and rename it.
 
-    Newer ones could not be read, or the run would not be where it is. They
-    are renamed to `damaged-...`, so that none is taken for its progress.
+    If there are checkpoints of later steps, they could not be read, or the
+    run would have continued from them. They are renamed to `damaged-...`, so
+    that they are not taken for newer ones.
 
     Args:
         directory: path of the run's folder.
-        step: int, updates so far; the name of the checkpoint.
+        step: int, number of updates so far; part of the checkpoint's name.
         arrays: dict from name to array, as the strategy's store takes them.
         facts: dict of plain values for the manifest.
-        strategy: a `Strategy`, each of whose processes must call this; by
+        strategy: a `Strategy`, all of whose processes must call this; by
             default one process.
-        batches: int, how many of those that the next update accumulates
-            follow `step`; they are part of the name.
+        batches: int, number of batches after the last update, whose gradients
+            are accumulated; part of the name, too.
 
     Returns:
         Path of the checkpoint.
 
     Raises:
-        CheckpointError: the disk is full or not writable. What stood in the
-            folder before is as it was.
+        CheckpointError: the disk is full or not writable. Earlier checkpoints
+            are unchanged.
     """
     strategy = strategy or Strategy()
     store = STORES[strategy.store]
     directory = pathlib.Path(directory)
     within = f"-{batches:04d}" if batches else ""
     final = directory / f"{_PREFIX}{step:09d}{within}"
-    made = directory / f".{final.name}"
+    temporary = directory / f".{final.name}"
 
     def begin():
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
 
     def end():
-        _seal(made, {**facts, "step": step, "store": store.name})
+        _seal(temporary, {**facts, "step": step, "store": store.name})
         if final.exists():
             _remove(final)
-        made.rename(final)
+        temporary.rename(final)
         _set_aside(newer for newer in all_of(directory) if newer > final)
-        _synchronise(directory)
+        synchronise(directory)
 
     try:
         strategy.by_chief(begin)
-        strategy.together(lambda: store.write(made, arrays, strategy.is_chief))
+        strategy.together(
+            lambda: store.write(temporary, arrays, strategy.is_chief)
+        )
         strategy.by_chief(end)
     except (OSError, ProcessError) as error:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; those "
             "before are as they were. Make room, or choose another "
@@ -86,13 +89,13 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
 
 
 def read(folder):
-    """The arrays and facts of a checkpoint.
+    """Read the arrays and facts of a checkpoint.
 
     Args:
         folder: path of a checkpoint.
 
     Returns:
-        `(arrays, facts)`, as `write` took them, NumPy arrays in any case.
+        `(arrays, facts)`, as given to `write`, but always NumPy arrays.
 
     Raises:
         CheckpointError: a file is missing or not as it was written.
@@ -102,9 +105,9 @@ def read(folder):
         facts = read_facts(folder)
         sums = sums_of(folder)
         saved = facts["sha256"]
-        odd = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
-        if odd:
-            raise ValueError(f"the sums of {sorted(odd)} are others")
+        changed = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
+        if changed:
+            raise ValueError(f"the sums of {sorted(changed)} are others")
         arrays = STORES[facts["store"]].read(folder)
     except (OSError, ValueError, KeyError) as e:
         raise CheckpointError(
@@ -115,7 +118,7 @@ def read(folder):
 
 
 def read_facts(folder):
-    """What the manifest of a checkpoint says.
+    """Read the manifest of a checkpoint.
 
     Args:
         folder: path of a checkpoint.
@@ -124,7 +127,7 @@ def read_facts(folder):
         dict of plain values.
 
     Raises:
-        OSError, ValueError: it is missing, or not as it was written.
+        OSError, ValueError: the manifest is missing or was changed.
     """
     text = (folder / MANIFEST).read_text()
     try:
@@ -133,31 +136,32 @@ def read_facts(folder):
         known["sha256"], store = facts["sha256"], facts["store"]
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
-    # Those of earlier versions have no seal, and end with the sums.
+    # Manifests of earlier versions have no seal, and their last entry is
+    # `sha256`.
     if list(facts)[-1] != "sha256" and text != _text(
         {k: v for k, v in facts.items() if k != "seal"}
     ):
         raise ValueError(f"{MANIFEST} was changed")
-    odd = [name for name, x in known.items() if not isinstance(x, dict)]
+    wrong = [name for name, x in known.items() if not isinstance(x, dict)]
     if not _is_position(facts.get("position", {})):
-        odd.append("position")
+        wrong.append("position")
     if type(store) is not str:
-        odd.append("store")
-    if odd:
-        raise ValueError(f"{MANIFEST} has other values at {odd}")
+        wrong.append("store")
+    if wrong:
+        raise ValueError(f"{MANIFEST} has other values at {wrong}")
     return facts
 
 
 def newest(directory):
-    """The newest checkpoint of a run that can be read.
+    """Read the newest checkpoint of a run that is not damaged.
 
-    Damaged ones are passed over, with a warning.
+    Damaged ones are skipped with a warning.
 
     Args:
         directory: path of the run's folder.
 
     Returns:
-        `(arrays, facts)`, or None where the run has no checkpoint.
+        `(arrays, facts)`, or None if the run has no checkpoint.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be read.
@@ -187,7 +191,8 @@ def prune(directory, keep, monitor, better):
     Args:
         directory: path of the run's folder.
         keep: int, how many of the newest stay.
-        monitor: str, name of the logged value that tells the best, or None.
+        monitor: str, name of the logged value by which to find the best, or
+            None.
         better: callable, `max` or `min`.
     """
     folders = all_of(directory)
@@ -205,11 +210,12 @@ def prune(directory, keep, monitor, better):
         if folder not in kept:
             _remove(folder)
     for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
-        # Of a process that was killed while it wrote or removed.
+        # Left by a process that was killed while it wrote or removed one.
         shutil.rmtree(left, ignore_errors=True)
 
 
 def _set_aside(folders):
+    """Rename checkpoints to `damaged-...`."""
     for folder in folders:
         aside = folder.with_name(f"damaged-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -217,7 +223,11 @@ def _set_aside(folders):
 
 
 def _remove(folder):
-    """Remove a checkpoint: half removed, it must not look like one."""
+    """Remove a checkpoint.
+
+    It is renamed first: a folder that is removed in part must not look like a
+    checkpoint.
+    """
     hidden = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.rename(hidden)
@@ -225,17 +235,17 @@ def _remove(folder):
 
 
 def _seal(folder, facts):
-    """Synchronise all files of a folder, and write its manifest."""
+    """Flush all files of a folder to disk, and write its manifest."""
     sums = sums_of(folder)
     for name in sums:
-        _synchronise(folder / name)
+        synchronise(folder / name)
     (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
-    _synchronise(folder / MANIFEST)
-    _synchronise(folder)
+    synchronise(folder / MANIFEST)
+    synchronise(folder)
 
 
 def _text(facts):
-    """The whole manifest, which ends with a seal of its own content."""
+    """The text of a manifest, which ends with the SHA-256 of its content."""
     seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
 
@@ -244,11 +254,3 @@ def _is_position(values):
     return isinstance(values, dict) and all(
         type(n) is int and 0 <= n < _MOST for n in values.values()
     )
-
-
-def _synchronise(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

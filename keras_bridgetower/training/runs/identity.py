@@ -1,45 +1,48 @@
-"""What decides a run besides its data, as values that a checkpoint holds."""
+"""Describes model, optimizer and loss of a run, to compare on continuation."""
 
 import hashlib
 import inspect
 import json
-import re
 
 import keras
 
 from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.data.written import written_without_places
 
-# Of Keras' configurations: names count how many objects a process has made,
-# and the rest says where a class stands or what an object has been built for.
+# Keys of Keras' configurations that are not compared. Names contain a counter
+# of the process; the others are the place of a class and built shapes.
 _PASSED_OVER = ("name", "module", "registered_name", "build_config")
-# Characters of a value; of longer ones, such as thousands of answers, the sum
-# is kept.
+# Characters of a value. Longer values, such as thousands of answers, are
+# replaced by their SHA-256.
 _LONGEST = 200
 
 
 def of_run(model, stream):
-    """What a run must go on with besides its settings, versions and data.
+    """Describe what must not change when a run continues.
+
+    Settings, versions and data are compared elsewhere (`state.origin`).
 
     Args:
-        model: a compiled `keras.Model`, before anything is restored.
-        stream: what gives the batches.
+        model: a compiled `keras.Model`, before a checkpoint is restored.
+        stream: the training data.
 
     Returns:
-        dict, as `of_model` and `of_stream`.
+        dict, joined from `of_model` and `of_stream`.
     """
     return {**of_model(model), **of_stream(stream)}
 
 
 def with_rate_of(arrays, then, now):
-    """What a run is now, where a callback has lowered the learning rate.
+    """Accept a learning rate that a callback has lowered during the run.
 
     Args:
-        arrays: dict, those of the checkpoint.
-        then, now: dicts, as `of_run`.
+        arrays: dict, the arrays of the checkpoint.
+        then: dict, from `of_run`, of the checkpoint.
+        now: dict, from `of_run`, of the current model.
 
     Returns:
-        `now`, with the learning rate that the run began with where the
-        optimizer has the one that it had reached.
+        `now`, or, if its learning rate is the one that the checkpoint had
+        reached, a copy with the learning rate of `then`.
     """
     name = "optimizer.learning_rate"
     reached = [
@@ -53,15 +56,15 @@ def with_rate_of(arrays, then, now):
 
 
 def of_model(model):
-    """What a compiled model and its optimizer are, as flat plain values.
+    """Describe a compiled model and its optimizer by flat plain values.
 
     Args:
-        model: a compiled `keras.Model`, before anything is restored.
+        model: a compiled `keras.Model`, before a checkpoint is restored.
 
     Returns:
         dict from names, such as `"optimizer.learning_rate.peak"`, to numbers,
-        strings, None and lists of them. A value that is longer than 200
-        characters stands there as its SHA-256.
+        strings, None and lists of them. A value of more than 200 characters
+        is replaced by its SHA-256.
     """
     layers = [model, *keras_patches.layers_in(model)]
     dropouts = [x for x in layers if isinstance(x, keras.layers.Dropout)]
@@ -80,14 +83,14 @@ def of_model(model):
 
 
 def of_stream(stream):
-    """What a stream's `identity` cannot show: the functions of its user.
+    """Describe functions of the user, which a stream's `identity` cannot show.
 
     Args:
-        stream: what gives the batches.
+        stream: the training data.
 
     Returns:
-        dict with the sums of the sources of `stream.transform` and its
-        steps, where those are no values that `repr` describes.
+        dict with the SHA-256 of the source code of `stream.transform` and of
+        its steps, if their `repr` does not describe them.
     """
     transform = getattr(stream, "transform", None)
     parts = [transform, *getattr(transform, "steps", ())]
@@ -99,14 +102,14 @@ def of_stream(stream):
 
 
 def source_of(value):
-    """The sum of the source of a function or object that `repr` hides.
+    """The SHA-256 of the source code of a function or an object's class.
 
     Args:
         value: anything.
 
     Returns:
-        str in hexadecimal; None for what `repr` describes, as a dataclass,
-        and for what has no source.
+        str in hexadecimal. None if the `repr` describes the value, as that of
+        a dataclass does, or if there is no source code.
     """
     kind = value if inspect.isroutine(value) else type(value)
     described = kind is not value and kind.__repr__ is not object.__repr__
@@ -117,26 +120,26 @@ def source_of(value):
     except (OSError, TypeError):
         return None
     if kind is value:
-        held = inspect.getclosurevars(value).nonlocals
+        variables = inspect.getclosurevars(value).nonlocals
     else:
-        held = getattr(value, "__dict__", {})
-    return _sum(text + _plain_text(held))
+        variables = getattr(value, "__dict__", {})
+    return _sum(text + _plain_text(variables))
 
 
 def _config_of(value):
-    """The configuration of an object, or how it describes itself."""
+    """The Keras configuration of an object, or else its `repr`."""
     try:
         return keras.saving.serialize_keras_object(value)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
-        return _described(value)
+        return written_without_places(value)
 
 
 def _flat(name, value):
-    """The leaves of nested configurations, with their paths."""
+    """The leaves of a nested configuration, as pairs of path and value."""
     if isinstance(value, dict) and "class_name" in value:
         yield name, value["class_name"]
         value = value.get("config")
-        # A function's is its name.
+        # The config of a function is its name.
         if not isinstance(value, dict):
             yield f"{name}.config", _short(value)
             return
@@ -156,12 +159,7 @@ def _short(value):
 
 
 def _plain_text(value):
-    return json.dumps(value, default=_described, sort_keys=True)
-
-
-def _described(value):
-    """A `repr` that is the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return json.dumps(value, default=written_without_places, sort_keys=True)
 
 
 def _sum(text):

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""The lock of a run's folder, which allows one run at a time."""
 
 import contextlib
 import json
@@ -11,23 +11,23 @@ import filelock
 
 from keras_bridgetower.training.runs.folders import CheckpointError
 
-# In the run's folder: the lock, and who has it.
+# Files in the run's folder: the lock, and the process that holds it.
 LOCK, HOLDER = ".run.lock", ".run.holder.json"
 
 
 @contextlib.contextmanager
 def held(directory, strategy):
-    """A context in which no other run goes on in a folder.
+    """A context in which no other run can use a folder.
 
-    The lock ends with its process, however that ends.
+    The operating system releases the lock when the process ends.
 
     Args:
-        directory: path of the run's folder, made if it is not there.
-        strategy: the run's `Strategy`. Its first process takes the lock for
-            all; each must call this.
+        directory: path of the run's folder; it is made if it does not exist.
+        strategy: the run's `Strategy`. Process 0 takes the lock for all, but
+            every process must call this.
 
     Raises:
-        CheckpointError: another run has it.
+        CheckpointError: another run holds the lock.
     """
     directory = pathlib.Path(directory)
     lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
@@ -49,7 +49,7 @@ def held(directory, strategy):
 
 
 def _taken(lock, directory):
-    """Take a lock at once; False where another process has it."""
+    """Try to take the lock; return False if another process holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -58,7 +58,7 @@ def _taken(lock, directory):
     except filelock.Timeout:
         return False
     except (OSError, NotImplementedError) as error:
-        # A full disk is told by what is saved.
+        # A full disk comes here, too. It raises when a checkpoint is saved.
         warnings.warn(
             "The run's folder cannot be locked, as on some file systems of "
             "clusters: see to it that no second run uses it. Received: "
@@ -69,6 +69,7 @@ def _taken(lock, directory):
 
 
 def _holder(directory):
+    """The process that holds the lock, in words."""
     try:
         holder = json.loads((directory / HOLDER).read_text())
         return f"pid {holder['pid']} on {holder['host']}"

@@ -1,4 +1,4 @@
-"""Steps that fail: a loss or gradients that are not finite."""
+"""Finds and reports steps whose loss or gradients are not finite."""
 
 import math
 import warnings
@@ -8,15 +8,16 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 
 class Watch:
-    """Tells which steps of a run failed, each once.
+    """Finds the steps of a run that failed, and reports each once.
 
     Args:
-        model: the compiled model, as it is before the first step.
-        is_finite: bool, whether the loss that is logged was finite so far.
+        model: the compiled model, before the first step.
+        is_finite: bool, whether the logged loss was finite so far.
 
     Attributes:
-        is_finite: bool, the same after the last step. What is logged is a
-            mean over the epoch: once it is not finite, it stays so.
+        is_finite: bool, whether the logged loss was finite after the last
+            step. It is a mean over the epoch, so once it is not finite, it
+            stays so until the next epoch.
     """
 
     def __init__(self, model, is_finite=True):
@@ -25,17 +26,17 @@ class Watch:
         self.is_finite = is_finite
 
     def begin_epoch(self):
-        """The mean of the loss begins anew."""
+        """Reset at the start of an epoch, as Keras resets the mean loss."""
         self.is_finite = True
 
     def failure(self, loss):
-        """What failed in the step that was just made.
+        """What failed in the last step.
 
         Args:
-            loss: float, the mean that is logged.
+            loss: float, the logged mean loss.
 
         Returns:
-            str, `""` where nothing did.
+            str, `""` if nothing failed.
         """
         refused, was_refused = _refused(self._model), self._refused
         is_finite, was_finite = math.isfinite(loss), self.is_finite
@@ -46,13 +47,13 @@ class Watch:
 
 
 def text(failure, loss, position, ids):
-    """What to say of a step whose loss or gradients are not finite.
+    """The message about a step that failed.
 
     Args:
-        failure: str, as `Watch.failure` returns it.
-        loss: float.
+        failure: str, from `Watch.failure`.
+        loss: float, the logged loss.
         position: `Position` of the step.
-        ids: ids of its samples.
+        ids: ids of the samples of the batch.
 
     Returns:
         str.
@@ -72,15 +73,16 @@ REPORTS = {"stop": _stop, "skip": warnings.warn}
 
 
 def _refused(model):
-    """A number that grows when gradients are refused as not finite."""
+    """A number that grows with each update skipped for its gradients."""
     optimizer = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     count = 0
     if hasattr(inner, "skipped"):
         count = int(keras_patches.optimizer_value(model, inner.skipped))
     if hasattr(optimizer, "dynamic_scale"):
-        # Loss scaling lets scaled gradients overflow now and then, and
-        # halves the scale: only below 1 the gradients themselves are at fault.
+        # With loss scaling, scaled gradients overflow now and then, and the
+        # scale is halved. Only if it falls below 1, the gradients themselves
+        # are not finite.
         scale = keras_patches.optimizer_value(model, optimizer.dynamic_scale)
         count += max(0, -math.log2(max(float(scale), 2.0**-1000)))
     return count

@@ -1,8 +1,9 @@
-"""Callbacks of Keras beside a run's own: what they keep is continued too."""
+"""Saves and restores the state of Keras' callbacks in a continued run."""
 
 import keras
 
-# What they count, by class. Keras resets it at the start of each `fit`.
+# Attributes that hold the state of a callback, by class. Keras resets them at
+# the start of each `fit`.
 _KEPT = {
     keras.callbacks.EarlyStopping: (
         *("wait", "stopped_epoch", "best", "best_epoch"),
@@ -13,12 +14,15 @@ _KEPT = {
 
 
 class AfterOthers(keras.callbacks.Callback):
-    """Comes last: what other callbacks did at a moment has been done.
+    """The last callback of a run, called after all others.
+
+    It restores the state of the others when training begins, and lets the
+    `Checkpoint` save when an epoch has ended.
 
     Args:
         run: the `Checkpoint`.
-        callbacks: list of the others.
-        states: dict, as `states` gave it, what they go on with.
+        callbacks: list of the user's callbacks.
+        states: dict, from `states`, which they continue from.
     """
 
     def __init__(self, run, callbacks, states):
@@ -35,7 +39,9 @@ class AfterOthers(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._run.position.step and self._rate is not None:
-            # They set the rate when the epoch began, which is a while ago.
+            # In the middle of an epoch: a callback that sets the learning
+            # rate at its start did so before the checkpoint. Undo what it
+            # has set now.
             self.model.optimizer.learning_rate = self._rate
 
     def on_epoch_end(self, epoch, logs=None):
@@ -44,13 +50,13 @@ class AfterOthers(keras.callbacks.Callback):
 
 
 def states(callbacks):
-    """What callbacks of Keras have counted so far, as plain values.
+    """The state of Keras' callbacks, as plain values.
 
     Args:
         callbacks: list of callbacks.
 
     Returns:
-        dict from a name of each that counts to its values.
+        dict from the name of each callback with a state to a dict of values.
     """
     return {
         name: {key: _plain(getattr(c, key, None)) for key in _keys(c)}
@@ -63,10 +69,10 @@ def have_stopped(callbacks, saved):
 
     Args:
         callbacks: list of callbacks.
-        saved: dict, as `states` gave it.
+        saved: dict, from `states`.
 
     Returns:
-        bool. False where its `patience` is larger by now.
+        bool. False if its `patience` was increased since.
     """
     return any(
         saved.get(name, {}).get("stopped_epoch")
@@ -77,14 +83,14 @@ def have_stopped(callbacks, saved):
 
 
 def check(callbacks):
-    """Refuse callbacks that would set a run to where it does not stand.
+    """Refuse callbacks that set weights which are in no checkpoint.
 
     Args:
         callbacks: list of callbacks.
 
     Raises:
-        ValueError: `BackupAndRestore`, or an `EarlyStopping` that sets back
-            weights.
+        ValueError: `BackupAndRestore`, or an `EarlyStopping` with
+            `restore_best_weights`.
     """
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.BackupAndRestore):
@@ -104,13 +110,13 @@ def check(callbacks):
 
 
 def _rate_of(optimizer):
-    """The learning rate as a number; None where a schedule gives it."""
+    """The learning rate as a number, or None if it is a schedule."""
     rate = optimizer.get_config().get("learning_rate")
     return rate if isinstance(rate, float) else None
 
 
 def _named(callbacks):
-    """Those that count, each with its class and its place among its class."""
+    """Callbacks with a state, each with its class and number as a name."""
     counts = {}
     for callback in callbacks:
         if _keys(callback):
@@ -120,6 +126,7 @@ def _named(callbacks):
 
 
 def _keys(callback):
+    """The names of the attributes that hold a callback's state."""
     for kind, keys in _KEPT.items():
         if isinstance(callback, kind):
             return keys

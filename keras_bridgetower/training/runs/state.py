@@ -1,4 +1,4 @@
-"""All that a run consists of, as arrays by name, and back."""
+"""The state of a run as named arrays, and how it is restored."""
 
 import contextlib
 import importlib
@@ -19,14 +19,14 @@ _METRICS, _RANDOM = "metrics/", "random/"
 
 
 def of(model, value):
-    """Every variable of a model, its optimizer and its metrics.
+    """All variables of a model, its optimizer and its metrics, as arrays.
 
-    The seeds of the layers are among the model's variables, though in no
-    weight file of Keras.
+    The model's variables include the seeds of its layers, which Keras' weight
+    files do not.
 
     Args:
         model: a compiled model.
-        value: function of a variable, which returns an array.
+        value: function that returns the array of a variable.
 
     Returns:
         dict from name to array.
@@ -40,29 +40,29 @@ def of(model, value):
 
 
 def variables_of(model):
-    """Those of the arrays of `of` that are the model's own, by name."""
+    """The variables of a model by name, without optimizer and metrics."""
     return _by_name(_variables(model), "model/")
 
 
 def random():
-    """The state of the backend's own generators, as `of` gives the rest."""
+    """The state of the backend's random generators, as named arrays."""
     return {_RANDOM + k: v for k, v in backend_ops.random_state().items()}
 
 
 def restore(model, arrays, scope=contextlib.nullcontext):
-    """Set a model and its optimizer to what `of` returned.
+    """Restore the variables of a model and its optimizer.
 
     Args:
         model: a compiled model of the same architecture.
-        arrays: dict from name to NumPy array.
-        scope: callable that returns a context, in which variables are made.
+        arrays: dict from name to NumPy array, from `of` and `random`.
+        scope: callable that returns a context in which to create variables.
 
     Returns:
-        dict of what must wait until training begins, for `restore_metrics`
-        and `restore_random`.
+        dict of the arrays that must be restored when training begins, by
+        `restore_metrics` and `restore_random`.
 
     Raises:
-        CheckpointError: other variables; it lists them.
+        CheckpointError: the model has other variables; it lists them.
     """
     with scope():
         precision.build_once(model.optimizer, model.trainable_variables)
@@ -73,12 +73,12 @@ def restore(model, arrays, scope=contextlib.nullcontext):
 
 
 def restore_metrics(model, arrays):
-    """Set the metrics of a model, whose variables are there."""
+    """Restore the metrics of a model, whose variables must exist."""
     _assign(model.metrics_variables, arrays, _METRICS)
 
 
 def restore_random(arrays):
-    """Set the backend's own generators."""
+    """Restore the backend's random generators."""
     backend_ops.set_random_state(
         {
             name.removeprefix(_RANDOM): value
@@ -89,12 +89,12 @@ def restore_random(arrays):
 
 
 def build_metrics(model, dataset):
-    """Let losses and metrics make their variables, from shapes.
+    """Create the variables of losses and metrics, from shapes only.
 
     Args:
         model: a compiled model.
-        dataset: `tf.data.Dataset` of what it trains on. Nothing of it is read
-            by a Keras that is known.
+        dataset: `tf.data.Dataset`, the training data. No batch is read,
+            except with an unknown version of Keras.
     """
     if getattr(model, "preprocessor", None) is not None:
         dataset = dataset.map(model.preprocess_samples)
@@ -112,24 +112,27 @@ def build_metrics(model, dataset):
 
 
 def versions():
-    """Versions of all that the numbers of a run depend on, as strings."""
+    """Versions of the packages that the results of a run depend on."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     backend = keras.config.backend()
-    # Its package may have another name, such as tensorflow-cpu.
+    # The module is asked, because the distribution may have another name,
+    # such as tensorflow-cpu.
     found[backend] = str(importlib.import_module(backend).__version__)
     return {**found, "backend": backend}
 
 
 def origin(settings, stream):
-    """What a run must go on with, as plain values.
+    """Settings, versions and data of a run, as plain values.
+
+    A run must continue with the same ones.
 
     Args:
         settings: dict of plain values.
-        stream: what gives the batches, with `steps_per_epoch` and mostly an
+        stream: the training data, with `steps_per_epoch` and usually an
             `identity`.
 
     Returns:
-        dict of dicts, as it is after it was written and read.
+        dict of dicts, in the form in which JSON returns it.
     """
     values = {
         "settings": settings,
@@ -143,7 +146,7 @@ def origin(settings, stream):
 
 
 def differences(then, now):
-    """Lines that say where two `origin`s differ, in the parts of both."""
+    """Lines that describe differences of two `origin`s, in common parts."""
     return [
         f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
         for part, value in now.items()
@@ -155,7 +158,7 @@ def differences(then, now):
 
 
 def _variables(model):
-    """Variables of a model but its metrics', each once."""
+    """Variables of a model without those of metrics, each once."""
     metrics = {id(v) for v in model.metrics_variables}
     known = {id(v): v for v in model.variables if id(v) not in metrics}
     return list(known.values())
@@ -166,20 +169,20 @@ def _by_name(variables, prefix):
 
 
 def _assign(variables, arrays, prefix):
-    """Set each variable to the array of its name, or none at all."""
+    """Set each variable to the array of its name, after checking all."""
     named = _by_name(variables, prefix)
     saved = {k: v for k, v in arrays.items() if k.startswith(prefix)}
-    odd = sorted(set(named) ^ set(saved))
-    odd += [
+    differing = sorted(set(named) ^ set(saved))
+    differing += [
         name
         for name in sorted(set(named) & set(saved))
         if tuple(named[name].shape) != saved[name].shape
     ]
-    if odd:
+    if differing:
         raise CheckpointError(
             "A checkpoint must be of the same model, optimizer and metrics. "
-            f"Received: {len(odd)} variables that differ, the first 20: "
-            f"{odd[:20]}"
+            f"Received: {len(differing)} variables that differ, the first 20: "
+            f"{differing[:20]}"
         )
     for name, variable in named.items():
         variable.assign(np.asarray(saved[name]))

@@ -1,21 +1,21 @@
-"""A signal that asks a run to save and end."""
+"""Handles SIGTERM: the run saves a checkpoint and ends."""
 
 import signal
 import threading
 import warnings
 
-# The exit code of a process that SIGTERM ended.
+# The usual exit code after a SIGTERM, 143.
 STOPPED = 128 + signal.SIGTERM
 
 
 class Sigterm:
-    """A context in which SIGTERM is noted, and does nothing else.
+    """A context in which a SIGTERM is recorded but does not end the process.
 
-    Python receives signals in the main thread alone: elsewhere it warns, and
-    SIGTERM does what it did.
+    Python receives signals in the main thread only. In another thread the
+    context warns, and a SIGTERM ends the process.
 
     Attributes:
-        asked: bool, whether one came.
+        asked: bool, whether a SIGTERM came.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""How the arrays of a checkpoint become files of a folder, and back."""
+"""File formats of checkpoints: safetensors, or Orbax for several hosts."""
 
 import contextlib
 import json
@@ -9,29 +9,29 @@ import safetensors
 import safetensors.numpy
 
 STATE = "state.safetensors"
-# What safetensors does not take from NumPy is stored as whole numbers.
+# Dtypes that safetensors does not accept from NumPy are stored as integers.
 _STORED_AS = {"bfloat16": "uint16"}
 _TYPES = "types"
 
 
 class OneFile:
-    """One safetensors file, which the first process writes."""
+    """One safetensors file, written by process 0."""
 
     name = "file"
 
     @contextlib.contextmanager
     def values(self, strategy, model):
-        """A context that gives a function from a variable to its array."""
+        """A context that yields a function from a variable to its array."""
         with strategy.gathered(model), strategy.summed(model.metrics_variables):
             yield keras.ops.convert_to_numpy
 
     def write(self, folder, arrays, is_chief):
-        """Write into an empty folder. Every process calls it.
+        """Write arrays into an empty folder. Every process must call it.
 
         Args:
             folder: path.
-            arrays: dict from name to array, as `values` gives them.
-            is_chief: bool, whether this is the first process.
+            arrays: dict from name to array, made by the function of `values`.
+            is_chief: bool, whether this is process 0.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -49,10 +49,10 @@ class OneFile:
         (folder / STATE).write_bytes(content)
 
     def read(self, folder):
-        """What was written, as dict from name to NumPy array.
+        """Read the arrays, as dict from name to NumPy array.
 
         Raises:
-            OSError, ValueError, KeyError: no such files.
+            OSError, ValueError, KeyError: files are missing or damaged.
         """
         try:
             with safetensors.safe_open(folder / STATE, "numpy") as file:
@@ -69,7 +69,7 @@ class OneFile:
 
 
 class Orbax:
-    """Orbax's format, to which each process of JAX writes its own parts."""
+    """Orbax's format, in which each process of JAX writes its own shards."""
 
     name = "orbax"
 
@@ -82,7 +82,7 @@ class Orbax:
             try:
                 orbax.save(self._path(folder), arrays)
             except ValueError as error:
-                # So it says what the disk says.
+                # Orbax raises ValueError for errors of the disk.
                 raise OSError(str(error)) from error
 
     def read(self, folder):

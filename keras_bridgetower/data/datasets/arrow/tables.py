@@ -156,6 +156,8 @@ class ArrowPicture(Picture):
         row: int.
     """
 
+    WRITTEN_AS = "ArrowPicture(path={path}, column={column}, row={row})"
+
     path: str
     column: str
     row: int

@@ -1,12 +1,12 @@
-"""Whether samples fit a task, said before a step is made of them."""
+"""Whether batches have the inputs, labels and shapes that a task needs."""
 
 import keras
 
 from keras_bridgetower.backend import devices
-from keras_bridgetower.preprocessing.datasets import is_dataset
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
+from keras_bridgetower.preprocessing.tf_datasets import is_dataset
 from keras_bridgetower.preprocessing.tf_graph import shape_of_rows
-from keras_bridgetower.tasks.value_checks import check_names
+from keras_bridgetower.tasks.fit.value_checks import check_names
 
 
 def check_batches(task, data, **checked):
@@ -81,9 +81,9 @@ def check_partners(task, x):
 
 
 def check_place_of(name, value, kinds):
-    """Refuse what stands in the place of another argument.
+    """Refuse a value that was meant for another argument.
 
-    KerasHub's tasks take `sample_weight` there, and Keras' models do not.
+    KerasHub's tasks take `sample_weight` at this place, Keras' models do not.
 
     Args:
         name: str, the argument.
@@ -109,10 +109,11 @@ def check_arrays(task, x, y, **checked):
 
 
 def check_lists_of_pictures(task, x):
-    """Refuse a batch of which no one can tell samples from their pictures.
+    """Refuse a batch in which samples and their pictures may be confused.
 
-    Whatever makes batches of lists of two pictures gives two lists of as many
-    pictures as there are samples. Of two samples these have the same shape.
+    If each sample is a list of two pictures, a `DataLoader` makes two lists of
+    them, with one picture of every sample each. For two samples that has the
+    same shape as two lists of two pictures.
     """
     count = getattr(task.preprocessor, "pictures", ())
     images = x.get("images")

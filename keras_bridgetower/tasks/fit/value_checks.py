@@ -65,7 +65,7 @@ def check_values(task, x, y):
     values = [*features.values(), *(labels for *_, labels in rules)]
     if not in_tf_graph():
         values = [ops.convert_to_numpy(value) for value in values]
-    # No function that stands here: TensorFlow would rewrite it for a graph.
+    # Not a closure, which AutoGraph would rewrite for the graph.
     check = functools.partial(
         _check,
         task.backbone.text_encoder,
@@ -120,6 +120,3 @@ def _rules(task, y):
         for name in loss
         if name in labels and name in widths and type(loss[name]) in _RULES
     ]
-
-
-# The loss of a head that gives every answer the same logit, 0.

@@ -1,4 +1,4 @@
-"""Sources of raw batches that are no `tf.data`, preprocessed as they are read.
+"""`PyDataset`, `DataLoader` and generators, preprocessed as they are read.
 
 They stay what they are for Keras: a `PyDataset` keeps its length, its workers
 and its epochs, a generator is read once.

@@ -1,120 +1,17 @@
-"""Datasets of batches: made of arrays, numbered, and read untuned."""
+"""Arrays, lists and columns of tables, as a `tf.data.Dataset` of batches."""
 
+import collections.abc
+import io
 import os
 
-import numpy as np
 from keras import ops
 
-from keras_bridgetower.preprocessing.tf_graph import as_raised
-
-
-def is_dataset(x):
-    """Whether something is a `tf.data.Dataset`."""
-    import tensorflow as tf
-
-    return isinstance(x, tf.data.Dataset)
-
-
-def untuned(dataset):
-    """The same dataset, run without TensorFlow's tuning of it.
-
-    Its thread sleeps ever longer between two looks, and to end a dataset often
-    waits for the next one: for as long again as the dataset was read (seen in
-    TensorFlow 2.21). What would be tuned takes all cores instead.
-
-    Args:
-        dataset: a `tf.data.Dataset`, or whatever else a model reads.
-
-    Returns:
-        The dataset, with `options().autotune` set; as it was where its owner
-        has set it, or where it is no `tf.data.Dataset`.
-
-    Example:
-
-    ```python
-    dataset = untuned(tf.data.Dataset.range(3))
-    ```
-    """
-    import tensorflow as tf
-
-    if not isinstance(dataset, tf.data.Dataset):
-        return dataset
-    if dataset.options().autotune.enabled is not None:
-        return dataset
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.autotune.initial_parallelism = os.cpu_count()
-    return dataset.with_options(options)
-
-
-def numbered(dataset, first=lambda: 0, own=lambda number: number):
-    """The same batches, each with its number as `x["step"]`.
-
-    Preprocessing runs in parallel, so what it draws may not depend on which
-    batch comes to it first.
-
-    Args:
-        dataset: `tf.data.Dataset` of `x`, `(x, y)` or
-            `(x, y, sample_weight)`, batched.
-        first: callable that returns an int, the number of the first batch. It
-            is asked whenever the dataset is read from its start.
-        own: callable of the number of a batch, which returns the one that it
-            gets.
-
-    Returns:
-        `tf.data.Dataset`; as it was where `x` is no dict, or has a step.
-
-    Example:
-
-    ```python
-    data = tf.data.Dataset.from_tensor_slices({"text": ["a", "b", "c"]})
-    [int(x["step"]) for x in numbered(data.batch(2))]  # 0, 1
-    ```
-    """
-    import tensorflow as tf
-
-    spec = dataset.element_spec
-    x = spec[0] if isinstance(spec, tuple) else spec
-    if not isinstance(x, dict) or "step" in x:
-        return dataset
-
-    def ask():
-        return tf.numpy_function(lambda: np.int64(first()), [], tf.int64)
-
-    def count(start, place):
-        start = tf.cond(place == 0, ask, lambda: start)
-        start.set_shape(())
-        return start, start + place
-
-    def add(number, batch):
-        number = own(number)
-        if not isinstance(batch, tuple):
-            return {**batch, "step": number}
-        return {**batch[0], "step": number}, *batch[1:]
-
-    start = np.int64(0)
-    numbers = tf.data.Dataset.counter().scan(start, count)
-    return tf.data.Dataset.zip(numbers, dataset).map(add)
-
-
-def mapped(dataset, function):
-    """A function of each batch, of several at a time while a model is at one.
-
-    One for each core is made at a time, and two wait: TensorFlow's own number
-    of those doubles whenever a model is faster, without an end.
-
-    Args:
-        dataset: `tf.data.Dataset`.
-        function: callable that takes the parts of a batch.
-
-    Returns:
-        `tf.data.Dataset`, in the same order.
-    """
-    import tensorflow as tf
-
-    with as_raised():
-        made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
-    return made.prefetch(2)
+from keras_bridgetower.preprocessing.images import SINGLE
+from keras_bridgetower.preprocessing.images import check_signature
+from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.picture_arrays import as_array
+from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
+from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 
 def batches_of(x, y, sample_weight, batch_size, order=None):
@@ -242,3 +139,90 @@ def _tensors(name, values):
     if not made.shape.rank:
         raise _not_several(name, values)
     return made
+
+
+def sliceable(x):
+    """Raw inputs with pictures in a form that TensorFlow slices into rows.
+
+    TensorFlow takes arrays of one shape, and strings, where it does not tell
+    bytes from paths. So bytes that are no picture are refused here. Pictures
+    of any other kind become image files in memory, without loss.
+
+    Args:
+        x: what `fit`, `evaluate` or `predict` takes.
+
+    Returns:
+        `x`; of a dict with lists of `"images"` a copy with lists of strings,
+        bytes or arrays of one shape.
+
+    Raises:
+        ValueError: a picture that cannot be read.
+
+    Example:
+
+    ```python
+    image = PIL.Image.new("RGB", (8, 8))
+    sliceable({"images": [image, "photo.png"], "text": ["a?", "b?"]})
+    ```
+    """
+    if not isinstance(x, dict) or "images" not in x:
+        return x
+    images = _column(x["images"])
+    if not isinstance(images, (list, tuple)):
+        return x
+    pictures = [*_flat(images)]
+    arrays = not any(isinstance(picture, SINGLE) for picture in pictures)
+    if arrays and len({shape_of(picture) for picture in pictures}) == 1:
+        # A tuple would be taken for several inputs.
+        return {**x, "images": _nested(images, _pixels)}
+    return {**x, "images": _nested(images, _stored)}
+
+
+def _column(images):
+    """Pictures as a list, where a table or an array holds them as objects."""
+    if isinstance(images, (str, bytes, list, tuple)):
+        return images
+    # The columns of `datasets` read each row when it is asked for.
+    if isinstance(images, collections.abc.Sequence):
+        return list(images)
+    tensor = ops.is_tensor(images) or is_string_tensor(images)
+    if not tensor and hasattr(images, "__array__"):
+        array = as_array(images, "images")
+        return array.tolist() if array.dtype.kind in "OS" else array
+    return images
+
+
+def _several(images):
+    """Whether these are pictures and not one: pairs may come as arrays."""
+    return isinstance(images, (list, tuple)) or len(shape_of(images)) == 4
+
+
+def _flat(images):
+    for image in images:
+        single = isinstance(image, SINGLE) or not _several(image)
+        yield from (image,) if single else _flat(image)
+
+
+def _nested(images, function, name="images"):
+    """The same nested lists, with a function applied to each picture."""
+    if isinstance(images, SINGLE) or not _several(images):
+        return function(images, name)
+    named = ((image, f"{name}[{i}]") for i, image in enumerate(images))
+    return [_nested(image, function, name) for image, name in named]
+
+
+def _pixels(image, name):
+    # TensorFlow makes arrays of no other library's tensors.
+    return ops.convert_to_numpy(image) if ops.is_tensor(image) else image
+
+
+def _stored(image, name):
+    if isinstance(image, (str, os.PathLike)):
+        return os.fsdecode(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        check_signature(bytes(image), name)
+        return bytes(image)
+    file = io.BytesIO()
+    # The format that costs no compression.
+    open_image(image, name).save(file, "PPM")
+    return file.getvalue()

@@ -1,12 +1,13 @@
-"""Which rows a process reads, and that nothing is divided twice.
+"""The share of the data that one process reads, marked as already divided.
 
-A dataset of a process's own rows is marked as TensorFlow marks it: its policy
-of dividing is off. The mark stays through whatever is mapped over it.
+A dataset that holds the share of one process is marked by TensorFlow's own
+option: its `auto_shard_policy` is OFF. The option is kept by `map` and other
+transformations. So no dataset is divided twice.
 """
 
 
 def marked(dataset):
-    """The same dataset, as the rows of one process."""
+    """The same dataset, marked as the share of one process."""
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -16,7 +17,7 @@ def marked(dataset):
 
 
 def is_divided(dataset):
-    """Whether a dataset holds the rows of one process alone."""
+    """Whether a dataset is marked as the share of one process."""
     import tensorflow as tf
 
     if not isinstance(dataset, tf.data.Dataset):
@@ -26,34 +27,35 @@ def is_divided(dataset):
 
 
 def check_whole(dataset):
-    """Raise where a dataset holds the rows of one process alone.
+    """Raise if a dataset is marked as the share of one process.
 
     Raises:
-        ValueError: it would be divided once more, and rows be lost.
+        ValueError: it would be divided again, and samples would be lost.
     """
     if is_divided(dataset):
         raise ValueError(
             "`dataset` must hold global batches, but is divided among "
-            "processes already: rows would be lost. Pass the `Stream` itself "
-            "to `strategy.batches(stream)`, and leave its `num_hosts` out. "
+            "processes already: samples would be lost. Pass the `Stream` "
+            "itself to `strategy.batches(stream)`, and omit its `num_hosts`. "
             "Received: a dataset whose auto_shard_policy is OFF, as that of "
             "`Stream(num_hosts=...)` and of `strategy.dataset`"
         )
 
 
 def share(stream, processes, index):
-    """The stream of one process, of a stream of global batches.
+    """The share of one process in a stream of global batches.
 
     Args:
-        stream: a `data.pipeline.Stream`, or what has its methods; without
-            `of_host` it stays as it is.
-        processes, index: ints, how many there are, and which is meant.
+        stream: a `Stream`, or an object with its methods. Without a method
+            `of_host` it is returned as it is.
+        processes: int, number of processes.
+        index: int, number of this process, from 0.
 
     Returns:
         A stream.
 
     Raises:
-        ValueError: a stream that is divided in another way.
+        ValueError: a stream that is already divided in another way.
     """
     hosts = getattr(stream, "num_hosts", 1), getattr(stream, "host", 0)
     if hosts == (processes, index):

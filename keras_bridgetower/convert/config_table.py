@@ -1,0 +1,222 @@
+"""The values of a BridgeTower configuration of `transformers`, as one table.
+
+Reading a folder takes its defaults from here, checking one holds its values
+against the weights, and export writes them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+
+# How a value is checked: against the shapes of the weights; to be the default,
+# where nothing else can be built; to be from 0 to below 1.
+MEASURED, FIXED, SHARE = "measured", "fixed", "share"
+# Our bridges by their names.
+LINKS = {
+    "add": "add",
+    "scaled_add": "scaled_add",
+    "interpolate": "interpolate_scalar",
+}
+THEIR_LINKS = {ours: theirs for theirs, ours in LINKS.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One value.
+
+    Args:
+        key: str, its name there.
+        default: what transformers takes where it is left out.
+        ours: function of an `Architecture` that returns the value as their
+            file has it; None: it is always the default.
+        check: `MEASURED`, `FIXED`, `SHARE`, or None.
+        sets: fields of an `Architecture` that take it when a folder is read.
+        said: function of the values of its level: what is compared.
+        found: function of a measured `Architecture`: with what; by default
+            `ours`.
+    """
+
+    key: str
+    default: object
+    ours: Callable | None = None
+    check: str | None = None
+    sets: tuple = ()
+    said: Callable | None = None
+    found: Callable | None = None
+
+
+TABLE = {
+    "top": (
+        Value("hidden_size", 768, lambda a: a.hidden_dim, MEASURED),
+        Value("num_hidden_layers", 6, lambda a: a.num_layers, MEASURED),
+        Value("num_attention_heads", 12, lambda a: a.num_heads),
+        Value(
+            "link_tower_type",
+            "add",
+            lambda a: THEIR_LINKS[a.bridge],
+            MEASURED,
+            said=lambda values: LINKS.get(values["link_tower_type"]),
+            found=lambda a: a.bridge,
+        ),
+        Value("share_link_tower_layers", False, check=FIXED),
+        Value(
+            "share_cross_modal_transformer_layers",
+            True,
+            lambda a: a.projections == "shared",
+            MEASURED,
+        ),
+        Value("tie_word_embeddings", False),
+        Value(
+            "layer_norm_eps",
+            1e-5,
+            lambda a: a.bridge_epsilon,
+            SHARE,
+            ("bridge_epsilon",),
+        ),
+        Value("hidden_act", "gelu"),
+    ),
+    "text": (
+        Value("vocab_size", 50_265, lambda a: a.vocabulary_size, MEASURED),
+        Value("hidden_size", 768, lambda a: a.text_width, MEASURED),
+        Value("num_hidden_layers", 12, lambda a: a.text_layers, MEASURED),
+        # Their cross-modal layers are made from the text configuration.
+        Value(
+            "num_attention_heads",
+            12,
+            lambda a: a.text_heads,
+            sets=("text_heads", "num_heads"),
+        ),
+        Value(
+            "intermediate_size", 3072, lambda a: a.intermediate_dim, MEASURED
+        ),
+        Value(
+            "intermediate_size", 3072, lambda a: a.text_intermediate, MEASURED
+        ),
+        Value("hidden_act", "gelu", check=FIXED),
+        Value(
+            "hidden_dropout_prob",
+            0.1,
+            lambda a: a.dropout,
+            SHARE,
+            ("text_dropout", "dropout"),
+        ),
+        Value("attention_probs_dropout_prob", 0.1, lambda a: a.dropout),
+        Value(
+            "max_position_embeddings",
+            514,
+            lambda a: a.positions + PADDING_ROWS,
+            MEASURED,
+        ),
+        Value("type_vocab_size", 1, check=FIXED),
+        Value(
+            "layer_norm_eps", 1e-5, check=FIXED, sets=("layer_norm_epsilon",)
+        ),
+        Value("pad_token_id", 1, check=FIXED),
+    ),
+    "vision": (
+        Value("hidden_size", 768, lambda a: a.image_width, MEASURED),
+        Value(
+            "num_hidden_layers",
+            12,
+            lambda a: a.image_layers,
+            MEASURED,
+            said=lambda values: (
+                values["num_hidden_layers"] - values["remove_last_layer"]
+            ),
+        ),
+        Value("num_channels", 3),
+        Value("patch_size", 16, lambda a: a.patch_size, MEASURED),
+        # Their grid takes whole patches, whatever is left over.
+        Value(
+            "image_size",
+            288,
+            lambda a: a.image_size,
+            MEASURED,
+            said=lambda values: (
+                values["image_size"] // max(values["patch_size"], 1)
+            ),
+            found=lambda a: a.image_size // a.patch_size,
+        ),
+        Value("layer_norm_eps", 1e-5, check=FIXED),
+        Value("share_layernorm", True),
+        Value("remove_last_layer", False),
+    ),
+}
+
+
+def defaults(level):
+    """What a level holds where a file leaves all out; dict."""
+    return {value.key: value.default for value in TABLE[level]}
+
+
+def written(level, architecture):
+    """What a level holds for an `Architecture`; dict, in the file's order."""
+    return {
+        value.key: value.ours(architecture) if value.ours else value.default
+        for value in TABLE[level]
+    }
+
+
+def settings(levels):
+    """What only a configuration says, as fields of an `Architecture`.
+
+    Args:
+        levels: dict from the keys of `TABLE` to the values of a level.
+
+    Returns:
+        dict.
+    """
+    return {
+        field: levels[level][value.key]
+        for level, table in TABLE.items()
+        for value in table
+        for field in value.sets
+    }
+
+
+def problems(levels, measured):
+    """The values that the weights deny, or that nobody can run.
+
+    Args:
+        levels: as for `settings`.
+        measured: the `Architecture` of the weights.
+
+    Returns:
+        list of str.
+    """
+    told = {check: [] for check in _TELLERS}
+    for level, table in TABLE.items():
+        for value in table:
+            if value.check:
+                teller = _TELLERS[value.check]
+                told[value.check] += teller(value, level, levels, measured)
+    return [problem for of in told.values() for problem in of]
+
+
+def _measured(value, level, levels, measured):
+    values = levels[level]
+    said = value.said(values) if value.said else values[value.key]
+    found = (value.found or value.ours)(measured)
+    if said != found:
+        yield f"{_name(value, level)}: {said} said, {found} in the weights"
+
+
+def _fixed(value, level, levels, measured):
+    said = levels[level][value.key]
+    if said != value.default:
+        name = _name(value, level)
+        yield f"{name}={said!r}, only {value.default} can be built"
+
+
+def _share(value, level, levels, measured):
+    said = levels[level][value.key]
+    if not 0 <= said < 1:
+        yield f"{value.key}={said}, not between 0 and 1"
+
+
+_TELLERS = {MEASURED: _measured, FIXED: _fixed, SHARE: _share}
+
+
+def _name(value, level):
+    return value.key if level == "top" else f"{level} {value.key}"

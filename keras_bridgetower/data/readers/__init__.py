@@ -1,1 +1,0 @@
-"""Readers of the files in which the data sets are given out."""

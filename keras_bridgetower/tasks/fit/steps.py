@@ -1,0 +1,102 @@
+"""Steps taken, the order of rows in an epoch, and the first epoch's loss."""
+
+import logging
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.losses import VQALoss
+
+_LOG = logging.getLogger(__name__)
+# The loss of an untrained head, which gives every answer the logit 0.
+_UNTRAINED = {
+    VQALoss: lambda answers: answers * math.log(2),
+    keras.losses.SparseCategoricalCrossentropy: math.log,
+}
+
+
+class Steps(keras.callbacks.Callback):
+    """Knows how many steps a model has been trained at the start of an epoch.
+
+    Random draws for a step then depend on a seed and the step alone, so that
+    a continued run draws as one that was never interrupted.
+
+    Args:
+        optimizer: the model's optimizer, which counts its steps; or None.
+    """
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self._optimizer = optimizer
+        self._epochs = 0
+        self.first = self._taken()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epochs += 1
+        if self._epochs == 1:
+            warn_if_worse_than_untrained(self.model, (logs or {}))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not counted from batch to batch: a callback may have restored a run,
+        # and the last of several steps in one execution may be missing.
+        self.first = self._taken()
+
+    def _taken(self):
+        if self._optimizer is None:
+            return 0
+        # `iterations` are updates, each perhaps of several steps, and one may
+        # have begun: "batches" counts those where `tf.distribute` accumulates.
+        # An optimizer may hold another, with a count of its own.
+        counts = [
+            v
+            for v in self._optimizer.variables
+            if v.name in ("iteration", "batches")
+        ]
+        return max(int(ops.convert_to_numpy(count)) for count in counts)
+
+
+class Shuffled:
+    """The order in which rows are read, drawn anew for each epoch.
+
+    Args:
+        count: int, of the rows.
+        steps: `Steps`.
+    """
+
+    def __init__(self, count, steps):
+        self.count = count
+        self.steps = steps
+        # `keras.utils.set_random_seed` decides it, as all that Keras draws.
+        self.seed = np.random.randint(2**31)
+
+    def __call__(self):
+        rng = np.random.default_rng([self.seed, self.steps.first])
+        return rng.permutation(self.count).astype("int64")
+
+
+def warn_if_worse_than_untrained(task, logs):
+    """Warn if the first epoch's loss is far worse than that of no training.
+
+    Soft scores and ids do not say which answer they mean. So labels that are
+    made for another list of answers than the task's show in the loss alone.
+
+    Args:
+        task: the task.
+        logs: dict, what Keras logged of its first epoch.
+    """
+    kind, width = type(getattr(task, "loss", None)), task.label_widths()
+    # Only where users list what the labels mean.
+    if kind not in _UNTRAINED or not task.label_arguments:
+        return
+    found, start = float(logs.get("loss", 0)), _UNTRAINED[kind](width)
+    if found > 1.5 * start:
+        _LOG.warning(
+            "The loss of the first epoch, %.1f, is far above the %.1f of a "
+            "head that knows nothing. The columns of scores and the ids in "
+            "`y` must be in the order of the task's own answers or labels; "
+            "strings are found by their names.",
+            found,
+            start,
+        )

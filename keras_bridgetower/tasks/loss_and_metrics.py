@@ -1,0 +1,186 @@
+"""What a task learns: its loss, its metrics, and the weights that take part."""
+
+import keras
+import keras_hub
+from keras import ops
+
+from keras_bridgetower.backend import devices
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend import precision
+from keras_bridgetower.losses import counted_rows
+from keras_bridgetower.losses import weight_column
+
+ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
+_WITHOUT_SLOTS = "optimizer_without_slots"
+
+
+class CompiledTask(keras_hub.models.Task):
+    """Abstract: a task with a loss and metrics, set by `compile`.
+
+    Loss and metrics may see labels and outputs in another form than `predict`
+    gives them; hooks say in which.
+    """
+
+    def default_loss(self):
+        """The loss that `compile` uses by default."""
+        raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    def default_metrics(self):
+        """The metrics that `compile` uses by default."""
+        raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    def loss_inputs(self, y, y_pred):
+        """Labels and outputs as the loss takes them."""
+        return y, y_pred
+
+    def metric_inputs(self, y, y_pred):
+        """Labels and outputs as the metrics take them."""
+        # On JAX no weight can be read while metrics are updated.
+        return y, y_pred
+
+    def label_words(self):
+        """What `y` must hold, in words; None where it may be left out."""
+        return "one label for each sample, as the class describes"
+
+    def label_widths(self):
+        """How many logits a label chooses from; a dict for several outputs."""
+        if not isinstance(self.output, dict):
+            return self.output.shape[-1]
+        # Embeddings are no logits, and come in dicts of their own.
+        logits = {k: x for k, x in self.output.items() if type(x) is not dict}
+        return {name: x.shape[-1] for name, x in logits.items()}
+
+    def unread_layers(self):
+        """Layers in the graph that lead to no output."""
+        return []
+
+    @property
+    def trainable_weights(self):
+        # Of weights without a gradient Keras warns, or decays them.
+        return self._without_unread(super().trainable_weights)
+
+    @property
+    def trainable_variables(self):
+        return self._without_unread(super().trainable_variables)
+
+    def _without_unread(self, variables):
+        layers = self.unread_layers()
+        unread = {id(w) for layer in layers for w in layer.weights}
+        return [v for v in variables if id(v) not in unread]
+
+    def compile(
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        metrics="auto",
+        weighted_metrics=None,
+        **kwargs,
+    ):
+        """Set up training.
+
+        Args:
+            optimizer: a Keras optimizer or identifier. By default Keras'
+                AdamW with rate, decay and betas of the authors' VQA alone: one
+                constant rate, and biases and norms decay too. Theirs is
+                `training.optimizers.AdamW` with rows, or a recipe. With
+                `gradient_accumulation_steps` schedules count updates.
+            loss: a Keras loss; by default the task's. What is logged is its
+                mean over the rows whose weight is not 0.
+            metrics: list of metrics. By default the task's, and those as
+                `weighted_metrics` where none are given: rows of weight 0,
+                which fill a batch up, do not count.
+            weighted_metrics: list of metrics, which sample weights weigh.
+            **kwargs: as `keras.Model.compile`.
+        """
+        if optimizer == "auto":
+            # Base VQA fine-tuning of the authors' scripts, without schedule.
+            optimizer = keras.optimizers.AdamW(
+                1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
+            )
+        if metrics == "auto":
+            metrics = self.default_metrics()
+            if weighted_metrics is None:
+                metrics, weighted_metrics = None, metrics
+        super().compile(
+            optimizer=optimizer,
+            loss=self.default_loss() if loss == "auto" else loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+        devices.current().prepare(self)
+        self._place = devices.current().place
+
+    def get_metrics_result(self):
+        with devices.current().summed(self.metrics_variables):
+            return super().get_metrics_result()
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        rows = keras.tree.flatten(y_pred)[0].shape[0]
+        weights = keras.tree.map_structure(
+            lambda weights: weight_column(weights, rows), sample_weight
+        )
+        y, y_pred = self.loss_inputs(y, y_pred)
+        return super().compute_loss(x, y, y_pred, weights, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, y_pred = self.metric_inputs(y, y_pred)
+        self._leave_out_filled(y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _leave_out_filled(self, y_pred, sample_weight):
+        """Take rows of weight 0 out of the numbers of rows of the losses.
+
+        The loss of a batch is a sum over its rows, where they are 0; the mean
+        over batches has just been weighed by all rows.
+        """
+        weights = keras.tree.flatten(sample_weight)
+        counted = [counted_rows(w) for w in weights if w is not None]
+        if not counted:
+            return
+        counted = ops.any(ops.stack(counted), axis=0)
+        filled = ops.cast(ops.logical_not(counted), "float32")
+        # While a graph is traced their number may be unknown, and then Keras
+        # weighs the batches alike in the losses of single outputs.
+        known = keras.tree.flatten(y_pred)[0].shape[0] is not None
+        for mean in keras_patches.loss_means(self):
+            left_out = ops.sum if known or mean.name == "loss" else ops.mean
+            mean.count.assign(mean.count - left_out(filled))
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and not getattr(self.optimizer, "built", True):
+            # Keras would warn that slots, which are not there, do not fit.
+            config[_WITHOUT_SLOTS] = True
+        return config
+
+    def compile_from_config(self, config):
+        config = keras_patches.with_public_optimizers(config)
+        without_slots = config.pop(_WITHOUT_SLOTS, False)
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if not without_slots:
+            precision.build_once(self.optimizer, self.trainable_variables)
+
+
+def unread_of(fusion, outputs):
+    """Layers of a fusion that lead to none of some outputs.
+
+    Args:
+        fusion: a `CrossModalEncoder`.
+        outputs: tuple out of its outputs: what is read of it, if anything.
+
+    Returns:
+        List of layers, for a task's `unread_layers`.
+    """
+    unread = {
+        (): [fusion],
+        ("text",): [
+            fusion.text_pooler,
+            fusion.image_pooler,
+            *fusion.steps[-1].image_only,
+        ],
+    }
+    return unread.get(outputs, [])

@@ -1,0 +1,144 @@
+"""What data sets and runs are known by stays, whatever classes are called."""
+
+import hashlib
+
+import pytest
+from builders import FASTEST
+from streams import record
+from streams import write
+
+from keras_bridgetower.data.augment.transforms import TRANSFORMS
+from keras_bridgetower.data.augment.transforms import Place
+from keras_bridgetower.data.augment.transforms import Transform
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.datasets.arrow.tables import ArrowPicture
+from keras_bridgetower.data.datasets.cifar import PickledPicture
+from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.data.records.format import Draft
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.data.records.write import ShardJob
+from keras_bridgetower.data.records.write import write_shards
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.written import written
+from keras_bridgetower.data.written import written_without_places
+
+pytestmark = FASTEST
+
+# Made by a version that wrote `repr`: the plans of shards with one record.
+PICTURES = {
+    "file": (
+        FilePicture("a/0.jpg"),
+        "692d55013d05786f393265e543a8751763bb40cb6b89778cd1445ba9281e80c9",
+    ),
+    "pickle": (
+        PickledPicture("batch_1", 7),
+        "1a97dd55635986cd639a60a8e8c99f12201125e05f2edd956a0fabf03c146a37",
+    ),
+    "table": (
+        ArrowPicture("t.arrow", "image", 3),
+        "3d99eeafc79d90eb40b546baefa23a1852680344323f50f7adc2e92787ad10b4",
+    ),
+}
+SAMPLES = (
+    Sample("0", "look at 0xff, 'ä'\ud800", (1, 0), (0.3, 1.0)),
+    Sample("1", ""),
+)
+RECORD = Record("k", (b"\x00P6",), SAMPLES, "own")
+OF_RECORD = "d08243741334c9f68c0501f67dd3f9dacb527e3c0540b1459d83a097624d6914"
+# Of a folder with four shards, written by the same version.
+OF_FOLDER = [
+    "b14cd625f00eb9f3e3fc8952509744c6cd06d0348517f1bfc4d2e7c6a10f23ae",
+    "28c66e03793e3f63d3ce9e9037c4afd334347f1766750c1e0b610b3aac963eb1",
+    "fda2ea4ff3a17b0c6d489ff1af693b3fcdf7ef319eff46d67e2acdb18775ffdb",
+    "10dca7b798e257e23b29c3d3b417c8a1bc199175a10140e4269e47eafacebee3",
+]
+# Of all transforms, each with both resizers.
+OF_TRANSFORMS = (
+    "cbf06997934f64b290d4534dbf64431ad1b89406424a85e9e048b3db5cc5b15b"
+)
+RENAMED = (
+    *(Draft, Record, Sample, FilePicture, PickledPicture, ArrowPicture),
+    *(Sequential, Shuffled),
+)
+
+
+@pytest.fixture(params=["as they are", "renamed"], autouse=True)
+def names(request):
+    """With classes of today, and with classes of other names."""
+    steps = [step for steps, _ in TRANSFORMS.values() for step in steps]
+    kinds = {*RENAMED, *map(type, steps), Transform}
+    before = {kind: kind.__qualname__ for kind in kinds}
+    if request.param == "renamed":
+        for kind in kinds:
+            kind.__qualname__ = "Another"
+    yield
+    for kind, name in before.items():
+        kind.__qualname__ = name
+
+
+def plan(tmp_path, rows):
+    """The plan of a shard as the writer asks for it, without writing it."""
+    jobs = []
+
+    def run(asked):
+        jobs.extend(asked)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(
+            tmp_path / "set",
+            "train",
+            rows,
+            task="vqa",
+            labels=["no", "yes"],
+            definition="All.",
+            run=run,
+        )
+    (job,) = jobs
+    assert isinstance(job, ShardJob)
+    return job.plan
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_plans_of_drafts(tmp_path, monkeypatch, name):
+    # The writer refuses the lone surrogate, which old folders may hold.
+    monkeypatch.setattr(
+        "keras_bridgetower.data.records.write.check_records", lambda *_: None
+    )
+    picture, known = PICTURES[name]
+    draft = Draft("k", (picture, picture), SAMPLES, "own")
+    assert plan(tmp_path, [draft]) == known
+
+
+def test_plans_of_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "keras_bridgetower.data.records.write.check_records", lambda *_: None
+    )
+    assert plan(tmp_path, [RECORD]) == OF_RECORD
+    rows = [record("captions", i, samples=1) for i in range(8)]
+    shards = write(tmp_path / "captions", rows, "captions").shards
+    assert [shard["plan"] for shard in shards] == OF_FOLDER
+
+
+def test_orders_and_transforms():
+    assert written(Shuffled()) == "Shuffled(window=16)"
+    assert written(Sequential()) == "Sequential(window=1)"
+    texts = [
+        written_without_places(transform(name, 32, resizer))
+        for name in TRANSFORMS
+        for resizer in ("pillow", "torch")
+    ]
+    sums = hashlib.sha256("\n".join(texts).encode())
+    assert sums.hexdigest() == OF_TRANSFORMS
+
+
+def test_a_class_of_the_user_is_not_taken_for_ours():
+    class Another(Place):
+        def __repr__(self):
+            return "mine"
+
+    assert written([Another("hf")]) == "[mine]"
+    assert written((1, "a")) == "(1, 'a')"
+    assert written(((),)) == "((),)"
