@@ -117,7 +117,7 @@ def test_a_long_table_is_never_held_as_a_whole(tmp_path):
     assert len(data.split("train")) == 5000
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # What the README says of a million records.
+    # What docs/performance.md says of a million records.
     assert most < 5000 * 500
 
 

@@ -1,0 +1,128 @@
+"""The README and the pages of docs/: their code, links, names and the site."""
+
+import ast
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import pytest
+from builders import FASTEST
+
+import keras_bridgetower as kbt
+
+pytestmark = FASTEST
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+# Its code is a module of its own, which tests/test_own_work.py runs.
+ELSEWHERE = {DOCS / "own_work.md"}
+PAGES = sorted({ROOT / "README.md", *DOCS.rglob("*.md")} - ELSEWHERE)
+FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^ *```$", re.S | re.M)
+# How the title of a block begins that is shown and not run, with the reason.
+NOT_RUN = 'title="Not run by the tests: '
+
+
+def blocks(page, language):
+    """`(line, code)` of each block that runs."""
+    text = page.read_text()
+    for match in FENCE.finditer(text):
+        indent, kind, options, code = match.groups()
+        if kind == language and NOT_RUN not in options:
+            line = text[: match.start(4)].count("\n")
+            yield line, re.sub(f"^{indent}", "", code, flags=re.M)
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+WITH_CODE = [page for page in PAGES if any(blocks(page, "python"))]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    """Block after block, with the names of that page alone."""
+    if "matplotlib" in page.read_text() or "savefig" in page.read_text():
+        pytest.importorskip("matplotlib")
+    shutil.copytree(ROOT / "examples/pictures", tmp_path / "examples/pictures")
+    monkeypatch.chdir(tmp_path)
+    policy = keras.config.dtype_policy()
+    names = {"__name__": "__main__"}
+    for line, code in blocks(page, "python"):
+        # A traceback then names the line of the page.
+        code = compile("\n" * line + code, name_of(page), "exec")
+        exec(code, names)
+    assert keras.config.dtype_policy() == policy
+
+
+def test_few_blocks_are_not_run():
+    every = "".join(page.read_text() for page in PAGES)
+    assert every.count(NOT_RUN) <= 0.25 * every.count("```python")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_a_page_exist(page):
+    for _, code in blocks(page, "sh"):
+        for path in re.findall(r"python ((?:examples|tools)/\S+\.py)", code):
+            assert (ROOT / path).is_file(), path
+        for module in re.findall(r"python -m (keras_bridgetower\S+)", code):
+            assert importlib.util.find_spec(module), module
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_test_command_is_what_continuous_integration_runs():
+    commands = [code for _, code in blocks(ROOT / "README.md", "sh")]
+    assert ".ci/test" in commands[1]
+    assert ".ci/test" in (ROOT / ".ci/run").read_text()
+
+
+def public_names():
+    """What each `__init__.pyi` lists, by its full public name."""
+    package = pathlib.Path(kbt.__file__).parent
+    for stub in sorted(package.rglob("__init__.pyi")):
+        parts = stub.parent.relative_to(package.parent).parts
+        for node in ast.parse(stub.read_text()).body:
+            for alias in node.names:
+                # Folders are no entries; what they hold is.
+                if not (stub.parent / alias.name).is_dir():
+                    yield ".".join((*parts, alias.asname))
+
+
+def test_the_reference_has_every_public_name():
+    """Under one of its names: `Stream` is also `data.Stream`."""
+    pages = "".join(p.read_text() for p in (DOCS / "reference").glob("*.md"))
+    listed = set(re.findall(r"^::: (\S+)$", pages, re.M))
+    last = {name.rsplit(".", 1)[1] for name in listed}
+    missing = {n for n in public_names() if n.rsplit(".", 1)[1] not in last}
+    assert not missing
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """Links, anchors, the navigation and all references are right."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
+    site = tmp_path / "site"
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", site],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr[-3000:]
+    page = (site / "reference/tasks/index.html").read_text()
+    # The signature, drawn from the code.
+    assert "questions" in page and "top_k" in page
