@@ -170,9 +170,7 @@ def _jax_forward(model, settings):
     import jax
 
     if is_eager(settings):
-        return lambda inputs: _whole_here(
-            model(_placed(inputs), training=False)
-        )
+        return lambda inputs: _gathered(model(_placed(inputs), training=False))
     variables = model.variables
 
     @jax.jit
@@ -181,13 +179,13 @@ def _jax_forward(model, settings):
         with keras.StatelessScope(state_mapping=pairs):
             return model(inputs, training=False)
 
-    return lambda inputs: _whole_here(
+    return lambda inputs: _gathered(
         run([v.value for v in variables], _placed(inputs))
     )
 
 
-def _whole_here(outputs):
-    """JAX: outputs whose parts several hosts hold, whole on this one."""
+def _gathered(outputs):
+    """JAX: outputs that are split over several hosts, gathered on each."""
     import jax
 
     distribution = keras.distribution.distribution()
