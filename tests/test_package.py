@@ -12,6 +12,7 @@ from importlib import metadata
 
 import keras
 import keras_hub
+import module_table
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -90,6 +91,12 @@ def test_the_documents_show_the_floors():
     contract = tomllib.loads(text)["tool"]["importlinter"]["contracts"][0]
     drawn = "\n".join(contract["layers"])
     assert f"```\n{drawn}\n```" in (ROOT / "docs/architecture.md").read_text()
+
+
+@FASTEST
+def test_the_documents_name_every_module():
+    text = (ROOT / "docs/architecture.md").read_text()
+    assert module_table.table() in text, "run tools/module_table.py"
 
 
 @FASTEST
