@@ -101,11 +101,13 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         )
 
     def save_assets(self, dir_path):
+        """Write the vocabulary's files into a folder."""
         path = os.path.join(dir_path, VOCABULARY_FILE)
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{word}\n" for word in self.get_vocabulary())
 
     def load_assets(self, dir_path):
+        """Take the vocabulary from the files that `save_assets` wrote."""
         self._set_vocabulary(os.path.join(dir_path, VOCABULARY_FILE))
 
     def get_config(self):

@@ -108,10 +108,12 @@ class BridgeTowerTokenizer(PackedTokenizer):
         return TokenMasking(**self.masking_values(), **values)
 
     def save_assets(self, dir_path):
+        """Write the vocabulary's files into a folder."""
         # The engine writes `vocab.json` and `merges.txt`.
         vocabulary, _ = self._engine.model.save(str(dir_path))
         os.replace(vocabulary, os.path.join(dir_path, VOCABULARY_FILE))
 
     def load_assets(self, dir_path):
+        """Take the vocabulary from the files that `save_assets` wrote."""
         paths = (os.path.join(dir_path, name) for name in self.file_assets)
         self._set_vocabulary(*paths)

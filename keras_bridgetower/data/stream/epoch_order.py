@@ -22,6 +22,7 @@ class Sequential:
     window: int = 1
 
     def permutation(self, count, seed):
+        """The numbers from 0 to `count` - 1 in order, whatever the seed."""
         return np.arange(count)
 
 
@@ -48,6 +49,7 @@ class Shuffled:
             )
 
     def permutation(self, count, seed):
+        """The numbers from 0 to `count` - 1 in an order drawn by the seed."""
         return np.random.default_rng(seed).permutation(count)
 
 
