@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from builders import ONE_BACKEND
+from builders import FASTEST
 from builders import SIDE
 from builders import preprocessor
 from builders import shallow
@@ -20,7 +20,7 @@ from keras_bridgetower.data.records import write as writing
 from keras_bridgetower.data.stream.stream import Stream
 
 pytest.importorskip("easy_vqa")
-pytestmark = ONE_BACKEND
+pytestmark = FASTEST
 
 
 def parts():

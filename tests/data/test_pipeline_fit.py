@@ -160,6 +160,7 @@ def test_filled_batches_are_scored_as_smaller_ones(tmp_path):
     assert scores[0] == pytest.approx(scores[1], rel=1e-6) != {}
 
 
+@slow_on("jax")
 def test_fit_sees_the_batches_of_the_numbers(tmp_path):
     stream = stream_of(tmp_path, "vqa")
     losses = []

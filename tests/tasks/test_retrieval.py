@@ -163,9 +163,8 @@ def test_a_batch_of_one_is_warned_about():
         drawing()(x, y=[1])
 
 
-@pytest.mark.parametrize(
-    "objective", some_everywhere(SPECS, "hard_negatives", "ranking")
-)
+@slow_on("jax")
+@pytest.mark.parametrize("objective", some_everywhere(SPECS, "hard_negatives"))
 def test_fit(objective, tmp_path):
     x, _ = raw(4)
     values = {"ways": "three_way", **one_layer_each()}

@@ -185,7 +185,9 @@ def read(strategy, records, folder):
         started = {"stream": stream(records, seed).identity}
         agreement.newest(strategy, folder, started)
 
-    return asked(strategy), found(strategy, own, steps, resume)
+    # The other engines compute it in each process alone.
+    saved = asked(strategy) if keras.config.backend() == "jax" else {}
+    return saved, found(strategy, own, steps, resume)
 
 
 def trained(strategy, records, folder):

@@ -132,6 +132,8 @@ def test_two_processes_read(tmp_path):
     found = ran("read", tmp_path)
     check_read(found)
     check_faults(found)
+    if BACKEND != "jax":
+        return
     for name, alone in ranks_run.asked(Strategy()).items():
         assert np.ptp(alone) > 0.1
         for arrays, _ in found:

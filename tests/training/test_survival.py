@@ -159,7 +159,7 @@ needs_orbax = pytest.mark.skipif(
 class Alone(Strategy):
     """One process that writes as several do on JAX."""
 
-    store = stores.Orbax()
+    store = "orbax"
 
 
 @needs_orbax
