@@ -303,6 +303,8 @@ def test_another_task_and_its_sum(folder, tmp_path):
 
 def test_the_package_is_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["_", "--help"])
+    main = "keras_bridgetower.predict.__main__"
+    monkeypatch.delitem(sys.modules, main, raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("keras_bridgetower.predict", run_name="__main__")
     assert ended.value.code == 0
