@@ -77,6 +77,8 @@ def test_a_type_checker_reads_the_public_face(tmp_path):
         "kbt.training.recipes.Recipe.tyni\n"
     )
     config = ["--config-file", str(ROOT / "pyproject.toml")]
+    # Its cache would say where the file lay the last time.
+    config += ["--cache-dir", str(tmp_path / "cache")]
     use = str(names.HERE / "typed_use.py")
     said, errors, _ = api.run([*config, use, str(wrong)])
     assert errors == ""
