@@ -170,22 +170,31 @@ def _jax_forward(model, settings):
     import jax
 
     if is_eager(settings):
-        return lambda inputs: _gathered(model(_placed(inputs), training=False))
+        return lambda inputs: _local(
+            on_all_devices(model(_placed(inputs), training=False))
+        )
     variables = model.variables
 
     @jax.jit
     def run(values, inputs):
         pairs = zip(variables, values, strict=True)
         with keras.StatelessScope(state_mapping=pairs):
-            return model(inputs, training=False)
+            return on_all_devices(model(inputs, training=False))
 
-    return lambda inputs: _gathered(
+    return lambda inputs: _local(
         run([v.value for v in variables], _placed(inputs))
     )
 
 
-def _gathered(outputs):
-    """JAX: outputs that are split over several hosts, gathered on each."""
+def on_all_devices(outputs):
+    """JAX: copy outputs to all devices, so that every host can read them.
+
+    Args:
+        outputs: nested structure of tensors, also inside a compiled step.
+
+    Returns:
+        The same structure; the outputs themselves where one host trains.
+    """
     import jax
 
     distribution = keras.distribution.distribution()
@@ -194,8 +203,15 @@ def _gathered(outputs):
     everywhere = jax.sharding.NamedSharding(
         distribution.device_mesh.backend_mesh, jax.sharding.PartitionSpec()
     )
-    outputs = jax.jit(lambda x: x, out_shardings=everywhere)(outputs)
-    return keras.tree.map_structure(lambda x: x.addressable_data(0), outputs)
+    return jax.lax.with_sharding_constraint(outputs, everywhere)
+
+
+def _local(outputs):
+    """JAX: this host's copy of outputs that are on all devices."""
+    return keras.tree.map_structure(
+        lambda x: x if x.is_fully_addressable else x.addressable_data(0),
+        outputs,
+    )
 
 
 def _placed(inputs):

@@ -93,21 +93,6 @@ def gathered(arrays):
     return [_all_gather(array, tiled=True) for array in arrays]
 
 
-def on_all_devices(outputs, mesh):
-    """Inside a compiled step: copy outputs to all devices.
-
-    Then every process can read them.
-
-    Args:
-        outputs: nested structure of tensors.
-        mesh: `jax.sharding.Mesh`.
-    """
-    import jax
-
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.lax.with_sharding_constraint(outputs, everywhere)
-
-
 def _all_gather(array, **kwargs):
     from jax.experimental import multihost_utils
 

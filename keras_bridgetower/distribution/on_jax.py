@@ -8,6 +8,7 @@ from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
 
+from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import keras_patches_distribution
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import jax_processes
@@ -140,11 +141,8 @@ class JaxReplicas(Several):
         return step * self.processes + self.index
 
     def predicted(self, made):
-        if self.processes == 1:
-            return made
         outputs, state = made
-        mesh = self.layout.device_mesh.backend_mesh
-        return jax_processes.on_all_devices(outputs, mesh), state
+        return compiled.on_all_devices(outputs), state
 
     def holds(self, variable):
         import jax
