@@ -6,8 +6,8 @@ r"""Fine-tune by a recipe: the paper's run, or its miniature.
         --init bridgetower_base_itm_mlm --set batch_size=64
 
 It trains on all devices that are there (`--distribute none`: on one). With
-PyTorch they need a process each; the README has the lines for several hosts
-and for a TPU slice:
+PyTorch they need a process each; docs/guides/devices.md has the lines for
+several hosts and for a TPU slice:
 
     torchrun --nproc-per-node=8 examples/finetune.py vqa_base ...
 

@@ -19,12 +19,11 @@ import keras  # isort: skip
 import numpy as np
 
 from keras_bridgetower.convert import cache
+from keras_bridgetower.convert import export
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.answers import read_answers
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.export import export
 from keras_bridgetower.convert.export import parts_of_preset
-from keras_bridgetower.presets import registry
 
 
 def main():
@@ -111,7 +110,7 @@ def self_check(parts, arguments):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = pathlib.Path(folder) / "exported"
-        registry.write(exported, lambda f: export(parts, f), sums=False)
+        export.write(parts, exported)
         return peer_check.pooled_difference(parts.backbone, exported)
 
 

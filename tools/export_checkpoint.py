@@ -16,7 +16,6 @@ import safetensors
 
 from keras_bridgetower.convert import export
 from keras_bridgetower.convert.transformers_folder import CLASSES
-from keras_bridgetower.presets import registry
 
 
 def main():
@@ -33,11 +32,7 @@ def main():
     arguments = parser.parse_args()
     try:
         parts = export.parts_of_preset(arguments.preset)
-        registry.write(
-            arguments.destination,
-            lambda folder: export.export(parts, folder),
-            sums=False,
-        )
+        export.write(parts, arguments.destination)
     except ValueError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     folder = pathlib.Path(arguments.destination)

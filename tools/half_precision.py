@@ -13,7 +13,6 @@ import pathlib
 import tempfile
 import warnings
 
-import h5py
 import numpy as np
 
 from keras_bridgetower.presets import hdf5
@@ -49,30 +48,13 @@ def store_in_half(folder):
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         halves = [pathlib.Path(made) / file.name for file in files]
         for file, half in zip(files, halves, strict=True):
-            _write_half(file, half)
+            hdf5.rewrite(file, half, _halved)
         for file, half in zip(files, halves, strict=True):
             half.replace(file)
     if (folder / weights_file.INDEX).is_file():
         after = hdf5.places(path, folder)
         _renew_index(folder / weights_file.INDEX, before, after)
     manifest.write(folder)
-
-
-def _write_half(path, new):
-    def copy(name, item):
-        if isinstance(item, h5py.Dataset):
-            made = file.create_dataset(name, data=_halved(name, item[()]))
-        else:
-            made = file.require_group(name)
-        made.attrs.update(item.attrs)
-
-    # In HDF5's older layout the headers of many small arrays take more room.
-    with (
-        h5py.File(path) as source,
-        h5py.File(new, "w", libver="latest") as file,
-    ):
-        file.attrs.update(source.attrs)
-        source.visititems(copy)
 
 
 def _halved(name, values):

@@ -21,6 +21,7 @@ from keras_bridgetower.convert.transformers_folder import MODEL
 from keras_bridgetower.convert.transformers_folder import NAMES
 from keras_bridgetower.convert.transformers_folder import PREFIX
 from keras_bridgetower.convert.transformers_folder import rules_of
+from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.heads import LOGIT_SCALE
@@ -65,8 +66,12 @@ def parts_of(model):
 
 def export_model(model, path):
     """Write a backbone or task as a new `transformers` folder, or nothing."""
-    parts = parts_of(model)
-    registry.write(path, lambda folder: export(parts, folder), sums=False)
+    write(parts_of(model), path)
+
+
+def write(parts, path):
+    """Write `Parts` as a new `transformers` folder, or nothing."""
+    write_folder(path, lambda folder: export(parts, folder))
 
 
 def parts_of_preset(preset):

@@ -127,18 +127,17 @@ def is_foreign(path):
     return not needed_files.is_keras(path.parent)
 
 
-def write(folder, save, sums=True):
-    """Write a preset folder as a whole or not at all.
+def write(folder, save):
+    """Write a preset folder and its manifest as a whole or not at all.
 
     Args:
         folder: path of the new folder.
         save: callable that writes the files into the folder it is given.
-        sums: bool, whether to add a manifest.
 
     Raises:
         FolderExists: the folder exists, be it since another process wrote it.
     """
-    write_folder(folder, save, manifest.write if sums else None)
+    write_folder(folder, save, manifest.write)
 
 
 def write_backbone(backbone, save, folder, max_shard_size):

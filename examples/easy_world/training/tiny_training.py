@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import h5py
 import keras
 import keras_hub
 import numpy as np
@@ -12,6 +11,7 @@ import tokenizers
 
 import keras_bridgetower as kbt
 from easy_world import scenes as easy_vqa_scenes
+from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 
@@ -208,28 +208,13 @@ def save(task, folder, record, page):
 def pack(backbone, folder):
     """Rewrite a preset's weight files in HDF5's newer, denser layout.
 
-    Many small tensors take a sixth of a tiny file for their headers alone.
-
     Args:
         backbone: the backbone of the preset.
         folder: path of the preset folder.
     """
     for path in folder.glob("*.weights.h5"):
         dense = path.with_suffix(".dense")
-        with (
-            h5py.File(path) as source,
-            h5py.File(dense, "w", libver="latest") as target,
-        ):
-            target.attrs.update(source.attrs)
-
-            def copy(name, item, target=target):
-                if isinstance(item, h5py.Dataset):
-                    made = target.create_dataset(name, data=item[()])
-                else:
-                    made = target.require_group(name)
-                made.attrs.update(item.attrs)
-
-            source.visititems(copy)
+        hdf5.rewrite(path, dense)
         dense.replace(path)
     # The index and the sums are those of the files as they are now.
     weights_file.write_index(backbone, folder)
