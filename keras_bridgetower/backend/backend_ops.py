@@ -279,6 +279,9 @@ def _tensorflow_gather(x):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return _on_one_replica(x)
+    # What comes out of a dataset is on no device until an operation takes it,
+    # and `all_gather` needs one.
+    x = tf.identity(x)
     counts = context.all_gather(tf.shape(x)[:1], axis=0)
     index = context.replica_id_in_sync_group
 

@@ -129,13 +129,16 @@ def test_hard_negatives_equal_those_of_one_device(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="has only this way, above")
-@pytest.mark.parametrize("optimizer", TOLERANCE)
-def test_two_processes(tmp_path, optimizer):
+@pytest.mark.parametrize(
+    "optimizer, task",
+    [*((optimizer, "both") for optimizer in TOLERANCE), ("sgd", "matching")],
+)
+def test_two_processes(tmp_path, optimizer, task):
     # JAX needs as many rows as all devices divide.
-    rows = {"TESTED": "16"}
+    given = {"TESTED": "16", "TASK": task}
     (tmp_path / "one").mkdir()
-    one = run(tmp_path / "one", [rows], ["one"], optimizer)[0]["one"]
-    environments = [one | rows for one in launch.two_processes()]
+    one = run(tmp_path / "one", [given], ["one"], optimizer)[0]["one"]
+    environments = [one | given for one in launch.two_processes()]
     found = run(tmp_path, environments, ["multi_worker"], optimizer)
     for process in found:
         process["one"] = one
