@@ -1,5 +1,6 @@
 """Set up before the first test: quiet frameworks, torch before TensorFlow."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -28,6 +29,16 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import torch  # noqa: E402, F401, I001
 import keras  # noqa: E402
 import pytest  # noqa: E402
+
+
+def pytest_collection_finish():
+    """Leave out of garbage collection what was imported, and stays.
+
+    A full one, as each error of `fit` asks for, went through all of it and
+    took half a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
