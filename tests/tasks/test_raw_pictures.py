@@ -70,7 +70,10 @@ def test_every_form_predicts_the_same(vqa, forms):
     tensor = keras.ops.convert_to_tensor(
         np.stack(forms["a tuple of arrays"][:2])
     )
-    assert vqa.answer(tensor, texts[:2]) == answers[:2]
+    # As many rows: a batch of another size may differ in the last digit.
+    assert vqa.answer(tensor, texts[:2]) == vqa.answer(
+        forms["strings"][:2], texts[:2]
+    )
     single = vqa.answer(tensor[0], ASKED)
     for text in (np.array(ASKED), np.str_(ASKED)):
         assert vqa.answer(tensor[0], text) == single
