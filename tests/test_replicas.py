@@ -1,11 +1,10 @@
 """Losses over two replicas equal those of one device on the whole batch."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
+import forks
 import keras
+import launch
 import numpy as np
 import pytest
 
@@ -24,29 +23,15 @@ gathers = pytest.mark.skipif(
 def found(tmp_path_factory):
     """What each process saved: way to name to array."""
     folder = tmp_path_factory.mktemp("replicas")
-    environment = os.environ | {
-        "PYTHONPATH": str(HERE.parent),
-        "MEETING": f"file://{folder}/meeting",
-    }
+    environment = {"MEETING": f"file://{folder}/meeting"}
     files = [folder / f"{rank}.npz" for rank in range(PROCESSES)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, HERE / "replicas_run.py", file, str(rank)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    commands = [
+        [HERE / "replicas_run.py", file, rank]
         for rank, file in enumerate(files)
     ]
-    # If one fails, another may wait for it.
-    try:
-        for process in started:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+    launch.codes(
+        forks.started(commands, [environment] * PROCESSES), timeout=120
+    )
     return [by_way(np.load(file)) for file in files]
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import forks
 import keras
 import launch
 import numpy as np
@@ -52,7 +53,7 @@ TOLERANCE = {
 def run(folder, environments, kinds, optimizers):
     """What each of the processes saved: kind to name to array."""
     command = [RUN, ",".join(kinds), optimizers, folder / "{}.npz"]
-    processes = launch.started([command] * len(environments), environments)
+    processes = forks.started([command] * len(environments), environments)
     launch.codes(processes)
     found = [{} for _ in environments]
     for ways, rank in zip(found, range(len(found)), strict=True):

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 
+import forks
 import keras
 import launch
 import numpy as np
@@ -56,7 +57,7 @@ def ran(what, folder, count=2, batch=8):
         for one in launch.several_processes(count)
     ]
     # Each may trace a model, and all share the cores.
-    launch.codes(launch.started([run] * count, environments), timeout=1800)
+    launch.codes(forks.started([run] * count, environments), timeout=1800)
     return [
         (
             np.load(folder / f"{index}.npz"),

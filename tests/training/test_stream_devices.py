@@ -2,6 +2,7 @@
 
 import pathlib
 
+import forks
 import launch
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def folder(tmp_path):
 
 def run(folder, kinds, environments):
     command = [RUN, kinds, folder, folder / "{}.npz"]
-    processes = launch.started([command] * len(environments), environments)
+    processes = forks.started([command] * len(environments), environments)
     launch.codes(processes)
     files = (folder / f"{i}.npz" for i in range(len(environments)))
     # Read at once: the next run writes them anew.

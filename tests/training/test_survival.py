@@ -4,6 +4,7 @@ import resource
 import shutil
 from importlib.util import find_spec
 
+import forks
 import keras
 import launch
 import numpy as np
@@ -32,7 +33,7 @@ def run(directory, out, moment=None, environment=None):
         *([moment] if moment else []),
     ]
     (code,) = launch.codes(
-        launch.started([command], [environment or {}]), expected.get(kind, (0,))
+        forks.started([command], [environment or {}]), expected.get(kind, (0,))
     )
     return code
 
@@ -127,7 +128,7 @@ def test_several_devices_go_on(tmp_path, kind, records):
         ]
         commands = [command for _ in environments]
         commands[0] = [*command, moment]
-        processes = launch.started(commands, environments)
+        processes = forks.started(commands, environments)
         return len(processes), launch.codes(processes, allowed)
 
     count, _ = run("whole", "never:0", [0])

@@ -3,6 +3,7 @@
 import pathlib
 import signal
 
+import forks
 import keras
 import launch
 import numpy as np
@@ -62,7 +63,7 @@ def expected(update, peak=PEAK, total=UPDATES, warmup=WARMUP, power=POWER):
 def launched(folder, kinds, optimizers, environments):
     command = [RUN, ",".join(kinds), ",".join(optimizers), folder / "{}.npz"]
     folder.mkdir()
-    processes = launch.started([command] * len(environments), environments)
+    processes = forks.started([command] * len(environments), environments)
     launch.codes(processes, timeout=3600)
     return [dict(np.load(path)) for path in sorted(folder.iterdir())]
 
