@@ -36,6 +36,7 @@ from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.distribution.strategy import by_process
 from keras_bridgetower.tasks.fit.batch_checks import check_partners
+from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import state
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
@@ -205,6 +206,29 @@ def test_what_fails_in_one_process_ends_all():
         Strategy().together(failing)
     # What the others wait for is no failure of theirs.
     assert Told("", index=1).by_chief(failing) is None
+
+
+@fastest
+def test_an_error_says_that_another_process_may_have_ended():
+    with (
+        pytest.raises(RuntimeError) as alone,
+        agreement.other_processes_named(Strategy()),
+    ):
+        raise RuntimeError("connection closed")
+    assert not hasattr(alone.value, "__notes__")
+    with (
+        pytest.raises(RuntimeError) as second,
+        agreement.other_processes_named(Told("", index=1)),
+    ):
+        raise RuntimeError("connection closed")
+    (note,) = second.value.__notes__
+    assert re.match("This is process 1 of 2. .*another process ended", note)
+    with (
+        pytest.raises(ProcessError) as typed,
+        agreement.other_processes_named(Told("no space left")),
+    ):
+        Told("no space left").together(lambda: 3)
+    assert not hasattr(typed.value, "__notes__")
 
 
 @fastest

@@ -5,6 +5,7 @@ models and average their gradients, and no error would show it. So if they
 differ, the run ends in all of them.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,10 +15,35 @@ import keras
 import numpy as np
 
 from keras_bridgetower.distribution import process_seeds
+from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import by_process
 from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
+
+
+@contextlib.contextmanager
+def other_processes_named(strategy):
+    """A context whose errors say that another process may be their cause.
+
+    When a process of a run dies, the others see a broken connection only.
+
+    Args:
+        strategy: a `Strategy`.
+    """
+    try:
+        yield
+    except (CheckpointError, ProcessError):
+        raise
+    except Exception as error:
+        if strategy.processes > 1:
+            error.add_note(
+                f"This is process {strategy.index} of {strategy.processes}. "
+                "If the error is one of communication, another process ended "
+                "first: read its output. Started again, all of them go on "
+                "from the newest checkpoint."
+            )
+        raise
 
 
 def check(strategy, facts):

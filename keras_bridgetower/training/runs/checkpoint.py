@@ -135,6 +135,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._last = steps * self._of_update
         with (
             lock.held(self.directory, self.strategy),
+            agreement.other_processes_named(self.strategy),
             closed_on_error(model),
         ):
             return self._fit(model, list(callbacks), force, kwargs)
