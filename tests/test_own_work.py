@@ -1,12 +1,10 @@
 """The code of docs/own_work.md, in a file outside of the package."""
 
 import importlib
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
+import forks
 import keras
 import keras_hub
 import numpy as np
@@ -104,14 +102,17 @@ def test_own_head_on_the_preset_of_another_task(mine):
 
 
 READ = """
+import os
 import sys
-import keras
 import numpy as np
-if sys.argv[1] == "with":
+folder, how = sys.argv[1:]
+os.chdir(folder)
+if how == "with":
+    sys.path.insert(0, folder)
     import my_work
     task = my_work.Counter.from_preset("counter")
     pictures = np.load("pictures.npy")
-    print(*task.count(pictures, "is it red?"))
+    np.save("counted.npy", task.count(pictures, "is it red?"))
 else:
     import keras_bridgetower as kbt
     kbt.BridgeTowerTask.from_preset("counter")
@@ -124,21 +125,15 @@ def test_own_work_in_another_process(task, folder):
     pictures = raw(2)[0]["images"]
     np.save(folder / "pictures.npy", pictures)
     found = task.count(pictures, "is it red?")
-
-    def read(how):
-        return subprocess.run(
-            [sys.executable, "-c", READ, how],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}."},
-            capture_output=True,
-            text=True,
-        )
-
-    printed = read("with").stdout.split()
-    assert np.abs(np.array(printed, float) - found).max() <= 1e-6
-    assert "`keras_bridgetower.register_head`: import the file" in (
-        read("without").stderr
-    )
+    script = folder / "read.py"
+    script.write_text(READ)
+    ways = [[script, folder, how] for how in ("with", "without")]
+    knows, knows_not = forks.started(ways, [{}, {}])
+    _, errors = knows.communicate(timeout=120)
+    assert knows.returncode == 0, errors
+    assert np.abs(np.load(folder / "counted.npy") - found).max() <= 1e-6
+    _, errors = knows_not.communicate(timeout=120)
+    assert "`keras_bridgetower.register_head`: import the file" in errors
 
 
 @keras.saving.register_keras_serializable(package="test_own_work")
