@@ -15,7 +15,9 @@ Made by `tools/rehearse.py RECIPE --hosts 2` on each backend, and
 `tools/rehearsal_table.py` of their reports. Processes, accumulation, warm-up
 and decay are the recipe's; widths, rows and the number of updates are tiny. A
 difference is the largest between the losses of a batch, on any host, in the
-run with faults and in the one without.
+run with faults and in the one without. The losses are those of the first and
+the last batch; on TensorFlow and PyTorch of the first host's few rows alone,
+so single ones scatter.
 
 """
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
