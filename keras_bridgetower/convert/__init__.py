@@ -1,4 +1,4 @@
-"""Weights of other libraries: into presets, and back."""
+"""Converts checkpoints of other libraries to presets, and models back."""
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export

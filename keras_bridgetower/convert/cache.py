@@ -1,4 +1,4 @@
-"""Foreign checkpoints as preset folders, converted once."""
+"""Converts a foreign checkpoint to a preset once, and keeps it in a cache."""
 
 import contextlib
 import hashlib
@@ -21,9 +21,9 @@ from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
 
 SHA256 = re.compile("[0-9a-f]{64}")
-# Nanoseconds; the times of some file systems are as coarse.
+# Nanoseconds. Some file systems round the times of files to two seconds.
 SETTLED = 2_000_000_000
-# Digests, of the files that were asked for last.
+# Number of digests that are kept, those that were computed last.
 REMEMBERED = 1000
 
 
@@ -33,8 +33,8 @@ def open_checkpoint(source, **kwargs):
     Args:
         source: path of a `transformers` folder, or of a checkpoint file of
             the authors.
-        **kwargs: `text_heads`, `answers` and `ignore` of `lightning.read`,
-            for a file.
+        **kwargs: `text_heads`, `answers` and `ignore` of `authors.read`,
+            for a checkpoint file.
 
     Returns:
         `Checkpoint`.
@@ -49,22 +49,22 @@ def open_checkpoint(source, **kwargs):
 
 
 def converted(source, published=None):
-    """The path of the preset folder that `opened` opens."""
+    """The path of the preset folder that `opened` returns."""
     return opened(source, published).root
 
 
 def opened(source, published=None):
-    """The preset folder of a foreign checkpoint, made where it is not yet.
+    """Open the preset of a foreign checkpoint; convert it if it is not cached.
 
     Args:
         source: path, as `open_checkpoint` takes it.
-        published: dict from the name of a file to how its SHA-256 should
-            begin, as `hub.published` gives it.
+        published: dict from the name of a file to the first digits of its
+            SHA-256, as `hub.published` returns it.
 
     Returns:
-        `PresetFolder` in the cache. Its name depends on the content of the
-        source and on the version of this library; the content is read again
-        only when a file's time or size has changed.
+        `PresetFolder` in the cache. Its name is computed from the content of
+        the source and the version of this library. The content is read again
+        only if the time or the size of a file has changed.
 
     Raises:
         ConversionError: they cannot be read or do not fit, or the cache
@@ -82,13 +82,14 @@ def opened(source, published=None):
     if whole:
         return whole
     _check_writable(folder.parent)
-    # Of processes that open it at once the first converts it.
+    # If several processes open it at once, the first one converts it.
     with locked(folder.parent / f"{key}.lock"):
         whole = _whole(folder)
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(files.FolderExists):
-                # Raised without locks only: another process was first.
+                # It exists only if locks do not work here and another
+                # process was faster.
                 open_checkpoint(source).save_to_preset(folder)
             if _marks(source) != marks:
                 shutil.rmtree(folder)
@@ -112,7 +113,7 @@ def _check_writable(folder):
 
 
 def _whole(folder):
-    """A conversion, opened, or None where it is not whole."""
+    """The cached preset, or None if it is absent or incomplete."""
     try:
         opened = PresetFolder(folder)
     except (ValueError, OSError, RecursionError):
@@ -121,10 +122,10 @@ def _whole(folder):
 
 
 def _compare(sums, published):
-    """Hold the sums of files against what their names promise."""
+    """Compare the digests of files with the expected ones."""
     for path, digest in sums.items():
-        # In the cache of the hub a link leads to a file that is named by
-        # its sum, where that is large.
+        # In the cache of the hub, a large file is named by its SHA-256, and
+        # a link with the real name leads to it.
         blob = pathlib.Path(os.readlink(path) if path.is_symlink() else path)
         named = blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
         if named and blob.name != digest:
@@ -146,13 +147,13 @@ def _compare(sums, published):
 
 
 def cache_folder():
-    """`presets` in `$KERAS_HOME`, or in `~/.keras`."""
+    """Folder of converted presets, below `$KERAS_HOME` or `~/.keras`."""
     home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
     return pathlib.Path(home) / "keras_bridgetower" / "presets"
 
 
 def _marks(source):
-    """What tells the states of each file apart, with its youngest time."""
+    """For each file a text that changes with it, and its latest time."""
     marks = {}
     for path in needed_files.of_checkpoint(source):
         state = files.state_of(path)
@@ -161,14 +162,15 @@ def _marks(source):
 
 
 def _sums(marks):
-    """Digest of each file, remembered as long as it is not written to."""
+    """Digest of each file; only changed files are read again."""
     memory = cache_folder() / "digests.json"
     known = _remembered(memory)
     now = time.time_ns()
     sums, new = {}, {}
     for path, (mark, youngest) in marks.items():
         sums[path] = known.get(mark) or files.sha256(path)
-        # A younger one may still be written to without new times.
+        # A file that was just written may change again within the same tick
+        # of the clock.
         if now - youngest > SETTLED:
             new[mark] = sums[path]
     if not new.items() <= known.items():
@@ -178,7 +180,7 @@ def _sums(marks):
 
 
 def _remembered(memory):
-    """Digests by mark; what is damaged is left out, and read anew."""
+    """The stored digests by mark, without entries that are damaged."""
     try:
         known = json.loads(memory.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -192,9 +194,9 @@ def _remembered(memory):
 
 
 def _remember(memory, known):
-    """Write digests; of several writers at once one stays."""
+    """Store digests; if several processes do so, one of them wins."""
     latest = json.dumps(dict(list(known.items())[-REMEMBERED:]))
-    # What is not remembered is read anew, which only takes time.
+    # If this fails, the files are read again next time.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(

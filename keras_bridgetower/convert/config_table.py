@@ -1,7 +1,7 @@
-"""The values of a BridgeTower configuration of `transformers`, as one table.
+"""The table of values in a BridgeTower `config.json` of `transformers`.
 
-Reading a folder takes its defaults from here, checking one holds its values
-against the weights, and export writes them.
+Three uses share it: it gives the defaults when a folder is read, it compares
+a configuration with the weights, and export writes a configuration from it.
 """
 
 import dataclasses
@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 
-# How a value is checked: against the shapes of the weights; to be the default,
-# where nothing else can be built; to be from 0 to below 1.
+# How a value is checked. `MEASURED`: it must agree with the shapes of the
+# weights. `FIXED`: it must be the default, since nothing else can be built.
+# `SHARE`: it must be at least 0 and less than 1.
 MEASURED, FIXED, SHARE = "measured", "fixed", "share"
-# Our bridges by their names.
+# Our names of the bridges, by those of `transformers`.
 LINKS = {
     "add": "add",
     "scaled_add": "scaled_add",
@@ -23,18 +24,20 @@ THEIR_LINKS = {ours: theirs for theirs, ours in LINKS.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One value.
+    """One value of a configuration.
 
     Args:
-        key: str, its name there.
-        default: what transformers takes where it is left out.
-        ours: function of an `Architecture` that returns the value as their
-            file has it; None: it is always the default.
+        key: str, its key in `config.json`.
+        default: the value that transformers uses if the key is absent.
+        ours: function of an `Architecture` that returns the value to write.
+            If None, the default is written.
         check: `MEASURED`, `FIXED`, `SHARE`, or None.
-        sets: fields of an `Architecture` that take it when a folder is read.
-        said: function of the values of its level: what is compared.
-        found: function of a measured `Architecture`: with what; by default
-            `ours`.
+        sets: names of the `Architecture` fields that get the value when a
+            folder is read.
+        said: function of all values of the level that returns what is
+            compared with the weights. If None, the value itself.
+        found: function of a measured `Architecture` that returns what it is
+            compared with. If None, `ours`.
     """
 
     key: str
@@ -80,7 +83,7 @@ TABLE = {
         Value("vocab_size", 50_265, lambda a: a.vocabulary_size, MEASURED),
         Value("hidden_size", 768, lambda a: a.text_width, MEASURED),
         Value("num_hidden_layers", 12, lambda a: a.text_layers, MEASURED),
-        # Their cross-modal layers are made from the text configuration.
+        # transformers builds its cross-modal layers from the text values.
         Value(
             "num_attention_heads",
             12,
@@ -127,7 +130,7 @@ TABLE = {
         ),
         Value("num_channels", 3),
         Value("patch_size", 16, lambda a: a.patch_size, MEASURED),
-        # Their grid takes whole patches, whatever is left over.
+        # transformers ignores pixels beyond the last whole patch.
         Value(
             "image_size",
             288,
@@ -146,12 +149,12 @@ TABLE = {
 
 
 def defaults(level):
-    """What a level holds where a file leaves all out; dict."""
+    """The default values of a level, by key."""
     return {value.key: value.default for value in TABLE[level]}
 
 
 def written(level, architecture):
-    """What a level holds for an `Architecture`; dict, in the file's order."""
+    """The values of a level for an `Architecture`, in the file's order."""
     return {
         value.key: value.ours(architecture) if value.ours else value.default
         for value in TABLE[level]
@@ -159,13 +162,13 @@ def written(level, architecture):
 
 
 def settings(levels):
-    """What only a configuration says, as fields of an `Architecture`.
+    """The `Architecture` fields that only a configuration gives.
 
     Args:
         levels: dict from the keys of `TABLE` to the values of a level.
 
     Returns:
-        dict.
+        dict from the name of a field to its value.
     """
     return {
         field: levels[level][value.key]
@@ -176,14 +179,14 @@ def settings(levels):
 
 
 def problems(levels, measured):
-    """The values that the weights deny, or that nobody can run.
+    """Values that contradict the weights, or that cannot be built.
 
     Args:
         levels: as for `settings`.
         measured: the `Architecture` of the weights.
 
     Returns:
-        list of str.
+        list of str, one sentence part for each value.
     """
     told = {check: [] for check in _TELLERS}
     for level, table in TABLE.items():

@@ -1,7 +1,8 @@
-"""Configurations of `transformers`: which model, and its values.
+"""Reads the `config.json` of a `transformers` model: its type and its values.
 
-The published files name no model type, those saved again leave out what
-equals a default, and the first ones call some values by the authors' names.
+The files differ. Published ones do not name a model type. Files that were
+saved again omit values that equal the defaults. The oldest ones use the
+authors' names for some values.
 """
 
 import re
@@ -9,7 +10,7 @@ import re
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert.errors import ConversionError
 
-# What tells BridgeTower from CLIP, which has two encoders alone; any of them.
+# Keys that BridgeTower has and CLIP, which also has two encoders, does not.
 LINKED = {
     "link_tower_type",
     "link_tower_shared",
@@ -17,7 +18,7 @@ LINKED = {
     "share_cross_modal_transformer_layers",
     "cross_modal_transform_shared",
 }
-# The model type by the start of their classes' names.
+# Model types by the first part of a class name of transformers.
 CLASSES = {
     "BridgeTower": "bridgetower",
     "Roberta": "roberta",
@@ -27,9 +28,9 @@ CLASSES = {
     "ViT": "vit",
     "DeiT": "deit",
 }
-# Their defaults, which their files may leave out.
+# Defaults of transformers, for values that a file omits.
 TOP, TEXT, VISION = map(config_table.defaults, ("top", "text", "vision"))
-# The authors' names of values, which the first published files have.
+# The authors' names of values, which the oldest published files use.
 OLDER = {
     "share_link_tower_layers": "link_tower_shared",
     "share_cross_modal_transformer_layers": "cross_modal_transform_shared",
@@ -44,7 +45,7 @@ _SIZES = dict(
 )
 _TEXT = dict(_SIZES, max_position_embeddings=512)
 _IMAGE = dict(_SIZES, image_size=224)
-# Sizes of encoders alone, by model type.
+# Default sizes of uni-modal models, by model type.
 ENCODERS = {
     "roberta": dict(_TEXT, vocab_size=50_265),
     "bert": dict(_TEXT, vocab_size=30_522),
@@ -56,16 +57,17 @@ ENCODERS = {
 
 
 def kind_of(config, tensors=()):
-    """The model type of a configuration.
+    """Find the model type of a configuration.
 
     Args:
         config: dict, the values of a `config.json`.
-        tensors: names of the tensors beside it, where they are known; they
-            alone tell DeiT from ViT where a configuration names neither.
+        tensors: names of the tensors in the weight file, if known. Only they
+            tell DeiT from ViT if the configuration names neither.
 
     Returns:
-        str: as the configuration names it, by its `model_type` or its
-        `architectures`, else as its parts tell; None where they do not.
+        str, from `model_type` or `architectures` if the configuration has
+        one of them, and otherwise from the keys that it has. None if these
+        fit no known model.
     """
     if config.get("model_type"):
         return config["model_type"]
@@ -86,7 +88,7 @@ def kind_of(config, tensors=()):
 
 
 def named(config):
-    """What a configuration says about its kind, for errors; list of str."""
+    """The entries that name the model, as a list of str for errors."""
     return [
         f"{name}={config[name]!r:.100}"
         for name in ("model_type", "architectures")
@@ -95,25 +97,25 @@ def named(config):
 
 
 def _class_of(architectures):
-    """`Roberta` of `["RobertaForMaskedLM"]`."""
+    """The first part of a class name: `["RobertaForMaskedLM"]` -> `Roberta`."""
     name = str(architectures[0] if isinstance(architectures, list) else "")
     return re.sub(r"(Model|LMHead|For[A-Z]).*", "", name)
 
 
 def require(config, path, kinds, hint=""):
-    """Refuse a configuration of another model.
+    """Check that a configuration is of one of some model types.
 
     Args:
         config: dict, the values of a `config.json`.
         path: path of the file.
-        kinds: collection of the model types that are right.
-        hint: str, a sentence for the error.
+        kinds: collection of str, the allowed model types.
+        hint: str, a sentence that is added to the error.
 
     Returns:
         str: the model type.
 
     Raises:
-        ConversionError: it names another model, or has the parts of none.
+        ConversionError: it is of another type, or of no known type.
     """
     kind = kind_of(config)
     if isinstance(kind, str) and kind in kinds:
@@ -127,7 +129,7 @@ def require(config, path, kinds, hint=""):
 
 
 def bridgetower(config, path):
-    """The three levels of a BridgeTower configuration, types checked.
+    """Read the three levels of a BridgeTower configuration, and check types.
 
     Args:
         config: dict, the values of a `config.json`.
@@ -138,7 +140,8 @@ def bridgetower(config, path):
         `VISION`.
 
     Raises:
-        ConversionError: values of other types, or two that deny each other.
+        ConversionError: a value has a wrong type, or an old and a new name of
+            a value contradict each other.
     """
     levels = [
         (config, TOP, "the top level"),
@@ -168,12 +171,12 @@ def bridgetower(config, path):
 
 
 def part(config, name):
-    """A part of a configuration, by either of its names; a dict if right."""
+    """A nested part, whose name may end in `_dict`; empty if absent."""
     return config.get(name) or config.get(f"{name}_dict") or {}
 
 
 def _by_newer_names(given):
-    """The values by today's names, and those that are given twice."""
+    """The values by current names, and the contradictions among them."""
     renamed, twice = dict(given), []
     for name, older in OLDER.items():
         if older in given:
@@ -184,26 +187,26 @@ def _by_newer_names(given):
 
 
 def _of_type(value, default):
-    """Whether a value has the type of a default; a float may be whole."""
+    """Whether a value has the type of a default; an int may be a float."""
     if isinstance(default, float) and type(value) is int:
         return True
     return type(value) is type(default)
 
 
 def sizes(config, path, kind, *names):
-    """Sizes of an encoder alone, or their defaults.
+    """Read sizes of a uni-modal encoder, with their defaults.
 
     Args:
         config: dict, the values of a `config.json`, or of a part of it.
         path: path of the file.
         kind: str, a key of `ENCODERS`.
-        *names: the sizes that are asked for.
+        *names: str, keys of the wanted sizes.
 
     Returns:
         list of int.
 
     Raises:
-        ConversionError: they are no positive whole numbers.
+        ConversionError: a size is not a positive whole number.
     """
     values = [config.get(name, ENCODERS[kind][name]) for name in names]
     wrong = [
@@ -219,10 +222,10 @@ def sizes(config, path, kind, *names):
 
 
 def epsilon(config, path, default):
-    """The epsilon of an encoder's norms, or its default.
+    """Read the epsilon of an encoder's norms, or take its default.
 
     Raises:
-        ConversionError: it is no number between 0 and 1.
+        ConversionError: it is not a number from 0 to below 1.
     """
     value = config.get("layer_norm_eps", default)
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
@@ -235,16 +238,16 @@ def epsilon(config, path, default):
 
 
 def require_epsilon(config, path, own, default):
-    """Refuse norms whose epsilon KerasHub cannot be told.
+    """Refuse an epsilon that KerasHub's encoder cannot have.
 
     Args:
         config: dict, values of a `config.json`.
         path: its path, for errors.
-        own: float, what KerasHub's encoder has in its norms.
-        default: float, what transformers takes where none is named.
+        own: float, the fixed epsilon of KerasHub's encoder.
+        default: float, the epsilon of transformers if the file names none.
 
     Raises:
-        ConversionError: another one.
+        ConversionError: the configuration has another epsilon.
     """
     if epsilon(config, path, default) != own:
         raise ConversionError(

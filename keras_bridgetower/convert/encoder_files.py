@@ -1,4 +1,4 @@
-"""Uni-modal models of `transformers` and OpenAI as KerasHub encoders."""
+"""Reads weights of RoBERTa, BERT, CLIP, ViT and DeiT into KerasHub encoders."""
 
 import functools
 
@@ -20,7 +20,7 @@ from keras_bridgetower.models.positions import resize_positions
 
 
 def read_folder(folder, models, image_size=None):
-    """The encoder of a `transformers` folder, of one of these kinds."""
+    """Read the encoder in a folder; `models` maps model types to readers."""
     path = folder / "config.json"
     config = read_json(path)
     kind = configurations.require(config, path, models)
@@ -31,11 +31,11 @@ def read_folder(folder, models, image_size=None):
 
 
 def _sizes(kind, names, source):
-    """Sizes by the configuration, the number of layers first."""
+    """Sizes from the configuration; the number of layers comes first."""
     config, tensors, path = source
     values = configurations.sizes(config, path, kind, *names)
     if values[0] > len(tensors.shapes):
-        # Before time is taken for rules of layers that cannot be there.
+        # Refuse early: rules for an absurd number of layers would take long.
         raise ConversionError(
             "A configuration must have the sizes of its weights.",
             path,
@@ -154,7 +154,7 @@ def _vit_like(kind, rules, cls, hidden_name, prefix):
 
 
 def read_openai_clip(path, image_size=None):
-    """The vision encoder of a state dict of OpenAI's CLIP."""
+    """Read the vision encoder in a state dict of OpenAI's CLIP."""
     tensors = open_tensors(path)
     try:
         patches = tensors.shapes["visual.conv1.weight"]
@@ -201,12 +201,12 @@ def read_openai_clip(path, image_size=None):
 
 
 def _image(cls, sizes, rules, keys, source, grid):
-    """An image encoder, its positions resized where another side is asked for.
+    """Build an image encoder and resize its positions if needed.
 
-    `keys` name the tensors of patches, of the first hidden layer and of
-    positions. `grid` is the side that the caller asks for or None, that of
-    the configuration, that of a patch, and the number of tokens before those
-    of the patches.
+    `keys` are the names of the tensors of the patch kernel, of the first
+    feed-forward kernel and of the positions. `grid` holds the image size that
+    the caller wants (or None), the image size of the configuration, the patch
+    size, and the number of tokens before the patches.
     """
     tensors, path = source
     patches, hidden_layer, key = keys
@@ -241,9 +241,9 @@ def _image(cls, sizes, rules, keys, source, grid):
 
 
 def _filled(cls, sizes, rules, expected, source):
-    """An encoder of these sizes with its weights.
+    """Build an encoder of the given sizes and load its weights.
 
-    `expected` are the shapes of the tensors that tell the sizes.
+    `expected` maps the tensors that determine the sizes to their shapes.
     """
     tensors, path = source
     transfer.unread_keys(rules, tensors, UNIMODAL_UNREAD)
@@ -253,7 +253,7 @@ def _filled(cls, sizes, rules, expected, source):
         if tensors.shapes[key] != shape
     ]
     if wrong:
-        # Before any memory is taken for what a configuration claims.
+        # Refuse before memory is allocated for sizes that are only claimed.
         raise ConversionError(
             "A configuration must have the sizes of its weights.", path, wrong
         )
@@ -269,7 +269,7 @@ def _filled(cls, sizes, rules, expected, source):
     ruled = {path for rule in rules for path in rule.variables}
     for path in [p for p in variables if p.startswith("pooled_dense")]:
         if path not in ruled:
-            # KerasHub's BERT has a pooler, which the towers do not read.
+            # KerasHub's BERT has a pooler, which the towers do not use.
             pooler = variables.pop(path)
             pooler.assign(np.zeros(pooler.shape))
     transfer.load(rules, tensors, variables)

@@ -1,4 +1,4 @@
-"""What may be written as records, and what may be missing."""
+"""Checks of records before they are written: keys, labels, texts, pictures."""
 
 import io
 
@@ -10,7 +10,7 @@ from keras_bridgetower.preprocessing.images import check_head
 
 
 def check_records(split, records, task, labels):
-    """Refuse what no reader should find in a split."""
+    """Refuse records that cannot form a split: doubled ids, wrong labels."""
     if task not in form.TASKS:
         raise ValueError(
             f"`task` must be one of {list(form.TASKS)}. Received: task={task!r}"
@@ -31,22 +31,22 @@ def check_records(split, records, task, labels):
 
 
 def check_images(images):
-    """Refuse a record one of whose pictures no stream could open.
+    """Refuse pictures that a stream could not open.
 
-    Pixels are not read, which would take a hundred times as long.
+    Only headers are read. Reading pixels would take a hundred times as long.
     """
     for image in images:
         if not image:
             raise ValueError("a picture has 0 bytes")
         try:
             check_head(io.BytesIO(image), "picture")
-        # Its own words name an object in memory.
+        # Pillow's message shows a memory address; ours shows the bytes.
         except UnidentifiedImageError as error:
             raise ValueError(
                 f"a picture must be one of {', '.join(FORMATS)}. Received: "
                 f"{len(image)} bytes that begin with {image[:16]!r}"
             ) from error
-        # A damaged file makes Pillow raise nearly anything.
+        # On damaged files Pillow raises errors of many types.
         except Exception as error:
             raise ValueError(
                 f"a picture cannot be opened: {type(error).__name__}: {error}"
@@ -54,7 +54,7 @@ def check_images(images):
 
 
 def check_left_out(split, shards, total, max_bad_share):
-    """Refuse a split that would miss too many of its records."""
+    """Refuse a split that lacks too many records whose pictures are bad."""
     left_out = [row for shard in shards for row in shard["left_out"]]
     if len(left_out) > max_bad_share * total:
         key, reason = left_out[0]

@@ -1,4 +1,4 @@
-"""The classes of own data, and what a row asks for among them."""
+"""Finds the classes in a user's own tables, and the labels of each row."""
 
 import collections
 
@@ -6,19 +6,19 @@ from keras_bridgetower.data.datasets.own.tables import listed
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
 
-# VQAv2's rule leaves one person out and asks three of the others, which says
-# nothing of an answer that one or two people gave.
+# From this number of people on, answers are scored by VQAv2's rule. For fewer
+# people it is not useful, since three of them would have to agree.
 PEOPLE = 10
 
 
 def _shares(answers):
-    """As `soft_scores`, where an answer's score is its share of the people."""
+    """As `soft_scores`; a score is the share of people who gave the answer."""
     counts = collections.Counter(map(normalize_answer, answers))
     return {text: n / len(answers) for text, n in counts.items()}
 
 
 class _NoClasses:
-    """Captions."""
+    """Captions, which have no classes."""
 
     def spell(self, text):
         raise ValueError(
@@ -33,7 +33,7 @@ class _NoClasses:
 
 
 class _Answers:
-    """Answers of one or of several people."""
+    """The classes are answers; one or several people answer each question."""
 
     def spell(self, text):
         return normalize_answer(str(text))
@@ -43,7 +43,7 @@ class _Answers:
             answer for row in rows for answer in listed(row.target)
         )
         counts = collections.Counter()
-        # Each spelling is normalised once, which takes longer than counting.
+        # Normalising is slow, so each spelling is normalised only once.
         for answer, count in given.items():
             counts[normalize_answer(answer)] += count
         labels = [label for label, n in counts.items() if n >= min_count]
@@ -62,7 +62,7 @@ class _Answers:
 
 
 class _Labels:
-    """One class for each row."""
+    """The classes are labels, one for each row."""
 
     def spell(self, text):
         return str(text).strip()
@@ -84,7 +84,7 @@ class _Labels:
         return ((ids[label],),)
 
 
-# By task.
+# How each task treats classes.
 CLASSES = {
     "vqa": _Answers(),
     "captions": _NoClasses(),
