@@ -1,4 +1,4 @@
-"""A variant as a model, and what its column of parameters counts."""
+"""Builds the model of a variant, and counts its parameters."""
 
 import numpy as np
 from ablation_variants import IMAGE_ENCODERS

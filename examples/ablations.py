@@ -1,4 +1,4 @@
-"""The paper's ablations, each a table by one command.
+"""Repeat an ablation of the paper, in one command for each table.
 
     KERAS_BACKEND=torch python examples/ablations.py definition
     python examples/ablations.py layers --count-only

@@ -1,4 +1,4 @@
-"""A recipe in miniature: on easy-VQA, from tiny encoders, in two minutes."""
+"""Runs a recipe in miniature: easy-VQA, tiny encoders, two minutes."""
 
 import miniature_data
 from easy_world import captions

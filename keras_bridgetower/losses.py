@@ -1,4 +1,4 @@
-"""Losses of question answering, masked language modelling and contrast.
+"""Losses of question answering, masked language and contrastive training.
 
 Each computes one value for every sample of this replica. Samples of weight 0
 are padding, and their content does not change the loss.

@@ -1,4 +1,4 @@
-"""A model's outputs beside those of transformers, for the same input."""
+"""Compare a model's outputs with those of transformers for the same input."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What the runs of a rehearsal show, as rows of a table.
+"""Judge the runs of rehearsals, and write the results as a table.
 
 python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
 """

@@ -1,4 +1,4 @@
-"""The hosts of a rehearsal: runs of `examples` that tell what they do.
+"""Run the hosts of a rehearsal as processes, and write down what each does.
 
 `rehearse.py` starts it. It imports all that is needed once, then makes a
 process for each host of each run by a fork: imports would take most of the

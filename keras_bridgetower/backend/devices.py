@@ -1,4 +1,4 @@
-"""The devices that tasks are trained on, as tasks see them.
+"""`Replicas`: the interface through which tasks use several devices.
 
 `kbt.distribute` sets the current `Replicas`. Tasks call its methods and so do
 not depend on a framework's way to distribute.

@@ -1,4 +1,4 @@
-"""A JSONL file of predictions that goes on where it was interrupted."""
+"""Writes predictions to a JSONL file, and continues a file that was cut off."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Class ids from labels given as ids or as names."""
+"""Converts labels, given as ids or as names, to class ids."""
 
 import numpy as np
 

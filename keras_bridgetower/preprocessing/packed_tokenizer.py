@@ -1,4 +1,4 @@
-"""Text to token ids: what all tokenizers share."""
+"""Base class of the tokenizers: texts to token ids of one length."""
 
 import warnings
 

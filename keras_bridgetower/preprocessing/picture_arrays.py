@@ -1,4 +1,4 @@
-"""Arrays of pixels on any scale, as 8-bit RGB."""
+"""Converts arrays of pixels, on any scale, to 8-bit RGB."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""NumPy functions that run alike eagerly and inside TensorFlow graphs."""
+"""Runs NumPy functions in the same way eagerly and inside TensorFlow graphs."""
 
 import builtins
 import codecs

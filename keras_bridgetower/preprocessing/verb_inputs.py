@@ -1,4 +1,4 @@
-"""The pictures and texts that a caller gave a verb, as features.
+"""Converts the pictures and texts that a caller passes to a verb to features.
 
 Every verb makes its inputs a list of sources (`Pictures`, `Texts` and their
 kin), checks by one of the functions here that they belong together, and

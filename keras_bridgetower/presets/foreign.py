@@ -1,4 +1,4 @@
-"""Hook through which presets open and write weights of other libraries.
+"""Hook by which presets open and write weights of other libraries.
 
 `convert` does this, but presets may not import it, because it is on a higher
 layer. So `convert` registers its functions here when the package is imported.

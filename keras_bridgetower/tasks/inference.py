@@ -1,4 +1,4 @@
-"""Forward passes from several threads, and no two uses that conflict."""
+"""Runs forward passes in several threads, and refuses uses that conflict."""
 
 import contextlib
 import sys

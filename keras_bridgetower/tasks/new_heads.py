@@ -1,4 +1,4 @@
-"""Heads that a preset lacks: random, and refused by verbs until trained."""
+"""Marks heads that a preset lacks, so that no verb uses them untrained."""
 
 import hashlib
 import operator

@@ -1,4 +1,4 @@
-"""`PyDataset`, `DataLoader` and generators, preprocessed as they are read.
+"""Preprocesses the batches of a `PyDataset`, `DataLoader` or generator.
 
 They stay what they are for Keras: a `PyDataset` keeps its length, its workers
 and its epochs, a generator is read once.

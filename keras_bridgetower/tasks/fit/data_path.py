@@ -1,4 +1,4 @@
-"""What data go through in `fit`, `evaluate` and `predict`, step by step.
+"""All steps from a user's data to batches in `fit`, `evaluate` and `predict`.
 
 1. `validation_split` takes the last rows of arrays away to validate on
    (`split`).

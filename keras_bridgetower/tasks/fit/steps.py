@@ -1,4 +1,4 @@
-"""Steps taken, the order of rows in an epoch, and the first epoch's loss."""
+"""Counts steps of training, shuffles rows, and warns of misordered labels."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Towers and fusion of a task, compiled one by one for a ranking."""
+"""Compiles the towers and the fusion of a task separately, for a ranking."""
 
 import keras
 from keras import ops
