@@ -4,4 +4,4 @@ from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
 from keras_bridgetower.presets import foreign
 
-foreign.register(cache.opened, export.export_model)
+foreign.register(cache.open_converted, export.export_model)

@@ -14,12 +14,12 @@ from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.errors import shown
+from keras_bridgetower.convert.errors import short_text
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import load_pickle
-from keras_bridgetower.convert.tensors import of_state_dict
 from keras_bridgetower.convert.tensors import refuse_code
+from keras_bridgetower.convert.tensors import state_dict_tensors
 from keras_bridgetower.convert.torch_tensors import Foreign
 
 NAMES = architecture.Names(
@@ -63,11 +63,11 @@ def read(path, text_heads=None, answers=None, ignore=()):
         # dict, which Lightning stores, are not read and need no check.
         refuse_code(path, names)
         content = {"state_dict": content}
-    tensors = of_state_dict(path, content["state_dict"])
+    tensors = state_dict_tensors(path, content["state_dict"])
     measured = architecture.measure(tensors, NAMES)
     heads_by_width = architecture.heads_of(measured.hidden_dim)
     defaults = {"num_heads": heads_by_width, **SETTINGS}
-    given = _given(content, path)
+    given = _hyper_parameters(content, path)
     settings = _settings(given, defaults, path)
     _check_sizes(given, measured, path)
     num_heads = settings["num_heads"]
@@ -112,7 +112,7 @@ def rules_of(a, heads):
     ]
 
 
-def _given(content, path):
+def _hyper_parameters(content, path):
     """The hyper-parameters in a file, or an empty dict."""
     given = content.get("hyper_parameters", {})
     if isinstance(given, dict):
@@ -123,7 +123,7 @@ def _given(content, path):
         raise ConversionError(
             "Hyper-parameters must be a dict of plain values.",
             path,
-            [f"hyper_parameters={shown(given)}"],
+            [f"hyper_parameters={short_text(given)}"],
         )
     return given
 
@@ -139,7 +139,7 @@ def _settings(given, defaults, path):
         if type(value) not in kinds or not (
             least <= value and (whole or value < 1)
         ):
-            wrong.append(f"{key}={shown(value)}")
+            wrong.append(f"{key}={short_text(value)}")
     if wrong:
         raise ConversionError(
             "Hyper-parameters must be plain values of the authors' kinds.",
@@ -155,7 +155,7 @@ def _check_sizes(given, a, path):
     if "num_top_layer" not in given:  # METER's name for it.
         wanted["num_layers"] = a.num_layers
     wrong = [
-        f"{key}={shown(given[key])}, its tensors say {size}"
+        f"{key}={short_text(given[key])}, its tensors say {size}"
         for key, size in wanted.items()
         if key in given and given[key] != size
     ]
@@ -165,7 +165,7 @@ def _check_sizes(given, a, path):
         side // a.patch_size != a.image_size // a.patch_size
     ):
         wrong.append(
-            f"image_size={shown(side)}, its tensors say {a.image_size}"
+            f"image_size={short_text(side)}, its tensors say {a.image_size}"
         )
     if wrong:
         raise ConversionError(
@@ -202,11 +202,11 @@ def _heads(shapes, a, settings, answers, path):
     if "nlvr2" in heads:
         heads["nlvr2"]["dropout"] = float(settings["nlvr2_drop_rate"])
     if "vqa" in heads:
-        heads["vqa"]["answers"] = _checked(answers, heads["vqa"], path)
+        heads["vqa"]["answers"] = _checked_answers(answers, heads["vqa"], path)
     return heads
 
 
-def _checked(answers, head, path):
+def _checked_answers(answers, head, path):
     if answers is not None and len(answers) != head["num_classes"]:
         raise ConversionError(
             "`answers` must name every class of the head once, in the order "

@@ -22,9 +22,9 @@ from keras_bridgetower.version import __version__
 
 SHA256 = re.compile("[0-9a-f]{64}")
 # Nanoseconds. Some file systems round the times of files to two seconds.
-SETTLED = 2_000_000_000
+CLOCK_TICK = 2_000_000_000
 # Number of digests that are kept, those that were computed last.
-REMEMBERED = 1000
+MOST_DIGESTS = 1000
 
 
 def open_checkpoint(source, **kwargs):
@@ -48,12 +48,12 @@ def open_checkpoint(source, **kwargs):
     return transformers_folder.read(source, **kwargs)
 
 
-def converted(source, published=None):
-    """The path of the preset folder that `opened` returns."""
-    return opened(source, published).root
+def converted_folder(source, published=None):
+    """The path of the preset folder that `open_converted` returns."""
+    return open_converted(source, published).root
 
 
-def opened(source, published=None):
+def open_converted(source, published=None):
     """Open the preset of a foreign checkpoint; convert it if it is not cached.
 
     Args:
@@ -71,27 +71,27 @@ def opened(source, published=None):
             cannot be written.
     """
     source = pathlib.Path(source).resolve()
-    marks = _marks(source)
-    sums = _sums(marks)
-    _compare(sums, published or {})
+    marks = _file_states(source)
+    sums = _digests(marks)
+    _check_digests(sums, published or {})
     named = sorted((path.name, digest) for path, digest in sums.items())
     content = json.dumps([__version__, named])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     folder = cache_folder() / key
-    whole = _whole(folder)
+    whole = _complete_preset(folder)
     if whole:
         return whole
     _check_writable(folder.parent)
     # If several processes open it at once, the first one converts it.
     with locked(folder.parent / f"{key}.lock"):
-        whole = _whole(folder)
+        whole = _complete_preset(folder)
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(files.FolderExists):
                 # It exists only if locks do not work here and another
                 # process was faster.
                 open_checkpoint(source).save_to_preset(folder)
-            if _marks(source) != marks:
+            if _file_states(source) != marks:
                 shutil.rmtree(folder)
                 raise ConversionError(
                     "A checkpoint must not change while it is converted. Try "
@@ -112,7 +112,7 @@ def _check_writable(folder):
         )
 
 
-def _whole(folder):
+def _complete_preset(folder):
     """The cached preset, or None if it is absent or incomplete."""
     try:
         opened = PresetFolder(folder)
@@ -121,7 +121,7 @@ def _whole(folder):
     return opened if opened.sealed else None
 
 
-def _compare(sums, published):
+def _check_digests(sums, published):
     """Compare the digests of files with the expected ones."""
     for path, digest in sums.items():
         # In the cache of the hub, a large file is named by its SHA-256, and
@@ -152,7 +152,7 @@ def cache_folder():
     return pathlib.Path(home) / "keras_bridgetower" / "presets"
 
 
-def _marks(source):
+def _file_states(source):
     """For each file a text that changes with it, and its latest time."""
     marks = {}
     for path in needed_files.of_checkpoint(source):
@@ -161,25 +161,25 @@ def _marks(source):
     return marks
 
 
-def _sums(marks):
+def _digests(marks):
     """Digest of each file; only changed files are read again."""
     memory = cache_folder() / "digests.json"
-    known = _remembered(memory)
+    known = _stored_digests(memory)
     now = time.time_ns()
     sums, new = {}, {}
     for path, (mark, youngest) in marks.items():
         sums[path] = known.get(mark) or files.sha256(path)
         # A file that was just written may change again within the same tick
         # of the clock.
-        if now - youngest > SETTLED:
+        if now - youngest > CLOCK_TICK:
             new[mark] = sums[path]
     if not new.items() <= known.items():
         others = {m: d for m, d in known.items() if m not in new}
-        _remember(memory, others | new)
+        _store_digests(memory, others | new)
     return sums
 
 
-def _remembered(memory):
+def _stored_digests(memory):
     """The stored digests by mark, without entries that are damaged."""
     try:
         known = json.loads(memory.read_bytes())
@@ -193,9 +193,9 @@ def _remembered(memory):
     }
 
 
-def _remember(memory, known):
+def _store_digests(memory, known):
     """Store digests; if several processes do so, one of them wins."""
-    latest = json.dumps(dict(list(known.items())[-REMEMBERED:]))
+    latest = json.dumps(dict(list(known.items())[-MOST_DIGESTS:]))
     # If this fails, the files are read again next time.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ LINKS = {
     "scaled_add": "scaled_add",
     "interpolate": "interpolate_scalar",
 }
-THEIR_LINKS = {ours: theirs for theirs, ours in LINKS.items()}
+TRANSFORMERS_LINKS = {ours: theirs for theirs, ours in LINKS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Value:
         check: `MEASURED`, `FIXED`, `SHARE`, or None.
         sets: names of the `Architecture` fields that get the value when a
             folder is read.
-        said: function of all values of the level that returns what is
+        claimed: function of all values of the level that returns what is
             compared with the weights. If None, the value itself.
-        found: function of a measured `Architecture` that returns what it is
+        measured: function of a measured `Architecture` that returns what it is
             compared with. If None, `ours`.
     """
 
@@ -45,8 +45,8 @@ class Value:
     ours: Callable | None = None
     check: str | None = None
     sets: tuple = ()
-    said: Callable | None = None
-    found: Callable | None = None
+    claimed: Callable | None = None
+    measured: Callable | None = None
 
 
 TABLE = {
@@ -57,10 +57,10 @@ TABLE = {
         Value(
             "link_tower_type",
             "add",
-            lambda a: THEIR_LINKS[a.bridge],
+            lambda a: TRANSFORMERS_LINKS[a.bridge],
             MEASURED,
-            said=lambda values: LINKS.get(values["link_tower_type"]),
-            found=lambda a: a.bridge,
+            claimed=lambda values: LINKS.get(values["link_tower_type"]),
+            measured=lambda a: a.bridge,
         ),
         Value("share_link_tower_layers", False, check=FIXED),
         Value(
@@ -124,7 +124,7 @@ TABLE = {
             12,
             lambda a: a.image_layers,
             MEASURED,
-            said=lambda values: (
+            claimed=lambda values: (
                 values["num_hidden_layers"] - values["remove_last_layer"]
             ),
         ),
@@ -136,10 +136,10 @@ TABLE = {
             288,
             lambda a: a.image_size,
             MEASURED,
-            said=lambda values: (
+            claimed=lambda values: (
                 values["image_size"] // max(values["patch_size"], 1)
             ),
-            found=lambda a: a.image_size // a.patch_size,
+            measured=lambda a: a.image_size // a.patch_size,
         ),
         Value("layer_norm_eps", 1e-5, check=FIXED),
         Value("share_layernorm", True),
@@ -153,7 +153,7 @@ def defaults(level):
     return {value.key: value.default for value in TABLE[level]}
 
 
-def written(level, architecture):
+def values_for(level, architecture):
     """The values of a level for an `Architecture`, in the file's order."""
     return {
         value.key: value.ours(architecture) if value.ours else value.default
@@ -161,7 +161,7 @@ def written(level, architecture):
     }
 
 
-def settings(levels):
+def architecture_fields(levels):
     """The `Architecture` fields that only a configuration gives.
 
     Args:
@@ -178,47 +178,47 @@ def settings(levels):
     }
 
 
-def problems(levels, measured):
+def contradictions(levels, measured):
     """Values that contradict the weights, or that cannot be built.
 
     Args:
-        levels: as for `settings`.
+        levels: as for `architecture_fields`.
         measured: the `Architecture` of the weights.
 
     Returns:
         list of str, one sentence part for each value.
     """
-    told = {check: [] for check in _TELLERS}
+    found = {check: [] for check in _CHECKS}
     for level, table in TABLE.items():
         for value in table:
             if value.check:
-                teller = _TELLERS[value.check]
-                told[value.check] += teller(value, level, levels, measured)
-    return [problem for of in told.values() for problem in of]
+                check = _CHECKS[value.check]
+                found[value.check] += check(value, level, levels, measured)
+    return [text for texts in found.values() for text in texts]
 
 
-def _measured(value, level, levels, measured):
+def _check_measured(value, level, levels, measured):
     values = levels[level]
-    said = value.said(values) if value.said else values[value.key]
-    found = (value.found or value.ours)(measured)
-    if said != found:
-        yield f"{_name(value, level)}: {said} said, {found} in the weights"
+    claimed = value.claimed(values) if value.claimed else values[value.key]
+    found = (value.measured or value.ours)(measured)
+    if claimed != found:
+        yield f"{_name(value, level)}: {claimed} said, {found} in the weights"
 
 
-def _fixed(value, level, levels, measured):
-    said = levels[level][value.key]
-    if said != value.default:
+def _check_fixed(value, level, levels, measured):
+    claimed = levels[level][value.key]
+    if claimed != value.default:
         name = _name(value, level)
-        yield f"{name}={said!r}, only {value.default} can be built"
+        yield f"{name}={claimed!r}, only {value.default} can be built"
 
 
-def _share(value, level, levels, measured):
-    said = levels[level][value.key]
-    if not 0 <= said < 1:
-        yield f"{value.key}={said}, not between 0 and 1"
+def _check_share(value, level, levels, measured):
+    claimed = levels[level][value.key]
+    if not 0 <= claimed < 1:
+        yield f"{value.key}={claimed}, not between 0 and 1"
 
 
-_TELLERS = {MEASURED: _measured, FIXED: _fixed, SHARE: _share}
+_CHECKS = {MEASURED: _check_measured, FIXED: _check_fixed, SHARE: _check_share}
 
 
 def _name(value, level):

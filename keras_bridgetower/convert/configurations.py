@@ -11,7 +11,7 @@ from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert.errors import ConversionError
 
 # Keys that BridgeTower has and CLIP, which also has two encoders, does not.
-LINKED = {
+BRIDGE_KEYS = {
     "link_tower_type",
     "link_tower_shared",
     "share_link_tower_layers",
@@ -31,7 +31,7 @@ CLASSES = {
 # Defaults of transformers, for values that a file omits.
 TOP, TEXT, VISION = map(config_table.defaults, ("top", "text", "vision"))
 # The authors' names of values, which the oldest published files use.
-OLDER = {
+OLD_NAMES = {
     "share_link_tower_layers": "link_tower_shared",
     "share_cross_modal_transformer_layers": "cross_modal_transform_shared",
     "share_layernorm": "vit_layernorm_shared",
@@ -72,10 +72,10 @@ def kind_of(config, tensors=()):
     if config.get("model_type"):
         return config["model_type"]
     if config.get("architectures"):
-        return CLASSES.get(_class_of(config["architectures"]))
+        return CLASSES.get(_first_word(config["architectures"]))
     parts = {name for name, value in config.items() if isinstance(value, dict)}
     if {"text_config", "vision_config"} <= parts:
-        return "bridgetower" if LINKED & set(config) else "clip"
+        return "bridgetower" if BRIDGE_KEYS & set(config) else "clip"
     if {"patch_size", "image_size"} <= set(config):
         if config.get("hidden_act") == "quick_gelu":
             return "clip_vision_model"
@@ -87,7 +87,7 @@ def kind_of(config, tensors=()):
     return None
 
 
-def named(config):
+def model_names(config):
     """The entries that name the model, as a list of str for errors."""
     return [
         f"{name}={config[name]!r:.100}"
@@ -96,13 +96,13 @@ def named(config):
     ]
 
 
-def _class_of(architectures):
+def _first_word(architectures):
     """The first part of a class name: `["RobertaForMaskedLM"]` -> `Roberta`."""
     name = str(architectures[0] if isinstance(architectures, list) else "")
     return re.sub(r"(Model|LMHead|For[A-Z]).*", "", name)
 
 
-def require(config, path, kinds, hint=""):
+def require_type(config, path, kinds, hint=""):
     """Check that a configuration is of one of some model types.
 
     Args:
@@ -123,12 +123,12 @@ def require(config, path, kinds, hint=""):
     raise ConversionError(
         f"The folder must hold a model of type {', '.join(kinds)}.{hint}",
         path,
-        named(config)
+        model_names(config)
         or [f"model_type=None, parts {', '.join(sorted(config))!r:.200}"],
     )
 
 
-def bridgetower(config, path):
+def read_levels(config, path):
     """Read the three levels of a BridgeTower configuration, and check types.
 
     Args:
@@ -145,8 +145,8 @@ def bridgetower(config, path):
     """
     levels = [
         (config, TOP, "the top level"),
-        (part(config, "text_config"), TEXT, "text_config"),
-        (part(config, "vision_config"), VISION, "vision_config"),
+        (nested_values(config, "text_config"), TEXT, "text_config"),
+        (nested_values(config, "vision_config"), VISION, "vision_config"),
     ]
     complete, wrong = [], []
     for given, defaults, level in levels:
@@ -158,7 +158,7 @@ def bridgetower(config, path):
         wrong += [
             f"{key}={value!r:.50} in {level}"
             for key, value in values.items()
-            if not _of_type(value, defaults[key])
+            if not _has_type(value, defaults[key])
         ]
         complete.append(values)
     if wrong:
@@ -170,7 +170,7 @@ def bridgetower(config, path):
     return complete
 
 
-def part(config, name):
+def nested_values(config, name):
     """A nested part, whose name may end in `_dict`; empty if absent."""
     return config.get(name) or config.get(f"{name}_dict") or {}
 
@@ -178,7 +178,7 @@ def part(config, name):
 def _by_newer_names(given):
     """The values by current names, and the contradictions among them."""
     renamed, twice = dict(given), []
-    for name, older in OLDER.items():
+    for name, older in OLD_NAMES.items():
         if older in given:
             value = renamed.setdefault(name, given[older])
             if value != given[older]:
@@ -186,7 +186,7 @@ def _by_newer_names(given):
     return renamed, twice
 
 
-def _of_type(value, default):
+def _has_type(value, default):
     """Whether a value has the type of a default; an int may be a float."""
     if isinstance(default, float) and type(value) is int:
         return True

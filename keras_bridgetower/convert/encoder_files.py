@@ -23,9 +23,9 @@ def read_folder(folder, models, image_size=None):
     """Read the encoder in a folder; `models` maps model types to readers."""
     path = folder / "config.json"
     config = read_json(path)
-    kind = configurations.require(config, path, models)
+    kind = configurations.require_type(config, path, models)
     tensors = open_tensors(weight_file(folder))
-    if not configurations.named(config):
+    if not configurations.model_names(config):
         kind = configurations.kind_of(config, tensors.shapes)
     return models[kind](config, tensors, path, image_size)
 
@@ -57,7 +57,7 @@ TEXT_SIZES = (*SIZES, "vocab_size", "max_position_embeddings")
 IMAGE_SIZES = (*SIZES, "patch_size", "image_size")
 
 
-def _text(kind, rules, cls, padding, epsilon):
+def _text_reader(kind, rules, cls, padding, epsilon):
     def read(config, tensors, path, image_size):
         configurations.require_epsilon(config, path, epsilon, 1e-12)
         layers, heads, width, hidden, rows, positions = _sizes(
@@ -84,13 +84,13 @@ def _text(kind, rules, cls, padding, epsilon):
             "encoder.layer.0.intermediate.dense.weight": (hidden, width),
         }
         source = (tensors, path)
-        return _filled(cls, sizes, rules("", layers), expected, source)
+        return _build_and_load(cls, sizes, rules("", layers), expected, source)
 
     return read
 
 
-def _clip(config, tensors, path, image_size):
-    config = configurations.part(config, "vision_config") or config
+def _read_clip(config, tensors, path, image_size):
+    config = configurations.nested_values(config, "vision_config") or config
     configurations.require_epsilon(config, path, 1e-5, 1e-5)
     if config.get("hidden_act", "quick_gelu") not in ("quick_gelu", "gelu"):
         raise ConversionError(
@@ -110,7 +110,7 @@ def _clip(config, tensors, path, image_size):
         intermediate_dim=hidden,
         intermediate_activation=config.get("hidden_act", "quick_gelu"),
     )
-    return _image(
+    return _build_image_encoder(
         keras_hub.models.CLIPVisionEncoder,
         sizes,
         encoders.clip("", layers),
@@ -124,7 +124,7 @@ def _clip(config, tensors, path, image_size):
     )
 
 
-def _vit_like(kind, rules, cls, hidden_name, prefix):
+def _vit_reader(kind, rules, cls, hidden_name, prefix):
     def read(config, tensors, path, image_size):
         layers, heads, width, hidden, patch, side = _sizes(
             kind, IMAGE_SIZES, (config, tensors, path)
@@ -137,7 +137,7 @@ def _vit_like(kind, rules, cls, hidden_name, prefix):
             layer_norm_epsilon=configurations.epsilon(config, path, 1e-12),
             **{hidden_name: hidden},
         )
-        return _image(
+        return _build_image_encoder(
             cls,
             sizes,
             rules("", layers),
@@ -185,7 +185,7 @@ def read_openai_clip(path, image_size=None):
         intermediate_dim=hidden,
     )
     side = round((table[0] - 1) ** 0.5) * patch
-    return _image(
+    return _build_image_encoder(
         keras_hub.models.CLIPVisionEncoder,
         sizes,
         encoders.openai_clip("visual.", layers)
@@ -200,7 +200,7 @@ def read_openai_clip(path, image_size=None):
     )
 
 
-def _image(cls, sizes, rules, keys, source, grid):
+def _build_image_encoder(cls, sizes, rules, keys, source, grid):
     """Build an image encoder and resize its positions if needed.
 
     `keys` are the names of the tensors of the patch kernel, of the first
@@ -237,10 +237,10 @@ def _image(cls, sizes, rules, keys, source, grid):
                 lambda: resize_positions(source[0].read(key), count),
             )
     sizes = {**sizes, "image_shape": (side, side, 3)}
-    return _filled(cls, sizes, rules, expected, (tensors, path))
+    return _build_and_load(cls, sizes, rules, expected, (tensors, path))
 
 
-def _filled(cls, sizes, rules, expected, source):
+def _build_and_load(cls, sizes, rules, expected, source):
     """Build an encoder of the given sizes and load its weights.
 
     `expected` maps the tensors that determine the sizes to their shapes.
@@ -281,16 +281,18 @@ _BERT, _ROBERTA = (
     keras_hub.models.RobertaBackbone,
 )
 TEXT_MODELS = {
-    "roberta": _text("roberta", encoders.roberta, _ROBERTA, PADDING_ROWS, 1e-5),
-    "bert": _text("bert", encoders.bert, _BERT, 0, 1e-12),
+    "roberta": _text_reader(
+        "roberta", encoders.roberta, _ROBERTA, PADDING_ROWS, 1e-5
+    ),
+    "bert": _text_reader("bert", encoders.bert, _BERT, 0, 1e-12),
 }
 IMAGE_MODELS = {
-    "clip": _clip,
-    "clip_vision_model": _clip,
-    "vit": _vit_like(
+    "clip": _read_clip,
+    "clip_vision_model": _read_clip,
+    "vit": _vit_reader(
         "vit", encoders.vit, keras_hub.models.ViTBackbone, "mlp_dim", 1
     ),
-    "deit": _vit_like(
+    "deit": _vit_reader(
         "deit",
         encoders.deit,
         keras_hub.models.DeiTBackbone,

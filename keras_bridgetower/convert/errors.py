@@ -3,7 +3,7 @@
 from keras_bridgetower.presets.errors import printable
 
 # An error lists so many findings; of the others it gives the number.
-SHOWN = 20
+MOST_FINDINGS = 20
 
 
 class ConversionError(ValueError):
@@ -26,13 +26,15 @@ class ConversionError(ValueError):
     def __init__(self, problem, file, found=()):
         message = f"{problem} Received: file={str(file)!r}"
         if found:
-            more = f", {len(found)} in all" if len(found) > SHOWN else ""
-            parts = [f"{part!s:.300}" for part in found[:SHOWN]]
+            more = (
+                f", {len(found)} in all" if len(found) > MOST_FINDINGS else ""
+            )
+            parts = [f"{part!s:.300}" for part in found[:MOST_FINDINGS]]
             message += f": {'; '.join(parts)}{more}"
         super().__init__(printable(message))
 
 
-def shown(value):
+def short_text(value):
     """A short text that shows a value from a foreign file in an error.
 
     For lists, dicts and other objects it is only the type: a list may contain

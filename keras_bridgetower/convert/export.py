@@ -127,7 +127,7 @@ def export(parts, folder):
     table = rules_of(architecture, theirs)
     layers = [backbone] + [parts.heads[name] for name in theirs]
     variables = transfer.variables_of(*layers, encoder=backbone.image_encoder)
-    tensors = transfer.save(table, variables, _their_extra(backbone.extra))
+    tensors = transfer.save(table, variables, _exported_extra(backbone.extra))
     heads = tuple(
         rule.keys[0].partition(".")[0]
         for rule in bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, theirs)
@@ -187,7 +187,7 @@ def _check(backbone, a, heads):
     """Refuse what transformers cannot run; warn of what it runs differently."""
     fusion = backbone.fusion
     unlike = [
-        ("bridge", a.bridge, tuple(config_table.THEIR_LINKS)),
+        ("bridge", a.bridge, tuple(config_table.TRANSFORMERS_LINKS)),
         ("taps", fusion.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
@@ -225,7 +225,7 @@ def _check(backbone, a, heads):
         )
 
 
-def _their_extra(extra):
+def _exported_extra(extra):
     """The unused tensors that the classes of transformers have a place for."""
     kept = {}
     for name, value in extra.items():
@@ -248,17 +248,17 @@ def _config(a, heads):
     config = {
         "architectures": classes,
         "model_type": "bridgetower",
-        **config_table.written("top", a),
+        **config_table.values_for("top", a),
         "dtype": "float32",
         "text_config": {
             "model_type": "bridgetower_text_model",
-            **config_table.written("text", a),
+            **config_table.values_for("text", a),
             "bos_token_id": 0,
             "eos_token_id": 2,
         },
         "vision_config": {
             "model_type": "bridgetower_vision_model",
-            **config_table.written("vision", a),
+            **config_table.values_for("vision", a),
         },
     }
     if "itc" in heads:

@@ -18,7 +18,7 @@ BICUBIC = 3
 # Numbers may differ by so much: float32 and text round them.
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
 # Tokens of the shortest text: start, one token, end.
-SHORTEST = 3
+SHORTEST_TEXT = 3
 
 
 def read(folder, architecture, mode="hf", sequence_length=None):
@@ -101,7 +101,7 @@ def _unsupported(config, side):
     ]
     if type(divisor) is not int or not 1 <= divisor <= side:
         wrong.append(f"size_divisor={divisor!r:.60}")
-    if type(length) is not int or length < SHORTEST:
+    if type(length) is not int or length < SHORTEST_TEXT:
         wrong.append(f"max_text_len={length!r:.60}")
     kind = config.get("image_processor_type") or "BridgeTower"
     if not str(kind).startswith("BridgeTower"):

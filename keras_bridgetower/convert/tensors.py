@@ -9,7 +9,7 @@ import safetensors
 from keras_bridgetower.convert import torch_pickle
 from keras_bridgetower.convert import torch_tensors
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.errors import shown
+from keras_bridgetower.convert.errors import short_text
 from keras_bridgetower.convert.torch_tensors import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
 from keras_bridgetower.files import read_text
@@ -107,7 +107,7 @@ def open_tensors(path):
         return _open_safetensors(path)
     state, names = load_pickle(path)
     refuse_code(path, names)
-    return of_state_dict(path, state)
+    return state_dict_tensors(path, state)
 
 
 def read_json(path):
@@ -217,15 +217,15 @@ def refuse_code(path, names):
     """
     if names:
         raise ConversionError(
-            f"The file asks for the code of {shown(names[0])}, which is not "
-            "loaded: it could do anything. Save its state dict alone, of "
+            f"The file asks for the code of {short_text(names[0])}, which is "
+            "not loaded: it could do anything. Save its state dict alone, of "
             "tensors and plain values.",
             path,
             names,
         )
 
 
-def of_state_dict(path, state):
+def state_dict_tensors(path, state):
     """The `Tensors` of a state dict that was read by `load_pickle`.
 
     Raises:

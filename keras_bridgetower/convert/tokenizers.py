@@ -17,7 +17,7 @@ from keras_bridgetower.preprocessing.tokenizer_files import read_words
 TEXT_LENGTH = 50
 # The first versions of tokenizer.json do not name the type of the model. They
 # have these keys.
-TOLD_BY = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
+TYPE_KEYS = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
 # Settings that RoBERTa's files leave empty: null, false, or `""`.
 BPE_SETTINGS = (
     "dropout",
@@ -75,8 +75,8 @@ _NONE = (None, None)
 def _roberta(folder):
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     lists = [path for path in (vocabulary, merges) if path.is_file()]
-    path, values = _whole(folder, "BPE", "RoBERTa")
-    _check_cuts(folder, path, values)
+    path, values = _tokenizer_json(folder, "BPE", "RoBERTa")
+    _check_splitting(folder, path, values)
     if path is None:
         if len(lists) == 1:
             raise ConversionError(
@@ -95,11 +95,11 @@ def _roberta(folder):
         if merges in lists and read_merges(merges) != pairs:
             others.append(merges.name)
     if others:
-        raise _denied(path, others)
+        raise _contradiction(path, others)
     return path, (words, pairs)
 
 
-def _denied(path, others):
+def _contradiction(path, others):
     return ConversionError(
         "A tokenizer.json must hold what the files beside it hold. Keep the "
         "files of one tokenizer.",
@@ -108,7 +108,7 @@ def _denied(path, others):
     )
 
 
-def _check_cuts(folder, path, values):
+def _check_splitting(folder, path, values):
     """Refuse settings that split texts differently than RoBERTa's tokenizer."""
     config = folder / "tokenizer_config.json"
     given = read_json(config) if config.is_file() else {}
@@ -144,7 +144,7 @@ def _check_cuts(folder, path, values):
 def _bert(folder):
     config, lines = folder / "tokenizer_config.json", folder / "vocab.txt"
     given = read_json(config) if config.is_file() else {}
-    path, values = _whole(folder, "WordPiece", "BERT")
+    path, values = _tokenizer_json(folder, "WordPiece", "BERT")
     before = values.get("normalizer")
     said = before.get("lowercase") if isinstance(before, dict) else None
     lowercase = given.get("do_lower_case", said is not False)
@@ -173,11 +173,11 @@ def _bert(folder):
         if lines.is_file() and read_words(str(lines)) != words:
             others.append(lines.name)
     if others:
-        raise _denied(path, others)
+        raise _contradiction(path, others)
     return path, (words, lowercase)
 
 
-def _whole(folder, kind, name):
+def _tokenizer_json(folder, kind, name):
     """The path and the values of `tokenizer.json`, or `(None, {})`."""
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -186,7 +186,7 @@ def _whole(folder, kind, name):
     model = values.get("model")
     if not isinstance(model, dict) or not (
         model.get("type") == kind
-        or (model.get("type") is None and TOLD_BY[kind] in model)
+        or (model.get("type") is None and TYPE_KEYS[kind] in model)
     ):
         raise ConversionError(
             f"A tokenizer must be of type {kind}, as {name}'s.", path

@@ -17,7 +17,7 @@ from keras_bridgetower.convert.torch_tensors import Tensor
 
 # The largest pickle in bytes and in opcodes. That of a large model with the
 # state of its optimizer has less than 1 MB and 200,000 opcodes.
-LARGEST, LONGEST = 4 << 20, 500_000
+MOST_BYTES, MOST_OPCODES = 4 << 20, 500_000
 # Types of keys that a dict may have. Python hashes them without recursion, and
 # a file cannot choose keys with equal hashes: the hashes of text are random,
 # and those of integers below `LARGEST_KEY` differ.
@@ -91,9 +91,9 @@ def load(archive):
             things than `torch.save` writes.
     """
     size = archive.size("data.pkl")
-    if size > LARGEST:
+    if size > MOST_BYTES:
         raise ConversionError(
-            f"The names and shapes of a file must take at most {LARGEST} "
+            f"The names and shapes of a file must take at most {MOST_BYTES} "
             f"bytes, not {size}. Save its state dict alone.",
             archive.path,
         )
@@ -124,7 +124,7 @@ class _Machine:
     def run(self, data):
         for count, step in enumerate(pickletools.genops(data)):
             opcode, argument, _ = step
-            _expect(count < LONGEST, "more opcodes than any model needs")
+            _expect(count < MOST_OPCODES, "more opcodes than any model needs")
             if opcode.name in VALUES:
                 self.stack.append(argument)
             elif opcode.name in MAKERS:

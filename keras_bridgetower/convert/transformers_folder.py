@@ -48,18 +48,20 @@ def read(folder):
     folder = pathlib.Path(folder)
     path = folder / "config.json"
     config = read_json(path)
-    configurations.require(
+    configurations.require_type(
         config,
         path,
         ["bridgetower"],
         " For encoders alone see `keras_bridgetower.convert.unimodal`.",
     )
-    top, text, vision = configurations.bridgetower(config, path)
+    top, text, vision = configurations.read_levels(config, path)
     tensors = open_tensors(weight_file(folder)).without_prefix(PREFIX)
     measured = architecture.measure(tensors, NAMES)
     levels = {"top": top, "text": text, "vision": vision}
     _check(levels, measured, path)
-    built = dataclasses.replace(measured, **config_table.settings(levels))
+    built = dataclasses.replace(
+        measured, **config_table.architecture_fields(levels)
+    )
     heads = _heads(tensors, top)
     tables = rules_of(built, heads)
     decoder = "mlm_score.decoder.weight"
@@ -80,7 +82,7 @@ def read(folder):
 def _check(levels, measured, path):
     """Refuse values that contradict the weights, or that cannot be run."""
     m = measured
-    wrong = config_table.problems(levels, measured)
+    wrong = config_table.contradictions(levels, measured)
     if m.text_layers != m.image_layers:
         # With `remove_last_layer`, the removed layer is not counted.
         wrong.append(

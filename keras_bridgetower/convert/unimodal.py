@@ -109,7 +109,7 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
             "A tokenizer is read from a `transformers` folder.", path
         )
     file = path / "config.json"
-    kind = configurations.require(
+    kind = configurations.require_type(
         read_json(file), file, list(tokenizers.READERS)
     )
     made = tokenizers.read(path, kind, sequence_length)

@@ -24,7 +24,7 @@ class Layout(NamedTuple):
     save: Callable
 
 
-def _one(load, save):
+def _one_to_one(load, save):
     """A layout of one tensor and one variable."""
     return Layout(
         lambda tensors, shapes: [load(tensors[0], shapes[0])],
@@ -34,30 +34,30 @@ def _one(load, save):
 
 # Weights whose axes are the same. `BIAS` of attention is split into heads in
 # Keras.
-SAME = _one(
+SAME = _one_to_one(
     lambda x, shape: np.reshape(x, shape), lambda x: np.reshape(x, x.shape)
 )
-BIAS = _one(lambda x, shape: np.reshape(x, shape), np.ravel)
-SCALAR = _one(
+BIAS = _one_to_one(lambda x, shape: np.reshape(x, shape), np.ravel)
+SCALAR = _one_to_one(
     lambda x, shape: np.reshape(x, shape), lambda x: np.reshape(x, ())
 )
 # (out, in) -> (in, out), the outputs split into heads or not.
-DENSE = _one(
+DENSE = _one_to_one(
     lambda x, shape: x.T.reshape(shape),
     lambda x: x.reshape(x.shape[0], -1).T,
 )
 # (out, heads * size) -> (heads, size, out).
-HEADS_DENSE = _one(
+HEADS_DENSE = _one_to_one(
     lambda x, shape: x.T.reshape(shape),
     lambda x: x.reshape(-1, x.shape[-1]).T,
 )
 # (out, in, height, width) -> (height, width, in, out).
-CONV = _one(
+CONV = _one_to_one(
     lambda x, shape: x.transpose(2, 3, 1, 0),
     lambda x: x.transpose(3, 2, 0, 1),
 )
 # (1, 1, width) and (1, positions, width), as ViT and DeiT keep them.
-LEADING_AXIS = _one(
+LEADING_AXIS = _one_to_one(
     lambda x, shape: np.reshape(x, shape),
     lambda x: x.reshape(1, -1, x.shape[-1]),
 )
