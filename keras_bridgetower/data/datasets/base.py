@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import pathlib
 
-from keras_bridgetower.data.datasets import tables as files
+from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.checks import check_records
 
 
@@ -214,7 +214,7 @@ class DataSet(abc.ABC):
         reports = {part: self._check(part, progress) for part in every}
         for name, of in parts.items():
             if all(reports[p].records and not reports[p].error for p in of):
-                error = self._refused(name, protocol)
+                error = self._error_of_split(name, protocol)
                 reports[of[-1]] = dataclasses.replace(
                     reports[of[-1]], error=error
                 )
@@ -235,7 +235,7 @@ class DataSet(abc.ABC):
             "is expected."
         )
 
-    def _refused(self, name, protocol):
+    def _error_of_split(self, name, protocol):
         """The error that writing a split would raise, or `""`."""
         try:
             drafts = self.split(name, protocol)
@@ -276,5 +276,5 @@ class DataSet(abc.ABC):
 
 
 def picture_in(folder, name):
-    """A picture file as a `FilePicture`."""
-    return files.FilePicture(str(pathlib.Path(folder) / name))
+    """The `FilePicture` of a file in a folder."""
+    return FilePicture(str(pathlib.Path(folder) / name))

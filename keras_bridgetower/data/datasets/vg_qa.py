@@ -16,7 +16,7 @@ from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 
 # Number of pictures in the test and in the validation set.
-FILLED_TO = 5000
+TEST_AND_VAL_SIZE = 5000
 
 # End of the name of the training part without pictures of val2014.
 NO_VAL = "_no_val2014"
@@ -134,7 +134,7 @@ class VGQA(DataSet):
                 place = f"the qas of picture {row['id']} in {path}"
                 check_row(place, number, pair, pairs)
             name = f"{row['id']}.jpg"
-            samples = tuple(_kept(row["qas"], ids))
+            samples = tuple(_samples_of(row["qas"], ids))
             if samples:
                 yield Draft(f"vg/{name}", (find(name),), samples, part)
 
@@ -164,7 +164,7 @@ class VGQA(DataSet):
         random.Random(0).shuffle(rest)
         filled = dict(coco)
         for name in ("test", "val"):
-            count = max(0, FILLED_TO - len(coco[name]))
+            count = max(0, TEST_AND_VAL_SIZE - len(coco[name]))
             filled[name] = coco[name] | set(rest[:count])
             rest = rest[count:]
         filled["train"] = coco["train"] | set(rest)
@@ -182,7 +182,7 @@ class VGQA(DataSet):
         return {row["cocoid"]: row["split"] for row in rows}
 
 
-def _kept(pairs, ids):
+def _samples_of(pairs, ids):
     """The samples of a picture: questions with one answer that is a class."""
     answers, asked = {}, {}
     for pair in pairs:

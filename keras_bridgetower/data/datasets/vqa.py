@@ -8,7 +8,7 @@ from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import json_rows
-from keras_bridgetower.data.datasets.vqa_splits import ALL
+from keras_bridgetower.data.datasets.vqa_splits import ALL_QUESTIONS
 from keras_bridgetower.data.datasets.vqa_splits import HELD_OUT
 from keras_bridgetower.data.datasets.vqa_splits import PROTOCOLS
 from keras_bridgetower.data.records.format import Draft
@@ -35,7 +35,7 @@ def soft_scores_as_typed(answers):
 
 
 # How answers are scored: by whether the name of the part has `_fix`.
-COUNTING = {True: soft_scores, False: soft_scores_as_typed}
+SCORE_FUNCTIONS = {True: soft_scores, False: soft_scores_as_typed}
 
 
 class VQAv2(DataSet):
@@ -104,7 +104,7 @@ class VQAv2(DataSet):
         keys = {"image_id": int, "question_id": int, "question": str}
         targets = _NoTargets()
         if name in self.annotated:
-            targets = self._targets(name, COUNTING["_fix" in part])
+            targets = self._targets(name, SCORE_FUNCTIONS["_fix" in part])
         samples = {}
         for row in json_rows(path, keys, "questions"):
             question = row["question_id"]
@@ -116,10 +116,10 @@ class VQAv2(DataSet):
             sample = Sample(str(question), row["question"], *targets[question])
             samples.setdefault(row["image_id"], []).append(sample)
         folder = _picture_folder(name)
-        for image in _wanted(part, samples):
+        for image in _pictures_of_part(part, samples):
             file = f"COCO_{folder}_{image:012d}"
             pictures = (picture_in(self.root / folder, f"{file}.jpg"),)
-            kept = tuple(_kept(part, samples[image]))
+            kept = tuple(_samples_of_part(part, samples[image]))
             if kept:
                 yield Draft(file, pictures, kept, part)
 
@@ -165,7 +165,11 @@ class _NoTargets:
 
 def _file_of(part):
     """Whose files a part is read from: train, val, test or test-dev2015."""
-    name = part.removeprefix("vqav2_").removesuffix(ALL).removesuffix("_fix")
+    name = (
+        part.removeprefix("vqav2_")
+        .removesuffix(ALL_QUESTIONS)
+        .removesuffix("_fix")
+    )
     return {"trainable_val": "val", "rest_val": "val"}.get(name, name)
 
 
@@ -174,14 +178,14 @@ def _picture_folder(name):
     return VQAv2.years.get(name, "test2015")
 
 
-def _kept(part, samples):
+def _samples_of_part(part, samples):
     """Drop questions without a class, except in parts that ask all of them."""
-    if part.endswith(ALL) or _file_of(part) not in VQAv2.annotated:
+    if part.endswith(ALL_QUESTIONS) or _file_of(part) not in VQAv2.annotated:
         return samples
     return [sample for sample in samples if sample.labels]
 
 
-def _wanted(part, images):
+def _pictures_of_part(part, images):
     """The ids of the pictures in a part, in the order of the file."""
     if "rest_val" not in part and "trainable_val" not in part:
         return list(images)

@@ -6,7 +6,7 @@ from keras_bridgetower.data.datasets.base import Split
 # ViLT held out as many.
 HELD_OUT = 1000
 # End of the name of a part that also holds questions without a class.
-ALL = "_all"
+ALL_QUESTIONS = "_all"
 TESTS = {
     "test": Split(
         ("vqav2_test",), "test2015, test-dev and test-std, without answers."
@@ -16,7 +16,8 @@ TESTS = {
     ),
 }
 _ASKED = {
-    ALL: "all questions; those without a class among their answers score 0",
+    ALL_QUESTIONS: "all questions; those without a class among their answers "
+    "score 0",
     "": "without the questions that have no class among their answers",
 }
 
@@ -66,7 +67,8 @@ def _both_countings(asked):
 
 
 PROTOCOLS = {
-    name: splits | TESTS for name, splits in _both_countings(ALL).items()
+    name: splits | TESTS
+    for name, splits in _both_countings(ALL_QUESTIONS).items()
 }
 # The Arrow tables have none for test-dev alone, and none for `held_out` with
 # normalised answers.

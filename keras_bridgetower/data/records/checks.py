@@ -19,14 +19,14 @@ def check_records(split, records, task, labels):
         raise ValueError(f"The split is empty. Received: split={split!r}")
     keys, ids = set(), set()
     for record in records:
-        _once("key", record.key, keys, split)
+        _check_unique("key", record.key, keys, split)
         if not record.samples:
             raise ValueError(
                 "Every record needs a sample. Received: none for key="
                 f"{record.key!r} in split={split!r}"
             )
         for sample in record.samples:
-            _once("id", sample.id, ids, split)
+            _check_unique("id", sample.id, ids, split)
             _check_sample(sample, labels)
 
 
@@ -66,7 +66,7 @@ def check_left_out(split, shards, total, max_bad_share):
         )
 
 
-def _once(name, value, seen, split):
+def _check_unique(name, value, seen, split):
     if value in seen:
         raise ValueError(
             f"Every {name} must occur once in a split. Received: {name}="

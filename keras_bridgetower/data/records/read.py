@@ -188,11 +188,11 @@ class RecordReader:
 
     def locate(self, i):
         """The shard of the i-th sample, and the number of its record there."""
-        return self._place(self.record_of(i))
+        return self._locate_record(self.record_of(i))
 
     def record(self, number):
         """Read the `Record` with a number from 0 to `num_records - 1`."""
-        shard, row = self._place(number)
+        shard, row = self._locate_record(number)
         offset, length, samples, crc = self._offsets[shard][row].tolist()
         path = str(self.folder / self.shards[shard]["file"])
         try:
@@ -201,7 +201,7 @@ class RecordReader:
             raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
             reason = "its sum is wrong" if len(data) == length else "it is cut"
-            raise DamagedRecord(path, row, _key(data), reason)
+            raise DamagedRecord(path, row, _key_of_bytes(data), reason)
         made = form.decode(data)
         if len(made.samples) != samples:
             reason = f"{samples} samples expected, {len(made.samples)} found"
@@ -226,10 +226,12 @@ class RecordReader:
         Returns:
             dict from names of damaged shards to descriptions of the damage.
         """
-        found = {s["file"]: damage(self.folder, s) for s in self.shards}
+        found = {
+            s["file"]: describe_damage(self.folder, s) for s in self.shards
+        }
         return {name: why for name, why in found.items() if why}
 
-    def _place(self, number):
+    def _locate_record(self, number):
         if not 0 <= number < self.num_records:
             raise IndexError(
                 f"Records are numbered 0 to {self.num_records - 1}. "
@@ -266,7 +268,7 @@ class RecordReader:
         vars(self).update(state, _open=open_file)
 
 
-def damage(folder, shard):
+def describe_damage(folder, shard):
     """Describe what is wrong with the files of a shard; `""` if nothing is."""
     file = pathlib.Path(folder) / shard["file"]
     sums = {file: "sha256", form.offsets_path(file): "offsets_sha256"}
@@ -314,7 +316,7 @@ def _starts(counts):
     return np.concatenate([[0], np.cumsum(counts, dtype="int64")])
 
 
-def _key(data):
+def _key_of_bytes(data):
     try:
         return form.decode(data).key
     except Exception:  # Damaged bytes cause errors of many types.

@@ -22,7 +22,7 @@ from keras_bridgetower.data.records.checks import check_records
 from keras_bridgetower.data.records.index import open_index
 from keras_bridgetower.data.records.index import remove_others
 from keras_bridgetower.data.records.index import save_split
-from keras_bridgetower.data.records.read import damage
+from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.data.written import written
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import sha256
@@ -136,15 +136,15 @@ def write_shards(
     for number, rows in enumerate(np.array_split(order, num_shards)):
         name = form.shard_name(split, number, num_shards)
         part = tuple(records[row] for row in rows)
-        jobs[name] = ShardJob(str(folder / name), part, _plan(part))
+        jobs[name] = ShardJob(str(folder / name), part, _hash_of(part))
     found = index["splits"].get(split, {"shards": []})["shards"]
     done = {
         shard["file"]: shard
         for shard in found
         if shard["file"] in jobs
         and shard["plan"] == jobs[shard["file"]].plan
-        and not damage(folder, shard)
-        and not _mended(jobs[shard["file"]], shard)
+        and not describe_damage(folder, shard)
+        and not _can_be_completed(jobs[shard["file"]], shard)
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
@@ -185,7 +185,7 @@ def write_shard(job):
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
             try:
-                record = _read(draft)
+                record = _read_checked(draft)
             except (OSError, ValueError) as error:
                 left_out.append([draft.key, str(error)])
                 continue
@@ -249,24 +249,24 @@ def in_processes(workers):
     return run
 
 
-def _read(draft):
+def _read_checked(draft):
     record = draft.read()
     check_images(record.images)
     return record
 
 
-def _mended(job, shard):
+def _can_be_completed(job, shard):
     """Whether a record that a shard left out can be read now."""
     left_out = {key for key, _ in shard["left_out"]}
     for draft in job.records:
         if draft.key in left_out:
             with contextlib.suppress(OSError, ValueError):
-                _read(draft)
+                _read_checked(draft)
                 return True
     return False
 
 
-def _plan(records):
+def _hash_of(records):
     total = hashlib.sha256()
     for record in records:
         total.update(written(record).encode("utf-8", "surrogatepass"))

@@ -72,11 +72,11 @@ def check_epoch(rows, batch_size, num_hosts, labelled, remainder):
         )
 
 
-def check_fit(made, num_hosts, preprocessor):
+def check_records_fit(row_maker, num_hosts, preprocessor):
     """Check that transform and preprocessor fit the records.
 
     Args:
-        made: `Rows`.
+        row_maker: `RowMaker`.
         num_hosts: int.
         preprocessor: a task's preprocessor, or None.
 
@@ -85,13 +85,13 @@ def check_fit(made, num_hosts, preprocessor):
             expects; classes differ; or the preprocessor would pad texts to
             different lengths on different hosts.
     """
-    images = "images" in made.inputs.names
-    if images != (made.transform is not None):
+    images = "images" in row_maker.inputs.names
+    if images != (row_maker.transform is not None):
         raise ValueError(
             "`transform` must be given where records have pictures, and only "
             "there. Take one from `augment.transform`. Received: "
-            f"transform={made.transform!r}, records of the task "
-            f"{made.readers[0].task!r}"
+            f"transform={row_maker.transform!r}, records of the task "
+            f"{row_maker.readers[0].task!r}"
         )
     if preprocessor is None:
         return
@@ -103,9 +103,9 @@ def check_fit(made, num_hosts, preprocessor):
             f"buckets={preprocessor.buckets}"
         )
     if images:
-        check_transform(made.transform, preprocessor.image_converter)
-    if any(target.names_classes for target in made.targets):
-        _check_classes(made.labels, preprocessor)
+        check_transform(row_maker.transform, preprocessor.image_converter)
+    if any(target.names_classes for target in row_maker.targets):
+        _check_classes(row_maker.labels, preprocessor)
 
 
 def _check_classes(labels, preprocessor):

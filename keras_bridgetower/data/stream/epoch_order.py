@@ -94,14 +94,14 @@ class EpochOrder:
         self._sources = [np.asarray(sizes, "int64") for sizes in sources]
         self._sizes = np.concatenate(self._sources)
         self._first = np.cumsum(self._sizes) - self._sizes
-        self._rows = [
+        self._rows_by_source = [
             round(weight * int(sizes.sum()))
             for sizes, weight in zip(self._sources, weights, strict=True)
         ]
-        self.rows = sum(self._rows)
+        self.rows = sum(self._rows_by_source)
         # Batches that follow each other are of one epoch and mostly one window.
         self._epoch = functools.lru_cache(4)(self._lay_out)
-        self._window = functools.lru_cache(4)(self._mix)
+        self._window = functools.lru_cache(4)(self._shuffle_window)
 
     def __call__(self, epoch, places):
         _, starts, *_ = self._epoch(epoch)
@@ -121,7 +121,10 @@ class EpochOrder:
             and how many samples each shard has given before this epoch and
             after it.
         """
-        before, after = self._used(epoch), self._used(epoch + 1)
+        before, after = (
+            self._samples_before(epoch),
+            self._samples_before(epoch + 1),
+        )
         order = self.mixing.permutation(
             len(self._sizes), [self.seed, _SHARDS, epoch]
         )
@@ -130,26 +133,28 @@ class EpochOrder:
         counts = [(after - before)[shards].sum() for shards in windows]
         return windows, np.cumsum([0, *counts])[:-1], before, after
 
-    def _used(self, epoch):
+    def _samples_before(self, epoch):
         """How many samples each shard has given before an epoch."""
         used = []
-        for sizes, rows in zip(self._sources, self._rows, strict=True):
+        for sizes, rows in zip(
+            self._sources, self._rows_by_source, strict=True
+        ):
             passes, rest = divmod(epoch * rows, max(int(sizes.sum()), 1))
-            used.append(passes * sizes + _given(sizes, rest))
+            used.append(passes * sizes + _samples_given(sizes, rest))
         return np.concatenate(used)
 
-    def _mix(self, epoch, window):
+    def _shuffle_window(self, epoch, window):
         """The shuffled samples and passes of a window, int64 `(2, rows)`."""
         windows, _, before, after = self._epoch(epoch)
         entries = [
-            self._part(shard, int(before[shard]), int(after[shard]))
+            self._shard_samples(shard, int(before[shard]), int(after[shard]))
             for shard in windows[window].tolist()
         ]
         entries = np.concatenate(entries, axis=1)
         seed = [self.seed, _WINDOW, epoch, window]
         return entries[:, self.mixing.permutation(entries.shape[1], seed)]
 
-    def _part(self, shard, start, stop):
+    def _shard_samples(self, shard, start, stop):
         """Samples and passes of a shard, from position `start` to `stop`."""
         size = int(self._sizes[shard])
         # The passes of a shard form one long sequence, which epochs divide.
@@ -166,7 +171,7 @@ class EpochOrder:
         return np.concatenate(parts, axis=1)
 
 
-def _given(sizes, count):
+def _samples_given(sizes, count):
     """How many of the first `count` samples of a pass each shard gives.
 
     A pass lasts from 0 to 1. The samples of a shard lie evenly in it, sample i

@@ -39,7 +39,7 @@ class Keep:
         """Number of batches in an epoch; `batches` is rows over batch size."""
         return math.ceil(batches)
 
-    def rows(self, share):
+    def fixed_rows(self, share):
         """The number of rows that all batches have, or None if it varies.
 
         `share` is the number of rows of a complete batch on this host.
@@ -74,7 +74,7 @@ class Drop(Keep):
     def steps(self, batches):
         return math.floor(batches)
 
-    def rows(self, share):
+    def fixed_rows(self, share):
         return share
 
     def complete(self, rows, share, behind):
@@ -95,7 +95,7 @@ class Pad(Keep):
             return "it weighs labels, and there are none. Use 'drop'"
         return ""
 
-    def rows(self, share):
+    def fixed_rows(self, share):
         return share
 
     def complete(self, rows, share, behind):

@@ -17,7 +17,7 @@ from keras_bridgetower.preprocessing.texts import checked_texts
 _MOST, _WAITING = 4 * 2**30, 2
 
 
-class Rows:
+class RowMaker:
     """Makes rows of batches; leaves out samples that cannot be read.
 
     Args:
@@ -60,7 +60,7 @@ class Rows:
             *((t.dtype, t.shape(self.labels)) for t in targets),
         ]
 
-    def good(self, samples, passes):
+    def readable_rows(self, samples, passes):
         """Make the rows of the samples that can be read.
 
         Args:
@@ -145,7 +145,7 @@ class Rows:
             raise BadRecord(str(error)) from error
 
 
-def most_at_a_time(specs, rows):
+def batches_at_once(specs, rows):
     """The number of batches to make at a time: one for each core, if they fit.
 
     Args:

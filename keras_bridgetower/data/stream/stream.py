@@ -6,16 +6,16 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.stream import identity
 from keras_bridgetower.data.stream.bad_samples import DamageReport
 from keras_bridgetower.data.stream.checks import check_epoch
-from keras_bridgetower.data.stream.checks import check_fit
 from keras_bridgetower.data.stream.checks import check_hosts
 from keras_bridgetower.data.stream.checks import check_readers
+from keras_bridgetower.data.stream.checks import check_records_fit
 from keras_bridgetower.data.stream.checks import check_weights
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.remainders import REMAINDERS
-from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import RowMaker
+from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.samples import columns_of
-from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.targets import TARGETS
 from keras_bridgetower.data.stream.targets import inputs_of
 from keras_bridgetower.data.written import written_without_places
@@ -107,7 +107,7 @@ class Stream:
         max_bad_share=0.001,
         workers=None,
     ):
-        self._given = {k: v for k, v in locals().items() if k != "self"}
+        self._arguments = {k: v for k, v in locals().items() if k != "self"}
         readers = check_readers(readers)
         check_choice("target", target, ("auto", "none", *TARGETS))
         check_choice("remainder", remainder, tuple(REMAINDERS))
@@ -124,7 +124,7 @@ class Stream:
         targets = [] if target == "none" else [TARGETS[target]]
         weights = check_weights(weights, readers)
         order = Shuffled() if order is None else order
-        self._made = Rows(
+        self._row_maker = RowMaker(
             readers, inputs, targets, transform, seed, self.report
         )
         self._order = EpochOrder(
@@ -140,8 +140,10 @@ class Stream:
         check_epoch(
             self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )
-        check_fit(self._made, num_hosts, preprocessor)
-        self.workers = workers or most_at_a_time(self._specs, self._share)
+        check_records_fit(self._row_maker, num_hosts, preprocessor)
+        self.workers = workers or batches_at_once(
+            self._specs, self._host_batch_size
+        )
         self.identity = {
             "batch_size": batch_size,
             "num_hosts": num_hosts,
@@ -156,7 +158,7 @@ class Stream:
 
     def of_host(self, num_hosts, host):
         """The same stream for one host, which reads its rows of each batch."""
-        given = self._given | {"num_hosts": num_hosts, "host": host}
+        given = self._arguments | {"num_hosts": num_hosts, "host": host}
         return type(self)(**given)
 
     def __repr__(self):
@@ -187,9 +189,9 @@ class Stream:
         Returns:
             list of str.
         """
-        epoch, low, high, _ = self._places(number)
+        epoch, low, high, _ = self._position_of(number)
         samples, _ = self._order(epoch, np.arange(low, high))
-        return [self._made.name(int(sample)) for sample in samples]
+        return [self._row_maker.name(int(sample)) for sample in samples]
 
     def dataset(self, start=(0, 0), epochs=None):
         """The batches as a `tf.data.Dataset`.
@@ -245,12 +247,14 @@ class Stream:
         dtypes = [tf.string if d == "object" else d for d, _ in self._specs]
         columns = tf.numpy_function(self._fetch, [number], dtypes)
         for column, (_, shape) in zip(columns, self._specs, strict=True):
-            column.set_shape((self._remainder.rows(self._share), *shape))
+            column.set_shape(
+                (self._remainder.fixed_rows(self._host_batch_size), *shape)
+            )
         return self._packed(number, *columns)
 
     def _packed(self, number, *columns):
         """Columns as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
-        names = self._made.inputs.names
+        names = self._row_maker.inputs.names
         x = dict(zip(names, columns, strict=False))
         # Each host has its own numbers, and so its own random draws.
         x["step"] = number * self.num_hosts + self.host
@@ -262,26 +266,26 @@ class Stream:
         return batch[0] if len(batch) == 1 else batch
 
     @property
-    def _share(self):
+    def _host_batch_size(self):
         """Number of rows of a complete batch on this host."""
         return self.batch_size // self.num_hosts
 
     @property
     def _specs(self):
-        return self._made.specs + self._remainder.columns
+        return self._row_maker.specs + self._remainder.columns
 
     def _fetch(self, number):
         """Read the columns of a batch."""
-        epoch, low, high, end = self._places(number)
-        rows = list(self._good(epoch, range(low, high)))
+        epoch, low, high, end = self._position_of(number)
+        rows = list(self._readable_rows(epoch, range(low, high)))
         # Rows to fill the batch, read only if needed. Each host takes others.
         places = range(end + self.host, end + self._order.rows, self.num_hosts)
         behind = (
             row
             for place in places
-            for row in self._good(epoch, [place % self._order.rows])
+            for row in self._readable_rows(epoch, [place % self._order.rows])
         )
-        rows = self._remainder.complete(rows, self._share, behind)
+        rows = self._remainder.complete(rows, self._host_batch_size, behind)
         if not rows:
             raise ValueError(
                 f"Batch {number} has no row that can be read. Use a larger "
@@ -290,7 +294,7 @@ class Stream:
             )
         return columns_of(rows, self._specs)
 
-    def _places(self, number):
+    def _position_of(self, number):
         """The epoch of a batch, start and end of this host's rows, its end."""
         epoch, step = divmod(int(number), self.steps_per_epoch)
         start = step * self.batch_size
@@ -301,5 +305,7 @@ class Stream:
         )
         return epoch, low, high, start + count
 
-    def _good(self, epoch, places):
-        return self._made.good(*self._order(epoch, np.array(places, int)))
+    def _readable_rows(self, epoch, places):
+        return self._row_maker.readable_rows(
+            *self._order(epoch, np.array(places, int))
+        )

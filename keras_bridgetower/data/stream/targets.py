@@ -27,7 +27,7 @@ class Target:
     names_classes: bool = False
 
 
-def _known(labels, item):
+def _checked_ids(labels, item):
     ids = item.sample.labels
     if not all(0 <= i < len(labels) for i in ids):
         raise ValueError(
@@ -40,12 +40,12 @@ def _known(labels, item):
 def _soft_scores(labels, item, origin):
     # All scores are 0 if no answer is in the list, which honest validation has.
     scores = np.zeros(len(labels), "float32")
-    scores[_known(labels, item)] = item.sample.scores or 1.0
+    scores[_checked_ids(labels, item)] = item.sample.scores or 1.0
     return scores
 
 
 def _class_id(labels, item, origin):
-    ids = _known(labels, item)
+    ids = _checked_ids(labels, item)
     if len(ids) != 1:
         raise ValueError(f"it must have one label. Received: labels={ids}")
     return ids[0]

@@ -2,7 +2,7 @@
 
 import collections
 
-from keras_bridgetower.data.datasets.own.tables import listed
+from keras_bridgetower.data.datasets.own.tables import as_list
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
 
@@ -11,7 +11,7 @@ from keras_bridgetower.metrics.vqa_answers import soft_scores
 PEOPLE = 10
 
 
-def _shares(answers):
+def _share_scores(answers):
     """As `soft_scores`; a score is the share of people who gave the answer."""
     counts = collections.Counter(map(normalize_answer, answers))
     return {text: n / len(answers) for text, n in counts.items()}
@@ -25,7 +25,7 @@ class _NoClasses:
             f"`labels` must be left out for captions. Received: {text!r}"
         )
 
-    def all_of(self, rows, min_count):
+    def find_classes(self, rows, min_count):
         return []
 
     def target(self, path, number, row, ids):
@@ -38,9 +38,9 @@ class _Answers:
     def spell(self, text):
         return normalize_answer(str(text))
 
-    def all_of(self, rows, min_count):
+    def find_classes(self, rows, min_count):
         given = collections.Counter(
-            answer for row in rows for answer in listed(row.target)
+            answer for row in rows for answer in as_list(row.target)
         )
         counts = collections.Counter()
         # Normalising is slow, so each spelling is normalised only once.
@@ -55,8 +55,8 @@ class _Answers:
         return labels
 
     def target(self, path, number, row, ids):
-        answers = listed(row.target)
-        score = soft_scores if len(answers) >= PEOPLE else _shares
+        answers = as_list(row.target)
+        score = soft_scores if len(answers) >= PEOPLE else _share_scores
         known = {ids[a]: s for a, s in score(answers).items() if a in ids}
         return tuple(known), tuple(known.values())
 
@@ -67,7 +67,7 @@ class _Labels:
     def spell(self, text):
         return str(text).strip()
 
-    def all_of(self, rows, min_count):
+    def find_classes(self, rows, min_count):
         labels = sorted({self.spell(row.target) for row in rows})
         try:
             return sorted(labels, key=int)

@@ -75,7 +75,7 @@ class OwnData(DataSet):
         super().__init__(root)
         self.outside = outside
         self.min_count = int(min_count)
-        self._given = labels
+        self._labels_argument = labels
         self._files = find_tables(self.root)
         words = {n: f"The table {n}." for n in SPLITS if n in self._files}
         if WHOLE in self._files:
@@ -96,27 +96,27 @@ class OwnData(DataSet):
 
     @property
     def task(self):
-        return self._read[0]
+        return self._tables_read[0]
 
     @property
     def labels(self):
-        return self._read[1]
+        return self._tables_read[1]
 
     @property
     def _samples(self):
         """Dict from parts to dicts from keys of records to lists of samples."""
-        return self._read[2]
+        return self._tables_read[2]
 
     @functools.cached_property
-    def _read(self):
+    def _tables_read(self):
         """Task, labels, samples, and the names of columns that are not read."""
         task, tables, unread = read_tables(self._files)
         classes = CLASSES[task]
-        if self._given:
-            labels = _distinct(self._given, classes.spell)
+        if self._labels_argument:
+            labels = _distinct(self._labels_argument, classes.spell)
         else:
             rows = (row for rows in tables.values() for row in rows)
-            labels = classes.all_of(rows, self.min_count)
+            labels = classes.find_classes(rows, self.min_count)
         samples = self._samples_of(tables, labels, classes.target)
         return task, labels, samples, unread
 
@@ -133,7 +133,7 @@ class OwnData(DataSet):
                 else (FilePicture(os.path.join(folder, key)),)
             )
             if part == "train":
-                samples = [s for s in samples if self._answered(s)]
+                samples = [s for s in samples if self._has_class(s)]
             if samples:
                 yield Draft(key, pictures, tuple(samples), part)
 
@@ -156,9 +156,9 @@ class OwnData(DataSet):
             for number, row in enumerate(rows, 1):
                 name = f"{table}-{number}"
                 if row.image not in keys:
-                    keys[row.image] = self._key(path, number, row.image)
+                    keys[row.image] = self._picture_key(path, number, row.image)
                 key = keys[row.image] or name
-                part = _place(key) if table == WHOLE else table
+                part = _split_of(key) if table == WHOLE else table
                 if row.target not in targets:
                     targets[row.target] = target(path, number, row, ids)
                 id = name if row.id is None else str(row.id)
@@ -169,7 +169,7 @@ class OwnData(DataSet):
         self._check_filled(parts)
         return parts
 
-    def _key(self, path, number, image):
+    def _picture_key(self, path, number, image):
         below = self._below
         if image is None:
             return None
@@ -199,15 +199,15 @@ class OwnData(DataSet):
                 f"{' and '.join(empty)}"
             )
 
-    def _answered(self, sample):
+    def _has_class(self, sample):
         return bool(sample.labels) or not self.labels
 
     def _unused(self, part):
         samples = [s for of_key in self._samples[part].values() for s in of_key]
-        count = sum(not self._answered(sample) for sample in samples)
+        count = sum(not self._has_class(sample) for sample in samples)
         done = "left out" if part == "train" else "kept, no answer is right"
         told = f" {count:,} questions without a class as answer: {done}."
-        names = ", ".join(map(repr, self._read[3]))
+        names = ", ".join(map(repr, self._tables_read[3]))
         columns = f" Columns that are not read: {names:.200}." if names else ""
         return (told if count else "") + columns
 
@@ -224,6 +224,6 @@ def _distinct(given, spell):
     return labels
 
 
-def _place(key):
+def _split_of(key):
     total = int(hashlib.sha256(key.encode()).hexdigest(), 16)
     return HELD_OUT.get(total % 10, "train")

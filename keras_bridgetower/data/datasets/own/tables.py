@@ -107,7 +107,7 @@ def read_tables(tables):
         shared = {}
         table = READERS[path.suffix.lower()](path)
         for number, row in enumerate(table, 1):
-            cells = _given(row)
+            cells = _cells_of(row)
             names = tuple(cells)
             if names not in known:
                 columns = tuple(c for c in COLUMNS if c in cells)
@@ -132,12 +132,12 @@ def read_tables(tables):
     return TASKS[first[0]], found, unread
 
 
-def listed(answer):
+def as_list(answer):
     """The answers of a row as a list or tuple, of one person or several."""
     return answer if isinstance(answer, (list, tuple)) else (answer,)
 
 
-def _given(row):
+def _cells_of(row):
     # A line of JSON may hold another value than an object.
     cells = row.items() if isinstance(row, dict) else ()
     return {key: value for key, value in cells if value is not None}
@@ -176,7 +176,7 @@ def _check_columns(columns, first, path, number, row):
         raise ValueError(
             f"The rows of {path} must have the columns of one task, in small "
             f"letters and with commas between: {allowed}. Received: the "
-            f"columns {list(_given(row))} in row {number}: {row!r:.200}"
+            f"columns {list(_cells_of(row))} in row {number}: {row!r:.200}"
         )
     if columns != first[0]:
         raise ValueError(
@@ -193,7 +193,7 @@ def _check_cells(columns, path, number, row):
         if type(value) is str and (value.strip() or column not in FILLED):
             continue
         check_row(path, number, row, {column: COLUMNS[column]})
-        values = listed(value)
+        values = as_list(value)
         if column in FILLED and not (values and all(map(_filled, values))):
             raise ValueError(
                 f"Each row of {path} must have something in {column!r}; fill "
