@@ -53,13 +53,16 @@ def rows(runs, facts, soon):
         ("learning rate of each update", *rates(whole, facts)),
         ("updates", *updates(whole, facts)),
         ("rows of an epoch", *read(whole, facts)),
-        ("all hosts killed, resumed", *same(whole, runs["one killed"])),
+        (
+            "all hosts killed, resumed",
+            *same_training(whole, runs["one killed"]),
+        ),
         (f"host {last} killed", *stops(runs["one killed"], [last], soon)),
         (
             f"no checkpoint on host {last}",
             *agrees(runs["lost"], soon),
         ),
-        ("put right, resumed", *same(whole, mended)),
+        ("put right, resumed", *same_training(whole, mended)),
         ("weights at the end", *alike(whole, mended, weights)),
         ("scores at the end", *alike(whole, mended, scores)),
     ]
@@ -123,7 +126,7 @@ def read(hosts, facts):
     return found, set(unique) == {due} and often == 1
 
 
-def same(whole, part):
+def same_training(whole, part):
     """The losses of a run that went on, beside those of the whole one."""
     off, batches = 0.0, []
     for one, other in zip(whole, part, strict=True):

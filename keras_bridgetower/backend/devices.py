@@ -74,7 +74,7 @@ class Replicas:
             ValueError: batches of unknown size, or that cannot be divided.
         """
 
-    def number(self, step):
+    def draw_number(self, step):
         """The number from which this process draws random values for a batch.
 
         Args:
@@ -86,11 +86,11 @@ class Replicas:
         """
         return step
 
-    def predicted(self, made):
+    def readable_outputs(self, made):
         """The outputs of a prediction step, in a form that Keras can read."""
         return made
 
-    def all_rows(self, x, outputs, sizes):
+    def gather_predictions(self, x, outputs, sizes):
         """Predictions of all processes, in the order of the global batches.
 
         Args:

@@ -311,9 +311,9 @@ def test_a_damaged_conversion_is_made_anew(source, converting, monkeypatch):
     monkeypatch.setattr(manifest, "LARGE", 10)
     (folder / "config.json").write_bytes(whole + b" ")
     with pytest.raises(ValueError, match="config.json was changed.*removed"):
-        cache.opened(source).finish_check()
+        cache.open_converted(source).finish_check()
     shutil.rmtree(folder)
-    cache.opened(source).finish_check()
+    cache.open_converted(source).finish_check()
 
 
 def test_published_sums(source, converting, tmp_path):

@@ -79,4 +79,4 @@ class Parts:
 
 def parts_of(task):
     """The parts of a task, compiled once as long as its layers are these."""
-    return task.inference.kept("rank", lambda: Parts(task))
+    return task.inference.cached("rank", lambda: Parts(task))

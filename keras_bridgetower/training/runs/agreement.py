@@ -62,7 +62,7 @@ def newest(strategy, directory, started):
         ProcessError: another process cannot read the checkpoint.
     """
     # Checked before reading, because on JAX all processes read together.
-    seen = strategy.together(lambda: _seen(directory))
+    seen = strategy.together(lambda: _newest_facts(directory))
     check(strategy, started | seen)
     found = strategy.together(lambda: checkpoints.newest(directory))
     arrays, facts = found or ({}, None)
@@ -86,7 +86,7 @@ def check_model(strategy, model, position):
         check(strategy, facts | _of_model(strategy, model))
 
 
-def _seen(directory):
+def _newest_facts(directory):
     """Facts about the newest checkpoint, from its manifest only."""
     folders = checkpoints.all_of(directory)
     if not folders:
