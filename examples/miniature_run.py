@@ -49,14 +49,14 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
     train.run(
         train.changed(recipe.tiny(), settings.set),
         settings,
-        folders=lambda strategy: [made(recipe, settings, strategy)],
+        folders=lambda strategy: [records_folder(recipe, settings, strategy)],
         start=start_of,
         show=show,
         callbacks=callbacks,
     )
 
 
-def made(recipe, settings, strategy):
+def records_folder(recipe, settings, strategy):
     """The folder of the miniature's records, which the first process writes."""
     task = train.RECORD_TASKS[recipe.task]
     name = f"{task}-{settings.records or 'all'}"

@@ -40,7 +40,9 @@ def main():
         run(backend, report_of(arguments.folder, backend))
     found = {b: outcomes(report_of(arguments.folder, b)) for b in BACKENDS}
     DOCUMENT.write_text(OPENING + table(found))
-    wrong = [k for cells in found.values() for k in cells.items() if bad(k[1])]
+    wrong = [
+        k for cells in found.values() for k in cells.items() if failed(k[1])
+    ]
     print(f"{DOCUMENT}: {len(wrong)} cells are wrong")
     sys.exit(bool(wrong))
 
@@ -68,7 +70,7 @@ def outcomes(report):
     return {(line["row"], line["task"]): line["outcome"] for line in lines}
 
 
-def bad(outcome):
+def failed(outcome):
     return outcome.startswith("FAILS")
 
 
@@ -107,7 +109,7 @@ def sign(outcome, notes):
         return "·"
     if outcome == "right":
         return "✓"
-    if bad(outcome):
+    if failed(outcome):
         return "✗"
     kind, _, text = outcome.partition(": ")
     # What was received differs from task to task.

@@ -50,7 +50,7 @@ def set_cross_modal_epsilon(model, epsilon):
             module.eps = epsilon
 
 
-def shown(difference):
+def difference_text(difference):
     """The difference for a table."""
     if difference is None:
         return "not done: transformers is not installed"

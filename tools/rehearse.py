@@ -202,7 +202,7 @@ class Plan:
         print(json.dumps(order), file=self._server.stdin, flush=True)
         ends = json.loads(self._server.stdout.readline())
         return [
-            told(host["path"], *end)
+            outcome_of(host["path"], *end)
             for host, end in zip(hosts, ends, strict=True)
         ]
 
@@ -219,7 +219,7 @@ def updates_of(warmup):
     return max(count, 2 * steps_of(warmup, count))
 
 
-def told(path, code, waited):
+def outcome_of(path, code, waited):
     """What a process wrote down and printed.
 
     Args:

@@ -24,7 +24,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
-from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
@@ -337,7 +337,7 @@ def test_metrics_are_built_of_shapes_alone(records, monkeypatch):
     task = pretraining()
     dataset = stream(records).dataset(epochs=1)
     with monkeypatch.context() as patched:
-        patched.setattr(Rows, "good", None)
+        patched.setattr(RowMaker, "readable_rows", None)
         state.build_metrics(task, dataset)
     built = [v.path for v in task.metrics_variables]
     task.fit(dataset, verbose=0)
