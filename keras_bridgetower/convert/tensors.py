@@ -252,8 +252,8 @@ def state_dict_tensors(path, state):
     taken, held = sum(t.nbytes for t in state.values()), sum(storages.values())
     if taken > MOST_SHARED * held:
         raise ConversionError(
-            "Tensors may share what a file stores in pairs, as tied weights "
-            "do, and not more often. Save each with values of its own.",
+            "Two tensors may share stored values, as tied weights do, but not "
+            "more. Save each tensor with values of its own.",
             path,
             [f"{taken} bytes of tensors, {held} bytes stored"],
         )

@@ -94,7 +94,7 @@ class DamageReport:
             raise ValueError(
                 f"{count} of {self.samples} samples are bad, more than "
                 f"`max_bad_share` allows. The last one is {bad.id!r} of "
-                f"{bad.source}: {bad.reason}. Mend the data, or allow more. "
+                f"{bad.source}: {bad.reason}. Fix the data, or allow more. "
                 f"Received: max_bad_share={self.max_bad_share}"
             )
 

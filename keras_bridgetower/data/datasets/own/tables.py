@@ -163,9 +163,9 @@ def _check_names(names, path, number, row):
         alike = [ID] if plain == ID else alike
         if alike and name not in (*COLUMNS, ID):
             raise ValueError(
-                f"{path} must call a column {alike[0]!r}, exactly so, for it "
-                f"to be read, and {name!r} is nearly that. Rename it; to "
-                "something else if another is meant. Received: the columns "
+                f"{path} must spell the column {alike[0]!r} exactly: {name!r} "
+                "is nearly that and would not be read. Rename it; if it is "
+                "something else, to a name less alike. Received: the columns "
                 f"{list(names)} in row {number}: {row!r:.200}"
             )
 
