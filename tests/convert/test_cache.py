@@ -211,7 +211,7 @@ def test_digests_are_remembered_but_not_of_young_files(
     cache._digests(cache._file_states(source))
     cache._digests(cache._file_states(source))
     assert len(read) == 4
-    monkeypatch.setattr(cache, "SETTLED", -1)
+    monkeypatch.setattr(cache, "CLOCK_TICK", -1)
     cache._digests(cache._file_states(source))
     cache._digests(cache._file_states(source))
     assert len(read) == 6
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written_still_gives_what_it_has(
         raise PermissionError("read-only")
 
     monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
-    monkeypatch.setattr(cache, "SETTLED", -1)
+    monkeypatch.setattr(cache, "CLOCK_TICK", -1)
     assert cache.converted_folder(source) == folder
 
 
