@@ -18,13 +18,13 @@ DOCUMENT = ROOT / "docs" / "conformance.md"
 OPENING = """# What Keras users do with a task
 
 Made by `python tools/conformance.py reports`, which runs the long version of
-`tests/conformance` on the three backends. A cell tells TensorFlow, JAX and
-PyTorch in this order, or once where they agree:
+`tests/conformance` on the three backends. A cell has the results of TensorFlow,
+JAX and PyTorch in this order, or one result if they agree:
 
-* `✓`: right, compared with a reference of its own, such as the same data as
-  lists, or a `fit` without the option;
-* a number: refused by one error, or left out; the note tells its sentence;
-* `·`: that backend has no such thing, as with formats of `export`; `✗`: wrong.
+* `✓`: right, compared with a reference, such as the same data as lists, or a
+  `fit` without the option;
+* a number: refused with an error, or not supported; the note has the reason;
+* `·`: the backend has no such feature, as with formats of `export`; `✗`: wrong.
 
 """
 

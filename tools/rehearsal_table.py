@@ -11,11 +11,11 @@ import textwrap
 
 OPENING = """# Rehearsals
 
-Made by `tools/rehearse.py RECIPE --hosts 2` on each backend, and
-`tools/rehearsal_table.py` of their reports. Processes, accumulation, warm-up
-and decay are the recipe's; widths, rows and the number of updates are tiny. A
-difference is the largest between the losses of a batch, on any host, in the
-run with faults and in the one without.
+`tools/rehearse.py RECIPE --hosts 2` ran on each backend, and
+`tools/rehearsal_table.py` made the tables from its reports. The number of
+processes, accumulation, warm-up and decay are those of the recipe; widths, rows
+and the number of updates are tiny. A difference is the largest difference
+between the losses of one batch in the run with faults and in the run without.
 
 """
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
