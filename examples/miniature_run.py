@@ -43,11 +43,11 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
     if settings.data:
         if not (settings.init or settings.encoders):
             commands.error("--data needs --init, or --encoders IMAGE TEXT.")
-        recipe = train.changed(recipe, settings.set)
+        recipe = train.with_changes(recipe, settings.set)
         train.run(recipe, settings, callbacks=callbacks)
         return
     train.run(
-        train.changed(recipe.tiny(), settings.set),
+        train.with_changes(recipe.tiny(), settings.set),
         settings,
         folders=lambda strategy: [records_folder(recipe, settings, strategy)],
         start=start_of,

@@ -49,7 +49,7 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipes", choices=train.names(), nargs="+")
+    parser.add_argument("recipes", choices=train.recipe_names(), nargs="+")
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--json", type=pathlib.Path, help="file of the reports")
     parser.add_argument(

@@ -117,7 +117,7 @@ def run(path, dies_at, given):
         stories.append(Story(path, checkpoint, dies_at))
         return stories
 
-    miniature_run.main(__doc__, train.names(), given, beside)
+    miniature_run.main(__doc__, train.recipe_names(), given, beside)
     stories[0].read(read)
 
 

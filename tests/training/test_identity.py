@@ -166,7 +166,7 @@ def test_functions_of_a_transform_are_told_apart():
 
 def older(folder):
     """Make a checkpoint one of a version that saved less."""
-    (made,) = folders.all_of(folder)
+    (made,) = folders.checkpoints_in(folder)
     path = made / folders.MANIFEST
     facts = json.loads(path.read_text())
     for name in ("seal", "training", "callbacks"):

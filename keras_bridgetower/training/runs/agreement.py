@@ -88,7 +88,7 @@ def check_model(strategy, model, position):
 
 def _newest_facts(directory):
     """Facts about the newest checkpoint, from its manifest only."""
-    folders = checkpoints.all_of(directory)
+    folders = checkpoints.checkpoints_in(directory)
     if not folders:
         return {"checkpoint": "none"}
     manifest = folders[-1] / checkpoints.MANIFEST
