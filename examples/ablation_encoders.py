@@ -1,4 +1,4 @@
-"""The pre-trained encoders of the tiny variants, each trained once.
+"""Trains the encoders that the tiny variants start from, each once.
 
 As in the paper the encoders come with what they know and the cross-modal
 layers do not. An image encoder learns to name what the training pictures

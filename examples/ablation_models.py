@@ -1,4 +1,4 @@
-"""A variant as a model, and what its column of parameters counts."""
+"""Builds the model of a variant, and counts its parameters."""
 
 import numpy as np
 from ablation_variants import IMAGE_ENCODERS
@@ -76,7 +76,7 @@ COUNTS = {
 }
 
 
-def shown(count):
+def count_text(count):
     """A count as the paper writes it: `"18.4K"`, `"113.4M"`."""
     unit, scale = ("K", 1e3) if count < 1e6 else ("M", 1e6)
     return f"{count / scale:.1f}{unit}"

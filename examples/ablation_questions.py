@@ -1,4 +1,4 @@
-"""easy-VQA's questions as features: training on them, and the score."""
+"""Trains on easy-VQA's questions, and computes the score."""
 
 import keras
 import numpy as np

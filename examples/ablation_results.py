@@ -1,4 +1,4 @@
-"""A table's run directory, and the table as Markdown, CSV and plot."""
+"""Keeps the results of an ablation, and writes Markdown, CSV and a plot."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""How a variant is trained and scored on easy-VQA."""
+"""Trains a variant of the model on easy-VQA, and scores it."""
 
 import functools
 import warnings

@@ -1,4 +1,4 @@
-"""The variants of the paper's ablations, each a plain value.
+"""The variants of the model that the paper's ablations compare.
 
 Every number marked "paper" is one that the authors published for BridgeTower
 (AAAI 2023): VQAv2 test-dev and RSUM on Flickr30K, without vision-language

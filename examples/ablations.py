@@ -1,4 +1,4 @@
-"""The paper's ablations, each a table by one command.
+"""Repeat an ablation of the paper, in one command for each table.
 
     KERAS_BACKEND=torch python examples/ablations.py definition
     python examples/ablations.py layers --count-only
@@ -20,7 +20,7 @@ import time
 import keras
 from ablation_models import COUNTS
 from ablation_models import check
-from ablation_models import shown
+from ablation_models import count_text
 from ablation_results import RunDirectory
 from ablation_results import machine
 from ablation_results import markdown
@@ -99,7 +99,7 @@ def main():
     # Whatever cannot be built is refused before anything is trained.
     check(variants, size)
     parameters = {
-        v.name: shown(COUNTS[study.counted](v, size)) for v in variants
+        v.name: count_text(COUNTS[study.counted](v, size)) for v in variants
     }
     if settings.count_only:
         rows = [row_of(v, parameters[v.name], [], None) for v in variants]
@@ -138,7 +138,7 @@ def train(settings, output, variants, parameters):
         name = f"preset {pathlib.Path(path).name}"
         found = runs.once(name, lambda path=path: run_preset(bench, path))
         results[name] = [found]
-        parameters[name] = shown(found["parameters"])
+        parameters[name] = count_text(found["parameters"])
         variants = [*variants, Variant(name, {}, paper=Paper())]
     blind = pictures.BLIND_TEST_SCORES["overall"]
     rows = [

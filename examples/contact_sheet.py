@@ -1,4 +1,4 @@
-"""Pictures with lines of text below, as one picture."""
+"""Draws pictures, with lines of text below each, into one picture."""
 
 from PIL import Image
 from PIL import ImageDraw

@@ -41,7 +41,7 @@ def main():
             arguments.image, arguments.text, top_k=arguments.top_k
         )
         for tokens in masks:
-            print(shown(tokens))
+            print(tokens_text(tokens))
         print(text)
         return
 
@@ -54,7 +54,7 @@ def main():
         list(images), asked.texts[:count], top_k=arguments.top_k, batch_size=64
     )
     for text, (masks, _) in zip(asked.texts[:4], filled, strict=False):
-        print(f"{text}  ->  {shown(masks[0])}")
+        print(f"{text}  ->  {tokens_text(masks[0])}")
 
     right = np.array(
         [
@@ -83,7 +83,7 @@ def main():
     print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
-def shown(tokens):
+def tokens_text(tokens):
     return ", ".join(f"{token.strip()} {share:.3f}" for token, share in tokens)
 
 

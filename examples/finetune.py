@@ -24,5 +24,7 @@ from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes.paper import RECIPES
 
 if __name__ == "__main__":
-    names = [n for n in train.names() if RECIPES[n].task != "Pretraining"]
+    names = [
+        n for n in train.recipe_names() if RECIPES[n].task != "Pretraining"
+    ]
     miniature_run.main(__doc__, names)

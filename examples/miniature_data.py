@@ -1,4 +1,4 @@
-"""easy-VQA as data sets of records: what the recipes run on in miniature."""
+"""Writes easy-VQA as small data sets of records, to try recipes on."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""A recipe in miniature: on easy-VQA, from tiny encoders, in two minutes."""
+"""Runs a recipe in miniature: easy-VQA, tiny encoders, two minutes."""
 
 import miniature_data
 from easy_world import captions
@@ -43,20 +43,20 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
     if settings.data:
         if not (settings.init or settings.encoders):
             commands.error("--data needs --init, or --encoders IMAGE TEXT.")
-        recipe = train.changed(recipe, settings.set)
+        recipe = train.with_changes(recipe, settings.set)
         train.run(recipe, settings, callbacks=callbacks)
         return
     train.run(
-        train.changed(recipe.tiny(), settings.set),
+        train.with_changes(recipe.tiny(), settings.set),
         settings,
-        folders=lambda strategy: [made(recipe, settings, strategy)],
+        folders=lambda strategy: [records_folder(recipe, settings, strategy)],
         start=start_of,
         show=show,
         callbacks=callbacks,
     )
 
 
-def made(recipe, settings, strategy):
+def records_folder(recipe, settings, strategy):
     """The folder of the miniature's records, which the first process writes."""
     task = train.RECORD_TASKS[recipe.task]
     name = f"{task}-{settings.records or 'all'}"

@@ -1,4 +1,4 @@
-"""Files: only plain ones are opened, and what is written is whole or absent."""
+"""Opens regular files only, and writes files completely or not at all."""
 
 import contextvars
 import errno

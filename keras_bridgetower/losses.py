@@ -1,4 +1,4 @@
-"""Losses of question answering, masked language modelling and contrast.
+"""Losses of question answering, masked language and contrastive training.
 
 Each computes one value for every sample of this replica. Samples of weight 0
 are padding, and their content does not change the loss.
@@ -24,7 +24,7 @@ _PADDED = -(2**31)
 _FLOAT32 = {"dtype": "float32"}
 
 
-def counted_rows(sample_weight):
+def rows_with_weight(sample_weight):
     """Which samples count: those whose weight is not 0.
 
     Args:
@@ -39,7 +39,7 @@ def counted_rows(sample_weight):
     Example:
 
     ```python
-    counted_rows(np.array([1.0, 0.5, 0.0]))  # True, True, False
+    rows_with_weight(np.array([1.0, 0.5, 0.0]))  # True, True, False
     ```
     """
     weights = ops.convert_to_tensor(sample_weight)
@@ -142,7 +142,7 @@ class MaskedLMLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
-            counted = counted_rows(sample_weight)[:, None]
+            counted = rows_with_weight(sample_weight)[:, None]
             y_true = ops.where(counted, y_true, _PADDED)
         return super().__call__(y_true, y_pred, sample_weight)
 
@@ -228,7 +228,7 @@ class ContrastiveLoss(keras.losses.Loss):
         # ids are replaced by small numbers.
         y_true = _first_of_same_id(y_true)
         if sample_weight is not None:
-            y_true = ops.where(counted_rows(sample_weight), y_true, _PADDED)
+            y_true = ops.where(rows_with_weight(sample_weight), y_true, _PADDED)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):

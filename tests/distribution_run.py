@@ -111,7 +111,7 @@ def answered(ids, rng):
 
 def matched(ids, rng):
     """Features and labels of hard negatives."""
-    objective = pair_objectives.get("hard_negatives")
+    objective = pair_objectives.make_objective("hard_negatives")
     *drawn, labels = objective.draw(0, ids)
     drawn = dict(zip(objective.drawn, drawn, strict=True))
     return drawn, {"itm": labels, "itc": ids}

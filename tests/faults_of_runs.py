@@ -48,9 +48,9 @@ TRAIN = RANKS + "two_processes_train"
 INTRODUCTION = """
 ## Runs, and data of one's own
 
-Each row is injected by one of the project's tests, with one case or several;
-what it says of the outcome is what the test holds. An error of ours is told by
-its first sentence.
+One of the project's tests injects each fault, in one case or several, and
+checks the outcome in the last column. An error of this library is given by its
+first sentence.
 
 """
 # For each fault the beginning of the tests that inject it, and what they hold;

@@ -255,15 +255,16 @@ tests/test_faults.py` injects the same.
 
 ## Files that are not as they were written
 
-The last two columns are held at 0. *Typed* is one error of ours that says what
-is wrong (a damaged checkpoint is passed over with a warning where an older one
-can be read). *As written*: every sample, array and setting was read as it was
-written. *Silent*: something else was. *Raw*: an error of something else.
+The last two columns must be 0. *Typed*: one error of this library tells what is
+wrong (or a damaged checkpoint is skipped with a warning, if an older one can be
+read). *As written*: every sample, array and setting was read as it was written.
+*Silent*: other values were read, without an error. *Raw*: an error that this
+library did not make.
 
 """
 EARLIER = """
-Files of earlier versions have no seal. What is well-formed there, such as
-another number of a setting, is taken as it is; so "silent" cannot be 0.
+Files of earlier versions have no seal. A value of the right form, such as
+another number in a setting, is not noticed there; so "silent" cannot be 0.
 
 """
 

@@ -108,7 +108,7 @@ def pieces(rank):
 
     rows, offset = backend_ops.all_gather(ops.convert_to_tensor(x[own]))
     (gradient,) = backend_ops.gradients(read, [x[own]])
-    ranking = pair_objectives.get("ranking")
+    ranking = pair_objectives.make_objective("ranking")
     texts, _ = ranking.draw(0, np.arange(len(x)))
     (taken,) = backend_ops.gradients(
         lambda tensors: ops.sum(TakeSamples()(tensors[0], texts[own])), [x[own]]
@@ -152,7 +152,7 @@ def ranked(ranking, x, false_texts):
 
 def hard(x, own):
     """Texts and images of hard negatives, both of them `x`, side by side."""
-    objective = pair_objectives.get("hard_negatives")
+    objective = pair_objectives.make_objective("hard_negatives")
     *drawn, _ = objective.draw(0, np.arange(len(x), dtype="int32"))
     features = {
         name: ops.convert_to_tensor(values[own])

@@ -16,7 +16,7 @@ import ablations  # noqa: E402
 from ablation_models import COUNTS  # noqa: E402
 from ablation_models import build  # noqa: E402
 from ablation_models import check  # noqa: E402
-from ablation_models import shown  # noqa: E402
+from ablation_models import count_text  # noqa: E402
 from ablation_results import RunDirectory  # noqa: E402
 from ablation_results import mean_and_spread  # noqa: E402
 from ablation_variants import BASE  # noqa: E402
@@ -84,7 +84,7 @@ def test_variants_that_cannot_be_built(variant, error, message):
 
 
 def test_shown():
-    assert [shown(x) for x in (18_432, 113_421_312)] == ["18.4K", "113.4M"]
+    assert [count_text(x) for x in (18_432, 113_421_312)] == ["18.4K", "113.4M"]
     assert mean_and_spread([1.0]) == "1.00"
     assert mean_and_spread([None, None]) == ""
     assert mean_and_spread([1.0, 3.0]) == "2.00 ± 1.41"

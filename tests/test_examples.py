@@ -238,7 +238,7 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
             "--set must be FIELD=VALUE. Received: 'batch_size'",
         ),
         (
-            lambda words: miniature_run.main("", train.names(), words),
+            lambda words: miniature_run.main("", train.recipe_names(), words),
             ("--data", "x"),
             "--data needs --init, or --encoders IMAGE TEXT",
         ),

@@ -28,7 +28,7 @@ IDS = {
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 def test_random_negatives(ids):
-    objective = pair_objectives.get("random_negatives")
+    objective = pair_objectives.make_objective("random_negatives")
     fits = ids == np.roll(ids, -1)
     seen = set()
     for seed in range(20):
@@ -46,7 +46,7 @@ def test_random_negatives(ids):
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 def test_false_texts(ids):
-    objective = pair_objectives.get("ranking")
+    objective = pair_objectives.make_objective("ranking")
     for seed in range(10):
         false, labels = objective.draw(seed, ids)
         assert false.shape == (len(ids), 15) and not labels.any()
@@ -65,7 +65,7 @@ def test_false_texts(ids):
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 def test_labels_of_hard_negatives(ids):
-    objective = pair_objectives.get("hard_negatives")
+    objective = pair_objectives.make_objective("hard_negatives")
     drawn, places, labels = objective.draw(0, ids)
     np.testing.assert_array_equal(drawn, ids)
     assert places.shape == (len(ids), 2) and (places != places[0, 0]).any()
@@ -90,7 +90,9 @@ class _Numbered:
 def hard(rows, ids=None, seed=0, places=None):
     """A numbered batch with what hard negatives draw."""
     ids = np.arange(rows, dtype="int32") if ids is None else ids
-    _, drawn, _ = pair_objectives.get("hard_negatives").draw(seed, ids)
+    _, drawn, _ = pair_objectives.make_objective("hard_negatives").draw(
+        seed, ids
+    )
     places = drawn if places is None else np.full((rows, 2), places, "float32")
     return _Numbered(rows, image_id=ids, negative_places=places)
 
@@ -110,7 +112,7 @@ def same(x):
 def test_pairs_of_random_negatives():
     match = np.array([1, 0, 0, 1], "int32")
     batch = _Numbered(4, match=match)
-    objective = pair_objectives.get("random_negatives")
+    objective = pair_objectives.make_objective("random_negatives")
     pairs, pooled = objective.logits(fuse, {"itm": same}, batch)
     assert pooled is None
     np.testing.assert_array_equal(
@@ -122,12 +124,12 @@ def test_pairs_of_ranking():
     false = np.array([[1] * 15, [2, 0] * 7 + [2], [0] * 15], "int32")
     away = false - np.arange(3, dtype="int32")[:, None]
     batch = _Numbered(3, false_texts=away)
-    texts, _ = pair_objectives.get("ranking").logits(
+    texts, _ = pair_objectives.make_objective("ranking").logits(
         fuse, {"rank": lambda x: x[:, :1]}, batch
     )
     expected = np.concatenate([[[0], [1], [2]], false], axis=1)
     np.testing.assert_array_equal(array(texts), expected)
-    images, _ = pair_objectives.get("ranking").logits(
+    images, _ = pair_objectives.make_objective("ranking").logits(
         fuse, {"rank": lambda x: x[:, 1:]}, batch
     )
     np.testing.assert_array_equal(
@@ -139,7 +141,7 @@ def test_pairs_of_hard_negatives():
     ids = np.array([1, 2, 1, 3, 2, 4], "int32")
     rng = np.random.default_rng(0)
     text, image = rng.normal(size=(2, 6, 8)).astype("float32")
-    objective = pair_objectives.get("hard_negatives")
+    objective = pair_objectives.make_objective("hard_negatives")
     drawn = []
     for seed, factor in enumerate([1.0] * 30 + [1e4]):
         batch = hard(6, ids, seed)
@@ -171,7 +173,7 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
         ops.convert_to_tensor(x.astype("float32"))
         for x in (np.eye(rows), scores.T, np.array(1.0))
     ]
-    pairs, _ = pair_objectives.get("hard_negatives").logits(
+    pairs, _ = pair_objectives.make_objective("hard_negatives").logits(
         fuse, {"itm": same}, hard(rows, ids, places=place), embeddings
     )
     found = array(pairs)[:, 1, 1] - 100, array(pairs)[:, 2, 0]
@@ -185,7 +187,7 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
 def test_one_image_alone_draws_itself():
     batch = hard(2, np.array([5, 5], "int32"))
     unit = ops.convert_to_tensor(np.eye(2, dtype="float32"))
-    pairs, _ = pair_objectives.get("hard_negatives").logits(
+    pairs, _ = pair_objectives.make_objective("hard_negatives").logits(
         fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
     )
     assert set(array(pairs)[..., 0].ravel()) <= {0, 1}
@@ -203,7 +205,7 @@ def test_gradients_reach_states_but_not_the_scores_of_a_draw():
             {"padding_mask": ops.ones((3, 2), "int32"), **drawn},
         )
         embeddings = (tensors[2][:, 0], tensors[3][:, 0], ops.ones(()))
-        logits, _ = pair_objectives.get("hard_negatives").logits(
+        logits, _ = pair_objectives.make_objective("hard_negatives").logits(
             lambda t, i, m: t[0][:, 0] * i[0][:, 0],
             {"itm": same},
             batch,
@@ -270,4 +272,4 @@ def test_drawn_pairs_score_as_given_pairs():
 
 def test_an_unknown_objective_is_named():
     with pytest.raises(ValueError, match="ranking.*Received: objective='all'"):
-        pair_objectives.get("all")
+        pair_objectives.make_objective("all")

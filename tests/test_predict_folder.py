@@ -236,7 +236,7 @@ def test_rows_with_a_second_text_and_without(tmp_path):
     *good, bad = map(main._with_pictures, rows)
     assert "must have the columns second_text" in bad[0].error
     verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows])
-    found = main._found(None, verb, [taken for _, taken in good], 1)
+    found = main._verb_results(None, verb, [taken for _, taken in good], 1)
     assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
 
 

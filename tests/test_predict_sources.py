@@ -182,4 +182,4 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     call = [sys.executable, "-c", HELD, out]
     assert subprocess.run(call, env=environment).returncode == -9
     with output.PredictionFile(out, {"task": "vqa"}) as file:
-        assert file.done == 1
+        assert file.rows_written == 1

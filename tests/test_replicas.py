@@ -71,7 +71,9 @@ def test_without_gathering_it_does_not(found):
 def hard_negatives(x):
     """Rows that all rows of one device draw, images and texts."""
     rows = np.arange(len(x))
-    _, places, _ = pair_objectives.get("hard_negatives").draw(0, rows)
+    _, places, _ = pair_objectives.make_objective("hard_negatives").draw(
+        0, rows
+    )
     weights = np.exp(2.0 * x @ x.T) * (rows[:, None] != rows)
     sums = weights.cumsum(1) / weights.sum(1, keepdims=True)
     return [(sums > place[:, None]).argmax(1) for place in places.T]
@@ -91,7 +93,9 @@ def test_replicas_of_unequal_size(found):
         # Pairs reach over the edge of a replica, as on one device.
         following = np.roll(x, -1, axis=0)[own]
         np.testing.assert_array_equal(seen[rank]["next"], following)
-        false, _ = pair_objectives.get("ranking").draw(0, np.arange(5))
+        false, _ = pair_objectives.make_objective("ranking").draw(
+            0, np.arange(5)
+        )
         rows = np.arange(5)[:, None]
         # A row's gradient counts how often any replica took it.
         counts = np.bincount((rows + false).ravel(), minlength=5)[own]

@@ -18,13 +18,13 @@ DOCUMENT = ROOT / "docs" / "conformance.md"
 OPENING = """# What Keras users do with a task
 
 Made by `python tools/conformance.py reports`, which runs the long version of
-`tests/conformance` on the three backends. A cell tells TensorFlow, JAX and
-PyTorch in this order, or once where they agree:
+`tests/conformance` on the three backends. A cell has the results of TensorFlow,
+JAX and PyTorch in this order, or one result if they agree:
 
-* `✓`: right, compared with a reference of its own, such as the same data as
-  lists, or a `fit` without the option;
-* a number: refused by one error, or left out; the note tells its sentence;
-* `·`: that backend has no such thing, as with formats of `export`; `✗`: wrong.
+* `✓`: right, compared with a reference, such as the same data as lists, or a
+  `fit` without the option;
+* a number: refused with an error, or not supported; the note has the reason;
+* `·`: the backend has no such feature, as with formats of `export`; `✗`: wrong.
 
 """
 
@@ -40,7 +40,9 @@ def main():
         run(backend, report_of(arguments.folder, backend))
     found = {b: outcomes(report_of(arguments.folder, b)) for b in BACKENDS}
     DOCUMENT.write_text(OPENING + table(found))
-    wrong = [k for cells in found.values() for k in cells.items() if bad(k[1])]
+    wrong = [
+        k for cells in found.values() for k in cells.items() if failed(k[1])
+    ]
     print(f"{DOCUMENT}: {len(wrong)} cells are wrong")
     sys.exit(bool(wrong))
 
@@ -68,7 +70,7 @@ def outcomes(report):
     return {(line["row"], line["task"]): line["outcome"] for line in lines}
 
 
-def bad(outcome):
+def failed(outcome):
     return outcome.startswith("FAILS")
 
 
@@ -107,7 +109,7 @@ def sign(outcome, notes):
         return "·"
     if outcome == "right":
         return "✓"
-    if bad(outcome):
+    if failed(outcome):
         return "✗"
     kind, _, text = outcome.partition(": ")
     # What was received differs from task to task.

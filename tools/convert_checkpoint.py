@@ -83,7 +83,7 @@ def summary(checkpoint, arguments):
     shapes = checkpoint.tensors.shapes
     layers = [parts.backbone, *(parts.heads[name] for name in parts.heads)]
     try:
-        check = peer_check.shown(self_check(parts, arguments))
+        check = peer_check.difference_text(self_check(parts, arguments))
     except ConversionError:
         check = "not done: transformers cannot run this architecture"
     rows = [

@@ -47,7 +47,9 @@ def main():
     ]
     if arguments.verify:
         difference = peer_check.pooled_difference(parts.backbone, folder)
-        rows.append(("max |difference|", peer_check.shown(difference)))
+        rows.append(
+            ("max |difference|", peer_check.difference_text(difference))
+        )
     for name, value in rows:
         print(f"{name:20} {value}")
 

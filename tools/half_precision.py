@@ -41,7 +41,7 @@ def store_in_half(folder):
     if (seal := manifest.verify(folder)) is not None:
         seal.finish()
     path = folder / weights_file.WEIGHTS
-    before = hdf5.places(path, folder)
+    before = hdf5.array_places(path, folder)
     tasks = folder / weights_file.TASK_WEIGHTS
     files = [path, tasks] if tasks.is_file() else [path]
     # None of them changes unless all can be stored.
@@ -52,7 +52,7 @@ def store_in_half(folder):
         for file, half in zip(files, halves, strict=True):
             half.replace(file)
     if (folder / weights_file.INDEX).is_file():
-        after = hdf5.places(path, folder)
+        after = hdf5.array_places(path, folder)
         _renew_index(folder / weights_file.INDEX, before, after)
     manifest.write(folder)
 

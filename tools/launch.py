@@ -1,4 +1,4 @@
-"""Processes that train together, on this machine."""
+"""Start several processes that train together on this machine."""
 
 import os
 import socket

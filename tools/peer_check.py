@@ -1,4 +1,4 @@
-"""A model's outputs beside those of transformers, for the same input."""
+"""Compare a model's outputs with those of transformers for the same input."""
 
 import contextlib
 
@@ -50,7 +50,7 @@ def set_cross_modal_epsilon(model, epsilon):
             module.eps = epsilon
 
 
-def shown(difference):
+def difference_text(difference):
     """The difference for a table."""
     if difference is None:
         return "not done: transformers is not installed"

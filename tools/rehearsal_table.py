@@ -1,4 +1,4 @@
-"""What the runs of a rehearsal show, as rows of a table.
+"""Judge the runs of rehearsals, and write the results as a table.
 
 python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
 """
@@ -11,13 +11,13 @@ import textwrap
 
 OPENING = """# Rehearsals
 
-Made by `tools/rehearse.py RECIPE --hosts 2` on each backend, and
-`tools/rehearsal_table.py` of their reports. Processes, accumulation, warm-up
-and decay are the recipe's; widths, rows and the number of updates are tiny. A
-difference is the largest between the losses of a batch, on any host, in the
-run with faults and in the one without. The losses are those of the first and
-the last batch; on TensorFlow and PyTorch of the first host's few rows alone,
-so single ones scatter.
+`tools/rehearse.py RECIPE --hosts 2` ran on each backend, and
+`tools/rehearsal_table.py` made the tables from its reports. The number of
+processes, accumulation, warm-up and decay are those of the recipe; widths, rows
+and the number of updates are tiny. A difference is the largest difference
+between the losses of one batch in the run with faults and in the run without. The losses
+of a run are those of its first and its last batch; on TensorFlow and PyTorch of
+the first host's few rows alone, so single ones scatter.
 
 """
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
@@ -55,13 +55,16 @@ def rows(runs, facts, soon):
         ("learning rate of each update", *rates(whole, facts)),
         ("updates", *updates(whole, facts)),
         ("rows of an epoch", *read(whole, facts)),
-        ("all hosts killed, resumed", *same(whole, runs["one killed"])),
+        (
+            "all hosts killed, resumed",
+            *same_training(whole, runs["one killed"]),
+        ),
         (f"host {last} killed", *stops(runs["one killed"], [last], soon)),
         (
             f"no checkpoint on host {last}",
             *agrees(runs["lost"], soon),
         ),
-        ("put right, resumed", *same(whole, mended)),
+        ("put right, resumed", *same_training(whole, mended)),
         ("weights at the end", *alike(whole, mended, weights)),
         ("scores at the end", *alike(whole, mended, scores)),
     ]
@@ -125,7 +128,7 @@ def read(hosts, facts):
     return found, set(unique) == {due} and often == 1
 
 
-def same(whole, part):
+def same_training(whole, part):
     """The losses of a run that went on, beside those of the whole one."""
     off, batches = 0.0, []
     for one, other in zip(whole, part, strict=True):

@@ -49,7 +49,7 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipes", choices=train.names(), nargs="+")
+    parser.add_argument("recipes", choices=train.recipe_names(), nargs="+")
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--json", type=pathlib.Path, help="file of the reports")
     parser.add_argument(
@@ -202,7 +202,7 @@ class Plan:
         print(json.dumps(order), file=self._server.stdin, flush=True)
         ends = json.loads(self._server.stdout.readline())
         return [
-            told(host["path"], *end)
+            outcome_of(host["path"], *end)
             for host, end in zip(hosts, ends, strict=True)
         ]
 
@@ -219,7 +219,7 @@ def updates_of(warmup):
     return max(count, 2 * steps_of(warmup, count))
 
 
-def told(path, code, waited):
+def outcome_of(path, code, waited):
     """What a process wrote down and printed.
 
     Args:

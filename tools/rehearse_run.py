@@ -1,4 +1,4 @@
-"""The hosts of a rehearsal: runs of `examples` that tell what they do.
+"""Run the hosts of a rehearsal as processes, and write down what each does.
 
 `rehearse.py` starts it. It imports all that is needed once, then makes a
 process for each host of each run by a fork: imports would take most of the
@@ -16,7 +16,7 @@ import keras
 import miniature_run
 import numpy as np
 
-from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.training import train
 
 
@@ -85,15 +85,15 @@ class Story(keras.callbacks.Callback):
 
 
 def followed(rows):
-    """Let `Rows` keep which training samples it reads, and in which epoch."""
-    good = Rows.good
+    """Let `RowMaker` note the training samples that it reads, with epochs."""
+    readable_rows = RowMaker.readable_rows
 
-    def kept(self, samples, passes):
+    def noted(self, samples, passes):
         if self.readers[0].split == "train":
             rows.extend(zip(passes.tolist(), samples.tolist(), strict=True))
-        return good(self, samples, passes)
+        return readable_rows(self, samples, passes)
 
-    Rows.good = kept
+    RowMaker.readable_rows = noted
 
 
 # Seconds in which all hosts must have ended after one of them, and for a run.
@@ -117,7 +117,7 @@ def run(path, dies_at, given):
         stories.append(Story(path, checkpoint, dies_at))
         return stories
 
-    miniature_run.main(__doc__, train.names(), given, beside)
+    miniature_run.main(__doc__, train.recipe_names(), given, beside)
     stories[0].read(read)
 
 

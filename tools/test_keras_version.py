@@ -1,4 +1,4 @@
-"""Run the test suite with a given version of Keras, in an environment of it.
+"""Run the test suite with a given version of Keras, in a new environment.
 
 python tools/test_keras_version.py 3.16.0rc1
 python tools/test_keras_version.py 3.16.0rc1 tests/test_keras_patches.py

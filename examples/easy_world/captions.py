@@ -1,4 +1,4 @@
-"""Captions of easy-VQA's pictures, true, false and with blanks.
+"""Captions of easy-VQA's pictures: true ones, false ones, and with blanks.
 
 Derived from easy-VQA as `scenes.py` says.
 """

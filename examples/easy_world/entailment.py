@@ -1,4 +1,4 @@
-"""Entailment from easy-VQA: hypotheses about pictures, some of them veiled.
+"""Entailment about easy-VQA's pictures, in some of which a part is hidden.
 
 Derived from easy-VQA as `scenes.py` says.
 """

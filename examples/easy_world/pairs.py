@@ -1,4 +1,4 @@
-"""Statements about two of easy-VQA's pictures, in the manner of NLVR2.
+"""Statements about two of easy-VQA's pictures, like those of NLVR2.
 
 Derived from easy-VQA as `scenes.py` says.
 """

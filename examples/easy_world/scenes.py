@@ -1,4 +1,4 @@
-"""What easy-VQA's pictures show: the ground of tasks derived from it.
+"""Measures shape, colour and place in easy-VQA's pictures, to write texts on.
 
 Derived from easy-VQA: the pictures are the package's own, the attributes are
 measured from their pixels, the texts are made from templates. The world is

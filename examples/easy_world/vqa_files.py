@@ -1,4 +1,4 @@
-"""easy-VQA in the files of VQAv2."""
+"""Writes easy-VQA in the file format of VQAv2."""
 
 import json
 import pathlib

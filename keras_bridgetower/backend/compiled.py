@@ -1,4 +1,4 @@
-"""Compiled forward passes that do not change the model.
+"""Compiles forward passes without changing the model.
 
 `keras.Model.predict` takes the weights out of the model on JAX. On TensorFlow
 and JAX it also keeps its compiled function when layers are changed. The

@@ -1,4 +1,4 @@
-"""The devices that tasks are trained on, as tasks see them.
+"""`Replicas`: the interface through which tasks use several devices.
 
 `kbt.distribute` sets the current `Replicas`. Tasks call its methods and so do
 not depend on a framework's way to distribute.
@@ -74,7 +74,7 @@ class Replicas:
             ValueError: batches of unknown size, or that cannot be divided.
         """
 
-    def number(self, step):
+    def draw_number(self, step):
         """The number from which this process draws random values for a batch.
 
         Args:
@@ -86,11 +86,11 @@ class Replicas:
         """
         return step
 
-    def predicted(self, made):
+    def readable_outputs(self, made):
         """The outputs of a prediction step, in a form that Keras can read."""
         return made
 
-    def all_rows(self, x, outputs, sizes):
+    def gather_predictions(self, x, outputs, sizes):
         """Predictions of all processes, in the order of the global batches.
 
         Args:

@@ -1,4 +1,4 @@
-"""Uses of private parts of Keras, for the versions whose source was read.
+"""Uses private parts of Keras, only in versions whose source was checked.
 
 Those for `fit`, for models, for updates and for several devices are in the
 modules `keras_patches_*`. On an unknown version of Keras, a function uses a

@@ -1,4 +1,4 @@
-"""Replaced methods of Keras for training on several devices.
+"""Replaces methods of Keras to train on several devices.
 
 They are replaced in Keras' classes, because Keras offers no other way. The
 new methods act only on objects that a strategy of this package has marked, and

@@ -1,4 +1,4 @@
-"""Uses of private parts of Keras for the data and the epochs of `fit`."""
+"""Uses private parts of Keras for the data and the epochs of `fit`."""
 
 from keras_bridgetower.backend import keras_patches
 

@@ -1,4 +1,4 @@
-"""Overrides of private methods of `keras.Model`."""
+"""Overrides private methods of `keras.Model`."""
 
 import keras
 

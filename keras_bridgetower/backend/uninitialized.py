@@ -1,4 +1,4 @@
-"""Uninitialized weights: models that are built only to be loaded.
+"""Builds models without initial values of weights, to load them faster.
 
 Weights are not initialized before their values are read from a file. PyTorch
 writes into the memory of a weight, so two weights must not share memory.

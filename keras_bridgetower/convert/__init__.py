@@ -1,7 +1,7 @@
-"""Weights of other libraries: into presets, and back."""
+"""Converts checkpoints of other libraries to presets, and models back."""
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
 from keras_bridgetower.presets import foreign
 
-foreign.register(cache.opened, export.export_model)
+foreign.register(cache.open_converted, export.export_model)

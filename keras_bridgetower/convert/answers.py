@@ -1,4 +1,7 @@
-"""The answers of a question answering head, which no checkpoint names."""
+"""Reads the answer list of a question answering head from a file.
+
+Checkpoints hold the weights of such a head, but not the names of its classes.
+"""
 
 import json
 import pathlib
@@ -8,18 +11,19 @@ from keras_bridgetower.metrics.vqa_answers import answer_list
 
 
 def read_answers(*paths):
-    """The classes of a head in the order of their ids.
+    """Read the classes of a head in the order of their ids.
 
     Args:
-        *paths: path of a JSON list of answers, of a JSON object from answers
-            to ids, or of a text file with one answer a line; or paths of
-            VQAv2 annotation files, training before validation.
+        *paths: path of one file: a JSON list of answers, a JSON object that
+            maps answers to ids, or a text file with one answer on each line.
+            Or the paths of VQAv2's annotation files, training before
+            validation.
 
     Returns:
         list of str.
 
     Raises:
-        ConversionError: none of these.
+        ConversionError: the file has none of these forms.
 
     Example:
 

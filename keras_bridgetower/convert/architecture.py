@@ -1,7 +1,7 @@
-"""What the shapes of a checkpoint say about the model that it is of.
+"""Derives a model's architecture from the tensor shapes of a checkpoint.
 
-Sizes come from the tensors, which lie on disk, so that no configuration can
-ask for more memory than its weights take.
+Sizes come from the stored tensors and not from a configuration file. So no
+configuration can ask for more memory than the weights themselves take.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.taps import resolve_taps
 
-# Of one attention head of CLIP.
+# Width of one attention head of CLIP.
 HEAD_WIDTH = 64
-# Tensors that tell sizes, and what each of their axes is.
+# Tensors whose shapes give sizes, and the size that each axis gives (_: none).
 SIZES = {
     "{text}embeddings.word_embeddings.weight": "vocabulary_size text_width",
     "{text}embeddings.position_embeddings.weight": "places _",
@@ -31,7 +31,7 @@ SIZES = {
     "cross_modal_text_layers.0.intermediate.dense.weight": "intermediate_dim _",
     "token_type_embeddings.weight": "type_rows _",
 }
-# How the names of tensors start that a number of their layer follows.
+# The start of tensor names; the number of the layer follows it.
 LAYERS = {
     "num_layers": "cross_modal_text_layers.",
     "text_layers": "{text}encoder.layer.",
@@ -41,7 +41,13 @@ LAYERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """Where a source keeps its encoders."""
+    """How a kind of checkpoint names the encoders' tensors.
+
+    Args:
+        text, image: str, prefixes of the names in each encoder.
+        embeddings: tuple of str, the image encoder's class token, patch
+            kernel and positions, without the prefix.
+    """
 
     text: str
     image: str
@@ -50,10 +56,10 @@ class Names:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a backbone and find its tensors.
+    """All values that are needed to build a backbone and to name its tensors.
 
-    Sizes that shapes tell come from `measure`; the rest, which has defaults
-    here, from the configuration.
+    `measure` reads the fields without a default from tensor shapes. The
+    fields with a default come from the configuration.
     """
 
     text_encoder: str
@@ -93,23 +99,23 @@ class Architecture:
 
 
 def heads_of(width):
-    """Attention heads of CLIP and of base and large: one for 64 of width."""
+    """Number of attention heads of CLIP and the published sizes: width / 64."""
     return max(width // HEAD_WIDTH, 1)
 
 
 def measure(tensors, names):
-    """Read an architecture off the shapes of a checkpoint.
+    """Derive the architecture from the shapes of a checkpoint.
 
     Args:
         tensors: `Tensors`.
         names: `Names` of the source.
 
     Returns:
-        `Architecture` with defaults where shapes say nothing.
+        `Architecture`, with the defaults for what shapes do not give.
 
     Raises:
-        ConversionError: a tensor that tells a size is missing or has another
-            number of axes.
+        ConversionError: a tensor of `SIZES` is missing or has a wrong number
+            of axes.
     """
     per_layer = "cross_modal_text_transform.0.weight" in tensors.shapes
     places = {
@@ -155,7 +161,7 @@ def _shape(tensors, key, rank):
 
 
 def _number_of_layers(tensors, start):
-    """How many layers there are whose tensors' names start in one way."""
+    """Number of layers whose tensors' names begin with `start`."""
     pattern = re.escape(start) + r"(\d+)\."
     found = {
         int(m[1])
@@ -172,10 +178,10 @@ def _number_of_layers(tensors, start):
 
 
 def rows_of(shapes, key, path):
-    """The rows of a head's matrix, 0 where the head is absent.
+    """Number of rows of a head's matrix, or 0 if the head is absent.
 
     Raises:
-        ConversionError: the tensor has no two axes, or no row.
+        ConversionError: the tensor is not a matrix, or has no rows.
     """
     shape = shapes.get(key)
     if shape is not None and (len(shape) != 2 or shape[0] < 1):
@@ -201,7 +207,7 @@ def _bridge(shapes):
 
 
 def _check(architecture, path, found):
-    """Refuse what cannot be the shapes of one model."""
+    """Refuse shapes that cannot belong to one model."""
     a, grid = architecture, found["grid"]
     wrong = []
     sizes = [v for v in dataclasses.astuple(a) if isinstance(v, int)]
@@ -225,17 +231,17 @@ def _check(architecture, path, found):
 
 
 def build(architecture, path):
-    """A backbone whose weights are yet to be set.
+    """Build a backbone whose weights are uninitialized.
 
     Args:
         architecture: an `Architecture`.
-        path: path to name in errors.
+        path: path that errors name.
 
     Returns:
-        A `BridgeTowerBackbone`; nothing was spent on random numbers.
+        A `BridgeTowerBackbone`, built without drawing random numbers.
 
     Raises:
-        ConversionError: values that do not fit each other.
+        ConversionError: a number of heads does not divide its width.
     """
     a = architecture
     wrong = [

@@ -1,4 +1,6 @@
-"""Checkpoint files of the authors: a state dict with hyper-parameters.
+"""Opens checkpoint files (`.ckpt`) of the authors of BridgeTower and METER.
+
+Such a file holds a state dict and the hyper-parameters of the training.
 
 Neither Lightning nor the authors' code is needed, and nothing in a file is
 executed.
@@ -12,24 +14,24 @@ from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.errors import shown
+from keras_bridgetower.convert.errors import short_text
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import load_pickle
-from keras_bridgetower.convert.tensors import of_state_dict
 from keras_bridgetower.convert.tensors import refuse_code
+from keras_bridgetower.convert.tensors import state_dict_tensors
 from keras_bridgetower.convert.torch_tensors import Foreign
 
 NAMES = architecture.Names(
     "text_transformer.", "vit_model.visual.", encoders.OPENAI_EMBEDDINGS
 )
-# Their cross-modal layers and masked language head were built with BERT's
-# default, their bridges and entries with torch's.
+# The authors' cross-modal layers and masked language head use BERT's default
+# epsilon. Their bridges and the norms before them use PyTorch's default.
 LAYER_NORM_EPSILON = 1e-12
-# Of their hyper-parameters, those that shapes do not tell, with their defaults.
+# Hyper-parameters that tensor shapes do not give, with the authors' defaults.
 SETTINGS = dict(drop_rate=0.1, nlvr2_drop_rate=0.1, max_text_len=50)
-# Their fine-tuning evaluates on squashed pictures, their pre-training on
-# cropped ones.
+# Heads of fine-tuned models. The authors evaluate those on squashed pictures,
+# and pre-trained models on cropped pictures.
 FINE_TUNED = ("vqa", "entailment", "nlvr2", "rank")
 
 
@@ -39,31 +41,33 @@ def read(path, text_heads=None, answers=None, ignore=()):
     Args:
         path: path of the `.ckpt` file. Tokenizer files of RoBERTa are looked
             for beside it.
-        text_heads: int, attention heads of the text encoder, which a file
-            does not say. By default as many as the cross-modal layers have
-            where the widths are equal, else one for 64 of width.
+        text_heads: int, number of attention heads of the text encoder, which
+            the file does not give. By default that of the cross-modal layers
+            if both have the same width, else the width divided by 64.
         answers: list of str, the classes of a question answering head, which
-            a file does not name.
-        ignore: tuple of patterns of names that may be left.
+            the file does not name.
+        ignore: tuple of regular expressions. Tensors with such names need no
+            place in the model.
 
     Returns:
         `Checkpoint`.
 
     Raises:
-        ConversionError: a damaged file, one that asks for code, or another
-            model.
+        ConversionError: the file is damaged, would run code, or holds
+            another model.
     """
     path = pathlib.Path(path)
     content, names = load_pickle(path)
     if not isinstance(content, dict) or "state_dict" not in content:
-        # A state dict alone; beside it, Lightning keeps what we skip.
+        # The file is a state dict and nothing else. Objects beside a state
+        # dict, which Lightning stores, are not read and need no check.
         refuse_code(path, names)
         content = {"state_dict": content}
-    tensors = of_state_dict(path, content["state_dict"])
+    tensors = state_dict_tensors(path, content["state_dict"])
     measured = architecture.measure(tensors, NAMES)
     heads_by_width = architecture.heads_of(measured.hidden_dim)
     defaults = {"num_heads": heads_by_width, **SETTINGS}
-    given = _given(content, path)
+    given = _hyper_parameters(content, path)
     settings = _settings(given, defaults, path)
     _check_sizes(given, measured, path)
     num_heads = settings["num_heads"]
@@ -93,7 +97,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
 
 
 def rules_of(a, heads):
-    """The rules of an architecture and heads, by the authors' names."""
+    """The rules for an architecture and heads, with the authors' names."""
     text = {"roberta": encoders.roberta, "bert": encoders.bert}
     if a.image_norms == "per_tap":
         norms = encoders.tap_norms(NAMES.image, a.image_layers, a.taps)
@@ -108,8 +112,8 @@ def rules_of(a, heads):
     ]
 
 
-def _given(content, path):
-    """The hyper-parameters of a file, an empty dict where it has none."""
+def _hyper_parameters(content, path):
+    """The hyper-parameters in a file, or an empty dict."""
     given = content.get("hyper_parameters", {})
     if isinstance(given, dict):
         given = given.get("config", given)
@@ -119,13 +123,13 @@ def _given(content, path):
         raise ConversionError(
             "Hyper-parameters must be a dict of plain values.",
             path,
-            [f"hyper_parameters={shown(given)}"],
+            [f"hyper_parameters={short_text(given)}"],
         )
     return given
 
 
 def _settings(given, defaults, path):
-    """The hyper-parameters that matter, checked, or their defaults."""
+    """The hyper-parameters named in `defaults`, checked and completed."""
     settings = {key: given.get(key, defaults[key]) for key in defaults}
     wrong = []
     for key, value in settings.items():
@@ -135,7 +139,7 @@ def _settings(given, defaults, path):
         if type(value) not in kinds or not (
             least <= value and (whole or value < 1)
         ):
-            wrong.append(f"{key}={shown(value)}")
+            wrong.append(f"{key}={short_text(value)}")
     if wrong:
         raise ConversionError(
             "Hyper-parameters must be plain values of the authors' kinds.",
@@ -146,22 +150,22 @@ def _settings(given, defaults, path):
 
 
 def _check_sizes(given, a, path):
-    """Refuse hyper-parameters that are not those of the tensors."""
+    """Refuse hyper-parameters that contradict the shapes of the tensors."""
     wanted = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
-    if "num_top_layer" not in given:  # METER's name of the same number.
+    if "num_top_layer" not in given:  # METER's name for it.
         wanted["num_layers"] = a.num_layers
     wrong = [
-        f"{key}={shown(given[key])}, its tensors say {size}"
+        f"{key}={short_text(given[key])}, its tensors say {size}"
         for key, size in wanted.items()
         if key in given and given[key] != size
     ]
     side = given.get("image_size", a.image_size)
-    # A side that the patches do not fill is cut, as a convolution does.
+    # Patches need not fill the side: the convolution ignores the rest.
     if type(side) is not int or (
         side // a.patch_size != a.image_size // a.patch_size
     ):
         wrong.append(
-            f"image_size={shown(side)}, its tensors say {a.image_size}"
+            f"image_size={short_text(side)}, its tensors say {a.image_size}"
         )
     if wrong:
         raise ConversionError(
@@ -173,7 +177,7 @@ def _check_sizes(given, a, path):
 
 
 def _heads(shapes, a, settings, answers, path):
-    """The heads that a file holds, by name, with their plain values."""
+    """Names and constructor values of the heads in a file."""
     heads = {}
     if "itm_score.fc.weight" in shapes:
         heads["itm"] = {}
@@ -198,11 +202,11 @@ def _heads(shapes, a, settings, answers, path):
     if "nlvr2" in heads:
         heads["nlvr2"]["dropout"] = float(settings["nlvr2_drop_rate"])
     if "vqa" in heads:
-        heads["vqa"]["answers"] = _checked(answers, heads["vqa"], path)
+        heads["vqa"]["answers"] = _checked_answers(answers, heads["vqa"], path)
     return heads
 
 
-def _checked(answers, head, path):
+def _checked_answers(answers, head, path):
     if answers is not None and len(answers) != head["num_classes"]:
         raise ConversionError(
             "`answers` must name every class of the head once, in the order "

@@ -1,4 +1,4 @@
-"""Foreign checkpoints as preset folders, converted once."""
+"""Converts a foreign checkpoint to a preset once, and keeps it in a cache."""
 
 import contextlib
 import hashlib
@@ -21,10 +21,10 @@ from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
 
 SHA256 = re.compile("[0-9a-f]{64}")
-# Nanoseconds; the times of some file systems are as coarse.
-SETTLED = 2_000_000_000
-# Digests, of the files that were asked for last.
-REMEMBERED = 1000
+# Nanoseconds. Some file systems round the times of files to two seconds.
+CLOCK_TICK = 2_000_000_000
+# Number of digests that are kept, those that were computed last.
+MOST_DIGESTS = 1000
 
 
 def open_checkpoint(source, **kwargs):
@@ -33,8 +33,8 @@ def open_checkpoint(source, **kwargs):
     Args:
         source: path of a `transformers` folder, or of a checkpoint file of
             the authors.
-        **kwargs: `text_heads`, `answers` and `ignore` of `lightning.read`,
-            for a file.
+        **kwargs: `text_heads`, `answers` and `ignore` of `authors.read`,
+            for a checkpoint file.
 
     Returns:
         `Checkpoint`.
@@ -48,49 +48,50 @@ def open_checkpoint(source, **kwargs):
     return transformers_folder.read(source, **kwargs)
 
 
-def converted(source, published=None):
-    """The path of the preset folder that `opened` opens."""
-    return opened(source, published).root
+def converted_folder(source, published=None):
+    """The path of the preset folder that `open_converted` returns."""
+    return open_converted(source, published).root
 
 
-def opened(source, published=None):
-    """The preset folder of a foreign checkpoint, made where it is not yet.
+def open_converted(source, published=None):
+    """Open the preset of a foreign checkpoint; convert it if it is not cached.
 
     Args:
         source: path, as `open_checkpoint` takes it.
-        published: dict from the name of a file to how its SHA-256 should
-            begin, as `hub.published` gives it.
+        published: dict from the name of a file to the first digits of its
+            SHA-256, as `hub.published` returns it.
 
     Returns:
-        `PresetFolder` in the cache. Its name depends on the content of the
-        source and on the version of this library; the content is read again
-        only when a file's time or size has changed.
+        `PresetFolder` in the cache. Its name is computed from the content of
+        the source and the version of this library. The content is read again
+        only if the time or the size of a file has changed.
 
     Raises:
         ConversionError: they cannot be read or do not fit, or the cache
             cannot be written.
     """
     source = pathlib.Path(source).resolve()
-    marks = _marks(source)
-    sums = _sums(marks)
-    _compare(sums, published or {})
+    marks = _file_states(source)
+    sums = _digests(marks)
+    _check_digests(sums, published or {})
     named = sorted((path.name, digest) for path, digest in sums.items())
     content = json.dumps([__version__, named])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     folder = cache_folder() / key
-    whole = _whole(folder)
+    whole = _complete_preset(folder)
     if whole:
         return whole
     _check_writable(folder.parent)
-    # Of processes that open it at once the first converts it.
+    # If several processes open it at once, the first one converts it.
     with locked(folder.parent / f"{key}.lock"):
-        whole = _whole(folder)
+        whole = _complete_preset(folder)
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(files.FolderExists):
-                # Raised without locks only: another process was first.
+                # It exists only if locks do not work here and another
+                # process was faster.
                 open_checkpoint(source).save_to_preset(folder)
-            if _marks(source) != marks:
+            if _file_states(source) != marks:
                 shutil.rmtree(folder)
                 raise ConversionError(
                     "A checkpoint must not change while it is converted. Try "
@@ -111,8 +112,8 @@ def _check_writable(folder):
         )
 
 
-def _whole(folder):
-    """A conversion, opened, or None where it is not whole."""
+def _complete_preset(folder):
+    """The cached preset, or None if it is absent or incomplete."""
     try:
         opened = PresetFolder(folder)
     except (ValueError, OSError, RecursionError):
@@ -120,11 +121,11 @@ def _whole(folder):
     return opened if opened.sealed else None
 
 
-def _compare(sums, published):
-    """Hold the sums of files against what their names promise."""
+def _check_digests(sums, published):
+    """Compare the digests of files with the expected ones."""
     for path, digest in sums.items():
-        # In the cache of the hub a link leads to a file that is named by
-        # its sum, where that is large.
+        # In the cache of the hub, a large file is named by its SHA-256, and
+        # a link with the real name leads to it.
         blob = pathlib.Path(os.readlink(path) if path.is_symlink() else path)
         named = blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
         if named and blob.name != digest:
@@ -146,13 +147,13 @@ def _compare(sums, published):
 
 
 def cache_folder():
-    """`presets` in `$KERAS_HOME`, or in `~/.keras`."""
+    """Folder of converted presets, below `$KERAS_HOME` or `~/.keras`."""
     home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
     return pathlib.Path(home) / "keras_bridgetower" / "presets"
 
 
-def _marks(source):
-    """What tells the states of each file apart, with its youngest time."""
+def _file_states(source):
+    """For each file a text that changes with it, and its latest time."""
     marks = {}
     for path in needed_files.of_checkpoint(source):
         state = files.state_of(path)
@@ -160,25 +161,26 @@ def _marks(source):
     return marks
 
 
-def _sums(marks):
-    """Digest of each file, remembered as long as it is not written to."""
+def _digests(marks):
+    """Digest of each file; only changed files are read again."""
     memory = cache_folder() / "digests.json"
-    known = _remembered(memory)
+    known = _stored_digests(memory)
     now = time.time_ns()
     sums, new = {}, {}
     for path, (mark, youngest) in marks.items():
         sums[path] = known.get(mark) or files.sha256(path)
-        # A younger one may still be written to without new times.
-        if now - youngest > SETTLED:
+        # A file that was just written may change again within the same tick
+        # of the clock.
+        if now - youngest > CLOCK_TICK:
             new[mark] = sums[path]
     if not new.items() <= known.items():
         others = {m: d for m, d in known.items() if m not in new}
-        _remember(memory, others | new)
+        _store_digests(memory, others | new)
     return sums
 
 
-def _remembered(memory):
-    """Digests by mark; what is damaged is left out, and read anew."""
+def _stored_digests(memory):
+    """The stored digests by mark, without entries that are damaged."""
     try:
         known = json.loads(memory.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -191,10 +193,10 @@ def _remembered(memory):
     }
 
 
-def _remember(memory, known):
-    """Write digests; of several writers at once one stays."""
-    latest = json.dumps(dict(list(known.items())[-REMEMBERED:]))
-    # What is not remembered is read anew, which only takes time.
+def _store_digests(memory, known):
+    """Store digests; if several processes do so, one of them wins."""
+    latest = json.dumps(dict(list(known.items())[-MOST_DIGESTS:]))
+    # If this fails, the files are read again next time.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(

@@ -10,15 +10,15 @@ from keras_bridgetower.presets import registry
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a source holds; no weight was read yet.
+    """The description of an opened checkpoint, before any weight is read.
 
     Args:
-        tensors: `Tensors`, its weights.
-        architecture: `Architecture` of its backbone.
-        heads: dict from the name of a head to its plain values.
-        rules: list of `Rule`, for backbone and heads.
-        unread: list of names of tensors that nothing reads.
-        processors: tuple of tokenizer and image converter, each may be None.
+        tensors: `Tensors`, the weights, read on demand.
+        architecture: `Architecture` of the backbone.
+        heads: dict from the name of a head to its constructor values.
+        rules: list of `Rule` for the backbone and the heads.
+        unread: list of names of tensors that the model does not use.
+        processors: tuple of tokenizer and image converter; either may be None.
     """
 
     tensors: object
@@ -35,10 +35,10 @@ class Checkpoint:
             **kwargs: `allow_nonfinite` and `progress` of `transfer.load`.
 
         Returns:
-            `(backbone, heads)`, the second a `HeadSet`.
+            `(backbone, heads)`: a `BridgeTowerBackbone` and a `HeadSet`.
 
         Raises:
-            ConversionError: tensors that do not fit.
+            ConversionError: tensors do not fit the model.
         """
         backbone = architecture.build(self.architecture, self.tensors.path)
         with head_table.awaiting(self.heads):

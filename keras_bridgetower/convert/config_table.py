@@ -1,7 +1,7 @@
-"""The values of a BridgeTower configuration of `transformers`, as one table.
+"""The table of values in a BridgeTower `config.json` of `transformers`.
 
-Reading a folder takes its defaults from here, checking one holds its values
-against the weights, and export writes them.
+Three uses share it: it gives the defaults when a folder is read, it compares
+a configuration with the weights, and export writes a configuration from it.
 """
 
 import dataclasses
@@ -9,32 +9,35 @@ from collections.abc import Callable
 
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 
-# How a value is checked: against the shapes of the weights; to be the default,
-# where nothing else can be built; to be from 0 to below 1.
+# How a value is checked. `MEASURED`: it must agree with the shapes of the
+# weights. `FIXED`: it must be the default, since nothing else can be built.
+# `SHARE`: it must be at least 0 and less than 1.
 MEASURED, FIXED, SHARE = "measured", "fixed", "share"
-# Our bridges by their names.
+# Our names of the bridges, by those of `transformers`.
 LINKS = {
     "add": "add",
     "scaled_add": "scaled_add",
     "interpolate": "interpolate_scalar",
 }
-THEIR_LINKS = {ours: theirs for theirs, ours in LINKS.items()}
+TRANSFORMERS_LINKS = {ours: theirs for theirs, ours in LINKS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One value.
+    """One value of a configuration.
 
     Args:
-        key: str, its name there.
-        default: what transformers takes where it is left out.
-        ours: function of an `Architecture` that returns the value as their
-            file has it; None: it is always the default.
+        key: str, its key in `config.json`.
+        default: the value that transformers uses if the key is absent.
+        ours: function of an `Architecture` that returns the value to write.
+            If None, the default is written.
         check: `MEASURED`, `FIXED`, `SHARE`, or None.
-        sets: fields of an `Architecture` that take it when a folder is read.
-        said: function of the values of its level: what is compared.
-        found: function of a measured `Architecture`: with what; by default
-            `ours`.
+        sets: names of the `Architecture` fields that get the value when a
+            folder is read.
+        claimed: function of all values of the level that returns what is
+            compared with the weights. If None, the value itself.
+        measured: function of a measured `Architecture` that returns what it is
+            compared with. If None, `ours`.
     """
 
     key: str
@@ -42,8 +45,8 @@ class Value:
     ours: Callable | None = None
     check: str | None = None
     sets: tuple = ()
-    said: Callable | None = None
-    found: Callable | None = None
+    claimed: Callable | None = None
+    measured: Callable | None = None
 
 
 TABLE = {
@@ -54,10 +57,10 @@ TABLE = {
         Value(
             "link_tower_type",
             "add",
-            lambda a: THEIR_LINKS[a.bridge],
+            lambda a: TRANSFORMERS_LINKS[a.bridge],
             MEASURED,
-            said=lambda values: LINKS.get(values["link_tower_type"]),
-            found=lambda a: a.bridge,
+            claimed=lambda values: LINKS.get(values["link_tower_type"]),
+            measured=lambda a: a.bridge,
         ),
         Value("share_link_tower_layers", False, check=FIXED),
         Value(
@@ -80,7 +83,7 @@ TABLE = {
         Value("vocab_size", 50_265, lambda a: a.vocabulary_size, MEASURED),
         Value("hidden_size", 768, lambda a: a.text_width, MEASURED),
         Value("num_hidden_layers", 12, lambda a: a.text_layers, MEASURED),
-        # Their cross-modal layers are made from the text configuration.
+        # transformers builds its cross-modal layers from the text values.
         Value(
             "num_attention_heads",
             12,
@@ -121,22 +124,22 @@ TABLE = {
             12,
             lambda a: a.image_layers,
             MEASURED,
-            said=lambda values: (
+            claimed=lambda values: (
                 values["num_hidden_layers"] - values["remove_last_layer"]
             ),
         ),
         Value("num_channels", 3),
         Value("patch_size", 16, lambda a: a.patch_size, MEASURED),
-        # Their grid takes whole patches, whatever is left over.
+        # transformers ignores pixels beyond the last whole patch.
         Value(
             "image_size",
             288,
             lambda a: a.image_size,
             MEASURED,
-            said=lambda values: (
+            claimed=lambda values: (
                 values["image_size"] // max(values["patch_size"], 1)
             ),
-            found=lambda a: a.image_size // a.patch_size,
+            measured=lambda a: a.image_size // a.patch_size,
         ),
         Value("layer_norm_eps", 1e-5, check=FIXED),
         Value("share_layernorm", True),
@@ -146,26 +149,26 @@ TABLE = {
 
 
 def defaults(level):
-    """What a level holds where a file leaves all out; dict."""
+    """The default values of a level, by key."""
     return {value.key: value.default for value in TABLE[level]}
 
 
-def written(level, architecture):
-    """What a level holds for an `Architecture`; dict, in the file's order."""
+def values_for(level, architecture):
+    """The values of a level for an `Architecture`, in the file's order."""
     return {
         value.key: value.ours(architecture) if value.ours else value.default
         for value in TABLE[level]
     }
 
 
-def settings(levels):
-    """What only a configuration says, as fields of an `Architecture`.
+def architecture_fields(levels):
+    """The `Architecture` fields that only a configuration gives.
 
     Args:
         levels: dict from the keys of `TABLE` to the values of a level.
 
     Returns:
-        dict.
+        dict from the name of a field to its value.
     """
     return {
         field: levels[level][value.key]
@@ -175,47 +178,47 @@ def settings(levels):
     }
 
 
-def problems(levels, measured):
-    """The values that the weights deny, or that nobody can run.
+def contradictions(levels, measured):
+    """Values that contradict the weights, or that cannot be built.
 
     Args:
-        levels: as for `settings`.
+        levels: as for `architecture_fields`.
         measured: the `Architecture` of the weights.
 
     Returns:
-        list of str.
+        list of str, one sentence part for each value.
     """
-    told = {check: [] for check in _TELLERS}
+    found = {check: [] for check in _CHECKS}
     for level, table in TABLE.items():
         for value in table:
             if value.check:
-                teller = _TELLERS[value.check]
-                told[value.check] += teller(value, level, levels, measured)
-    return [problem for of in told.values() for problem in of]
+                check = _CHECKS[value.check]
+                found[value.check] += check(value, level, levels, measured)
+    return [text for texts in found.values() for text in texts]
 
 
-def _measured(value, level, levels, measured):
+def _check_measured(value, level, levels, measured):
     values = levels[level]
-    said = value.said(values) if value.said else values[value.key]
-    found = (value.found or value.ours)(measured)
-    if said != found:
-        yield f"{_name(value, level)}: {said} said, {found} in the weights"
+    claimed = value.claimed(values) if value.claimed else values[value.key]
+    found = (value.measured or value.ours)(measured)
+    if claimed != found:
+        yield f"{_name(value, level)}: {claimed} said, {found} in the weights"
 
 
-def _fixed(value, level, levels, measured):
-    said = levels[level][value.key]
-    if said != value.default:
+def _check_fixed(value, level, levels, measured):
+    claimed = levels[level][value.key]
+    if claimed != value.default:
         name = _name(value, level)
-        yield f"{name}={said!r}, only {value.default} can be built"
+        yield f"{name}={claimed!r}, only {value.default} can be built"
 
 
-def _share(value, level, levels, measured):
-    said = levels[level][value.key]
-    if not 0 <= said < 1:
-        yield f"{value.key}={said}, not between 0 and 1"
+def _check_share(value, level, levels, measured):
+    claimed = levels[level][value.key]
+    if not 0 <= claimed < 1:
+        yield f"{value.key}={claimed}, not between 0 and 1"
 
 
-_TELLERS = {MEASURED: _measured, FIXED: _fixed, SHARE: _share}
+_CHECKS = {MEASURED: _check_measured, FIXED: _check_fixed, SHARE: _check_share}
 
 
 def _name(value, level):

@@ -1,7 +1,8 @@
-"""Configurations of `transformers`: which model, and its values.
+"""Reads the `config.json` of a `transformers` model: its type and its values.
 
-The published files name no model type, those saved again leave out what
-equals a default, and the first ones call some values by the authors' names.
+The files differ. Published ones do not name a model type. Files that were
+saved again omit values that equal the defaults. The oldest ones use the
+authors' names for some values.
 """
 
 import re
@@ -9,15 +10,15 @@ import re
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert.errors import ConversionError
 
-# What tells BridgeTower from CLIP, which has two encoders alone; any of them.
-LINKED = {
+# Keys that BridgeTower has and CLIP, which also has two encoders, does not.
+BRIDGE_KEYS = {
     "link_tower_type",
     "link_tower_shared",
     "share_link_tower_layers",
     "share_cross_modal_transformer_layers",
     "cross_modal_transform_shared",
 }
-# The model type by the start of their classes' names.
+# Model types by the first part of a class name of transformers.
 CLASSES = {
     "BridgeTower": "bridgetower",
     "Roberta": "roberta",
@@ -27,10 +28,10 @@ CLASSES = {
     "ViT": "vit",
     "DeiT": "deit",
 }
-# Their defaults, which their files may leave out.
+# Defaults of transformers, for values that a file omits.
 TOP, TEXT, VISION = map(config_table.defaults, ("top", "text", "vision"))
-# The authors' names of values, which the first published files have.
-OLDER = {
+# The authors' names of values, which the oldest published files use.
+OLD_NAMES = {
     "share_link_tower_layers": "link_tower_shared",
     "share_cross_modal_transformer_layers": "cross_modal_transform_shared",
     "share_layernorm": "vit_layernorm_shared",
@@ -44,7 +45,7 @@ _SIZES = dict(
 )
 _TEXT = dict(_SIZES, max_position_embeddings=512)
 _IMAGE = dict(_SIZES, image_size=224)
-# Sizes of encoders alone, by model type.
+# Default sizes of uni-modal models, by model type.
 ENCODERS = {
     "roberta": dict(_TEXT, vocab_size=50_265),
     "bert": dict(_TEXT, vocab_size=30_522),
@@ -56,24 +57,25 @@ ENCODERS = {
 
 
 def kind_of(config, tensors=()):
-    """The model type of a configuration.
+    """Find the model type of a configuration.
 
     Args:
         config: dict, the values of a `config.json`.
-        tensors: names of the tensors beside it, where they are known; they
-            alone tell DeiT from ViT where a configuration names neither.
+        tensors: names of the tensors in the weight file, if known. Only they
+            tell DeiT from ViT if the configuration names neither.
 
     Returns:
-        str: as the configuration names it, by its `model_type` or its
-        `architectures`, else as its parts tell; None where they do not.
+        str, from `model_type` or `architectures` if the configuration has
+        one of them, and otherwise from the keys that it has. None if these
+        fit no known model.
     """
     if config.get("model_type"):
         return config["model_type"]
     if config.get("architectures"):
-        return CLASSES.get(_class_of(config["architectures"]))
+        return CLASSES.get(_first_word(config["architectures"]))
     parts = {name for name, value in config.items() if isinstance(value, dict)}
     if {"text_config", "vision_config"} <= parts:
-        return "bridgetower" if LINKED & set(config) else "clip"
+        return "bridgetower" if BRIDGE_KEYS & set(config) else "clip"
     if {"patch_size", "image_size"} <= set(config):
         if config.get("hidden_act") == "quick_gelu":
             return "clip_vision_model"
@@ -85,8 +87,8 @@ def kind_of(config, tensors=()):
     return None
 
 
-def named(config):
-    """What a configuration says about its kind, for errors; list of str."""
+def model_names(config):
+    """The entries that name the model, as a list of str for errors."""
     return [
         f"{name}={config[name]!r:.100}"
         for name in ("model_type", "architectures")
@@ -94,26 +96,26 @@ def named(config):
     ]
 
 
-def _class_of(architectures):
-    """`Roberta` of `["RobertaForMaskedLM"]`."""
+def _first_word(architectures):
+    """The first part of a class name: `["RobertaForMaskedLM"]` -> `Roberta`."""
     name = str(architectures[0] if isinstance(architectures, list) else "")
     return re.sub(r"(Model|LMHead|For[A-Z]).*", "", name)
 
 
-def require(config, path, kinds, hint=""):
-    """Refuse a configuration of another model.
+def require_type(config, path, kinds, hint=""):
+    """Check that a configuration is of one of some model types.
 
     Args:
         config: dict, the values of a `config.json`.
         path: path of the file.
-        kinds: collection of the model types that are right.
-        hint: str, a sentence for the error.
+        kinds: collection of str, the allowed model types.
+        hint: str, a sentence that is added to the error.
 
     Returns:
         str: the model type.
 
     Raises:
-        ConversionError: it names another model, or has the parts of none.
+        ConversionError: it is of another type, or of no known type.
     """
     kind = kind_of(config)
     if isinstance(kind, str) and kind in kinds:
@@ -121,13 +123,13 @@ def require(config, path, kinds, hint=""):
     raise ConversionError(
         f"The folder must hold a model of type {', '.join(kinds)}.{hint}",
         path,
-        named(config)
+        model_names(config)
         or [f"model_type=None, parts {', '.join(sorted(config))!r:.200}"],
     )
 
 
-def bridgetower(config, path):
-    """The three levels of a BridgeTower configuration, types checked.
+def read_levels(config, path):
+    """Read the three levels of a BridgeTower configuration, and check types.
 
     Args:
         config: dict, the values of a `config.json`.
@@ -138,12 +140,13 @@ def bridgetower(config, path):
         `VISION`.
 
     Raises:
-        ConversionError: values of other types, or two that deny each other.
+        ConversionError: a value has a wrong type, or an old and a new name of
+            a value contradict each other.
     """
     levels = [
         (config, TOP, "the top level"),
-        (part(config, "text_config"), TEXT, "text_config"),
-        (part(config, "vision_config"), VISION, "vision_config"),
+        (nested_values(config, "text_config"), TEXT, "text_config"),
+        (nested_values(config, "vision_config"), VISION, "vision_config"),
     ]
     complete, wrong = [], []
     for given, defaults, level in levels:
@@ -155,7 +158,7 @@ def bridgetower(config, path):
         wrong += [
             f"{key}={value!r:.50} in {level}"
             for key, value in values.items()
-            if not _of_type(value, defaults[key])
+            if not _has_type(value, defaults[key])
         ]
         complete.append(values)
     if wrong:
@@ -167,15 +170,15 @@ def bridgetower(config, path):
     return complete
 
 
-def part(config, name):
-    """A part of a configuration, by either of its names; a dict if right."""
+def nested_values(config, name):
+    """A nested part, whose name may end in `_dict`; empty if absent."""
     return config.get(name) or config.get(f"{name}_dict") or {}
 
 
 def _by_newer_names(given):
-    """The values by today's names, and those that are given twice."""
+    """The values by current names, and the contradictions among them."""
     renamed, twice = dict(given), []
-    for name, older in OLDER.items():
+    for name, older in OLD_NAMES.items():
         if older in given:
             value = renamed.setdefault(name, given[older])
             if value != given[older]:
@@ -183,27 +186,27 @@ def _by_newer_names(given):
     return renamed, twice
 
 
-def _of_type(value, default):
-    """Whether a value has the type of a default; a float may be whole."""
+def _has_type(value, default):
+    """Whether a value has the type of a default; an int may be a float."""
     if isinstance(default, float) and type(value) is int:
         return True
     return type(value) is type(default)
 
 
 def sizes(config, path, kind, *names):
-    """Sizes of an encoder alone, or their defaults.
+    """Read sizes of a uni-modal encoder, with their defaults.
 
     Args:
         config: dict, the values of a `config.json`, or of a part of it.
         path: path of the file.
         kind: str, a key of `ENCODERS`.
-        *names: the sizes that are asked for.
+        *names: str, keys of the wanted sizes.
 
     Returns:
         list of int.
 
     Raises:
-        ConversionError: they are no positive whole numbers.
+        ConversionError: a size is not a positive whole number.
     """
     values = [config.get(name, ENCODERS[kind][name]) for name in names]
     wrong = [
@@ -219,10 +222,10 @@ def sizes(config, path, kind, *names):
 
 
 def epsilon(config, path, default):
-    """The epsilon of an encoder's norms, or its default.
+    """Read the epsilon of an encoder's norms, or take its default.
 
     Raises:
-        ConversionError: it is no number between 0 and 1.
+        ConversionError: it is not a number from 0 to below 1.
     """
     value = config.get("layer_norm_eps", default)
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
@@ -235,16 +238,16 @@ def epsilon(config, path, default):
 
 
 def require_epsilon(config, path, own, default):
-    """Refuse norms whose epsilon KerasHub cannot be told.
+    """Refuse an epsilon that KerasHub's encoder cannot have.
 
     Args:
         config: dict, values of a `config.json`.
         path: its path, for errors.
-        own: float, what KerasHub's encoder has in its norms.
-        default: float, what transformers takes where none is named.
+        own: float, the fixed epsilon of KerasHub's encoder.
+        default: float, the epsilon of transformers if the file names none.
 
     Raises:
-        ConversionError: another one.
+        ConversionError: the configuration has another epsilon.
     """
     if epsilon(config, path, default) != own:
         raise ConversionError(

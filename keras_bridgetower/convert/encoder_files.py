@@ -1,4 +1,4 @@
-"""Uni-modal models of `transformers` and OpenAI as KerasHub encoders."""
+"""Reads weights of RoBERTa, BERT, CLIP, ViT and DeiT into KerasHub encoders."""
 
 import functools
 
@@ -20,22 +20,22 @@ from keras_bridgetower.models.positions import resize_positions
 
 
 def read_folder(folder, models, image_size=None):
-    """The encoder of a `transformers` folder, of one of these kinds."""
+    """Read the encoder in a folder; `models` maps model types to readers."""
     path = folder / "config.json"
     config = read_json(path)
-    kind = configurations.require(config, path, models)
+    kind = configurations.require_type(config, path, models)
     tensors = open_tensors(weight_file(folder))
-    if not configurations.named(config):
+    if not configurations.model_names(config):
         kind = configurations.kind_of(config, tensors.shapes)
     return models[kind](config, tensors, path, image_size)
 
 
 def _sizes(kind, names, source):
-    """Sizes by the configuration, the number of layers first."""
+    """Sizes from the configuration; the number of layers comes first."""
     config, tensors, path = source
     values = configurations.sizes(config, path, kind, *names)
     if values[0] > len(tensors.shapes):
-        # Before time is taken for rules of layers that cannot be there.
+        # Refuse early: rules for an absurd number of layers would take long.
         raise ConversionError(
             "A configuration must have the sizes of its weights.",
             path,
@@ -57,7 +57,7 @@ TEXT_SIZES = (*SIZES, "vocab_size", "max_position_embeddings")
 IMAGE_SIZES = (*SIZES, "patch_size", "image_size")
 
 
-def _text(kind, rules, cls, padding, epsilon):
+def _text_reader(kind, rules, cls, padding, epsilon):
     def read(config, tensors, path, image_size):
         configurations.require_epsilon(config, path, epsilon, 1e-12)
         layers, heads, width, hidden, rows, positions = _sizes(
@@ -84,13 +84,13 @@ def _text(kind, rules, cls, padding, epsilon):
             "encoder.layer.0.intermediate.dense.weight": (hidden, width),
         }
         source = (tensors, path)
-        return _filled(cls, sizes, rules("", layers), expected, source)
+        return _build_and_load(cls, sizes, rules("", layers), expected, source)
 
     return read
 
 
-def _clip(config, tensors, path, image_size):
-    config = configurations.part(config, "vision_config") or config
+def _read_clip(config, tensors, path, image_size):
+    config = configurations.nested_values(config, "vision_config") or config
     configurations.require_epsilon(config, path, 1e-5, 1e-5)
     if config.get("hidden_act", "quick_gelu") not in ("quick_gelu", "gelu"):
         raise ConversionError(
@@ -110,7 +110,7 @@ def _clip(config, tensors, path, image_size):
         intermediate_dim=hidden,
         intermediate_activation=config.get("hidden_act", "quick_gelu"),
     )
-    return _image(
+    return _build_image_encoder(
         keras_hub.models.CLIPVisionEncoder,
         sizes,
         encoders.clip("", layers),
@@ -124,7 +124,7 @@ def _clip(config, tensors, path, image_size):
     )
 
 
-def _vit_like(kind, rules, cls, hidden_name, prefix):
+def _vit_reader(kind, rules, cls, hidden_name, prefix):
     def read(config, tensors, path, image_size):
         layers, heads, width, hidden, patch, side = _sizes(
             kind, IMAGE_SIZES, (config, tensors, path)
@@ -137,7 +137,7 @@ def _vit_like(kind, rules, cls, hidden_name, prefix):
             layer_norm_epsilon=configurations.epsilon(config, path, 1e-12),
             **{hidden_name: hidden},
         )
-        return _image(
+        return _build_image_encoder(
             cls,
             sizes,
             rules("", layers),
@@ -154,7 +154,7 @@ def _vit_like(kind, rules, cls, hidden_name, prefix):
 
 
 def read_openai_clip(path, image_size=None):
-    """The vision encoder of a state dict of OpenAI's CLIP."""
+    """Read the vision encoder in a state dict of OpenAI's CLIP."""
     tensors = open_tensors(path)
     try:
         patches = tensors.shapes["visual.conv1.weight"]
@@ -185,7 +185,7 @@ def read_openai_clip(path, image_size=None):
         intermediate_dim=hidden,
     )
     side = round((table[0] - 1) ** 0.5) * patch
-    return _image(
+    return _build_image_encoder(
         keras_hub.models.CLIPVisionEncoder,
         sizes,
         encoders.openai_clip("visual.", layers)
@@ -200,13 +200,13 @@ def read_openai_clip(path, image_size=None):
     )
 
 
-def _image(cls, sizes, rules, keys, source, grid):
-    """An image encoder, its positions resized where another side is asked for.
+def _build_image_encoder(cls, sizes, rules, keys, source, grid):
+    """Build an image encoder and resize its positions if needed.
 
-    `keys` name the tensors of patches, of the first hidden layer and of
-    positions. `grid` is the side that the caller asks for or None, that of
-    the configuration, that of a patch, and the number of tokens before those
-    of the patches.
+    `keys` are the names of the tensors of the patch kernel, of the first
+    feed-forward kernel and of the positions. `grid` holds the image size that
+    the caller wants (or None), the image size of the configuration, the patch
+    size, and the number of tokens before the patches.
     """
     tensors, path = source
     patches, hidden_layer, key = keys
@@ -237,13 +237,13 @@ def _image(cls, sizes, rules, keys, source, grid):
                 lambda: resize_positions(source[0].read(key), count),
             )
     sizes = {**sizes, "image_shape": (side, side, 3)}
-    return _filled(cls, sizes, rules, expected, (tensors, path))
+    return _build_and_load(cls, sizes, rules, expected, (tensors, path))
 
 
-def _filled(cls, sizes, rules, expected, source):
-    """An encoder of these sizes with its weights.
+def _build_and_load(cls, sizes, rules, expected, source):
+    """Build an encoder of the given sizes and load its weights.
 
-    `expected` are the shapes of the tensors that tell the sizes.
+    `expected` maps the tensors that determine the sizes to their shapes.
     """
     tensors, path = source
     transfer.unread_keys(rules, tensors, UNIMODAL_UNREAD)
@@ -253,7 +253,7 @@ def _filled(cls, sizes, rules, expected, source):
         if tensors.shapes[key] != shape
     ]
     if wrong:
-        # Before any memory is taken for what a configuration claims.
+        # Refuse before memory is allocated for sizes that are only claimed.
         raise ConversionError(
             "A configuration must have the sizes of its weights.", path, wrong
         )
@@ -269,7 +269,7 @@ def _filled(cls, sizes, rules, expected, source):
     ruled = {path for rule in rules for path in rule.variables}
     for path in [p for p in variables if p.startswith("pooled_dense")]:
         if path not in ruled:
-            # KerasHub's BERT has a pooler, which the towers do not read.
+            # KerasHub's BERT has a pooler, which the towers do not use.
             pooler = variables.pop(path)
             pooler.assign(np.zeros(pooler.shape))
     transfer.load(rules, tensors, variables)
@@ -281,16 +281,18 @@ _BERT, _ROBERTA = (
     keras_hub.models.RobertaBackbone,
 )
 TEXT_MODELS = {
-    "roberta": _text("roberta", encoders.roberta, _ROBERTA, PADDING_ROWS, 1e-5),
-    "bert": _text("bert", encoders.bert, _BERT, 0, 1e-12),
+    "roberta": _text_reader(
+        "roberta", encoders.roberta, _ROBERTA, PADDING_ROWS, 1e-5
+    ),
+    "bert": _text_reader("bert", encoders.bert, _BERT, 0, 1e-12),
 }
 IMAGE_MODELS = {
-    "clip": _clip,
-    "clip_vision_model": _clip,
-    "vit": _vit_like(
+    "clip": _read_clip,
+    "clip_vision_model": _read_clip,
+    "vit": _vit_reader(
         "vit", encoders.vit, keras_hub.models.ViTBackbone, "mlp_dim", 1
     ),
-    "deit": _vit_like(
+    "deit": _vit_reader(
         "deit",
         encoders.deit,
         keras_hub.models.DeiTBackbone,

@@ -1,18 +1,19 @@
-"""The one error of the conversion."""
+"""`ConversionError`, raised if weights of another library cannot be used."""
 
 from keras_bridgetower.presets.errors import printable
 
-SHOWN = 20
+# An error lists so many findings; of the others it gives the number.
+MOST_FINDINGS = 20
 
 
 class ConversionError(ValueError):
-    """Weights of another library that cannot be read or do not fit.
+    """The weights of another library cannot be read, or do not fit the model.
 
     Args:
-        problem: str, what was expected and how to mend it.
-        file: path of the file at fault.
-        found: sequence of str, what was found, such as names of tensors; the
-            first 20 are shown, with the count of all.
+        problem: str, what was expected and how to fix it.
+        file: path of the file with the problem.
+        found: sequence of str, what was found, such as names of tensors. The
+            message shows the first 20 and the number of all.
 
     Example:
 
@@ -25,17 +26,19 @@ class ConversionError(ValueError):
     def __init__(self, problem, file, found=()):
         message = f"{problem} Received: file={str(file)!r}"
         if found:
-            more = f", {len(found)} in all" if len(found) > SHOWN else ""
-            parts = [f"{part!s:.300}" for part in found[:SHOWN]]
+            more = (
+                f", {len(found)} in all" if len(found) > MOST_FINDINGS else ""
+            )
+            parts = [f"{part!s:.300}" for part in found[:MOST_FINDINGS]]
             message += f": {'; '.join(parts)}{more}"
         super().__init__(printable(message))
 
 
-def shown(value):
-    """A value of a foreign file, short, whatever it is.
+def short_text(value):
+    """A short text that shows a value from a foreign file in an error.
 
-    A list may hold itself many times over: of what is not one plain value
-    only the type is shown.
+    For lists, dicts and other objects it is only the type: a list may contain
+    itself, and its text could be endless.
     """
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"

@@ -1,4 +1,4 @@
-"""Backbones and tasks as `transformers` folders."""
+"""Writes backbones and tasks as folders that `transformers` can open."""
 
 import dataclasses
 import pathlib
@@ -37,13 +37,22 @@ from keras_bridgetower.presets import weights_file
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.safetensors"
-# Of KerasHub's RoBERTa; transformers' cross-modal layers take the same one.
+# The epsilon of KerasHub's RoBERTa. transformers uses the text encoder's
+# epsilon in the cross-modal layers too.
 TEXT_EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What is exported: a backbone, heads by name, and their processors."""
+    """The parts of a model that are exported.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        heads: dict or `HeadSet`, from names to heads.
+        values: dict from the names of heads to their constructor values.
+        tokenizer: a `BridgeTowerTokenizer`, or None.
+        image_converter: a `BridgeTowerImageConverter`, or None.
+    """
 
     backbone: object
     heads: object
@@ -65,17 +74,20 @@ def parts_of(model):
 
 
 def export_model(model, path):
-    """Write a backbone or task as a new `transformers` folder, or nothing."""
+    """Write a backbone or task as a new `transformers` folder.
+
+    If anything fails, no folder is left.
+    """
     write(parts_of(model), path)
 
 
 def write(parts, path):
-    """Write `Parts` as a new `transformers` folder, or nothing."""
+    """Write `Parts` as a new `transformers` folder; none is left on errors."""
     write_folder(path, lambda folder: export(parts, folder))
 
 
 def parts_of_preset(preset):
-    """The parts of a preset, with every head that it holds."""
+    """Open a preset and return its parts, with all of its heads."""
     folder = registry.open_preset(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
     values = head_table.saved_heads(folder)
@@ -94,7 +106,7 @@ def parts_of_preset(preset):
 
 
 def export(parts, folder):
-    """Write parts as a folder that `transformers` opens.
+    """Write the files that `transformers` opens.
 
     Args:
         parts: `Parts`.
@@ -102,7 +114,7 @@ def export(parts, folder):
 
     Raises:
         ConversionError: transformers cannot run this architecture.
-        ValueError: a quantized model.
+        ValueError: the model is quantized.
     """
     folder = pathlib.Path(folder)
     backbone, values = parts.backbone, parts.values
@@ -115,7 +127,7 @@ def export(parts, folder):
     table = rules_of(architecture, theirs)
     layers = [backbone] + [parts.heads[name] for name in theirs]
     variables = transfer.variables_of(*layers, encoder=backbone.image_encoder)
-    tensors = transfer.save(table, variables, _their_extra(backbone.extra))
+    tensors = transfer.save(table, variables, _exported_extra(backbone.extra))
     heads = tuple(
         rule.keys[0].partition(".")[0]
         for rule in bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, theirs)
@@ -172,10 +184,10 @@ def _architecture(backbone):
 
 
 def _check(backbone, a, heads):
-    """Refuse what their code has no place for; say what it rounds."""
+    """Refuse what transformers cannot run; warn of what it runs differently."""
     fusion = backbone.fusion
     unlike = [
-        ("bridge", a.bridge, tuple(config_table.THEIR_LINKS)),
+        ("bridge", a.bridge, tuple(config_table.TRANSFORMERS_LINKS)),
         ("taps", fusion.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
@@ -197,7 +209,7 @@ def _check(backbone, a, heads):
         if value not in allowed
     ]
     if a.image_width < HEAD_WIDTH:
-        # Their heads of images are as many as times it goes into the width.
+        # transformers computes the number of image heads by this division.
         wrong.append(f"image width={a.image_width}, below {HEAD_WIDTH}")
     if wrong:
         raise ConversionError(
@@ -213,8 +225,8 @@ def _check(backbone, a, heads):
         )
 
 
-def _their_extra(extra):
-    """Of what nothing reads, what their classes have a place for."""
+def _exported_extra(extra):
+    """The unused tensors that the classes of transformers have a place for."""
     kept = {}
     for name, value in extra.items():
         name = name.replace("text_transformer.", NAMES.text, 1)
@@ -236,17 +248,17 @@ def _config(a, heads):
     config = {
         "architectures": classes,
         "model_type": "bridgetower",
-        **config_table.written("top", a),
+        **config_table.values_for("top", a),
         "dtype": "float32",
         "text_config": {
             "model_type": "bridgetower_text_model",
-            **config_table.written("text", a),
+            **config_table.values_for("text", a),
             "bos_token_id": 0,
             "eos_token_id": 2,
         },
         "vision_config": {
             "model_type": "bridgetower_vision_model",
-            **config_table.written("vision", a),
+            **config_table.values_for("vision", a),
         },
     }
     if "itc" in heads:
@@ -256,7 +268,7 @@ def _config(a, heads):
 
 
 def _write_other_heads(parts, names, folder):
-    """Heads without a class there, as the authors name their tensors."""
+    """Write heads without a class in transformers, with the authors' names."""
     if not names:
         return
     tensors = {}

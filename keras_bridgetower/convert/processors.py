@@ -1,4 +1,4 @@
-"""Tokenizer and image processor files of `transformers`, both ways."""
+"""Reads and writes `transformers` files of tokenizers and image processors."""
 
 import pathlib
 
@@ -13,29 +13,32 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.presets.registry import write_json
 
+# Pillow's number of the bicubic filter.
 BICUBIC = 3
-# Numbers that went through float32 and text are still the same.
+# Numbers may differ by so much: float32 and text round them.
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
-# Start, one token and end.
-SHORTEST = 3
+# Tokens of the shortest text: start, one token, end.
+SHORTEST_TEXT = 3
 
 
 def read(folder, architecture, mode="hf", sequence_length=None):
-    """Tokenizer and image converter of a folder.
+    """Read the tokenizer and the image converter of a folder.
 
     Args:
         folder: path of a folder with tokenizer and image processor files.
-        architecture: `Architecture` that they are to fit.
-        mode: str, mode of the converter where no file says it.
-        sequence_length: int, tokens in a text; by default the `max_text_len`
-            of the image processor's file, where the published ones have it.
+        architecture: `Architecture` of the model that they must fit.
+        mode: str, mode of the converter if no file gives the settings.
+        sequence_length: int, number of tokens in a text; by default the
+            `max_text_len` of the image processor's file, which is where the
+            published models store it.
 
     Returns:
-        `(tokenizer, image_converter)`, the first None where the folder has no
-        files of it.
+        `(tokenizer, image_converter)`; the tokenizer is None if the folder
+        has no tokenizer files.
 
     Raises:
-        ConversionError: damaged files, or settings that cannot be kept.
+        ConversionError: files are damaged, or have settings that this library
+            does not support.
     """
     folder = pathlib.Path(folder)
     path, config = _image_processor(folder)
@@ -74,7 +77,7 @@ def _tokenizer(folder, architecture, sequence_length):
 
 
 def _image_processor(folder):
-    """The file of an image processor and its values, or None and none."""
+    """Path and values of the image processor's file, or `(None, {})`."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
         return path, read_json(path)
@@ -85,12 +88,12 @@ def _image_processor(folder):
 
 
 def _unsupported(config, side):
-    """What of an image processor's settings cannot be kept."""
+    """The settings of an image processor that this library does not support."""
     if not isinstance(config, dict):
         return ["no settings"]
     divisor = config.get("size_divisor", 32)
     length = config.get("max_text_len", TEXT_LENGTH)
-    # The published files of the base size say `image_size`, as the authors.
+    # Published files of the base size have `image_size`, the authors' name.
     wrong = [
         f"{name}={config[name]!r:.60}"
         for name in ("size", "crop_size", "image_size")
@@ -98,7 +101,7 @@ def _unsupported(config, side):
     ]
     if type(divisor) is not int or not 1 <= divisor <= side:
         wrong.append(f"size_divisor={divisor!r:.60}")
-    if type(length) is not int or length < SHORTEST:
+    if type(length) is not int or length < SHORTEST_TEXT:
         wrong.append(f"max_text_len={length!r:.60}")
     kind = config.get("image_processor_type") or "BridgeTower"
     if not str(kind).startswith("BridgeTower"):
@@ -118,7 +121,7 @@ def _unsupported(config, side):
         given = config.get(name, value)
         given = list(given) if isinstance(given, (list, tuple)) else [given]
         if len(given) != len(value) or not all(
-            # Compared, as a whole number may be too large for arithmetic.
+            # Only compared: an int of the file may be too large for floats.
             isinstance(a, (int, float)) and b * BELOW <= a <= b * ABOVE
             for a, b in zip(given, value, strict=True)
         ):
@@ -127,7 +130,7 @@ def _unsupported(config, side):
 
 
 def _side(size):
-    """The side of a square, in any of the forms of a size."""
+    """The side of a square from any form of `size`; None if not a square."""
     if isinstance(size, dict):
         names = {"shortest_edge", "height", "width"} & set(size)
         sides = {repr(size[name]) for name in names}
@@ -141,8 +144,8 @@ def write(folder, tokenizer, image_converter):
     Args:
         folder: path of a folder.
         tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`. In another mode than
-            `"hf"` transformers will see other pixels at the borders.
+        image_converter: a `BridgeTowerImageConverter`. If its mode is not
+            `"hf"`, transformers will compute other pixels at the borders.
     """
     folder = pathlib.Path(folder)
     tokenizer.save_assets(folder)

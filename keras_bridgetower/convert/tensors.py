@@ -1,4 +1,4 @@
-"""Files of tensors: opened safely, read one tensor at a time."""
+"""Opens weight files safely, and reads one tensor at a time."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import safetensors
 from keras_bridgetower.convert import torch_pickle
 from keras_bridgetower.convert import torch_tensors
 from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.errors import shown
+from keras_bridgetower.convert.errors import short_text
 from keras_bridgetower.convert.torch_tensors import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
 from keras_bridgetower.files import read_text
@@ -17,7 +17,8 @@ from keras_bridgetower.presets.needed_files import WEIGHT_FILES
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.weights_file import is_finite
 
-# Twice: a table that two layers share has two names.
+# How many tensors may share the same stored values: two, since a table that
+# two layers share has two names.
 MOST_SHARED = 2
 
 
@@ -25,9 +26,9 @@ class Tensors:
     """The tensors of one file or several, by name.
 
     Args:
-        path: path of the file that an error should name.
-        shapes: dict from name to shape.
-        read: callable from a name to a NumPy array.
+        path: path of the file that errors name.
+        shapes: dict from names of tensors to shapes.
+        read: callable that takes a name and returns a NumPy array.
 
     Example:
 
@@ -44,7 +45,7 @@ class Tensors:
         self.read = read
 
     def with_value(self, name, shape, read):
-        """The same tensors but one, which a callable of ours reads."""
+        """The same tensors, with one added or replaced; `read()` returns it."""
         return Tensors(
             self.path,
             {**self.shapes, name: shape},
@@ -52,7 +53,7 @@ class Tensors:
         )
 
     def without_prefix(self, prefix):
-        """The same tensors, names without a prefix that some of them have."""
+        """The same tensors; a prefix is removed from the names that have it."""
         names = {name.removeprefix(prefix): name for name in self.shapes}
         if len(names) < len(self.shapes):
             twice = sorted(
@@ -74,7 +75,7 @@ class Tensors:
 
 
 def weight_file(folder):
-    """The file of a folder that holds its weights, or their index."""
+    """The path of a folder's weight file, or of the index of several."""
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
@@ -89,14 +90,15 @@ def open_tensors(path):
     """Open a file of tensors without reading them.
 
     Args:
-        path: path of a `.safetensors` file, a pickled `.bin`, or the
-            `.index.json` of several of either.
+        path: path of a `.safetensors` file, of a pickled `.bin` file, or of
+            the `.index.json` of several such files.
 
     Returns:
         `Tensors`.
 
     Raises:
-        ConversionError: the file is damaged, or holds what is not tensors.
+        ConversionError: the file is damaged, or holds other things than
+            tensors.
     """
     path = pathlib.Path(path)
     if path.suffix == ".json":
@@ -105,14 +107,15 @@ def open_tensors(path):
         return _open_safetensors(path)
     state, names = load_pickle(path)
     refuse_code(path, names)
-    return of_state_dict(path, state)
+    return state_dict_tensors(path, state)
 
 
 def read_json(path):
-    """The object of a JSON file.
+    """Read a JSON file that holds an object.
 
     Raises:
-        ConversionError: it is absent, damaged, too large, or no object.
+        ConversionError: the file is absent, damaged or too large, or does not
+            hold an object.
     """
     try:
         if not path.is_file():  # A pipe would be waited for.
@@ -190,43 +193,44 @@ def _open_shards(path):
 
 
 def load_pickle(path):
-    """What a file of `torch.save` holds, without running any code in it.
+    """Read a file of `torch.save` without running any code from it.
 
     Args:
         path: `pathlib.Path` of the file.
 
     Returns:
-        `(content, names)`: plain values with a `stored.Tensor` for each
-        tensor, and the list of globals of which only the name was read.
+        `(content, names)`: the object in the file, with a
+        `torch_tensors.Tensor` for each tensor; and the names of the classes
+        and functions that the file refers to and that were not loaded.
 
     Raises:
-        ConversionError: it is damaged, or of another format.
+        ConversionError: the file is damaged, or has another format.
     """
     return torch_pickle.load(Archive(path))
 
 
 def refuse_code(path, names):
-    """Refuse a file that asks for more than tensors and plain values.
+    """Refuse a file that refers to classes or functions.
 
     Raises:
-        ConversionError: there are any names.
+        ConversionError: `names` is not empty.
     """
     if names:
         raise ConversionError(
-            f"The file asks for the code of {shown(names[0])}, which is not "
-            "loaded: it could do anything. Save its state dict alone, of "
+            f"The file asks for the code of {short_text(names[0])}, which is "
+            "not loaded: it could do anything. Save its state dict alone, of "
             "tensors and plain values.",
             path,
             names,
         )
 
 
-def of_state_dict(path, state):
-    """The tensors of a state dict that was loaded from a file.
+def state_dict_tensors(path, state):
+    """The `Tensors` of a state dict that was read by `load_pickle`.
 
     Raises:
-        ConversionError: it holds something else, or a tensor that the file
-            does not store as it is.
+        ConversionError: it holds other objects than tensors, or tensors whose
+            elements are not all stored.
     """
     if not isinstance(state, dict):
         raise ConversionError("The file must hold a state dict.", path)
@@ -248,8 +252,8 @@ def of_state_dict(path, state):
     taken, held = sum(t.nbytes for t in state.values()), sum(storages.values())
     if taken > MOST_SHARED * held:
         raise ConversionError(
-            "Tensors may share what a file stores in pairs, as tied weights "
-            "do, and not more often. Save each with values of its own.",
+            "Two tensors may share stored values, as tied weights do, but not "
+            "more. Save each tensor with values of its own.",
             path,
             [f"{taken} bytes of tensors, {held} bytes stored"],
         )
@@ -261,7 +265,7 @@ def of_state_dict(path, state):
 
 
 def _problem(name, value):
-    """Why a state dict may not hold this, or None."""
+    """The reason why a state dict may not have this entry, or None."""
     if isinstance(name, str) and isinstance(value, torch_tensors.Tensor):
         return value.problem()
     return ""
@@ -271,12 +275,12 @@ def check_finite(array, path, names):
     """Refuse NaN and infinity.
 
     Args:
-        array: NumPy array, as a variable will hold it.
+        array: NumPy array with the dtype of its variable.
         path: path of the file, for the error.
-        names: list of str, the tensors that it comes from.
+        names: list of str, the tensors from which it was made.
 
     Raises:
-        ConversionError: the array holds either.
+        ConversionError: the array holds NaN or infinity.
     """
     if not is_finite(array):
         raise ConversionError(

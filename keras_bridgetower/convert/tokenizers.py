@@ -1,4 +1,4 @@
-"""Tokenizer files of `transformers`, for either text encoder."""
+"""Reads the tokenizer files of a `transformers` folder, for RoBERTa or BERT."""
 
 import contextlib
 import pathlib
@@ -13,12 +13,12 @@ from keras_bridgetower.preprocessing.tokenizer_files import SPECIAL_TOKENS
 from keras_bridgetower.preprocessing.tokenizer_files import read_merges
 from keras_bridgetower.preprocessing.tokenizer_files import read_words
 
-# `max_text_len` of the published configurations, and of the authors.
+# Tokens in a text: `max_text_len` of the published models and the authors.
 TEXT_LENGTH = 50
-# Only the first versions of tokenizer.json leave the type of the model out;
-# these keys then tell it.
-TOLD_BY = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
-# What RoBERTa's files leave empty: null, false, or a string of no length.
+# The first versions of tokenizer.json do not name the type of the model. They
+# have these keys.
+TYPE_KEYS = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
+# Settings that RoBERTa's files leave empty: null, false, or `""`.
 BPE_SETTINGS = (
     "dropout",
     "continuing_subword_prefix",
@@ -29,20 +29,20 @@ BPE_SETTINGS = (
 
 
 def read(folder, kind, sequence_length):
-    """The tokenizer of a folder.
+    """Read the tokenizer of a folder.
 
     Args:
-        folder: path.
+        folder: path of the folder.
         kind: str, the text encoder: `"roberta"` or `"bert"`.
-        sequence_length: int, tokens in a text.
+        sequence_length: int, number of tokens in a text.
 
     Returns:
-        A tokenizer; None where the folder has no files of it, or the text
-        encoder is another one.
+        A tokenizer; None if the folder has no tokenizer files, or if the text
+        encoder is neither.
 
     Raises:
-        ConversionError: damaged files, files that deny each other, or
-            settings that cannot be kept.
+        ConversionError: files are damaged or contradict each other, or have
+            settings that this library does not support.
     """
     folder = pathlib.Path(folder)
     if kind not in READERS:
@@ -57,7 +57,7 @@ def read(folder, kind, sequence_length):
 
 @contextlib.contextmanager
 def _readable(path):
-    """Tell what is wrong with a file by the one error of the conversion."""
+    """Turn errors that occur while a file is read into `ConversionError`."""
     try:
         yield
     except ConversionError:
@@ -68,15 +68,15 @@ def _readable(path):
         ) from error
 
 
-# No file, and no arguments of a tokenizer.
+# The result if a folder has no tokenizer: no path and no arguments.
 _NONE = (None, None)
 
 
 def _roberta(folder):
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     lists = [path for path in (vocabulary, merges) if path.is_file()]
-    path, values = _whole(folder, "BPE", "RoBERTa")
-    _check_cuts(folder, path, values)
+    path, values = _tokenizer_json(folder, "BPE", "RoBERTa")
+    _check_splitting(folder, path, values)
     if path is None:
         if len(lists) == 1:
             raise ConversionError(
@@ -95,11 +95,11 @@ def _roberta(folder):
         if merges in lists and read_merges(merges) != pairs:
             others.append(merges.name)
     if others:
-        raise _denied(path, others)
+        raise _contradiction(path, others)
     return path, (words, pairs)
 
 
-def _denied(path, others):
+def _contradiction(path, others):
     return ConversionError(
         "A tokenizer.json must hold what the files beside it hold. Keep the "
         "files of one tokenizer.",
@@ -108,8 +108,8 @@ def _denied(path, others):
     )
 
 
-def _check_cuts(folder, path, values):
-    """Refuse what would cut texts otherwise than RoBERTa's tokenizer does."""
+def _check_splitting(folder, path, values):
+    """Refuse settings that split texts differently than RoBERTa's tokenizer."""
     config = folder / "tokenizer_config.json"
     given = read_json(config) if config.is_file() else {}
     added = folder / "added_tokens.json"
@@ -144,11 +144,11 @@ def _check_cuts(folder, path, values):
 def _bert(folder):
     config, lines = folder / "tokenizer_config.json", folder / "vocab.txt"
     given = read_json(config) if config.is_file() else {}
-    path, values = _whole(folder, "WordPiece", "BERT")
+    path, values = _tokenizer_json(folder, "WordPiece", "BERT")
     before = values.get("normalizer")
     said = before.get("lowercase") if isinstance(before, dict) else None
     lowercase = given.get("do_lower_case", said is not False)
-    # Otherwise accents are removed where texts are lowered.
+    # If not set, accents are removed exactly if texts are lower-cased.
     wrong = [
         f"{name}={given[name]!r:.60}"
         for name, kept in (
@@ -173,12 +173,12 @@ def _bert(folder):
         if lines.is_file() and read_words(str(lines)) != words:
             others.append(lines.name)
     if others:
-        raise _denied(path, others)
+        raise _contradiction(path, others)
     return path, (words, lowercase)
 
 
-def _whole(folder, kind, name):
-    """The values of `tokenizer.json`, or no path and nothing."""
+def _tokenizer_json(folder, kind, name):
+    """The path and the values of `tokenizer.json`, or `(None, {})`."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None, {}
@@ -186,7 +186,7 @@ def _whole(folder, kind, name):
     model = values.get("model")
     if not isinstance(model, dict) or not (
         model.get("type") == kind
-        or (model.get("type") is None and TOLD_BY[kind] in model)
+        or (model.get("type") is None and TYPE_KEYS[kind] in model)
     ):
         raise ConversionError(
             f"A tokenizer must be of type {kind}, as {name}'s.", path

@@ -1,8 +1,8 @@
-"""The pickle of a `torch.save` file, read as data.
+"""Reads the pickle in a `torch.save` file without running code from it.
 
-Python's own unpickler calls what a file names. This one runs the opcodes that
-`torch.save` writes over plain values and tensors; every other global becomes
-an inert `Foreign`, whatever is done to it.
+Python's own unpickler calls any function that a file names. This one knows the
+opcodes that `torch.save` writes, plain values and tensors. Any other class or
+function that a file names becomes a `Foreign`: an object that does nothing.
 """
 
 import pickletools
@@ -15,11 +15,12 @@ from keras_bridgetower.convert.torch_tensors import Foreign
 from keras_bridgetower.convert.torch_tensors import Storage
 from keras_bridgetower.convert.torch_tensors import Tensor
 
-# One of a large model with the states of its optimizer takes under 1 MB and
-# 200,000 opcodes.
-LARGEST, LONGEST = 4 << 20, 500_000
-# Python hashes these without recursion, and no file can choose keys that
-# collide: text is salted, integers are told apart up to this size.
+# The largest pickle in bytes and in opcodes. That of a large model with the
+# state of its optimizer has less than 1 MB and 200,000 opcodes.
+MOST_BYTES, MOST_OPCODES = 4 << 20, 500_000
+# Types of keys that a dict may have. Python hashes them without recursion, and
+# a file cannot choose keys with equal hashes: the hashes of text are random,
+# and those of integers below `LARGEST_KEY` differ.
 KEYS = (str, int, float, bool, type(None), Foreign)
 LARGEST_KEY = 1 << 60
 
@@ -38,7 +39,7 @@ STORAGES = {
 
 
 class Damaged(Exception):
-    """A pickle that means nothing, with the reason."""
+    """The pickle is damaged; the message gives the reason."""
 
 
 def _expect(true, reason):
@@ -64,7 +65,7 @@ def _parameter(tensor, grad, hooks):
     return tensor
 
 
-# Called with what a file gives, and with nothing but tuples.
+# Functions that a file may call. The arguments come from the file.
 FUNCTIONS = {
     "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor_v2": _tensor,
@@ -76,22 +77,23 @@ DTYPES = {
 
 
 def load(archive):
-    """The object in an archive, of plain values, tensors and `Foreign`.
+    """Read the object in an archive: plain values, tensors and `Foreign`s.
 
     Args:
         archive: `Archive`.
 
     Returns:
-        `(value, names)`: the object, and the list of foreign globals.
+        `(value, names)`: the object, and the list of the classes and
+        functions that became `Foreign`.
 
     Raises:
-        ConversionError: the pickle is damaged, too long, or of another kind
-            than `torch.save` writes.
+        ConversionError: the pickle is damaged, is too long, or holds other
+            things than `torch.save` writes.
     """
     size = archive.size("data.pkl")
-    if size > LARGEST:
+    if size > MOST_BYTES:
         raise ConversionError(
-            f"The names and shapes of a file must take at most {LARGEST} "
+            f"The names and shapes of a file must take at most {MOST_BYTES} "
             f"bytes, not {size}. Save its state dict alone.",
             archive.path,
         )
@@ -112,7 +114,7 @@ def load(archive):
 
 
 class _Machine:
-    """A stack, its marks and a memo, as pickle has them."""
+    """Pickle's virtual machine: a stack, marks and a memo."""
 
     def __init__(self, archive):
         self.archive = archive
@@ -122,7 +124,7 @@ class _Machine:
     def run(self, data):
         for count, step in enumerate(pickletools.genops(data)):
             opcode, argument, _ = step
-            _expect(count < LONGEST, "more opcodes than any model needs")
+            _expect(count < MOST_OPCODES, "more opcodes than any model needs")
             if opcode.name in VALUES:
                 self.stack.append(argument)
             elif opcode.name in MAKERS:
@@ -190,7 +192,7 @@ class _Machine:
         self.stack.append(function)
 
     def build(self, _):
-        """Attributes of an object: a dict and a `Foreign` have none."""
+        """Set attributes: of a dict and a `Foreign` they are dropped."""
         self.stack.pop()
         _expect(type(self.stack[-1]) in (dict, Foreign), "attributes")
 
@@ -206,10 +208,11 @@ class _Machine:
         self.stack.append(Storage(self.archive, key, dtype, count))
 
 
-# Opcodes that push their argument, a new value, or do something else.
+# Opcodes that push their argument.
 VALUES = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
 }
+# Opcodes that push a new value.
 MAKERS = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -218,6 +221,7 @@ MAKERS = {
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
 }
+# Opcodes that do something else.
 STEPS = {
     "PROTO": lambda machine, _: None,
     "STOP": lambda machine, _: None,

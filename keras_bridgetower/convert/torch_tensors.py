@@ -1,4 +1,4 @@
-"""Tensors that lie in a file of `torch.save`, read when they are asked for."""
+"""Tensors in a `torch.save` file, whose values are read on demand."""
 
 import math
 from typing import NamedTuple
@@ -9,15 +9,15 @@ import numpy as np
 from keras_bridgetower.convert.torch_zip import Archive
 
 MOST_AXES = 8
-# No file holds more numbers; PyTorch counts them in 64 bits.
+# PyTorch counts elements in signed 64-bit integers.
 LARGEST = 1 << 63
 
 
 class Foreign:
-    """What stands for an object whose code is not loaded.
+    """A placeholder for a class or function that is not loaded.
 
     Args:
-        name: str, the global that the file asks for.
+        name: str, the class or function that the file names.
     """
 
     def __init__(self, name):
@@ -25,13 +25,13 @@ class Foreign:
 
 
 class Storage(NamedTuple):
-    """A row of numbers in a file.
+    """A flat array of numbers in a file, which tensors are views of.
 
     Args:
         archive: `Archive`.
-        key: str, its entry is `data/<key>`.
-        dtype: NumPy dtype, or `Foreign`.
-        count: int, how many numbers the file claims.
+        key: str, the name of its entry in the archive is `data/<key>`.
+        dtype: NumPy dtype; a `Foreign` if the type is unknown.
+        count: int, the number of elements, as the pickle gives it.
     """
 
     archive: Archive
@@ -49,7 +49,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage. Offset and strides count numbers, not bytes.
+    """A view of a storage. Offset and strides count elements, not bytes.
 
     Args:
         storage: `Storage`.
@@ -71,14 +71,14 @@ class Tensor(NamedTuple):
 
     @property
     def span(self):
-        """Numbers from the first to the last, both included."""
+        """Number of stored elements from its first to its last."""
         if 0 in self.shape:
             return 0
         axes = zip(self.shape, self.strides, strict=True)
         return 1 + sum((size - 1) * stride for size, stride in axes)
 
     def problem(self):
-        """Why it is no plain tensor, or None."""
+        """The reason why it cannot be read as it is stored, or None."""
         storage = self.storage
         if isinstance(storage.dtype, Foreign):
             return f"of {storage.dtype.name}"
@@ -101,7 +101,7 @@ class Tensor(NamedTuple):
         return None
 
     def _overlaps(self):
-        """Whether some stored number may be seen twice."""
+        """Whether two of its elements may be the same stored element."""
         axes = zip(self.strides, self.shape, strict=True)
         reach = 0
         for stride, size in sorted(axis for axis in axes if axis[1] > 1):
@@ -111,13 +111,13 @@ class Tensor(NamedTuple):
         return False
 
     def read(self):
-        """Its values; bfloat16 as float32.
+        """Read the values; bfloat16 becomes float32.
 
         Returns:
-            NumPy array of its own memory.
+            NumPy array with memory of its own.
 
         Raises:
-            ConversionError: the file is damaged there.
+            ConversionError: the file is damaged.
         """
         storage = self.storage
         width = storage.dtype.itemsize

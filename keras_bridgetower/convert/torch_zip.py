@@ -1,7 +1,7 @@
-"""The zip files of `torch.save`, read without PyTorch.
+"""Reads the zip files that `torch.save` writes, without PyTorch.
 
-An archive is as strict as its most careful reader: whatever two readers could
-understand differently is refused.
+A zip file can be built so that two programs read different content from it.
+Any file that could be read in two ways is refused.
 """
 
 import os
@@ -12,22 +12,25 @@ from typing import NamedTuple
 
 from keras_bridgetower.convert.errors import ConversionError
 
-# Signature, version, flags, method, time, date, checksum, both sizes, and
-# the lengths of name and extra field.
+# The header before each entry: signature, version, flags, compression method,
+# time, date, checksum, both sizes, and the lengths of name and extra field.
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 ENCRYPTED, UTF8 = 0x1, 0x800
-# Stands in a local header where the size comes later, or needs 64 bits.
+# Values of a size in that header if the real size stands elsewhere: after the
+# entry, or in a field of 64 bits.
 ELSEWHERE = (0, 0xFFFFFFFF)
-# What a file begins with that PyTorch wrote before version 1.6.
+# The first bytes of files that PyTorch wrote before version 1.6.
 BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 VERSIONS = range(1, 11)
-# A block is still in the processor's cache when its checksum is taken.
+# Bytes that are read at a time. So few are still in the processor's cache when
+# their checksum is computed.
 BLOCK = 1 << 20
+# Largest entry that describes the format.
 SMALL = 64
 
 
 class Entry(NamedTuple):
-    """Where the bytes of an entry lie, and their checksum."""
+    """Where the bytes of an entry begin, their number and their checksum."""
 
     start: int
     size: int
@@ -35,16 +38,17 @@ class Entry(NamedTuple):
 
 
 class Archive:
-    """The entries of a file, by name within its one folder.
+    """The entries of a `torch.save` file, by their names in its one folder.
 
-    Nothing is mapped into memory and no file is kept open: a file that is
-    cut short or replaced meanwhile gives an error, not the end of the process.
+    The file is opened for each reading and is not mapped into memory. So if
+    it is truncated or replaced in the meantime, an error is raised; with a
+    mapped file the process would crash.
 
     Args:
         path: `pathlib.Path` of the file.
 
     Raises:
-        ConversionError: it is no intact archive of `torch.save`.
+        ConversionError: the file is not an intact file of `torch.save`.
 
     Example:
 
@@ -63,12 +67,13 @@ class Archive:
             self._stamp = _stamp(file)
             entries = list(self._listed(file))
         self._entries = {name.partition("/")[2]: e for name, e in entries}
-        # Entries of which a part was read, and so all of it checked.
+        # Names of entries that were read in part, for which the checksum of
+        # the whole was checked.
         self._checked = set()
         self._check_layout([name for name, _ in entries])
 
     def _listed(self, file):
-        """Pairs of a name and its `Entry`, checked against each other."""
+        """Yield the name and the `Entry` of each entry; none may overlap."""
         if file.read(len(BEFORE_ZIP)) == BEFORE_ZIP or _is_tar(file):
             raise ConversionError(
                 "The file has the format of PyTorch before version 1.6, which "
@@ -101,7 +106,7 @@ class Archive:
             raise self._error("An entry goes beyond the end of the file")
 
     def _start(self, file, info):
-        """Where the bytes of an entry begin, both its headers compared."""
+        """Where the bytes of an entry begin; its two headers must agree."""
         if info.compress_type != zipfile.ZIP_STORED:
             raise ConversionError(
                 f"The entry {info.filename!r:.80} is compressed, which "
@@ -155,21 +160,21 @@ class Archive:
         return bytes(content)
 
     def size(self, name):
-        """Bytes of an entry, or None where there is none of that name."""
+        """Number of bytes of an entry, or None if there is no such entry."""
         entry = self._entries.get(name)
         return None if entry is None else entry.size
 
     def read_into(self, name, target, offset=0):
-        """Fill a buffer with bytes of an entry, all of which are checked.
+        """Fill a buffer with bytes of an entry, after a check of its checksum.
 
         Args:
             name: str, name of the entry.
             target: buffer of bytes to fill, such as a `bytearray`.
-            offset: int, bytes of the entry to leave out at its start.
+            offset: int, number of bytes to skip at the start of the entry.
 
         Raises:
-            ConversionError: the entry's checksum is wrong, or the file was
-                changed since it was opened.
+            ConversionError: the checksum of the entry is wrong, or the file
+                has changed since it was opened.
         """
         entry = self._entries[name]
         target = memoryview(target)
@@ -198,7 +203,7 @@ class Archive:
                 self._fill(file, entry.start + offset, _blocks(target))
 
     def _fill(self, file, start, blocks):
-        """Read one block after the other; the checksum of all."""
+        """Fill one block after the other, and return their checksum."""
         file.seek(start)
         crc = 0
         for block in blocks:
@@ -225,7 +230,7 @@ def _is_tar(file):
 
 
 def _stamp(file):
-    """What changes when a file is written to or replaced."""
+    """Values that change when a file is written to or replaced."""
     stat = os.fstat(file.fileno())
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 

@@ -1,4 +1,4 @@
-"""Moving weights by the rules, every tensor and every variable once."""
+"""Moves weights between tensors of a file and a model's variables, by rules."""
 
 import re
 
@@ -14,15 +14,19 @@ from keras_bridgetower.models.merged_weights import merged_weights
 
 
 def variables_of(*layers, encoder=None):
-    """Weights by path, adapters merged in, without CLIP's constant ids.
+    """The weights of layers by path, with LoRA adapters merged in.
+
+    CLIP's position ids, which are constant, are left out.
 
     Args:
-        *layers: backbone, encoder and heads.
-        encoder: the image encoder among them; once saved and loaded, a CLIP
-            of KerasHub puts its name before those of its layers.
+        *layers: backbone, encoder or heads.
+        encoder: the image encoder among them. After saving and loading,
+            KerasHub's CLIP puts its own name before the names of its layers;
+            this prefix is removed.
 
     Returns:
-        dict from path to variable; to its value where it has an adapter.
+        dict from path to variable, or to the merged value if the variable
+        has an adapter.
     """
     weights = [
         (path, weight)
@@ -30,25 +34,25 @@ def variables_of(*layers, encoder=None):
         for path, weight in merged_weights(layer)
         if not path.endswith("position_ids")
     ]
-    # What a saved CLIP puts first.
     prefix = f"{encoder.name}_" if encoder else ""
     return {path.removeprefix(prefix): weight for path, weight in weights}
 
 
 def unread_keys(rules, tensors, unread=UNREAD, ignore=()):
-    """Check that every tensor has a place, and name those without a reader.
+    """Check that rules and tensors match, and list the unused tensors.
 
     Args:
         rules: list of `Rule`.
         tensors: `Tensors`.
-        unread: tuple of `Unread`.
-        ignore: tuple of patterns of further names to leave.
+        unread: tuple of `Unread`, the tensors that may be unused.
+        ignore: tuple of regular expressions, names of further tensors that
+            may be unused.
 
     Returns:
-        list of str: names that the architecture never reads.
+        list of str, the names of the unused tensors.
 
     Raises:
-        ConversionError: tensors are missing or left.
+        ConversionError: tensors are missing, or unused and not allowed to be.
     """
     wanted = [key for rule in rules for key in rule.keys]
     left = sorted(set(tensors.shapes) - set(wanted))
@@ -69,7 +73,7 @@ def unread_keys(rules, tensors, unread=UNREAD, ignore=()):
 
 
 def check_shapes(rules, tensors, variables):
-    """Refuse tensors of another shape than their variables ask for.
+    """Check that tensors have the shapes that their variables need.
 
     Raises:
         ConversionError: shapes differ, or a variable has no rule.
@@ -85,7 +89,7 @@ def check_shapes(rules, tensors, variables):
         )
     wrong = []
     for rule in rules:
-        # Never written to: they take no memory.
+        # The pages of zeros that nobody writes to take no memory.
         values = [
             np.zeros(variables[p].shape, "float32") for p in rule.variables
         ]
@@ -110,9 +114,9 @@ def load(
     Args:
         rules: list of `Rule`.
         tensors: `Tensors` that hold every key of the rules.
-        variables: dict from path to variable, all of which the rules set.
-        allow_nonfinite: bool, whether NaN and infinity may pass.
-        progress: callable, told how many rules are done.
+        variables: dict from path to variable. The rules must set all.
+        allow_nonfinite: bool, whether NaN and infinity are allowed.
+        progress: callable that gets the number of finished rules.
 
     Raises:
         ConversionError: shapes differ, or values are not finite.
@@ -127,7 +131,8 @@ def load(
                     tensors.path,
                     [key],
                 )
-        # Before any sum, which half precision would round or overflow.
+        # Cast before layouts add tensors: in half precision a sum would be
+        # rounded, or overflow.
         read = [_cast(tensor, "float32") for tensor in read]
         for key, tensor in zip(rule.keys, read, strict=True):
             if not allow_nonfinite:
@@ -148,23 +153,23 @@ def load(
 
 
 def _cast(values, dtype):
-    """What too small a type cannot hold is infinite, and found as such."""
+    """Cast; what the type cannot hold becomes infinite, without a warning."""
     with np.errstate(over="ignore"):
         return values.astype(dtype, copy=False)
 
 
 def read_extra(rules, tensors, kept):
-    """What goes back on export though nothing reads it.
+    """Read the tensors that the model does not use and export writes again.
 
     Args:
         rules: list of `Rule`.
         tensors: `Tensors`.
-        kept: list of str, names from `unread_keys`.
+        kept: list of str, as `unread_keys` returns it.
 
     Returns:
-        dict from name to array; the padding rows of RoBERTa's positions are
-        named `<tensor>[:2]`, and the row that was folded into the others
-        keeps its name.
+        dict from name to array. The two rows for padding in RoBERTa's
+        position table are named `<tensor>[:2]`. The token type row, which
+        was added to the positions, keeps its name.
     """
     extra = {key: np.array(tensors.read(key)) for key in kept}
     for rule in rules:
@@ -177,12 +182,12 @@ def read_extra(rules, tensors, kept):
 
 
 def save(rules, variables, extra):
-    """The tensors of a model, as the rules name them.
+    """Convert variables to tensors, with the names in the rules.
 
     Args:
         rules: list of `Rule`.
         variables: dict from path to variable.
-        extra: dict as `read_extra` gives it.
+        extra: dict, as `read_extra` returns it.
 
     Returns:
         dict from name to float32 array.
@@ -197,7 +202,7 @@ def save(rules, variables, extra):
         if rule.layout is POSITIONS:
             key, folded = rule.keys
             rows = extra.pop(f"{key}[:{PADDING_ROWS}]", 0)
-            # The sum of both tables is kept, row by row.
+            # The other rows hold the sum of both tables; so must these.
             saved[0][:PADDING_ROWS] = rows + extra.pop(folded, 0)
         for key, value in zip(rule.keys, saved, strict=True):
             tensors[key] = np.array(value, order="C")

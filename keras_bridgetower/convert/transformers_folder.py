@@ -1,4 +1,4 @@
-"""`transformers` folders: configuration and weights, both ways."""
+"""Opens BridgeTower folders of `transformers`: configuration and weights."""
 
 import dataclasses
 import functools
@@ -21,13 +21,14 @@ from keras_bridgetower.convert.tensors import weight_file
 NAMES = architecture.Names(
     "text_model.", "vision_model.visual.", encoders.BRIDGETOWER_EMBEDDINGS
 )
-# Their class for each head, and for none.
+# The class of transformers for each head. `MODEL` is the one without heads.
 CLASSES = {
     "itm": "BridgeTowerForImageAndTextRetrieval",
     "mlm": "BridgeTowerForMaskedLM",
     "itc": "BridgeTowerForContrastiveLearning",
 }
 MODEL = "BridgeTowerModel"
+# Comes before the names of the model's tensors in a class with a head.
 PREFIX = "bridgetower."
 
 
@@ -41,24 +42,26 @@ def read(folder):
         `Checkpoint`.
 
     Raises:
-        ConversionError: damaged files, another model, or an architecture
-            that transformers itself cannot run.
+        ConversionError: files are damaged, or hold another model, or an
+            architecture that transformers itself cannot run.
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
     config = read_json(path)
-    configurations.require(
+    configurations.require_type(
         config,
         path,
         ["bridgetower"],
         " For encoders alone see `keras_bridgetower.convert.unimodal`.",
     )
-    top, text, vision = configurations.bridgetower(config, path)
+    top, text, vision = configurations.read_levels(config, path)
     tensors = open_tensors(weight_file(folder)).without_prefix(PREFIX)
     measured = architecture.measure(tensors, NAMES)
     levels = {"top": top, "text": text, "vision": vision}
     _check(levels, measured, path)
-    built = dataclasses.replace(measured, **config_table.settings(levels))
+    built = dataclasses.replace(
+        measured, **config_table.architecture_fields(levels)
+    )
     heads = _heads(tensors, top)
     tables = rules_of(built, heads)
     decoder = "mlm_score.decoder.weight"
@@ -77,11 +80,11 @@ def read(folder):
 
 
 def _check(levels, measured, path):
-    """Refuse values that the weights deny, or that nobody can run."""
+    """Refuse values that contradict the weights, or that cannot be run."""
     m = measured
-    wrong = config_table.problems(levels, measured)
+    wrong = config_table.contradictions(levels, measured)
     if m.text_layers != m.image_layers:
-        # Also where `remove_last_layer` takes one of them away.
+        # With `remove_last_layer`, the removed layer is not counted.
         wrong.append(
             f"{m.text_layers} text and {m.image_layers} image blocks, which "
             "transformers counts from the bottom and cannot run"
@@ -110,7 +113,7 @@ def _check(levels, measured, path):
 
 
 def _heads(tensors, top):
-    """The heads that a file holds, by name, with their plain values."""
+    """Names and constructor values of the heads in a file."""
     heads = {}
     if "itm_score.fc.weight" in tensors.shapes:
         heads["itm"] = {}
@@ -132,7 +135,7 @@ def _heads(tensors, top):
 
 
 def rules_of(a, heads):
-    """The rules of an architecture and heads, by transformers' names."""
+    """The rules for an architecture and heads, with transformers' names."""
     return [
         *encoders.roberta(NAMES.text, a.text_layers),
         *encoders.openai_clip(NAMES.image, a.image_layers, NAMES.embeddings),

@@ -1,4 +1,7 @@
-"""Uni-modal encoders with weights: where pre-training starts."""
+"""Opens pre-trained image and text encoders, and their tokenizers.
+
+Pre-training of a BridgeTower starts from such encoders.
+"""
 
 import pathlib
 
@@ -18,14 +21,15 @@ from keras_bridgetower.presets.needed_files import is_keras
 
 
 def image_encoder(source, image_size=None):
-    """An image encoder with the weights of another model.
+    """Open a pre-trained image encoder.
 
     Args:
-        source: a KerasHub preset (of CLIP, ViT or DeiT), the path of a
-            `transformers` folder of one of them, or the path of a state dict
-            of OpenAI's CLIP (`.pt`).
-        image_size: int, side of the images in pixels; learned positions are
-            resized to it, see `resize_positions`. By default as saved.
+        source: a KerasHub preset of CLIP, ViT or DeiT; the path of a
+            `transformers` folder with one of them; or the path of a state
+            dict of OpenAI's CLIP (`.pt`).
+        image_size: int, side of the images in pixels. Learned positions are
+            resized to fit, see `resize_positions`. By default the size with
+            which the encoder was saved.
 
     Returns:
         A KerasHub encoder, for `BridgeTowerBackbone`.
@@ -56,11 +60,11 @@ def image_encoder(source, image_size=None):
 
 
 def text_encoder(source):
-    """A text encoder with the weights of another model.
+    """Open a pre-trained text encoder.
 
     Args:
         source: a KerasHub preset of RoBERTa or BERT, or the path of a
-            `transformers` folder of one of them.
+            `transformers` folder with one of them.
 
     Returns:
         A KerasHub encoder, for `BridgeTowerBackbone`.
@@ -81,17 +85,17 @@ def text_encoder(source):
 
 
 def tokenizer(source, sequence_length=TEXT_LENGTH):
-    """The tokenizer that belongs to a text encoder.
+    """Open the tokenizer of a text encoder.
 
     Args:
-        source: path of a `transformers` folder of RoBERTa or BERT.
-        sequence_length: int, tokens in a text.
+        source: path of a `transformers` folder with RoBERTa or BERT.
+        sequence_length: int, number of tokens in a text.
 
     Returns:
         A `BridgeTowerTokenizer` or a `BridgeTowerBertTokenizer`.
 
     Raises:
-        ConversionError: damaged or missing files, or another kind of model.
+        ConversionError: files are damaged or missing, or hold another model.
 
     Example:
 
@@ -105,7 +109,7 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
             "A tokenizer is read from a `transformers` folder.", path
         )
     file = path / "config.json"
-    kind = configurations.require(
+    kind = configurations.require_type(
         read_json(file), file, list(tokenizers.READERS)
     )
     made = tokenizers.read(path, kind, sequence_length)
@@ -119,12 +123,13 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
 
 
 def _is_transformers(path):
-    """Whether a folder has a configuration that KerasHub did not write."""
+    """Whether a folder holds a model of transformers and not of KerasHub."""
     return (path / "config.json").is_file() and not is_keras(path)
 
 
 def _from_keras_hub(source, path):
-    # KerasHub takes a relative path for one of its own presets' names first.
+    # The full path, since KerasHub would take a relative one for the name of
+    # a preset.
     folder = (path / "config.json").is_file()
     return keras_hub.models.Backbone.from_preset(
         str(path.resolve() if folder else source)

@@ -1,6 +1,6 @@
-"""Data sets as records, and records as batches."""
+"""Data sets: originals to files of records, and records to batches."""
 
 import lazy_loader
 
-# What is public stands in `__init__.pyi`, and is imported when it is used.
+# The public names are in `__init__.pyi`. Each is imported on first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

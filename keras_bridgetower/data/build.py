@@ -1,14 +1,17 @@
-"""Build a data set for training from the files of its authors.
+"""Command that converts the original files of a data set to records.
 
     python -m keras_bridgetower.data.build check vqav2 ORIGINALS
     python -m keras_bridgetower.data.build build vqav2 ORIGINALS FOLDER
     python -m keras_bridgetower.data.build stats FOLDER --verify
     python -m keras_bridgetower.data.build show FOLDER train sheet.png
 
-`build` may be killed at any time; the same command continues. `--set` gives a
-further argument of a data set, such as `--set coco=FOLDER` for vgqa or
+`check` tells whether all original files are there, `build` writes the records,
+`stats` counts them, and `show` draws some of them.
+
+`build` may be killed at any time; the same command continues it. `--set` gives
+a further argument of a data set, such as `--set coco=FOLDER` for vgqa or
 `--set task_name=rte` for glue. `--set` and `--splits` take one value each and
-may be given again: `--splits train --splits validation`.
+can be repeated: `--splits train --splits validation`.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from keras_bridgetower.data.records.on_beam import on_beam
 
 
 def main():
-    """The command line."""
+    """Run the command line."""
     arguments = _parser().parse_args()
     try:
         arguments.verb(arguments)
@@ -37,7 +40,7 @@ def main():
 
 
 def check(arguments):
-    """List expected and found files, counts, and the first bad picture."""
+    """List found and missing files, counts, and the first bad picture."""
     data = _open(arguments)
     reports = data.check(arguments.protocol, arguments.splits, _progress)
     print(*reports, sep="\n")
@@ -46,7 +49,7 @@ def check(arguments):
 
 
 def build(arguments):
-    """Write the splits of a protocol as shards."""
+    """Write the splits of a protocol as files of records."""
     data = _open(arguments)
     for name in arguments.splits or data.protocols[arguments.protocol]:
         split = data.definition(name, arguments.protocol)
@@ -71,7 +74,7 @@ def build(arguments):
 
 
 def stats(arguments):
-    """Print what a data set holds."""
+    """Print the splits, counts and sources of a data set."""
     index = format.read_index(arguments.folder)
     print(f"task {index['task']}, {len(index['labels'])} labels")
     damaged = {}
@@ -96,7 +99,7 @@ def stats(arguments):
 
 
 def show(arguments):
-    """Draw some samples of a split into one picture."""
+    """Draw random samples of a split into one picture."""
     reader = read.open_records(arguments.folder, arguments.split)
     count = min(arguments.count, reader.num_samples)
     rng = np.random.default_rng(arguments.seed)
@@ -118,7 +121,7 @@ def _open(arguments):
 
 
 def _options(kind, given):
-    """The values of `--set`; numbers where the data set takes numbers."""
+    """The values of `--set` by key, as ints if the data set expects ints."""
     known = inspect.signature(kind).parameters
     options = {}
     for option in given:

@@ -1,9 +1,9 @@
-"""How values are written where data sets and runs must know them again.
+"""Writes values as texts by which data sets and runs recognise them later.
 
-The plan of a shard and the facts of a checkpoint hold such texts. They are
-those of `repr` when the first data sets were written. A class of ours says its
-own by `WRITTEN_AS`, so that a class or a field may be renamed: a changed text
-would write shards again and refuse runs.
+The index of a data set and the checkpoints of a run store such texts. If a text
+changes, shards are written again and runs cannot be continued. The first data
+sets used `repr`, and the texts still have its form. Classes of this library fix
+their text in `WRITTEN_AS`, so that the class and its fields can be renamed.
 """
 
 import functools
@@ -13,14 +13,15 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 
 def written(value):
-    """A value as text.
+    """Write a value as text.
 
     Args:
-        value: anything. A class may have `WRITTEN_AS`, a text with the names
-            of attributes in braces; subclasses do not inherit it.
+        value: any object. Its class may have `WRITTEN_AS`, a text with names
+            of attributes in braces. Subclasses do not inherit it.
 
     Returns:
-        str: `WRITTEN_AS` filled in, and otherwise the `repr`.
+        str: the `WRITTEN_AS` of the class with the values of the attributes;
+        for other classes the `repr`.
 
     Example:
 
@@ -45,12 +46,12 @@ def written(value):
 
 
 def written_without_places(value):
-    """As `written`, without addresses in memory: the same in each process."""
+    """As `written`, without memory addresses: equal in all processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", written(value))
 
 
 @functools.lru_cache(100)
 def _parts(form):
-    """The texts of a form, and the names between them."""
+    """Divide a `WRITTEN_AS` into its texts and the names between them."""
     parts = _FIELD.split(form)
     return parts[::2], parts[1::2]

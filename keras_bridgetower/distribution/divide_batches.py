@@ -32,7 +32,7 @@ def piece(batch, index, count):
     if rows is None:
         rows = tf.shape(first)[0]
     start, stop = index * rows // count, (index + 1) * rows // count
-    return _cut(batch, start, stop)
+    return _slice_rows(batch, start, stop)
 
 
 def pieces_in_turn(dataset, first, number, count):
@@ -192,7 +192,7 @@ def without_short_end(dataset, count):
     """
     import tensorflow as tf
 
-    first = _number(next(iter(dataset)))
+    first = _batch_size(next(iter(dataset)))
     if first < count:
         raise ValueError(
             f"`dataset` must have at least a row for each of {count} "
@@ -203,15 +203,15 @@ def without_short_end(dataset, count):
     def batches():
         held = None
         for batch in dataset:
-            if held is not None and _number(batch) < count:
+            if held is not None and _batch_size(batch) < count:
                 batch = _joined(held, batch)
                 # Leave one sample for each replica in the last batch, if the
                 # first part keeps enough.
-                cut = max(0, _number(batch) - count)
-                held = _cut(batch, 0, cut)
+                cut = max(0, _batch_size(batch) - count)
+                held = _slice_rows(batch, 0, cut)
                 if cut < count:
                     held, cut = None, 0
-                batch = _cut(batch, cut, None)
+                batch = _slice_rows(batch, cut, None)
             if held is not None:
                 yield held
             held = batch
@@ -227,7 +227,7 @@ def without_short_end(dataset, count):
         return made
     if first < 2 * count - 1:
         # The last two batches may have become one. To know, count the samples.
-        end = sum(map(_number, dataset)) % first
+        end = sum(map(_batch_size, dataset)) % first
         if 0 < end < count and first + end < 2 * count:
             known -= 1
     return _of_length(made, known)
@@ -252,12 +252,12 @@ def _of_rows(change, *batches):
     )
 
 
-def _number(batch):
+def _batch_size(batch):
     """The size of an eager batch."""
     return len(_with_rows(batch)[0])
 
 
-def _cut(batch, start, stop):
+def _slice_rows(batch, start, stop):
     return _of_rows(lambda x: x[start:stop], batch)
 
 

@@ -137,10 +137,10 @@ class JaxReplicas(Several):
         dataset = divide_batches.only_divisible(dataset, self.count)
         return divide_batches.own_pieces(dataset, self.index, self.processes)
 
-    def number(self, step):
+    def draw_number(self, step):
         return step * self.processes + self.index
 
-    def predicted(self, made):
+    def readable_outputs(self, made):
         outputs, state = made
         return compiled.on_all_devices(outputs), state
 

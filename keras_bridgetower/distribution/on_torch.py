@@ -61,10 +61,10 @@ class TorchDataParallel(Several):
         dataset = super().dataset(dataset, training)
         return divide_batches.own_pieces(dataset, self.index, self.count)
 
-    def number(self, step):
+    def draw_number(self, step):
         return step * self.processes + self.index
 
-    def all_rows(self, x, outputs, sizes):
+    def gather_predictions(self, x, outputs, sizes):
         if not process_share.is_divided(x):
             return outputs
         counts = [json.loads(x) for x in self.gather_text(json.dumps(sizes))]
@@ -76,11 +76,11 @@ class TorchDataParallel(Several):
         of_batch = [np.repeat(np.arange(len(c)), c) for c in counts]
         order = np.lexsort((of_process, np.concatenate(of_batch)))
 
-        def whole(own):
+        def gathered(own):
             every, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
             return keras.ops.convert_to_numpy(every)[order]
 
-        return keras.tree.map_structure(whole, outputs)
+        return keras.tree.map_structure(gathered, outputs)
 
     def prepare(self, task):
         super().prepare(task)

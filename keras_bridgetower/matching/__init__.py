@@ -1,1 +1,1 @@
-"""Image-text matching: which pairs of a batch are made, labels and scores."""
+"""Image-text matching: draws pairs from a batch, with labels and scores."""

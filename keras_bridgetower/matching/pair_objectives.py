@@ -104,7 +104,7 @@ class Objective(abc.ABC):
             of the batch's true pairs, or None if they were not all fused.
         """
 
-    def others(self, fuse, heads, batch):
+    def other_logits(self, fuse, heads, batch):
         """Logits of further heads, for pairs of their own.
 
         Args:
@@ -270,7 +270,7 @@ class RankingAndMatching(Ranking):
         match, _ = RandomNegatives().draw(seed, ids)
         return false_texts, match, labels
 
-    def others(self, fuse, heads, batch):
+    def other_logits(self, fuse, heads, batch):
         return {"itm": RandomNegatives().logits(fuse, heads, batch)[0]}
 
 
@@ -282,7 +282,7 @@ PAIR_OBJECTIVES = {
 }
 
 
-def get(name):
+def make_objective(name):
     """A new objective from its name in `PAIR_OBJECTIVES`."""
     check_choice("objective", name, tuple(PAIR_OBJECTIVES))
     return PAIR_OBJECTIVES[name]()

@@ -49,7 +49,7 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
         outputs[pair_head], pooled = objective.logits(
             fuse, heads, batch, scored
         )
-        outputs |= objective.others(fuse, heads, batch)
+        outputs |= objective.other_logits(fuse, heads, batch)
     if "itc" in names:
         if "fused" in kinds_of(head.ways):
             if pooled is None:

@@ -1,4 +1,4 @@
-"""`model.export`: formats that give the model's numbers, and input shapes."""
+"""`model.export`, in the formats that give the same numbers as the model."""
 
 import os
 

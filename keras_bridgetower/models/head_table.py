@@ -62,7 +62,7 @@ def make(name, backbone, **values):
             "which its weights are found. Pass `name` to its constructor. "
             f"Received: name={head.name!r}"
         )
-    loaded = same(_AWAITED.get().get(name), values)
+    loaded = agrees_with_saved(_AWAITED.get().get(name), values)
 
     def built():
         head.build(shape)
@@ -277,7 +277,7 @@ def saved_heads(folder):
     return saved
 
 
-def same(saved, values):
+def agrees_with_saved(saved, values):
     """Whether stored values are equal to those of a head.
 
     A stored None agrees with any value: a converted checkpoint may not name

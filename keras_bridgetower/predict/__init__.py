@@ -1,1 +1,1 @@
-"""Any task over a folder of pictures or a table, into a JSONL file."""
+"""Runs a task over a folder of pictures or a table, and writes a JSONL file."""

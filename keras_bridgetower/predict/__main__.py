@@ -1,4 +1,4 @@
-"""`python -m keras_bridgetower.predict`."""
+"""Starts the command `python -m keras_bridgetower.predict`."""
 
 from keras_bridgetower.predict.main import main
 

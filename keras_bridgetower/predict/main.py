@@ -115,14 +115,14 @@ def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
     bad = 0
     with output.PredictionFile(out, header) as file:
         bar = keras.utils.Progbar(rows.count, verbose=verbose, unit_name="row")
-        bar.update(file.done, finalize=False)
-        waiting = itertools.islice(rows, file.done, None)
+        bar.update(file.rows_written, finalize=False)
+        waiting = itertools.islice(rows, file.rows_written, None)
         for batch in _read_ahead(waiting, batch_size):
             made = _results(task, verb, batch, top_k)
             file.write(made)
             bad += sum("error" in result for result in made)
-            bar.update(file.done, finalize=False)
-        bar.update(file.done, finalize=True)
+            bar.update(file.rows_written, finalize=False)
+        bar.update(file.rows_written, finalize=True)
     return bad
 
 
@@ -155,7 +155,7 @@ def _with_pictures(row):
 
 def _results(task, verb, batch, top_k):
     good = [(row, taken) for row, taken in batch if row.error is None]
-    found = iter(_found(task, verb, [taken for _, taken in good], top_k))
+    found = iter(_verb_results(task, verb, [taken for _, taken in good], top_k))
     results = []
     for row, _ in batch:
         result = {"error": row.error} if row.error else next(found)
@@ -163,7 +163,7 @@ def _results(task, verb, batch, top_k):
     return results
 
 
-def _found(task, verb, taken, top_k):
+def _verb_results(task, verb, taken, top_k):
     """What the verb finds for each row, or why it does not."""
     if not taken:
         return []
@@ -176,5 +176,5 @@ def _found(task, verb, taken, top_k):
         if len(taken) == 1:
             return [{"error": str(error)}]
         # One row spoils a batch: each on its own tells which.
-        alone = (_found(task, verb, [row], top_k) for row in taken)
+        alone = (_verb_results(task, verb, [row], top_k) for row in taken)
         return [result for results in alone for result in results]

@@ -1,4 +1,4 @@
-"""A JSONL file of predictions that goes on where it was interrupted."""
+"""Writes predictions to a JSONL file, and continues a file that was cut off."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ class PredictionFile:
         header: dict of plain values, what the results depend on.
 
     Attributes:
-        done: int, rows that the file holds.
+        rows_written: int, number of rows in the file.
 
     Raises:
         ValueError: the file was begun with another header, is no such file,
@@ -34,7 +34,7 @@ class PredictionFile:
     def __init__(self, path, header):
         self._path = pathlib.Path(path)
         self._header = header
-        self.done = 0
+        self.rows_written = 0
         self._open = contextlib.ExitStack()
         self._file = None
 
@@ -75,7 +75,7 @@ class PredictionFile:
     def write(self, results):
         """Append a line for each of some dicts."""
         self._append(results)
-        self.done += len(results)
+        self.rows_written += len(results)
 
     def _append(self, lines):
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -95,14 +95,17 @@ class PredictionFile:
                     break
                 if number == 0:
                     self._check(line)
-                whole, last, self.done = whole + len(line), line, number
+                whole, last, self.rows_written = whole + len(line), line, number
         # Nothing whole: our first line, cut off, or the file of another.
         if not whole and not START.startswith(rest[: len(START)]):
             self._check(rest)
-        if self.done and json.loads(last)["row"] != self.done - 1:
+        if (
+            self.rows_written
+            and json.loads(last)["row"] != self.rows_written - 1
+        ):
             raise ValueError(
                 f"{self._path} must hold the rows in their order. Received: "
-                f"{self.done} lines, the last of which is row "
+                f"{self.rows_written} lines, the last of which is row "
                 f"{json.loads(last)['row']}. Write to another file."
             )
         return whole

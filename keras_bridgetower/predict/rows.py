@@ -1,4 +1,4 @@
-"""Rows to predict, from a folder of pictures or from a table, one at a time."""
+"""Reads the rows to predict, one by one, from a folder or from a table."""
 
 import collections
 import csv

@@ -1,4 +1,4 @@
-"""What a task does with the rows of a table: the columns, and the verb."""
+"""The verb that each task runs on a table, and the columns that it needs."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Pictures and texts to features, labels to targets."""
+"""Converts pictures and texts to features, and labels to targets."""

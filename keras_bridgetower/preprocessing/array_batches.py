@@ -1,4 +1,4 @@
-"""Arrays, lists and columns of tables, as a `tf.data.Dataset` of batches."""
+"""Makes a `tf.data.Dataset` of batches from arrays, lists and table columns."""
 
 import collections.abc
 import io

@@ -1,4 +1,4 @@
-"""Class ids from labels given as ids or as names."""
+"""Converts labels, given as ids or as names, to class ids."""
 
 import numpy as np
 
@@ -13,6 +13,10 @@ class ClassIds:
         names: list of str, the classes in the order of their ids.
         kinds: string, NumPy's letters of the kinds of numbers that are ids:
             `"iu"` for integers, `"biu"` where bools are ids too.
+        fix: str, a sentence that errors about unknown classes add.
+
+    Attributes:
+        ids: dict from names to ids.
 
     Call arguments:
         y: ids or names, `(batch,)`, or a single one; a tensor in a graph.
@@ -33,10 +37,11 @@ class ClassIds:
     ```
     """
 
-    def __init__(self, names, kinds="iu"):
+    def __init__(self, names, kinds="iu", fix=""):
         self.names = list(names)
         self.kinds = kinds
-        self._ids = {name: i for i, name in enumerate(self.names)}
+        self.fix = fix
+        self.ids = {name: i for i, name in enumerate(self.names)}
 
     def __call__(self, y, batched=True):
         batch = shape_of(y)[:1] if batched else ()
@@ -52,19 +57,21 @@ class ClassIds:
                 f"one for each sample, of {self._shown()}. "
                 f"Received: y of shape {y.shape} and dtype {y.dtype}"
             )
-        ids = [self._id_of(value) for value in y.reshape(-1).tolist()]
+        ids = [self.id_of(value) for value in y.reshape(-1).tolist()]
         return np.array(ids, "int32").reshape(y.shape)
 
-    def _id_of(self, value):
+    def id_of(self, value):
+        """The id of one class, from its id or its name as str or bytes."""
         value = value.decode() if isinstance(value, bytes) else value
         if isinstance(value, int) and 0 <= value < len(self.names):
             return int(value)
-        if value not in self._ids:
+        if value not in self.ids:
+            fix = f" {self.fix}" if self.fix else ""
             raise ValueError(
                 f"`y` must hold ids from 0 to {len(self.names) - 1} or names "
-                f"of {self._shown()}. Received: y={value!r}"
+                f"of {self._shown()}.{fix} Received: y={value!r}"
             )
-        return self._ids[value]
+        return self.ids[value]
 
     def _shown(self):
         more = ", ..." if len(self.names) > 5 else ""

@@ -1,4 +1,4 @@
-"""Lets go of TensorFlow's dataset iterators after an error and at exit."""
+"""Closes TensorFlow's dataset iterators after an error and at exit."""
 
 import atexit
 import contextlib

@@ -1,4 +1,4 @@
-"""From any picture to a square: how it is resized, and what is cut off."""
+"""Resizes a picture of any shape to a square, and crops or pads it."""
 
 from PIL import Image
 

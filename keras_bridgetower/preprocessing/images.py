@@ -69,7 +69,7 @@ def load_image(image, name="images"):
     Raises:
         ValueError: The picture cannot be read, holds more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS`, or is an array on another scale or
-            with another order of axes. The message says how to mend it.
+            with another order of axes. The message says how to fix it.
 
     Example:
 

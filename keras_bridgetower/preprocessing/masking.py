@@ -1,4 +1,4 @@
-"""Which tokens masked language modelling hides, and what stands there.
+"""Chooses the tokens that masked language modelling hides, and replaces them.
 
 Pure NumPy, so that it also runs inside `tf.numpy_function`. Every draw comes
 from the seed of the call: the same seed gives the same masks.

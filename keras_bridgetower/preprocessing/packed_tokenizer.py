@@ -1,4 +1,4 @@
-"""Text to token ids: what all tokenizers share."""
+"""Base class of the tokenizers: texts to token ids of one length."""
 
 import warnings
 
@@ -59,7 +59,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
                 f"sequence_length={sequence_length!r}"
             )
         self.sequence_length = sequence_length
-        self._made = None
+        self._loaded_engine = None
         self._said_cut = False
         self._name_special_ids([None] * len(self.special_tokens))
 
@@ -115,7 +115,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         }
 
     def _set_engine(self, engine):
-        self._made = engine
+        self._loaded_engine = engine
         self._name_special_ids(self.special_token_ids)
 
     def _name_special_ids(self, ids):
@@ -124,13 +124,13 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     @property
     def _engine(self):
-        if self._made is None:
+        if self._loaded_engine is None:
             raise ValueError(
                 "`vocabulary` must be set before the tokenizer is used. "
                 "Received: vocabulary=None. Pass it to the constructor, or "
                 "call `load_assets(path)`."
             )
-        return self._made
+        return self._loaded_engine
 
     def tokenize(self, texts):
         return self.encode(texts)["token_ids"]

@@ -1,4 +1,4 @@
-"""Arrays of pixels on any scale, as 8-bit RGB."""
+"""Converts arrays of pixels, on any scale, to 8-bit RGB."""
 
 import numpy as np
 from PIL import Image
@@ -24,12 +24,12 @@ def from_array(image, name):
         raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        mend = ""
+        fix = ""
         if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-            mend = ". Channels come last: use `np.transpose(image, (1, 2, 0))`"
+            fix = ". Channels come last: use `np.transpose(image, (1, 2, 0))`"
         raise ValueError(
             f"`{name}` must have shape (H, W), (H, W, 1), (H, W, 3) or "
-            f"(H, W, 4). Received: {name}={shown}{mend}"
+            f"(H, W, 4). Received: {name}={shown}{fix}"
         )
     check_size(array.shape[1::-1], name, shown)
     array = _to_eight_bit(array, name, shown)

@@ -87,7 +87,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         self.seed = seed
         self.rate = rate
         self.max_masks = max_masks
-        self.pair_objective = pair_objectives.get(negatives)
+        self.pair_objective = pair_objectives.make_objective(negatives)
         self._draws = {name: Draws(seed + i) for i, name in enumerate(_DRAWS)}
         self._masking = None
 
@@ -180,7 +180,7 @@ def checked_objectives(objectives, negatives):
         )
     if (
         "itm" in given
-        and not set(pair_objectives.get(negatives).heads) <= given
+        and not set(pair_objectives.make_objective(negatives).heads) <= given
     ):
         raise ValueError(
             f"`negatives={negatives!r}` are drawn by contrastive scores. Add "

@@ -126,7 +126,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         **kwargs,
     ):
         super().__init__(tokenizer, image_converter, **kwargs)
-        self._pair_objective = pair_objectives.get(objective)
+        self._pair_objective = pair_objectives.make_objective(objective)
         self.objective = objective
         self.draws = Draws(seed)
 
@@ -161,7 +161,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         ids = as_image_ids(y["image_id"] if isinstance(y, dict) else y)
         _check_number(ids, batch)
         *drawn, labels = self.draws(
-            self._drawn, step, [ids], *self._pair_objective.specs(batch)
+            self._draw_pairs, step, [ids], *self._pair_objective.specs(batch)
         )
         drawn = dict(zip(self._pair_objective.drawn, drawn, strict=True))
         targets = self._pair_objective.targets(
@@ -169,7 +169,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         )
         return drawn, pair_objectives.only_or_all(targets)
 
-    def _drawn(self, seed, ids):
+    def _draw_pairs(self, seed, ids):
         if len(ids) < 2:
             warnings.warn(
                 "A batch of one pair has no negatives to learn from. Use "

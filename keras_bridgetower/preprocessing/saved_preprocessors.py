@@ -20,7 +20,7 @@ def check_parts(cls, pictures, texts, keywords):
         ValueError: values that nothing would read.
     """
     for part, values in (("image_converter", pictures), ("tokenizer", texts)):
-        given = _given(values)
+        given = _without_nones(values)
         if given and getattr(cls, f"{part}_cls") is None:
             wrong = f"{cls.__name__} has no {part}"
         elif given and part in keywords:
@@ -57,14 +57,14 @@ def load(cls, base, folder, pictures, texts, keywords):
     made = dict(keywords)
     if cls.tokenizer_cls is not None and "tokenizer" not in made:
         made["tokenizer"] = cls.tokenizer_cls.from_folder(
-            folder, parts["tokenizer"], **_given(texts)
+            folder, parts["tokenizer"], **_without_nones(texts)
         )
     if cls.image_converter_cls is not None and "image_converter" not in made:
         made["image_converter"] = folder.build(
             image_converter.CONFIG,
             cls.image_converter_cls,
             parts["image_converter"],
-            **_given(pictures),
+            **_without_nones(pictures),
         )
     with folder.reading(CONFIG):
         configs.check_values(config)
@@ -75,5 +75,5 @@ def load(cls, base, folder, pictures, texts, keywords):
 _PARTS = ("tokenizer", "image_converter")
 
 
-def _given(values):
+def _without_nones(values):
     return {key: value for key, value in values.items() if value is not None}

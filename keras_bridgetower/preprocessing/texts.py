@@ -1,4 +1,4 @@
-"""Checks of texts that a user passes, and how long ones are cut."""
+"""Checks texts that a user passes, and cuts long ones."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Steps of a `tf.data.Dataset` in `fit`: numbered, mapped, read untuned."""
+"""Numbers and maps the batches of a `tf.data.Dataset` for `fit`."""
 
 import os
 

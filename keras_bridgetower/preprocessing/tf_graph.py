@@ -1,4 +1,4 @@
-"""NumPy functions that run alike eagerly and inside TensorFlow graphs."""
+"""Runs NumPy functions in the same way eagerly and inside TensorFlow graphs."""
 
 import builtins
 import codecs
@@ -137,7 +137,7 @@ def numpy_function(function, inputs, dtypes, stateful=True):
 
     dtypes = [tf.as_dtype(dtype) for dtype in dtypes]
 
-    def told(*arrays):
+    def result_or_error(*arrays):
         try:
             made = function(*arrays)
         except ValueError as error:
@@ -149,7 +149,7 @@ def numpy_function(function, inputs, dtypes, stateful=True):
 
     inputs = [tf.convert_to_tensor(x) for x in inputs]
     *made, text = tf.numpy_function(
-        told, inputs, [*dtypes, tf.string], stateful=stateful
+        result_or_error, inputs, [*dtypes, tf.string], stateful=stateful
     )
     with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
         return [tf.identity(x) for x in made]

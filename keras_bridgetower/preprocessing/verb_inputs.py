@@ -1,4 +1,4 @@
-"""The pictures and texts that a caller gave a verb, as features.
+"""Converts the pictures and texts that a caller passes to a verb to features.
 
 Every verb makes its inputs a list of sources (`Pictures`, `Texts` and their
 kin), checks by one of the functions here that they belong together, and
@@ -176,18 +176,20 @@ class Pictures:
         self._converter = preprocessor.image_converter
         self.images, self.single = pictures_of(images)
         self.count = len(self.images)
-        self._made = None
+        self._single_features = None
 
     def features(self, start, stop):
         """As `Features.features`; a single picture is read once."""
         if not self.single:
             images = self._converter.block(self.images, start, stop)
             return {"images": images}
-        if self._made is None:
+        if self._single_features is None:
             # Not by the layer's `__call__`, which would wrap its errors.
             picture = self._converter.call(self.images[0])
-            self._made = Features("images", {"images": picture}, single=True)
-        return self._made.features(start, stop)
+            self._single_features = Features(
+                "images", {"images": picture}, single=True
+            )
+        return self._single_features.features(start, stop)
 
 
 class PicturePairs(Pictures):

@@ -10,6 +10,7 @@ import numpy as np
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
 from keras_bridgetower.models.checks import check_scores
+from keras_bridgetower.preprocessing.class_ids import ClassIds
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import shape_of
@@ -31,12 +32,11 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     Call arguments:
         x, sample_weight: as `BridgeTowerPreprocessor`.
         y: soft scores `(batch, answers)` in 0..1, a column for each of
-            `answers` in their order, class ids `(batch,)` likewise, answer
-            strings `(batch,)`, which are found by name, or the ten answers of
-            ten people `(batch, 10)` as they were typed: they are spelled as
-            the official evaluator compares them ("Yes." as "yes"), those
-            outside the list are left
-            out, and the others score by how many agree.
+            `answers` in their order; class ids `(batch,)` in the same order;
+            answer strings `(batch,)`; or the answers of ten people
+            `(batch, 10)` as they typed them. These are normalised as in the
+            official evaluation ("Yes." to "yes"). Those outside the list are
+            left out, and the others score by how many people agree.
 
     Returns:
         Features, or `(features, soft scores float32 (batch, answers))`.
@@ -61,13 +61,15 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     def __init__(self, tokenizer, image_converter, answers, **kwargs):
         super().__init__(tokenizer, image_converter, **kwargs)
         self.answers = checked_answers(answers)
-        self._index = {answer: i for i, answer in enumerate(self.answers)}
-        # Of answers that are compared as one, that which is spelled so, or
-        # the first.
-        spelled = [(normalize_answer(a), i) for a, i in self._index.items()]
+        fix = "Clean the data or extend `answers`."
+        self._class_ids = ClassIds(self.answers, fix=fix)
+        ids = self._class_ids.ids
+        # The id of each normalised answer. If several answers are the same
+        # when normalised, it is that of the one spelled so, or of the first.
+        spelled = [(normalize_answer(a), i) for a, i in ids.items()]
         self._spelled = {
             **dict(reversed(spelled)),
-            **{a: i for a, i in spelled if self._index.get(a) == i},
+            **{a: i for a, i in spelled if ids.get(a) == i},
         }
 
     def targets(self, y, batched=True):
@@ -91,7 +93,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
             scores = np.stack([self._agreement(row) for row in rows])
         elif rows.ndim == 1 and (text or rows.dtype.kind in "iu"):
             scores = np.eye(width, dtype="float32")[
-                [self._class_of(value) for value in rows.tolist()]
+                [self._class_ids.id_of(value) for value in rows.tolist()]
             ]
         else:
             raise ValueError(
@@ -100,19 +102,6 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
                 f"Received: y of shape {y.shape} and dtype {y.dtype}"
             )
         return scores if batched else scores[0]
-
-    def _class_of(self, value):
-        if isinstance(value, int) and 0 <= value < len(self.answers):
-            return value
-        value = value.decode() if isinstance(value, bytes) else value
-        if value not in self._index:
-            raise ValueError(
-                f"`y` must hold ids below {len(self.answers)} or answers of "
-                "the list, such as "
-                f"{', '.join(map(repr, self.answers[:5]))}. Clean the data or "
-                f"extend `answers`. Received: y={value!r}"
-            )
-        return self._index[value]
 
     def _agreement(self, ten):
         scores = np.zeros(len(self.answers), "float32")

@@ -7,7 +7,7 @@ one of its kind is expected.
 
 import keras
 
-from keras_bridgetower.presets.errors import shown
+from keras_bridgetower.presets.errors import short_text
 
 # Libraries whose objects are saved with plain values and dtypes only. So their
 # classes may not be nested in other objects.
@@ -48,14 +48,15 @@ def class_and_values(spec, base):
     if not isinstance(spec, dict) or not isinstance(spec.get("config"), dict):
         raise ValueError(
             "An object must be saved with its class and `config`. Received: "
-            f"{shown(spec)}"
+            f"{short_text(spec)}"
         )
     cls = registered(spec)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ValueError(
             f"A {base.__name__} must stand here, or a subclass of it that was "
             "registered by `keras.saving.register_keras_serializable` before. "
-            f"Received: registered_name={shown(spec.get('registered_name'))}"
+            "Received: registered_name="
+            f"{short_text(spec.get('registered_name'))}"
         )
     return cls, spec["config"]
 
@@ -100,9 +101,9 @@ def check_values(values, name="config", depth=0):
                 f"`{name}` must hold plain values, dtypes and objects whose "
                 "class you registered with `keras.saving."
                 "register_keras_serializable`. Received: class_name="
-                f"{shown(values['class_name'])}, module="
-                f"{shown(values.get('module'))}, registered_name="
-                f"{shown(values.get('registered_name'))}"
+                f"{short_text(values['class_name'])}, module="
+                f"{short_text(values.get('module'))}, registered_name="
+                f"{short_text(values.get('registered_name'))}"
             )
         for key, value in values.items():
             check_values(value, key, depth + 1)
@@ -119,7 +120,7 @@ def _check_size(name, value):
         if name.endswith(end) and not abs(value) <= largest:
             raise ValueError(
                 f"`{name}` must be at most {largest:,}. Received: "
-                f"{name}={shown(value)}"
+                f"{name}={short_text(value)}"
             )
 
 
@@ -135,13 +136,13 @@ def check_own_file(config, name, without):
     if file != name:
         raise ValueError(
             f"`config_file` must be {name!r}. Received: "
-            f"config_file={shown(file)}"
+            f"config_file={short_text(file)}"
         )
     for key in without:
         if config.get(key) is not None:
             raise ValueError(
                 f"`{key}` must not stand here: it lies in files of its own. "
-                f"Received: {key}={shown(config[key])}"
+                f"Received: {key}={short_text(config[key])}"
             )
 
 

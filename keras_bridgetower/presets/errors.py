@@ -1,6 +1,6 @@
 """`PresetError`, and how it prints values from files safely."""
 
-SHOWN = 10
+MOST_FINDINGS = 10
 LENGTH = 300
 
 
@@ -21,10 +21,12 @@ class PresetError(ValueError):
     """
 
     def __init__(self, problem, folder, found=()):
-        message = f"{problem} Received: preset={shown(str(folder))}"
+        message = f"{problem} Received: preset={short_text(str(folder))}"
         if found:
-            listed = "; ".join(map(shown, found[:SHOWN]))
-            more = f", {len(found)} in all" if len(found) > SHOWN else ""
+            listed = "; ".join(map(short_text, found[:MOST_FINDINGS]))
+            more = (
+                f", {len(found)} in all" if len(found) > MOST_FINDINGS else ""
+            )
             message += f": {listed}{more}"
         # `problem` may contain messages of other libraries, with values from
         # the file.
@@ -36,7 +38,7 @@ def printable(text):
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def shown(value):
+def short_text(value):
     """A value from a file, shortened and escaped for a message."""
     text = repr(value)
     return text if len(text) <= LENGTH else f"{text[:LENGTH]}…"

@@ -36,7 +36,7 @@ def rewrite(path, new, change=lambda name, values: values):
         source.visititems(copy)
 
 
-def places(path, folder):
+def array_places(path, folder):
     """The place of each array in a weight file.
 
     Args:
@@ -66,7 +66,7 @@ def places(path, folder):
             h5py.h5o.visit(file.id, note, info=True)
             for name in names:
                 dataset = h5py.h5o.open(file.id, name)
-                found[name.decode()] = _place(name, dataset)
+                found[name.decode()] = _array_place(name, dataset)
         for name, (offset, shape, dtype) in found.items():
             if offset and offset + _bytes(shape, dtype) > size:
                 raise ValueError(f"{name} ends beyond the file")
@@ -88,7 +88,7 @@ def _check_link(name, info):
         raise ValueError(f"{name!r} is a link")
 
 
-def _place(name, dataset):
+def _array_place(name, dataset):
     """Offset, shape and dtype of a dataset, which must be stored plainly."""
     shape, dtype = list(dataset.shape), dataset.dtype
     properties = dataset.get_create_plist()

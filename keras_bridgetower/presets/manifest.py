@@ -14,7 +14,7 @@ import keras_hub
 from keras_bridgetower.files import sha256
 from keras_bridgetower.files import state_of
 from keras_bridgetower.presets.errors import PresetError
-from keras_bridgetower.presets.errors import shown
+from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.safe_files import check_regular
 from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
@@ -107,7 +107,7 @@ def verify(folder):
     if odd:
         raise _mismatch(
             folder,
-            [f"{shown(name)} is no name of a file in it" for name in odd],
+            [f"{short_text(name)} is no name of a file in it" for name in odd],
         )
     return Seal(folder, sums)
 
@@ -127,7 +127,7 @@ def _unlisted(folder, names):
     found = []
     for name in _files_of(folder):
         if name not in names and name != MANIFEST:
-            found.append(shown(name))
+            found.append(short_text(name))
         if len(found) > 20:
             break
     return found

@@ -95,7 +95,7 @@ def open_preset(preset, revision=None):
             f"'kaggle://user/model/keras/variant'. Received: preset={name!r}"
         )
     if is_foreign(path):
-        folder = foreign.opened(path, hub.published(handle, revision))
+        folder = foreign.open_foreign(path, hub.published(handle, revision))
     else:
         folder = PresetFolder(path)
     if not folder.sealed:

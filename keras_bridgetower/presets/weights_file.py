@@ -43,7 +43,7 @@ def write_index(backbone, folder):
     path = pathlib.Path(folder) / WEIGHTS
     if not path.is_file():
         return
-    places = list(hdf5.places(path, folder).values())
+    places = list(hdf5.array_places(path, folder).values())
     if None in [offset for offset, _, _ in places]:
         return
     numbered = path.with_suffix(".numbered.weights.h5")
@@ -56,7 +56,7 @@ def write_index(backbone, folder):
     finally:
         numbered.unlink()
     variables = by_path(backbone.weights, backbone.image_encoder)
-    numbers = [found.of.get(id(v)) for v in variables.values()]
+    numbers = [found.first_numbers.get(id(v)) for v in variables.values()]
     # Half precision cannot tell large numbers apart.
     if len(set(numbers) - {None}) < len(variables):
         return
@@ -76,12 +76,12 @@ class _Numbers(keras.StatelessScope):
 
     def __init__(self):
         super().__init__()
-        self.of = {}
+        self.first_numbers = {}
 
     def add_update(self, update):
         variable, value = update
         first = np.ravel(keras.ops.convert_to_numpy(value))[:1]
-        self.of[id(variable)] = int(first[0]) if first.size else None
+        self.first_numbers[id(variable)] = int(first[0]) if first.size else None
 
 
 def load(backbone, folder):
@@ -132,7 +132,7 @@ def _checked_index(index, variables, path, folder):
             folder.root,
             odd,
         )
-    stored = hdf5.places(path, folder.root).values()
+    stored = hdf5.array_places(path, folder.root).values()
     by_value = {_key(place): place for place in stored}
     found = {name: by_value.get(_key(place)) for name, place in index.items()}
     wrong = [
@@ -222,7 +222,7 @@ def _load_shards(backbone, folder):
 
 def _load_plainly(backbone, path, files, folder):
     """Load weights as Keras does, and check that all of them came."""
-    stored = [hdf5.places(file, folder.root) for file in files]
+    stored = [hdf5.array_places(file, folder.root) for file in files]
     with folder.reading(path.name), _Received() as received:
         backbone.load_weights(str(path))
     count = sum(map(len, stored))
@@ -242,7 +242,7 @@ def load_heads(heads, names, folder):
         PresetError: weights that are not those of the heads, or not finite.
     """
     path = folder.path(TASK_WEIGHTS)
-    stored = hdf5.places(path, folder.root)
+    stored = hdf5.array_places(path, folder.root)
     count = sum(array.partition("/")[0] in names for array in stored)
     with folder.reading(TASK_WEIGHTS), _Received() as received:
         heads.load(path, [name for name in heads if name not in names])

@@ -1,4 +1,4 @@
-"""Tasks: a backbone, heads, a loss and metrics, and one verb to ask."""
+"""Tasks: a backbone, heads, loss and metrics, and a verb such as `answer`."""
 
 from keras_bridgetower.tasks import contrastive as contrastive
 from keras_bridgetower.tasks import embedder as embedder

@@ -1,4 +1,4 @@
-"""What the tasks that choose one class for each sample share."""
+"""Base class of the tasks that choose one class for each sample."""
 
 import keras
 import numpy as np

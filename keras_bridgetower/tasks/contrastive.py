@@ -183,7 +183,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
             if given[name] is not None
         ]
         check_same_number(sources)
-        forward = self.inference.kept(kind, lambda: self._embedding(kind))
+        forward = self.inference.cached(kind, lambda: self._embedding(kind))
         with self.inference.reading("embed"):
             self.new_heads.check("embed", self.answering_heads)
             found = joined(

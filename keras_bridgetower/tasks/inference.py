@@ -1,4 +1,4 @@
-"""Forward passes from several threads, and no two uses that conflict."""
+"""Runs forward passes in several threads, and refuses uses that conflict."""
 
 import contextlib
 import sys
@@ -31,7 +31,7 @@ class Inference:
     def __init__(self, task):
         self._task = task
         self._running = []
-        self._structure, self._kept = None, {}
+        self._structure, self._cached = None, {}
         # The first guards the fields above, the second is held to compile.
         self._lock, self._compiling = threading.Lock(), threading.Lock()
 
@@ -56,7 +56,7 @@ class Inference:
         with self._using(name, set(), {_WEIGHTS, _METRICS}):
             self._renew("train_function")
             # Once for each optimizer.
-            self.kept("precision", self._check_precision)
+            self.cached("precision", self._check_precision)
             yield
 
     @contextlib.contextmanager
@@ -75,7 +75,7 @@ class Inference:
             self._renew("predict_function")
             yield
 
-    def kept(self, name, make):
+    def cached(self, name, make):
         """What is made of the task's layers, once as long as they stay.
 
         Args:
@@ -86,10 +86,10 @@ class Inference:
         with self._lock:
             if self._structure != now:
                 # All goes, as it would keep replaced weights in memory.
-                self._structure, self._kept = now, {}
-            if name not in self._kept:
-                self._kept[name] = make()
-            return self._kept[name]
+                self._structure, self._cached = now, {}
+            if name not in self._cached:
+                self._cached[name] = make()
+            return self._cached[name]
 
     def forward(self, name, model):
         """A `Forward` that belongs to this task.
@@ -108,7 +108,7 @@ class Inference:
     def _renew(self, function):
         """Drop a function that Keras compiled for layers that have changed."""
         # Keras makes it again where it is missing.
-        self.kept(function, lambda: setattr(self._task, function, None))
+        self.cached(function, lambda: setattr(self._task, function, None))
 
     def _check_precision(self):
         if getattr(self._task, "optimizer", None) is not None:

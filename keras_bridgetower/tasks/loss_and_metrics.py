@@ -7,7 +7,7 @@ from keras import ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
-from keras_bridgetower.losses import counted_rows
+from keras_bridgetower.losses import rows_with_weight
 from keras_bridgetower.losses import weight_column
 
 ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
@@ -138,7 +138,7 @@ class CompiledTask(keras_hub.models.Task):
         over batches has just been weighed by all rows.
         """
         weights = keras.tree.flatten(sample_weight)
-        counted = [counted_rows(w) for w in weights if w is not None]
+        counted = [rows_with_weight(w) for w in weights if w is not None]
         if not counted:
             return
         counted = ops.any(ops.stack(counted), axis=0)

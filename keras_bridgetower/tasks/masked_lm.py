@@ -154,7 +154,7 @@ def _filled(tokenizer, top_k, ids, positions, logits):
     shares = weights / weights.sum(axis=-1, keepdims=True)
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
     masks = [
-        [(_written(tokenizer, i), float(row[i])) for i in order]
+        [(_token_text(tokenizer, i), float(row[i])) for i in order]
         for row, order in zip(shares, best, strict=True)
     ]
     ids = ids.copy()
@@ -162,7 +162,7 @@ def _filled(tokenizer, top_k, ids, positions, logits):
     return masks, tokenizer.detokenize(ids)
 
 
-def _written(tokenizer, token_id):
+def _token_text(tokenizer, token_id):
     # Special tokens are written as nothing, and so called by name.
     written = tokenizer.detokenize(np.array([token_id]))
     return written or tokenizer.id_to_token(token_id)

@@ -1,4 +1,4 @@
-"""Heads that a preset lacks: random, and refused by verbs until trained."""
+"""Marks heads that a preset lacks, so that no verb uses them untrained."""
 
 import hashlib
 import operator
@@ -34,13 +34,15 @@ class NewHeads:
 
     def saved(self):
         """What a configuration keeps of them, or `{}`."""
-        return {name: self._starts[name] for name in self.left(self._heads)}
+        return {
+            name: self._starts[name] for name in self.still_random(self._heads)
+        }
 
     def restore(self, saved):
         """Take over what `saved` returned, before weights are loaded."""
         self._starts = {n: v for n, v in saved.items() if n in self._heads}
 
-    def left(self, names):
+    def still_random(self, names):
         """Those of some heads that are as random as they were made."""
         left = []
         for name in names:
@@ -50,9 +52,9 @@ class NewHeads:
                 left.append(name)
         return left
 
-    def held(self, values):
+    def without_random(self, values):
         """Of a dict by heads what a preset holds: not those still random."""
-        left = self.left(values)
+        left = self.still_random(values)
         return {name: v for name, v in values.items() if name not in left}
 
     def check(self, verb, names):
@@ -65,7 +67,7 @@ class NewHeads:
         Raises:
             ValueError: one of them is random.
         """
-        left = self.left(names)
+        left = self.still_random(names)
         for name in set(names) - set(left):
             # A trained head need not be looked at again.
             self._starts.pop(name, None)

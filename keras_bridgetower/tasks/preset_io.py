@@ -81,7 +81,7 @@ class PresetTask(keras.Model):
 
         def save(folder):
             write_task(folder, max_shard_size)
-            held = self.new_heads.held(self.head_values)
+            held = self.new_heads.without_random(self.head_values)
             registry.write_json(folder, registry.HEADS, held)
 
         write_task = super().save_to_preset
@@ -232,7 +232,7 @@ def load_heads(model, folder, saved, random_heads):
     held = [
         name
         for name, values in model.head_values.items()
-        if head_table.same(saved.get(name), values)
+        if head_table.agrees_with_saved(saved.get(name), values)
     ]
     if held:
         weights_file.load_heads(model.heads, held, folder)

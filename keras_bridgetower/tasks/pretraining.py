@@ -90,7 +90,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
                     f"negatives. Received: {made} in the preprocessor, "
                     f"{(self.objectives, negatives)} in the task"
                 )
-        self.pair_objective = pair_objectives.get(negatives)
+        self.pair_objective = pair_objectives.make_objective(negatives)
         self.ways = ways
         self.projection_dim = projection_dim
         values = {

@@ -85,7 +85,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         **kwargs,
     ):
         # Read by what the base class calls.
-        self.pair_objective = pair_objectives.get(objective)
+        self.pair_objective = pair_objectives.make_objective(objective)
         self.ways = ways
         made = getattr(preprocessor, "objective", None)
         if preprocessor is not None and made != objective:
@@ -137,13 +137,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     def loss_inputs(self, y, y_pred):
         if "itc" not in self.pair_objective.heads:
-            return _given(y), y_pred
-        return _given(y), with_packed(y_pred, self.heads["itc"].logit_scale)
+            return _required_labels(y), y_pred
+        return _required_labels(y), with_packed(
+            y_pred, self.heads["itc"].logit_scale
+        )
 
     def metric_inputs(self, y, y_pred):
         if "itc" in self.pair_objective.heads:
             y_pred = with_packed(y_pred)
-        return _given(y), y_pred
+        return _required_labels(y), y_pred
 
     def label_words(self):
         return "image ids (batch,), or a dict of 'match' for labelled pairs"
@@ -292,7 +294,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return config
 
 
-def _given(y):
+def _required_labels(y):
     """The labels of training, which must be there."""
     if y is None:
         raise ValueError(

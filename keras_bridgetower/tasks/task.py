@@ -185,7 +185,7 @@ class BridgeTowerTask(
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
         """
-        forward = self.inference.kept(
+        forward = self.inference.cached(
             "forward", lambda: self.inference.forward(name, self)
         )
         with self.inference.reading(name):

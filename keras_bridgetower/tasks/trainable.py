@@ -140,7 +140,7 @@ class TrainableTask(CompiledTask):
                     steps=steps,
                     callbacks=_with_callback(callbacks, sizes),
                 )
-            return devices.current().all_rows(x, made, sizes.rows)
+            return devices.current().gather_predictions(x, made, sizes.rows)
 
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, **kwargs
@@ -185,7 +185,7 @@ class TrainableTask(CompiledTask):
             return super().test_step(*args)
 
     def predict_step(self, *args):
-        return devices.current().predicted(super().predict_step(*args))
+        return devices.current().readable_outputs(super().predict_step(*args))
 
     def _check_place(self):
         # One that was never compiled is for Keras to refuse, or to predict.

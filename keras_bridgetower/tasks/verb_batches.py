@@ -1,4 +1,4 @@
-"""The inputs of a verb, passed through a model in batches of few shapes."""
+"""Passes the inputs of a verb through a model, in batches of few shapes."""
 
 import keras
 import numpy as np

@@ -52,16 +52,16 @@ def main(given=None):
     Args:
         given: list of str, its words. By default those of the process.
     """
-    commands = parser(__doc__, names())
+    commands = parser(__doc__, recipe_names())
     settings = commands.parse_args(given)
     try:
-        recipe = changed(paper.get(settings.recipe), settings.set)
+        recipe = with_changes(paper.get(settings.recipe), settings.set)
     except ValueError as error:
         commands.error(str(error))
     run(recipe, settings)
 
 
-def names():
+def recipe_names():
     """The recipes of tasks that are trained on records: list of str."""
     recipes = paper.RECIPES.items()
     return [name for name, r in recipes if r.task in RECORD_TASKS]
@@ -122,7 +122,7 @@ def parser(description, names, optional=False):
     return made
 
 
-def changed(recipe, changes):
+def with_changes(recipe, changes):
     """A recipe with the values of `--set`.
 
     Args:

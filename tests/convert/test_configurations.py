@@ -104,10 +104,10 @@ def test_published_folders_at_full_size(name, shapes, monkeypatch):
 def test_every_value_is_that_of_transformers(name):
     folder, values = published(name)
     path = folder / "config.json"
-    assert configurations.require(values, path, ["bridgetower"])
+    assert configurations.require_type(values, path, ["bridgetower"])
     config = transformers.BridgeTowerConfig.from_dict(values)
     levels = (config, config.text_config, config.vision_config)
-    found = configurations.bridgetower(values, path)
+    found = configurations.read_levels(values, path)
     for mine, theirs in zip(found, levels, strict=True):
         assert mine == {name: getattr(theirs, name) for name in mine}
 
@@ -146,7 +146,7 @@ PARTS = {"text_config": {"hidden_size": 64}, "vision_config": {"patch_size": 8}}
     ],
 )
 def test_what_is_known_as_bridgetower(values):
-    assert configurations.require(values, "config.json", ["bridgetower"])
+    assert configurations.require_type(values, "config.json", ["bridgetower"])
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_what_is_known_as_bridgetower(values):
 )
 def test_what_is_not(values, found):
     with pytest.raises(ConversionError, match=found):
-        configurations.require(values, "config.json", ["bridgetower"])
+        configurations.require_type(values, "config.json", ["bridgetower"])
 
 
 def test_older_names_and_places():
-    top, text, vision = configurations.bridgetower(
+    top, text, vision = configurations.read_levels(
         {
             "link_tower_shared": True,
             "cross_modal_transform_shared": False,
@@ -189,7 +189,7 @@ def test_older_names_and_places():
 def test_names_that_deny_each_other():
     vision = {"vit_remove_last": True, "remove_last_layer": False}
     with pytest.raises(ConversionError, match="vit_remove_last otherwise"):
-        configurations.bridgetower({"vision_config": vision}, "config.json")
+        configurations.read_levels({"vision_config": vision}, "config.json")
 
 
 def unnamed(config, form):

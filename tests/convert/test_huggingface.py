@@ -178,7 +178,7 @@ def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
     path = tmp_path / "model"
     shutil.copytree(folder[0], path)
     # Sums of files as young as these would be made anew.
-    monkeypatch.setattr(cache, "SETTLED", -1)
+    monkeypatch.setattr(cache, "CLOCK_TICK", -1)
     first = registry.resolve(path)
     sha256 = files.sha256
 

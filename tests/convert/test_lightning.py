@@ -440,13 +440,13 @@ def test_names_may_be_left_by_pattern(tmp_path):
 def test_cache_knows_the_tokenizer_beside(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     official.save(tmp_path / "model.ckpt", "pretrain")
-    first = cache.converted(tmp_path / "model.ckpt")
+    first = cache.converted_folder(tmp_path / "model.ckpt")
     (tmp_path / "unrelated.json").write_text("{}")
-    assert cache.converted(tmp_path / "model.ckpt") == first
+    assert cache.converted_folder(tmp_path / "model.ckpt") == first
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a"]
     kbt.BridgeTowerTokenizer(
         {t: i for i, t in enumerate(tokens)}, []
     ).save_assets(tmp_path)
     (tmp_path / "vocabulary.json").rename(tmp_path / "vocab.json")
-    second = cache.converted(tmp_path / "model.ckpt")
+    second = cache.converted_folder(tmp_path / "model.ckpt")
     assert second != first and (second / "tokenizer.json").is_file()

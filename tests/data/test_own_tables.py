@@ -27,9 +27,8 @@ def test_columns_that_are_nearly_right_are_named(column, kind, tmp_path):
         rows = f"image,text,{column}\n0.jpg,what?,red\n"
     data = own(tmp_path, {f"train.{kind}": rows})
     wanted = "id" if column == "ID" else column.strip().lower()[:4]
-    told = (
-        f"train.{kind} must call a column '{wanted[:2]}.*'{column}' is nearly"
-    )
+    told = f"train.{kind} must spell the column '{wanted[:2]}.*'{column}' is "
+    told += "nearly"
     with pytest.raises(ValueError, match=told):
         data.split("train")
     (report,) = data.check()

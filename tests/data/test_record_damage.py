@@ -37,9 +37,11 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
     reader = read.open_records(folder, "train")
     want = [reader.record(i) for i in range(reader.num_records)]
     number = next(
-        i for i, r in enumerate(want) if r.images and reader._place(i)[0] == 1
+        i
+        for i, r in enumerate(want)
+        if r.images and reader._locate_record(i)[0] == 1
     )
-    path, row = shard(folder), reader._place(number)[1]
+    path, row = shard(folder), reader._locate_record(number)[1]
     flip(path, path.read_bytes().index(want[number].images[0]) + 5)
     with pytest.raises(read.DamagedRecord) as caught:
         reader.record(number)

@@ -226,7 +226,9 @@ def genome(folder, tmp_path, monkeypatch):
         data.append({"image_id": number, "coco_id": coco})
     write_json(root / "question_answers.json", rows)
     write_json(root / "image_data.json", data)
-    monkeypatch.setattr("keras_bridgetower.data.datasets.vg_qa.FILLED_TO", 3)
+    monkeypatch.setattr(
+        "keras_bridgetower.data.datasets.vg_qa.TEST_AND_VAL_SIZE", 3
+    )
     return VGQA(root, folder)
 
 

@@ -25,7 +25,7 @@ def saved(tmp_path):
 
 def stored_types(folder, file):
     """The float types of a weight file, which holds position ids too."""
-    places = hdf5.places(folder / file, folder).values()
+    places = hdf5.array_places(folder / file, folder).values()
     return {dtype for _, _, dtype in places if dtype[1] == "f"}
 
 

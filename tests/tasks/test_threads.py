@@ -237,7 +237,7 @@ def test_few_sizes_are_compiled_and_long_ones_announced(
         sizes.add(len(inputs["images"]))
         return np.zeros((len(inputs["images"]), 4), "float32")
 
-    monkeypatch.setattr(model.inference, "kept", lambda *_: forward)
+    monkeypatch.setattr(model.inference, "cached", lambda *_: forward)
     for count in range(1, 12):
         found = model.answer(IMAGES[0], ["is it red?"] * count, batch_size=6)
         assert len(found) == count
@@ -265,7 +265,7 @@ def test_pictures_are_read_batch_by_batch(tasks, monkeypatch):
         return np.zeros((len(inputs["images"]), 4), "float32")
 
     monkeypatch.setattr(type(converter), "block", block)
-    monkeypatch.setattr(model.inference, "kept", lambda *_: forward)
+    monkeypatch.setattr(model.inference, "cached", lambda *_: forward)
     assert SIDE == converter.image_size
     model.answer(IMAGES, TEXTS, batch_size=2)
     assert events == [("read", 2), ("run", 2)] * 2

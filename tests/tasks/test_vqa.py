@@ -176,8 +176,8 @@ def test_forms_of_labels(y, expected):
 @pytest.mark.parametrize(
     "y, message",
     [
-        (["red", "pink"], "answers of the list.*Received: y='pink'"),
-        (np.array([0, 4]), "ids below 4.*Received: y=4"),
+        (["red", "pink"], "names of .*extend `answers`. Received: y='pink'"),
+        (np.array([0, 4]), "ids from 0 to 3.*extend `answers`. Received: y=4"),
         (np.array([0, -1]), "Received: y=-1"),
         (np.ones((2, 3), "float32"), r"soft scores \(batch, 4\).*\(2, 3\)"),
         (np.ones(2, "float32"), "Received: y of shape"),

@@ -29,7 +29,7 @@ from resume_run import with_dropout
 import keras_bridgetower as kbt
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.read import open_records
-from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.matching import pair_objectives
@@ -236,7 +236,7 @@ def trained(strategy, records, folder):
 def main(what, records, folder):
     folder = pathlib.Path(folder)
     strategy = kbt.distribute(os.environ["KIND"])
-    watched(Rows, "_row", keep_row)
+    watched(RowMaker, "_row", keep_row)
     watched(TokenMasking, "__call__", keep_masks)
     watched(pair_objectives.RandomNegatives, "draw", keep_matches)
     run = {"read": read, "trained": trained}[what]

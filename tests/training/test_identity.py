@@ -166,7 +166,7 @@ def test_functions_of_a_transform_are_told_apart():
 
 def older(folder):
     """Make a checkpoint one of a version that saved less."""
-    (made,) = folders.all_of(folder)
+    (made,) = folders.checkpoints_in(folder)
     path = made / folders.MANIFEST
     facts = json.loads(path.read_text())
     for name in ("seal", "training", "callbacks"):
@@ -191,7 +191,7 @@ HOLDS = """
 import sys
 from keras_bridgetower.training.runs import lock
 from keras_bridgetower.distribution.strategy import Strategy
-with lock.held(sys.argv[1], Strategy()):
+with lock.exclusive(sys.argv[1], Strategy()):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -215,7 +215,7 @@ def test_one_run_in_a_folder(tmp_path):
             checkpoint.fit(task(), 2, verbose=0)
         process.kill()
     checkpoint.fit(task(), 2, verbose=0)
-    with lock.held(tmp_path, Strategy()):
+    with lock.exclusive(tmp_path, Strategy()):
         pass
 
 
@@ -234,12 +234,12 @@ class Rank(Strategy):
 
 def test_all_processes_of_a_run_share_its_lock(tmp_path):
     with (
-        lock.held(tmp_path, Strategy()),
-        lock.held(tmp_path, Rank(False)),
+        lock.exclusive(tmp_path, Strategy()),
+        lock.exclusive(tmp_path, Rank(False)),
     ):
         with (
             pytest.raises(CheckpointError, match=f"pid {os.getpid()} on"),
-            lock.held(tmp_path, Rank(True)),
+            lock.exclusive(tmp_path, Rank(True)),
         ):
             pass
 

@@ -25,8 +25,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
-from keras_bridgetower.data.stream.samples import Rows
-from keras_bridgetower.data.stream.samples import most_at_a_time
+from keras_bridgetower.data.stream.samples import RowMaker
+from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds as own_draws
@@ -362,7 +362,7 @@ def test_metrics_are_built_of_shapes_alone(records, monkeypatch):
     task = pretraining()
     dataset = stream(records).dataset(epochs=1)
     with monkeypatch.context() as patched:
-        patched.setattr(Rows, "good", None)
+        patched.setattr(RowMaker, "readable_rows", None)
         state.build_metrics(task, dataset)
     built = [v.path for v in task.metrics_variables]
     task.fit(dataset, verbose=0)
@@ -389,7 +389,9 @@ def test_uneven_batches_are_refused(monkeypatch):
 
 @fastest
 def test_as_many_batches_as_fit_in_memory():
-    few = most_at_a_time([("uint8", (288, 288, 3)), ("object", ())], 8)
+    few = batches_at_once([("uint8", (288, 288, 3)), ("object", ())], 8)
     assert few == os.cpu_count()
-    assert most_at_a_time([("uint8", (2**20,))], 1024) == min(2, os.cpu_count())
-    assert most_at_a_time([("uint8", (2**20,))], 8192) == 1
+    assert batches_at_once([("uint8", (2**20,))], 1024) == min(
+        2, os.cpu_count()
+    )
+    assert batches_at_once([("uint8", (2**20,))], 8192) == 1

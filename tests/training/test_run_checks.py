@@ -58,7 +58,7 @@ def test_a_monitor_that_is_not_logged(tmp_path):
     with pytest.raises(CheckpointError, match="'loss'.*monitor='val_scor'"):
         checkpoint.fit(resume_run.task(), 12, verbose=0)
     # The epoch is not lost.
-    (saved,) = folders.all_of(tmp_path)
+    (saved,) = folders.checkpoints_in(tmp_path)
     assert saved.name == "step-000000006"
     # Every second epoch is evaluated, and the first is not.
     checkpoint = Checkpoint(tmp_path / "freq", stream, monitor="val_loss")

@@ -200,7 +200,7 @@ def finished(tmp_path_factory):
 
 @slow_on("tensorflow", "jax")
 def test_only_the_newest_stay(finished):
-    names = [path.name for path in folders.all_of(finished[0])]
+    names = [path.name for path in folders.checkpoints_in(finished[0])]
     assert names == ["step-000000004", "step-000000006"]
 
 
@@ -210,7 +210,7 @@ def test_the_best_stays(tmp_path):
         facts = {"logs": {"score": score}}
         folders.write(tmp_path, step, {"x": np.zeros(1)}, facts)
     folders.prune(tmp_path, 1, "score", max)
-    names = [path.name for path in folders.all_of(tmp_path)]
+    names = [path.name for path in folders.checkpoints_in(tmp_path)]
     assert names == ["step-000000001", "step-000000003"]
 
 

@@ -216,7 +216,7 @@ def finished(tmp_path_factory):
 def test_a_run_counts_updates(finished):
     folder, task = finished
     assert array(task.optimizer.iterations) == 5
-    found = [path.name for path in folders.all_of(folder)]
+    found = [path.name for path in folders.checkpoints_in(folder)]
     # Every second update, and the ends of epochs and of the run.
     assert found == [
         "step-000000001-0002",
@@ -244,7 +244,7 @@ def test_a_run_goes_on_within_an_update(finished, tmp_path, ends, error):
     whole = finished[1]
     with pytest.raises(error):
         run(tmp_path, ends())
-    assert folders.all_of(tmp_path)[-1].name[-5] == "-"
+    assert folders.checkpoints_in(tmp_path)[-1].name[-5] == "-"
     part = run(tmp_path)
     for one, other in zip(
         [*whole.variables, *whole.optimizer.variables],

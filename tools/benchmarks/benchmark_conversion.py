@@ -1,4 +1,4 @@
-"""A foreign folder to the first output: `pytorch_model.bin` and safetensors.
+"""Time from a foreign folder to the first output: PyTorch files, safetensors.
 
 Called by `benchmark.py --what conversion`; a process converts once, with a
 cache of its own, and prints its numbers as JSON.

@@ -1,4 +1,4 @@
-"""Time the loader: pictures a second, and whether `fit` waits for it."""
+"""Measure how many pictures a stream reads, and whether `fit` waits for it."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""Time and memory from `from_preset` to the first output, in a process each.
+"""Measure time and memory from `from_preset` to the first output.
 
 Called by `benchmark.py --what loading`; a process measures once and prints
 its numbers as JSON.

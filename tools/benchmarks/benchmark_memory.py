@@ -1,4 +1,4 @@
-"""Memory and time of a training step with and without kept activations.
+"""Measure a training step with and without recomputed activations.
 
 Called by `benchmark.py --what memory`; a process measures once and prints its
 numbers as JSON.

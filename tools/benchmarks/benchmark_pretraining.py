@@ -1,4 +1,4 @@
-"""A pre-training step beside one that encodes each image twice.
+"""Time a pre-training step, and one that encodes each image twice.
 
 Called by `benchmark.py --what pretraining`.
 """

@@ -1,1 +1,1 @@
-"""How the tiny presets were trained on easy-VQA."""
+"""Scripts that trained the tiny presets on easy-VQA."""

@@ -1,4 +1,4 @@
-r"""Does pre-training help? VQA from the pre-trained tiny preset and without.
+r"""Measure whether pre-training helps VQA, with the tiny preset.
 
     PYTHONPATH=examples KERAS_BACKEND=torch python -m \
         easy_world.training.compare_starts --steps 300 --seeds 0 1

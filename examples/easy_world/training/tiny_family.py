@@ -1,4 +1,4 @@
-"""The stages of `train_tiny_family.py`: model, rows and score of each."""
+"""The stages of `train_tiny_family.py`: the model, data and score of each."""
 
 import dataclasses
 from collections.abc import Callable

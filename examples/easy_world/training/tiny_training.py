@@ -1,4 +1,4 @@
-"""What the scripts share that train tiny models on easy-VQA."""
+"""Functions that the scripts for training the tiny presets share."""
 
 import json
 import pathlib

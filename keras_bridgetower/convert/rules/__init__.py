@@ -1,1 +1,1 @@
-"""Which variable holds which tensor of another library."""
+"""Rules: which variable of a model belongs to which tensor of a checkpoint."""

@@ -1,8 +1,9 @@
-"""The one table: which variable holds which tensor, read in both directions.
+"""Rules for fusion and heads: which variable belongs to which tensor.
 
-A rule joins paths of variables with names of tensors through a layout. The
-functions below give the rules of each part; `encoder_rules.py` has those of
-the uni-modal encoders.
+A `Rule` connects paths of variables, names of tensors, and the layout that
+converts one to the other. The same rules are used to load and to export. The
+functions below return the rules of each part; `encoders.py` has those of the
+encoders.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,13 @@ from keras_bridgetower.convert.rules.layouts import SCALAR
 
 
 class Rule(NamedTuple):
-    """Variables (paths) and tensors (names) that hold the same weights."""
+    """Variables and tensors that hold the same weights.
+
+    Args:
+        variables: tuple of str, paths of variables.
+        keys: tuple of str, names of tensors.
+        layout: `Layout` that converts between them.
+    """
 
     variables: tuple
     keys: tuple
@@ -24,13 +31,18 @@ class Rule(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Tensors (a pattern of their names) that the architecture never reads."""
+    """Tensors of a checkpoint that the model does not use.
+
+    Args:
+        pattern: str, regular expression for their names.
+        reason: str.
+    """
 
     pattern: str
     reason: str
 
 
-# They travel in a preset's `extra.safetensors` and go back on export.
+# A preset keeps them in `extra.safetensors`, and export writes them again.
 UNREAD = (
     Unread(
         r"text_(model|transformer)\.pooler\.dense\.(weight|bias)",
@@ -55,14 +67,14 @@ UNREAD = (
         "the scale of contrastive training, without its heads",
     ),
 )
-# Unread only where each tap has a norm of its own: the untapped ones.
+# Used in addition if each tap has a norm of its own.
 UNTAPPED = Unread(
     r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)",
     "norms of states that no tap reads",
 )
 
 
-# Parts of uni-modal models that no encoder of ours has.
+# Tensors of uni-modal models that no encoder of this library has.
 UNIMODAL_UNREAD = (
     Unread(r"(.*\.)?position_ids", "a constant range of numbers"),
     Unread(r"(bert|roberta)?\.?pooler\..*", "a pooler that nothing reads"),
@@ -82,6 +94,7 @@ UNIMODAL_UNREAD = (
 
 
 def norm(path, key):
+    """Rules of a layer normalisation."""
     return [
         Rule((f"{path}/gamma",), (f"{key}.weight",), SAME),
         Rule((f"{path}/beta",), (f"{key}.bias",), SAME),
@@ -89,6 +102,7 @@ def norm(path, key):
 
 
 def dense(path, key, layout=DENSE):
+    """Rules of a dense layer with a bias."""
     return [
         Rule((f"{path}/kernel",), (f"{key}.weight",), layout),
         Rule((f"{path}/bias",), (f"{key}.bias",), BIAS),
@@ -101,7 +115,7 @@ def attention(
     parts=("self.query", "self.key", "self.value"),
     output="output.dense",
 ):
-    """Query, key and value, each a tensor of its own, and the output."""
+    """Rules of an attention layer whose query, key and value are separate."""
     rules = dense(f"{path}/attention_output", f"{key}.{output}", HEADS_DENSE)
     for name, part in zip(("query", "key", "value"), parts, strict=True):
         rules += dense(f"{path}/{name}", f"{key}.{part}")
@@ -109,7 +123,7 @@ def attention(
 
 
 def fusion(architecture):
-    """The cross-modal part, named alike by both sources.
+    """Rules of the fusion, whose tensors have the same names in both sources.
 
     Args:
         architecture: an `Architecture`.
@@ -228,7 +242,8 @@ _SHARED_HEADS = {
     "itm": lambda values: dense("itm_head/output_dense", "itm_score.fc"),
     "mlm": _mlm,
 }
-# Name of a head to the rules for its plain values.
+# From the name of a head to a function that takes its constructor values and
+# returns its rules.
 TRANSFORMERS_HEADS = {
     **_SHARED_HEADS,
     "itc": _itc((("logit_scale",), SCALAR)),
@@ -251,5 +266,13 @@ LIGHTNING_HEADS = {
 
 
 def heads(table, values):
-    """The rules of heads by name, from one of the tables above."""
+    """The rules of several heads.
+
+    Args:
+        table: `TRANSFORMERS_HEADS` or `LIGHTNING_HEADS`.
+        values: dict from names of heads to their constructor values.
+
+    Returns:
+        list of `Rule`.
+    """
     return [rule for name in values for rule in table[name](values[name])]

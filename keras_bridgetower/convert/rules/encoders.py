@@ -1,4 +1,4 @@
-"""Rules of the uni-modal encoders, one function for each naming."""
+"""Rules for text and image encoders, one function for each naming scheme."""
 
 from keras_bridgetower.convert.rules import layouts
 from keras_bridgetower.convert.rules.bridgetower import Rule
@@ -14,7 +14,7 @@ from keras_bridgetower.convert.rules.layouts import SPLIT_DENSE
 
 
 def roberta(prefix, num_layers):
-    """KerasHub's RoBERTa as `transformers` names it."""
+    """Rules of KerasHub's RoBERTa, with the names of `transformers`."""
     key = f"{prefix}embeddings"
     table = "embeddings/token_embedding/embeddings"
     return [
@@ -33,7 +33,10 @@ def roberta(prefix, num_layers):
 
 
 def bert(prefix, num_layers):
-    """KerasHub's BERT as `transformers` names it, without its pooler."""
+    """Rules of KerasHub's BERT, with the names of `transformers`.
+
+    Its pooler is left out.
+    """
     key = f"{prefix}embeddings"
     tables = {"token": "word", "position": "position", "segment": "token_type"}
     return [
@@ -71,7 +74,8 @@ def _post_norm_blocks(prefix, num_layers):
     return rules
 
 
-# Names in `visual` of a CLIP: OpenAI's, and those of transformers' BridgeTower.
+# Names of the embeddings of CLIP's image encoder, in OpenAI's files and in
+# those of transformers' BridgeTower.
 OPENAI_EMBEDDINGS = ("class_embedding", "conv1.weight", "positional_embedding")
 BRIDGETOWER_EMBEDDINGS = (
     "embeddings.class_embedding",
@@ -81,7 +85,7 @@ BRIDGETOWER_EMBEDDINGS = (
 
 
 def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
-    """KerasHub's CLIP vision encoder as OpenAI names its blocks."""
+    """Rules of KerasHub's CLIP vision encoder, with OpenAI's names."""
     rules = _clip_embeddings([f"{prefix}{name}" for name in embeddings])
     rules += norm("pre_layer_norm", f"{prefix}ln_pre")
     for layer in range(num_layers):
@@ -112,12 +116,12 @@ def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
 
 
 def final_norm(prefix):
-    """The one norm of all states of a CLIP vision encoder."""
+    """Rules of the final norm of a CLIP vision encoder."""
     return norm("layer_norm", f"{prefix}ln_post")
 
 
 def tap_norms(prefix, num_layers, taps):
-    """The norms of the tapped states, where each has its own."""
+    """Rules of the norms after taps, if each tap has a norm of its own."""
     return [
         rule
         for index, tap in enumerate(t for t in taps if t is not None)
@@ -138,7 +142,7 @@ def _clip_embeddings(keys):
 
 
 def clip(prefix, num_layers):
-    """KerasHub's CLIP vision encoder as `transformers` names it."""
+    """Rules of KerasHub's CLIP vision encoder, with transformers' names."""
     names = ("class_embedding", "patch_embedding.weight")
     rules = _clip_embeddings(
         [
@@ -146,7 +150,7 @@ def clip(prefix, num_layers):
             for name in (*names, "position_embedding.weight")
         ]
     )
-    # The missing letter is theirs.
+    # transformers misspells `pre_layrnorm`.
     rules += norm("pre_layer_norm", f"{prefix}pre_layrnorm")
     rules += norm("layer_norm", f"{prefix}post_layernorm")
     for layer in range(num_layers):
@@ -166,7 +170,7 @@ def clip(prefix, num_layers):
 
 
 def vit(prefix, num_layers):
-    """KerasHub's ViT as `transformers` names it."""
+    """Rules of KerasHub's ViT, with the names of `transformers`."""
     path = "vit_patching_and_embedding"
     key = f"{prefix}embeddings"
     return [
@@ -183,7 +187,7 @@ def vit(prefix, num_layers):
 
 
 def deit(prefix, num_layers):
-    """KerasHub's DeiT as `transformers` names it."""
+    """Rules of KerasHub's DeiT, with the names of `transformers`."""
     path = "deit_patching_and_embedding"
     key = f"{prefix}embeddings"
     names = {

@@ -1,7 +1,8 @@
-"""How one library lays a weight out, and how the other does.
+"""Layouts: how tensors of PyTorch become values of Keras' variables, and back.
 
-A layout is a pair of functions, `load` from the tensors of a checkpoint to
-the values of variables and `save` back, both exact.
+A layout is a pair of functions: `load` converts tensors to values, `save`
+converts values to tensors. Most only move or reshape axes; `POSITIONS` and
+`TEMPERATURE` compute with the numbers.
 """
 
 from collections.abc import Callable
@@ -13,17 +14,17 @@ from keras_bridgetower.models.heads import LOGIT_SCALE_LIMITS
 
 
 class Layout(NamedTuple):
-    """How tensors become variables, and variables tensors.
+    """A pair of functions that convert weights in both directions.
 
-    `load(tensors, shapes)` gives values of these shapes, `save(values)` the
-    tensors.
+    `load(tensors, shapes)` returns values of variables with these shapes.
+    `save(values)` returns the tensors.
     """
 
     load: Callable
     save: Callable
 
 
-def _one(load, save):
+def _one_to_one(load, save):
     """A layout of one tensor and one variable."""
     return Layout(
         lambda tensors, shapes: [load(tensors[0], shapes[0])],
@@ -31,38 +32,39 @@ def _one(load, save):
     )
 
 
-# Norms, tables, and biases, whichever way the heads are split.
-SAME = _one(
+# Weights whose axes are the same. `BIAS` of attention is split into heads in
+# Keras.
+SAME = _one_to_one(
     lambda x, shape: np.reshape(x, shape), lambda x: np.reshape(x, x.shape)
 )
-BIAS = _one(lambda x, shape: np.reshape(x, shape), np.ravel)
-SCALAR = _one(
+BIAS = _one_to_one(lambda x, shape: np.reshape(x, shape), np.ravel)
+SCALAR = _one_to_one(
     lambda x, shape: np.reshape(x, shape), lambda x: np.reshape(x, ())
 )
 # (out, in) -> (in, out), the outputs split into heads or not.
-DENSE = _one(
+DENSE = _one_to_one(
     lambda x, shape: x.T.reshape(shape),
     lambda x: x.reshape(x.shape[0], -1).T,
 )
 # (out, heads * size) -> (heads, size, out).
-HEADS_DENSE = _one(
+HEADS_DENSE = _one_to_one(
     lambda x, shape: x.T.reshape(shape),
     lambda x: x.reshape(-1, x.shape[-1]).T,
 )
 # (out, in, height, width) -> (height, width, in, out).
-CONV = _one(
+CONV = _one_to_one(
     lambda x, shape: x.transpose(2, 3, 1, 0),
     lambda x: x.transpose(3, 2, 0, 1),
 )
 # (1, 1, width) and (1, positions, width), as ViT and DeiT keep them.
-LEADING_AXIS = _one(
+LEADING_AXIS = _one_to_one(
     lambda x, shape: np.reshape(x, shape),
     lambda x: x.reshape(1, -1, x.shape[-1]),
 )
 
 
 def _split(one):
-    """Query, key and value out of one tensor, each laid out as `one`."""
+    """A layout for query, key and value in one tensor, each in layout `one`."""
 
     def load(tensors, shapes):
         parts = np.split(tensors[0], len(shapes))
@@ -80,7 +82,8 @@ def _split(one):
 SPLIT_DENSE = _split(DENSE)
 SPLIT_BIAS = _split(BIAS)
 
-# RoBERTa's first two position rows are for padding, which nothing reads.
+# The first two rows of RoBERTa's position table are for padding. Keras' table
+# does not have them.
 PADDING_ROWS = 2
 
 
@@ -95,17 +98,19 @@ def _save_positions(values):
     return [np.concatenate([padding, rows]), padding[:1].copy()]
 
 
-# The only token type is added to every token: it is folded into positions.
+# RoBERTa has one token type, which is added to every token. KerasHub's has
+# none, so its row is added to all positions.
 POSITIONS = Layout(_load_positions, _save_positions)
 
 
 def _load_types(tensors, shapes):
     (rows,) = tensors
-    # Pre-training knows one image; the second starts as a copy of it.
+    # Pre-trained models have one image; the type of the second starts as a
+    # copy of it.
     return [np.concatenate([rows, rows[1:2]])[: shapes[0][0]]]
 
 
-# Two rows in a file of models with one image, three in one of NLVR2.
+# Files of models with one image have two rows, those of NLVR2 three.
 TWO_TYPES = Layout(_load_types, lambda values: [values[0][:2]])
 THREE_TYPES = Layout(_load_types, lambda values: [values[0]])
 

@@ -1,20 +1,20 @@
-"""What all readers share: parts, splits, and a check before any work."""
+"""`DataSet`: base class of all readers, with splits and a check of files."""
 
 import abc
 import dataclasses
 import pathlib
 
-from keras_bridgetower.data.datasets import tables as files
+from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.checks import check_records
 
 
 def every_sample(samples):
-    """All samples of a record, as they are."""
+    """Keep all samples of a record."""
     return samples
 
 
 def distinct_texts(samples):
-    """The first sample of each text, in their order."""
+    """Keep the first sample with each text."""
     first = {}
     for sample in samples:
         first.setdefault(sample.text, sample)
@@ -22,19 +22,20 @@ def distinct_texts(samples):
 
 
 def first_five(samples):
-    """The first five, as retrieval on COCO and Flickr30K is measured."""
+    """Keep the first five, as scores of COCO and Flickr30K retrieval do."""
     return samples[:5]
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What a split is made of.
+    """The parts of the original data that form a split.
 
     Args:
-        parts: names of parts of the data set.
-        words: str, the split in words.
-        leak: str, in words what else sees the same samples, or `""`.
-        keep: function from the samples of a record to those kept.
+        parts: tuple of str, names of parts of the data set.
+        words: str, a description of the split.
+        leak: str, tells which other split has the same samples; `""` if none.
+        keep: function that takes the samples of a record and returns those
+            to keep.
     """
 
     parts: tuple[str, ...]
@@ -49,16 +50,17 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class PartReport:
-    """What `DataSet.check` found of one part.
+    """What `DataSet.check` found out about one part.
 
     Args:
         part: str.
-        found: list of paths.
-        missing: list of str, files that should be there.
-        error: str, why the annotations cannot be read, or a split of them
-            cannot be written, or `""`.
-        records, samples: ints.
-        known: pair of ints or None, records and samples of the whole.
+        found: list of paths of files that exist.
+        missing: list of str, files that do not.
+        error: str, why the annotations cannot be read or a split cannot be
+            written; `""` if they can.
+        records, samples: ints, numbers found.
+        known: pair of ints or Nones, the numbers of records and samples in
+            the complete data set.
         bad: list of `(picture, reason)`, pictures that cannot be opened.
     """
 
@@ -78,7 +80,7 @@ class PartReport:
 
     @property
     def complete(self):
-        """Whether the counts are those of the whole data set."""
+        """Whether the numbers are those of the complete data set."""
         counts = zip((self.records, self.samples), self.known, strict=True)
         return all(known in (None, found) for found, known in counts)
 
@@ -111,21 +113,22 @@ class PartReport:
 
 
 class DataSet(abc.ABC):
-    """A data set in the files of its authors.
+    """Abstract: reads a data set from the files that its authors publish.
 
     Args:
-        root: path of the folder that holds them.
+        root: path of the folder with the files.
 
     Attributes:
-        task: str, one of `record_format.TASKS`.
+        task: str, one of `records.format.TASKS`.
         labels: list of str, the classes in the order of their ids.
-        protocols: dict from a name to the splits, a dict from their names to
-            `Split`. `"honest"` and `"official"`, which copies the choices of
-            BridgeTower's authors, are always there.
+        protocols: dict from names of protocols to dicts from names of splits
+            to `Split`. All data sets have `"official"`, the splits of
+            BridgeTower's authors, and `"honest"`, which keeps training,
+            validation and test sets apart.
         sizes: dict from parts to the known numbers of records and samples.
 
     Raises:
-        ValueError: no such folder.
+        ValueError: the folder does not exist.
     """
 
     task = None
@@ -143,9 +146,11 @@ class DataSet(abc.ABC):
 
     @abc.abstractmethod
     def files(self, part):
-        """Files and folders that a part needs.
+        """The files and folders that a part needs.
 
-        Each is a tuple of the places where it may lie below the root.
+        Returns:
+            tuple with one entry for each file: a tuple of the paths below
+            `root` at which it may be.
         """
 
     @abc.abstractmethod
@@ -153,7 +158,7 @@ class DataSet(abc.ABC):
         """Iterate over the `Draft`s of a part."""
 
     def split(self, name, protocol="honest"):
-        """The records of a split, their pictures not yet read.
+        """Read the records of a split, without their pictures.
 
         Args:
             name: str.
@@ -163,8 +168,8 @@ class DataSet(abc.ABC):
             list of `Draft`.
 
         Raises:
-            ValueError: no such split, files that are missing, or of another
-                schema.
+            ValueError: there is no such split, or files are missing or have
+                unexpected content.
         """
         split = self.definition(name, protocol)
         drafts = []
@@ -177,7 +182,7 @@ class DataSet(abc.ABC):
         return drafts
 
     def definition(self, name, protocol="honest"):
-        """The `Split` of a name."""
+        """Look up a `Split` by the names of split and protocol."""
         if protocol not in self.protocols:
             raise ValueError(
                 f"`protocol` must be one of {sorted(self.protocols)}. "
@@ -192,12 +197,13 @@ class DataSet(abc.ABC):
         return splits[name]
 
     def check(self, protocol="honest", splits=None, progress=iter):
-        """Look at everything that a build would read, pixels excepted.
+        """Check all that a build would read, except pixels.
 
         Args:
             protocol: str, a key of `protocols`.
-            splits: names, by default all of the protocol.
-            progress: function that wraps the list of records in an iterator.
+            splits: names of splits; by default all of the protocol.
+            progress: function that takes the list of records and returns an
+                iterator over it, to show progress.
 
         Returns:
             list of `PartReport`.
@@ -208,17 +214,17 @@ class DataSet(abc.ABC):
         reports = {part: self._check(part, progress) for part in every}
         for name, of in parts.items():
             if all(reports[p].records and not reports[p].error for p in of):
-                error = self._refused(name, protocol)
+                error = self._error_of_split(name, protocol)
                 reports[of[-1]] = dataclasses.replace(
                     reports[of[-1]], error=error
                 )
         return list(reports.values())
 
     def path(self, *places):
-        """The first of some places below the root at which a file lies.
+        """Find a file that may be at one of several paths below `root`.
 
         Raises:
-            ValueError: at none of them.
+            ValueError: it is at none of them.
         """
         for place in places:
             if (self.root / place).exists():
@@ -229,8 +235,8 @@ class DataSet(abc.ABC):
             "is expected."
         )
 
-    def _refused(self, name, protocol):
-        """Why a build would not write a split, or `""`."""
+    def _error_of_split(self, name, protocol):
+        """The error that writing a split would raise, or `""`."""
         try:
             drafts = self.split(name, protocol)
             check_records(name, drafts, self.task, self.labels)
@@ -270,5 +276,5 @@ class DataSet(abc.ABC):
 
 
 def picture_in(folder, name):
-    """A picture file as a `FilePicture`."""
-    return files.FilePicture(str(pathlib.Path(folder) / name))
+    """The `FilePicture` of a file in a folder."""
+    return FilePicture(str(pathlib.Path(folder) / name))

@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""Opens the original files of a data set by the name of the data set."""
 
 import inspect
 
@@ -48,18 +48,19 @@ DATASETS = {
 
 
 def open_dataset(name, root, **options):
-    r"""A data set in its authors' files.
+    r"""Open the original files of a data set.
 
     Args:
         name: str, a key of `DATASETS`.
-        root: path of the folder that holds the files.
-        **options: further arguments of that data set's class.
+        root: path of the folder with the files.
+        **options: further arguments of the data set's class.
 
     Returns:
-        `base.DataSet`.
+        `DataSet`.
 
     Raises:
-        ValueError: no such data set, no such folder, options it lacks.
+        ValueError: there is no such data set or folder, or the data set does
+            not have such options.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Captions: COCO and Flickr30K in Karpathy's split, Visual Genome."""
+"""Readers of captions: COCO, Flickr30K (Karpathy's splits), Visual Genome."""
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
@@ -32,7 +32,7 @@ VISUAL_GENOME = {
 
 
 class Karpathy(DataSet):
-    """Abstract: pictures and sentences of one of Karpathy's files.
+    """Abstract: reads pictures and sentences from one of Karpathy's files.
 
     Source: the schema of Karpathy's `dataset_*.json`.
     """
@@ -69,9 +69,10 @@ class Karpathy(DataSet):
 class COCOCaptions(Karpathy):
     """COCO captions: `train2014/`, `val2014/`, `karpathy/dataset_coco.json`.
 
-    Official: epochs are chosen on the test table, Karpathy's validation
-    pictures are unused. Honest: chosen on his validation pictures, and both
-    are measured on the first five captions of each, 25,000.
+    In the official protocol the best epoch is chosen on the test set, and
+    Karpathy's validation set is not used. In the honest protocol it is chosen
+    on his validation set. There, both sets have the first five captions of
+    each picture, 25,000 in all.
     """
 
     prefix = COCO
@@ -130,8 +131,9 @@ class COCOCaptions(Karpathy):
 class Flickr30K(Karpathy):
     """Flickr30K: `flickr30k-images/`, `karpathy/dataset_flickr30k.json`.
 
-    Official: training includes Karpathy's validation pictures and epochs are
-    chosen on test. Honest: train, val and test as they are.
+    In the official protocol training includes Karpathy's validation set, and
+    the best epoch is chosen on the test set. The honest protocol uses the
+    three sets as they are.
     """
 
     prefix = FLICKR
@@ -189,9 +191,9 @@ class Flickr30K(Karpathy):
 
 
 class VisualGenome(DataSet):
-    """Visual Genome: every region phrase is a caption of the whole picture.
+    """Visual Genome: each phrase about a region is a caption of the picture.
 
-    `annotations/region_descriptions.json`, `VG_100K/`, `VG_100K_2/`.
+    Files: `annotations/region_descriptions.json`, `VG_100K/`, `VG_100K_2/`.
     """
 
     task = "captions"
@@ -228,7 +230,7 @@ GENOME_FOLDERS = (
 
 
 def genome_pictures(data):
-    """A function that finds a picture in either folder of Visual Genome."""
+    """Make a function that finds pictures in Visual Genome's two folders."""
     first, second = (data.path(*places) for places in GENOME_FOLDERS)
     here = {path.name for path in first.iterdir()}
     return lambda name: picture_in(first if name in here else second, name)

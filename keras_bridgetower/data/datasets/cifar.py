@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: pictures of 32 x 32 pixels in Python pickles."""
+"""Reader of CIFAR-10 and CIFAR-100: small pictures in Python pickles."""
 
 import dataclasses
 import functools
@@ -16,33 +16,36 @@ from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import open_regular
 
 SIDE = 32
-HELD_OUT = 5000  # training pictures that honest validation takes
-# As NumPy of any version names what an array is made of.
+# Training pictures that form the honest validation set.
+HELD_OUT = 5000
+# Modules in which NumPy, before and after version 2, has the functions that a
+# pickled array names.
 NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 NUMPY_5 = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 def read_pickle(path):
-    """The dict in a pickle of texts, numbers and arrays of bytes.
+    """Read the dict in a pickle of texts, numbers and 8-bit arrays.
 
-    No code runs and nothing of NumPy is called: the names by which a pickle
-    describes an array stand for objects of ours, which take 8-bit values only.
+    No code from the file runs, and no function of NumPy that it names is
+    called. Objects of this module stand for these functions.
 
     Args:
         path: path of the file.
 
     Returns:
-        dict, its keys bytes.
+        dict with keys of type bytes.
 
     Raises:
-        ValueError: anything else is in the file.
+        ValueError: the file holds other objects.
     """
     with open_regular(path) as file:
-        # From memory no more can be read than there is, whatever is asked for.
+        # Reading from memory, a damaged length cannot allocate more than there
+        # is.
         data = io.BytesIO(file.read())
     try:
         held = _Unpickler(data, encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # Damaged pickles cause errors of many types.
         raise ValueError(
             f"{path} must be a pickle of texts, numbers and arrays. "
             f"Received: {type(error).__name__}: {error!s:.300}"
@@ -57,12 +60,12 @@ def read_pickle(path):
     }
 
 
-# The one in Python: that in C takes memory for any number in a damaged file.
+# The unpickler in Python: the one in C allocates any length in a damaged file.
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module, name):
-        # Made anew, since a pickle may set attributes of what it names.
+        # New functions each time, since a pickle may set their attributes.
         if (module, name) == ("_codecs", "encode"):
-            # How Python 3 writes bytes for Python 2.
+            # Python 3 pickles bytes in this way for Python 2.
             return lambda text, encoding: text.encode("latin1")
         if (module, name) == ("numpy", "dtype"):
             return lambda name, *options: _Bytes(name)
@@ -78,7 +81,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Bytes:
-    """The dtype of 8-bit values."""
+    """Stands for a NumPy dtype, which must be that of 8-bit values."""
 
     __slots__ = ()
 
@@ -87,13 +90,13 @@ class _Bytes:
             raise pickle.UnpicklingError(f"dtype {name!r:.50} is not allowed")
 
     def __setstate__(self, state):
-        # Version, byte order; then fields, which eight bits cannot have.
+        # Version, byte order; then fields, which 8-bit values do not have.
         if any(part is not None for part in state[2:5]):
             raise pickle.UnpicklingError("a dtype with fields is not allowed")
 
 
 class _Array:
-    """An array of 8-bit values, until all of it is known."""
+    """Stands for an array of 8-bit values until its state is set."""
 
     __slots__ = ("pixels",)
 
@@ -120,11 +123,11 @@ def _pixels(path):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PickledPicture(Picture):
-    """A picture of a CIFAR file, as PNG.
+    """A picture in a CIFAR file, read as a PNG file.
 
     Args:
-        path: str, the pickle.
-        row: int.
+        path: str, path of the pickle.
+        row: int, position of the picture in it.
     """
 
     WRITTEN_AS = "PickledPicture(path={path}, row={row})"
@@ -139,10 +142,11 @@ class PickledPicture(Picture):
 
 
 class Cifar(DataSet):
-    """Abstract: batches of pictures with a number each.
+    """Abstract: reads files of pictures, each with the number of its class.
 
-    Official: epochs are chosen on test. Honest: on the last 5,000 training
-    pictures, which are then not trained on.
+    In the official protocol the best epoch is chosen on the test set. In the
+    honest protocol it is chosen on the last 5,000 training pictures, which
+    are not used for training.
     """
 
     task = "image_classification"

@@ -1,4 +1,4 @@
-"""GLUE: sentences, or pairs of them, in tab-separated files or JSON lines."""
+"""Reader of GLUE: sentences and pairs of sentences in nine text tasks."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ HIDDEN = "unlabelled"
 
 
 def every_row(path, keys, header):
-    """The rows of a tab-separated file by their numbers."""
+    """Read the rows of a tab-separated file, by number from 1."""
     return dict(enumerate(table_rows(path, keys, header, **TAB_SEPARATED), 1))
 
 
 def whole_rows(path, keys, header):
-    """As `every_row`, without rows that end before all columns are there."""
+    """As `every_row`, but leave out rows that lack columns, with a warning."""
     rows = every_row(path, (), header)
     short = [
         number
@@ -45,17 +45,18 @@ def whole_rows(path, keys, header):
 
 @dataclasses.dataclass(frozen=True)
 class GlueTask:
-    """How one task of GLUE is written.
+    """The file format of one task of GLUE.
 
     Args:
-        folder: str, its folder.
-        columns: names of the columns with texts in the tab-separated files.
-        label: str, name of the column with the label there.
-        fields: names of the texts in JSON lines.
-        names: classes in the order of their ids.
-        header: names of the columns where files with labels do not say them.
-        validation: names of the validation parts.
-        rows: function that reads a tab-separated file, as `every_row`.
+        folder: str, name of its folder.
+        columns: tuple of str, columns with texts in tab-separated files.
+        label: str, column with the label in tab-separated files.
+        fields: tuple of str, keys of the texts in JSON lines.
+        names: tuple of str, the classes in the order of their ids.
+        header: tuple of str, the columns, if files with labels have no
+            header; else None.
+        validation: tuple of str, names of the validation parts.
+        rows: function that reads a tab-separated file, such as `every_row`.
     """
 
     folder: str
@@ -95,7 +96,7 @@ GLUE_TASKS = {
         "is_duplicate",
         ("question1", "question2"),
         ("not_duplicate", "duplicate"),
-        # Some rows of the file as given out are damaged.
+        # The published file has some damaged rows.
         rows=whole_rows,
     ),
     "stsb": GlueTask("STS-B", PAIR, "score", PAIR, ("similarity",)),
@@ -122,17 +123,17 @@ GLUE_TASKS = {
 class GLUE(DataSet):
     """One task of GLUE.
 
-    `<folder>/{train,dev,test}.tsv` as given out, or `{train,validation,
-    test}.jsonl` with the fields of the `datasets` library and `label`. The
-    two texts of a pair are one text with a tab between. STS-B, a regression,
-    has one label whose score is the grade. QQP's rows that are cut short are
-    left out, with a warning that counts them. Epochs are chosen on validation,
-    as officially; the labels of test are not public.
+    Files: `<folder>/{train,dev,test}.tsv` as published, or `{train,validation,
+    test}.jsonl` with the keys of the `datasets` library. The two texts of a
+    pair are joined by a tab. STS-B, a regression, has one label, whose score
+    is the number to predict. Damaged rows of QQP are left out, with a warning
+    that counts them. The best epoch is chosen on the validation set, as
+    usual; the labels of the test set are not public.
 
     Args:
         root: path of the folder.
         task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
-            wnli; must be given.
+            wnli. There is no default.
     """
 
     task = "text_classification"
@@ -167,7 +168,7 @@ class GLUE(DataSet):
         target = self._target if _is_labelled(part) else self._hidden
         for number, row in rows.items():
             check_row(path, number, row, keys)
-            # JSON may hold a tab in a text, where it divides nothing.
+            # A tab inside a text must not be taken for the division.
             text = SECOND_TEXT.join(
                 row[column].replace(SECOND_TEXT, " ") for column in columns
             )

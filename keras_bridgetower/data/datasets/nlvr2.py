@@ -1,4 +1,4 @@
-"""NLVR2: is a sentence true of two pictures?"""
+"""Reader of NLVR2: sentences that are true or false of two pictures."""
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
@@ -22,7 +22,7 @@ SPLITS = {
 
 
 def label_id(path, row, label):
-    """The id of a label as it is written."""
+    """The id of a label, which must be `"False"` or `"True"`."""
     if label not in LABELS:
         raise ValueError(
             f"Each label of {path} must be one of {list(LABELS)}. Received: "
@@ -34,15 +34,16 @@ def label_id(path, row, label):
 class NLVR2(DataSet):
     """NLVR2: `data/*.json`, `images/train/<directory>/`, `dev/`, `test1/`.
 
-    Pictures are named .png, but many are JPEG. Ids of samples are the
-    `identifier`s; a record is a pair of pictures with all its sentences.
-    Nothing leaks, so honest and official splits are the same.
+    A record is a pair of pictures with all of its sentences. Ids of samples
+    are the `identifier`s of the files. Pictures are named .png, but many are
+    JPEG. No sample is in two splits, so the honest and the official protocol
+    are the same.
     """
 
     task = "nlvr2"
     labels = list(LABELS)
     protocols = {"honest": SPLITS, "official": SPLITS}
-    # Sentences as commonly told; not counted on the files.
+    # Numbers of sentences as published; not counted on the files.
     sizes = {
         "nlvr2_train": (None, 86_373),
         "nlvr2_dev": (None, 6_982),

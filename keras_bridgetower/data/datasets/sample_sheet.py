@@ -1,4 +1,4 @@
-"""One picture of many samples, each with its text and labels."""
+"""Draws many samples, with texts and labels, into one picture."""
 
 import textwrap
 
@@ -14,18 +14,18 @@ FONT_SIZE, LETTERS = 11, 34
 
 
 def sample_sheet(samples, labels, columns=4):
-    """Draw samples in rows.
+    """Draw samples side by side, in rows.
 
     Args:
-        samples: list of `records.Item`.
+        samples: list of `Item`.
         labels: list of str, the classes.
-        columns: int, samples in a row.
+        columns: int, number of samples in a row.
 
     Returns:
         `PIL.Image.Image`.
 
     Raises:
-        ValueError: a picture cannot be drawn; names its sample.
+        ValueError: a picture cannot be read; the error names its sample.
     """
     rows = -(-len(samples) // columns)
     width, height = SIDE + GAP, SIDE + LINES * LINE + GAP

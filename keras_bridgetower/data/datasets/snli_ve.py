@@ -1,4 +1,4 @@
-"""SNLI-VE: does a picture entail a sentence?"""
+"""Reader of SNLI-VE: sentences, and whether a picture entails each."""
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
@@ -7,22 +7,23 @@ from keras_bridgetower.data.datasets.tables import json_lines
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 
-# The order of these ids; SNLI elsewhere has the reverse one.
+# In the order of the authors' ids. SNLI itself has the reverse order.
 LABELS = ("contradiction", "neutral", "entailment")
 SPLITS = {
     "train": Split(("snli_train",), "The training pairs."),
     "validation": Split(("snli_dev",), "The dev pairs."),
     "test": Split(("snli_test",), "The test pairs."),
 }
-# The generator of the data set misspells its key and keeps the ending.
+# The authors' program that generates the files misspells the key, and its
+# values end in `.jpg`.
 IMAGE_KEYS = ("Flickr30K_ID", "Flikr30kID")
 
 
 class SNLIVE(DataSet):
     """SNLI-VE: `snli_ve_{train,dev,test}.jsonl` and `flickr30k-images/`.
 
-    The text is the hypothesis, `sentence2`, alone. Nothing leaks, so honest
-    and official splits are the same.
+    The text is the hypothesis, `sentence2`. No sample is in two splits, so
+    the honest and the official protocol are the same.
     """
 
     task = "entailment"

@@ -1,4 +1,4 @@
-"""Pictures and tables of texts as they lie on the disk."""
+"""Reads files of originals: pictures, JSON, CSV, with errors that name rows."""
 
 import contextlib
 import csv
@@ -12,34 +12,37 @@ from keras_bridgetower.preprocessing.images import check_head
 
 
 class Picture:
-    """Abstract: where a picture is, until its bytes are asked for."""
+    """Abstract: the place of a stored picture, from which it can be read."""
 
     def read(self):
-        """The bytes of the picture's file."""
+        """Return the bytes of the picture's file."""
         raise NotImplementedError
 
     def open(self):
-        """The picture as a binary file."""
+        """Open the picture as a binary file object."""
         return io.BytesIO(self.read())
 
     def problem(self):
-        """Why the picture cannot be opened, or `""`; pixels are not read."""
+        """Tell why the picture cannot be opened; `""` if it can.
+
+        Only the header of the file is read.
+        """
         try:
-            # By content: NLVR2 names JPEG files .png.
+            # The name does not matter: NLVR2 has JPEG files named .png.
             with self.open() as file:
                 check_head(file, "picture")
             return ""
-        # A damaged file makes Pillow raise nearly anything.
+        # On damaged files Pillow raises errors of many types.
         except Exception as error:
             return f"{type(error).__name__}: {error}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FilePicture(Picture):
-    """A picture file.
+    """A picture in a file of its own.
 
     Args:
-        path: str.
+        path: str, path of the file.
     """
 
     WRITTEN_AS = "FilePicture(path={path})"
@@ -55,16 +58,17 @@ class FilePicture(Picture):
 
 
 def load_json(path):
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Args:
         path: path of the file.
 
     Returns:
-        What it holds.
+        the value in the file.
 
     Raises:
-        ValueError: not UTF-8, or not JSON; names file and place.
+        ValueError: it is not UTF-8 or not JSON; the error names the file and
+            the place in it.
     """
     text = read_text(path)
     try:
@@ -76,26 +80,26 @@ def load_json(path):
 
 
 def read_text(path):
-    """The text of a UTF-8 file, or an error that names it."""
+    """Read a UTF-8 file; an error names the file."""
     with _in_utf8(path) as file:
         return file.read()
 
 
 def text_lines(path):
-    """Iterate over the lines of a UTF-8 file, of which few are held."""
+    """Iterate over the lines of a UTF-8 file, with few of them in memory."""
     with _in_utf8(path) as file:
         yield from file
 
 
 @contextlib.contextmanager
 def _in_utf8(path):
-    # Excel and Windows put a byte-order mark first, which is no text.
+    # "utf-8-sig", since files of Excel begin with a byte-order mark.
     file = io.TextIOWrapper(open_regular(path), encoding="utf-8-sig")
     try:
         with file:
             yield file
     except UnicodeDecodeError as error:
-        # It knows of the few bytes alone that were decoded at once.
+        # The error counts from the start of a block; find the line instead.
         line, byte = _first_bad(path)
         raise ValueError(
             f"{path} must be UTF-8. Received: byte 0x{byte:02x} in line "
@@ -104,7 +108,7 @@ def _in_utf8(path):
 
 
 def _first_bad(path):
-    """The line of a file that is not UTF-8, and the byte that is wrong."""
+    """The number of the first line that is not UTF-8, and its wrong byte."""
     with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             try:
@@ -115,19 +119,20 @@ def _first_bad(path):
 
 
 def json_rows(path, keys, under=None):
-    """The rows of a JSON file that holds a list of objects.
+    """Read a JSON file with a list of objects, called rows.
 
     Args:
         path: path of the file.
-        keys: dict from the keys that each row must have to their types.
-        under: str, the key of the list in the file, or None if the file is
-            the list.
+        keys: dict from keys that each row must have to the types of values.
+        under: str, the key of the list in the file; None if the file is the
+            list itself.
 
     Returns:
         list of dicts.
 
     Raises:
-        ValueError: another schema; names file, key and row.
+        ValueError: the content is not of that form; the error names the
+            file, the row and the key.
     """
     held = load_json(path)
     rows = held.get(under) if under and isinstance(held, dict) else held
@@ -142,7 +147,7 @@ def json_rows(path, keys, under=None):
 
 
 def json_lines(path, keys):
-    """Iterate over a file of one JSON object a line, as `json_rows`."""
+    """Iterate over a file with one JSON object in each line; as `json_rows`."""
     for number, line in enumerate(text_lines(path), 1):
         line = line.rstrip("\n")
         if not line.strip():
@@ -159,19 +164,20 @@ def json_lines(path, keys):
 
 
 def table_rows(path, keys=(), columns=None, **dialect):
-    """The rows of a table of texts, as wide as they happen to be.
+    """Read a table of texts. Rows may be longer or shorter than the header.
 
     Args:
         path: path of the file.
-        keys: names of the columns that each row must reach.
-        columns: names of the columns where the first row does not say them.
-        **dialect: as `csv.reader`.
+        keys: names of columns that each row must have.
+        columns: names of the columns, if the first row is not a header.
+        **dialect: options of `csv.reader`.
 
     Returns:
-        list of dicts of str, None where a row ends before the column.
+        list of dicts from columns to str, or to None if the row is too short.
 
     Raises:
-        ValueError: another schema; names file, key and row.
+        ValueError: a row lacks a column; the error names the file, the row
+            and the column.
     """
     table = _cells(path, **dialect)
     _, columns = next(table, (1, [])) if columns is None else (1, columns)
@@ -186,10 +192,10 @@ def table_rows(path, keys=(), columns=None, **dialect):
 
 
 def comma_rows(path):
-    """Iterate over the rows of a CSV file with a header, all as wide as it.
+    """Iterate over a CSV file with a header. Rows must have its length.
 
-    A comma that is not in quotes would else move what follows it into the
-    next column.
+    A row with another length often has a comma that is not in quotes, so that
+    its cells are in wrong columns.
 
     Args:
         path: path of the file.
@@ -198,8 +204,8 @@ def comma_rows(path):
         dicts of str.
 
     Raises:
-        ValueError: a name twice in the header, a row of another width, a
-            quote that is not closed; names file and row.
+        ValueError: the header has a name twice, a row has another length, or
+            a quote is not closed; the error names the file and the row.
     """
     table = _cells(path, strict=True)
     _, columns = next(table, (1, []))
@@ -220,8 +226,9 @@ def comma_rows(path):
 
 
 def _cells(path, **dialect):
-    """Iterate over the line in which a row begins, and its cells."""
-    # A stray quote makes one field of the rest of a file; the rows tell it.
+    """Iterate over rows: the number of its first line, and its cells."""
+    # After a stray quote the rest of the file is one cell. Read it, so that the
+    # error can name the row.
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(text_lines(path), **dialect)
     line = 1
@@ -238,12 +245,12 @@ def _cells(path, **dialect):
         ) from error
 
 
-# GLUE's and CC3M's tables quote nothing.
+# The tables of GLUE and CC3M do not use quotes.
 TAB_SEPARATED = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 
 
 def check_row(path, number, row, keys):
-    """Refuse a row that lacks a key, or holds another type there."""
+    """Check that a row has some keys, with values of the right types."""
     held = row if isinstance(row, dict) else {}
     for key, kind in keys.items():
         if not isinstance(held.get(key), kind):

@@ -1,4 +1,4 @@
-"""Questions of Visual Genome, as further training data for VQAv2."""
+"""Reader of Visual Genome's questions: additional training data for VQAv2."""
 
 import functools
 import random
@@ -15,9 +15,10 @@ from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 
-FILLED_TO = 5000  # pictures of test and of val
+# Number of pictures in the test and in the validation set.
+TEST_AND_VAL_SIZE = 5000
 
-# Ends the name of the training part without the pictures of val2014.
+# End of the name of the training part without pictures of val2014.
 NO_VAL = "_no_val2014"
 
 
@@ -61,22 +62,27 @@ TABLE_PROTOCOLS = PROTOCOLS | {
 class VGQA(DataSet):
     """Visual Genome's questions with the classes of VQAv2.
 
-    A pair is kept if its normalised answer is a class and the question has
-    one distinct such answer for that picture; repeated questions are kept
-    once. Pictures that are also in COCO follow Karpathy's split; the others
-    are shuffled and fill test and val to 5,000 each. The shuffle is ours, as
-    that of the authors is told by its seed alone. Karpathy's split trains on
-    most of val2014, with which VQAv2 validates honestly; honest training
-    leaves those pictures out.
+    A question is kept if its normalised answer is a class, and if the picture
+    has no second answer for the same question that is a class. Repeated
+    questions are kept once.
 
-    `annotations/question_answers.json`, `image_data.json`, `VG_100K/`,
-    `VG_100K_2/`; protocol `coco` takes the pictures that are in COCO only.
+    Pictures that are also in COCO are in the set that Karpathy put them in.
+    The others are shuffled; they fill the test and the validation set to
+    5,000 pictures each, and the rest is for training. The authors' shuffle
+    cannot be repeated, since only its seed is known.
+
+    Karpathy's training set holds most of val2014, which is the honest
+    validation set of VQAv2. Honest training leaves these pictures out. The
+    protocol `coco` takes only pictures that are in COCO.
+
+    Files: `annotations/question_answers.json`, `image_data.json`, `VG_100K/`,
+    `VG_100K_2/`.
 
     Args:
         root: path of the folder of Visual Genome.
         coco: path of the folder with VQAv2's annotations and Karpathy's
-            `dataset_coco.json`; must be given.
-        min_count: as `VQAv2`.
+            `dataset_coco.json`. There is no default.
+        min_count: int, as for `VQAv2`.
     """
 
     task = "vqa"
@@ -105,7 +111,7 @@ class VGQA(DataSet):
         return self._vqa.labels
 
     def files(self, part):
-        # An absolute path stays as it is below any root.
+        # Joined to a root, an absolute path stays as it is.
         folder = self._captions.root.absolute()
         coco = (*self._vqa.annotations, self._captions.annotations)
         return (
@@ -128,13 +134,13 @@ class VGQA(DataSet):
                 place = f"the qas of picture {row['id']} in {path}"
                 check_row(place, number, pair, pairs)
             name = f"{row['id']}.jpg"
-            samples = tuple(_kept(row["qas"], ids))
+            samples = tuple(_samples_of(row["qas"], ids))
             if samples:
                 yield Draft(f"vg/{name}", (find(name),), samples, part)
 
     @functools.cached_property
     def _images(self):
-        """From parts to the ids of their pictures."""
+        """Dict from parts to sets of ids of their pictures."""
         path = self.path("image_data.json")
         rows = json_rows(path, {"image_id": int})
         place = self._karpathy()
@@ -143,7 +149,7 @@ class VGQA(DataSet):
             for row in rows
             if row.get("coco_id") in place
         }
-        # Karpathy's train is train2014, all else val2014.
+        # In COCO, Karpathy's train is train2014; all other sets are val2014.
         elsewhere = {
             row["image_id"]
             for row in rows
@@ -158,7 +164,7 @@ class VGQA(DataSet):
         random.Random(0).shuffle(rest)
         filled = dict(coco)
         for name in ("test", "val"):
-            count = max(0, FILLED_TO - len(coco[name]))
+            count = max(0, TEST_AND_VAL_SIZE - len(coco[name]))
             filled[name] = coco[name] | set(rest[:count])
             rest = rest[count:]
         filled["train"] = coco["train"] | set(rest)
@@ -170,13 +176,13 @@ class VGQA(DataSet):
         return parts | {f"vgqa_train{NO_VAL}": parts["vgqa_train"] - elsewhere}
 
     def _karpathy(self):
-        """From ids of COCO to Karpathy's splits."""
+        """Dict from ids of COCO to the names of Karpathy's sets."""
         path = self._captions.path(*self._captions.annotations)
         rows = json_rows(path, {"cocoid": int, "split": str}, "images")
         return {row["cocoid"]: row["split"] for row in rows}
 
 
-def _kept(pairs, ids):
+def _samples_of(pairs, ids):
     """The samples of a picture: questions with one answer that is a class."""
     answers, asked = {}, {}
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""VQAv2: questions, ten answers each, and the 3,129 classes."""
+"""Reader of VQAv2: questions about pictures, each answered by ten people."""
 
 import collections
 import functools
@@ -8,7 +8,7 @@ from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import json_rows
-from keras_bridgetower.data.datasets.vqa_splits import ALL
+from keras_bridgetower.data.datasets.vqa_splits import ALL_QUESTIONS
 from keras_bridgetower.data.datasets.vqa_splits import HELD_OUT
 from keras_bridgetower.data.datasets.vqa_splits import PROTOCOLS
 from keras_bridgetower.data.records.format import Draft
@@ -19,23 +19,23 @@ from keras_bridgetower.metrics.vqa_answers import soft_scores
 
 
 def soft_scores_as_typed(answers):
-    """Scores without normalising, the counting of ViLT and METER.
+    """Soft scores of answers that are not normalised, as in ViLT and METER.
 
-    Answers that the list spells differently are lost, and equal answers in
-    two spellings are counted apart.
+    An answer is lost if the list of classes spells it differently. Two
+    spellings of one answer are counted separately.
 
     Args:
-        answers: list of str, one for each person.
+        answers: list of str, the answer of each person.
 
     Returns:
-        dict from answer as typed to float score in 0..1.
+        dict from answers as they were typed to scores, floats from 0 to 1.
     """
     counts = collections.Counter(answers)
     return {text: agreement(n, len(answers)) for text, n in counts.items()}
 
 
-# By whether the name of a part says `_fix`.
-COUNTING = {True: soft_scores, False: soft_scores_as_typed}
+# How answers are scored: by whether the name of the part has `_fix`.
+SCORE_FUNCTIONS = {True: soft_scores, False: soft_scores_as_typed}
 
 
 class VQAv2(DataSet):
@@ -43,17 +43,18 @@ class VQAv2(DataSet):
 
     The classes are the normalised `multiple_choice_answer`s that occur at
     least nine times in the annotations of training and validation, in the
-    order of their first occurrence. Training leaves out the questions none of
-    whose answers is a class.
+    order of their first occurrence: 3,129 in all. Training leaves out
+    questions without a class among their answers.
 
-    Official: training includes validation, which leaves out such questions,
-    too. Honest: it does not, and validation asks all questions. `held_out`
-    trains on all but 1,000 pictures of validation. `..._as_typed` counts
-    answers as ViLT and METER did.
+    Protocols: in `official`, training includes the validation set, and
+    validation too leaves out such questions. In `honest`, training does not
+    include it, and validation asks all questions. In `held_out`, training
+    includes all but 1,000 pictures of the validation set. Protocols that end
+    in `_as_typed` score answers as ViLT and METER did.
 
     Args:
         root: path of the folder.
-        min_count: int, occurrences that a class needs.
+        min_count: int, how often an answer must occur to be a class.
     """
 
     task = "vqa"
@@ -68,7 +69,7 @@ class VQAv2(DataSet):
         "vqav2_test": (81_434, 447_793),
     }
     years = {"train": "train2014", "val": "val2014", "test": "test2015"}
-    # In this order they make the classes.
+    # The order of the annotation files in which classes are numbered.
     annotated = ("train", "val")
 
     def __init__(self, root, min_count=9):
@@ -93,7 +94,7 @@ class VQAv2(DataSet):
 
     @property
     def annotations(self):
-        """The places of the annotations, which all parts need."""
+        """Possible paths of the annotation files, which all parts need."""
         return tuple(_annotation_places(self.years[n]) for n in self.annotated)
 
     def drafts(self, part):
@@ -103,7 +104,7 @@ class VQAv2(DataSet):
         keys = {"image_id": int, "question_id": int, "question": str}
         targets = _NoTargets()
         if name in self.annotated:
-            targets = self._targets(name, COUNTING["_fix" in part])
+            targets = self._targets(name, SCORE_FUNCTIONS["_fix" in part])
         samples = {}
         for row in json_rows(path, keys, "questions"):
             question = row["question_id"]
@@ -115,10 +116,10 @@ class VQAv2(DataSet):
             sample = Sample(str(question), row["question"], *targets[question])
             samples.setdefault(row["image_id"], []).append(sample)
         folder = _picture_folder(name)
-        for image in _wanted(part, samples):
+        for image in _pictures_of_part(part, samples):
             file = f"COCO_{folder}_{image:012d}"
             pictures = (picture_in(self.root / folder, f"{file}.jpg"),)
-            kept = tuple(_kept(part, samples[image]))
+            kept = tuple(_samples_of_part(part, samples[image]))
             if kept:
                 yield Draft(file, pictures, kept, part)
 
@@ -138,7 +139,7 @@ class VQAv2(DataSet):
         return self.path(*_annotation_places(self.years[name]))
 
     def _targets(self, name, count):
-        """From question ids to `(ids, scores)` of the answers with an id."""
+        """Dict from question ids to `(class ids, scores)` of the answers."""
         path = self._annotation_path(name)
         ids = {label: i for i, label in enumerate(self.labels)}
         targets = {}
@@ -153,7 +154,7 @@ class VQAv2(DataSet):
 
 
 class _NoTargets:
-    """The targets of questions whose answers are not public."""
+    """In place of that dict, if answers are not public: nothing for any id."""
 
     def __contains__(self, question):
         return True
@@ -163,8 +164,12 @@ class _NoTargets:
 
 
 def _file_of(part):
-    """train, val, test or test-dev2015, whose files a part is read from."""
-    name = part.removeprefix("vqav2_").removesuffix(ALL).removesuffix("_fix")
+    """Whose files a part is read from: train, val, test or test-dev2015."""
+    name = (
+        part.removeprefix("vqav2_")
+        .removesuffix(ALL_QUESTIONS)
+        .removesuffix("_fix")
+    )
     return {"trainable_val": "val", "rest_val": "val"}.get(name, name)
 
 
@@ -173,15 +178,15 @@ def _picture_folder(name):
     return VQAv2.years.get(name, "test2015")
 
 
-def _kept(part, samples):
-    """Without a class a question teaches nothing, but may be asked."""
-    if part.endswith(ALL) or _file_of(part) not in VQAv2.annotated:
+def _samples_of_part(part, samples):
+    """Drop questions without a class, except in parts that ask all of them."""
+    if part.endswith(ALL_QUESTIONS) or _file_of(part) not in VQAv2.annotated:
         return samples
     return [sample for sample in samples if sample.labels]
 
 
-def _wanted(part, images):
-    """The pictures of a part, in the order of the file."""
+def _pictures_of_part(part, images):
+    """The ids of the pictures in a part, in the order of the file."""
     if "rest_val" not in part and "trainable_val" not in part:
         return list(images)
     ranked = sorted(images, key=_hash)

@@ -1,12 +1,12 @@
-"""The splits of VQAv2, in its authors' files and in Arrow tables."""
+"""Tables of VQAv2's protocols and splits, for its two readers."""
 
 from keras_bridgetower.data.datasets.base import Split
 
-# Pictures of the validation set that the protocol `held_out` keeps back, as
-# many as ViLT did.
+# Number of validation pictures that the protocol `held_out` does not train on;
+# ViLT held out as many.
 HELD_OUT = 1000
-# Ends the name of a part that also holds questions without a class.
-ALL = "_all"
+# End of the name of a part that also holds questions without a class.
+ALL_QUESTIONS = "_all"
 TESTS = {
     "test": Split(
         ("vqav2_test",), "test2015, test-dev and test-std, without answers."
@@ -16,18 +16,19 @@ TESTS = {
     ),
 }
 _ASKED = {
-    ALL: "all questions; those without a class among their answers score 0",
+    ALL_QUESTIONS: "all questions; those without a class among their answers "
+    "score 0",
     "": "without the questions that have no class among their answers",
 }
 
 
 def _protocols(counting, fix, asked):
-    """The protocols of one counting of answers.
+    """Make the protocols for one way to score answers.
 
     Args:
-        counting: str, the counting in words.
-        fix: str, what it adds to the names of parts.
-        asked: str, a key of `_ASKED`, which questions honest validation asks.
+        counting: str, describes how answers are scored.
+        fix: str, ending of the names of its parts.
+        asked: str, key of `_ASKED`: which questions honest validation asks.
     """
     train, val = f"vqav2_train{fix}", f"vqav2_val{fix}"
     words = f"{counting}, {_ASKED[asked]}."
@@ -66,9 +67,11 @@ def _both_countings(asked):
 
 
 PROTOCOLS = {
-    name: splits | TESTS for name, splits in _both_countings(ALL).items()
+    name: splits | TESTS
+    for name, splits in _both_countings(ALL_QUESTIONS).items()
 }
-# There is no table of test-dev alone, and of `_fix` none that holds out.
+# The Arrow tables have none for test-dev alone, and none for `held_out` with
+# normalised answers.
 TABLE_PROTOCOLS = {
     name: splits | {"test": TESTS["test"]}
     for name, splits in _both_countings("").items()

@@ -1,4 +1,4 @@
-"""Captions from the web: CC3M and SBU, of which some pictures are gone."""
+"""Readers of CC3M and SBU: captions from the web, for downloaded pictures."""
 
 import pathlib
 
@@ -40,11 +40,11 @@ SBU_PROTOCOLS = {
 
 
 class CC3M(DataSet):
-    """Conceptual Captions: tables of caption and url without header.
+    """Conceptual Captions (CC3M): tables of captions and urls.
 
-    `utils/Train_GCC-training.tsv`, `train_image/<row>.<ext>`, and
-    `train_image_exist.txt`, which lists the pictures that were downloaded;
-    likewise for validation.
+    Files: `utils/Train_GCC-training.tsv`, which has no header,
+    `train_image/<row>.<ext>`, and `train_image_exist.txt`, the list of
+    pictures that were downloaded; likewise for validation.
     """
 
     task = "captions"
@@ -69,7 +69,7 @@ class CC3M(DataSet):
         table, listed, folder = (
             self.path(*places) for places in self.files(part)
         )
-        # The lists hold the paths of the machine that downloaded.
+        # The lists have paths of the machine that downloaded the pictures.
         names = (
             pathlib.PurePath(line.strip()).name
             for line in read_text(listed).split("\n")
@@ -123,10 +123,10 @@ class SBU(DataSet):
 
 
 class AnnotatedPairs(DataSet):
-    """CC3M or SBU as ViLT and METER keep them.
+    """Abstract: reads CC3M or SBU in the files of ViLT and METER.
 
-    `train_annot.json` (`annot.json` for SBU, `val_annot.json`), a list of
-    `[path, caption]`, and `images_train/<first 4 characters>/<name>`.
+    Files: `train_annot.json` (`annot.json` for SBU) and `val_annot.json`, a
+    list of `[path, caption]`; `images_train/<first 4 characters>/<name>`.
     """
 
     task = "captions"
@@ -156,12 +156,12 @@ class AnnotatedPairs(DataSet):
 
 
 class CC3MAnnotated(AnnotatedPairs):
-    """CC3M as ViLT and METER keep it."""
+    """CC3M in the files of ViLT and METER."""
 
     protocols = CC3M_PROTOCOLS
 
 
 class SBUAnnotated(AnnotatedPairs):
-    """SBU captions as ViLT and METER keep them."""
+    """SBU captions in the files of ViLT and METER."""
 
     protocols = SBU_PROTOCOLS

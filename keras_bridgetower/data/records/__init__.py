@@ -1,1 +1,1 @@
-"""Records in sharded files: written whole, checked, read at random."""
+"""Records of a data set in several files: writes, checks and reads them."""

@@ -1,4 +1,4 @@
-"""What may be written as records, and what may be missing."""
+"""Checks of records before they are written: keys, labels, texts, pictures."""
 
 import io
 
@@ -10,7 +10,7 @@ from keras_bridgetower.preprocessing.images import check_head
 
 
 def check_records(split, records, task, labels):
-    """Refuse what no reader should find in a split."""
+    """Refuse records that cannot form a split: doubled ids, wrong labels."""
     if task not in form.TASKS:
         raise ValueError(
             f"`task` must be one of {list(form.TASKS)}. Received: task={task!r}"
@@ -19,34 +19,34 @@ def check_records(split, records, task, labels):
         raise ValueError(f"The split is empty. Received: split={split!r}")
     keys, ids = set(), set()
     for record in records:
-        _once("key", record.key, keys, split)
+        _check_unique("key", record.key, keys, split)
         if not record.samples:
             raise ValueError(
                 "Every record needs a sample. Received: none for key="
                 f"{record.key!r} in split={split!r}"
             )
         for sample in record.samples:
-            _once("id", sample.id, ids, split)
+            _check_unique("id", sample.id, ids, split)
             _check_sample(sample, labels)
 
 
 def check_images(images):
-    """Refuse a record one of whose pictures no stream could open.
+    """Refuse pictures that a stream could not open.
 
-    Pixels are not read, which would take a hundred times as long.
+    Only headers are read. Reading pixels would take a hundred times as long.
     """
     for image in images:
         if not image:
             raise ValueError("a picture has 0 bytes")
         try:
             check_head(io.BytesIO(image), "picture")
-        # Its own words name an object in memory.
+        # Pillow's message shows a memory address; ours shows the bytes.
         except UnidentifiedImageError as error:
             raise ValueError(
                 f"a picture must be one of {', '.join(FORMATS)}. Received: "
                 f"{len(image)} bytes that begin with {image[:16]!r}"
             ) from error
-        # A damaged file makes Pillow raise nearly anything.
+        # On damaged files Pillow raises errors of many types.
         except Exception as error:
             raise ValueError(
                 f"a picture cannot be opened: {type(error).__name__}: {error}"
@@ -54,7 +54,7 @@ def check_images(images):
 
 
 def check_left_out(split, shards, total, max_bad_share):
-    """Refuse a split that would miss too many of its records."""
+    """Refuse a split that lacks too many records whose pictures are bad."""
     left_out = [row for shard in shards for row in shard["left_out"]]
     if len(left_out) > max_bad_share * total:
         key, reason = left_out[0]
@@ -66,7 +66,7 @@ def check_left_out(split, shards, total, max_bad_share):
         )
 
 
-def _once(name, value, seen, split):
+def _check_unique(name, value, seen, split):
     if value in seen:
         raise ValueError(
             f"Every {name} must occur once in a split. Received: {name}="

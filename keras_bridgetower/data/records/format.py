@@ -1,7 +1,8 @@
-"""What a record is, and how it lies in a file.
+"""Defines `Record`, and the file format in which records are stored.
 
-A data set is a folder: `index.json`, and for each split TFRecord files with one
-`tf.train.Example` a record, each with an array of offsets beside it.
+A data set is a folder with an `index.json`. Each split has several TFRecord
+files, called shards, with one `tf.train.Example` for each record. Beside each
+shard lies an array with the offset of every record.
 """
 
 import dataclasses
@@ -23,9 +24,10 @@ TASKS = (
     "image_classification",
     "text_classification",
 )
-# Between the two texts of a sample about two, as in GLUE.
+# Stands between the two texts of a sample that has two, as in GLUE.
 SECOND_TEXT = "\t"
-# In a TFRecord: length (8 bytes), its sum (4), the record, its sum (4).
+# Bytes around a record in a TFRecord file: before it its length (8) and a
+# checksum (4), after it a checksum (4).
 FRAME_HEAD, FRAME_TAIL = 12, 4
 OFFSETS = np.dtype(
     [("offset", "<u8"), ("length", "<u4"), ("samples", "<u4"), ("crc", "<u4")]
@@ -34,15 +36,16 @@ OFFSETS = np.dtype(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """A text of a picture, and what is asked of a model.
+    """One text about a picture, with the labels that a model should give.
 
     Args:
-        id: str, unique in a split.
-        text: str, may be empty; where a text classifier reads two texts, they
-            are joined by `SECOND_TEXT`, a tab.
-        labels: ints, places in the label list. None for captions.
-        scores: floats, one for each label (VQA's soft scores, the grade of a
-            regression), or none.
+        id: str, unique in its split.
+        text: str, may be empty. If a text classifier reads two texts, they
+            are joined by a tab (`SECOND_TEXT`).
+        labels: ints, positions in the data set's list of labels. Empty for
+            captions.
+        scores: floats, one for each label: VQA's soft scores, or the number
+            of a regression. Empty if labels have no scores.
     """
 
     WRITTEN_AS = (
@@ -57,13 +60,13 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """A picture with all its texts; the pair of pictures for NLVR2.
+    """A picture with all of its texts; for NLVR2 a pair of pictures.
 
     Args:
-        key: str, unique in a split.
-        images: bytes of the files, as they were found.
+        key: str, unique in its split.
+        images: tuple of bytes, the unchanged picture files.
         samples: `Sample`s, at least one.
-        source: str, the table or file it came from.
+        source: str, the table or file from which it came.
     """
 
     WRITTEN_AS = (
@@ -76,19 +79,19 @@ class Record:
     source: str
 
     def read(self):
-        """The record itself, as `Draft.read` gives one."""
+        """Return the record itself, so that it can be used like a `Draft`."""
         return self
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Draft:
-    """A record whose pictures are still where they were found.
+    """A record whose pictures are not read yet.
 
     Args:
         key: as in `Record`.
-        pictures: objects whose `read()` gives the bytes of a picture file,
-            and which `written` tells apart, by `WRITTEN_AS` or `repr`. They
-            are pickled to other processes.
+        pictures: tuple of objects. `read()` returns the bytes of a picture
+            file, and `written` must return another text for each picture.
+            They are pickled, to be read in other processes.
         samples: as in `Record`.
         source: as in `Record`.
     """
@@ -104,13 +107,13 @@ class Draft:
     source: str
 
     def read(self):
-        """The `Record`, pictures read."""
+        """Read the pictures and return the `Record`."""
         images = tuple(picture.read() for picture in self.pictures)
         return Record(self.key, images, self.samples, self.source)
 
 
 def encode(record):
-    """A record as the bytes of a `tf.train.Example`."""
+    """Convert a record to the bytes of a `tf.train.Example`."""
     samples = record.samples
     feature = {
         "key": _texts([record.key]),
@@ -136,7 +139,7 @@ def encode(record):
 
 
 def decode(data):
-    """The record in the bytes of a `tf.train.Example`."""
+    """Convert the bytes of a `tf.train.Example` to a record."""
     feature = tf.train.Example.FromString(data).features.feature
     labels = _split(
         feature["label"].int64_list.value,
@@ -162,17 +165,17 @@ def decode(data):
 
 
 def shard_name(split, number, count):
-    """`train-00003-of-00008.tfrecord`."""
+    """The name of a shard's file, such as `train-00003-of-00008.tfrecord`."""
     return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
 
 
 def offsets_path(shard):
-    """Where the offsets of a shard lie."""
+    """The path of the file with a shard's offsets."""
     return pathlib.Path(shard).with_suffix(".offsets.npy")
 
 
 def read_index(folder):
-    """What `index.json` of a data set says.
+    """Read the `index.json` of a data set.
 
     Args:
         folder: path of a data set.
@@ -181,7 +184,8 @@ def read_index(folder):
         dict with `schema_version`, `task`, `labels`, `splits`.
 
     Raises:
-        ValueError: no such folder, no index, or one of another schema.
+        ValueError: there is no folder or no index, or the index is damaged
+            or has another schema version.
     """
     path = pathlib.Path(folder) / INDEX
     if not path.is_file():

@@ -1,4 +1,7 @@
-"""The index of a data set, of which several processes may write splits."""
+"""Opens and changes the `index.json` of a data set, under a lock.
+
+Several processes may write splits of one data set at the same time.
+"""
 
 import json
 import re
@@ -12,7 +15,7 @@ LOCK = f"{form.INDEX}.lock"
 
 
 def open_index(folder, task, labels):
-    """The index of a folder, or a new one.
+    """Read the index of a folder, or make a new one.
 
     Args:
         folder: path of the data set.
@@ -20,10 +23,11 @@ def open_index(folder, task, labels):
         labels: list of str.
 
     Returns:
-        dict, as `read_index`.
+        dict, as `read_index` returns it.
 
     Raises:
-        ValueError: the folder holds another data set.
+        ValueError: the folder holds a data set with other labels or of
+            another task.
     """
     new = {
         "schema_version": form.SCHEMA_VERSION,
@@ -45,13 +49,13 @@ def open_index(folder, task, labels):
 
 
 def save_split(folder, task, labels, split, entry):
-    """Put one split into the index, and leave the others as they are by now.
+    """Put one split into the index and keep what others wrote meanwhile.
 
     Args:
         folder: path of the data set.
         task, labels: as `open_index`.
         split: str.
-        entry: dict, the split's part of the index.
+        entry: dict, the entry of the split in the index.
     """
     with locked(folder / LOCK):
         index = open_index(folder, task, labels)
@@ -62,12 +66,12 @@ def save_split(folder, task, labels, split, entry):
 
 
 def remove_others(folder, split, entry):
-    """Remove the shards of a split that its part of the index does not name.
+    """Remove shards of a split that its entry in the index does not name.
 
     Args:
         folder: path of the data set.
         split: str.
-        entry: dict, the split's part of the index.
+        entry: dict, the entry of the split in the index.
     """
     named = {shard["file"] for shard in entry["shards"]}
     shard = re.compile(

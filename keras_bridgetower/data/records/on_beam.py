@@ -1,4 +1,4 @@
-"""Writing shards on Apache Beam, for data sets that outgrow one machine."""
+"""Writes the shards of a data set on a cluster, with Apache Beam."""
 
 import json
 import pathlib
@@ -13,17 +13,17 @@ _INSTALL = (
 
 
 def on_beam(runner="DirectRunner", **options):
-    """Write shards by a Beam pipeline, each as `write_shard` does here.
+    """Make a function that writes shards by a pipeline of Apache Beam.
 
-    The folder of the data set and the pictures must have the same paths on
-    all machines.
+    Each shard is written by `write_shard`. The folder of the data set and the
+    pictures must have the same paths on all machines.
 
     Args:
-        runner: str, the name of a runner.
-        **options: of the pipeline, as `beam.options.PipelineOptions`.
+        runner: str, the name of a Beam runner.
+        **options: options of the pipeline, as `PipelineOptions` takes them.
 
     Returns:
-        function for `run` of `write_shards`.
+        function, for the argument `run` of `write_shards`.
 
     Raises:
         ImportError: Beam is not installed.
@@ -39,7 +39,7 @@ def on_beam(runner="DirectRunner", **options):
     def run(jobs):
         if not jobs:
             return
-        # Machines hand their rows of the index back through files.
+        # Workers return their parts of the index through files.
         folder = pathlib.Path(jobs[0].path).parent
         with tempfile.TemporaryDirectory(prefix=".beam-", dir=folder) as rows:
             settings = PipelineOptions(runner=runner, **options)
@@ -47,7 +47,7 @@ def on_beam(runner="DirectRunner", **options):
                 (
                     pipeline
                     | beam.Create(jobs)
-                    # Otherwise one machine would be given all of them.
+                    # Without this step, one machine would write all shards.
                     | beam.Reshuffle()
                     | beam.Map(write_shard)
                     | beam.Map(json.dumps)

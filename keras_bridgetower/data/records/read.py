@@ -1,4 +1,4 @@
-"""Records by position: any sample of a data set, read when it is asked for."""
+"""Reads records of a data set by their number, in any order."""
 
 import collections
 import dataclasses
@@ -16,17 +16,18 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import sha256
 
-# A process may hold some 1,000 files, and there are larger data sets.
+# Files that are kept open. A process may open about 1,000, and a data set may
+# have more.
 OPEN_FILES = 256
 
 
 class DamagedRecord(ValueError):
-    """A record whose bytes are not those that were written.
+    """The bytes of a record are not those that were written.
 
     Args:
         shard: str, path of the file.
-        record: int, number of the record in that file.
-        key: str, key of the record where it can still be read, or None.
+        record: int, the number of the record in the file.
+        key: str, key of the record; None if it cannot be read.
         reason: str.
     """
 
@@ -45,14 +46,14 @@ class DamagedRecord(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
-    """One sample and the pictures it belongs to.
+    """One sample with its pictures.
 
     Args:
-        images: bytes of the picture files.
+        images: tuple of bytes, the picture files.
         sample: `Sample`.
-        record: int, number of the record in the split.
+        record: int, the number of the record in the split.
         key: str, key of the record.
-        source: str, where the record came from.
+        source: str, from where the record came.
     """
 
     images: tuple[bytes, ...]
@@ -68,16 +69,17 @@ def open_records(folder, split, max_bad_share=0.0):
     Args:
         folder: path of the data set.
         split: str.
-        max_bad_share: float in 0..1, how large a share of the shards may be
-            missing or cut. Samples keep their numbers; those that are lost
-            raise `DamagedRecord` when they are read.
+        max_bad_share: float from 0 to 1, the share of the shards that may be
+            missing or cut. Samples keep their numbers. If a lost sample is
+            read, `DamagedRecord` is raised.
 
     Returns:
         `RecordReader`.
 
     Raises:
-        ValueError: no data set, no such split, one that is not finished, of
-            another schema, or of whose shards more are missing or cut.
+        ValueError: there is no data set or no such split; the split is not
+            finished or has another schema version; or too many of its shards
+            are missing or cut.
 
     Example:
 
@@ -126,21 +128,21 @@ def open_records(folder, split, max_bad_share=0.0):
 
 
 class RecordReader:
-    """A split, read by position; safe to use from many threads.
+    """Reads the samples of a split by number; many threads may use it.
 
     Args:
         folder: path of the data set.
         split: str.
-        index: dict, what `index.json` says.
+        index: dict, the content of `index.json`.
 
     Attributes:
         task: str, one of `TASKS`.
         labels: list of str.
-        definition: str, in words what the split is.
+        definition: str, a description of the split.
         num_records, num_samples: int.
-        sources: dict from the name of a source to its number of samples.
-        bad_shards: dict from the names of shards that are missing or cut to
-            the reason.
+        sources: dict from names of sources to numbers of samples.
+        bad_shards: dict from names of shards that are missing or cut to
+            reasons.
     """
 
     def __init__(self, folder, split, index):
@@ -176,7 +178,7 @@ class RecordReader:
         return self.num_samples
 
     def record_of(self, i):
-        """Number of the record that holds the i-th sample."""
+        """The number of the record that holds the i-th sample."""
         if not 0 <= i < self.num_samples:
             raise IndexError(
                 f"Samples are numbered 0 to {self.num_samples - 1}. "
@@ -185,12 +187,12 @@ class RecordReader:
         return int(np.searchsorted(self._first_sample, i, "right")) - 1
 
     def locate(self, i):
-        """Number of the shard and of the record in it, for the i-th sample."""
-        return self._place(self.record_of(i))
+        """The shard of the i-th sample, and the number of its record there."""
+        return self._locate_record(self.record_of(i))
 
     def record(self, number):
-        """The `Record` of a number in `range(num_records)`."""
-        shard, row = self._place(number)
+        """Read the `Record` with a number from 0 to `num_records - 1`."""
+        shard, row = self._locate_record(number)
         offset, length, samples, crc = self._offsets[shard][row].tolist()
         path = str(self.folder / self.shards[shard]["file"])
         try:
@@ -199,7 +201,7 @@ class RecordReader:
             raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
             reason = "its sum is wrong" if len(data) == length else "it is cut"
-            raise DamagedRecord(path, row, _key(data), reason)
+            raise DamagedRecord(path, row, _key_of_bytes(data), reason)
         made = form.decode(data)
         if len(made.samples) != samples:
             reason = f"{samples} samples expected, {len(made.samples)} found"
@@ -207,7 +209,7 @@ class RecordReader:
         return made
 
     def sample(self, i):
-        """The i-th sample with its pictures, an `Item`."""
+        """Read the i-th sample with its pictures, as an `Item`."""
         number = self.record_of(i)
         record = self.record(number)
         return Item(
@@ -219,15 +221,17 @@ class RecordReader:
         )
 
     def verify(self):
-        """Read every file once.
+        """Read all files and compare them with their checksums.
 
         Returns:
-            dict from the name of a damaged shard to what is wrong with it.
+            dict from names of damaged shards to descriptions of the damage.
         """
-        found = {s["file"]: damage(self.folder, s) for s in self.shards}
+        found = {
+            s["file"]: describe_damage(self.folder, s) for s in self.shards
+        }
         return {name: why for name, why in found.items() if why}
 
-    def _place(self, number):
+    def _locate_record(self, number):
         if not 0 <= number < self.num_records:
             raise IndexError(
                 f"Records are numbered 0 to {self.num_records - 1}. "
@@ -246,7 +250,7 @@ class RecordReader:
             rows = np.load(io.BytesIO(data), allow_pickle=False)
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
-        # Bytes that anyone may have written make NumPy raise nearly anything.
+        # On damaged files NumPy raises errors of many types.
         except Exception as error:
             self.bad_shards[path.name] = f"its offsets: {error!s:.200}"
             return _unreadable(*counts)
@@ -264,8 +268,8 @@ class RecordReader:
         vars(self).update(state, _open=open_file)
 
 
-def damage(folder, shard):
-    """What is wrong with the files of a shard, in words, or `""`."""
+def describe_damage(folder, shard):
+    """Describe what is wrong with the files of a shard; `""` if nothing is."""
     file = pathlib.Path(folder) / shard["file"]
     sums = {file: "sha256", form.offsets_path(file): "offsets_sha256"}
     for path, key in sums.items():
@@ -277,7 +281,7 @@ def damage(folder, shard):
 
 
 class _OpenFile:
-    """A file that is closed once no thread reads it any more."""
+    """An open file that is closed when no thread uses it any more."""
 
     file = None
 
@@ -288,7 +292,7 @@ class _OpenFile:
     def read(self, length, offset):
         if hasattr(os, "pread"):
             return os.pread(self.file.fileno(), length, offset)
-        # Windows has no `pread`: threads take turns to move the position.
+        # Windows has no `pread`, so threads move the position in turn.
         with self._turn:
             self.file.seek(offset)
             return self.file.read(length)
@@ -299,11 +303,11 @@ class _OpenFile:
 
 
 def _unreadable(records, samples):
-    """Offsets of records that are lost, so that others keep their numbers."""
+    """Offsets in place of lost records, so that others keep their numbers."""
     rows = np.zeros(records, form.OFFSETS)
     rows["samples"] = 1
     rows["samples"][:1] += samples - records
-    # No bytes at all have the sum 0.
+    # Reading must fail; 0 would be right for a record without bytes.
     rows["crc"] = 1
     return rows
 
@@ -312,8 +316,8 @@ def _starts(counts):
     return np.concatenate([[0], np.cumsum(counts, dtype="int64")])
 
 
-def _key(data):
+def _key_of_bytes(data):
     try:
         return form.decode(data).key
-    except Exception:  # any: the bytes are arbitrary
+    except Exception:  # Damaged bytes cause errors of many types.
         return None

@@ -1,23 +1,23 @@
-"""The seal of an index, and what an index must hold at all."""
+"""Checks an index of records, and seals it with a checksum of its content."""
 
 import hashlib
 import json
 
-# Of one shard; where nobody chooses it has 1,000. What an index without a
-# seal claims may not fill the memory.
+# Most records in a shard (1,000 by default), and the largest other count. So an
+# index without a seal cannot make a reader allocate all memory.
 _MOST_RECORDS = 10**7
 _LARGEST = 10**15
 _SEAL = "seal"
 
 
 def sealed(index):
-    """An index with a sum of its own content.
+    """Add a checksum of an index's own content to it.
 
     Args:
-        index: dict, which may have an older seal.
+        index: dict. A seal in it is replaced.
 
     Returns:
-        dict.
+        dict, a copy of the index with its seal.
     """
     content = {k: v for k, v in index.items() if k != _SEAL}
     text = json.dumps(content, sort_keys=True).encode()
@@ -25,11 +25,11 @@ def sealed(index):
 
 
 def problem(index):
-    """What is wrong with an index, in words, or `""`.
+    """Describe what is wrong with an index; `""` if nothing is.
 
     Args:
-        index: dict, as `index.json` holds it. Data sets of earlier versions
-            have no seal, and are looked at all the same.
+        index: dict, the content of `index.json`. An index of an earlier
+            version has no seal; its values are checked all the same.
     """
     if type(index["task"]) is not str:
         return "its task is no name"

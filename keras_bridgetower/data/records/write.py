@@ -1,4 +1,4 @@
-"""Records to shards: atomic, continued after a kill, the same for a seed."""
+"""Writes records to shards, and continues where it was interrupted."""
 
 import concurrent.futures
 import contextlib
@@ -22,26 +22,28 @@ from keras_bridgetower.data.records.checks import check_records
 from keras_bridgetower.data.records.index import open_index
 from keras_bridgetower.data.records.index import remove_others
 from keras_bridgetower.data.records.index import save_split
-from keras_bridgetower.data.records.read import damage
+from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.data.written import written
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import sha256
 from keras_bridgetower.files import write_atomically
 
 RECORDS_PER_SHARD = 1000
-# How many of the shards may be missing in the index after a kill, and are
-# written again. To save it after each of thousands took most of the time.
+# The index is saved each time this share of the shards was written. After a
+# kill at most so many are written again. Saving it after each of thousands of
+# shards took most of the time.
 UNSAVED_SHARE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """What one process needs to write one shard.
+    """All that a process needs to write one shard.
 
     Args:
-        path: str, the shard's file.
-        records: what `write_shards` takes, those of this shard.
-        plan: str, a sum over what the records are before pictures are read.
+        path: str, path of the shard's file.
+        records: tuple of `Record` or `Draft`, those of this shard.
+        plan: str, a hash of the records as they are before pictures are
+            read.
     """
 
     path: str
@@ -65,38 +67,41 @@ def write_shards(
 ):
     """Write a split of a data set.
 
-    Records are shuffled by the seed. A shard is there whole or not at all;
-    one that is there, was written from the same records, and whose sum
-    agrees is kept, so the same call continues after a kill. It is written
-    again where a picture that was left out can be read by now. Once all are
-    there, those of another number of shards are removed. Several processes
-    may write one split each.
+    Records are shuffled by the seed. Each shard is written completely or not
+    at all. The same call continues after a kill: an existing shard is kept if
+    it was written from the same records and its checksum is right. It is
+    written again if a picture that was left out can be read now. In the end,
+    shards of an earlier call with another `num_shards` are removed. Several
+    processes may write one split each.
 
     Args:
-        folder: path of the data set, made if absent.
+        folder: path of the data set; it is made if absent.
         split: str, name of the split.
-        records: list of `Record`, or of `Draft`, whose pictures are read by
-            the process that writes them.
+        records: list of `Record` or `Draft`. The pictures of a `Draft` are
+            read by the process that writes it.
         task: one of `TASKS`.
-        labels: list of str; the ids of labels are places in it.
-        definition: str, in words what the split is.
-        num_shards: int, files to write, by default one for 1,000 records.
-        seed: int, for the order.
-        max_bad_share: float in 0..1, how large a share of records may be
-            left out because a picture cannot be read. They stand in the
-            index with the reason.
-        run: function from a list of `ShardJob` to an iterator over what
-            `write_shard` gives for each, in any order. By default they are
-            written here, one by one; `in_processes(4)` uses four processes.
-        on_shard: function of the numbers of shards done and in all.
+        labels: list of str. `Sample.labels` are positions in it.
+        definition: str, a description of the split.
+        num_shards: int, number of files; by default one for each 1,000
+            records.
+        seed: int, seed of the order.
+        max_bad_share: float from 0 to 1, the share of records that may be
+            left out because a picture cannot be read. The index lists them
+            with reasons.
+        run: function that takes a list of `ShardJob` and returns an iterator
+            over the results of `write_shard`, in any order. By default shards
+            are written one by one in this process; `in_processes(4)` uses
+            four processes.
+        on_shard: function that gets the number of finished shards and that
+            of all.
 
     Returns:
-        dict, the split's part of `index.json`.
+        dict, the entry of the split in `index.json`.
 
     Raises:
-        ValueError: the folder holds another data set, labels outside the
-            list, ids or keys that occur twice, no records, too many pictures
-            that cannot be read.
+        ValueError: the folder holds another data set, there are no records,
+            labels are not in the list, ids or keys occur twice, or too many
+            pictures cannot be read.
 
     Example:
 
@@ -131,15 +136,15 @@ def write_shards(
     for number, rows in enumerate(np.array_split(order, num_shards)):
         name = form.shard_name(split, number, num_shards)
         part = tuple(records[row] for row in rows)
-        jobs[name] = ShardJob(str(folder / name), part, _plan(part))
+        jobs[name] = ShardJob(str(folder / name), part, _hash_of(part))
     found = index["splits"].get(split, {"shards": []})["shards"]
     done = {
         shard["file"]: shard
         for shard in found
         if shard["file"] in jobs
         and shard["plan"] == jobs[shard["file"]].plan
-        and not damage(folder, shard)
-        and not _mended(jobs[shard["file"]], shard)
+        and not describe_damage(folder, shard)
+        and not _can_be_completed(jobs[shard["file"]], shard)
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
@@ -172,15 +177,15 @@ def write_shard(job):
         job: `ShardJob`.
 
     Returns:
-        dict, the shard's row in the index: file, records, samples, sources,
-        bytes, sums, and the records left out with the reason.
+        dict, the entry of the shard in the index: file, records, samples,
+        sources, bytes, checksums, and the records left out with reasons.
     """
     rows, sources, left_out, end = [], {}, [], 0
     part = f"{job.path}.part"
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
             try:
-                record = _read(draft)
+                record = _read_checked(draft)
             except (OSError, ValueError) as error:
                 left_out.append([draft.key, str(error)])
                 continue
@@ -216,7 +221,7 @@ def one_by_one(jobs):
 
 
 def in_processes(workers):
-    """Write shards in a number of processes, each one shard at a time."""
+    """Make a function that writes shards in several processes."""
 
     def run(jobs):
         count = min(workers, len(jobs))
@@ -244,24 +249,24 @@ def in_processes(workers):
     return run
 
 
-def _read(draft):
+def _read_checked(draft):
     record = draft.read()
     check_images(record.images)
     return record
 
 
-def _mended(job, shard):
-    """Whether a record that a shard left out can be read by now."""
+def _can_be_completed(job, shard):
+    """Whether a record that a shard left out can be read now."""
     left_out = {key for key, _ in shard["left_out"]}
     for draft in job.records:
         if draft.key in left_out:
             with contextlib.suppress(OSError, ValueError):
-                _read(draft)
+                _read_checked(draft)
                 return True
     return False
 
 
-def _plan(records):
+def _hash_of(records):
     total = hashlib.sha256()
     for record in records:
         total.update(written(record).encode("utf-8", "surrogatepass"))
@@ -269,7 +274,7 @@ def _plan(records):
 
 
 def _end_with_parent():
-    """A process whose parent was killed must not wait for it forever."""
+    """End this process if its parent is killed, instead of waiting forever."""
 
     def wait():
         multiprocessing.parent_process().join()

@@ -1,1 +1,1 @@
-"""Batches of records by number, which a run can restart anywhere."""
+"""Streams: batches made from records, which a run can continue anywhere."""

@@ -1,4 +1,4 @@
-"""Samples that had to be left out, and how many may be."""
+"""Counts the samples that a stream leaves out, and limits their number."""
 
 import contextlib
 import dataclasses
@@ -9,12 +9,12 @@ LOGGER = logging.getLogger("keras_bridgetower.data")
 
 
 class BadRecord(ValueError):
-    """A record that gives no row, by what it holds."""
+    """A record whose content cannot be made into a row of a batch."""
 
 
 @contextlib.contextmanager
 def reading_record():
-    """A context whose `ValueError`s are those of a record: `BadRecord`."""
+    """A context that turns each `ValueError` into a `BadRecord`."""
     try:
         yield
     except ValueError as error:
@@ -26,8 +26,8 @@ class BadSample:
     """A sample that was left out.
 
     Args:
-        id: str, its id, or where it lies if that cannot be read.
-        source: str, the folder and split it is from.
+        id: str, its id; its number if the id cannot be read.
+        source: str, its folder and split.
         reason: str.
     """
 
@@ -37,17 +37,18 @@ class BadSample:
 
 
 class DamageReport:
-    """What a stream left out; safe to read while training goes on.
+    """The samples that a stream left out; may be read during training.
 
     Args:
-        samples: int, how many samples the stream has.
+        samples: int, the number of samples in the stream.
         max_bad_share: float from 0 to 1, the share of them that may be bad.
 
     Attributes:
-        bad: tuple of `BadSample`, each sample once, however often it was met.
+        bad: tuple of `BadSample`. Each sample is there once, even if it was
+            read several times.
 
     Raises:
-        ValueError: more were met.
+        ValueError: more samples were bad than allowed.
 
     Example:
 
@@ -75,7 +76,7 @@ class DamageReport:
             return tuple(bad for _, bad in sorted(self._bad.items()))
 
     def add(self, number, bad):
-        """Count and log a bad sample, and raise if there are too many.
+        """Count and log a bad sample; raise an error if there are too many.
 
         Args:
             number: int, the number of the sample in the stream.
@@ -93,7 +94,7 @@ class DamageReport:
             raise ValueError(
                 f"{count} of {self.samples} samples are bad, more than "
                 f"`max_bad_share` allows. The last one is {bad.id!r} of "
-                f"{bad.source}: {bad.reason}. Mend the data, or allow more. "
+                f"{bad.source}: {bad.reason}. Fix the data, or allow more. "
                 f"Received: max_bad_share={self.max_bad_share}"
             )
 

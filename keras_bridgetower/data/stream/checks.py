@@ -1,4 +1,4 @@
-"""Whether the values of a stream fit each other, said before any reading."""
+"""Checks the arguments of `Stream` when it is made, before data are read."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from keras_bridgetower.preprocessing.geometry import check_transform
 
 
 def check_readers(readers):
-    """The readers as a list, of one task and one list of labels."""
+    """Return the readers as a list; they must share a task and a label list."""
     readers = list(readers) if isinstance(readers, (list, tuple)) else [readers]
     kinds = {(reader.task, tuple(reader.labels)) for reader in readers}
     if len(kinds) != 1:
@@ -21,7 +21,7 @@ def check_readers(readers):
 
 
 def check_weights(weights, readers):
-    """The weights as a list, one for each reader."""
+    """Return the weights as a list, one for each reader."""
     weights = [1] * len(readers) if weights is None else list(weights)
     if len(weights) != len(readers) or not all(
         w > 0 and np.isfinite(w) for w in weights
@@ -43,7 +43,7 @@ def check_weights(weights, readers):
 
 
 def check_hosts(batch_size, num_hosts, host):
-    """Refuse batches that the hosts cannot share evenly."""
+    """Refuse a batch size that the hosts cannot divide evenly."""
     if type(num_hosts) is not int or not (
         num_hosts >= 1 and host in range(num_hosts)
     ):
@@ -60,7 +60,7 @@ def check_hosts(batch_size, num_hosts, host):
 
 
 def check_epoch(rows, batch_size, num_hosts, labelled, remainder):
-    """Refuse an epoch without a batch, or with one that leaves hosts out."""
+    """Refuse epochs without a batch, and batches too small for all hosts."""
     problem = REMAINDERS[remainder].problem(
         rows, batch_size, num_hosts, labelled
     )
@@ -72,26 +72,26 @@ def check_epoch(rows, batch_size, num_hosts, labelled, remainder):
         )
 
 
-def check_fit(made, num_hosts, preprocessor):
-    """Refuse a transform or a preprocessor that does not fit the records.
+def check_records_fit(row_maker, num_hosts, preprocessor):
+    """Check that transform and preprocessor fit the records.
 
     Args:
-        made: `Rows`.
+        row_maker: `RowMaker`.
         num_hosts: int.
         preprocessor: a task's preprocessor, or None.
 
     Raises:
-        ValueError: pictures of another size or scale than the preprocessor's,
-            other classes, or a tokenizer that pads each host's batch to
-            another length.
+        ValueError: pictures have another size or scale than the preprocessor
+            expects; classes differ; or the preprocessor would pad texts to
+            different lengths on different hosts.
     """
-    images = "images" in made.inputs.names
-    if images != (made.transform is not None):
+    images = "images" in row_maker.inputs.names
+    if images != (row_maker.transform is not None):
         raise ValueError(
             "`transform` must be given where records have pictures, and only "
             "there. Take one from `augment.transform`. Received: "
-            f"transform={made.transform!r}, records of the task "
-            f"{made.readers[0].task!r}"
+            f"transform={row_maker.transform!r}, records of the task "
+            f"{row_maker.readers[0].task!r}"
         )
     if preprocessor is None:
         return
@@ -103,13 +103,14 @@ def check_fit(made, num_hosts, preprocessor):
             f"buckets={preprocessor.buckets}"
         )
     if images:
-        check_transform(made.transform, preprocessor.image_converter)
-    if any(target.names_classes for target in made.targets):
-        _check_classes(made.labels, preprocessor)
+        check_transform(row_maker.transform, preprocessor.image_converter)
+    if any(target.names_classes for target in row_maker.targets):
+        _check_classes(row_maker.labels, preprocessor)
 
 
 def _check_classes(labels, preprocessor):
-    # Names and places must mean the same to it; unknown names it refuses.
+    # A label's name and its position must be the same class for it. It raises
+    # an error for unknown names.
     named = preprocessor.targets(np.array(labels))
     placed = preprocessor.targets(np.arange(len(labels)))
     if not np.array_equal(named, placed) or np.shape(named)[1:] not in (

@@ -1,7 +1,7 @@
-"""In which order samples are seen, as a function of seed, epoch and place.
+"""Computes the order of samples in each epoch from seed, epoch and position.
 
-Nothing is replayed: what stands at a place of an epoch is worked out from the
-window of shards around it, so a stream goes on anywhere at once.
+The sample at a position is computed from a few neighbouring shards alone. So a
+stream can continue anywhere at once, without repeating what came before.
 """
 
 import dataclasses
@@ -9,32 +9,33 @@ import functools
 
 import numpy as np
 
-# First number of each kind of seed, so that no two draws share one.
+# A different number in the seed of each kind of draw.
 _SHARDS, _WINDOW, _PART = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sequential:
-    """Samples as they lie in the files, for evaluation."""
+    """Samples in the order of the files, for evaluation."""
 
     WRITTEN_AS = "Sequential(window={window})"
 
     window: int = 1
 
     def permutation(self, count, seed):
-        """The numbers from 0 to `count` - 1 in order, whatever the seed."""
+        """The numbers from 0 to `count` - 1 in order, for any seed."""
         return np.arange(count)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """Samples mixed, but read from few files at a time.
+    """Samples in random order, but read from few files at a time.
 
-    The shards are permuted, and the samples of `window` neighbours mixed; a
-    set of no more shards than that is permuted as a whole.
+    The shards are permuted. Then the samples of each `window` neighbouring
+    shards are permuted together. A data set with at most `window` shards is
+    thus permuted as a whole.
 
     Args:
-        window: int, shards that are read at a time.
+        window: int, number of shards that are read at a time.
     """
 
     WRITTEN_AS = "Shuffled(window={window})"
@@ -49,33 +50,34 @@ class Shuffled:
             )
 
     def permutation(self, count, seed):
-        """The numbers from 0 to `count` - 1 in an order drawn by the seed."""
+        """The numbers from 0 to `count` - 1 in a random order, by the seed."""
         return np.random.default_rng(seed).permutation(count)
 
 
 class EpochOrder:
-    """What stands at each place of each epoch.
+    """Computes which sample stands at a position of an epoch.
 
-    A source of weight w gives `round(w * samples)` samples an epoch. It is
-    used up pass by pass, all shards at one pace, and in a pass each sample is
-    seen once: with w = 0.25 once in four epochs, with w = 2 twice in one, with
-    w = 1 once. Each shard has an order of its own for each pass.
+    A source of weight w gives `round(w * samples)` samples in each epoch. The
+    samples are taken in passes over the source. In one pass each sample is
+    seen once, and all shards advance at the same pace. So a sample is seen
+    once in four epochs if w = 0.25, once in each if w = 1, twice in each if
+    w = 2. Each shard has a new order for each pass.
 
     Args:
-        sources: list, of each source the list of the numbers of samples in
-            its shards. All samples are numbered through.
+        sources: list with one entry for each source: the list of the numbers
+            of samples in its shards. Samples are numbered across all sources.
         weights: list of numbers above 0, one for each source.
         mixing: `Shuffled` or `Sequential`.
         seed: int from 0.
 
     Call arguments:
         epoch: int from 0.
-        places: int array `(rows,)` of places in the epoch.
+        places: int array `(rows,)`, positions in the epoch.
 
     Returns:
         `(samples, passes)`, int64 arrays `(rows,)`: the numbers of the
-        samples, and how often each was seen before, which for w = 1 is the
-        epoch.
+        samples, and the number of the pass of each: how often it was seen
+        before. For w = 1 that is the epoch.
 
     Example:
 
@@ -92,14 +94,14 @@ class EpochOrder:
         self._sources = [np.asarray(sizes, "int64") for sizes in sources]
         self._sizes = np.concatenate(self._sources)
         self._first = np.cumsum(self._sizes) - self._sizes
-        self._rows = [
+        self._rows_by_source = [
             round(weight * int(sizes.sum()))
             for sizes, weight in zip(self._sources, weights, strict=True)
         ]
-        self.rows = sum(self._rows)
-        # Neighbours in time share an epoch and mostly a window.
+        self.rows = sum(self._rows_by_source)
+        # Batches that follow each other are of one epoch and mostly one window.
         self._epoch = functools.lru_cache(4)(self._lay_out)
-        self._window = functools.lru_cache(4)(self._mix)
+        self._window = functools.lru_cache(4)(self._shuffle_window)
 
     def __call__(self, epoch, places):
         _, starts, *_ = self._epoch(epoch)
@@ -115,10 +117,14 @@ class EpochOrder:
         """Divide the shards of an epoch into windows.
 
         Returns:
-            The shards of each window, the place where each starts, and how
-            many samples each shard has given before this epoch and after it.
+            The shards of each window; the position where each window starts;
+            and how many samples each shard has given before this epoch and
+            after it.
         """
-        before, after = self._used(epoch), self._used(epoch + 1)
+        before, after = (
+            self._samples_before(epoch),
+            self._samples_before(epoch + 1),
+        )
         order = self.mixing.permutation(
             len(self._sizes), [self.seed, _SHARDS, epoch]
         )
@@ -127,31 +133,33 @@ class EpochOrder:
         counts = [(after - before)[shards].sum() for shards in windows]
         return windows, np.cumsum([0, *counts])[:-1], before, after
 
-    def _used(self, epoch):
+    def _samples_before(self, epoch):
         """How many samples each shard has given before an epoch."""
         used = []
-        for sizes, rows in zip(self._sources, self._rows, strict=True):
+        for sizes, rows in zip(
+            self._sources, self._rows_by_source, strict=True
+        ):
             passes, rest = divmod(epoch * rows, max(int(sizes.sum()), 1))
-            used.append(passes * sizes + _given(sizes, rest))
+            used.append(passes * sizes + _samples_given(sizes, rest))
         return np.concatenate(used)
 
-    def _mix(self, epoch, window):
-        """Samples and passes of a window, int64 `(2, rows)`."""
+    def _shuffle_window(self, epoch, window):
+        """The shuffled samples and passes of a window, int64 `(2, rows)`."""
         windows, _, before, after = self._epoch(epoch)
         entries = [
-            self._part(shard, int(before[shard]), int(after[shard]))
+            self._shard_samples(shard, int(before[shard]), int(after[shard]))
             for shard in windows[window].tolist()
         ]
         entries = np.concatenate(entries, axis=1)
         seed = [self.seed, _WINDOW, epoch, window]
         return entries[:, self.mixing.permutation(entries.shape[1], seed)]
 
-    def _part(self, shard, start, stop):
-        """Samples and passes that a shard gives, from one place to another."""
+    def _shard_samples(self, shard, start, stop):
+        """Samples and passes of a shard, from position `start` to `stop`."""
         size = int(self._sizes[shard])
-        # The shard's passes stand one after the other; epochs cut the row.
+        # The passes of a shard form one long sequence, which epochs divide.
         parts = [np.empty((2, 0), "int64")]
-        # A shard all of whose records were left out has none to give.
+        # A shard may be empty, if all of its records were left out.
         numbers = range(start // size, -(-stop // size)) if size else ()
         for number in numbers:
             low = max(start - number * size, 0)
@@ -163,19 +171,21 @@ class EpochOrder:
         return np.concatenate(parts, axis=1)
 
 
-def _given(sizes, count):
-    """How many samples each shard gives to the first `count` of a pass.
+def _samples_given(sizes, count):
+    """How many of the first `count` samples of a pass each shard gives.
 
-    A shard's samples lie evenly over the pass, sample i of n at (i + 1/2) / n,
-    and those at one place follow each other by the number of their shard. So
-    counts never fall as `count` grows, and add up to it.
+    A pass lasts from 0 to 1. The samples of a shard lie evenly in it, sample i
+    of n at (i + 1/2) / n. Samples at the same point are ordered by the number
+    of their shard. So the results add up to `count`, and none becomes smaller
+    if `count` grows.
     """
 
     def until(place):
         return np.minimum(np.floor(sizes * place + 0.5), sizes).astype("int64")
 
     low, high = 0.0, 1.0
-    # Two floats with none between: what lies at the latter lies at one place.
+    # In the end `low` and `high` are neighbouring floats. All samples between
+    # them lie at the same point.
     while low < (middle := (low + high) / 2) < high:
         if until(middle).sum() <= count:
             low = middle

@@ -1,23 +1,24 @@
-"""What decides the batches of a stream, as values that a run can save."""
+"""Describes the sources of a stream, to recognise them when a run continues."""
 
 import hashlib
 import json
 
 
 def sources(readers):
-    """What the sources are, wherever their folders lie.
+    """Describe the content of sources, independent of where their folders are.
 
     Args:
         readers: list of `RecordReader`.
 
     Returns:
-        dict from `"source 0"` and so on to dicts of plain values.
+        dict from `"source 0"`, `"source 1"` and so on to dicts of plain
+        values.
     """
     return {f"source {i}": _source(r) for i, r in enumerate(readers)}
 
 
 def _source(reader):
-    # The shards have the sums of their files in the index.
+    # `shards` holds the checksums of the files.
     part = [reader.task, reader.labels, reader.shards]
     text = json.dumps(part, sort_keys=True).encode()
     return {

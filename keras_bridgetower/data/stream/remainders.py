@@ -1,21 +1,25 @@
-"""What becomes of a batch that lacks rows: the last one, or one with damage."""
+"""What happens to batches that lack rows: kept smaller, dropped or padded.
+
+The last batch of an epoch lacks rows, and so does a batch with bad samples.
+"""
 
 import itertools
 import math
 
 
 class Keep:
-    """Such batches are smaller."""
+    """Batches that lack rows are smaller."""
 
+    # Columns that are added to batches, `(dtype, shape)` each.
     columns = []
 
     def problem(self, rows, batch_size, num_hosts, labelled):
-        """Why it does not fit a stream, or `""`.
+        """Tell why a stream cannot be used with it; `""` if it can.
 
         Args:
-            rows: int, of an epoch.
-            batch_size: int, rows of a batch on all hosts.
-            num_hosts: int.
+            rows: int, number of rows in an epoch.
+            batch_size: int, number of rows of a batch on all hosts together.
+            num_hosts: int, number of hosts.
             labelled: bool, whether batches have labels.
 
         Returns:
@@ -32,29 +36,35 @@ class Keep:
         return ""
 
     def steps(self, batches):
-        """Batches of an epoch, from a number that may not be whole."""
+        """Number of batches in an epoch; `batches` is rows over batch size."""
         return math.ceil(batches)
 
-    def rows(self, share):
-        """Rows that every batch has, of `share` in a whole one, or None."""
+    def fixed_rows(self, share):
+        """The number of rows that all batches have, or None if it varies.
+
+        `share` is the number of rows of a complete batch on this host.
+        """
         return None
 
     def complete(self, rows, share, behind):
-        """The rows of a batch, with the columns that are added.
+        """Complete the rows of a batch.
 
         Args:
-            rows: list of tuples, those that could be read.
-            share: int, how many a whole batch has.
-            behind: iterator of the rows that follow in the epoch.
+            rows: list of tuples, the rows that could be read.
+            share: int, number of rows of a complete batch on this host.
+            behind: iterator over the rows that follow in the epoch.
 
         Returns:
-            list of tuples.
+            list of tuples, with added columns if there are `columns`.
         """
         return rows
 
 
 class Drop(Keep):
-    """The last, smaller batch of an epoch is left out, the others filled."""
+    """The last, smaller batch of an epoch is dropped.
+
+    Other batches are filled with rows that follow in the epoch.
+    """
 
     def problem(self, rows, batch_size, num_hosts, labelled):
         if rows < batch_size:
@@ -64,17 +74,17 @@ class Drop(Keep):
     def steps(self, batches):
         return math.floor(batches)
 
-    def rows(self, share):
+    def fixed_rows(self, share):
         return share
 
     def complete(self, rows, share, behind):
         rows = [*rows, *itertools.islice(behind, share - len(rows))]
-        # Again from the first, where an epoch has not as many good ones.
+        # Repeat rows if the epoch has too few good ones.
         return list(itertools.islice(itertools.cycle(rows), share))
 
 
 class Pad(Keep):
-    """Missing rows are copies of weight 0; all rows get a weight."""
+    """Batches are padded with copies of a row; these have sample weight 0."""
 
     columns = [("float32", ())]
 
@@ -85,7 +95,7 @@ class Pad(Keep):
             return "it weighs labels, and there are none. Use 'drop'"
         return ""
 
-    def rows(self, share):
+    def fixed_rows(self, share):
         return share
 
     def complete(self, rows, share, behind):

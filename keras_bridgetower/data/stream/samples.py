@@ -1,4 +1,4 @@
-"""One sample of records to one row of a batch."""
+"""Makes one row of a batch from one sample: reads, decodes and transforms."""
 
 import functools
 import os
@@ -13,24 +13,24 @@ from keras_bridgetower.preprocessing.geometry import UnfitPicture
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 
-# Bytes of the batches that are made at a time, and of those that wait.
+# Most bytes of batches in memory, and how many finished batches wait there.
 _MOST, _WAITING = 4 * 2**30, 2
 
 
-class Rows:
-    """Makes rows, and leaves out samples that cannot be read.
+class RowMaker:
+    """Makes rows of batches; leaves out samples that cannot be read.
 
     Args:
-        readers: list of `RecordReader`, whose samples are numbered through.
+        readers: list of `RecordReader`. Samples are numbered across all.
         inputs: `targets.Inputs`, what the model reads.
-        targets: list of `targets.Target`, one or none.
-        transform: an `augment.Transform`, or None without pictures.
-        seed: int, of the transform's draws.
-        report: a `DamageReport`, told what is left out.
+        targets: list with one `targets.Target`, or empty.
+        transform: an `augment.Transform`; None if there are no pictures.
+        seed: int, seed of the transform's random draws.
+        report: a `DamageReport`, to which bad samples are added.
 
     Attributes:
-        specs: list of the dtype, `"object"` for strings, and the shape of each
-            column.
+        specs: list of `(dtype, shape)`, one for each column; the dtype of
+            strings is `"object"`.
     """
 
     def __init__(self, readers, inputs, targets, transform, seed, report):
@@ -60,14 +60,14 @@ class Rows:
             *((t.dtype, t.shape(self.labels)) for t in targets),
         ]
 
-    def good(self, samples, passes):
-        """The rows of those samples that can be read.
+    def readable_rows(self, samples, passes):
+        """Make the rows of the samples that can be read.
 
         Args:
-            samples, passes: int arrays, as `EpochOrder` returns them.
+            samples, passes: int arrays, as `EpochOrder` returns.
 
         Yields:
-            tuples of columns.
+            tuples with one value for each column.
         """
         for number, seen in zip(samples.tolist(), passes.tolist(), strict=True):
             source, inside = self._place_of(number)
@@ -78,13 +78,13 @@ class Rows:
                     item = reader.sample(inside)
                 name = item.sample.id
                 yield self._row(item, source, [self.seed, seen, number])
-            # Any other error is one of the settings or of the library.
+            # Other errors come from settings or from this library: not caught.
             except BadRecord as error:
                 place = f"{reader.folder}:{reader.split}"
                 self.report.add(number, BadSample(name, place, str(error)))
 
     def name(self, number):
-        """The id of a sample, or its place where it cannot be read."""
+        """The id of a sample; its number if it cannot be read."""
         source, inside = self._place_of(number)
         try:
             return self.readers[source].sample(inside).sample.id
@@ -105,7 +105,7 @@ class Rows:
         return *made, *labels
 
     def _text(self, place, item, seed):
-        # A tab divides texts where they come in pairs, else it is a blank.
+        # A tab divides the text only if the model reads two texts.
         texts = item.sample.text.split(SECOND_TEXT, self._text_count - 1)
         if len(texts) != self._text_count:
             raise BadRecord(
@@ -122,8 +122,8 @@ class Rows:
                 f"it must have {wanted[0]} picture(s). Received: "
                 f"{len(item.images)}"
             )
-        # An answer speaks of left and right as a question does. Targets tell
-        # of a label that is not in the list.
+        # Answers may mention left and right too. The slice is empty for a label
+        # that is not in the list; the target raises the error for it.
         names = [
             name
             for label in item.sample.labels
@@ -145,15 +145,15 @@ class Rows:
             raise BadRecord(str(error)) from error
 
 
-def most_at_a_time(specs, rows):
-    """How many batches are made at a time: one for each core, if they fit.
+def batches_at_once(specs, rows):
+    """The number of batches to make at a time: one for each core, if they fit.
 
     Args:
         specs: list of `(dtype, shape)`, one for each column.
-        rows: int, of a batch.
+        rows: int, number of rows of a batch.
 
     Returns:
-        int from 1.
+        int, at least 1.
     """
     sizes = [
         np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
@@ -162,7 +162,7 @@ def most_at_a_time(specs, rows):
 
 
 def columns_of(rows, specs):
-    """Rows as one array for each column.
+    """Convert rows to one array for each column.
 
     Args:
         rows: list of tuples, at least one.

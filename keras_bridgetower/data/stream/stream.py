@@ -1,4 +1,4 @@
-"""Records to batches, fast, in an order that can be taken up anywhere."""
+"""`Stream`: makes batches from records, and can start at any batch."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.stream import identity
 from keras_bridgetower.data.stream.bad_samples import DamageReport
 from keras_bridgetower.data.stream.checks import check_epoch
-from keras_bridgetower.data.stream.checks import check_fit
 from keras_bridgetower.data.stream.checks import check_hosts
 from keras_bridgetower.data.stream.checks import check_readers
+from keras_bridgetower.data.stream.checks import check_records_fit
 from keras_bridgetower.data.stream.checks import check_weights
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.remainders import REMAINDERS
-from keras_bridgetower.data.stream.samples import Rows
+from keras_bridgetower.data.stream.samples import RowMaker
+from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.samples import columns_of
-from keras_bridgetower.data.stream.samples import most_at_a_time
 from keras_bridgetower.data.stream.targets import TARGETS
 from keras_bridgetower.data.stream.targets import inputs_of
 from keras_bridgetower.data.written import written_without_places
@@ -24,48 +24,51 @@ from keras_bridgetower.preprocessing.tf_datasets import untuned
 
 
 class Stream:
-    """Endless batches of records, each a function of `seed` and its number.
+    """Endless batches of records. Each is a function of `seed` and its number.
 
-    `dataset()` goes into a task's `fit`, which preprocesses raw batches itself.
+    Pass `dataset()` to a task's `fit`, which preprocesses raw batches itself.
     Pictures are decoded, transformed and left as 8-bit values; texts are
-    strings. Order, augmentation and, through `x["step"]`, what a preprocessor
-    draws are the same on every backend and after every restart.
+    strings. The order, the augmentation and (by `x["step"]`) the random draws
+    of a preprocessor are the same on every backend and after every restart.
 
     Args:
-        readers: a `RecordReader`, or a list of them, each a source, of one
-            task and one list of labels.
-        batch_size: int, rows of a batch on all hosts together.
-        transform: an `augment.Transform`; None where records have no pictures.
-        preprocessor: a task's preprocessor, to yield its features, for loops
-            of your own. None, what `fit` needs: yield raw batches.
-        target: str, what the labels are: `"soft_scores"` `(batch, labels)`,
-            `"class_id"`, `"image_id"`, `"number"` (a grade), `"none"` (masked
-            language), or `"auto"`: what records of that task usually have.
+        readers: a `RecordReader`, or a list of them, with one task and one
+            list of labels. Each is a source.
+        batch_size: int, number of rows of a batch on all hosts together.
+        transform: an `augment.Transform`; None if records have no pictures.
+        preprocessor: a task's preprocessor, to get its features in loops of
+            your own. None, as `fit` needs it, for raw batches.
+        target: str, the form of the labels: `"soft_scores"` `(batch, labels)`,
+            `"class_id"`, `"image_id"`, `"number"` (of a regression), `"none"`
+            (for masked language modelling), or `"auto"`, the usual form for
+            the records' task.
         order: `Shuffled(window)`, or `Sequential()` for evaluation.
         weights: list of numbers, how often each source is seen in an epoch; by
             default once. See `EpochOrder`.
         seed: int from 0.
-        remainder: str. The last batch of an epoch may lack rows, and so does
-            each with a bad sample. `"keep"`: such batches are smaller.
-            `"drop"`: an epoch's last is left out; others are filled with the
-            rows that follow in the epoch, which are seen once more. `"pad"`:
-            all are filled with copies of weight 0, and batches come with
-            sample weights.
-        num_hosts, host: ints. Each host gets its own part of every batch.
-        max_bad_share: float, how many of the samples may be unreadable. They
-            are missing from their batches and stand in `report`.
-        workers: int, batches of this host that are made at a time; two more
-            wait. By default one a core, or fewer that take at most 4 GiB.
+        remainder: str, what happens to the last batch of an epoch, which may
+            lack rows, and to batches with bad samples. `"keep"`: they are
+            smaller. `"drop"`: the last one is dropped, others are filled with
+            the rows that follow in the epoch. `"pad"`: they are padded with
+            copies of weight 0, and all batches come with sample weights.
+        num_hosts, host: ints, the number of hosts and the index of this one.
+            Each host gets its own part of every batch.
+        max_bad_share: float, the share of samples that may be unreadable. They
+            are missing from their batches and listed in `report`.
+        workers: int, number of batches that this host makes at a time; two
+            more wait. By default one for each core, or fewer, so that all take
+            at most 4 GiB.
 
     Attributes:
-        steps_per_epoch: int.
-        identity: dict of plain values, what decides the batches. A run is
-            continued with a stream of the same.
-        labels: list of str, the classes, as a task must have them.
-        report: `DamageReport`, to be read at any time.
+        steps_per_epoch: int, number of batches in an epoch.
+        identity: dict of plain values that determine the batches. To continue
+            a run, its stream must have the same identity.
+        labels: list of str, the classes, in the order that a task must have.
+        report: `DamageReport`, may be read at any time.
 
     Raises:
-        ValueError: values that do not fit; more bad samples than allowed.
+        ValueError: arguments do not fit each other, or more samples are bad
+            than allowed.
 
     Example:
 
@@ -104,7 +107,7 @@ class Stream:
         max_bad_share=0.001,
         workers=None,
     ):
-        self._given = {k: v for k, v in locals().items() if k != "self"}
+        self._arguments = {k: v for k, v in locals().items() if k != "self"}
         readers = check_readers(readers)
         check_choice("target", target, ("auto", "none", *TARGETS))
         check_choice("remainder", remainder, tuple(REMAINDERS))
@@ -114,14 +117,14 @@ class Stream:
         self.preprocessor, self.transform = preprocessor, transform
         self.labels = list(readers[0].labels)
         samples = sum(reader.num_samples for reader in readers)
-        # Each host meets its own bad samples, and about as many as another.
+        # Each host counts only the bad samples of its own part.
         self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
         inputs = inputs_of(readers[0])
         target = inputs.target if target == "auto" else target
         targets = [] if target == "none" else [TARGETS[target]]
         weights = check_weights(weights, readers)
         order = Shuffled() if order is None else order
-        self._made = Rows(
+        self._row_maker = RowMaker(
             readers, inputs, targets, transform, seed, self.report
         )
         self._order = EpochOrder(
@@ -137,8 +140,10 @@ class Stream:
         check_epoch(
             self._order.rows, batch_size, num_hosts, bool(targets), remainder
         )
-        check_fit(self._made, num_hosts, preprocessor)
-        self.workers = workers or most_at_a_time(self._specs, self._share)
+        check_records_fit(self._row_maker, num_hosts, preprocessor)
+        self.workers = workers or batches_at_once(
+            self._specs, self._host_batch_size
+        )
         self.identity = {
             "batch_size": batch_size,
             "num_hosts": num_hosts,
@@ -152,8 +157,8 @@ class Stream:
         }
 
     def of_host(self, num_hosts, host):
-        """A stream of the same batches, of which it reads a host's rows."""
-        given = self._given | {"num_hosts": num_hosts, "host": host}
+        """The same stream for one host, which reads its rows of each batch."""
+        given = self._arguments | {"num_hosts": num_hosts, "host": host}
         return type(self)(**given)
 
     def __repr__(self):
@@ -164,17 +169,19 @@ class Stream:
         """A batch by its number, as NumPy arrays.
 
         Args:
-            number: int from 0; epoch `e` starts at `e * steps_per_epoch`.
+            number: int from 0. Epoch `e` starts at `e * steps_per_epoch`.
 
         Returns:
-            `x`, `(x, y)` or `(x, y, sample_weight)`: raw, or features.
+            `x`, `(x, y)` or `(x, y, sample_weight)`, where `x` is a raw batch
+            or features.
         """
         return self._preprocessed(*self._packed(number, *self._fetch(number)))
 
     def ids(self, number):
-        """Ids of the samples of a batch, the unreadable ones by their place.
+        """The ids of the samples of a batch.
 
-        Rows that fill a batch up are not among them.
+        An unreadable sample has its number instead. Rows that were added to
+        fill the batch are not listed.
 
         Args:
             number: int from 0, as `batch`.
@@ -182,23 +189,24 @@ class Stream:
         Returns:
             list of str.
         """
-        epoch, low, high, _ = self._places(number)
+        epoch, low, high, _ = self._position_of(number)
         samples, _ = self._order(epoch, np.arange(low, high))
-        return [self._made.name(int(sample)) for sample in samples]
+        return [self._row_maker.name(int(sample)) for sample in samples]
 
     def dataset(self, start=(0, 0), epochs=None):
         """The batches as a `tf.data.Dataset`.
 
         Args:
-            start: `(epoch, step)`, the first batch. Nothing before is read.
-            epochs: int, the epoch before which it ends; None: it never ends,
-                and `fit` needs `steps_per_epoch=stream.steps_per_epoch`.
+            start: `(epoch, step)`, the first batch. Nothing before it is read.
+            epochs: int, the epoch before which the dataset ends. If None, it
+                never ends, and `fit` needs
+                `steps_per_epoch=stream.steps_per_epoch`.
 
         Returns:
             A dataset of batches.
 
         Raises:
-            ValueError: a start outside the stream.
+            ValueError: `start` is outside the stream.
         """
         import tensorflow as tf
 
@@ -227,7 +235,7 @@ class Stream:
             )
         options = tf.data.Options()
         policies = tf.data.experimental.AutoShardPolicy
-        # TensorFlow must not part again what the stream has parted.
+        # The stream has divided the data among hosts: TensorFlow must not.
         options.experimental_distribute.auto_shard_policy = (
             policies.AUTO if self.num_hosts == 1 else policies.OFF
         )
@@ -239,14 +247,16 @@ class Stream:
         dtypes = [tf.string if d == "object" else d for d, _ in self._specs]
         columns = tf.numpy_function(self._fetch, [number], dtypes)
         for column, (_, shape) in zip(columns, self._specs, strict=True):
-            column.set_shape((self._remainder.rows(self._share), *shape))
+            column.set_shape(
+                (self._remainder.fixed_rows(self._host_batch_size), *shape)
+            )
         return self._packed(number, *columns)
 
     def _packed(self, number, *columns):
-        """Columns as `(x, y, sample_weight)`, as far as there are such."""
-        names = self._made.inputs.names
+        """Columns as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
+        names = self._row_maker.inputs.names
         x = dict(zip(names, columns, strict=False))
-        # Hosts draw apart from each other.
+        # Each host has its own numbers, and so its own random draws.
         x["step"] = number * self.num_hosts + self.host
         return (x, *columns[len(names) :])
 
@@ -256,26 +266,26 @@ class Stream:
         return batch[0] if len(batch) == 1 else batch
 
     @property
-    def _share(self):
-        """Rows of a whole batch on this host."""
+    def _host_batch_size(self):
+        """Number of rows of a complete batch on this host."""
         return self.batch_size // self.num_hosts
 
     @property
     def _specs(self):
-        return self._made.specs + self._remainder.columns
+        return self._row_maker.specs + self._remainder.columns
 
     def _fetch(self, number):
-        """The columns of a batch."""
-        epoch, low, high, end = self._places(number)
-        rows = list(self._good(epoch, range(low, high)))
-        # Those behind are read only where rows are missing; hosts take turns.
+        """Read the columns of a batch."""
+        epoch, low, high, end = self._position_of(number)
+        rows = list(self._readable_rows(epoch, range(low, high)))
+        # Rows to fill the batch, read only if needed. Each host takes others.
         places = range(end + self.host, end + self._order.rows, self.num_hosts)
         behind = (
             row
             for place in places
-            for row in self._good(epoch, [place % self._order.rows])
+            for row in self._readable_rows(epoch, [place % self._order.rows])
         )
-        rows = self._remainder.complete(rows, self._share, behind)
+        rows = self._remainder.complete(rows, self._host_batch_size, behind)
         if not rows:
             raise ValueError(
                 f"Batch {number} has no row that can be read. Use a larger "
@@ -284,8 +294,8 @@ class Stream:
             )
         return columns_of(rows, self._specs)
 
-    def _places(self, number):
-        """The epoch of a batch, where in it this host's rows stand, its end."""
+    def _position_of(self, number):
+        """The epoch of a batch, start and end of this host's rows, its end."""
         epoch, step = divmod(int(number), self.steps_per_epoch)
         start = step * self.batch_size
         count = min(self.batch_size, self._order.rows - start)
@@ -295,5 +305,7 @@ class Stream:
         )
         return epoch, low, high, start + count
 
-    def _good(self, epoch, places):
-        return self._made.good(*self._order(epoch, np.array(places, int)))
+    def _readable_rows(self, epoch, places):
+        return self._row_maker.readable_rows(
+            *self._order(epoch, np.array(places, int))
+        )

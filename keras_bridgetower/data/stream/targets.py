@@ -1,4 +1,4 @@
-"""Which inputs and labels the records of each task give to a model."""
+"""Defines the inputs and labels that records of each task become."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from keras_bridgetower.data.records.format import SECOND_TEXT
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A form of labels.
+    """A form of labels, and how it is made from a sample.
 
     Args:
-        of: callable of `(labels, item, origin)` that returns the label of one
-            sample: the list of classes, a `records.Item`, and the number of
-            the source as a string.
-        dtype: str, of the batch; `"object"` for strings.
-        shape: callable of the list of classes that returns the shape of one.
-        names_classes: bool, whether labels are places in a list of classes.
+        of: callable that takes the list of classes, an `Item` and the number
+            of its source as a string, and returns the label.
+        dtype: str, dtype of a batch of labels; `"object"` for strings.
+        shape: callable that takes the list of classes and returns the shape
+            of one label.
+        names_classes: bool, whether labels are positions in a list of classes.
     """
 
     of: Callable
@@ -27,7 +27,7 @@ class Target:
     names_classes: bool = False
 
 
-def _known(labels, item):
+def _checked_ids(labels, item):
     ids = item.sample.labels
     if not all(0 <= i < len(labels) for i in ids):
         raise ValueError(
@@ -38,21 +38,21 @@ def _known(labels, item):
 
 
 def _soft_scores(labels, item, origin):
-    # All 0 where no answer is in the list, as in an honest validation.
+    # All scores are 0 if no answer is in the list, which honest validation has.
     scores = np.zeros(len(labels), "float32")
-    scores[_known(labels, item)] = item.sample.scores or 1.0
+    scores[_checked_ids(labels, item)] = item.sample.scores or 1.0
     return scores
 
 
 def _class_id(labels, item, origin):
-    ids = _known(labels, item)
+    ids = _checked_ids(labels, item)
     if len(ids) != 1:
         raise ValueError(f"it must have one label. Received: labels={ids}")
     return ids[0]
 
 
 def _image_id(labels, item, origin):
-    # Keys are unique in a split, not in a stream of several.
+    # Keys are unique in one split; a stream may have several.
     return f"{origin}/{item.key}".encode()
 
 
@@ -77,12 +77,12 @@ TARGETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a model of a task reads.
+    """The inputs of a model for one task.
 
     Args:
-        names: tuple of `"images"`, `"text"` and `"second_text"`.
-        target: str, the key of `TARGETS` that its labels usually have.
-        pictures: tuple, axes of the pictures of one text: `()` or `(2,)`.
+        names: tuple of some of `"images"`, `"text"` and `"second_text"`.
+        target: str, key in `TARGETS` of the usual form of labels.
+        pictures: tuple, `(2,)` if each text has two pictures, else `()`.
     """
 
     names: tuple
@@ -103,10 +103,10 @@ INPUTS = {
 
 
 def inputs_of(reader):
-    """What a model of a reader's records reads.
+    """The inputs of a model for the records of a reader.
 
-    Whether texts come in pairs, the first text that can be read tells; one
-    label alone stands for a grade.
+    Text classifiers read two texts if the first readable record has two. If
+    there is one label only, it is a regression.
 
     Args:
         reader: a `RecordReader`.

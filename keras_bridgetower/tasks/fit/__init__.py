@@ -1,1 +1,1 @@
-"""What `fit`, `evaluate` and `predict` of a task do with data."""
+"""Reads and checks the data in `fit`, `evaluate` and `predict` of a task."""

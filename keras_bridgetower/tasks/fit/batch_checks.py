@@ -1,4 +1,4 @@
-"""Whether batches have the inputs, labels and shapes that a task needs."""
+"""Checks that batches have the inputs, labels and shapes that a task needs."""
 
 import keras
 

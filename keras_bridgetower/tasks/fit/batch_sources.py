@@ -1,4 +1,4 @@
-"""`PyDataset`, `DataLoader` and generators, preprocessed as they are read.
+"""Preprocesses the batches of a `PyDataset`, `DataLoader` or generator.
 
 They stay what they are for Keras: a `PyDataset` keeps its length, its workers
 and its epochs, a generator is read once.
@@ -106,7 +106,7 @@ class _Prepared(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         batch = self._source[index]
-        return _made(self._prepare, batch, self._first() + index)
+        return _prepare_batch(self._prepare, batch, self._first() + index)
 
     def on_epoch_begin(self):
         self._source.on_epoch_begin()
@@ -138,10 +138,10 @@ class _InOrder(keras.utils.PyDataset):
 
 def _each(source, prepare, first):
     for number, batch in enumerate(source, first()):
-        yield _made(prepare, batch, number)
+        yield _prepare_batch(prepare, batch, number)
 
 
-def _made(prepare, batch, number):
+def _prepare_batch(prepare, batch, number):
     parts = keras.utils.unpack_x_y_sample_weight(batch)
     made = prepare(*parts, number)
     # Tensors of another library than the backend's are none to Keras.

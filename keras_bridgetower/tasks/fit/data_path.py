@@ -1,4 +1,4 @@
-"""What data go through in `fit`, `evaluate` and `predict`, step by step.
+"""All steps from a user's data to batches in `fit`, `evaluate` and `predict`.
 
 1. `validation_split` takes the last rows of arrays away to validate on
    (`split`).
@@ -139,7 +139,7 @@ def prepared(
         return _prepared_source(task, x, first, checked)
     batch_checks.check_batches(task, x, **checked)
     if draws(task.preprocessor):
-        x = numbered(x, first, devices.current().number)
+        x = numbered(x, first, devices.current().draw_number)
     return untuned(mapped(x, task.preprocess_samples))
 
 
@@ -173,7 +173,7 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
         number: int, by which a preprocessor draws, unless `x` brings its own.
     """
     if isinstance(x, dict) and draws(task.preprocessor):
-        x = {"step": devices.current().number(number), **x}
+        x = {"step": devices.current().draw_number(number), **x}
     return task.preprocess_samples(x, y, sample_weight)
 
 

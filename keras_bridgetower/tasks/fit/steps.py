@@ -1,4 +1,4 @@
-"""Steps taken, the order of rows in an epoch, and the first epoch's loss."""
+"""Counts steps of training, shuffles rows, and warns of misordered labels."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ class Steps(keras.callbacks.Callback):
         super().__init__()
         self._optimizer = optimizer
         self._epochs = 0
-        self.first = self._taken()
+        self.first = self._steps_taken()
 
     def on_epoch_end(self, epoch, logs=None):
         self._epochs += 1
@@ -41,9 +41,9 @@ class Steps(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         # Not counted from batch to batch: a callback may have restored a run,
         # and the last of several steps in one execution may be missing.
-        self.first = self._taken()
+        self.first = self._steps_taken()
 
-    def _taken(self):
+    def _steps_taken(self):
         if self._optimizer is None:
             return 0
         # `iterations` are updates, each perhaps of several steps, and one may

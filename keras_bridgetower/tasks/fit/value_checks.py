@@ -1,4 +1,4 @@
-"""Whether features and labels have values that a task can learn from."""
+"""Checks that features and labels have values that a task can learn from."""
 
 import functools
 

@@ -1,1 +1,1 @@
-"""Ranking all images for all texts, in little memory."""
+"""Ranks all images for all texts with little memory."""

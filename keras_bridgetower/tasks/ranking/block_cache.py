@@ -1,4 +1,4 @@
-"""Finished blocks of a ranking, kept in a folder to go on from."""
+"""Saves finished blocks of a ranking in a folder, to continue from there."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Towers and fusion of a task, compiled one by one for a ranking."""
+"""Compiles the towers and the fusion of a task separately, for a ranking."""
 
 import keras
 from keras import ops
@@ -79,4 +79,4 @@ class Parts:
 
 def parts_of(task):
     """The parts of a task, compiled once as long as its layers are these."""
-    return task.inference.kept("rank", lambda: Parts(task))
+    return task.inference.cached("rank", lambda: Parts(task))

@@ -1,4 +1,4 @@
-"""How much of a ranking is held in memory, and where the rest waits."""
+"""Plans what a ranking holds in memory, and keeps the rest in a file."""
 
 import dataclasses
 import tempfile

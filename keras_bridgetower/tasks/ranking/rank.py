@@ -83,7 +83,7 @@ class _Blocks:
         self.parts = parts_of(task)
         self.images, self.texts = images, texts
         self.sizes, self.plan = sizes, plan
-        self.held = {}
+        self.text_block = {}
         self.image_states = None
         self.chosen = np.broadcast_to(True, (images.count, texts.count))
         with contextlib.ExitStack() as opened:
@@ -103,7 +103,7 @@ class _Blocks:
                 self.chosen = shortlisted(
                     np.concatenate(near), np.concatenate(embeddings), shortlist
                 )
-            self.opened = opened.pop_all()
+            self.open_states = opened.pop_all()
 
     def _encoded(self, part, source, first, last):
         """What a tower makes of some items: `(first of a batch, outputs)`."""
@@ -127,7 +127,7 @@ class _Blocks:
 
     def close(self):
         """Remove what waits in files."""
-        self.opened.close()
+        self.open_states.close()
 
     def expect(self, blocks, verbose):
         """Show how many pairs the blocks hold."""
@@ -185,15 +185,15 @@ class _Blocks:
 
     def _texts_of(self, columns):
         """Tensors of a block of texts; the last block is kept."""
-        if columns.start not in self.held:
+        if columns.start not in self.text_block:
             # Let go of the other block before this one is read.
-            self.held = {}
+            self.text_block = {}
             made = self.texts.features(columns.start, columns.stop)
-            self.held[columns.start] = {
+            self.text_block[columns.start] = {
                 name: ops.convert_to_tensor(filled(x, self.plan.texts))
                 for name, x in (
                     ("text", self.text_states.read(columns)),
                     ("padding_mask", made["padding_mask"]),
                 )
             }
-        return self.held[columns.start]
+        return self.text_block[columns.start]

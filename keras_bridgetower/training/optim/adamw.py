@@ -163,9 +163,11 @@ class AdamW(keras.optimizers.Optimizer):
         self.skipped.assign_add(1 - ops.cast(finite, "int32"))
         # With accumulation, gradients that were not finite are zero, and the
         # update is made from the other batches.
-        self._kept = 1.0 if self.gradient_accumulation_steps else finite
+        self._update_factor = (
+            1.0 if self.gradient_accumulation_steps else finite
+        )
         super().apply(grads, variables)
-        self._kept = None
+        self._update_factor = None
 
     def _factor_of(self, variable):
         return self._factors[self._get_variable_index(variable)]
@@ -185,7 +187,7 @@ class AdamW(keras.optimizers.Optimizer):
 
     def _step_of(self, index, dtype, learning_rate):
         """Step size, decay and "is finite" factor of a variable's update."""
-        kept = ops.cast(self._kept, dtype)
+        kept = ops.cast(self._update_factor, dtype)
         rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
         steps = ops.cast(self.iterations + 1, dtype)
         bias_1 = 1 - ops.power(ops.cast(self.beta_1, dtype), steps)

@@ -1,4 +1,4 @@
-"""The table of the authors' recipes, each with its source."""
+"""The table of the authors' recipes, with the source of each value."""
 
 from keras_bridgetower.training.recipes.recipe import Recipe
 from keras_bridgetower.training.recipes.recipe import unknown

@@ -1,4 +1,4 @@
-"""The task that a recipe trains, at its start."""
+"""Builds the task that a recipe trains, from a preset or from two encoders."""
 
 import warnings
 

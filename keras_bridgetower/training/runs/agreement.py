@@ -88,7 +88,7 @@ def newest(strategy, directory, started):
         ProcessError: another process cannot read the checkpoint.
     """
     # Checked before reading, because on JAX all processes read together.
-    seen = strategy.together(lambda: _seen(directory))
+    seen = strategy.together(lambda: _newest_facts(directory))
     check(strategy, started | seen)
     found = strategy.together(lambda: checkpoints.newest(directory))
     arrays, facts = found or ({}, None)
@@ -112,9 +112,9 @@ def check_model(strategy, model, position):
         check(strategy, facts | _of_model(strategy, model))
 
 
-def _seen(directory):
+def _newest_facts(directory):
     """Facts about the newest checkpoint, from its manifest only."""
-    folders = checkpoints.all_of(directory)
+    folders = checkpoints.checkpoints_in(directory)
     if not folders:
         return {"checkpoint": "none"}
     manifest = folders[-1] / checkpoints.MANIFEST

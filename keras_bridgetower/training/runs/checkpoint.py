@@ -102,7 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._loss_is_finite = True
         self._last = None
         self._sigterm = Sigterm()
-        self._beside, self._others = (), {}
+        self._beside, self._callback_states = (), {}
 
     def fit(self, model, steps, callbacks=(), force=False, **kwargs):
         """Train to the end of the run, from its newest checkpoint if any.
@@ -134,7 +134,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._of_update = accumulation(model.optimizer)
         self._last = steps * self._of_update
         with (
-            lock.held(self.directory, self.strategy),
+            lock.exclusive(self.directory, self.strategy),
             agreement.other_processes_named(self.strategy),
             closed_on_error(model),
         ):
@@ -143,7 +143,9 @@ class Checkpoint(keras.callbacks.Callback):
     def _fit(self, model, callbacks, force, kwargs):
         position = self.resume(model, force)
         self._beside = callbacks
-        last = other_callbacks.AfterOthers(self, callbacks, self._others)
+        last = other_callbacks.AfterOthers(
+            self, callbacks, self._callback_states
+        )
         self._watch = nonfinite.Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
@@ -165,7 +167,9 @@ class Checkpoint(keras.callbacks.Callback):
             return model.stop_training
 
         with self._sigterm, ema.kept_apart(model.optimizer):
-            stopped = other_callbacks.have_stopped(callbacks, self._others)
+            stopped = other_callbacks.have_stopped(
+                callbacks, self._callback_states
+            )
             unfinished = self._batches() < self._last
             if not stopped and position.step and unfinished:
                 # The rest of an epoch needs a `fit` of its own: Keras assumes
@@ -209,7 +213,7 @@ class Checkpoint(keras.callbacks.Callback):
             checks.check_origin(self.directory, facts, now, force)
             length = self.stream.steps_per_epoch
             self.position = checks.position_of(facts, length)
-            self._others = facts.get("callbacks", {})
+            self._callback_states = facts.get("callbacks", {})
             self._loss_is_finite = facts.get("loss_is_finite", True)
             # Metrics and random states are restored later, because `fit`
             # resets metrics and other code may draw until it begins.
@@ -248,7 +252,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
             return
         # A signal may reach the processes at different steps, so they agree.
-        stop = self.strategy.any(self._sigterm.asked)
+        stop = self.strategy.any(self._sigterm.requested)
         every = self.every * self._of_update
         if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)
@@ -264,7 +268,7 @@ class Checkpoint(keras.callbacks.Callback):
         checks.check_monitor(
             self.monitor, logs or {}, self._may_lack_validation
         )
-        if self.strategy.any(self._sigterm.asked):
+        if self.strategy.any(self._sigterm.requested):
             raise SystemExit(STOPPED)
 
     def _batches(self):
@@ -277,7 +281,7 @@ class Checkpoint(keras.callbacks.Callback):
         strategy = self.strategy
         agreement.check_model(strategy, model, position)
         with STORES[strategy.store].values(strategy, model) as value:
-            arrays = {**state.of(model, value), **random}
+            arrays = {**state.arrays_of(model, value), **random}
             arrays = process_seeds.of_all(strategy, arrays)
         facts = {
             "position": dataclasses.asdict(position),

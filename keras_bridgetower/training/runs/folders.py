@@ -69,7 +69,9 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
         if final.exists():
             _remove(final)
         temporary.rename(final)
-        _set_aside(newer for newer in all_of(directory) if newer > final)
+        _set_aside(
+            newer for newer in checkpoints_in(directory) if newer > final
+        )
         synchronise(directory)
 
     try:
@@ -167,7 +169,7 @@ def newest(directory):
         CheckpointError: there are checkpoints, but none can be read.
     """
     error = None
-    for folder in reversed(all_of(directory)):
+    for folder in reversed(checkpoints_in(directory)):
         try:
             return read(folder)
         except CheckpointError as found:
@@ -180,7 +182,7 @@ def newest(directory):
     return None
 
 
-def all_of(directory):
+def checkpoints_in(directory):
     """Paths of the checkpoints of a run, oldest first."""
     return sorted(pathlib.Path(directory).glob(f"{_PREFIX}*"))
 
@@ -195,7 +197,7 @@ def prune(directory, keep, monitor, better):
             None.
         better: callable, `max` or `min`.
     """
-    folders = all_of(directory)
+    folders = checkpoints_in(directory)
     kept = set(folders[-keep:])
     scores = {}
     for folder in folders:

@@ -16,7 +16,7 @@ LOCK, HOLDER = ".run.lock", ".run.holder.json"
 
 
 @contextlib.contextmanager
-def held(directory, strategy):
+def exclusive(directory, strategy):
     """A context in which no other run can use a folder.
 
     The operating system releases the lock when the process ends.
@@ -31,7 +31,7 @@ def held(directory, strategy):
     """
     directory = pathlib.Path(directory)
     lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
-    refused = strategy.is_chief and not _taken(lock, directory)
+    refused = strategy.is_chief and not _acquire(lock, directory)
     if strategy.any(refused):
         raise CheckpointError(
             "A run's folder must have one run at a time. Wait for the other "
@@ -48,7 +48,7 @@ def held(directory, strategy):
             lock.release()
 
 
-def _taken(lock, directory):
+def _acquire(lock, directory):
     """Try to take the lock; return False if another process holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ _PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
 _METRICS, _RANDOM = "metrics/", "random/"
 
 
-def of(model, value):
+def arrays_of(model, value):
     """All variables of a model, its optimizer and its metrics, as arrays.
 
     The model's variables include the seeds of its layers, which Keras' weight
@@ -54,7 +54,7 @@ def restore(model, arrays, scope=contextlib.nullcontext):
 
     Args:
         model: a compiled model of the same architecture.
-        arrays: dict from name to NumPy array, from `of` and `random`.
+        arrays: dict from name to NumPy array, from `arrays_of` and `random`.
         scope: callable that returns a context in which to create variables.
 
     Returns:

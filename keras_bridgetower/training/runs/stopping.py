@@ -15,15 +15,15 @@ class Sigterm:
     context warns, and a SIGTERM ends the process.
 
     Attributes:
-        asked: bool, whether a SIGTERM came.
+        requested: bool, whether a SIGTERM came.
     """
 
     def __init__(self):
-        self.asked = False
+        self.requested = False
         self._is_main = True
 
     def __enter__(self):
-        self.asked = False
+        self.requested = False
         main = threading.main_thread()
         self._is_main = threading.current_thread() is main
         if self._is_main:
@@ -42,4 +42,4 @@ class Sigterm:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_):
-        self.asked = True
+        self.requested = True

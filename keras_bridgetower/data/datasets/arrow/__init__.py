@@ -1,1 +1,1 @@
-"""The Arrow tables of the authors' repository."""
+"""Readers of the Arrow tables that ViLT, METER and BridgeTower use."""

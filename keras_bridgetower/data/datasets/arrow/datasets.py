@@ -1,4 +1,4 @@
-"""The data sets of ViLT, METER and BridgeTower in their Arrow tables."""
+"""Readers of data sets in Arrow tables, one class for each data set."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ from keras_bridgetower.data.records.format import Sample
 
 
 class ArrowCaptions(ArrowTables):
-    """Abstract: columns `image`, `caption`, `image_id`."""
+    """Abstract: tables with the columns `image`, `caption` and `image_id`."""
 
     task = "captions"
     columns = {"caption": "list<string>", "image_id": "string or integer"}
@@ -28,27 +28,27 @@ class ArrowCaptions(ArrowTables):
 
 
 class ArrowCOCO(ArrowCaptions):
-    """The tables `coco_caption_karpathy_*`."""
+    """COCO captions: the tables `coco_caption_karpathy_*`."""
 
     protocols = captions.COCOCaptions.protocols
     sizes = captions.COCOCaptions.sizes
 
 
 class ArrowFlickr30K(ArrowCaptions):
-    """The tables `f30k_caption_karpathy_*`."""
+    """Flickr30K: the tables `f30k_caption_karpathy_*`."""
 
     protocols = captions.Flickr30K.protocols
     sizes = captions.Flickr30K.sizes
 
 
 class ArrowVisualGenome(ArrowCaptions):
-    """The table `vg`."""
+    """Visual Genome: the table `vg`."""
 
     protocols = captions.VisualGenome.protocols
 
 
 class ArrowCC3M(ArrowCaptions):
-    """The tables `conceptual_caption_train_*` and `conceptual_caption_val_*`.
+    """CC3M: the tables `conceptual_caption_train_*` and `..._val_*`.
 
     Their column `split` holds the name of a folder and is not read.
     """
@@ -57,21 +57,22 @@ class ArrowCC3M(ArrowCaptions):
 
 
 class ArrowSBU(ArrowCaptions):
-    """The tables `sbu_*`."""
+    """SBU captions: the tables `sbu_*`."""
 
     protocols = web.SBU_PROTOCOLS
 
 
 class ArrowVQAv2(ArrowTables):
-    """The tables `vqav2_*`.
+    """VQAv2: the tables `vqav2_*`.
 
-    BridgeTower's, whose names end in `_fix`, count normalised answers; ViLT's
-    and METER's hold answers as typed, for the protocols `..._as_typed`. They
-    hold no question without a class among its answers.
+    BridgeTower's tables, whose names end in `_fix`, have scores of normalised
+    answers. Those of ViLT and METER have scores of answers as typed, for the
+    protocols that end in `_as_typed`. The tables do not have questions
+    without a class among their answers.
 
-    The classes are those of all tables `vqav2_*` and `vgqa_*` of the folder,
-    so keep both in one folder to train on them together. A class that no
-    question there has is named "unknown" and keeps its place.
+    The classes come from all tables `vqav2_*` and `vgqa_*` in the folder. To
+    train on both data sets together, put their tables into one folder. An id
+    that no answer has is named "unknown <id>".
     """
 
     task = "vqa"
@@ -87,7 +88,7 @@ class ArrowVQAv2(ArrowTables):
     sizes = vqa.VQAv2.sizes
 
     def drafts(self, part):
-        # First, so that `check` tells what is wrong with them.
+        # Read the labels first, so that `check` reports errors in them.
         self.labels  # noqa: B018
         return super().drafts(part)
 
@@ -133,14 +134,17 @@ class ArrowVQAv2(ArrowTables):
 
 
 class ArrowVGQA(ArrowVQAv2):
-    """The tables `vgqa_*`, with the classes of `ArrowVQAv2`."""
+    """Visual Genome's questions: the tables `vgqa_*`.
+
+    The classes are those of `ArrowVQAv2`.
+    """
 
     protocols = vg_qa.TABLE_PROTOCOLS
     sizes = vg_qa.VGQA.sizes
 
 
 class ArrowSNLIVE(ArrowTables):
-    """The tables `snli_*`, of premise and hypothesis; no ids."""
+    """SNLI-VE: the tables `snli_*`, which have no ids of pictures."""
 
     task = "entailment"
     labels = list(snli_ve.LABELS)
@@ -158,13 +162,14 @@ class ArrowSNLIVE(ArrowTables):
 
 
 class ArrowNLVR2(ArrowTables):
-    """The tables `nlvr2_*`.
+    """NLVR2: the tables `nlvr2_*`.
 
-    They hold split, set and pair of an identifier but not the number of the
-    sentence. It is derived: the distinct sentences of a set are numbered as
-    they occur in a table. So ids of samples group the pairs of a sentence as
-    the official ones do, for consistency, but the last number may be another:
-    official files of predictions need the original files (`nlvr2`).
+    An official identifier has four parts: split, set, pair and sentence. The
+    tables lack the number of the sentence. It is derived: the distinct
+    sentences of a set are numbered in the order in which they occur. So the
+    metric of consistency finds all pairs with one sentence, but the numbers
+    may differ from the official ones. To write official files of predictions,
+    use the original files (`nlvr2`).
     """
 
     task = "nlvr2"
@@ -181,11 +186,11 @@ class ArrowNLVR2(ArrowTables):
     def drafts(self, part):
         numbers = collections.defaultdict(dict)
         for draft in super().drafts(part):
-            # The identifiers up to here, of one pair.
+            # An identifier without the pair names its set.
             of_set = numbers[draft.samples[0].id.rpartition("-")[0]]
             said, samples = collections.Counter(), []
             for sample in draft.samples:
-                # Two people may have written one sentence about a pair.
+                # Two people may have written the same sentence about a pair.
                 sentence = sample.text, said[sample.text]
                 said[sample.text] += 1
                 number = of_set.setdefault(sentence, len(of_set))
@@ -208,7 +213,7 @@ def _tables(data, prefix):
 
 
 def _named_answers(path, rows):
-    """The pairs of an answer and its id in a table, as a set."""
+    """The set of all pairs `(answer, id)` in a table."""
     found = set()
     for number, (answers, ids) in enumerate(row.values() for row in rows):
         if [*map(len, answers)] != [*map(len, ids)]:

@@ -1,4 +1,4 @@
-"""Arrow tables with one row for each picture or pair of pictures."""
+"""Opens Arrow tables, checks their columns, and reads rows and pictures."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ _ROWS = 1000  # at a time
 
 @functools.lru_cache(maxsize=64)
 def open_table(path):
-    """A table on the disk, mapped into memory and not read.
+    """Open a table on disk; it is mapped into memory, and read on access.
 
     Args:
         path: str, path of a file in Arrow's IPC format.
@@ -28,7 +28,7 @@ def open_table(path):
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: not such a file.
+        ValueError: it is not a whole file in that format.
     """
     try:
         import pyarrow
@@ -37,9 +37,9 @@ def open_table(path):
     open_regular(path).close()
     try:
         table = pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
-        # Offsets that a damaged file holds would else be followed anywhere.
+        # Unchecked, a wrong offset in a damaged file would crash the process.
         table.validate(full=True)
-    # Damage may also look like another version, or a name that is no text.
+    # Damaged files cause errors of other types too.
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{path} must be a file in Arrow's IPC file format "
@@ -49,20 +49,20 @@ def open_table(path):
 
 
 def rows_of(path, columns, kinds):
-    """The rows of a table, pictures excepted.
+    """Read the rows of a table, without the pictures.
 
     Args:
         path: str, path of the file.
-        columns: names of the columns that are wanted.
-        kinds: dict from all columns that the table must have to their types
-            in words, such as `"list<string>"` or `"string or integer"`.
+        columns: names of the columns to read.
+        kinds: dict from all columns that the table must have to descriptions
+            of types, such as `"list<string>"` or `"string or integer"`.
 
     Yields:
         dicts from names of columns to values.
 
     Raises:
-        ValueError: not such a file, other columns or types, a null; names
-            file, column and row.
+        ValueError: the file is damaged, lacks a column, or has a wrong type
+            or a null; the error names the file, the column and the row.
     """
     table = open_table(path)
     missing = {*kinds} - {*table.column_names}
@@ -103,7 +103,7 @@ def _advice(path):
 
 
 def _in_words(kind):
-    """A type of Arrow without its width, which does not matter here."""
+    """Describe a type of Arrow, without its number of bits."""
     from pyarrow import types
 
     lists = types.is_list, types.is_large_list, types.is_fixed_size_list
@@ -113,7 +113,7 @@ def _in_words(kind):
         return "integer"
     if types.is_floating(kind):
         return "float"
-    # large_string and string_view hold what string does.
+    # For us, large_string and string_view are the same as string.
     return str(kind).removeprefix("large_").removesuffix("_view")
 
 
@@ -121,7 +121,7 @@ def _fits(found, wanted):
     inner = [words[5:-1] for words in (found, wanted) if words[:5] == "list<"]
     if len(inner) == 2:
         return _fits(*inner)
-    # Lists that are empty in all rows hold nothing of any other type.
+    # If the lists of a column are empty in all rows, their type is null.
     return found == "null" or found in wanted.split(" or ")
 
 
@@ -151,9 +151,9 @@ class ArrowPicture(Picture):
     """A picture in a cell of a table.
 
     Args:
-        path: str, the table's file.
-        column: str.
-        row: int.
+        path: str, path of the table.
+        column: str, name of the column.
+        row: int, number of the row.
     """
 
     WRITTEN_AS = "ArrowPicture(path={path}, column={column}, row={row})"
@@ -170,13 +170,13 @@ class ArrowTables(DataSet):
     """Abstract: tables with one row for each picture or pair of pictures.
 
     A part is the file `<part>.arrow`, or the files `<part>_<number>.arrow`.
-    Test tables hold empty lists of another type where there is no answer;
-    each table is read by itself, so nothing needs to be promoted.
+    Each file is read separately, since types may differ: test tables have
+    empty lists of another type, as they have no answers.
 
     Attributes:
-        columns: dict from the columns that are read to their types, as
-            `rows_of` takes them.
-        pictures: names of the columns with pictures.
+        columns: dict from the columns to read to their types, as for
+            `rows_of`.
+        pictures: tuple of str, the columns with pictures.
     """
 
     columns = {}
@@ -202,16 +202,16 @@ class ArrowTables(DataSet):
                     yield Draft(key, pictures, samples, part)
 
     def rows(self, path, columns):
-        """Some columns of a table, all of whose columns are checked."""
+        """Read some columns of a table; all are checked."""
         images = dict.fromkeys(self.pictures, "binary")
         return rows_of(str(path), columns, images | self.columns)
 
     def key_of(self, number, row):
-        """What names a row of a table."""
+        """Return the key of a row, unique in its table."""
         return row["image_id"]
 
     def samples(self, key, row):
-        """The samples of a row."""
+        """Return the samples of a row, as an iterable."""
         raise NotImplementedError
 
     def _tables(self, part):

@@ -1,1 +1,1 @@
-"""A user's own tables of images and texts."""
+"""Reader of a user's own data: tables of texts, and a folder of pictures."""

@@ -1,31 +1,31 @@
-"""The classes of own data, and what a row asks for among them."""
+"""Finds the classes in a user's own tables, and the labels of each row."""
 
 import collections
 
-from keras_bridgetower.data.datasets.own.tables import listed
+from keras_bridgetower.data.datasets.own.tables import as_list
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
 
-# VQAv2's rule leaves one person out and asks three of the others, which says
-# nothing of an answer that one or two people gave.
+# From this number of people on, answers are scored by VQAv2's rule. For fewer
+# people it is not useful, since three of them would have to agree.
 PEOPLE = 10
 
 
-def _shares(answers):
-    """As `soft_scores`, where an answer's score is its share of the people."""
+def _share_scores(answers):
+    """As `soft_scores`; a score is the share of people who gave the answer."""
     counts = collections.Counter(map(normalize_answer, answers))
     return {text: n / len(answers) for text, n in counts.items()}
 
 
 class _NoClasses:
-    """Captions."""
+    """Captions, which have no classes."""
 
     def spell(self, text):
         raise ValueError(
             f"`labels` must be left out for captions. Received: {text!r}"
         )
 
-    def all_of(self, rows, min_count):
+    def find_classes(self, rows, min_count):
         return []
 
     def target(self, path, number, row, ids):
@@ -33,17 +33,17 @@ class _NoClasses:
 
 
 class _Answers:
-    """Answers of one or of several people."""
+    """The classes are answers; one or several people answer each question."""
 
     def spell(self, text):
         return normalize_answer(str(text))
 
-    def all_of(self, rows, min_count):
+    def find_classes(self, rows, min_count):
         given = collections.Counter(
-            answer for row in rows for answer in listed(row.target)
+            answer for row in rows for answer in as_list(row.target)
         )
         counts = collections.Counter()
-        # Each spelling is normalised once, which takes longer than counting.
+        # Normalising is slow, so each spelling is normalised only once.
         for answer, count in given.items():
             counts[normalize_answer(answer)] += count
         labels = [label for label, n in counts.items() if n >= min_count]
@@ -55,19 +55,19 @@ class _Answers:
         return labels
 
     def target(self, path, number, row, ids):
-        answers = listed(row.target)
-        score = soft_scores if len(answers) >= PEOPLE else _shares
+        answers = as_list(row.target)
+        score = soft_scores if len(answers) >= PEOPLE else _share_scores
         known = {ids[a]: s for a, s in score(answers).items() if a in ids}
         return tuple(known), tuple(known.values())
 
 
 class _Labels:
-    """One class for each row."""
+    """The classes are labels, one for each row."""
 
     def spell(self, text):
         return str(text).strip()
 
-    def all_of(self, rows, min_count):
+    def find_classes(self, rows, min_count):
         labels = sorted({self.spell(row.target) for row in rows})
         try:
             return sorted(labels, key=int)
@@ -84,7 +84,7 @@ class _Labels:
         return ((ids[label],),)
 
 
-# By task.
+# How each task treats classes.
 CLASSES = {
     "vqa": _Answers(),
     "captions": _NoClasses(),

@@ -1,4 +1,4 @@
-"""Own data: a table of `image,text[,answer|label]` and a folder of pictures."""
+"""`OwnData`: a user's own data set, from tables and a folder of pictures."""
 
 import collections
 import dataclasses
@@ -18,17 +18,17 @@ from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import Below
 
-# A table that is not divided: of ten pictures one each.
+# If one table holds all data, one tenth of the pictures goes to each of these.
 HELD_OUT = {0: "test", 1: "validation"}
 
 
 @dataclasses.dataclass(frozen=True)
 class OwnSplit(Split):
-    """A split that also says what of its tables is not used.
+    """A split whose definition also tells what is not used of its tables.
 
     Args:
-        unused: function without arguments that says it, called late, as it
-            reads the tables.
+        unused: function without arguments that returns this text. It reads
+            the tables, so it is called only when it is needed.
     """
 
     unused: object = str
@@ -41,38 +41,41 @@ class OwnSplit(Split):
 class OwnData(DataSet):
     """A table and a folder of pictures.
 
-    `train`, `validation` and `test`, each `.csv` (with a header, and quotes
-    round a text with a comma) or `.jsonl`; or one table `data`, of which a
-    tenth of the pictures goes to test and a tenth to validation, by a sum over
-    their names. The columns, of which `id` may be one more, say the task:
-    `image,text,answer` questions, `image,text` captions, `image,text,label`
-    entailment or any other classes of pairs, `image,label` or `text,label`
-    classes of one of them.
+    There are tables `train`, `validation` and `test`, or one table `data`.
+    Each is a `.csv` file (with a header, and quotes around texts with commas)
+    or a `.jsonl` file. Of `data`, a tenth of the pictures goes to the test and
+    a tenth to the validation set, chosen by a hash of their names.
 
-    An answer is a string, or in JSON a list of what several people said. Its
-    score is the share of the people who gave it, so 1 for a string; from ten
-    people on that of VQAv2. Questions none of whose answers is a class are
-    left out of train; elsewhere they stay, and no answer to them is right.
+    The columns determine the task: `image,text,answer` are questions,
+    `image,text` captions, `image,text,label` entailment or other classes of
+    pairs, `image,label` and `text,label` classes of pictures and of texts. A
+    column `id` may be added. Columns with other names are not read, and the
+    definition of a split lists them. A name that is nearly one of these is an
+    error.
 
-    Columns of other names are not read, and the definition of a split names
-    them; a name that is nearly one of these is an error.
+    An answer is a string, or in JSON a list with the answers of several
+    people. Its score is the share of people who gave it, so 1 for a string.
+    If ten people or more answered, it is VQAv2's score. Questions without a
+    class among their answers are left out of the training set. In the other
+    sets they stay, and no answer to them counts as right.
 
     Args:
-        root: path of the folder with the tables; `image` is a path below it,
-            also where it leads by links.
+        root: path of the folder with the tables. `image` is a path below it;
+            links must not leave it.
         min_count: int, how often an answer must occur to be a class.
-        labels: str, the classes in their order with commas between; by
-            default those of all tables, answers in the order of their first
-            occurrence, labels sorted, as numbers if all are whole numbers.
-        outside: bool, whether pictures elsewhere are read too, named in full,
-            with `..`, or by links. A table may name any file of yours.
+        labels: str, the classes in their order, separated by commas. By
+            default they come from all tables: answers in the order of their
+            first occurrence, labels sorted, as numbers if all are integers.
+        outside: bool, whether pictures outside of `root` may be read, by
+            absolute paths, `..` or links. Set it only if you trust the
+            tables, which can then name any file.
     """
 
     def __init__(self, root, min_count=1, labels=None, outside=False):
         super().__init__(root)
         self.outside = outside
         self.min_count = int(min_count)
-        self._given = labels
+        self._labels_argument = labels
         self._files = find_tables(self.root)
         words = {n: f"The table {n}." for n in SPLITS if n in self._files}
         if WHOLE in self._files:
@@ -93,27 +96,27 @@ class OwnData(DataSet):
 
     @property
     def task(self):
-        return self._read[0]
+        return self._tables_read[0]
 
     @property
     def labels(self):
-        return self._read[1]
+        return self._tables_read[1]
 
     @property
     def _samples(self):
-        """From parts to dicts from the keys of records to samples."""
-        return self._read[2]
+        """Dict from parts to dicts from keys of records to lists of samples."""
+        return self._tables_read[2]
 
     @functools.cached_property
-    def _read(self):
-        """Task, labels, samples, and the names of columns not read."""
+    def _tables_read(self):
+        """Task, labels, samples, and the names of columns that are not read."""
         task, tables, unread = read_tables(self._files)
         classes = CLASSES[task]
-        if self._given:
-            labels = _distinct(self._given, classes.spell)
+        if self._labels_argument:
+            labels = _distinct(self._labels_argument, classes.spell)
         else:
             rows = (row for rows in tables.values() for row in rows)
-            labels = classes.all_of(rows, self.min_count)
+            labels = classes.find_classes(rows, self.min_count)
         samples = self._samples_of(tables, labels, classes.target)
         return task, labels, samples, unread
 
@@ -123,14 +126,14 @@ class OwnData(DataSet):
     def drafts(self, part):
         folder = os.path.join(self.root, "") if self._has_pictures else None
         for key, samples in self._samples[part].items():
-            # The path in full where the key is one.
+            # If the key is an absolute path, `join` returns just the key.
             pictures = (
                 ()
                 if folder is None
                 else (FilePicture(os.path.join(folder, key)),)
             )
             if part == "train":
-                samples = [s for s in samples if self._answered(s)]
+                samples = [s for s in samples if self._has_class(s)]
             if samples:
                 yield Draft(key, pictures, tuple(samples), part)
 
@@ -148,25 +151,25 @@ class OwnData(DataSet):
             for part in self.protocols["honest"]
         }
         for table, rows in tables.items():
-            # What is equal, which is much, is worked out once.
+            # Many rows have equal pictures and targets; compute each once.
             path, keys, targets = self._files[table], {}, {}
             for number, row in enumerate(rows, 1):
                 name = f"{table}-{number}"
                 if row.image not in keys:
-                    keys[row.image] = self._key(path, number, row.image)
+                    keys[row.image] = self._picture_key(path, number, row.image)
                 key = keys[row.image] or name
-                part = _place(key) if table == WHOLE else table
+                part = _split_of(key) if table == WHOLE else table
                 if row.target not in targets:
                     targets[row.target] = target(path, number, row, ids)
                 id = name if row.id is None else str(row.id)
                 sample = Sample(id, row.text or "", *targets[row.target])
                 parts[part][key].append(sample)
-                # Of a table either rows or samples are held.
+                # Free the row; its sample replaces it.
                 rows[number - 1] = None
         self._check_filled(parts)
         return parts
 
-    def _key(self, path, number, image):
+    def _picture_key(self, path, number, image):
         below = self._below
         if image is None:
             return None
@@ -185,7 +188,7 @@ class OwnData(DataSet):
         return Below(self.root)
 
     def _check_filled(self, parts):
-        """Refuse a table that is too short to be divided."""
+        """Refuse a table with too few pictures to be divided."""
         empty = [part for part, records in parts.items() if not records]
         if empty:
             raise ValueError(
@@ -196,21 +199,21 @@ class OwnData(DataSet):
                 f"{' and '.join(empty)}"
             )
 
-    def _answered(self, sample):
+    def _has_class(self, sample):
         return bool(sample.labels) or not self.labels
 
     def _unused(self, part):
         samples = [s for of_key in self._samples[part].values() for s in of_key]
-        count = sum(not self._answered(sample) for sample in samples)
+        count = sum(not self._has_class(sample) for sample in samples)
         done = "left out" if part == "train" else "kept, no answer is right"
         told = f" {count:,} questions without a class as answer: {done}."
-        names = ", ".join(map(repr, self._read[3]))
+        names = ", ".join(map(repr, self._tables_read[3]))
         columns = f" Columns that are not read: {names:.200}." if names else ""
         return (told if count else "") + columns
 
 
 def _distinct(given, spell):
-    """The classes in a string with commas between."""
+    """The classes in a string, separated by commas; each must be there once."""
     names = [name.strip() for name in given.split(",")]
     labels = [spell(name) for name in names]
     if not all(names) or len(set(labels)) < len(labels):
@@ -221,6 +224,6 @@ def _distinct(given, spell):
     return labels
 
 
-def _place(key):
+def _split_of(key):
     total = int(hashlib.sha256(key.encode()).hexdigest(), 16)
     return HELD_OUT.get(total % 10, "train")

@@ -1,4 +1,4 @@
-"""The tables of own data: found, read, and refused where they are unclear."""
+"""Finds and reads a user's own tables; refuses what can be misunderstood."""
 
 import difflib
 import typing
@@ -7,7 +7,7 @@ from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import comma_rows
 from keras_bridgetower.data.datasets.tables import json_lines
 
-# What is learnt follows from the columns.
+# The task that each set of columns means.
 TASKS = {
     ("answer", "image", "text"): "vqa",
     ("image", "text"): "captions",
@@ -15,7 +15,7 @@ TASKS = {
     ("image", "label"): "image_classification",
     ("label", "text"): "text_classification",
 }
-# What a cell may be; a number may be a class.
+# Types of cells; a class may be a number.
 VALUES = (str, int, float)
 COLUMNS = {
     "answer": (*VALUES, list),
@@ -23,27 +23,28 @@ COLUMNS = {
     "label": VALUES,
     "text": str,
 }
-# Names a row for its reader; a number may be one.
+# Column with the user's own id of each row.
 ID = "id"
-# How alike two names are that are taken for one another: "answers", "anwser".
+# Names with this similarity to a column, such as "answers" or "anwser", are
+# taken for mistakes.
 ALIKE = 0.8
-# A text alone may be empty.
+# Columns that must not be empty; a text may be.
 FILLED = ("answer", "image", "label")
 SPLITS = ("train", "validation", "test")
-# The table that is divided.
+# Name of a table with all data, which is divided.
 WHOLE = "data"
 READERS = {".jsonl": lambda path: json_lines(path, {}), ".csv": comma_rows}
 
 
 class Row(typing.NamedTuple):
-    """The cells of a row, None for those that it has not.
+    """The cells of a row; None for columns that it lacks.
 
     Args:
-        image: str, the path as it is written.
+        image: str, the path as it is in the table.
         text: str.
-        target: str, what is in `answer` or `label`; a tuple of them where
-            several people answered.
-        id: str or number.
+        target: str, the cell `answer` or `label`; a tuple of str if several
+            people answered.
+        id: str or number, the cell `id`.
     """
 
     image: str | None
@@ -53,16 +54,16 @@ class Row(typing.NamedTuple):
 
 
 def find_tables(folder):
-    """The tables of a folder.
+    """Find the tables in a folder.
 
     Args:
         folder: `pathlib.Path`.
 
     Returns:
-        dict from `"data"`, or from names of `SPLITS`, to paths.
+        dict from names of tables, `"data"` or those of `SPLITS`, to paths.
 
     Raises:
-        ValueError: none, or several of which one would have to win.
+        ValueError: there is no table, or it is unclear which ones to use.
     """
     found = [
         path
@@ -85,28 +86,28 @@ def find_tables(folder):
 
 
 def read_tables(tables):
-    """The rows of tables that are all of one task.
+    """Read the rows of tables, which must be of one task.
 
     Args:
-        tables: what `find_tables` gives.
+        tables: dict, as `find_tables` returns it.
 
     Returns:
-        `(task, rows, unread)`: rows are a dict from names to lists of `Row`,
-        `unread` the names of columns that nothing reads.
+        `(task, rows, unread)`: `rows` is a dict from names of tables to lists
+        of `Row`, `unread` the names of columns that are not used.
 
     Raises:
-        ValueError: no rows, columns of no task or of several, a column whose
-            name is nearly that of one that is read, an empty cell; names file
-            and row.
+        ValueError: there are no rows, the columns are of no task or of
+            several, a name is nearly that of a column, or a cell is empty;
+            the error names the file and the row.
     """
     found, first, known = {}, None, {}
     for name, path in tables.items():
         rows = found[name] = []
-        # What is equal is held once: a million answers are few words.
+        # Equal targets share one object: a million answers are few words.
         shared = {}
         table = READERS[path.suffix.lower()](path)
         for number, row in enumerate(table, 1):
-            cells = _given(row)
+            cells = _cells_of(row)
             names = tuple(cells)
             if names not in known:
                 columns = tuple(c for c in COLUMNS if c in cells)
@@ -131,13 +132,13 @@ def read_tables(tables):
     return TASKS[first[0]], found, unread
 
 
-def listed(answer):
-    """The answers of a row: those of several people, or one."""
+def as_list(answer):
+    """The answers of a row as a list or tuple, of one person or several."""
     return answer if isinstance(answer, (list, tuple)) else (answer,)
 
 
-def _given(row):
-    # A line of JSON may be anything.
+def _cells_of(row):
+    # A line of JSON may hold another value than an object.
     cells = row.items() if isinstance(row, dict) else ()
     return {key: value for key, value in cells if value is not None}
 
@@ -150,21 +151,21 @@ def _target(cells):
 
 
 def _id(cells):
-    # A cell without anything is none of CSV; a 0 is an id.
+    # An empty cell of CSV is no id; the number 0 is one.
     return None if cells.get(ID) == "" else cells.get(ID)
 
 
 def _check_names(names, path, number, row):
-    """Refuse columns that would be left out for a slip of the pen."""
+    """Refuse misspelled columns, which would not be read otherwise."""
     for name in names:
         plain = name.strip().casefold()
         alike = difflib.get_close_matches(plain, COLUMNS, 1, ALIKE)
         alike = [ID] if plain == ID else alike
         if alike and name not in (*COLUMNS, ID):
             raise ValueError(
-                f"{path} must call a column {alike[0]!r}, exactly so, for it "
-                f"to be read, and {name!r} is nearly that. Rename it; to "
-                "something else if another is meant. Received: the columns "
+                f"{path} must spell the column {alike[0]!r} exactly: {name!r} "
+                "is nearly that and would not be read. Rename it; if it is "
+                "something else, to a name less alike. Received: the columns "
                 f"{list(names)} in row {number}: {row!r:.200}"
             )
 
@@ -175,7 +176,7 @@ def _check_columns(columns, first, path, number, row):
         raise ValueError(
             f"The rows of {path} must have the columns of one task, in small "
             f"letters and with commas between: {allowed}. Received: the "
-            f"columns {list(_given(row))} in row {number}: {row!r:.200}"
+            f"columns {list(_cells_of(row))} in row {number}: {row!r:.200}"
         )
     if columns != first[0]:
         raise ValueError(
@@ -188,11 +189,11 @@ def _check_columns(columns, first, path, number, row):
 def _check_cells(columns, path, number, row):
     for column in columns:
         value = row[column]
-        # Nearly every cell; the rest is looked at closely.
+        # This holds for nearly all cells; the checks below are slower.
         if type(value) is str and (value.strip() or column not in FILLED):
             continue
         check_row(path, number, row, {column: COLUMNS[column]})
-        values = listed(value)
+        values = as_list(value)
         if column in FILLED and not (values and all(map(_filled, values))):
             raise ValueError(
                 f"Each row of {path} must have something in {column!r}; fill "
