@@ -15,9 +15,9 @@ OPENING = """# Rehearsals
 `tools/rehearsal_table.py` made the tables from its reports. The number of
 processes, accumulation, warm-up and decay are those of the recipe; widths, rows
 and the number of updates are tiny. A difference is the largest difference
-between the losses of one batch in the run with faults and in the run without. The losses
-of a run are those of its first and its last batch; on TensorFlow and PyTorch of
-the first host's few rows alone, so single ones scatter.
+between the losses of one batch in the run with faults and in the run without.
+The losses of a run are those of its first and its last batch; on TensorFlow and
+PyTorch of the first host's few rows alone, so single ones scatter.
 
 """
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
