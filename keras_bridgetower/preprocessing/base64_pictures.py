@@ -1,0 +1,54 @@
+"""Pictures in base64, as programs send them in JSON."""
+
+import base64
+import os
+
+from keras_bridgetower.preprocessing.images import is_base64
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def decoded(image, name="images"):
+    """A picture as `load_image` takes it, base64 turned into bytes.
+
+    A string is base64 if it begins as a picture does in base64 and is not the
+    path of a file, or if it begins with `data:`. Everything else is returned
+    as it is, such as paths, bytes, arrays and PIL pictures.
+
+    Args:
+        image: one picture.
+        name: str, what errors call it.
+
+    Returns:
+        bytes, or what was given.
+
+    Raises:
+        ValueError: damaged base64, or a `data:` URL without it.
+
+    Example:
+
+    ```python
+    text = base64.b64encode(pathlib.Path("photo.png").read_bytes()).decode()
+    task.embed(images=decoded(text))
+    ```
+    """
+    if not isinstance(image, str):
+        return image
+    body = image
+    if image.startswith("data:"):
+        head, _, body = image.partition(",")
+        if not head.endswith(";base64"):
+            raise ValueError(
+                f"`{name}` must hold base64, as in 'data:image/png;base64,...'"
+                f". Received: {name}={image[:60]!r}..."
+            )
+    elif not is_base64(image[:64].encode("utf-8", "replace")) or os.path.exists(image):
+        return image
+    body = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
+    try:
+        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except ValueError as error:
+        raise ValueError(
+            f"`{name}` must be whole base64 ({error}). Send it again. "
+            f"Received: {name} of {len(image)} characters, {image[:40]!r}..."
+        ) from error
