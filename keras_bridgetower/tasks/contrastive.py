@@ -213,7 +213,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
         tokenizer = preprocessor.tokenizer
         if sequence_length is None and long_texts == "warn":
             return None
-        length = sequence_length or tokenizer.sequence_length
+        length = sequence_length
+        if length is None:
+            length = tokenizer.sequence_length
         limits = LongTexts(length, long_texts)
         check_positions(self.backbone.text_encoder, length)
         return lambda texts: limits.encode(tokenizer, texts)

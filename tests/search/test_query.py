@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 
+from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.search import PictureSearch
 
 pytestmark = FASTEST
@@ -66,9 +67,6 @@ def test_reranking_is_the_order_of_the_matching_task(
         assert found[str(file)] == pytest.approx(score, abs=1e-4)
         assert found[str(file)] == pytest.approx(rank, abs=1e-4)
     assert list(found) == [str(files[i]) for i in np.argsort(-scores)]
-    # The matching task loaded by itself says the same.
-    alone = type(matching.retrieval).from_preset(matching.preset)
-    np.testing.assert_allclose(alone.score(files, TEXT), scores, atol=1e-4)
     # Of four, the order is new; behind them that of the vectors goes on.
     near = search.query(TEXT, top_k=10, rerank=0)
     some = search.query(TEXT, top_k=10, rerank=4)
@@ -80,6 +78,18 @@ def test_reranking_is_the_order_of_the_matching_task(
     by_picture = search.query(image=files[0], top_k=3)
     assert by_picture[0].path == str(files[0])
     assert [hit.match for hit in by_picture] == [None] * 3
+
+
+def test_models_of_a_preset_are_its_tasks(matching, photos):
+    """They share a backbone, and answer as tasks of their own."""
+    assert matching.retrieval.backbone is matching.contrastive.backbone
+    alone = BridgeTowerRetrieval.from_preset(matching.preset)
+    files = files_of(photos)
+    np.testing.assert_allclose(
+        alone.score(files, TEXT),
+        matching.retrieval.score(files, TEXT),
+        atol=1e-5,
+    )
 
 
 def test_a_picture_that_is_gone_comes_last(matching, photos, lance_name):
@@ -110,12 +120,12 @@ def test_the_approximate_structure_finds_the_same(
     assert [s.id for s, _ in exact] == [s.id for s, _ in near]
 
 
-def test_an_index_opens_its_own_preset(matching, photos, store_name):
-    search = PictureSearch(store_name, matching)
+def test_an_index_opens_its_own_preset(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
     search.index(photos)
     hits = search.query(TEXT, top_k=3)
     search.close()
-    again = PictureSearch(store_name)
+    again = PictureSearch(lance_name)
     assert [hit.path for hit in again.query(TEXT, top_k=3)] == [
         hit.path for hit in hits
     ]

@@ -13,17 +13,18 @@ from keras_bridgetower.search.stores.store import checked_vectors
 _TABLE = "pictures"
 # Readers of an older version of the table have finished by then.
 _KEPT = datetime.timedelta(hours=1)
-# Parts of the ANN structure that a query reads.
-_PROBES = 20
+# Vectors of a part of the ANN structure, and the parts that a query reads: up
+# to 260,000 vectors these are all, and beyond that 260,000.
+_PART, _PROBES = 4096, 64
 
 
 class LanceStore(FolderStore):
     """A folder of LanceDB. Many processes may read it while one writes.
 
     Each call that writes is one version of the table, so a reader sees all of
-    it or nothing. The ANN structure divides the vectors into parts by their
-    nearness (IVF) and keeps them as they are: a query reads the 20 nearest
-    parts, and vectors that were added since.
+    it or nothing. The ANN structure divides the vectors into parts of about
+    4,096 by their nearness (IVF) and keeps them as they are. A query reads the
+    64 nearest parts, and vectors that were added since.
 
     Args:
         folder: path of the folder, which may not exist yet.
@@ -104,7 +105,11 @@ class LanceStore(FolderStore):
         if table.count_rows() >= ann_from and not self.has_ann():
             from lancedb.index import IvfFlat
 
-            table.create_index("vector", config=IvfFlat(distance_type="dot"))
+            parts = max(1, table.count_rows() // _PART)
+            table.create_index(
+                "vector",
+                config=IvfFlat(distance_type="dot", num_partitions=parts),
+            )
         # Joins small files, and takes new rows into the ANN structure.
         table.optimize(cleanup_older_than=_KEPT)
 

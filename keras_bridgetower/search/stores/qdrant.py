@@ -170,7 +170,7 @@ class QdrantServer(_QdrantStore):
         self.address = address
         self.collection = collection
         self._server = imported("qdrant_client").QdrantClient(
-            url=address, api_key=api_key
+            url=address, api_key=api_key, check_compatibility=False
         )
 
     def _client(self):
