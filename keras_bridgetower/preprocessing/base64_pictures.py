@@ -34,16 +34,16 @@ def decoded(image, name="images"):
     """
     if not isinstance(image, str):
         return image
-    body = image
-    if image.startswith("data:"):
-        head, _, body = image.partition(",")
-        if not head.endswith(";base64"):
-            raise ValueError(
-                f"`{name}` must hold base64, as in 'data:image/png;base64,...'"
-                f". Received: {name}={image[:60]!r}..."
-            )
-    elif not is_base64(image[:64].encode("utf-8", "replace")) or os.path.exists(image):
-        return image
+    head, _, body = image.partition(",")
+    if not image.startswith("data:"):
+        if os.path.exists(image) or not is_base64(_start(image)):
+            return image
+        body = image
+    elif not head.endswith(";base64"):
+        raise ValueError(
+            f"`{name}` must hold base64, as in 'data:image/png;base64,...'. "
+            f"Received: {name}={image[:60]!r}..."
+        )
     body = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
     try:
         return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
@@ -52,3 +52,7 @@ def decoded(image, name="images"):
             f"`{name}` must be whole base64 ({error}). Send it again. "
             f"Received: {name} of {len(image)} characters, {image[:40]!r}..."
         ) from error
+
+
+def _start(text):
+    return text[:64].encode("utf-8", "replace")

@@ -63,7 +63,9 @@ def check_model(store, header, models):
         ValueError: it differs in weights, image mode or size.
     """
     now = models.identity(header["vectors"])
-    other = {k: (header.get(k), v) for k, v in now.items() if header.get(k) != v}
+    other = {
+        k: (header.get(k), v) for k, v in now.items() if header.get(k) != v
+    }
     if other:
         raise ValueError(
             "`store` must be an index of the same model: vectors of two "

@@ -119,7 +119,9 @@ def test_chroma(task, photos, tmp_path):
     def client():
         return chromadb.PersistentClient(str(tmp_path / "db"), settings)
 
-    collection = client().create_collection("photos", embedding_function=function)
+    collection = client().create_collection(
+        "photos", embedding_function=function
+    )
     collection.add(ids=["text"], documents=[TEXTS[1]])
     collection.add(ids=["picture"], images=[red])
     found = collection.get(include=["embeddings"], ids=["text", "picture"])

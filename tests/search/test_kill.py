@@ -9,9 +9,8 @@ import sys
 import numpy as np
 import pytest
 from builders import FASTEST
-
-from search.conftest import PACKAGES
-from search.conftest import draw
+from drawn_photos import PACKAGES
+from drawn_photos import draw
 
 pytestmark = FASTEST
 HERE = pathlib.Path(__file__).parent
@@ -43,7 +42,6 @@ def check(results):
             [row[2] for row in whole["rows"]],
             atol=1e-6,
         )
-    # Not one was over before it was to be killed.
     assert any(found["was_killed"] for found in results["killed"])
 
 

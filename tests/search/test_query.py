@@ -105,9 +105,7 @@ def test_a_picture_that_is_gone_comes_last(matching, photos, lance_name):
     ]
 
 
-def test_the_approximate_structure_finds_the_same(
-    matching, photos, lance_name
-):
+def test_the_approximate_structure_finds_the_same(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     assert search.index(photos, ann_from=11).ann is False
     before = search.query(TEXT, rerank=0)

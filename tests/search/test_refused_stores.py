@@ -1,4 +1,4 @@
-"""Stores that are refused: of another model, half-written, of something else."""
+"""Refused stores: of another model, half-written, or no index at all."""
 
 import json
 import pathlib
