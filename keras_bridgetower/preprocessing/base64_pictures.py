@@ -28,8 +28,9 @@ def decoded(image, name="images"):
     Example:
 
     ```python
-    text = base64.b64encode(pathlib.Path("photo.png").read_bytes()).decode()
-    task.embed(images=decoded(text))
+    with open("photo.png", "rb") as file:
+        text = base64.b64encode(file.read()).decode()
+    decoded(text)[:4]  # b"\\x89PNG"
     ```
     """
     if not isinstance(image, str):

@@ -5,7 +5,6 @@ import pathlib
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.search.stores.store import StoredPicture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +29,6 @@ class Hit:
     text: str = ""
     problem: str | None = None
 
-    @classmethod
-    def of(cls, stored: StoredPicture, similarity):
-        """The hit of a stored picture."""
-        path = str(pathlib.Path(stored.folder, stored.path))
-        return cls(path, similarity, name=stored.name, text=stored.text)
-
 
 def answer(store, models, text, image, top_k, rerank, batch_size):
     """As `PictureSearch.query`, for a store and models that fit.
@@ -54,7 +47,15 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
     if text is None or models.retrieval is None:
         rerank = 0
     found = store.nearest(vector, max(top_k, rerank))
-    hits = [Hit.of(stored, similarity) for stored, similarity in found]
+    hits = [
+        Hit(
+            str(pathlib.Path(stored.folder, stored.path)),
+            similarity,
+            name=stored.name,
+            text=stored.text,
+        )
+        for stored, similarity in found
+    ]
     first, rest = hits[:rerank], hits[rerank:]
     return [*_reranked(models.retrieval, first, text, batch_size), *rest][
         :top_k
