@@ -103,15 +103,14 @@ def write_index(
         known = store.sums(full_path(source))
         converter = models.contrastive.needed_preprocessor().image_converter
         reader = PictureReader(source, converter, known)
-        done = 0
-        for read in reader.read(rows, ahead=2 * batch_size):
+        reading = reader.read(rows, ahead=2 * batch_size)
+        for done, read in enumerate(reading, 1):
             run.take(read)
-            done += 1
-            if tell and (done % batch_size == 0 or done == rows.count):
-                run.embed(only_full=done < rows.count)
+            if tell and done % batch_size == 0 and done < rows.count:
                 tell(run.progress(done, rows.count))
-        run.embed(only_full=False)
-        run.save()
+        run.finish()
+        if tell:
+            tell(run.progress(rows.count, rows.count))
         gone = sorted(set(known) - run.held)
         store.remove(gone)
         store.tidy(ann_from)
@@ -158,20 +157,23 @@ class _Run:
         else:
             self.held.add(read.stored.id)
             self._read.append(read)
-            self.embed(only_full=True)
+            if len(self._read) == self._batch_size:
+                self._embed()
 
-    def embed(self, only_full):
-        """Embed what was read, and write it where enough is there."""
-        if len(self._read) < (self._batch_size if only_full else 1):
-            return
+    def finish(self):
+        """Embed and write what is left."""
+        if self._read:
+            self._embed()
+        self._save()
+
+    def _embed(self):
         some, self._read = self._read, []
         self._made += self._embedded(some)
         waited = time.monotonic() - self._saved > _WAIT
         if len(self._made) >= self._save_every or waited:
-            self.save()
+            self._save()
 
-    def save(self):
-        """Write what was embedded."""
+    def _save(self):
         if self._made:
             pictures, vectors = zip(*self._made, strict=True)
             self._store.put(list(pictures), np.stack(vectors))

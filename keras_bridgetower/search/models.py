@@ -1,5 +1,7 @@
 """The models of a search: one that embeds, and one that matches exactly."""
 
+import os
+
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
@@ -7,6 +9,7 @@ from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.predict.output import sum_of
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.tasks import preset_io
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
@@ -71,7 +74,7 @@ class SearchModels:
         retrieval = None
         if "itm" in saved or "rank" in saved:
             retrieval = _matching(folder, saved, contrastive, kwargs)
-        return cls(contrastive, retrieval, str(preset), long_texts)
+        return cls(contrastive, retrieval, preset_name(preset), long_texts)
 
     def identity(self, vectors):
         """What vectors of these models depend on, as plain values.
@@ -128,9 +131,24 @@ class SearchModels:
                 "Received: text=None, image=None"
             )
         if len(given) == 1 or "fused" in kinds_of(self.contrastive.ways):
-            return self.embed(**given)
-        mean = sum(self.embed(**{name: x}) for name, x in given.items())
-        return mean / np.linalg.norm(mean)
+            vector = self.embed(**given)
+        else:
+            mean = sum(self.embed(**{name: x}) for name, x in given.items())
+            vector = mean / np.linalg.norm(mean)
+        if vector.ndim != 1:
+            raise ValueError(
+                "`text` and `image` must be one text and one picture, not "
+                f"lists. Received: {len(vector)} of them"
+            )
+        return vector
+
+
+def preset_name(preset):
+    """How an index names a preset: folders and files by their full path."""
+    name = os.fspath(getattr(preset, "root", preset))
+    if name in PRESETS or not os.path.exists(name):
+        return name
+    return os.path.abspath(name)
 
 
 def _no_head(preset):

@@ -9,6 +9,7 @@ from keras_bridgetower.search.header import needed_header
 from keras_bridgetower.search.header import new_header
 from keras_bridgetower.search.indexing import write_index
 from keras_bridgetower.search.models import SearchModels
+from keras_bridgetower.search.models import preset_name
 from keras_bridgetower.search.querying import answer
 from keras_bridgetower.search.stores.opened import open_store
 
@@ -17,8 +18,8 @@ class PictureSearch:
     """An index of pictures, and the models that search it.
 
     Pictures are found by the vectors of the contrastive head. The matching
-    head then orders the nearest ones exactly, where the preset has one. Any
-    number of threads may ask for queries.
+    head then orders the nearest ones exactly, where the preset has one. With
+    LanceDB or a Qdrant server any number of threads may query.
 
     Args:
         store: path of a folder for LanceDB, which need not exist yet;
@@ -71,7 +72,7 @@ class PictureSearch:
         values = {}
         header = self.store.header()
         # As it was indexed, where the name is the same.
-        if header and header["preset"] == str(self._preset):
+        if header and header["preset"] == preset_name(self._preset):
             values = {n: header[n] for n in ("image_mode", "image_size")}
         return SearchModels.from_preset(self._preset, **values)
 

@@ -84,6 +84,7 @@ class PictureReader:
         if row.error:
             return ReadPicture(stored, error=row.error)
         try:
+            check_utf8(stored.path)
             path = row.path("image")
             with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -119,7 +120,19 @@ class PictureReader:
 
 def full_path(path):
     """A path in full, with `/`."""
-    return pathlib.Path(os.path.abspath(path)).as_posix()
+    return check_utf8(pathlib.Path(os.path.abspath(path)).as_posix())
+
+
+def check_utf8(name):
+    """Refuse a name of a file or folder that no store can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "The names of files and folders must be UTF-8. Rename it. "
+            f"Received: {name!r}"
+        ) from error
+    return name
 
 
 def _id_of(*parts):

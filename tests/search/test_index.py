@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 from builders import FASTEST
@@ -81,6 +82,14 @@ def test_the_index_follows_its_source(matching, photos, store_name):
     assert "ellipse/red_0.png" not in paths_in(search)
 
 
+def test_a_name_that_is_not_utf8_is_named(matching, photos, lance_name):
+    bad = os.fsencode(photos) + b"/\xff.png"
+    shutil.copy(os.fsencode(photos / "ellipse/red_0.png"), bad)
+    report = PictureSearch(lance_name, matching).index(photos)
+    assert report.embedded == 10
+    assert any("must be UTF-8" in bad.error for bad in report.unreadable)
+
+
 def test_sources_stand_beside_each_other(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     search.index(photos / "ellipse")
@@ -143,6 +152,20 @@ def test_what_cannot_be_indexed_is_refused_at_once(
     with pytest.raises(ValueError, match="a trained contrastive head"):
         headless.index(photos)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_preset_folder_is_found_from_anywhere(
+    matching, photos, lance_name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    preset = pathlib.Path(kbt.__file__).parent / "presets" / matching.preset
+    shutil.copytree(preset, tmp_path / "mine")
+    report = PictureSearch(lance_name, "mine").index(photos)
+    assert report.embedded == 10
+    monkeypatch.chdir(photos)
+    assert PictureSearch(lance_name).query("a circle", top_k=1)
+    # Its name does not matter: the weights are those of the other.
+    assert PictureSearch(lance_name, matching).query("a circle", top_k=1)
 
 
 def _table(photos):

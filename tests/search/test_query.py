@@ -1,5 +1,6 @@
 """Queries beside brute force in NumPy, and the order of the matching head."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 
@@ -131,6 +132,18 @@ def test_an_index_opens_its_own_preset(matching, photos, lance_name):
     again.close()
 
 
+def test_threads_query_while_another_indexes(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    texts = ["a red circle", "a blue square"] * 4
+    wanted = [search.query(text, top_k=3) for text in texts]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda text: search.query(text, top_k=3), texts)
+        again = PictureSearch(lance_name, matching).index(photos)
+        assert list(found) == wanted
+    assert again.unchanged == 10
+
+
 def test_wrong_queries_are_refused(matching, photos, lance_name, tmp_path):
     search = PictureSearch(lance_name, matching)
     search.index(photos)
@@ -139,6 +152,7 @@ def test_wrong_queries_are_refused(matching, photos, lance_name, tmp_path):
         ({"text": " "}, "not be empty"),
         ({"text": "circle " * 60}, "must not be longer"),
         ({"image": tmp_path / "none.png"}, "readable image file"),
+        ({"text": [TEXT, TEXT]}, "one text and one picture"),
         ({"text": TEXT, "top_k": 0}, "`top_k` must be"),
         ({"text": TEXT, "rerank": -1}, "`rerank` must be"),
         ({"text": TEXT, "batch_size": 0}, "`batch_size` must be"),

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 import pytest
 from builders import FASTEST
@@ -116,6 +117,20 @@ def test_a_folder_of_qdrant_is_open_once(matching, photos, tmp_path):
     search.close()
     with pytest.raises(ValueError, match="opened as lancedb"):
         PictureSearch(tmp_path / "index", matching).query("a circle")
+
+
+@pytest.mark.parametrize(
+    "package, name",
+    [
+        ("lancedb", "a"),
+        ("qdrant_client", "qdrant:a"),
+        ("qdrant_client", "http://a"),
+    ],
+)
+def test_a_package_that_is_absent_is_named(package, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"keras-bridgetower\[search\]"):
+        PictureSearch(name)
 
 
 def test_a_server_that_is_not_there_is_named(matching):

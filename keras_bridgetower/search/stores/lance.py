@@ -16,6 +16,8 @@ _KEPT = datetime.timedelta(hours=1)
 # Vectors of a part of the ANN structure, and the parts that a query reads: up
 # to 260,000 vectors these are all, and beyond that 260,000.
 _PART, _PROBES = 4096, 64
+# Pictures that are removed at once, which one line of SQL names.
+_REMOVED = 1000
 
 
 class LanceStore(FolderStore):
@@ -82,8 +84,8 @@ class LanceStore(FolderStore):
         merge.when_not_matched_insert_all().execute(rows)
 
     def remove(self, ids):
-        if ids:
-            told = ", ".join(_quoted(i) for i in ids)
+        for start in range(0, len(ids), _REMOVED):
+            told = ", ".join(map(_quoted, ids[start : start + _REMOVED]))
             self._table.delete(f"id IN ({told})")
 
     def count(self):
