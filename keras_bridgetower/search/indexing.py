@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from keras_bridgetower.checks import check_count
+from keras_bridgetower.predict.rows import UNREADABLE_FOLDER
 from keras_bridgetower.search.reading import PictureReader
 from keras_bridgetower.search.reading import full_path
 
@@ -54,7 +54,8 @@ class IndexReport:
         embedded: int, those that are new or were changed.
         unchanged: int, those that stood in the index already.
         removed: int, those that stood in it and are gone from the source, or
-            cannot be read any more.
+            cannot be read any more. Of a source with a folder that cannot be
+            read only the latter are removed.
         unreadable: tuple of `UnreadablePicture`.
         passed_over: dict from what is no picture, such as `".txt"`, to how
             many of it there were.
@@ -90,14 +91,8 @@ def write_index(
         `IndexReport`.
 
     Raises:
-        ValueError: no positive integers, or another process is writing.
+        ValueError: another process is writing.
     """
-    for name, value in (
-        ("batch_size", batch_size),
-        ("save_every", save_every),
-        ("ann_from", ann_from),
-    ):
-        check_count(name, value)
     with store.writing():
         run = _Run(store, models, vectors, batch_size, save_every)
         known = store.sums(full_path(source))
@@ -112,6 +107,9 @@ def write_index(
         if tell:
             tell(run.progress(rows.count, rows.count))
         gone = sorted(set(known) - run.held)
+        if rows.passed_over[UNREADABLE_FOLDER]:
+            # What it holds was not seen, and may be there as before.
+            gone = [id for id in gone if id in run.refused]
         store.remove(gone)
         store.tidy(ann_from)
         store.write_header({**store.header(), "whole": True})
@@ -134,6 +132,7 @@ class _Run:
 
     Attributes:
         held: set of the ids of the pictures that the index holds or will.
+        refused: set of the ids of those that cannot be read.
     """
 
     def __init__(self, store, models, vectors, batch_size, save_every):
@@ -142,7 +141,7 @@ class _Run:
         self._batch_size, self._save_every = batch_size, save_every
         self._read, self._made = [], []
         self._saved = time.monotonic()
-        self.held, self.unreadable = set(), []
+        self.held, self.refused, self.unreadable = set(), set(), []
         self.embedded = self.unchanged = 0
 
     def take(self, read):
@@ -208,4 +207,5 @@ class _Run:
         return list(zip(stored, vectors, strict=True))
 
     def _refuse(self, read, error):
+        self.refused.add(read.stored.id)
         self.unreadable.append(UnreadablePicture(read.stored.path, error))

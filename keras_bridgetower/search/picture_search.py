@@ -2,6 +2,7 @@
 
 import threading
 
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.predict.rows import open_rows
 from keras_bridgetower.search.header import check_model
 from keras_bridgetower.search.header import check_whole
@@ -120,6 +121,9 @@ class PictureSearch:
                 unknown preset, an index of another model, or another process
                 writes the index.
         """
+        check_count("batch_size", batch_size)
+        check_count("save_every", save_every)
+        check_count("ann_from", ann_from)
         needed = ("image", "text") if vectors == "fused" else ("image",)
         optional = tuple({"text"} - set(needed))
         rows = open_rows(source, needed, optional, outside=outside)

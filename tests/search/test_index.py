@@ -82,6 +82,26 @@ def test_the_index_follows_its_source(matching, photos, store_name):
     assert "ellipse/red_0.png" not in paths_in(search)
 
 
+def test_a_folder_that_cannot_be_read_stays_in_the_index(
+    matching, photos, lance_name, monkeypatch
+):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    (photos / "rectangle/red_0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("ellipse"):
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    report = search.index(photos)
+    assert report.passed_over["folder that cannot be read"] == 1
+    assert (report.unchanged, report.removed) == (4, 1)
+    assert search.store.count() == 9
+
+
 def test_a_name_that_is_not_utf8_is_named(matching, photos, lance_name):
     bad = os.fsencode(photos) + b"/\xff.png"
     shutil.copy(os.fsencode(photos / "ellipse/red_0.png"), bad)
@@ -142,6 +162,7 @@ def test_what_cannot_be_indexed_is_refused_at_once(
         search.index(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="contrastive head is two_way"):
         search.index(_table(photos), vectors="fused")
+    assert not pathlib.Path(lance_name).exists()
     for name in ("batch_size", "save_every", "ann_from"):
         with pytest.raises(ValueError, match=f"`{name}` must be an integer"):
             search.index(photos, **{name: 0})

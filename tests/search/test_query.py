@@ -10,6 +10,8 @@ from builders import FASTEST
 
 from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.search import PictureSearch
+from keras_bridgetower.search import QdrantServer
+from keras_bridgetower.search import info
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -41,6 +43,31 @@ def test_a_query_equals_brute_force(three_way, photos, store_name, given):
     hits = search.query(**query, top_k=4)
     check_equal(hits, files, vectors @ wanted)
     assert all(hit.match is None for hit in hits)
+
+
+# Without a server these calls do nothing, and Qdrant says so.
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+def test_the_collection_of_a_server(matching, three_way, photos):
+    """By Qdrant's own engine in memory, which has the calls of a server."""
+    pytest.importorskip("qdrant_client", reason="the extra `search`")
+    store = QdrantServer(":memory:", collection="mine")
+    search = PictureSearch(store, matching)
+    with pytest.raises(ValueError, match="Make it first"):
+        search.query(TEXT)
+    assert search.index(photos).embedded == 10
+    assert search.index(photos).unchanged == 10
+    files = files_of(photos)
+    vectors = matching.contrastive.embed(images=files)
+    wanted = matching.contrastive.embed(texts=TEXT)
+    check_equal(search.query(TEXT, rerank=0), files, vectors @ wanted)
+    said = info(store)
+    assert said["whole"] is True and said["pictures"] == 10
+    (photos / "ellipse" / "red_0.png").unlink()
+    assert search.index(photos).removed == 1
+    with pytest.raises(ValueError, match="an index of the same model"):
+        PictureSearch(store, three_way).query(TEXT)
+    store.close()
 
 
 def test_a_two_way_head_takes_the_mean_of_both(matching, photos, lance_name):

@@ -63,11 +63,11 @@ def vectors_of(kind, arguments, folder):
     centres = unit(rng.normal(size=(CENTRES, width)))
 
     def draw(count):
-        noise = rng.normal(size=(count, width))
+        noise = rng.standard_normal((count, width), "float32")
         if kind == "uniform":
             return unit(noise)
         around = centres[rng.integers(0, CENTRES, count)]
-        return unit(around + noise * 0.8 / np.sqrt(width))
+        return unit(around + noise * np.float32(0.8 / np.sqrt(width)))
 
     vectors, queries = draw(arguments.count), draw(arguments.queries)
     store = STORES[arguments.store](folder / "store")

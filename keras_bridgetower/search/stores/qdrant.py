@@ -154,7 +154,8 @@ class QdrantServer(_QdrantStore):
     Any number of processes may read and write it.
 
     Args:
-        address: str, such as `"http://localhost:6333"`.
+        address: str, such as `"http://localhost:6333"`; or `":memory:"`, which
+            lasts as long as this object.
         collection: str, name of the collection.
         api_key: str, or None.
 
@@ -170,7 +171,7 @@ class QdrantServer(_QdrantStore):
         self.address = address
         self.collection = collection
         self._server = imported("qdrant_client").QdrantClient(
-            url=address, api_key=api_key, check_compatibility=False
+            location=address, api_key=api_key, check_compatibility=False
         )
 
     def _client(self):
