@@ -2,6 +2,7 @@ from . import analysis as analysis
 from . import convert as convert
 from . import data as data
 from . import metrics as metrics
+from . import search as search
 from . import training as training
 from .data.stream.stream import Stream as Stream
 from .distribution.distribute import distribute as distribute

@@ -49,6 +49,8 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     """Block after block, with the names of that page alone."""
     if "matplotlib" in page.read_text() or "savefig" in page.read_text():
         pytest.importorskip("matplotlib")
+    if "kbt.search" in page.read_text():
+        pytest.importorskip("lancedb", reason="the extra `search`")
     shutil.copytree(ROOT / "examples/pictures", tmp_path / "examples/pictures")
     monkeypatch.chdir(tmp_path)
     policy = keras.config.dtype_policy()

@@ -281,3 +281,14 @@ def _check_tokenizer(encoder, tokenizer):
             f"{encoder.max_sequence_length} positions. Received: "
             f"sequence_length={tokenizer.sequence_length}"
         )
+
+
+def check_positions(encoder, sequence_length):
+    """Refuse texts with more tokens than a text encoder has positions for."""
+    most = encoder.max_sequence_length
+    if sequence_length > most:
+        raise ValueError(
+            f"`sequence_length` must be at most {most}, the positions of the "
+            "text encoder. Divide longer texts, and embed their parts. "
+            f"Received: sequence_length={sequence_length}"
+        )

@@ -15,6 +15,8 @@ from keras_bridgetower.files import Below
 PICTURES = {"image", "second_image"}
 # What names a row for its reader, and no model reads.
 ID = "id"
+# How a folder is counted whose files nobody knows.
+UNREADABLE_FOLDER = "folder that cannot be read"
 # Files that were meant as pictures; what others are, their content says.
 SUFFIXES = {
     ".bmp",
@@ -178,7 +180,7 @@ def _leads_out(values, columns, below):
 
 def _pictures(folder, columns, passed_over):
     def unreadable(error):
-        passed_over["folder that cannot be read"] += 1
+        passed_over[UNREADABLE_FOLDER] += 1
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders.sort()

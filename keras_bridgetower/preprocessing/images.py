@@ -143,7 +143,7 @@ def _open_path(path, name):
     try:
         file = open_regular(path)
     except (OSError, ValueError) as error:
-        if _is_base64(text[:64].encode("utf-8", "replace")):
+        if is_base64(text[:64].encode("utf-8", "replace")):
             shown = f"<text of {len(text)} characters>"
             raise ValueError(_in_base64(name, shown, "text")) from error
         raise ValueError(_unreadable(name, shown, error)) from error
@@ -175,7 +175,7 @@ def check_signature(data, name, shown=None):
     if SIGNATURE.match(data):
         return
     shown = shown or f"<{len(data)} bytes>"
-    if _is_base64(data[:64]) or data.startswith(b"data:"):
+    if is_base64(data[:64]) or data.startswith(b"data:"):
         raise ValueError(_in_base64(name, shown, "text"))
     raise ValueError(
         f"`{name}` must be an encoded image, one of {', '.join(FORMATS)}. "
@@ -184,7 +184,7 @@ def check_signature(data, name, shown=None):
     )
 
 
-def _is_base64(start):
+def is_base64(start):
     """Whether bytes are the start of an encoded image in base64."""
     start = b"".join(start.split()).translate(bytes.maketrans(b"-_", b"+/"))
     try:

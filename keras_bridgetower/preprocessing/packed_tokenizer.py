@@ -212,6 +212,10 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         ids = ids[0] if single else ids
         return ids, (ids != pad).astype("int32")
 
+    def token_lists(self, texts):
+        """All ids of some texts, a list each, without special tokens."""
+        return [ids for (ids,) in _tokens_of(self._ids_of, [list(texts)])]
+
     def _ids_of(self, texts):
         """Lists of ids, without special tokens."""
         # Without the places of tokens in the text, which nobody asks for.

@@ -104,15 +104,16 @@ class Texts(Features):
         preprocessor: a `BridgeTowerPreprocessor`.
         texts: a string, or a list or array of strings.
         name: str, what errors call them.
+        encode: as `BridgeTowerPreprocessor.features_of`.
     """
 
     kind = "text"
 
-    def __init__(self, preprocessor, texts, name="texts"):
+    def __init__(self, preprocessor, texts, name="texts", encode=None):
         # NumPy would take these for a single object.
         if isinstance(texts, (abc.Iterator, abc.MappingView, abc.Set)):
             texts = list(texts)
-        features = preprocessor.text_features(texts)
+        features = preprocessor.text_features(texts, encode)
         super().__init__(name, features, features["token_ids"].ndim == 1)
 
 

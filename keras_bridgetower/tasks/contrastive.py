@@ -7,11 +7,13 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.models.checks import check_positions
 from keras_bridgetower.models.contrastive_features import contrastive_features
 from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )
+from keras_bridgetower.preprocessing.long_texts import LongTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
@@ -143,7 +145,14 @@ class BridgeTowerContrastive(BridgeTowerTask):
     def default_metrics(self):
         return [ContrastiveAccuracy(self.ways)]
 
-    def embed(self, images=None, texts=None, batch_size=32):
+    def embed(
+        self,
+        images=None,
+        texts=None,
+        batch_size=32,
+        sequence_length=None,
+        long_texts="warn",
+    ):
         """Embed texts, pictures, or pairs of both.
 
         Only what is read is run: no fusion where one of the two is given,
@@ -155,6 +164,12 @@ class BridgeTowerContrastive(BridgeTowerTask):
             texts: one string or a list, or None. Where both are given, as
                 many as pictures: each pair has one, fused, embedding.
             batch_size: int, rows of a forward pass.
+            sequence_length: int, tokens of each text in place of the
+                preprocessor's number, up to the text encoder's positions.
+            long_texts: what becomes of longer texts: `"warn"` cuts their
+                end and says so (without `sequence_length` the first time
+                alone), `"cut_end"` and `"cut_start"` cut them there,
+                `"refuse"` raises an error.
 
         Returns:
             float32 array `(count, projection_dim)`, rows of length 1; for a
@@ -162,7 +177,8 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
         Raises:
             ValueError: nothing given, pairs for a two-way head, unequal
-                counts, unreadable pictures, empty texts.
+                counts, unreadable pictures, empty texts, texts that are too
+                long, more tokens than positions.
 
         Example:
 
@@ -177,11 +193,12 @@ class BridgeTowerContrastive(BridgeTowerTask):
             tuple(name for name, x in given.items() if x is not None)
         )
         preprocessor = self.needed_preprocessor()
-        sources = [
-            source(preprocessor, given[name])
-            for name, source in {"images": Pictures, "texts": Texts}.items()
-            if given[name] is not None
-        ]
+        sources = []
+        if images is not None:
+            sources.append(Pictures(preprocessor, images))
+        if texts is not None:
+            encode = self._encode(preprocessor, sequence_length, long_texts)
+            sources.append(Texts(preprocessor, texts, encode=encode))
         check_same_number(sources)
         forward = self.inference.cached(kind, lambda: self._embedding(kind))
         with self.inference.reading("embed"):
@@ -190,6 +207,18 @@ class BridgeTowerContrastive(BridgeTowerTask):
                 in_batches(forward, sources, batch_size, self.buckets)
             )
         return one_or_all(found, sources)
+
+    def _encode(self, preprocessor, sequence_length, long_texts):
+        """The function that makes ids of texts, or None for the usual one."""
+        tokenizer = preprocessor.tokenizer
+        if sequence_length is None and long_texts == "warn":
+            return None
+        length = sequence_length
+        if length is None:
+            length = tokenizer.sequence_length
+        limits = LongTexts(length, long_texts)
+        check_positions(self.backbone.text_encoder, length)
+        return lambda texts: limits.encode(tokenizer, texts)
 
     def _kind(self, given):
         if given not in KIND_OF:

@@ -1,16 +1,23 @@
 """Embeddings under the method names that vector stores call."""
 
+from keras_bridgetower.preprocessing.base64_pictures import decoded
+from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
+
 
 class BridgeTowerEmbedder:
     """Embeddings as lists of numbers, by the names that stores call.
 
-    It has the methods of LangChain's `Embeddings` without importing it; a
-    store that asks for the class takes
-    `class Embedder(BridgeTowerEmbedder, Embeddings): ...`.
+    It has the methods of LangChain's `Embeddings` without importing it;
+    `keras_bridgetower.integrations` has subclasses for LangChain and others.
 
     Args:
         task: a `BridgeTowerContrastive` with a preprocessor.
-        batch_size: int, texts of a forward pass.
+        batch_size: int, texts or pictures of a forward pass.
+        sequence_length: int, tokens of each text, such as 200; None for the
+            task's own number. Tokens beyond those that the model was trained
+            with are read, up to the positions of its text encoder.
+        long_texts: what becomes of longer texts, as in
+            `BridgeTowerContrastive.embed`; `"refuse"` by default.
 
     Example:
 
@@ -27,9 +34,33 @@ class BridgeTowerEmbedder:
     ```
     """
 
-    def __init__(self, task, batch_size=32):
+    def __init__(
+        self, task, batch_size=32, sequence_length=None, long_texts="refuse"
+    ):
         self.task = task
         self.batch_size = batch_size
+        self.sequence_length = sequence_length
+        self.long_texts = long_texts
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset,
+        batch_size=32,
+        sequence_length=None,
+        long_texts="refuse",
+        **kwargs,
+    ):
+        """An embedder with the contrastive task of a preset.
+
+        Args:
+            preset: as `BridgeTowerContrastive.from_preset`.
+            batch_size, sequence_length, long_texts: as the class.
+            **kwargs: further arguments of
+                `BridgeTowerContrastive.from_preset`.
+        """
+        task = BridgeTowerContrastive.from_preset(preset, **kwargs)
+        return cls(task, batch_size, sequence_length, long_texts)
 
     def embed_query(self, text):
         """list of float, of one text."""
@@ -40,19 +71,48 @@ class BridgeTowerEmbedder:
         # Stores pass an empty list on, where a task refuses it.
         if not len(texts):
             return []
-        found = self.task.embed(texts=list(texts), batch_size=self.batch_size)
-        return found.tolist()
+        return self._embed(texts=list(texts)).tolist()
+
+    def embed_images(self, images):
+        """Embed pictures.
+
+        Args:
+            images: list of pictures: paths, bytes, base64, PIL images or
+                arrays.
+
+        Returns:
+            list of lists of float, one for each picture.
+        """
+        if not len(images):
+            return []
+        return self._embed(images=_pictures(images)).tolist()
 
     def embed_image_text_pairs(self, texts, images, batch_size=2):
         """Embed pictures with a text each, such as its caption.
 
         Args:
             texts: list of str.
-            images: list of as many pictures.
+            images: list of as many pictures, as `embed_images` takes them.
             batch_size: int, pairs of a forward pass.
 
         Returns:
             list of lists of float, one for each pair.
         """
-        found = self.task.embed(list(images), list(texts), batch_size)
+        found = self._embed(
+            images=_pictures(images), texts=list(texts), batch_size=batch_size
+        )
         return found.tolist()
+
+    def _embed(self, batch_size=None, **given):
+        return self.task.embed(
+            batch_size=batch_size or self.batch_size,
+            sequence_length=self.sequence_length,
+            long_texts=self.long_texts,
+            **given,
+        )
+
+
+def _pictures(images):
+    return [
+        decoded(image, f"images[{i}]") for i, image in enumerate(list(images))
+    ]

@@ -19,7 +19,8 @@ from keras_bridgetower.presets import manifest
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(kbt.__file__).parent
 # The faces with names of their own, and the one that gathers them.
-FACES = ("", "analysis", "data", "metrics", "training", "training.recipes")
+FACES = ("", "analysis", "data", "metrics", "search", "training")
+FACES += ("training.recipes",)
 
 
 def public_names():

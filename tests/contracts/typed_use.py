@@ -41,6 +41,7 @@ def tasks() -> None:
     task = kbt.BridgeTowerTask.from_preset(PRESET)
     embedder = kbt.BridgeTowerEmbedder(task, batch_size=8)
     embedder.embed_query("a red circle")
+    kbt.BridgeTowerEmbedder.from_preset(PRESET, sequence_length=200)
 
 
 def verbs() -> None:
@@ -129,6 +130,24 @@ def metrics() -> None:
     kbt.metrics.score_answer("yes", ["yes"] * 10)
     kbt.metrics.write_vqa_results("results.json", [1], ["yes"])
     print(pairs.accuracy, recall.recalls, scores.overall)
+
+
+def search() -> None:
+    models = kbt.search.SearchModels.from_preset(PRESET, image_mode="crop")
+    kbt.search.PictureSearch("photos.index", PRESET)
+    store = kbt.search.LanceStore("photos.index")
+    kbt.search.QdrantFolder("photos.qdrant")
+    kbt.search.QdrantServer("http://localhost:6333", api_key=None)
+    kbt.search.open_store("qdrant:photos.qdrant")
+
+    def tell(progress: kbt.search.IndexProgress) -> None:
+        print(progress.done, progress.total)
+
+    photos = kbt.search.PictureSearch(store, models)
+    report: kbt.search.IndexReport = photos.index("photos", progress=tell)
+    bad: kbt.search.UnreadablePicture = report.unreadable[0]
+    hits: list[kbt.search.Hit] = photos.query("a red circle", top_k=3)
+    print(bad.path, hits[0].match, kbt.search.info("photos.index"))
 
 
 def analysis() -> None:

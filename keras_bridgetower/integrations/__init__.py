@@ -1,0 +1,1 @@
+"""Embeddings as the classes of LangChain, LlamaIndex, LanceDB and Chroma."""

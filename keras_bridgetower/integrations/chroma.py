@@ -1,0 +1,73 @@
+"""An embedding function for Chroma, for texts and pictures mixed."""
+
+import numpy as np
+from chromadb import EmbeddingFunction
+from chromadb.utils.embedding_functions import register_embedding_function
+
+from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+
+
+@register_embedding_function
+class BridgeTowerChromaFunction(EmbeddingFunction):
+    """Chroma's `EmbeddingFunction` of texts (`str`) and pictures (arrays).
+
+    A collection remembers it by its name and values: import this module
+    before you open one. Needs `chromadb`.
+
+    Args:
+        preset: str, as `BridgeTowerEmbedder.from_preset`.
+        batch_size, sequence_length, long_texts: as there.
+
+    Example:
+
+    ```python
+    function = BridgeTowerChromaFunction("bridgetower_large_itm_mlm_itc")
+    photos = client.create_collection("photos", embedding_function=function)
+    ```
+    """
+
+    def __init__(
+        self, preset, batch_size=32, sequence_length=None, long_texts="refuse"
+    ):
+        self._config = {
+            "preset": preset,
+            "batch_size": batch_size,
+            "sequence_length": sequence_length,
+            "long_texts": long_texts,
+        }
+        self.embedder = BridgeTowerEmbedder.from_preset(**self._config)
+
+    def __call__(self, input):
+        vectors = [None] * len(input)
+        texts = [i for i, x in enumerate(input) if isinstance(x, str)]
+        images = [i for i, x in enumerate(input) if not isinstance(x, str)]
+        for places, embed in (
+            (texts, self.embedder.embed_documents),
+            (images, self.embedder.embed_images),
+        ):
+            found = embed([input[i] for i in places])
+            for i, vector in zip(places, found, strict=True):
+                vectors[i] = np.array(vector, "float32")
+        return vectors
+
+    @staticmethod
+    def name():
+        """str, by which collections remember it."""
+        return "bridgetower"
+
+    def default_space(self):
+        """str, how vectors are compared."""
+        return "cosine"
+
+    def supported_spaces(self):
+        """list of str, how vectors may be compared."""
+        return ["cosine", "l2", "ip"]
+
+    @staticmethod
+    def build_from_config(config):
+        """The function of a collection that was saved with `get_config`."""
+        return BridgeTowerChromaFunction(**config)
+
+    def get_config(self):
+        """dict of the values that it was made with."""
+        return dict(self._config)

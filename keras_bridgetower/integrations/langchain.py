@@ -1,0 +1,25 @@
+"""Embeddings for LangChain."""
+
+from langchain_core.embeddings import Embeddings
+
+from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+
+
+class BridgeTowerEmbeddings(BridgeTowerEmbedder, Embeddings):
+    """LangChain's `Embeddings` by a `BridgeTowerContrastive`.
+
+    The async methods (`aembed_documents`, `aembed_query`) are LangChain's own,
+    which run these in a thread. Needs `langchain-core`.
+
+    Args:
+        task, batch_size, sequence_length, long_texts: as
+            `BridgeTowerEmbedder`; or use `from_preset`.
+
+    Example:
+
+    ```python
+    embeddings = BridgeTowerEmbeddings.from_preset(
+        "bridgetower_large_itm_mlm_itc", sequence_length=200)
+    store = InMemoryVectorStore(embeddings)
+    ```
+    """

@@ -1,0 +1,68 @@
+"""Embeddings for LlamaIndex."""
+
+import asyncio
+from typing import Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.embeddings import MultiModalEmbedding
+
+from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+
+
+class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):
+    """LlamaIndex's `MultiModalEmbedding` by a preset.
+
+    Needs `llama-index-core`. The async methods run in a thread.
+
+    Args:
+        preset: str, as `BridgeTowerEmbedder.from_preset`.
+        sequence_length, long_texts: as there.
+        embed_batch_size: int, texts or pictures of a forward pass.
+
+    Example:
+
+    ```python
+    model = BridgeTowerMultiModalEmbedding(
+        preset="bridgetower_large_itm_mlm_itc", sequence_length=200)
+    vector = model.get_image_embedding("photo.png")
+    ```
+    """
+
+    preset: str
+    sequence_length: int | None = None
+    long_texts: str = "refuse"
+
+    _embedder: BridgeTowerEmbedder = PrivateAttr()
+
+    def __init__(self, preset: str, **kwargs: Any) -> None:
+        super().__init__(**{"model_name": preset, **kwargs}, preset=preset)
+        self._embedder = BridgeTowerEmbedder.from_preset(
+            preset,
+            self.embed_batch_size,
+            self.sequence_length,
+            self.long_texts,
+        )
+
+    def _get_image_embedding(self, img_file_path):
+        return self._embedder.embed_images([img_file_path])[0]
+
+    def _get_image_embeddings(self, img_file_paths):
+        return self._embedder.embed_images(img_file_paths)
+
+    def _get_text_embedding(self, text):
+        return self._embedder.embed_query(text)
+
+    def _get_text_embeddings(self, texts):
+        return self._embedder.embed_documents(texts)
+
+    def _get_query_embedding(self, query):
+        return self._embedder.embed_query(query)
+
+    async def _aget_image_embedding(self, img_file_path):
+        return await asyncio.to_thread(self._get_image_embedding, img_file_path)
+
+    async def _aget_text_embedding(self, text):
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_query_embedding(self, query):
+        return await asyncio.to_thread(self._get_query_embedding, query)

@@ -1,0 +1,11 @@
+from .indexing import IndexProgress as IndexProgress
+from .indexing import IndexReport as IndexReport
+from .indexing import UnreadablePicture as UnreadablePicture
+from .info import info as info
+from .models import SearchModels as SearchModels
+from .picture_search import PictureSearch as PictureSearch
+from .querying import Hit as Hit
+from .stores.lance import LanceStore as LanceStore
+from .stores.opened import open_store as open_store
+from .stores.qdrant import QdrantFolder as QdrantFolder
+from .stores.qdrant import QdrantServer as QdrantServer

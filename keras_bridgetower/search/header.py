@@ -1,0 +1,91 @@
+"""What an index says of itself: its model, its store, whether it is whole."""
+
+FORMAT = 1
+
+
+def new_header(store, models, vectors):
+    """The header of an index that holds nothing yet.
+
+    Args:
+        store: `Store`.
+        models: `SearchModels`.
+        vectors: str, see `SearchModels.identity`.
+
+    Returns:
+        dict of plain values.
+    """
+    return {
+        "format": FORMAT,
+        "store": store.kind,
+        "preset": models.preset,
+        **models.identity(vectors),
+        # Whether a run of `index` has ever ended.
+        "whole": False,
+    }
+
+
+def needed_header(store):
+    """The header of an index that must be there.
+
+    Args:
+        store: `Store`.
+
+    Returns:
+        dict.
+
+    Raises:
+        ValueError: there is no index, or one of another format.
+    """
+    header = store.header()
+    if header is None:
+        raise ValueError(
+            "`store` must hold an index. Make it first, by `index` of a folder "
+            f"of pictures. Received: {_named(store)}, which holds none"
+        )
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"`store` must hold an index of format {FORMAT}. Index the "
+            f"pictures again into another store. Received: {_named(store)} of "
+            f"format {header.get('format')!r}"
+        )
+    return header
+
+
+def check_model(store, header, models):
+    """Refuse an index whose vectors another model has made.
+
+    Args:
+        store: `Store`.
+        header: dict, its header.
+        models: `SearchModels`.
+
+    Raises:
+        ValueError: it differs in weights, image mode or size.
+    """
+    now = models.identity(header["vectors"])
+    other = {
+        k: (header.get(k), v) for k, v in now.items() if header.get(k) != v
+    }
+    if other:
+        raise ValueError(
+            "`store` must be an index of the same model: vectors of two "
+            "models cannot be compared. Open it with the preset "
+            f"{header['preset']!r}, or index the pictures again into another "
+            f"store. Received: {_named(store)}, in which differ (index, now): "
+            f"{other}"
+        )
+
+
+def check_whole(store, header):
+    """Refuse to search an index whose first run has not ended."""
+    if not header["whole"]:
+        raise ValueError(
+            "`store` must be a whole index. Run `index` of its pictures "
+            "again: it goes on where it was interrupted. Received: "
+            f"{_named(store)}, which holds {store.count()} pictures so far"
+        )
+
+
+def _named(store):
+    place = getattr(store, "folder", None) or getattr(store, "address", None)
+    return f"store={str(place)!r}"

@@ -1,0 +1,40 @@
+"""What stands in an index, without its model."""
+
+from keras_bridgetower.search.header import needed_header
+from keras_bridgetower.search.stores.opened import open_store
+
+
+def info(store):
+    """What an index holds; no model is opened.
+
+    Args:
+        store: as `PictureSearch`.
+
+    Returns:
+        dict: `"store"`, `"preset"`, `"sum"` of the model's weights,
+        `"image_mode"`, `"image_size"`, `"vectors"` (`"image"` or `"fused"`),
+        `"width"` of a vector, `"whole"` (whether a run of `index` has ended),
+        `"pictures"`, their number, and `"ann"`, whether there is an ANN
+        structure.
+
+    Raises:
+        ValueError: there is no index.
+
+    Example:
+
+    ```python
+    info("photos.index")["pictures"]
+    ```
+    """
+    given, store = store, open_store(store)
+    try:
+        header = dict(needed_header(store))
+        del header["format"]
+        return {
+            **header,
+            "pictures": store.count(),
+            "ann": store.has_ann(),
+        }
+    finally:
+        if given is not store:
+            store.close()

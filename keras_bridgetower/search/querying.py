@@ -1,0 +1,82 @@
+"""Answers a query: the nearest vectors, then the order of the matching head."""
+
+import dataclasses
+import pathlib
+
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.preprocessing.images import open_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A picture that a query found.
+
+    Args:
+        path: str, full path of its file.
+        similarity: float, cosine of its vector and the query's.
+        match: float, the logit of "match" of the picture and the query's
+            text; None where nothing was re-ranked.
+        name: str, the `id` of its row in the table, or `""`.
+        text: str, the text of its row, or `""`.
+        problem: str, why the file cannot be read now, where the matching head
+            wanted it; or None.
+    """
+
+    path: str
+    similarity: float
+    match: float | None = None
+    name: str = ""
+    text: str = ""
+    problem: str | None = None
+
+
+def answer(store, models, text, image, top_k, rerank, batch_size):
+    """As `PictureSearch.query`, for a store and models that fit.
+
+    Returns:
+        list of `Hit`, the best first.
+    """
+    check_count("top_k", top_k)
+    check_count("batch_size", batch_size)
+    if type(rerank) is not int or rerank < 0:
+        raise ValueError(
+            "`rerank` must be an integer from 0, the number of pictures that "
+            f"the matching head orders. Received: rerank={rerank!r}"
+        )
+    vector = models.embed_query(text, image)
+    if text is None or models.retrieval is None:
+        rerank = 0
+    found = store.nearest(vector, max(top_k, rerank))
+    hits = [
+        Hit(
+            str(pathlib.Path(stored.folder, stored.path)),
+            similarity,
+            name=stored.name,
+            text=stored.text,
+        )
+        for stored, similarity in found
+    ]
+    first, rest = hits[:rerank], hits[rerank:]
+    return [*_reranked(models.retrieval, first, text, batch_size), *rest][
+        :top_k
+    ]
+
+
+def _reranked(retrieval, hits, text, batch_size):
+    """Hits in the order of the matching head; unreadable ones come last."""
+    readable, images, lost = [], [], []
+    for hit in hits:
+        try:
+            images.append(open_image(hit.path, "image"))
+            readable.append(hit)
+        except ValueError as error:
+            lost.append(dataclasses.replace(hit, problem=str(error)))
+    if not readable:
+        return lost
+    logits = retrieval.score(images, text, batch_size)
+    scored = [
+        dataclasses.replace(hit, match=float(logit))
+        for hit, logit in zip(readable, logits, strict=True)
+    ]
+    # Equal ones stay in the order of their vectors.
+    return [*sorted(scored, key=lambda hit: -hit.match), *lost]

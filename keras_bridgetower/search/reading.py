@@ -1,0 +1,141 @@
+"""The pictures of a folder or table, read by threads while a model runs."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import itertools
+import os
+import pathlib
+import uuid
+
+import numpy as np
+
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.predict.rows import ID
+from keras_bridgetower.preprocessing.geometry import leaves_as_is
+from keras_bridgetower.preprocessing.geometry import place
+from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.search.stores.store import StoredPicture
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """A row of a source, once its file was read.
+
+    Args:
+        stored: `StoredPicture`.
+        image: what `embed` takes; None where the index holds it already, or
+            where it cannot be read.
+        error: str, why it cannot be read, or None.
+    """
+
+    stored: StoredPicture
+    image: object = None
+    error: str | None = None
+
+
+class PictureReader:
+    """Reads the rows of a source in order, some rows ahead.
+
+    Args:
+        source: path of the folder or table.
+        converter: the `BridgeTowerImageConverter` of the model.
+        known: dict from the id of a picture to the SHA-256 of the file that
+            the index has its vector of.
+    """
+
+    def __init__(self, source, converter, known):
+        self._source = full_path(source)
+        self._converter = converter
+        self._known = known
+        # Squares take far less memory than the pictures, where the converter
+        # leaves them as they are.
+        self._squares = leaves_as_is(
+            converter.image_size, converter.mode, converter.size_divisor
+        )
+
+    def read(self, rows, ahead):
+        """Iterate over rows, `ahead` of which are read at a time.
+
+        Args:
+            rows: iterable of `Row`.
+            ahead: int.
+
+        Yields:
+            `ReadPicture`.
+        """
+        rows = iter(rows)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            waiting = collections.deque(
+                pool.submit(self._read, row)
+                for row in itertools.islice(rows, ahead)
+            )
+            while waiting:
+                found = waiting.popleft().result()
+                waiting.extend(
+                    pool.submit(self._read, row)
+                    for row in itertools.islice(rows, 1)
+                )
+                yield found
+
+    def _read(self, row):
+        stored = self._stored(row)
+        if row.error:
+            return ReadPicture(stored, error=row.error)
+        try:
+            check_utf8(stored.path)
+            path = row.path("image")
+            with open_regular(path) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stored = dataclasses.replace(stored, sum=digest)
+            if self._known.get(stored.id) == digest:
+                return ReadPicture(stored)
+            return ReadPicture(stored, self._opened(path))
+        except (OSError, ValueError) as error:
+            return ReadPicture(stored, error=str(error))
+
+    def _opened(self, path):
+        image = open_image(path, "image")
+        if not self._squares:
+            return image
+        c = self._converter
+        return np.asarray(
+            place(image, c.image_size, c.mode, c.size_divisor, "image")
+        )
+
+    def _stored(self, row):
+        named = [row.values.get(n, "") for n in ("image", ID, "text")]
+        path, name, text = (x if isinstance(x, str) else "" for x in named)
+        return StoredPicture(
+            id=_id_of(self._source, path, name, text),
+            sum="",
+            source=self._source,
+            folder=full_path(row.folder),
+            path=path or f"row {row.number}",
+            name=name,
+            text=text,
+        )
+
+
+def full_path(path):
+    """A path in full, with `/`."""
+    return check_utf8(pathlib.Path(os.path.abspath(path)).as_posix())
+
+
+def check_utf8(name):
+    """Refuse a name of a file or folder that no store can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "The names of files and folders must be UTF-8. Rename it. "
+            f"Received: {name!r}"
+        ) from error
+    return name
+
+
+def _id_of(*parts):
+    """A UUID of some texts."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
+    return str(uuid.UUID(bytes=digest.digest()[:16]))

@@ -1,0 +1,1 @@
+"""Where the vectors of a search lie: LanceDB or Qdrant."""

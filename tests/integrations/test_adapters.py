@@ -1,0 +1,184 @@
+"""The adapters inside the installed packages that they are for."""
+
+import asyncio
+import base64
+import io
+import pathlib
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from PIL import Image
+
+import keras_bridgetower as kbt
+
+PRESET = "bridgetower_tiny_easy_contrastive"
+TEXTS = ["a red circle", "a large blue square in the north."]
+pytestmark = FASTEST
+
+
+@pytest.fixture(scope="module")
+def task():
+    return kbt.BridgeTowerContrastive.from_preset(PRESET)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    paths = [str(tmp_path / f"{colour}.png") for colour in ("red", "blue")]
+    for path in paths:
+        Image.new("RGB", (40, 30), pathlib.Path(path).stem).save(path)
+    return paths
+
+
+def check(found, wanted):
+    np.testing.assert_allclose(np.array(found), wanted, atol=1e-6)
+
+
+def test_langchain(task):
+    reason = "the extra `integrations`"
+    stores = pytest.importorskip("langchain_core.vectorstores", reason=reason)
+    from langchain_core.embeddings import Embeddings
+
+    from keras_bridgetower.integrations import langchain
+
+    embeddings = langchain.BridgeTowerEmbeddings(task)
+    assert isinstance(embeddings, Embeddings)
+    wanted = task.embed(texts=TEXTS)
+    check(embeddings.embed_documents(TEXTS), wanted)
+    check(embeddings.embed_query(TEXTS[0]), wanted[0])
+    check(asyncio.run(embeddings.aembed_documents(TEXTS)), wanted)
+    check(asyncio.run(embeddings.aembed_query(TEXTS[1])), wanted[1])
+    store = stores.InMemoryVectorStore(embeddings)
+    store.add_texts(TEXTS)
+    (found,) = store.similarity_search(TEXTS[1], k=1)
+    assert found.page_content == TEXTS[1]
+
+
+def test_llama_index(task, photos):
+    reason = "the extra `integrations`"
+    pytest.importorskip("llama_index.core", reason=reason)
+    from llama_index.core.embeddings import MultiModalEmbedding
+
+    from keras_bridgetower.integrations import llama_index
+
+    model = llama_index.BridgeTowerMultiModalEmbedding(preset=PRESET)
+    assert isinstance(model, MultiModalEmbedding)
+    texts, images = task.embed(texts=TEXTS), task.embed(images=photos)
+    check(model.get_text_embedding(TEXTS[0]), texts[0])
+    check(model.get_text_embedding_batch(TEXTS), texts)
+    check(model.get_query_embedding(TEXTS[1]), texts[1])
+    check(model.get_image_embedding(photos[0]), images[0])
+    check(model.get_image_embedding_batch(photos), images)
+    with open(photos[1], "rb") as file:
+        check(model.get_image_embedding(io.BytesIO(file.read())), images[1])
+    check(asyncio.run(model.aget_query_embedding(TEXTS[0])), texts[0])
+    check(asyncio.run(model.aget_text_embedding(TEXTS[1])), texts[1])
+    check(asyncio.run(model.aget_image_embedding(photos[0])), images[0])
+
+
+def test_lancedb(task, photos, tmp_path):
+    lancedb = pytest.importorskip("lancedb", reason="the extra `search`")
+    from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel
+    from lancedb.pydantic import Vector
+
+    from keras_bridgetower.integrations import lancedb as adapter
+
+    function = get_registry().get("bridgetower").create(preset=PRESET)
+    assert isinstance(function, adapter.BridgeTowerFunction)
+
+    class Photo(LanceModel):
+        path: str = function.SourceField()
+        vector: Vector(function.ndims()) = function.VectorField()
+
+    table = lancedb.connect(tmp_path / "db").create_table("t", schema=Photo)
+    table.add([{"path": path} for path in photos])
+    images = task.embed(images=photos)
+    check(table.to_arrow()["vector"].to_pylist(), images)
+    # Opened anew, the table finds the function by its name.
+    table = lancedb.connect(tmp_path / "db").open_table("t")
+    wanted = photos[int(np.argmax(images @ task.embed(texts=TEXTS[0])))]
+    (found,) = table.search(TEXTS[0]).limit(1).to_pydantic(Photo)
+    assert found.path == wanted
+    picture = Image.open(photos[1])
+    (found,) = table.search(picture).limit(1).to_pydantic(Photo)
+    assert found.path == photos[1]
+
+
+def test_chroma(task, photos, tmp_path):
+    reason = "the extra `integrations`"
+    chromadb = pytest.importorskip("chromadb", reason=reason)
+    from keras_bridgetower.integrations import chroma
+
+    function = chroma.BridgeTowerChromaFunction(PRESET)
+    red = np.asarray(Image.open(photos[0]))
+    texts, image = task.embed(texts=TEXTS), task.embed(images=photos[0])
+    check(function([TEXTS[0], red, TEXTS[1]]), [texts[0], image, texts[1]])
+    settings = chromadb.Settings(anonymized_telemetry=False)
+
+    def client():
+        return chromadb.PersistentClient(str(tmp_path / "db"), settings)
+
+    collection = client().create_collection(
+        "photos", embedding_function=function
+    )
+    collection.add(ids=["text"], documents=[TEXTS[1]])
+    collection.add(ids=["picture"], images=[red])
+    found = collection.get(include=["embeddings"], ids=["text", "picture"])
+    by_id = dict(zip(found["ids"], found["embeddings"], strict=True))
+    check(by_id["text"], texts[1])
+    check(by_id["picture"], image)
+    # Opened anew, the collection makes the function from its values.
+    again = client().get_collection("photos")
+    found = again.query(query_texts=[TEXTS[1]], n_results=1)
+    assert found["ids"] == [["text"]]
+
+
+def test_the_embedder_takes_pictures_in_any_form(task, photos):
+    embedder = kbt.BridgeTowerEmbedder(task)
+    data = pathlib.Path(photos[0]).read_bytes()
+    text = base64.b64encode(data).decode()
+    forms = [
+        photos[0],
+        pathlib.Path(photos[0]),
+        data,
+        Image.open(photos[0]),
+        np.asarray(Image.open(photos[0])),
+        text,
+        "\n".join([text[:76], text[76:]]),
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+        f"data:image/png;base64,{text}",
+    ]
+    wanted = task.embed(images=photos[0])
+    check(embedder.embed_images(forms), [wanted] * len(forms))
+    pair = task.embed(photos[0], TEXTS[0])
+    found = embedder.embed_image_text_pairs(
+        [TEXTS[0]] * len(forms), forms, batch_size=2
+    )
+    check(found, [pair] * len(forms))
+    assert embedder.embed_images([]) == []
+    for wrong, message in (
+        (text[:-9] + "*" + text[-8:], r"`images\[1\]` must be whole base64"),
+        ("data:image/png,abc", r"`images\[1\]` must hold base64"),
+        ("data:image/png;base64,AAAA", "must be an encoded image"),
+        ("no/such.png", "No such file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            embedder.embed_images([photos[0], wrong])
+
+
+def test_a_path_that_looks_like_base64_is_a_path(task, photos, monkeypatch):
+    folder = pathlib.Path(photos[0]).parent
+    monkeypatch.chdir(folder)
+    name = "iVBORw0KGgoAAAANSUhEUgAAACgAAAAe"
+    pathlib.Path(photos[0]).rename(name)
+    found = kbt.BridgeTowerEmbedder(task).embed_images([name])
+    check(found, [task.embed(images=folder / name)])
+
+
+def test_from_preset_is_one_call(task):
+    embedder = kbt.BridgeTowerEmbedder.from_preset(PRESET, sequence_length=32)
+    check(
+        embedder.embed_query(TEXTS[0]),
+        task.embed(texts=TEXTS[0], sequence_length=32),
+    )

@@ -1,0 +1,40 @@
+"""Pictures on the disk, models that are opened once, and both stores."""
+
+import pytest
+from drawn_photos import PACKAGES
+from drawn_photos import draw
+
+from keras_bridgetower.search.models import SearchModels
+
+# Two-way with a matching head, and three-way without.
+MATCHING = "bridgetower_tiny_easy_pretrain"
+THREE_WAY = "bridgetower_tiny_easy_contrastive"
+
+
+@pytest.fixture(scope="session")
+def matching():
+    return SearchModels.from_preset(MATCHING)
+
+
+@pytest.fixture(scope="session")
+def three_way():
+    return SearchModels.from_preset(THREE_WAY)
+
+
+@pytest.fixture(params=PACKAGES)
+def store_name(request, tmp_path):
+    """A store as a user names it, of either kind."""
+    pytest.importorskip(PACKAGES[request.param], reason="the extra `search`")
+    prefix = "" if request.param == "lancedb" else "qdrant:"
+    return f"{prefix}{tmp_path / 'index'}"
+
+
+@pytest.fixture
+def lance_name(tmp_path):
+    pytest.importorskip("lancedb", reason="the extra `search`")
+    return str(tmp_path / "index")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return draw(tmp_path / "photos")

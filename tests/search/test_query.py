@@ -1,0 +1,188 @@
+"""Queries beside brute force in NumPy, and the order of the matching head."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+from builders import FASTEST
+
+from keras_bridgetower import BridgeTowerRetrieval
+from keras_bridgetower.search import PictureSearch
+from keras_bridgetower.search import QdrantServer
+from keras_bridgetower.search import info
+
+pytestmark = FASTEST
+TEXT = "a medium red circle in the center."
+
+
+def files_of(photos):
+    return sorted(photos.rglob("*_0.png"))
+
+
+def check_equal(hits, files, similarities):
+    """Hits are the files in the order of some similarities."""
+    order = np.argsort(-similarities, kind="stable")[: len(hits)]
+    assert [hit.path for hit in hits] == [str(files[i]) for i in order]
+    np.testing.assert_allclose(
+        [hit.similarity for hit in hits], similarities[order], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("given", ["text", "image", "both"])
+def test_a_query_equals_brute_force(three_way, photos, store_name, given):
+    search = PictureSearch(store_name, three_way)
+    search.index(photos, batch_size=4)
+    files = files_of(photos)
+    task = three_way.contrastive
+    vectors = task.embed(images=files, batch_size=4)
+    query = {"text": TEXT, "image": files[3]}
+    query = query if given == "both" else {given: query[given]}
+    wanted = task.embed(images=query.get("image"), texts=query.get("text"))
+    hits = search.query(**query, top_k=4)
+    check_equal(hits, files, vectors @ wanted)
+    assert all(hit.match is None for hit in hits)
+
+
+# Without a server these calls do nothing, and Qdrant says so.
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+def test_the_collection_of_a_server(matching, three_way, photos):
+    """By Qdrant's own engine in memory, which has the calls of a server."""
+    pytest.importorskip("qdrant_client", reason="the extra `search`")
+    store = QdrantServer(":memory:", collection="mine")
+    search = PictureSearch(store, matching)
+    with pytest.raises(ValueError, match="Make it first"):
+        search.query(TEXT)
+    assert search.index(photos).embedded == 10
+    assert search.index(photos).unchanged == 10
+    files = files_of(photos)
+    vectors = matching.contrastive.embed(images=files)
+    wanted = matching.contrastive.embed(texts=TEXT)
+    check_equal(search.query(TEXT, rerank=0), files, vectors @ wanted)
+    said = info(store)
+    assert said["whole"] is True and said["pictures"] == 10
+    (photos / "ellipse" / "red_0.png").unlink()
+    assert search.index(photos).removed == 1
+    with pytest.raises(ValueError, match="an index of the same model"):
+        PictureSearch(store, three_way).query(TEXT)
+    store.close()
+
+
+def test_a_two_way_head_takes_the_mean_of_both(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    files = files_of(photos)
+    embed = matching.contrastive.embed
+    both = embed(texts=TEXT) + embed(images=files[3])
+    both /= np.linalg.norm(both)
+    hits = search.query(TEXT, files[3], top_k=4, rerank=0)
+    check_equal(hits, files, embed(images=files) @ both)
+
+
+def test_reranking_is_the_order_of_the_matching_task(
+    matching, photos, store_name
+):
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    files = files_of(photos)
+    hits = search.query(TEXT, top_k=10)
+    found = {hit.path: hit.match for hit in hits}
+    scores = matching.retrieval.score(files, TEXT)
+    ranked = matching.retrieval.rank(files, [TEXT], verbose=0)[:, 0]
+    for file, score, rank in zip(files, scores, ranked, strict=True):
+        assert found[str(file)] == pytest.approx(score, abs=1e-4)
+        assert found[str(file)] == pytest.approx(rank, abs=1e-4)
+    assert list(found) == [str(files[i]) for i in np.argsort(-scores)]
+    # Of four, the order is new; behind them that of the vectors goes on.
+    near = search.query(TEXT, top_k=10, rerank=0)
+    some = search.query(TEXT, top_k=10, rerank=4)
+    assert {h.path for h in some[:4]} == {h.path for h in near[:4]}
+    assert some[4:] == near[4:]
+    matches = [hit.match for hit in some[:4]]
+    assert matches == sorted(matches, reverse=True)
+    # A picture alone is nothing that a text matches.
+    by_picture = search.query(image=files[0], top_k=3)
+    assert by_picture[0].path == str(files[0])
+    assert [hit.match for hit in by_picture] == [None] * 3
+
+
+def test_models_of_a_preset_are_its_tasks(matching, photos):
+    """They share a backbone, and answer as tasks of their own."""
+    assert matching.retrieval.backbone is matching.contrastive.backbone
+    alone = BridgeTowerRetrieval.from_preset(matching.preset)
+    files = files_of(photos)
+    np.testing.assert_allclose(
+        alone.score(files, TEXT),
+        matching.retrieval.score(files, TEXT),
+        atol=1e-5,
+    )
+
+
+def test_a_picture_that_is_gone_comes_last(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    first, *others = search.query(TEXT, top_k=10)
+    pathlib.Path(first.path).unlink()
+    *found, last = search.query(TEXT, top_k=10)
+    assert last.path == first.path and last.match is None
+    assert "No such file" in last.problem
+    assert [dataclasses.replace(h, match=None) for h in found] == [
+        dataclasses.replace(h, match=None) for h in others
+    ]
+
+
+def test_the_approximate_structure_finds_the_same(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    assert search.index(photos, ann_from=11).ann is False
+    before = search.query(TEXT, rerank=0)
+    assert search.index(photos, ann_from=10).ann is True
+    after = search.query(TEXT, rerank=0)
+    assert [hit.path for hit in after] == [hit.path for hit in before]
+    vector = matching.embed_query(text=TEXT)
+    exact = search.store.nearest(vector, 10, exact=True)
+    near = search.store.nearest(vector, 10)
+    assert [s.id for s, _ in exact] == [s.id for s, _ in near]
+
+
+def test_an_index_opens_its_own_preset(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    hits = search.query(TEXT, top_k=3)
+    search.close()
+    again = PictureSearch(lance_name)
+    assert [hit.path for hit in again.query(TEXT, top_k=3)] == [
+        hit.path for hit in hits
+    ]
+    assert again.models.contrastive is not matching.contrastive
+    again.close()
+
+
+def test_threads_query_while_another_indexes(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    texts = ["a red circle", "a blue square"] * 4
+    wanted = [search.query(text, top_k=3) for text in texts]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda text: search.query(text, top_k=3), texts)
+        again = PictureSearch(lance_name, matching).index(photos)
+        assert list(found) == wanted
+    assert again.unchanged == 10
+
+
+def test_wrong_queries_are_refused(matching, photos, lance_name, tmp_path):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    for wrong, message in (
+        ({}, "`text` or `image` must be given"),
+        ({"text": " "}, "not be empty"),
+        ({"text": "circle " * 60}, "must not be longer"),
+        ({"image": tmp_path / "none.png"}, "readable image file"),
+        ({"text": [TEXT, TEXT]}, "one text and one picture"),
+        ({"text": TEXT, "top_k": 0}, "`top_k` must be"),
+        ({"text": TEXT, "rerank": -1}, "`rerank` must be"),
+        ({"text": TEXT, "batch_size": 0}, "`batch_size` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search.query(**wrong)

@@ -1,0 +1,140 @@
+"""Refused stores: of another model, half-written, or no index at all."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+from builders import FASTEST
+
+from keras_bridgetower.search import PictureSearch
+from keras_bridgetower.search import SearchModels
+from keras_bridgetower.search import info
+from keras_bridgetower.search import open_store
+
+pytestmark = FASTEST
+
+
+def test_an_index_of_another_model_is_refused(
+    matching, three_way, photos, store_name
+):
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    search.close()
+    other = PictureSearch(store_name, three_way)
+    for call in (lambda: other.query("a circle"), lambda: other.index(photos)):
+        with pytest.raises(ValueError, match="an index of the same model"):
+            call()
+    other.close()
+
+
+def test_another_image_mode_is_another_model(matching, photos, lance_name):
+    PictureSearch(lance_name, matching).index(photos)
+    cropped = SearchModels.from_preset(matching.preset, image_mode="crop")
+    with pytest.raises(ValueError, match=r"'image_mode': \('squash', 'crop'\)"):
+        PictureSearch(lance_name, cropped).query("a circle")
+
+
+def test_an_index_that_is_not_whole_is_refused_and_goes_on(
+    matching, photos, store_name
+):
+    def stop(progress):
+        if progress.done >= 8:
+            raise KeyboardInterrupt
+
+    search = PictureSearch(store_name, matching)
+    with pytest.raises(KeyboardInterrupt):
+        search.index(photos, batch_size=2, save_every=2, progress=stop)
+    so_far = search.store.count()
+    assert 0 < so_far < 10
+    with pytest.raises(ValueError, match=f"holds {so_far} pictures so far"):
+        search.query("a circle")
+    assert info(search.store)["whole"] is False
+    report = search.index(photos)
+    assert (report.embedded, report.unchanged) == (10 - so_far, so_far)
+    assert len(search.query("a circle", rerank=0)) == 10
+    search.close()
+
+
+def test_what_is_no_index_is_refused(matching, photos, lance_name, tmp_path):
+    nothing = PictureSearch(tmp_path / "new", matching)
+    with pytest.raises(ValueError, match="Make it first, by `index`"):
+        nothing.query("a circle")
+    with pytest.raises(ValueError, match="Make it first, by `index`"):
+        info(tmp_path / "new")
+    with pytest.raises(ValueError, match="Make it first, by `index`"):
+        PictureSearch(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="which holds something else"):
+        PictureSearch(photos, matching)
+    with pytest.raises(ValueError, match="`store` must be the path"):
+        open_store(3)
+    with pytest.raises(ValueError, match="`store` must be the path"):
+        open_store("")
+
+
+def test_damaged_headers_are_refused(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    path = pathlib.Path(lance_name, "search.json")
+    whole = path.read_text()
+    for text, message in (
+        (whole[:40], "whose file is damaged"),
+        ("[]", "whose file is damaged"),
+        (_changed(whole, format=9), "of format 9"),
+        (_changed(whole, store="qdrant"), "opened as lancedb"),
+        (_changed(whole, preset=None), "`preset` must be given"),
+        (_changed(whole, sum="0"), "an index of the same model"),
+    ):
+        path.write_text(text)
+        preset = None if "preset" in message else matching
+        with pytest.raises(ValueError, match=message):
+            PictureSearch(lance_name, preset).query("a circle")
+
+
+def _changed(text, **values):
+    return json.dumps({**json.loads(text), **values})
+
+
+def test_one_process_writes_at_a_time(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    with search.store.writing():
+        with pytest.raises(ValueError, match="one process at a time"):
+            PictureSearch(lance_name, matching).index(photos)
+        assert search.query("a circle", top_k=1)
+
+
+# Of a client that cannot be opened, Qdrant leaves a file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_folder_of_qdrant_is_open_once(matching, photos, tmp_path):
+    pytest.importorskip("qdrant_client", reason="the extra `search`")
+    name = f"qdrant:{tmp_path / 'index'}"
+    search = PictureSearch(name, matching)
+    search.index(photos)
+    with pytest.raises(ValueError, match="open in one process at a time"):
+        PictureSearch(name, matching).query("a circle")
+    search.close()
+    with pytest.raises(ValueError, match="opened as lancedb"):
+        PictureSearch(tmp_path / "index", matching).query("a circle")
+
+
+@pytest.mark.parametrize(
+    "package, name",
+    [
+        ("lancedb", "a"),
+        ("qdrant_client", "qdrant:a"),
+        ("qdrant_client", "http://a"),
+    ],
+)
+def test_a_package_that_is_absent_is_named(package, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"keras-bridgetower\[search\]"):
+        PictureSearch(name)
+
+
+def test_a_server_that_is_not_there_is_named(matching):
+    pytest.importorskip("qdrant_client", reason="the extra `search`")
+    address = "http://127.0.0.1:9"
+    with pytest.raises(ValueError, match=f"Received: store='{address}'"):
+        PictureSearch(address, matching).query("a circle")

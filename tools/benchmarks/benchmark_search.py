@@ -1,0 +1,154 @@
+"""Latency and recall of a search in made vectors, with and without ANN.
+
+    python tools/benchmarks/benchmark_search.py
+    python tools/benchmarks/benchmark_search.py --count 100000 --store qdrant
+
+The vectors are made: `clustered` ones lie around random centres, as those of
+pictures do, and `uniform` ones nowhere near each other, which is the hardest
+case. The truth is brute force in NumPy. With `--preset` the last lines time
+whole queries over drawn pictures, with and without re-ranking.
+"""
+
+import argparse
+import pathlib
+import statistics
+import tempfile
+import time
+import uuid
+
+import numpy as np
+
+import keras_bridgetower as kbt
+from keras_bridgetower.search.stores.store import StoredPicture
+
+NEAREST = 10
+CENTRES = 2000
+# Rows that are written at once.
+WRITTEN = 10_000
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--store", default="lancedb", choices=STORES)
+    parser.add_argument("--preset", default="bridgetower_tiny_easy_pretrain")
+    parser.add_argument("--pictures", type=int, default=500)
+    arguments = parser.parse_args()
+    print(
+        f"{arguments.count:,} vectors of {arguments.width}, "
+        f"{arguments.queries} queries, {arguments.store}\n"
+        "| vectors | search | built in | median | 95 % | recall@10 |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for kind in ("clustered", "uniform"):
+        with tempfile.TemporaryDirectory() as folder:
+            vectors_of(kind, arguments, pathlib.Path(folder))
+    if arguments.preset:
+        with tempfile.TemporaryDirectory() as folder:
+            whole_queries(arguments, pathlib.Path(folder))
+
+
+STORES = {
+    "lancedb": kbt.search.LanceStore,
+    "qdrant": kbt.search.QdrantFolder,
+}
+
+
+def vectors_of(kind, arguments, folder):
+    """Print the lines of one kind of vectors."""
+    rng = np.random.default_rng(0)
+    width = arguments.width
+    centres = unit(rng.normal(size=(CENTRES, width)))
+
+    def draw(count):
+        noise = rng.standard_normal((count, width), "float32")
+        if kind == "uniform":
+            return unit(noise)
+        around = centres[rng.integers(0, CENTRES, count)]
+        return unit(around + noise * np.float32(0.8 / np.sqrt(width)))
+
+    vectors, queries = draw(arguments.count), draw(arguments.queries)
+    store = STORES[arguments.store](folder / "store")
+    store.create({"width": width, "store": store.kind})
+    for start in range(0, len(vectors), WRITTEN):
+        some = vectors[start : start + WRITTEN]
+        pictures = [stored(start + i) for i in range(len(some))]
+        store.put(pictures, some)
+    order = np.argsort(-(queries @ vectors.T), axis=1)[:, :NEAREST]
+    truth = [{name(i) for i in row} for row in order.tolist()]
+    started = time.perf_counter()
+    store.tidy(ann_from=len(vectors) + 1)
+    timed(kind, "all vectors", started, store, queries, truth)
+    started = time.perf_counter()
+    store.tidy(ann_from=1)
+    if store.has_ann():
+        timed(kind, "ANN", started, store, queries, truth)
+    store.close()
+
+
+def timed(kind, words, started, store, queries, truth):
+    built = time.perf_counter() - started
+    store.nearest(queries[0], NEAREST)  # Opens the files.
+    seconds, right = [], 0
+    for query, wanted in zip(queries, truth, strict=True):
+        started = time.perf_counter()
+        found = store.nearest(query, NEAREST)
+        seconds.append(time.perf_counter() - started)
+        right += len(wanted & {picture.id for picture, _ in found})
+    print(
+        f"| {kind} | {words} | {built:.0f} s | {told(seconds)} | "
+        f"{right / NEAREST / len(queries):.3f} |",
+        flush=True,
+    )
+
+
+def whole_queries(arguments, folder):
+    """Print how long a query over drawn pictures takes, re-ranked or not."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for number in range(arguments.pictures):
+        pixels = rng.integers(0, 256, (8, 8, 3)).astype("uint8")
+        picture = Image.fromarray(pixels).resize((256, 256))
+        picture.save(folder / "photos" / f"{number}.jpg")
+    search = kbt.search.PictureSearch(folder / "index", arguments.preset)
+    started = time.perf_counter()
+    search.index(folder / "photos")
+    rate = arguments.pictures / (time.perf_counter() - started)
+    print(f"{arguments.preset}: {rate:.0f} pictures a second indexed")
+    for rerank in (0, 16, 128):
+        search.query("a red circle", rerank=rerank)
+        seconds = []
+        for number in range(20):
+            started = time.perf_counter()
+            search.query(f"a red circle, {number}", rerank=rerank)
+            seconds.append(time.perf_counter() - started)
+        print(f"a query with rerank={rerank}: {told(seconds)}", flush=True)
+
+
+def told(seconds):
+    """Median and 95th percentile, in milliseconds."""
+    worst = float(np.percentile(seconds, 95))
+    return f"{1000 * statistics.median(seconds):.0f} ms | {1000 * worst:.0f} ms"
+
+
+def stored(number):
+    path = f"{number % 1000:03}/{number:08}.jpg"
+    return StoredPicture(name(number), f"{number:064x}", "/made", "/made", path)
+
+
+def name(number):
+    return str(uuid.UUID(int=number))
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(
+        "float32"
+    )
+
+
+if __name__ == "__main__":
+    main()
