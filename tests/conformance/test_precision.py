@@ -1,6 +1,5 @@
 """Dtypes, adapters and quantization, in each of the ten tasks."""
 
-
 import every_task
 import keras
 import numpy as np

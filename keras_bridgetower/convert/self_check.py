@@ -1,17 +1,13 @@
 """A model's outputs beside those of transformers, for the same input."""
 
-import contextlib
-
-# Before TensorFlow, after which importing it can crash.
-with contextlib.suppress(ImportError):
-    import torch
-
-import keras  # isort: skip
+import keras
 import numpy as np
 
 
 def pooled_difference(backbone, folder):
     """Largest difference of the pooled outputs for the same random input.
+
+    Import PyTorch before TensorFlow, after which importing it can crash.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -19,9 +15,10 @@ def pooled_difference(backbone, folder):
             layers run with the backbone's epsilon.
 
     Returns:
-        float, or None where transformers is not installed.
+        float, or None where transformers or PyTorch is not installed.
     """
     try:
+        import torch
         import transformers
     except ImportError:
         return None
@@ -45,6 +42,8 @@ def pooled_difference(backbone, folder):
 
 def set_cross_modal_epsilon(model, epsilon):
     """Run the cross-modal layers of a transformers model with an epsilon."""
+    import torch
+
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
             module.eps = epsilon
