@@ -1,6 +1,7 @@
 """The command that embeds texts and pictures."""
 
 import pathlib
+import sys
 from typing import Annotated
 
 import typer
@@ -12,6 +13,9 @@ from keras_bridgetower.cli.models import AsJson
 from keras_bridgetower.cli.models import Asked
 from keras_bridgetower.cli.models import preset_option
 
+# Numbers of a vector that a terminal shows.
+SHOWN = 4
+COLUMNS = ("text", "image", "numbers", "the first of them")
 EMBED = Asked("embed", "BridgeTowerContrastive", ("itc",))
 
 
@@ -55,6 +59,19 @@ def embed(
             for row, vector in zip(inputs, vectors, strict=True)
         ],
     }
-    # A row of numbers for each: `numpy.loadtxt` reads it.
-    columns = tuple(map(str, range(vectors.shape[1])))
-    output.show(as_json, value, columns, vectors.tolist())
+    output.show(as_json, value, COLUMNS, _rows(value["embeddings"]))
+
+
+def _rows(embeddings):
+    """A row for each vector: for a pipe its numbers, which NumPy reads."""
+    if not sys.stdout.isatty():
+        return [[f"{x:.9g}" for x in row["embedding"]] for row in embeddings]
+    return [
+        (
+            row.get("text"),
+            row.get("image"),
+            len(row["embedding"]),
+            ", ".join(f"{x:.3f}" for x in row["embedding"][:SHOWN]),
+        )
+        for row in embeddings
+    ]

@@ -30,13 +30,17 @@ def line(error, program):
     Args:
         error: the exception.
         program: str, the command, which the line starts with.
+
+    Returns:
+        str. Empty where the help was printed because nothing was asked.
     """
     context = getattr(error, "ctx", None)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         said = "interrupted"
     elif isinstance(error, CLICK_ERROR):
         path = context.command_path if context else program
-        said = f"{error.format_message()} Try `{path} --help`."
+        message = error.format_message().rstrip(".")
+        said = f"{message}. Try `{path} --help`." if message else ""
     elif isinstance(error, FileNotFoundError) and error.filename:
         said = f"There is no file or folder {error.filename!r}. Check the path."
     elif isinstance(error, EXPECTED):
@@ -46,5 +50,7 @@ def line(error, program):
             f"{type(error).__name__}: {error}. This is a fault of the program: "
             "`--debug` shows where."
         )
+    if not said:
+        return ""
     # A message of a library may have several lines.
     return printable(f"{program}: {' '.join(said.split())}")

@@ -82,7 +82,8 @@ def main(words=None):
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
-            print(errors.line(error, COMMAND), file=sys.stderr)
+            if line := errors.line(error, COMMAND):
+                print(line, file=sys.stderr)
             return errors.exit_code(error)
 
 
@@ -139,7 +140,7 @@ def options(
         ),
     ] = False,
 ):
-    """BridgeTower vision-language models: ask, search, train, convert.
+    """BridgeTower vision-language models: ask, match, train, convert.
 
     Pictures are JPEG, PNG, GIF, WebP, BMP, TIFF or PPM files. Models are
     presets: a name that `presets` lists, a folder, or a handle such as

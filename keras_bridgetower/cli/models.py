@@ -117,10 +117,10 @@ def open_pictures(*paths):
         FileNotFoundError: no such file.
         ValueError: no picture, a damaged one, or one with too many pixels.
     """
-    from keras_bridgetower.preprocessing.images import open_image
-
     for path in paths:
         check_is_file(path)
+    from keras_bridgetower.preprocessing.images import open_image
+
     return [open_image(path, "picture") for path in paths]
 
 

@@ -11,18 +11,21 @@ import sys
 
 from keras_bridgetower.presets.errors import printable
 
+# Characters of a first column that are not wrapped.
+WHOLE = 40
+
 
 def show(as_json, value, columns, rows):
     """Print a result.
 
     Args:
         as_json: bool, whether to print `value`.
-        value: the result as plain values.
+        value: the result as plain values and paths.
         columns: tuple of str, the headings of a table.
         rows: list of tuples with one cell for each column.
     """
     if as_json:
-        print(json.dumps(value, ensure_ascii=False))
+        print(json.dumps(value, ensure_ascii=False, default=str))
     elif sys.stdout.isatty():
         _print_table(columns, rows)
     else:
@@ -88,9 +91,18 @@ def _print_table(columns, rows):
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    cells = [[Text(cell(value)) for value in row] for row in rows]
+    for place, column in enumerate(columns):
+        # What a row is of stays whole; the columns after it are wrapped.
+        widest = max((len(row[place]) for row in cells), default=0)
+        table.add_column(
+            column,
+            min_width=0 if place else min(widest, WHOLE),
+            overflow="fold",
+        )
+    for row in cells:
+        table.add_row(*row)
     Console().print(table)
 
 
