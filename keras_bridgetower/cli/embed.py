@@ -46,7 +46,8 @@ def embed(
             f"Received: {len(texts)} texts, {len(images)} pictures"
         )
     opened = models.open_pictures(*images) if images else None
-    task = models.open_task(EMBED, preset, context.obj)
+    count = len(texts or images)
+    task = models.open_task(EMBED, preset, context.obj, count)
     vectors = task.embed(images=opened, texts=texts)
     inputs = [{} for _ in vectors]
     for name, given in {"text": texts, "image": images}.items():

@@ -36,6 +36,8 @@ def preset_option(default):
     ]
 
 
+# Inputs that a verb passes through the model at once.
+ONE_BATCH = 32
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Picture = Annotated[
     pathlib.Path, typer.Argument(help="Picture file.", show_default=False)
@@ -56,13 +58,14 @@ class Asked(typing.NamedTuple):
     heads: tuple
 
 
-def open_task(asked, preset, debug):
+def open_task(asked, preset, debug, inputs=1):
     """The task of a preset.
 
     Args:
         asked: `Asked`.
         preset: str, as `from_preset` takes it.
         debug: bool, whether frameworks may print.
+        inputs: int, how many pictures, texts or pairs it is asked about.
 
     Raises:
         UsageError: no such preset, or one without the head.
@@ -72,8 +75,12 @@ def open_task(asked, preset, debug):
     with output.status(f"Loading {preset}"):
         package = frameworks.load(debug)
         task = getattr(package, asked.task).from_preset(preset)
-    # Of a random head the warning is enough; here the command ends.
+    # A warning told of a random head, and no command answers by one.
     task.new_heads.check(asked.verb, task.answering_heads)
+    if inputs <= ONE_BATCH:
+        from keras_bridgetower.backend import compiled
+
+        compiled.run_once(task)
     return task
 
 

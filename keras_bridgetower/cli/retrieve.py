@@ -33,7 +33,7 @@ def match(
     A score is the logit of "match": higher is better.
     """
     (image,) = models.open_pictures(picture)
-    task = models.open_task(MATCH, preset, context.obj)
+    task = models.open_task(MATCH, preset, context.obj, len(texts))
     scores = task.score(image, list(texts)).tolist()
     matches = [
         {"text": text, "score": score}
@@ -62,7 +62,7 @@ def rank(
 ):
     """Order pictures by how well they fit a text, the best first."""
     paths = picture_paths(pictures)
-    task = models.open_task(RANK, preset, context.obj)
+    task = models.open_task(RANK, preset, context.obj, len(paths))
     with output.status(f"Ranking {len(paths)} pictures"):
         scores = task.rank(
             list(map(str, paths)), [text], batch_size=batch_size, verbose=0
