@@ -106,19 +106,20 @@ def build(
         from keras_bridgetower.data import build as building
         from keras_bridgetower.data import look
 
-        building.build_splits(
-            building.open_original(name, root, values or (), protocol),
-            folder,
-            protocol,
-            splits,
-            on_split=lambda split, definition: None,
-            on_left_out=lambda *record: left_out.append(record),
-            num_shards=shards,
-            seed=seed,
-            max_bad_share=max_bad_share,
-            run=building.runner(workers or os.cpu_count(), runner),
-            on_shard=update,
-        )
+        with frameworks.quiet_processes(context.obj):
+            building.build_splits(
+                building.open_original(name, root, values or (), protocol),
+                folder,
+                protocol,
+                splits,
+                on_split=lambda split, definition: None,
+                on_left_out=lambda *record: left_out.append(record),
+                num_shards=shards,
+                seed=seed,
+                max_bad_share=max_bad_share,
+                run=building.runner(workers or os.cpu_count(), runner),
+                on_shard=update,
+            )
     found = look.contents(folder)
     lines = [f"  left out {key}: {reason}" for key, reason in left_out]
     records = [{"record": key, "reason": why} for key, why in left_out]

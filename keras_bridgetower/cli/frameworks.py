@@ -13,7 +13,6 @@ import logging
 import os
 import pathlib
 import sys
-import tempfile
 import warnings
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -95,7 +94,8 @@ def load(debug=False, first=(), bars=False):
         BackendMissing: the backend of Keras is not installed.
     """
     check_backend()
-    with contextlib.nullcontext() if debug else _without_output():
+    loud = debug or "keras_hub" in sys.modules
+    with contextlib.nullcontext() if loud else _held_back():
         for name in first:
             if importlib.util.find_spec(name):
                 importlib.import_module(name)
@@ -167,24 +167,44 @@ def _warned_here():
 
 
 @contextlib.contextmanager
-def _without_output():
-    """What is written to stdout and stderr, by C too, goes to a file.
+def quiet_processes(debug=False):
+    """A context in which processes that are started print nothing.
 
-    If an error is raised, the file is written to stderr after all.
+    They import the frameworks anew, with all their lines. What this process
+    writes to `sys.stderr` is shown.
+
+    Args:
+        debug: bool, whether they may print.
     """
-    if "keras_hub" in sys.modules:
+    if debug:
         yield
         return
-    with tempfile.TemporaryFile() as kept, contextlib.ExitStack() as streams:
-        for number in (1, 2):
-            streams.enter_context(_redirected(number, kept.fileno()))
-        try:
+    with _stderr_of_its_own(), _held_back():
+        yield
+
+
+@contextlib.contextmanager
+def _stderr_of_its_own():
+    """`sys.stderr` with another file descriptor, which leads to the same."""
+    try:
+        shared = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        shared = False
+    if not shared:
+        yield
+        return
+    with os.fdopen(os.dup(2), "w", buffering=1) as stream:
+        with contextlib.redirect_stderr(stream):
             yield
-        except Exception:
-            streams.close()
-            kept.seek(0)
-            sys.stderr.write(kept.read().decode(errors="replace"))
-            raise
+
+
+@contextlib.contextmanager
+def _held_back():
+    """What C or other processes write to stdout and stderr goes nowhere."""
+    with open(os.devnull, "wb") as nowhere, contextlib.ExitStack() as streams:
+        for number in (1, 2):
+            streams.enter_context(_redirected(number, nowhere.fileno()))
+        yield
 
 
 @contextlib.contextmanager

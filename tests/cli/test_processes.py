@@ -10,7 +10,9 @@ from builders import FASTEST
 from typer.testing import CliRunner
 
 import keras_bridgetower as kbt
+from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import main
+from keras_bridgetower.cli import output
 from keras_bridgetower.cli import process
 
 pytestmark = FASTEST
@@ -70,6 +72,17 @@ def test_a_reader_that_leaves_is_no_error():
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 1
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_processes_that_a_command_starts_are_quiet(debug, capfd):
+    code = "import os; os.write(1, b'out'); os.write(2, b'err')"
+    with frameworks.quiet_processes(debug):
+        subprocess.run([sys.executable, "-S", "-c", code], check=True)
+        output.warn("of the command")
+    shown = capfd.readouterr()
+    assert shown.out == ("out" if debug else "")
+    assert shown.err == ("err" if debug else "") + "warning: of the command\n"
 
 
 @pytest.mark.parametrize(
