@@ -78,7 +78,7 @@ def check_backend():
     )
 
 
-def load(debug=False, first=(), bars=False):
+def load(debug=False, first=(), bars=False, datasets=False):
     """Import the package with its models.
 
     Args:
@@ -86,6 +86,8 @@ def load(debug=False, first=(), bars=False):
         first: names of modules to import before Keras, where they are
             installed. PyTorch can crash if TensorFlow was imported before it.
         bars: bool, whether Keras may show its progress bars.
+        datasets: bool, whether datasets of TensorFlow will be read, for which
+            it looks for devices too.
 
     Returns:
         The module `keras_bridgetower`.
@@ -104,6 +106,8 @@ def load(debug=False, first=(), bars=False):
             importlib.import_module(name)
         # Frameworks look for devices when the first array is made.
         keras.ops.zeros((1,))
+        if datasets:
+            importlib.import_module("tensorflow").zeros((1,))
     if not (debug or bars):
         keras.config.disable_interactive_logging()
     return importlib.import_module(PACKAGE)

@@ -76,7 +76,7 @@ def train(
         models.check_preset(init)
     bars = sys.stdout.isatty() and not as_json
     with output.status("Loading Keras"):
-        frameworks.load(context.obj, bars=bars)
+        frameworks.load(context.obj, bars=bars, datasets=True)
     from keras_bridgetower.training import train as training
 
     settings = types.SimpleNamespace(
@@ -131,7 +131,7 @@ def evaluate(
     """Score a preset on records, by the official protocol of their task."""
     models.check_preset(preset)
     with output.status(f"Scoring {preset}"):
-        frameworks.load(context.obj)
+        frameworks.load(context.obj, datasets=True)
         from keras_bridgetower.training import evaluate as evaluation
 
         scores = evaluation.run(

@@ -1,5 +1,7 @@
 """A model's outputs beside those of transformers, for the same input."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -29,7 +31,8 @@ def pooled_difference(backbone, folder):
     mask = np.ones_like(ids)
     features = {"images": images, "token_ids": ids, "padding_mask": mask}
     ours = backbone(features, training=False)["pooled"]
-    model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
+    with _without_bar(transformers.utils.logging):
+        model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
     set_cross_modal_epsilon(model, backbone.fusion.layer_norm_epsilon)
     with torch.inference_mode():
         theirs = model(
@@ -38,6 +41,18 @@ def pooled_difference(backbone, folder):
             pixel_values=torch.tensor(images.transpose(0, 3, 1, 2)),
         ).pooler_output.numpy()
     return float(np.abs(keras.ops.convert_to_numpy(ours) - theirs).max())
+
+
+@contextlib.contextmanager
+def _without_bar(settings):
+    """A context in which transformers shows no progress bar."""
+    shown = settings.is_progress_bar_enabled()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            settings.enable_progress_bar()
 
 
 def set_cross_modal_epsilon(model, epsilon):
