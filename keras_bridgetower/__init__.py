@@ -2,10 +2,14 @@
 
 import lazy_loader
 
-# Classes are registered with Keras when their modules are imported.
-from keras_bridgetower import convert as convert
-from keras_bridgetower import tasks as tasks
+from keras_bridgetower.cli import process
 from keras_bridgetower.version import __version__ as __version__
+
+# Classes are registered with Keras when their modules are imported. The
+# command line alone does so later, when a command needs them.
+if not process.is_command_line():
+    from keras_bridgetower import convert as convert
+    from keras_bridgetower import tasks as tasks
 
 # `__init__.pyi` lists the public names, which are imported when first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,7 +2,8 @@
 
 Imports take most of the time of a short process. What a user's process does
 from its start to its end is seen in `test_ending`, `test_examples` and others
-that start processes of their own.
+that start processes of their own. So do all on TensorFlow and JAX, which
+do not promise to work after a fork.
 """
 
 import atexit
@@ -13,6 +14,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
+
+import launch
 
 # The server of forks, which runs nothing itself: devices and threads would not
 # survive a fork. PyTorch is imported before TensorFlow, see `conftest.py`.
@@ -29,6 +32,8 @@ def started(commands, environments):
         commands: list of lists, a script and its arguments.
         environments: list of dicts, what each has beside the own variables.
     """
+    if launch.BACKEND != "torch":
+        return launch.started(commands, environments)
     return [
         Fork([str(word) for word in command], environment)
         for command, environment in zip(commands, environments, strict=True)

@@ -5,15 +5,18 @@ import importlib.util
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import keras
 import pytest
+import typer
 from builders import FASTEST
 
 import keras_bridgetower as kbt
+from keras_bridgetower.cli import main
 
 pytestmark = FASTEST
 ROOT = pathlib.Path(__file__).parent.parent
@@ -74,6 +77,22 @@ def test_commands_of_a_page_exist(page):
             assert (ROOT / path).is_file(), path
         for module in re.findall(r"python -m (keras_bridgetower\S+)", code):
             assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_words_of_the_command_line_exist(page):
+    """Each command in a block of a page, and its options."""
+    shell = "".join(code for _, code in blocks(page, "sh"))
+    shell = shell.replace("\\\n", " ")
+    for line in re.findall(r"keras-bridgetower ([^|\n]+)", shell):
+        command = typer.main.get_command(main.application())
+        words = shlex.split(line, comments=True)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands"), line
+        known = {o for p in command.params for o in p.opts}
+        given = {word for word in words if word.startswith("--")}
+        assert given <= known, line
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere():

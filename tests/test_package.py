@@ -45,10 +45,15 @@ HOMES = {
     "tensorflow": {
         *("backend", "data", "distribution", "preprocessing", "training"),
     },
-    "torch": {"backend", "distribution", "preprocessing", "training"},
+    "torch": {
+        # Beside transformers, as what a conversion is compared with.
+        *("backend", "convert", "distribution", "preprocessing", "training"),
+    },
     "jax": {"backend", "distribution", "training"},
     "transformers": {"convert"},
     "matplotlib": {"analysis"},
+    "typer": {"cli"},
+    "rich": {"cli"},
 }
 
 

@@ -62,6 +62,19 @@ def is_eager(settings):
     return not (graph or settings.jit_compile)
 
 
+def run_once(settings):
+    """Run a model eagerly where that is faster for a single batch.
+
+    TensorFlow traces a graph for longer than it runs the small presets. JAX
+    would compile each operation by itself, and PyTorch compiles nothing.
+
+    Args:
+        settings: the model whose `run_eagerly` is set.
+    """
+    if keras.config.backend() == "tensorflow":
+        settings.run_eagerly = True
+
+
 def takes_weights():
     """Whether Keras' `predict` and `evaluate` take weights out of a model."""
     return keras.config.backend() == "jax"

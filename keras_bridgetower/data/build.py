@@ -20,14 +20,15 @@ import os
 import sys
 
 import keras
-import numpy as np
 
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.data import look
 from keras_bridgetower.data.datasets import by_name
-from keras_bridgetower.data.datasets.sample_sheet import sample_sheet
-from keras_bridgetower.data.records import format
-from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records import write
 from keras_bridgetower.data.records.on_beam import on_beam
+
+# What `check` ends with.
+NOT_GOOD = "Not all is there; see the lines in capitals."
 
 
 def main():
@@ -45,79 +46,126 @@ def check(arguments):
     reports = data.check(arguments.protocol, arguments.splits, _progress)
     print(*reports, sep="\n")
     if not all(report.ok for report in reports):
-        sys.exit("Not all is there; see the lines in capitals.")
+        sys.exit(NOT_GOOD)
 
 
 def build(arguments):
-    """Write the splits of a protocol as files of records."""
-    data = _open(arguments)
-    for name in arguments.splits or data.protocols[arguments.protocol]:
-        split = data.definition(name, arguments.protocol)
-        print(f"{name}: {split.definition}")
-        entry = write.write_shards(
-            arguments.folder,
-            name,
-            data.split(name, arguments.protocol),
-            task=data.task,
-            labels=data.labels,
-            definition=split.definition,
-            num_shards=arguments.shards,
-            seed=arguments.seed,
-            max_bad_share=arguments.max_bad_share,
-            run=_runner(arguments),
-            on_shard=_shard_progress(),
-        )
-        for shard in entry["shards"]:
-            for key, reason in shard["left_out"]:
-                print(f"  left out {key}: {reason}")
+    """Write the splits of a protocol as shards."""
+    build_splits(
+        _open(arguments),
+        arguments.folder,
+        arguments.protocol,
+        arguments.splits,
+        on_split=lambda name, definition: print(f"{name}: {definition}"),
+        on_left_out=print_left_out,
+        num_shards=arguments.shards,
+        seed=arguments.seed,
+        max_bad_share=arguments.max_bad_share,
+        run=runner(arguments.workers, arguments.runner),
+        on_shard=_shard_progress(),
+    )
     stats(arguments)
 
 
 def stats(arguments):
-    """Print the splits, counts and sources of a data set."""
-    index = format.read_index(arguments.folder)
-    print(f"task {index['task']}, {len(index['labels'])} labels")
-    damaged = {}
-    for name in index["splits"]:
-        reader = read.open_records(arguments.folder, name)
-        size = sum(shard["bytes"] for shard in reader.shards)
-        left_out = sum(len(shard["left_out"]) for shard in reader.shards)
-        print(
-            f"{name}: {reader.num_records:,} records, "
-            f"{reader.num_samples:,} samples, {len(reader.shards)} shards, "
-            f"{size:,} bytes, {left_out} left out"
-        )
-        print(f"  {reader.definition}")
-        for source, count in sorted(reader.sources.items()):
-            print(f"  {source}: {count:,} samples")
-        if arguments.verify:
-            damaged |= reader.verify()
-    for why in damaged.values():
-        print(f"  DAMAGED {why}")
-    if damaged:
-        sys.exit(f"{len(damaged)} shards are damaged; build again.")
+    """Print what a data set holds."""
+    found = look.contents(arguments.folder, arguments.verify)
+    print(*look.lines_of(found), sep="\n")
+    if found["damaged"]:
+        sys.exit(f"{len(found['damaged'])} shards are damaged; build again.")
 
 
 def show(arguments):
-    """Draw random samples of a split into one picture."""
-    reader = read.open_records(arguments.folder, arguments.split)
-    count = min(arguments.count, reader.num_samples)
-    rng = np.random.default_rng(arguments.seed)
-    rows = rng.choice(reader.num_samples, count, replace=False)
-    samples = [reader.sample(int(row)) for row in rows]
-    sample_sheet(samples, reader.labels).save(arguments.picture)
-    print(f"{count} of {reader.num_samples:,} samples: {arguments.picture}")
+    """Draw some samples of a split into one picture."""
+    count, of = look.draw(
+        arguments.folder,
+        arguments.split,
+        arguments.picture,
+        arguments.count,
+        arguments.seed,
+    )
+    print(f"{count} of {of:,} samples: {arguments.picture}")
+
+
+def open_original(name, root, options=(), protocol="honest"):
+    """A data set in its authors' files.
+
+    Args:
+        name: str, a key of `by_name.DATASETS`.
+        root: path of the folder that holds the files.
+        options: list of str, each `KEY=VALUE`: further arguments of the data
+            set's class.
+        protocol: str, one of the data set's.
+
+    Returns:
+        `base.DataSet`.
+
+    Raises:
+        ValueError: values that do not exist or do not fit.
+    """
+    check_choice("name", name, sorted(by_name.DATASETS))
+    given = _options(by_name.DATASETS[name], options)
+    data = by_name.open_dataset(name, root, **given)
+    if protocol not in data.protocols:
+        raise ValueError(
+            f"--protocol must be one of {sorted(data.protocols)}. Received: "
+            f"{protocol}"
+        )
+    return data
+
+
+def build_splits(
+    data, folder, protocol, splits, on_split, on_left_out, **options
+):
+    """Write splits of a data set as shards.
+
+    Args:
+        data: `base.DataSet`.
+        folder: path, where the shards go.
+        protocol: str, one of the data set's.
+        splits: list of str, or None for all of the protocol.
+        on_split: callable of a split's name and definition, before it is
+            written.
+        on_left_out: callable of the key of a record that was left out, and of
+            the reason.
+        **options: as `write.write_shards` takes them.
+
+    Raises:
+        ValueError: as `write.write_shards`.
+    """
+    for name in splits or data.protocols[protocol]:
+        split = data.definition(name, protocol)
+        on_split(name, split.definition)
+        entry = write.write_shards(
+            folder,
+            name,
+            data.split(name, protocol),
+            task=data.task,
+            labels=data.labels,
+            definition=split.definition,
+            **options,
+        )
+        for shard in entry["shards"]:
+            for key, reason in shard["left_out"]:
+                on_left_out(key, reason)
+
+
+def print_left_out(key, reason):
+    """A line for a record that was left out."""
+    print(f"  left out {key}: {reason}")
+
+
+def runner(workers, beam_runner=None):
+    """What runs the jobs of `write.write_shards`: processes, or Beam."""
+    if beam_runner:
+        return on_beam(beam_runner)
+    return write.in_processes(workers)
 
 
 def _open(arguments):
-    options = _options(by_name.DATASETS[arguments.name], arguments.set)
-    data = by_name.open_dataset(arguments.name, arguments.root, **options)
-    if arguments.protocol not in data.protocols:
-        raise ValueError(
-            f"--protocol must be one of {sorted(data.protocols)}. Received: "
-            f"{arguments.protocol}"
-        )
-    return data
+    return open_original(
+        arguments.name, arguments.root, arguments.set, arguments.protocol
+    )
 
 
 def _options(kind, given):
@@ -136,12 +184,6 @@ def _options(kind, given):
                 f"--set {key} must be a whole number. Received: {option!r}"
             ) from error
     return options
-
-
-def _runner(arguments):
-    if arguments.runner:
-        return on_beam(arguments.runner)
-    return write.in_processes(arguments.workers)
 
 
 def _progress(items):

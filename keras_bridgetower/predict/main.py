@@ -55,36 +55,76 @@ def main():
         help="a table may name pictures anywhere",
     )
     arguments = parser.parse_args()
-    verb = VERBS[arguments.task]
     try:
-        output.check_folder(arguments.out)
-        rows = prediction_rows.open_rows(
-            arguments.source,
-            verb.columns,
-            verb.optional,
-            arguments.text,
-            arguments.outside,
-        )
-        task = verb.task.from_preset(arguments.preset)
-        # Else each row would get a line that says so.
-        task.new_heads.check(arguments.task, task.answering_heads)
-        bad = predict(
-            task,
-            arguments.task,
-            rows,
-            arguments.out,
-            top_k=arguments.top_k,
-            batch_size=arguments.batch_size,
-        )
+        bad, passed_over = run(**vars(arguments))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    print(f"{bad} rows could not be read; each has a line with its error.")
-    if passed := +rows.passed_over:
-        told = ", ".join(f"{n} {what}" for what, n in sorted(passed.items()))
-        print(f"passed over, as no picture that is read: {told}")
+    print(*report(bad, passed_over), sep="\n")
 
 
-def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
+def run(
+    preset,
+    task,
+    source,
+    out,
+    text=(),
+    top_k=1,
+    batch_size=32,
+    outside=False,
+    on_rows=None,
+):
+    """Run a task of a preset over a folder or a table.
+
+    Args:
+        preset: as the `from_preset` of a task takes it.
+        task: str, key of `VERBS`.
+        source: path of a folder of pictures, or of a table.
+        out: path of the JSONL file.
+        text: list of str. Each row of the source is taken with each.
+        top_k, batch_size, on_rows: as `predict` takes them.
+        outside: bool, whether a table may name pictures anywhere.
+
+    Returns:
+        The number of rows that could not be read, and a `Counter` of what of
+        a folder was passed over.
+
+    Raises:
+        ValueError: a source, a preset or a file that does not fit.
+        OSError: a file that cannot be read or written.
+    """
+    verb = VERBS[task]
+    output.check_folder(out)
+    rows = prediction_rows.open_rows(
+        source, verb.columns, verb.optional, text, outside
+    )
+    model = verb.task.from_preset(preset)
+    # Else each row would get a line that says so.
+    model.new_heads.check(task, model.answering_heads)
+    bad = predict(
+        model,
+        task,
+        rows,
+        out,
+        top_k=top_k,
+        batch_size=batch_size,
+        on_rows=on_rows,
+    )
+    return bad, +rows.passed_over
+
+
+def report(bad, passed_over):
+    """What a run left out, in lines; see `run`."""
+    yield f"{bad} rows could not be read; each has a line with its error."
+    if passed_over:
+        told = ", ".join(
+            f"{n} {what}" for what, n in sorted(passed_over.items())
+        )
+        yield f"passed over, as no picture that is read: {told}"
+
+
+def predict(
+    task, name, rows, out, top_k=1, batch_size=32, verbose=1, on_rows=None
+):
     """Write a line for each row, after those that a file already has.
 
     Args:
@@ -96,6 +136,8 @@ def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
         batch_size: int, rows of a forward pass; about two batches of pictures
             are held in memory.
         verbose: int, 0 for no progress bar.
+        on_rows: callable of the rows that are done and of all, in the place
+            of the progress bar.
 
     Returns:
         int, the rows of this run that could not be read.
@@ -114,16 +156,25 @@ def predict(task, name, rows, out, top_k=1, batch_size=32, verbose=1):
     }
     bad = 0
     with output.PredictionFile(out, header) as file:
-        bar = keras.utils.Progbar(rows.count, verbose=verbose, unit_name="row")
-        bar.update(file.rows_written, finalize=False)
+        on_rows = on_rows or _bar(rows.count, verbose)
+        on_rows(file.rows_written, rows.count)
         waiting = itertools.islice(rows, file.rows_written, None)
         for batch in _read_ahead(waiting, batch_size):
             made = _results(task, verb, batch, top_k)
             file.write(made)
             bad += sum("error" in result for result in made)
-            bar.update(file.rows_written, finalize=False)
-        bar.update(file.rows_written, finalize=True)
+            on_rows(file.rows_written, rows.count)
     return bad
+
+
+def _bar(count, verbose):
+    """Keras' progress bar, as `on_rows` of `predict`."""
+    bar = keras.utils.Progbar(count, verbose=verbose, unit_name="row")
+
+    def update(done, total):
+        bar.update(done, finalize=done == total)
+
+    return update
 
 
 def _read_ahead(rows, batch_size):

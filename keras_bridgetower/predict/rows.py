@@ -178,7 +178,18 @@ def _leads_out(values, columns, below):
     return None
 
 
-def _pictures(folder, columns, passed_over):
+def picture_files(folder, passed_over):
+    """The pictures of a folder and those below it, in a fixed order.
+
+    Args:
+        folder: path.
+        passed_over: `Counter` of what was found and left out.
+
+    Yields:
+        str: paths relative to the folder, with `/`. Files that are named as
+        pictures come too if they are none.
+    """
+
     def unreadable(error):
         passed_over[UNREADABLE_FOLDER] += 1
 
@@ -190,9 +201,14 @@ def _pictures(folder, columns, passed_over):
             path = pathlib.Path(parent, name)
             suffix = path.suffix.lower()
             if suffix in SUFFIXES or not FilePicture(str(path)).problem():
-                yield {"image": path.relative_to(folder).as_posix()}, None
+                yield path.relative_to(folder).as_posix()
             else:
                 passed_over[suffix or "file without suffix"] += 1
+
+
+def _pictures(folder, columns, passed_over):
+    for path in picture_files(folder, passed_over):
+        yield {"image": path}, None
 
 
 def _json_lines(path, columns, passed_over):

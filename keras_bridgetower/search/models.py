@@ -46,7 +46,7 @@ class SearchModels:
         self, contrastive, retrieval=None, preset=None, long_texts="refuse"
     ):
         check_choice("long_texts", long_texts, _LONG_TEXTS)
-        if contrastive.new_heads.left(("itc",)):
+        if contrastive.new_heads.still_random(("itc",)):
             raise ValueError(_no_head(preset))
         self.contrastive = contrastive
         self.retrieval = retrieval

@@ -233,10 +233,12 @@ def _timer(words):
     Args:
         words: callable that returns a line, or None.
     """
+    # Each thread has its own setting, and the timer runs in another one.
+    shown = keras.config.is_interactive_logging_enabled()
 
     def say():
         line = words()
-        if line and keras.config.is_interactive_logging_enabled():
+        if line and shown:
             print(line, file=sys.stderr, flush=True)
 
     timer = threading.Timer(_LONG, say)

@@ -10,32 +10,59 @@ from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 # Samples that are looked at for labels, which a test split may lack.
 LOOKED_AT = 1000
+NO_LABELS = "its samples have no labels, so there is no score"
 
 
 def show(task, recipe, reader, strategy, seed, name=None, ranked=None):
     """Print the scores of a split.
 
     Args:
+        task, recipe, reader, strategy, ranked: as `of_split` takes them.
+        seed: int, the run's, which is printed too.
+        name: str, printed before the scores. By default those of the folder
+            and of the split.
+
+    Returns:
+        What `of_split` found.
+    """
+    name = name or name_of(reader)
+    found = of_split(task, recipe, reader, strategy, ranked)
+    if found is None:
+        print(f"{name}: {NO_LABELS}")
+        return None
+    shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
+    print(f"{name}: {shown} (seed {seed})")
+    return found
+
+
+def name_of(reader):
+    """The folder and the split of a `RecordReader`, in words."""
+    return f"{reader.folder.name} {reader.split}"
+
+
+def of_split(task, recipe, reader, strategy, ranked=None, verbose=None):
+    """The scores of a split.
+
+    Args:
         task: the trained task.
         recipe: the run's `Recipe`.
         reader: a `RecordReader`, the split.
         strategy: the run's, of `kbt.distribute`.
-        seed: int, the run's, which is printed too.
-        name: str, printed before the scores. By default those of the folder
-            and of the split.
         ranked: int, how many pictures retrieval ranks with all their texts.
             By default all.
+        verbose: int, 0 for no progress bar of a ranking. By default there is
+            one if all pictures are ranked.
+
+    Returns:
+        dict from the name of a score to a float, most of them in percent.
+        None if the samples have no labels.
     """
-    name = name or f"{reader.folder.name} {reader.split}"
     if reader.labels and not _is_labelled(reader):
-        print(f"{name}: its samples have no labels, so there is no score")
-        return
+        return None
     if recipe.task == "Retrieval":
-        found = _recalls(task, reader, recipe, ranked)
-    else:
-        found = _of_batches(task, recipe, reader, strategy)
-    shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
-    print(f"{name}: {shown} (seed {seed})")
+        verbose = int(ranked is None) if verbose is None else verbose
+        return _recalls(task, reader, recipe, ranked, verbose)
+    return _of_batches(task, recipe, reader, strategy)
 
 
 def _of_batches(task, recipe, reader, strategy):
@@ -88,7 +115,7 @@ def _statements(task, data, reader, places):
     return {"accuracy": report.accuracy, "consistency": report.consistency}
 
 
-def _recalls(task, reader, recipe, most):
+def _recalls(task, reader, recipe, most, verbose):
     """Of all pictures with all their texts, or of the first `most`.
 
     Where the recipe has a shortlist, its pairs alone are fused.
@@ -106,7 +133,7 @@ def _recalls(task, reader, recipe, most):
         images,
         texts,
         shortlist=recipe.shortlist,
-        verbose=int(most is None),
+        verbose=verbose,
     )
     report = retrieval_recall(scores, np.array(owner), split=reader.split)
     pool = f"RSUM of {report.images} pictures, {report.texts} texts"

@@ -172,9 +172,14 @@ def run(
             records. By default those of `--data`.
         start: callable of recipe, settings and labels, which returns the task
             to train.
-        show: callable that prints the scores of a split, as `scores.show`.
+        show: callable that prints the scores of a split and returns them, as
+            `scores.show`.
         callbacks: callable of the run's `Checkpoint` that returns further
             callbacks.
+
+    Returns:
+        The path of the preset, and a dict from the name of each split to what
+        `show` returned.
 
     Raises:
         ValueError: records, a preset or a length that do not fit the recipe.
@@ -211,10 +216,15 @@ def run(
     preset = folder / "preset"
     if strategy.any(bool(history.epoch) or not preset.exists()):
         save(task, preset, strategy)
-    for reader in readers["validation"] + readers["test"]:
-        show(task, recipe, reader, strategy, settings.seed)
+    found = {
+        scores.name_of(reader): show(
+            task, recipe, reader, strategy, settings.seed
+        )
+        for reader in readers["validation"] + readers["test"]
+    }
     print(f"preset: {preset}")
     print(checkpoint.stream.report)
+    return preset, found
 
 
 def readers_of(folders):

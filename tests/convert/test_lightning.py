@@ -7,7 +7,6 @@ import checkpoints
 import numpy as np
 import official
 import peer
-import peer_check
 import pytest
 import torch
 import transformers
@@ -19,6 +18,7 @@ from builders import difference
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import cache
+from keras_bridgetower.convert import self_check
 from keras_bridgetower.convert.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
@@ -37,7 +37,7 @@ def transformers_model(state, epsilon):
     """Their model with these tensors, its cross-modal epsilon set apart."""
     model = peer.peer(peer.SMALL).bridgetower
     model.load_state_dict(official.as_transformers(state))
-    peer_check.set_cross_modal_epsilon(model, epsilon)
+    self_check.set_cross_modal_epsilon(model, epsilon)
     return model
 
 
@@ -135,7 +135,7 @@ def two_towers(state, inputs):
     ).missing_keys
     # What only a bridged model has.
     assert all("link_tower" in k or "modal_" in k for k in left), left
-    peer_check.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
+    self_check.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
     mask = inputs["attention_mask"]
     bias = (1.0 - mask[:, None, None, :]) * torch.finfo(torch.float32).min
     with torch.no_grad():

@@ -1,87 +1,60 @@
-"""The tools on small checkpoints, run in this process."""
+"""The commands and the tool on small checkpoints, run in this process."""
 
 import json
 import sys
 
 import check_published
 import checkpoints
-import convert_checkpoint
-import export_checkpoint
 import official
 import pytest
 from builders import FASTEST
 
 import keras_bridgetower as kbt
+from keras_bridgetower.cli import main
 from keras_bridgetower.convert.answers import read_answers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import hub
 
 
-def run(tool, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, arguments)])
-    tool.main()
+def command(*words, code=0):
+    """Run a command of `keras-bridgetower`, which ends with a code."""
+    assert main.main([str(word) for word in words]) == code
 
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore")
-def test_convert_and_export(tmp_path, monkeypatch, capsys):
+def test_convert_and_export(tmp_path, capsys):
     checkpoints.with_all_heads(tmp_path / "theirs")
     preset, back = tmp_path / "preset", tmp_path / "back"
-    run(
-        convert_checkpoint,
-        monkeypatch,
-        tmp_path / "theirs",
-        preset,
-        "--verify",
-    )
+    command("convert", tmp_path / "theirs", preset, "--verify")
     printed = capsys.readouterr().out
     assert "itm, mlm, itc" in printed
-    assert "tensors equal to the bit       318" in printed
-    run(export_checkpoint, monkeypatch, preset, back, "--verify")
-    printed = capsys.readouterr().out
-    assert "BridgeTowerForMaskedLM" in printed
-    assert float(printed.split("max |difference|")[1]) <= 1e-5
-    with pytest.raises(SystemExit, match="must not exist yet"):
-        run(convert_checkpoint, monkeypatch, back, preset)
+    assert "tensors equal to the bit\t318" in printed
+    command("export", preset, back, "--verify", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert "BridgeTowerForMaskedLM" in found["classes"]
+    assert float(found["max |difference|"]) <= 1e-5
+    command("convert", back, preset, code=1)
+    assert "must not exist yet" in capsys.readouterr().err
 
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
-def test_answers_go_into_the_preset(tmp_path, monkeypatch, capsys):
+def test_answers_go_into_the_preset(tmp_path, capsys):
     official.save(tmp_path / "vqa.ckpt", "vqa")
     answers = [f"answer {i}" for i in range(official.ANSWERS)]
     file = tmp_path / "answers.json"
     file.write_text(json.dumps({a: i for i, a in enumerate(answers)}))
-    run(
-        convert_checkpoint,
-        monkeypatch,
-        tmp_path / "vqa.ckpt",
-        tmp_path / "preset",
-        "--answers",
-        file,
-    )
+    convert = ("convert", tmp_path / "vqa.ckpt")
+    command(*convert, tmp_path / "preset", "--answers", file)
     assert (
         kbt.BridgeTowerVQA.from_preset(tmp_path / "preset").answers == answers
     )
     file.write_text(json.dumps(answers[:-1]))
-    with pytest.raises(SystemExit, match="6 answers, 7 classes"):
-        run(
-            convert_checkpoint,
-            monkeypatch,
-            tmp_path / "vqa.ckpt",
-            tmp_path / "other",
-            "--answers",
-            file,
-        )
-    with pytest.raises(SystemExit, match="holds vqa. Received: --task itm"):
-        run(
-            convert_checkpoint,
-            monkeypatch,
-            tmp_path / "vqa.ckpt",
-            tmp_path / "other",
-            "--task",
-            "itm",
-        )
+    command(*convert, tmp_path / "other", "--answers", file, code=1)
+    assert "6 answers, 7 classes" in capsys.readouterr().err
+    command(*convert, tmp_path / "other", "--task", "itm", code=1)
+    assert "holds vqa. Received: --task itm" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
@@ -107,6 +80,8 @@ def test_check_published_offline(tmp_path, monkeypatch, capsys):
         raise ConnectionError("no route to host")
 
     monkeypatch.setitem(hub.DOWNLOADS, "hf", offline)
+    words = ["check_published", "--images", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit, match="would fetch hf://BridgeTower"):
-        run(check_published, monkeypatch, "--images", tmp_path)
+        check_published.main()
     assert "000000039769.jpg" in capsys.readouterr().out

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import official
 import peer
-import peer_check
 import pytest
 import torch
 from builders import difference
 
 from keras_bridgetower.convert import authors
+from keras_bridgetower.convert import self_check
 
 RUN = pathlib.Path(__file__).with_name("without_torch_run.py")
 
@@ -37,7 +37,7 @@ def file_of_the_authors(path):
     state = official.save(path, "vqa")
     model = peer.peer(peer.SMALL).bridgetower
     model.load_state_dict(official.as_transformers(state))
-    peer_check.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
+    self_check.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
     return model
 
 

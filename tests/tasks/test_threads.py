@@ -248,6 +248,12 @@ def test_few_sizes_are_compiled_and_long_ones_announced(
         "compiled once."
         for n in (1, 2, 4, 6)
     ]
+    keras.config.disable_interactive_logging()
+    try:
+        model.answer(IMAGES[0], ["is it red?"] * 8, batch_size=8)
+    finally:
+        keras.config.enable_interactive_logging()
+    assert 8 in sizes and capsys.readouterr().err == ""
 
 
 def test_pictures_are_read_batch_by_batch(tasks, monkeypatch):

@@ -2,16 +2,14 @@
 
 import contextlib
 
-# Before TensorFlow, after which importing it can crash.
-with contextlib.suppress(ImportError):
-    import torch
-
-import keras  # isort: skip
+import keras
 import numpy as np
 
 
 def pooled_difference(backbone, folder):
     """Largest difference of the pooled outputs for the same random input.
+
+    Import PyTorch before TensorFlow, after which importing it can crash.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -19,9 +17,10 @@ def pooled_difference(backbone, folder):
             layers run with the backbone's epsilon.
 
     Returns:
-        float, or None where transformers is not installed.
+        float, or None where transformers or PyTorch is not installed.
     """
     try:
+        import torch
         import transformers
     except ImportError:
         return None
@@ -32,7 +31,8 @@ def pooled_difference(backbone, folder):
     mask = np.ones_like(ids)
     features = {"images": images, "token_ids": ids, "padding_mask": mask}
     ours = backbone(features, training=False)["pooled"]
-    model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
+    with _without_bar(transformers.utils.logging):
+        model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
     set_cross_modal_epsilon(model, backbone.fusion.layer_norm_epsilon)
     with torch.inference_mode():
         theirs = model(
@@ -43,8 +43,22 @@ def pooled_difference(backbone, folder):
     return float(np.abs(keras.ops.convert_to_numpy(ours) - theirs).max())
 
 
+@contextlib.contextmanager
+def _without_bar(settings):
+    """A context in which transformers shows no progress bar."""
+    shown = settings.is_progress_bar_enabled()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            settings.enable_progress_bar()
+
+
 def set_cross_modal_epsilon(model, epsilon):
     """Run the cross-modal layers of a transformers model with an epsilon."""
+    import torch
+
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
             module.eps = epsilon

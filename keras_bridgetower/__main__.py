@@ -1,0 +1,8 @@
+"""`python -m keras_bridgetower`."""
+
+import sys
+
+from keras_bridgetower.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

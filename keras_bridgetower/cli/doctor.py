@@ -1,0 +1,146 @@
+"""The command that says what is installed, where things lie, what is wrong."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import sys
+
+import typer
+
+from keras_bridgetower.cli import errors
+from keras_bridgetower.cli import frameworks
+from keras_bridgetower.cli import output
+from keras_bridgetower.cli.models import AsJson
+from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.version import __version__
+
+DISTRIBUTION = "keras-bridgetower"
+PACKAGES = (
+    *("keras", "keras-hub", "tensorflow", "jax", "torch"),
+    *("numpy", "pillow", "tokenizers", "transformers"),
+)
+REQUIREMENT = re.compile(r"([\w.-]+).*;.*\bextra == [\"']([\w-]+)[\"']")
+
+
+def doctor(context: typer.Context, as_json: AsJson = False):
+    """Say which backend runs, and what is installed, cached and missing.
+
+    Exits with 1 if no command that needs a model could run.
+    """
+    backend, reason = frameworks.chosen_backend()
+    problems, devices = [], []
+    with output.status("Looking for devices"):
+        try:
+            frameworks.load(context.obj)
+            from keras_bridgetower.distribution.device_names import device_names
+
+            devices = device_names()
+        # Whatever it is, the rest of the report is still worth reading.
+        except Exception as error:
+            problems.append(errors.line(error, backend))
+    value = {
+        "version": __version__,
+        "python": f"{platform.python_version()} at {sys.executable}",
+        "platform": platform.platform(),
+        "backend": {"name": backend, "because": reason},
+        "devices": devices,
+        "packages": {name: installed_version(name) for name in PACKAGES},
+        "extras": extras(),
+        "caches": caches(),
+        "presets": [n for n, p in PRESETS.items() if p.handle is None],
+        "problems": problems,
+    }
+    output.show(as_json, value, ("what", "found"), list(_rows(value)))
+    if problems:
+        raise typer.Exit(errors.FAILED)
+
+
+def installed_version(name):
+    """The version of a package, or None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def extras():
+    """The extras of the package, and what of each is not installed.
+
+    Returns:
+        dict from the name of an extra to a list of str. Empty if this
+        package is not installed.
+    """
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    missing = {}
+    for requirement in required:
+        match = REQUIREMENT.match(requirement)
+        if match:
+            package, extra = match.groups()
+            lacking = missing.setdefault(extra, [])
+            if installed_version(package) is None:
+                lacking.append(package)
+    return missing
+
+
+def caches():
+    """The folders that hold what was downloaded or converted.
+
+    Returns:
+        list of dicts of `holds`, `path` and `bytes`.
+    """
+    home = pathlib.Path.home()
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    hub = os.environ.get("HF_HUB_CACHE") or (
+        pathlib.Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
+    )
+    kaggle = os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub"
+    keras = os.environ.get("KERAS_HOME") or home / ".keras"
+    places = {
+        "presets from Hugging Face": hub,
+        "presets from Kaggle": kaggle,
+        "converted weights": pathlib.Path(keras) / "keras_bridgetower",
+    }
+    return [
+        {"holds": holds, "path": str(path), "bytes": _size(path)}
+        for holds, path in places.items()
+    ]
+
+
+def _size(folder):
+    """Bytes of the files below a folder; links count nothing."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            path = os.path.join(parent, name)
+            if not os.path.islink(path):
+                total += os.path.getsize(path)
+    return total
+
+
+def _rows(value):
+    """The report as rows of a table."""
+    yield "keras-bridgetower", value["version"]
+    yield "python", value["python"]
+    yield "platform", value["platform"]
+    backend = value["backend"]
+    yield "backend", f"{backend['name']} ({backend['because']})"
+    for device in value["devices"] or ["none found"]:
+        yield "device", device
+    for name, version in value["packages"].items():
+        yield name, version or "not installed"
+    for name, lacking in value["extras"].items():
+        line = f'pip install "{DISTRIBUTION}[{name}]"'
+        missing = f"lacks {', '.join(lacking)}: {line}"
+        yield f"extra {name}", missing if lacking else "installed"
+    for cache in value["caches"]:
+        size = f"{cache['bytes'] / 1e6:,.1f} MB"
+        yield cache["holds"], f"{size} in {cache['path']}"
+    for name in value["presets"]:
+        yield "preset in the package", name
+    for problem in value["problems"]:
+        yield "PROBLEM", problem

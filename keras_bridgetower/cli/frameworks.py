@@ -1,0 +1,234 @@
+"""Imports Keras and its backend without the lines that they print.
+
+TensorFlow, absl and oneDNN write log lines while they are imported and when
+they first look for devices, partly from C++ and before any log level counts.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import pathlib
+import sys
+import warnings
+
+BACKENDS = ("tensorflow", "jax", "torch")
+# Set where the user has not. They count when a framework is imported.
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "GRPC_VERBOSITY": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+PACKAGE = __name__.partition(".")[0]
+
+
+class BackendMissing(ImportError):
+    """The backend that was chosen is not installed, or does not exist."""
+
+
+def chosen_backend():
+    """The backend that Keras will use, and what says so.
+
+    Returns:
+        Pair of str: the name, and the reason in words.
+    """
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return named, f"KERAS_BACKEND={named}"
+    home = pathlib.Path(
+        os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    )
+    file = home / "keras.json"
+    try:
+        named = json.loads(file.read_text())["backend"]
+        return str(named), f"{file}; KERAS_BACKEND is not set"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow", "Keras' default; KERAS_BACKEND is not set"
+
+
+def installed_backends():
+    """The backends whose packages can be imported, as a list of str."""
+    return [name for name in BACKENDS if importlib.util.find_spec(name)]
+
+
+def check_backend():
+    """Refuse a backend that Keras cannot import.
+
+    Raises:
+        BackendMissing: it is unknown or not installed.
+    """
+    name, reason = chosen_backend()
+    there = installed_backends()
+    if name in there:
+        return
+    others = ", ".join(f"KERAS_BACKEND={other}" for other in there)
+    if name not in BACKENDS:
+        raise BackendMissing(
+            f"The backend of Keras must be one of {', '.join(BACKENDS)}. "
+            f"Set {others or 'KERAS_BACKEND'}. Received: {name!r} ({reason})"
+        )
+    raise BackendMissing(
+        f"The backend {name} is not installed ({reason}). Install it with "
+        f'`pip install "keras-bridgetower[{name}]"`'
+        + (f", or set {others}." if others else ".")
+    )
+
+
+def load(debug=False, first=(), bars=False, datasets=False):
+    """Import the package with its models.
+
+    Args:
+        debug: bool, whether the frameworks may print.
+        first: names of modules to import before Keras, where they are
+            installed. PyTorch can crash if TensorFlow was imported before it.
+        bars: bool, whether Keras may show its progress bars.
+        datasets: bool, whether datasets of TensorFlow will be read, for which
+            it looks for devices too.
+
+    Returns:
+        The module `keras_bridgetower`.
+
+    Raises:
+        BackendMissing: the backend of Keras is not installed.
+    """
+    check_backend()
+    loud = debug or "keras_hub" in sys.modules
+    with contextlib.nullcontext() if loud else _held_back():
+        for name in first:
+            if importlib.util.find_spec(name):
+                importlib.import_module(name)
+        keras = importlib.import_module("keras")
+        for name in ("keras_hub", f"{PACKAGE}.convert", f"{PACKAGE}.tasks"):
+            importlib.import_module(name)
+        # Frameworks look for devices when the first array is made.
+        keras.ops.zeros((1,))
+        if datasets:
+            importlib.import_module("tensorflow").zeros((1,))
+    if not (debug or bars):
+        keras.config.disable_interactive_logging()
+    return importlib.import_module(PACKAGE)
+
+
+@contextlib.contextmanager
+def quiet(warn, debug=False):
+    """A context in which only this package warns.
+
+    Args:
+        warn: callable of the text of a warning.
+        debug: bool, whether everything is shown as Python shows it.
+    """
+    if debug:
+        yield
+        return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _only_ours(warn)
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            with _same_bars_after():
+                yield
+        finally:
+            logging.disable(before)
+
+
+@contextlib.contextmanager
+def _same_bars_after():
+    """Whether Keras shows its progress bars is afterwards what it was."""
+    keras = sys.modules.get("keras")
+    shown = keras is None or keras.config.is_interactive_logging_enabled()
+    try:
+        yield
+    finally:
+        keras = sys.modules.get("keras")
+        if keras and shown:
+            keras.config.enable_interactive_logging()
+
+
+def _only_ours(warn):
+    """What Python calls for a warning: those of this package go to `warn`."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if _warned_here():
+            warn(str(message))
+
+    return show
+
+
+def _warned_here():
+    """Whether a module of this package called `warnings.warn`."""
+    frame = inspect.currentframe()
+    while frame and frame.f_globals.get("__name__") in (__name__, "warnings"):
+        frame = frame.f_back
+    name = frame.f_globals.get("__name__", "") if frame else ""
+    return name.partition(".")[0] == PACKAGE
+
+
+@contextlib.contextmanager
+def quiet_processes(debug=False):
+    """A context in which processes that are started print nothing.
+
+    They import the frameworks anew, with all their lines. What this process
+    writes to `sys.stderr` is shown.
+
+    Args:
+        debug: bool, whether they may print.
+    """
+    if debug:
+        yield
+        return
+    with _stderr_of_its_own(), _held_back():
+        yield
+
+
+@contextlib.contextmanager
+def _stderr_of_its_own():
+    """`sys.stderr` with another file descriptor, which leads to the same."""
+    try:
+        shared = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        shared = False
+    if not shared:
+        yield
+        return
+    with os.fdopen(os.dup(2), "w", buffering=1) as stream:
+        with contextlib.redirect_stderr(stream):
+            yield
+
+
+@contextlib.contextmanager
+def _held_back():
+    """What C or other processes write to stdout and stderr goes nowhere."""
+    with open(os.devnull, "wb") as nowhere, contextlib.ExitStack() as streams:
+        for number in (1, 2):
+            streams.enter_context(_redirected(number, nowhere.fileno()))
+        yield
+
+
+@contextlib.contextmanager
+def _redirected(number, target):
+    """A file descriptor that leads to another file for a while."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.flush()
+    try:
+        before = os.dup(number)
+    except OSError:
+        # The caller has closed it.
+        yield
+        return
+    os.dup2(target, number)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.flush()
+        os.dup2(before, number)
+        os.close(before)

@@ -1,0 +1,89 @@
+"""The command that runs a task over many rows."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from keras_bridgetower.cli import frameworks
+from keras_bridgetower.cli import models
+from keras_bridgetower.cli import output
+from keras_bridgetower.cli.errors import UsageError
+from keras_bridgetower.cli.models import AsJson
+
+# The keys of `predict.verbs.VERBS`, which imports Keras.
+TASKS = (
+    *("vqa", "masked_lm", "retrieval", "embed_images", "embed_texts"),
+    *("entailment", "nlvr2", "image_classifier", "text_classifier"),
+    "text_regressor",
+)
+
+
+def predict(
+    context: typer.Context,
+    preset: Annotated[
+        str,
+        typer.Argument(
+            help="Preset of the task.", autocompletion=models.names_starting
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(TASKS)}.", autocompletion=lambda: TASKS
+        ),
+    ],
+    source: Annotated[
+        pathlib.Path,
+        typer.Argument(help="Folder of pictures, or table (.csv, .jsonl)."),
+    ],
+    out: Annotated[
+        pathlib.Path, typer.Argument(help="JSONL file, new or begun.")
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Text for every picture. May be given again."),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Answers of a row, best first.")
+    ] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Rows of a forward pass.")
+    ] = 32,
+    outside: Annotated[
+        bool, typer.Option(help="Let a table name pictures anywhere.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Run a task over a folder of pictures or a table.
+
+    Writes a line of JSON for each row. The same command continues a file that
+    was interrupted. A row that cannot be read gets a line with its error.
+    """
+    if task not in TASKS:
+        raise UsageError(
+            f"TASK must be one of {', '.join(TASKS)}. Received: {task!r}"
+        )
+    models.check_preset(preset)
+    with output.progress("Predicting") as on_rows:
+        frameworks.load(context.obj)
+        from keras_bridgetower.predict import main
+
+        bad, passed_over = main.run(
+            preset,
+            task,
+            source,
+            out,
+            text or (),
+            top_k=top_k,
+            batch_size=batch_size,
+            outside=outside,
+            on_rows=on_rows,
+        )
+    value = {
+        "out": str(out),
+        "unreadable_rows": bad,
+        "passed_over": dict(passed_over),
+    }
+    lines = [(line,) for line in main.report(bad, passed_over)]
+    output.show(as_json, value, ("result",), lines)

@@ -1,0 +1,172 @@
+"""Commands that ask a model give what the Python methods give."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+
+import keras_bridgetower as kbt
+from keras_bridgetower.cli import main
+
+pytestmark = FASTEST
+PICTURES = pathlib.Path(__file__).parents[2] / "examples/pictures"
+BLUE = str(PICTURES / "easy_vqa_test_6.png")
+RED = str(PICTURES / "easy_vqa_test_8.png")
+QUESTION = "what color is the shape?"
+EXACT = {"rel": 1e-5, "abs": 1e-7}
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command that ends well, and return what it printed."""
+
+    def run(*words):
+        capsys.readouterr()
+        code = main.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    return run
+
+
+@pytest.fixture
+def run_json(run):
+    def run_json(*words):
+        printed = run(*words, "--json")
+        # One document, on one line.
+        assert printed.count("\n") == 1
+        return json.loads(printed)
+
+    return run_json
+
+
+def task(name, preset):
+    return getattr(kbt, f"BridgeTower{name}").from_preset(
+        f"bridgetower_tiny_easy_{preset}"
+    )
+
+
+def test_ask(run, run_json):
+    wanted = task("VQA", "vqa").answer(BLUE, QUESTION, top_k=3)
+    found = run_json("ask", BLUE, QUESTION, "--top-k", 3)
+    assert found["picture"] == BLUE and found["question"] == QUESTION
+    for answer, (name, score) in zip(found["answers"], wanted, strict=True):
+        assert answer["answer"] == name
+        assert answer["score"] == pytest.approx(score, **EXACT)
+    # A line for each, with a tab between.
+    lines = [f"{name}\t{score:.5f}" for name, score in wanted]
+    assert run("ask", BLUE, QUESTION, "--top-k", 3).splitlines() == lines
+    assert run("ask", BLUE, QUESTION).splitlines() == lines[:1]
+    assert wanted[0][0] == "blue"
+
+
+def test_match_and_rank(run, run_json):
+    retrieval = task("Retrieval", "retrieval")
+    texts = [
+        "a medium blue circle in the west.",
+        "a medium red triangle in the north.",
+    ]
+    wanted = retrieval.score(BLUE, texts)
+    found = run_json("match", BLUE, *texts)["matches"]
+    assert [row["text"] for row in found] == texts
+    scores = [row["score"] for row in found]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
+    lines = run("match", BLUE, *texts).splitlines()
+    assert [line.split("\t")[0] for line in lines] == texts
+
+    for text, best in zip(texts, (BLUE, RED), strict=True):
+        wanted = retrieval.rank([BLUE, RED], [text], verbose=0)[:, 0]
+        # The folder holds both, and the better one may come last in it.
+        found = run_json("rank", text, PICTURES)
+        assert found["searched"] == 2
+        by_path = {row["picture"]: row["score"] for row in found["pictures"]}
+        np.testing.assert_allclose(
+            [by_path[BLUE], by_path[RED]], wanted, rtol=1e-4, atol=1e-4
+        )
+        assert found["pictures"][0]["picture"] == best
+        first = run("rank", text, RED, BLUE, "--top-k", 1)
+        assert first.split("\t")[0] == best and first.count("\n") == 1
+
+
+def test_rank_leaves_out_what_is_no_picture(tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("no picture")
+    code = main.main(["rank", "a blue circle.", str(tmp_path), BLUE])
+    out, err = capsys.readouterr()
+    assert code == 0 and out.startswith(BLUE) and out.count("\n") == 1
+    assert err.startswith(f"warning: {tmp_path / 'a.png'} is left out: ")
+    assert err.count("\n") == 1
+
+
+def test_fill(run, run_json):
+    text = "there is a <mask> shape and a <mask> one."
+    masks, filled = task("MaskedLM", "mlm").fill_mask(BLUE, text, top_k=2)
+    found = run_json("fill", BLUE, text, "--top-k", 2)
+    assert found["filled"] == filled
+    assert len(found["masks"]) == len(masks) == 2
+    for tokens, wanted in zip(found["masks"], masks, strict=True):
+        for row, (token, share) in zip(tokens, wanted, strict=True):
+            assert row["token"] == token
+            assert row["probability"] == pytest.approx(share, **EXACT)
+    lines = run("fill", BLUE, text, "--top-k", 2).splitlines()
+    assert len(lines) == 5 and lines[-1] == f"text\t{filled}\t"
+
+
+def test_entail(run, run_json):
+    sentence = "the shape is blue."
+    label, shares = task("Entailment", "entailment").entail(BLUE, sentence)
+    found = run_json("entail", BLUE, sentence)
+    assert found["label"] == label
+    assert found["probabilities"] == pytest.approx(shares, **EXACT)
+    assert run("entail", BLUE, sentence).split("\t")[0] == label
+
+
+def test_compare(run, run_json):
+    sentence = "both shapes are blue."
+    true, share = task("NLVR2", "nlvr2").compare(BLUE, RED, sentence)
+    found = run_json("compare", BLUE, RED, sentence)
+    assert found["true"] is true is False
+    assert found["probability"] == pytest.approx(share, **EXACT)
+    assert run("compare", BLUE, RED, sentence) == f"false\t{share:.5f}\n"
+
+
+def test_embed(run, run_json):
+    model = task("Contrastive", "contrastive")
+    texts = ["a red circle.", "a blue square."]
+    wanted = model.embed(texts=texts)
+    found = run_json("embed", "--text", texts[0], "--text", texts[1])
+    assert [row["text"] for row in found["embeddings"]] == texts
+    vectors = [row["embedding"] for row in found["embeddings"]]
+    np.testing.assert_allclose(vectors, wanted, atol=1e-6)
+
+    wanted = model.embed(images=[BLUE, RED])
+    printed = run("embed", "--image", BLUE, "--image", RED)
+    # For a pipe: a row of numbers for each.
+    np.testing.assert_allclose(
+        np.loadtxt(printed.splitlines()), wanted, atol=1e-6
+    )
+
+
+def test_predict_writes_what_ask_prints(run, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", PICTURES, out)
+    printed = run(*words, "--text", QUESTION)
+    assert printed.startswith("0 rows could not be read")
+    rows = [json.loads(line) for line in out.read_text().splitlines()[1:]]
+    by_name = {row["image"]: row["answers"][0] for row in rows}
+    assert by_name[pathlib.Path(BLUE).name][0] == "blue"
+    assert by_name[pathlib.Path(RED).name][0] == "red"
+    before = out.read_bytes()
+    found = json.loads(run(*words, "--text", QUESTION, "--json"))
+    assert found["unreadable_rows"] == 0 and out.read_bytes() == before
+
+
+def test_keras_shows_its_bars_again_afterwards(run):
+    before = keras.config.is_interactive_logging_enabled()
+    run("presets")
+    run("ask", BLUE, QUESTION)
+    assert keras.config.is_interactive_logging_enabled() is before

@@ -1,0 +1,175 @@
+"""Commands for data sets and training, and what they say in JSON."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import streams
+from builders import FASTEST
+from miniatures import miniature
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.cli import main
+from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.records.write import write_shards
+
+pytestmark = FASTEST
+PRESET = "bridgetower_tiny_easy_vqa"
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*words, code=0):
+        capsys.readouterr()
+        assert main.main([str(word) for word in words]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+def test_check_build_stats_show(run, tmp_path):
+    pytest.importorskip("easy_vqa")
+    originals, folder = tmp_path / "originals", tmp_path / "set"
+    miniature("nlvr2", originals)
+    splits = ("--splits", "train", "--splits", "validation")
+    found = run("data", "check", "nlvr2", originals, *splits, "--json").out
+    found = json.loads(found)
+    assert found["good"] is True
+    by_part = {part["part"]: part for part in found["parts"]}
+    assert by_part["nlvr2_train"]["samples"] == 12
+    plain = run("data", "check", "nlvr2", originals, *splits).out
+    assert "nlvr2_train: good" in plain
+
+    build = ("data", "build", "nlvr2", originals, folder, *splits)
+    built = json.loads(run(*build, "--workers", 1, "--json").out)
+    assert built["splits"]["train"]["samples"] == 12
+    assert built["left_out"] == []
+    found = json.loads(run("data", "stats", folder, "--verify", "--json").out)
+    assert found["splits"] == built["splits"] and found["damaged"] == []
+    plain = run("data", "stats", folder).out
+    assert "train: 6 records, 12 samples" in plain
+
+    sheet = tmp_path / "sheet.png"
+    words = ("data", "show", folder, "train", sheet, "--count", 4, "--json")
+    assert json.loads(run(*words).out)["drawn"] == 4
+    with Image.open(sheet) as opened:
+        assert len(opened.convert("L").getcolors()) > 5
+
+    [shard, *_] = sorted(folder.glob("train-*.tfrecord"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    said = run("data", "stats", folder, "--verify", code=1)
+    assert "DAMAGED" in said.out and "build again" in said.err
+
+
+def test_a_check_that_finds_too_little_fails(run, tmp_path):
+    said = run("data", "check", "nlvr2", tmp_path, code=1)
+    assert "NOT GOOD" in said.out and said.err == ""
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Questions whose right answers the preset gives in half of all cases."""
+    vqa = kbt.BridgeTowerVQA.from_preset(PRESET)
+    made, right = [], 0
+    for number in range(6):
+        record = streams.record("vqa", number, samples=2)
+        samples = []
+        for place, sample in enumerate(record.samples):
+            text = f"what color is the shape {number} {place}?"
+            [(best, _)] = vqa.answer(record.images[0], text)
+            label = vqa.answers.index(best)
+            # Each second label is another one.
+            label = (label + place) % len(vqa.answers)
+            right += place == 0
+            samples.append(
+                dataclasses.replace(
+                    sample, text=text, labels=(label,), scores=(1.0,)
+                )
+            )
+        made.append(dataclasses.replace(record, samples=tuple(samples)))
+    folder = tmp_path_factory.mktemp("records")
+    for split in ("train", "validation"):
+        write_shards(
+            *(folder, split, made),
+            task="vqa",
+            labels=list(vqa.answers),
+            definition="made by a test",
+        )
+    return folder, 100 * right / 12
+
+
+def test_evaluate(run, records):
+    """By the labels that were made, half of the answers are right."""
+    folder, wanted = records
+    words = ("evaluate", PRESET, folder)
+    found = json.loads(run(*words, "--json").out)
+    assert list(found["scores"]) == ["validation"]
+    [(name, score)] = found["scores"]["validation"].items()
+    assert name == "vqa_score" and score == pytest.approx(wanted, abs=1e-4)
+    plain = run(*words, "--split", "train").out
+    assert plain == f"train\tvqa_score\t{wanted:.5f}\n"
+    said = run(*words, "--split", "test", code=1)
+    assert "those of the data set: train, validation" in said.err
+    said = run(*words, "--recipe", "nlvr2_base", code=1)
+    assert "must be of the records' task, 'vqa'" in said.err
+
+
+def test_records_with_other_answers_are_refused(run, tmp_path):
+    streams.write(tmp_path / "set", [streams.record("vqa", 0)], num_shards=1)
+    words = ("evaluate", PRESET, tmp_path / "set", "--split", "train")
+    said = run(*words, code=1)
+    assert "must have the answers of the preset" in said.err
+    assert "4 answers in the records, 13 in the preset" in said.err
+
+
+def test_train_then_evaluate(run, records, tmp_path):
+    """The preset that a run saves has the scores that the run gave."""
+    folder, _ = records
+    changes = ("steps=2", "batch_size=4", "image_size=64", "text_length=16")
+    words = ("train", "vqa_base", "--data", folder, "--init", PRESET)
+    words += ("--output", tmp_path, "--every", 1)
+    for change in changes:
+        words += ("--set", change)
+    said = run(*words, "--json")
+    found = json.loads(said.out)
+    # The recipe and the like are for a reader, and no JSON.
+    assert "batch_size: 4   [paper: 512]" in said.err
+    [(split, scores)] = found["scores"].items()
+    assert split == f"{folder.name} validation"
+    again = json.loads(run("evaluate", found["preset"], folder, "--json").out)[
+        "scores"
+    ]["validation"]
+    np.testing.assert_allclose(
+        again["vqa_score"], scores["vqa_score"], atol=1e-4
+    )
+    reader = open_records(folder, "validation")
+    trained = kbt.BridgeTowerVQA.from_preset(found["preset"])
+    assert list(trained.answers) == list(reader.labels)
+    # Called again, nothing is trained, and the scores are told anew.
+    plain = run(*words).out
+    assert f"preset: {found['preset']}" in plain
+
+
+def test_doctor(run):
+    found = json.loads(run("doctor", "--json").out)
+    assert found["version"] == kbt.__version__
+    assert found["backend"]["name"] == "torch"
+    assert found["devices"][-1] == "cpu" and found["problems"] == []
+    assert (
+        PRESET in found["presets"]
+        and "bridgetower_base" not in (found["presets"])
+    )
+    assert {cache["holds"] for cache in found["caches"]} >= {
+        "converted weights"
+    }
+    plain = run("doctor").out
+    assert f"keras-bridgetower\t{kbt.__version__}" in plain
+
+
+def test_doctor_tells_of_a_backend_that_is_missing(run, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    said = run("doctor", "--json", code=1)
+    [problem] = json.loads(said.out)["problems"]
+    assert "must be one of tensorflow, jax, torch" in problem

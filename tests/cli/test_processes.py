@@ -1,0 +1,143 @@
+"""What commands print to the byte, import, complete, and show a terminal."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from builders import FASTEST
+from typer.testing import CliRunner
+
+import keras_bridgetower as kbt
+from keras_bridgetower.cli import frameworks
+from keras_bridgetower.cli import main
+from keras_bridgetower.cli import output
+from keras_bridgetower.cli import process
+
+pytestmark = FASTEST
+ROOT = pathlib.Path(__file__).parents[2]
+PICTURE = ROOT / "examples/pictures/easy_vqa_test_6.png"
+COMMANDS = (
+    *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
+    *("predict", "train", "evaluate", "presets", "convert", "export"),
+    *("doctor", "data check", "data build", "data stats", "data show"),
+)
+
+
+def start(*words, **kwargs):
+    # As a user has it: nothing tells the frameworks to be quiet.
+    loud = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=loud | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **kwargs,
+    )
+
+
+def test_ask_prints_nothing_but_its_answer():
+    question = "what color is the shape?"
+    words = ("-m", "keras_bridgetower", "ask", str(PICTURE), question)
+    running = start(*words)
+    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    [(answer, score)] = vqa.answer(PICTURE, question)
+    out, err = running.communicate(timeout=300)
+    assert out == f"{answer}\t{score:.5f}\n".encode()
+    assert err == b""
+    assert running.returncode == 0
+
+
+def test_help_and_presets_import_no_keras():
+    code = """
+import sys
+sys.argv = ["/usr/bin/keras-bridgetower", "--help"]
+from keras_bridgetower.cli.main import main
+codes = [main([*w.split(), "--help"]) for w in sys.stdin.read().split(",")]
+codes += [main(["presets"]), main(["ask", "a.png", "b", "--preset", "none"])]
+heavy = {"keras", "tensorflow", "torch", "jax", "numpy", "PIL"}
+sys.exit(repr((codes, heavy & set(sys.modules))))
+"""
+    running = start("-c", code, stdin=subprocess.PIPE)
+    _, err = running.communicate(",".join(COMMANDS).encode(), timeout=60)
+    # The last one names a picture that does not exist.
+    codes = [0] * (len(COMMANDS) + 1) + [1]
+    assert err.decode().splitlines()[-1] == repr((codes, set()))
+
+
+def test_a_reader_that_leaves_is_no_error():
+    with start("-m", "keras_bridgetower", "presets", "--json") as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 1
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_processes_that_a_command_starts_are_quiet(debug, capfd):
+    code = "import os; os.write(1, b'out'); os.write(2, b'err')"
+    with frameworks.quiet_processes(debug):
+        subprocess.run([sys.executable, "-S", "-c", code], check=True)
+        output.warn("of the command")
+    shown = capfd.readouterr()
+    assert shown.out == ("out" if debug else "")
+    assert shown.err == ("err" if debug else "") + "warning: of the command\n"
+
+
+@pytest.mark.parametrize(
+    "argv, given, wanted",
+    [
+        (["/usr/bin/keras-bridgetower", "ask"], [], True),
+        (["C:/keras-bridgetower.exe"], [], True),
+        (["-m", "ask"], ["python", "-m", "keras_bridgetower", "ask"], True),
+        (["-m"], ["python", "-mkeras_bridgetower"], True),
+        (["-m"], ["python", "-m", "keras_bridgetower.predict"], False),
+        (["-m"], ["python", "-m", "pytest"], False),
+        (["-c"], ["python", "-c", "import keras_bridgetower"], False),
+        ([""], ["python"], False),
+        ([], [], False),
+    ],
+)
+def test_which_processes_are_the_command_line(argv, given, wanted, monkeypatch):
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", given)
+    assert process.is_command_line() is wanted
+
+
+def test_every_command_has_help():
+    runner = CliRunner()
+    app = main.application()
+    listed = runner.invoke(app, ["--help"])
+    assert listed.exit_code == 0
+    for command in COMMANDS:
+        words = command.split()
+        assert words[0] in listed.output
+        result = runner.invoke(app, [*words, "--help"])
+        assert result.exit_code == 0
+        assert f"keras-bridgetower {command}" or command in result.output
+        assert "--json" in result.output
+
+
+def test_names_of_presets_are_completed():
+    words = "keras-bridgetower ask a.png b --preset bridgetower_tiny_easy_r"
+    environment = {
+        "_ROOT_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": "5",
+    }
+    result = CliRunner().invoke(
+        main.application(), [], prog_name="root", env=environment
+    )
+    assert result.output.split() == ["bridgetower_tiny_easy_retrieval"]
+
+
+def test_a_terminal_gets_a_table(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["preset", "heads"]
+    assert lines[1].split()[0] == "bridgetower_tiny_easy_vqa"
+    assert "\t" not in lines[1]
