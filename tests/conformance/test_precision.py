@@ -1,5 +1,7 @@
 """Dtypes, adapters and quantization, in each of the ten tasks."""
 
+import gc
+
 import every_task
 import keras
 import numpy as np
@@ -274,6 +276,9 @@ def test_quantize(task, adapted, tmp_path, record_property):
         model.enable_lora(2)
         randomise_adapters(model)
     expected = outputs(task, model)
+    # Keras collects garbage for each layer, of all that was made so far.
+    gc.collect()
+    gc.freeze()
     model.quantize("int8")
     # Rows and columns are rounded to a half of 1/127 of their largest.
     bound = 1 / 127 * np.sqrt(roundings(model))

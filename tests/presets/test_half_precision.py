@@ -8,6 +8,7 @@ import pytest
 from builders import FASTEST
 from builders import array
 from builders import randomise
+from builders import slow_on
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -30,6 +31,7 @@ def stored_types(folder, file):
 
 
 @pytest.mark.parametrize("index", [True, False])
+@slow_on("tensorflow", "jax")
 def test_each_weight_is_what_half_precision_keeps(index, saved):
     task, folder = saved
     assert stored_types(folder, weights_file.WEIGHTS) == {"<f4"}

@@ -209,6 +209,7 @@ def test_bert_reads_segments():
 
 @pytest.mark.parametrize("ways", KINDS)
 @pytest.mark.parametrize("ids", [None, ["a", "b", "a", "c"]])
+@slow_on("jax")
 def test_loss_and_accuracy_of_evaluate(ways, ids, models):
     model = models[ways]
     x, _ = raw(4)
@@ -318,6 +319,7 @@ def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
 
 
 @pytest.mark.parametrize("ways", KINDS)
+@slow_on("jax")
 def test_what_the_loss_does_not_read_stays(ways):
     x, _ = raw(4)
     model = eager(contrastive(ways))
@@ -372,7 +374,7 @@ def test_save_and_load(models, tmp_path):
     assert difference(copy.predict(x, verbose=0), expected) <= 1e-6
 
 
-@slow_on("tensorflow")
+@slow_on("tensorflow", "jax")
 def test_as_a_vector_store_calls_it(asked):
     embedder = kbt.BridgeTowerEmbedder(asked, batch_size=2)
     texts = ["is it red?", "is it blue?", "why?"]

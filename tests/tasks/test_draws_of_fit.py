@@ -77,6 +77,7 @@ def dataset(rows=ROWS):
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+@slow_on("tensorflow")
 def test_equal_fits_are_equal_to_the_bit(task, times):
     losses, weights = [], []
     for x in times * (data(), dataset()):

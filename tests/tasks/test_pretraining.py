@@ -93,6 +93,7 @@ def test_equal_pictures_have_equal_ids():
     assert ids[0] == ids[2] and len(set(ids)) == 3
 
 
+@slow_on("jax")
 def test_fit_shows_every_objective():
     x, _ = raw(8)
     model = pretraining()
@@ -126,7 +127,7 @@ def test_fit_shows_every_objective():
         (dict(objectives=("mlm", "itm")), False),
     ],
 )
-@slow_on("jax")
+@slow_on("tensorflow", "jax")
 def test_what_no_objective_reads_stays(values, unread):
     x, _ = raw(4)
     made = preprocessor(objectives=values["objectives"])

@@ -319,6 +319,7 @@ def test_lora_trains_adapters_and_head_only(tmp_path):
     assert difference(model.predict(x, verbose=0), trained) <= 1e-6
 
 
+@slow_on("jax")
 def test_a_frozen_tower_stays():
     model = vqa()
     model.backbone.text_tower.trainable = False

@@ -164,6 +164,7 @@ def test_frozen_rows_stay_and_leave_the_norm():
         ((*rows(), ("heads/", 2)), "row 'heads/': no variable"),
     ],
 )
+@slow_on("tensorflow", "jax")
 def test_rows_that_do_not_fit(given, found):
     with pytest.raises(ValueError, match=re.escape(found)):
         AdamW(rows=given).build(vqa().trainable_variables)
