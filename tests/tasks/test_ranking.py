@@ -6,6 +6,8 @@ import re
 import threading
 import time
 
+import forks
+import launch
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
@@ -295,6 +297,11 @@ def test_states_come_back_as_they_were(cls):
     not pathlib.Path("/proc/self/status").exists(), reason="needs Linux"
 )
 def test_memory_stays_under_the_bound():
+    """In a process of its own: other tests leave memory that comes and goes."""
+    launch.codes(forks.started([[__file__]], [{}]))
+
+
+def rank_and_watch_memory():
     # Long sequences of wide states, of which one alone takes a tenth of a MB.
     model = kbt.BridgeTowerRetrieval(
         backbone(clip(side=64, layers=2), hidden_dim=256, intermediate_dim=16),
@@ -345,3 +352,7 @@ def resident():
         r"RssAnon:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text()
     )
     return int(line) * 1024
+
+
+if __name__ == "__main__":
+    rank_and_watch_memory()
