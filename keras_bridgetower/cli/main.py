@@ -109,7 +109,7 @@ def application(debug=False):
                 for function in functions:
                     group.command()(function)
                 app.add_typer(
-                    *(group,),
+                    group,
                     name=name,
                     help=GROUPS[name],
                     rich_help_panel=heading,

@@ -6,8 +6,9 @@ import json
 import os
 import pathlib
 
-import filelock
 import keras
+
+from keras_bridgetower.presets.locks import one_writer
 
 # How the first line begins.
 START = b'{"predictions":'
@@ -53,24 +54,12 @@ class PredictionFile:
     def __exit__(self, *error):
         self._open.close()
 
-    @contextlib.contextmanager
     def _alone(self):
-        lock = filelock.FileLock(f"{self._path}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise ValueError(
-                "OUT must be written by one process at a time. Wait for the "
-                "other one, or write to another file. Received: "
-                f"{str(self._path)!r}"
-            ) from error
-        except (OSError, NotImplementedError):
-            # Some file systems have no locks.
-            pass
-        try:
-            yield
-        finally:
-            lock.release()
+        return one_writer(
+            f"{self._path}.lock",
+            "OUT must be written by one process at a time. Wait for the other "
+            f"one, or write to another file. Received: {str(self._path)!r}",
+        )
 
     def write(self, results):
         """Append a line for each of some dicts."""

@@ -1,4 +1,4 @@
-"""A lock file, so that only one process at a time downloads or converts."""
+"""Lock files: one process at a time downloads, converts or writes."""
 
 import contextlib
 
@@ -20,6 +20,31 @@ def locked(path):
     with contextlib.suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def one_writer(path, refusal):
+    """A context that one process at a time can be in; others are refused.
+
+    Args:
+        path: path of the lock file, in a folder that exists.
+        refusal: str, the text of the error.
+
+    Raises:
+        ValueError: another process or thread is in it.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(refusal) from error
+    except (OSError, NotImplementedError):
+        # Some file systems have no locks.
+        pass
     try:
         yield
     finally:

@@ -5,12 +5,11 @@ import json
 import os
 import pathlib
 
-import filelock
-
 from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
+from keras_bridgetower.presets.locks import one_writer
 from keras_bridgetower.search.stores.store import Store
 
 HEADER = "search.json"
@@ -84,24 +83,13 @@ class FolderStore(Store):
     def write_header(self, header):
         _write(self.folder, header)
 
-    @contextlib.contextmanager
     def writing(self):
-        lock = filelock.FileLock(self.folder / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise ValueError(
-                "`store` must be written by one process at a time. Wait for "
-                "the other one, or use another folder. "
-                f"Received: store={str(self.folder)!r}"
-            ) from error
-        except (OSError, NotImplementedError):
-            # Some file systems have no locks.
-            pass
-        try:
-            yield
-        finally:
-            lock.release()
+        return one_writer(
+            self.folder / _LOCK,
+            "`store` must be written by one process at a time. Wait for the "
+            "other one, or use another folder. "
+            f"Received: store={str(self.folder)!r}",
+        )
 
     def _make(self, folder, width):
         """Make an empty store, for vectors of a width, in a new folder."""
