@@ -3,6 +3,7 @@
 KERAS_BACKEND=jax python tests/backend_run.py out.npz tasks
 """
 
+import json
 import os
 import sys
 
@@ -30,6 +31,11 @@ def main(destination, *parts):
     found = {}
     for part in parts:
         found |= PARTS[part]()
+    if destination.endswith(".json"):
+        lists = {name: value.tolist() for name, value in found.items()}
+        with open(destination, "w") as file:
+            file.write(json.dumps(lists) + "\n")
+        return
     np.savez(destination, **found)
 
 

@@ -268,6 +268,14 @@ def some_everywhere(cases, *everywhere):
     ]
 
 
+def long_but(cases, *always):
+    """Parameters of a test; `-m slow` runs the others."""
+    return [
+        case if case in always else pytest.param(case, marks=pytest.mark.slow)
+        for case in cases
+    ]
+
+
 # Code that never meets Keras' backend is the same on each.
 ONE_BACKEND = pytest.mark.skipif(
     keras.config.backend() != "tensorflow",

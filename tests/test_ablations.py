@@ -34,7 +34,9 @@ def as_number(text):
     return float(text[:-1]) * {"K": 1e3, "M": 1e6}[text[-1]]
 
 
-@pytest.mark.parametrize("study", ["definition", "layers"])
+@pytest.mark.parametrize(
+    "study", [pytest.param("definition", marks=pytest.mark.slow), "layers"]
+)
 def test_columns_of_parameters_are_the_papers(study):
     counted = COUNTS[STUDIES[study].counted]
     for variant in STUDIES[study].variants(BASE):

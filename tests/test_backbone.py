@@ -17,6 +17,7 @@ from builders import clip
 from builders import deit
 from builders import difference
 from builders import features
+from builders import long_but
 from builders import randomise
 from builders import roberta
 from builders import run
@@ -57,7 +58,9 @@ def test_every_pair_of_encoders(pair):
 
 
 @FASTEST
-@pytest.mark.parametrize("bridge", [*bridges.BRIDGES, None])
+@pytest.mark.parametrize(
+    "bridge", long_but([*bridges.BRIDGES, None], "gate", None)
+)
 def test_every_bridge_saves_and_loads(bridge, tmp_path):
     model = randomise(backbone(bridge=bridge))
     inputs = features()
@@ -71,10 +74,13 @@ def test_every_bridge_saves_and_loads(bridge, tmp_path):
 @pytest.mark.parametrize(
     "values",
     [
-        {},
         dict(image_encoder=deit(), text_encoder=bert(), image_norms="per_tap"),
-        dict(projections="per_layer", taps=(-2, None), intermediate_dim=24),
-        dict(cross_encoder="merged_attention"),
+        dict(
+            projections="per_layer",
+            taps=(-2, None),
+            intermediate_dim=24,
+            cross_encoder="merged_attention",
+        ),
     ],
 )
 def test_a_saved_model_is_the_same_model(values, tmp_path):

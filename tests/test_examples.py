@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -45,6 +46,21 @@ def run_python(*arguments, cwd):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """What a script prints, without a process that imports all again."""
+
+    def called(script, *arguments):
+        monkeypatch.chdir(tmp_path)
+        path = str(ROOT / "examples" / script)
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        monkeypatch.syspath_prepend(ROOT / "examples")
+        runpy.run_path(path, run_name="__main__")
+        return capsys.readouterr().out
+
+    return called
 
 
 @slow_on("tensorflow", "jax")
@@ -115,9 +131,9 @@ def test_match_and_rank(tmp_path):
         ),
     ],
 )
-def test_a_task_sees(script, arguments, picture, tmp_path):
+def test_a_task_sees(script, arguments, picture, tmp_path, run_here):
     pytest.importorskip("easy_vqa")
-    printed = run(script, *arguments, cwd=tmp_path)
+    printed = run_here(script, *arguments)
     # The last such line is that of all together.
     found = re.findall(r"([\d.]+) % right \(.*?([\d.]+) %\)", printed)
     score, blind = map(float, found[-1])
@@ -177,7 +193,7 @@ def test_texts_longer_than_the_positions_are_refused():
 
 
 @FASTEST
-def test_a_recipe_on_data_of_ones_own(tmp_path):
+def test_a_recipe_on_data_of_ones_own(tmp_path, monkeypatch, capsys):
     """Of two folders, one for training alone, the other's test unlabelled."""
     rows = [streams.record("vqa", number) for number in range(4)]
     streams.write(tmp_path / "more", rows, num_shards=1)
@@ -203,19 +219,16 @@ def test_a_recipe_on_data_of_ones_own(tmp_path):
             definition="made by a test",
         )
     # Outside the clone, and nothing of it is imported but the package.
-    printed = run_python(
-        *("-m", "keras_bridgetower.training.train"),
-        *("vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
-        *("--data", str(tmp_path / "own"), str(tmp_path / "more")),
-        *(
-            "--set",
-            "steps=6",
-            "batch_size=4",
-            "image_size=64",
-            "text_length=32",
-        ),
-        cwd=tmp_path,
+    monkeypatch.chdir(tmp_path)
+    train.main(
+        [
+            *("vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
+            *("--data", str(tmp_path / "own"), str(tmp_path / "more")),
+            *("--set", "steps=6", "batch_size=4"),
+            *("image_size=64", "text_length=32"),
+        ]
     )
+    printed = capsys.readouterr().out
     assert "6/6" in printed and "0 of 24 samples" in printed
     assert "own validation: vqa_score" in printed and "blind" not in printed
     assert "own test: its samples have no labels" in printed

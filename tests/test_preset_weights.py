@@ -8,6 +8,7 @@ from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
+from builders import long_but
 from builders import randomise
 from builders import vit
 
@@ -30,7 +31,7 @@ def same(model, copy):
         assert difference(array(a), array(b)) == 0, a.path
 
 
-@pytest.mark.parametrize("image_encoder", [None, vit])
+@pytest.mark.parametrize("image_encoder", long_but([None, vit], vit))
 def test_the_index_names_every_variable(image_encoder, tmp_path):
     made = {} if image_encoder is None else {"image_encoder": image_encoder()}
     model, folder = saved(tmp_path, **made)

@@ -35,8 +35,8 @@ CASES = {
     "torch": [
         ("clip", "roberta", answering),
         ("clip", "roberta", filling),
-        ("vit", "bert", answering),
-        ("deit", "roberta", answering),
+        pytest.param("vit", "bert", answering, marks=pytest.mark.slow),
+        pytest.param("deit", "roberta", answering, marks=pytest.mark.slow),
     ],
 }[keras.config.backend()]
 

@@ -1,6 +1,8 @@
 """The shipped preset: its score, its size, its page."""
 
+import dataclasses
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -16,6 +18,8 @@ from keras_bridgetower.presets import registry
 pytestmark = LONG_ELSEWHERE
 
 NAME = "bridgetower_tiny_easy_vqa"
+# Questions of the short version of its score.
+PART = 1000
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +27,33 @@ def vqa():
     return kbt.BridgeTowerVQA.from_preset(NAME)
 
 
-def test_the_score_of_the_official_test_split(vqa):
-    recorded = json.loads(
-        (pathlib.Path(registry.resolve(NAME)) / "training.json").read_text()
-    )["test_scores"]
+@pytest.fixture(scope="module")
+def recorded():
+    folder = pathlib.Path(registry.resolve(NAME))
+    return json.loads((folder / "training.json").read_text())["test_scores"]
+
+
+@pytest.mark.slow
+def test_the_score_of_the_official_test_split(vqa, recorded):
     assert recorded["overall"] >= 99.0 and recorded["yes/no"] >= 99.0
     found = train_tiny.scores(vqa, pictures.load("test"))
     for kind, score in recorded.items():
         assert found[kind] == pytest.approx(score, abs=0.1)
+
+
+def test_the_score_of_a_part_of_the_test_split(vqa, recorded):
+    """Within three standard deviations of the score of the whole split."""
+    test = pictures.load("test")
+    part = dataclasses.replace(
+        test,
+        image_index=test.image_index[:PART],
+        questions=test.questions[:PART],
+        answers=test.answers[:PART],
+    )
+    share = recorded["overall"] / 100
+    bound = 3 * math.sqrt(share * (1 - share) / PART)
+    found = train_tiny.scores(vqa, part)["overall"] / 100
+    assert abs(found - share) <= bound
 
 
 def test_it_sees(vqa):

@@ -11,6 +11,7 @@ from builders import backbone
 from builders import clip
 from builders import difference
 from builders import features
+from builders import long_but
 from builders import moved
 from builders import randomise
 from builders import roberta
@@ -196,7 +197,7 @@ LORA = {
 
 # The slots of adapters are of no use to weights that hold them.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
-@pytest.mark.parametrize("way", LORA)
+@pytest.mark.parametrize("way", long_but(LORA, "task", "query and key"))
 @pytest.mark.parametrize("task", EACH)
 @long_elsewhere
 def test_lora(task, way, tmp_path):

@@ -18,6 +18,7 @@ from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import long_but
 
 import keras_bridgetower as kbt
 from keras_bridgetower import files
@@ -211,7 +212,7 @@ def test_bfloat16_loads_directly(folder):
 
 
 @FASTEST
-@pytest.mark.parametrize("side", [32, 96])
+@pytest.mark.parametrize("side", long_but([32, 96], 96))
 def test_other_image_size(side, folder):
     path, models = folder
     backbone = kbt.BridgeTowerBackbone.from_preset(path, image_size=side)

@@ -10,9 +10,9 @@ from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import eager
+from builders import long_but
 from builders import raw
 from builders import retrieval
-from builders import some_everywhere
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -137,7 +137,7 @@ def by_config(task, path):
 
 @pytest.mark.parametrize(
     "copied",
-    some_everywhere([by_deepcopy, by_pickle, by_file, by_config], by_file),
+    long_but([by_deepcopy, by_pickle, by_file, by_config], by_file),
     ids=lambda f: f.__name__,
 )
 def test_copies_wait_for_training_too(presets, tmp_path, copied):

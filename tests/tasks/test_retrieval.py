@@ -163,7 +163,7 @@ def test_a_batch_of_one_is_warned_about():
         drawing()(x, y=[1])
 
 
-@slow_on("jax")
+@slow_on("jax", "tensorflow")
 @pytest.mark.parametrize("objective", some_everywhere(SPECS, "hard_negatives"))
 def test_fit(objective, tmp_path):
     x, _ = raw(4)

@@ -238,6 +238,7 @@ def test_tasks_compiled_for_other_devices(reset):
     task.fit(x, y, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others use Keras'")
 def test_accumulation_equals_that_of_keras(reset):
     import tensorflow as tf

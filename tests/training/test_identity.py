@@ -14,6 +14,7 @@ import pytest
 import resume_run
 from builders import FASTEST
 from builders import array
+from builders import long_but
 
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.distribution.strategy import Strategy
@@ -289,7 +290,7 @@ class Rises(keras.callbacks.Callback):
         logs["score"] = 1.0 + epoch
 
 
-@pytest.mark.parametrize("steps", [13, 16])
+@pytest.mark.parametrize("steps", long_but([13, 16], 16))
 def test_callbacks_of_keras_go_on(tmp_path, steps):
     """Interrupted after the second epoch, at once and within the third."""
 

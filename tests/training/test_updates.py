@@ -237,7 +237,11 @@ def test_a_run_counts_updates(finished):
         # It goes on from the end of the first epoch, within an update.
         (lambda: resume_run.Ends(7), KeyboardInterrupt),
         # Asked to stop, it saves where it stands in both.
-        (lambda: resume_run.Ends(10, signal.SIGTERM), SystemExit),
+        pytest.param(
+            lambda: resume_run.Ends(10, signal.SIGTERM),
+            SystemExit,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_goes_on_within_an_update(finished, tmp_path, ends, error):
