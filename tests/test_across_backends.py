@@ -18,6 +18,7 @@ import keras
 import launch
 import numpy as np
 import pytest
+from builders import slow_on
 from every_task import TASKS
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -89,6 +90,7 @@ def test_a_step_of_each_task(results, backend, name):
         np.testing.assert_allclose(a[key], b[key], rtol=1e-4, atol=1e-4)
 
 
+@slow_on("jax")
 def test_the_preset_gives_the_same_numbers():
     """Its logits, and the divergence of its heads.
 
