@@ -1,7 +1,7 @@
 r"""Rehearse a recipe on this machine, with the faults of a long run.
 
-    KERAS_BACKEND=jax python tools/rehearse.py pretrain_base --hosts 2 \
-        --json REPORT.json
+    export PYTHONPATH=examples KERAS_BACKEND=jax
+    python tools/rehearse.py pretrain_base --hosts 2 --json REPORT.json
     python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
 
 Each host is a process of its own. Accumulation, and the shares of warm-up and

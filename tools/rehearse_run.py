@@ -1,13 +1,16 @@
 """Run the hosts of a rehearsal as processes, and write down what each does.
 
-`rehearse.py` starts it. It imports all that is needed once, then makes a
-process for each host of each run by a fork: imports would take most of the
-time. Nothing may run on a device before that.
+`rehearse.py` starts it. On PyTorch it imports all that is needed once, then
+makes a process for each host of each run by a fork: imports would take most of
+the time. Nothing may run on a device before that. TensorFlow and JAX do not
+promise to work after a fork, and on a busy machine TensorFlow's matrix products
+wrote into memory that was not theirs there: each host imports them itself.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import zlib
@@ -96,6 +99,7 @@ def followed(rows):
     RowMaker.readable_rows = noted
 
 
+FORKS = keras.config.backend() == "torch"
 # Seconds in which all hosts must have ended after one of them, and for a run.
 SOON, LONG = 60, 1800
 
@@ -122,20 +126,27 @@ def run(path, dies_at, given):
 
 
 def host_of(orders):
-    """Fork hosts as they are ordered, and tell how each ended.
+    """Start hosts as they are ordered, and tell how each ended.
 
     Args:
         orders: lines of JSON, each of the hosts of one run.
 
     Returns:
-        dict, in the process of a host: its own order. None at the end.
+        dict, in the process of a fork: the order of its host. None at the end.
     """
+    # Kept, as they would take the exit code of their process with them.
+    processes = []
     for line in orders:
         order, pids = json.loads(line), []
         for host in order["hosts"]:
-            pids.append(os.fork())
-            if not pids[-1]:
-                return host
+            if FORKS:
+                pids.append(os.fork())
+                if not pids[-1]:
+                    return host
+            else:
+                command = [sys.executable, __file__, json.dumps(host)]
+                processes.append(subprocess.Popen(command))
+                pids.append(processes[-1].pid)
         print(json.dumps(ended(pids, order["soon"])), flush=True)
     return None
 
@@ -184,6 +195,7 @@ def become(host):
 
 
 if __name__ == "__main__":
-    if (host := host_of(sys.stdin)) is not None:
+    host = json.loads(sys.argv[1]) if sys.argv[1:] else host_of(sys.stdin)
+    if host is not None:
         become(host)
         run(host["path"], host["dies_at"], host["given"])
