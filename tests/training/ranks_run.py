@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from builders import SIDE
 from builders import array
+from builders import one_layer_each
 from builders import retrieval
 from builders import tokenizer
 from resume_run import with_dropout
@@ -156,7 +157,8 @@ def found(strategy, folder, steps, resume):
 def asked(strategy):
     """What verbs answer of weights that are the same everywhere."""
     with strategy.scope():
-        task = retrieval()
+        # One layer of each kind is soon compiled.
+        task = retrieval(**one_layer_each())
         task.compile()
     rng = np.random.default_rng(2)
     for weight in sorted(task.weights, key=lambda w: w.path):
