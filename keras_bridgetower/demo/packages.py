@@ -1,0 +1,28 @@
+"""Imports Gradio, which builds the page, without its news from the network."""
+
+import importlib
+import os
+
+GRADIO = "gradio==6.31.0"
+INSTALL = (
+    'The page needs Gradio: `pip install "keras-bridgetower[demo]"`, then '
+    f"`pip install --no-deps {GRADIO}`. The second line stands alone because "
+    "Gradio runs with Pillow 13, but its metadata ask for an older one, which "
+    "has security holes."
+)
+# Gradio tells its makers about each start where this is not set.
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False"}
+
+
+def gradio():
+    """The module `gradio`.
+
+    Raises:
+        ImportError: it is not installed; says how to.
+    """
+    for name, value in QUIET.items():
+        os.environ[name] = value
+    try:
+        return importlib.import_module("gradio")
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
