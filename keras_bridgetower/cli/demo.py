@@ -45,10 +45,12 @@ def demo(
     machine.
     """
     from keras_bridgetower.demo.address import free_port
+    from keras_bridgetower.demo.packages import check_gradio
 
     for preset in presets or ():
         models.check_preset(preset)
     port = free_port(host, port)
+    check_gradio()
     with output.status("Opening the page"):
         frameworks.load(context.obj)
         from keras_bridgetower.demo import page

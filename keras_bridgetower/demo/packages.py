@@ -1,6 +1,7 @@
 """Imports Gradio, which builds the page, without its news from the network."""
 
 import importlib
+import importlib.util
 import os
 
 GRADIO = "gradio==6.31.0"
@@ -14,15 +15,22 @@ INSTALL = (
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False"}
 
 
-def gradio():
-    """The module `gradio`.
+def check_gradio():
+    """Refuse to go on without Gradio, before anything else is loaded.
 
     Raises:
         ImportError: it is not installed; says how to.
     """
-    for name, value in QUIET.items():
-        os.environ[name] = value
-    try:
-        return importlib.import_module("gradio")
-    except ImportError as error:
-        raise ImportError(INSTALL) from error
+    if importlib.util.find_spec("gradio") is None:
+        raise ImportError(INSTALL)
+
+
+def gradio():
+    """The module `gradio`.
+
+    Raises:
+        ImportError: as `check_gradio`.
+    """
+    check_gradio()
+    os.environ.update(QUIET)
+    return importlib.import_module("gradio")
