@@ -66,7 +66,7 @@ class DemoModels:
         self.others = others
         self._heads = {name: _heads_of(name) for name in self.presets}
         self._opened = {}
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
 
     def offered(self, kinds):
         """The offered presets that can do one of some kinds.
@@ -105,17 +105,31 @@ class DemoModels:
         return self._open(preset, fitting[0])
 
     def _open(self, preset, kind):
+        key = preset, kind.opens
+        model = self._found(key)
+        if model is not None:
+            return model
         # One at a time: two that are opened at once need memory for both.
+        with self._opening:
+            model = self._found(key)
+            if model is None:
+                model = kind.opens.from_preset(preset)
+                self._keep(key, model)
+            return model
+
+    def _found(self, key):
         with self._lock:
-            key = preset, kind.opens
-            model = self._opened.pop(key, None) or kind.opens.from_preset(
-                preset
-            )
-            # The one that was asked last stands last.
+            model = self._opened.pop(key, None)
+            if model is not None:
+                # The one that was asked last stands last.
+                self._opened[key] = model
+            return model
+
+    def _keep(self, key, model):
+        with self._lock:
             self._opened[key] = model
             while len(self._opened) > self.limits.models:
                 del self._opened[next(iter(self._opened))]
-            return model
 
     def _kinds(self, preset, kinds):
         known = self._heads.get(preset)

@@ -18,6 +18,7 @@ from keras_bridgetower.demo.tabs import look
 from keras_bridgetower.demo.tabs import match
 from keras_bridgetower.demo.tabs import search
 from keras_bridgetower.demo.tabs.parts import Parts
+from keras_bridgetower.demo.tabs.parts import lacking
 from keras_bridgetower.presets.table import PRESETS
 
 TABS = (ask, match, search, fill, look)
@@ -147,13 +148,13 @@ class Page:
 
 def _fill_tab(parts, tab):
     """The content of a tab, or which preset it needs."""
-    kinds = tab.KINDS
-    if parts.opened.offered(kinds) or parts.local:
+    if parts.opened.offered(tab.KINDS) or parts.local:
         tab.add(parts)
         return
+    needed = shipped_with(tab.KINDS[0])[0]
     parts.gr.Markdown(
-        f"None of the models of this page can {kinds[0].does}. Start it with "
-        f"one that can: `keras-bridgetower demo {shipped_with(kinds[0])[0]}`."
+        f"{lacking(tab.KINDS)} Start the page with it: "
+        f"`keras-bridgetower demo {needed}`."
     )
 
 

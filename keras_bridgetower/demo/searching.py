@@ -45,7 +45,6 @@ class IndexShelf:
         self._opened = opened
         self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-")
         self._kept = {}
-        self._made = 0
         self._lock = threading.Lock()
 
     def find(self, source, text, preset, tell=None):
@@ -61,14 +60,20 @@ class IndexShelf:
             `Found`.
         """
         searched = self._opened.open(preset, models.SEARCH)
-        # One at a time: two searches of the same pictures share an index.
-        with self._lock:
-            search, report = self._index(source, preset, searched, tell)
-        limit = self._opened.limits.hits
+        kept = self._kept_index((source, preset), searched)
+        # One at a time: an index has one writer.
+        with kept.lock:
+            report = kept.search.index(
+                _listed(source, kept.folder),
+                batch_size=_BATCH,
+                outside=True,
+                progress=tell,
+            )
+            if report.total == len(report.unreadable):
+                raise RefusedInput("None of these files is a picture.")
+            found = kept.search.query(text, top_k=self._opened.limits.hits)
         hits = [
-            (_thumbnail(hit.path), hit)
-            for hit in search.query(text, top_k=limit)
-            if hit.problem is None
+            (_thumbnail(hit.path), hit) for hit in found if hit.problem is None
         ]
         unreadable = [pathlib.Path(bad.path).name for bad in report.unreadable]
         return Found(hits, report.total - len(unreadable), unreadable)
@@ -76,36 +81,36 @@ class IndexShelf:
     def close(self):
         """Delete the indexes."""
         with self._lock:
-            while self._kept:
-                self._drop()
-            self._folder.cleanup()
+            for kept in self._kept.values():
+                kept.search.close()
+            self._kept = {}
+        self._folder.cleanup()
 
-    def _index(self, source, preset, searched, tell):
-        key = source, preset
-        kept = self._kept.pop(key, None)
-        if kept is None:
-            self._made += 1
-            place = pathlib.Path(self._folder.name, str(self._made))
-            place.mkdir()
-            kept = PictureSearch(place / "index", searched), place
-        self._kept[key] = kept
-        while len(self._kept) > self._opened.limits.indexes:
-            self._drop()
-        search, place = kept
-        # What has not changed is not embedded again.
-        report = search.index(
-            _listed(source, place),
-            batch_size=_BATCH,
-            outside=True,
-            progress=tell,
-        )
-        if not report.total - len(report.unreadable):
-            raise RefusedInput("None of these files is a picture.")
-        return search, report
+    def _kept_index(self, key, searched):
+        with self._lock:
+            kept = self._kept.pop(key, None)
+            if kept is None:
+                folder = tempfile.mkdtemp(dir=self._folder.name)
+                kept = _Kept(pathlib.Path(folder), searched)
+            # The one that was asked last stands last.
+            self._kept[key] = kept
+            extra = len(self._kept) - self._opened.limits.indexes
+            for old in list(self._kept)[: max(extra, 0)]:
+                # One that is in use stays for now.
+                lock = self._kept[old].lock
+                if lock.acquire(blocking=False):
+                    self._kept.pop(old).search.close()
+                    lock.release()
+            return kept
 
-    def _drop(self):
-        search, _ = self._kept.pop(next(iter(self._kept)))
-        search.close()
+
+class _Kept:
+    """An index, its folder, and a lock for who uses it."""
+
+    def __init__(self, folder, searched):
+        self.folder = folder
+        self.search = PictureSearch(folder / "index", searched)
+        self.lock = threading.Lock()
 
 
 def _listed(source, place):

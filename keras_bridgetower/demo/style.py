@@ -44,6 +44,9 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
 .kb-found { --kb-columns: 3; }
 .kb-found .caption-label { left: 4px; right: 4px; bottom: 4px;
   max-width: none; padding: 1px 4px; font-size: 0.75rem; text-align: left; }
+/* A wide table is moved inside its own frame. */
+.kb-result, .kb-result .html-container { display: grid;
+  grid-template-columns: minmax(0, 1fr); }
 .kb-scroll { overflow-x: auto; }
 .kb-table, .kb-table th, .kb-table td { border: 0 !important; }
 .kb-table { border-collapse: separate !important; border-spacing: 4px;
@@ -65,7 +68,6 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
   .kb-head h1 { font-size: 1.35rem; }
   .kb-gallery { --kb-columns: 3; }
   .kb-found { --kb-columns: 2; }
-  .kb-scroll { max-width: calc(100vw - 24px); }
   .tab-container button { font-size: 0.82rem !important;
     padding: 0 6px !important; }
   .kb-table th[scope=row] { min-width: 6rem; font-size: 0.85rem; }

@@ -43,9 +43,10 @@ def test_with_the_keyboard_alone(visit):
     def move_to(words):
         for _ in range(40):
             window.keyboard.press("Tab")
+            # Before anything is in focus, the whole page is.
             focused = window.evaluate(
-                "document.activeElement.innerText"
-                " || document.activeElement.placeholder || ''"
+                "document.querySelector(':focus')?.innerText"
+                " || document.querySelector(':focus')?.placeholder || ''"
             )
             if words in focused.splitlines():
                 return
@@ -61,6 +62,7 @@ def test_with_the_keyboard_alone(visit):
     best = panel_of(window).locator(".kb-answer", has_text="circle")
     best.wait_for()
     window.reload()
+    window.get_by_role("tab", name="Ask").wait_for()
     move_to("Look inside")
     window.keyboard.press("Enter")
     move_to("is there a circle?")

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 
+import keras
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -60,7 +61,7 @@ def test_match(opened, picture):
     task = kbt.BridgeTowerRetrieval.from_preset(PRETRAIN)
     for text, row in zip(texts, found, strict=True):
         x = task.preprocessor({"images": pictures, "text": [text] * 3})
-        logits = task.predict(x, verbose=0).astype("float64")
+        logits = keras.ops.convert_to_numpy(task(x)).astype("float64")
         odds = np.exp(logits[:, 1] - logits[:, 0])
         np.testing.assert_allclose(row, odds / (1 + odds), atol=1e-5)
     assert found[0].argmax() == 0 and found[0, 0] > 0.9
@@ -97,7 +98,8 @@ def test_look(opened, picture):
     found = looking.look(opened, picture, COLOR, VQA, 99, head=99, word=99)
     assert found.shown == "whole text · layer 3 of 3 · all heads"
     for name in models.OFFERED:
-        assert looking.look(opened, picture, COLOR, name, 1).layers == 3
+        found = looking.look(opened, picture, COLOR, name, 1)
+        assert found.shown.startswith("whole text · layer 1 of")
 
 
 def test_an_overlay_shows_what_stands_out():
@@ -139,10 +141,10 @@ def test_search(opened, tmp_path):
 
 
 def test_threads_share_one_model(opened, picture):
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(
-                lambda _: asking.ask(opened, picture, COLOR, VQA), range(16)
+                lambda _: asking.ask(opened, picture, COLOR, VQA), range(8)
             )
         )
     assert len({tuple(one.answers) for one in found}) == 1

@@ -8,9 +8,11 @@ from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.inputs import check_picture
 from keras_bridgetower.demo.inputs import opened_picture
 from keras_bridgetower.demo.inputs import path_of
+from keras_bridgetower.demo.models import shipped_with
 
 # What is wrong with what a visitor gave, or with a preset that was named.
-_TOLD = (ValueError, OSError, ImportError, RuntimeError, TypeError)
+_TOLD = (ValueError, OSError, ImportError)
+_FAULT = "This is a fault of the page ({}). Its terminal says where."
 # Seconds that a message stays.
 _STAYS = 20
 # All requests of models wait in one line.
@@ -131,16 +133,15 @@ class Parts:
         """The choice of a model, closed at first."""
         gr = self.gr
         offered = self.opened.offered(kinds)
+        told = "Name of a preset, or the path of its folder."
+        if not offered:
+            told = f"{lacking(kinds)} Type the name of one that can."
         with gr.Accordion("Choose another model", open=not offered):
             return gr.Dropdown(
                 offered,
                 value=offered[0] if offered else None,
                 label="Model",
-                info=(
-                    "Name of a preset, or the path of its folder."
-                    if self.local
-                    else None
-                ),
+                info=told if self.local else None,
                 allow_custom_value=self.local,
                 interactive=True,
             )
@@ -226,10 +227,11 @@ class Parts:
             except _TOLD as error:
                 said = " ".join(str(error).split()) or type(error).__name__
                 raise gr.Error(
-                    html.escape(said),
-                    duration=_STAYS,
-                    print_exception=False,
+                    html.escape(said), duration=_STAYS, print_exception=False
                 ) from error
+            except Exception as error:
+                # Gradio prints the traceback in the terminal.
+                raise gr.Error(_FAULT.format(type(error).__name__)) from error
 
         return told
 
@@ -264,6 +266,14 @@ class Parts:
             self.gr.Warning(html.escape(str(error)), duration=_STAYS)
             return False
         return True
+
+
+def lacking(kinds):
+    """That no model of the page can do what a tab needs, and one that can."""
+    return (
+        f"None of the models of this page can {kinds[0].does}; "
+        f"{shipped_with(kinds[0])[0]} can."
+    )
 
 
 def _value_of(values):
