@@ -38,7 +38,8 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
   calc(var(--kb-share) * 0.5), transparent); border-radius: 4px;
   padding: 0.15em 0.35em; }
 .kb-gallery { --kb-columns: 4; }
-.kb-gallery .grid-wrap { min-height: 0 !important; height: auto !important; }
+.kb-gallery .grid-wrap { min-height: 0 !important; height: auto !important;
+  max-height: none !important; }
 .kb-gallery .grid-container { grid-template-columns: repeat(var(--kb-columns),
   minmax(0, 1fr)) !important; }
 .kb-found { --kb-columns: 3; }
