@@ -10,6 +10,7 @@ import typer
 
 from keras_bridgetower.cli import ask
 from keras_bridgetower.cli import data
+from keras_bridgetower.cli import demo
 from keras_bridgetower.cli import doctor
 from keras_bridgetower.cli import embed
 from keras_bridgetower.cli import errors
@@ -36,6 +37,7 @@ COMMANDS = {
         ask.entail,
         ask.compare,
         predict.predict,
+        demo.demo,
     ),
     "Data and training": (
         {"data": (data.check, data.build, data.stats, data.show)},

@@ -1,6 +1,7 @@
 """What commands say of wrong input: one line, a mend, and an exit code."""
 
 import pathlib
+import socket
 import struct
 import sys
 import zlib
@@ -135,6 +136,28 @@ def test_what_the_library_refuses(fails, tmp_path):
     assert code == FAILED and "the nearest is 'vqa_base'" in said
     code, said = fails("train", "vqa_base", *data, "--set", "batchsize=3")
     assert code == WRONG_USAGE and "the nearest is 'batch_size'" in said
+
+
+def test_the_page(fails):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said = fails("demo", "--port", port)
+    assert code == FAILED and f"port {port} of '127.0.0.1'" in said
+    assert "`--port 0` takes any free port" in said
+    code, said = fails("demo", "--host", "192.0.2.1")
+    assert code == FAILED and "'192.0.2.1'" in said
+    code, said = fails("demo", "tiny_easy_vqa")
+    assert code == WRONG_USAGE and "no preset 'tiny_easy_vqa'" in said
+    code, said = fails("demo", "--port", 65536)
+    assert code == WRONG_USAGE and "--port" in said
+
+
+def test_a_page_without_gradio(fails, monkeypatch):
+    # As if it were not installed.
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, said = fails("demo", "--port", 0)
+    assert code == FAILED and "keras-bridgetower[demo]" in said
+    assert "pip install --no-deps gradio==" in said
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys, tmp_path):

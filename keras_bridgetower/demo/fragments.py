@@ -1,0 +1,139 @@
+"""Pieces of HTML that show results: bars, a heat map, marked words."""
+
+import base64
+import html
+import io
+import pathlib
+
+from PIL import Image
+
+_THUMBNAIL = (96, 96)
+# Unreadable files that are named.
+_NAMED = 5
+
+
+def bars(rows):
+    """Names with shares, as bars.
+
+    Args:
+        rows: list of `(name, share)`, shares in 0..1.
+    """
+    lines = "".join(
+        f'<li><span class="kb-name">{html.escape(name)}</span>'
+        f'<span class="kb-track"><span style="width:{100 * share:.1f}%">'
+        f'</span></span><span class="kb-share">{percent(share)}</span></li>'
+        for name, share in rows
+    )
+    return f'<ol class="kb-bars">{lines}</ol>'
+
+
+def answer(text, rows):
+    """The best answer in large letters, and all of them as bars."""
+    return f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}'
+
+
+def filled(words, parts):
+    """A text with the best word at each blank, and bars for each.
+
+    Args:
+        words: for each blank a list of `(word, probability)`, best first.
+        parts: list of str, the text around the blanks.
+    """
+    first, *rest = map(html.escape, parts)
+    text = first
+    for best, part in zip(words, rest, strict=True):
+        text += f" <mark>{html.escape(best[0][0])}</mark>{part}"
+    several = len(words) > 1
+    made = "".join(
+        (f'<p class="kb-label">Blank {number}</p>' if several else "")
+        + bars(rows)
+        for number, rows in enumerate(words, 1)
+    )
+    return f'<p class="kb-answer">{text}</p>{made}'
+
+
+def marked_words(shown, words, weights):
+    """Words, darker the more they count.
+
+    Args:
+        shown: str, whose attention is shown.
+        words: list of str.
+        weights: list of float, not negative.
+    """
+    top = max(weights) or 1.0
+    marked = " ".join(
+        f'<span style="--kb-share:{100 * weight / top:.0f}%">'
+        f"{html.escape(word)}</span>"
+        for word, weight in zip(words, weights, strict=True)
+    )
+    return (
+        f'<p class="kb-label">{html.escape(shown)}</p>'
+        f'<p class="kb-words">{marked}</p>'
+    )
+
+
+def heat_map(texts, pictures, shares):
+    """A table of texts and pictures, each cell coloured by its share.
+
+    Args:
+        texts: list of M str.
+        pictures: list of N `PIL.Image.Image`.
+        shares: array `(M, N)` in 0..1.
+    """
+    head = "".join(
+        f'<th scope="col"><img alt="Picture {number}" src="{_inline(p)}"></th>'
+        for number, p in enumerate(pictures, 1)
+    )
+    rows = ""
+    for text, row in zip(texts, shares, strict=True):
+        cells = "".join(_cell(share) for share in row)
+        rows += f'<tr><th scope="row">{html.escape(text)}</th>{cells}</tr>'
+    return (
+        '<div class="kb-scroll" tabindex="0" role="region" '
+        'aria-label="Heat map of texts and pictures"><table class="kb-table">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        "</div>"
+    )
+
+
+def found(hits, searched, unreadable):
+    """What a search found, in words.
+
+    Args:
+        hits: list of pairs with a `Hit`.
+        searched: int, pictures that were searched.
+        unreadable: list of str, names of files that are no pictures.
+    """
+    best = pathlib.Path(hits[0][1].path).stem if hits else "Nothing"
+    left_out = ""
+    if unreadable:
+        some = ", ".join(unreadable[:_NAMED])
+        more = ", …" if len(unreadable) > _NAMED else ""
+        left_out = f" Left out, as they cannot be read: {some}{more}."
+    return (
+        f'<p class="kb-answer">{html.escape(best)}</p>'
+        f"<p>The best of {searched:,} pictures, and what comes next."
+        f"{html.escape(left_out)}</p>"
+    )
+
+
+def percent(share):
+    """A share as a text, such as `"99.9 %"`."""
+    return f"{100 * share:.1f} %"
+
+
+def _cell(share):
+    strong = " kb-strong" if share > 0.5 else ""
+    return (
+        f'<td class="kb-cell{strong}" style="--kb-share:{100 * share:.0f}%">'
+        f"{100 * share:.0f} %</td>"
+    )
+
+
+def _inline(picture):
+    """A small copy of a picture as a `data:` address."""
+    small = picture.copy()
+    small.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,162 @@
+"""The page: its tabs around the models, and the server that shows it."""
+
+import pathlib
+import tempfile
+
+from keras_bridgetower.demo import style
+from keras_bridgetower.demo.address import free_port
+from keras_bridgetower.demo.drawings import draw_all
+from keras_bridgetower.demo.guard import LargePictureGuard
+from keras_bridgetower.demo.models import OFFERED
+from keras_bridgetower.demo.models import DemoModels
+from keras_bridgetower.demo.models import shipped_with
+from keras_bridgetower.demo.packages import gradio
+from keras_bridgetower.demo.searching import IndexShelf
+from keras_bridgetower.demo.tabs import ask
+from keras_bridgetower.demo.tabs import fill
+from keras_bridgetower.demo.tabs import look
+from keras_bridgetower.demo.tabs import match
+from keras_bridgetower.demo.tabs import search
+from keras_bridgetower.demo.tabs.parts import Parts
+from keras_bridgetower.demo.tabs.parts import lacking
+from keras_bridgetower.presets.table import PRESETS
+
+TABS = (ask, match, search, fill, look)
+# Where only programs of the same machine can ask.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HOUR, _DAY = 3600, 86400
+_HEAD = """# BridgeTower
+A model that looks at a picture and reads a text at the same time. Choose a
+tab, then click an example.
+"""
+_SMALL = (
+    "The small models here know only drawings of one coloured shape. The "
+    "published models know photographs."
+)
+
+
+class Page:
+    """A server that shows the page, from `open` to `close`, or as a context.
+
+    Args:
+        presets: sequence of str, the presets that it offers, as
+            `from_preset` takes them. By default the small ones of the
+            package.
+        host: str, address to listen on. Only where it is one of the machine
+            itself may visitors name other presets and folders of pictures.
+        port: int, 0 for any that is free.
+        limits: `Limits`, or None for the usual ones.
+
+    Raises:
+        ImportError: Gradio is not installed.
+        ValueError: one of the presets does not exist.
+
+    Example:
+
+    ```python
+    with Page(["bridgetower_tiny_easy_vqa"], port=0) as page:
+        page.open()  # "http://127.0.0.1:43017"
+    ```
+    """
+
+    def __init__(
+        self, presets=OFFERED, host="127.0.0.1", port=7860, limits=None
+    ):
+        self._gradio = gradio()
+        self.host, self.port = host, port
+        self.opened = DemoModels(presets, host in LOOPBACK, limits)
+        self.shelf = IndexShelf(self.opened)
+        self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-page-")
+        self._drawn = draw_all(pathlib.Path(self._folder.name))
+        self._blocks = self._built()
+
+    def open(self):
+        """Start the server.
+
+        Returns:
+            str, the address of the page.
+
+        Raises:
+            AddressInUse: another program listens there, or the machine has no
+                such address.
+        """
+        limits = self.opened.limits
+        port = free_port(self.host, self.port)
+        self._blocks.queue(
+            max_size=limits.waiting, default_concurrency_limit=limits.at_once
+        )
+        self._blocks.launch(
+            server_name=self.host,
+            server_port=port,
+            theme=style.theme(self._gradio),
+            css=style.CSS,
+            max_file_size=limits.file_bytes,
+            footer_links=[],
+            app_kwargs={"middleware": [self._guard()]},
+            prevent_thread_lock=True,
+            quiet=True,
+            # Nothing leaves this machine.
+            share=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            inbrowser=False,
+        )
+        return self._blocks.local_url.rstrip("/")
+
+    def close(self):
+        """Stop the server, and delete what it kept."""
+        self._blocks.close(verbose=False)
+        self.shelf.close()
+        self._folder.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _built(self):
+        gr = self._gradio
+        parts = Parts(gr, self.opened, self.shelf, self._drawn)
+        with gr.Blocks(
+            title="BridgeTower",
+            analytics_enabled=False,
+            # Seconds between looks for old uploads, and their age. What is
+            # left goes when the page is closed.
+            delete_cache=(_HOUR, _DAY),
+        ) as blocks:
+            gr.Markdown(_HEAD, elem_classes="kb-head")
+            if any(_is_small(name) for name in self.opened.presets):
+                gr.Markdown(_SMALL, elem_classes="kb-note")
+            # On a phone some tabs would hide behind a menu.
+            with gr.Tabs(overflow_behavior="wrap"):
+                for tab in TABS:
+                    with gr.Tab(tab.TITLE):
+                        _fill_tab(parts, tab)
+        return blocks
+
+    def _guard(self):
+        from starlette.middleware import Middleware
+
+        folder = self._gradio.utils.get_upload_folder()
+        return Middleware(
+            LargePictureGuard, folder=folder, limits=self.opened.limits
+        )
+
+
+def _fill_tab(parts, tab):
+    """The content of a tab, or which preset it needs."""
+    if parts.opened.offered(tab.KINDS) or parts.local:
+        tab.add(parts)
+        return
+    needed = shipped_with(tab.KINDS[0])[0]
+    parts.gr.Markdown(
+        f"{lacking(tab.KINDS)} Start the page with it: "
+        f"`keras-bridgetower demo {needed}`."
+    )
+
+
+def _is_small(name):
+    return name in PRESETS and not PRESETS[name].handle

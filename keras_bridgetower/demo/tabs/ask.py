@@ -1,0 +1,52 @@
+"""The tab *Ask*: a picture and a question become answers."""
+
+from keras_bridgetower.demo import asking
+from keras_bridgetower.demo import fragments
+from keras_bridgetower.demo import models
+from keras_bridgetower.demo.inputs import checked_text
+
+TITLE = "Ask"
+KINDS = (models.ASK,)
+_EXAMPLES = (
+    ("blue_circle", "what color is the shape?"),
+    ("red_triangle", "what shape is in the image?"),
+    ("teal_rectangle", "is there a circle?"),
+    ("yellow_circle", "is there a yellow shape?"),
+)
+
+
+def add(parts):
+    """Put the tab's content on the page.
+
+    Args:
+        parts: `Parts`.
+    """
+    gr = parts.gr
+    parts.intro(
+        "Ask a question about a picture",
+        "The model answers, says how sure it is, and shows where it looked.",
+    )
+    rows = [parts.drawn_example(*example) for example in _EXAMPLES]
+    examples = parts.examples(rows)
+    with gr.Row():
+        with gr.Column(min_width=280):
+            box = parts.picture()
+            text = gr.Textbox(
+                label="Question", placeholder="what color is the shape?"
+            )
+            button = gr.Button("Ask", variant="primary")
+            preset = parts.preset(KINDS)
+        with gr.Column(min_width=280):
+            answer = parts.result("The answer appears here.")
+            looked = parts.looked("Where it looked (orange)")
+
+    def run(value, question, preset):
+        question = checked_text(question, "question", parts.limits)
+        image = parts.image(value)
+        found = asking.ask(parts.opened, image, question, preset)
+        best = found.answers[0][0]
+        return fragments.answer(best, found.answers), found.looked
+
+    inputs, outputs = [box, text, preset], [answer, looked]
+    parts.on([button.click, text.submit], run, inputs, outputs)
+    parts.on_examples(examples, [box, text], run, inputs, outputs)

@@ -1,0 +1,52 @@
+"""The tab *Fill the blank*: a picture and a sentence with a blank."""
+
+from keras_bridgetower.demo import filling
+from keras_bridgetower.demo import fragments
+from keras_bridgetower.demo import models
+from keras_bridgetower.demo.inputs import with_blanks
+
+TITLE = "Fill the blank"
+KINDS = (models.FILL,)
+_EXAMPLES = (
+    ("blue_circle", "a medium ___ circle in the northwest."),
+    ("green_triangle", "there is a green ___ of medium size in the southeast."),
+    ("yellow_circle", "a ___ yellow circle in the center."),
+    ("red_triangle", "this picture shows a large ___ painted ___ in the east."),
+)
+
+
+def add(parts):
+    """Put the tab's content on the page.
+
+    Args:
+        parts: `Parts`.
+    """
+    gr = parts.gr
+    parts.intro(
+        "Fill the blank in a sentence",
+        "Write `___` for a missing word. The model finds it by looking at the "
+        "picture.",
+    )
+    rows = [parts.drawn_example(*example) for example in _EXAMPLES]
+    examples = parts.examples(rows)
+    with gr.Row():
+        with gr.Column(min_width=280):
+            box = parts.picture()
+            text = gr.Textbox(
+                label="Sentence with ___",
+                placeholder="a medium ___ circle in the northwest.",
+            )
+            button = gr.Button("Fill the blank", variant="primary")
+            preset = parts.preset(KINDS)
+        with gr.Column(min_width=280):
+            filled = parts.result("The full sentence appears here.")
+
+    def run(value, sentence, preset):
+        sentence = with_blanks(sentence, parts.limits)
+        image = parts.image(value)
+        found = filling.fill(parts.opened, image, sentence, preset)
+        return fragments.filled(found.words, found.parts)
+
+    inputs, outputs = [box, text, preset], [filled]
+    parts.on([button.click, text.submit], run, inputs, outputs)
+    parts.on_examples(examples, [box, text], run, inputs, outputs)

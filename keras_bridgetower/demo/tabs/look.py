@@ -1,0 +1,110 @@
+"""The tab *Look inside*: the attention of a layer, a head and a word."""
+
+from keras_bridgetower.demo import fragments
+from keras_bridgetower.demo import looking
+from keras_bridgetower.demo import models
+from keras_bridgetower.demo.inputs import checked_text
+
+TITLE = "Look inside"
+KINDS = models.LOOK
+_EXAMPLES = (
+    ("red_triangle", "what color is the shape?"),
+    ("blue_circle", "what shape is in the image?"),
+    ("teal_rectangle", "is there a circle?"),
+)
+# What the choices send for all words and all heads.
+_ALL = 0
+# Layer of a model whose layers nobody has counted yet.
+_HIGHEST = 10_000
+
+
+def add(parts):
+    """Put the tab's content on the page.
+
+    Args:
+        parts: `Parts`.
+    """
+    gr = parts.gr
+    parts.intro(
+        "See what the model pays attention to",
+        "Each word of the text looks at parts of the picture. Choose a word, "
+        "a layer and a head: orange shows where it looks.",
+    )
+    rows = [parts.drawn_example(*example) for example in _EXAMPLES]
+    examples = parts.examples(rows)
+    with gr.Row():
+        with gr.Column(min_width=280):
+            box = parts.picture()
+            text = gr.Textbox(
+                label="Text", placeholder="what color is the shape?"
+            )
+            button = gr.Button("Look inside", variant="primary")
+            preset = parts.preset(KINDS)
+        with gr.Column(min_width=280):
+            words = parts.result("The attention appears here.")
+            looked = parts.looked("Where it looks (orange)")
+            word = gr.Radio(_choices(looking.WHOLE), value=_ALL, label="Word")
+            with gr.Row():
+                layer = gr.Dropdown(_layers(1), value=1, label="Layer")
+                head = gr.Dropdown(
+                    _choices(looking.EVERY_HEAD), value=_ALL, label="Head"
+                )
+
+    def run(value, text, preset, layer, head, word):
+        text = checked_text(text, "text", parts.limits)
+        asked = layer, _number(head), _number(word, first=0)
+        return looking.look(
+            parts.opened, parts.image(value), text, preset, *asked
+        )
+
+    def start(value, text, preset, *_):
+        """Another text has other words: begin with all of them."""
+        found = run(value, text, preset, _HIGHEST, _ALL, _ALL)
+        return (
+            *_shown(found),
+            gr.update(choices=_layers(found.layers), value=found.layers),
+            gr.update(
+                choices=_choices(
+                    looking.EVERY_HEAD,
+                    [f"head {i + 1}" for i in range(found.heads)],
+                ),
+                value=_ALL,
+            ),
+            gr.update(choices=_choices(looking.WHOLE, found.words), value=_ALL),
+        )
+
+    def again(*values):
+        return _shown(run(*values))
+
+    inputs = [box, text, preset, layer, head, word]
+    shown = [words, looked]
+    outputs = [*shown, layer, head, word]
+    parts.on([button.click, text.submit], start, inputs, outputs)
+    parts.on(
+        [layer.input, head.input, word.input],
+        again,
+        inputs,
+        shown,
+        trigger_mode="always_last",
+    )
+    parts.on_examples(examples, [box, text], start, inputs, outputs)
+
+
+def _shown(found):
+    """Values of the two places that show attention."""
+    words = fragments.marked_words(found.shown, found.words, found.weights)
+    return words, found.picture
+
+
+def _layers(count):
+    return [(f"{number} of {count}", number) for number in range(1, count + 1)]
+
+
+def _choices(every, names=()):
+    """Names with the numbers that the browser sends for them."""
+    return [(every, _ALL), *((n, i) for i, n in enumerate(names, 1))]
+
+
+def _number(sent, first=1):
+    """The number of a word or head, from `first`, or None for all."""
+    return None if not isinstance(sent, int) or sent < 1 else sent - 1 + first

@@ -1,0 +1,74 @@
+"""The tab *Match*: texts and pictures become a heat map."""
+
+from keras_bridgetower.demo import fragments
+from keras_bridgetower.demo import matching
+from keras_bridgetower.demo import models
+from keras_bridgetower.demo.inputs import checked_lines
+from keras_bridgetower.demo.inputs import opened_picture
+from keras_bridgetower.demo.inputs import paths_of
+from keras_bridgetower.demo.tabs.parts import Example
+
+TITLE = "Match"
+KINDS = (models.MATCH,)
+_PICTURES = ("blue_circle", "red_triangle", "teal_rectangle", "yellow_circle")
+_TEXTS = (
+    "a medium blue circle in the northwest.",
+    "a large red triangle in the east.",
+    "there is a teal rectangle of large size in the south.",
+    "a small yellow circle in the center.",
+)
+_WRONG = (
+    "a medium blue circle in the southeast.",
+    "a small red circle in the east.",
+    "a small yellow triangle in the center.",
+)
+_EXAMPLES = {
+    "One true text for each picture": _TEXTS,
+    "Texts that are wrong in one word": _WRONG,
+}
+
+
+def add(parts):
+    """Put the tab's content on the page.
+
+    Args:
+        parts: `Parts`.
+    """
+    gr, limits = parts.gr, parts.limits
+    parts.intro(
+        "Which text belongs to which picture?",
+        "Each cell says how probably a text describes a picture: the stronger "
+        "the colour, the better they match.",
+    )
+    pictures = [parts.drawn[name] for name in _PICTURES]
+    examples = parts.examples(
+        [
+            Example(label, (pictures, "\n".join(texts)))
+            for label, texts in _EXAMPLES.items()
+        ]
+    )
+    with gr.Row():
+        with gr.Column(min_width=280):
+            boxes = parts.pictures(
+                f"Pictures, at most {limits.pictures}", _PICTURES
+            )
+        with gr.Column(min_width=280):
+            text = gr.Textbox(
+                "\n".join(_TEXTS),
+                label=f"Texts, one on each line, at most {limits.texts}",
+                lines=6,
+            )
+            button = gr.Button("Match", variant="primary")
+            preset = parts.preset(KINDS)
+    table = parts.result("The heat map appears here.")
+
+    def run(values, lines, preset):
+        texts = checked_lines(lines, limits)
+        paths = paths_of(values, limits.pictures)
+        images = [opened_picture(path, limits) for path in paths]
+        shares = matching.match(parts.opened, images, texts, preset)
+        return fragments.heat_map(texts, images, shares)
+
+    inputs, outputs = [boxes, text, preset], [table]
+    parts.on([button.click], run, inputs, outputs)
+    parts.on_examples(examples, [boxes, text], run, inputs, outputs)

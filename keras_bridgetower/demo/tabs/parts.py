@@ -1,0 +1,281 @@
+"""Parts that several tabs have: examples, the choice of a model, events."""
+
+import functools
+import html
+import typing
+
+from keras_bridgetower.demo.inputs import RefusedInput
+from keras_bridgetower.demo.inputs import check_picture
+from keras_bridgetower.demo.inputs import opened_picture
+from keras_bridgetower.demo.inputs import path_of
+from keras_bridgetower.demo.models import shipped_with
+
+# What is wrong with what a visitor gave, or with a preset that was named.
+_TOLD = (ValueError, OSError, ImportError)
+_FAULT = "This is a fault of the page ({}). Its terminal says where."
+# Seconds that a message stays.
+_STAYS = 20
+# All requests of models wait in one line.
+_LINE = "models"
+# On a phone a result may stand below what one sees.
+_SHOW_RESULT = """() => {
+  const shown = [...document.querySelectorAll(".kb-result")].find(
+    (result) => result.offsetParent
+  );
+  if (window.innerWidth < 640) shown?.scrollIntoView({ behavior: "smooth" });
+}"""
+
+
+class Example(typing.NamedTuple):
+    """A button that fills something in.
+
+    Args:
+        label: str, what stands on it.
+        values: tuple, one for each component that it fills.
+        drawn: str, name of the drawn picture on it, or None.
+    """
+
+    label: str
+    values: tuple
+    drawn: str | None = None
+
+
+class Parts:
+    """What a tab is made of.
+
+    Args:
+        gr: the module `gradio`.
+        opened: `DemoModels`.
+        shelf: `IndexShelf`.
+        drawn: dict from the name of an example picture to its path.
+
+    Attributes:
+        local: bool, whether visitors sit at this machine, and may name
+            presets and folders.
+    """
+
+    def __init__(self, gr, opened, shelf, drawn):
+        self.gr, self.opened, self.shelf = gr, opened, shelf
+        self.drawn = drawn
+        self.local, self.limits = opened.others, opened.limits
+
+    def intro(self, heading, sentence):
+        """The heading of a tab, and one sentence that says what it does."""
+        self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
+
+    def picture(self):
+        """A place for a picture, which refuses at once what is none."""
+        gr = self.gr
+        self.label("Picture")
+        box = gr.Image(
+            label="Picture",
+            show_label=False,
+            # Files stay as they are: this package reads them.
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            height=260,
+            buttons=[],
+        )
+        box.upload(
+            self._without_bad, box, box, show_progress="hidden", **self._event()
+        )
+        return box
+
+    def pictures(self, label, drawn):
+        """A place for several pictures, with some that are drawn."""
+        gr = self.gr
+        self.label(label)
+        box = gr.Gallery(
+            [self.drawn[name] for name in drawn],
+            label=label,
+            show_label=False,
+            type="filepath",
+            file_types=["image"],
+            interactive=True,
+            height=None,
+            elem_classes="kb-gallery",
+            object_fit="contain",
+            buttons=[],
+        )
+        box.upload(
+            self._without_bad_ones,
+            box,
+            box,
+            show_progress="hidden",
+            **self._event(),
+        )
+        return box
+
+    def result(self, sentence):
+        """A place for a result, and what stands there before."""
+        empty = f'<p class="kb-empty">{sentence}</p>'
+        return self.gr.HTML(empty, elem_classes=["kb-plain", "kb-result"])
+
+    def label(self, text):
+        """A label above a component, whose own would cover its picture."""
+        self.gr.HTML(f'<p class="kb-label">{text}</p>', elem_classes="kb-plain")
+
+    def looked(self, label):
+        """A place for a picture with attention over it."""
+        self.label(label)
+        return self.gr.Image(
+            label=label,
+            show_label=False,
+            type="pil",
+            format="png",
+            interactive=False,
+            height=300,
+            buttons=["fullscreen"],
+        )
+
+    def preset(self, kinds):
+        """The choice of a model, closed at first."""
+        gr = self.gr
+        offered = self.opened.offered(kinds)
+        told = "Name of a preset, or the path of its folder."
+        if not offered:
+            told = f"{lacking(kinds)} Type the name of one that can."
+        with gr.Accordion("Choose another model", open=not offered):
+            return gr.Dropdown(
+                offered,
+                value=offered[0] if offered else None,
+                label="Model",
+                info=told if self.local else None,
+                allow_custom_value=self.local,
+                interactive=True,
+            )
+
+    def examples(self, rows):
+        """Buttons that fill something in and run, as `on_examples` says.
+
+        Args:
+            rows: list of `Example`.
+
+        Returns:
+            list of `(button, values)`.
+        """
+        gr = self.gr
+        self.label("Click an example, or use your own:")
+        with gr.Row(elem_classes="kb-examples"):
+            return [
+                (
+                    gr.Button(
+                        row.label,
+                        icon=row.drawn and self.drawn[row.drawn],
+                        size="sm",
+                    ),
+                    row.values,
+                )
+                for row in rows
+            ]
+
+    def on_examples(self, examples, boxes, run, inputs, outputs):
+        """What a click on an example does.
+
+        Args:
+            examples: list of `(button, values)`.
+            boxes: list of the components that take the values.
+            run, inputs, outputs: as `on`.
+        """
+        for button, values in examples:
+            button.click(
+                functools.partial(_value_of, values),
+                None,
+                boxes,
+                api_visibility="private",
+                show_progress="hidden",
+            ).then(
+                self.told(run),
+                inputs,
+                outputs,
+                show_progress_on=outputs[:1],
+                **self._event(),
+            ).success(js=_SHOW_RESULT)
+
+    def drawn_example(self, name, text):
+        """An `Example` of a drawn picture and a text about it."""
+        return Example(text, (self.drawn[name], text), name)
+
+    def on(self, triggers, run, inputs, outputs, **kwargs):
+        """Run a function when something happens.
+
+        Args:
+            triggers: list of events of components.
+            run: callable of the values of `inputs`, as the browser sends
+                them. What it raises is shown.
+            inputs, outputs: lists of components.
+        """
+        self.gr.on(
+            triggers,
+            self.told(run),
+            inputs,
+            outputs,
+            show_progress_on=outputs[:1],
+            **self._event(),
+            **kwargs,
+        ).success(js=_SHOW_RESULT)
+
+    def told(self, run):
+        """A function whose errors are one clear message on the page."""
+        gr = self.gr
+
+        @functools.wraps(run)
+        def told(*values):
+            try:
+                return run(*values)
+            except _TOLD as error:
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise gr.Error(
+                    html.escape(said), duration=_STAYS, print_exception=False
+                ) from error
+            except Exception as error:
+                # Gradio prints the traceback in the terminal.
+                raise gr.Error(_FAULT.format(type(error).__name__)) from error
+
+        return told
+
+    def image(self, value):
+        """The picture that a visitor chose, read from its file."""
+        return opened_picture(path_of(value), self.limits)
+
+    def _event(self):
+        return {
+            # Gradio would decode pictures by Pillow, without any limit.
+            "preprocess": False,
+            "api_visibility": "private",
+            "concurrency_id": _LINE,
+            "concurrency_limit": self.limits.at_once,
+        }
+
+    def _without_bad(self, value):
+        if value is None:
+            return None
+        return self.gr.skip() if self._is_good(value) else None
+
+    def _without_bad_ones(self, values):
+        good = [v for v in values or [] if self._is_good(v.get("image"))]
+        if len(good) == len(values or []):
+            return self.gr.skip()
+        return [path_of(value["image"]) for value in good]
+
+    def _is_good(self, value):
+        try:
+            check_picture(path_of(value), self.limits)
+        except RefusedInput as error:
+            self.gr.Warning(html.escape(str(error)), duration=_STAYS)
+            return False
+        return True
+
+
+def lacking(kinds):
+    """That no model of the page can do what a tab needs, and one that can."""
+    return (
+        f"None of the models of this page can {kinds[0].does}; "
+        f"{shipped_with(kinds[0])[0]} can."
+    )
+
+
+def _value_of(values):
+    # Several components take a list, one takes its value.
+    return list(values) if len(values) > 1 else values[0]

@@ -1,0 +1,118 @@
+"""One page, one browser and large files, for all tests of the page."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+# Debian's names of the browser; Playwright's own is larger than the package.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+RUN = pathlib.Path(__file__).with_name("page_run.py")
+# Milliseconds. A machine may be busy.
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="session")
+def pages():
+    """Addresses of two running pages, see `page_run.py`."""
+    for package in ("gradio", "lancedb"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is missing: the extra `demo`, and Gradio")
+    running = subprocess.Popen(
+        [sys.executable, RUN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        yield [running.stdout.readline().strip() for _ in range(2)]
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    # Of other machines, and of exceptions that nobody told the visitor.
+    assert "asked the network" not in said and "Traceback" not in said, said
+
+
+@pytest.fixture(scope="session")
+def page(pages):
+    """Address of a page of all small presets, for this machine alone."""
+    return pages[1]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium of the system."""
+    reason = "Playwright drives the browser: pip install playwright"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    found = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("no browser: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        # Root, as in a container, has no sandbox.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        running = started.chromium.launch(
+            executable_path=found[0], args=arguments
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(page, browser):
+    """A visitor's window of some size, and the hosts that it asked."""
+    opened = []
+
+    def visit(size, touch=False, page=page):
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]},
+            has_touch=touch,
+            is_mobile=touch,
+        )
+        context.set_default_timeout(PATIENCE)
+        window = context.new_page()
+        opened.append(context)
+        window.asked = set()
+        window.on("request", lambda r: window.asked.add(r.url))
+        window.goto(page)
+        window.get_by_role("tab", name="Match").wait_for()
+        return window
+
+    yield visit
+    for context in opened:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Files that no visitor should choose, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("files")
+    text, large = folder / "notes.png", folder / "large.png"
+    text.write_text("no picture at all")
+    write_grey(large, 20_000)
+    return {"text": text, "large": large}
+
+
+def write_grey(path, side):
+    """A whole PNG of one colour, at one bit a pixel: of little size."""
+
+    def chunk(name, data):
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    packed = zlib.compressobj(1)
+    row = bytes(1 + side // 8)
+    data = b"".join(packed.compress(row) for _ in range(side))
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", data + packed.flush())
+        + chunk(b"IEND", b"")
+    )

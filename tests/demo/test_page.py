@@ -1,0 +1,132 @@
+"""The page in a real browser: every tab, phone, keyboard, bad files."""
+
+import pytest
+from browsing import DESKTOP
+from browsing import PHONE
+from browsing import message
+from browsing import opened
+from browsing import panel_of
+from browsing import result
+from builders import FASTEST
+
+pytestmark = FASTEST
+# By tab: an example that one clicks, and what it must show.
+TABS = {
+    "Ask": ("what color is the shape?", "blue"),
+    "Match": ("One true text for each picture", "99 %"),
+    "Search": ("a large red triangle in the east.", "red_triangle"),
+    "Fill the blank": ("a medium ___ circle in the northwest.", "blue circle"),
+    "Look inside": ("what color is the shape?", "layer 3 of 3"),
+}
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_each_tab_by_a_click(size, visit, page):
+    window = visit(size, touch=size == PHONE)
+    for name, (example, told) in TABS.items():
+        panel = opened(window, name)
+        panel.get_by_role("button", name=example).click()
+        assert told in result(panel)
+        # Nothing has to be moved sideways to be read.
+        width = window.evaluate("document.documentElement.scrollWidth")
+        assert width == size[0], name
+        shown = panel.locator(".block.kb-result").bounding_box()
+        assert 0 <= shown["x"] and shown["x"] + shown["width"] <= size[0]
+    assert panel.locator("img[src*='image.png']").count() == 1
+    outside = {u for u in window.asked if not u.startswith(f"{page}/")}
+    assert {u for u in outside if not u.startswith(("data:", "blob:"))} == set()
+
+
+def test_with_the_keyboard_alone(visit):
+    window = visit(DESKTOP)
+
+    def move_to(words):
+        for _ in range(40):
+            window.keyboard.press("Tab")
+            # Before anything is in focus, the whole page is.
+            focused = window.evaluate(
+                "document.querySelector(':focus')?.innerText"
+                " || document.querySelector(':focus')?.placeholder || ''"
+            )
+            if words in focused.splitlines():
+                return
+        raise AssertionError(f"Tab never reached {words!r}")
+
+    move_to("what color is the shape?")
+    window.keyboard.press("Enter")
+    assert result(panel_of(window)).startswith("blue")
+    move_to("what color is the shape?")  # Now what the box says.
+    window.keyboard.press("Control+a")
+    window.keyboard.type("what shape is in the image?")
+    window.keyboard.press("Enter")
+    best = panel_of(window).locator(".kb-answer", has_text="circle")
+    best.wait_for()
+    window.reload()
+    window.get_by_role("tab", name="Ask").wait_for()
+    move_to("Look inside")
+    window.keyboard.press("Enter")
+    move_to("is there a circle?")
+    window.keyboard.press("Space")
+    assert "whole text" in result(panel_of(window))
+
+
+def test_bad_files_and_texts(visit, files):
+    window = visit(DESKTOP)
+    panel = panel_of(window)
+    ask = panel.get_by_role("button", name="Ask", exact=True)
+    question = panel.get_by_label("Question")
+    ask.click()
+    assert "Write a question first" in message(window)
+    question.fill("what is it?")
+    ask.click()
+    assert "Choose a picture first" in message(window)
+    # A file with the name of a picture, and 1.2 GB of pixels in 200 KB.
+    for name, told in (
+        ("text", "is not a picture that can be read"),
+        ("large", "is too large"),
+    ):
+        panel.locator("input[type=file]").set_input_files(files[name])
+        said = message(window)
+        assert told in said and files[name].name in said
+        panel.get_by_role("button", name="Drop").wait_for()
+    question.fill("what is it? " * 100)
+    ask.click()
+    assert "too long: it has 1,199 characters" in message(window)
+    panel.get_by_role("button", name="is there a circle?").click()
+    assert result(panel).startswith("no")
+
+    panel = opened(window, "Search")
+    panel.locator("input[type=file]").first.set_input_files(files["text"])
+    assert "notes.png" in message(window)
+    panel.get_by_label("Or a folder").fill("/no/such/folder")
+    panel.get_by_label("What do you look for?").fill("a circle")
+    panel.get_by_role("button", name="Search", exact=True).click()
+    assert "There is no folder" in message(window)
+
+
+def test_another_model(visit):
+    window = visit(DESKTOP)
+    panel = opened(window, "Fill the blank")
+    panel.get_by_role("button", name="Choose another model").click()
+    model = panel.get_by_label("Model")
+    for name, told in (
+        ("bridgetower_tiny_easy_vqa", "cannot fill blanks"),
+        ("bridgetower_tiny", "`preset` must be one of the names"),
+    ):
+        model.fill(name)
+        model.press("Enter")
+        panel.get_by_role("button", name="a ___ yellow circle").click()
+        assert told in message(window)
+
+
+def test_a_page_that_others_may_visit(visit, pages):
+    """It offers one preset, opens no other, and shows no folder."""
+    window = visit(DESKTOP, page=pages[0])
+    assert (
+        "keras-bridgetower demo bridgetower_tiny_easy_vqa"
+        in opened(window, "Ask").inner_text()
+    )
+    assert opened(window, "Search").get_by_label("Or a folder").count() == 0
+    panel = opened(window, "Fill the blank")
+    panel.get_by_role("button", name="a ___ yellow circle").click()
+    assert "small yellow circle" in result(panel)

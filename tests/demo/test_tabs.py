@@ -1,0 +1,241 @@
+"""What stands behind the tabs of the page: answers equal those of the verbs."""
+
+import concurrent.futures
+import os
+
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from conftest import write_grey
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.demo import asking
+from keras_bridgetower.demo import filling
+from keras_bridgetower.demo import fragments
+from keras_bridgetower.demo import inputs
+from keras_bridgetower.demo import looking
+from keras_bridgetower.demo import matching
+from keras_bridgetower.demo import models
+from keras_bridgetower.demo.drawings import draw_all
+from keras_bridgetower.demo.drawings import drawn
+from keras_bridgetower.demo.inputs import RefusedInput
+from keras_bridgetower.demo.limits import Limits
+from keras_bridgetower.demo.overlays import overlay
+
+pytestmark = FASTEST
+VQA, MLM, PRETRAIN = (
+    f"bridgetower_tiny_easy_{name}" for name in ("vqa", "mlm", "pretrain")
+)
+COLOR = "what color is the shape?"
+TRIANGLE = ("triangle", "red", 44, 24, 26)
+CIRCLE = ("circle", "blue", 20, 20, 20)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return models.DemoModels()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return drawn(*TRIANGLE)
+
+
+def test_ask(opened, picture):
+    found = asking.ask(opened, picture, COLOR, VQA)
+    vqa = kbt.BridgeTowerVQA.from_preset(VQA)
+    assert found.answers == vqa.answer(picture, COLOR, top_k=5)
+    assert found.answers[0][0] == "red"
+    # Orange lies where the triangle is, nowhere else.
+    red, _, blue = np.moveaxis(np.asarray(found.looked, "float32"), -1, 0)
+    side = len(red)
+    y, x = np.unravel_index((red - blue).argmax(), red.shape)
+    assert abs(x / side - 44 / 64) < 0.25 and abs(y / side - 24 / 64) < 0.25
+
+
+def test_match(opened, picture):
+    texts = ["a large red triangle in the east.", "a blue circle."]
+    pictures = [picture, drawn(*CIRCLE), drawn(*TRIANGLE[:1], "green", 9, 9, 9)]
+    found = matching.match(opened, pictures, texts, PRETRAIN)
+    task = kbt.BridgeTowerRetrieval.from_preset(PRETRAIN)
+    for text, row in zip(texts, found, strict=True):
+        x = task.preprocessor({"images": pictures, "text": [text] * 3})
+        logits = keras.ops.convert_to_numpy(task(x)).astype("float64")
+        odds = np.exp(logits[:, 1] - logits[:, 0])
+        np.testing.assert_allclose(row, odds / (1 + odds), atol=1e-5)
+    assert found[0].argmax() == 0 and found[0, 0] > 0.9
+    # Of a head that ranks: the shares of the texts of each picture.
+    shares = matching._probabilities(np.log([[[1.0], [2.0]], [[3.0], [2.0]]]))
+    np.testing.assert_allclose(shares, [[0.25, 0.5], [0.75, 0.5]])
+
+
+def test_fill(opened, picture):
+    limits = Limits()
+    text = inputs.with_blanks("a large ____ <mask> in  the east.", limits)
+    assert text == "a large <mask> <mask> in the east."
+    found = filling.fill(opened, picture, text, MLM)
+    task = kbt.BridgeTowerMaskedLM.from_preset(MLM)
+    masks, filled = task.fill_mask(picture, text, top_k=5)
+    assert [[s for _, s in words] for words in found.words] == [
+        [s for _, s in tokens] for tokens in masks
+    ]
+    first, middle, last = found.parts
+    best = [words[0][0] for words in found.words]
+    assert f"{first} {best[0]}{middle} {best[1]}{last}" == filled
+    assert best == ["red", "triangle"]
+
+
+def test_look(opened, picture):
+    vqa = kbt.BridgeTowerVQA.from_preset(VQA)
+    seen = kbt.analysis.attention_map(vqa, picture, COLOR, layer=1, head=2)
+    found = looking.look(opened, picture, COLOR, VQA, 2, head=3, word=1)
+    expected = overlay(seen.pictures[0], seen.word_maps[1, 0])
+    assert np.array_equal(found.picture, expected)
+    assert found.words == seen.words and found.words[1] == "color"
+    assert found.shown == "“color” · layer 2 of 3 · head 3"
+    # What another model had more of is the last, or all.
+    found = looking.look(opened, picture, COLOR, VQA, 99, head=99, word=99)
+    assert found.shown == "whole text · layer 3 of 3 · all heads"
+    for name in models.OFFERED:
+        found = looking.look(opened, picture, COLOR, name, 1)
+        assert found.shown.startswith("whole text · layer 1 of")
+
+
+def test_an_overlay_shows_what_stands_out():
+    weights = np.full((8, 8), 0.01)
+    weights[2, 5] = 0.3
+    shown = np.asarray(overlay(np.ones((64, 64, 3)), weights, 64), "float32")
+    orange = shown[..., 0] - shown[..., 2]
+    assert orange[20, 44] > 100
+    assert orange[:8].max() == orange[40:].max() == 0
+    even = overlay(np.ones((64, 64, 3)), np.full((8, 8), 1 / 64), 64)
+    assert np.asarray(even).min() == 255
+
+
+def test_search(opened, tmp_path):
+    pytest.importorskip("lancedb", reason="the extra `demo`")
+    from keras_bridgetower.demo.searching import IndexShelf
+
+    paths = draw_all(tmp_path)
+    text = "a large red triangle in the east."
+    task = kbt.BridgeTowerRetrieval.from_preset(PRETRAIN)
+    scores = task.score(list(paths.values()), text)
+    best = [list(paths.values())[i] for i in np.argsort(-scores)]
+    shelf = IndexShelf(opened)
+    found = shelf.find(tuple(paths.values()), text, PRETRAIN)
+    assert [hit.path for _, hit in found.hits] == best[: Limits.hits]
+    assert best[0] == paths["red_triangle"] and found.searched == len(paths)
+    assert max(found.hits[0][0].size) <= 384
+
+    (tmp_path / "notes.png").write_text("no picture")
+    told = []
+    found = shelf.find(str(tmp_path), text, PRETRAIN, told.append)
+    assert [hit.path for _, hit in found.hits] == best[: Limits.hits]
+    assert found.unreadable == ["notes.png"] and told[-1].done == 13
+    assert "notes.png" in fragments.found(**vars(found))
+    with pytest.raises(RefusedInput, match="None of these"):
+        shelf.find((str(tmp_path / "notes.png"),), text, PRETRAIN)
+    shelf.close()
+    assert not os.path.exists(shelf._folder.name)
+
+
+def test_threads_share_one_model(opened, picture):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(
+                lambda _: asking.ask(opened, picture, COLOR, VQA), range(8)
+            )
+        )
+    assert len({tuple(one.answers) for one in found}) == 1
+    fresh = models.DemoModels()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        same = set(
+            pool.map(lambda _: id(fresh.open(MLM, models.FILL)), range(4))
+        )
+    assert len(same) == 1
+
+
+def test_presets(opened):
+    assert opened.offered((models.ASK,)) == [VQA]
+    assert opened.offered((models.SEARCH,))[0] == PRETRAIN
+    with pytest.raises(RefusedInput, match=f"cannot answer.*such as {VQA}"):
+        opened.open(MLM, models.ASK)
+    with pytest.raises(RefusedInput, match="Choose a model"):
+        opened.open(None, models.ASK)
+    with pytest.raises(ValueError, match="`preset` must be one of the names"):
+        opened.open("none", models.ASK)
+    closed = models.DemoModels((VQA,), others=False)
+    with pytest.raises(RefusedInput, match="does not offer"):
+        closed.open(MLM, models.FILL)
+    # The one that was asked longest ago leaves the memory.
+    few = models.DemoModels(limits=Limits(models=1))
+    first = few.open(VQA, models.ASK)
+    few.open(MLM, models.FILL)
+    assert few.open(VQA, models.ASK) is not first
+
+
+def test_inputs(tmp_path):
+    limits = Limits()
+    for value in (None, {}, {"path": None}, "path", {"path": 3}):
+        with pytest.raises(RefusedInput, match="Choose a picture"):
+            inputs.path_of(value)
+    one = {"image": {"path": "a.png"}, "caption": None}
+    assert inputs.paths_of([one] * 8, 8) == ["a.png"] * 8
+    for values, told in (
+        ([one] * 9, "at most 8 pictures. You chose 9"),
+        ([], "Choose some"),
+        (None, "Choose some"),
+        ([{"video": {"path": "a.mp4"}}], "Choose some"),
+    ):
+        with pytest.raises(RefusedInput, match=told):
+            inputs.paths_of(values, 8)
+    assert inputs.checked_text(" a \n b ", "text", limits) == "a b"
+    assert inputs.checked_lines("a\n\n b ", limits) == ["a", "b"]
+    for call, value, told in (
+        (inputs.checked_lines, " \n", "Write some texts"),
+        (inputs.checked_lines, "a\n" * 9, "at most 8 texts"),
+        (inputs.checked_lines, None, "Write some texts"),
+        (inputs.checked_lines, "a\n" + "b" * 301, "too long"),
+        (inputs.with_blanks, "no blank", "three underscores"),
+    ):
+        with pytest.raises(RefusedInput, match=told):
+            call(value, limits)
+    for value in (None, 3, "", " \0 "):
+        with pytest.raises(RefusedInput, match="Write a question"):
+            inputs.checked_text(value, "question", limits)
+
+
+def test_files(tmp_path):
+    limits = Limits(pixels=1_000_000)
+    good, large, damaged = (
+        tmp_path / f"{name}.png" for name in ("good", "large", "damaged")
+    )
+    drawn(*CIRCLE).save(good)
+    assert inputs.opened_picture(str(good), limits).size == (256, 256)
+    Image.new("L", (1001, 1000)).save(large)
+    with pytest.raises(RefusedInput, match="1,001 × 1,000 pixels"):
+        inputs.check_picture(str(large), limits)
+    write_grey(large, 20_000)
+    with pytest.raises(RefusedInput, match="too many pixels"):
+        inputs.opened_picture(str(large), limits)
+    damaged.write_bytes(good.read_bytes()[:300])
+    inputs.check_picture(str(damaged), limits)
+    for path in (damaged, tmp_path, tmp_path / "none.png", "/dev/zero"):
+        with pytest.raises(RefusedInput, match="not a picture that can"):
+            inputs.opened_picture(str(path), limits)
+
+
+def test_fragments_show_names_as_text():
+    name = "<script>alert(1)</script>"
+    picture = drawn(*CIRCLE, side=8)
+    for made in (
+        fragments.answer(name, [(name, 0.5)]),
+        fragments.filled([[(name, 0.5)]], [name, name]),
+        fragments.marked_words(name, [name, "b"], [0.5, 0.0]),
+        fragments.heat_map([name], [picture], np.array([[0.99]])),
+    ):
+        assert "<script" not in made and "&lt;script&gt;" in made
+    assert "width:50.0%" in fragments.bars([("a", 0.5)])
+    assert "99 %" in fragments.heat_map(["a"], [picture], [[0.99]])
