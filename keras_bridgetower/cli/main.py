@@ -18,6 +18,7 @@ from keras_bridgetower.cli import output
 from keras_bridgetower.cli import predict
 from keras_bridgetower.cli import presets
 from keras_bridgetower.cli import retrieve
+from keras_bridgetower.cli import search
 from keras_bridgetower.cli import train
 from keras_bridgetower.cli import weights
 from keras_bridgetower.cli.process import COMMAND
@@ -37,6 +38,9 @@ COMMANDS = {
         ask.compare,
         predict.predict,
     ),
+    "Search your pictures": (
+        {"search": (search.index, search.query, search.info)},
+    ),
     "Data and training": (
         {"data": (data.check, data.build, data.stats, data.show)},
         train.train,
@@ -50,7 +54,8 @@ COMMANDS = {
     ),
 }
 GROUPS = {
-    "data": "Build data sets from their original files, and look at them."
+    "data": "Build data sets from their original files, and look at them.",
+    "search": "Index your own pictures, and find them.",
 }
 
 
