@@ -22,7 +22,7 @@ COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
     *("predict", "train", "evaluate", "presets", "convert", "export"),
     *("doctor", "data check", "data build", "data stats", "data show"),
-    *("search index", "search query", "search info"),
+    *("data filter", "search index", "search query", "search info"),
 )
 
 
