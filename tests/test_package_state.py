@@ -129,7 +129,7 @@ def classes():
         if name == "__init__" or path in PATCHES:
             continue
         # Each needs the library that it is for, and has nothing of Keras.
-        if path.startswith("integrations/"):
+        if path.startswith(("integrations/", "predict/model_handler.py")):
             continue
         name = "keras_bridgetower." + name.replace("/", ".")
         for cls in vars(importlib.import_module(name)).values():

@@ -13,7 +13,9 @@ from builders import slow_on
 from builders import vqa
 from PIL import Image
 
+from keras_bridgetower.predict import batches
 from keras_bridgetower.predict import main
+from keras_bridgetower.predict import on_beam
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
 from keras_bridgetower.predict import verbs
@@ -233,10 +235,12 @@ def test_rows_with_a_second_text_and_without(tmp_path):
         '{"text": "d", "second_text": null}\n'
     )
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
-    *good, bad = map(main._with_pictures, rows)
+    *good, bad = (
+        batches._with_pictures(row, batches.open_picture) for row in rows
+    )
     assert "must have the columns second_text" in bad[0].error
-    verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows])
-    found = main._verb_results(None, verb, [taken for _, taken in good], 1)
+    verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows], ())
+    found = batches._verb_results(None, verb, [taken for _, taken in good], 1)
     assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
 
 
@@ -283,8 +287,8 @@ def test_no_more_than_three_batches_are_held(folder):
             held.append(row)
             yield row
 
-    batches = main._read_ahead(counted(), 2)
-    for number, batch in enumerate(batches, 1):
+    read = batches._read_ahead(counted(), 2, batches.open_picture)
+    for number, batch in enumerate(read, 1):
         assert len(batch) == 2 and len(held) <= 2 * (number + 1)
     assert len(held) == 6
 
@@ -299,6 +303,14 @@ def test_another_task_and_its_sum(folder, tmp_path):
     assert first == output.sum_of(task)
     task.weights[0].assign(task.weights[0] + 1)
     assert first != output.sum_of(task)
+
+
+def test_many_machines_need_a_package(folder, tmp_path, monkeypatch):
+    for name in ("apache_beam", "apache_beam.options.pipeline_options"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"keras-bridgetower\[beam\]"):
+        on_beam.run("bridgetower_tiny_easy_vqa", "vqa", folder, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_package_is_a_command(monkeypatch, capsys):

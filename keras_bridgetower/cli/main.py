@@ -19,7 +19,9 @@ from keras_bridgetower.cli import output
 from keras_bridgetower.cli import predict
 from keras_bridgetower.cli import presets
 from keras_bridgetower.cli import retrieve
+from keras_bridgetower.cli import search
 from keras_bridgetower.cli import train
+from keras_bridgetower.cli import web_data
 from keras_bridgetower.cli import weights
 from keras_bridgetower.cli.process import COMMAND
 from keras_bridgetower.version import __version__
@@ -39,8 +41,16 @@ COMMANDS = {
         predict.predict,
         demo.demo,
     ),
+    "Search your pictures": (
+        {"search": (search.index, search.query, search.info)},
+    ),
     "Data and training": (
-        {"data": (data.check, data.build, data.stats, data.show)},
+        {
+            "data": (
+                *(data.check, data.build, data.stats, data.show),
+                web_data.filter,
+            )
+        },
         train.train,
         train.evaluate,
     ),
@@ -52,7 +62,8 @@ COMMANDS = {
     ),
 }
 GROUPS = {
-    "data": "Build data sets from their original files, and look at them."
+    "data": "Build data sets from their original files, show and filter them.",
+    "search": "Index your own pictures, and find them.",
 }
 
 

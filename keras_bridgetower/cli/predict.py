@@ -11,6 +11,8 @@ from keras_bridgetower.cli import output
 from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.cli.models import AsJson
 
+# The heading of the options that need Apache Beam.
+MANY = "Many machines"
 # The keys of `predict.verbs.VERBS`, which imports Keras.
 TASKS = (
     *("vqa", "masked_lm", "retrieval", "embed_images", "embed_texts"),
@@ -38,7 +40,10 @@ def predict(
         typer.Argument(help="Folder of pictures, or table (.csv, .jsonl)."),
     ],
     out: Annotated[
-        pathlib.Path, typer.Argument(help="JSONL file, new or begun.")
+        str,
+        typer.Argument(
+            help="JSONL file, new or begun; with `--runner` a folder."
+        ),
     ],
     text: Annotated[
         list[str] | None,
@@ -53,6 +58,37 @@ def predict(
     outside: Annotated[
         bool, typer.Option(help="Let a table name pictures anywhere.")
     ] = False,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on many machines, by this runner of Apache Beam.",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Option of the pipeline. May be given again.",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the pictures as the workers see it.",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rows of a file of results. [default: 2000]",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ):
     """Run a task over a folder of pictures or a table.
@@ -60,28 +96,35 @@ def predict(
     Writes a line of JSON for each row. The same command continues a file that
     was interrupted. A row that cannot be read gets a line with its error.
     """
+    values = {
+        "options": options,
+        "pictures": pictures,
+        "shard_rows": shard_rows,
+    }
+    values = {name: given for name, given in values.items() if given}
+    if values and not runner:
+        raise UsageError(
+            "`--set`, `--pictures` and `--shard-rows` need `--runner`."
+        )
     if task not in TASKS:
         raise UsageError(
             f"TASK must be one of {', '.join(TASKS)}. Received: {task!r}"
         )
     models.check_preset(preset)
+    rows = (preset, task, source, out, text or (), top_k, batch_size, outside)
     with output.progress("Predicting") as on_rows:
         frameworks.load(context.obj)
         from keras_bridgetower.predict import main
+        from keras_bridgetower.predict import on_beam
 
-        bad, passed_over = main.run(
-            preset,
-            task,
-            source,
-            out,
-            text or (),
-            top_k=top_k,
-            batch_size=batch_size,
-            outside=outside,
-            on_rows=on_rows,
-        )
+        if runner:
+            with frameworks.quiet_processes(context.obj):
+                found = on_beam.run(*rows, runner=runner, **values)
+            bad, passed_over = found.bad, found.passed_over
+        else:
+            bad, passed_over = main.run(*rows, on_rows)
     value = {
-        "out": str(out),
+        "out": out,
         "unreadable_rows": bad,
         "passed_over": dict(passed_over),
     }

@@ -17,9 +17,6 @@ folder was passed over is counted at the end.
 """
 
 import argparse
-import collections
-import concurrent.futures
-import dataclasses
 import itertools
 import pathlib
 import sys
@@ -28,8 +25,9 @@ import keras
 
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.predict.batches import results_of
 from keras_bridgetower.predict.verbs import VERBS
-from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.predict.verbs import open_task
 
 
 def main():
@@ -97,11 +95,8 @@ def run(
     rows = prediction_rows.open_rows(
         source, verb.columns, verb.optional, text, outside
     )
-    model = verb.task.from_preset(preset)
-    # Else each row would get a line that says so.
-    model.new_heads.check(task, model.answering_heads)
     bad = predict(
-        model,
+        open_task(task, preset),
         task,
         rows,
         out,
@@ -146,21 +141,13 @@ def predict(
         ValueError: the file is of another model, task or setting, of other
             rows or pictures, or another process is writing it.
     """
-    verb = VERBS[name]
-    header = {
-        "task": name,
-        "model": output.sum_of(task),
-        "rows": rows.sum,
-        "pictures": rows.pictures,
-        "top_k": top_k,
-    }
+    header = output.header_of(task, name, rows, top_k)
     bad = 0
     with output.PredictionFile(out, header) as file:
         on_rows = on_rows or _bar(rows.count, verbose)
         on_rows(file.rows_written, rows.count)
         waiting = itertools.islice(rows, file.rows_written, None)
-        for batch in _read_ahead(waiting, batch_size):
-            made = _results(task, verb, batch, top_k)
+        for made in results_of(task, name, waiting, top_k, batch_size):
             file.write(made)
             bad += sum("error" in result for result in made)
             on_rows(file.rows_written, rows.count)
@@ -175,57 +162,3 @@ def _bar(count, verbose):
         bar.update(done, finalize=done == total)
 
     return update
-
-
-def _read_ahead(rows, batch_size):
-    """Batches of rows with their pictures, read while the model runs."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        batches = collections.deque()
-        while True:
-            some = list(itertools.islice(rows, batch_size))
-            if some:
-                batches.append([pool.submit(_with_pictures, r) for r in some])
-            if not batches:
-                return
-            if len(batches) > 1 or not some:
-                yield [future.result() for future in batches.popleft()]
-
-
-def _with_pictures(row):
-    """The row as it is written, and as a model takes it."""
-    if row.error:
-        return row, {}
-    taken = {k: v for k, v in row.values.items() if k != prediction_rows.ID}
-    try:
-        for column in prediction_rows.PICTURES & set(taken):
-            taken[column] = open_image(row.path(column), column)
-    except ValueError as error:
-        return dataclasses.replace(row, error=str(error)), {}
-    return row, taken
-
-
-def _results(task, verb, batch, top_k):
-    good = [(row, taken) for row, taken in batch if row.error is None]
-    found = iter(_verb_results(task, verb, [taken for _, taken in good], top_k))
-    results = []
-    for row, _ in batch:
-        result = {"error": row.error} if row.error else next(found)
-        results.append({"row": row.number, **row.values, **result})
-    return results
-
-
-def _verb_results(task, verb, taken, top_k):
-    """What the verb finds for each row, or why it does not."""
-    if not taken:
-        return []
-    try:
-        # Rows with a second text and rows without are no batch: an error.
-        (names,) = {tuple(row) for row in taken}
-        columns = {name: [row[name] for row in taken] for name in names}
-        return verb.function(task, columns, top_k)
-    except ValueError as error:
-        if len(taken) == 1:
-            return [{"error": str(error)}]
-        # One row spoils a batch: each on its own tells which.
-        alone = (_verb_results(task, verb, [row], top_k) for row in taken)
-        return [result for results in alone for result in results]

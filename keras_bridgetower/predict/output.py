@@ -100,20 +100,34 @@ class PredictionFile:
         return whole
 
     def _check(self, line):
-        try:
-            found = json.loads(line)["predictions"]
-            other = [k for k, v in self._header.items() if found.get(k) != v]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                "OUT must be new, or begun by this tool. "
-                f"Received: {str(self._path)!r}, which is another file"
-            ) from error
-        if other:
-            raise ValueError(
-                "OUT must be of the same model, rows, pictures and settings. "
-                "Write to another file, or delete it. Received: "
-                f"{str(self._path)!r}, in which differ: {', '.join(other)}"
-            )
+        check_header(line, self._header, self._path)
+
+
+def check_header(text, header, path):
+    """Refuse what was made by another model, of other rows, or elsewhere.
+
+    Args:
+        text: str or bytes, the header that was found.
+        header: dict, the one that is needed.
+        path: path of the output, for messages.
+
+    Raises:
+        ValueError: they differ, or `text` is no header.
+    """
+    try:
+        found = json.loads(text)["predictions"]
+        other = [k for k, v in header.items() if found.get(k) != v]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "OUT must be new, or begun by this tool. "
+            f"Received: {str(path)!r}, which is another file"
+        ) from error
+    if other:
+        raise ValueError(
+            "OUT must be of the same model, rows, pictures and settings. "
+            "Write to another file, or delete it. Received: "
+            f"{str(path)!r}, in which differ: {', '.join(other)}"
+        )
 
 
 def check_folder(path):
@@ -131,6 +145,27 @@ def check_folder(path):
             "OUT must lie in a folder that exists. Make it, or choose another. "
             f"Received: {str(path)!r}, and no folder {str(folder)!r}"
         )
+
+
+def header_of(task, name, rows, top_k):
+    """What the results of a task depend on.
+
+    Args:
+        task: a task.
+        name: str, key of `VERBS`.
+        rows: `Rows`.
+        top_k: int.
+
+    Returns:
+        dict of plain values.
+    """
+    return {
+        "task": name,
+        "model": sum_of(task),
+        "rows": rows.sum,
+        "pictures": rows.pictures,
+        "top_k": top_k,
+    }
 
 
 def sum_of(task):

@@ -77,30 +77,61 @@ class Verb:
         columns: tuple of str, what it reads.
         function: callable of the task, a dict of columns and `top_k` that
             returns a dict for each row.
+        results: tuple of str, the names of what it returns.
         optional: tuple of str, columns that it reads where they are.
     """
 
     task: type
     columns: tuple
     function: Callable
+    results: tuple
     optional: tuple = ()
 
 
 PAIR = ("image", "text")
-SECOND = ("second_text",)
+TEXT, SECOND = ("text",), ("second_text",)
+LABEL = ("label", "probabilities")
+EMBEDDING = ("embedding",)
 VERBS = {
-    "vqa": Verb(BridgeTowerVQA, PAIR, _answers),
-    "masked_lm": Verb(BridgeTowerMaskedLM, PAIR, _fillings),
-    "retrieval": Verb(BridgeTowerRetrieval, PAIR, _scores),
-    "embed_images": Verb(BridgeTowerContrastive, ("image",), _image_vectors),
-    "embed_texts": Verb(BridgeTowerContrastive, ("text",), _text_vectors),
-    "entailment": Verb(BridgeTowerEntailment, PAIR, _relations),
-    "nlvr2": Verb(BridgeTowerNLVR2, ("image", "second_image", "text"), _truths),
-    "image_classifier": Verb(BridgeTowerImageClassifier, ("image",), _classes),
+    "vqa": Verb(BridgeTowerVQA, PAIR, _answers, ("answers",)),
+    "masked_lm": Verb(
+        BridgeTowerMaskedLM, PAIR, _fillings, ("masks", "filled")
+    ),
+    "retrieval": Verb(BridgeTowerRetrieval, PAIR, _scores, ("score",)),
+    "embed_images": Verb(
+        BridgeTowerContrastive, ("image",), _image_vectors, EMBEDDING
+    ),
+    "embed_texts": Verb(BridgeTowerContrastive, TEXT, _text_vectors, EMBEDDING),
+    "entailment": Verb(BridgeTowerEntailment, PAIR, _relations, LABEL),
+    "nlvr2": Verb(
+        BridgeTowerNLVR2,
+        ("image", "second_image", "text"),
+        _truths,
+        ("true", "probability"),
+    ),
+    "image_classifier": Verb(
+        BridgeTowerImageClassifier, ("image",), _classes, LABEL
+    ),
     "text_classifier": Verb(
-        BridgeTowerTextClassifier, ("text",), _text_classes, SECOND
+        BridgeTowerTextClassifier, TEXT, _text_classes, LABEL, SECOND
     ),
     "text_regressor": Verb(
-        BridgeTowerTextRegressor, ("text",), _grades, SECOND
+        BridgeTowerTextRegressor, TEXT, _grades, ("grade",), SECOND
     ),
 }
+
+
+def open_task(name, preset):
+    """The task of a preset that has all weights that the verb needs.
+
+    Args:
+        name: str, key of `VERBS`.
+        preset: as the `from_preset` of a task takes it.
+
+    Raises:
+        ValueError: no such preset, or one without the head. Else each row
+            would say so.
+    """
+    task = VERBS[name].task.from_preset(preset)
+    task.new_heads.check(name, task.answering_heads)
+    return task

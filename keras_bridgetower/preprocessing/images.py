@@ -113,6 +113,23 @@ def decode_image(data, name="images"):
     return _open(io.BytesIO(data), name, f"<{len(data)} bytes>")
 
 
+def open_file(file, path, name="images"):
+    """As `open_image` of a path whose file is open already.
+
+    Args:
+        file: binary file at its start: that of the path, or a copy of it.
+        path: str or `os.PathLike`, which errors tell.
+        name: string. What errors call the picture.
+
+    Returns:
+        `PIL.Image.Image` of mode RGB.
+
+    Raises:
+        ValueError: as `load_image`.
+    """
+    return _open(file, name, _shown(os.fspath(path)))
+
+
 def check_head(file, name="images"):
     """Refuse an image file that `open_image` would, its pixels not read.
 
@@ -129,8 +146,12 @@ def check_head(file, name="images"):
         check_size(image.size, name, shown)
 
 
+def _shown(path):
+    return repr(path) if len(path) <= 4096 else f"{path[:100]!r}..."
+
+
 def _open_path(path, name):
-    shown = repr(path) if len(path) <= 4096 else f"{path[:100]!r}..."
+    shown = _shown(path)
     text = os.fsdecode(path)
     if URL.match(text):
         raise ValueError(

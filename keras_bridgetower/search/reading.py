@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
+import io
 import itertools
 import os
 import pathlib
@@ -15,8 +16,11 @@ from keras_bridgetower.files import open_regular
 from keras_bridgetower.predict.rows import ID
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
 from keras_bridgetower.preprocessing.geometry import place
-from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.images import open_file
 from keras_bridgetower.search.stores.store import StoredPicture
+
+# Bytes of a file that is held in memory whole. A larger one is read twice.
+_HELD = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,16 +91,20 @@ class PictureReader:
             check_utf8(stored.path)
             path = row.path("image")
             with open_regular(path) as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            stored = dataclasses.replace(stored, sum=digest)
-            if self._known.get(stored.id) == digest:
-                return ReadPicture(stored)
-            return ReadPicture(stored, self._opened(path))
+                # Read from the disk once, for the sum and for the pixels.
+                size = os.fstat(file.fileno()).st_size
+                whole = io.BytesIO(file.read()) if size <= _HELD else file
+                digest = hashlib.file_digest(whole, "sha256").hexdigest()
+                stored = dataclasses.replace(stored, sum=digest)
+                if self._known.get(stored.id) == digest:
+                    return ReadPicture(stored)
+                whole.seek(0)
+                return ReadPicture(stored, self._opened(whole, path))
         except (OSError, ValueError) as error:
             return ReadPicture(stored, error=str(error))
 
-    def _opened(self, path):
-        image = open_image(path, "image")
+    def _opened(self, file, path):
+        image = open_file(file, path, "image")
         if not self._squares:
             return image
         c = self._converter

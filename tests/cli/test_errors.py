@@ -109,6 +109,11 @@ def test_pictures(fails, tmp_path):
             ["predict", "bridgetower_tiny_easy_vqa", "vqb", "a", "b"],
             "TASK must",
         ),
+        (
+            ["predict", "bridgetower_tiny_easy_vqa", "vqa", "a", "b"]
+            + ["--shard-rows", "5"],
+            "need `--runner`",
+        ),
         (["train", "vqa_base", "--data", "x"], "`--init` and `--encoders"),
     ],
 )

@@ -22,6 +22,7 @@ COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
     *("predict", "train", "evaluate", "presets", "convert", "export"),
     *("demo", "doctor", "data check", "data build", "data stats", "data show"),
+    *("data filter", "search index", "search query", "search info"),
 )
 
 

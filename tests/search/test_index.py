@@ -1,5 +1,6 @@
 """What `index` writes, keeps, removes and names."""
 
+import collections
 import json
 import os
 import pathlib
@@ -10,7 +11,9 @@ from builders import FASTEST
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing import images
 from keras_bridgetower.search import PictureSearch
+from keras_bridgetower.search import reading
 
 pytestmark = FASTEST
 
@@ -57,6 +60,28 @@ def test_what_is_unchanged_is_not_embedded_again(matching, photos, lance_name):
     assert (report.embedded, report.unchanged) == (0, 10)
     data = pathlib.Path(lance_name).rglob("*.lance")
     assert {path: path.stat().st_mtime_ns for path in data} == before
+
+
+def test_a_picture_is_read_once(matching, photos, lance_name, monkeypatch):
+    """For its sum and its pixels; a large one only in pieces."""
+    opened = collections.Counter()
+    for module in (reading, images):
+
+        def counted(path, open_regular=module.open_regular):
+            opened[pathlib.Path(path)] += 1
+            return open_regular(path)
+
+        monkeypatch.setattr(module, "open_regular", counted)
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    assert set(opened.values()) == {1} and len(opened) == 11
+    vector = matching.embed_query(image=photos / "ellipse/red_0.png")
+    found = search.store.nearest(vector, 100)
+    assert found[0][0].path == "ellipse/red_0.png" and found[0][1] > 1 - 1e-5
+    monkeypatch.setattr(reading, "_HELD", 10)
+    pieces = PictureSearch(f"{lance_name}.pieces", matching)
+    pieces.index(photos)
+    assert pieces.store.nearest(vector, 100) == found
 
 
 def test_the_index_follows_its_source(matching, photos, store_name):

@@ -1,0 +1,1 @@
+"""Scores the image-text pairs of a web data set, and keeps the best."""

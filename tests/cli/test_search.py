@@ -1,0 +1,233 @@
+"""The commands that index pictures and find them."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from builders import FASTEST
+from drawn_photos import draw
+
+from keras_bridgetower.cli import main
+from keras_bridgetower.search import PictureSearch
+
+pytestmark = FASTEST
+DEFAULT = "bridgetower_tiny_easy_retrieval"
+FAILED, WRONG_USAGE = 1, 2
+TEXT = "a medium red circle in the center."
+
+
+@pytest.fixture(autouse=True)
+def store_package():
+    pytest.importorskip("lancedb", reason="the extra `search`")
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*words, code=0):
+        capsys.readouterr()
+        assert main.main([str(word) for word in words]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fails(run):
+    """The one line that a command says when it fails."""
+
+    def fails(*words, code=FAILED):
+        said = run("search", *words, code=code)
+        assert said.out == "" and said.err.count("\n") == 1
+        return said.err
+
+    return fails
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("drawn") / "photos")
+
+
+@pytest.fixture(scope="module")
+def indexed(photos, tmp_path_factory):
+    """An index that the command made, and what it printed."""
+    store = tmp_path_factory.mktemp("stores") / "photos.index"
+    words = ["search", "index", str(photos), "--store", str(store)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed := _Printed())
+        patch.setattr(sys, "stderr", warned := _Printed())
+        assert main.main(words) == 0
+    return store, "".join(printed.parts), "".join(warned.parts)
+
+
+class _Printed:
+    def __init__(self):
+        self.parts = []
+
+    def write(self, text):
+        self.parts.append(text)
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+
+def test_index_counts_and_names_what_is_left_out(indexed, photos, run):
+    store, printed, warned = indexed
+    counts = dict(line.split("\t") for line in printed.splitlines())
+    assert counts == {
+        "pictures": "11",
+        "embedded": "10",
+        "unchanged": "0",
+        "removed": "0",
+        "unreadable": "1",
+        ".txt": "1",
+    }
+    assert warned.startswith("warning: broken.png is left out: ")
+    assert warned.count("\n") == 1
+    # Again: without `--preset` by that of the index.
+    again = run("search", "index", photos, "--store", store, "--json").out
+    assert again.count("\n") == 1
+    again = json.loads(again)
+    assert (again["embedded"], again["unchanged"]) == (0, 10)
+    [bad] = again["unreadable"]
+    assert bad["path"] == "broken.png" and "readable image" in bad["error"]
+
+
+def test_query_prints_what_the_library_finds(indexed, photos, run):
+    store, _, _ = indexed
+    search = PictureSearch(store, DEFAULT)
+    wanted = search.query(TEXT, top_k=3)
+    words = ("search", "query", TEXT, "--store", store, "--top-k", 3)
+    found = json.loads(run(*words, "--json").out)["hits"]
+    assert [hit["path"] for hit in found] == [hit.path for hit in wanted]
+    for hit, one in zip(found, wanted, strict=True):
+        assert hit["match"] == pytest.approx(one.match, abs=1e-4)
+        assert hit["similarity"] == pytest.approx(one.similarity, abs=1e-5)
+    lines = [line.split("\t") for line in run(*words).out.splitlines()]
+    assert [line[0] for line in lines] == [hit.path for hit in wanted]
+    assert float(lines[0][1]) == pytest.approx(wanted[0].match, abs=1e-4)
+
+    # By a picture: itself first, and no matching head.
+    red = photos / "ellipse/red_0.png"
+    words = ("search", "query", "--image", red, "--store", store)
+    found = json.loads(run(*words, "--json").out)
+    first, *rest = found["hits"]
+    assert first["path"] == str(red) and len(rest) == 9
+    assert first["similarity"] == pytest.approx(1, abs=1e-5)
+    assert first["match"] is None
+    # By both, without the matching head.
+    words = ("search", "query", TEXT, "--image", red, "--store", store)
+    first = run(*words, "--rerank", 0, "--top-k", 1).out.split("\t")
+    assert first[0] == str(red) and first[1] == ""
+
+
+def test_a_file_that_is_gone_is_told(photos, tmp_path, run):
+    mine, store = tmp_path / "mine", tmp_path / "index"
+    shutil.copytree(photos / "ellipse", mine)
+    run("search", "index", mine, "--store", store)
+    (mine / "red_0.png").unlink()
+    said = run("search", "query", TEXT, "--store", store)
+    assert said.out.splitlines()[-1].startswith(f"{mine / 'red_0.png'}\t\t")
+    assert said.err.startswith(f"warning: {mine / 'red_0.png'} was not ranked")
+    assert said.err.count("\n") == 1
+
+
+def test_info_needs_no_model(indexed):
+    store, _, _ = indexed
+    code = """
+import sys
+sys.argv = ["/usr/bin/keras-bridgetower"]
+from keras_bridgetower.cli.main import main
+code = main(["search", "info", "--store", sys.stdin.read(), "--json"])
+heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
+sys.exit(repr(heavy) if heavy else code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=str(store),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["index"] == str(store) and found["store"] == "lancedb"
+    assert found["preset"] == DEFAULT and found["pictures"] == 10
+    assert found["whole"] is True and found["vectors"] == "image"
+
+
+def test_wrong_usage(fails, indexed, photos, tmp_path):
+    store, _, _ = indexed
+    new = tmp_path / "new"
+    said = fails("query", "--store", store, code=WRONG_USAGE)
+    assert "Give TEXT or `--image`" in said
+    said = fails("query", TEXT, code=WRONG_USAGE)
+    assert "Missing option '--store'" in said
+    words = ("index", photos, "--store", new, "--preset")
+    said = fails(*words, "tiny_easy_retrieval", code=WRONG_USAGE)
+    assert "Did you mean bridgetower_tiny_easy_retrieval" in said
+    said = fails(*words, "bridgetower_tiny_easy_vqa", code=WRONG_USAGE)
+    assert "this command needs itc" in said
+    words = ("query", TEXT, "--store", store)
+    said = fails(*words, "--preset", "bridgetower", code=WRONG_USAGE)
+    assert "There is no preset 'bridgetower'" in said
+    said = fails(*words, "--rerank", -1, code=WRONG_USAGE)
+    assert "--rerank" in said
+    said = fails(*words, "--image", photos, code=WRONG_USAGE)
+    assert "A picture must be a file" in said
+    assert not new.exists()
+
+
+def test_folders_and_stores_that_cannot_be_used(
+    fails, indexed, photos, tmp_path, monkeypatch
+):
+    store, _, _ = indexed
+    new, empty = tmp_path / "new", tmp_path / "empty"
+    empty.mkdir()
+    said = fails("index", empty, "--store", new)
+    assert "at least one row" in said and str(empty) in said
+    said = fails("index", tmp_path / "nowhere", "--store", new)
+    assert "must be a folder, or a file" in said
+    for words in (("query", TEXT), ("info",)):
+        said = fails(*words, "--store", new)
+        assert "Make it first, by `index`" in said and str(new) in said
+        said = fails(*words, "--store", photos)
+        assert "holds something else" in said
+    assert not new.exists()
+    # Another model, whose images are as large and vectors as long.
+    other = ("--preset", "bridgetower_tiny_easy_pretrain")
+    said = fails("query", TEXT, "--store", store, *other)
+    assert f"Open it with the preset {DEFAULT!r}" in said
+    said = fails("index", photos, "--store", store, *other)
+    assert "an index of the same model" in said
+    said = fails("query", " ", "--store", store)
+    assert "`text` must not be empty" in said
+    said = fails("query", TEXT * 20, "--store", store)
+    assert "sequence_length=16" in said
+    said = fails("index", photos, "--store", store, "--fused")
+    assert "column" in said
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    for words in (("query", TEXT), ("info",), ("index", photos)):
+        said = fails(*words, "--store", new)
+        assert "pip install 'keras-bridgetower[search]'" in said
+
+
+def test_an_index_that_was_interrupted(fails, indexed, tmp_path):
+    store, _, _ = indexed
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    header = pathlib.Path(copy, "search.json")
+    said = json.loads(header.read_text())
+    header.write_text(json.dumps({**said, "whole": False}))
+    said = fails("query", TEXT, "--store", copy)
+    assert "Run `index` of its pictures again" in said
+    assert "holds 10 pictures so far" in said
+    header.write_text("{")
+    for words in (("query", TEXT), ("info",)):
+        assert "whose file is damaged" in fails(*words, "--store", copy)

@@ -1,0 +1,345 @@
+"""A filter keeps what a plain loop with the tasks' own methods keeps."""
+
+import json
+import os
+import tarfile
+import uuid
+
+import numpy as np
+import pytest
+import web_data
+from builders import FASTEST
+
+from keras_bridgetower.cli import main
+from keras_bridgetower.filtering import run as filtering
+from keras_bridgetower.filtering.samples import shards_of
+from keras_bridgetower.filtering.scoring import PairScorer
+from keras_bridgetower.filtering.threshold import of_share
+from keras_bridgetower.preprocessing.images import load_image
+from keras_bridgetower.search.models import SearchModels
+
+pytestmark = [
+    FASTEST,
+    # One text is longer than the model reads, and its start is scored.
+    pytest.mark.filterwarnings("ignore:.* texts cut"),
+]
+PRESET = "bridgetower_tiny_easy_retrieval"
+EXACT = {"abs": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def tables():
+    pytest.importorskip("pyarrow", reason="the extra `data`")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web")
+    return {
+        "tars": web_data.write_set(folder / "t", web_data.write_tar, ".tar"),
+        "folders": web_data.write_set(folder / "f", web_data.write_folder),
+    }
+
+
+@pytest.fixture(scope="module")
+def looped():
+    """The scores of a plain loop, by key: one pair at a time."""
+    models = SearchModels.from_preset(PRESET)
+    found = {}
+    for key, image, text in web_data.good():
+        image = load_image(image)
+        vector = models.contrastive.embed(images=image)
+        of_text = models.contrastive.embed(texts=text, long_texts="cut_end")
+        itm = models.retrieval.score(image, text)
+        found[key] = {"itm": itm, "itc": float(vector @ of_text)}
+    assert len(found) == 31
+    return found
+
+
+def rows(folder):
+    from pyarrow import parquet
+
+    return [
+        row
+        for path in sorted(folder.rglob("*.parquet"))
+        for row in parquet.read_table(path).to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tars", "folders"])
+def test_scores_are_those_of_a_plain_loop(kind, data, looped, tmp_path):
+    seen = []
+    report = filtering.run(
+        *(data[kind], tmp_path / "out", PRESET),
+        keep_share=0.25,
+        batch_size=5,
+        on_shards=lambda *done: seen.append(done),
+    )
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert (report.shards, report.samples, report.bad) == (3, 36, 5)
+    found = {row["key"]: row for row in rows(tmp_path / "out/scores")}
+    assert len(found) == 36
+    for key, row in found.items():
+        number = int(key[-4:])
+        if key != "000000007":
+            assert row["uid"] == f"uid {int(key[:5])} {number}"
+        if key in web_data.FAULTS:
+            assert web_data.FAULTS[key] in row["error"], row
+            assert row["itm"] is None and row["itc"] is None
+        else:
+            assert row["error"] is None
+            assert row["itm"] == pytest.approx(looped[key]["itm"], **EXACT)
+            assert row["itc"] == pytest.approx(looped[key]["itc"], **EXACT)
+    named = {key: error for _, key, error in report.bad_samples}
+    assert named == {key: found[key]["error"] for key in web_data.FAULTS}
+
+    # A quarter of 31, rounded: the best 8.
+    best = sorted(looped, key=lambda key: -looped[key]["itm"])[:8]
+    kept = rows(tmp_path / "out/kept")
+    assert {row["key"] for row in kept} == set(best)
+    assert report.kept == 8 and report.by == "itm"
+    lowest = min(looped[key]["itm"] for key in best)
+    assert report.threshold == pytest.approx(lowest, **EXACT)
+    for row in kept:
+        assert row == {
+            **{n: found[row["key"]][n] for n in ("key", "uid", "itm", "itc")},
+            "shard": row["key"][:5],
+        }
+
+
+@pytest.mark.parametrize("kind", ["tars", "folders"])
+def test_what_is_kept_as_tars(kind, data, looped, tmp_path):
+    """With all files of a sample; by one score alone, and a threshold."""
+    limit = float(np.median([found["itc"] for found in looped.values()]))
+    report = filtering.run(
+        *(data[kind], tmp_path / "out", PRESET, ("itc",)),
+        threshold=limit,
+        write_tars=True,
+    )
+    wanted = {key for key, found in looped.items() if found["itc"] >= limit}
+    assert len(wanted) == 16 and report.kept in (15, 16)
+    assert report.threshold == limit
+    kept = {row["key"]: row for row in rows(tmp_path / "out/kept")}
+    # The median itself may fall on either side.
+    assert len(wanted ^ set(kept)) <= 1
+    originals = dict(
+        sample
+        for shard in range(3)
+        for sample in web_data.samples(shard, faults=shard == 0)
+    )
+    found = {}
+    for path in sorted((tmp_path / "out/tars").iterdir()):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                data_of = tar.extractfile(member).read()
+                found.setdefault(key, {})[suffix] = data_of
+    assert found == {key: originals[key] for key in kept}
+    # Those tars are a data set again.
+    again = filtering.run(
+        *(tmp_path / "out/tars", tmp_path / "again", PRESET, ("itc",)),
+        threshold=-1.0,
+    )
+    assert (again.kept, again.bad) == (report.kept, 0)
+
+
+def test_goes_on_with_the_shard_where_it_was(data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    words = (data["tars"], out, PRESET)
+    whole = filtering.run(
+        data["tars"], tmp_path / "whole", PRESET, keep_share=0.5
+    )
+    score = PairScorer.score
+
+    def interrupted(self, samples):
+        for number, made in enumerate(score(self, samples)):
+            if made[0].key.startswith("00001") and number == 5:
+                raise KeyboardInterrupt
+            yield made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairScorer, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            filtering.run(*words, keep_share=0.5)
+    # Nothing half-written is left.
+    assert [p.name for p in (out / "scores").iterdir()] == ["00000.parquet"]
+    report = filtering.run(*words, keep_share=0.5)
+    assert report.scored_before == 1
+    assert report.kept == whole.kept and report.threshold == whole.threshold
+    assert rows(out / "kept") == rows(tmp_path / "whole/kept")
+    # Another share: no model reads a sample again.
+    with monkeypatch.context() as patch:
+        patch.setattr(PairScorer, "score", None)
+        less = filtering.run(*words, keep_share=0.1, write_tars=True)
+        assert less.scored_before == 3 and less.kept == 3
+        assert len(rows(out / "kept")) == 3
+        # By the other score, and back.
+        other = filtering.run(*words, ("itc", "itm"), keep_share=0.1)
+        assert (other.by, other.scored_before) == ("itc", 3)
+        # What a process that was killed has left.
+        left = out / "scores" / f"_{uuid.uuid4().hex}.part-00001.parquet"
+        left.touch()
+        filtering.run(*words, keep_share=0.1, write_tars=True)
+        assert not left.exists()
+        tars = {p: p.stat().st_mtime_ns for p in (out / "tars").iterdir()}
+        assert 0 < len(tars) <= 3
+        # The same again: what stands is not written again.
+        filtering.run(*words, keep_share=0.1, write_tars=True)
+        assert tars == {p: p.stat().st_mtime_ns for p in tars}
+        lost = next(iter(tars))
+        content = lost.read_bytes()
+        lost.unlink()
+        filtering.run(*words, keep_share=0.1, write_tars=True)
+        assert lost.read_bytes() == content
+
+
+def test_changed_and_damaged_shards(tmp_path):
+    folder, out = tmp_path / "data", tmp_path / "out"
+    folder.mkdir()
+    for shard in range(2):
+        path = folder / f"{shard}.tar"
+        web_data.write_tar(path, web_data.samples(shard, count=6))
+    words = (folder, out, PRESET, ("itc",))
+    first = filtering.run(*words, keep_share=1.0)
+    assert (first.kept, first.bad) == (12, 0)
+    # Cut within the third sample.
+    whole = (folder / "1.tar").read_bytes()
+    with tarfile.open(folder / "1.tar") as tar:
+        third = tar.getmember("000010002.jpg").offset_data
+    (folder / "1.tar").write_bytes(whole[: third + 100])
+    (folder / "2.tar").write_bytes(b"no tar at all")
+    report = filtering.run(*words, keep_share=1.0, write_tars=True)
+    assert (report.scored_before, report.kept, report.bad) == (1, 8, 2)
+    for (shard, key, error), name in zip(
+        report.bad_samples, ("1", "2"), strict=True
+    ):
+        assert shard == name and key == f"{name}.tar"
+        assert error.startswith("it cannot be read further: ")
+    assert {p.name for p in (out / "tars").iterdir()} == {"0.tar", "1.tar"}
+    (folder / "1.tar").unlink()
+    filtering.run(*words, keep_share=1.0)
+    assert {row["shard"] for row in rows(out / "kept")} == {"0"}
+
+
+def test_nothing_that_can_be_scored(tmp_path):
+    folder = tmp_path / "data"
+    web_data.write_folder(folder, [("a", {"jpg": b"none", "txt": b"a cat"})])
+    report = filtering.run(folder, tmp_path / "out", PRESET, keep_share=0.5)
+    assert (report.samples, report.bad, report.kept) == (1, 1, 0)
+    assert report.threshold is None
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.333, 0.5, 1.0])
+def test_thresholds_are_exact(share):
+    """By sorting, also with equal, negative and missing scores."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=1003).astype("float32")
+    scores[::7] = np.round(scores[::7], 1)
+    scores[5], scores[6], scores[8] = 0.0, -0.0, np.float32(1e-42)
+    parts = [scores[:400], np.full(3, np.nan, "float32"), scores[400:]]
+    wanted = np.sort(scores)[::-1][max(1, int(share * 1003 + 0.5)) - 1]
+    assert of_share(lambda: iter(parts), share) == wanted
+    assert of_share(lambda: iter(parts[1:2]), share) is None
+
+
+def test_the_command(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["data", "filter", str(data["tars"]), str(out), "--keep", "0.25"]
+    assert main.main([*words, "--score", "itc", "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (found["samples"], found["kept"], found["by"]) == (36, 8, "itc")
+    assert [bad["key"] for bad in found["bad_samples"]] == list(web_data.FAULTS)
+    warned = said.err.splitlines()
+    assert len(warned) == 5
+    assert warned[0].startswith("warning: 000000003 of 00000 has no score: ")
+    assert main.main([*words, "--score", "itc"]) == 0
+    assert "kept\t8\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, code, told",
+    [
+        (["DATA", "OUT"], 2, "Give `--keep` or `--threshold`"),
+        (["DATA", "OUT", "--keep", "0.5", "--threshold", "0"], 2, "not both"),
+        (["DATA", "OUT", "--keep", "2"], 2, "--keep"),
+        (["DATA", "OUT", "--keep", "0"], 1, "`keep_share` must be above 0"),
+        (["DATA", "OUT", "--keep", "1", "--score", "clip"], 2, "itm, itc"),
+        (["EMPTY", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
+        (["NONE", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
+        (["DATA", "DATA/out", "--keep", "1"], 1, "must not lie in SOURCE"),
+        (["DATA", "NONE/out", "--keep", "1"], 1, "a folder that exists"),
+        (["DATA", "EMPTY/..", "--keep", "1"], 1, "which holds other files"),
+        (
+            ["DATA", "OUT", "--keep", "1", "--preset", "bridgetower_nobody"],
+            *(2, "There is no preset"),
+        ),
+        (
+            ["DATA", "OUT", "--keep", "1"]
+            + ["--preset", "bridgetower_tiny_easy_contrastive"],
+            *(2, "this command needs itm or rank"),
+        ),
+    ],
+)
+def test_wrong_input(words, code, told, data, tmp_path, capsys):
+    places = {"OUT": "out", "EMPTY": "empty", "NONE": "none"}
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a file").touch()
+    for name, place in places.items():
+        words = [w.replace(name, str(tmp_path / place)) for w in words]
+    words = [w.replace("DATA", str(data["tars"])) for w in words]
+    assert main.main(["data", "filter", *words]) == code
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and told in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_model_or_score(data, tmp_path):
+    out = tmp_path / "out"
+    folder = data["tars"]
+    filtering.run(folder, out, PRESET, ("itc",), keep_share=1.0)
+    with pytest.raises(ValueError, match="in which differ: scores, sums"):
+        filtering.run(folder, out, PRESET, ("itm",), keep_share=1.0)
+    other = "bridgetower_tiny_easy_contrastive"
+    with pytest.raises(ValueError, match="in which differ: preset, sums"):
+        filtering.run(folder, out, other, ("itc",), keep_share=1.0)
+    (out / "filter.json").write_text("{")
+    with pytest.raises(ValueError, match="a readable filter.json"):
+        filtering.run(folder, out, PRESET, ("itc",), keep_share=1.0)
+    with pytest.raises(ValueError, match="`by` must be one of"):
+        filtering.run(
+            *(folder, tmp_path / "new", PRESET, ("itc",)),
+            by="itm",
+            keep_share=1.0,
+        )
+
+
+def test_shards_of_a_data_set(tmp_path):
+    for name in ("b.tar", "more/a.tar.gz", "more/c.tgz"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    web_data.write_folder(tmp_path / "00000", web_data.samples(0, count=2))
+    found = [(s.name, type(s).__name__) for s in shards_of(tmp_path)]
+    assert found == [
+        ("00000", "FolderShard"),
+        ("b", "TarShard"),
+        ("more/a", "TarShard"),
+        ("more/c", "TarShard"),
+    ]
+    [one] = shards_of(tmp_path / "more/a.tar.gz")
+    assert one.name == "a"
+    (tmp_path / "00000.tar").touch()
+    with pytest.raises(ValueError, match="must have different names"):
+        shards_of(tmp_path)
+
+
+def test_a_picture_that_is_too_large_is_not_read(tmp_path):
+    """A file of 64 MiB and one byte, without its bytes on the disk."""
+    folder = tmp_path / "data"
+    web_data.write_folder(folder, [("a", {"txt": b"a cat"})])
+    with open(folder / "a.jpg", "wb") as file:
+        os.truncate(file.fileno(), 64 * 2**20 + 1)
+    [shard] = shards_of(folder)
+    [sample] = shard.samples()
+    assert sample.image == b"" and "at most 67,108,864 bytes" in sample.error

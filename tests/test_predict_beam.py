@@ -1,0 +1,284 @@
+"""Predictions by Apache Beam: equal to the simple loop's, and restarted."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import beam_run
+import numpy as np
+import pytest
+from builders import FASTEST
+from drawn_photos import COLOURS
+from drawn_photos import draw
+
+from keras_bridgetower.predict import main
+from keras_bridgetower.predict import on_beam
+from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.predict import shards
+from keras_bridgetower.predict import verbs
+
+pytestmark = FASTEST
+HERE = pathlib.Path(__file__).parent
+VQA = "bridgetower_tiny_easy_vqa"
+
+
+@pytest.fixture(autouse=True)
+def beam():
+    pytest.importorskip("apache_beam", reason="the extra `beam`")
+    pytest.importorskip("pyarrow", reason="the extra `beam`")
+
+
+def table_of(folder, count, bad_every):
+    """A table of questions, one in `bad_every` of which cannot be read."""
+    draw(folder)
+    bad = (
+        {"image": "broken.png", "text": "what is it?"},
+        {"image": "gone.png", "text": "what is it?"},
+        {"image": "ellipse/red_0.png", "text": " "},
+        {"image": "ellipse/red_0.png"},
+        {"image": "../outside.png", "text": "what is it?"},
+    )
+    lines = []
+    for number in range(count):
+        colour = COLOURS[number % len(COLOURS)]
+        shape = ("ellipse", "rectangle")[number // 5 % 2]
+        row = {
+            "image": f"{shape}/{colour}_0.png",
+            "text": ("what shape is it?", "what color is it?")[number % 2],
+        }
+        if number % bad_every == bad_every // 2:
+            row = bad[number // bad_every % len(bad)]
+        lines.append(json.dumps({"id": f"row {number}", **row}) + "\n")
+    table = folder / "table.jsonl"
+    table.write_text("".join(lines))
+    return table
+
+
+def looped(table, out, task, preset, top_k):
+    """What the simple loop writes."""
+    main.run(preset, task, table, out, top_k=top_k, on_rows=lambda *_: None)
+    return [json.loads(line) for line in out.read_text().splitlines()[1:]]
+
+
+def made(out):
+    """The rows of a run of Beam as the simple loop writes them."""
+    from pyarrow import parquet
+
+    found = []
+    for row in parquet.read_table(out / "predictions").to_pylist():
+        if "answers" in row:
+            row["answers"] = [[a["answer"], a["score"]] for a in row["answers"]]
+        found.append({k: v for k, v in row.items() if v is not None})
+    for path in (out / "errors").iterdir():
+        found += map(json.loads, path.read_text().splitlines())
+    return sorted(found, key=lambda row: row["row"])
+
+
+def check_equal(found, wanted):
+    assert [row["row"] for row in found] == list(range(len(wanted)))
+    for row, other in zip(found, wanted, strict=True):
+        scores, others = row.pop("answers", []), other.pop("answers", [])
+        assert row == other
+        assert [name for name, _ in scores] == [name for name, _ in others]
+        np.testing.assert_allclose(
+            [score for _, score in scores],
+            [score for _, score in others],
+            atol=1e-5,
+        )
+
+
+def start(table, out, task, shard_rows):
+    words = [HERE / "beam_run.py", table, out, task, shard_rows]
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        # With a group of its own, which its workers belong to.
+        start_new_session=True,
+    )
+
+
+def finished(running):
+    out, err = running.communicate(timeout=900)
+    assert running.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def kill_after(running, out, count):
+    """Kill a run with its workers once some shards are written."""
+    while running.poll() is None:
+        if len(shards.standing(str(out))) >= count:
+            os.killpg(running.pid, signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    running.communicate()
+    return shards.standing(str(out))
+
+
+def test_in_this_process(tmp_path):
+    """By one worker; the results of all shards, and rows with errors."""
+    table, out = table_of(tmp_path / "photos", 40, 8), tmp_path / "out"
+    report = on_beam.run(VQA, "vqa", table, out, top_k=2, shard_rows=16)
+    assert (report.rows, report.bad, report.shards) == (40, 5, 3)
+    wanted = looped(table, tmp_path / "loop.jsonl", "vqa", VQA, 2)
+    assert sum("error" in row for row in wanted) == 5
+    check_equal(made(out), wanted)
+    named = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*"))
+    assert named == [
+        *(f"errors/0000{n}-of-00003.jsonl" for n in range(3)),
+        "predictions.json",
+        *(f"predictions/0000{n}-of-00003.parquet" for n in range(3)),
+    ]
+    # Again, one shard is made: the one that is missing.
+    lost = out / "predictions/00001-of-00003.parquet"
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")}
+    whole = lost.read_bytes()
+    lost.unlink()
+    (out / "predictions/_cut-00001-of-00003.parquet").write_bytes(whole[:9])
+    again = on_beam.run(VQA, "vqa", table, out, top_k=2, shard_rows=16)
+    assert (again.kept, again.bad) == (2, 5)
+    assert lost.read_bytes() == whole
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")}
+    assert {p for p in after if after[p] != before[p]} == {lost}
+    # Other settings and other rows are another run.
+    for change in ({"top_k": 1}, {"shard_rows": 20}):
+        values = {"top_k": 2, "shard_rows": 16} | change
+        with pytest.raises(ValueError, match=f"differ: {list(change)[0]}"):
+            on_beam.run(VQA, "vqa", table, out, **values)
+
+
+@pytest.mark.slow
+def test_two_workers_killed_and_restarted(tmp_path):
+    """2,000 rows, 1 % of them bad, by two processes, killed three times."""
+    table, out = table_of(tmp_path / "photos", 2000, 100), tmp_path / "out"
+    stood = set()
+    for count in (1, 6, 12):
+        now = kill_after(start(table, out, "vqa", 100), out, count)
+        assert stood <= now and len(now) < 20
+        stood = now
+    report = finished(start(table, out, "vqa", 100))
+    assert (report["rows"], report["bad"], report["shards"]) == (2000, 20, 20)
+    assert report["kept"] >= len(stood) and report["loads"] == 2
+    wanted = looped(table, tmp_path / "loop.jsonl", "vqa", VQA, 2)
+    check_equal(made(out), wanted)
+
+
+@pytest.mark.slow
+def test_vectors_and_scores(tmp_path):
+    table = table_of(tmp_path / "photos", 60, 10)
+    for task, column in (("retrieval", "score"), ("embed_images", "embedding")):
+        out = tmp_path / task
+        finished(start(table, out, task, 20))
+        preset = beam_run.PRESETS[task]
+        wanted = looped(table, tmp_path / f"{task}.jsonl", task, preset, 1)
+        found = made(out)
+        for row, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(
+                row.pop(column, 0), other.pop(column, 0), atol=1e-5
+            )
+            assert row == other
+
+
+def test_every_result_has_a_column(tmp_path):
+    """What each verb returns, as Parquet and back."""
+    from pyarrow import parquet
+
+    from keras_bridgetower.predict.parquet import to_parquet
+
+    values = {
+        "answers": [("blue", 0.5), ("red", 0.25)],
+        "masks": [[("blue", 0.5)], [("a", 0.5), ("b", 0.25)]],
+        "filled": "a blue circle",
+        "score": 1.5,
+        "embedding": [0.5, 0.25],
+        "label": "neutral",
+        "probabilities": {"neutral": 0.75, "entailment": 0.25},
+        "true": False,
+        "probability": 0.75,
+        "grade": 2.5,
+    }
+    path = tmp_path / "a.parquet"
+    for name, verb in verbs.VERBS.items():
+        result = {column: values[column] for column in verb.results}
+        texts = {column: f"of {column}" for column in verb.columns}
+        row = {"row": 7, "id": 5, **texts, **result}
+        path.write_bytes(to_parquet([row], name))
+        [found] = parquet.read_table(path).to_pylist()
+        assert (found["row"], found["id"]) == (7, "5")
+        assert {c: found[c] for c in texts} == texts
+        for column, value in result.items():
+            plain = found[column]
+            if column == "masks":
+                plain = [[tuple(t.values()) for t in mask] for mask in plain]
+            elif column in ("answers", "probabilities"):
+                plain = type(value)(tuple(t.values()) for t in plain)
+            assert plain == value, column
+        # A shard of bad rows alone has the same columns.
+        path.write_bytes(to_parquet([], name))
+        assert parquet.read_table(path).column_names == list(found)
+
+
+def test_shards_hold_all_rows_once(tmp_path):
+    table = table_of(tmp_path / "photos", 23, 5)
+    rows = prediction_rows.open_rows(table, ("image", "text"))
+    divided = []
+    for shard, some in shards.divide(rows, 10, str(tmp_path), "/pictures"):
+        # One is not taken at all: it stands already.
+        if shard.number != 1:
+            shard.write_rows(some)
+            divided.append(
+                [(r.number, r.values, r.error) for r in shard.rows()]
+            )
+    wanted = [(row.number, row.values, row.error) for row in rows]
+    assert divided == [wanted[:10], wanted[20:]]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"runner": "FlinkRuner"}, "runner must be one of .*FlinkRunner"),
+        ({"options": ["direct_num_worker=2"]}, "direct_num_workers"),
+        ({"options": ["direct_num_workers"]}, "KEY=VALUE"),
+        ({"options": ["direct_num_workers=two"]}, "a value that Apache Beam"),
+        ({"shard_rows": 0}, "`shard_rows`"),
+        ({"out": "{table}"}, "must be a folder with `--runner`"),
+        ({"out": "{photos}"}, "which holds other files"),
+        ({"out": "{photos}/a/b"}, "must lie in a folder that exists"),
+        ({"source": "{photos}/none"}, "SOURCE must be a folder"),
+        ({"preset": "bridgetower_nobody"}, "`preset` must be one of"),
+    ],
+)
+def test_wrong_input(tmp_path, changes, message):
+    table = table_of(tmp_path / "photos", 4, 10)
+    values = {"preset": VQA, "source": table, "out": tmp_path / "out"}
+    for name, value in changes.items():
+        if isinstance(value, str):
+            changes[name] = value.format(table=table, photos=table.parent)
+    with pytest.raises(ValueError, match=message):
+        on_beam.run(task="vqa", **values | changes)
+    assert not (tmp_path / "out" / "predictions").exists()
+
+
+def test_two_runs_at_once(tmp_path):
+    table, out = table_of(tmp_path / "photos", 4, 10), tmp_path / "out"
+    with on_beam._alone(str(out)):
+        with pytest.raises(ValueError, match="one process at a time"):
+            on_beam.run(VQA, "vqa", table, out)
+
+
+def test_a_pipeline_that_fails_is_told(tmp_path, monkeypatch):
+    """Its last line, and that the shards stay."""
+    table, out = table_of(tmp_path / "photos", 4, 10), tmp_path / "out"
+
+    def full(self, results, name):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.Shard, "write_results", full)
+    with pytest.raises(RuntimeError, match="No space left.*same command"):
+        on_beam.run(VQA, "vqa", table, out)
