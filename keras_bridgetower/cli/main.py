@@ -18,6 +18,7 @@ from keras_bridgetower.cli import output
 from keras_bridgetower.cli import predict
 from keras_bridgetower.cli import presets
 from keras_bridgetower.cli import retrieve
+from keras_bridgetower.cli import serve
 from keras_bridgetower.cli import train
 from keras_bridgetower.cli import weights
 from keras_bridgetower.cli.process import COMMAND
@@ -36,6 +37,7 @@ COMMANDS = {
         ask.entail,
         ask.compare,
         predict.predict,
+        serve.serve,
     ),
     "Data and training": (
         {"data": (data.check, data.build, data.stats, data.show)},

@@ -1,0 +1,111 @@
+"""Runs the server on this machine, until it is told to stop."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+
+from keras_bridgetower.serve.packages import check_installed
+
+_NAME = "keras-bridgetower"
+# Of Ray itself, for messages between processes: pictures are small.
+_SHARED_MEMORY = 200 * 2**20
+# Set before Ray is imported. Nothing is reported to its makers.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Ray would give each process one thread.
+    "OMP_NUM_THREADS": str(os.cpu_count()),
+}
+
+
+def run(plan, host, port, ready=None):
+    """Serve until SIGTERM or SIGINT, then answer what has come, and return.
+
+    Args:
+        plan: `Plan`.
+        host: str, the address that is listened on.
+        port: int.
+        ready: callable without arguments, called when all models are warm.
+
+    Raises:
+        ImportError: the extra `serve` is not installed.
+        OSError: the port is in use.
+        ValueError: a preset that cannot be served.
+    """
+    check_installed()
+    _check_port(host, port)
+    # Refuses an index that does not fit before anything is started.
+    plan.searched()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    stop = threading.Event()
+    handlers = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        with _ray(plan), _served(plan, host, port) as handle:
+            if ready is not None and not stop.is_set():
+                ready()
+            stop.wait()
+            with contextlib.suppress(TimeoutError):
+                handle.drain.remote().result(timeout_s=plan.limits.seconds)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ray(plan):
+    """A Ray of our own on this machine, ended with us."""
+    import ray
+
+    processes = plan.replicas * len(plan.presets)
+    ray.init(
+        address="local",
+        num_cpus=max(processes, os.cpu_count()),
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=_SHARED_MEMORY,
+        logging_level="error",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _served(plan, host, port):
+    """The application, running; its handle."""
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    from keras_bridgetower.serve.deployments import build
+
+    logs = LoggingConfig(log_level="ERROR", enable_access_log=False)
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port},
+        logging_config=logs,
+    )
+    try:
+        yield serve.run(build(plan), name=_NAME)
+    finally:
+        serve.shutdown()
+
+
+def _check_port(host, port):
+    """Refuse a port that another program listens on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(
+                f"The server cannot listen on {host} port {port} "
+                f"({error.strerror}). Choose another with `--port`."
+            ) from error
