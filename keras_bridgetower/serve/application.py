@@ -1,6 +1,7 @@
 """The FastAPI application: its routes, and what all of them share."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import fastapi
@@ -10,9 +11,11 @@ from starlette.exceptions import HTTPException
 from keras_bridgetower.serve import errors
 from keras_bridgetower.serve.admission import Admission
 from keras_bridgetower.serve.errors import RequestError
+from keras_bridgetower.serve.fetching import PictureFetcher
 from keras_bridgetower.serve.limits import Limits
 from keras_bridgetower.serve.metrics import Metrics
 from keras_bridgetower.serve.pictures import PictureReader
+from keras_bridgetower.serve.presets import AskedPreset
 from keras_bridgetower.serve.presets import Presets
 from keras_bridgetower.serve.routes import asking
 from keras_bridgetower.serve.routes import embeddings
@@ -35,9 +38,9 @@ class Service:
         metrics: `Metrics`.
         missing: coroutine function without arguments that returns the names
             of presets that cannot answer now.
-        waiting: callable without arguments, how many requests are present.
         find: coroutine function of an `inputs.ToFind` that returns a list of
             hits as dicts, or `Refused`; None without an index.
+        waiting: callable without arguments, how many requests are present.
     """
 
     presets: Presets
@@ -45,8 +48,37 @@ class Service:
     pictures: PictureReader
     metrics: Metrics
     missing: Callable
-    waiting: Callable
     find: Callable | None = None
+    waiting: Callable = int
+
+
+def service_of(plan, facts, ask, missing, find=None):
+    """The service of a plan whose presets an engine asks.
+
+    Args:
+        plan: `Plan`.
+        facts: list of dict, what `ServedPreset.facts` returns for each preset.
+        ask: coroutine function of a preset's name, a verb and a list of
+            inputs that returns a list of results.
+        missing, find: as `Service`.
+    """
+    metrics = Metrics()
+
+    def asked_preset(name, known):
+        def count(verb, number):
+            metrics.inputs.labels(name, verb).inc(number)
+
+        return AskedPreset(name, known, functools.partial(ask, name), count)
+
+    fetcher = PictureFetcher(plan.limits) if plan.limits.picture_hosts else None
+    return Service(
+        Presets(list(map(asked_preset, plan.names(), facts))),
+        plan.limits,
+        PictureReader(plan.limits, fetcher),
+        metrics,
+        missing,
+        find,
+    )
 
 
 def application(service, key=None):
@@ -66,7 +98,7 @@ def application(service, key=None):
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _failed)
-    paths = {path for path in app.openapi()["paths"]}
+    paths = set(app.openapi()["paths"])
     admission = Admission(app, service.limits, service.metrics, key, paths)
     service.waiting = lambda: admission.present
     return admission

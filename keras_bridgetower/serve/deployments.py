@@ -6,6 +6,7 @@ their processes again when they die, and divides requests among several.
 
 import asyncio
 import concurrent.futures
+import functools
 import os
 
 from ray import serve
@@ -13,16 +14,11 @@ from ray.exceptions import RayActorError
 from ray.exceptions import TaskCancelledError
 from ray.serve.exceptions import BackPressureError
 
-from keras_bridgetower.serve.application import Service
 from keras_bridgetower.serve.application import application
+from keras_bridgetower.serve.application import service_of
 from keras_bridgetower.serve.errors import RequestError
-from keras_bridgetower.serve.fetching import PictureFetcher
-from keras_bridgetower.serve.metrics import Metrics
-from keras_bridgetower.serve.pictures import PictureReader
 from keras_bridgetower.serve.plan import KEY
 from keras_bridgetower.serve.plan import Plan
-from keras_bridgetower.serve.presets import AskedPreset
-from keras_bridgetower.serve.presets import Presets
 
 # How often a question is asked whose process has died.
 _TRIES = 3
@@ -107,38 +103,19 @@ class HttpReplica:
 
     Args:
         plan: `Plan`.
+        searched: str, the name of the preset that searches, or None.
         *handles: handles of the deployments of its presets, in its order.
     """
 
-    async def __init__(self, plan, *handles):
-        names = plan.names()
+    async def __init__(self, plan, searched, *handles):
+        self._handles = dict(zip(plan.names(), handles, strict=True))
         facts = await asyncio.gather(*(x.facts.remote() for x in handles))
-        metrics = Metrics()
-        self._handles = dict(zip(names, handles, strict=True))
-        presets = [
-            AskedPreset(
-                name,
-                known,
-                _asking(handle),
-                lambda verb, n, name=name: metrics.inputs.labels(
-                    name, verb
-                ).inc(n),
+        find = None
+        if plan.store is not None:
+            find = functools.partial(
+                _asked, self._handles[plan.searched()].find
             )
-            for (name, handle), known in zip(
-                self._handles.items(), facts, strict=True
-            )
-        ]
-        fetcher = PictureFetcher(plan.limits)
-        service = Service(
-            Presets(presets),
-            plan.limits,
-            PictureReader(
-                plan.limits, fetcher if plan.limits.picture_hosts else None
-            ),
-            metrics,
-            self._missing,
-            find=self._finding(plan),
-        )
+        service = service_of(plan, facts, self._ask, self._missing, find)
         self._application = application(service, os.environ.get(KEY))
 
     def __serve_build_asgi_app__(self):
@@ -149,6 +126,9 @@ class HttpReplica:
         self._application.draining = True
         while self._application.present:
             await asyncio.sleep(_LOOK)
+
+    async def _ask(self, name, verb, asked):
+        return await _asked(self._handles[name].ask, verb, asked)
 
     async def _missing(self):
         """The names of presets that cannot answer now."""
@@ -161,17 +141,6 @@ class HttpReplica:
             for name, there in zip(names, answers, strict=True)
             if not there
         ]
-
-    def _finding(self, plan):
-        if plan.store is None:
-            return None
-        handle = self._handles[plan.searched()]
-        return lambda asked: _asked(handle.find, asked)
-
-
-def _asking(handle):
-    """What asks a preset's deployment, as `AskedPreset` takes it."""
-    return lambda verb, asked: _asked(handle.ask, verb, asked)
 
 
 async def _asked(method, *arguments):
@@ -253,4 +222,4 @@ def build(arguments):
         ray_actor_options={"num_cpus": 0},
         **stopping,
     )
-    return http.bind(plan, *handles)
+    return http.bind(plan, searched, *handles)

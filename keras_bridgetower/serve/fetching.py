@@ -8,15 +8,28 @@ import urllib.parse
 from keras_bridgetower.serve.errors import LOG
 from keras_bridgetower.serve.errors import RequestError
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PORTS = {"http": 80, "https": 443}
 
 
 def is_public(address):
     """Whether an IP address, a str, belongs to the public network."""
     address = ipaddress.ip_address(address)
-    inner = getattr(address, "ipv4_mapped", None)
-    address = inner or address
-    return address.is_global and not address.is_multicast
+    return all(
+        one.is_global and not one.is_multicast
+        for one in (address, *_inner(address))
+    )
+
+
+def _inner(address):
+    """The IPv4 addresses that an IPv6 address leads to, by its form."""
+    if address.version == 4:
+        return []
+    found = [address.ipv4_mapped, address.sixtofour]
+    found += address.teredo or []
+    if address in _NAT64:
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [one for one in found if one is not None]
 
 
 class PictureFetcher:

@@ -15,6 +15,9 @@ _SHARED_MEMORY = 200 * 2**20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A busy machine takes longer than the 5 seconds that Ray waits.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Ray would give each process one thread.
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }
