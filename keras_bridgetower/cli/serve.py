@@ -1,11 +1,13 @@
 """The command that serves presets over HTTP."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from keras_bridgetower.cli import models
 from keras_bridgetower.cli import output
+from keras_bridgetower.cli.models import AsJson
 from keras_bridgetower.serve.limits import Limits
 from keras_bridgetower.serve.plan import Plan
 from keras_bridgetower.serve.plan import whole_name
@@ -73,6 +75,7 @@ def serve(
     picture_bytes: _limit(
         "Bytes of a fetched picture."
     ) = DEFAULT.picture_bytes,
+    as_json: AsJson = False,
 ):
     """Serve presets over HTTP: embeddings, rerank, answers, search.
 
@@ -92,14 +95,19 @@ def serve(
         seconds=seconds,
         batch_size=batch_size,
         batch_wait=batch_wait,
-        picture_hosts=tuple(host.lower() for host in picture_hosts or ()),
+        picture_hosts=tuple(picture_hosts or ()),
         picture_seconds=picture_seconds,
     )
     names = tuple(whole_name(preset) for preset in presets)
     plan = Plan(names, limits, tokens, store, replicas)
-    address = f"http://{host}:{port}"
+    value = {"address": f"http://{host}:{port}", "presets": plan.names()}
+
+    def tell():
+        rows = [(f"{value['address']}/docs", ", ".join(plan.names()))]
+        output.show(as_json, value, ("ready at", "presets"), rows)
+        sys.stdout.flush()
 
     from keras_bridgetower.serve.run import run
 
     output.note(f"Loading {', '.join(plan.names())}")
-    run(plan, host, port, lambda: output.note(f"Ready: {address}/docs"))
+    run(plan, host, port, tell)

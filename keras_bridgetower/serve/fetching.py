@@ -97,7 +97,8 @@ class PictureFetcher:
                 "http://, without a port of its own.",
                 param,
             )
-        known = (parts.hostname or "").lower() in self._limits.picture_hosts
+        # `hostname` is in lower case.
+        known = parts.hostname in map(str.lower, self._limits.picture_hosts)
         if not known or parts.username is not None:
             raise RequestError(
                 400,

@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     # A busy machine takes longer than the 5 seconds that Ray waits.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # What fails to load once fails again.
+    "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
     # Ray would give each process one thread.
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }

@@ -21,7 +21,7 @@ PICTURE = ROOT / "examples/pictures/easy_vqa_test_6.png"
 COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
     *("predict", "train", "evaluate", "presets", "convert", "export"),
-    *("doctor", "data check", "data build", "data stats", "data show"),
+    *("serve", "doctor", "data check", "data build", "data stats", "data show"),
 )
 
 
