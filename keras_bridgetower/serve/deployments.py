@@ -39,6 +39,9 @@ class PresetReplica:
     """
 
     def __init__(self, preset, limits, tokens=None, store=None):
+        # Registers what presets and checkpoints hold, see `cli.process`.
+        from keras_bridgetower import convert  # noqa: F401
+        from keras_bridgetower import tasks  # noqa: F401
         from keras_bridgetower.serve.models import ServedPreset
 
         self._limits = limits

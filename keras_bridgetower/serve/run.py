@@ -15,11 +15,15 @@ _SHARED_MEMORY = 200 * 2**20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # The process that answers HTTP imports no Keras.
+    "KERAS_BRIDGETOWER_SERVER": "1",
     # A busy machine takes longer than the 5 seconds that Ray waits.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # What fails to load once fails again.
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
+    # Ray would let all other programs go first.
+    "RAY_worker_niceness": "0",
     # Ray would give each process one thread.
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }
@@ -43,20 +47,40 @@ def run(plan, host, port, ready=None):
     _check_port(host, port)
     # Refuses an index that does not fit before anything is started.
     plan.searched()
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment())
+        stack.enter_context(_told_to_stop(stop))
+        stack.enter_context(_ray(plan))
+        handle = stack.enter_context(_served(plan, host, port))
+        if ready is not None and not stop.is_set():
+            ready()
+        stop.wait()
+        with contextlib.suppress(TimeoutError):
+            handle.drain.remote().result(timeout_s=plan.limits.seconds)
+
+
+@contextlib.contextmanager
+def _environment():
+    """Our variables, where the user has set none; they go again."""
+    new = {k: v for k, v in _ENVIRONMENT.items() if k not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _told_to_stop(stop):
+    """Signals set an event, in place of ending this process."""
     handlers = {
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        with _ray(plan), _served(plan, host, port) as handle:
-            if ready is not None and not stop.is_set():
-                ready()
-            stop.wait()
-            with contextlib.suppress(TimeoutError):
-                handle.drain.remote().result(timeout_s=plan.limits.seconds)
+        yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
