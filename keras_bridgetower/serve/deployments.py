@@ -53,6 +53,7 @@ class PresetReplica:
 
             self._index = ServedIndex(store, self._served)
         self._queues = {}
+        self._running = 0
         # One forward pass at a time: each uses all cores, or the device.
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
 
@@ -70,8 +71,13 @@ class PresetReplica:
         Returns:
             list, of which some may be `Refused`.
         """
+        queues = [self._queue(verb, one.batch) for one in asked]
+        # While nothing runs, there is nothing to wait for.
+        wait = self._limits.batch_wait if self._running else 0.0
+        for queue in queues:
+            queue.set_batch_wait_timeout_s(wait)
         return await asyncio.gather(
-            *(self._queue(verb, one.batch)(one) for one in asked)
+            *(queue(one) for queue, one in zip(queues, asked, strict=True))
         )
 
     async def find(self, asked):
@@ -98,7 +104,13 @@ class PresetReplica:
 
     async def _in_thread(self, function, *arguments):
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *arguments)
+        self._running += 1
+        try:
+            return await loop.run_in_executor(
+                self._thread, function, *arguments
+            )
+        finally:
+            self._running -= 1
 
 
 class HttpReplica:

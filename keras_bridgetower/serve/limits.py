@@ -32,7 +32,7 @@ class Limits:
             After it the status is 504.
         batch_size: int, inputs of a forward pass.
         batch_wait: number, seconds that the first input of a batch waits for
-            others.
+            others while the model is busy. Where it is idle, nothing waits.
         picture_hosts: tuple of str, hosts from which pictures are fetched by
             URL. Without any, URLs are refused.
         picture_seconds: number, time to fetch a picture.
@@ -58,7 +58,7 @@ class Limits:
     queue: int = 256
     seconds: float = 30.0
     batch_size: int = 32
-    batch_wait: float = 0.01
+    batch_wait: float = 0.05
     picture_hosts: tuple = ()
     picture_seconds: float = 5.0
 

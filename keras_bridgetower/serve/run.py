@@ -22,6 +22,11 @@ _ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # What fails to load once fails again.
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
+    # One event loop in each process, and messages without a store between:
+    # models run in a thread, and no route computes for long.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     # Ray would let all other programs go first.
     "RAY_worker_niceness": "0",
     # Ray would give each process one thread.

@@ -278,7 +278,7 @@ def main(url):
     """Send all to a server, and print what went wrong."""
     import httpx
 
-    key = os.environ.get("KERAS_BRIDGETOWER_API_KEY", "")
+    key = os.environ.get("KERAS_BRIDGETOWER_API_KEY", "none")
     headers = {"Authorization": f"Bearer {key}"}
     everything = requests()
     wrong = 0

@@ -40,7 +40,7 @@ def questions():
     found = []
     for number in range(KINDS):
         colour = COLOURS[number % len(COLOURS)]
-        text = f"a small {colour} circle in the center {number}"
+        text = f"a small {colour} circle {number}"
         image = picture(colour, number)
         written = base64.b64encode(image).decode()
         given = [
