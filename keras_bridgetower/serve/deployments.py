@@ -13,6 +13,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.exceptions import TaskCancelledError
 from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import RayServeException
 
 from keras_bridgetower.serve.application import application
 from keras_bridgetower.serve.application import service_of
@@ -177,10 +178,10 @@ async def _asked(method, *arguments):
             raise RequestError(
                 429, "Too many requests wait here. Try again in a second."
             ) from None
-        except TaskCancelledError:
-            # The process of the model was told to stop.
+        except (TaskCancelledError, RayServeException):
+            # The process of the model was told to stop, or is not there yet.
             break
-    raise RequestError(503, "The model's process has stopped. Try again.")
+    raise RequestError(503, "The model cannot answer now. Try again.")
 
 
 async def _answers(handle):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -9,6 +10,8 @@ import threading
 from keras_bridgetower.serve.packages import check_installed
 
 _NAME = "keras-bridgetower"
+# The last line of a traceback.
+_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception)): (.+)$", re.M)
 # Of Ray itself, for messages between processes: pictures are small.
 _SHARED_MEMORY = 200 * 2**20
 # Set before Ray is imported. Nothing is reported to its makers.
@@ -126,9 +129,23 @@ def _served(plan, host, port):
         logging_config=logs,
     )
     try:
-        yield serve.run(build(plan), name=_NAME)
+        yield _deployed(build(plan))
     finally:
         serve.shutdown()
+
+
+def _deployed(application):
+    """The handle of an application, or what a preset said when it failed."""
+    from ray import serve
+
+    try:
+        return serve.run(application, name=_NAME)
+    except RuntimeError as error:
+        # Ray tells the traceback of the process that failed.
+        found = _ERROR.findall(str(error))
+        if not found:
+            raise
+        raise ValueError(found[-1]) from error
 
 
 def _check_port(host, port):

@@ -36,7 +36,7 @@ TOLERANCE = 1e-5
 
 
 def questions():
-    """Texts, pictures and pairs: `(what embed takes, body of a request)`."""
+    """Texts, pictures and pairs: `(what embed takes, input of a request)`."""
     found = []
     for number in range(KINDS):
         colour = COLOURS[number % len(COLOURS)]
@@ -49,8 +49,7 @@ def questions():
             {"images": image, "texts": text},
         ][number % 3]
         sent = {"texts": ("text", text), "images": ("image", written)}
-        body = dict(sent[name] for name in given)
-        found.append((given, {"model": PRESET, "input": [body]}))
+        found.append((given, dict(sent[name] for name in given)))
     return found
 
 
@@ -120,8 +119,10 @@ def answers(url):
         return False
 
 
-async def load(url, asked, expected, clients, requests, meanwhile=None):
-    """Send requests, and count what comes back.
+async def load(
+    url, asked, expected, clients, requests, inputs=1, meanwhile=None
+):
+    """Send requests of some inputs each, and count what comes back.
 
     Returns:
         dict of seconds, times of each, statuses, and wrong answers.
@@ -132,20 +133,22 @@ async def load(url, asked, expected, clients, requests, meanwhile=None):
     async def client(http):
         nonlocal wrong
         for number in numbers:
+            places = [(number + n) % KINDS for n in range(inputs)]
+            body = {"model": PRESET, "input": [asked[i][1] for i in places]}
             started = time.perf_counter()
             try:
-                answer = await http.post(
-                    f"{url}/v1/embeddings", json=asked[number % KINDS][1]
-                )
+                answer = await http.post(f"{url}/v1/embeddings", json=body)
                 status = answer.status_code
             except httpx.HTTPError as error:
                 status = type(error).__name__
             times.append(time.perf_counter() - started)
             statuses[status] = statuses.get(status, 0) + 1
             if status == 200:
-                found = answer.json()["data"][0]["embedding"]
-                apart = np.abs(found - expected[number % KINDS]).max()
-                wrong += bool(apart > TOLERANCE)
+                found = [row["embedding"] for row in answer.json()["data"]]
+                apart = np.abs(
+                    np.subtract(found, [expected[i] for i in places])
+                )
+                wrong += bool(apart.max() > TOLERANCE)
 
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(timeout=120, limits=limits) as http:
@@ -163,11 +166,11 @@ async def load(url, asked, expected, clients, requests, meanwhile=None):
     }
 
 
-def say(name, found, compared=None):
+def say(name, found, compared=None, inputs=1):
     count = len(found["times"])
     p50, p95 = np.percentile(found["times"], (50, 95)) * 1000
     speed = count / found["seconds"]
-    ratio = f", {speed / compared:.2f} of embed" if compared else ""
+    ratio = f", {inputs * speed / compared:.2f} of embed" if compared else ""
     print(
         f"{name}: {count} requests, {speed:.0f} a second{ratio}, "
         f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, {found['statuses']}, "
@@ -223,6 +226,8 @@ def main():
         for clients in options.clients:
             found = run(url, clients, options.requests)
             say(f"{clients} clients", found, speed)
+        found = run(url, 64, options.requests // 16, inputs=16)
+        say("64 clients, 16 inputs each", found, speed, 16)
         say("400 clients", run(url, 400, options.requests), speed)
         if options.long:
             before = processes()
