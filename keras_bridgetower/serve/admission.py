@@ -10,7 +10,8 @@ from keras_bridgetower.serve.errors import error_body
 from keras_bridgetower.serve.errors import unexpected
 
 # Answered at once, and without a key.
-OPEN = ("/health", "/ready", "/v1/health_check")
+READY = "/ready"
+OPEN = ("/health", READY, "/v1/health_check")
 
 
 class Admission:
@@ -58,7 +59,10 @@ class Admission:
             )
 
     async def _admitted(self, scope, receive, answer):
-        if scope["path"] in OPEN:
+        path = scope["path"]
+        if self.draining and path == READY:
+            raise RequestError(503, "The server is about to stop.")
+        if path in OPEN:
             await self._app(scope, receive, answer.send)
             return
         headers = dict(scope["headers"])

@@ -17,6 +17,8 @@ _SHARED_MEMORY = 200 * 2**20
 # Set before Ray is imported. Nothing is reported to its makers.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own ports answer only who has the token in this user's home.
+    "RAY_AUTH_MODE": "token",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # The process that answers HTTP imports no Keras.
     "KERAS_BRIDGETOWER_SERVER": "1",

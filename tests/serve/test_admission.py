@@ -174,6 +174,7 @@ def test_draining_lets_nothing_in():
         await asyncio.sleep(0.01)
         admit.draining = True
         assert (await asked(admit)).status == 503
+        assert (await asked(admit, "/ready")).status == 503
         app.go.set()
         assert (await task).status == 200
 
