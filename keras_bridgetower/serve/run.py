@@ -1,5 +1,6 @@
 """Runs the server on this machine, until it is told to stop."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -60,14 +61,21 @@ def run(plan, host, port, ready=None):
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment())
-        stack.enter_context(_told_to_stop(stop))
         stack.enter_context(_ray(plan))
-        handle = stack.enter_context(_served(plan, host, port))
+        # After Ray, which would print where each signal was received.
+        stack.enter_context(_told_to_stop(stop))
+        handle = _served(plan, host, port)
         if ready is not None and not stop.is_set():
             ready()
         stop.wait()
-        with contextlib.suppress(TimeoutError):
-            handle.drain.remote().result(timeout_s=plan.limits.seconds)
+        asyncio.run(_drained(handle, plan.limits.seconds))
+
+
+async def _drained(handle, seconds):
+    """Wait until all requests that have come are answered."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await handle.drain.remote()
 
 
 @contextlib.contextmanager
@@ -116,9 +124,8 @@ def _ray(plan):
         ray.shutdown()
 
 
-@contextlib.contextmanager
 def _served(plan, host, port):
-    """The application, running; its handle."""
+    """The handle of the application, which runs until Ray ends."""
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
@@ -130,10 +137,7 @@ def _served(plan, host, port):
         http_options={"host": host, "port": port},
         logging_config=logs,
     )
-    try:
-        yield _deployed(build(plan))
-    finally:
-        serve.shutdown()
+    return _deployed(build(plan))
 
 
 def _deployed(application):
