@@ -147,8 +147,10 @@ def _deployed(application):
     try:
         return serve.run(application, name=_NAME)
     except RuntimeError as error:
-        # Ray tells the traceback of the process that failed.
-        found = _ERROR.findall(str(error))
+        # Ray keeps the traceback of the process that failed.
+        deployments = serve.status().applications[_NAME].deployments
+        told = [one.message for one in deployments.values()]
+        found = _ERROR.findall("\n".join(told))
         if not found:
             raise
         raise ValueError(found[-1]) from error
