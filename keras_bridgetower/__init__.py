@@ -6,8 +6,8 @@ from keras_bridgetower.cli import process
 from keras_bridgetower.version import __version__ as __version__
 
 # Classes are registered with Keras when their modules are imported. The
-# command line alone does so later, when a command needs them.
-if not process.is_command_line():
+# command line and the server do so later, when they need them.
+if not process.imports_late():
     from keras_bridgetower import convert as convert
     from keras_bridgetower import tasks as tasks
 

@@ -20,6 +20,7 @@ from keras_bridgetower.cli import predict
 from keras_bridgetower.cli import presets
 from keras_bridgetower.cli import retrieve
 from keras_bridgetower.cli import search
+from keras_bridgetower.cli import serve
 from keras_bridgetower.cli import train
 from keras_bridgetower.cli import web_data
 from keras_bridgetower.cli import weights
@@ -40,6 +41,7 @@ COMMANDS = {
         ask.compare,
         predict.predict,
         demo.demo,
+        serve.serve,
     ),
     "Search your pictures": (
         {"search": (search.index, search.query, search.info)},

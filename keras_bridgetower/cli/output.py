@@ -49,6 +49,11 @@ def warn(text):
     print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
+def note(text):
+    """Print a line on stderr that says how far the work is."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def status(words):
     """A spinner on the terminal while something is done."""

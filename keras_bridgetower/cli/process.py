@@ -1,14 +1,23 @@
-"""Whether this process is the command line, which imports Keras late.
+"""Whether this process is one of ours, which imports Keras late or never.
 
 `--help` needs no Keras, and environment variables that quiet a framework must
 be set before it is imported. The package asks this while it is imported.
 """
 
+import os
 import pathlib
 import sys
 
 COMMAND = "keras-bridgetower"
 MODULE = "keras_bridgetower"
+# Set in the environment of the server's processes. The one that answers HTTP
+# needs no Keras.
+SERVER = "KERAS_BRIDGETOWER_SERVER"
+
+
+def imports_late():
+    """Whether this process imports Keras itself, if it needs it."""
+    return SERVER in os.environ or is_command_line()
 
 
 def is_command_line():

@@ -35,15 +35,37 @@ def decoded(image, name="images"):
     """
     if not isinstance(image, str):
         return image
-    head, _, body = image.partition(",")
-    if not image.startswith("data:"):
-        if os.path.exists(image) or not is_base64(_start(image)):
-            return image
-        body = image
+    if not image.startswith("data:") and (
+        os.path.exists(image) or not is_base64(_start(image))
+    ):
+        return image
+    return decode_base64(image, name)
+
+
+def decode_base64(text, name="images"):
+    """The bytes that base64 stands for; the text is never a path.
+
+    Args:
+        text: str, base64 in the usual or the URL-safe alphabet, or a `data:`
+            URL with it.
+        name: str, what errors call it.
+
+    Raises:
+        ValueError: damaged base64, or a `data:` URL without it.
+
+    Example:
+
+    ```python
+    decode_base64("data:image/png;base64,iVBORw==")  # b"\\x89PNG"
+    ```
+    """
+    head, _, body = text.partition(",")
+    if not text.startswith("data:"):
+        body = text
     elif not head.endswith(";base64"):
         raise ValueError(
             f"`{name}` must hold base64, as in 'data:image/png;base64,...'. "
-            f"Received: {name}={image[:60]!r}..."
+            f"Received: {name}={text[:60]!r}..."
         )
     body = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
     try:
@@ -51,7 +73,7 @@ def decoded(image, name="images"):
     except ValueError as error:
         raise ValueError(
             f"`{name}` must be whole base64 ({error}). Send it again. "
-            f"Received: {name} of {len(image)} characters, {image[:40]!r}..."
+            f"Received: {name} of {len(text)} characters, {text[:40]!r}..."
         ) from error
 
 

@@ -20,6 +20,7 @@ class Hit:
         text: str, the text of its row, or `""`.
         problem: str, why the file cannot be read now, where the matching head
             wanted it; or None.
+        folder: str, the folder or table's folder below which it was indexed.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Hit:
     name: str = ""
     text: str = ""
     problem: str | None = None
+    folder: str = ""
 
 
 def answer(store, models, text, image, top_k, rerank, batch_size):
@@ -53,6 +55,7 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
             similarity,
             name=stored.name,
             text=stored.text,
+            folder=stored.folder,
         )
         for stored, similarity in found
     ]

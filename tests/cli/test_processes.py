@@ -21,8 +21,9 @@ PICTURE = ROOT / "examples/pictures/easy_vqa_test_6.png"
 COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
     *("predict", "train", "evaluate", "presets", "convert", "export"),
-    *("demo", "doctor", "data check", "data build", "data stats", "data show"),
-    *("data filter", "search index", "search query", "search info"),
+    *("demo", "serve", "doctor", "search index", "search query"),
+    *("search info", "data check", "data build", "data stats", "data show"),
+    "data filter",
 )
 
 

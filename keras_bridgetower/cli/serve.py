@@ -1,0 +1,113 @@
+"""The command that serves presets over HTTP."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from keras_bridgetower.cli import models
+from keras_bridgetower.cli import output
+from keras_bridgetower.cli.models import AsJson
+from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.serve.plan import Plan
+from keras_bridgetower.serve.plan import whole_name
+
+DEFAULT = Limits()
+HEADS = ("itc", "itm", "rank", "vqa", "mlm")
+
+
+def _limit(help, minimum=1):
+    return Annotated[
+        int, typer.Option(min=minimum, help=help, rich_help_panel="Limits")
+    ]
+
+
+def _seconds(help):
+    return Annotated[float, typer.Option(help=help, rich_help_panel="Limits")]
+
+
+def serve(
+    presets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Presets: names, folders or handles. The first that can do "
+            "what is asked answers requests that name none.",
+            autocompletion=models.names_starting,
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Index of `search index`, for /v1/search."),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=3, help="Tokens of an embedded text; else the preset's own."
+        ),
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Processes for each preset.")
+    ] = 1,
+    body_bytes: _limit("Bytes of a request.") = DEFAULT.body_bytes,
+    picture_pixels: _limit("Pixels of a picture.") = DEFAULT.picture_pixels,
+    inputs: _limit("Texts or pictures of a request.") = DEFAULT.inputs,
+    concurrency: _limit("Requests worked on at a time.") = DEFAULT.concurrency,
+    queue: _limit("Requests that wait; then 429.") = DEFAULT.queue,
+    seconds: _seconds("Time of a request; then 504.") = DEFAULT.seconds,
+    batch_size: _limit("Inputs of a forward pass.") = DEFAULT.batch_size,
+    batch_wait: _seconds("Wait for others of a batch.") = DEFAULT.batch_wait,
+    picture_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--picture-host",
+            help="Host from which pictures are fetched by URL. May be given "
+            "again; without it URLs are refused.",
+            rich_help_panel="Limits",
+        ),
+    ] = None,
+    picture_seconds: _seconds(
+        "Time to fetch a picture."
+    ) = DEFAULT.picture_seconds,
+    picture_bytes: _limit(
+        "Bytes of a fetched picture."
+    ) = DEFAULT.picture_bytes,
+    as_json: AsJson = False,
+):
+    """Serve presets over HTTP: embeddings, rerank, answers, search.
+
+    Its page /docs lists the routes. Clients must send the API key that the
+    environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set.
+    SIGTERM lets it answer what has come, then it ends.
+    """
+    for preset in presets:
+        models.check_preset(preset, HEADS)
+    limits = Limits(
+        body_bytes=body_bytes,
+        picture_bytes=picture_bytes,
+        picture_pixels=picture_pixels,
+        inputs=inputs,
+        concurrency=concurrency,
+        queue=queue,
+        seconds=seconds,
+        batch_size=batch_size,
+        batch_wait=batch_wait,
+        picture_hosts=tuple(picture_hosts or ()),
+        picture_seconds=picture_seconds,
+    )
+    names = tuple(whole_name(preset) for preset in presets)
+    plan = Plan(names, limits, tokens, store, replicas)
+    value = {"address": f"http://{host}:{port}", "presets": plan.names()}
+
+    def tell():
+        rows = [(f"{value['address']}/docs", ", ".join(plan.names()))]
+        output.show(as_json, value, ("ready at", "presets"), rows)
+        sys.stdout.flush()
+
+    from keras_bridgetower.serve.run import run
+
+    output.note(f"Loading {', '.join(plan.names())}")
+    run(plan, host, port, tell)

@@ -1,0 +1,241 @@
+"""The server as deployments of Ray Serve, on one machine or many.
+
+One deployment answers HTTP, and each preset is one more. Ray Serve starts
+their processes again when they die, and divides requests among several.
+"""
+
+import asyncio
+import concurrent.futures
+import functools
+import os
+
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.exceptions import TaskCancelledError
+from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import RayServeException
+
+from keras_bridgetower.serve.application import application
+from keras_bridgetower.serve.application import service_of
+from keras_bridgetower.serve.errors import RequestError
+from keras_bridgetower.serve.plan import KEY
+from keras_bridgetower.serve.plan import Plan
+
+# How often a question is asked whose process has died.
+_TRIES = 3
+# Seconds in which a preset must say that it can answer.
+_READY = 2.0
+# Seconds between two looks at whether a stopping process is idle.
+_LOOK = 0.1
+
+
+class PresetReplica:
+    """One process with the models of one preset, which asks them in batches.
+
+    Args:
+        preset: str.
+        limits: `Limits`.
+        tokens: int or None, as `ServedPreset`.
+        store: str, the index that is searched by these models, or None.
+    """
+
+    def __init__(self, preset, limits, tokens=None, store=None):
+        # Registers what presets and checkpoints hold, see `cli.process`.
+        from keras_bridgetower import convert  # noqa: F401
+        from keras_bridgetower import tasks  # noqa: F401
+        from keras_bridgetower.serve.models import ServedPreset
+
+        self._limits = limits
+        self._served = ServedPreset(preset, tokens)
+        self._served.warm_up(limits.batch_size)
+        self._index = None
+        if store is not None:
+            from keras_bridgetower.serve.index import ServedIndex
+
+            self._index = ServedIndex(store, self._served)
+        self._queues = {}
+        self._running = 0
+        # One forward pass at a time: each uses all cores, or the device.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    async def facts(self):
+        """What `ServedPreset.facts` returns; it answers when all is warm."""
+        return self._served.facts()
+
+    async def ask(self, verb, asked):
+        """The results of a verb, those of other requests in one batch.
+
+        Args:
+            verb: str.
+            asked: list of inputs.
+
+        Returns:
+            list, of which some may be `Refused`.
+        """
+        queues = [self._queue(verb, one.batch) for one in asked]
+        # While nothing runs, there is nothing to wait for.
+        wait = self._limits.batch_wait if self._running else 0.0
+        for queue in queues:
+            queue.set_batch_wait_timeout_s(wait)
+        return await asyncio.gather(
+            *(queue(one) for queue, one in zip(queues, asked, strict=True))
+        )
+
+    async def find(self, asked):
+        """The hits for an `inputs.ToFind`, or `Refused`."""
+        return await self._in_thread(self._index.find, asked)
+
+    def _queue(self, verb, batch):
+        """The queue of what may stand in a batch together."""
+        key = (verb, *batch)
+        if key not in self._queues:
+            self._queues[key] = self._batched(getattr(self._served, verb))
+        return self._queues[key]
+
+    def _batched(self, verb):
+        from keras_bridgetower.serve.models import each_or_refused
+
+        async def run_batch(asked):
+            return await self._in_thread(each_or_refused, verb, asked)
+
+        return serve.batch(
+            max_batch_size=self._limits.batch_size,
+            batch_wait_timeout_s=self._limits.batch_wait,
+        )(run_batch)
+
+    async def _in_thread(self, function, *arguments):
+        loop = asyncio.get_running_loop()
+        self._running += 1
+        try:
+            return await loop.run_in_executor(
+                self._thread, function, *arguments
+            )
+        finally:
+            self._running -= 1
+
+
+class HttpReplica:
+    """One process that answers HTTP and asks the presets.
+
+    Args:
+        plan: `Plan`.
+        searched: str, the name of the preset that searches, or None.
+        *handles: handles of the deployments of its presets, in its order.
+    """
+
+    async def __init__(self, plan, searched, *handles):
+        self._handles = dict(zip(plan.names(), handles, strict=True))
+        facts = await asyncio.gather(*(x.facts.remote() for x in handles))
+        find = None
+        if plan.store is not None:
+            find = functools.partial(
+                _asked, self._handles[plan.searched()].find
+            )
+        service = service_of(plan, facts, self._ask, self._missing, find)
+        self._application = application(service, os.environ.get(KEY))
+
+    def __serve_build_asgi_app__(self):
+        return self._application
+
+    async def drain(self):
+        """Take no more requests, and return when those present are answered."""
+        self._application.draining = True
+        while self._application.present:
+            await asyncio.sleep(_LOOK)
+
+    async def _ask(self, name, verb, asked):
+        return await _asked(self._handles[name].ask, verb, asked)
+
+    async def _missing(self):
+        """The names of presets that cannot answer now."""
+        names = list(self._handles)
+        answers = await asyncio.gather(
+            *(_answers(handle) for handle in self._handles.values())
+        )
+        return [
+            name
+            for name, there in zip(names, answers, strict=True)
+            if not there
+        ]
+
+
+async def _asked(method, *arguments):
+    """What a deployment answers.
+
+    A question whose process died is asked again: it changes nothing. A
+    question whose client has gone is cancelled there too.
+    """
+    for _ in range(_TRIES):
+        response = method.remote(*arguments)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except RayActorError:
+            continue
+        except BackPressureError:
+            raise RequestError(
+                429, "Too many requests wait here. Try again in a second."
+            ) from None
+        except (TaskCancelledError, RayServeException):
+            # The process of the model was told to stop, or is not there yet.
+            break
+    raise RequestError(503, "The model cannot answer now. Try again.")
+
+
+async def _answers(handle):
+    try:
+        async with asyncio.timeout(_READY):
+            await _asked(handle.facts)
+    except (TimeoutError, RequestError):
+        return False
+    return True
+
+
+def build(arguments):
+    """The application that Ray Serve runs.
+
+    A configuration file of Ray Serve names this function, as
+    `keras_bridgetower.serve.deployments:build`.
+
+    Args:
+        arguments: `Plan`, or a dict of its values, `limits` a dict too.
+
+    Returns:
+        An application of Ray Serve.
+
+    Raises:
+        ValueError: values that a `Plan` refuses.
+    """
+    plan = arguments
+    if not isinstance(plan, Plan):
+        plan = Plan.of(**arguments)
+    searched = plan.searched()
+    stopping = {
+        "graceful_shutdown_wait_loop_s": _LOOK,
+        "graceful_shutdown_timeout_s": plan.limits.seconds,
+    }
+    handles = []
+    for preset, name in zip(plan.presets, plan.names(), strict=True):
+        deployment = serve.deployment(
+            PresetReplica,
+            name=name,
+            num_replicas=plan.replicas,
+            max_ongoing_requests=plan.limits.concurrency,
+            max_queued_requests=plan.limits.queue,
+            ray_actor_options={"num_cpus": 1},
+            **stopping,
+        )
+        store = plan.store if name == searched else None
+        handles.append(deployment.bind(preset, plan.limits, plan.tokens, store))
+    most = plan.limits.concurrency + plan.limits.queue
+    http = serve.deployment(
+        serve.ingress()(HttpReplica),
+        name="http",
+        # More than are let in, which are then refused by one shape.
+        max_ongoing_requests=2 * most,
+        ray_actor_options={"num_cpus": 0},
+        **stopping,
+    )
+    return http.bind(plan, searched, *handles)

@@ -1,0 +1,92 @@
+"""`Limits`: what one request may ask for, and how many wait."""
+
+import dataclasses
+
+from keras_bridgetower.checks import check_count
+
+_COUNTS = (
+    "body_bytes",
+    "picture_bytes",
+    "picture_pixels",
+    "inputs",
+    "concurrency",
+    "queue",
+    "batch_size",
+)
+_SECONDS = ("seconds", "picture_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a server accepts, as plain values.
+
+    Args:
+        body_bytes: int, bytes of the body of a request.
+        picture_bytes: int, bytes of a picture that is fetched by its URL.
+        picture_pixels: int, width times height of a picture.
+        inputs: int, texts, pictures, pairs or documents of a request.
+        concurrency: int, requests that are worked on at a time.
+        queue: int, further requests that wait. All others are refused with
+            status 429.
+        seconds: number, time of a request from its arrival to its answer.
+            After it the status is 504.
+        batch_size: int, inputs of a forward pass.
+        batch_wait: number, seconds that the first input of a batch waits for
+            others while the model is busy. Where it is idle, nothing waits.
+        picture_hosts: tuple of str, hosts from which pictures are fetched by
+            URL. Without any, URLs are refused.
+        picture_seconds: number, time to fetch a picture.
+
+    Raises:
+        ValueError: a number that is not positive, or hosts that are no tuple
+            of names.
+
+    Example:
+
+    ```python
+    from keras_bridgetower.serve.limits import Limits
+
+    Limits(queue=32, picture_hosts=("pictures.example.org",)).seconds  # 30.0
+    ```
+    """
+
+    body_bytes: int = 20_000_000
+    picture_bytes: int = 10_000_000
+    picture_pixels: int = 40_000_000
+    inputs: int = 256
+    concurrency: int = 64
+    queue: int = 256
+    seconds: float = 30.0
+    batch_size: int = 32
+    batch_wait: float = 0.05
+    picture_hosts: tuple = ()
+    picture_seconds: float = 5.0
+
+    def __post_init__(self):
+        for name in _COUNTS:
+            check_count(name, getattr(self, name))
+        for name in _SECONDS:
+            _check_seconds(name, getattr(self, name), above_zero=True)
+        _check_seconds("batch_wait", self.batch_wait, above_zero=False)
+        hosts = self.picture_hosts
+        named = isinstance(hosts, tuple) and all(
+            isinstance(host, str) and host and not set("/:@") & set(host)
+            for host in hosts
+        )
+        if not named:
+            raise ValueError(
+                "`picture_hosts` must be a tuple of host names, such as "
+                "('pictures.example.org',), without scheme, port or path. "
+                f"Received: picture_hosts={hosts!r}"
+            )
+
+
+def _check_seconds(name, value, above_zero):
+    """Refuse what is no finite number of seconds."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (0 < value or (value == 0 and not above_zero)):
+        wanted = "above 0" if above_zero else "from 0"
+        raise ValueError(
+            f"`{name}` must be a number of seconds {wanted}. "
+            f"Received: {name}={value!r}"
+        )

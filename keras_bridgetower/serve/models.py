@@ -1,0 +1,201 @@
+"""The tasks of one preset around one backbone, asked in batches of inputs."""
+
+from keras_bridgetower.backend import compiled
+from keras_bridgetower.models import head_table
+from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.presets import registry
+from keras_bridgetower.serve import inputs
+from keras_bridgetower.serve.errors import Refused
+from keras_bridgetower.tasks import preset_io
+from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
+from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
+from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
+from keras_bridgetower.tasks.vqa import BridgeTowerVQA
+
+# The task of each verb, and the heads of which it needs one.
+TASKS = {
+    "embed": (BridgeTowerContrastive, ("itc",)),
+    "score": (BridgeTowerRetrieval, ("itm", "rank")),
+    "answer": (BridgeTowerVQA, ("vqa",)),
+    "fill": (BridgeTowerMaskedLM, ("mlm",)),
+}
+
+
+class ServedPreset:
+    """A preset, opened once, and what can be asked of it.
+
+    Args:
+        preset: as `from_preset` of a task takes it.
+        tokens: int, tokens of a text that is embedded, or None for the
+            preset's own number.
+
+    Raises:
+        ValueError: no such preset, one without any head that is served, or
+            more tokens than positions.
+    """
+
+    def __init__(self, preset, tokens=None):
+        folder = registry.open_preset(preset)
+        saved = head_table.saved_heads(folder)
+        self.tasks = {}
+        for verb, (cls, heads) in TASKS.items():
+            if set(heads) & set(saved):
+                self.tasks[verb] = _task(cls, folder, saved, self.tasks)
+        if not self.tasks:
+            raise ValueError(
+                "`preset` must have a head that answers: itc, itm, rank, vqa "
+                f"or mlm. Received: preset={preset!r} with the heads "
+                f"{', '.join(saved) or 'none'}"
+            )
+        self.tokens = tokens
+
+    def kinds(self):
+        """What can be embedded: `"text"`, `"image"`, perhaps `"fused"`."""
+        embed = self.tasks.get("embed")
+        return tuple(kinds_of(embed.ways)) if embed else ()
+
+    def facts(self):
+        """What a client may be told of it, a dict of plain values."""
+        embed = self.tasks.get("embed")
+        return {
+            "verbs": tuple(self.tasks),
+            "kinds": self.kinds(),
+            "width": embed.projection_dim if embed else None,
+        }
+
+    def embed(self, asked):
+        """Embed texts, pictures or pairs, all of the same kind and rule.
+
+        Args:
+            asked: list of `inputs.ToEmbed`.
+
+        Returns:
+            list of `(vector, tokens)`: a list of float, and how many tokens
+            of the text were read.
+        """
+        task, first = self.tasks["embed"], asked[0]
+        given = {}
+        if first.text is not None:
+            given["texts"] = [one.text for one in asked]
+        if first.image is not None:
+            given["images"] = [open_image(one.image) for one in asked]
+        length = self._length(task, first.tokens)
+        vectors = task.embed(
+            **given,
+            batch_size=len(asked),
+            sequence_length=length,
+            long_texts=first.long_texts,
+        )
+        counts = _token_counts(task, given.get("texts"), length, len(asked))
+        return list(zip(vectors.tolist(), counts, strict=True))
+
+    def score(self, asked):
+        """The logit of "match" of each `inputs.ToMatch`, a list of float."""
+        scores = self.tasks["score"].score(
+            [open_image(one.image) for one in asked],
+            [one.text for one in asked],
+            batch_size=len(asked),
+        )
+        return scores.tolist()
+
+    def answer(self, asked):
+        """The best `(answer, score)` of each `inputs.ToAsk`, in lists."""
+        found = self.tasks["answer"].answer(
+            [open_image(one.image) for one in asked],
+            [one.text for one in asked],
+            top_k=max(one.top_k for one in asked),
+            batch_size=len(asked),
+        )
+        return [
+            answers[: one.top_k]
+            for answers, one in zip(found, asked, strict=True)
+        ]
+
+    def fill(self, asked):
+        """The tokens of each mask and the filled text of each `ToAsk`."""
+        found = self.tasks["fill"].fill_mask(
+            [open_image(one.image) for one in asked],
+            [one.text for one in asked],
+            top_k=max(one.top_k for one in asked),
+            batch_size=len(asked),
+        )
+        return [
+            ([tokens[: one.top_k] for tokens in masks], text)
+            for (masks, text), one in zip(found, asked, strict=True)
+        ]
+
+    def warm_up(self, batch_size):
+        """Run each verb once for every shape of a batch that it will get.
+
+        Batches are filled up to powers of two. Where nothing is compiled,
+        one of each kind is enough.
+
+        Args:
+            batch_size: int, the largest batch.
+        """
+        for verb, task in self.tasks.items():
+            sizes = [1]
+            if not compiled.is_eager(task):
+                sizes = _powers_of_two(batch_size)
+            for one in inputs.examples(verb, self.kinds()):
+                for size in sizes:
+                    getattr(self, verb)([one] * size)
+
+    def _length(self, task, tokens):
+        """Tokens of each text, at most the positions of the text encoder."""
+        tokens = tokens or self.tokens
+        if tokens is None:
+            return None
+        return min(tokens, task.backbone.text_encoder.max_sequence_length)
+
+
+def each_or_refused(verb, asked):
+    """The results of a verb, with `Refused` for inputs that it cannot read.
+
+    Args:
+        verb: callable of a list of inputs that returns a list.
+        asked: list of inputs.
+
+    Returns:
+        list, a result for each. One bad input does no harm to the others.
+    """
+    try:
+        return verb(asked)
+    except ValueError as error:
+        if len(asked) == 1:
+            return [Refused(str(error))]
+    return [found for one in asked for found in each_or_refused(verb, [one])]
+
+
+def _task(cls, folder, saved, others):
+    """A task of a preset, around the backbone of those that are open."""
+    if not others:
+        return cls.from_preset(folder)
+    backbone = next(iter(others.values())).backbone
+    values = cls.head_arguments(saved)
+    reading = dict.fromkeys(("image_size", "image_mode", "sequence_length"))
+    preprocessor = preset_io.preprocessor_of(
+        cls, folder, reading, values, backbone
+    )
+    with head_table.awaiting(saved):
+        task = cls(backbone, preprocessor, **values)
+    preset_io.load_heads(task, folder, saved, random_heads=False)
+    return task
+
+
+def _token_counts(task, texts, length, count):
+    """How many tokens of each text are read."""
+    if texts is None:
+        return [0] * count
+    tokenizer = task.preprocessor.tokenizer
+    most = length or tokenizer.sequence_length
+    # Those at start and end are read too.
+    return [min(len(x) + 2, most) for x in tokenizer.token_lists(texts)]
+
+
+def _powers_of_two(most):
+    sizes = [1]
+    while sizes[-1] < most:
+        sizes.append(min(2 * sizes[-1], most))
+    return sizes

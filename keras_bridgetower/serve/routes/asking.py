@@ -1,0 +1,46 @@
+"""Questions about a picture, and blanks in a text about it."""
+
+import fastapi
+
+from keras_bridgetower.serve.bodies import AnswerBody
+from keras_bridgetower.serve.bodies import FillBody
+from keras_bridgetower.serve.inputs import ToAsk
+
+
+def router(service):
+    """The routes that ask.
+
+    Args:
+        service: `Service`.
+    """
+    routes = fastapi.APIRouter(tags=["questions"])
+
+    @routes.post("/v1/answer")
+    async def answer(body: AnswerBody):
+        """The best answers to a question about a picture."""
+        preset = service.presets.of(body.model, "answer")
+        image = await service.pictures.read(body.image, "image")
+        asked = ToAsk(image, body.question, body.top_k)
+        [found] = await preset.ask("answer", [asked], ["question"])
+        return {
+            "answers": [{"answer": text, "score": x} for text, x in found],
+            "model": body.model or preset.name,
+        }
+
+    @routes.post("/v1/fill")
+    async def fill(body: FillBody):
+        """The best tokens for each `<mask>` of a text about a picture."""
+        preset = service.presets.of(body.model, "fill")
+        image = await service.pictures.read(body.image, "image")
+        asked = ToAsk(image, body.text, body.top_k)
+        [(masks, filled)] = await preset.ask("fill", [asked], ["text"])
+        return {
+            "masks": [
+                [{"token": token, "probability": p} for token, p in tokens]
+                for tokens in masks
+            ],
+            "filled": filled,
+            "model": body.model or preset.name,
+        }
+
+    return routes

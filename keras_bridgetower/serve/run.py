@@ -1,0 +1,170 @@
+"""Runs the server on this machine, until it is told to stop."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import threading
+
+from keras_bridgetower.serve.packages import check_installed
+
+_NAME = "keras-bridgetower"
+# The last line of a traceback.
+_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception)): (.+)$", re.M)
+# Of Ray itself, for messages between processes: pictures are small.
+_SHARED_MEMORY = 200 * 2**20
+# Set before Ray is imported. Nothing is reported to its makers.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own ports answer only who has the token in this user's home.
+    "RAY_AUTH_MODE": "token",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # The process that answers HTTP imports no Keras.
+    "KERAS_BRIDGETOWER_SERVER": "1",
+    # A busy machine takes longer than the 5 seconds that Ray waits.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # What fails to load once fails again.
+    "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
+    # One event loop in each process, and messages without a store between:
+    # models run in a thread, and no route computes for long.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    # Ray would let all other programs go first.
+    "RAY_worker_niceness": "0",
+    # Ray would give each process one thread.
+    "OMP_NUM_THREADS": str(os.cpu_count()),
+}
+
+
+def run(plan, host, port, ready=None):
+    """Serve until SIGTERM or SIGINT, then answer what has come, and return.
+
+    Args:
+        plan: `Plan`.
+        host: str, the address that is listened on.
+        port: int.
+        ready: callable without arguments, called when all models are warm.
+
+    Raises:
+        ImportError: the extra `serve` is not installed.
+        OSError: the port is in use.
+        ValueError: a preset that cannot be served.
+    """
+    check_installed()
+    _check_port(host, port)
+    # Refuses an index that does not fit before anything is started.
+    plan.searched()
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment())
+        stack.enter_context(_ray(plan))
+        # After Ray, which would print where each signal was received.
+        stack.enter_context(_told_to_stop(stop))
+        handle = _served(plan, host, port)
+        if ready is not None and not stop.is_set():
+            ready()
+        stop.wait()
+        asyncio.run(_drained(handle, plan.limits.seconds))
+
+
+async def _drained(handle, seconds):
+    """Wait until all requests that have come are answered."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await handle.drain.remote()
+
+
+@contextlib.contextmanager
+def _environment():
+    """Our variables, where the user has set none; they go again."""
+    new = {k: v for k, v in _ENVIRONMENT.items() if k not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _told_to_stop(stop):
+    """Signals set an event, in place of ending this process."""
+    handlers = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ray(plan):
+    """A Ray of our own on this machine, ended with us."""
+    import ray
+
+    processes = plan.replicas * len(plan.presets)
+    ray.init(
+        address="local",
+        num_cpus=max(processes, os.cpu_count()),
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=_SHARED_MEMORY,
+        logging_level="error",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _served(plan, host, port):
+    """The handle of the application, which runs until Ray ends."""
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    from keras_bridgetower.serve.deployments import build
+
+    logs = LoggingConfig(log_level="ERROR", enable_access_log=False)
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port},
+        logging_config=logs,
+    )
+    return _deployed(build(plan))
+
+
+def _deployed(application):
+    """The handle of an application, or what a preset said when it failed."""
+    from ray import serve
+
+    try:
+        return serve.run(application, name=_NAME)
+    except RuntimeError as error:
+        # Ray keeps the traceback of the process that failed.
+        deployments = serve.status().applications[_NAME].deployments
+        told = [one.message for one in deployments.values()]
+        found = _ERROR.findall("\n".join(told))
+        if not found:
+            raise
+        raise ValueError(found[-1]) from error
+
+
+def _check_port(host, port):
+    """Refuse a port that another program listens on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(
+                f"The server cannot listen on {host} port {port} "
+                f"({error.strerror}). Choose another with `--port`."
+            ) from error

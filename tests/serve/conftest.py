@@ -1,0 +1,73 @@
+"""One server for all tests of this folder, and the tasks to compare with."""
+
+import pytest
+from drawn_photos import draw
+from served import ASKING
+from served import FUSED
+from served import KEY
+from served import MATCHING
+
+import keras_bridgetower as kbt
+
+
+@pytest.fixture(scope="session")
+def presets():
+    """The presets as the server holds them."""
+    pytest.importorskip("ray", reason="the extra `serve`")
+    from keras_bridgetower.serve.models import ServedPreset
+
+    opened = [ServedPreset(name) for name in (FUSED, MATCHING, ASKING)]
+    for preset in opened:
+        preset.warm_up(2)
+    return opened
+
+
+@pytest.fixture(scope="session")
+def offline():
+    """The same presets, opened as a user opens them."""
+    return {
+        "embed": kbt.BridgeTowerContrastive.from_preset(FUSED),
+        "match": kbt.BridgeTowerRetrieval.from_preset(MATCHING),
+        "fill": kbt.BridgeTowerMaskedLM.from_preset(MATCHING),
+        "answer": kbt.BridgeTowerVQA.from_preset(ASKING),
+    }
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("serve") / "photos")
+
+
+@pytest.fixture(scope="session")
+def index(presets, photos):
+    """An index of the pictures, as the server searches it."""
+    pytest.importorskip("lancedb", reason="the extra `search`")
+    from keras_bridgetower.serve.index import ServedIndex
+
+    store = str(photos.parent / "index")
+    kbt.search.PictureSearch(store, MATCHING).index(photos)
+    return ServedIndex(store, presets[1])
+
+
+@pytest.fixture(scope="session")
+def server(presets, index):
+    from local_server import serving
+
+    from keras_bridgetower.serve.limits import Limits
+    from keras_bridgetower.serve.plan import Plan
+
+    limits = Limits(body_bytes=12_000_000, inputs=64, picture_pixels=10**6)
+    plan = Plan((FUSED, MATCHING, ASKING), limits)
+    with serving(plan, presets, index, KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    httpx = pytest.importorskip("httpx", reason="comes with the tests")
+    with httpx.Client(
+        base_url=server.url,
+        headers={"Authorization": f"Bearer {KEY}"},
+        timeout=60,
+    ) as client:
+        yield client

@@ -1,0 +1,210 @@
+"""Key, size, queue and time, before a request reaches its route."""
+
+import asyncio
+import json
+
+import pytest
+from builders import FASTEST
+
+pytest.importorskip("prometheus_client", reason="the extra `serve`")
+
+from keras_bridgetower.serve.admission import Admission
+from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.serve.metrics import Metrics
+
+pytestmark = FASTEST
+
+
+class Asked:
+    """A request to an `Admission`, and what came back."""
+
+    def __init__(self, path="/v1/answer", headers=(), parts=(b"{}",)):
+        self.scope = {
+            "type": "http",
+            "path": path,
+            "headers": [(b"authorization", b"Bearer key"), *headers],
+        }
+        self._parts = list(parts)
+        self.sent = []
+
+    async def receive(self):
+        part = self._parts.pop(0)
+        return {
+            "type": "http.request",
+            "body": part,
+            "more_body": bool(self._parts),
+        }
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    @property
+    def status(self):
+        return self.sent[0]["status"]
+
+    @property
+    def code(self):
+        return json.loads(self.sent[1]["body"])["error"]["code"]
+
+
+class App:
+    """Reads the body, and answers when it is let go."""
+
+    def __init__(self):
+        self.go = asyncio.Event()
+        self.running = 0
+        self.cancelled = 0
+
+    async def __call__(self, scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        self.running += 1
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def admission(app, **limits):
+    return Admission(app, Limits(**limits), Metrics(), "key", set())
+
+
+async def asked(admission, *args, **kwargs):
+    request = Asked(*args, **kwargs)
+    await admission(request.scope, request.receive, request.send)
+    return request
+
+
+def run(function):
+    return asyncio.run(function())
+
+
+def test_the_queue_is_bounded():
+    async def check():
+        app = App()
+        admit = admission(app, concurrency=2, queue=3)
+        tasks = [asyncio.create_task(asked(admit)) for _ in range(9)]
+        await asyncio.sleep(0.05)
+        assert app.running == 2
+        refused = [task.result() for task in tasks if task.done()]
+        assert [x.status for x in refused] == [429] * 4
+        assert {x.code for x in refused} == {"queue_full"}
+        assert (b"retry-after", b"1") in refused[0].sent[0]["headers"]
+        app.go.set()
+        answers = await asyncio.gather(*tasks)
+        assert sum(x.status == 200 for x in answers) == 5
+        assert admit.present == 0
+
+    run(check)
+
+
+def test_a_late_answer_is_refused_and_its_work_ends():
+    async def check():
+        app = App()
+        admit = admission(app, seconds=0.05)
+        request = await asked(admit)
+        assert (request.status, request.code) == (504, "timed_out")
+        assert (app.cancelled, app.running, admit.present) == (1, 0, 0)
+
+    run(check)
+
+
+def test_waiting_counts_as_time():
+    async def check():
+        admit = admission(App(), seconds=0.05, concurrency=1)
+        both = await asyncio.gather(asked(admit), asked(admit))
+        assert [x.status for x in both] == [504, 504]
+
+    run(check)
+
+
+def test_a_client_that_goes_ends_its_work():
+    async def check():
+        app = App()
+        admit = admission(app)
+        task = asyncio.create_task(asked(admit))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (app.cancelled, admit.present) == (1, 0)
+
+    run(check)
+
+
+def test_bodies_are_bounded_told_or_not():
+    async def check():
+        admit = admission(App(), body_bytes=10)
+        told = await asked(admit, headers=[(b"content-length", b"11")])
+        untold = await asked(admit, parts=[b"12345", b"67890", b"1"])
+        wrong = await asked(admit, headers=[(b"content-length", b"-1")])
+        for request in (told, untold, wrong):
+            assert (request.status, request.code) == (413, "too_large")
+
+    run(check)
+
+
+@pytest.mark.parametrize("given", [b"", b"Bearer", b"Bearer Key", b"\xff"])
+def test_the_key(given):
+    async def check():
+        app = App()
+        app.go.set()
+        admit = admission(app)
+        request = await asked(admit, headers=[(b"authorization", given)])
+        assert (request.status, request.code) == (401, "invalid_api_key")
+        assert (await asked(admit)).status == 200
+        health = await asked(
+            admit, "/health", headers=[(b"authorization", given)]
+        )
+        assert health.status == 200
+
+    run(check)
+
+
+def test_draining_lets_nothing_in():
+    async def check():
+        app = App()
+        admit = admission(app)
+        task = asyncio.create_task(asked(admit))
+        await asyncio.sleep(0.01)
+        admit.draining = True
+        assert (await asked(admit)).status == 503
+        assert (await asked(admit, "/ready")).status == 503
+        app.go.set()
+        assert (await task).status == 200
+
+    run(check)
+
+
+def test_a_fault_is_told_in_one_shape_and_without_its_words(caplog):
+    async def check():
+        async def app(scope, receive, send):
+            raise KeyError("/home/secret")
+
+        request = await asked(admission(app))
+        assert (request.status, request.code) == (500, "internal_error")
+        assert b"secret" not in request.sent[1]["body"]
+        assert "secret" in caplog.text
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"queue": 0}, "queue"),
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"batch_wait": -1}, "batch_wait"),
+        ({"picture_hosts": "example.org"}, "picture_hosts"),
+        ({"picture_hosts": ("https://example.org",)}, "picture_hosts"),
+    ],
+)
+def test_limits_refuse_what_is_none(values, named):
+    with pytest.raises(ValueError, match=f"`{named}`.*Received: {named}="):
+        Limits(**values)

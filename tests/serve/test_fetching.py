@@ -1,0 +1,134 @@
+"""Pictures by URL: allowed hosts, public addresses, size, time, redirects."""
+
+import asyncio
+import contextlib
+import http.server
+import threading
+import time
+
+import pytest
+from builders import FASTEST
+
+pytest.importorskip("aiohttp", reason="the extra `serve`")
+
+from keras_bridgetower.serve.errors import RequestError
+from keras_bridgetower.serve.fetching import PictureFetcher
+from keras_bridgetower.serve.fetching import is_public
+from keras_bridgetower.serve.limits import Limits
+
+pytestmark = FASTEST
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    """Sends 100 bytes, or misbehaves as its path says."""
+
+    asked = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/good")
+            self.end_headers()
+            return
+        self.send_response(404 if self.path == "/gone" else 200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            if self.path == "/slow":
+                time.sleep(1)
+            self.wfile.write(b"x" * (10_000 if self.path == "/large" else 100))
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def port():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fetch(url, port, hosts=("localhost",), is_allowed=None):
+    limits = Limits(
+        picture_hosts=hosts, picture_bytes=1000, picture_seconds=0.3
+    )
+    fetcher = PictureFetcher(
+        limits, is_allowed or is_public, {"http": port, "https": 443}
+    )
+    Host.asked.clear()
+    return asyncio.run(fetcher.fetch(url, "image"))
+
+
+def anywhere(address):
+    return True
+
+
+def test_an_allowed_picture(port):
+    url = f"http://localhost:{port}/good"
+    assert fetch(url, port, is_allowed=anywhere) == b"x" * 100
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/moved", "Redirects are not followed"),
+        ("/gone", "status 404"),
+        ("/large", "at most 1000 bytes"),
+        ("/slow", "within 0.3 seconds"),
+    ],
+)
+def test_what_is_fetched_is_bounded(port, path, words):
+    with pytest.raises(RequestError, match=words) as caught:
+        fetch(f"http://localhost:{port}{path}", port, is_allowed=anywhere)
+    assert caught.value.status == 400
+    assert Host.asked == [path]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:{}/good",
+        "http://127.0.0.1:{}/good",
+        "http://[::1]:{}/good",
+        "http://other.example:{}/good",
+        "http://localhost@other.example:{}/good",
+        "http://user:word@localhost:{}/good",
+        "http://localhost:1/good",
+        "ftp://localhost/good",
+        "file:///etc/passwd",
+        "http://[::/good",
+        "http://0x7f000001:{}/good",
+        "http://2130706433:{}/good",
+    ],
+)
+def test_nothing_private_is_asked(port, url):
+    """Also where the hosts of private addresses are in the list."""
+    hosts = ("localhost", "127.0.0.1", "0x7f000001", "2130706433")
+    with pytest.raises(RequestError) as caught:
+        fetch(url.format(port), port, hosts)
+    assert caught.value.status == 400
+    assert "127.0.0.1" not in str(caught.value).partition("these hosts")[0]
+    assert Host.asked == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254"),
+        *("0.0.0.0", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1"),
+        *("100.64.0.1", "224.0.0.1", "ff02::1", "64:ff9b::7f00:1"),
+        *("2002:7f00:1::", "2001:0:7f00:1::"),
+    ],
+)
+def test_private_addresses(address):
+    assert not is_public(address)
+
+
+def test_public_addresses():
+    assert is_public("93.184.216.34")
+    assert is_public("2606:2800:220:1::1")

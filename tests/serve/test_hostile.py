@@ -1,0 +1,58 @@
+"""Hostile requests: each is refused, nothing is fetched, nothing is written."""
+
+import socket
+import threading
+
+import hostile
+from builders import FASTEST
+from served import FUSED
+
+pytestmark = FASTEST
+
+
+class Trap:
+    """A port of this machine that counts who connects."""
+
+    def __init__(self):
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.connections = 0
+        threading.Thread(target=self._count, daemon=True).start()
+
+    def _count(self):
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.close()
+
+    def close(self):
+        self._listening.close()
+
+
+def files_in(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_hostile_requests(client, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("a file that exists")
+    before = files_in(tmp_path)
+    trap = Trap()
+    every = hostile.requests(trap.port)
+    assert len(every) >= 200
+    wrong = {}
+    for one in every:
+        told = hostile.problem(one, hostile.send(client, one))
+        if told:
+            wrong[one.name] = told
+    trap.close()
+    assert not wrong
+    assert trap.connections == 0
+    assert files_in(tmp_path) == before
+    # It answers as before, and nothing is left of the refused ones.
+    good = client.post("/v1/embeddings", json={"input": "a", "model": FUSED})
+    assert good.status_code == 200
+    assert server.admission.present == 0

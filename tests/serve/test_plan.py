@@ -1,0 +1,102 @@
+"""What is served: plans, the files of `deploy/`, and the command."""
+
+import pathlib
+import socket
+
+import pytest
+from builders import FASTEST
+from served import FUSED
+from served import MATCHING
+
+from keras_bridgetower.cli import main
+from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.serve.plan import Plan
+
+pytestmark = FASTEST
+DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
+CLUSTERS = ("ray_serve.yaml", "kubernetes.yaml")
+
+
+def configuration(name):
+    yaml = pytest.importorskip("yaml", reason="comes with Ray")
+    found = yaml.safe_load((DEPLOY / name).read_text())
+    if "spec" in found:
+        found = yaml.safe_load(found["spec"]["serveConfigV2"])
+    return found
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_configurations_of_clusters(name):
+    pytest.importorskip("ray", reason="the extra `serve`")
+    from ray.serve.schema import ServeDeploySchema
+
+    from keras_bridgetower.serve import deployments
+
+    ServeDeploySchema(**configuration(name))
+    [application] = configuration(name)["applications"]
+    module, _, function = application["import_path"].partition(":")
+    assert (module, function) == (deployments.__name__, "build")
+    built = deployments.build(application["args"])
+    names = {"http", *Plan.of(**application["args"]).names()}
+    assert {x["name"] for x in application["deployments"]} == names
+    assert built is not None
+
+
+def test_the_compose_file_names_its_services():
+    yaml = pytest.importorskip("yaml", reason="comes with Ray")
+    found = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assert set(found["services"]) == {"qdrant", "index", "server"}
+    root = (DEPLOY / found["x-server"]["build"]["context"]).resolve()
+    assert (root / found["x-server"]["build"]["dockerfile"]).is_file()
+
+
+def test_a_plan_from_a_file():
+    limits = {"queue": 3, "picture_hosts": ["example.org"]}
+    plan = Plan.of([FUSED, f"/models/{MATCHING}/"], limits, tokens=20)
+    assert plan.names() == [FUSED, MATCHING]
+    assert plan.limits == Limits(queue=3, picture_hosts=("example.org",))
+    assert plan.searched() is None
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"presets": ()}, "presets"),
+        ({"presets": (FUSED, f"/models/{FUSED}")}, "presets"),
+        ({"presets": (FUSED,), "replicas": 0}, "replicas"),
+        ({"presets": (FUSED,), "tokens": 0}, "tokens"),
+    ],
+)
+def test_plans_refuse_what_cannot_be_served(values, named):
+    with pytest.raises(ValueError, match=f"`{named}`.*Received: {named}="):
+        Plan(**values)
+
+
+def test_an_index_of_a_preset_that_is_not_served(index, photos):
+    with pytest.raises(ValueError, match=f"Serve '{MATCHING}' too"):
+        Plan((FUSED,), store=str(photos.parent / "index")).searched()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serve", "no_such_preset"], "There is no preset 'no_such_preset'"),
+        (["serve", "bridgetower_tiny_easy_nlvr2"], "this command needs"),
+        (["serve", FUSED, "--queue", "0"], "'--queue'"),
+        (["serve", FUSED, "--seconds", "-1"], "`seconds` must be"),
+        (["serve", FUSED, "--picture-host", "http://a/"], "`picture_hosts`"),
+        (["serve", FUSED, "--store", "no/index"], "`store` must hold"),
+    ],
+)
+def test_the_command_refuses(capfd, words, said):
+    pytest.importorskip("ray", reason="the extra `serve`")
+    assert main.main(words) != 0
+    assert said in capfd.readouterr().err
+
+
+def test_a_port_in_use(capfd):
+    pytest.importorskip("ray", reason="the extra `serve`")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main.main(["serve", FUSED, "--port", port]) == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in capfd.readouterr().err
