@@ -1,7 +1,7 @@
 """The examples run offline and end with what they promise.
 
-Each call imports the frameworks anew, so the first example alone runs on every
-backend; what the others call is tested in one process on each.
+A call imports the frameworks anew, so in the quick tests the first one alone is
+a process of its own, and the others run in that of the tests.
 """
 
 import dataclasses

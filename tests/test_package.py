@@ -16,6 +16,7 @@ import module_table
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import features
 from builders import retrieval
@@ -140,6 +141,7 @@ def test_files_are_small():
     assert {k: n for k, n in long.items() if n > 400} == {}
 
 
+@LONG_ELSEWHERE
 def test_importing_costs_no_other_framework():
     code = (
         f"import sys, {name}; "

@@ -18,6 +18,8 @@ PATCHES = {
     *("backend/keras_patches_fit.py", "backend/keras_patches_models.py"),
     "backend/keras_patches_updates.py",
 }
+# Each needs the library that it is for, and has nothing of Keras.
+ALONE = ("integrations/", "predict/model_handler.py", "serve/", "demo/")
 # What is no private part of Keras.
 FOREIGN = {("torch", "_foreach_"), ("os", "_exit")}
 # What subclasses of Keras' classes override or set of theirs, and why.
@@ -80,7 +82,9 @@ def named_in(tree):
 def made_in(tree):
     """The private names that a module defines, sets on `self` or imports."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        ):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -128,8 +132,7 @@ def classes():
         name = path.removesuffix(".py").removesuffix("/__init__")
         if name == "__init__" or path in PATCHES:
             continue
-        # Each needs the library that it is for, and has nothing of Keras.
-        if path.startswith(("integrations/", "predict/model_handler.py")):
+        if path.startswith(ALONE):
             continue
         name = "keras_bridgetower." + name.replace("/", ".")
         for cls in vars(importlib.import_module(name)).values():

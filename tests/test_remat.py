@@ -12,6 +12,7 @@ from builders import array
 from builders import backbone
 from builders import features
 from builders import randomise
+from builders import slow_on
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import remat
@@ -59,6 +60,7 @@ def trained(image, text, make, prepare):
     return [array(v).astype("float64") for v in task.variables], history
 
 
+@slow_on("tensorflow", "jax")
 @pytest.mark.parametrize("image,text,make", CASES)
 def test_same_training_with_dropout(image, text, make):
     plain, history = trained(image, text, make, lambda model: None)

@@ -34,6 +34,7 @@ def check(seed, count):
         assert read + refused == count and min(read, refused) > count // 20
 
 
+@pytest.mark.slow
 def test_mutants_are_read_or_refused():
     check(seed=0, count=60)
 

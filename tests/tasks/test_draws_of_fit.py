@@ -96,6 +96,7 @@ def test_equal_fits_are_equal_to_the_bit(task, times):
             np.testing.assert_array_equal(a, b)
 
 
+@slow_on("tensorflow")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_the_end_of_a_dataset_is_no_step(task):
     """Where no one knows it before, either."""

@@ -331,7 +331,7 @@ def test_a_frozen_tower_stays():
     assert moved == {w.path for w in model.trainable_weights}
 
 
-@slow_on("tensorflow")
+@slow_on("tensorflow", "jax")
 def test_save_and_load_as_a_file(tmp_path):
     model = randomise(fast(vqa(**one_layer_each())))
     x, y = raw(4)

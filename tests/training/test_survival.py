@@ -235,6 +235,7 @@ def test_one_killed_while_it_removed_goes_on(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
 
+@slow_on("tensorflow", "jax")
 def test_a_damaged_one_is_passed_over(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
