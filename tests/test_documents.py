@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import keras
 import pytest
@@ -101,6 +102,14 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if not target.startswith("https://"):
             assert (ROOT / target).exists(), target
+
+
+def test_every_extra_is_explained():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (DOCS / "start" / "install.md").read_text()
+    table = page.split("| extra | adds |")[1].split("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", re.sub(r"\|[^|\n]*\|\n", "|\n", table)))
+    assert named == set(project["optional-dependencies"])
 
 
 def test_the_test_command_is_what_continuous_integration_runs():
