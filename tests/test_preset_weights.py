@@ -64,7 +64,7 @@ def test_an_index_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("index", [True, False])
-@pytest.mark.parametrize("change", [-1, 0])
+@pytest.mark.parametrize("change", long_but([-1, 0], 0))
 def test_a_changed_large_file_is_always_named(
     index, change, tmp_path, monkeypatch
 ):
