@@ -287,7 +287,11 @@ def test_no_more_than_three_batches_are_held(folder):
             held.append(row)
             yield row
 
-    read = batches._read_ahead(counted(), 2, batches.open_picture)
+    read = batches.read_ahead(
+        counted(),
+        2,
+        lambda row: batches._with_pictures(row, batches.open_picture),
+    )
     for number, batch in enumerate(read, 1):
         assert len(batch) == 2 and len(held) <= 2 * (number + 1)
     assert len(held) == 6

@@ -1,12 +1,11 @@
 """Scores pairs by the contrastive head (ITC) and the matching head (ITM)."""
 
-import collections
-import concurrent.futures
 import dataclasses
-import itertools
 
 import numpy as np
 
+from keras_bridgetower.predict.batches import each_or_refused
+from keras_bridgetower.predict.batches import read_ahead
 from keras_bridgetower.predict.output import sum_of
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.search.models import SearchModels
@@ -80,9 +79,11 @@ class PairScorer:
             to float)`, in their order; the dict is empty if the sample has an
             error.
         """
-        for batch in _decoded(iter(samples), self._batch_size):
+        for batch in read_ahead(samples, self._batch_size, _decode):
             good = [(i, s) for s, i in batch if s.error is None]
-            made = iter(self._scored(good))
+            made = iter(
+                each_or_refused(self._scored, good, lambda e: ({}, str(e)))
+            )
             for sample, _ in batch:
                 found, error = {}, sample.error
                 if error is None:
@@ -94,20 +95,12 @@ class PairScorer:
 
     def _scored(self, pairs):
         """`(scores, error)` of each pair of a picture and a sample."""
-        if not pairs:
-            return []
         images = [image for image, _ in pairs]
         texts = [sample.text for _, sample in pairs]
-        try:
-            columns = {
-                name: getattr(self, f"_{name}")(images, texts)
-                for name in self.scores
-            }
-        except ValueError as error:
-            if len(pairs) == 1:
-                return [({}, str(error))]
-            # One pair spoils a batch: each on its own tells which.
-            return [made for pair in pairs for made in self._scored([pair])]
+        columns = {
+            name: getattr(self, f"_{name}")(images, texts)
+            for name in self.scores
+        }
         return [_checked(columns, place) for place in range(len(pairs))]
 
     def _itm(self, images, texts):
@@ -127,20 +120,6 @@ def _checked(columns, place):
     if not np.isfinite(list(found.values())).all():
         return {}, f"its scores must be finite. Received: {found}"
     return found, None
-
-
-def _decoded(samples, batch_size):
-    """Batches of `(Sample, picture)`, decoded ahead by threads."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        batches = collections.deque()
-        while True:
-            some = list(itertools.islice(samples, batch_size))
-            if some:
-                batches.append([pool.submit(_decode, s) for s in some])
-            if not batches:
-                return
-            if len(batches) > 1 or not some:
-                yield [future.result() for future in batches.popleft()]
 
 
 def _decode(sample):

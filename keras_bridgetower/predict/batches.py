@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 
 from keras_bridgetower.predict.rows import ID
@@ -34,24 +35,57 @@ def results_of(task, name, rows, top_k, batch_size, read=open_picture):
         row, and the results or `"error"`.
     """
     verb = VERBS[name]
-    for batch in _read_ahead(iter(rows), batch_size, read):
+    taken = functools.partial(_with_pictures, read=read)
+    for batch in read_ahead(rows, batch_size, taken):
         yield _results(task, verb, batch, top_k)
 
 
-def _read_ahead(rows, batch_size, read):
-    """Batches of rows with their pictures, read while the model runs."""
+def read_ahead(items, batch_size, read):
+    """Batches of items, read by threads while a model runs on those before.
+
+    Args:
+        items: iterable.
+        batch_size: int. About two batches are held in memory.
+        read: callable of an item.
+
+    Yields:
+        list, what `read` returned for each item of a batch.
+    """
+    items = iter(items)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         batches = collections.deque()
         while True:
-            some = list(itertools.islice(rows, batch_size))
+            some = list(itertools.islice(items, batch_size))
             if some:
-                batches.append(
-                    [pool.submit(_with_pictures, row, read) for row in some]
-                )
+                batches.append([pool.submit(read, item) for item in some])
             if not batches:
                 return
             if len(batches) > 1 or not some:
                 yield [future.result() for future in batches.popleft()]
+
+
+def each_or_refused(function, items, refused):
+    """The results of a batch, in which one bad item does no harm to others.
+
+    Args:
+        function: callable of a list of items that returns a list, and raises
+            a ValueError where it cannot read one.
+        items: list.
+        refused: callable of that error, which returns the result of its item.
+
+    Returns:
+        list, a result for each item.
+    """
+    if not items:
+        return []
+    try:
+        return function(items)
+    except ValueError as error:
+        if len(items) == 1:
+            return [refused(error)]
+        # Each on its own tells which it is.
+        alone = (each_or_refused(function, [item], refused) for item in items)
+        return [result for results in alone for result in results]
 
 
 def _with_pictures(row, read):
@@ -79,16 +113,11 @@ def _results(task, verb, batch, top_k):
 
 def _verb_results(task, verb, taken, top_k):
     """What the verb finds for each row, or why it does not."""
-    if not taken:
-        return []
-    try:
+
+    def asked(some):
         # Rows with a second text and rows without are no batch: an error.
-        (names,) = {tuple(row) for row in taken}
-        columns = {name: [row[name] for row in taken] for name in names}
+        (names,) = {tuple(row) for row in some}
+        columns = {name: [row[name] for row in some] for name in names}
         return verb.function(task, columns, top_k)
-    except ValueError as error:
-        if len(taken) == 1:
-            return [{"error": str(error)}]
-        # One row spoils a batch: each on its own tells which.
-        alone = (_verb_results(task, verb, [row], top_k) for row in taken)
-        return [result for results in alone for result in results]
+
+    return each_or_refused(asked, taken, lambda e: {"error": str(e)})

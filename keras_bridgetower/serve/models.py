@@ -3,6 +3,7 @@
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.predict import batches
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
 from keras_bridgetower.serve import inputs
@@ -160,12 +161,7 @@ def each_or_refused(verb, asked):
     Returns:
         list, a result for each. One bad input does no harm to the others.
     """
-    try:
-        return verb(asked)
-    except ValueError as error:
-        if len(asked) == 1:
-            return [Refused(str(error))]
-    return [found for one in asked for found in each_or_refused(verb, [one])]
+    return batches.each_or_refused(verb, asked, lambda e: Refused(str(e)))
 
 
 def _task(cls, folder, saved, others):
