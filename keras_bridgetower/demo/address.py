@@ -1,6 +1,6 @@
 """Looks whether a page can be shown at an address, before models load."""
 
-import socket
+from keras_bridgetower.checks import bindable_port
 
 
 class AddressInUse(OSError):
@@ -21,13 +21,8 @@ def free_port(host, port):
         AddressInUse: another program listens there, or the machine has no
             such address.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family) as probe:
-            # As servers do: a port that was just closed is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return probe.getsockname()[1]
+        return bindable_port(host, port)
     except OSError as error:
         raise AddressInUse(
             f"The page cannot listen on port {port} of {host!r}: "

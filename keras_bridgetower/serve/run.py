@@ -5,9 +5,9 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import threading
 
+from keras_bridgetower.checks import bindable_port
 from keras_bridgetower.serve.packages import check_installed
 
 _NAME = "keras-bridgetower"
@@ -158,13 +158,10 @@ def _deployed(application):
 
 def _check_port(host, port):
     """Refuse a port that another program listens on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(
-                f"The server cannot listen on {host} port {port} "
-                f"({error.strerror}). Choose another with `--port`."
-            ) from error
+    try:
+        bindable_port(host, port)
+    except OSError as error:
+        raise OSError(
+            f"The server cannot listen on {host} port {port} "
+            f"({error.strerror}). Choose another with `--port`."
+        ) from error
