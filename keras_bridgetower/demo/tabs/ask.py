@@ -29,13 +29,9 @@ def add(parts):
     rows = [parts.drawn_example(*example) for example in _EXAMPLES]
     examples = parts.examples(rows)
     with gr.Row():
-        with gr.Column(min_width=280):
-            box = parts.picture()
-            text = gr.Textbox(
-                label="Question", placeholder="what color is the shape?"
-            )
-            button = gr.Button("Ask", variant="primary")
-            preset = parts.preset(KINDS)
+        box, text, button, preset = parts.picture_and_text(
+            "Question", "what color is the shape?", "Ask", KINDS
+        )
         with gr.Column(min_width=280):
             answer = parts.result("The answer appears here.")
             looked = parts.looked("Where it looked (orange)")

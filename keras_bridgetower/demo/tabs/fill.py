@@ -30,14 +30,12 @@ def add(parts):
     rows = [parts.drawn_example(*example) for example in _EXAMPLES]
     examples = parts.examples(rows)
     with gr.Row():
-        with gr.Column(min_width=280):
-            box = parts.picture()
-            text = gr.Textbox(
-                label="Sentence with ___",
-                placeholder="a medium ___ circle in the northwest.",
-            )
-            button = gr.Button("Fill the blank", variant="primary")
-            preset = parts.preset(KINDS)
+        box, text, button, preset = parts.picture_and_text(
+            "Sentence with ___",
+            "a medium ___ circle in the northwest.",
+            "Fill the blank",
+            KINDS,
+        )
         with gr.Column(min_width=280):
             filled = parts.result("The full sentence appears here.")
 

@@ -33,13 +33,9 @@ def add(parts):
     rows = [parts.drawn_example(*example) for example in _EXAMPLES]
     examples = parts.examples(rows)
     with gr.Row():
-        with gr.Column(min_width=280):
-            box = parts.picture()
-            text = gr.Textbox(
-                label="Text", placeholder="what color is the shape?"
-            )
-            button = gr.Button("Look inside", variant="primary")
-            preset = parts.preset(KINDS)
+        box, text, button, preset = parts.picture_and_text(
+            "Text", "what color is the shape?", "Look inside", KINDS
+        )
         with gr.Column(min_width=280):
             words = parts.result("The attention appears here.")
             looked = parts.looked("Where it looks (orange)")

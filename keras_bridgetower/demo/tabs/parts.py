@@ -193,6 +193,23 @@ class Parts:
                 **self._event(),
             ).success(js=_SHOW_RESULT)
 
+    def picture_and_text(self, label, placeholder, action, kinds):
+        """A column that takes a picture and a text.
+
+        Args:
+            label, placeholder: str, of the text.
+            action: str, what the button does.
+            kinds: as `preset`.
+
+        Returns:
+            The picture, the text, the button and the choice of a preset.
+        """
+        with self.gr.Column(min_width=280):
+            box = self.picture()
+            text = self.gr.Textbox(label=label, placeholder=placeholder)
+            button = self.gr.Button(action, variant="primary")
+            return box, text, button, self.preset(kinds)
+
     def drawn_example(self, name, text):
         """An `Example` of a drawn picture and a text about it."""
         return Example(text, (self.drawn[name], text), name)
