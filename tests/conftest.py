@@ -38,6 +38,15 @@ from keras.src.saving import saving_lib  # noqa: E402
 SKIPPED = {}
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for the whole suite on PyTorch, else one.
+
+    A few tests start no faster in two, and JAX and TensorFlow share the cores.
+    """
+    named = config.args_source is config.ArgsSource.ARGS
+    return 0 if named or keras.backend.backend() != "torch" else 2
+
+
 def pytest_collection_finish():
     """Leave out of garbage collection what was imported, and stays.
 

@@ -12,14 +12,11 @@ import subprocess
 import sys
 import time
 
-# Passes that run side by side, with their arguments. PyTorch's, which runs what
-# is the same on all backends, is as long as the other two together: it is
-# divided by files. Four processes on two cores took half as long again as two
-# and two, as the threads of some wait busily for each other.
-ROUNDS = (
-    {"torch": ["-n", "2", "--dist", "loadfile"]},
-    {"jax": [], "tensorflow": []},
-)
+# Backends whose passes run side by side. PyTorch's pass, which runs what is the
+# same on all of them, is as long as the other two together and has two processes
+# of its own (tests/conftest.py). Four processes on two cores took half as long
+# again as two and two, as the threads of some wait busily for each other.
+ROUNDS = (("torch",), ("jax", "tensorflow"))
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -29,7 +26,7 @@ def main():
     results = []
     for passes in ROUNDS:
         with concurrent.futures.ThreadPoolExecutor(len(passes)) as pool:
-            results += pool.map(run, passes, passes.values())
+            results += pool.map(run, passes)
     for counts, code in results:
         # An error outside a test, or a run of no tests, is a failure too.
         bad = sum(counts.pop(k, 0) for k in ("failed", "error", "errors"))
@@ -42,12 +39,12 @@ def main():
     sys.exit(totals["failed"] > 0)
 
 
-def run(backend, arguments):
+def run(backend):
     """One pass of pytest: the counts of its last line, and its exit code."""
     started = time.time()
     process = subprocess.Popen(
         [sys.executable, "-um", "pytest", "-q", "-rf"]
-        + [*arguments, *sys.argv[1:]],
+        + sys.argv[1:],
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": backend},
         stdout=subprocess.PIPE,
