@@ -13,7 +13,7 @@ import sys
 import time
 
 # Backends whose passes run side by side. PyTorch's pass, which runs what is the
-# same on all of them, is as long as the other two together and has two processes
+# same on all, is as long as the other two together and has two processes
 # of its own (tests/conftest.py). Four processes on two cores took half as long
 # again as two and two, as the threads of some wait busily for each other.
 ROUNDS = (("torch",), ("jax", "tensorflow"))
