@@ -43,8 +43,7 @@ def run(backend):
     """One pass of pytest: the counts of its last line, and its exit code."""
     started = time.time()
     process = subprocess.Popen(
-        [sys.executable, "-um", "pytest", "-q", "-rf"]
-        + sys.argv[1:],
+        [sys.executable, "-um", "pytest", "-q", "-rf"] + sys.argv[1:],
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": backend},
         stdout=subprocess.PIPE,

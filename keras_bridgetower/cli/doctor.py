@@ -88,7 +88,7 @@ def extras():
 
 
 def caches():
-    """The folders that hold what was downloaded or converted.
+    """The folders that hold what was downloaded, converted or compiled.
 
     Returns:
         list of dicts of `holds`, `path` and `bytes`.
@@ -104,6 +104,7 @@ def caches():
         "presets from Hugging Face": hub,
         "presets from Kaggle": kaggle,
         "converted weights": pathlib.Path(keras) / "keras_bridgetower",
+        "programs that JAX compiled": frameworks.compiled_folder(),
     }
     return [
         {"holds": holds, "path": str(path), "bytes": _size(path)}

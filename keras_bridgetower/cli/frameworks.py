@@ -24,6 +24,10 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 PACKAGE = __name__.partition(".")[0]
+# Where JAX keeps what it compiled for the next start, unless the user says.
+# Compiling a tiny model takes longer than anything else that `ask` does.
+JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
+JAX_LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 class BackendMissing(ImportError):
@@ -78,6 +82,13 @@ def check_backend():
     )
 
 
+def compiled_folder():
+    """The folder of JAX's compiled programs, a `pathlib.Path`."""
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    kept = pathlib.Path(home) / f"{PACKAGE}_compiled"
+    return pathlib.Path(os.environ.get(JAX_CACHE) or kept)
+
+
 def load(debug=False, first=(), bars=False, datasets=False):
     """Import the package with its models.
 
@@ -96,6 +107,9 @@ def load(debug=False, first=(), bars=False, datasets=False):
         BackendMissing: the backend of Keras is not installed.
     """
     check_backend()
+    if chosen_backend()[0] == "jax" and JAX_CACHE not in os.environ:
+        os.environ[JAX_CACHE] = str(compiled_folder())
+        os.environ.setdefault(JAX_LEAST_SECONDS, "0")
     loud = debug or "keras_hub" in sys.modules
     with contextlib.nullcontext() if loud else _held_back():
         for name in first:

@@ -162,7 +162,8 @@ def test_doctor(run):
         and "bridgetower_base" not in (found["presets"])
     )
     assert {cache["holds"] for cache in found["caches"]} >= {
-        "converted weights"
+        "converted weights",
+        "programs that JAX compiled",
     }
     plain = run("doctor").out
     assert f"keras-bridgetower\t{kbt.__version__}" in plain

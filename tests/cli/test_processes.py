@@ -27,13 +27,15 @@ COMMANDS = (
 )
 
 
-def start(*words, **kwargs):
-    # As a user has it: nothing tells the frameworks to be quiet.
-    loud = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+def start(*words, environment=None, **kwargs):
+    # As a user has it: nothing tells the frameworks to be quiet, or JAX where
+    # to keep what it compiles.
+    ours = ("TF_CPP_MIN_LOG_LEVEL", frameworks.JAX_CACHE)
+    loud = {k: v for k, v in os.environ.items() if k not in ours}
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
-        env=loud | {"PYTHONPATH": str(ROOT)},
+        env=loud | {"PYTHONPATH": str(ROOT)} | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **kwargs,
@@ -50,6 +52,22 @@ def test_ask_prints_nothing_but_its_answer():
     assert out == f"{answer}\t{score:.5f}\n".encode()
     assert err == b""
     assert running.returncode == 0
+
+
+@pytest.mark.slow
+def test_jax_keeps_what_it_compiled(tmp_path):
+    words = ("-m", "keras_bridgetower", "ask", str(PICTURE), "what color?")
+    environment = {"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
+    kept, said = [], set()
+    for _ in range(2):
+        running = start(*words, environment=environment)
+        said.add(running.communicate(timeout=300))
+        files = (tmp_path / "keras_bridgetower_compiled").glob("*-cache")
+        kept.append(sorted(file.name for file in files))
+    # The second start compiles nothing anew, and nothing is printed of it.
+    assert kept[0] and kept[0] == kept[1]
+    [(out, err)] = said
+    assert out.startswith(b"blue") and err == b""
 
 
 def test_help_and_presets_import_no_keras():
