@@ -16,7 +16,7 @@ def presets(as_json: AsJson = False):
             f"{preset.parameters:,}",
             preset.image_size,
             preset.handle or "in the package",
-            preset.description,
+            f"{preset.description} It knows {preset.knows}.",
         )
         for preset in PRESETS.values()
     ]

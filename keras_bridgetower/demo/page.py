@@ -29,10 +29,6 @@ _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
 """
-_SMALL = (
-    "The small models here know only drawings of one coloured shape. The "
-    "published models know photographs."
-)
 
 
 class Page:
@@ -128,8 +124,9 @@ class Page:
             delete_cache=(_HOUR, _DAY),
         ) as blocks:
             gr.Markdown(_HEAD, elem_classes="kb-head")
-            if any(_is_small(name) for name in self.opened.presets):
-                gr.Markdown(_SMALL, elem_classes="kb-note")
+            note = _what_they_know(self.opened.presets)
+            if note:
+                gr.Markdown(note, elem_classes="kb-note")
             # On a phone some tabs would hide behind a menu.
             with gr.Tabs(overflow_behavior="wrap"):
                 for tab in TABS:
@@ -158,5 +155,10 @@ def _fill_tab(parts, tab):
     )
 
 
-def _is_small(name):
-    return name in PRESETS and not PRESETS[name].handle
+def _what_they_know(presets):
+    """A sentence on each world that known presets were trained in."""
+    worlds = {PRESETS[name].knows for name in presets if name in PRESETS}
+    if not worlds:
+        return ""
+    told = "; ".join(sorted(worlds))
+    return f"The models here know {told}. Of anything else they only guess."

@@ -10,6 +10,8 @@ class Preset:
     Args:
         name: str, its name in `from_preset`.
         description: str, one sentence.
+        knows: str, the pictures and words that it was trained on. Of others
+            it says something, without a sign that it does not know them.
         parameters: int, number of parameters, heads included.
         image_size: int, side of its images in pixels.
         heads: tuple of str, names of its heads.
@@ -22,6 +24,7 @@ class Preset:
 
     name: str
     description: str
+    knows: str
     parameters: int
     image_size: int
     heads: tuple
@@ -30,10 +33,21 @@ class Preset:
     sha256: str | None = None
 
 
+SHAPES = (
+    "drawings of 64 x 64 pixels with one coloured shape, and sentences from "
+    "templates about its colour, shape, size and place"
+)
+PHOTOGRAPHS = (
+    "photographs of everyday scenes (COCO, Visual Genome, SBU, Conceptual "
+    "Captions) and their English captions"
+)
+
+
 def _tiny(name, description, parameters, task, *heads):
     return Preset(
         f"bridgetower_tiny_easy_{name}",
         description,
+        SHAPES,
         parameters,
         64,
         heads,
@@ -50,6 +64,7 @@ def _published(name, sha256, description, parameters, image_size, *heads):
     return Preset(
         f"bridgetower_{name.replace('-', '_')}",
         description,
+        PHOTOGRAPHS,
         parameters,
         image_size,
         heads,

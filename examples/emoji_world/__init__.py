@@ -1,0 +1,1 @@
+"""Emoji: a small world of real drawings, words and artists."""

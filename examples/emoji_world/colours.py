@@ -1,0 +1,54 @@
+"""The colour that a drawing mostly has, counted from its pixels."""
+
+import colorsys
+
+import numpy as np
+
+# Upper ends of hues in degrees.
+HUES = (
+    (15, "red"),
+    (36, "orange"),
+    (68, "yellow"),
+    (165, "green"),
+    (260, "blue"),
+    (300, "purple"),
+    (340, "pink"),
+    (361, "red"),
+)
+COLOURS = (
+    *dict.fromkeys(name for _, name in HUES),
+    "brown",
+    "black",
+    "gray",
+    "white",
+)
+
+
+def main_colour(drawing):
+    """The commonest colour, or None where no colour has 40 % of the pixels.
+
+    Args:
+        drawing: uint8 `(side, side, 4)`.
+
+    Returns:
+        str of `COLOURS`, or None.
+    """
+    seen = drawing[drawing[..., 3] > 127][:, :3] / 255.0
+    names = [_name(*pixel) for pixel in seen[::3]]
+    if not names:
+        return None
+    values, counts = np.unique(names, return_counts=True)
+    best = counts.argmax()
+    return str(values[best]) if counts[best] >= 0.4 * len(names) else None
+
+
+def _name(red, green, blue):
+    hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
+    if value < 0.22:
+        return "black"
+    if saturation < 0.15:
+        return "white" if value > 0.85 else "gray"
+    degrees = 360 * hue
+    if 10 < degrees < 45 and value < 0.65:
+        return "brown"
+    return next(name for end, name in HUES if degrees < end)

@@ -1,0 +1,97 @@
+"""Captions in many ways of saying, and the texts that scores are made on."""
+
+import re
+
+# `{x}` is a name or a keyword, `{a}` the same with an article. The first are
+# for training; the others are read by the scores alone.
+WAYS = (
+    "{x}",
+    "{a}",
+    "a drawing of {a}",
+    "a picture of {a}",
+    "an emoji of {x}",
+    "{x} emoji",
+    "this is {a}",
+    "a small drawing that shows {x}",
+    "it shows {a}",
+    "the {x}",
+    "something like {a}",
+    "draw {a}",
+)
+NEW_WAYS = (
+    "a symbol for {x}",
+    "here you see {a}",
+    "send the one with {a}",
+    "which one is {a}?",
+)
+JOINS = ("{}, {}", "{} and {}", "{} {}", "{} with {}", "{}: {}", "{}; {}")
+
+
+def words_of(emoji, splits):
+    """The keywords of an emoji that training may see.
+
+    No caption holds a word that is held out, alone or within another.
+    """
+    return [
+        word
+        for word in emoji.keywords
+        if not splits.held_out_words & set(re.findall("[a-z]+", word))
+    ]
+
+
+def caption(emoji, colour, splits, rng):
+    """A caption for training.
+
+    Args:
+        emoji: `Emoji`.
+        colour: str, its main colour, or None.
+        splits: `Splits`.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        str.
+    """
+    words = words_of(emoji, splits)
+    draw = rng.random()
+    if draw < 0.45 or not words:
+        said = _short_name(emoji, rng)
+    elif draw < 0.7:
+        said = words[rng.integers(len(words))]
+    else:
+        parts = [
+            str(part)
+            for part in rng.permutation([emoji.name, *words])[
+                : rng.integers(2, 4)
+            ]
+        ]
+        said = parts[0]
+        for part in parts[1:]:
+            said = JOINS[rng.integers(len(JOINS))].format(said, part)
+    if colour and rng.random() < 0.15:
+        said = f"{colour} {said}"
+    said = phrase(WAYS[rng.integers(len(WAYS))], said)
+    if rng.random() < 0.15:
+        said = said.capitalize()
+    return said + "." if rng.random() < 0.1 else said
+
+
+def phrase(way, said):
+    """A way of saying with its words."""
+    return way.format(x=said, a=with_article(said))
+
+
+def with_article(said):
+    """`"an eye"` for `"eye"`, and `"eyes"` as it is."""
+    first = said.split(" ")[-1] if " " in said else said
+    if first.endswith("s") or not said[:1].isalpha():
+        return said
+    return ("an " if said[0] in "aeiou" else "a ") + said
+
+
+def _short_name(emoji, rng):
+    """The name; of `"flag: france"` now and then the country alone."""
+    before, colon, after = emoji.name.partition(": ")
+    if not colon:
+        return emoji.name
+    ways = (emoji.name, f"{before} {after}", f"{before} of {after}", after)
+    return ways[rng.integers(len(ways))]

@@ -1,0 +1,1 @@
+"""Train the emoji presets: one stage a file, `train.py` runs them."""

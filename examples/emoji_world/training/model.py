@@ -1,0 +1,135 @@
+"""The tiny model, its vocabulary, and how every stage trains and is saved."""
+
+import json
+import pathlib
+
+import keras
+import keras_hub
+import numpy as np
+from easy_world.training.tiny_training import compile_for
+from easy_world.training.tiny_training import learn_vocabulary
+
+import keras_bridgetower as kbt
+from emoji_world.world import SIDE
+
+WIDTH, FUSION, HEADS = 128, 96, 4
+VOCABULARY = 8500
+TOKENS = 24
+# Width of the space of texts and pictures.
+SPACE = 128
+
+
+def new_backbone(vocabulary_size):
+    """An untrained backbone of 3.5 million parameters."""
+    return kbt.BridgeTowerBackbone(
+        image_encoder=keras_hub.models.CLIPVisionEncoder(
+            patch_size=8,
+            hidden_dim=WIDTH,
+            num_layers=4,
+            num_heads=HEADS,
+            intermediate_dim=4 * WIDTH,
+            image_shape=(SIDE, SIDE, 3),
+        ),
+        text_encoder=keras_hub.models.RobertaBackbone(
+            vocabulary_size=vocabulary_size,
+            num_layers=3,
+            num_heads=HEADS,
+            hidden_dim=WIDTH,
+            intermediate_dim=4 * WIDTH,
+            max_sequence_length=32,
+            dropout=0.0,
+        ),
+        hidden_dim=FUSION,
+        num_heads=HEADS,
+        num_layers=2,
+        dropout=0.0,
+    )
+
+
+def new_task(tokenizer):
+    """An untrained model of texts, pictures and pairs in one space."""
+    return kbt.BridgeTowerContrastive(
+        new_backbone(tokenizer.vocabulary_size()),
+        kbt.BridgeTowerContrastivePreprocessor(
+            tokenizer, kbt.BridgeTowerImageConverter(SIDE)
+        ),
+        projection_dim=SPACE,
+    )
+
+
+def new_tokenizer(texts):
+    """A byte-level BPE tokenizer that learns its words from texts."""
+    vocabulary, merges = learn_vocabulary(texts, VOCABULARY)
+    return kbt.BridgeTowerTokenizer(vocabulary, merges, TOKENS)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches that depend on seed, epoch and number alone, so runs resume.
+
+    Args:
+        make: callable from row numbers and a `numpy.random.Generator` to a
+            batch.
+        count: int, rows of an epoch.
+        batch_size: int; what is left of an epoch is dropped.
+        seed: int.
+        order: callable from a `numpy.random.Generator` to the rows of an
+            epoch in their order, or None for all in random order.
+    """
+
+    def __init__(self, make, count, batch_size, seed, order=None):
+        super().__init__(workers=1, max_queue_size=8)
+        self.make, self.count, self.batch_size = make, count, batch_size
+        self.seed, self.epoch = seed, 0
+        self.order = order or (lambda rng: rng.permutation(count))
+
+    def __len__(self):
+        return self.count // self.batch_size
+
+    def __getitem__(self, number):
+        rows = self.order(np.random.default_rng((self.seed, self.epoch)))
+        first = number * self.batch_size
+        rng = np.random.default_rng((self.seed, self.epoch, number))
+        return self.make(rows[first : first + self.batch_size], rng)
+
+
+def train(model, data, epochs, learning_rate, folder, **compiled):
+    """Train, from where a stopped run in the same folder was.
+
+    Args:
+        model: a Keras model.
+        data: `Batches`.
+        epochs: int.
+        learning_rate: float, the highest of the schedule.
+        folder: path; a copy of the unfinished run lives in it.
+        **compiled: further arguments of `compile`.
+
+    Returns:
+        dict from metric to a list of a number for each epoch.
+    """
+    compile_for(model, epochs * len(data), learning_rate, **compiled)
+    history = pathlib.Path(folder) / "history.jsonl"
+    history.parent.mkdir(parents=True, exist_ok=True)
+
+    def begin(epoch, logs=None):
+        data.epoch = epoch
+
+    def end(epoch, logs):
+        numbers = {name: round(float(v), 4) for name, v in logs.items()}
+        with history.open("a") as file:
+            file.write(json.dumps({"epoch": epoch} | numbers) + "\n")
+
+    model.fit(
+        data,
+        epochs=epochs,
+        verbose=2,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(pathlib.Path(folder) / "backup"),
+            keras.callbacks.LambdaCallback(
+                on_epoch_begin=begin, on_epoch_end=end
+            ),
+        ],
+    )
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    by_epoch = {row.pop("epoch"): row for row in rows}
+    names = by_epoch[0]
+    return {n: [by_epoch[e][n] for e in sorted(by_epoch)] for n in names}

@@ -1,0 +1,130 @@
+"""Emoji as the packages tell of them: names, keywords, groups and drawings."""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+import numpy as np
+from PIL import Image
+
+# Who drew it. Two artists are for training, the third was never seen.
+ARTISTS = ("noto", "fluent", "twemoji")
+TRAINING_ARTISTS = ("noto", "fluent")
+UNSEEN_ARTIST = "twemoji"
+SIDE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Emoji:
+    """One emoji.
+
+    Args:
+        code: str, its code points in hexadecimal, as `"1F600"`.
+        name: str, in lower case, as `"grinning face"`.
+        keywords: tuple of str, in lower case, without the name.
+        group: str, as `"smileys & emotion"`.
+        kind: str, the smaller group, as `"face-smiling"`.
+        files: dict from artist to the path of the drawing.
+    """
+
+    code: str
+    name: str
+    keywords: tuple
+    group: str
+    kind: str
+    files: dict
+
+
+def load(folders):
+    """All emoji but the five skin tones, in Unicode's order.
+
+    Args:
+        folders: dict, as `packages.fetch` returns it.
+
+    Returns:
+        list of `Emoji`.
+    """
+    folders = {key: pathlib.Path(path) for key, path in folders.items()}
+    facts = {
+        _key(row["hexcode"]): row
+        for row in _json(folders["names"] / "package/en/data.json")
+    }
+    titles = _json(folders["names"] / "package/en/messages.json")
+    groups = {row["order"]: row["message"] for row in titles["groups"]}
+    kinds = {row["order"]: row["key"] for row in titles["subgroups"]}
+    more_words = {
+        symbol.replace("\ufe0f", ""): words
+        for symbol, words in _json(
+            folders["keywords"] / "package/dist/emoji-en-US.json"
+        ).items()
+    }
+    fluent = {
+        _key(path.stem): path
+        for path in (folders["fluent"] / "package/assets").iterdir()
+    }
+    found = []
+    for row in _json(folders["noto"] / "package/emoji.json"):
+        fact = facts[_key(row["unified"])]
+        group = groups.get(fact.get("group"))
+        if group in (None, "components"):
+            continue
+        code = _key(row["unified"])
+        files = {
+            artist: folders[artist] / f"package/img/{maker}/64" / row["image"]
+            for artist, maker in (("noto", "google"), ("twemoji", "twitter"))
+        }
+        if code in fluent:
+            files["fluent"] = fluent[code]
+        name = _plain(fact["label"])
+        words = [
+            *fact.get("tags", []),
+            *more_words.get(fact["emoji"].replace("\ufe0f", ""), []),
+        ]
+        words = dict.fromkeys(_plain(word) for word in words)
+        found.append(
+            (
+                fact["order"],
+                Emoji(
+                    code,
+                    name,
+                    tuple(w for w in words if w and w != name),
+                    group,
+                    kinds[fact["subgroup"]],
+                    files,
+                ),
+            )
+        )
+    return [emoji for _, emoji in sorted(found, key=lambda pair: pair[0])]
+
+
+def drawing(emoji, artist):
+    """The drawing of an artist, uint8 `(64, 64, 4)`, or None without one."""
+    if artist not in emoji.files:
+        return None
+    image = Image.open(emoji.files[artist]).convert("RGBA")
+    if image.size != (SIDE, SIDE):
+        # Weighted by opacity, so that no colour of the invisible comes in.
+        image = image.convert("RGBa").resize((SIDE, SIDE), Image.LANCZOS)
+    return np.asarray(image.convert("RGBA"))
+
+
+def on_white(drawing):
+    """A drawing on white paper, uint8 `(..., 64, 64, 3)`."""
+    opacity = drawing[..., 3:] / 255.0
+    paper = drawing[..., :3] * opacity + 255.0 * (1.0 - opacity)
+    return np.rint(paper).astype("uint8")
+
+
+def _json(path):
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def _key(code):
+    return code.upper().replace("-FE0F", "")
+
+
+def _plain(text):
+    """Lower case, with plain signs in place of typographic ones."""
+    text = text.lower().replace("_", " ").replace("\u2019", "'")
+    return re.sub(r"\s+", " ", re.sub("[\u201c\u201d]", "", text)).strip()

@@ -1,0 +1,193 @@
+"""The emoji world: what training may see, and how scores are counted."""
+
+import hashlib
+import json
+import math
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from emoji_world import build
+from emoji_world import colours
+from emoji_world import gallery
+from emoji_world import packages
+from emoji_world import questions
+from emoji_world import splits
+from emoji_world import texts
+from emoji_world import world
+from emoji_world.training import augment
+from emoji_world.training.run import Run
+from PIL import Image
+
+pytestmark = FASTEST
+
+
+def drawn(path, colour, side=64, size=40):
+    image = Image.new("RGBA", (side, side), (255, 0, 255, 0))
+    image.paste((*colour, 255), (4, 4, 4 + size, 4 + size))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def small_world(tmp_path):
+    """Twelve emoji of different colours, two of which look alike."""
+    found = []
+    for i in range(12):
+        look = 10 if i == 11 else i
+        colour = (20 * look, 255 - 20 * look, (60 * look) % 256)
+        files = {
+            artist: drawn(tmp_path / f"{artist}{i}.png", colour)
+            for artist in world.ARTISTS
+        }
+        found.append(
+            world.Emoji(
+                f"1F{600 + i}",
+                f"thing number {i}",
+                (f"word{'abcdefghijkl'[i]}", f"plain {i}"),
+                "objects",
+                "tool",
+                files,
+            )
+        )
+    return found
+
+
+def test_drawings_that_look_alike_are_one_look(small_world):
+    looks = splits.find_looks(small_world)
+    assert looks[10] == looks[11]
+    assert len(set(looks)) == 11
+
+
+def test_no_caption_holds_a_word_that_is_held_out(small_world):
+    split = splits.Splits(
+        np.arange(12), np.zeros(12, bool), frozenset({"worda", "plain"})
+    )
+    rng = np.random.default_rng(0)
+    for emoji in small_world:
+        for _ in range(200):
+            caption = texts.caption(emoji, "red", split, rng).lower()
+            assert "worda" not in caption
+            assert "plain" not in caption
+    kept = texts.words_of(small_world[1], split)
+    assert kept == ["wordb"]
+
+
+def test_the_colour_is_counted_from_visible_pixels(tmp_path):
+    for name, colour in (
+        ("red", (220, 20, 20)),
+        ("yellow", (255, 204, 50)),
+        ("blue", (40, 80, 220)),
+        ("gray", (128, 128, 128)),
+        ("black", (20, 20, 20)),
+        ("brown", (120, 70, 30)),
+    ):
+        path = drawn(tmp_path / f"{name}.png", colour)
+        picture = np.asarray(Image.open(path))
+        assert colours.main_colour(picture) == name
+    nothing = np.zeros((64, 64, 4), "uint8")
+    assert colours.main_colour(nothing) is None
+
+
+def test_a_large_drawing_keeps_colours_of_the_invisible_out(tmp_path):
+    path = drawn(tmp_path / "large.png", (0, 255, 0), side=256, size=160)
+    emoji = world.Emoji("1", "x", (), "objects", "tool", {"fluent": path})
+    small = world.drawing(emoji, "fluent")
+    assert small.shape == (64, 64, 4)
+    visible = small[small[..., 3] > 8]
+    # The paper behind is magenta, and invisible.
+    assert visible[:, 0].max() < 30
+    assert world.drawing(emoji, "noto") is None
+
+
+def test_what_varies_keeps_its_size_and_can_keep_its_colours(tmp_path):
+    path = drawn(tmp_path / "a.png", (10, 200, 30))
+    picture = np.asarray(Image.open(path))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        varied = augment.vary(picture, rng, mirror=True, recolour=False)
+        assert varied.shape == (64, 64, 3)
+        assert varied.dtype == np.uint8
+        assert (np.abs(varied.astype(int) - (10, 200, 30)).sum(-1) == 0).any()
+
+
+def test_guessing_is_the_closed_form(small_world):
+    shown = gallery.Gallery(small_world, np.arange(12), "noto")
+    chance = shown.chance([{3}, {1, 2}], kept=(1, 5))
+    two = 1 - math.comb(10, 5) / math.comb(12, 5)
+    assert chance["IR@1"] == round(100 * (1 / 12 + 2 / 12) / 2, 2)
+    assert chance["IR@5"] == round(100 * (5 / 12 + two) / 2, 2)
+
+
+def test_recalls_count_looks(small_world):
+    shown = gallery.Gallery(small_world, np.arange(12), "noto")
+    scores = np.zeros((2, 12))
+    scores[0, [3, 4]] = (2, 1)
+    scores[1, [7, 8, 9]] = (3, 2, 1)
+    found = shown.recalls(scores, [{4}, {9}], kept=(1, 2, 3))
+    assert found == {"IR@1": 0.0, "IR@2": 50.0, "IR@3": 100.0}
+    texts_first = gallery.text_recalls(scores[:, [4, 9]], [4, 9], [4, 9], (1,))
+    assert texts_first == {"TR@1": 100.0}
+
+
+def test_questions_have_known_answers_and_as_much_yes_as_no(small_world):
+    rng = np.random.default_rng(0)
+    asked = [questions.question(small_world[0], "red", rng) for _ in range(900)]
+    assert {answer for _, _, answer in asked} <= set(questions.ANSWERS)
+    kinds = [kind for kind, _, _ in asked]
+    assert set(kinds) == set(questions.TYPES)
+    yes = [a == "yes" for kind, _, a in asked if kind == "yes or no"]
+    assert 0.4 < np.mean(yes) < 0.6
+    assert ("group", questions.ASK_GROUP, "objects") in questions.facts(
+        small_world[0], None
+    )
+
+
+def test_an_archive_with_another_sum_is_refused(tmp_path, monkeypatch):
+    inside = tmp_path / "package"
+    inside.mkdir()
+    (inside / "index.txt").write_text("hello")
+    archive = tmp_path / "some-data-1.0.0.tgz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(inside, "package")
+    known = hashlib.sha256(archive.read_bytes()).hexdigest()
+    for sha256, right in ((known, True), ("0" * 64, False)):
+        package = packages.Package(
+            "npm", "some-data", "1.0.0", sha256, "MIT", "nobody"
+        )
+        monkeypatch.setattr(packages, "PACKAGES", {"some": package})
+        if right:
+            folder = packages.fetch(tmp_path)["some"]
+            assert (folder / "package/index.txt").read_text() == "hello"
+            folder.rename(tmp_path / "elsewhere")
+        else:
+            with pytest.raises(ValueError, match="not the archive"):
+                packages.fetch(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
+def test_the_tables_come_from_the_registries(tmp_path):
+    run = Run(tmp_path, 0)
+    build.write_tables(run, tmp_path / "tables")
+    assert len(run.world) == 1906
+    assert run.splits.held_out.sum() == 57
+    assert len(run.splits.held_out_words) == 120
+    tables = tmp_path / "tables/captions"
+    rows = {
+        split: [
+            json.loads(line)
+            for line in (tables / f"{split}.jsonl").read_text().splitlines()
+        ]
+        for split in ("train", "validation", "test")
+    }
+    artists = {
+        split: {row["image"].split("/")[1].split("_")[0] for row in told}
+        for split, told in rows.items()
+    }
+    assert artists["train"] == set(world.TRAINING_ARTISTS)
+    assert artists["test"] == {world.UNSEEN_ARTIST}
+    said = {word for row in rows["train"] for word in row["text"].split()}
+    assert not run.splits.held_out_words & {w.lower().strip(".") for w in said}
