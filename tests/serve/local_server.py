@@ -1,15 +1,14 @@
-"""The server's application over HTTP in this process, without Ray."""
+"""The application of a worker over HTTP, in a thread of this process."""
 
-import asyncio
+import concurrent.futures
 import contextlib
 import socket
 import threading
 
 import uvicorn
 
-from keras_bridgetower.serve.application import application
-from keras_bridgetower.serve.application import service_of
-from keras_bridgetower.serve.models import each_or_refused
+from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.worker import local_application
 
 
 class Served:
@@ -34,37 +33,23 @@ def serving(plan, presets, index=None, key=None):
         index: `ServedIndex`, or None.
         key: str, the API key, or None.
     """
-    named = dict(zip(plan.names(), presets, strict=True))
-
-    async def ask(name, verb, asked):
-        batches = {}
-        for place, one in enumerate(asked):
-            batches.setdefault(one.batch, []).append(place)
-        results = [None] * len(asked)
-        for places in batches.values():
-            found = await asyncio.to_thread(
-                each_or_refused,
-                getattr(named[name], verb),
-                [asked[place] for place in places],
+    with concurrent.futures.ThreadPoolExecutor(1) as models:
+        searched = plan.searched()
+        named = {
+            name: BatchedPreset(
+                preset,
+                index if name == searched else None,
+                plan.limits.batch_size,
+                models,
             )
-            for place, result in zip(places, found, strict=True):
-                results[place] = result
-        return results
+            for name, preset in zip(plan.names(), presets, strict=True)
+        }
+        with _listening(local_application(plan, named, key)) as served:
+            yield served
 
-    async def missing():
-        return []
 
-    async def find(asked):
-        return await asyncio.to_thread(index.find, asked)
-
-    service = service_of(
-        plan,
-        [preset.facts() for preset in presets],
-        ask,
-        missing,
-        find if index else None,
-    )
-    admission = application(service, key)
+@contextlib.contextmanager
+def _listening(admission):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(admission, log_level="critical")
         server = uvicorn.Server(config)
