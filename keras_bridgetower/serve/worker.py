@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,8 @@ class Worker:
         except Exception as error:
             self.failed.put(str(error))
             sys.exit(self.failure)
+        # What is loaded stays: collecting garbage need not look at it again.
+        gc.freeze()
         return local_application(self.plan, presets, os.environ.get(KEY))
 
     def _presets(self):

@@ -2,7 +2,8 @@
 
 Starts `keras-bridgetower serve` with a tiny preset, sends it requests from 1,
 8 and 64 clients, and compares each answer with the offline one. Its own loop
-over `embed` runs before and after each turn of the server.
+over `embed` runs before and after each turn of the server. Beside each speed
+stands the processor time, which other programs on the machine hardly change.
 
     KERAS_BACKEND=torch python tools/benchmarks/load_server.py
     ... --requests 200 --long 0      # a quick look
@@ -56,11 +57,16 @@ class Offline:
         self.vectors = [self._task.embed(**given) for given, _ in asked]
 
     def speed(self):
-        """Rows in a second, in batches of 32 of the same kind."""
-        started = time.perf_counter()
+        """Rows in a second, and processor seconds of a row, by batches of 32.
+
+        All rows of a batch are of the same kind.
+        """
+        started, used = time.perf_counter(), time.process_time()
         for given in self._columns:
             self._task.embed(**given, batch_size=32)
-        return self._requests / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        used = time.process_time() - used
+        return np.array([self._requests / seconds, used / self._requests])
 
 
 @contextlib.contextmanager
@@ -98,34 +104,44 @@ def answers(url):
         return False
 
 
-def say(name, found, compared=None, inputs=1):
+def say(name, found, *more):
     count = len(found["times"])
     p50, p95 = np.percentile(found["times"], (50, 95)) * 1000
-    speed = count / found["seconds"]
-    ratio = f", {inputs * speed / compared:.2f} of embed" if compared else ""
-    print(
-        f"{name}: {count} requests, {speed:.0f} a second{ratio}, "
-        f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, {found['statuses']}, "
-        f"{found['wrong']} wrong; load {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
+    words = [
+        f"{count} requests",
+        f"{count / found['seconds']:.0f} a second",
+        *more,
+        f"p50 {p50:.0f} ms, p95 {p95:.0f} ms",
+        f"{found['statuses']}, {found['wrong']} wrong",
+        f"load {os.getloadavg()[0]:.1f}",
+    ]
+    print(f"{name}: {'; '.join(words)}", flush=True)
 
 
 def processes(parent):
-    """Resident MB of all processes below one, by their ids."""
-    parents, sizes = {}, {}
+    """`(resident MB, processor seconds)` of all processes below one, by id."""
+    parents, found = {}, {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # The name of a program, in brackets, may hold spaces.
             state = (folder / "stat").read_text().rpartition(")")[2].split()
             pages = int((folder / "statm").read_text().split()[1])
+            ticks = int(state[11]) + int(state[12])
             parents[int(folder.name)] = int(state[1])
-            sizes[int(folder.name)] = pages * os.sysconf("SC_PAGESIZE") / 1e6
-    below, new = set(), {parent}
+            found[int(folder.name)] = (
+                pages * os.sysconf("SC_PAGESIZE") / 1e6,
+                ticks / os.sysconf("SC_CLK_TCK"),
+            )
+    below, new = {parent}, {parent}
     while new:
         new = {one for one, above in parents.items() if above in new}
         below |= new
-    return {one: sizes[one] for one in below}
+    return {one: found[one] for one in below if one in found}
+
+
+def processor_seconds(parent):
+    """Of a process and all below it."""
+    return sum(seconds for _, seconds in processes(parent).values())
 
 
 def worker(parent):
@@ -149,6 +165,7 @@ def main():
     parser.add_argument("--log", default="load_server.log")
     parser.add_argument("--engine", default="uvicorn")
     parser.add_argument("--url", help="a server that runs, instead of our own")
+    parser.add_argument("--process", type=int, help="its id")
     options = parser.parse_args()
     asked = questions()
     offline = Offline(asked, options.requests)
@@ -157,32 +174,40 @@ def main():
         work = load(url, asked, offline.vectors, clients, numbers, **more)
         return asyncio.run(work)
 
-    def by_turns(name, url, clients, requests, inputs=1):
+    def by_turns(url, process, clients, requests, inputs=1):
         before = offline.speed()
+        used = processor_seconds(process)
         found = run(url, clients, range(requests), inputs=inputs)
+        used = processor_seconds(process) - used
         after = offline.speed()
-        print(f"embed in a loop: {before:.0f}, {after:.0f} a second")
-        say(name, found, (before + after) / 2, inputs)
-
-    def alone(url):
-        for clients in options.clients:
-            by_turns(f"{clients} clients", url, clients, options.requests)
-        by_turns(
-            "64 clients, 16 inputs", url, 64, options.requests // 16, inputs=16
+        rows = requests * inputs
+        speed, row = (before + after) / 2
+        say(
+            f"{clients} clients, {inputs} inputs",
+            found,
+            f"{rows / found['seconds'] / speed:.2f} of embed, which made "
+            f"{before[0]:.0f} and {after[0]:.0f} rows a second",
+            f"{1000 * used / rows:.2f} ms of the processor for a row, "
+            f"{1000 * row:.2f} ms in embed",
         )
 
+    def alone(url, process):
+        for clients in options.clients:
+            by_turns(url, process, clients, options.requests)
+        by_turns(url, process, 64, options.requests // 16, inputs=16)
+
     if options.url:
-        alone(options.url)
+        alone(options.url, options.process)
         return
     with (
         open(options.log, "w") as log,
         server(log, "--engine", options.engine) as (url, process),
     ):
-        alone(url)
+        alone(url, process.pid)
         say("400 clients", run(url, 400, range(options.requests)))
 
         def size():
-            return processes(process.pid)[worker(process.pid)]
+            return processes(process.pid)[worker(process.pid)][0]
 
         for _ in range(2 if options.long else 0):
             before = size()
