@@ -18,9 +18,6 @@ from keras_bridgetower.serve.packages import check_installed
 
 # Seconds without a sign of life until a worker counts as dead.
 _SILENT = 60
-# Seconds that a connection stays open between two requests: longer than
-# usual proxies keep theirs, which would else meet a closed one.
-_KEEP_ALIVE = 75
 
 
 def run(plan, host, port, ready=None, load=import_package):
@@ -70,6 +67,7 @@ def _supervise(plan, listening, ready, load):
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
 
+    from keras_bridgetower.serve.protocol import http_settings
     from keras_bridgetower.serve.supervisor import Supervisor
     from keras_bridgetower.serve.worker import Worker
 
@@ -78,17 +76,8 @@ def _supervise(plan, listening, ready, load):
         Worker(plan, load, failed, STARTUP_FAILURE),
         factory=True,
         workers=plan.replicas,
-        lifespan="off",
-        ws="none",
-        # What fails is logged by the application.
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=plan.limits.seconds,
         timeout_worker_healthcheck=_SILENT,
+        **http_settings(plan.limits),
     )
     Supervisor(config, listening, ready).run()
     if not failed.empty():

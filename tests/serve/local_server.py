@@ -8,6 +8,7 @@ import threading
 import uvicorn
 
 from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.protocol import http_settings
 from keras_bridgetower.serve.worker import local_application
 
 
@@ -44,14 +45,16 @@ def serving(plan, presets, index=None, key=None):
             )
             for name, preset in zip(plan.names(), presets, strict=True)
         }
-        with _listening(local_application(plan, named, key)) as served:
-            yield served
+        admission = local_application(plan, named, key)
+        with listening(admission, **http_settings(plan.limits)) as url:
+            yield Served(url, admission)
 
 
 @contextlib.contextmanager
-def _listening(admission):
+def listening(app, **settings):
+    """Serve an ASGI application at the address that it yields."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(admission, log_level="critical")
+        config = uvicorn.Config(app, **settings)
         server = uvicorn.Server(config)
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listening]}
@@ -59,7 +62,7 @@ def _listening(admission):
         thread.start()
         port = listening.getsockname()[1]
         try:
-            yield Served(f"http://127.0.0.1:{port}", admission)
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.should_exit = True
             thread.join()
