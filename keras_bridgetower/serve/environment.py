@@ -3,6 +3,10 @@
 import contextlib
 import os
 
+# Names a folder in which several processes add up their counts.
+# `prometheus_client` reads it when it is imported.
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+
 
 @contextlib.contextmanager
 def environment(values):

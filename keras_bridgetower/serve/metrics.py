@@ -5,9 +5,8 @@ import os
 import prometheus_client
 from prometheus_client import multiprocess
 
-# The variable that names a folder in which several processes add up their
-# counts. `prometheus_client` reads it when it is imported.
-COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+from keras_bridgetower.serve.environment import COUNTS
+
 # Seconds of a request that the histogram divides.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import tempfile
 
+from keras_bridgetower.serve.environment import COUNTS
 from keras_bridgetower.serve.environment import environment
 from keras_bridgetower.serve.loading import import_package
 from keras_bridgetower.serve.packages import HTTP
@@ -52,8 +53,7 @@ def _environment(workers, counts):
     values = {
         # They import Keras themselves, when `load` is called.
         "KERAS_BRIDGETOWER_SERVER": "1",
-        # The workers add up their counts in this folder.
-        "PROMETHEUS_MULTIPROC_DIR": counts,
+        COUNTS: counts,
     }
     if workers > 1:
         # Together as many threads as cores.

@@ -5,8 +5,8 @@ import os
 from prometheus_client import multiprocess
 from uvicorn.supervisors import Multiprocess
 
+from keras_bridgetower.serve.environment import COUNTS
 from keras_bridgetower.serve.errors import LOG
-from keras_bridgetower.serve.metrics import COUNTS
 
 
 class Supervisor(Multiprocess):

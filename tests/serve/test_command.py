@@ -15,9 +15,9 @@ pytest.importorskip("uvicorn", reason="the extra `serve`")
 import load_client
 import load_server
 
-pytestmark = FASTEST
-# Ray alone takes some 10 seconds to start, and half a minute on a busy machine.
-ENGINES = ["uvicorn", pytest.param("ray", marks=pytest.mark.slow)]
+# The processes take some 10 seconds to start, and minutes on a busy machine.
+pytestmark = [FASTEST, pytest.mark.slow]
+ENGINES = ["uvicorn", "ray"]
 WORKERS = 2
 
 
