@@ -38,12 +38,15 @@ class Worker:
 
     def __call__(self):
         threading.Thread(target=_end_with_parent, daemon=True).start()
+        # Until it can answer, it ends at once when it is told to stop.
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             self.load()
             presets = self._presets()
         except Exception as error:
             self.failed.put(str(error))
             sys.exit(self.failure)
+        signal.signal(signal.SIGTERM, before)
         # What is loaded stays: collecting garbage need not look at it again.
         gc.freeze()
         return local_application(self.plan, presets, os.environ.get(KEY))

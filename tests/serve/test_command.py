@@ -42,7 +42,9 @@ def engine(request):
 def running(engine, tmp_path_factory):
     """The address and the process of a server with two workers."""
     log = tmp_path_factory.mktemp("serve") / "log"
-    options = ("--engine", engine, "--replicas", str(WORKERS))
+    options = ["--engine", engine, "--replicas", str(WORKERS)]
+    # No request is late, however busy the machine is.
+    options += ["--seconds", "300"]
     with (
         open(log, "w") as file,
         load_server.server(file, *options) as (url, process),
@@ -66,7 +68,10 @@ async def stopped(url, process, bodies):
     ]
     await asyncio.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    return [status for status, _ in await asyncio.gather(*tasks)]
+    answers = await asyncio.gather(*tasks)
+    for connection in connections:
+        await connection.close()
+    return [status for status, _ in answers]
 
 
 def loaded(url, asked, expected, clients, requests, **more):

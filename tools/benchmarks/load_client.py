@@ -6,6 +6,7 @@ library would take more of the processor than the server does for a request.
 
 import asyncio
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -80,13 +81,16 @@ class Connection:
             length = int(head.partition(b"content-length:")[2].split()[0])
             return int(head.split()[1]), await reader.readexactly(length)
         except (OSError, EOFError) as error:
-            self.close()
+            await self.close()
             return type(error).__name__, b""
 
-    def close(self):
+    async def close(self):
         if self._streams is not None:
-            self._streams[1].close()
+            writer = self._streams[1]
             self._streams = None
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
@@ -125,7 +129,7 @@ async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
             statuses[status] = statuses.get(status, 0) + 1
             if status == 200:
                 found.append((number % KINDS, body))
-        connection.close()
+        await connection.close()
 
     started = time.perf_counter()
     work = [client() for _ in range(clients)]
