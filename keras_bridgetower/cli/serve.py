@@ -1,10 +1,13 @@
 """The command that serves presets over HTTP."""
 
+import enum
+import functools
 import sys
 from typing import Annotated
 
 import typer
 
+from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import models
 from keras_bridgetower.cli import output
 from keras_bridgetower.cli.models import AsJson
@@ -14,6 +17,29 @@ from keras_bridgetower.serve.plan import whole_name
 
 DEFAULT = Limits()
 HEADS = ("itc", "itm", "rank", "vqa", "mlm")
+
+
+class Engine(enum.StrEnum):
+    """What runs the processes of a server."""
+
+    uvicorn = "uvicorn"
+    ray = "ray"
+
+
+def _by_uvicorn(plan, host, port, ready, debug):
+    from keras_bridgetower.serve import on_uvicorn
+
+    load = functools.partial(frameworks.load, debug)
+    on_uvicorn.run(plan, host, port, ready, load)
+
+
+def _by_ray(plan, host, port, ready, debug):
+    from keras_bridgetower.serve import on_ray
+
+    on_ray.run(plan, host, port, ready)
+
+
+ENGINES = {Engine.uvicorn: _by_uvicorn, Engine.ray: _by_ray}
 
 
 def _limit(help, minimum=1):
@@ -27,6 +53,7 @@ def _seconds(help):
 
 
 def serve(
+    context: typer.Context,
     presets: Annotated[
         list[str],
         typer.Argument(
@@ -49,8 +76,18 @@ def serve(
             min=3, help="Tokens of an embedded text; else the preset's own."
         ),
     ] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="What runs the processes: uvicorn, with all presets in "
+            "each; or Ray Serve, with one preset in each."
+        ),
+    ] = Engine.uvicorn,
     replicas: Annotated[
-        int, typer.Option(min=1, help="Processes for each preset.")
+        int,
+        typer.Option(
+            min=1, help="Processes; each holds its presets in memory."
+        ),
     ] = 1,
     body_bytes: _limit("Bytes of a request.") = DEFAULT.body_bytes,
     picture_pixels: _limit("Pixels of a picture.") = DEFAULT.picture_pixels,
@@ -59,7 +96,6 @@ def serve(
     queue: _limit("Requests that wait; then 429.") = DEFAULT.queue,
     seconds: _seconds("Time of a request; then 504.") = DEFAULT.seconds,
     batch_size: _limit("Inputs of a forward pass.") = DEFAULT.batch_size,
-    batch_wait: _seconds("Wait for others of a batch.") = DEFAULT.batch_wait,
     picture_hosts: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +130,6 @@ def serve(
         queue=queue,
         seconds=seconds,
         batch_size=batch_size,
-        batch_wait=batch_wait,
         picture_hosts=tuple(picture_hosts or ()),
         picture_seconds=picture_seconds,
     )
@@ -107,7 +142,5 @@ def serve(
         output.show(as_json, value, ("ready at", "presets"), rows)
         sys.stdout.flush()
 
-    from keras_bridgetower.serve.run import run
-
     output.note(f"Loading {', '.join(plan.names())}")
-    run(plan, host, port, tell)
+    ENGINES[engine](plan, host, port, tell, context.obj)

@@ -17,7 +17,10 @@ from ray.serve.exceptions import RayServeException
 
 from keras_bridgetower.serve.application import application
 from keras_bridgetower.serve.application import service_of
+from keras_bridgetower.serve.batching import BatchedPreset
 from keras_bridgetower.serve.errors import RequestError
+from keras_bridgetower.serve.loading import import_package
+from keras_bridgetower.serve.loading import opened_preset
 from keras_bridgetower.serve.plan import KEY
 from keras_bridgetower.serve.plan import Plan
 
@@ -29,8 +32,8 @@ _READY = 2.0
 _LOOK = 0.1
 
 
-class PresetReplica:
-    """One process with the models of one preset, which asks them in batches.
+class PresetReplica(BatchedPreset):
+    """One process with the models of one preset.
 
     Args:
         preset: str.
@@ -40,78 +43,16 @@ class PresetReplica:
     """
 
     def __init__(self, preset, limits, tokens=None, store=None):
-        # Registers what presets and checkpoints hold, see `cli.process`.
-        from keras_bridgetower import convert  # noqa: F401
-        from keras_bridgetower import tasks  # noqa: F401
-        from keras_bridgetower.serve.models import ServedPreset
-
-        self._limits = limits
-        self._served = ServedPreset(preset, tokens)
-        self._served.warm_up(limits.batch_size)
-        self._index = None
-        if store is not None:
-            from keras_bridgetower.serve.index import ServedIndex
-
-            self._index = ServedIndex(store, self._served)
-        self._queues = {}
-        self._running = 0
-        # One forward pass at a time: each uses all cores, or the device.
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        import_package()
+        super().__init__(
+            *opened_preset(preset, limits, tokens, store),
+            limits.batch_size,
+            concurrent.futures.ThreadPoolExecutor(1),
+        )
 
     async def facts(self):
         """What `ServedPreset.facts` returns; it answers when all is warm."""
-        return self._served.facts()
-
-    async def ask(self, verb, asked):
-        """The results of a verb, those of other requests in one batch.
-
-        Args:
-            verb: str.
-            asked: list of inputs.
-
-        Returns:
-            list, of which some may be `Refused`.
-        """
-        queues = [self._queue(verb, one.batch) for one in asked]
-        # While nothing runs, there is nothing to wait for.
-        wait = self._limits.batch_wait if self._running else 0.0
-        for queue in queues:
-            queue.set_batch_wait_timeout_s(wait)
-        return await asyncio.gather(
-            *(queue(one) for queue, one in zip(queues, asked, strict=True))
-        )
-
-    async def find(self, asked):
-        """The hits for an `inputs.ToFind`, or `Refused`."""
-        return await self._in_thread(self._index.find, asked)
-
-    def _queue(self, verb, batch):
-        """The queue of what may stand in a batch together."""
-        key = (verb, *batch)
-        if key not in self._queues:
-            self._queues[key] = self._batched(getattr(self._served, verb))
-        return self._queues[key]
-
-    def _batched(self, verb):
-        from keras_bridgetower.serve.models import each_or_refused
-
-        async def run_batch(asked):
-            return await self._in_thread(each_or_refused, verb, asked)
-
-        return serve.batch(
-            max_batch_size=self._limits.batch_size,
-            batch_wait_timeout_s=self._limits.batch_wait,
-        )(run_batch)
-
-    async def _in_thread(self, function, *arguments):
-        loop = asyncio.get_running_loop()
-        self._running += 1
-        try:
-            return await loop.run_in_executor(
-                self._thread, function, *arguments
-            )
-        finally:
-            self._running -= 1
+        return super().facts()
 
 
 class HttpReplica:

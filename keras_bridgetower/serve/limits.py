@@ -31,8 +31,6 @@ class Limits:
         seconds: number, time of a request from its arrival to its answer.
             After it the status is 504.
         batch_size: int, inputs of a forward pass.
-        batch_wait: number, seconds that the first input of a batch waits for
-            others while the model is busy. Where it is idle, nothing waits.
         picture_hosts: tuple of str, hosts from which pictures are fetched by
             URL. Without any, URLs are refused.
         picture_seconds: number, time to fetch a picture.
@@ -58,7 +56,6 @@ class Limits:
     queue: int = 256
     seconds: float = 30.0
     batch_size: int = 32
-    batch_wait: float = 0.05
     picture_hosts: tuple = ()
     picture_seconds: float = 5.0
 
@@ -66,8 +63,7 @@ class Limits:
         for name in _COUNTS:
             check_count(name, getattr(self, name))
         for name in _SECONDS:
-            _check_seconds(name, getattr(self, name), above_zero=True)
-        _check_seconds("batch_wait", self.batch_wait, above_zero=False)
+            _check_seconds(name, getattr(self, name))
         hosts = self.picture_hosts
         named = isinstance(hosts, tuple) and all(
             isinstance(host, str) and host and not set("/:@") & set(host)
@@ -81,12 +77,11 @@ class Limits:
             )
 
 
-def _check_seconds(name, value, above_zero):
-    """Refuse what is no finite number of seconds."""
+def _check_seconds(name, value):
+    """Refuse what is no positive number of seconds."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (0 < value or (value == 0 and not above_zero)):
-        wanted = "above 0" if above_zero else "from 0"
+    if not number or not 0 < value:
         raise ValueError(
-            f"`{name}` must be a number of seconds {wanted}. "
+            f"`{name}` must be a number of seconds above 0. "
             f"Received: {name}={value!r}"
         )

@@ -65,6 +65,20 @@ class ServedPreset:
             "width": embed.projection_dim if embed else None,
         }
 
+    def ask(self, verb, asked):
+        """The results of a verb, with `Refused` for what it cannot read.
+
+        Args:
+            verb: str, the name of one of the methods below.
+            asked: list of inputs.
+
+        Returns:
+            list, a result for each. One bad input does no harm to the others.
+        """
+        return batches.each_or_refused(
+            getattr(self, verb), asked, lambda error: Refused(str(error))
+        )
+
     def embed(self, asked):
         """Embed texts, pictures or pairs, all of the same kind and rule.
 
@@ -149,19 +163,6 @@ class ServedPreset:
         if tokens is None:
             return None
         return min(tokens, task.backbone.text_encoder.max_sequence_length)
-
-
-def each_or_refused(verb, asked):
-    """The results of a verb, with `Refused` for inputs that it cannot read.
-
-    Args:
-        verb: callable of a list of inputs that returns a list.
-        asked: list of inputs.
-
-    Returns:
-        list, a result for each. One bad input does no harm to the others.
-    """
-    return batches.each_or_refused(verb, asked, lambda e: Refused(str(e)))
 
 
 def _task(cls, folder, saved, others):

@@ -13,7 +13,7 @@ import keras_bridgetower as kbt
 @pytest.fixture(scope="session")
 def presets():
     """The presets as the server holds them."""
-    pytest.importorskip("ray", reason="the extra `serve`")
+    pytest.importorskip("uvicorn", reason="the extra `serve`")
     from keras_bridgetower.serve.models import ServedPreset
 
     opened = [ServedPreset(name) for name in (FUSED, MATCHING, ASKING)]
@@ -50,14 +50,15 @@ def index(presets, photos):
 
 
 @pytest.fixture(scope="session")
-def server(presets, index):
+def server(presets, index, photos):
     from local_server import serving
 
     from keras_bridgetower.serve.limits import Limits
     from keras_bridgetower.serve.plan import Plan
 
     limits = Limits(body_bytes=12_000_000, inputs=64, picture_pixels=10**6)
-    plan = Plan((FUSED, MATCHING, ASKING), limits)
+    store = str(photos.parent / "index")
+    plan = Plan((FUSED, MATCHING, ASKING), limits, store=store)
     with serving(plan, presets, index, KEY) as running:
         yield running
 

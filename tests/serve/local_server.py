@@ -1,15 +1,15 @@
-"""The server's application over HTTP in this process, without Ray."""
+"""The application of a worker over HTTP, in a thread of this process."""
 
-import asyncio
+import concurrent.futures
 import contextlib
 import socket
 import threading
 
 import uvicorn
 
-from keras_bridgetower.serve.application import application
-from keras_bridgetower.serve.application import service_of
-from keras_bridgetower.serve.models import each_or_refused
+from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.protocol import http_settings
+from keras_bridgetower.serve.worker import local_application
 
 
 class Served:
@@ -34,39 +34,27 @@ def serving(plan, presets, index=None, key=None):
         index: `ServedIndex`, or None.
         key: str, the API key, or None.
     """
-    named = dict(zip(plan.names(), presets, strict=True))
-
-    async def ask(name, verb, asked):
-        batches = {}
-        for place, one in enumerate(asked):
-            batches.setdefault(one.batch, []).append(place)
-        results = [None] * len(asked)
-        for places in batches.values():
-            found = await asyncio.to_thread(
-                each_or_refused,
-                getattr(named[name], verb),
-                [asked[place] for place in places],
+    with concurrent.futures.ThreadPoolExecutor(1) as models:
+        searched = plan.searched()
+        named = {
+            name: BatchedPreset(
+                preset,
+                index if name == searched else None,
+                plan.limits.batch_size,
+                models,
             )
-            for place, result in zip(places, found, strict=True):
-                results[place] = result
-        return results
+            for name, preset in zip(plan.names(), presets, strict=True)
+        }
+        admission = local_application(plan, named, key)
+        with listening(admission, **http_settings(plan.limits)) as url:
+            yield Served(url, admission)
 
-    async def missing():
-        return []
 
-    async def find(asked):
-        return await asyncio.to_thread(index.find, asked)
-
-    service = service_of(
-        plan,
-        [preset.facts() for preset in presets],
-        ask,
-        missing,
-        find if index else None,
-    )
-    admission = application(service, key)
+@contextlib.contextmanager
+def listening(app, **settings):
+    """Serve an ASGI application at the address that it yields."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(admission, log_level="critical")
+        config = uvicorn.Config(app, **settings)
         server = uvicorn.Server(config)
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listening]}
@@ -74,7 +62,7 @@ def serving(plan, presets, index=None, key=None):
         thread.start()
         port = listening.getsockname()[1]
         try:
-            yield Served(f"http://127.0.0.1:{port}", admission)
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.should_exit = True
             thread.join()

@@ -200,7 +200,7 @@ def test_a_fault_is_told_in_one_shape_and_without_its_words(caplog):
         ({"queue": 0}, "queue"),
         ({"seconds": 0}, "seconds"),
         ({"seconds": float("nan")}, "seconds"),
-        ({"batch_wait": -1}, "batch_wait"),
+        ({"picture_seconds": -1}, "picture_seconds"),
         ({"picture_hosts": "example.org"}, "picture_hosts"),
         ({"picture_hosts": ("https://example.org",)}, "picture_hosts"),
     ],

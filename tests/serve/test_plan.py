@@ -27,7 +27,7 @@ def configuration(name):
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_configurations_of_clusters(name):
-    pytest.importorskip("ray", reason="the extra `serve`")
+    pytest.importorskip("ray", reason="the extra `ray`")
     from ray.serve.schema import ServeDeploySchema
 
     from keras_bridgetower.serve import deployments
@@ -89,13 +89,13 @@ def test_an_index_of_a_preset_that_is_not_served(index, photos):
     ],
 )
 def test_the_command_refuses(capfd, words, said):
-    pytest.importorskip("ray", reason="the extra `serve`")
+    pytest.importorskip("uvicorn", reason="the extra `serve`")
     assert main.main(words) != 0
     assert said in capfd.readouterr().err
 
 
 def test_a_port_in_use(capfd):
-    pytest.importorskip("ray", reason="the extra `serve`")
+    pytest.importorskip("uvicorn", reason="the extra `serve`")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main.main(["serve", FUSED, "--port", port]) == 1

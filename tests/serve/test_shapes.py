@@ -242,10 +242,9 @@ def test_search(client, photos):
 def test_a_bad_input_does_no_harm_to_its_neighbours(presets):
     from keras_bridgetower.serve.errors import Refused
     from keras_bridgetower.serve.inputs import ToEmbed
-    from keras_bridgetower.serve.models import each_or_refused
 
     asked = [ToEmbed(TEXT), ToEmbed(LONG), ToEmbed("a circle")]
-    first, second, third = each_or_refused(presets[0].embed, asked)
+    first, second, third = presets[0].ask("embed", asked)
     assert isinstance(second, Refused)
     close(first[0], presets[0].embed([ToEmbed(TEXT)])[0][0])
     close(third[0], presets[0].embed([ToEmbed("a circle")])[0][0])

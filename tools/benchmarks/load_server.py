@@ -1,17 +1,19 @@
 """Load on the server: throughput, times, mix-ups, memory, and a killed worker.
 
 Starts `keras-bridgetower serve` with a tiny preset, sends it requests from 1,
-8 and 64 clients, and compares each answer with the offline one.
+8 and 64 clients, and compares each answer with the offline one. Its own loop
+over `embed` runs before and after each turn of the server. Beside each speed
+stands the processor time, which other programs on the machine hardly change.
 
     KERAS_BACKEND=torch python tools/benchmarks/load_server.py
     ... --requests 200 --long 0      # a quick look
+    ... --engine ray
+    ... --minutes 10                 # at the end, requests for ten minutes
 """
 
 import argparse
 import asyncio
-import base64
 import contextlib
-import io
 import os
 import pathlib
 import signal
@@ -19,70 +21,52 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
-import httpx
 import numpy as np
-from PIL import Image
-from PIL import ImageDraw
+from load_client import KINDS
+from load_client import PRESET
+from load_client import load
+from load_client import questions
+from load_client import until
 
 import keras_bridgetower as kbt
 
-PRESET = "bridgetower_tiny_easy_contrastive"
-COLOURS = ("red", "blue", "green", "yellow", "black", "white", "gray", "brown")
-# Different requests, of which each client sends one after the other.
-KINDS = 64
-# As the tests allow: the same rows, with others in the batch.
-TOLERANCE = 1e-5
 
+class Offline:
+    """The same questions to `embed` in this process.
 
-def questions():
-    """Texts, pictures and pairs: `(what embed takes, input of a request)`."""
-    found = []
-    for number in range(KINDS):
-        colour = COLOURS[number % len(COLOURS)]
-        text = f"a small {colour} circle {number}"
-        image = picture(colour, number)
-        written = base64.b64encode(image).decode()
-        given = [
-            {"texts": text},
-            {"images": image},
-            {"images": image, "texts": text},
-        ][number % 3]
-        sent = {"texts": ("text", text), "images": ("image", written)}
-        found.append((given, dict(sent[name] for name in given)))
-    return found
-
-
-def picture(colour, number):
-    image = Image.new("RGB", (64, 64), (230, 235, 240))
-    x = 2 * (number % 16)
-    ImageDraw.Draw(image).ellipse((x, 10, x + 25, 35), fill=colour)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def offline(asked, requests):
-    """The vectors by `embed`, and how many it makes in a second.
-
-    One loop over batches of 32 of the same kind, as one process does it.
+    Args:
+        asked: as `questions` returns them.
+        requests: int, rows of a loop.
     """
-    task = kbt.BridgeTowerContrastive.from_preset(PRESET)
-    rows = [asked[i % KINDS][0] for i in range(requests)]
-    kinds = {}
-    for row in rows:
-        kinds.setdefault(tuple(row), []).append(row)
-    columns = [
-        {name: [row[name] for row in kind] for name in names}
-        for names, kind in kinds.items()
-    ]
-    for given in columns:
-        task.embed(**{name: values[:32] for name, values in given.items()})
-    started = time.perf_counter()
-    for given in columns:
-        task.embed(**given, batch_size=32)
-    speed = requests / (time.perf_counter() - started)
-    return [task.embed(**given) for given, _ in asked], speed
+
+    def __init__(self, asked, requests):
+        self._task = kbt.BridgeTowerContrastive.from_preset(PRESET)
+        self._requests = requests
+        rows = [asked[i % KINDS][0] for i in range(requests)]
+        kinds = {}
+        for row in rows:
+            kinds.setdefault(tuple(row), []).append(row)
+        self._columns = [
+            {name: [row[name] for row in kind] for name in names}
+            for names, kind in kinds.items()
+        ]
+        for given in self._columns:
+            self._task.embed(**{name: x[:32] for name, x in given.items()})
+        self.vectors = [self._task.embed(**given) for given, _ in asked]
+
+    def speed(self):
+        """Rows in a second, and processor seconds of a row, by batches of 32.
+
+        All rows of a batch are of the same kind.
+        """
+        started, used = time.perf_counter(), time.process_time()
+        for given in self._columns:
+            self._task.embed(**given, batch_size=32)
+        seconds = time.perf_counter() - started
+        used = time.process_time() - used
+        return np.array([self._requests / seconds, used / self._requests])
 
 
 @contextlib.contextmanager
@@ -114,132 +98,138 @@ def server(log, *options):
 
 def answers(url):
     try:
-        return httpx.get(f"{url}/ready", timeout=5).status_code == 200
-    except httpx.HTTPError:
+        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
         return False
 
 
-async def load(
-    url, asked, expected, clients, requests, inputs=1, meanwhile=None
-):
-    """Send requests of some inputs each, and count what comes back.
-
-    Returns:
-        dict of seconds, times of each, statuses, and wrong answers.
-    """
-    numbers = iter(range(requests))
-    times, statuses, wrong = [], {}, 0
-
-    async def client(http):
-        nonlocal wrong
-        for number in numbers:
-            places = [(number + n) % KINDS for n in range(inputs)]
-            body = {"model": PRESET, "input": [asked[i][1] for i in places]}
-            started = time.perf_counter()
-            try:
-                answer = await http.post(f"{url}/v1/embeddings", json=body)
-                status = answer.status_code
-            except httpx.HTTPError as error:
-                status = type(error).__name__
-            times.append(time.perf_counter() - started)
-            statuses[status] = statuses.get(status, 0) + 1
-            if status == 200:
-                found = [row["embedding"] for row in answer.json()["data"]]
-                apart = np.abs(
-                    np.subtract(found, [expected[i] for i in places])
-                )
-                wrong += bool(apart.max() > TOLERANCE)
-
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(timeout=120, limits=limits) as http:
-        started = time.perf_counter()
-        work = [client(http) for _ in range(clients)]
-        if meanwhile is not None:
-            work.append(meanwhile())
-        await asyncio.gather(*work)
-        seconds = time.perf_counter() - started
-    return {
-        "seconds": seconds,
-        "times": np.array(times),
-        "statuses": statuses,
-        "wrong": wrong,
-    }
-
-
-def say(name, found, compared=None, inputs=1):
+def say(name, found, *more):
     count = len(found["times"])
     p50, p95 = np.percentile(found["times"], (50, 95)) * 1000
-    speed = count / found["seconds"]
-    ratio = f", {inputs * speed / compared:.2f} of embed" if compared else ""
-    print(
-        f"{name}: {count} requests, {speed:.0f} a second{ratio}, "
-        f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, {found['statuses']}, "
-        f"{found['wrong']} wrong; load {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
+    words = [
+        f"{count} requests",
+        f"{count / found['seconds']:.0f} a second",
+        *more,
+        f"p50 {p50:.0f} ms, p95 {p95:.0f} ms",
+        f"{found['statuses']}, {found['wrong']} wrong",
+        f"load {os.getloadavg()[0]:.1f}",
+    ]
+    print(f"{name}: {'; '.join(words)}", flush=True)
 
 
-def processes():
-    """Resident MB of the server's processes, by what they do and their id."""
-    found = {}
+def processes(parent):
+    """`(resident MB, processor seconds)` of all processes below one, by id."""
+    parents, found = {}, {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"ServeReplica" in words[0]:
-                pages = int((folder / "statm").read_text().split()[1])
-                name = words[0].decode().split(":")[-1].split(".")[0]
-                found[name, int(folder.name)] = pages * 4096 / 1e6
-    return found
+            # The name of a program, in brackets, may hold spaces.
+            state = (folder / "stat").read_text().rpartition(")")[2].split()
+            pages = int((folder / "statm").read_text().split()[1])
+            ticks = int(state[11]) + int(state[12])
+            parents[int(folder.name)] = int(state[1])
+            found[int(folder.name)] = (
+                pages * os.sysconf("SC_PAGESIZE") / 1e6,
+                ticks / os.sysconf("SC_CLK_TCK"),
+            )
+    below, new = {parent}, {parent}
+    while new:
+        new = {one for one, above in parents.items() if above in new}
+        below |= new
+    return {one: found[one] for one in below if one in found}
 
 
-async def kill_worker():
-    """Kill the process of the model, a second after the load began."""
+def processor_seconds(parent):
+    """Of a process and all below it."""
+    return sum(seconds for _, seconds in processes(parent).values())
+
+
+def worker(parent):
+    """The id of the process with the models, which is the largest."""
+    found = processes(parent)
+    return max(found, key=found.get)
+
+
+async def killed(parent):
+    """Kill the process with the models, a second after the load began."""
     await asyncio.sleep(1)
-    for name, number in processes():
-        if name == PRESET:
-            os.kill(number, signal.SIGKILL)
-            print(f"killed the process of {name}")
+    os.kill(worker(parent), signal.SIGKILL)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--long", type=int, default=10_000)
+    parser.add_argument("--minutes", type=int, default=0)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 64])
     parser.add_argument("--log", default="load_server.log")
+    parser.add_argument("--engine", default="uvicorn")
     parser.add_argument("--url", help="a server that runs, instead of our own")
+    parser.add_argument("--process", type=int, help="its id")
     options = parser.parse_args()
     asked = questions()
-    expected, speed = offline(asked, options.requests)
-    print(f"embed in one loop: {speed:.0f} a second", flush=True)
+    offline = Offline(asked, options.requests)
 
-    def run(url, clients, requests, **more):
-        return asyncio.run(
-            load(url, asked, expected, clients, requests, **more)
+    def run(url, clients, numbers, **more):
+        work = load(url, asked, offline.vectors, clients, numbers, **more)
+        return asyncio.run(work)
+
+    def by_turns(url, process, clients, requests, inputs=1):
+        before = offline.speed()
+        used = processor_seconds(process)
+        found = run(url, clients, range(requests), inputs=inputs)
+        used = processor_seconds(process) - used
+        after = offline.speed()
+        rows = requests * inputs
+        speed, row = (before + after) / 2
+        say(
+            f"{clients} clients, {inputs} inputs",
+            found,
+            f"{rows / found['seconds'] / speed:.2f} of embed, which made "
+            f"{before[0]:.0f} and {after[0]:.0f} rows a second",
+            f"{1000 * used / rows:.2f} ms of the processor for a row, "
+            f"{1000 * row:.2f} ms in embed",
         )
 
-    with contextlib.ExitStack() as stack:
-        url = options.url
-        if url is None:
-            log = stack.enter_context(open(options.log, "w"))
-            url, _ = stack.enter_context(server(log))
+    def alone(url, process):
         for clients in options.clients:
-            found = run(url, clients, options.requests)
-            say(f"{clients} clients", found, speed)
-        found = run(url, 64, options.requests // 16, inputs=16)
-        say("64 clients, 16 inputs each", found, speed, 16)
-        say("400 clients", run(url, 400, options.requests), speed)
-        if options.long:
-            before = processes()
-            say("long", run(url, 32, options.long))
-            for name, size in processes().items():
-                print(f"{name}: {before.get(name, 0):.0f} MB -> {size:.0f} MB")
-        say("kill -9", run(url, 16, options.requests, meanwhile=kill_worker))
+            by_turns(url, process, clients, options.requests)
+        by_turns(url, process, 64, options.requests // 16, inputs=16)
+
+    if options.url:
+        alone(options.url, options.process)
+        return
+    with (
+        open(options.log, "w") as log,
+        server(log, "--engine", options.engine) as (url, process),
+    ):
+        alone(url, process.pid)
+        say("400 clients", run(url, 400, range(options.requests)))
+
+        def size():
+            return processes(process.pid)[worker(process.pid)][0]
+
+        for _ in range(2 if options.long else 0):
+            before = size()
+            say("long", run(url, 32, range(options.long)))
+            print(f"the process with the models: {before:.0f}, {size():.0f} MB")
+        for minute in range(options.minutes):
+            say(f"minute {minute + 1}", run(url, 32, until(60)))
+            print(f"the process with the models: {size():.0f} MB", flush=True)
+        say(
+            "kill -9",
+            run(
+                url,
+                16,
+                range(options.requests),
+                also=lambda: killed(process.pid),
+            ),
+        )
         started = time.perf_counter()
         while not answers(url):
             time.sleep(0.5)
         print(f"back {time.perf_counter() - started:.0f} s after the load")
-        say("afterwards", run(url, 8, 200))
+        say("afterwards", run(url, 8, range(200)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def router(service):
     routes = fastapi.APIRouter(tags=["questions"])
 
     @routes.post("/v1/answer")
-    async def answer(body: AnswerBody):
+    async def answer(body: AnswerBody) -> dict:
         """The best answers to a question about a picture."""
         preset = service.presets.of(body.model, "answer")
         image = await service.pictures.read(body.image, "image")
@@ -28,7 +28,7 @@ def router(service):
         }
 
     @routes.post("/v1/fill")
-    async def fill(body: FillBody):
+    async def fill(body: FillBody) -> dict:
         """The best tokens for each `<mask>` of a text about a picture."""
         preset = service.presets.of(body.model, "fill")
         image = await service.pictures.read(body.image, "image")

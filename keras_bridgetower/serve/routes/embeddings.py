@@ -28,14 +28,14 @@ def router(service):
 
     @routes.post("/v1/embeddings")
     @routes.post("/embeddings")
-    async def embeddings(body: EitherBody):
+    async def embeddings(body: EitherBody) -> dict:
         """Embed texts, pictures and pairs, in one of two shapes."""
         if isinstance(body, EmbeddingsBody):
             return await _embed_list(service, body)
         return await _embed_document(service, body)
 
     @routes.post("/v1/encode")
-    async def encode(body: EncodeBody):
+    async def encode(body: EncodeBody) -> dict:
         """Embed a text or a pair, as OPEA's model server does."""
         image = body.img_b64_str or None
         vector = await _embed_one(

@@ -21,7 +21,7 @@ def router(service):
     routes = fastapi.APIRouter(tags=["matching"])
 
     @routes.post("/v1/score")
-    async def score(body: ScoreBody):
+    async def score(body: ScoreBody) -> dict:
         """The logit of "match" of each pair; higher is better."""
         preset = service.presets.of(body.model, "score")
         check_count(service.limits, body.pairs, "pairs")
@@ -42,7 +42,7 @@ def router(service):
         }
 
     @routes.post("/v1/rerank")
-    async def rerank(body: RerankBody):
+    async def rerank(body: RerankBody) -> dict:
         """Documents in the order in which they fit a query, best first.
 
         A text and a picture are compared by the matching head, two texts or

@@ -17,7 +17,7 @@ def router(service):
     routes = fastapi.APIRouter(tags=["search"])
 
     @routes.post("/v1/search")
-    async def search(body: SearchBody):
+    async def search(body: SearchBody) -> dict:
         """Pictures of the index that fit a text, a picture or both."""
         if service.find is None:
             raise RequestError(

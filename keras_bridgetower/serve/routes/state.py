@@ -15,12 +15,12 @@ def router(service):
     routes = fastapi.APIRouter(tags=["server"])
 
     @routes.get("/health")
-    async def health():
+    async def health() -> dict:
         """Whether the server can answer at all."""
         return {"status": "ok"}
 
     @routes.get("/ready")
-    async def ready():
+    async def ready() -> dict:
         """Whether all models are loaded and warm."""
         missing = await service.missing()
         if missing:
@@ -34,7 +34,7 @@ def router(service):
         return responses.Response(text, media_type=kind)
 
     @routes.get("/v1/models")
-    async def models():
+    async def models() -> dict:
         """The presets that are served."""
         return {
             "object": "list",
@@ -50,12 +50,12 @@ def router(service):
         }
 
     @routes.get("/v1/health_check")
-    async def health_check():
+    async def health_check() -> dict:
         """As OPEA's model server."""
         return {"message": "The server is running."}
 
     @routes.post("/v1/worker_get_status")
-    async def worker_get_status():
+    async def worker_get_status() -> dict:
         """As OPEA's model server: the models, and how many requests wait."""
         return {
             "model_names": [preset.name for preset in service.presets],

@@ -1,4 +1,4 @@
-"""Runs the server on this machine, until it is told to stop."""
+"""Runs the server on this machine by Ray Serve, until it is told to stop."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,9 @@ import signal
 import threading
 
 from keras_bridgetower.checks import bindable_port
+from keras_bridgetower.serve.environment import environment
+from keras_bridgetower.serve.packages import HTTP
+from keras_bridgetower.serve.packages import RAY
 from keras_bridgetower.serve.packages import check_installed
 
 _NAME = "keras-bridgetower"
@@ -50,17 +53,17 @@ def run(plan, host, port, ready=None):
         ready: callable without arguments, called when all models are warm.
 
     Raises:
-        ImportError: the extra `serve` is not installed.
+        ImportError: the extra `serve` or `ray` is not installed.
         OSError: the port is in use.
         ValueError: a preset that cannot be served.
     """
-    check_installed()
+    check_installed(HTTP, RAY)
     _check_port(host, port)
     # Refuses an index that does not fit before anything is started.
     plan.searched()
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment())
+        stack.enter_context(environment(_ENVIRONMENT))
         stack.enter_context(_ray(plan))
         # After Ray, which would print where each signal was received.
         stack.enter_context(_told_to_stop(stop))
@@ -76,18 +79,6 @@ async def _drained(handle, seconds):
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await handle.drain.remote()
-
-
-@contextlib.contextmanager
-def _environment():
-    """Our variables, where the user has set none; they go again."""
-    new = {k: v for k, v in _ENVIRONMENT.items() if k not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,24 @@
+"""Environment variables for processes that are started."""
+
+import contextlib
+import os
+
+# Names a folder in which several processes add up their counts.
+# `prometheus_client` reads it when it is imported.
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@contextlib.contextmanager
+def environment(values):
+    """A context with variables, where the user has set none.
+
+    Args:
+        values: dict of str to str.
+    """
+    new = {k: v for k, v in values.items() if k not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)

@@ -1,0 +1,133 @@
+"""The command itself: right answers under load, a kill, a stop."""
+
+import asyncio
+import json
+import re
+import signal
+import time
+import urllib.request
+
+import pytest
+from builders import FASTEST
+
+pytest.importorskip("uvicorn", reason="the extra `serve`")
+
+import load_client
+import load_server
+
+# The processes take some 10 seconds to start, and minutes on a busy machine.
+pytestmark = [FASTEST, pytest.mark.slow]
+ENGINES = ["uvicorn", "ray"]
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return load_client.questions()
+
+
+@pytest.fixture(scope="module")
+def expected(asked):
+    return load_server.Offline(asked, load_client.KINDS).vectors
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request):
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="the extra `ray`")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def running(engine, tmp_path_factory):
+    """The address and the process of a server with two workers."""
+    log = tmp_path_factory.mktemp("serve") / "log"
+    options = ["--engine", engine, "--replicas", str(WORKERS)]
+    # No request is late, however busy the machine is.
+    options += ["--seconds", "300"]
+    with (
+        open(log, "w") as file,
+        load_server.server(file, *options) as (url, process),
+    ):
+        yield url, process
+        # Requests that have come are answered.
+        bodies = [{"input": [f"a red circle {n}"] * 50} for n in range(8)]
+        assert asyncio.run(stopped(url, process, bodies)) == [200] * 8
+    assert process.returncode == 0
+    words = log.read_text()
+    assert "Traceback" not in words
+    # Nothing but our own two lines, and what the kill made it say.
+    assert len(words.splitlines()) <= 3, words
+
+
+async def stopped(url, process, bodies):
+    connections = [load_client.Connection(url) for _ in bodies]
+    tasks = [
+        asyncio.create_task(connection.post(json.dumps(body).encode()))
+        for connection, body in zip(connections, bodies, strict=True)
+    ]
+    await asyncio.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    answers = await asyncio.gather(*tasks)
+    for connection in connections:
+        await connection.close()
+    return [status for status, _ in answers]
+
+
+def loaded(url, asked, expected, clients, requests, **more):
+    return asyncio.run(
+        load_client.load(url, asked, expected, clients, range(requests), **more)
+    )
+
+
+def counted(url):
+    """Requests for embeddings that were answered, by all workers."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        page = answer.read().decode()
+    found = re.search(
+        r'requests_total\{route="/v1/embeddings",status="200"\} (\S+)', page
+    )
+    return float(found[1]) if found else 0
+
+
+def test_64_clients_get_their_own_answers(running, asked, expected):
+    url, _ = running
+    before = counted(url)
+    found = loaded(url, asked, expected, 64, 256)
+    assert found["statuses"] == {200: 256}
+    assert found["wrong"] == 0
+    assert counted(url) == before + 256
+
+
+def test_more_than_the_queue_is_refused(running, asked, expected):
+    found = loaded(running[0], asked, expected, 400 * WORKERS, 1600)
+    assert set(found["statuses"]) == {200, 429}
+    assert found["wrong"] == 0
+
+
+def test_a_killed_process_comes_back(running, asked, expected):
+    url, process = running
+    before = load_server.processes(process.pid)
+    found = loaded(
+        url,
+        asked,
+        expected,
+        8,
+        400,
+        also=lambda: load_server.killed(process.pid),
+    )
+    assert found["wrong"] == 0
+    # Ray asks again for those that the process had. With uvicorn their
+    # connections end.
+    lost = {"IncompleteReadError", "ConnectionResetError"}
+    assert set(found["statuses"]) <= {200, 503, 504} | lost
+    assert sum(found["statuses"].get(name, 0) for name in lost) <= 8
+    until = time.monotonic() + 120
+    while set(load_server.processes(process.pid)) <= set(before):
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    while not load_server.answers(url) and time.monotonic() < until:
+        time.sleep(0.5)
+    found = loaded(url, asked, expected, 8, 64)
+    assert found["statuses"] == {200: 64}
+    assert found["wrong"] == 0
