@@ -2,6 +2,7 @@
 
 import enum
 import functools
+import logging
 import sys
 from typing import Annotated
 
@@ -29,8 +30,15 @@ class Engine(enum.StrEnum):
 def _by_uvicorn(plan, host, port, ready, debug):
     from keras_bridgetower.serve import on_uvicorn
 
-    load = functools.partial(frameworks.load, debug)
+    load = functools.partial(_load_in_worker, debug)
     on_uvicorn.run(plan, host, port, ready, load)
+
+
+def _load_in_worker(debug):
+    """Import the package in a process of its own, which stays quiet."""
+    if not debug:
+        logging.disable(logging.WARNING)
+    frameworks.load(debug)
 
 
 def _by_ray(plan, host, port, ready, debug):
