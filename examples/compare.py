@@ -66,7 +66,7 @@ def main():
 
     # Four pairs stand with each sentence: another pair of each.
     cells = []
-    for i in range(0, min(count, 48), 5):
+    for i in range(0, min(count, 45), 5):
         true, share = judged[i]
         truth = bool(rows.labels[i])
         text = f"{rows.sentences[i]}\n{true} {share:.2f}, is: {truth}"

@@ -22,26 +22,32 @@ def contact_sheet(cells, columns, title):
     """
     rows = -(-len(cells) // columns)
     across = max(len(pictures) for pictures, *_ in cells)
-    lines = max(text.count("\n") + 1 for _, text, _ in cells)
-    figure = new_figure(
-        2.1 * columns * max(across, 1.4), rows * (2.1 + 0.3 * lines) + 0.4
-    )
+    width = max(across, 1.4)
+    texts = [_wrapped(text, int(23 * width)) for _, text, _ in cells]
+    # As many for each, so that the pictures have one size.
+    lines = max(map(len, texts))
+    figure = new_figure(2.1 * columns * width, rows * (2.1 + 0.2 * lines) + 0.4)
     figure.suptitle(title, fontsize=13)
     grid = figure.subfigures(rows, columns, squeeze=False)
-    for part, (pictures, text, right) in zip(grid.flat, cells, strict=False):
+    for part, (pictures, _, right), text in zip(
+        grid.flat, cells, texts, strict=False
+    ):
         places = part.subplots(1, across, squeeze=False)[0]
         for axes, picture in zip(places, pictures, strict=True):
             _show(axes, picture)
-        width = 26 * max(across, 1.4)
-        wrapped = [
-            piece
-            for line in text.split("\n")
-            for piece in textwrap.wrap(line, width)
-        ]
-        part.supxlabel(
-            "\n".join(wrapped), fontsize=11, color="black" if right else WRONG
-        )
+        text += [" "] * (lines - len(text))
+        color = "black" if right else WRONG
+        part.supxlabel("\n".join(text), fontsize=11, color=color)
     return figure
+
+
+def _wrapped(text, width):
+    """The lines of a text, none longer than `width` letters."""
+    return [
+        piece
+        for line in text.split("\n")
+        for piece in textwrap.wrap(line, width)
+    ]
 
 
 def rows_of_hits(rows, title):
@@ -57,11 +63,12 @@ def rows_of_hits(rows, title):
         A matplotlib `Figure`.
     """
     count = max(len(hits) for _, hits in rows)
-    figure = new_figure(1.75 * count, 2.6 * len(rows) + 0.4)
+    figure = new_figure(1.75 * count, 2.4 * len(rows) + 0.4)
     figure.suptitle(title, fontsize=13)
-    grid = figure.subplots(len(rows), count, squeeze=False)
-    for line, (query, hits) in zip(grid, rows, strict=True):
-        line[0].set_title(f"“{query}”", loc="left", fontsize=12)
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, (query, hits) in zip(parts, rows, strict=True):
+        part.suptitle(f"“{query}”", x=0.01, ha="left", fontsize=12)
+        line = part.subplots(1, count, squeeze=False)[0]
         for axes, (picture, label, right) in zip(line, hits, strict=True):
             _show(axes, picture, RIGHT if right else PLAIN)
             axes.set_xlabel(label, fontsize=11)

@@ -79,7 +79,9 @@ def main():
         ([images[i]], f"{asked.texts[i]}\n→ {filled[i][1]}", right[i])
         for i in rows
     ]
-    sheet = contact_sheet(cells, 4, "Captions with a blank, and the model's")
+    sheet = contact_sheet(
+        cells, 4, "Captions with a blank, and how it is filled"
+    )
     caption = "captions and how they were filled"
     example.save(sheet, arguments.output, "filled.png", caption)
     seconds = time.time() - started

@@ -62,7 +62,7 @@ def main():
             history["val_vqa_score"],
             majority,
             images,
-            vqa.answer(images, QUESTIONS[0]),
+            vqa.answer(list(images), QUESTIONS[0]),
             sizes,
         ),
         arguments.output,

@@ -19,7 +19,7 @@ import tempfile
 import textwrap
 import time
 
-from PIL import Image
+from small_pictures import few_colours
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -76,12 +76,8 @@ def keep_figure(name):
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
         *_, path = re.findall(r"^(\S+\.png): ", done.stdout, re.M)
-        with Image.open(pathlib.Path(folder, path)) as picture:
-            picture = picture.convert("RGB")
-            picture.thumbnail((WIDEST, 4 * WIDEST))
-            # Few colours take a third of the bytes.
-            picture = picture.quantize(128, dither=Image.Dither.NONE)
-            picture.save(PICTURES / f"{name}.png", optimize=True)
+        small = few_colours(pathlib.Path(folder, path), WIDEST)
+        (PICTURES / f"{name}.png").write_bytes(small)
 
 
 def page():
@@ -94,8 +90,8 @@ def page():
             f"\n## {found['Title']}\n\n"
             f"{textwrap.fill(found['Description'], 90)}\n\n"
             f"`python examples/{name}.py`\n\n"
-            f"Accelerator: {found['Accelerator']}. {found['Author']}, "
-            f"{found['Date']}.\n\n"
+            f"By {found['Author']}, {found['Date']}. "
+            f"Accelerator: {found['Accelerator']}.\n\n"
             f"![{found['Title']}](pictures/examples/{name}.png)\n"
         )
     return "".join(parts)

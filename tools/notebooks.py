@@ -5,8 +5,8 @@ r"""Execute the notebooks, and write what they put out into them.
     python tools/notebooks.py multimodal_rag         # one
 
 Each runs in a kernel of its own, in an empty folder. Its last picture becomes
-`docs/pictures/notebooks/NAME.png`. Prints the minutes and the memory that each
-took.
+`docs/pictures/notebooks/NAME.png`. Prints the minutes, those of the processor
+and the memory that each took.
 """
 
 import argparse
@@ -18,15 +18,22 @@ import time
 
 import nbformat
 from nbclient import NotebookClient
+from small_pictures import few_colours
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 PICTURES = ROOT / "docs" / "pictures" / "notebooks"
 # Bytes of a picture, so that the repository stays small.
 LARGEST = 60_000
-_MEMORY = """
+# What a kernel used, and the processes that it started: memory in kilobytes,
+# and seconds of the processor.
+_USED = """
 import resource
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+used = [
+    resource.getrusage(who)
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+]
+print(max(u.ru_maxrss for u in used), sum(u.ru_utime + u.ru_stime for u in used))
 """
 
 
@@ -43,12 +50,15 @@ def main():
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in names or every:
         began = time.time()
-        notebook, memory = executed(NOTEBOOKS / f"{name}.ipynb")
+        notebook, memory, seconds = executed(NOTEBOOKS / f"{name}.ipynb")
         nbformat.write(notebook, NOTEBOOKS / f"{name}.ipynb")
         last = pictures(notebook)[-1]
         (PICTURES / f"{name}.png").write_bytes(last)
-        minutes = (time.time() - began) / 60
-        print(f"{name}: {minutes:.1f} minutes, {memory} MiB", flush=True)
+        print(
+            f"{name}: {(time.time() - began) / 60:.1f} minutes, "
+            f"{seconds / 60:.1f} of the processor, {memory} MiB",
+            flush=True,
+        )
 
 
 def executed(path, values=None):
@@ -59,13 +69,13 @@ def executed(path, values=None):
         values: dict of other values for its parameters, or None.
 
     Returns:
-        `(notebook, memory)`: the notebook with what it put out, and the most
-        memory of its kernel in MiB.
+        `(notebook, memory, seconds)`: the notebook with what it put out, the
+        most memory of a process in MiB, and seconds of the processor.
     """
     notebook = nbformat.read(path, as_version=4)
     for cell in code_cells(notebook):
         cell.source = with_values(cell, values or {})
-    notebook.cells.append(nbformat.v4.new_code_cell(_MEMORY))
+    notebook.cells.append(nbformat.v4.new_code_cell(_USED))
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
@@ -74,11 +84,29 @@ def executed(path, values=None):
             extra_arguments=["--InlineBackend.figure_formats=png"],
             resources={"metadata": {"path": folder}},
         ).execute(env=_environment())
-    memory = int(notebook.cells.pop().outputs[0].text) // 1024
+    memory, seconds = notebook.cells.pop().outputs[-1].text.split()
     for cell in code_cells(notebook):
-        # What libraries say of this machine.
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-    return notebook, memory
+        cell.outputs = tidy(cell.outputs)
+    return notebook, int(memory) // 1024, float(seconds)
+
+
+def tidy(outputs):
+    """Outputs in few pieces, small, and without what libraries warn of.
+
+    Such warnings name folders of this machine.
+    """
+    made = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue
+        if made and output.output_type == made[-1].output_type == "stream":
+            made[-1].text += output.text
+            continue
+        if "image/png" in output.get("data", {}):
+            small = few_colours(base64.b64decode(output.data["image/png"]))
+            output.data["image/png"] = base64.b64encode(small).decode()
+        made.append(output)
+    return made
 
 
 def _environment():

@@ -1,4 +1,4 @@
-"""Adds the notebooks to the site, for its pages to link to (a hook of MkDocs)."""
+"""A hook of MkDocs: the notebooks are part of the site, for links to them."""
 
 import pathlib
 
