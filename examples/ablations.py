@@ -142,6 +142,7 @@ def counted(name, part, variants, counts):
     places = range(len(variants))
     left.plot([v.paper.vqa for v in variants], places, "o", color="#2a6f97")
     left.set(xlabel="VQAv2 test-dev, %", title="What the paper reports")
+    left.locator_params(axis="x", nbins=4)
     bars = right.barh(places, counts, color="#bbbbbb")
     right.bar_label(bars, [count_text(count) for count in counts], padding=3)
     right.margins(x=0.2)

@@ -63,7 +63,7 @@ def rows_of_hits(rows, title):
         A matplotlib `Figure`.
     """
     count = max(len(hits) for _, hits in rows)
-    figure = new_figure(1.75 * count, 2.4 * len(rows) + 0.4)
+    figure = new_figure(1.75 * count, 2.15 * len(rows) + 0.4)
     figure.suptitle(title, fontsize=13)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (query, hits) in zip(parts, rows, strict=True):

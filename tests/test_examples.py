@@ -130,7 +130,7 @@ def test_match_and_rank(tmp_path):
     assert "6 images, 30 texts" in printed
     assert "RSUM 600.0  knowing shape, colour, size, position" in printed
     with Image.open(tmp_path / "out/match_and_rank/ranked.png") as picture:
-        assert picture.size == (5 * 175, 3 * 240 + 40)
+        assert picture.size == (5 * 175, 3 * 215 + 40)
         assert len(picture.convert("L").getcolors()) > 20
 
 

@@ -33,7 +33,8 @@ used = [
     resource.getrusage(who)
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 ]
-print(max(u.ru_maxrss for u in used), sum(u.ru_utime + u.ru_stime for u in used))
+seconds = sum(each.ru_utime + each.ru_stime for each in used)
+print(max(each.ru_maxrss for each in used), seconds)
 """
 
 

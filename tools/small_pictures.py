@@ -19,6 +19,12 @@ def few_colours(picture, widest=None):
         made = opened.convert("RGB")
         if widest:
             made.thumbnail((widest, 4 * widest))
-        made = made.quantize(96, dither=Image.Dither.NONE)
+        # The usual method turns red into brown where little of it is red.
+        made = made.quantize(
+            256,
+            method=Image.Quantize.MAXCOVERAGE,
+            kmeans=2,
+            dither=Image.Dither.NONE,
+        )
         made.save(file, "PNG", optimize=True)
     return file.getvalue()
