@@ -169,10 +169,11 @@ def start_of(recipe, settings, labels):
 
 def show(task, recipe, reader, strategy, seed):
     """As `scores.show`, and beside it the blind score."""
-    scores.show(
+    found = scores.show(
         *(task, recipe, reader, strategy, seed),
         name=reader.split,
         ranked=RANKED,
     )
     if reader.split == "test":
         print(f"blind, on test: {BLIND[recipe.task]}")
+    return found
