@@ -119,13 +119,13 @@ def figure_of(name, losses, found):
     figure = example.new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)
-    left.plot(steps, losses, color="#0072b2", alpha=0.25, label="each step")
+    color = "#0072b2"
+    left.plot(steps, losses, color=color, alpha=0.25)
     width = max(1, len(losses) // 20)
     smooth = np.convolve(losses, np.ones(width) / width, "valid")
-    label = f"mean of {width} steps"
-    left.plot(steps[width - 1 :], smooth, color="#0072b2", label=label)
-    left.set(xlabel="step", ylabel="loss", title=f"{name}: training")
-    left.legend()
+    left.plot(steps[width - 1 :], smooth, color=color)
+    left.set(ylabel="loss", title=f"{name}: training")
+    left.set_xlabel(f"step; dark: mean of {width}")
     left.grid(alpha=0.3)
     shown = {split: values for split, values in found.items() if values}
     for row, (split, values) in enumerate(shown.items()):
@@ -136,7 +136,7 @@ def figure_of(name, losses, found):
     right.invert_yaxis()
     right.margins(x=0.15)
     right.set(xlabel="score", title="Scores of what was not trained on")
-    right.legend(loc="lower right")
+    figure.legend(loc="outside lower right", ncols=2)
     return figure
 
 
