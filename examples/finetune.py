@@ -3,7 +3,7 @@ Author: the keras_bridgetower maintainers
 Date: 2026-11-25
 Description: Prints the recipe and where it differs from the paper's, trains,
     saves a preset and ends with the scores beside the blind one.
-Accelerator: none for the miniature, two minutes on one CPU core; GPUs or
+Accelerator: none for the miniature, three minutes on one CPU core; GPUs or
     TPUs for the paper's runs
 
     python examples/finetune.py

@@ -4,7 +4,7 @@ Date: 2026-11-24
 Description: A preset that knows shapes and colours learns to say how big the
     shape is, with three new answers and a new head. Raw pictures and strings
     go into `fit`.
-Accelerator: none; two minutes on one CPU core
+Accelerator: none; one minute on one CPU core
 
     python examples/finetune_vqa.py
 

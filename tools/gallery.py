@@ -35,9 +35,10 @@ WIDEST = 1000  # pixels
 _START = """# Examples
 
 Each example is one file in `examples/`, in a clone of the project. Without an
-argument it runs offline in at most two minutes, prints its scores beside the
-[blind](glossary.md) ones, and ends with the figure shown here, which it writes
-into the folder `out/`. `--help` lists its options. The pictures are easy-VQA's:
+argument it runs offline in one to three minutes of one core, prints its scores
+beside the [blind](glossary.md) ones, and ends with the figure shown here, which
+it writes into the folder `out/`, or `runs/` if it trains by a recipe. `--help`
+lists its options. The pictures are easy-VQA's:
 `pip install ".[torch,viz,examples]"`.
 
 [Notebooks](notebooks.md) explain more, step by step.
