@@ -1,14 +1,18 @@
-"""Train a task in a loop of your own, on any backend.
+"""Title: Train a task in a loop of your own, on any backend
+Author: the keras_bridgetower maintainers
+Date: 2026-11-26
+Description: Takes twenty steps on two pictures without `fit`. `steps` is all
+    that a loop needs; copy the function of your backend.
+Accelerator: none; half a minute on one CPU core
 
     KERAS_BACKEND=torch python examples/custom_loop.py
 
-Takes twenty steps with the tiny preset on two pictures and prints the loss of
-each fifth. `steps` is all that a loop needs; copy the function of your backend.
-Runs offline in less than a minute.
+Runs offline.
 """
 
 import pathlib
 
+import example
 import keras
 
 import keras_bridgetower as kbt
@@ -19,14 +23,25 @@ STEPS = 20
 
 
 def main():
+    arguments = example.parser(__file__, __doc__).parse_args()
     keras.utils.set_random_seed(0)
     vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     vqa.compile(keras.optimizers.AdamW(1e-4))
     x = {"images": [str(p) for p in PICTURES], "text": QUESTIONS}
     batches = [(x, ["no", "yes"])] * STEPS
+    losses = []
     for number, loss in enumerate(steps(vqa, batches), start=1):
+        losses.append(loss)
         if number % 5 == 0:
             print(f"step {number}: loss {loss:.4f}")
+    figure = example.new_figure(6, 3.6)
+    axes = figure.subplots()
+    axes.plot(range(1, STEPS + 1), losses, "o-", color="#0072b2")
+    axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    axes.set_xticks(range(0, STEPS + 1, 5))
+    axes.set_title(f"A loop of our own on {keras.config.backend()}")
+    axes.grid(alpha=0.3)
+    example.save(figure, arguments.output, "loss.png", "the loss of each step")
 
 
 def steps(task, batches):

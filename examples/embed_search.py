@@ -1,43 +1,39 @@
-"""Search pictures by text, and classify them, in one space of embeddings.
+"""Title: Search pictures by text, and classify them, in one space
+Author: the keras_bridgetower maintainers
+Date: 2026-11-25
+Description: Embeds a thousand pictures once, searches them with captions, and
+    classifies them by embedding a sentence for each class, without any
+    training for it.
+Accelerator: none; one minute on one CPU core
 
     python examples/embed_search.py
     python examples/embed_search.py --query "a large red circle in the north."
 
-Embeds the test pictures of easy-VQA once, searches them with captions, prints
-how often a picture that fits is among the first, beside chance, and saves the
-hits of a few queries as one picture. Then it classifies the same pictures by
-embedding a sentence for each class, without any training for it. Runs offline
-in under two minutes; needs `pip install easy-vqa`.
+Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
-import argparse
 import itertools
-import pathlib
 import time
 
+import example
 import keras
 import numpy as np
+from contact_sheet import rows_of_hits
 from easy_world import captions as easy_vqa_captions
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
-from PIL import Image
-from PIL import ImageDraw
 
 import keras_bridgetower as kbt
 
 SHOWN = 6
-SIDE = 96  # pixels of a hit in the picture
 PROMPT = easy_vqa_captions.TEMPLATES[0]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = example.parser(__file__, __doc__)
     parser.add_argument("--query", action="append", help="may be repeated")
     parser.add_argument("--preset", default="bridgetower_tiny_easy_contrastive")
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("hits.png")
-    )
     arguments = parser.parse_args()
     started = time.time()
 
@@ -57,9 +53,15 @@ def main():
     search(model, index, texts, groups)
 
     queries = arguments.query or texts[: 5 * SHOWN : SHOWN]
-    hits = nearest(index, model.embed(texts=queries), SHOWN)
-    sheet(images, queries, hits).save(arguments.output)
-    print(f"{arguments.output}: the first {SHOWN} hits of {len(queries)} texts")
+    cosines = model.embed(texts=queries) @ index.T
+    whole = {text: groups[i] for i, text in enumerate(texts)}
+    rows = [
+        hits_of(text, cosine, images, groups == whole.get(text))
+        for text, cosine in zip(queries, cosines, strict=True)
+    ]
+    figure = rows_of_hits(rows, "Nearest pictures; green: all four words fit")
+    caption = f"the first {SHOWN} hits of {len(queries)} texts"
+    example.save(figure, arguments.output, "hits.png", caption)
 
     for attribute in ("shape", "colour"):
         classify(model, index, scenes, attribute)
@@ -113,17 +115,12 @@ def classify(model, index, scenes, attribute):
     )
 
 
-def sheet(images, queries, hits):
-    """One picture: a line for each query, its hits below."""
-    line = SIDE + 20
-    picture = Image.new("RGB", (SHOWN * SIDE, len(queries) * line), "white")
-    draw = ImageDraw.Draw(picture)
-    for row, (query, found) in enumerate(zip(queries, hits, strict=True)):
-        draw.text((4, row * line + 4), query, fill="black")
-        for column, hit in enumerate(found):
-            shown = Image.fromarray(images[hit]).resize((SIDE - 4, SIDE - 4))
-            picture.paste(shown, (column * SIDE + 2, row * line + 22))
-    return picture
+def hits_of(query, cosines, images, fits):
+    """A query and its nearest pictures, for `rows_of_hits`."""
+    best = np.argsort(-cosines)[:SHOWN]
+    return query, [
+        (images[i], f"cosine {cosines[i]:.2f}", fits[i]) for i in best
+    ]
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""Fill the blanks of captions by looking at the pictures.
+"""Title: Fill the blanks of captions by looking at the pictures
+Author: the keras_bridgetower maintainers
+Date: 2026-11-25
+Description: One word of a caption is hidden, and the model finds it in the
+    picture. Prints how often it is right, beside what is right without a look
+    at the pictures.
+Accelerator: none; half a minute on one CPU core
 
     python examples/fill_mask.py
     python examples/fill_mask.py --image photo.png --text "a <mask> circle."
 
-Hides one word of captions of easy-VQA's test pictures, prints how often the
-model finds it, beside what is right without a look at the pictures, and saves
-a sheet of filled captions. Runs offline.
+Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
-import argparse
 import pathlib
 import time
 
+import example
 import keras
 import numpy as np
 from contact_sheet import contact_sheet
@@ -23,15 +27,12 @@ import keras_bridgetower as kbt
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = example.parser(__file__, __doc__)
     parser.add_argument("--image", type=pathlib.Path)
     parser.add_argument("--text", default="a <mask> circle.")
     parser.add_argument("--preset", default="bridgetower_tiny_easy_mlm")
     parser.add_argument("--top-k", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=150)
-    parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("filled.png")
-    )
     arguments = parser.parse_args()
     started = time.time()
 
@@ -75,10 +76,14 @@ def main():
     # One blank of each picture, another attribute each time.
     rows = [4 * i + i % 4 for i in range(min(8, arguments.pictures))]
     cells = [
-        ([images[i]], [asked.texts[i], f"-> {filled[i][1]}"]) for i in rows
+        ([images[i]], f"{asked.texts[i]}\n→ {filled[i][1]}", right[i])
+        for i in rows
     ]
-    contact_sheet(cells, columns=2).save(arguments.output)
-    print(f"{arguments.output}: captions and how they were filled")
+    sheet = contact_sheet(
+        cells, 4, "Captions with a blank, and how it is filled"
+    )
+    caption = "captions and how they were filled"
+    example.save(sheet, arguments.output, "filled.png", caption)
     seconds = time.time() - started
     print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 

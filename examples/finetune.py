@@ -1,6 +1,12 @@
-r"""Fine-tune by a recipe: the paper's run, or its miniature.
+r"""Title: Fine-tune by a recipe: the paper's run, or its miniature
+Author: the keras_bridgetower maintainers
+Date: 2026-11-25
+Description: Prints the recipe and where it differs from the paper's, trains,
+    saves a preset and ends with the scores beside the blind one.
+Accelerator: none for the miniature, three minutes on one CPU core; GPUs or
+    TPUs for the paper's runs
 
-    python examples/finetune.py vqa_base
+    python examples/finetune.py
     python examples/finetune.py vqa_base --init runs/pretrain_base-tiny/preset
     python examples/finetune.py vqa_base --data datasets/vqav2 \
         --init bridgetower_base_itm_mlm --set batch_size=64
@@ -11,11 +17,9 @@ several hosts and for a TPU slice:
 
     torchrun --nproc-per-node=8 examples/finetune.py vqa_base ...
 
-Prints the recipe and where it differs from the paper's, trains, saves a
-preset and ends with the scores beside the blind one. A run that was
-interrupted goes on when it is called again. Without `--data` it is the
-miniature, on easy-VQA, and takes about two minutes; without `--init` the model
-above the encoders starts at random. Needs `pip install easy-vqa`.
+A run that was interrupted goes on when it is called again. Without `--data` it
+is the miniature, on easy-VQA; without `--init` the model above the encoders
+starts at random. Needs `pip install easy-vqa matplotlib`.
 """
 
 import miniature_run
@@ -27,4 +31,4 @@ if __name__ == "__main__":
     names = [
         n for n in train.recipe_names() if RECIPES[n].task != "Pretraining"
     ]
-    miniature_run.main(__doc__, names)
+    miniature_run.main_with_figure(__doc__, names)

@@ -1,39 +1,37 @@
-"""Match captions with pictures, and find each among many others.
+"""Title: Match captions with pictures, and find each among many
+Author: the keras_bridgetower maintainers
+Date: 2026-11-25
+Description: Scores true and false captions, then ranks a gallery in which
+    every caption fits one picture. Prints the recalls beside those of a model
+    that sees nothing, or some attributes only.
+Accelerator: none; one minute on one CPU core
 
     python examples/match_and_rank.py
     python examples/match_and_rank.py --pictures 459 --shortlist 32
 
-Prints how well a few true and false captions match, then ranks a gallery in
-which every caption fits one picture, and prints the recalls beside those of a
-model that sees nothing, or some attributes only. Saves one picture: the best
-five of the gallery for one caption. Runs offline; needs
-`pip install easy-vqa`, from whose pictures all captions are derived.
+Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
-import argparse
-import pathlib
 import time
 
+import example
 import keras
 import numpy as np
+from contact_sheet import rows_of_hits
 from easy_world import captions as easy_vqa_captions
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
-from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = example.parser(__file__, __doc__)
     parser.add_argument("--preset", default="bridgetower_tiny_easy_retrieval")
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--shortlist", type=int)
-    parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("ranked.png")
-    )
     arguments = parser.parse_args()
     started = time.time()
 
@@ -54,11 +52,16 @@ def main():
         print(f"RSUM {rsum:5.1f}  knowing {', '.join(known) or 'nothing'}")
     print(f"RSUM {report.rsum:5.1f}  {arguments.preset}")
 
+    shown = np.linspace(0, len(captions) - 1, 3).astype(int).tolist()
+    rows = [best_five(i, scores[:, i], images, captions, owner) for i in shown]
+    figure = rows_of_hits(rows, "The best five of the gallery; green: it fits")
     best = np.argsort(-scores[:, 0], kind="stable").tolist()
-    in_a_row(images[best[:5]]).save(arguments.output)
-    print(
-        f"{arguments.output}: the best five for '{captions[0]}', whose "
-        f"picture has rank {best.index(owner[0]) + 1} of {len(images)}"
+    example.save(
+        figure,
+        arguments.output,
+        "ranked.png",
+        f"the best five for three captions; the picture of '{captions[0]}' "
+        f"has rank {best.index(owner[0]) + 1} of {len(images)}",
     )
     seconds = time.time() - started
     print(f"{seconds:.1f} seconds on {keras.config.backend()}")
@@ -107,14 +110,13 @@ def ladder(values, owner, draws=10):
     return found
 
 
-def in_a_row(images, side=128, gap=8):
-    """Pictures beside each other, the best first."""
-    row = Image.new("RGB", (len(images) * (side + gap) - gap, side), "black")
-    for i, image in enumerate(images):
-        row.paste(
-            Image.fromarray(image).resize((side, side)), (i * (side + gap), 0)
-        )
-    return row
+def best_five(caption, scores, images, captions, owner):
+    """A caption and the pictures that match it best, for `rows_of_hits`."""
+    best = np.argsort(-scores, kind="stable")[:5]
+    hits = [
+        (images[i], f"match {scores[i]:.1f}", i == owner[caption]) for i in best
+    ]
+    return captions[caption], hits
 
 
 if __name__ == "__main__":

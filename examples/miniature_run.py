@@ -1,6 +1,9 @@
 """Runs a recipe in miniature: easy-VQA, tiny encoders, two minutes."""
 
+import example
+import keras
 import miniature_data
+import numpy as np
 from easy_world import captions
 from easy_world import entailment
 from easy_world import pairs
@@ -33,6 +36,9 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         names: list of str, the recipes to choose from.
         given: list of str, its words. By default those of the process.
         callbacks: as `train.run` takes it.
+
+    Returns:
+        What `train.run` returns.
     """
     commands = train.parser(description, names, optional=True)
     commands.add_argument(
@@ -44,9 +50,8 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         if not (settings.init or settings.encoders):
             commands.error("--data needs --init, or --encoders IMAGE TEXT.")
         recipe = train.with_changes(recipe, settings.set)
-        train.run(recipe, settings, callbacks=callbacks)
-        return
-    train.run(
+        return train.run(recipe, settings, callbacks=callbacks)
+    return train.run(
         train.with_changes(recipe.tiny(), settings.set),
         settings,
         folders=lambda strategy: [records_folder(recipe, settings, strategy)],
@@ -54,6 +59,85 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         show=show,
         callbacks=callbacks,
     )
+
+
+def main_with_figure(description, names):
+    """As `main`, and at the end a figure of losses and scores, if it trained.
+
+    Args:
+        description, names: as `main`.
+    """
+    losses = Losses()
+    preset, found = main(description, names, callbacks=losses.of_run)
+    if losses.of_steps and losses.is_chief:
+        name = preset.parent.name
+        example.save(
+            figure_of(name, losses.of_steps, found),
+            preset.parent,
+            "training.png",
+            "the loss of each step, and the scores",
+        )
+
+
+class Losses(keras.callbacks.Callback):
+    """Notes the loss of each step.
+
+    Attributes:
+        of_steps: list of float.
+        is_chief: bool, whether this process writes files.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.of_steps = []
+        self.is_chief = True
+
+    def of_run(self, checkpoint):
+        """The callbacks that `train.run` adds."""
+        self.is_chief = checkpoint.strategy.is_chief
+        return [self]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._sum, self._count = 0.0, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Keras gives the mean over the epoch so far.
+        self._count += 1
+        total = float(logs["loss"]) * self._count
+        self.of_steps.append(total - self._sum)
+        self._sum = total
+
+
+def figure_of(name, losses, found):
+    """A matplotlib `Figure` of a run.
+
+    Args:
+        name: str, of the run.
+        losses: list of float, one for each step.
+        found: dict from a split to its scores, as `train.run` returns it.
+    """
+    figure = example.new_figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    steps = np.arange(1, len(losses) + 1)
+    color = "#0072b2"
+    left.plot(steps, losses, color=color, alpha=0.25)
+    width = max(1, len(losses) // 20)
+    smooth = np.convolve(losses, np.ones(width) / width, "valid")
+    left.plot(steps[width - 1 :], smooth, color=color)
+    left.set(ylabel="loss", title=f"{name}: training")
+    left.set_xlabel(f"step; dark: mean of {width}")
+    left.grid(alpha=0.3)
+    shown = {split: values for split, values in found.items() if values}
+    for row, (split, values) in enumerate(shown.items()):
+        places = np.arange(len(values)) + 0.38 * (row - 0.5)
+        bars = right.barh(places, values.values(), 0.36, label=split)
+        right.bar_label(bars, fmt="%.1f", padding=3)
+        right.set_yticks(range(len(values)), values)
+    right.invert_yaxis()
+    right.margins(x=0.15)
+    right.set(xlabel="score", title="Scores of what was not trained on")
+    figure.legend(loc="outside lower right", ncols=2)
+    return figure
 
 
 def records_folder(recipe, settings, strategy):
@@ -85,10 +169,11 @@ def start_of(recipe, settings, labels):
 
 def show(task, recipe, reader, strategy, seed):
     """As `scores.show`, and beside it the blind score."""
-    scores.show(
+    found = scores.show(
         *(task, recipe, reader, strategy, seed),
         name=reader.split,
         ranked=RANKED,
     )
     if reader.split == "test":
         print(f"blind, on test: {BLIND[recipe.task]}")
+    return found

@@ -46,6 +46,6 @@ def test_search_and_zero_shot(tmp_path):
     assert (
         len(re.findall(r"zero-shot (shape|colour): .* frequent", printed)) == 2
     )
-    with Image.open(tmp_path / "hits.png") as picture:
-        assert picture.size == (576, 2 * 116)
+    with Image.open(tmp_path / "out/embed_search/hits.png") as picture:
+        assert picture.size == (6 * 175, 2 * 215 + 40)
         assert len(picture.convert("L").getcolors()) > 20

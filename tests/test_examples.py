@@ -4,6 +4,7 @@ A call imports the frameworks anew, so in the quick tests the first one alone is
 a process of its own, and the others run in that of the tests.
 """
 
+import ast
 import dataclasses
 import os
 import pathlib
@@ -13,6 +14,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import example
+import gallery
 import miniature_run
 import pytest
 import streams
@@ -63,13 +66,31 @@ def run_here(tmp_path, monkeypatch, capsys):
     return called
 
 
+@FASTEST
+def test_the_gallery_is_made_of_the_headers():
+    """Every script that runs has a header, and its figure is there."""
+    scripts = (ROOT / "examples").glob("*.py")
+    run_alone = {p.stem for p in scripts if "__main__" in p.read_text()}
+    assert set(gallery.NAMES) == run_alone
+    assert gallery.PAGE.read_text() == gallery.page(), "run tools/gallery.py"
+    for name in gallery.NAMES:
+        doc = ast.get_docstring(
+            ast.parse((ROOT / "examples" / f"{name}.py").read_text())
+        )
+        assert tuple(gallery.fields(doc)) == example.FIELDS
+        figure = gallery.PICTURES / f"{name}.png"
+        assert figure.stat().st_size < 100_000
+        with Image.open(figure) as picture:
+            assert 500 <= picture.width <= gallery.WIDEST
+
+
 @slow_on("tensorflow", "jax")
 def test_ask(tmp_path):
     printed = run("ask.py", cwd=tmp_path)
     assert "what color is the shape?  ->  blue" in printed
     assert "what color is the shape?  ->  red" in printed
-    with Image.open(tmp_path / "attention.png") as picture:
-        assert picture.size == (512, 512)
+    with Image.open(tmp_path / "out/ask/attention.png") as picture:
+        assert picture.size == (1100, 350)
         assert len(picture.convert("L").getcolors()) > 20
 
 
@@ -108,8 +129,9 @@ def test_match_and_rank(tmp_path):
     assert "% of 8 captions judged rightly; chance 50.0 %" in printed
     assert "6 images, 30 texts" in printed
     assert "RSUM 600.0  knowing shape, colour, size, position" in printed
-    with Image.open(tmp_path / "ranked.png") as picture:
-        assert picture.size == (5 * 128 + 4 * 8, 128)
+    with Image.open(tmp_path / "out/match_and_rank/ranked.png") as picture:
+        assert picture.size == (5 * 175, 3 * 215 + 40)
+        assert len(picture.convert("L").getcolors()) > 20
 
 
 @FASTEST
@@ -138,7 +160,8 @@ def test_a_task_sees(script, arguments, picture, tmp_path, run_here):
     found = re.findall(r"([\d.]+) % right \(.*?([\d.]+) %\)", printed)
     score, blind = map(float, found[-1])
     assert score > blind + 5
-    with Image.open(tmp_path / picture) as sheet:
+    folder = tmp_path / "out" / script.removesuffix(".py")
+    with Image.open(folder / picture) as sheet:
         assert len(sheet.convert("L").getcolors()) > 20
 
 

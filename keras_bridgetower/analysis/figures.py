@@ -6,6 +6,8 @@ import io
 import numpy as np
 
 _INK, _ACCENT = "#444444", "#2a6f97"
+# Red, green and blue of attention.
+_HEAT = (0.9, 0.35, 0.0)
 # Titles of the panels, as in the paper.
 PANELS = {
     "image_self": "visual self-attention",
@@ -113,15 +115,18 @@ def head_diversity(found):
 
 
 def attention(seen, top_k=5):
-    """Draw an attention map over its picture, and the words of most weight.
+    """Draw a picture, attention maps over it, and the words of most weight.
 
     Args:
         seen: `AttentionMap`.
         top_k: int, number of words.
 
     Returns:
-        A matplotlib `Figure` with the map of the whole text, the map of the
-        word with the largest weight, and a bar chart of word weights.
+        A matplotlib `Figure`. Each picture has a row: the picture itself, the
+        map of the whole text, and the map of the word with the largest
+        weight. A patch without weight is left as it is, and the largest
+        weight is the darkest orange. The colour bar gives the share of a
+        patch in its map. Beside them stands a bar chart of word weights.
 
     Example:
 
@@ -131,30 +136,51 @@ def attention(seen, top_k=5):
     ```
     """
     best = np.argsort(-seen.word_weights, kind="stable")[:top_k]
+    shown = {
+        "where the text looks": seen.whole,
+        f"where “{seen.words[best[0]]}” looks": seen.word_maps[best[0]],
+    }
     count = len(seen.pictures)
-    figure = _new_figure(figsize=(3 * (2 * count + 1), 3.4))
-    *places, bars = figure.subplots(1, 2 * count + 1)
-    shown = [("the text", seen.whole)]
-    shown += [(f"“{seen.words[best[0]]}”", seen.word_maps[best[0]])]
-    panels = [(name, i, maps[i]) for name, maps in shown for i in range(count)]
-    for axes, (name, picture, weights) in zip(places, panels, strict=True):
-        side = seen.pictures.shape[1]
-        grey = seen.pictures[picture].mean(-1)
-        axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
-        axes.imshow(
-            weights,
-            cmap="inferno",
-            alpha=0.6,
-            vmin=0,
-            interpolation="bicubic",
-            extent=(-0.5, side - 0.5, side - 0.5, -0.5),
-        )
-        axes.set_axis_off()
-        axes.set_title(f"where {name} looks", fontsize=9)
+    figure = _new_figure(figsize=(11, 3.1 * count + 0.4))
+    maps, words = figure.subfigures(1, 2, width_ratios=(3.4, 1))
+    grid = maps.subplots(count, 1 + len(shown), squeeze=False)
+    largest = max(weights.max() for weights in shown.values())
+    for row, picture in zip(grid, range(count), strict=True):
+        row[0].imshow(seen.pictures[picture])
+        for axes, weights in zip(row[1:], shown.values(), strict=True):
+            heat = _over(axes, seen.pictures[picture], weights[picture])
+            heat.set_clim(0, largest)
+        for axes in row:
+            axes.set_axis_off()
+    for axes, name in zip(grid[0], ("the picture", *shown), strict=True):
+        axes.set_title(name, fontsize=11)
+    bar = maps.colorbar(heat, ax=grid, shrink=0.8, pad=0.02)
+    bar.ax.yaxis.set_major_formatter("{x:.0%}")
+    bar.set_label("share of a patch")
+    bars = words.subplots()
     bars.barh(range(len(best)), seen.word_weights[best], color=_ACCENT)
     bars.set_yticks(range(len(best)), [seen.words[i] for i in best])
     bars.invert_yaxis()
+    bars.xaxis.set_major_formatter("{x:.0%}")
     bars.spines[["top", "right"]].set_visible(False)
-    bars.set_title("words that count most", fontsize=9)
-    figure.suptitle(seen.title, fontsize=10)
+    bars.set_title("share of each word", fontsize=11)
+    figure.suptitle(seen.title, fontsize=12)
     return figure
+
+
+def _over(axes, picture, weights):
+    """Draw weights over a pale grey picture, which shows through."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    side = picture.shape[0]
+    grey = 1 - 0.5 * (1 - picture.mean(-1))
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    return axes.imshow(
+        weights,
+        # From nothing at all to an orange that hides no edge.
+        cmap=LinearSegmentedColormap.from_list(
+            "", [(*_HEAT, 0.0), (*_HEAT, 0.8)]
+        ),
+        interpolation="bilinear",
+        extent=(-0.5, side - 0.5, side - 0.5, -0.5),
+    )

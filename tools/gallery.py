@@ -1,0 +1,112 @@
+"""Run the examples, and write the page of the gallery and its figures.
+
+    python tools/gallery.py               # all, some ten minutes
+    python tools/gallery.py ask compare   # some of them
+    python tools/gallery.py --page        # the page alone, from the headers
+
+Each example runs without an argument in an empty folder, and the figure that it
+ends with becomes `docs/pictures/examples/NAME.png`.
+"""
+
+import argparse
+import ast
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+from small_pictures import few_colours
+
+ROOT = pathlib.Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PAGE = ROOT / "docs" / "examples.md"
+PICTURES = ROOT / "docs" / "pictures" / "examples"
+# In the order of the page.
+NAMES = (
+    *("ask", "fill_mask", "entail", "compare", "match_and_rank"),
+    *("embed_search", "finetune_vqa", "custom_loop", "pretrain"),
+    *("finetune", "ablations"),
+)
+WIDEST = 1000  # pixels
+_START = """# Examples
+
+Each example is one file in `examples/`, in a clone of the project. Without an
+argument it runs offline in one to three minutes of one core, prints its scores
+beside the [blind](glossary.md) ones, and ends with the figure shown here, which
+it writes into the folder `out/`, or `runs/` if it trains by a recipe. `--help`
+lists its options. The pictures are easy-VQA's:
+`pip install ".[torch,viz,examples]"`.
+
+[Notebooks](notebooks.md) explain more, step by step.
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # Not `choices`, which refuses to be empty.
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--page", action="store_true")
+    settings = parser.parse_args()
+    if unknown := set(settings.names) - set(NAMES):
+        parser.error(f"no example {sorted(unknown)}; there are {NAMES}")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name in () if settings.page else settings.names or NAMES:
+        began = time.time()
+        keep_figure(name)
+        print(f"{name}: {time.time() - began:.0f} seconds", flush=True)
+    PAGE.write_text(page())
+
+
+def keep_figure(name):
+    """Run an example, and keep the figure that it names last."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / f"{name}.py")],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+        *_, path = re.findall(r"^(\S+\.png): ", done.stdout, re.M)
+        small = few_colours(pathlib.Path(folder, path), WIDEST)
+        (PICTURES / f"{name}.png").write_bytes(small)
+
+
+def page():
+    """The text of the page, from the headers of the examples."""
+    parts = [_START]
+    for name in NAMES:
+        script = EXAMPLES / f"{name}.py"
+        found = fields(ast.get_docstring(ast.parse(script.read_text())))
+        parts.append(
+            f"\n## {found['Title']}\n\n"
+            f"{textwrap.fill(found['Description'], 90)}\n\n"
+            f"`python examples/{name}.py`\n\n"
+            f"By {found['Author']}, {found['Date']}. "
+            f"Accelerator: {found['Accelerator']}.\n\n"
+            f"![{found['Title']}](pictures/examples/{name}.png)\n"
+        )
+    return "".join(parts)
+
+
+def fields(doc):
+    """The header of an example, as `examples/example.py` reads it."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import example
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    return example.fields(doc)
+
+
+if __name__ == "__main__":
+    main()
