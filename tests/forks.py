@@ -18,7 +18,7 @@ import tempfile
 import launch
 
 # The server of forks, which runs nothing itself: devices and threads would not
-# survive a fork. PyTorch is imported before TensorFlow, see `conftest.py`.
+# survive a fork. PyTorch is imported before TensorFlow, see `around_tests.py`.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     ["torch", "keras_hub", "keras_bridgetower.training.train", "sklearn"]

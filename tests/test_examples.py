@@ -23,7 +23,6 @@ from builders import ANSWERS
 from builders import FASTEST
 from builders import difference
 from builders import retrieval
-from builders import slow_on
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -84,7 +83,7 @@ def test_the_gallery_is_made_of_the_headers():
             assert 500 <= picture.width <= gallery.WIDEST
 
 
-@slow_on("tensorflow", "jax")
+@pytest.mark.slow
 def test_ask(tmp_path):
     printed = run("ask.py", cwd=tmp_path)
     assert "what color is the shape?  ->  blue" in printed

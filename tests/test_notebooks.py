@@ -38,13 +38,13 @@ SMALL = {
 # that choose a backend of their own.
 IN_A_KERNEL = (
     "ask_and_look_inside",
-    pytest.param("tpu_and_many_devices", marks=pytest.mark.slow),
-    pytest.param("one_model_three_backends", marks=pytest.mark.slow),
+    "tpu_and_many_devices",
+    "one_model_three_backends",
 )
 IN_THIS_PROCESS = (
     *("search_your_pictures", "finetune_vqa_on_your_table"),
     *("multimodal_rag", "from_transformers_and_back"),
-    pytest.param("pretrain_and_compare_bridges", marks=pytest.mark.slow),
+    "pretrain_and_compare_bridges",
 )
 NEEDS = {
     "search_your_pictures": "lancedb",
@@ -69,6 +69,8 @@ def test_every_notebook_is_tested():
     assert {p.stem for p in tool.NOTEBOOKS.glob("*.ipynb")} == set(SMALL)
 
 
+# CI runs these beside the suite.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_THIS_PROCESS)
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     pytest.importorskip(NEEDS.get(name, "keras"))
@@ -87,6 +89,7 @@ def test_a_notebook_runs(name, tmp_path, monkeypatch):
     pyplot.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_A_KERNEL)
 def test_a_notebook_runs_in_a_kernel(name):
     pytest.importorskip(NEEDS.get(name, "keras"))

@@ -45,6 +45,7 @@ def check(results):
     assert any(found["was_killed"] for found in results["killed"])
 
 
+@pytest.mark.slow
 def test_two_kills(tmp_path):
     check(killed_runs(tmp_path, "lancedb", 2))
 

@@ -1,0 +1,78 @@
+"""Imports the frameworks, torch before TensorFlow, and what every test has."""
+
+import gc
+import sys
+
+import keras
+import pytest
+
+# The peers need torch under every backend, and imported after TensorFlow it
+# can crash.
+import torch  # noqa: F401, I001
+from keras.src.backend.common import global_state
+from keras.src.saving import saving_lib
+
+# By kind of object, the attributes that Keras passes over as it saves or loads
+# one. Keras 3.15 keeps them under another name than it looks for, and finds
+# them anew for each layer: an eighth of the time of a test that saves.
+SKIPPED = {}
+
+
+def pytest_collection_finish():
+    """Leave out of garbage collection what was imported, and stays.
+
+    A full one, as each error of `fit` asks for, went through all of it and
+    took half a second.
+    """
+    for kind in ("Layer", "Functional", "Metric", "Optimizer", "Loss"):
+        SKIPPED[kind] = saving_lib.get_attr_skipset(kind)
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_start_of_a_module():
+    keras.utils.set_random_seed(7)
+    yield
+    # What a module leaves for good slows down the collections of later ones.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    keras.utils.set_random_seed(7)
+    for kind, names in SKIPPED.items():
+        key = f"saving_attr_skiplist_{kind}"
+        global_state.set_global_attribute(key, names)
+    yield
+    keras.backend.clear_session(free_memory=False)
+
+
+FOREIGN = None
+
+
+def _watch(event, arguments):
+    if FOREIGN is None or event not in ("socket.connect", "socket.getaddrinfo"):
+        return
+    host = arguments[event == "socket.connect"]
+    host = host[0] if isinstance(host, tuple) else host
+    host = host.decode() if isinstance(host, bytes) else host
+    if event == "socket.connect" and not isinstance(arguments[1], tuple):
+        return  # A socket of Unix.
+    if host not in (None, "", "localhost", "::1") and host[:4] != "127.":
+        FOREIGN.append(host)
+        raise RuntimeError(f"a test asked the network for {host!r}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture
+def loopback_only():
+    """Fail a test that asks any other machine, be it in vain."""
+    global FOREIGN
+    FOREIGN = asked = []
+    yield
+    FOREIGN = None
+    assert not asked
