@@ -31,7 +31,8 @@ SMALL = {
     },
     "multimodal_rag": {"SECONDS": 48, "TESTED": 2},
     "from_transformers_and_back": {"PICTURES": 32, "EPOCHS": 1},
-    "one_model_three_backends": {"BACKENDS": ("torch", "jax"), "STEPS": 2},
+    # Its first batch has 64 pictures, 16 for each step.
+    "one_model_three_backends": {"BACKENDS": ("torch", "jax"), "STEPS": 4},
     "tpu_and_many_devices": {"STEPS": 2, "DEVICES": 2},
 }
 # Of these a kernel is started: for one, to see that it is done, and for those
