@@ -29,6 +29,10 @@ class Supervisor(Multiprocess):
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
             return
+        for process in self.processes:
+            # The worker has its own. While this one was open, a worker that
+            # was killed as it was asked for a sign of life was waited for.
+            process.child_conn.close()
         for gone in before - {process.pid for process in self.processes}:
             LOG.error("A process of the server died. Another is starting.")
             # What it worked on is no more present.
