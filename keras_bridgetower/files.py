@@ -19,6 +19,12 @@ KINDS = {
 }
 
 
+def keras_home():
+    """The folder of Keras' own files, `$KERAS_HOME` or `~/.keras`."""
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    return pathlib.Path(home)
+
+
 def open_regular(path):
     """Open a plain file for reading, and refuse anything else at once.
 

@@ -13,6 +13,7 @@ import ast
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -100,12 +101,7 @@ def page():
 
 def fields(doc):
     """The header of an example, as `examples/example.py` reads it."""
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import example
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return example.fields(doc)
+    return runpy.run_path(str(EXAMPLES / "example.py"))["fields"](doc)
 
 
 if __name__ == "__main__":

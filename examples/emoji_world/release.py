@@ -15,13 +15,14 @@ from easy_world.training.tiny_training import save
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
+from emoji_world.training import train
 
 # By stage, its task and the tables of `scores.json` for its page.
 RELEASED = {
     "pretrain": (kbt.BridgeTowerPretraining, ("search", "descriptions")),
     "vqa": (kbt.BridgeTowerVQA, ("vqa",)),
 }
-STAGES = ("language", "pictures", "pretrain", "vqa")
+STAGES = tuple(train.STAGES)
 
 
 def main():

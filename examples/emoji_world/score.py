@@ -35,8 +35,14 @@ def main():
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
     preset = settings.pretrain or run.folder / "pretrain"
-    found = {"search": search(run, preset), "descriptions": free(run, preset)}
-    found["vqa"] = answers(run, settings.vqa or run.folder / "vqa")
+    task = kbt.BridgeTowerContrastive.from_preset(preset)
+    shown = {artist: _embedded(run, task, artist) for artist in world.ARTISTS}
+    matching = kbt.BridgeTowerRetrieval.from_preset(preset)
+    found = {
+        "search": search(run, task, shown),
+        "descriptions": free(run, task, matching, shown),
+        "vqa": answers(run, settings.vqa or run.folder / "vqa"),
+    }
     for name, table in found.items():
         print(f"\n{name}")
         for row, numbers in table.items():
@@ -44,24 +50,27 @@ def main():
     (run.folder / "scores.json").write_text(json.dumps(found, indent=2))
 
 
-def search(run, preset):
+def _embedded(run, task, artist):
+    """The `Gallery` of an artist, and the vectors of its pictures."""
+    shown = gallery.Gallery(run.world, run.splits.looks, artist)
+    return shown, task.embed(images=shown.pictures, batch_size=128)
+
+
+def search(run, task, shown):
     """Texts that training never read, for drawings of each artist."""
-    task = kbt.BridgeTowerContrastive.from_preset(preset)
     found = {}
-    for artist in world.ARTISTS:
-        shown = gallery.Gallery(run.world, run.splits.looks, artist)
-        images = task.embed(images=shown.pictures, batch_size=128)
-        for kind, (asked, wanted) in _queries(run, shown).items():
+    for artist, (pictures, images) in shown.items():
+        for kind, (asked, wanted) in _queries(run, pictures).items():
             scores = task.embed(texts=asked, batch_size=256) @ images.T
-            numbers = shown.recalls(scores, wanted)
+            numbers = pictures.recalls(scores, wanted)
             if kind == "names":
                 owners = [next(iter(looks)) for looks in wanted]
-                here = np.isin(shown.looks, owners)
+                here = np.isin(pictures.looks, owners)
                 numbers |= gallery.text_recalls(
-                    scores[:, here], owners, shown.looks[here]
+                    scores[:, here], owners, pictures.looks[here]
                 )
             found[f"{artist}, {kind}"] = numbers | {"texts": len(asked)}
-            found[f"{artist}, {kind}, guessing"] = shown.chance(wanted)
+            found[f"{artist}, {kind}, guessing"] = pictures.chance(wanted)
     return found
 
 
@@ -96,7 +105,7 @@ def _queries(run, shown):
     return found
 
 
-def free(run, preset):
+def free(run, task, matching, shown):
     """The hundred descriptions in free words, beside searches in text."""
     rows = json.loads(DESCRIPTIONS.read_text(encoding="utf-8"))
     asked = [row["text"] for row in rows]
@@ -108,21 +117,17 @@ def free(run, preset):
     wanted = [
         {looks[by_symbol[symbol]] for symbol in row["emoji"]} for row in rows
     ]
-    task = kbt.BridgeTowerContrastive.from_preset(preset)
     vectors = task.embed(texts=asked, batch_size=100)
-    matching = kbt.BridgeTowerRetrieval.from_preset(preset)
     found = {}
-    for artist in world.ARTISTS:
-        shown = gallery.Gallery(run.world, looks, artist)
-        images = task.embed(images=shown.pictures, batch_size=128)
-        found[f"{artist}, by vectors"] = shown.recalls(
+    for artist, (drawn, images) in shown.items():
+        found[f"{artist}, by vectors"] = drawn.recalls(
             vectors @ images.T, wanted
         )
         ranked = matching.rank(
-            shown.pictures, asked, shortlist=32, batch_size=256, verbose=0
+            drawn.pictures, asked, shortlist=32, batch_size=256, verbose=0
         )
-        found[f"{artist}, ranked again"] = shown.recalls(ranked.T, wanted)
-    every = gallery.Gallery(run.world, looks, "noto")
+        found[f"{artist}, ranked again"] = drawn.recalls(ranked.T, wanted)
+    every, _ = shown["noto"]
     found["guessing"] = every.chance(wanted)
     written = baselines.documents(run.world, lambda emoji: emoji.keywords)
     found["BM25 over names and keywords"] = every.recalls(

@@ -13,6 +13,7 @@ from keras_bridgetower.cli import errors
 from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import output
 from keras_bridgetower.cli.models import AsJson
+from keras_bridgetower.files import keras_home
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.version import __version__
 
@@ -99,11 +100,10 @@ def caches():
         pathlib.Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
     )
     kaggle = os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub"
-    keras = os.environ.get("KERAS_HOME") or home / ".keras"
     places = {
         "presets from Hugging Face": hub,
         "presets from Kaggle": kaggle,
-        "converted weights": pathlib.Path(keras) / "keras_bridgetower",
+        "converted weights": keras_home() / "keras_bridgetower",
         "programs that JAX compiled": frameworks.compiled_folder(),
     }
     return [

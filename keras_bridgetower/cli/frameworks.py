@@ -15,6 +15,8 @@ import pathlib
 import sys
 import warnings
 
+from keras_bridgetower.files import keras_home
+
 BACKENDS = ("tensorflow", "jax", "torch")
 # Set where the user has not. They count when a framework is imported.
 QUIET = {
@@ -43,10 +45,7 @@ def chosen_backend():
     named = os.environ.get("KERAS_BACKEND")
     if named:
         return named, f"KERAS_BACKEND={named}"
-    home = pathlib.Path(
-        os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
-    )
-    file = home / "keras.json"
+    file = keras_home() / "keras.json"
     try:
         named = json.loads(file.read_text())["backend"]
         return str(named), f"{file}; KERAS_BACKEND is not set"
@@ -84,8 +83,7 @@ def check_backend():
 
 def compiled_folder():
     """The folder of JAX's compiled programs, a `pathlib.Path`."""
-    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
-    kept = pathlib.Path(home) / f"{PACKAGE}_compiled"
+    kept = keras_home() / f"{PACKAGE}_compiled"
     return pathlib.Path(os.environ.get(JAX_CACHE) or kept)
 
 

@@ -148,8 +148,7 @@ def _check_digests(sums, published):
 
 def cache_folder():
     """Folder of converted presets, below `$KERAS_HOME` or `~/.keras`."""
-    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
-    return pathlib.Path(home) / "keras_bridgetower" / "presets"
+    return files.keras_home() / "keras_bridgetower" / "presets"
 
 
 def _file_states(source):

@@ -1,6 +1,6 @@
 """Looks whether a page can be shown at an address, before models load."""
 
-from keras_bridgetower.checks import bindable_port
+import socket
 
 
 class AddressInUse(OSError):
@@ -21,8 +21,13 @@ def free_port(host, port):
         AddressInUse: another program listens there, or the machine has no
             such address.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return bindable_port(host, port)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: a port that was just closed is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return probe.getsockname()[1]
     except OSError as error:
         raise AddressInUse(
             f"The page cannot listen on port {port} of {host!r}: "

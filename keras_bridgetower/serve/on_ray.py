@@ -7,8 +7,8 @@ import re
 import signal
 import threading
 
-from keras_bridgetower.checks import bindable_port
 from keras_bridgetower.serve.environment import environment
+from keras_bridgetower.serve.listening import listening
 from keras_bridgetower.serve.packages import HTTP
 from keras_bridgetower.serve.packages import RAY
 from keras_bridgetower.serve.packages import check_installed
@@ -58,7 +58,9 @@ def run(plan, host, port, ready=None):
         ValueError: a preset that cannot be served.
     """
     check_installed(HTTP, RAY)
-    _check_port(host, port)
+    # Ray itself opens the port later.
+    with listening(host, port):
+        pass
     # Refuses an index that does not fit before anything is started.
     plan.searched()
     stop = threading.Event()
@@ -145,14 +147,3 @@ def _deployed(application):
         if not found:
             raise
         raise ValueError(found[-1]) from error
-
-
-def _check_port(host, port):
-    """Refuse a port that another program listens on."""
-    try:
-        bindable_port(host, port)
-    except OSError as error:
-        raise OSError(
-            f"The server cannot listen on {host} port {port} "
-            f"({error.strerror}). Choose another with `--port`."
-        ) from error

@@ -8,11 +8,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 
 from keras_bridgetower.serve.environment import COUNTS
 from keras_bridgetower.serve.environment import environment
+from keras_bridgetower.serve.listening import listening
 from keras_bridgetower.serve.loading import import_package
 from keras_bridgetower.serve.packages import HTTP
 from keras_bridgetower.serve.packages import check_installed
@@ -41,11 +41,11 @@ def run(plan, host, port, ready=None, load=import_package):
     # Refuses an index that does not fit before anything is started.
     plan.searched()
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(_listening(host, port))
+        opened = stack.enter_context(listening(host, port))
         counts = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(environment(_environment(plan.replicas, counts)))
         stack.enter_context(_same_signals())
-        _supervise(plan, listening, ready or (lambda: None), load)
+        _supervise(plan, opened, ready or (lambda: None), load)
 
 
 def _environment(workers, counts):
@@ -62,7 +62,7 @@ def _environment(workers, counts):
     return values
 
 
-def _supervise(plan, listening, ready, load):
+def _supervise(plan, opened, ready, load):
     """Run the workers until told to stop, or until one cannot load."""
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
@@ -79,24 +79,9 @@ def _supervise(plan, listening, ready, load):
         timeout_worker_healthcheck=_SILENT,
         **http_settings(plan.limits),
     )
-    Supervisor(config, listening, ready).run()
+    Supervisor(config, opened, ready).run()
     if not failed.empty():
         raise ValueError(failed.get())
-
-
-@contextlib.contextmanager
-def _listening(host, port):
-    """A socket at a port that no other program listens on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(
-            f"The server cannot listen on {host} port {port} "
-            f"({error.strerror}). Choose another with `--port`."
-        ) from error
-    with listening:
-        yield listening
 
 
 @contextlib.contextmanager

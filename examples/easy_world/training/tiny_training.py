@@ -42,27 +42,34 @@ def learn_vocabulary(texts, size=512):
     return learned["vocab"], merges
 
 
-def build_backbone(vocabulary_size, image_layers, text_layers, layers):
-    """An untrained tiny backbone: width 64, patches of 8 pixels."""
+def build_backbone(
+    vocabulary_size,
+    image_layers,
+    text_layers,
+    layers,
+    width=WIDTH,
+    fusion_width=WIDTH,
+):
+    """An untrained tiny backbone: 4 heads, patches of 8 pixels."""
     return kbt.BridgeTowerBackbone(
         image_encoder=keras_hub.models.CLIPVisionEncoder(
             patch_size=8,
-            hidden_dim=WIDTH,
+            hidden_dim=width,
             num_layers=image_layers,
             num_heads=HEADS,
-            intermediate_dim=4 * WIDTH,
+            intermediate_dim=4 * width,
             image_shape=(SIDE, SIDE, 3),
         ),
         text_encoder=keras_hub.models.RobertaBackbone(
             vocabulary_size=vocabulary_size,
             num_layers=text_layers,
             num_heads=HEADS,
-            hidden_dim=WIDTH,
-            intermediate_dim=4 * WIDTH,
+            hidden_dim=width,
+            intermediate_dim=4 * width,
             max_sequence_length=32,
             dropout=0.0,
         ),
-        hidden_dim=WIDTH,
+        hidden_dim=fusion_width,
         num_heads=HEADS,
         num_layers=layers,
         dropout=0.0,

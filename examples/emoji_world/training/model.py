@@ -4,52 +4,33 @@ import json
 import pathlib
 
 import keras
-import keras_hub
 import numpy as np
+from easy_world.training.tiny_training import build_backbone
 from easy_world.training.tiny_training import compile_for
 from easy_world.training.tiny_training import learn_vocabulary
 
 import keras_bridgetower as kbt
 from emoji_world.world import SIDE
 
-WIDTH, FUSION, HEADS = 128, 96, 4
+WIDTH, FUSION = 128, 96
 VOCABULARY = 8500
 TOKENS = 24
 # Width of the space of texts and pictures.
 SPACE = 128
 
 
-def new_backbone(vocabulary_size):
-    """An untrained backbone of 3.5 million parameters."""
-    return kbt.BridgeTowerBackbone(
-        image_encoder=keras_hub.models.CLIPVisionEncoder(
-            patch_size=8,
-            hidden_dim=WIDTH,
-            num_layers=4,
-            num_heads=HEADS,
-            intermediate_dim=4 * WIDTH,
-            image_shape=(SIDE, SIDE, 3),
-        ),
-        text_encoder=keras_hub.models.RobertaBackbone(
-            vocabulary_size=vocabulary_size,
-            num_layers=3,
-            num_heads=HEADS,
-            hidden_dim=WIDTH,
-            intermediate_dim=4 * WIDTH,
-            max_sequence_length=32,
-            dropout=0.0,
-        ),
-        hidden_dim=FUSION,
-        num_heads=HEADS,
-        num_layers=2,
-        dropout=0.0,
-    )
-
-
 def new_task(tokenizer):
     """An untrained model of texts, pictures and pairs in one space."""
+    backbone = build_backbone(
+        tokenizer.vocabulary_size(),
+        image_layers=4,
+        text_layers=3,
+        layers=2,
+        width=WIDTH,
+        fusion_width=FUSION,
+    )
     return kbt.BridgeTowerContrastive(
-        new_backbone(tokenizer.vocabulary_size()),
+        backbone,
         kbt.BridgeTowerContrastivePreprocessor(
             tokenizer, kbt.BridgeTowerImageConverter(SIDE)
         ),
@@ -79,17 +60,22 @@ class Batches(keras.utils.PyDataset):
     def __init__(self, make, count, batch_size, seed, order=None):
         super().__init__(workers=1, max_queue_size=8)
         self.make, self.count, self.batch_size = make, count, batch_size
-        self.seed, self.epoch = seed, 0
+        self.seed = seed
         self.order = order or (lambda rng: rng.permutation(count))
+        self.begin(0)
+
+    def begin(self, epoch):
+        """Turn to the batches of an epoch."""
+        self.epoch = epoch
+        self.rows = self.order(np.random.default_rng((self.seed, epoch)))
 
     def __len__(self):
         return self.count // self.batch_size
 
     def __getitem__(self, number):
-        rows = self.order(np.random.default_rng((self.seed, self.epoch)))
         first = number * self.batch_size
         rng = np.random.default_rng((self.seed, self.epoch, number))
-        return self.make(rows[first : first + self.batch_size], rng)
+        return self.make(self.rows[first : first + self.batch_size], rng)
 
 
 def train(model, data, epochs, learning_rate, folder, **compiled):
@@ -111,7 +97,7 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
     history.parent.mkdir(parents=True, exist_ok=True)
 
     def begin(epoch, logs=None):
-        data.epoch = epoch
+        data.begin(epoch)
 
     def end(epoch, logs):
         numbers = {name: round(float(v), 4) for name, v in logs.items()}

@@ -25,7 +25,9 @@ class Space:
     """
 
     def __init__(self, run):
-        self._run = run
+        self._kept = teacher.KeptVectors(
+            run.packages["minilm"], run.folder / "teacher"
+        )
         rng = np.random.default_rng(run.seed)
         self.captions = {
             number: [
@@ -42,12 +44,8 @@ class Space:
 
     def of(self, texts):
         """Where texts lie: float32 `(texts, SPACE)`, of length 1."""
-        return self._fewer(self._known(texts))
+        return self._fewer(self._kept.of(texts))
 
     @functools.cached_property
     def _fewer(self):
-        return teacher.fewer_numbers(self._known(self.texts), SPACE)
-
-    def _known(self, texts):
-        folder = self._run.packages["minilm"]
-        return teacher.kept_vectors(texts, folder, self._run.folder / "teacher")
+        return teacher.fewer_numbers(self._kept.of(self.texts), SPACE)

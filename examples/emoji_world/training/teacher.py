@@ -51,21 +51,34 @@ def vectors(texts, folder, batch_size=256):
     return found
 
 
-def kept_vectors(texts, folder, cache):
-    """As `vectors`; what stands in the folder `cache` is not computed again."""
-    cache = pathlib.Path(cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    names, numbers = cache / "texts.json", cache / "vectors.npy"
-    known = {}
-    if names.exists():
-        rows = json.loads(names.read_text())
-        known = dict(zip(rows, np.load(numbers), strict=True))
-    missing = sorted(set(texts) - set(known))
-    if missing:
-        known |= dict(zip(missing, vectors(missing, folder), strict=True))
-        np.save(numbers, np.stack(list(known.values())))
-        names.write_text(json.dumps(list(known)))
-    return np.stack([known[text] for text in texts])
+class KeptVectors:
+    """As `vectors`; what stands in a folder is not computed again.
+
+    Args:
+        folder: path of the unpacked package.
+        cache: path of the folder.
+    """
+
+    def __init__(self, folder, cache):
+        self._folder, cache = folder, pathlib.Path(cache)
+        cache.mkdir(parents=True, exist_ok=True)
+        self._texts, self._numbers = cache / "texts.json", cache / "vectors.npy"
+        self._known = {}
+        if self._texts.exists():
+            texts = json.loads(self._texts.read_text())
+            rows = np.load(self._numbers)
+            self._known = dict(zip(texts, rows, strict=True))
+
+    def of(self, texts):
+        """Vectors of texts: float16 `(texts, 384)`."""
+        known = self._known
+        missing = sorted(set(texts) - set(known))
+        if missing:
+            made = vectors(missing, self._folder)
+            known |= dict(zip(missing, made, strict=True))
+            np.save(self._numbers, np.stack(list(known.values())))
+            self._texts.write_text(json.dumps(list(known)))
+        return np.stack([known[text] for text in texts])
 
 
 def fewer_numbers(found, width):
