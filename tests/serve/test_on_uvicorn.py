@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import threading
+import time
 
 import pytest
 from builders import FASTEST
@@ -11,10 +13,54 @@ from served import FUSED
 
 pytest.importorskip("uvicorn", reason="the extra `serve`")
 
+import uvicorn
+
 from keras_bridgetower.serve import on_uvicorn
+from keras_bridgetower.serve.environment import COUNTS
 from keras_bridgetower.serve.plan import Plan
+from keras_bridgetower.serve.supervisor import Supervisor
 
 pytestmark = FASTEST
+
+
+async def answer(scope, receive, send):
+    """A server that starts and says nothing."""
+    for _ in ("startup", "shutdown"):
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+
+
+def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
+    tmp_path, monkeypatch
+):
+    # Asked for a sign of life it is given a minute, as it may be at work.
+    monkeypatch.setenv(COUNTS, str(tmp_path))
+    config = uvicorn.Config(
+        "test_on_uvicorn:answer",
+        workers=1,
+        log_level="error",
+        timeout_worker_healthcheck=60,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        workers = Supervisor(config, listening, ready=lambda: None)
+        workers.init_processes()
+        try:
+            workers.keep_subprocess_alive()
+            (first,) = workers.processes
+            os.kill(first.pid, signal.SIGSTOP)  # It answers no more.
+            asked = threading.Thread(target=workers.keep_subprocess_alive)
+            asked.start()
+            time.sleep(0.5)
+            assert asked.is_alive()
+            os.kill(first.pid, signal.SIGKILL)
+            asked.join(20)
+            assert not asked.is_alive()
+            (second,) = workers.processes
+            assert second.pid != first.pid
+            assert second.is_alive(60)
+        finally:
+            workers.terminate_all()
+            workers.join_all()
 
 
 def test_a_preset_that_cannot_be_loaded_ends_the_server():
