@@ -1,6 +1,7 @@
 """Exported folders, parts, and programs that run them without Keras."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,12 +23,21 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower import runtime
+from keras_bridgetower.cli import main
+from keras_bridgetower.cli import weights
 from keras_bridgetower.models.exporting import formats
 
 BACKEND = keras.config.backend()
 ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
 QUESTION = "is it blue?"
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def no_records(monkeypatch):
+    """PyTorch records what it traces, at length, for whoever listens."""
+    logger = logging.getLogger("torch.__trace")
+    monkeypatch.setattr(logger, "propagate", False)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +92,7 @@ def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
 @pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
 @pytest.mark.parametrize("size", [(40, 60), (37, 200), (300, 31), (64, 64)])
 def test_pictures_are_prepared_alike(mode, size):
-    converter = kbt.BridgeTowerImageConverter(64, mode=mode, size_divisor=24)
+    converter = kbt.BridgeTowerImageConverter(64, mode=mode, size_divisor=8)
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), "uint8")
     made = runtime._square(Image.fromarray(pixels), converter.get_config())
     expected = converter(pixels) * converter.std + converter.mean
@@ -108,8 +118,7 @@ def test_texts_are_tokenized_alike(tmp_path):
 
 @ON_TORCH
 def test_parts_make_the_whole(tmp_path):
-    """Towers once for each picture and text, and the fusion for all pairs."""
-    exported_files.need("onnx")
+    """Towers once for each picture and text, and the fusion for pairs."""
     task = randomise(
         kbt.BridgeTowerRetrieval(shallow(), projection_dim=8, ways="three_way")
     )
@@ -118,11 +127,12 @@ def test_parts_make_the_whole(tmp_path):
         ("image_tower", ("images",)),
         ("text_tower", ("padding_mask", "token_ids")),
     ):
-        path = tmp_path / f"{part}.onnx"
-        task.export(path, format="onnx", part=part)
+        path = tmp_path / f"{part}.pt2"
+        task.export(path, format="torch", part=part)
         given = {name: x[name] for name in names}
-        made[part] = exported_files.run("onnx", path, given)
-    task.export(tmp_path / "fusion.onnx", format="onnx", part="fusion")
+        made[part] = exported_files.run("torch", path, given)
+    fusion = tmp_path / "fusion.pt2"
+    task.export(fusion, format="torch", part="fusion")
     # Each picture with the text of the next row.
     rows = np.roll(np.arange(4), -1)
     pairs = {
@@ -130,7 +140,7 @@ def test_parts_make_the_whole(tmp_path):
         "padding_mask": x["padding_mask"][rows],
         "image_states": made["image_tower"]["states"],
     }
-    found = exported_files.run("onnx", tmp_path / "fusion.onnx", pairs)
+    found = exported_files.run("torch", fusion, pairs)
     paired = {k: v if k == "images" else v[rows] for k, v in x.items()}
     np.testing.assert_allclose(
         found["itm_logits"],
@@ -149,17 +159,22 @@ def test_parts_make_the_whole(tmp_path):
 
 
 @ON_TORCH
-def test_axes_have_names(tmp_path):
+def test_names_in_onnx(tmp_path):
+    """A part, one of whose outputs has the name of an operation."""
     exported_files.need("onnx")
     import onnxruntime
 
-    task = every_task.make("text_classifier")
-    task.export(tmp_path / "a.onnx", format="onnx")
+    task = every_task.make("contrastive")
+    task.export(tmp_path / "a.onnx", format="onnx", part="text_tower")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     shapes = {x.name: x.shape for x in session.get_inputs()}
-    assert shapes == dict.fromkeys(task.input, ["batch", "tokens"])
-    (output,) = session.get_outputs()
-    assert (output.name, output.shape) == ("output", ["batch", 3])
+    text = ("padding_mask", "token_ids")
+    assert shapes == dict.fromkeys(text, ["batch", "tokens"])
+    made = {x.name: x.shape for x in session.get_outputs()}
+    assert made == {
+        "embedding": ["batch", 8],
+        "states": ["batch", 1, "tokens", 16],
+    }
 
 
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
@@ -199,3 +214,28 @@ def test_a_package_is_missing(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"onnxscript.*\[export\]"):
         formats.format_of("onnx")
+
+
+@FASTEST
+def test_the_command_knows_every_format():
+    known = {k: v for k, v in weights.FORMATS.items() if k != "transformers"}
+    assert set(known) == set(formats.FORMATS)
+    for name, backend in known.items():
+        assert backend in formats.FORMATS[name].backends
+
+
+@FASTEST
+def test_the_command(tmp_path, capsys):
+    preset, path = "bridgetower_tiny_easy_entailment", tmp_path / "tower.pt2"
+    words = ["export", preset, str(path), "--format", "torch", "--json"]
+    assert main.main([*words, "--part", "text_tower"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["task"] == "BridgeTowerEntailment" and path.is_file()
+    for more, error in (
+        (["--format", "pdf"], "`--format` must be one of transformers, onnx"),
+        (["--part", "fusion"], "`--task` and `--part` need another"),
+        (["--format", "onnx", "--verify"], "`--verify` needs"),
+    ):
+        words = ["export", preset, str(tmp_path / "b"), *more]
+        assert main.main(words) == 2
+        assert error in capsys.readouterr().err

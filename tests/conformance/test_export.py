@@ -18,7 +18,7 @@ BACKEND = keras.config.backend()
 # To export takes from 5 s up. Those that are quick enough, and hard: several
 # heads whose outputs have names, and masks of another length than the text.
 QUICK = {"onnx": "pretraining", "tf_saved_model": "pretraining"}
-QUICK |= {"openvino": "contrastive", "torch": "masked_lm", "litert": "vqa"}
+QUICK |= {"torch": "masked_lm", "litert": "vqa"}
 # Rows and tokens, none of them those that were traced.
 SIZES = ((4, 24), (1, 11), (2, 7))
 
@@ -26,7 +26,7 @@ SIZES = ((4, 24), (1, 11), (2, 7))
 def cells():
     for form in WRITTEN:
         for task in TASKS:
-            slow = () if QUICK[form] == task else pytest.mark.slow
+            slow = () if QUICK.get(form) == task else pytest.mark.slow
             yield pytest.param(task, form, marks=slow)
 
 

@@ -107,7 +107,13 @@ def _name_axes(graph, features):
         )
         if type(axis) is str
     }
-    made = (value for node in graph for value in node.outputs)
+    outputs = {value.name: value for value in graph.outputs}
+    made = [value for node in graph for value in node.outputs]
+    for value in made:
+        # The converter names values inside after operations, and checks
+        # nothing.
+        if value is not outputs.get(value.name, value):
+            value.name = f"{value.name}_inside"
     for value in (*graph.inputs, *made):
         for place, size in enumerate(value.shape or ()):
             if str(size) in names:
