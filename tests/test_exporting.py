@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import every_task
+import export_table
 import exported_files
 import keras
 import numpy as np
@@ -222,6 +223,13 @@ def test_the_command_knows_every_format():
     assert set(known) == set(formats.FORMATS)
     for name, backend in known.items():
         assert backend in formats.FORMATS[name].backends
+
+
+@FASTEST
+def test_the_table_of_the_guide():
+    assert export_table.parts()[1] == export_table.table(), (
+        "run tools/export_table.py"
+    )
 
 
 @FASTEST
