@@ -206,7 +206,7 @@ class BridgeTowerTask(
         """Lengths of texts that the preprocessor names, for the verbs."""
         return self.needed_preprocessor().buckets
 
-    def write_companions(self, folder, chosen):
+    def _write_companions(self, folder, chosen):
         export_folder.write_companions(self, folder, chosen)
 
     def summary(

@@ -85,7 +85,7 @@ class Exported(keras.Model):
         path = pathlib.Path(os.fspath(filepath))
         if not chosen.suffix:
             chosen.write(function, path, **kwargs)
-            self.write_companions(path, chosen)
+            self._write_companions(path, chosen)
         elif path.suffix == chosen.suffix:
             _write_files(path, lambda p: chosen.write(function, p, **kwargs))
         else:
@@ -95,11 +95,11 @@ class Exported(keras.Model):
                 folder = pathlib.Path(folder)
                 file = folder / f"{part or MODEL}{chosen.suffix}"
                 chosen.write(function, file, **kwargs)
-                self.write_companions(folder, chosen)
+                self._write_companions(folder, chosen)
 
             write_folder(path, save)
 
-    def write_companions(self, folder, chosen):
+    def _write_companions(self, folder, chosen):
         """Write what a program needs beside an exported model.
 
         Args:
