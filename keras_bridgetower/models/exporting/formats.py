@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import keras
 
+from keras_bridgetower.backend import torch_exports
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.models.exporting import on_tensorflow
-from keras_bridgetower.models.exporting import on_torch
+from keras_bridgetower.models.exporting import by_keras
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -36,7 +36,7 @@ class Format(NamedTuple):
 FORMATS = {
     "onnx": Format(
         ("torch",),
-        on_torch.write_onnx,
+        torch_exports.write_onnx,
         ".onnx",
         "`onnxruntime.InferenceSession`",
         ("onnx", "onnxscript"),
@@ -44,25 +44,25 @@ FORMATS = {
     ),
     "openvino": Format(
         ("torch",),
-        on_torch.write_openvino,
+        torch_exports.write_openvino,
         ".xml",
         "`openvino.Core().read_model`",
         ("onnx", "onnxscript", "openvino"),
         True,
     ),
     "torch": Format(
-        ("torch",), on_torch.write_program, ".pt2", "`torch.export.load`"
+        ("torch",), torch_exports.write_program, ".pt2", "`torch.export.load`"
     ),
     "tf_saved_model": Format(
         ("tensorflow", "jax"),
-        on_tensorflow.write_saved_model,
+        by_keras.write_saved_model,
         "",
         "`tf.saved_model.load`",
         ("tensorflow",),
     ),
     "litert": Format(
         ("tensorflow",),
-        on_tensorflow.write_litert,
+        by_keras.write_litert,
         ".tflite",
         "`ai_edge_litert.interpreter.Interpreter`",
     ),
