@@ -129,6 +129,27 @@ def lookup(table, ids):
     return gather(tf.convert_to_tensor(table))
 
 
+def take_tokens(states, positions):
+    """States of tokens at given positions, other ones in each text.
+
+    On PyTorch `ops.take_along_axis` would fix the sizes of an exported model
+    at those that it was traced with.
+
+    Args:
+        states: float tensor `(batch, tokens, width)`.
+        positions: int tensor `(batch, M)`, from 0.
+
+    Returns:
+        Float tensor `(batch, M, width)`.
+    """
+    positions = keras.ops.expand_dims(positions, -1)
+    symbolic = not keras.ops.is_tensor(states)
+    if symbolic or keras.config.backend() != "torch":
+        return keras.ops.take_along_axis(states, positions, axis=1)
+    width = states.shape[-1]
+    return states.gather(1, positions.long().expand(-1, -1, width))
+
+
 def gradients(function, arrays):
     """Gradients of a scalar with respect to arrays.
 

@@ -1,5 +1,6 @@
 """Commands that bring weights of other libraries in, and out again."""
 
+import os
 import pathlib
 from typing import Annotated
 
@@ -8,10 +9,22 @@ import typer
 from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import models
 from keras_bridgetower.cli import output
+from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.cli.models import AsJson
 
 # Both are compared with transformers, which runs on PyTorch.
 BEFORE_KERAS = ("torch",)
+TRANSFORMERS = "transformers"
+# The keys of `models.exporting.formats.FORMATS`, which imports Keras, and a
+# backend that writes each.
+FORMATS = {
+    TRANSFORMERS: "torch",
+    "onnx": "torch",
+    "openvino": "torch",
+    "torch": "torch",
+    "tf_saved_model": "tensorflow",
+    "litert": "tensorflow",
+}
 Destination = Annotated[
     pathlib.Path, typer.Argument(help="Folder to write, which must be new.")
 ]
@@ -93,24 +106,80 @@ def export(
             help="Preset to export.", autocompletion=models.names_starting
         ),
     ],
-    destination: Destination,
+    destination: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            help="New folder, or a file with the suffix of the format, such "
+            "as vqa.onnx."
+        ),
+    ],
+    format: Annotated[
+        str,
+        typer.Option(
+            help=f"One of {', '.join(FORMATS)}.",
+            autocompletion=lambda: tuple(FORMATS),
+        ),
+    ] = TRANSFORMERS,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task to export, such as vqa. By default the one that the "
+            "preset was saved as."
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Only image_tower, text_tower or fusion, for programs that "
+            "keep what the towers return."
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Run both on the same random input."),
     ] = False,
     as_json: AsJson = False,
 ):
-    """Export a preset to a folder that `transformers` opens.
+    """Export a preset for programs without Keras, or for transformers.
 
-    Heads that transformers does not know go into head.safetensors beside the
-    others.
+    A folder for onnx or openvino has a `run.py`, which asks the model without
+    Keras. A folder for transformers has every head; those that transformers
+    does not know go into head.safetensors beside the others.
     """
     models.check_preset(preset)
-    with output.status("Exporting"):
-        frameworks.load(context.obj, first=BEFORE_KERAS)
-        from keras_bridgetower.convert import by_hand
+    if format not in FORMATS:
+        raise UsageError(
+            f"`--format` must be one of {', '.join(FORMATS)}. "
+            f"Received: --format {format}"
+        )
+    if format == TRANSFORMERS:
+        if task or part:
+            raise UsageError(
+                "`--task` and `--part` need another `--format` than "
+                "transformers, which gets every head."
+            )
+        with output.status("Exporting"):
+            frameworks.load(context.obj, first=BEFORE_KERAS)
+            from keras_bridgetower.convert import by_hand
 
-        found = by_hand.to_transformers(preset, destination, verify)
+            found = by_hand.to_transformers(preset, destination, verify)
+    else:
+        if verify:
+            raise UsageError("`--verify` needs `--format transformers`.")
+        # Where the user has not chosen, the backend that can write it.
+        os.environ.setdefault("KERAS_BACKEND", FORMATS[format])
+        with output.status("Exporting"):
+            frameworks.load(context.obj, first=BEFORE_KERAS)
+            from keras_bridgetower.tasks import by_name
+
+            opened = by_name.open_task(preset, task)
+            opened.export(destination, format, verbose=False, part=part)
+        found = {
+            "task": type(opened).__name__,
+            "part": part or "all",
+            "format": format,
+            "written": str(destination),
+        }
     _show(as_json, found)
 
 

@@ -43,7 +43,11 @@ class NextSample(GlobalBatchLayer):
         # Only the first sample of each replica is sent to another one.
         firsts, own = backend_ops.all_gather(x[:1])
         following = ops.roll(firsts, -1, axis=0)[own]
-        return ops.concatenate([x[1:], following[None]], axis=0)
+        # In pieces of other sizes a traced batch would need a size above 2.
+        rows = ops.shape(x)[0]
+        last = ops.arange(rows, dtype="int32") == rows - 1
+        last = ops.reshape(last, (-1, *[1] * (len(x.shape) - 1)))
+        return ops.where(last, following, ops.roll(x, -1, axis=0))
 
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, dtype=x.dtype)

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.models.exporting import Exported
+from keras_bridgetower.models.exporting.exported import Exported
 
 # As in the files of KerasHub.
 _GROUP, _RANK, _ALPHA = "lora", "lora/vars/rank", "lora_alpha"

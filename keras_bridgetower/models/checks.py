@@ -35,12 +35,12 @@ def check_features(features, expected, text_encoder=None):
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     if "images" in expected:
         _check_images(shapes["images"], expected["images"].shape[1:])
-    text = {shapes[key] for key in expected if key in TOKEN_FEATURES}
-    batches = {shape[:1] for shape in shapes.values()}
+    text = [shapes[key] for key in expected if key in TOKEN_FEATURES]
+    batches = [shape[:1] for shape in shapes.values()]
     ranks_differ = any(
         len(shape) != len(expected[key].shape) for key, shape in shapes.items()
     )
-    if len(text) > 1 or len(batches) > 1 or ranks_differ:
+    if ranks_differ or _differ(text) or _differ(batches):
         raise ValueError(
             "All inputs must have the same batch size, and those of the text "
             f"the same length. Received: shapes={shapes}"
@@ -195,6 +195,12 @@ def check_image_ids(ids):
             "`y` must hold image ids, integers (batch,). The preprocessor "
             f"makes them from strings. Received: y of shape {shape}"
         )
+
+
+def _differ(values):
+    # No set of them: sizes that stand for any size, in an export of PyTorch,
+    # cannot be hashed.
+    return any(value != values[0] for value in values)
 
 
 def _describe(features):

@@ -63,6 +63,10 @@ class BridgeTowerEntailment(ClassificationTask):
         pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
         return self.heads["entailment"](pooled)
 
+    @property
+    def class_names(self):
+        return list(ENTAILMENT_LABELS)
+
     @classmethod
     def head_arguments(cls, heads):
         saved = heads.get("entailment", {})

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.masked_lm import (
@@ -65,8 +65,9 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
 
     def outputs_of(self, inputs):
         text = self.backbone.fuse(inputs, outputs=("text",))["text"]
-        places = ops.expand_dims(inputs["mask_positions"], -1)
-        return self.heads["mlm"](ops.take_along_axis(text, places, axis=1))
+        return self.heads["mlm"](
+            backend_ops.take_tokens(text, inputs["mask_positions"])
+        )
 
     def label_words(self):
         # The preprocessor makes its own.

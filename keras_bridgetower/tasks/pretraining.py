@@ -1,8 +1,8 @@
 """Pre-training by several objectives in one step."""
 
 import keras
-from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.losses import ContrastiveLoss
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.matching import pair_objectives
@@ -157,9 +157,9 @@ class BridgeTowerPretraining(BridgeTowerTask):
             padding_mask=inputs["padding_mask"],
             outputs=("text",),
         )
-        positions = ops.expand_dims(inputs["mask_positions"], -1)
-        states = ops.take_along_axis(fused["text"], positions, axis=1)
-        return self.heads["mlm"](states)
+        return self.heads["mlm"](
+            backend_ops.take_tokens(fused["text"], inputs["mask_positions"])
+        )
 
     def loss_inputs(self, y, y_pred):
         if "itc" not in y_pred:

@@ -11,9 +11,10 @@ from keras_bridgetower.models.adapters import AdaptedTask
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
-from keras_bridgetower.models.exporting import Exported
+from keras_bridgetower.models.exporting.exported import Exported
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets.table import PresetsOf
+from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.inference import Inference
 from keras_bridgetower.tasks.loss_and_metrics import ABSTRACT
@@ -78,6 +79,11 @@ class BridgeTowerTask(
     def outputs_of(self, inputs):
         """Outputs of the task for a dict of features."""
         raise TypeError(ABSTRACT.format(type(self).__name__))
+
+    @property
+    def class_names(self):
+        """Names of the classes, in the order of the logits, or None."""
+        return None
 
     @property
     def answering_heads(self):
@@ -199,6 +205,9 @@ class BridgeTowerTask(
     def buckets(self):
         """Lengths of texts that the preprocessor names, for the verbs."""
         return self.needed_preprocessor().buckets
+
+    def _write_companions(self, folder, chosen):
+        export_folder.write_companions(self, folder, chosen)
 
     def summary(
         self, line_length=None, positions=None, print_fn=None, **kwargs

@@ -88,6 +88,10 @@ class BridgeTowerVQA(BridgeTowerTask):
         pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
         return self.heads["vqa"](pooled)
 
+    @property
+    def class_names(self):
+        return self.answers
+
     def label_words(self):
         return "soft scores (batch, answers), class ids or answers (batch,)"
 

@@ -1,0 +1,120 @@
+"""Writes PyTorch programs, ONNX and OpenVINO, on the PyTorch backend."""
+
+import pathlib
+import tempfile
+import warnings
+
+import keras
+
+# Sizes of the free axes while the function is traced. They differ, so that
+# PyTorch cannot take one axis for another.
+TRACED = {"batch": 3, "tokens": 5, "masks": 4}
+
+
+def write_program(function, path, **kwargs):
+    """Write a `.pt2` file, which `torch.export.load` opens."""
+    import torch
+
+    torch.export.save(traced(function, function.call, **kwargs), path)
+
+
+def write_onnx(function, path, **kwargs):
+    """Write an `.onnx` file; weights above 1.5 GB lie in a file beside it."""
+    import torch
+
+    with warnings.catch_warnings():
+        # Of the converter itself: its own deprecations.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            traced(function, function.values),
+            input_names=list(function.features),
+            output_names=function.output_names(),
+            dynamo=True,
+            verbose=False,
+            **kwargs,
+        )
+    _name_axes(program.model.graph, function.features)
+    program.save(path)
+
+
+def write_openvino(function, path, compress_to_fp16=False, **kwargs):
+    """Write an `.xml` file and the weights, `.bin`, by way of ONNX.
+
+    Its reader of ONNX is a part of OpenVINO's core, and sends no statistics.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = pathlib.Path(folder) / "model.onnx"
+        write_onnx(function, onnx, **kwargs)
+        model = openvino.Core().read_model(onnx)
+        openvino.save_model(model, path, compress_to_fp16=compress_to_fp16)
+
+
+def traced(function, run, **kwargs):
+    """The function as a `torch.export.ExportedProgram`.
+
+    Args:
+        function: `Function`.
+        run: its method that is traced. Not `__call__`, which would check
+            values that are not there.
+        **kwargs: of `torch.export.export`.
+    """
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            # Weights that no module holds would be copied as constants.
+            self.weights = torch.nn.ParameterDict(
+                {v.path.replace(".", "_"): v.value for v in held}
+            )
+
+        def forward(self, features):
+            return run(features)
+
+    features, limits, held = (
+        function.features,
+        function.limits,
+        function.model.weights,
+    )
+    names = {n for f in features.values() for n in f.shape if type(n) is str}
+    axes = {n: torch.export.Dim(n, max=limits.get(n)) for n in names}
+    free = {
+        name: {i: axes[n] for i, n in enumerate(f.shape) if n in axes}
+        for name, f in features.items()
+    }
+    samples = {name: _sample(f, limits) for name, f in features.items()}
+    values = {"strict": False, "dynamic_shapes": (free,)} | kwargs
+    with torch.no_grad():
+        return torch.export.export(Module().eval(), (samples,), **values)
+
+
+def _sample(feature, limits):
+    """Ones in place of a feature: a padding mask needs them."""
+    sizes = {n: min(k, limits.get(n, k)) for n, k in TRACED.items()}
+    shape = [sizes.get(n, n) for n in feature.shape]
+    return keras.ops.ones(shape, dtype=feature.dtype)
+
+
+def _name_axes(graph, features):
+    """Give the free axes of an ONNX graph the names that users know."""
+    names = {
+        str(size): axis
+        for value in graph.inputs
+        for size, axis in zip(
+            value.shape, features[value.name].shape, strict=True
+        )
+        if type(axis) is str
+    }
+    outputs = {value.name: value for value in graph.outputs}
+    made = [value for node in graph for value in node.outputs]
+    for value in made:
+        # The converter names values inside after operations, and checks
+        # nothing.
+        if value is not outputs.get(value.name, value):
+            value.name = f"{value.name}_inside"
+    for value in (*graph.inputs, *made):
+        for place, size in enumerate(value.shape or ()):
+            if str(size) in names:
+                value.shape[place] = names[str(size)]

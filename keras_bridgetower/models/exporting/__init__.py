@@ -1,0 +1,1 @@
+"""`model.export`: a model, or a part of it, for programs without Keras."""

@@ -1,0 +1,128 @@
+"""The method `export` of backbones and tasks."""
+
+import os
+import pathlib
+import tempfile
+
+import keras
+
+from keras_bridgetower.files import write_folder
+from keras_bridgetower.models.exporting.formats import format_of
+from keras_bridgetower.models.exporting.parts import function_of
+
+# The name of the model in a folder, before the suffix of its format.
+MODEL = "model"
+
+
+class Exported(keras.Model):
+    """Abstract: a model that can be exported for programs without Keras."""
+
+    def save(self, filepath, *args, **kwargs):
+        """Save the model to a `.keras` file, as `keras.Model.save`.
+
+        Raises:
+            ValueError: a file of Keras' old format.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end with `.keras`. Keras' old format would "
+                "write a file that nothing can load; `save_weights` takes "
+                f"`.weights.h5`. Received: filepath={str(filepath)!r}"
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        part=None,
+        **kwargs,
+    ):
+        """Write the forward pass for programs without Keras.
+
+        The exported function takes the features that a preprocessor makes, in
+        batches of any size and texts of any length that the text encoder
+        allows.
+
+        Args:
+            filepath: path. With the suffix of the format, as in `"vqa.onnx"`,
+                one file is written, alone. Otherwise it is a new folder: it
+                gets the model, the files of the preprocessor, and, for ONNX
+                and OpenVINO, a `run.py` that asks the model without Keras.
+            format: `"onnx"`, `"openvino"` or `"torch"`, with PyTorch;
+                `"tf_saved_model"` with TensorFlow or JAX; `"litert"` with
+                TensorFlow.
+            verbose: bool, whether Keras tells where it wrote a SavedModel or
+                LiteRT.
+            input_signature: list of one dict of `keras.InputSpec`, to fix
+                sizes that are free by default.
+            part: None, or what is exported in place of the whole model:
+                `"image_tower"` or `"text_tower"`, which return the states
+                that the fusion takes and, with contrastive heads, an
+                embedding; or `"fusion"`.
+            **kwargs: of what writes the format: `keras.Model.export`,
+                `torch.export.export` or `torch.onnx.export`; for OpenVINO
+                also `compress_to_fp16`.
+
+        Raises:
+            ValueError: a format that this backend does not write, a part that
+                the model does not have, or a folder that exists.
+            ImportError: a package that writes the format is not installed.
+
+        Example:
+
+        ```python
+        vqa.export("folder", format="onnx")  # Then: python folder/run.py
+        vqa.export("vqa.onnx", format="onnx")
+        ```
+        """
+        chosen = format_of(format)
+        function = function_of(self, part).with_sizes(input_signature)
+        if format in ("tf_saved_model", "litert"):
+            kwargs["verbose"] = verbose
+        path = pathlib.Path(os.fspath(filepath))
+        if not chosen.suffix:
+            chosen.write(function, path, **kwargs)
+            self._write_companions(path, chosen)
+        elif path.suffix == chosen.suffix:
+            _write_files(path, lambda p: chosen.write(function, p, **kwargs))
+        else:
+            _check_new(path, format, chosen)
+
+            def save(folder):
+                folder = pathlib.Path(folder)
+                file = folder / f"{part or MODEL}{chosen.suffix}"
+                chosen.write(function, file, **kwargs)
+                self._write_companions(folder, chosen)
+
+            write_folder(path, save)
+
+    def _write_companions(self, folder, chosen):
+        """Write what a program needs beside an exported model.
+
+        Args:
+            folder: `pathlib.Path` of the folder with the model.
+            chosen: `Format`.
+        """
+
+
+def _write_files(path, write):
+    """Write a file, and those that belong to it, as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", dir=path.parent
+    ) as folder:
+        write(pathlib.Path(folder) / path.name)
+        for made in sorted(pathlib.Path(folder).iterdir()):
+            os.replace(made, path.parent / made.name)
+
+
+def _check_new(path, name, chosen):
+    if path.exists():
+        raise ValueError(
+            "`filepath` must be a folder that does not exist yet, or a file "
+            f"that ends with {chosen.suffix!r}. Remove it or choose another. "
+            f"Received: filepath={str(path)!r} with format={name!r}"
+        )

@@ -1,0 +1,111 @@
+"""The formats of `export`: which backends write them, and what opens them."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+
+from keras_bridgetower.backend import torch_exports
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models.exporting import by_keras
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+class Format(NamedTuple):
+    """A format that models are exported to.
+
+    Args:
+        backends: tuple of the backends that write it.
+        write: callable of a `Function` and the path of the new file.
+        suffix: str, how the name of its file ends; "" where it is a folder.
+        opens: str, what opens it, for the documentation.
+        packages: tuple of the packages that writing it needs.
+        runs: bool, whether `runtime.py` runs it.
+    """
+
+    backends: tuple
+    write: Callable
+    suffix: str
+    opens: str
+    packages: tuple = ()
+    runs: bool = False
+
+
+FORMATS = {
+    "onnx": Format(
+        ("torch",),
+        torch_exports.write_onnx,
+        ".onnx",
+        "`onnxruntime.InferenceSession`",
+        ("onnx", "onnxscript"),
+        True,
+    ),
+    "openvino": Format(
+        ("torch",),
+        torch_exports.write_openvino,
+        ".xml",
+        "`openvino.Core().read_model`",
+        ("onnx", "onnxscript", "openvino"),
+        True,
+    ),
+    "torch": Format(
+        ("torch",), torch_exports.write_program, ".pt2", "`torch.export.load`"
+    ),
+    "tf_saved_model": Format(
+        ("tensorflow", "jax"),
+        by_keras.write_saved_model,
+        "",
+        "`tf.saved_model.load`",
+        ("tensorflow",),
+    ),
+    "litert": Format(
+        ("tensorflow",),
+        by_keras.write_litert,
+        ".tflite",
+        "`ai_edge_litert.interpreter.Interpreter`",
+    ),
+}
+
+
+def format_of(name):
+    """The format of a name, if it can be written here.
+
+    Args:
+        name: str, a key of `FORMATS`.
+
+    Raises:
+        ValueError: no such format, or one that this backend does not write.
+        ImportError: a package that writing it needs is not installed.
+    """
+    check_choice("format", name, tuple(FORMATS))
+    refused = refusal(name, keras.config.backend())
+    if refused:
+        raise ValueError(refused)
+    found = FORMATS[name]
+    missing = [p for p in found.packages if importlib.util.find_spec(p) is None]
+    if missing:
+        raise ImportError(
+            f"`format={name!r}` needs the packages {', '.join(missing)}: "
+            "pip install 'keras-bridgetower[export]'"
+        )
+    return found
+
+
+def refusal(name, backend):
+    """Why a backend does not write a format, and what to do; None if it does.
+
+    Args:
+        name: str, a key of `FORMATS`.
+        backend: str, one of `BACKENDS`.
+    """
+    backends = FORMATS[name].backends
+    if backend in backends:
+        return None
+    return (
+        f"`format={name!r}` is written with KERAS_BACKEND set to one of "
+        f"{list(backends)}. Save the model by `save_to_preset`, open it there "
+        f"by `from_preset`, and export. Received: format={name!r} with "
+        f"{backend}"
+    )

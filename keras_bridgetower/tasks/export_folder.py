@@ -1,0 +1,30 @@
+"""What stands beside an exported task: how pictures and texts are prepared."""
+
+import json
+import pathlib
+import shutil
+
+from keras_bridgetower import runtime
+
+# What the task is, and the names of its classes.
+DESCRIPTION = "export.json"
+RUNNER = "run.py"
+
+
+def write_companions(task, folder, chosen):
+    """Write the preprocessor's files, and a program that runs the model.
+
+    Args:
+        task: the task. Without a preprocessor nothing but its description is
+            written.
+        folder: `pathlib.Path` of the folder with the exported model.
+        chosen: `Format`.
+    """
+    described = {"task": type(task).__name__, "class_names": task.class_names}
+    text = json.dumps(described, indent=2)
+    pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")
+    if task.preprocessor is None:
+        return
+    task.preprocessor.save_to_preset(str(folder))
+    if chosen.runs:
+        shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))

@@ -1,0 +1,79 @@
+"""Runs exported files by what opens each format, for the tests."""
+
+import keras
+import pytest
+
+from keras_bridgetower.models.exporting.formats import FORMATS
+
+BACKEND = keras.config.backend()
+WRITTEN = [name for name, f in FORMATS.items() if BACKEND in f.backends]
+# Packages that a test of a format needs.
+NEEDED = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+
+
+def need(form):
+    for package in NEEDED.get(form, ()):
+        pytest.importorskip(package, reason="the extra `export`")
+
+
+def run(form, path, inputs):
+    """dict of the outputs by name; of LiteRT with names of its own."""
+    return _RUN[form](str(path), inputs)
+
+
+def by_name(outputs):
+    """A task's outputs with the names that an exported file has."""
+    flat = {}
+    for names, value in keras.tree.flatten_with_path(outputs):
+        value = keras.ops.convert_to_numpy(value)
+        flat[".".join(map(str, names)) or "output"] = value
+    return flat
+
+
+def _onnx(path, inputs):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _openvino(path, inputs):
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(path, "CPU", exact)
+    return {out.any_name: value for out, value in model(inputs).items()}
+
+
+def _program(path, inputs):
+    import torch
+
+    run = torch.export.load(path).module()
+    return by_name(run({k: torch.from_numpy(v) for k, v in inputs.items()}))
+
+
+def _saved_model(path, inputs):
+    import tensorflow as tf
+
+    # The module stays: its weights go with it.
+    loaded = tf.saved_model.load(path)
+    return by_name(loaded.serve({k: tf.constant(v) for k, v in inputs.items()}))
+
+
+def _litert(path, inputs):
+    import tensorflow as tf
+
+    return tf.lite.Interpreter(path).get_signature_runner()(**inputs)
+
+
+_RUN = {
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "torch": _program,
+    "tf_saved_model": _saved_model,
+    "litert": _litert,
+}

@@ -1,0 +1,249 @@
+"""Exported folders, parts, and programs that run them without Keras."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import every_task
+import export_table
+import exported_files
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import SIDE
+from builders import backbone
+from builders import bert
+from builders import clip
+from builders import features
+from builders import randomise
+from builders import shallow
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower import runtime
+from keras_bridgetower.cli import main
+from keras_bridgetower.cli import weights
+from keras_bridgetower.models.exporting import formats
+
+BACKEND = keras.config.backend()
+ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
+QUESTION = "is it blue?"
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def no_records(monkeypatch):
+    """PyTorch records what it traces, at length, for whoever listens."""
+    logger = logging.getLogger("torch.__trace")
+    monkeypatch.setattr(logger, "propagate", False)
+
+
+@pytest.fixture(scope="module")
+def vqa():
+    return randomise(every_task.make("vqa"))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    """A photo that a camera turned, with a part that is transparent."""
+    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 4), "uint8")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels, "RGBA").save(path, exif=exif)
+    return path
+
+
+WITHOUT_KERAS = """
+import runpy, sys
+for name in ("keras", "keras_bridgetower", "torch", "tensorflow", "jax"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@ON_TORCH
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
+    exported_files.need(form)
+    folder = tmp_path / "made" / "vqa"
+    vqa.export(folder, format=form)
+    words = [folder / "run.py", picture, QUESTION]
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KERAS, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    answer, logit = json.loads(ran.stdout)
+    ((best, score),) = vqa.answer(picture, QUESTION)
+    assert answer == best
+    np.testing.assert_allclose(1 / (1 + np.exp(-logit)), score, atol=1e-5)
+    with pytest.raises(ValueError, match="`filepath` must be.*not exist yet"):
+        vqa.export(folder, format=form)
+
+
+@FASTEST
+@pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
+@pytest.mark.parametrize("size", [(40, 60), (37, 200), (300, 31), (64, 64)])
+def test_pictures_are_prepared_alike(mode, size):
+    converter = kbt.BridgeTowerImageConverter(64, mode=mode, size_divisor=8)
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), "uint8")
+    made = runtime._square(Image.fromarray(pixels), converter.get_config())
+    expected = converter(pixels) * converter.std + converter.mean
+    np.testing.assert_allclose(np.asarray(made) / 255, expected, atol=1e-5)
+
+
+@FASTEST
+def test_texts_are_tokenized_alike(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "!"]
+    bert_tokenizer = kbt.BridgeTowerBertTokenizer(words, sequence_length=6)
+    texts = ["Playing!", "play play play play play play", "other"]
+    for made in (bert_tokenizer, every_task.tokenizer(24)):
+        folder = tmp_path / type(made).__name__
+        folder.mkdir()
+        made.save_assets(folder)
+        model = runtime.ExportedModel.__new__(runtime.ExportedModel)
+        model.text = made.get_config()
+        model.engine, model.special = runtime._tokenizer(folder, model.text)
+        found, expected = model._tokens(texts), made.encode(texts)
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+@ON_TORCH
+def test_parts_make_the_whole(tmp_path):
+    """Towers once for each picture and text, and the fusion for pairs."""
+    task = randomise(
+        kbt.BridgeTowerRetrieval(shallow(), projection_dim=8, ways="three_way")
+    )
+    x, made = features(batch=4, tokens=9), {}
+    for part, names in (
+        ("image_tower", ("images",)),
+        ("text_tower", ("padding_mask", "token_ids")),
+    ):
+        path = tmp_path / f"{part}.pt2"
+        task.export(path, format="torch", part=part)
+        given = {name: x[name] for name in names}
+        made[part] = exported_files.run("torch", path, given)
+    fusion = tmp_path / "fusion.pt2"
+    task.export(fusion, format="torch", part="fusion")
+    # Each picture with the text of the next row.
+    rows = np.roll(np.arange(4), -1)
+    pairs = {
+        "text_states": made["text_tower"]["states"][rows],
+        "padding_mask": x["padding_mask"][rows],
+        "image_states": made["image_tower"]["states"],
+    }
+    found = exported_files.run("torch", fusion, pairs)
+    paired = {k: v if k == "images" else v[rows] for k, v in x.items()}
+    np.testing.assert_allclose(
+        found["itm_logits"],
+        keras.ops.convert_to_numpy(task(paired)),
+        atol=1e-5,
+    )
+    contrastive = kbt.BridgeTowerContrastive(
+        task.backbone, projection_dim=8, ways="three_way"
+    )
+    contrastive.heads["itc"].set_weights(task.heads["itc"].get_weights())
+    expected = exported_files.by_name(contrastive(x))
+    for part, name in (("image_tower", "image"), ("text_tower", "text")):
+        np.testing.assert_allclose(
+            made[part]["embedding"], expected[name], atol=1e-5
+        )
+
+
+@ON_TORCH
+def test_names_in_onnx(tmp_path):
+    """A part, one of whose outputs has the name of an operation."""
+    exported_files.need("onnx")
+    import onnxruntime
+
+    task = every_task.make("contrastive")
+    task.export(tmp_path / "a.onnx", format="onnx", part="text_tower")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    shapes = {x.name: x.shape for x in session.get_inputs()}
+    text = ("padding_mask", "token_ids")
+    assert shapes == dict.fromkeys(text, ["batch", "tokens"])
+    made = {x.name: x.shape for x in session.get_outputs()}
+    assert made == {
+        "embedding": ["batch", 8],
+        "states": ["batch", 1, "tokens", 16],
+    }
+
+
+@pytest.mark.parametrize("form", exported_files.WRITTEN)
+def test_a_backbone(form, tmp_path):
+    """Another text encoder, with segments, and sizes that the user fixed."""
+    exported_files.need(form)
+    if form not in ("torch", "tf_saved_model"):
+        pytest.skip("as another format of this backend")
+    model = randomise(
+        backbone(clip(layers=1), bert(16, layers=1), num_layers=1)
+    )
+    x = features(model, batch=2, tokens=9, side=SIDE)
+    fixed = {
+        k: keras.InputSpec(shape=(None, *v.shape[1:]), dtype=str(v.dtype))
+        for k, v in x.items()
+    }
+    path = tmp_path / f"a{formats.FORMATS[form].suffix}"
+    model.export(path, form, verbose=False, input_signature=[fixed])
+    found = exported_files.run(form, path, x)
+    for name, value in exported_files.by_name(model(x)).items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
+
+
+@FASTEST
+def test_parts_that_a_task_does_not_have(tmp_path):
+    for task in ("nlvr2", "image_classifier"):
+        with pytest.raises(ValueError, match="`part` must be None.*backbone"):
+            every_task.make(task).export(
+                tmp_path / "a", format="torch", part="fusion"
+            )
+    with pytest.raises(ValueError, match="`part` must be one of.*'head'"):
+        shallow().export(tmp_path / "a", format="torch", part="head")
+
+
+@FASTEST
+def test_a_package_is_missing(monkeypatch):
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"onnxscript.*\[export\]"):
+        formats.format_of("onnx")
+
+
+@FASTEST
+def test_the_command_knows_every_format():
+    known = {k: v for k, v in weights.FORMATS.items() if k != "transformers"}
+    assert set(known) == set(formats.FORMATS)
+    for name, backend in known.items():
+        assert backend in formats.FORMATS[name].backends
+
+
+@FASTEST
+def test_the_table_of_the_guide():
+    assert export_table.parts()[1] == export_table.table(), (
+        "run tools/export_table.py"
+    )
+
+
+@FASTEST
+def test_the_command(tmp_path, capsys):
+    preset, path = "bridgetower_tiny_easy_entailment", tmp_path / "tower.pt2"
+    words = ["export", preset, str(path), "--format", "torch", "--json"]
+    assert main.main([*words, "--part", "text_tower"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["task"] == "BridgeTowerEntailment" and path.is_file()
+    for more, error in (
+        (["--format", "pdf"], "`--format` must be one of transformers, onnx"),
+        (["--part", "fusion"], "`--task` and `--part` need another"),
+        (["--format", "onnx", "--verify"], "`--verify` needs"),
+    ):
+        words = ["export", preset, str(tmp_path / "b"), *more]
+        assert main.main(words) == 2
+        assert error in capsys.readouterr().err
