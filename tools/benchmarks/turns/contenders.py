@@ -14,6 +14,8 @@ class Contender:
         dtype: str, `"float32"`, `"bfloat16"` or `"mixed_bfloat16"`.
         compiled: bool or `"auto"`, the `jit_compile` of Keras; of
             transformers, whether `torch.compile` is used.
+        attention_dropout: float, or None for that of the checkpoint; for
+            training steps.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Contender:
     backend: str = "torch"
     dtype: str = "float32"
     compiled: bool | str = "auto"
+    attention_dropout: float | None = None
 
 
 # All others are compared with this one.
@@ -54,5 +57,27 @@ CONTENDERS = {
         _ours("tensorflow", "float32", True),
         _ours("tensorflow", "bfloat16", False),
         _ours("tensorflow", "float32", False),
+    )
+}
+
+# For training steps: the attention weights with and without dropout.
+TRAINED = {
+    contender.name: contender
+    for contender in (
+        CONTENDERS[REFERENCE],
+        CONTENDERS["transformers bfloat16"],
+        *(
+            dataclasses.replace(
+                _ours(backend, dtype),
+                name=f"{backend} {dtype}{said}",
+                attention_dropout=rate,
+            )
+            for backend in ("torch", "jax", "tensorflow")
+            for dtype, said, rate in (
+                ("float32", "", None),
+                ("float32", ", attention_dropout=0", 0.0),
+                ("mixed_bfloat16", "", None),
+            )
+        ),
     )
 }

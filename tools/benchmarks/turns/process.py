@@ -3,6 +3,7 @@
 Reads a line of JSON for each turn from standard input, and answers with one.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -10,26 +11,26 @@ import time
 
 
 def main():
-    folder, fields = sys.argv[1:]
+    work, folder, fields = sys.argv[1:]
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from turns.contenders import Contender
-    from turns.work import LIBRARIES
 
     def answer(**values):
         print(json.dumps(values), file=answers, flush=True)
 
     started = time.perf_counter()
     contender = Contender(**json.loads(fields))
-    work = LIBRARIES[contender.library](folder, contender)
+    libraries = importlib.import_module(f"turns.{work}").LIBRARIES
+    made = libraries[contender.library](folder, contender)
     answer(loading=time.perf_counter() - started)
     prepared = {}
     for line in sys.stdin:
         asked = json.loads(line)
         key = asked["batch"], asked["tokens"]
         if key not in prepared:
-            prepared[key] = run = work.forward(*key)
+            prepared[key] = run = made.run(*key)
             started = time.perf_counter()
             outputs = run()
             first = time.perf_counter() - started

@@ -14,11 +14,12 @@ class Runner:
     """A contender's process.
 
     Args:
+        work: str, `"forward"` or `"steps"`.
         contender: `Contender`.
         folder: path of the checkpoint.
     """
 
-    def __init__(self, contender, folder):
+    def __init__(self, work, contender, folder):
         here = str(pathlib.Path(__file__).parents[1])
         paths = [here, os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
@@ -29,7 +30,7 @@ class Runner:
         self.log = tempfile.TemporaryFile("w+")
         fields = json.dumps(dataclasses.asdict(contender))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "turns.process", str(folder), fields],
+            [sys.executable, "-m", "turns.process", work, str(folder), fields],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -56,13 +57,14 @@ class Runner:
         return json.loads(line)
 
 
-def take_turns(contenders, reference, folder, batches, tokens, repeats):
+def take_turns(work, contenders, reference, folder, batches, tokens, repeats):
     """Time contenders beside a reference.
 
     Each contender has a process beside the reference's; the two take turns, so
     that a machine that slows down slows both.
 
     Args:
+        work: str, `"forward"` or `"steps"`.
         contenders: list of `Contender`, without the reference.
         reference: `Contender`.
         folder: path of the checkpoint.
@@ -76,9 +78,9 @@ def take_turns(contenders, reference, folder, batches, tokens, repeats):
         and `high`, `first` and `loading` seconds, and `distance`, the largest
         difference of logits relative to the largest logit.
     """
-    beside = Runner(reference, folder)
+    beside = Runner(work, reference, folder)
     for contender in contenders:
-        runner = Runner(contender, folder)
+        runner = Runner(work, contender, folder)
         for batch in batches:
             turn = {"batch": batch, "tokens": tokens}
             yield _row(contender.name, runner, beside, turn, repeats)

@@ -1,17 +1,9 @@
-"""The work of one turn, for each library: a model, and what is timed."""
+"""A forward pass of a matching task, for each library."""
 
 import numpy as np
 
 
-class Work:
-    """Abstract: a model of a checkpoint folder, and one forward pass."""
-
-    def forward(self, batch, tokens):
-        """A callable that runs one forward pass, to NumPy logits."""
-        raise NotImplementedError
-
-
-class KerasWork(Work):
+class KerasForward:
     """`BridgeTowerRetrieval` on the backend of this process.
 
     Args:
@@ -27,14 +19,14 @@ class KerasWork(Work):
         )
         self.task.compile(jit_compile=contender.compiled)
 
-    def forward(self, batch, tokens):
+    def run(self, batch, tokens):
         side = self.task.input["images"].shape[1]
         images, ids, mask = features(batch, side, tokens)
         x = {"images": images, "token_ids": ids, "padding_mask": mask}
         return lambda: np.asarray(self.task.predict_on_batch(x), "float32")
 
 
-class TransformersWork(Work):
+class TransformersForward:
     """`BridgeTowerForImageAndTextRetrieval` of transformers.
 
     Args:
@@ -53,7 +45,7 @@ class TransformersWork(Work):
         self.side = model.config.vision_config.image_size
         self.model = torch.compile(model) if contender.compiled else model
 
-    def forward(self, batch, tokens):
+    def run(self, batch, tokens):
         torch = self.torch
         images, ids, mask = features(batch, self.side, tokens)
         x = {
@@ -64,16 +56,16 @@ class TransformersWork(Work):
             "attention_mask": torch.tensor(mask.astype("int64")),
         }
 
-        def run():
+        def forward():
             with torch.inference_mode():
                 return self.model(**x).logits.float().numpy()
 
-        return run
+        return forward
 
 
 LIBRARIES = {
-    "keras_bridgetower": KerasWork,
-    "transformers": TransformersWork,
+    "keras_bridgetower": KerasForward,
+    "transformers": TransformersForward,
 }
 
 

@@ -1,8 +1,9 @@
-"""Time a forward pass of all libraries, backends and precisions.
+"""Time passes or steps of all libraries, backends and precisions.
 
-    python tools/benchmarks/benchmark_forward.py
-    python tools/benchmarks/benchmark_forward.py --size large --batches 1
-    python tools/benchmarks/benchmark_forward.py --only "torch bfloat16"
+    python tools/benchmarks/benchmark_turns.py
+    python tools/benchmarks/benchmark_turns.py --size large --batches 1
+    python tools/benchmarks/benchmark_turns.py --only "torch bfloat16"
+    python tools/benchmarks/benchmark_turns.py --work steps --batches 4
 
 A model of transformers with random weights is saved to a folder, and each
 contender opens that folder in a process of its own, beside one with
@@ -20,10 +21,13 @@ import tempfile
 
 from turns.contenders import CONTENDERS
 from turns.contenders import REFERENCE
+from turns.contenders import TRAINED
 from turns.rounds import take_turns
 
 # What processors have for these precisions.
 UNITS = ("avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8")
+# What is timed, and who takes part.
+WORK = {"forward": CONTENDERS, "steps": TRAINED}
 SIZES = ("base", "large", "small")
 COLUMNS = (
     *("name", "batch", "seconds", "reference", "ratio", "low", "high"),
@@ -33,25 +37,28 @@ COLUMNS = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", choices=WORK, default="forward")
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--side", type=int, help="pixels, such as 384")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS)
+    parser.add_argument("--only", nargs="+", help="names, as in the table")
     parser.add_argument(
         "--output", type=pathlib.Path, default=pathlib.Path("out/benchmark")
     )
     settings = parser.parse_args()
-    names = settings.only or [n for n in CONTENDERS if n != REFERENCE]
+    contenders = WORK[settings.work]
+    names = settings.only or [n for n in contenders if n != REFERENCE]
     settings.output.mkdir(parents=True, exist_ok=True)
     rows = []
     print(f"{machine()}\n\n{heading()}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         save_peer(settings, folder)
         for row in take_turns(
-            [CONTENDERS[name] for name in names],
-            CONTENDERS[REFERENCE],
+            settings.work,
+            [contenders[name] for name in names],
+            contenders[REFERENCE],
             folder,
             settings.batches,
             settings.tokens,
@@ -59,12 +66,14 @@ def main():
         ):
             rows.append(row)
             print(line(row), flush=True)
-    with open(settings.output / "forward.csv", "w", newline="") as file:
+    with open(
+        settings.output / f"{settings.work}.csv", "w", newline=""
+    ) as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         table.writerows(rows)
-    draw(rows).savefig(settings.output / "forward.png", dpi=110)
-    print(f"\n{settings.output}/forward.csv, forward.png")
+    draw(rows).savefig(path.with_suffix(".png"), dpi=110)
+    print(f"\n{path}, {path.with_suffix('.png').name}")
 
 
 def save_peer(settings, folder):
