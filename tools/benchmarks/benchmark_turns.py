@@ -66,9 +66,8 @@ def main():
         ):
             rows.append(row)
             print(line(row), flush=True)
-    with open(
-        settings.output / f"{settings.work}.csv", "w", newline=""
-    ) as file:
+    path = settings.output / f"{settings.work}.csv"
+    with open(path, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         table.writerows(rows)
