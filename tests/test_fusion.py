@@ -212,3 +212,28 @@ def test_config_is_written_by_keras(cross):
     copy.set_weights(layer.get_weights())
     assert copy.taps == (-3, -1, None)
     assert difference(layer(*inputs), copy(*inputs)) == 0
+
+
+@every_cross_encoder
+def test_attention_weights_have_a_dropout_of_their_own(cross):
+    def changes_in_training(**rates):
+        layer, inputs = fusion(cross_encoder=cross, **rates)
+        trained, inferred = (
+            array(layer(*inputs, training=training)["text"])
+            for training in (True, False)
+        )
+        return np.abs(trained - inferred).max() > 1e-5
+
+    assert not changes_in_training(dropout=0.0)
+    assert changes_in_training(dropout=0.0, attention_dropout=0.5)
+    assert changes_in_training(dropout=0.5, attention_dropout=0.0)
+
+
+def test_without_dropout_of_its_weights_attention_stays_fused():
+    layer, _ = fusion(dropout=0.5, attention_dropout=0.0)
+    rates = {
+        part.dropout
+        for part in layer._flatten_layers()
+        if isinstance(part, BridgeTowerAttention)
+    }
+    assert rates == {0.0}

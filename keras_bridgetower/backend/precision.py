@@ -13,6 +13,28 @@ _HALF = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _DECAYS = ("beta_1", "beta_2", "rho", "momentum")
 
 
+def warn_where_slow(policy):
+    """Warn if a model's dtype is slower than float32 on its device.
+
+    On a CPU the compiler of JAX leaves the processor's units for bfloat16
+    idle. TensorFlow, which Keras does not compile there, and PyTorch use them.
+
+    Args:
+        policy: a Keras dtype policy.
+    """
+    if keras.config.backend() != "jax" or policy.compute_dtype != "bfloat16":
+        return
+    import jax
+
+    if jax.default_backend() == "cpu":
+        warnings.warn(
+            "On a CPU JAX computes bfloat16 more slowly than float32. "
+            "KERAS_BACKEND=torch is faster in bfloat16. Received: "
+            f"dtype={policy.name!r}",
+            stacklevel=5,
+        )
+
+
 def check_training(variables, optimizer):
     """Refuse or warn if half-precision weights cannot be trained.
 

@@ -84,6 +84,7 @@ class Architecture:
     num_heads: int = 12
     text_dropout: float = 0.1
     dropout: float = 0.1
+    attention_dropout: float | None = None
     layer_norm_epsilon: float = 1e-5
     bridge_epsilon: float = 1e-5
 
@@ -294,6 +295,7 @@ def build(architecture, path):
             projections=a.projections,
             image_norms=a.image_norms,
             dropout=a.dropout,
+            attention_dropout=a.attention_dropout,
             layer_norm_epsilon=a.layer_norm_epsilon,
             bridge_epsilon=a.bridge_epsilon,
         )

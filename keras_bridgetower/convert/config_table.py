@@ -104,7 +104,12 @@ TABLE = {
             SHARE,
             ("text_dropout", "dropout"),
         ),
-        Value("attention_probs_dropout_prob", 0.1, lambda a: a.dropout),
+        Value(
+            "attention_probs_dropout_prob",
+            0.1,
+            lambda a: a.attention_dropout,
+            sets=("attention_dropout",),
+        ),
         Value(
             "max_position_embeddings",
             514,

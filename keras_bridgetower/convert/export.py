@@ -178,6 +178,7 @@ def _architecture(backbone):
         num_heads=fusion.num_heads,
         text_dropout=text.dropout,
         dropout=fusion.dropout,
+        attention_dropout=fusion.attention_dropout,
         layer_norm_epsilon=fusion.layer_norm_epsilon,
         bridge_epsilon=fusion.bridge_epsilon,
     )

@@ -104,10 +104,10 @@ def _check(levels, measured, path):
     text = levels["text"]
     if text["attention_probs_dropout_prob"] != text["hidden_dropout_prob"]:
         warnings.warn(
-            "One dropout rate is kept, hidden_dropout_prob="
-            f"{text['hidden_dropout_prob']}; attention_probs_dropout_prob="
-            f"{text['attention_probs_dropout_prob']} is left out, which only "
-            "training would feel.",
+            "The text encoder has one dropout rate, hidden_dropout_prob="
+            f"{text['hidden_dropout_prob']}: attention_probs_dropout_prob="
+            f"{text['attention_probs_dropout_prob']} is that of the fusion "
+            "alone, which only training feels.",
             stacklevel=2,
         )
 

@@ -52,6 +52,9 @@ class BridgeTowerBackbone(AdaptedBackbone):
         image_norms: `"shared"`: all image states pass the encoder's final
             norm, or `"per_tap"`: each has its own.
         dropout: float, dropout of the cross-modal layers.
+        attention_dropout: float, dropout of their attention weights. None
+            means `dropout`, as the authors have it. With 0 attention stays
+            fused in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries and bridges.
         dtype: dtype policy of the fusion, the same as that of the encoders.
@@ -106,6 +109,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         projections="shared",
         image_norms="shared",
         dropout=0.1,
+        attention_dropout=None,
         layer_norm_epsilon=1e-5,
         bridge_epsilon=1e-5,
         dtype=None,
@@ -134,6 +138,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
             cross_encoder=cross_encoder,
             projections=projections,
             dropout=dropout,
+            attention_dropout=attention_dropout,
             layer_norm_epsilon=layer_norm_epsilon,
             bridge_epsilon=bridge_epsilon,
             # As plain values, which Keras can write into a config.
@@ -271,6 +276,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
             projections=fusion.projections,
             image_norms=self.image_norms,
             dropout=fusion.dropout,
+            attention_dropout=fusion.attention_dropout,
             layer_norm_epsilon=fusion.layer_norm_epsilon,
             bridge_epsilon=fusion.bridge_epsilon,
         )

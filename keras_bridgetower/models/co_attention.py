@@ -18,8 +18,9 @@ class CrossModalLayer(PostNormLayer):
         hidden_dim: int, width D.
         num_heads: int, attention heads.
         intermediate_dim: int, hidden width of the feed-forward network.
-        dropout: float, on each residual branch and on attention weights.
+        dropout: float, on each residual branch.
         epsilon: float, epsilon of the layer norms.
+        attention_dropout: float, on attention weights; None means `dropout`.
 
     Call arguments:
         query: float tensor `(batch, queries, D)`: the tokens to compute,
@@ -84,8 +85,8 @@ class CoAttention(keras.layers.Layer):
     """A cross-modal step: one `CrossModalLayer` per modality.
 
     Args:
-        hidden_dim, num_heads, intermediate_dim, dropout, epsilon: as
-            `CrossModalLayer`.
+        hidden_dim, num_heads, intermediate_dim, dropout, epsilon,
+            attention_dropout: as `CrossModalLayer`.
 
     Call arguments:
         text_query, image_query: float tensors `(batch, queries, D)`, the
@@ -113,6 +114,7 @@ class CoAttention(keras.layers.Layer):
         intermediate_dim,
         dropout=0.1,
         epsilon=1e-5,
+        attention_dropout=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -123,6 +125,7 @@ class CoAttention(keras.layers.Layer):
                 intermediate_dim,
                 dropout,
                 epsilon,
+                attention_dropout,
                 dtype=self.dtype_policy,
                 name=f"{self.name}_{side}",
             )

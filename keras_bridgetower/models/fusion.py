@@ -41,6 +41,9 @@ class CrossModalEncoder(keras.layers.Layer):
         projections: `"shared"`: one projection per modality for all taps, or
             `"per_layer"`: one for each tap.
         dropout: float, dropout of the cross-modal layers.
+        attention_dropout: float, dropout of their attention weights. None
+            means `dropout`, as the authors have it. With 0 attention stays
+            fused in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries and bridges.
 
@@ -85,6 +88,7 @@ class CrossModalEncoder(keras.layers.Layer):
         cross_encoder="co_attention",
         projections="shared",
         dropout=0.1,
+        attention_dropout=None,
         layer_norm_epsilon=1e-5,
         bridge_epsilon=1e-5,
         **kwargs,
@@ -106,6 +110,9 @@ class CrossModalEncoder(keras.layers.Layer):
         self.cross_encoder = cross_encoder
         self.projections = projections
         self.dropout = dropout
+        if attention_dropout is None:
+            attention_dropout = dropout
+        self.attention_dropout = attention_dropout
         self.layer_norm_epsilon = layer_norm_epsilon
         self.bridge_epsilon = bridge_epsilon
 
@@ -122,6 +129,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 self.intermediate_dim,
                 dropout,
                 layer_norm_epsilon,
+                attention_dropout,
                 dtype=self.dtype_policy,
                 name=f"layer_{layer}",
             )
@@ -277,7 +285,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 self.bridge,
                 self.hidden_dim,
                 self.num_heads,
-                self.dropout,
+                self.attention_dropout,
                 self.bridge_epsilon,
                 dtype=self.dtype_policy,
                 name=f"{side}_bridge_{layer}",

@@ -24,8 +24,8 @@ class MergedAttention(PostNormLayer):
     the weights.
 
     Args:
-        hidden_dim, num_heads, intermediate_dim, dropout, epsilon: as
-            `CrossModalLayer`.
+        hidden_dim, num_heads, intermediate_dim, dropout, epsilon,
+            attention_dropout: as `CrossModalLayer`.
 
     Call arguments:
         text_query, image_query, text, image, padding_mask: as `CoAttention`.

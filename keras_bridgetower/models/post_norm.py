@@ -16,8 +16,9 @@ class PostNormLayer(keras.layers.Layer):
         hidden_dim: int, width D.
         num_heads: int, attention heads.
         intermediate_dim: int, hidden width of the feed-forward network.
-        dropout: float, on each residual branch and on attention weights.
+        dropout: float, on each residual branch.
         epsilon: float, epsilon of the layer norms.
+        attention_dropout: float, on attention weights; None means `dropout`.
     """
 
     attention_branches = ()
@@ -29,6 +30,7 @@ class PostNormLayer(keras.layers.Layer):
         intermediate_dim,
         dropout=0.1,
         epsilon=1e-5,
+        attention_dropout=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -36,11 +38,16 @@ class PostNormLayer(keras.layers.Layer):
         self.num_heads = num_heads
         self.intermediate_dim = intermediate_dim
         self.dropout = dropout
+        if attention_dropout is None:
+            attention_dropout = dropout
+        self.attention_dropout = attention_dropout
         self.epsilon = epsilon
         dtype = self.dtype_policy
         for branch in self.attention_branches:
             name = f"{self.name}_{branch}"
-            layer = attention(hidden_dim, num_heads, dropout, dtype, name)
+            layer = attention(
+                hidden_dim, num_heads, attention_dropout, dtype, name
+            )
             setattr(self, branch, layer)
         for branch in (*self.attention_branches, "feedforward"):
             norm = keras.layers.LayerNormalization(

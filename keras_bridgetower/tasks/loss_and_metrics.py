@@ -102,6 +102,7 @@ class CompiledTask(keras_hub.models.Task):
             metrics = self.default_metrics()
             if weighted_metrics is None:
                 metrics, weighted_metrics = None, metrics
+        precision.warn_where_slow(self.backbone.fusion.dtype_policy)
         super().compile(
             optimizer=optimizer,
             loss=self.default_loss() if loss == "auto" else loss,

@@ -262,18 +262,24 @@ def test_cross_modal_layers_follow_the_text_configuration(tmp_path):
         intermediate_size=7,
         layer_norm_eps=0.5,
     )
-    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    path = edited(
-        path, tmp_path / "final", "text_config", **dict.fromkeys(rates, 0.25)
-    )
+    rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.3}
+    path = edited(path, tmp_path / "final", "text_config", **rates)
     theirs = transformers.BridgeTowerModel.from_pretrained(path).eval()
     features, inputs = peer.inputs(peer.SMALL)
     with torch.no_grad():
         expected = theirs(**inputs).pooler_output
-    backbone = kbt.BridgeTowerBackbone.from_preset(path)
+    with pytest.warns(UserWarning, match="is that of the fusion alone"):
+        backbone = kbt.BridgeTowerBackbone.from_preset(path)
     got = backbone(features, training=False)["pooled"]
     assert difference(got, expected) <= 1e-5
-    assert (backbone.fusion.num_heads, backbone.fusion.dropout) == (2, 0.25)
+    fusion = backbone.fusion
+    assert (fusion.num_heads, fusion.dropout) == (2, 0.25)
+    assert fusion.attention_dropout == 0.3
+    again = kbt.BridgeTowerBackbone.from_config(backbone.get_config())
+    assert again.fusion.attention_dropout == 0.3
+    backbone.export_to_transformers(tmp_path / "exported")
+    written = json.loads((tmp_path / "exported/config.json").read_text())
+    assert written["text_config"] | rates == written["text_config"]
 
 
 def test_tied_decoder(tmp_path):

@@ -1,0 +1,1 @@
+"""Benchmarks in which contenders in processes of their own take turns."""

@@ -1,0 +1,77 @@
+"""A forward pass of a matching task, for each library."""
+
+import numpy as np
+
+
+class KerasForward:
+    """`BridgeTowerRetrieval` on the backend of this process.
+
+    Args:
+        folder: path of a `transformers` folder.
+        contender: `Contender`.
+    """
+
+    def __init__(self, folder, contender):
+        import keras_bridgetower as kbt
+
+        self.task = kbt.BridgeTowerRetrieval.from_preset(
+            folder, dtype=contender.dtype
+        )
+        self.task.compile(jit_compile=contender.compiled)
+
+    def run(self, batch, tokens):
+        side = self.task.input["images"].shape[1]
+        images, ids, mask = features(batch, side, tokens)
+        x = {"images": images, "token_ids": ids, "padding_mask": mask}
+        return lambda: np.asarray(self.task.predict_on_batch(x), "float32")
+
+
+class TransformersForward:
+    """`BridgeTowerForImageAndTextRetrieval` of transformers.
+
+    Args:
+        folder: path of its folder.
+        contender: `Contender`.
+    """
+
+    def __init__(self, folder, contender):
+        import torch
+        import transformers
+
+        self.torch = torch
+        self.dtype = getattr(torch, contender.dtype)
+        cls = transformers.BridgeTowerForImageAndTextRetrieval
+        model = cls.from_pretrained(folder, dtype=self.dtype).eval()
+        self.side = model.config.vision_config.image_size
+        self.model = torch.compile(model) if contender.compiled else model
+
+    def run(self, batch, tokens):
+        torch = self.torch
+        images, ids, mask = features(batch, self.side, tokens)
+        x = {
+            "pixel_values": torch.tensor(images.transpose(0, 3, 1, 2)).to(
+                self.dtype
+            ),
+            "input_ids": torch.tensor(ids.astype("int64")),
+            "attention_mask": torch.tensor(mask.astype("int64")),
+        }
+
+        def forward():
+            with torch.inference_mode():
+                return self.model(**x).logits.float().numpy()
+
+        return forward
+
+
+LIBRARIES = {
+    "keras_bridgetower": KerasForward,
+    "transformers": TransformersForward,
+}
+
+
+def features(batch, side, tokens):
+    """The same pictures and token ids for all libraries."""
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(batch, side, side, 3)).astype("float32")
+    ids = rng.integers(4, 100, (batch, tokens)).astype("int32")
+    return images, ids, np.ones((batch, tokens), "int32")

@@ -1,0 +1,46 @@
+"""One contender in a process of its own, which works when it is told to.
+
+Reads a line of JSON for each turn from standard input, and answers with one.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+
+
+def main():
+    work, folder, fields = sys.argv[1:]
+    # What libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from turns.contenders import Contender
+
+    def answer(**values):
+        print(json.dumps(values), file=answers, flush=True)
+
+    started = time.perf_counter()
+    contender = Contender(**json.loads(fields))
+    libraries = importlib.import_module(f"turns.{work}").LIBRARIES
+    made = libraries[contender.library](folder, contender)
+    answer(loading=time.perf_counter() - started)
+    prepared = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        key = asked["batch"], asked["tokens"]
+        if key not in prepared:
+            prepared[key] = run = made.run(*key)
+            started = time.perf_counter()
+            outputs = run()
+            first = time.perf_counter() - started
+            run()
+            answer(first=first, outputs=outputs.tolist())
+            continue
+        started = time.perf_counter()
+        prepared[key]()
+        answer(seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
