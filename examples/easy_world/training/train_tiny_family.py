@@ -89,6 +89,8 @@ def train(name, settings):
         "test_scores": stage.score(task, load_scenes("test")),
         "blind_test_scores": stage.blind,
     }
+    # What rested may be trained by others.
+    task.trainable = True
     page = _page(name, stage, task, record)
     save(task, settings.folder / f"{PREFIX}{name}", record, page)
     shown = {k: v for k, v in record.items() if k != "training"}
