@@ -131,7 +131,9 @@ def two(rng, words):
         frame = _pick(("{it} is {one} and {two}", "{one} and {two}"), rng)
         claims = (first.claim, second.claim)
     else:
-        first, second = (_either(attribute, rng) for _ in range(2))
+        first = second = _either(attribute, rng)
+        while second.claim == first.claim:
+            second = _either(attribute, rng)
         yes, no = first.claim, second.claim
         frame, claims = (
             ("{it} is {one}, not {two}", (yes, no.denied())),

@@ -256,7 +256,7 @@ STAGES = {
         captions.BLIND_BLANKS | {"mean": 27.68},
         "Share of captions whose one masked word is found, for each attribute. "
         "Blind: the attribute's most frequent word.",
-        epochs=30,
+        epochs=24,
         batch_size=64,
         learning_rate=1.0,
     ),
@@ -289,7 +289,7 @@ STAGES = {
         _score_hypotheses,
         {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
         "Accuracy. Blind: the majority label of text and kind of view.",
-        epochs=10,
+        epochs=7,
         batch_size=64,
         learning_rate=1.0,
     ),
