@@ -104,7 +104,7 @@ def _page(name, stage, task, record):
         f"| {kind} | {score:.2f} | {blind.get(kind, '')} |"
         for kind, score in record["test_scores"].items()
     )
-    return f"""# {PREFIX}{name}
+    page = f"""# {PREFIX}{name}
 
 A BridgeTower of {task.count_params():,} parameters for `{type(task).__name__}`,
 trained from scratch on texts derived from easy-VQA (64 x 64 pictures of one
@@ -117,6 +117,8 @@ everything works; it knows nothing of the real world.
 
 {stage.measure}
 
+{stage.texts}
+
 Trained by `examples/easy_world/training/train_tiny_family.py` on training
 pictures 0-3499, moved and mirrored anew in each of
 {record["epochs"]} epochs (batch {record["batch_size"]},
@@ -127,6 +129,8 @@ the last one stands. Validation (pictures 3500-3999):
 
 Data: easy-VQA 1.0, Victor Zhou, MIT licence.
 """
+    # Where a stage says nothing of its texts.
+    return page.replace("\n\n\n", "\n")
 
 
 if __name__ == "__main__":
