@@ -13,6 +13,7 @@ from easy_world import captions
 from easy_world import entailment
 from easy_world import lexicon
 from easy_world import meaning
+from easy_world import plain
 from easy_world.meaning import Statement
 from easy_world.meaning import claim
 from easy_world.meaning import judge
@@ -204,3 +205,34 @@ def test_a_value_that_no_word_names():
         lexicon.draw(
             lexicon.ADJECTIVES["colour"], np.random.default_rng(0), "pink"
         )
+
+
+# Plain sentences that say more than this reader understands.
+BEYOND = {
+    "The red shape has rounded edges.",
+    "The picture shows two triangles.",
+    "The triangle is made of metal.",
+}
+
+
+def test_plain_sentences_are_labelled_right(scenes):
+    found = scenes["test"]
+    rows = plain.sentences()
+    assert (len(rows["judge"]), len(rows["fill"])) == (35, 15)
+    unread = []
+    for row in rows["judge"]:
+        words = found.words(row["picture"])
+        again = read(row["sentence"].rstrip(".!"), words, row["view"])
+        expected = ("contradiction", "neutral", "entailment").index(
+            row["label"]
+        )
+        if again is None or row["sentence"] in BEYOND:
+            unread.append(row["sentence"])
+        else:
+            assert again == expected, row
+    assert len(unread) <= 6, unread
+    for row in rows["fill"]:
+        for word in row["words"]:
+            text = row["sentence"].replace("<mask>", word).rstrip(".")
+            words = found.words(row["picture"])
+            assert read(text, words, "full") in (None, 2), text
