@@ -10,10 +10,13 @@ from builders import FASTEST
 from builders import vqa
 from easy_world import captions
 from easy_world import entailment
+from easy_world import lexicon
+from easy_world import meaning
 from easy_world import pairs
 from easy_world import pictures
 from easy_world import scenes
 from easy_world import vqa_files
+from easy_world import wordings
 from easy_world.scenes import load_scenes
 
 from keras_bridgetower.analysis import diversity
@@ -52,6 +55,9 @@ MODULES = (
     captions,
     entailment,
     vqa_files,
+    wordings,
+    meaning,
+    lexicon,
     pairs,
     scenes,
     glue,

@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 
+from easy_world import wordings
 from easy_world.scenes import words_of
 
 # Each names all four attributes.
@@ -200,6 +201,36 @@ def blanks(scenes, seed=0):
             rows.append((picture, text, word, kind))
     pictures, texts, answers, kinds = zip(*rows, strict=True)
     return Blanks(np.array(pictures), list(texts), list(answers), list(kinds))
+
+
+def varied_captions(scenes, seed=0):
+    """One true sentence about every picture, said in one of many ways.
+
+    Three of ten are captions of `TEMPLATES`, which name all attributes.
+
+    Args:
+        scenes: `Scenes`.
+        seed: int.
+
+    Returns:
+        list of str.
+
+    Example:
+
+    ```python
+    varied_captions(load_scenes("validation"))[0]
+    ```
+    """
+    rng = scenes.generator(seed)
+    texts = []
+    for picture in range(len(scenes.values)):
+        words = scenes.words(picture)
+        if rng.random() < 0.3:
+            template = TEMPLATES[rng.integers(len(TEMPLATES))]
+            texts.append(template.format(**words))
+        else:
+            texts.append(wordings.true_statement(rng, words).text)
+    return texts
 
 
 def _captions(scenes, pictures):

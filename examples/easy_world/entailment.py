@@ -7,15 +7,19 @@ import dataclasses
 
 import numpy as np
 
+from easy_world import wordings
+from easy_world.meaning import CONTRADICTION
+from easy_world.meaning import ENTAILMENT
+from easy_world.meaning import HIDDEN
+from easy_world.meaning import NEUTRAL
+from easy_world.meaning import judge
 from easy_world.pictures import COLOURS
 from easy_world.pictures import SHAPES
 from easy_world.pictures import background
 from easy_world.pictures import pure_colour
 from easy_world.pictures import shape_mask
 
-# The ids of SNLI-VE.
-CONTRADICTION, NEUTRAL, ENTAILMENT = range(3)
-VIEWS = ("full", "no_colour", "no_shape")
+VIEWS = tuple(HIDDEN)
 # Each makes three rows.
 HYPOTHESES = {"train": 4000, "validation": 500, "test": 1000}
 # Scores on test in percent of predictors that miss the picture, counted on
@@ -137,6 +141,64 @@ def entailment(scenes, seed=0):
             view = (VIEWS[0], hides_other)[rng.integers(2)]
             rows.append((picture, view, hypothesis, label))
         rows.append((rng.integers(len(true)), hides, hypothesis, NEUTRAL))
+    return _entailment(rows, seed)
+
+
+def varied_entailment(scenes, seed=0, sentences=4000):
+    """Visual entailment in many ways of saying, for training.
+
+    Each sentence of `wordings.statement` stands with one picture that entails
+    it, one that contradicts it and one that leaves it open, as far as there
+    are such. Half of the contradictions are near: one claim alone is false.
+
+    Args:
+        scenes: `Scenes`.
+        seed: int.
+        sentences: int.
+
+    Returns:
+        `Entailment`, at most three rows for each sentence.
+
+    Example:
+
+    ```python
+    scenes = load_scenes("validation")
+    rows = varied_entailment(scenes, sentences=10)
+    rows.hypotheses[0], rows.labels[:3]
+    ```
+    """
+    rng = scenes.generator(seed)
+    rows = []
+    for _ in range(sentences):
+        said = wordings.statement(rng)
+        judged = {view: judge(said, scenes.values, view) for view in VIEWS}
+        failing = _failing_claims(said, scenes.values)
+        for label in (ENTAILMENT, CONTRADICTION, NEUTRAL):
+            views = [v for v in VIEWS if (judged[v] == label).any()]
+            if not views:
+                continue
+            # A veil alone says little: most pictures are seen in full.
+            full = VIEWS[0] in views and rng.random() < 0.6
+            view = VIEWS[0] if full else views[rng.integers(len(views))]
+            fits = judged[view] == label
+            near = fits & (failing == 1)
+            if label == CONTRADICTION and near.any() and rng.random() < 0.5:
+                fits = near
+            picture = rng.choice(np.flatnonzero(fits))
+            rows.append((picture, view, said.text, label))
+    return _entailment(rows, seed)
+
+
+def _failing_claims(said, values):
+    """int array `(pictures,)`: how many claims are false of each in full."""
+    return sum(
+        judge(dataclasses.replace(said, claims=(one,)), values, VIEWS[0])
+        == CONTRADICTION
+        for one in said.claims
+    )
+
+
+def _entailment(rows, seed):
     pictures, views, hypotheses, labels = zip(*rows, strict=True)
     return Entailment(
         np.array(pictures),

@@ -89,6 +89,8 @@ def train(name, settings):
         "test_scores": stage.score(task, load_scenes("test")),
         "blind_test_scores": stage.blind,
     }
+    # What rested may be trained by others.
+    task.trainable = True
     page = _page(name, stage, task, record)
     save(task, settings.folder / f"{PREFIX}{name}", record, page)
     shown = {k: v for k, v in record.items() if k != "training"}
@@ -102,7 +104,7 @@ def _page(name, stage, task, record):
         f"| {kind} | {score:.2f} | {blind.get(kind, '')} |"
         for kind, score in record["test_scores"].items()
     )
-    return f"""# {PREFIX}{name}
+    page = f"""# {PREFIX}{name}
 
 A BridgeTower of {task.count_params():,} parameters for `{type(task).__name__}`,
 trained from scratch on texts derived from easy-VQA (64 x 64 pictures of one
@@ -115,6 +117,8 @@ everything works; it knows nothing of the real world.
 
 {stage.measure}
 
+{stage.texts}
+
 Trained by `examples/easy_world/training/train_tiny_family.py` on training
 pictures 0-3499, moved and mirrored anew in each of
 {record["epochs"]} epochs (batch {record["batch_size"]},
@@ -125,6 +129,8 @@ the last one stands. Validation (pictures 3500-3999):
 
 Data: easy-VQA 1.0, Victor Zhou, MIT licence.
 """
+    # Where a stage says nothing of its texts.
+    return page.replace("\n\n\n", "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,136 @@
+"""What a sentence about a picture means, and whether it is true.
+
+A sentence makes claims. A claim is about one attribute of the shape, and says
+for each of its values whether the claim is true or false. All else follows
+from the three truth values of Kleene: false, unknown and true are 0, 1 and 2,
+"and" is the smallest of them, and "not" is 2 minus it. They are also the ids
+of contradiction, neutral and entailment.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from easy_world.scenes import ATTRIBUTES
+
+# The ids of SNLI-VE.
+CONTRADICTION, NEUTRAL, ENTAILMENT = range(3)
+# Of values for which neither "true" nor "false" is fair: no row is made.
+UNDECIDED = -1
+# What each view of a picture hides (`entailment.veil`).
+HIDDEN = {
+    "full": (),
+    "no_colour": ("colour",),
+    "no_shape": ("shape", "size", "position"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a phrase says of one attribute.
+
+    Args:
+        attribute: str, a key of `ATTRIBUTES`.
+        true: frozenset of words of `ATTRIBUTES`, of which the claim is true.
+        false: frozenset of those of which it is false. Of values in neither
+            set, such as "north" for a shape at the top left, it is undecided.
+    """
+
+    attribute: str
+    true: frozenset
+    false: frozenset
+
+    def denied(self):
+        """The claim with "not"."""
+        return Claim(self.attribute, self.false, self.true)
+
+    def presupposed(self):
+        """The claim as what a speaker takes for granted: never false.
+
+        "The circle is not red" says nothing of a triangle.
+        """
+        return Claim(self.attribute, self.true, frozenset())
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """A sentence and its claims.
+
+    Args:
+        text: str.
+        claims: tuple of `Claim`; all of them must be true. None of them: the
+            sentence is about what no picture tells, and neutral.
+        denied: bool, whether the sentence says "not" of all of them together.
+    """
+
+    text: str
+    claims: tuple
+    denied: bool = False
+
+
+def claim(attribute, *true, undecided=()):
+    """The claim that an attribute has one of some values.
+
+    Args:
+        attribute: str, a key of `ATTRIBUTES`.
+        *true: words of `ATTRIBUTES[attribute]`. None of them: the claim is
+            false of every picture, as "purple" is.
+        undecided: words for which the claim is neither true nor false.
+
+    Returns:
+        `Claim`, false of all other values.
+
+    Example:
+
+    ```python
+    claim("colour", "red").false  # all colours but red
+    ```
+    """
+    rest = set(ATTRIBUTES[attribute]) - set(true) - set(undecided)
+    return Claim(attribute, frozenset(true), frozenset(rest))
+
+
+def judge(statement, values, view):
+    """Whether pictures entail or contradict a statement.
+
+    Args:
+        statement: `Statement`.
+        values: int array `(pictures, 4)`, as `Scenes.values`.
+        view: str, a key of `HIDDEN`: how all pictures are seen.
+
+    Returns:
+        int array `(pictures,)`: contradiction 0, neutral 1, entailment 2, or
+        -1 where a claim is undecided.
+
+    Example:
+
+    ```python
+    scenes = load_scenes("validation")
+    red = Statement("it is red.", (claim("colour", "red"),))
+    judge(red, scenes.values, "no_shape")
+    ```
+
+    Source: Kleene's strong logic of three values (1938).
+    """
+    if not statement.claims:
+        return np.full(len(values), NEUTRAL)
+    found = [_judge(one, values, view) for one in statement.claims]
+    together = np.min(found, axis=0)
+    if statement.denied:
+        together = np.where(together < 0, together, ENTAILMENT - together)
+    return together
+
+
+def _judge(one, values, view):
+    """The same for one claim."""
+    if one.attribute in HIDDEN[view]:
+        return np.full(len(values), NEUTRAL)
+    by_value = [
+        ENTAILMENT
+        if word in one.true
+        else CONTRADICTION
+        if word in one.false
+        else UNDECIDED
+        for word in ATTRIBUTES[one.attribute]
+    ]
+    return np.array(by_value)[values[:, list(ATTRIBUTES).index(one.attribute)]]

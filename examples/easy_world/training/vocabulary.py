@@ -1,0 +1,112 @@
+"""Adds the words of new texts to the vocabulary of a trained tiny preset.
+
+Byte-level pieces spell every word, but a `<mask>` stands for one token: a word
+fills a blank only if it is a token. The ids of the old tokens stay, and so do
+their embeddings; old texts are still tokenised with them alone.
+"""
+
+import collections
+import json
+import pathlib
+import warnings
+
+import tokenizers
+
+import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing import tokenizer_files
+from keras_bridgetower.preprocessing.tokenizer import MERGES_FILE
+from keras_bridgetower.preprocessing.tokenizer import VOCABULARY_FILE
+
+
+def add_merges(vocabulary, merges, texts, size):
+    """Continue learning a byte-level BPE vocabulary on other texts.
+
+    Args:
+        vocabulary: dict from token to id.
+        merges: iterable of strings such as `"h e"`.
+        texts: list of str.
+        size: int, tokens in the new vocabulary.
+
+    Returns:
+        `(vocabulary, merges)`: new ones, which begin with the old.
+
+    Source: byte-pair encoding (Sennrich et al., 2016).
+    """
+    vocabulary, merges = dict(vocabulary), list(merges)
+    model = tokenizers.models.BPE(
+        vocabulary, [tuple(merge.split(" ")) for merge in merges]
+    )
+    split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    counts = collections.Counter(
+        word for text in texts for word, _ in split.pre_tokenize_str(text)
+    )
+    spelled = {
+        word: [token.value for token in model.tokenize(word)] for word in counts
+    }
+    while len(vocabulary) < size:
+        pairs = collections.Counter()
+        for word, pieces in spelled.items():
+            for pair in zip(pieces, pieces[1:], strict=False):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        # The alphabet decides between pairs that are equally frequent.
+        pair = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(" ".join(pair))
+        vocabulary.setdefault("".join(pair), len(vocabulary))
+        spelled = {
+            word: _merged(pieces, pair) for word, pieces in spelled.items()
+        }
+    return vocabulary, merges
+
+
+def with_more_words(cls, folder, texts, size, sequence_length, **values):
+    """A task from a preset, whose vocabulary also has the words of texts.
+
+    Args:
+        cls: class of the task.
+        folder: path of the preset.
+        texts: list of str.
+        size: int, tokens in the new vocabulary.
+        sequence_length: int, tokens in each packed text.
+        **values: of the preprocessor.
+
+    Returns:
+        The task. New rows of the embeddings are untrained.
+    """
+    with warnings.catch_warnings():
+        # A new head is the point.
+        warnings.simplefilter("ignore", UserWarning)
+        old = cls.from_preset(folder)
+    files = pathlib.Path(folder, "assets", "tokenizer")
+    vocabulary, merges = add_merges(
+        json.loads((files / VOCABULARY_FILE).read_text()),
+        map(" ".join, tokenizer_files.read_merges(files / MERGES_FILE)),
+        texts,
+        size,
+    )
+    preprocessor = cls.preprocessor_cls(
+        kbt.BridgeTowerTokenizer(vocabulary, merges, sequence_length),
+        old.preprocessor.image_converter,
+        **values,
+    )
+    config = old.backbone.get_config()
+    config["text_encoder"]["config"]["vocabulary_size"] = len(vocabulary)
+    task = cls(kbt.BridgeTowerBackbone.from_config(config), preprocessor)
+    for new, trained in zip(task.weights, old.weights, strict=True):
+        # What has a place for each token is longer now, and begins the same.
+        values = new.numpy().copy()
+        values[tuple(map(slice, trained.shape))] = trained.numpy()
+        new.assign(values)
+    return task
+
+
+def _merged(pieces, pair):
+    """A word's pieces, with each occurrence of a pair made one."""
+    made = []
+    for piece in pieces:
+        if made and (made[-1], piece) == pair:
+            made[-1] += piece
+        else:
+            made.append(piece)
+    return made

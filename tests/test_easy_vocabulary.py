@@ -1,0 +1,74 @@
+"""A tiny preset with more words: what it knew stays, new words are tokens."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from easy_world.captions import TEMPLATES
+from easy_world.training import vocabulary
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import registry
+
+pytestmark = FASTEST
+
+START = "bridgetower_tiny_easy_pretrain"
+TEXTS = ["It's at the upper left!", "a big, grey dot", "grey", "upper"] * 3
+OLD = TEMPLATES[0].format(
+    size="small", colour="blue", shape="circle", position="east"
+)
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return pathlib.Path(registry.resolve(START))
+
+
+@pytest.fixture(scope="module")
+def grown(folder):
+    return vocabulary.with_more_words(
+        kbt.BridgeTowerMaskedLM, folder, TEXTS, 600, 24, rate=0.3
+    )
+
+
+def test_old_ids_stay_and_new_words_are_one_token(folder, grown):
+    assets = folder / "assets" / "tokenizer"
+    old = json.loads((assets / "vocabulary.json").read_text())
+    new = grown.preprocessor.tokenizer
+    assert all(new.token_to_id(token) == i for token, i in old.items())
+    # <s>, the pieces, </s>, and nothing else.
+    for text, pieces in ((" upper", 1), (" grey", 1), ("grey upper", 2)):
+        assert (new(text) != new.pad_token_id).sum() == pieces + 2
+    # All pairs were merged before 600 tokens were reached.
+    assert len(old) < new.vocabulary_size() < 600
+    before = kbt.BridgeTowerTokenizer(
+        str(assets / "vocabulary.json"), str(assets / "merges.txt"), 24
+    )
+    np.testing.assert_array_equal(before(OLD), new(OLD))
+
+
+def test_old_texts_are_understood_as_before(folder, grown):
+    old = kbt.BridgeTowerMaskedLM.from_preset(folder)
+    image = np.full((64, 64, 3), 240, "uint8")
+    image[20:40, 20:40] = 0, 0, 255
+    text = OLD.replace("blue", "<mask>")
+    logits = []
+    for task in (old, grown):
+        features, _ = task.preprocessor.text_with_blanks([text])
+        features["images"] = task.preprocessor.image_converter(image[None])
+        logits.append(task.predict_features(features)[0, 0])
+    count = old.preprocessor.tokenizer.vocabulary_size()
+    np.testing.assert_allclose(logits[1][:count], logits[0], atol=1e-5)
+
+
+def test_the_most_frequent_pair_is_merged_first():
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"abc"]
+    old = {token: i for i, token in enumerate(letters)}
+    # "bc" occurs four times, "ab" three, then "a" with "bc" three.
+    texts = ["abc", "abc", "abc", "bc"]
+    tokens, merges = vocabulary.add_merges(old, [], texts, 9)
+    assert merges == ["b c"] and tokens == {**old, "bc": 8}
+    tokens, merges = vocabulary.add_merges(old, [], texts, 99)
+    assert merges == ["b c", "a bc"] and tokens["abc"] == 9
