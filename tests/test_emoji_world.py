@@ -107,7 +107,7 @@ def test_what_varies_keeps_its_size_and_can_keep_its_colours(tmp_path):
     picture = np.asarray(Image.open(path))
     rng = np.random.default_rng(0)
     for _ in range(20):
-        varied = augment.vary(picture, rng, mirror=True, recolour=False)
+        varied = augment.vary(picture, rng, mirror=True)
         assert varied.shape == (64, 64, 3)
         assert varied.dtype == np.uint8
         assert (np.abs(varied.astype(int) - (10, 200, 30)).sum(-1) == 0).any()

@@ -33,7 +33,7 @@ def main():
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
     task = kbt.BridgeTowerContrastive.from_preset(
-        settings.preset or run.folder / "pretrain"
+        settings.preset or run.folder / "fusion"
     )
     shown = gallery.Gallery(run.world, run.splits.looks, settings.artist)
     images = task.embed(images=shown.pictures, batch_size=128)

@@ -1,28 +1,24 @@
-r"""Write the two preset folders of the package from a trained and scored run.
+r"""Write the preset folder of the package from a trained and scored run.
 
     PYTHONPATH=examples:tools python -m emoji_world.release runs/emoji out
 
-The folders' weights are in half precision. Score them once more with
-`emoji_world.score --pretrain ... --vqa ...`: no score may move by 0.2.
+Its weights are in half precision. Score it once more with
+`emoji_world.score --preset ...`: no score may move by 0.2.
 """
 
 import argparse
 import json
 import pathlib
+import shutil
 
 import half_precision
-from easy_world.training.tiny_training import save
+from easy_world.training.tiny_training import pack
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
-from emoji_world.training import train
+from emoji_world.training.train import STAGES
 
-# By stage, its task and the tables of `scores.json` for its page.
-RELEASED = {
-    "pretrain": (kbt.BridgeTowerPretraining, ("search", "descriptions")),
-    "vqa": (kbt.BridgeTowerVQA, ("vqa",)),
-}
-STAGES = tuple(train.STAGES)
+NAME = "bridgetower_tiny_emoji_pretrain"
 
 
 def main():
@@ -30,38 +26,42 @@ def main():
     parser.add_argument("run", type=pathlib.Path)
     parser.add_argument("target", type=pathlib.Path)
     settings = parser.parse_args()
-    scores = json.loads((settings.run / "scores.json").read_text())
-    for stage, (opens, tables) in RELEASED.items():
-        name = f"bridgetower_tiny_emoji_{stage}"
-        # Objectives stand in the folder; hard negatives do not.
-        extra = {"negatives": "hard_negatives"} if stage == "pretrain" else {}
-        task = opens.from_preset(settings.run / stage, **extra)
-        record = {
-            earlier: json.loads((settings.run / f"{earlier}.json").read_text())
-            for earlier in STAGES[: STAGES.index(stage) + 1]
-        }
-        told = {table: scores[table] for table in tables}
-        record["scores"] = told
-        folder = settings.target / name
-        save(task, folder, record, _page(name, task, record, told))
-        half_precision.store_in_half(folder)
-        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-        print(f"{folder}: {size / 1e6:.2f} MB")
+    run, folder = settings.run, settings.target / NAME
+    *_, last = STAGES
+    task = kbt.BridgeTowerPretraining.from_preset(run / last)
+    record = {
+        stage: json.loads((run / f"{stage}.json").read_text())
+        for stage in STAGES
+    }
+    record["scores"] = json.loads((run / "scores.json").read_text())
+    shutil.copytree(run / last, folder)
+    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / "README.md").write_text(_page(task.count_params(), record))
+    pack(task.backbone, folder)
+    half_precision.store_in_half(folder)
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    print(f"{folder}: {size / 1e6:.2f} MB")
 
 
-def _page(name, task, record, told):
-    minutes = sum(record[s]["seconds"] for s in STAGES if s in record) / 60
-    tables = "\n\n".join(_table(rows) for rows in told.values())
+def _page(parameters, record):
+    minutes = sum(record[stage]["seconds"] for stage in STAGES) / 60
+    backends = ", ".join(
+        f"{stage} {record[stage]['backend']}" for stage in STAGES
+    )
+    seed = record["fusion"]["seed"]
+    tables = "\n\n".join(_table(rows) for rows in record["scores"].values())
     credits = "\n".join(
         f"* {package.credit} ({package.name} {package.version}): "
         f"{package.licence}"
         for package in PACKAGES.values()
     )
-    return f"""# {name}
+    return f"""# {NAME}
 
-A BridgeTower of {task.count_params():,} parameters for `{type(task).__name__}`.
-It knows drawings of emoji, 64 x 64 pixels, and short English texts about them.
-It does not know photographs: of those it says something too, a guess.
+A BridgeTower of {parameters:,} parameters with heads for masked language,
+matching, contrast and questions. It knows drawings of emoji, 64 x 64 pixels,
+and short English texts about them. It does not know photographs: of those it
+says something too, a guess. The presets `bridgetower_tiny_emoji_vqa`,
+`_retrieval`, `_contrastive` and `_mlm` are this one, opened by one head.
 
 {tables}
 
@@ -75,11 +75,10 @@ read names and keywords in place of pictures. *Blind* is the commonest answer to
 the same question in training.
 
 Trained by `examples/emoji_world/training/train.py` in {minutes:.0f} minutes on
-two busy cores (backend {record["language"]["backend"]}, seed
-{record["language"]["seed"]}): first the text tower learnt from MiniLM, and the
-image tower from drawings and MiniLM's vectors of their captions; then the
-fusion learnt to fill blanks and to match, with the towers at rest. No epoch was
-chosen: the last one stands. The weights are stored in half precision.
+two busy cores ({backends}; seed {seed}): first the text tower learnt from
+MiniLM, and the image tower from drawings and MiniLM's vectors of their
+captions; then the fusion learnt all tasks at once, with the towers at rest. No
+epoch was chosen: the last one stands. The weights are stored in half precision.
 
 ## Data and licences
 

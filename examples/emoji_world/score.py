@@ -30,18 +30,17 @@ DESCRIPTIONS = pathlib.Path(__file__).parent / "descriptions.json"
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--pretrain", help="another preset than the run's")
-    parser.add_argument("--vqa", help="another preset than the run's")
+    parser.add_argument("--preset", help="another preset than the run's")
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
-    preset = settings.pretrain or run.folder / "pretrain"
+    preset = settings.preset or run.folder / "fusion"
     task = kbt.BridgeTowerContrastive.from_preset(preset)
     shown = {artist: _embedded(run, task, artist) for artist in world.ARTISTS}
     matching = kbt.BridgeTowerRetrieval.from_preset(preset)
     found = {
         "search": search(run, task, shown),
         "descriptions": free(run, task, matching, shown),
-        "vqa": answers(run, settings.vqa or run.folder / "vqa"),
+        "vqa": answers(run, preset),
     }
     for name, table in found.items():
         print(f"\n{name}")

@@ -49,6 +49,7 @@ def build_backbone(
     layers,
     width=WIDTH,
     fusion_width=WIDTH,
+    side=SIDE,
 ):
     """An untrained tiny backbone: 4 heads, patches of 8 pixels."""
     return kbt.BridgeTowerBackbone(
@@ -58,7 +59,7 @@ def build_backbone(
             num_layers=image_layers,
             num_heads=HEADS,
             intermediate_dim=4 * width,
-            image_shape=(SIDE, SIDE, 3),
+            image_shape=(side, side, 3),
         ),
         text_encoder=keras_hub.models.RobertaBackbone(
             vocabulary_size=vocabulary_size,

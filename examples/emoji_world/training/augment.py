@@ -10,14 +10,15 @@ from emoji_world.world import SIDE
 ONE_WAY = ("symbols", "flags")
 
 
-def vary(drawing, rng, mirror, recolour=True):
+def vary(drawing, rng, mirror, mixed=None):
     """A drawing as it may be met.
 
     Args:
         drawing: uint8 `(64, 64, 4)`.
         rng: `numpy.random.Generator`.
         mirror: bool, whether it may be mirrored.
-        recolour: bool, whether its colours may change.
+        mixed: share of drawings whose colours are mixed with each other, or
+            None to keep colours as they are.
 
     Returns:
         uint8 `(64, 64, 3)`.
@@ -32,7 +33,9 @@ def vary(drawing, rng, mirror, recolour=True):
     paper = Image.new("RGBA", image.size, _paper(rng))
     paper.alpha_composite(image)
     image = paper.convert("RGB")
-    return np.asarray(_recoloured(image, rng) if recolour else image)
+    return np.asarray(
+        image if mixed is None else _recoloured(image, rng, mixed)
+    )
 
 
 def _placed(rng):
@@ -63,7 +66,7 @@ def _paper(rng):
     return (*map(int, colour), 255)
 
 
-def _recoloured(image, rng):
+def _recoloured(image, rng, mixed):
     for kind, spread in (
         (ImageEnhance.Brightness, 0.15),
         (ImageEnhance.Contrast, 0.2),
@@ -71,11 +74,14 @@ def _recoloured(image, rng):
     ):
         if rng.random() < 0.5:
             image = kind(image).enhance(float(np.exp(rng.normal(0, spread))))
+    if rng.random() < 0.2:
+        # Flat colours, as other artists use them.
+        image = image.quantize(int(rng.integers(4, 16))).convert("RGB")
     if rng.random() < 0.15:
         size = int(rng.integers(28, 56))
         image = image.resize((size, size), Image.BILINEAR)
         image = image.resize((SIDE, SIDE), Image.BILINEAR)
-    if rng.random() < 0.1:
+    if rng.random() < mixed:
         # The colour does not make the thing.
         channels = np.asarray(image, "float32")
         matrix = np.eye(3) + rng.normal(0, 0.15, (3, 3))

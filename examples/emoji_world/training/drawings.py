@@ -1,5 +1,6 @@
 """The drawings that training sees, varied anew in each batch."""
 
+import collections
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from emoji_world.colours import main_colour
 from emoji_world.training import augment
 from emoji_world.training.model import Batches
 
+BLENDED = 0.2
 _SIDED = re.compile(r"\b(left|right|facing|clockwise|o'clock|thirty)\b")
 
 
@@ -19,11 +21,12 @@ class TrainingDrawings:
 
     Args:
         run: `Run`.
+        mixed: float, share of drawings whose colours are mixed.
         artists: tuple of names.
     """
 
-    def __init__(self, run, artists=world.TRAINING_ARTISTS):
-        self.run = run
+    def __init__(self, run, mixed=0.1, artists=world.TRAINING_ARTISTS):
+        self.run, self.mixed = run, mixed
         self.rows = [
             (number, drawing)
             for number, emoji in enumerate(run.world)
@@ -32,12 +35,24 @@ class TrainingDrawings:
             if (drawing := world.drawing(emoji, artist)) is not None
         ]
 
-    def picture(self, row, rng, recolour=True):
+        self._of_number = collections.defaultdict(list)
+        for number, drawing in self.rows:
+            self._of_number[number].append(drawing)
+
+    def picture(self, row, rng, keep_colours=False):
         number, drawing = self.rows[row]
         emoji = self.run.world[number]
+        if rng.random() < BLENDED:
+            # A style between two artists.
+            others = self._of_number[number]
+            other = others[rng.integers(len(others))]
+            share = rng.uniform(0.3, 0.7)
+            drawing = np.rint(share * drawing + (1 - share) * other)
+            drawing = drawing.astype("uint8")
         mirror = emoji.group not in augment.ONE_WAY
         mirror = mirror and not _SIDED.search(emoji.name)
-        return augment.vary(drawing, rng, mirror, recolour)
+        mixed = None if keep_colours else self.mixed
+        return augment.vary(drawing, rng, mirror, mixed)
 
     def pictures(self, rows, rng):
         return np.stack([self.picture(row, rng) for row in rows])
@@ -78,7 +93,7 @@ class TrainingDrawings:
             ]
             x = {
                 "images": np.stack(
-                    [self.picture(row, rng, recolour=False) for row in rows]
+                    [self.picture(row, rng, keep_colours=True) for row in rows]
                 ),
                 "text": [text for _, text, _ in asked],
             }

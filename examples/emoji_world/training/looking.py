@@ -1,7 +1,9 @@
 """Second stage: the image tower learns where each drawing lies.
 
 It learns from drawings and from what MiniLM says of their captions; our own
-text tower, which learns the same space beside it, is not needed.
+text tower, which learns the same space beside it, is not needed. A list of
+scores for all emoji, which is thrown away after training, teaches it to tell
+apart what MiniLM holds for nearly the same.
 """
 
 import keras
@@ -17,15 +19,8 @@ BATCH = 64
 SCALE = 30.0
 
 
-def learn(task, drawings, space, epochs, folder, seed):
+def learn(task, drawings, space, epochs, learning_rate, folder):
     """Train the image side of a contrastive task; returns the history."""
-    pictures = task.input["images"]
-    features = contrastive_features(
-        task.backbone.fusion,
-        task.ways,
-        image=task.backbone.image_tower(pictures),
-    )
-    looker = keras.Model(pictures, task.heads["itc"](features)["image"])
     numbers = list(space.captions)
     every = space.of([t for n in numbers for t in space.captions[n]])
     places = np.stack([part.mean(0) for part in np.split(every, len(numbers))])
@@ -35,32 +30,69 @@ def learn(task, drawings, space, epochs, folder, seed):
 
     def batch(rows, rng):
         shown = np.asarray(convert(drawings.pictures(rows, rng)))
-        wanted = [row_of[drawings.rows[row][0]] for row in rows]
-        return shown, np.array(wanted, "int32")
+        wanted = np.array([row_of[drawings.rows[row][0]] for row in rows])
+        return shown, {"place": wanted, "name": wanted}
 
-    data = Batches(batch, len(drawings.rows), BATCH, seed)
-    looks = drawings.run.splits.looks[numbers]
-    loss = find_its_place(places, looks)
-    return train(looker, data, epochs, 1e-3, folder, loss=loss)
+    run = drawings.run
+    data = Batches(batch, len(drawings.rows), BATCH, run.seed)
+    same = _same(run.splits.looks[numbers])
+    return train(
+        _looker(task, len(numbers)),
+        data,
+        epochs,
+        learning_rate,
+        folder,
+        loss={
+            "place": find_its_place(places, same),
+            "name": find_its_name(same),
+        },
+        loss_weights={"place": 1.0, "name": 0.5},
+    )
 
 
-def find_its_place(places, looks):
+def _looker(task, count):
+    """From pictures to their places, and to a score for each emoji."""
+    pictures = task.input["images"]
+    states = task.backbone.image_tower(pictures)
+    features = contrastive_features(
+        task.backbone.fusion, task.ways, image=states
+    )
+    place = task.heads["itc"](features)["image"]
+    seen = keras.layers.LayerNormalization()(states[-1][:, 0])
+    scores = keras.layers.Dense(count)(seen)
+    return keras.Model(pictures, {"place": place, "name": scores})
+
+
+def _same(looks):
+    """For each emoji the share of each one that looks like it."""
+    same = (looks[:, None] == looks[None, :]).astype("float32")
+    return same / same.sum(-1, keepdims=True)
+
+
+def find_its_place(places, same):
     """Each drawing must lie nearer to its own place than to all others.
 
     Args:
         places: float array `(emoji, SPACE)`, the mean of each emoji's
             captions, of length 1.
-        looks: int array `(emoji,)`, equal for emoji that look alike.
+        same: float array `(emoji, emoji)`, what is right for each emoji.
 
     Returns:
         A loss of the emoji's rows and the drawings' places.
     """
-    same = (looks[:, None] == looks[None, :]).astype("float32")
-    same /= same.sum(-1, keepdims=True)
+    named = find_its_name(same)
 
     def loss(true, given):
-        logits = SCALE * ops.matmul(given, places.T)
+        return named(true, SCALE * ops.matmul(given, places.T))
+
+    return loss
+
+
+def find_its_name(same):
+    """Cross-entropy in which emoji that look alike are equally right."""
+
+    def loss(true, scores):
         wanted = ops.take(same, ops.cast(true, "int32"), axis=0)
-        return -ops.sum(wanted * ops.log_softmax(logits), -1)
+        return -ops.sum(wanted * ops.log_softmax(scores), -1)
 
     return loss

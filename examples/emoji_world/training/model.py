@@ -19,7 +19,7 @@ TOKENS = 24
 SPACE = 128
 
 
-def new_task(tokenizer):
+def new_task(tokenizer, side=SIDE):
     """An untrained model of texts, pictures and pairs in one space."""
     backbone = build_backbone(
         tokenizer.vocabulary_size(),
@@ -28,11 +28,12 @@ def new_task(tokenizer):
         layers=2,
         width=WIDTH,
         fusion_width=FUSION,
+        side=side,
     )
     return kbt.BridgeTowerContrastive(
         backbone,
         kbt.BridgeTowerContrastivePreprocessor(
-            tokenizer, kbt.BridgeTowerImageConverter(SIDE)
+            tokenizer, kbt.BridgeTowerImageConverter(side)
         ),
         projection_dim=SPACE,
     )

@@ -25,6 +25,8 @@ from emoji_world.training.model import new_tokenizer
 from emoji_world.training.model import train
 from emoji_world.training.run import Run
 from emoji_world.training.space import Space
+from emoji_world.training.together import Together
+from emoji_world.world import SIDE
 
 
 def language_stage(run, epochs=3):
@@ -43,17 +45,33 @@ def language_stage(run, epochs=3):
     return task, history
 
 
-def pictures_stage(run, epochs=70):
-    """The image tower learns where the drawings lie in MiniLM's space."""
+def glances_stage(run, epochs=300):
+    """The image tower learns from drawings of half the size, fast."""
     space = Space(run)
-    task = new_task(_tokenizer(space))
+    task = new_task(_tokenizer(space), SIDE // 2)
     history = looking.learn(
         task,
         TrainingDrawings(run),
         space,
         epochs,
+        1.5e-3,
+        run.folder / "glances_run",
+    )
+    return task, history
+
+
+def pictures_stage(run, epochs=30):
+    """It goes on with drawings of full size, of which more are recoloured."""
+    task = kbt.BridgeTowerContrastive.from_preset(
+        run.folder / "glances", image_size=SIDE
+    )
+    history = looking.learn(
+        task,
+        TrainingDrawings(run, mixed=0.3),
+        Space(run),
+        epochs,
+        5e-4,
         run.folder / "pictures_run",
-        run.seed,
     )
     return task, history
 
@@ -63,35 +81,50 @@ def _tokenizer(space):
     return new_tokenizer([*space.texts, *captions * 4])
 
 
-def pretrain_stage(run, epochs=20):
-    """The fusion learns to fill blanks and to match; the towers rest."""
+def fusion_stage(run, epochs=20):
+    """The fusion learns all that it is for; the towers rest."""
     start, eyes = (
         kbt.BridgeTowerContrastive.from_preset(run.folder / name)
         for name in ("language", "pictures")
     )
-    task = kbt.BridgeTowerPretraining(
+    pretraining = kbt.BridgeTowerPretraining(
         start.backbone,
         kbt.BridgeTowerPretrainingPreprocessor(
             start.preprocessor.tokenizer,
             start.preprocessor.image_converter,
-            negatives="hard_negatives",
             rate=0.3,
         ),
-        negatives="hard_negatives",
         projection_dim=SPACE,
         ways="three_way",
     )
+    vqa = kbt.BridgeTowerVQA(
+        start.backbone,
+        kbt.BridgeTowerVQAPreprocessor(
+            start.preprocessor.tokenizer,
+            start.preprocessor.image_converter,
+            questions.ANSWERS,
+        ),
+    )
     for side, taught in (("text", start), ("image", eyes)):
-        layers = zip(_layers(task, side), _layers(taught, side), strict=True)
+        layers = zip(
+            _layers(pretraining, side), _layers(taught, side), strict=True
+        )
         for resting, known in layers:
             resting.set_weights(known.get_weights())
             resting.trainable = False
-    types = task.backbone.fusion.type_embedding
+    types = start.backbone.fusion.type_embedding
     types.assign(eyes.backbone.fusion.type_embedding)
     types.trainable = False
-    data = TrainingDrawings(run).pairs(128, run.seed)
-    history = train(task, data, epochs, 1e-3, run.folder / "pretrain_run")
-    return task, history
+    # Matching learns last of all, from gradients that others drown.
+    pretraining.compile(loss_weights={"mlm": 0.3, "itm": 5.0, "itc": 0.3})
+    vqa.compile()
+    drawings = TrainingDrawings(run)
+    both = Together(pretraining, vqa)
+    data = both.batches(
+        drawings.pairs(128, run.seed), drawings.questions(128, run.seed)
+    )
+    history = train(both, data, epochs, 1e-3, run.folder / "fusion_run")
+    return both, history
 
 
 def _layers(task, side):
@@ -104,31 +137,11 @@ def _layers(task, side):
     return layers
 
 
-def vqa_stage(run, epochs=15):
-    """The fusion and a new head learn to answer; the towers rest."""
-    start = kbt.BridgeTowerPretraining.from_preset(
-        run.folder / "pretrain", negatives="hard_negatives"
-    )
-    task = kbt.BridgeTowerVQA(
-        start.backbone,
-        kbt.BridgeTowerVQAPreprocessor(
-            start.preprocessor.tokenizer,
-            start.preprocessor.image_converter,
-            questions.ANSWERS,
-        ),
-    )
-    for tower in (task.backbone.text_tower, task.backbone.image_tower):
-        tower.trainable = False
-    data = TrainingDrawings(run).questions(128, run.seed)
-    history = train(task, data, epochs, 1e-3, run.folder / "vqa_run")
-    return task, history
-
-
 STAGES = {
     "language": language_stage,
+    "glances": glances_stage,
     "pictures": pictures_stage,
-    "pretrain": pretrain_stage,
-    "vqa": vqa_stage,
+    "fusion": fusion_stage,
 }
 
 
