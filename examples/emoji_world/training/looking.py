@@ -21,10 +21,7 @@ SCALE = 30.0
 
 def learn(task, drawings, space, epochs, learning_rate, folder):
     """Train the image side of a contrastive task; returns the history."""
-    numbers = list(space.captions)
-    every = space.of([t for n in numbers for t in space.captions[n]])
-    places = np.stack([part.mean(0) for part in np.split(every, len(numbers))])
-    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    numbers, places, same = places_of(space, drawings.run)
     convert = task.preprocessor.image_converter
     row_of = {number: row for row, number in enumerate(numbers)}
 
@@ -35,7 +32,6 @@ def learn(task, drawings, space, epochs, learning_rate, folder):
 
     run = drawings.run
     data = Batches(batch, len(drawings.rows), BATCH, run.seed)
-    same = _same(run.splits.looks[numbers])
     return train(
         _looker(task, len(numbers)),
         data,
@@ -63,10 +59,25 @@ def _looker(task, count):
     return keras.Model(pictures, {"place": place, "name": scores})
 
 
-def _same(looks):
-    """For each emoji the share of each one that looks like it."""
+def places_of(space, run):
+    """Where each emoji of training lies, and which ones are equally right.
+
+    Args:
+        space: `Space`.
+        run: `Run`.
+
+    Returns:
+        `(numbers, places, same)`: list of int; float array `(emoji, SPACE)`,
+        the mean of each emoji's captions, of length 1; float array
+        `(emoji, emoji)`, for each emoji the share of each that looks like it.
+    """
+    numbers = list(space.captions)
+    every = space.of([t for n in numbers for t in space.captions[n]])
+    places = np.stack([part.mean(0) for part in np.split(every, len(numbers))])
+    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    looks = run.splits.looks[numbers]
     same = (looks[:, None] == looks[None, :]).astype("float32")
-    return same / same.sum(-1, keepdims=True)
+    return numbers, places, same / same.sum(-1, keepdims=True)
 
 
 def find_its_place(places, same):

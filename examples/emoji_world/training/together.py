@@ -8,7 +8,6 @@ from easy_world.training.tiny_training import pack
 from emoji_world.training.model import Batches
 from keras_bridgetower.models.head_sets import HeadSet
 
-
 # The loss of a question is a sum over all answers.
 WEIGHTS = {"pairs": 1.0, "questions": 0.2}
 

@@ -16,6 +16,7 @@ import keras
 
 import keras_bridgetower as kbt
 from emoji_world import questions
+from emoji_world.training import captioning
 from emoji_world.training import language
 from emoji_world.training import looking
 from emoji_world.training.drawings import TrainingDrawings
@@ -76,6 +77,17 @@ def pictures_stage(run, epochs=30):
     return task, history
 
 
+def captions_stage(run, epochs=30):
+    """The text tower learns to find emoji, and keeps its English."""
+    space = Space(run)
+    task = kbt.BridgeTowerContrastive.from_preset(run.folder / "language")
+    _, places, same = looking.places_of(space, run)
+    history = captioning.learn(
+        task, run, space, places, same, epochs, run.folder / "captions_run"
+    )
+    return task, history
+
+
 def _tokenizer(space):
     captions = [text for made in space.captions.values() for text in made]
     return new_tokenizer([*space.texts, *captions * 4])
@@ -85,7 +97,7 @@ def fusion_stage(run, epochs=20):
     """The fusion learns all that it is for; the towers rest."""
     start, eyes = (
         kbt.BridgeTowerContrastive.from_preset(run.folder / name)
-        for name in ("language", "pictures")
+        for name in ("captions", "pictures")
     )
     pretraining = kbt.BridgeTowerPretraining(
         start.backbone,
@@ -141,6 +153,7 @@ STAGES = {
     "language": language_stage,
     "glances": glances_stage,
     "pictures": pictures_stage,
+    "captions": captions_stage,
     "fusion": fusion_stage,
 }
 
