@@ -42,11 +42,17 @@ def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
         timeout_worker_healthcheck=60,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        workers = Supervisor(config, listening, ready=lambda: None)
+        ready = threading.Event()
+        workers = Supervisor(config, listening, ready.set)
         workers.init_processes()
         try:
-            workers.keep_subprocess_alive()
+            while not ready.is_set():
+                workers.keep_subprocess_alive()
+                time.sleep(0.1)
             (first,) = workers.processes
+            # On a full machine a sign of life comes after it was waited for.
+            while first.parent_conn.poll(0.5):
+                first.parent_conn.recv()
             os.kill(first.pid, signal.SIGSTOP)  # It answers no more.
             asked = threading.Thread(target=workers.keep_subprocess_alive)
             asked.start()
@@ -59,8 +65,9 @@ def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
             assert second.pid != first.pid
             assert second.is_alive(60)
         finally:
-            workers.terminate_all()
-            workers.join_all()
+            for process in workers.processes:
+                process.kill()
+                process.join()
 
 
 def test_a_preset_that_cannot_be_loaded_ends_the_server():
