@@ -31,7 +31,7 @@ class Feature(NamedTuple):
     def fixed(self, sizes):
         """The same feature, with the sizes that a user fixed."""
         shape = zip(self.shape, sizes, strict=True)
-        return self._replace(shape=tuple(n or axis for axis, n in shape))
+        return Feature(tuple(n or axis for axis, n in shape), self.dtype)
 
 
 class Function(keras.Model):
