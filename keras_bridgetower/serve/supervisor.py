@@ -23,16 +23,18 @@ class Supervisor(Multiprocess):
         self._ready = ready
         self._told = False
 
+    def init_processes(self):
+        """Start the workers."""
+        super().init_processes()
+        self._leave_their_ends()
+
     def keep_subprocess_alive(self):
         """Look after the workers; uvicorn calls this twice a second."""
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
             return
-        for process in self.processes:
-            # The worker has its own. While this one was open, a worker that
-            # was killed as it was asked for a sign of life was waited for.
-            process.child_conn.close()
+        self._leave_their_ends()
         for gone in before - {process.pid for process in self.processes}:
             LOG.error("A process of the server died. Another is starting.")
             # What it worked on is no more present.
@@ -46,3 +48,12 @@ class Supervisor(Multiprocess):
         for listening in self.sockets:
             listening.close()
         super().terminate_all()
+
+    def _leave_their_ends(self):
+        """Close the workers' ends of the pipes, which they have themselves.
+
+        While one was open here, a worker that died as it was asked for a sign
+        of life was waited for.
+        """
+        for process in self.processes:
+            process.child_conn.close()
