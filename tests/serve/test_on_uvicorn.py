@@ -23,20 +23,13 @@ from keras_bridgetower.serve.supervisor import Supervisor
 pytestmark = FASTEST
 
 
-async def answer(scope, receive, send):
-    """A server that starts and says nothing."""
-    for _ in ("startup", "shutdown"):
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-
-
 def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
     tmp_path, monkeypatch
 ):
     # Asked for a sign of life it is given a minute, as it may be at work.
     monkeypatch.setenv(COUNTS, str(tmp_path))
     config = uvicorn.Config(
-        "test_on_uvicorn:answer",
+        "refusing:answer",
         workers=1,
         log_level="error",
         timeout_worker_healthcheck=60,
