@@ -19,7 +19,10 @@ from emoji_world import texts
 from emoji_world import world
 from emoji_world.training import augment
 from emoji_world.training.run import Run
+from emoji_world.training.together import Together
 from PIL import Image
+
+import keras_bridgetower as kbt
 
 pytestmark = FASTEST
 
@@ -191,3 +194,30 @@ def test_the_tables_come_from_the_registries(tmp_path):
     assert artists["test"] == {world.UNSEEN_ARTIST}
     said = {word for row in rows["train"] for word in row["text"].split()}
     assert not run.splits.held_out_words & {w.lower().strip(".") for w in said}
+
+
+def test_tasks_that_learn_together_share_a_preset(small_world, tmp_path):
+    pretraining = kbt.BridgeTowerPretraining.from_preset(
+        "bridgetower_tiny_easy_pretrain"
+    )
+    made = pretraining.preprocessor
+    vqa = kbt.BridgeTowerVQA(
+        pretraining.backbone,
+        kbt.BridgeTowerVQAPreprocessor(
+            made.tokenizer, made.image_converter, ["yes", "no"]
+        ),
+    )
+    folder = tmp_path / "both"
+    Together(pretraining, vqa).save_to_preset(folder)
+    picture = small_world[0].files["noto"]
+    again = kbt.BridgeTowerVQA.from_preset(folder)
+    asked = picture, "is this a bird?"
+    assert again.answer(*asked) == vqa.answer(*asked)
+    # The heads of pre-training are there too; a new one would be a warning.
+    for name in ("MaskedLM", "Retrieval", "Contrastive", "Pretraining"):
+        task = getattr(kbt, f"BridgeTower{name}").from_preset(folder)
+        for head in task.heads:
+            kept = pretraining.heads[head].get_weights()
+            found = task.heads[head].get_weights()
+            for mine, its in zip(found, kept, strict=True):
+                np.testing.assert_array_equal(mine, its)

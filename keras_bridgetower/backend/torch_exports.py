@@ -62,22 +62,22 @@ def traced(function, run, **kwargs):
     """
     import torch
 
+    features, limits = function.features, function.limits
+
     class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
             # Weights that no module holds would be copied as constants.
             self.weights = torch.nn.ParameterDict(
-                {v.path.replace(".", "_"): v.value for v in held}
+                {
+                    v.path.replace(".", "_"): v.value
+                    for v in function.model.weights
+                }
             )
 
         def forward(self, features):
             return run(features)
 
-    features, limits, held = (
-        function.features,
-        function.limits,
-        function.model.weights,
-    )
     names = {n for f in features.values() for n in f.shape if type(n) is str}
     axes = {n: torch.export.Dim(n, max=limits.get(n)) for n in names}
     free = {

@@ -12,6 +12,7 @@ from keras import ops
 from emoji_world import texts
 from emoji_world.training.looking import SCALE
 from emoji_world.training.looking import find_its_name
+from emoji_world.training.looking import places_of
 from emoji_world.training.model import SPACE
 from emoji_world.training.model import Batches
 from emoji_world.training.model import train
@@ -21,15 +22,13 @@ CAPTIONS, SENTENCES = 128, 128
 ENGLISH = 10.0
 
 
-def learn(task, run, space, places, same, epochs, folder):
+def learn(task, run, space, epochs, folder):
     """Train the text side of a contrastive task; returns the history.
 
     Args:
         task: a contrastive task that knows English.
         run: `Run`.
         space: `Space`.
-        places: float array `(emoji, SPACE)`, where each emoji lies.
-        same: float array `(emoji, emoji)`, what is right for each emoji.
         epochs: int.
         folder: path; a copy of the unfinished run lives in it.
     """
@@ -41,7 +40,7 @@ def learn(task, run, space, places, same, epochs, folder):
     reader = keras.Model(
         inputs, task.heads["itc"]({"text": states[:, 0]})["text"]
     )
-    numbers = list(space.captions)
+    numbers, places, same = places_of(space, run)
     sentences = np.asarray(space.texts)
     vectors = space.of(space.texts)
     tokenizer = task.preprocessor.tokenizer
@@ -70,7 +69,7 @@ def find_it_or_stay(places, same):
     """A loss of captions by their emoji, and of sentences by their vector.
 
     Args:
-        places, same: as `learn`.
+        places, same: as `looking.places_of` returns them.
 
     Returns:
         A loss of `(rows, 1 + SPACE)`, the row of the emoji or -1 and the

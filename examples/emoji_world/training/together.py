@@ -1,12 +1,12 @@
 """Last stage: one fusion learns all tasks at once, so they share a preset."""
 
-import json
-
 import keras
 from easy_world.training.tiny_training import pack
 
 from emoji_world.training.model import Batches
 from keras_bridgetower.models.head_sets import HeadSet
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
 
 # The loss of a question is a sum over all answers.
 WEIGHTS = {"pairs": 1.0, "questions": 0.2}
@@ -77,8 +77,8 @@ class Together(keras.Model):
         for task in self._tasks().values():
             heads |= {name: task.heads[name] for name in task.heads}
             values |= task.head_values
-        HeadSet(heads).save(folder / "task.weights.h5")
-        (folder / "heads.json").write_text(json.dumps(values, indent=2))
+        HeadSet(heads).save(folder / weights_file.TASK_WEIGHTS)
+        registry.write_json(folder, registry.HEADS, values)
         pack(self.pairs.backbone, folder)
 
     def _tasks(self):

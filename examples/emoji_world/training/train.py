@@ -79,11 +79,9 @@ def pictures_stage(run, epochs=30):
 
 def captions_stage(run, epochs=30):
     """The text tower learns to find emoji, and keeps its English."""
-    space = Space(run)
     task = kbt.BridgeTowerContrastive.from_preset(run.folder / "language")
-    _, places, same = looking.places_of(space, run)
     history = captioning.learn(
-        task, run, space, places, same, epochs, run.folder / "captions_run"
+        task, run, Space(run), epochs, run.folder / "captions_run"
     )
     return task, history
 
@@ -117,13 +115,11 @@ def fusion_stage(run, epochs=20):
             questions.ANSWERS,
         ),
     )
-    for side, taught in (("text", start), ("image", eyes)):
-        layers = zip(
-            _layers(pretraining, side), _layers(taught, side), strict=True
-        )
-        for resting, known in layers:
-            resting.set_weights(known.get_weights())
-            resting.trainable = False
+    # The text tower is that of `start` already.
+    start.backbone.text_tower.trainable = False
+    _take(pretraining.heads["itc"].text_dense, start.heads["itc"].text_dense)
+    for mine, known in zip(_eyes(pretraining), _eyes(eyes), strict=True):
+        _take(mine, known)
     types = start.backbone.fusion.type_embedding
     types.assign(eyes.backbone.fusion.type_embedding)
     types.trainable = False
@@ -139,14 +135,17 @@ def fusion_stage(run, epochs=20):
     return both, history
 
 
-def _layers(task, side):
-    """What leads from a text or a picture to its place in the space."""
-    fusion = task.backbone.fusion
-    tower = getattr(task.backbone, f"{side}_tower")
-    layers = [tower, getattr(task.heads["itc"], f"{side}_dense")]
-    if side == "image":
-        layers += fusion.image_projections
-    return layers
+def _take(layer, known):
+    """Take over the weights of a layer, and let them rest."""
+    layer.set_weights(known.get_weights())
+    layer.trainable = False
+
+
+def _eyes(task):
+    """The layers from a picture to its place in the space."""
+    backbone = task.backbone
+    projections = backbone.fusion.image_projections
+    return [backbone.image_tower, *projections, task.heads["itc"].image_dense]
 
 
 STAGES = {

@@ -80,7 +80,7 @@ class Exported(keras.Model):
         """
         chosen = format_of(format)
         function = function_of(self, part).with_sizes(input_signature)
-        if format in ("tf_saved_model", "litert"):
+        if chosen.tells:
             kwargs["verbose"] = verbose
         path = pathlib.Path(os.fspath(filepath))
         if not chosen.suffix:

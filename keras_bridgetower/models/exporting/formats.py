@@ -23,6 +23,7 @@ class Format(NamedTuple):
         opens: str, what opens it, for the documentation.
         packages: tuple of the packages that writing it needs.
         runs: bool, whether `runtime.py` runs it.
+        tells: bool, whether writing it takes `verbose`.
     """
 
     backends: tuple
@@ -31,6 +32,7 @@ class Format(NamedTuple):
     opens: str
     packages: tuple = ()
     runs: bool = False
+    tells: bool = False
 
 
 FORMATS = {
@@ -59,12 +61,14 @@ FORMATS = {
         "",
         "`tf.saved_model.load`",
         ("tensorflow",),
+        tells=True,
     ),
     "litert": Format(
         ("tensorflow",),
         by_keras.write_litert,
         ".tflite",
         "`ai_edge_litert.interpreter.Interpreter`",
+        tells=True,
     ),
 }
 

@@ -33,9 +33,11 @@ def function_of(model, part=None):
         return whole(model)
     check_choice("part", part, tuple(PARTS))
     backbone = getattr(model, "backbone", model)
-    if set(model.input) < set(backbone.input) or len(
-        model.input.get("images", backbone.input["images"]).shape
-    ) != len(backbone.input["images"].shape):
+    read = model.input
+    if any(
+        name not in read or len(read[name].shape) != len(x.shape)
+        for name, x in backbone.input.items()
+    ):
         raise ValueError(
             "`part` must be None for a task that reads one tower alone, or "
             "two pictures at a time. Export `task.backbone` with this part. "

@@ -38,6 +38,14 @@ class Runner:
             text=True,
         )
         self.loading = self._answer()["loading"]
+        self._first = {}
+
+    def first(self, **turn):
+        """What came out of the first turn of these sizes, with `outputs`."""
+        key = tuple(turn.values())
+        if key not in self._first:
+            self._first[key] = self.ask(**turn)
+        return self._first[key]
 
     def ask(self, **values):
         """One turn: a dict of what came out of it."""
@@ -89,8 +97,7 @@ def take_turns(work, contenders, reference, folder, batches, tokens, repeats):
 
 
 def _row(name, runner, beside, turn, repeats):
-    first = runner.ask(**turn)
-    wanted = _outputs(beside, turn)
+    first, wanted = runner.first(**turn), beside.first(**turn)["outputs"]
     difference = max(
         abs(a - b)
         for ours, theirs in zip(first["outputs"], wanted, strict=True)
@@ -114,12 +121,3 @@ def _row(name, runner, beside, turn, repeats):
         "loading": runner.loading,
         "distance": difference / max(abs(x) for row in wanted for x in row),
     }
-
-
-def _outputs(runner, turn):
-    """The logits of the first turn, which stay the same."""
-    kept = runner.__dict__.setdefault("outputs", {})
-    key = tuple(turn.values())
-    if key not in kept:
-        kept[key] = runner.ask(**turn)["outputs"]
-    return kept[key]
