@@ -42,12 +42,10 @@ class NextSample(GlobalBatchLayer):
     def call(self, x):
         # Only the first sample of each replica is sent to another one.
         firsts, own = backend_ops.all_gather(x[:1])
-        following = ops.roll(firsts, -1, axis=0)[own]
-        # In pieces of other sizes a traced batch would need a size above 2.
-        rows = ops.shape(x)[0]
-        last = ops.arange(rows, dtype="int32") == rows - 1
-        last = ops.reshape(last, (-1, *[1] * (len(x.shape) - 1)))
-        return ops.where(last, following, ops.roll(x, -1, axis=0))
+        following = firsts[(own + 1) % ops.shape(firsts)[0]]
+        # Cut after they are joined: exports would ask for a batch above 2 of
+        # a piece without the first sample, and LiteRT cannot roll.
+        return ops.concatenate([x, following[None]], axis=0)[1:]
 
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, dtype=x.dtype)
