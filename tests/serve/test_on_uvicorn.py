@@ -43,10 +43,12 @@ def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
                 workers.keep_subprocess_alive()
                 time.sleep(0.1)
             (first,) = workers.processes
-            # On a full machine a sign of life comes after it was waited for.
-            while first.parent_conn.poll(0.5):
+            os.kill(first.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+            # It answers no more. On a full machine an earlier sign of life
+            # comes after it was waited for.
+            while first.parent_conn.poll():
                 first.parent_conn.recv()
-            os.kill(first.pid, signal.SIGSTOP)  # It answers no more.
             asked = threading.Thread(target=workers.keep_subprocess_alive)
             asked.start()
             time.sleep(0.5)
