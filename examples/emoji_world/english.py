@@ -40,6 +40,24 @@ def sentences(folder):
     return found
 
 
+def senses(folder):
+    """What each noun may mean: dict from noun to a list of definitions."""
+    files = pathlib.Path(folder) / "package/dict"
+    at = {}  # By the place that the index names.
+    for line in (files / "data.noun").open(encoding="utf-8"):
+        head, bar, meaning = line.partition("|")
+        if bar and not line.startswith("  "):
+            definition = meaning.split('; "')[0].split(";")[0]
+            at[head.split()[0]] = definition.strip().lower()
+    found = {}
+    for line in (files / "index.noun").open(encoding="utf-8"):
+        if not line.startswith("  "):
+            noun, _, count, *rest = line.split()
+            places = rest[-int(count) :]
+            found[noun.replace("_", " ")] = [at[place] for place in places]
+    return found
+
+
 def _words(fields):
     """The words of a line: their number in hexadecimal, then each."""
     for i in range(int(fields[3], 16)):

@@ -62,6 +62,14 @@ PACKAGES = {
         "MIT",
         "Fluent Emoji by Microsoft; collected by LobeHub",
     ),
+    "flat": Package(
+        "npm",
+        "@lobehub/fluent-emoji-flat",
+        "1.1.0",
+        "8f9113c027c7c20eced0070354715a4093a459b8bef6332b91d45f38c9bdb147",
+        "MIT",
+        "Fluent Emoji, the flat style, by Microsoft; collected by LobeHub",
+    ),
     "names": Package(
         "npm",
         "emojibase-data",

@@ -3,7 +3,6 @@ r"""Score the emoji presets, with guessing and blind baselines beside them.
     PYTHONPATH=examples python -m emoji_world.score runs/emoji
 
 prints tables and writes `scores.json` into the folder. Scores choose nothing.
-A baseline needs `pip install bm25s`.
 """
 
 import argparse

@@ -39,7 +39,11 @@ def words_of(emoji, splits):
     ]
 
 
-def caption(emoji, colour, splits, rng):
+# How often a caption is what a dictionary says, where it says something.
+MEANT = 0.2
+
+
+def caption(emoji, colour, splits, rng, meaning=None):
     """A caption for training.
 
     Args:
@@ -47,10 +51,13 @@ def caption(emoji, colour, splits, rng):
         colour: str, its main colour, or None.
         splits: `Splits`.
         rng: `numpy.random.Generator`.
+        meaning: str, what a dictionary says of its name, or None.
 
     Returns:
         str.
     """
+    if meaning and rng.random() < MEANT:
+        return meaning
     words = words_of(emoji, splits)
     draw = rng.random()
     if draw < 0.45 or not words:

@@ -1,16 +1,18 @@
 """Emoji as the packages tell of them: names, keywords, groups and drawings."""
 
 import dataclasses
+import io
 import json
 import pathlib
 import re
 
 import numpy as np
+import resvg_py
 from PIL import Image
 
-# Who drew it. Two artists are for training, the third was never seen.
-ARTISTS = ("noto", "fluent", "twemoji")
-TRAINING_ARTISTS = ("noto", "fluent")
+# Who drew it. Three styles are for training, the last was never seen.
+ARTISTS = ("noto", "fluent", "flat", "twemoji")
+TRAINING_ARTISTS = ARTISTS[:3]
 UNSEEN_ARTIST = "twemoji"
 SIDE = 64
 
@@ -59,9 +61,12 @@ def load(folders):
             folders["keywords"] / "package/dist/emoji-en-US.json"
         ).items()
     }
-    fluent = {
-        _key(path.stem): path
-        for path in (folders["fluent"] / "package/assets").iterdir()
+    by_code = {
+        artist: {
+            _key(path.stem): path
+            for path in (folders[artist] / "package/assets").iterdir()
+        }
+        for artist in ("fluent", "flat")
     }
     found = []
     for row in _json(folders["noto"] / "package/emoji.json"):
@@ -74,8 +79,9 @@ def load(folders):
             artist: folders[artist] / f"package/img/{maker}/64" / row["image"]
             for artist, maker in (("noto", "google"), ("twemoji", "twitter"))
         }
-        if code in fluent:
-            files["fluent"] = fluent[code]
+        for artist, paths in by_code.items():
+            if code in paths:
+                files[artist] = paths[code]
         name = _plain(fact["label"])
         words = [
             *fact.get("tags", []),
@@ -102,11 +108,19 @@ def drawing(emoji, artist):
     """The drawing of an artist, uint8 `(64, 64, 4)`, or None without one."""
     if artist not in emoji.files:
         return None
-    image = Image.open(emoji.files[artist]).convert("RGBA")
+    image = _opened(emoji.files[artist]).convert("RGBA")
     if image.size != (SIDE, SIDE):
         # Weighted by opacity, so that no colour of the invisible comes in.
         image = image.convert("RGBa").resize((SIDE, SIDE), Image.LANCZOS)
     return np.asarray(image.convert("RGBA"))
+
+
+def _opened(path):
+    if path.suffix != ".svg":
+        return Image.open(path)
+    size = {"width": SIDE, "height": SIDE}
+    drawn = resvg_py.svg_to_bytes(svg_path=str(path), **size)
+    return Image.open(io.BytesIO(drawn))
 
 
 def on_white(drawing):

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from emoji_world import texts
 from emoji_world.training.looking import SCALE
 from emoji_world.training.looking import find_its_name
 from emoji_world.training.looking import places_of
@@ -40,17 +39,13 @@ def learn(task, run, space, epochs, folder):
     reader = keras.Model(
         inputs, task.heads["itc"]({"text": states[:, 0]})["text"]
     )
-    numbers, places, same = places_of(space, run)
+    numbers, places, same = places_of(space, run, space.of)
     sentences = np.asarray(space.texts)
     vectors = space.of(space.texts)
     tokenizer = task.preprocessor.tokenizer
 
-    def caption(number, rng):
-        colour = run.colours[number]
-        return texts.caption(run.world[number], colour, run.splits, rng)
-
     def batch(rows, rng):
-        said = [caption(numbers[row], rng) for row in rows]
+        said = [run.caption(numbers[row], rng) for row in rows]
         others = rng.integers(len(sentences), size=SENTENCES)
         ids = tokenizer([*said, *sentences[others].tolist()])
         wanted = np.zeros((len(ids), 1 + SPACE), "float32")

@@ -6,7 +6,6 @@ import re
 import numpy as np
 
 from emoji_world import questions
-from emoji_world import texts
 from emoji_world import world
 from emoji_world.colours import main_colour
 from emoji_world.training import augment
@@ -61,11 +60,7 @@ class TrainingDrawings:
         return [self.caption(row, rng) for row in rows]
 
     def caption(self, row, rng):
-        number, _ = self.rows[row]
-        run = self.run
-        return texts.caption(
-            run.world[number], run.colours[number], run.splits, rng
-        )
+        return self.run.caption(self.rows[row][0], rng)
 
     def pairs(self, batch_size, seed):
         """`Batches` of pictures with captions, and which looks they show."""

@@ -1,9 +1,8 @@
 """Second stage: the image tower learns where each drawing lies.
 
-It learns from drawings and from what MiniLM says of their captions; our own
-text tower, which learns the same space beside it, is not needed. A list of
+It learns from drawings and from where a reader puts their captions. A list of
 scores for all emoji, which is thrown away after training, teaches it to tell
-apart what MiniLM holds for nearly the same.
+apart what the reader holds for nearly the same.
 """
 
 import keras
@@ -17,11 +16,24 @@ from keras_bridgetower.models.contrastive_features import contrastive_features
 BATCH = 64
 # How sharp the softmax over all emoji is.
 SCALE = 30.0
+# How much it counts how far a drawing is from its place. Nearest to its own
+# place it may be far from all, and then other drawings are nearer to a text.
+NEAR = 5.0
 
 
-def learn(task, drawings, space, epochs, learning_rate, folder):
-    """Train the image side of a contrastive task; returns the history."""
-    numbers, places, same = places_of(space, drawings.run)
+def learn(task, drawings, space, read, epochs, learning_rate, folder):
+    """Train the image side of a contrastive task; returns the history.
+
+    Args:
+        task: a contrastive task.
+        drawings: `TrainingDrawings`.
+        space: `Space`.
+        read: callable from a list of texts to their vectors.
+        epochs: int.
+        learning_rate: float.
+        folder: path; a copy of the unfinished run lives in it.
+    """
+    numbers, places, same = places_of(space, drawings.run, read)
     convert = task.preprocessor.image_converter
     row_of = {number: row for row, number in enumerate(numbers)}
 
@@ -59,12 +71,13 @@ def _looker(task, count):
     return keras.Model(pictures, {"place": place, "name": scores})
 
 
-def places_of(space, run):
+def places_of(space, run, read):
     """Where each emoji of training lies, and which ones are equally right.
 
     Args:
         space: `Space`.
         run: `Run`.
+        read: callable from a list of texts to their vectors.
 
     Returns:
         `(numbers, places, same)`: list of int; float array `(emoji, SPACE)`,
@@ -72,7 +85,7 @@ def places_of(space, run):
         `(emoji, emoji)`, for each emoji the share of each that looks like it.
     """
     numbers = list(space.captions)
-    every = space.of([t for n in numbers for t in space.captions[n]])
+    every = read([t for n in numbers for t in space.captions[n]])
     places = np.stack([part.mean(0) for part in np.split(every, len(numbers))])
     places /= np.linalg.norm(places, axis=1, keepdims=True)
     looks = run.splits.looks[numbers]
@@ -81,7 +94,7 @@ def places_of(space, run):
 
 
 def find_its_place(places, same):
-    """Each drawing must lie nearer to its own place than to all others.
+    """Each drawing must lie at its own place, and nearer to it than others.
 
     Args:
         places: float array `(emoji, SPACE)`, the mean of each emoji's
@@ -94,7 +107,9 @@ def find_its_place(places, same):
     named = find_its_name(same)
 
     def loss(true, given):
-        return named(true, SCALE * ops.matmul(given, places.T))
+        near = given @ places.T
+        own = ops.take_along_axis(near, ops.cast(true, "int32")[:, None], 1)
+        return named(true, SCALE * near) + NEAR * (1.0 - own[:, 0])
 
     return loss
 

@@ -1,11 +1,15 @@
 """What the stages of a run share: the world, its split, and a folder."""
 
+import functools
 import pathlib
 
 from emoji_world import packages
 from emoji_world import splits
+from emoji_world import texts
 from emoji_world import world
 from emoji_world.colours import main_colour
+from emoji_world.training.meanings import meanings
+from emoji_world.training.teacher import KeptVectors
 
 
 class Run:
@@ -24,3 +28,25 @@ class Run:
         self.colours = [
             main_colour(world.drawing(emoji, "noto")) for emoji in self.world
         ]
+
+    @functools.cached_property
+    def teacher(self):
+        """MiniLM, which computes no text twice."""
+        return KeptVectors(self.packages["minilm"], self.folder / "teacher")
+
+    @functools.cached_property
+    def meanings(self):
+        """What a dictionary says of each name, or None."""
+        return meanings(
+            self.world, self.splits, self.packages["wordnet"], self.teacher
+        )
+
+    def caption(self, number, rng):
+        """A caption of an emoji for training."""
+        return texts.caption(
+            self.world[number],
+            self.colours[number],
+            self.splits,
+            rng,
+            self.meanings[number],
+        )

@@ -6,8 +6,8 @@ import numpy as np
 
 from emoji_world import english
 from emoji_world import texts
-from emoji_world.training import teacher
 from emoji_world.training.model import SPACE
+from emoji_world.training.teacher import fewer_numbers
 
 CAPTIONS_OF_EACH = 16
 
@@ -25,9 +25,7 @@ class Space:
     """
 
     def __init__(self, run):
-        self._kept = teacher.KeptVectors(
-            run.packages["minilm"], run.folder / "teacher"
-        )
+        self._kept = run.teacher
         rng = np.random.default_rng(run.seed)
         self.captions = {
             number: [
@@ -48,4 +46,4 @@ class Space:
 
     @functools.cached_property
     def _fewer(self):
-        return teacher.fewer_numbers(self._kept.of(self.texts), SPACE)
+        return fewer_numbers(self._kept.of(self.texts), SPACE)

@@ -46,6 +46,15 @@ def language_stage(run, epochs=3):
     return task, history
 
 
+def captions_stage(run, epochs=150):
+    """The text tower learns to find emoji, and keeps its English."""
+    task = kbt.BridgeTowerContrastive.from_preset(run.folder / "language")
+    history = captioning.learn(
+        task, run, Space(run), epochs, run.folder / "captions_run"
+    )
+    return task, history
+
+
 def glances_stage(run, epochs=300):
     """The image tower learns from drawings of half the size, fast."""
     space = Space(run)
@@ -54,6 +63,7 @@ def glances_stage(run, epochs=300):
         task,
         TrainingDrawings(run),
         space,
+        space.of,
         epochs,
         1.5e-3,
         run.folder / "glances_run",
@@ -62,7 +72,11 @@ def glances_stage(run, epochs=300):
 
 
 def pictures_stage(run, epochs=30):
-    """It goes on with drawings of full size, of which more are recoloured."""
+    """It goes on with drawings of full size, of which more are recoloured.
+
+    Its places are now where our own text tower puts the captions.
+    """
+    reader = kbt.BridgeTowerContrastive.from_preset(run.folder / "captions")
     task = kbt.BridgeTowerContrastive.from_preset(
         run.folder / "glances", image_size=SIDE
     )
@@ -70,18 +84,10 @@ def pictures_stage(run, epochs=30):
         task,
         TrainingDrawings(run, mixed=0.3),
         Space(run),
+        lambda texts: reader.embed(texts=texts, batch_size=512),
         epochs,
         5e-4,
         run.folder / "pictures_run",
-    )
-    return task, history
-
-
-def captions_stage(run, epochs=30):
-    """The text tower learns to find emoji, and keeps its English."""
-    task = kbt.BridgeTowerContrastive.from_preset(run.folder / "language")
-    history = captioning.learn(
-        task, run, Space(run), epochs, run.folder / "captions_run"
     )
     return task, history
 
@@ -150,9 +156,9 @@ def _eyes(task):
 
 STAGES = {
     "language": language_stage,
+    "captions": captions_stage,
     "glances": glances_stage,
     "pictures": pictures_stage,
-    "captions": captions_stage,
     "fusion": fusion_stage,
 }
 
