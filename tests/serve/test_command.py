@@ -100,7 +100,10 @@ def test_64_clients_get_their_own_answers(running, asked, expected):
 
 
 def test_more_than_the_queue_is_refused(running, asked, expected):
-    found = loaded(running[0], asked, expected, 400 * WORKERS, 1600)
+    # Of 16 inputs each, so that the model is slower than what brings them.
+    found = loaded(
+        running[0], asked, expected, 400 * WORKERS, 400 * WORKERS, inputs=16
+    )
     assert set(found["statuses"]) == {200, 429}
     assert found["wrong"] == 0
 

@@ -2,8 +2,6 @@
 
 import re
 
-import numpy as np
-
 from emoji_world import english
 from emoji_world import texts
 
@@ -21,18 +19,24 @@ def meanings(world, splits, wordnet, teacher):
         teacher: `KeptVectors`.
     """
     senses = english.senses(wordnet)
-    found = []
-    for emoji in world:
-        said = [
+    said = [
+        [
             sense
             for sense in senses.get(emoji.name, ())
             if not splits.held_out_words & set(re.findall("[a-z]+", sense))
         ]
-        words = ", ".join([emoji.name, *texts.words_of(emoji, splits)])
-        found.append(_nearest(words, said, teacher) if said else None)
-    return found
-
-
-def _nearest(words, said, teacher):
-    wanted, *given = teacher.of([words, *said]).astype("float32")
-    return said[int(np.argmax(given @ wanted))]
+        for emoji in world
+    ]
+    words = [
+        ", ".join([emoji.name, *texts.words_of(emoji, splits)])
+        for emoji in world
+    ]
+    # All at once, as the teacher is opened for each call.
+    flat = [sense for several in said for sense in several]
+    of = dict(zip([*words, *flat], teacher.of([*words, *flat]), strict=True))
+    return [
+        max(several, key=lambda sense: float(of[sense] @ of[wanted]))
+        if several
+        else None
+        for wanted, several in zip(words, said, strict=True)
+    ]
