@@ -11,7 +11,6 @@ from keras import ops
 
 from emoji_world.training.looking import SCALE
 from emoji_world.training.looking import find_its_name
-from emoji_world.training.looking import places_of
 from emoji_world.training.model import SPACE
 from emoji_world.training.model import Batches
 from emoji_world.training.model import train
@@ -21,13 +20,17 @@ CAPTIONS, SENTENCES = 128, 128
 ENGLISH = 10.0
 
 
-def learn(task, run, space, epochs, folder):
+def learn(task, run, space, places, same, epochs, folder):
     """Train the text side of a contrastive task; returns the history.
 
     Args:
         task: a contrastive task that knows English.
         run: `Run`.
         space: `Space`.
+        places: float array `(places, SPACE)` of length 1, what a caption can
+            find.
+        same: float array `(emoji of training, places)`, for each emoji the
+            share of each place that is right.
         epochs: int.
         folder: path; a copy of the unfinished run lives in it.
     """
@@ -39,7 +42,7 @@ def learn(task, run, space, epochs, folder):
     reader = keras.Model(
         inputs, task.heads["itc"]({"text": states[:, 0]})["text"]
     )
-    numbers, places, same = places_of(space, run, space.of)
+    numbers = list(space.captions)
     sentences = np.asarray(space.texts)
     vectors = space.of(space.texts)
     tokenizer = task.preprocessor.tokenizer
@@ -64,7 +67,7 @@ def find_it_or_stay(places, same):
     """A loss of captions by their emoji, and of sentences by their vector.
 
     Args:
-        places, same: as `looking.places_of` returns them.
+        places, same: as `learn` takes them.
 
     Returns:
         A loss of `(rows, 1 + SPACE)`, the row of the emoji or -1 and the

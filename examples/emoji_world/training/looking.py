@@ -89,8 +89,13 @@ def places_of(space, run, read):
     places = np.stack([part.mean(0) for part in np.split(every, len(numbers))])
     places /= np.linalg.norm(places, axis=1, keepdims=True)
     looks = run.splits.looks[numbers]
-    same = (looks[:, None] == looks[None, :]).astype("float32")
-    return numbers, places, same / same.sum(-1, keepdims=True)
+    return numbers, places, alike(looks, looks)
+
+
+def alike(looks, others):
+    """For each look the share of each other that is the same, float32."""
+    same = (looks[:, None] == others[None, :]).astype("float32")
+    return same / same.sum(-1, keepdims=True)
 
 
 def find_its_place(places, same):

@@ -55,8 +55,13 @@ class Together(keras.Model):
             found |= {f"{name}_{key}": n for key, n in numbers.items()}
         return found
 
-    def batches(self, pairs, questions):
-        """`Batches` of both, as the tasks' preprocessors make them."""
+    def batches(self, pairs, questions, order=None):
+        """`Batches` of both, as the tasks' preprocessors make them.
+
+        Args:
+            pairs, questions: `Batches` of the same rows.
+            order: as `Batches` takes it.
+        """
         raw = {"pairs": pairs, "questions": questions}
 
         def make(rows, rng):
@@ -68,7 +73,7 @@ class Together(keras.Model):
                 features[name], labels[name] = made[:2]
             return features, labels
 
-        return Batches(make, pairs.count, pairs.batch_size, pairs.seed)
+        return Batches(make, pairs.count, pairs.batch_size, pairs.seed, order)
 
     def save_to_preset(self, folder):
         """Write one preset that opens in each of the tasks."""

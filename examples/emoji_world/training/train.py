@@ -13,21 +13,20 @@ import pathlib
 import time
 
 import keras
+import numpy as np
 
 import keras_bridgetower as kbt
-from emoji_world import questions
 from emoji_world.training import captioning
+from emoji_world.training import fusing
 from emoji_world.training import language
 from emoji_world.training import looking
 from emoji_world.training.drawings import TrainingDrawings
-from emoji_world.training.model import SPACE
 from emoji_world.training.model import new_task
 from emoji_world.training.model import new_tokenizer
-from emoji_world.training.model import train
 from emoji_world.training.run import Run
 from emoji_world.training.space import Space
-from emoji_world.training.together import Together
 from emoji_world.world import SIDE
+from emoji_world.world import on_white
 
 
 def language_stage(run, epochs=3):
@@ -48,11 +47,13 @@ def language_stage(run, epochs=3):
 
 def captions_stage(run, epochs=150):
     """The text tower learns to find emoji, and keeps its English."""
-    task = kbt.BridgeTowerContrastive.from_preset(run.folder / "language")
-    history = captioning.learn(
-        task, run, Space(run), epochs, run.folder / "captions_run"
+    (task,) = _read(run, "language")
+    space = Space(run)
+    _, places, same = looking.places_of(space, run, space.of)
+    folder = run.folder / "captions_run"
+    return task, captioning.learn(
+        task, run, space, places, same, epochs, folder
     )
-    return task, history
 
 
 def glances_stage(run, epochs=300):
@@ -76,7 +77,7 @@ def pictures_stage(run, epochs=30):
 
     Its places are now where our own text tower puts the captions.
     """
-    reader = kbt.BridgeTowerContrastive.from_preset(run.folder / "captions")
+    (reader,) = _read(run, "captions")
     task = kbt.BridgeTowerContrastive.from_preset(
         run.folder / "glances", image_size=SIDE
     )
@@ -97,61 +98,43 @@ def _tokenizer(space):
     return new_tokenizer([*space.texts, *captions * 4])
 
 
-def fusion_stage(run, epochs=20):
+def meeting_stage(run, epochs=90):
+    """The text tower learns to find the drawings as the image tower sees."""
+    task, eyes = _read(run, "captions", "pictures")
+    space, drawings = Space(run), TrainingDrawings(run)
+    shown = np.stack([on_white(drawing) for _, drawing in drawings.rows])
+    looks = run.splits.looks
+    same = looking.alike(
+        looks[list(space.captions)], looks[[n for n, _ in drawings.rows]]
+    )
+    places = eyes.embed(images=shown, batch_size=128)
+    folder = run.folder / "meeting_run"
+    return task, captioning.learn(
+        task, run, space, places, same, epochs, folder
+    )
+
+
+def fusion_stage(run, epochs=15):
     """The fusion learns all that it is for; the towers rest."""
-    start, eyes = (
-        kbt.BridgeTowerContrastive.from_preset(run.folder / name)
-        for name in ("captions", "pictures")
-    )
-    pretraining = kbt.BridgeTowerPretraining(
-        start.backbone,
-        kbt.BridgeTowerPretrainingPreprocessor(
-            start.preprocessor.tokenizer,
-            start.preprocessor.image_converter,
-            rate=0.3,
-        ),
-        projection_dim=SPACE,
-        ways="three_way",
-    )
-    vqa = kbt.BridgeTowerVQA(
-        start.backbone,
-        kbt.BridgeTowerVQAPreprocessor(
-            start.preprocessor.tokenizer,
-            start.preprocessor.image_converter,
-            questions.ANSWERS,
-        ),
-    )
-    # The text tower is that of `start` already.
-    start.backbone.text_tower.trainable = False
-    _take(pretraining.heads["itc"].text_dense, start.heads["itc"].text_dense)
-    for mine, known in zip(_eyes(pretraining), _eyes(eyes), strict=True):
-        _take(mine, known)
-    types = start.backbone.fusion.type_embedding
-    types.assign(eyes.backbone.fusion.type_embedding)
-    types.trainable = False
-    # Matching learns last of all, from gradients that others drown.
-    pretraining.compile(loss_weights={"mlm": 0.3, "itm": 5.0, "itc": 0.3})
-    vqa.compile()
-    drawings = TrainingDrawings(run)
-    both = Together(pretraining, vqa)
-    data = both.batches(
-        drawings.pairs(128, run.seed), drawings.questions(128, run.seed)
-    )
-    history = train(both, data, epochs, 1e-3, run.folder / "fusion_run")
+    both = fusing.new_tasks(*_read(run, "meeting", "pictures"))
+    return both, fusing.learn(both, run, epochs, 1e-3, "fusion_run")
+
+
+def matching_stage(run, epochs=12):
+    """It goes on, with pairs to match that are hard to tell apart."""
+    both = fusing.known_tasks(run.folder / "fusion")
+    (reader,) = _read(run, "meeting")
+    names = [emoji.name for emoji in run.world]
+    places = reader.embed(texts=names, batch_size=512)
+    history = fusing.learn(both, run, epochs, 5e-4, "matching_run", places)
     return both, history
 
 
-def _take(layer, known):
-    """Take over the weights of a layer, and let them rest."""
-    layer.set_weights(known.get_weights())
-    layer.trainable = False
-
-
-def _eyes(task):
-    """The layers from a picture to its place in the space."""
-    backbone = task.backbone
-    projections = backbone.fusion.image_projections
-    return [backbone.image_tower, *projections, task.heads["itc"].image_dense]
+def _read(run, *names):
+    return [
+        kbt.BridgeTowerContrastive.from_preset(run.folder / name)
+        for name in names
+    ]
 
 
 STAGES = {
@@ -159,7 +142,9 @@ STAGES = {
     "captions": captions_stage,
     "glances": glances_stage,
     "pictures": pictures_stage,
+    "meeting": meeting_stage,
     "fusion": fusion_stage,
+    "matching": matching_stage,
 }
 
 
