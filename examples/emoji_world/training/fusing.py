@@ -39,8 +39,8 @@ def known_tasks(folder):
     pairs = kbt.BridgeTowerPretraining.from_preset(folder)
     vqa = kbt.BridgeTowerVQA.from_preset(folder)
     both = _tasks(pairs.backbone, pairs.preprocessor, "hard_negatives")
-    for name, head in pairs.heads.items():
-        both.pairs.heads[name].set_weights(head.get_weights())
+    for name in pairs.heads:
+        both.pairs.heads[name].set_weights(pairs.heads[name].get_weights())
     both.questions.heads["vqa"].set_weights(vqa.heads["vqa"].get_weights())
     return both
 
