@@ -6,6 +6,8 @@ import warnings
 
 import keras
 
+from keras_bridgetower.backend import onnx_int8
+
 # Sizes of the free axes while the function is traced. They differ, so that
 # PyTorch cannot take one axis for another.
 TRACED = {"batch": 3, "tokens": 5, "masks": 4}
@@ -18,8 +20,15 @@ def write_program(function, path, **kwargs):
     torch.export.save(traced(function, function.call, **kwargs), path)
 
 
-def write_onnx(function, path, **kwargs):
-    """Write an `.onnx` file; weights above 1.5 GB lie in a file beside it."""
+def write_onnx(function, path, calibration=None, **kwargs):
+    """Write an `.onnx` file; weights above 1.5 GB lie in a file beside it.
+
+    Args:
+        function: `Function`.
+        path: path of the new file.
+        calibration: dict of features for int8, or None for float32.
+        **kwargs: of `torch.onnx.export`.
+    """
     import torch
 
     with warnings.catch_warnings():
@@ -35,6 +44,8 @@ def write_onnx(function, path, **kwargs):
         )
     _name_axes(program.model.graph, function.features)
     program.save(path)
+    if calibration is not None:
+        onnx_int8.quantize(path, calibration)
 
 
 def write_openvino(function, path, compress_to_fp16=False, **kwargs):

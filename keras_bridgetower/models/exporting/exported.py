@@ -7,6 +7,7 @@ import tempfile
 import keras
 
 from keras_bridgetower.files import write_folder
+from keras_bridgetower.models.exporting.formats import FORMATS
 from keras_bridgetower.models.exporting.formats import format_of
 from keras_bridgetower.models.exporting.parts import function_of
 
@@ -38,6 +39,7 @@ class Exported(keras.Model):
         verbose=None,
         input_signature=None,
         part=None,
+        calibration=None,
         **kwargs,
     ):
         """Write the forward pass for programs without Keras.
@@ -62,13 +64,19 @@ class Exported(keras.Model):
                 `"image_tower"` or `"text_tower"`, which return the states
                 that the fusion takes and, with contrastive heads, an
                 embedding; or `"fusion"`.
+            calibration: None for the model's own precision, or a dict of
+                features, such as the preprocessor makes of some hundred
+                typical samples. With it the matrix products of an ONNX or
+                OpenVINO file are computed in int8, with the ranges that these
+                samples show.
             **kwargs: of what writes the format: `keras.Model.export`,
                 `torch.export.export` or `torch.onnx.export`; for OpenVINO
                 also `compress_to_fp16`.
 
         Raises:
             ValueError: a format that this backend does not write, a part that
-                the model does not have, or a folder that exists.
+                the model does not have, a folder that exists, or
+                `calibration` of other features or for another format.
             ImportError: a package that writes the format is not installed.
 
         Example:
@@ -76,12 +84,18 @@ class Exported(keras.Model):
         ```python
         vqa.export("folder", format="onnx")  # Then: python folder/run.py
         vqa.export("vqa.onnx", format="onnx")
+        # In int8:
+        samples = vqa.preprocessor({"images": photos, "text": questions})
+        vqa.export("int8", format="openvino", calibration=samples)
         ```
         """
         chosen = format_of(format)
         function = function_of(self, part).with_sizes(input_signature)
         if chosen.tells:
             kwargs["verbose"] = verbose
+        if calibration is not None:
+            _check_calibration(calibration, function, format)
+            kwargs["calibration"] = calibration
         path = pathlib.Path(os.fspath(filepath))
         if not chosen.suffix:
             chosen.write(function, path, **kwargs)
@@ -117,6 +131,23 @@ def _write_files(path, write):
         write(pathlib.Path(folder) / path.name)
         for made in sorted(pathlib.Path(folder).iterdir()):
             os.replace(made, path.parent / made.name)
+
+
+def _check_calibration(calibration, function, name):
+    able = [form for form, found in FORMATS.items() if found.quantizes]
+    if name not in able:
+        raise ValueError(
+            f"`calibration` must be None but for `format` in {able}. "
+            f"Received: calibration with format={name!r}"
+        )
+    names = list(function.features)
+    rows = {len(value) for value in calibration.values()}
+    if sorted(calibration) != names or len(rows) != 1 or rows == {0}:
+        raise ValueError(
+            f"`calibration` must be a dict of the features {names}, each with "
+            "as many rows, such as the preprocessor makes of samples. "
+            f"Received: {sorted(calibration)} with {sorted(rows)} rows"
+        )
 
 
 def _check_new(path, name, chosen):

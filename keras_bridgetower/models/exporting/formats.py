@@ -24,6 +24,7 @@ class Format(NamedTuple):
         packages: tuple of the packages that writing it needs.
         runs: bool, whether `runtime.py` runs it.
         tells: bool, whether writing it takes `verbose`.
+        quantizes: bool, whether writing it takes `calibration`.
     """
 
     backends: tuple
@@ -33,6 +34,7 @@ class Format(NamedTuple):
     packages: tuple = ()
     runs: bool = False
     tells: bool = False
+    quantizes: bool = False
 
 
 FORMATS = {
@@ -42,7 +44,8 @@ FORMATS = {
         ".onnx",
         "`onnxruntime.InferenceSession`",
         ("onnx", "onnxscript"),
-        True,
+        runs=True,
+        quantizes=True,
     ),
     "openvino": Format(
         ("torch",),
@@ -50,7 +53,8 @@ FORMATS = {
         ".xml",
         "`openvino.Core().read_model`",
         ("onnx", "onnxscript", "openvino"),
-        True,
+        runs=True,
+        quantizes=True,
     ),
     "torch": Format(
         ("torch",), torch_exports.write_program, ".pt2", "`torch.export.load`"
