@@ -8,7 +8,7 @@
 A model of transformers with random weights is saved to a folder, and each
 contender opens that folder in a process of its own, beside one with
 transformers in float32. The two take turns. The ratio is transformers' time to
-the contender's: above 1 is faster. Needs the extra `dev`.
+the contender's: above 1 is faster. Needs the extras `dev` and `export`.
 """
 
 import argparse

@@ -9,9 +9,10 @@ class Contender:
 
     Args:
         name: str, as the table shows it.
-        library: `"keras_bridgetower"` or `"transformers"`.
+        library: `"keras_bridgetower"`, `"transformers"`, or what runs a file
+            that this package exported: `"onnxruntime"`, `"openvino"`.
         backend: str, the value of KERAS_BACKEND.
-        dtype: str, `"float32"`, `"bfloat16"` or `"mixed_bfloat16"`.
+        dtype: str, `"float32"`, `"bfloat16"`, `"mixed_bfloat16"` or `"int8"`.
         compiled: bool or `"auto"`, the `jit_compile` of Keras; of
             transformers, whether `torch.compile` is used.
         attention_dropout: float, or None for that of the checkpoint; for
@@ -31,7 +32,7 @@ REFERENCE = "transformers float32"
 
 
 def _ours(backend, dtype, compiled="auto"):
-    suffix = {"auto": "", True: " XLA", False: " no XLA"}[compiled]
+    suffix = {"auto": "", True: " XLA"}[compiled]
     name = f"{backend} {dtype}{suffix}"
     return Contender(name, "keras_bridgetower", backend, dtype, compiled)
 
@@ -55,8 +56,14 @@ CONTENDERS = {
             for dtype in ("float32", "bfloat16", "mixed_bfloat16")
         ),
         _ours("tensorflow", "float32", True),
-        _ours("tensorflow", "bfloat16", False),
-        _ours("tensorflow", "float32", False),
+        *(
+            Contender(f"{runtime} {dtype}", runtime, dtype=dtype)
+            for runtime, dtypes in (
+                ("onnxruntime", ("float32", "int8")),
+                ("openvino", ("float32", "bfloat16", "int8")),
+            )
+            for dtype in dtypes
+        ),
     )
 }
 

@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from turns.runtimes import OnnxRuntimeForward
+from turns.runtimes import OpenVINOForward
+from turns.samples import features
+
 
 class KerasForward:
     """`BridgeTowerRetrieval` on the backend of this process.
@@ -66,12 +70,6 @@ class TransformersForward:
 LIBRARIES = {
     "keras_bridgetower": KerasForward,
     "transformers": TransformersForward,
+    "onnxruntime": OnnxRuntimeForward,
+    "openvino": OpenVINOForward,
 }
-
-
-def features(batch, side, tokens):
-    """The same pictures and token ids for all libraries."""
-    rng = np.random.default_rng(3)
-    images = rng.normal(size=(batch, side, side, 3)).astype("float32")
-    ids = rng.integers(4, 100, (batch, tokens)).astype("int32")
-    return images, ids, np.ones((batch, tokens), "int32")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from turns.forward import features
+from turns.samples import features
 
 RATE = 1e-5
 MASKED = 5  # tokens of each text
