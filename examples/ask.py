@@ -1,14 +1,14 @@
 """Title: Ask a picture, and see where the model looks
 Author: the keras_bridgetower maintainers
 Date: 2026-11-24
-Description: A trained model answers three questions about two pictures. The
+Description: A trained model answers three questions about two drawings. The
     figure shows which patches and words its first cross-modal layer attends to.
 Accelerator: none; half a minute on one CPU core
 
     python examples/ask.py
-    python examples/ask.py --image photo.png --question "is there a circle?"
+    python examples/ask.py --image photo.png --question "is it a bird?"
 
-Without arguments it asks about the pictures beside this file. Runs offline.
+Without arguments it asks about drawings of emoji. Runs offline.
 """
 
 import pathlib
@@ -19,11 +19,12 @@ import keras
 
 import keras_bridgetower as kbt
 
-PICTURES = pathlib.Path(__file__).parent / "pictures"
+PICTURES = pathlib.Path(__file__).parent / "drawings"
+DRAWINGS = ("penguin.png", "grapes.png")
 QUESTIONS = (
-    "what color is the shape?",
-    "what shape is in the image?",
-    "is there a red shape?",
+    "what kind of thing is it?",
+    "what colour is it mostly?",
+    "is this an animal?",
 )
 
 
@@ -31,15 +32,14 @@ def main():
     parser = example.parser(__file__, __doc__)
     parser.add_argument("--image", type=pathlib.Path)
     parser.add_argument("--question")
-    parser.add_argument("--preset", default="bridgetower_tiny_easy_vqa")
+    parser.add_argument("--preset", default="bridgetower_tiny_emoji_vqa")
     parser.add_argument("--top-k", type=int, default=3)
     arguments = parser.parse_args()
     started = time.time()
 
     vqa = kbt.BridgeTowerVQA.from_preset(arguments.preset)
-    images = (
-        [arguments.image] if arguments.image else sorted(PICTURES.iterdir())
-    )
+    shown = [PICTURES / name for name in DRAWINGS]
+    images = [arguments.image] if arguments.image else shown
     questions = [arguments.question] if arguments.question else QUESTIONS
     pairs = [(image, question) for image in images for question in questions]
     answers = vqa.answer(

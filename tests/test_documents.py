@@ -55,7 +55,8 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         pytest.importorskip("matplotlib")
     if "kbt.search" in page.read_text():
         pytest.importorskip("lancedb", reason="the extra `search`")
-    shutil.copytree(ROOT / "examples/pictures", tmp_path / "examples/pictures")
+    for name in ("pictures", "drawings"):
+        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
     monkeypatch.chdir(tmp_path)
     policy = keras.config.dtype_policy()
     names = {"__name__": "__main__"}

@@ -11,6 +11,7 @@ import numpy as np
 
 import keras_bridgetower as kbt
 from emoji_world import gallery
+from emoji_world.training.run import WHOLE
 from emoji_world.training.run import Run
 
 QUERIES = (
@@ -33,7 +34,7 @@ def main():
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
     task = kbt.BridgeTowerContrastive.from_preset(
-        settings.preset or run.folder / "fusion"
+        settings.preset or run.folder / WHOLE
     )
     shown = gallery.Gallery(run.world, run.splits.looks, settings.artist)
     images = task.embed(images=shown.pictures, batch_size=128)
@@ -44,15 +45,16 @@ def main():
 
 def draw(shown, scores):
     """A row of drawings for each query, the nearest first."""
-    figure, rows = plt.subplots(
-        len(QUERIES), SHOWN, figsize=(7.6, len(QUERIES) * 1.12)
+    figure = plt.figure(
+        figsize=(7.6, len(QUERIES) * 1.25), layout="constrained"
     )
-    for row, query, found in zip(rows, QUERIES, scores, strict=True):
-        row[0].set_title(f"“{query}”", loc="left", fontsize=12)
+    parts = figure.subfigures(len(QUERIES), 1)
+    for part, query, found in zip(parts, QUERIES, scores, strict=True):
+        part.suptitle(f"“{query}”", x=0.01, ha="left", fontsize=12)
+        row = part.subplots(1, SHOWN)
         for place, best in zip(row, np.argsort(-found), strict=False):
             place.imshow(shown.pictures[best])
             place.set_axis_off()
-    figure.tight_layout(pad=0.4)
     return figure
 
 

@@ -20,6 +20,7 @@ from emoji_world import questions
 from emoji_world import texts
 from emoji_world import world
 from emoji_world.training import teacher
+from emoji_world.training.run import WHOLE
 from emoji_world.training.run import Run
 
 SEED = 5
@@ -32,13 +33,12 @@ def main():
     parser.add_argument("--preset", help="another preset than the run's")
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
-    preset = settings.preset or run.folder / "fusion"
+    preset = settings.preset or run.folder / WHOLE
     task = kbt.BridgeTowerContrastive.from_preset(preset)
     shown = {artist: _embedded(run, task, artist) for artist in world.ARTISTS}
-    matching = kbt.BridgeTowerRetrieval.from_preset(preset)
     found = {
         "search": search(run, task, shown),
-        "descriptions": free(run, task, matching, shown),
+        "descriptions": free(run, task, shown),
         "vqa": answers(run, preset),
     }
     for name, table in found.items():
@@ -103,7 +103,7 @@ def _queries(run, shown):
     return found
 
 
-def free(run, task, matching, shown):
+def free(run, task, shown):
     """The hundred descriptions in free words, beside searches in text."""
     rows = json.loads(DESCRIPTIONS.read_text(encoding="utf-8"))
     asked = [row["text"] for row in rows]
@@ -118,13 +118,7 @@ def free(run, task, matching, shown):
     vectors = task.embed(texts=asked, batch_size=100)
     found = {}
     for artist, (drawn, images) in shown.items():
-        found[f"{artist}, by vectors"] = drawn.recalls(
-            vectors @ images.T, wanted
-        )
-        ranked = matching.rank(
-            drawn.pictures, asked, shortlist=32, batch_size=256, verbose=0
-        )
-        found[f"{artist}, ranked again"] = drawn.recalls(ranked.T, wanted)
+        found[artist] = drawn.recalls(vectors @ images.T, wanted)
     every, _ = shown["noto"]
     found["guessing"] = every.chance(wanted)
     written = baselines.documents(run.world, lambda emoji: emoji.keywords)

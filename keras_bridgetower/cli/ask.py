@@ -24,7 +24,7 @@ def ask(
     question: Annotated[
         str, typer.Argument(help="Question about the picture.")
     ],
-    preset: preset_option(True) = "bridgetower_tiny_easy_vqa",
+    preset: preset_option(True) = "bridgetower_tiny_emoji_vqa",
     top_k: TopK = 1,
     as_json: AsJson = False,
 ):

@@ -29,7 +29,7 @@ def embed(
         list[pathlib.Path] | None,
         typer.Option("--image", help="Picture to embed. May be given again."),
     ] = None,
-    preset: preset_option(True) = "bridgetower_tiny_easy_contrastive",
+    preset: preset_option(True) = "bridgetower_tiny_emoji_contrastive",
     as_json: AsJson = False,
 ):
     """Embed texts or pictures in one space, for search.

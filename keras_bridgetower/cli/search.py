@@ -13,7 +13,7 @@ from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.cli.models import AsJson
 from keras_bridgetower.cli.models import preset_option
 
-DEFAULT = "bridgetower_tiny_easy_retrieval"
+DEFAULT = "bridgetower_tiny_emoji_contrastive"
 # The head whose vectors find the pictures.
 HEADS = ("itc",)
 StoreName = Annotated[

@@ -1,4 +1,4 @@
-"""Draws example pictures of the world that the small presets know.
+"""Draws example pictures of coloured shapes, which some small presets know.
 
 They were trained on easy-VQA, pictures of one coloured shape. These are drawn
 larger, so that they look well on a page; the presets shrink them.

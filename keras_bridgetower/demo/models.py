@@ -17,9 +17,13 @@ from keras_bridgetower.tasks.vqa import BridgeTowerVQA
 
 # What the page offers where nobody names a preset; the first that has the
 # head of a tab is the one that the tab starts with.
-OFFERED = tuple(
-    f"bridgetower_tiny_easy_{name}"
-    for name in ("vqa", "mlm", "pretrain", "retrieval", "contrastive")
+OFFERED = (
+    "bridgetower_tiny_emoji_vqa",
+    "bridgetower_tiny_emoji_contrastive",
+    *(
+        f"bridgetower_tiny_easy_{name}"
+        for name in ("vqa", "mlm", "pretrain", "retrieval", "contrastive")
+    ),
 )
 
 

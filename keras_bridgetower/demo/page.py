@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 
+from keras_bridgetower.demo import examples
 from keras_bridgetower.demo import style
 from keras_bridgetower.demo.address import free_port
 from keras_bridgetower.demo.drawings import draw_all
@@ -63,7 +64,8 @@ class Page:
         self.opened = DemoModels(presets, host in LOOPBACK, limits)
         self.shelf = IndexShelf(self.opened)
         self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-page-")
-        self._drawn = draw_all(pathlib.Path(self._folder.name))
+        drawn = draw_all(pathlib.Path(self._folder.name))
+        self._drawn = drawn | examples.pictures()
         self._blocks = self._built()
 
     def open(self):
@@ -157,8 +159,11 @@ def _fill_tab(parts, tab):
 
 def _what_they_know(presets):
     """A sentence on each world that known presets were trained in."""
-    worlds = {PRESETS[name].knows for name in presets if name in PRESETS}
-    if not worlds:
-        return ""
-    told = "; ".join(sorted(worlds))
-    return f"The models here know {told}. Of anything else they only guess."
+    names = {}
+    for name in presets:
+        if name in PRESETS:
+            names.setdefault(PRESETS[name].knows, []).append(f"`{name}`")
+    told = [f"{', '.join(who)}: {world}." for world, who in names.items()]
+    if told:
+        told.append("Of anything else they say something too: a guess.")
+    return "  \n".join(told)

@@ -83,7 +83,9 @@ def open_preset(preset, revision=None):
     known = PRESETS.get(name)
     handle = known.handle if known and known.handle else name
     source = hub.fetch(handle, name, revision)
-    path = SHIPPED / source if source in PRESETS else pathlib.Path(source)
+    path = pathlib.Path(source)
+    if source in PRESETS:
+        path = SHIPPED / (PRESETS[source].folder or source)
     # KerasHub would take a relative one for a preset of its own.
     path = path.absolute()
     if not path.is_file() and not os.path.lexists(path / CONFIG):

@@ -20,6 +20,8 @@ class Preset:
             package.
         sha256: str, first digits of the SHA-256 of the published weights, in
             hexadecimal.
+        folder: str, its folder in the package, where that is another than
+            its name: presets that differ by their head alone share one.
     """
 
     name: str
@@ -31,11 +33,15 @@ class Preset:
     tasks: tuple
     handle: str | None = None
     sha256: str | None = None
+    folder: str | None = None
 
 
 SHAPES = (
     "drawings of 64 x 64 pixels with one coloured shape, and sentences from "
     "templates about its colour, shape, size and place"
+)
+EMOJI = (
+    "drawings of emoji with 64 x 64 pixels, and short English texts about them"
 )
 PHOTOGRAPHS = (
     "photographs of everyday scenes (COCO, Visual Genome, SBU, Conceptual "
@@ -52,6 +58,20 @@ def _tiny(name, description, parameters, task, *heads):
         64,
         heads,
         (f"BridgeTower{task}",),
+    )
+
+
+def _emoji(name, description, parameters, task, *heads):
+    prefix = "bridgetower_tiny_emoji_"
+    return Preset(
+        prefix + name,
+        description,
+        EMOJI,
+        parameters,
+        64,
+        heads,
+        (f"BridgeTower{task}",),
+        folder=prefix + "vqa",
     )
 
 
@@ -79,6 +99,20 @@ def _published(name, sha256, description, parameters, image_size, *heads):
 PRESETS = {
     preset.name: preset
     for preset in (
+        _emoji(
+            "vqa",
+            "Answers simple questions about emoji; runs offline.",
+            3_248_400,
+            "VQA",
+            "vqa",
+        ),
+        _emoji(
+            "contrastive",
+            "Finds emoji by texts: embeds both in one space; runs offline.",
+            3_209_058,
+            "Contrastive",
+            "itc",
+        ),
         _tiny(
             "vqa",
             "Trained from scratch on easy-VQA; runs offline.",
@@ -98,7 +132,7 @@ PRESETS = {
         _tiny(
             "mlm",
             "Fills blanks in captions of easy-VQA's pictures.",
-            664_055,
+            698_369,
             "MaskedLM",
             "mlm",
         ),

@@ -17,6 +17,8 @@ BLUE = str(PICTURES / "easy_vqa_test_6.png")
 RED = str(PICTURES / "easy_vqa_test_8.png")
 QUESTION = "what color is the shape?"
 EXACT = {"rel": 1e-5, "abs": 1e-7}
+# The defaults of these know emoji, and these pictures are of coloured shapes.
+EASY = {"ask": "vqa", "embed": "contrastive"}
 
 
 @pytest.fixture
@@ -25,6 +27,8 @@ def run(capsys):
 
     def run(*words):
         capsys.readouterr()
+        if words[0] in EASY:
+            words += ("--preset", f"bridgetower_tiny_easy_{EASY[words[0]]}")
         code = main.main([str(word) for word in words])
         out, err = capsys.readouterr()
         assert (code, err) == (0, "")
@@ -170,3 +174,19 @@ def test_keras_shows_its_bars_again_afterwards(run):
     run("presets")
     run("ask", BLUE, QUESTION)
     assert keras.config.is_interactive_logging_enabled() is before
+
+
+def test_without_a_preset_the_commands_know_emoji(capsys):
+    penguin = str(PICTURES.parent / "drawings/penguin.png")
+    assert main.main(["ask", penguin, "is this a bird?"]) == 0
+    assert capsys.readouterr().out.startswith("yes\t")
+    vectors = []
+    for words in (
+        ("--text", "a penguin", "--text", "a guitar"),
+        ("--image", penguin),
+    ):
+        assert main.main(["embed", *words, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)["embeddings"]
+        vectors.append(np.array([row["embedding"] for row in rows]))
+    near, far = vectors[0] @ vectors[1][0]
+    assert near > far + 0.2

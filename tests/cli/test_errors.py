@@ -61,7 +61,7 @@ def test_presets(fails):
     code, said = fails("ask", PICTURE, "what?", *words)
     assert code == WRONG_USAGE
     assert "has the heads mlm, and this command needs vqa" in said
-    assert "Take one of: bridgetower_tiny_easy_vqa." in said
+    assert "Take one of: bridgetower_tiny_emoji_vqa, " in said
 
     words = ("--preset", PICTURES)
     code, said = fails("ask", PICTURE, "what?", *words)
@@ -124,7 +124,7 @@ def test_wrong_usage(words, told, fails):
 
 def test_what_the_library_refuses(fails, tmp_path):
     code, said = fails("ask", PICTURE, "what?", "--top-k", 99)
-    assert code == FAILED and "`top_k` must be from 1 to 13" in said
+    assert code == FAILED and "`top_k` must be from 1 to 47" in said
     code, said = fails("data", "stats", tmp_path)
     assert code == FAILED and "A data set is a folder with an index" in said
     code, said = fails("data", "check", "frob", tmp_path)

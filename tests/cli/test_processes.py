@@ -17,7 +17,7 @@ from keras_bridgetower.cli import process
 
 pytestmark = FASTEST
 ROOT = pathlib.Path(__file__).parents[2]
-PICTURE = ROOT / "examples/pictures/easy_vqa_test_6.png"
+PICTURE = ROOT / "examples/drawings/penguin.png"
 COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
     *("predict", "train", "evaluate", "presets", "convert", "export"),
@@ -43,10 +43,10 @@ def start(*words, environment=None, **kwargs):
 
 
 def test_ask_prints_nothing_but_its_answer():
-    question = "what color is the shape?"
+    question = "is this a bird?"
     words = ("-m", "keras_bridgetower", "ask", str(PICTURE), question)
     running = start(*words)
-    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_emoji_vqa")
     [(answer, score)] = vqa.answer(PICTURE, question)
     out, err = running.communicate(timeout=300)
     assert out == f"{answer}\t{score:.5f}\n".encode()
@@ -159,5 +159,5 @@ def test_a_terminal_gets_a_table(monkeypatch, capsys):
     assert main.main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["preset", "heads"]
-    assert lines[1].split()[0] == "bridgetower_tiny_easy_vqa"
+    assert lines[1].split()[0] == "bridgetower_tiny_emoji_vqa"
     assert "\t" not in lines[1]

@@ -14,7 +14,7 @@ from keras_bridgetower.cli import main
 from keras_bridgetower.search import PictureSearch
 
 pytestmark = FASTEST
-DEFAULT = "bridgetower_tiny_easy_retrieval"
+KNOWN = "bridgetower_tiny_easy_retrieval"
 FAILED, WRONG_USAGE = 1, 2
 TEXT = "a medium red circle in the center."
 
@@ -56,6 +56,7 @@ def indexed(photos, tmp_path_factory):
     """An index that the command made, and what it printed."""
     store = tmp_path_factory.mktemp("stores") / "photos.index"
     words = ["search", "index", str(photos), "--store", str(store)]
+    words += ["--preset", KNOWN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", printed := _Printed())
         patch.setattr(sys, "stderr", warned := _Printed())
@@ -101,7 +102,7 @@ def test_index_counts_and_names_what_is_left_out(indexed, photos, run):
 
 def test_query_prints_what_the_library_finds(indexed, photos, run):
     store, _, _ = indexed
-    search = PictureSearch(store, DEFAULT)
+    search = PictureSearch(store, KNOWN)
     wanted = search.query(TEXT, top_k=3)
     words = ("search", "query", TEXT, "--store", store, "--top-k", 3)
     found = json.loads(run(*words, "--json").out)["hits"]
@@ -130,7 +131,7 @@ def test_query_prints_what_the_library_finds(indexed, photos, run):
 def test_a_file_that_is_gone_is_told(photos, tmp_path, run):
     mine, store = tmp_path / "mine", tmp_path / "index"
     shutil.copytree(photos / "ellipse", mine)
-    run("search", "index", mine, "--store", store)
+    run("search", "index", mine, "--store", store, "--preset", KNOWN)
     (mine / "red_0.png").unlink()
     said = run("search", "query", TEXT, "--store", store)
     assert said.out.splitlines()[-1].startswith(f"{mine / 'red_0.png'}\t\t")
@@ -158,7 +159,7 @@ sys.exit(repr(heavy) if heavy else code)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert found["index"] == str(store) and found["store"] == "lancedb"
-    assert found["preset"] == DEFAULT and found["pictures"] == 10
+    assert found["preset"] == KNOWN and found["pictures"] == 10
     assert found["whole"] is True and found["vectors"] == "image"
 
 
@@ -203,7 +204,7 @@ def test_folders_and_stores_that_cannot_be_used(
     # Another model, whose images are as large and vectors as long.
     other = ("--preset", "bridgetower_tiny_easy_pretrain")
     said = fails("query", TEXT, "--store", store, *other)
-    assert f"Open it with the preset {DEFAULT!r}" in said
+    assert f"Open it with the preset {KNOWN!r}" in said
     said = fails("index", photos, "--store", store, *other)
     assert "an index of the same model" in said
     said = fails("query", " ", "--store", store)

@@ -1,6 +1,4 @@
-"""Last stages: the fusion learns all tasks at once; the towers rest."""
-
-import numpy as np
+"""Last stages: the fusion learns over towers that rest."""
 
 import keras_bridgetower as kbt
 from emoji_world import questions
@@ -34,18 +32,7 @@ def new_tasks(reader, eyes):
     return both
 
 
-def known_tasks(folder):
-    """`Together` as it was saved, which now matches hard pairs."""
-    pairs = kbt.BridgeTowerPretraining.from_preset(folder)
-    vqa = kbt.BridgeTowerVQA.from_preset(folder)
-    both = _tasks(pairs.backbone, pairs.preprocessor, "hard_negatives")
-    for name in pairs.heads:
-        both.pairs.heads[name].set_weights(pairs.heads[name].get_weights())
-    both.questions.heads["vqa"].set_weights(vqa.heads["vqa"].get_weights())
-    return both
-
-
-def learn(both, run, epochs, learning_rate, folder, places=None):
+def learn(both, run, epochs, learning_rate, folder):
     """Train the fusion; returns the history.
 
     Args:
@@ -53,25 +40,50 @@ def learn(both, run, epochs, learning_rate, folder, places=None):
         run: `Run`.
         epochs: int.
         learning_rate: float, the highest of the schedule.
-        folder: str, in the run's; a copy of the unfinished run lives in it.
-        places: float array `(emoji, SPACE)`, where each lies, if a batch is
-            to hold emoji that are near each other.
+        folder: path; a copy of the unfinished run lives in it.
     """
-    backbone = both.pairs.backbone
-    head = both.pairs.heads["itc"]
-    for layer in (backbone.text_tower, head.text_dense, *_eyes(both.pairs)):
-        layer.trainable = False
-    backbone.fusion.type_embedding.trainable = False
+    _rest_towers(both.pairs)
     both.pairs.compile(loss_weights=WEIGHTS)
     both.questions.compile()
     drawings = TrainingDrawings(run)
-    order = None if places is None else _neighbours_first(drawings, places)
     data = both.batches(
-        drawings.pairs(BATCH, run.seed),
-        drawings.questions(BATCH, run.seed),
-        order,
+        drawings.pairs(BATCH, run.seed), drawings.questions(BATCH, run.seed)
     )
-    return train(both, data, epochs, learning_rate, run.folder / folder)
+    return train(both, data, epochs, learning_rate, folder)
+
+
+def answer_more(run, folder, epochs):
+    """Train on questions alone; returns `Together` and the history.
+
+    Args:
+        run: `Run`.
+        folder: path of the preset that `learn` made.
+        epochs: int.
+    """
+    vqa = kbt.BridgeTowerVQA.from_preset(folder)
+    known = kbt.BridgeTowerContrastive.from_preset(folder)
+    pairs = kbt.BridgeTowerContrastive(
+        vqa.backbone, known.preprocessor, projection_dim=SPACE, ways=known.ways
+    )
+    pairs.heads["itc"].set_weights(known.heads["itc"].get_weights())
+    _rest_towers(pairs)
+    drawings = TrainingDrawings(run)
+    asked = drawings.questions(2 * BATCH, run.seed)
+    history = train(vqa, asked, epochs, 1e-3, run.folder / "questions_run")
+    # The embedding of a pair is read from the fusion, which has changed.
+    pairs.backbone.trainable = False
+    paired = drawings.pairs(2 * BATCH, run.seed)
+    again = train(pairs, paired, 2, 1e-3, run.folder / "embedding_run")
+    return Together(pairs, vqa), history | {"embedding": again}
+
+
+def _rest_towers(task):
+    """Let nothing change that the vector of a picture or a text is made of."""
+    fusion = task.backbone.fusion
+    read = task.backbone.text_tower, task.heads["itc"].text_dense
+    for layer in (*read, *_eyes(task)):
+        layer.trainable = False
+    fusion.type_embedding.trainable = False
 
 
 def _tasks(backbone, known, negatives):
@@ -89,39 +101,6 @@ def _tasks(backbone, known, negatives):
         backbone, kbt.BridgeTowerVQAPreprocessor(*given, questions.ANSWERS)
     )
     return Together(pairs, vqa)
-
-
-def _neighbours_first(drawings, places):
-    """An order in which a batch holds different emoji, near each other."""
-    rows = {}
-    for row, (number, _) in enumerate(drawings.rows):
-        rows.setdefault(number, []).append(row)
-    numbers = np.array(list(rows))
-
-    def order(rng):
-        groups = []
-        while len(groups) * BATCH < len(drawings.rows):
-            near = _near(numbers, places, rng)
-            groups += [group for group in near if len(group) == BATCH]
-        chosen = np.concatenate(
-            [groups[i] for i in rng.permutation(len(groups))]
-        )
-        return np.array([rng.choice(rows[number]) for number in chosen])
-
-    return order
-
-
-def _near(numbers, places, rng):
-    """Cut by random planes until a group is a batch; one may be smaller."""
-    if len(numbers) <= BATCH:
-        return [numbers]
-    one, other = places[rng.choice(numbers, 2, replace=False)]
-    ranked = numbers[np.argsort(places[numbers] @ (one - other))]
-    half = max(1, len(ranked) // BATCH // 2) * BATCH
-    return [
-        *_near(ranked[:half], places, rng),
-        *_near(ranked[half:], places, rng),
-    ]
 
 
 def _take(layer, known):

@@ -11,6 +11,9 @@ from emoji_world.colours import main_colour
 from emoji_world.training.meanings import meanings
 from emoji_world.training.teacher import KeptVectors
 
+# The folder of a run that its last stage writes.
+WHOLE = "questions"
+
 
 class Run:
     """The world, its split, and where the stages of a run are written.

@@ -1,4 +1,4 @@
-"""Last stage: one fusion learns all tasks at once, so they share a preset."""
+"""Two tasks over one backbone: trained in one step, saved as one preset."""
 
 import keras
 from easy_world.training.tiny_training import pack
@@ -13,16 +13,16 @@ WEIGHTS = {"pairs": 1.0, "questions": 0.2}
 
 
 class Together(keras.Model):
-    """Pre-training and questions over the same backbone, in one step.
+    """A task of pairs, and questions, over the same backbone, in one step.
 
     Args:
-        pretraining: `BridgeTowerPretraining`, compiled.
-        vqa: `BridgeTowerVQA` over its backbone, compiled.
+        pairs: `BridgeTowerPretraining` or `BridgeTowerContrastive`.
+        vqa: `BridgeTowerVQA` over its backbone.
     """
 
-    def __init__(self, pretraining, vqa):
+    def __init__(self, pairs, vqa):
         super().__init__()
-        self.pairs, self.questions = pretraining, vqa
+        self.pairs, self.questions = pairs, vqa
         self.built = True
 
     def call(self, inputs):
@@ -55,13 +55,8 @@ class Together(keras.Model):
             found |= {f"{name}_{key}": n for key, n in numbers.items()}
         return found
 
-    def batches(self, pairs, questions, order=None):
-        """`Batches` of both, as the tasks' preprocessors make them.
-
-        Args:
-            pairs, questions: `Batches` of the same rows.
-            order: as `Batches` takes it.
-        """
+    def batches(self, pairs, questions):
+        """`Batches` of both, as the tasks' preprocessors make them."""
         raw = {"pairs": pairs, "questions": questions}
 
         def make(rows, rng):
@@ -73,18 +68,29 @@ class Together(keras.Model):
                 features[name], labels[name] = made[:2]
             return features, labels
 
-        return Batches(make, pairs.count, pairs.batch_size, pairs.seed, order)
+        return Batches(make, pairs.count, pairs.batch_size, pairs.seed)
 
     def save_to_preset(self, folder):
         """Write one preset that opens in each of the tasks."""
-        self.pairs.save_to_preset(folder)
-        heads, values = {}, {}
-        for task in self._tasks().values():
-            heads |= {name: task.heads[name] for name in task.heads}
-            values |= task.head_values
-        HeadSet(heads).save(folder / weights_file.TASK_WEIGHTS)
-        registry.write_json(folder, registry.HEADS, values)
-        pack(self.pairs.backbone, folder)
+        save_together((self.pairs, self.questions), folder)
 
     def _tasks(self):
         return {"pairs": self.pairs, "questions": self.questions}
+
+
+def save_together(tasks, folder):
+    """Write one preset with the heads of several tasks over one backbone.
+
+    Args:
+        tasks: the first is what the preset opens as by itself.
+        folder: path of the new folder.
+    """
+    first = tasks[0]
+    first.save_to_preset(folder)
+    heads, values = {}, {}
+    for task in tasks:
+        heads |= {name: task.heads[name] for name in task.heads}
+        values |= task.head_values
+    HeadSet(heads).save(folder / weights_file.TASK_WEIGHTS)
+    registry.write_json(folder, registry.HEADS, values)
+    pack(first.backbone, folder)

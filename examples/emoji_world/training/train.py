@@ -23,6 +23,7 @@ from emoji_world.training import looking
 from emoji_world.training.drawings import TrainingDrawings
 from emoji_world.training.model import new_task
 from emoji_world.training.model import new_tokenizer
+from emoji_world.training.run import WHOLE
 from emoji_world.training.run import Run
 from emoji_world.training.space import Space
 from emoji_world.world import SIDE
@@ -117,17 +118,14 @@ def meeting_stage(run, epochs=90):
 def fusion_stage(run, epochs=15):
     """The fusion learns all that it is for; the towers rest."""
     both = fusing.new_tasks(*_read(run, "meeting", "pictures"))
-    return both, fusing.learn(both, run, epochs, 1e-3, "fusion_run")
+    return both, fusing.learn(
+        both, run, epochs, 1e-3, run.folder / "fusion_run"
+    )
 
 
-def matching_stage(run, epochs=12):
-    """It goes on, with pairs to match that are hard to tell apart."""
-    both = fusing.known_tasks(run.folder / "fusion")
-    (reader,) = _read(run, "meeting")
-    names = [emoji.name for emoji in run.world]
-    places = reader.embed(texts=names, batch_size=512)
-    history = fusing.learn(both, run, epochs, 5e-4, "matching_run", places)
-    return both, history
+def questions_stage(run, epochs=40):
+    """It goes on with questions alone."""
+    return fusing.answer_more(run, run.folder / "fusion", epochs)
 
 
 def _read(run, *names):
@@ -144,7 +142,7 @@ STAGES = {
     "pictures": pictures_stage,
     "meeting": meeting_stage,
     "fusion": fusion_stage,
-    "matching": matching_stage,
+    WHOLE: questions_stage,
 }
 
 

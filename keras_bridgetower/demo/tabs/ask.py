@@ -8,10 +8,10 @@ from keras_bridgetower.demo.inputs import checked_text
 TITLE = "Ask"
 KINDS = (models.ASK,)
 _EXAMPLES = (
-    ("blue_circle", "what color is the shape?"),
-    ("red_triangle", "what shape is in the image?"),
-    ("teal_rectangle", "is there a circle?"),
-    ("yellow_circle", "is there a yellow shape?"),
+    ("penguin", "what kind of thing is it?"),
+    ("strawberry", "what colour is it mostly?"),
+    ("guitar", "is this a musical instrument?"),
+    ("cake", "which group does it belong to?"),
 )
 
 

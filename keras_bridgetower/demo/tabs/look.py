@@ -8,9 +8,9 @@ from keras_bridgetower.demo.inputs import checked_text
 TITLE = "Look inside"
 KINDS = models.LOOK
 _EXAMPLES = (
-    ("red_triangle", "what color is the shape?"),
-    ("blue_circle", "what shape is in the image?"),
-    ("teal_rectangle", "is there a circle?"),
+    ("strawberry", "what colour is it mostly?"),
+    ("penguin", "is this a bird?"),
+    ("fire_engine", "is it a vehicle?"),
 )
 # What the choices send for all words and all heads.
 _ALL = 0

@@ -13,10 +13,10 @@ from keras_bridgetower.demo.tabs.parts import Example
 TITLE = "Search"
 KINDS = (models.SEARCH,)
 _EXAMPLES = (
-    "a small yellow circle in the center.",
-    "a large red triangle in the east.",
-    "a medium blue triangle in the southwest.",
-    "a large brown rectangle in the west.",
+    "something sweet",
+    "an animal that lives in the sea",
+    "music",
+    "it flies to the moon",
 )
 
 
