@@ -28,6 +28,7 @@ pytestmark = FASTEST
 VQA, MLM, PRETRAIN = (
     f"bridgetower_tiny_easy_{name}" for name in ("vqa", "mlm", "pretrain")
 )
+EMOJI = "bridgetower_tiny_emoji"
 COLOR = "what color is the shape?"
 TRIANGLE = ("triangle", "red", 44, 24, 26)
 CIRCLE = ("circle", "blue", 20, 20, 20)
@@ -158,9 +159,9 @@ def test_threads_share_one_model(opened, picture):
 
 
 def test_presets(opened):
-    assert opened.offered((models.ASK,)) == [VQA]
-    assert opened.offered((models.SEARCH,))[0] == PRETRAIN
-    with pytest.raises(RefusedInput, match=f"cannot answer.*such as {VQA}"):
+    assert opened.offered((models.ASK,)) == [f"{EMOJI}_vqa", VQA]
+    assert opened.offered((models.SEARCH,))[0] == f"{EMOJI}_contrastive"
+    with pytest.raises(RefusedInput, match=f"cannot answer.*such as {EMOJI}"):
         opened.open(MLM, models.ASK)
     with pytest.raises(RefusedInput, match="Choose a model"):
         opened.open(None, models.ASK)
