@@ -5,6 +5,7 @@ import pathlib
 
 from keras_bridgetower.demo import fragments
 from keras_bridgetower.demo import models
+from keras_bridgetower.demo.examples import pictures
 from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.inputs import checked_text
 from keras_bridgetower.demo.inputs import paths_of
@@ -38,7 +39,7 @@ def add(parts):
                 label="What do you look for?", placeholder=_EXAMPLES[0]
             )
             button = gr.Button("Search", variant="primary")
-            boxes = parts.pictures("Pictures to search", tuple(parts.drawn))
+            boxes = parts.pictures("Pictures to search", tuple(pictures()))
             folder = gr.Textbox(
                 label="Or a folder of pictures on this computer",
                 placeholder="/home/me/pictures",
