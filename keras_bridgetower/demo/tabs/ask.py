@@ -30,7 +30,7 @@ def add(parts):
     examples = parts.examples(rows)
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
-            "Question", "what color is the shape?", "Ask", KINDS
+            "Question", "what kind of thing is it?", "Ask", KINDS
         )
         with gr.Column(min_width=280):
             answer = parts.result("The answer appears here.")

@@ -34,7 +34,7 @@ def add(parts):
     examples = parts.examples(rows)
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
-            "Text", "what color is the shape?", "Look inside", KINDS
+            "Text", "what colour is it mostly?", "Look inside", KINDS
         )
         with gr.Column(min_width=280):
             words = parts.result("The attention appears here.")
