@@ -94,15 +94,12 @@ def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
 def test_int8_is_near_and_smaller(form, vqa, tmp_path):
     exported_files.need(form)
     pytest.importorskip("onnxruntime", reason="the extra `export`")
-    samples = features(batch=16, tokens=8)
-    samples = {name: samples[name] for name in vqa.input}
+    samples = features(vqa, batch=16, tokens=8)
     suffix = formats.FORMATS[form].suffix
     whole, small = (tmp_path / name / f"vqa{suffix}" for name in ("f", "i"))
     vqa.export(whole, format=form)
     vqa.export(small, format=form, calibration=samples)
-    other = features(batch=3, tokens=6, seed=1)
-    other = {name: other[name] for name in vqa.input}
-    for x in (samples, other):
+    for x in (samples, features(vqa, tokens=6, seed=1)):
         expected = exported_files.by_name(vqa(x))["output"]
         found = exported_files.run(form, small, x)["output"]
         spread = expected.std()

@@ -21,11 +21,8 @@ def sentences(folder):
     rng = random.Random(0)
     found, words = set(), set()
     for part in PARTS:
-        for line in (files / f"data.{part}").open(encoding="utf-8"):
-            if line.startswith("  ") or "|" not in line:
-                continue
-            head, meaning = line.split("|", 1)
-            words.update(_words(head.split()))
+        for fields, meaning in _entries(files / f"data.{part}"):
+            words.update(_words(fields))
             for definition in re.sub('"[^"]*"', "", meaning).split(";"):
                 definition = definition.strip(" ;\n")
                 if 8 <= len(definition) <= 90:
@@ -43,12 +40,11 @@ def sentences(folder):
 def senses(folder):
     """What each noun may mean: dict from noun to a list of definitions."""
     files = pathlib.Path(folder) / "package/dict"
-    at = {}  # By the place that the index names.
-    for line in (files / "data.noun").open(encoding="utf-8"):
-        head, bar, meaning = line.partition("|")
-        if bar and not line.startswith("  "):
-            definition = meaning.split('; "')[0].split(";")[0]
-            at[head.split()[0]] = definition.strip().lower()
+    # By the place that the index names.
+    at = {
+        fields[0]: meaning.split(";")[0].strip().lower()
+        for fields, meaning in _entries(files / "data.noun")
+    }
     found = {}
     for line in (files / "index.noun").open(encoding="utf-8"):
         if not line.startswith("  "):
@@ -56,6 +52,14 @@ def senses(folder):
             places = rest[-int(count) :]
             found[noun.replace("_", " ")] = [at[place] for place in places]
     return found
+
+
+def _entries(path):
+    """The fields of each line, and what stands after them: its meaning."""
+    for line in path.open(encoding="utf-8"):
+        head, bar, meaning = line.partition("|")
+        if bar and not line.startswith("  "):
+            yield head.split(), meaning
 
 
 def _words(fields):

@@ -11,13 +11,13 @@ import json
 import pathlib
 
 import half_precision
-from easy_world.training.tiny_training import pack
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
 from emoji_world.training.run import WHOLE
 from emoji_world.training.together import save_together
 from emoji_world.training.train import STAGES
+from keras_bridgetower.presets import manifest
 
 NAME = "bridgetower_tiny_emoji_vqa"
 
@@ -41,7 +41,7 @@ def main():
     save_together(tasks, folder)
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(_page(tasks[0].count_params(), record))
-    pack(tasks[0].backbone, folder)
+    manifest.write(folder)
     half_precision.store_in_half(folder)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     print(f"{folder}: {size / 1e6:.2f} MB")

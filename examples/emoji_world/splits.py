@@ -37,6 +37,10 @@ class Splits:
     held_out: np.ndarray
     held_out_words: frozenset
 
+    def keeps_back(self, text):
+        """Whether a text holds a word that is held out, alone or in another."""
+        return bool(self.held_out_words & set(re.findall("[a-z]+", text)))
+
 
 def split(world):
     """The split of a list of `Emoji`; always the same one."""

@@ -1,7 +1,5 @@
 """Captions in many ways of saying, and the texts that scores are made on."""
 
-import re
-
 # `{x}` is a name or a keyword, `{a}` the same with an article. The first are
 # for training; the others are read by the scores alone.
 WAYS = (
@@ -32,11 +30,7 @@ def words_of(emoji, splits):
 
     No caption holds a word that is held out, alone or within another.
     """
-    return [
-        word
-        for word in emoji.keywords
-        if not splits.held_out_words & set(re.findall("[a-z]+", word))
-    ]
+    return [word for word in emoji.keywords if not splits.keeps_back(word)]
 
 
 # How often a caption is what a dictionary says, where it says something.

@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 
 # What runs in integers. Weights have a scale for each of their columns.
-PRODUCTS = ("MatMul", "Gemm", "Conv")
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
 # Samples of one forward pass while ranges are measured.
 _BATCH = 8
 # Weights above it lie in a file beside the model.
@@ -22,8 +22,8 @@ def quantize(path, calibration):
 
     Args:
         path: path of the file.
-        calibration: dict of arrays, one for each input, as many rows in all.
-            The ranges of activations are those that these rows show.
+        calibration: dict of arrays, one for each input, with equally many
+            rows. The ranges of activations are those that these rows show.
     """
     from onnxruntime.quantization import QuantFormat
     from onnxruntime.quantization import QuantType
@@ -48,7 +48,7 @@ def quantize(path, calibration):
             path,
             _rows(calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(PRODUCTS),
+            op_types_to_quantize=list(_PRODUCTS),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -61,7 +61,7 @@ def _rows(calibration):
     from onnxruntime.quantization import CalibrationDataReader
 
     arrays = {name: np.asarray(value) for name, value in calibration.items()}
-    count = min(map(len, arrays.values()))
+    count = len(next(iter(arrays.values())))
 
     class Rows(CalibrationDataReader):
         def __init__(self):

@@ -22,14 +22,26 @@ def new_tasks(reader, eyes):
             becomes that of the result.
         eyes: contrastive task whose image side is taken.
     """
-    both = _tasks(reader.backbone, reader.preprocessor, "random_negatives")
-    heads = both.pairs.heads["itc"], reader.heads["itc"]
-    _take(*[head.text_dense for head in heads])
-    for mine, known in zip(_eyes(both.pairs), _eyes(eyes), strict=True):
-        _take(mine, known)
-    types = reader.backbone.fusion.type_embedding
+    backbone, known = reader.backbone, reader.preprocessor
+    given = known.tokenizer, known.image_converter
+    pairs = kbt.BridgeTowerPretraining(
+        backbone,
+        kbt.BridgeTowerPretrainingPreprocessor(*given, rate=MASKED),
+        projection_dim=SPACE,
+        ways="three_way",
+    )
+    vqa = kbt.BridgeTowerVQA(
+        backbone, kbt.BridgeTowerVQAPreprocessor(*given, questions.ANSWERS)
+    )
+    layers = [
+        (pairs.heads["itc"].text_dense, reader.heads["itc"].text_dense),
+        *zip(_eyes(pairs), _eyes(eyes), strict=True),
+    ]
+    for mine, taught in layers:
+        mine.set_weights(taught.get_weights())
+    types = backbone.fusion.type_embedding
     types.assign(eyes.backbone.fusion.type_embedding)
-    return both
+    return Together(pairs, vqa)
 
 
 def learn(both, run, epochs, learning_rate, folder):
@@ -79,32 +91,10 @@ def answer_more(run, folder, epochs):
 
 def _rest_towers(task):
     """Let nothing change that the vector of a picture or a text is made of."""
-    fusion = task.backbone.fusion
     read = task.backbone.text_tower, task.heads["itc"].text_dense
-    for layer in (*read, *_eyes(task)):
-        layer.trainable = False
-    fusion.type_embedding.trainable = False
-
-
-def _tasks(backbone, known, negatives):
-    given = known.tokenizer, known.image_converter
-    pairs = kbt.BridgeTowerPretraining(
-        backbone,
-        kbt.BridgeTowerPretrainingPreprocessor(
-            *given, rate=MASKED, negatives=negatives
-        ),
-        negatives=negatives,
-        projection_dim=SPACE,
-        ways="three_way",
-    )
-    vqa = kbt.BridgeTowerVQA(
-        backbone, kbt.BridgeTowerVQAPreprocessor(*given, questions.ANSWERS)
-    )
-    return Together(pairs, vqa)
-
-
-def _take(layer, known):
-    layer.set_weights(known.get_weights())
+    types = task.backbone.fusion.type_embedding
+    for part in (*read, *_eyes(task), types):
+        part.trainable = False
 
 
 def _eyes(task):

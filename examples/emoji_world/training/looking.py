@@ -1,4 +1,4 @@
-"""Second stage: the image tower learns where each drawing lies.
+"""The image tower learns where each drawing lies.
 
 It learns from drawings and from where a reader puts their captions. A list of
 scores for all emoji, which is thrown away after training, teaches it to tell

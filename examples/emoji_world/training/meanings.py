@@ -1,7 +1,5 @@
 """What a dictionary says of emoji: descriptions in words that no name has."""
 
-import re
-
 from emoji_world import english
 from emoji_world import texts
 
@@ -23,7 +21,7 @@ def meanings(world, splits, wordnet, teacher):
         [
             sense
             for sense in senses.get(emoji.name, ())
-            if not splits.held_out_words & set(re.findall("[a-z]+", sense))
+            if not splits.keeps_back(sense)
         ]
         for emoji in world
     ]

@@ -48,7 +48,7 @@ def language_stage(run, epochs=3):
 
 def captions_stage(run, epochs=150):
     """The text tower learns to find emoji, and keeps its English."""
-    (task,) = _read(run, "language")
+    task = _read(run, "language")
     space = Space(run)
     _, places, same = looking.places_of(space, run, space.of)
     folder = run.folder / "captions_run"
@@ -78,7 +78,7 @@ def pictures_stage(run, epochs=30):
 
     Its places are now where our own text tower puts the captions.
     """
-    (reader,) = _read(run, "captions")
+    reader = _read(run, "captions")
     task = kbt.BridgeTowerContrastive.from_preset(
         run.folder / "glances", image_size=SIDE
     )
@@ -94,14 +94,9 @@ def pictures_stage(run, epochs=30):
     return task, history
 
 
-def _tokenizer(space):
-    captions = [text for made in space.captions.values() for text in made]
-    return new_tokenizer([*space.texts, *captions * 4])
-
-
 def meeting_stage(run, epochs=90):
     """The text tower learns to find the drawings as the image tower sees."""
-    task, eyes = _read(run, "captions", "pictures")
+    task, eyes = _read(run, "captions"), _read(run, "pictures")
     space, drawings = Space(run), TrainingDrawings(run)
     shown = np.stack([on_white(drawing) for _, drawing in drawings.rows])
     looks = run.splits.looks
@@ -117,7 +112,7 @@ def meeting_stage(run, epochs=90):
 
 def fusion_stage(run, epochs=15):
     """The fusion learns all that it is for; the towers rest."""
-    both = fusing.new_tasks(*_read(run, "meeting", "pictures"))
+    both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
     return both, fusing.learn(
         both, run, epochs, 1e-3, run.folder / "fusion_run"
     )
@@ -128,11 +123,14 @@ def questions_stage(run, epochs=40):
     return fusing.answer_more(run, run.folder / "fusion", epochs)
 
 
-def _read(run, *names):
-    return [
-        kbt.BridgeTowerContrastive.from_preset(run.folder / name)
-        for name in names
-    ]
+def _read(run, stage):
+    """What a stage wrote, as a contrastive task."""
+    return kbt.BridgeTowerContrastive.from_preset(run.folder / stage)
+
+
+def _tokenizer(space):
+    captions = [text for made in space.captions.values() for text in made]
+    return new_tokenizer([*space.texts, *captions * 4])
 
 
 STAGES = {

@@ -8,6 +8,7 @@ import keras
 
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.exporting.formats import FORMATS
+from keras_bridgetower.models.exporting.formats import check_installed
 from keras_bridgetower.models.exporting.formats import format_of
 from keras_bridgetower.models.exporting.parts import function_of
 
@@ -140,6 +141,7 @@ def _check_calibration(calibration, function, name):
             f"`calibration` must be None but for `format` in {able}. "
             f"Received: calibration with format={name!r}"
         )
+    check_installed("calibration", ("onnxruntime",))
     names = list(function.features)
     rows = {len(value) for value in calibration.values()}
     if sorted(calibration) != names or len(rows) != 1 or rows == {0}:

@@ -92,13 +92,18 @@ def format_of(name):
     if refused:
         raise ValueError(refused)
     found = FORMATS[name]
-    missing = [p for p in found.packages if importlib.util.find_spec(p) is None]
+    check_installed(f"format={name!r}", found.packages)
+    return found
+
+
+def check_installed(value, packages):
+    """Refuse a value of `export` that needs packages which are not there."""
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
     if missing:
         raise ImportError(
-            f"`format={name!r}` needs the packages {', '.join(missing)}: "
+            f"`{value}` needs the packages {', '.join(missing)}: "
             "pip install 'keras-bridgetower[export]'"
         )
-    return found
 
 
 def refusal(name, backend):

@@ -25,8 +25,7 @@ class KerasForward:
 
     def run(self, batch, tokens):
         side = self.task.input["images"].shape[1]
-        images, ids, mask = features(batch, side, tokens)
-        x = {"images": images, "token_ids": ids, "padding_mask": mask}
+        x = features(batch, side, tokens)
         return lambda: np.asarray(self.task.predict_on_batch(x), "float32")
 
 
@@ -51,13 +50,14 @@ class TransformersForward:
 
     def run(self, batch, tokens):
         torch = self.torch
-        images, ids, mask = features(batch, self.side, tokens)
+        made = features(batch, self.side, tokens)
+        pixels = torch.tensor(made["images"].transpose(0, 3, 1, 2))
         x = {
-            "pixel_values": torch.tensor(images.transpose(0, 3, 1, 2)).to(
-                self.dtype
+            "pixel_values": pixels.to(self.dtype),
+            "input_ids": torch.tensor(made["token_ids"].astype("int64")),
+            "attention_mask": torch.tensor(
+                made["padding_mask"].astype("int64")
             ),
-            "input_ids": torch.tensor(ids.astype("int64")),
-            "attention_mask": torch.tensor(mask.astype("int64")),
         }
 
         def forward():

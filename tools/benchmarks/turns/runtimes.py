@@ -25,14 +25,15 @@ class ExportedForward:
 
     def __init__(self, folder, contender):
         import keras_bridgetower as kbt
+        from keras_bridgetower.models.exporting.formats import FORMATS
 
         task = kbt.BridgeTowerRetrieval.from_preset(folder)
         self.side = task.input["images"].shape[1]
         calibration = None
         if contender.dtype == "int8":
-            calibration = self._features(CALIBRATED, 32)
+            calibration = features(CALIBRATED, self.side, 32)
         self._kept = tempfile.TemporaryDirectory()
-        suffix = {"onnx": ".onnx", "openvino": ".xml"}[self.form]
+        suffix = FORMATS[self.form].suffix
         path = pathlib.Path(self._kept.name) / f"model{suffix}"
         task.export(path, format=self.form, calibration=calibration)
         del task
@@ -43,12 +44,8 @@ class ExportedForward:
         raise NotImplementedError
 
     def run(self, batch, tokens):
-        x = self._features(batch, tokens)
+        x = features(batch, self.side, tokens)
         return lambda: np.asarray(self.model(x), "float32")
-
-    def _features(self, batch, tokens):
-        images, ids, mask = features(batch, self.side, tokens)
-        return {"images": images, "token_ids": ids, "padding_mask": mask}
 
 
 class OnnxRuntimeForward(ExportedForward):

@@ -8,4 +8,8 @@ def features(batch, side, tokens):
     rng = np.random.default_rng(3)
     images = rng.normal(size=(batch, side, side, 3)).astype("float32")
     ids = rng.integers(4, 100, (batch, tokens)).astype("int32")
-    return images, ids, np.ones((batch, tokens), "int32")
+    return {
+        "images": images,
+        "token_ids": ids,
+        "padding_mask": np.ones((batch, tokens), "int32"),
+    }

@@ -16,7 +16,8 @@ def rows(batch, side, tokens):
         `(images, ids, masked ids, places of the masks, whether a pair
         matches)`. A pair that does not match has the next row's picture.
     """
-    images, ids, _ = features(batch, side, tokens)
+    made = features(batch, side, tokens)
+    images, ids = made["images"], made["token_ids"]
     rng = np.random.default_rng(5)
     places = np.stack([rng.permutation(tokens)[:MASKED] for _ in range(batch)])
     masked = ids.copy()
