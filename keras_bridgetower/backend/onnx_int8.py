@@ -1,7 +1,8 @@
 """Makes the matrix products of an ONNX file 8-bit integers, by ONNX Runtime.
 
-Weights and activations become integers with a scale; softmax, normalisation
-and activation functions stay in float32. The file keeps its inputs and outputs.
+Weights, and what is multiplied by them, become integers with a scale. All else
+stays in float32, also the products of attention: most of its weights are below
+1/255. The file keeps its inputs and outputs.
 """
 
 import pathlib
@@ -49,11 +50,25 @@ def quantize(path, calibration):
             _rows(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_PRODUCTS),
+            nodes_to_exclude=_without_weights(simplified),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             use_external_data_format=large,
         )
+
+
+def _without_weights(path):
+    """Names of products of two activations."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {value.name for value in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in _PRODUCTS and not weights & set(node.input)
+    ]
 
 
 def _rows(calibration):

@@ -35,7 +35,7 @@ def write_onnx(function, path, calibration=None, **kwargs):
         # Of the converter itself: its own deprecations.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            traced(function, function.values),
+            _in_products(traced(function, function.values)),
             input_names=list(function.features),
             output_names=function.output_names(),
             dynamo=True,
@@ -106,6 +106,29 @@ def _sample(feature, limits):
     sizes = {n: min(k, limits.get(n, k)) for n, k in TRACED.items()}
     shape = [sizes.get(n, n) for n in feature.shape]
     return keras.ops.ones(shape, dtype=feature.dtype)
+
+
+def _in_products(program):
+    """A program without Einsum, which runtimes do not compute in integers."""
+    import torch
+
+    einsum = torch.ops.aten.einsum.default
+
+    def product(equation, operands):
+        inputs, out = equation.replace(" ", "").split("->")
+        left, _, right = inputs.partition(",")
+        kept = "".join(axis for axis in left if axis not in right)
+        summed = left[len(kept) :]
+        new = right[len(summed) :]
+        if (left, right, out) != (kept + summed, summed + new, kept + new):
+            return NotImplemented
+        # A dense layer of several axes: one product of matrices.
+        x, weight = operands
+        sizes = weight.shape[len(summed) :]
+        weight = weight.flatten(0, len(summed) - 1).flatten(1)
+        return (x.flatten(len(kept)) @ weight).unflatten(-1, sizes)
+
+    return program.run_decompositions({einsum: product})
 
 
 def _name_axes(graph, features):
