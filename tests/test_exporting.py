@@ -89,59 +89,6 @@ def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
         vqa.export(folder, format=form)
 
 
-@ON_TORCH
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_int8_is_near_and_smaller(form, vqa, tmp_path):
-    exported_files.need(form)
-    pytest.importorskip("onnxruntime", reason="the extra `export`")
-    samples = features(vqa, batch=16, tokens=8)
-    suffix = formats.FORMATS[form].suffix
-    whole, small = (tmp_path / name / f"vqa{suffix}" for name in ("f", "i"))
-    vqa.export(whole, format=form)
-    vqa.export(small, format=form, calibration=samples)
-    for x in (samples, features(vqa, tokens=6, seed=1)):
-        expected = exported_files.by_name(vqa(x))["output"]
-        found = exported_files.run(form, small, x)["output"]
-        spread = expected.std()
-        assert 1e-5 < np.abs(found - expected).max() / spread < 0.3
-    if form == "onnx":
-        assert _weights_in_float(whole) and not _weights_in_float(small)
-    held = {"onnx": ".onnx", "openvino": ".bin"}[form]
-    sizes = [p.with_suffix(held).stat().st_size for p in (small, whole)]
-    assert sizes[0] < 0.7 * sizes[1]
-
-
-def _weights_in_float(path):
-    """Matrices that a product of an ONNX file reads as they are."""
-    import onnx
-
-    graph = onnx.load(path).graph
-    names = {x.name for x in graph.initializer if len(x.dims) > 1}
-    # The file itself may still give a weight another shape.
-    for node in graph.node:
-        if node.op_type in ("Reshape", "Transpose") and node.input[0] in names:
-            names.update(node.output)
-    products = ("MatMul", "Gemm", "Conv", "Einsum")
-    return [
-        name
-        for node in graph.node
-        if node.op_type in products
-        for name in node.input
-        if name in names
-    ]
-
-
-def test_what_cannot_be_calibrated_is_refused(vqa, tmp_path):
-    form = "torch" if BACKEND == "torch" else "tf_saved_model"
-    with pytest.raises(ValueError, match="`calibration` must be None but for"):
-        vqa.export(tmp_path / "a", format=form, calibration={})
-    if BACKEND == "torch":
-        exported_files.need("onnx")
-        given = {"images": np.zeros((1, 4))}
-        with pytest.raises(ValueError, match="`calibration` must be a dict of"):
-            vqa.export(tmp_path / "a", format="onnx", calibration=given)
-
-
 @FASTEST
 @pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
 @pytest.mark.parametrize("size", [(40, 60), (37, 200), (300, 31), (64, 64)])

@@ -25,6 +25,8 @@ FORMATS = {
     "tf_saved_model": "tensorflow",
     "litert": "tensorflow",
 }
+# Those that can be computed in int8.
+QUANTIZED = ("onnx", "openvino")
 Destination = Annotated[
     pathlib.Path, typer.Argument(help="Folder to write, which must be new.")
 ]
@@ -134,6 +136,20 @@ def export(
             "keep what the towers return."
         ),
     ] = None,
+    int8: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="SAMPLES",
+            help="Compute in int8, with the ranges of these samples: a folder "
+            "of pictures, or a table (.csv, .jsonl) as `predict` reads it.",
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text for every picture of --int8. May be given again."
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Run both on the same random input."),
@@ -151,6 +167,13 @@ def export(
         raise UsageError(
             f"`--format` must be one of {', '.join(FORMATS)}. "
             f"Received: --format {format}"
+        )
+    if text and not int8:
+        raise UsageError("`--text` needs `--int8`.")
+    if int8 and (part or format not in QUANTIZED):
+        raise UsageError(
+            f"`--int8` needs `--format` {' or '.join(QUANTIZED)}, and no "
+            "`--part`."
         )
     if format == TRANSFORMERS:
         if task or part:
@@ -170,16 +193,26 @@ def export(
         os.environ.setdefault("KERAS_BACKEND", FORMATS[format])
         with output.status("Exporting"):
             frameworks.load(context.obj, first=BEFORE_KERAS)
+            from keras_bridgetower.predict.calibration import samples_of
             from keras_bridgetower.tasks import by_name
 
             opened = by_name.open_task(preset, task)
-            opened.export(destination, format, verbose=False, part=part)
+            samples = samples_of(opened, int8, text or ()) if int8 else None
+            opened.export(
+                destination,
+                format,
+                verbose=False,
+                part=part,
+                calibration=samples,
+            )
         found = {
             "task": type(opened).__name__,
             "part": part or "all",
             "format": format,
             "written": str(destination),
         }
+        if int8:
+            found["calibrated on"] = len(next(iter(samples.values())))
     _show(as_json, found)
 
 

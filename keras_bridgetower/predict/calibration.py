@@ -1,0 +1,59 @@
+"""Features of a table's rows, on which `export` measures ranges for int8."""
+
+import itertools
+
+import keras
+
+from keras_bridgetower.predict.batches import open_picture
+from keras_bridgetower.predict.rows import ID
+from keras_bridgetower.predict.rows import PICTURES
+from keras_bridgetower.predict.rows import open_rows
+from keras_bridgetower.predict.verbs import PAIR
+from keras_bridgetower.predict.verbs import VERBS
+
+# Ranges change little with more of them.
+MOST = 256
+
+
+def samples_of(task, source, texts=(), most=MOST):
+    """Prepare rows as the task takes them.
+
+    Args:
+        task: a task with a preprocessor.
+        source: path of a folder of pictures, or of a table with the columns
+            that `predict` reads.
+        texts: list of str. Each row of the source is taken with each.
+        most: int. Of more rows these many are taken, spread evenly.
+
+    Returns:
+        dict of features, as the preprocessor makes them.
+
+    Raises:
+        ValueError: a source that does not fit, or a row that cannot be read.
+    """
+    verbs = [verb for verb in VERBS.values() if verb.task is type(task)]
+    columns = dict.fromkeys(c for verb in verbs for c in verb.columns)
+    optional = dict.fromkeys(c for verb in verbs for c in verb.optional)
+    rows = open_rows(source, tuple(columns) or PAIR, tuple(optional), texts)
+    step = -(-rows.count // most)
+    taken = [_taken(row) for row in itertools.islice(rows, 0, None, step)]
+    found = {name: [row[name] for row in taken] for name in taken[0]}
+    raw = {k: v for k, v in found.items() if k not in PICTURES}
+    if "image" in found:
+        raw["images"] = found["image"]
+    if "second_image" in found:
+        pairs = zip(found["image"], found["second_image"], strict=True)
+        raw["images"] = list(pairs)
+    return {
+        name: keras.ops.convert_to_numpy(value)
+        for name, value in task.preprocessor(raw).items()
+    }
+
+
+def _taken(row):
+    """What a row holds, with its pictures opened."""
+    if row.error:
+        raise ValueError(f"Row {row.number} of SOURCE: {row.error}")
+    pictures = {c: open_picture(row, c) for c in PICTURES & set(row.values)}
+    values = {k: v for k, v in row.values.items() if k != ID}
+    return values | pictures

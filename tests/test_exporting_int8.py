@@ -1,0 +1,160 @@
+"""Exports in int8: what the matrix products of an exported file compute in."""
+
+import csv
+import json
+import logging
+
+import every_task
+import exported_files
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import features
+from builders import randomise
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.cli import main
+from keras_bridgetower.cli import weights
+from keras_bridgetower.models.exporting import formats
+from keras_bridgetower.predict import calibration
+
+BACKEND = keras.config.backend()
+ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def no_records(monkeypatch):
+    """PyTorch records what it traces, at length, for whoever listens."""
+    logger = logging.getLogger("torch.__trace")
+    monkeypatch.setattr(logger, "propagate", False)
+
+
+@pytest.fixture(scope="module")
+def vqa():
+    return randomise(every_task.make("vqa"))
+
+
+@ON_TORCH
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_is_near_and_smaller(form, vqa, tmp_path):
+    exported_files.need(form)
+    pytest.importorskip("onnxruntime", reason="the extra `export`")
+    samples = features(vqa, batch=16, tokens=8)
+    suffix = formats.FORMATS[form].suffix
+    whole, small = (tmp_path / name / f"vqa{suffix}" for name in ("f", "i"))
+    vqa.export(whole, format=form)
+    vqa.export(small, format=form, calibration=samples)
+    for x in (samples, features(vqa, tokens=6, seed=1)):
+        expected = exported_files.by_name(vqa(x))["output"]
+        found = exported_files.run(form, small, x)["output"]
+        spread = expected.std()
+        assert 1e-5 < np.abs(found - expected).max() / spread < 0.3
+    if form == "onnx":
+        assert _weights_in_float(whole) and not _weights_in_float(small)
+    held = {"onnx": ".onnx", "openvino": ".bin"}[form]
+    sizes = [p.with_suffix(held).stat().st_size for p in (small, whole)]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def _weights_in_float(path):
+    """Matrices that a product of an ONNX file reads as they are."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    names = {x.name for x in graph.initializer if len(x.dims) > 1}
+    # The file itself may still give a weight another shape.
+    for node in graph.node:
+        if node.op_type in ("Reshape", "Transpose") and node.input[0] in names:
+            names.update(node.output)
+    products = ("MatMul", "Gemm", "Conv", "Einsum")
+    return [
+        name
+        for node in graph.node
+        if node.op_type in products
+        for name in node.input
+        if name in names
+    ]
+
+
+def test_what_cannot_be_calibrated_is_refused(vqa, tmp_path):
+    form = "torch" if BACKEND == "torch" else "tf_saved_model"
+    with pytest.raises(ValueError, match="`calibration` must be None but for"):
+        vqa.export(tmp_path / "a", format=form, calibration={})
+    if BACKEND == "torch":
+        exported_files.need("onnx")
+        given = {"images": np.zeros((1, 4))}
+        with pytest.raises(ValueError, match="`calibration` must be a dict of"):
+            vqa.export(tmp_path / "a", format="onnx", calibration=given)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of five pictures, each with a text, and their pixels."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(5):
+        pixels = rng.integers(0, 256, (64, 64, 3), "uint8")
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        rows.append((f"{i}.png", "is it red?" if i % 2 else "what is it?"))
+    path = tmp_path / "rows.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([("image", "text"), *rows])
+    return path, rows
+
+
+@FASTEST
+def test_samples_are_the_rows_prepared(table, tmp_path):
+    path, rows = table
+    task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    for most, step in ((9, 1), (2, 3)):
+        found = calibration.samples_of(task, path, most=most)
+        raw = {
+            "images": [str(tmp_path / name) for name, _ in rows[::step]],
+            "text": [text for _, text in rows[::step]],
+        }
+        for name, value in task.preprocessor(raw).items():
+            np.testing.assert_array_equal(found[name], value)
+    asked = calibration.samples_of(task, tmp_path, ["a", "b"])
+    assert len(asked["images"]) == 10
+    task = every_task.make("nlvr2")
+    path = tmp_path / "pairs.jsonl"
+    row = {"image": "0.png", "second_image": "1.png", "text": "a"}
+    path.write_text(json.dumps(row))
+    pair = calibration.samples_of(task, path)["images"]
+    assert pair.shape[:2] == (1, 2) and (pair[0, 0] != pair[0, 1]).any()
+    path.write_text(json.dumps(row | {"image": "rows.csv"}))
+    with pytest.raises(ValueError, match="`image` must be a readable.*rows"):
+        calibration.samples_of(task, path)
+    path.write_text(json.dumps({"image": "0.png"}))
+    with pytest.raises(ValueError, match="Row 0 of SOURCE: it must have"):
+        calibration.samples_of(task, path)
+
+
+@FASTEST
+def test_the_command_in_int8(table, tmp_path, capsys):
+    exported_files.need("onnx")
+    pytest.importorskip("onnxruntime", reason="the extra `export`")
+    path = tmp_path / "small.onnx"
+    words = ["export", "bridgetower_tiny_easy_vqa", str(path)]
+    words += ["--format", "onnx", "--int8", str(table[0]), "--json"]
+    assert main.main(words) == 0
+    assert json.loads(capsys.readouterr().out)["calibrated on"] == 5
+    assert not _weights_in_float(path)
+
+
+@FASTEST
+def test_what_the_command_refuses(table, tmp_path, capsys):
+    quantized = [k for k, form in formats.FORMATS.items() if form.quantizes]
+    assert list(weights.QUANTIZED) == quantized
+    words = ["export", "bridgetower_tiny_easy_vqa", str(tmp_path / "a.onnx")]
+    int8 = ["--int8", str(table[0])]
+    for more, error in (
+        (["--format", "torch", *int8], "`--int8` needs `--format` onnx or"),
+        (["--format", "onnx", "--part", "fusion", *int8], "and no `--part`"),
+        (["--format", "onnx", "--text", "a"], "`--text` needs `--int8`"),
+    ):
+        assert main.main([*words, *more]) == 2
+        assert error in capsys.readouterr().err
