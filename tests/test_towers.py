@@ -1,9 +1,14 @@
 """Every encoder, seen as states."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import keras_hub
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import IMAGE_ENCODERS
 from builders import LONG_ELSEWHERE
 from builders import TEXT_ENCODERS
@@ -17,6 +22,11 @@ from builders import roberta
 from builders import run
 
 import keras_bridgetower as kbt
+
+FROM_PRESET = """
+import keras_bridgetower as kbt
+kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+"""
 
 pytestmark = LONG_ELSEWHERE
 
@@ -130,3 +140,17 @@ def test_an_unknown_encoder_is_named_with_the_mend():
 def test_taps_below_the_lowest_block():
     with pytest.raises(ValueError, match=r"lowest of the 2 blocks.*\(-3,"):
         kbt.Tower(roberta(layers=2), (-3, -2, -1))
+
+
+@FASTEST
+def test_another_backend_of_keras_is_refused():
+    """As it is, where OpenVINO is installed."""
+    pytest.importorskip("openvino", reason="the extra `export`")
+    ran = subprocess.run(
+        [sys.executable, "-c", FROM_PRESET],
+        env=os.environ | {"KERAS_BACKEND": "openvino"},
+        capture_output=True,
+        text=True,
+    )
+    assert "ValueError: KERAS_BACKEND must be one of" in ran.stderr, ran.stderr
+    assert "`export(path, format=" in ran.stderr

@@ -5,7 +5,7 @@ python tools/export_table.py
 
 import pathlib
 
-from keras_bridgetower.models.exporting.formats import BACKENDS
+from keras_bridgetower.backend.names import BACKENDS
 from keras_bridgetower.models.exporting.formats import FORMATS
 from keras_bridgetower.models.exporting.formats import refusal
 

@@ -15,9 +15,9 @@ import pathlib
 import sys
 import warnings
 
+from keras_bridgetower.backend.names import BACKENDS
 from keras_bridgetower.files import keras_home
 
-BACKENDS = ("tensorflow", "jax", "torch")
 # Set where the user has not. They count when a framework is imported.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",

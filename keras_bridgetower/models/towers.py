@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.names import check_backend
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.tower_layers import FirstOutput
 from keras_bridgetower.models.tower_layers import TokenLookup
@@ -148,8 +149,8 @@ class Tower(keras.Model):
 
     Raises:
         TypeError: no rule for the encoder.
-        ValueError: a tap below the lowest block, or norms that the encoder
-            does not have.
+        ValueError: a tap below the lowest block, norms that the encoder
+            does not have, or a backend that cannot run it.
 
     Example:
 
@@ -162,6 +163,7 @@ class Tower(keras.Model):
     """
 
     def __init__(self, encoder, taps, norms="shared", name=None, **kwargs):
+        check_backend()
         states = hidden_states(encoder)
         indices = [tap for tap in taps if tap is not None]
         if indices and -min(indices) > len(states):

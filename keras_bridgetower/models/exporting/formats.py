@@ -10,8 +10,6 @@ from keras_bridgetower.backend import torch_exports
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.exporting import by_keras
 
-BACKENDS = ("tensorflow", "jax", "torch")
-
 
 class Format(NamedTuple):
     """A format that models are exported to.
@@ -111,7 +109,7 @@ def refusal(name, backend):
 
     Args:
         name: str, a key of `FORMATS`.
-        backend: str, one of `BACKENDS`.
+        backend: str, one of `backend.names.BACKENDS`.
     """
     backends = FORMATS[name].backends
     if backend in backends:
