@@ -74,16 +74,15 @@ def traced(function, run, **kwargs):
     import torch
 
     features, limits = function.features, function.limits
+    samples = {name: _sample(f, limits) for name, f in features.items()}
+    weights = _read_by(run, samples, function.model.weights)
 
     class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
             # Weights that no module holds would be copied as constants.
             self.weights = torch.nn.ParameterDict(
-                {
-                    v.path.replace(".", "_"): v.value
-                    for v in function.model.weights
-                }
+                {v.path.replace(".", "_"): v.value for v in weights}
             )
 
         def forward(self, features):
@@ -95,10 +94,23 @@ def traced(function, run, **kwargs):
         name: {i: axes[n] for i, n in enumerate(f.shape) if n in axes}
         for name, f in features.items()
     }
-    samples = {name: _sample(f, limits) for name, f in features.items()}
     values = {"strict": False, "dynamic_shapes": (free,)} | kwargs
     with torch.no_grad():
         return torch.export.export(Module().eval(), (samples,), **values)
+
+
+def _read_by(run, samples, weights):
+    """Those weights that a function reads: a part of a model needs few."""
+    read = set()
+
+    class Noting(keras.StatelessScope):
+        def get_current_value(self, variable):
+            read.add(id(variable))
+            return super().get_current_value(variable)
+
+    with Noting():
+        run(samples)
+    return [v for v in weights if id(v) in read]
 
 
 def _sample(feature, limits):
