@@ -9,10 +9,16 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 from turns import report
+from turns.contenders import Contender
 from turns.ratios import distance
 from turns.ratios import summary
+from turns.rounds import Rounds
+from turns.runners import ContenderFailed
+from turns.runners import Fresh
 from turns.runners import error_in
+from turns.saved import Saved
 from turns.works import WORKS
+from turns.works import Work
 
 COMMAND = (
     pathlib.Path(__file__).parents[1] / "tools" / "benchmarks" / "benchmark.py"
@@ -105,6 +111,55 @@ def test_the_error_of_a_process_is_found_before_what_follows_it():
     log = "start\nValueError: wrong shape\n  [1. 2.]]\n"
     assert error_in(log) == "ValueError: wrong shape"
     assert error_in("one\ntwo\n") == "two"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A saved model of which nothing is read."""
+    made = Saved(tmp_path, "small")
+    made.path("checkpoint").mkdir(parents=True)
+    return made
+
+
+def saying(name, code, beside="reference"):
+    """A contender whose process runs some code of Python."""
+    return Contender(name, "keras_bridgetower", beside, settings={"code": code})
+
+
+def test_rounds_compare_what_processes_say(saved):
+    contenders = [
+        saying("reference", """print('{"seconds": 3, "outputs": [[4, 2]]}')"""),
+        saying(
+            "ours", """print('{"seconds": 2, "outputs": [[4, 3]], "x": 7}')"""
+        ),
+    ]
+    work = Work("any", "starts", Fresh, contenders)
+    with Rounds(work, saved, repeats=2) as rounds:
+        (found,) = rounds.rows(contenders[1], batches=[1], tokens=8)
+    assert found == {
+        "name": "ours",
+        "beside": "reference",
+        "batch": 1,
+        "distance": 0.25,
+        "seconds": 2,
+        "reference": 3,
+        "ratio": 1.5,
+        "low": 1.5,
+        "high": 1.5,
+        "x": 7,
+    }
+
+
+def test_a_process_is_timed_until_its_last_line(saved):
+    code = "import time; time.sleep(0.2); print('{}')"
+    turn = Fresh("starts", saying("slow", code), saved).ask({})
+    assert turn["seconds"] > 0.2
+
+
+def test_a_process_that_fails_says_why(saved):
+    failing = saying("failing", "raise ValueError('no such model')")
+    with pytest.raises(ContenderFailed, match="^ValueError: no such model$"):
+        Fresh("starts", failing, saved).ask({})
 
 
 def test_unknown_names_are_refused():

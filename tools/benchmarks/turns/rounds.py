@@ -4,6 +4,7 @@ import statistics
 
 from turns.ratios import distance
 from turns.ratios import summary
+from turns.runners import ContenderFailed
 
 # What a turn says of itself besides what it measured.
 _KNOWN = ("seconds", "first", "outputs")
@@ -59,6 +60,11 @@ class Rounds:
                     **runner.about,
                     **self._compared(runner, beside, turn),
                 }
+        except ContenderFailed:
+            # The reference may be the one that failed: the next contender
+            # gets a new one.
+            self._close_reference()
+            raise
         finally:
             runner.close()
 

@@ -86,9 +86,7 @@ class Resident:
         return self._answer()
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.communicate()
         self.log.close()
 
     def _answer(self):

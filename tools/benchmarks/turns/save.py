@@ -28,20 +28,12 @@ WORDS = ("Ġ r", "Ġr e", "Ġre d", "Ġ c", "a t", "Ġc at", "o g", "Ġ d", "Ġd
 
 def checkpoint(path, saved):
     """A folder of transformers, with its processor, picture and answers."""
-    if saved.size == "tiny":
-        name = "bridgetower_tiny_easy_retrieval"
-        values = {"image_size": saved.side} if saved.side else {}
-        task = kbt.BridgeTowerRetrieval.from_preset(name, **values)
-        task.export_to_transformers(path)
-        width = task.backbone.hidden_dim
-    else:
-        size = SIZES[saved.size]
-        size = size | {"side": saved.side or size["side"]}
-        peer.peer(size).save_pretrained(path)
-        processor(size["side"], size.get("patch", 16)).save_pretrained(path)
-        width = size["hidden"]
+    size = SIZES[saved.size]
+    size = size | {"side": saved.side or size["side"]}
+    peer.peer(size).save_pretrained(path)
+    processor(size["side"], size.get("patch", 16)).save_pretrained(path)
     samples.write_picture(path / saved.picture.name)
-    np.savez(path / saved.answers.name, *samples.answer_weights(width))
+    np.savez(path / saved.answers.name, *samples.answer_weights(size["hidden"]))
 
 
 def processor(side, patch):
