@@ -1,6 +1,5 @@
 """Pre-training: labels, one step for all objectives, and what it leaves."""
 
-import benchmark_pretraining
 import keras
 import numpy as np
 import pytest
@@ -17,6 +16,8 @@ from builders import raw
 from builders import shallow
 from builders import slow_on
 from builders import tokenizer
+from turns.steps import OBJECTIVES
+from turns.two_passes import TwoPasses
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.masked_lm import IGNORED
@@ -146,7 +147,7 @@ def test_what_no_objective_reads_stays(values, unread):
 def test_a_step_equals_two_passes():
     """One image-tower pass gives the gradients of an own pass for each."""
     x, _ = raw(4)
-    names = benchmark_pretraining.OBJECTIVES
+    names = OBJECTIVES
     features, labels = preprocessor(objectives=names, rate=0.5)(x)
     # Two rows take the next one's picture, two keep their own.
     features["match"] = labels["itm"] = np.array([1, 0, 1, 0], "int32")
@@ -154,7 +155,7 @@ def test_a_step_equals_two_passes():
     shared = randomise(
         kbt.BridgeTowerPretraining(both, objectives=names), scale=0.1
     )
-    apart = benchmark_pretraining.TwoPasses(both, objectives=names)
+    apart = TwoPasses(both, objectives=names)
     start = [array(w) for w in variables(shared)]
     losses, moved = [], []
     for task in (shared, apart):

@@ -1,113 +1,206 @@
-"""Time the base-size model beside transformers on the same weights.
+"""Time this package beside transformers, on all backends and precisions.
 
-    export KERAS_BACKEND=jax PYTHONPATH=tests
-    python tools/benchmarks/benchmark.py
-    python tools/benchmarks/benchmark.py --what loading --repeats 5
-    python tools/benchmarks/benchmark.py --what conversion --repeats 3
-    python tools/benchmarks/benchmark.py --what pretraining
-    python tools/benchmarks/benchmark.py --what memory --repeats 2
-    python tools/benchmarks/benchmark.py --what data
+    python tools/benchmarks/benchmark.py all
+    python tools/benchmarks/benchmark.py forward --batches 1 4 16
+    python tools/benchmarks/benchmark.py forward --side 288 384
+    python tools/benchmarks/benchmark.py steps vqa --only "torch float32"
+    python tools/benchmarks/benchmark.py first loading import --size small base
 
-Both run in this process, by turns, so that a busy machine slows both; the
-ratio of the medians is what counts. The peer and the copying of its weights
-are those of `tests`. Needs the extra `dev`.
+A model of transformers with random weights is saved, and each contender opens
+it in a process of its own, beside one with its reference: transformers in
+float32 on PyTorch, if the table names no other. The two take turns. The ratio
+is the reference's time to the contender's: above 1 is faster. A turn ends when
+its outputs are in NumPy, and so when an accelerator is done.
+
+The output folder gets README.md with all tables, results.csv, and a plot of
+each work. Needs the extras `dev` and `viz`, and `export` for the runtimes.
 """
 
 import argparse
-import statistics
-import time
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
 
-# Before TensorFlow, after which importing it can crash.
-import torch
+from turns import machine
+from turns import report
+from turns.rounds import Rounds
+from turns.runners import ContenderFailed
+from turns.runners import Resident
+from turns.runners import environment
+from turns.saved import Saved
+from turns.works import WORKS
 
-import keras  # isort: skip
-import numpy as np  # isort: skip
-
-import benchmark_conversion  # noqa: E402
-import benchmark_data  # noqa: E402
-import benchmark_loading  # noqa: E402
-import benchmark_memory  # noqa: E402
-import benchmark_pretraining  # noqa: E402
-import peer  # noqa: E402
-
-SIZES = {
-    "base": peer.BASE,
-    "small": peer.SMALL,
-    "tiny": benchmark_pretraining.TINY,
-}
-OTHERS = {
-    "loading": benchmark_loading.run,
-    "conversion": benchmark_conversion.run,
-    "pretraining": benchmark_pretraining.run,
-    "memory": benchmark_memory.run,
-    "data": benchmark_data.run,
-}
+DATA = "data"  # Which has no model: it times reading.
+# Of the published models; "small" has the width of the tiny presets, which
+# transformers cannot run.
+SIZES = ("base", "large", "small")
+TF32 = (
+    " On a GPU, JAX and TensorFlow multiply float32 matrices in TF32 unless "
+    "they are told otherwise, and PyTorch does not: see the distances."
+)
+HERE = pathlib.Path(__file__).parent
 
 
 def main():
+    settings = parsed()
+    settings.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        models = settings.models or temporary
+        Report(settings).run(models)
+    print(f"\n{settings.output / 'README.md'}")
+
+
+def parsed():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--size", choices=SIZES, default="base")
+    names = (*WORKS, DATA)
+    parser.add_argument("works", nargs="+", choices=(*names, "all"))
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=["base"])
     parser.add_argument(
-        "--what",
-        choices=("forward", *OTHERS),
-        default="forward",
+        "--side",
+        type=int,
+        nargs="+",
+        default=[None],
+        help="of pictures in pixels, such as 288 384",
     )
-    arguments = parser.parse_args()
-    size = SIZES[arguments.size]
-    if arguments.what in OTHERS:
-        OTHERS[arguments.what](size, arguments.repeats)
-        return
-    print("building both models ...", flush=True)
-    theirs, ours = peer.peer(size), peer.ours(size)
-    peer.copy_weights(theirs, ours)
-    print(
-        f"\nforward, {arguments.size}, {size['side']} px, {arguments.tokens} "
-        f"tokens, float32, {torch.get_num_threads()} threads; median of "
-        f"{arguments.repeats}\n\n"
-        "| backend | outputs | batch | keras_bridgetower | transformers | "
-        "ratio | max diff |\n"
-        "|---|---|---|---|---|---|---|"
+    parser.add_argument("--batches", type=int, nargs="+")
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=9, help="2 or more")
+    parser.add_argument("--only", nargs="+", help="names, as in the table")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("out/benchmark")
     )
-    # What a head of `pooled` runs, and everything that the peer computes.
-    pooled = ours.fuse(ours.input, outputs=("pooled",))
-    for name, outputs in (("pooled", pooled), ("all", ours.output)):
-        model = keras.Model(ours.input, outputs)
-        # As a task is: "auto" is XLA on TensorFlow and JAX, eager on torch.
-        model.compile(jit_compile="auto")
-        for batch in arguments.batch_sizes:
-            mine, their = peer.inputs(size, batch, arguments.tokens)
-            a, b, difference = compare(model, theirs, mine, their, arguments)
-            print(
-                f"| {keras.config.backend()} | {name} | {batch} | "
-                f"{a * 1e3:.0f} ms | {b * 1e3:.0f} ms | {b / a:.2f} x | "
-                f"{difference:.0e} |",
-                flush=True,
-            )
+    parser.add_argument(
+        "--models",
+        type=pathlib.Path,
+        help="a folder that keeps saved and exported models for further runs",
+    )
+    settings = parser.parse_args()
+    if settings.repeats < 2:
+        parser.error(f"--repeats must be 2 or more, not {settings.repeats}")
+    if "all" in settings.works:
+        settings.works = names
+    known = {name for work in WORKS.values() for name in work.named()}
+    unknown = set(settings.only or ()) - known
+    if unknown:
+        parser.error(
+            f"--only must be some of {sorted(known)}, not {sorted(unknown)}"
+        )
+    return settings
 
 
-def compare(ours, theirs, mine, their, arguments):
-    """Median seconds of both, taken by turns, and how the outputs differ."""
+class Report:
+    """What a run has measured so far; its files are written after each work.
 
-    def run_ours():
-        return ours.predict_on_batch(mine)["pooled"]
+    Args:
+        settings: of the command.
+    """
 
-    def run_theirs():
-        with torch.inference_mode():
-            return theirs.bridgetower(**their).pooler_output.numpy()
+    def __init__(self, settings):
+        self.settings = settings
+        self.gpu = machine.gpu()
+        self.rows, self.parts = [], [self.heading()]
 
-    # The first runs trace and compile.
-    difference = np.abs(run_ours() - run_theirs()).max()
-    run_ours()
-    seconds = {run_ours: [], run_theirs: []}
-    for _ in range(arguments.repeats):
-        for run, taken in seconds.items():
-            started = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - started)
-    return (*map(statistics.median, seconds.values()), difference)
+    def heading(self):
+        """The machine, the packages and the command."""
+        command = shlex.join(["python", *sys.argv])
+        return (
+            "# Benchmark\n\n"
+            f"    {command}\n\n"
+            f"* Processor: {machine.processor()}\n"
+            f"* GPU: {self.gpu or 'none'}\n"
+            f"* {machine.versions()}\n\n"
+            f"Medians of {self.settings.repeats} turns; ratios above 1 are "
+            "faster than the reference. A turn ends when its outputs are in "
+            f"NumPy.{TF32 if self.gpu else ''}"
+        )
+
+    def run(self, models):
+        """Measure all works and write the files.
+
+        Args:
+            models: path of the folder of saved models.
+        """
+        print(self.parts[0], flush=True)
+        for name in self.settings.works:
+            if name == DATA:
+                self.add(self.data(models))
+            else:
+                self.add(self.work(name, models))
+
+    def add(self, part):
+        """Print one part of the report, and write all files anew."""
+        print(f"\n{part}", flush=True)
+        self.parts.append(part)
+        text = "\n\n".join(self.parts)
+        (self.settings.output / "README.md").write_text(f"{text}\n")
+        report.write_csv(self.settings.output / "results.csv", self.rows)
+
+    def work(self, name, models):
+        """Measure one work, and draw it."""
+        work, rows, notes = WORKS[name], [], []
+        for size in self.settings.size:
+            for side in self.settings.side:
+                saved = Saved(models, size, side)
+                for row in self.measured(work, saved, notes):
+                    sizes = {"size": size, "side": saved.pixels()}
+                    rows.append({"work": name, **sizes, **row})
+                    self.rows.append(rows[-1])
+                    print(f"{name}: {_line(rows[-1])}", flush=True)
+        parts = [f"## {work.title}"]
+        if rows:
+            report.draw(self.settings.output / f"{name}.png", rows)
+            parts += [report.markdown(rows, work), f"![ratios]({name}.png)"]
+        parts += notes
+        return "\n\n".join(parts)
+
+    def measured(self, work, saved, notes):
+        """Yield the rows of one work with one model; add what is left out."""
+        batches = work.batches
+        if work.runner is Resident:
+            batches = self.settings.batches or batches
+        with Rounds(work, saved, self.settings.repeats) as rounds:
+            for contender in work.contenders:
+                only = self.settings.only
+                if contender.is_reference_only():
+                    continue
+                if only and contender.name not in only:
+                    continue
+                reason = contender.left_out_because(self.gpu)
+                if reason is None:
+                    try:
+                        yield from rounds.rows(
+                            contender, batches, self.settings.tokens
+                        )
+                        continue
+                    except ContenderFailed as error:
+                        reason = str(error)
+                notes.append(f"Left out: {contender.name}: {reason}.")
+                print(notes[-1], flush=True)
+
+    def data(self, models):
+        """What the benchmark of reading prints, which has tables of its own."""
+        program = [sys.executable, str(HERE / "benchmark_data.py")]
+        backend = os.environ.get("KERAS_BACKEND", "torch")
+        done = subprocess.run(
+            [*program, "--repeats", str(self.settings.repeats)],
+            env=environment(backend, pathlib.Path(models) / "keras"),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return f"## Data\n\n{done.stdout.strip()}"
+
+
+def _line(row):
+    """A row as it is printed while others still run."""
+    return (
+        f"{row['name']}, {row['size']} {row['side']} px, batch "
+        f"{row['batch']}: {row['seconds']:.3g} s, {row['ratio']:.2f} "
+        f"({row['low']:.2f} - {row['high']:.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
-"""Measure how many pictures a stream reads, and whether `fit` waits for it."""
+"""Measure how many pictures a stream reads, and whether `fit` waits for it.
 
+Called by `benchmark.py data`; prints its tables.
+"""
+
+import argparse
 import io
 import itertools
 import pathlib
@@ -30,13 +34,10 @@ TRANSFORMS = ("hf", "clip_randaug", "blip_randaug_wohf", "blip_randaug_wc")
 STEPS = 30
 
 
-def run(size, repeats):
-    """Print both tables.
-
-    Args:
-        size: not read.
-        repeats: int, turns of each; medians are printed.
-    """
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         paths = write_pictures(folder / "jpeg")
@@ -203,3 +204,7 @@ def compare_fit(folder, repeats):
         ratios = np.divide(seconds["memory"], seconds[name])
         wall, busy = np.median(ratios, axis=0)
         print(f"| {name} | {wall:.0%} | {busy:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,24 +2,21 @@
 
 import numpy as np
 
-from turns.runtimes import OnnxRuntimeForward
-from turns.runtimes import OpenVINOForward
 from turns.samples import features
+from turns.timed import OfTransformers
+from turns.timed import Timed
 
 
-class KerasForward:
-    """`BridgeTowerRetrieval` on the backend of this process.
+class KerasForward(Timed):
+    """`BridgeTowerRetrieval` on the backend of this process."""
 
-    Args:
-        folder: path of a `transformers` folder.
-        contender: `Contender`.
-    """
-
-    def __init__(self, folder, contender):
+    def __init__(self, saved, contender):
         import keras_bridgetower as kbt
 
         self.task = kbt.BridgeTowerRetrieval.from_preset(
-            folder, dtype=contender.dtype
+            str(saved.path("checkpoint")),
+            preprocessor=None,
+            dtype=contender.dtype,
         )
         self.task.compile(jit_compile=contender.compiled)
 
@@ -29,42 +26,64 @@ class KerasForward:
         return lambda: np.asarray(self.task.predict_on_batch(x), "float32")
 
 
-class TransformersForward:
-    """`BridgeTowerForImageAndTextRetrieval` of transformers.
+class TransformersForward(OfTransformers):
+    """`BridgeTowerForImageAndTextRetrieval` of transformers."""
 
-    Args:
-        folder: path of its folder.
-        contender: `Contender`.
-    """
-
-    def __init__(self, folder, contender):
-        import torch
+    def __init__(self, saved, contender):
         import transformers
 
-        self.torch = torch
-        self.dtype = getattr(torch, contender.dtype)
-        cls = transformers.BridgeTowerForImageAndTextRetrieval
-        model = cls.from_pretrained(folder, dtype=self.dtype).eval()
-        self.side = model.config.vision_config.image_size
-        self.model = torch.compile(model) if contender.compiled else model
+        super().__init__(saved, contender)
+        model = self.opened(transformers.BridgeTowerForImageAndTextRetrieval)
+        compiled = contender.compiled is True
+        self.model = self.torch.compile(model) if compiled else model
 
     def run(self, batch, tokens):
-        torch = self.torch
-        made = features(batch, self.side, tokens)
-        pixels = torch.tensor(made["images"].transpose(0, 3, 1, 2))
-        x = {
-            "pixel_values": pixels.to(self.dtype),
-            "input_ids": torch.tensor(made["token_ids"].astype("int64")),
-            "attention_mask": torch.tensor(
-                made["padding_mask"].astype("int64")
-            ),
-        }
+        x = self.features(features(batch, self.side, tokens))
 
         def forward():
-            with torch.inference_mode():
-                return self.model(**x).logits.float().numpy()
+            with self.torch.inference_mode():
+                return self.model(**x).logits.float().cpu().numpy()
 
         return forward
+
+
+class ExportedForward(Timed):
+    """Abstract: a file that this package exported, in another runtime."""
+
+    def __init__(self, saved, contender):
+        self.side = saved.pixels()
+        path = saved.path(contender.file) / "model.onnx"
+        self.model = self.opened(path, contender.dtype)
+
+    def opened(self, path, dtype):
+        """A callable from a dict of arrays to the logits."""
+        raise NotImplementedError
+
+    def run(self, batch, tokens):
+        x = features(batch, self.side, tokens)
+        return lambda: np.asarray(self.model(x), "float32")
+
+
+class OnnxRuntimeForward(ExportedForward):
+    """By ONNX Runtime, as it is installed."""
+
+    def opened(self, path, dtype):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        return lambda x: session.run(None, x)[0]
+
+
+class OpenVINOForward(ExportedForward):
+    """By OpenVINO, on the processor."""
+
+    def opened(self, path, dtype):
+        import openvino
+
+        precision = "bf16" if dtype == "bfloat16" else "f32"
+        values = {"INFERENCE_PRECISION_HINT": precision}
+        model = openvino.Core().compile_model(path, "CPU", values)
+        return lambda x: model(x)[0]
 
 
 LIBRARIES = {

@@ -1,4 +1,4 @@
-"""One contender in a process of its own, which works when it is told to.
+"""A contender in a process of its own, which takes a turn when it is told to.
 
 Reads a line of JSON for each turn from standard input, and answers with one.
 """
@@ -6,25 +6,31 @@ Reads a line of JSON for each turn from standard input, and answers with one.
 import importlib
 import json
 import os
+import pathlib
 import sys
 import time
 
 
 def main():
-    work, folder, fields = sys.argv[1:]
+    module, folder, fields = sys.argv[1:]
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from turns.contenders import Contender
+    from turns.devices import ran_on
+    from turns.saved import Saved
 
     def answer(**values):
         print(json.dumps(values), file=answers, flush=True)
 
     started = time.perf_counter()
     contender = Contender(**json.loads(fields))
-    libraries = importlib.import_module(f"turns.{work}").LIBRARIES
-    made = libraries[contender.library](folder, contender)
-    answer(loading=time.perf_counter() - started)
+    cls = importlib.import_module(f"turns.{module}").LIBRARIES[
+        contender.library
+    ]
+    made = cls(Saved.of(pathlib.Path(folder)), contender, **contender.settings)
+    loading = time.perf_counter() - started
+    answer(loading=loading, **ran_on(contender))
     prepared = {}
     for line in sys.stdin:
         asked = json.loads(line)
@@ -39,7 +45,8 @@ def main():
             continue
         started = time.perf_counter()
         prepared[key]()
-        answer(seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        answer(seconds=seconds, **made.measured())
 
 
 if __name__ == "__main__":

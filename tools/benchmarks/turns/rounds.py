@@ -1,123 +1,104 @@
-"""Lets contenders take turns, and gathers their times."""
+"""Lets a contender and its reference take turns, and gathers their times."""
 
-import dataclasses
-import json
-import os
-import pathlib
 import statistics
-import subprocess
-import sys
-import tempfile
+
+from turns.ratios import distance
+from turns.ratios import summary
+from turns.runners import ContenderFailed
+
+# What a turn says of itself besides what it measured.
+_KNOWN = ("seconds", "first", "outputs")
 
 
-class Runner:
-    """A contender's process.
+class Rounds:
+    """The rounds of one work with one saved model.
 
-    Args:
-        work: str, `"forward"` or `"steps"`.
-        contender: `Contender`.
-        folder: path of the checkpoint.
-    """
-
-    def __init__(self, work, contender, folder):
-        here = str(pathlib.Path(__file__).parents[1])
-        paths = [here, os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            "KERAS_BACKEND": contender.backend,
-            "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        self.log = tempfile.TemporaryFile("w+")
-        fields = json.dumps(dataclasses.asdict(contender))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "turns.process", work, str(folder), fields],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=environment,
-            text=True,
-        )
-        self.loading = self._answer()["loading"]
-        self._first = {}
-
-    def first(self, **turn):
-        """What came out of the first turn of these sizes, with `outputs`."""
-        key = tuple(turn.values())
-        if key not in self._first:
-            self._first[key] = self.ask(**turn)
-        return self._first[key]
-
-    def ask(self, **values):
-        """One turn: a dict of what came out of it."""
-        self.process.stdin.write(json.dumps(values) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.log.seek(0)
-            raise RuntimeError(f"A contender ended: {self.log.read()[-2000:]}")
-        return json.loads(line)
-
-
-def take_turns(work, contenders, reference, folder, batches, tokens, repeats):
-    """Time contenders beside a reference.
-
-    Each contender has a process beside the reference's; the two take turns, so
-    that a machine that slows down slows both.
+    Each contender has a process beside that of its reference, and the two take
+    turns, so that a machine that slows down slows both. The process of a
+    reference is kept for the next contender.
 
     Args:
-        work: str, `"forward"` or `"steps"`.
-        contenders: list of `Contender`, without the reference.
-        reference: `Contender`.
-        folder: path of the checkpoint.
-        batches: list of int.
-        tokens: int.
+        work: `Work`.
+        saved: `Saved`.
         repeats: int, turns of each.
-
-    Yields:
-        dict: `name`, `batch`, median `seconds`, the median `ratio` of the
-        reference's seconds to these (above 1 is faster), its quartiles `low`
-        and `high`, `first` and `loading` seconds, and `distance`, the largest
-        difference of logits relative to the largest logit.
     """
-    beside = Runner(work, reference, folder)
-    for contender in contenders:
-        runner = Runner(work, contender, folder)
-        for batch in batches:
-            turn = {"batch": batch, "tokens": tokens}
-            yield _row(contender.name, runner, beside, turn, repeats)
-        runner.close()
-    beside.close()
 
+    def __init__(self, work, saved, repeats):
+        self.work, self.saved, self.repeats = work, saved, repeats
+        self.contenders = work.named()
+        self._name, self._reference = None, None
 
-def _row(name, runner, beside, turn, repeats):
-    first, wanted = runner.first(**turn), beside.first(**turn)["outputs"]
-    difference = max(
-        abs(a - b)
-        for ours, theirs in zip(first["outputs"], wanted, strict=True)
-        for a, b in zip(ours, theirs, strict=True)
-    )
-    pairs = [
-        (runner.ask(**turn)["seconds"], beside.ask(**turn)["seconds"])
-        for _ in range(repeats)
-    ]
-    ratios = sorted(theirs / ours for ours, theirs in pairs)
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {
-        "name": name,
-        "batch": turn["batch"],
-        "seconds": statistics.median(ours for ours, _ in pairs),
-        "reference": statistics.median(theirs for _, theirs in pairs),
-        "ratio": statistics.median(ratios),
-        "low": low,
-        "high": high,
-        "first": first["first"],
-        "loading": runner.loading,
-        "distance": difference / max(abs(x) for row in wanted for x in row),
-    }
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._close_reference()
+
+    def rows(self, contender, batches, tokens):
+        """Time one contender.
+
+        Args:
+            contender: `Contender`.
+            batches: list of int.
+            tokens: int, length of the texts.
+
+        Yields:
+            dict: those of `ratios.summary`, `name`, `beside`, `batch`,
+            `distance` of the outputs, and medians of what else was measured,
+            of both. A `Resident` also gives `first` and `loading` seconds,
+            `device`, and of this package `flash attention`.
+        """
+        beside = self._beside(contender.beside)
+        runner = self._opened(contender)
+        try:
+            for batch in batches:
+                turn = {"batch": batch, "tokens": tokens}
+                yield {
+                    "name": contender.name,
+                    "beside": contender.beside,
+                    "batch": batch,
+                    **runner.about,
+                    **self._compared(runner, beside, turn),
+                }
+        except ContenderFailed:
+            # The reference may be the one that failed: the next contender
+            # gets a new one.
+            self._close_reference()
+            raise
+        finally:
+            runner.close()
+
+    def _compared(self, runner, beside, turn):
+        first, wanted = runner.first(turn), beside.first(turn)
+        row = {"first": first["first"]} if "first" in first else {}
+        if "outputs" in first and "outputs" in wanted:
+            row["distance"] = distance(first["outputs"], wanted["outputs"])
+        turns = [
+            (runner.ask(turn), beside.ask(turn)) for _ in range(self.repeats)
+        ]
+        row |= summary([(a["seconds"], b["seconds"]) for a, b in turns])
+        if self.work.per_row:
+            row["seconds per row"] = row["seconds"] / turn["batch"]
+        ours, theirs = zip(*turns, strict=True)
+        for said, answers in (("", ours), ("reference's ", theirs)):
+            for key in sorted(answers[0].keys() - _KNOWN):
+                values = [answer[key] for answer in answers]
+                row[f"{said}{key}"] = statistics.median(values)
+        return row
+
+    def _beside(self, name):
+        """The process of a reference."""
+        if name != self._name:
+            self._close_reference()
+            self._reference = self._opened(self.contenders[name])
+            self._name = name
+        return self._reference
+
+    def _opened(self, contender):
+        self.saved.need(contender.file)
+        return self.work.runner(self.work.module, contender, self.saved)
+
+    def _close_reference(self):
+        if self._reference is not None:
+            self._reference.close()
+            self._name, self._reference = None, None

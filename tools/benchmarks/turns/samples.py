@@ -2,6 +2,10 @@
 
 import numpy as np
 
+TEXT = "is the red cat on a dog?"
+# Answers that a head chooses from, as many as the authors' for VQAv2.
+ANSWERS = [f"answer {number}" for number in range(3_129)]
+
 
 def features(batch, side, tokens):
     """Pictures, token ids and a mask without padding."""
@@ -13,3 +17,42 @@ def features(batch, side, tokens):
         "token_ids": ids,
         "padding_mask": np.ones((batch, tokens), "int32"),
     }
+
+
+def write_picture(path):
+    """A JPEG file of 640 x 480 pixels."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (12, 16, 3)).astype("uint8")
+    picture = Image.fromarray(small).resize((640, 480), Image.BICUBIC)
+    picture.save(path, quality=90)
+
+
+def answer_weights(width):
+    """Random weights of a head that answers questions.
+
+    Args:
+        width: int, of the model; what it pools is twice as wide, the hidden
+            layer four times.
+
+    Returns:
+        list of float32 arrays: kernel and bias of the hidden layer, scale and
+        shift of its norm, kernel and bias of the last layer.
+    """
+    rng = np.random.default_rng(7)
+    hidden = 4 * width
+    return [
+        rng.normal(0, 0.05, (2 * width, hidden)).astype("float32"),
+        np.zeros(hidden, "float32"),
+        np.ones(hidden, "float32"),
+        np.zeros(hidden, "float32"),
+        rng.normal(0, 0.02, (hidden, len(ANSWERS))).astype("float32"),
+        np.zeros(len(ANSWERS), "float32"),
+    ]
+
+
+def load_weights(path):
+    """Those of `answer_weights`, from an `.npz` file."""
+    with np.load(path) as file:
+        return [file[name] for name in file.files]

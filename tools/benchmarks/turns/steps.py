@@ -3,10 +3,13 @@
 import numpy as np
 
 from turns.samples import features
+from turns.timed import OfTransformers
+from turns.timed import Timed
 
 RATE = 1e-5
 MASKED = 5  # tokens of each text
 MASK_ID = 4
+OBJECTIVES = ("mlm", "itm")
 
 
 def rows(batch, side, tokens):
@@ -26,31 +29,51 @@ def rows(batch, side, tokens):
     return images, ids, masked, places.astype("int32"), match
 
 
-class KerasStep:
+class KerasStep(Timed):
     """`fit`'s step of `BridgeTowerPretraining`, by `train_on_batch`.
 
+    To fetch the loss waits for the whole step: it is one program on JAX and
+    TensorFlow, and on PyTorch the optimizer's work is queued before the loss
+    is read.
+
     Args:
-        folder: path of a `transformers` folder.
+        saved: `Saved`.
         contender: `Contender`.
+        attention_dropout: float, or None for that of the checkpoint.
+        passes: int, 2 to encode the pictures once for each objective, as the
+            authors do.
+        recomputed: bool, whether activations are computed again for the
+            gradients, which saves memory.
     """
 
-    def __init__(self, folder, contender):
-        import keras
-
+    def __init__(
+        self,
+        saved,
+        contender,
+        attention_dropout=None,
+        passes=1,
+        recomputed=False,
+    ):
         import keras_bridgetower as kbt
+        from turns.two_passes import TwoPasses
 
         given = {}
-        if contender.attention_dropout is not None:
-            given["attention_dropout"] = contender.attention_dropout
+        if attention_dropout is not None:
+            given["attention_dropout"] = attention_dropout
         backbone = kbt.BridgeTowerBackbone.from_preset(
-            folder, dtype=contender.dtype, **given
+            str(saved.path("checkpoint")), dtype=contender.dtype, **given
         )
-        self.task = kbt.BridgeTowerPretraining(
-            backbone, objectives=("mlm", "itm")
-        )
-        self.task.compile(
-            keras.optimizers.AdamW(RATE), jit_compile=contender.compiled
-        )
+        if recomputed:
+            backbone.checkpoint_activations()
+        cls = {1: kbt.BridgeTowerPretraining, 2: TwoPasses}[passes]
+        self.task = cls(backbone, objectives=OBJECTIVES)
+        self.task.compile(self.optimizer(), jit_compile=contender.compiled)
+
+    def optimizer(self):
+        """The one that transformers' step has too."""
+        import keras
+
+        return keras.optimizers.AdamW(RATE)
 
     def run(self, batch, tokens):
         side = self.task.input["images"].shape[1]
@@ -72,51 +95,36 @@ class KerasStep:
         return step
 
 
-class TransformersStep:
-    """The plain loop over two of transformers' models that share an encoder.
+class TransformersStep(OfTransformers):
+    """The plain loop over two of transformers' models that share an encoder."""
 
-    Args:
-        folder: path of their folder.
-        contender: `Contender`.
-    """
-
-    def __init__(self, folder, contender):
-        import torch
+    def __init__(self, saved, contender):
         import transformers
 
-        self.torch, self.dtype = torch, getattr(torch, contender.dtype)
+        super().__init__(saved, contender)
         matching, masked = (
-            cls.from_pretrained(folder, dtype=self.dtype).train()
+            self.opened(cls).train()
             for cls in (
                 transformers.BridgeTowerForImageAndTextRetrieval,
                 transformers.BridgeTowerForMaskedLM,
             )
         )
         masked.bridgetower = matching.bridgetower
-        self.side = matching.config.vision_config.image_size
         weights = {id(p): p for m in (matching, masked) for p in m.parameters()}
-        self.optimizer = torch.optim.AdamW(weights.values(), RATE)
-        self.models = [
-            torch.compile(model) if contender.compiled else model
-            for model in (matching, masked)
-        ]
+        self.optimizer = self.torch.optim.AdamW(weights.values(), RATE)
+        self.models = matching, masked
 
     def run(self, batch, tokens):
-        torch = self.torch
         images, ids, masked, places, match = rows(batch, self.side, tokens)
-        pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(self.dtype)
-        other = torch.where(
-            torch.tensor(match).bool()[:, None, None, None],
-            pixels,
-            pixels.roll(-1, 0),
+        pixels, truth = self.pictures(images), self.integers(match)
+        other = self.torch.where(
+            truth.bool()[:, None, None, None], pixels, pixels.roll(-1, 0)
         )
         labels = np.full(ids.shape, -100, "int64")
         wanted = np.take_along_axis(ids, places, 1)
         np.put_along_axis(labels, places, wanted, 1)
-        whole = torch.ones(ids.shape, dtype=torch.int64)
-        texts, blanks, labels, truth = (
-            torch.tensor(values.astype("int64"))
-            for values in (ids, masked, labels, match)
+        texts, blanks, labels, whole = map(
+            self.integers, (ids, masked, labels, np.ones_like(ids))
         )
         matching, filling = self.models
 

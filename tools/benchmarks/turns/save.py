@@ -1,0 +1,110 @@
+"""Writes a random model, in a process of its own.
+
+`python -m turns.save NAME FOLDER` writes one of `WRITERS`. The names of the
+folder tell size and side, see `Saved`.
+"""
+
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import peer
+import torch
+import transformers
+from transformers.utils import is_torchvision_available
+
+import keras_bridgetower as kbt
+from turns import samples
+from turns.saved import Saved
+
+SIZES = {"base": peer.BASE, "large": peer.LARGE, "small": peer.SMALL}
+# Rows that ranges of int8 are measured on. Of a model with random weights the
+# speed counts, not what it says.
+CALIBRATED = 8
+# A tokenizer of letters and a few words, enough to time one.
+WORDS = ("Ġ r", "Ġr e", "Ġre d", "Ġ c", "a t", "Ġc at", "o g", "Ġ d", "Ġd og")
+
+
+def checkpoint(path, saved):
+    """A folder of transformers, with its processor, picture and answers."""
+    size = SIZES[saved.size]
+    size = size | {"side": saved.side or size["side"]}
+    peer.peer(size).save_pretrained(path)
+    processor(size["side"], size.get("patch", 16)).save_pretrained(path)
+    samples.write_picture(path / saved.picture.name)
+    np.savez(path / saved.answers.name, *samples.answer_weights(size["hidden"]))
+
+
+def processor(side, patch):
+    """A processor of transformers for pictures of a side."""
+    tokens = [*"Ġabcdefghijklmnopqrstuvwxyz?.,"]
+    tokens += [merge.replace(" ", "") for merge in WORDS]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *tokens, "<mask>"]
+    tokenizer = transformers.RobertaTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=[tuple(merge.split()) for merge in WORDS],
+    )
+    values = {"shortest_edge": side}
+    cls = transformers.BridgeTowerImageProcessorPil
+    if is_torchvision_available():
+        cls = transformers.BridgeTowerImageProcessor
+    images = cls(size=values, crop_size=values, size_divisor=patch)
+    return transformers.BridgeTowerProcessor(images, tokenizer)
+
+
+def pytorch(path, saved):
+    """The same model in a file of `torch.save`."""
+    path.mkdir()
+    model = transformers.BridgeTowerForImageAndTextRetrieval.from_pretrained(
+        saved.path("checkpoint")
+    )
+    model.config.save_pretrained(path)
+    torch.save(model.state_dict(), path / "pytorch_model.bin")
+
+
+def float32_onnx(path, saved):
+    """The matching task in ONNX."""
+    export(path, saved, None)
+
+
+def int8_onnx(path, saved):
+    """The matching task in ONNX, with matrix products in int8."""
+    export(path, saved, CALIBRATED)
+
+
+def export(path, saved, calibrated):
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        str(saved.path("checkpoint")), preprocessor=None
+    )
+    side, calibration = task.input["images"].shape[1], None
+    if calibrated:
+        calibration = samples.features(calibrated, side, 32)
+    path.mkdir()
+    task.export(path / "model.onnx", format="onnx", calibration=calibration)
+
+
+WRITERS = {
+    "checkpoint": checkpoint,
+    "pytorch": pytorch,
+    "float32_onnx": float32_onnx,
+    "int8_onnx": int8_onnx,
+}
+
+
+def main():
+    name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    saved = Saved.of(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # What an earlier process left half written is written anew.
+    unfinished = folder / f"{name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    WRITERS[name](unfinished, saved)
+    unfinished.rename(folder / name)
+    if name == "checkpoint":
+        # Convert it once, which is not what the works time.
+        kbt.BridgeTowerRetrieval.from_preset(str(folder / name))
+
+
+if __name__ == "__main__":
+    main()
