@@ -154,7 +154,7 @@ PRESETS = {
         _tiny(
             "entailment",
             "Judges statements about easy-VQA's pictures.",
-            665_604,
+            682_628,
             "Entailment",
             "entailment",
         ),

@@ -18,6 +18,7 @@ from builders import ANSWERS
 from builders import SIDE
 from builders import features
 from builders import shallow
+from builders import slow_on
 from builders import tokenizer
 from launch import BACKEND
 
@@ -129,6 +130,8 @@ def check_draws(arrays):
         assert agree == pytest.approx(kept**2 + (1 - kept) ** 2, abs=0.02)
 
 
+# JAX compiles in both; the processes read by the same code as TensorFlow's.
+@slow_on("jax")
 @pytest.mark.skipif(BACKEND == "torch", reason="trains, below")
 def test_two_processes_read(tmp_path):
     found = ran("read", tmp_path)

@@ -22,6 +22,7 @@ import keras
 
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
+from easy_world.training.tiny_family import START
 from easy_world.training.tiny_family import STAGES
 from easy_world.training.tiny_training import compile_for
 from easy_world.training.tiny_training import save
@@ -29,7 +30,6 @@ from easy_world.training.tiny_training import stream
 from easy_world.training.tiny_training import train_image_tower
 
 PREFIX = "bridgetower_tiny_easy_"
-START = "pretrain"
 
 
 def main():
@@ -65,7 +65,7 @@ def train(name, settings):
         with warnings.catch_warnings():
             # A new head is the point of most stages.
             warnings.simplefilter("ignore", UserWarning)
-            task = stage.build(settings.folder / f"{PREFIX}{START}")
+            task = stage.build(settings.folder / f"{PREFIX}{stage.start}")
     epochs = max(1, round(stage.epochs * settings.epochs))
     data, steps = stream(
         scenes["train"], stage.rows, epochs, stage.batch_size, settings.seed + 1
