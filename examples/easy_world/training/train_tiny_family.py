@@ -22,8 +22,8 @@ import keras
 
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
-from easy_world.training.tiny_family import START
 from easy_world.training.tiny_family import STAGES
+from easy_world.training.tiny_family import START
 from easy_world.training.tiny_training import compile_for
 from easy_world.training.tiny_training import save
 from easy_world.training.tiny_training import stream
