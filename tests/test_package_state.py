@@ -16,7 +16,10 @@ PACKAGE = pathlib.Path(kbt.__file__).parent
 PATCHES = {
     *("backend/keras_patches.py", "backend/keras_patches_distribution.py"),
     *("backend/keras_patches_fit.py", "backend/keras_patches_models.py"),
-    "backend/keras_patches_updates.py",
+    *(
+        "backend/keras_patches_quantization.py",
+        "backend/keras_patches_updates.py",
+    ),
 }
 # Each needs the library that it is for, and has nothing of Keras.
 ALONE = ("integrations/", "predict/model_handler.py", "serve/", "demo/")

@@ -1,5 +1,6 @@
 """Checks of dtypes: training in half precision, and saving dtype policies."""
 
+import re
 import warnings
 
 import keras
@@ -107,30 +108,36 @@ def changed_policies(model, usual):
     Returns:
         dict from the number and class of a layer to its policy, as Keras
         serializes it. Paths are not used, because they may differ when the
-        model is loaded.
-
-    Raises:
-        ValueError: quantized layers, which a configuration does not describe.
+        model is loaded. Of a quantized layer it is the policy from before.
     """
-    check_not_quantized(model)
+    policies = {
+        place: float_policy(layer) for place, layer in numbered_layers(model)
+    }
     return {
-        place: keras.dtype_policies.serialize(layer.dtype_policy)
-        for place, layer in _numbered_layers(model)
-        if layer.dtype_policy.name != usual.name
+        place: keras.dtype_policies.serialize(policy)
+        for place, policy in policies.items()
+        if policy.name != usual.name
     }
 
 
-def check_not_quantized(model):
-    """Refuse quantized layers, whose weights are scaled integers."""
-    for _, layer in _numbered_layers(model):
-        if layer.quantization_mode is not None:
-            raise ValueError(
-                "A quantized model cannot be saved or copied. Save it before "
-                "`quantize`, and quantize what was loaded; or keep its "
-                "weights by `save_weights`, for a model that was quantized "
-                f"alike. Received: {layer.path} quantized to "
-                f"{layer.quantization_mode}"
-            )
+def policy_of(layer):
+    """The dtype policy of a layer that may have got a map of policies."""
+    policy = layer.dtype_policy
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        return policy[layer.path]
+    return policy
+
+
+def float_policy(layer):
+    """The dtype policy that a layer has, or had before it was quantized."""
+    policy = policy_of(layer)
+    if policy.quantization_mode is None:
+        return policy
+    # When Keras writes a map of policies, quantized ones lose their names.
+    name = policy.compute_dtype
+    if policy.variable_dtype != name:
+        name = f"mixed_{name}"
+    return keras.dtype_policies.get(name)
 
 
 def build_once(optimizer, variables):
@@ -149,7 +156,7 @@ def restore_policies(model, changed):
         model: a model of the same structure.
         changed: what `changed_policies` returned, or None.
     """
-    places = dict(_numbered_layers(model))
+    places = dict(numbered_layers(model))
     for place, policy in (changed or {}).items():
         if place not in places:
             raise ValueError(
@@ -175,11 +182,26 @@ def check_one_policy(*models):
 POLICIES = "layer_policies"
 
 
-def _numbered_layers(model):
-    """Innermost layers that have weights, each with its number and class."""
+def numbered_layers(model):
+    """Innermost layers that have weights, each with its number and class.
+
+    Args:
+        model: a built layer or model, which may be such a layer itself.
+
+    Returns:
+        list of `(place, layer)`, such as `("3 Dense", layer)`.
+    """
     own = [
         layer
-        for layer in keras_patches.layers_in(model)
+        for layer in (model, *keras_patches.layers_in(model))
         if layer.weights and not keras_patches.layers_in(layer)
     ]
+    # Backends list layers in different orders, so the paths decide.
+    own.sort(key=lambda la: _natural(la.weights[0].path.rpartition("/")[0]))
     return [(f"{i} {type(la).__name__}", la) for i, la in enumerate(own)]
+
+
+def _natural(path):
+    """A key that puts `dense_10` after `dense_9`."""
+    parts = re.split(r"(\d+)", path)
+    return [int(part) if part.isdecimal() else part for part in parts]

@@ -18,6 +18,7 @@ from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import output
 from keras_bridgetower.cli import predict
 from keras_bridgetower.cli import presets
+from keras_bridgetower.cli import quantize
 from keras_bridgetower.cli import retrieve
 from keras_bridgetower.cli import search
 from keras_bridgetower.cli import serve
@@ -60,6 +61,7 @@ COMMANDS = {
         presets.presets,
         weights.convert,
         weights.export,
+        quantize.quantize,
         doctor.doctor,
     ),
 }

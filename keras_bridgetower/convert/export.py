@@ -7,7 +7,7 @@ import warnings
 import keras
 import safetensors.numpy
 
-from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transfer
@@ -119,7 +119,7 @@ def export(parts, folder):
     folder = pathlib.Path(folder)
     backbone, values = parts.backbone, parts.values
     for model in (backbone, *(parts.heads[name] for name in values)):
-        precision.check_not_quantized(model)
+        quantization.check_not_quantized(model, "An export to transformers")
     architecture = _architecture(backbone)
     theirs = {k: v for k, v in values.items() if k in CLASSES}
     _check(backbone, architecture, theirs)

@@ -6,6 +6,7 @@ import keras
 
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import remat
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import saved_backbones
@@ -261,9 +262,16 @@ class BridgeTowerBackbone(AdaptedBackbone):
 
     def get_config(self):
         fusion = self.fusion
-        changed = precision.changed_policies(self, fusion.dtype_policy)
+        kept = {
+            precision.POLICIES: precision.changed_policies(
+                self, fusion.dtype_policy
+            ),
+            quantization.QUANTIZED: quantization.quantized_layers(self),
+        }
         config = super().get_config()
         config.update(
+            # KerasHub's own names quantized layers by their paths.
+            dtype=keras.dtype_policies.serialize(self.dtype_policy),
             image_encoder=saved_backbones.encoder_spec(self.image_encoder),
             text_encoder=saved_backbones.encoder_spec(self.text_encoder),
             hidden_dim=fusion.hidden_dim,
@@ -280,7 +288,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
             layer_norm_epsilon=fusion.layer_norm_epsilon,
             bridge_epsilon=fusion.bridge_epsilon,
         )
-        return config | ({precision.POLICIES: changed} if changed else {})
+        return config | {name: found for name, found in kept.items() if found}
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone and a manifest to a new preset folder."""
@@ -307,6 +315,8 @@ class BridgeTowerBackbone(AdaptedBackbone):
     def from_config(cls, config, custom_objects=None):
         config = saved_backbones.with_encoders(config, custom_objects)
         changed = config.pop(precision.POLICIES, None)
+        quantized = config.pop(quantization.QUANTIZED, None)
         backbone = super().from_config(config)
         precision.restore_policies(backbone, changed)
+        quantization.quantize_as(backbone, quantized)
         return backbone

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import initializer
@@ -162,6 +163,11 @@ class CrossModalEncoder(keras.layers.Layer):
             step.build(text, image, text, image)
         self.text_pooler.build((None, self.hidden_dim))
         self.image_pooler.build((None, self.hidden_dim))
+
+    def get_build_config(self):
+        # For models of parts. A backbone saves its own.
+        quantization.check_not_quantized(self, "A copy of the fusion alone")
+        return super().get_build_config()
 
     def project_text(self, states):
         """Text states after projection and type embedding, for `join`."""

@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.models.merged_weights import merged_weights
 
@@ -82,8 +83,10 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
         A new backbone of the same class with the same weights.
 
     Raises:
-        ValueError: the side is not a multiple of the patch size.
+        ValueError: the side is not a multiple of the patch size, or the
+            backbone is quantized.
     """
+    quantization.check_not_quantized(backbone, "Another image size")
     patch = patch_size_of(backbone.image_encoder)
     if not isinstance(side, int) or side < patch or side % patch:
         raise ValueError(

@@ -6,6 +6,7 @@ import re
 
 import keras
 
+from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import hidden_states
@@ -101,6 +102,10 @@ def encoder_spec(encoder):
     would have other layer names, and a rule might not find its layers.
     """
     spec = keras.layers.serialize(encoder)
+    if isinstance(spec["config"].get("dtype"), dict):
+        # KerasHub's own names quantized layers by their paths.
+        policy = precision.float_policy(encoder)
+        spec["config"]["dtype"] = keras.dtype_policies.serialize(policy)
     plain = re.sub(r"[_\d]", "", encoder.name)
     made_up = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
     before = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)

@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend.names import check_backend
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.tower_layers import FirstOutput
@@ -203,6 +204,8 @@ class Tower(keras.Model):
         return blocks
 
     def get_config(self):
+        # For `clone_model`, and models of parts. A backbone saves its own.
+        quantization.check_not_quantized(self, "A copy of a tower alone")
         return {
             "name": self.name,
             "encoder": keras.layers.serialize(self.encoder),

@@ -111,26 +111,25 @@ def _bytes(shape, dtype):
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def write_numbered(path, numbered):
-    """Write a file of the same layout, array k full of the number k.
+def write_filled(path, filled, numbers):
+    """Write a file of the same layout, each array full of one number.
 
     Args:
-        path: path of a weight file, as `places` accepts it.
-        numbered: path of the new file. Its arrays take no room.
+        path: path of a weight file, as `array_places` accepts it.
+        filled: path of the new file. Its arrays take no room.
+        numbers: iterable of int, one for each array, in order.
     """
-    count = 0
+    numbers = iter(numbers)
 
     def copy(name, item):
-        nonlocal count
         if isinstance(item, h5py.Dataset):
             made = file.create_dataset(
-                name, item.shape, item.dtype, fillvalue=count
+                name, item.shape, item.dtype, fillvalue=next(numbers)
             )
-            count += 1
         else:
             made = file.require_group(name)
         made.attrs.update(item.attrs)
 
-    with h5py.File(path) as source, h5py.File(numbered, "w") as file:
+    with h5py.File(path) as source, h5py.File(filled, "w") as file:
         file.attrs.update(source.attrs)
         source.visititems(copy)

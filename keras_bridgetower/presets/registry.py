@@ -13,6 +13,7 @@ from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets import written_weights
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
@@ -147,7 +148,10 @@ def write_backbone(backbone, save, folder, max_shard_size):
 
     def write_files(path):
         save(path, max_shard_size)
-        weights_file.write_index(backbone, path)
+        written_weights.make_dense(
+            pathlib.Path(path, weights_file.WEIGHTS), path
+        )
+        written_weights.write_index(backbone, path)
         if backbone.extra:
             # Their own way of writing leaves a file that only its owner reads.
             tensors = safetensors.numpy.save(dict(backbone.extra))

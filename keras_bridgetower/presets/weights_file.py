@@ -6,14 +6,13 @@ beside the file and says where each variable lies 0.9 s. The index counts only
 where a manifest vouches for it; without one, Keras itself reads the file.
 """
 
-import json
 import math
-import pathlib
 
 import keras
 import ml_dtypes
 import numpy as np
 
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets.errors import PresetError
@@ -21,6 +20,7 @@ from keras_bridgetower.presets.errors import PresetError
 WEIGHTS = "model.weights.h5"
 SHARDED = "model.weights.json"
 INDEX = "weights_index.json"
+TASK = "task.json"
 TASK_WEIGHTS = "task.weights.h5"
 # Bytes that are checked while they are still in the processor's cache.
 _CHUNK = 2**20
@@ -30,58 +30,6 @@ def by_path(weights, image_encoder):
     """Variables by path, without the name that a saved CLIP puts first."""
     prefix = f"{image_encoder.name}_"
     return {v.path.removeprefix(prefix): v for v in weights}
-
-
-def write_index(backbone, folder):
-    """Write the index of a backbone's weight file that was just saved.
-
-    Args:
-        backbone: the backbone.
-        folder: path of the preset folder. Nothing is written where the
-            weights are in several files or not plainly stored.
-    """
-    path = pathlib.Path(folder) / WEIGHTS
-    if not path.is_file():
-        return
-    places = list(hdf5.array_places(path, folder).values())
-    if None in [offset for offset, _, _ in places]:
-        return
-    numbered = path.with_suffix(".numbered.weights.h5")
-    hdf5.write_numbered(path, numbered)
-    # Keras alone knows its layout: it is asked to load a file in which every
-    # entry is filled with its own number. Nothing is assigned in this scope.
-    try:
-        with _Numbers() as found:
-            backbone.load_weights(str(numbered))
-    finally:
-        numbered.unlink()
-    variables = by_path(backbone.weights, backbone.image_encoder)
-    numbers = [found.first_numbers.get(id(v)) for v in variables.values()]
-    # Half precision cannot tell large numbers apart.
-    if len(set(numbers) - {None}) < len(variables):
-        return
-    index = {
-        name: places[number]
-        for name, number in zip(variables, numbers, strict=True)
-    }
-    if all(
-        place[1] == list(variables[name].shape) for name, place in index.items()
-    ):
-        text = json.dumps(index, indent=0)
-        (path.parent / INDEX).write_text(text + "\n")
-
-
-class _Numbers(keras.StatelessScope):
-    """A scope, of this thread alone, that only notes what is assigned."""
-
-    def __init__(self):
-        super().__init__()
-        self.first_numbers = {}
-
-    def add_update(self, update):
-        variable, value = update
-        first = np.ravel(keras.ops.convert_to_numpy(value))[:1]
-        self.first_numbers[id(variable)] = int(first[0]) if first.size else None
 
 
 def load(backbone, folder):
@@ -138,7 +86,9 @@ def _checked_index(index, variables, path, folder):
     wrong = [
         name
         for name, place in found.items()
-        if not place or place[1] != list(variables[name].shape)
+        if not place
+        or place[1] != list(variables[name].shape)
+        or is_int8(place[2]) != is_int8(variables[name].dtype)
     ]
     if wrong or len({place[0] for place in found.values()}) < len(found):
         raise PresetError(
@@ -148,6 +98,11 @@ def _checked_index(index, variables, path, folder):
             wrong,
         )
     return found
+
+
+def is_int8(dtype):
+    """Whether a dtype is that of quantized weights, which no cast may make."""
+    return np.dtype(dtype) == np.int8
 
 
 def _key(place):
@@ -225,8 +180,8 @@ def _load_plainly(backbone, path, files, folder):
     stored = [hdf5.array_places(file, folder.root) for file in files]
     with folder.reading(path.name), _Received() as received:
         backbone.load_weights(str(path))
-    count = sum(map(len, stored))
-    received.assign_to(backbone.weights, count, folder, path.name)
+    places = [place for found in stored for place in found.values()]
+    received.assign_to(backbone.weights, places, folder, path.name)
 
 
 def load_heads(heads, names, folder):
@@ -242,12 +197,22 @@ def load_heads(heads, names, folder):
         PresetError: weights that are not those of the heads, or not finite.
     """
     path = folder.path(TASK_WEIGHTS)
-    stored = hdf5.array_places(path, folder.root)
-    count = sum(array.partition("/")[0] in names for array in stored)
+    _quantize_heads(heads, names, folder)
+    stored = hdf5.array_places(path, folder.root).items()
+    places = [place for k, place in stored if k.partition("/")[0] in names]
     with folder.reading(TASK_WEIGHTS), _Received() as received:
         heads.load(path, [name for name in heads if name not in names])
     weights = [weight for name in names for weight in heads[name].weights]
-    received.assign_to(weights, count, folder, TASK_WEIGHTS)
+    received.assign_to(weights, places, folder, TASK_WEIGHTS)
+
+
+def _quantize_heads(heads, names, folder):
+    """Quantize those heads that were saved quantized."""
+    with folder.reading(TASK):
+        saved = folder.json(TASK, {}).get("config", {})
+        quantized = saved.get(quantization.QUANTIZED, {})
+        for name in names:
+            quantization.quantize_as(heads[name], quantized.get(name))
 
 
 class _Received(keras.StatelessScope):
@@ -260,13 +225,14 @@ class _Received(keras.StatelessScope):
     def add_update(self, update):
         self._updates.append(update)
 
-    def assign_to(self, variables, count, folder, file):
+    def assign_to(self, variables, places, folder, file):
         """Give variables what came for them, if it came once for each.
 
         Args:
             variables: list of the variables of a model.
-            count: int, number of arrays in the file. What comes for others
-                than the variables is of layers that the model never runs.
+            places: list of the places of the arrays in the file. What comes
+                for others than the variables is of layers that the model
+                never runs.
             folder: `PresetFolder`, for errors.
             file: str, name of the file.
         """
@@ -275,13 +241,15 @@ class _Received(keras.StatelessScope):
         if (
             len(set(came)) < len(came)
             or not wanted <= set(came)
-            or (count != len(came))
+            or len(places) != len(came)
+            or sum(is_int8(dtype) for _, _, dtype in places)
+            != sum(is_int8(variable.dtype) for variable in variables)
         ):
             raise PresetError(
                 f"{file} must hold the weights of the model that config.json "
                 "and heads.json describe, each once.",
                 folder.root,
-                [f"{count} arrays, {len(came)} of them for the model"],
+                [f"{len(places)} arrays, {len(came)} of them for the model"],
             )
         while self._updates:
             variable, value = self._updates.pop()

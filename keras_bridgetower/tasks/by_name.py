@@ -2,11 +2,11 @@
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.weights_file import TASK
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
 from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
 from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2
-from keras_bridgetower.tasks.preset_io import TASK
 from keras_bridgetower.tasks.pretraining import BridgeTowerPretraining
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 from keras_bridgetower.tasks.unimodal import BridgeTowerImageClassifier
@@ -28,13 +28,14 @@ TASKS = {
 }
 
 
-def open_task(preset, name=None):
+def open_task(preset, name=None, verb="export"):
     """The task of a preset, with trained heads.
 
     Args:
         preset: as the `from_preset` of a task takes it.
         name: str, a key of `TASKS`; by default the task that the preset was
             saved as.
+        verb: str, what is done with the heads, for the error.
 
     Raises:
         ValueError: no such preset or task, a preset that names no task, or
@@ -51,5 +52,5 @@ def open_task(preset, name=None):
     name = name or known[saved]
     check_choice("task", name, tuple(TASKS))
     task = TASKS[name].from_preset(folder)
-    task.new_heads.check("export", task.answering_heads)
+    task.new_heads.check(verb, task.answering_heads)
     return task

@@ -1,10 +1,12 @@
 """How a task is opened from a preset, and saved to one."""
 
+import os
 import warnings
 
 import keras
 
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.models import head_table
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
@@ -13,11 +15,12 @@ from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets import written_weights
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
+from keras_bridgetower.presets.weights_file import TASK
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 
-TASK = "task.json"
 # What a preprocessor is made of, and the file that a preset holds of it.
 PARTS = {
     "tokenizer": packed_tokenizer.CONFIG,
@@ -81,6 +84,8 @@ class PresetTask(keras.Model):
 
         def save(folder):
             write_task(folder, max_shard_size)
+            heads = os.path.join(folder, weights_file.TASK_WEIGHTS)
+            written_weights.make_dense(heads, folder)
             held = self.new_heads.without_random(self.head_values)
             registry.write_json(folder, registry.HEADS, held)
 
@@ -150,8 +155,10 @@ def _saved_values(cls, folder, saved):
     if task.get("class_name") != cls.__name__:
         with folder.reading(registry.HEADS):
             return cls.head_arguments(saved)
-    # Which heads are new, `heads.json` tells.
-    left_out = {"backbone", "preprocessor", "trainable", "dtype", NEW_HEADS}
+    # Which heads are new, `heads.json` tells; which layers are quantized is
+    # read with the weights.
+    left_out = {"backbone", "preprocessor", "trainable", "dtype"}
+    left_out |= {NEW_HEADS, quantization.QUANTIZED}
     with folder.reading(TASK):
         values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)

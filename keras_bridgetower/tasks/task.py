@@ -5,6 +5,7 @@ import keras_hub
 
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend.keras_patches_models import NotCloned
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
@@ -229,7 +230,15 @@ class BridgeTowerTask(
         changed = precision.changed_policies(
             self.heads, self.backbone.fusion.dtype_policy
         )
-        kept = {precision.POLICIES: changed, NEW_HEADS: self.new_heads.saved()}
+        quantized = {
+            name: quantization.quantized_layers(self.heads[name])
+            for name in self.heads
+        }
+        kept = {
+            precision.POLICIES: changed,
+            quantization.QUANTIZED: {k: v for k, v in quantized.items() if v},
+            NEW_HEADS: self.new_heads.saved(),
+        }
         config = super().get_config()
         return config | {
             name: values for name, values in kept.items() if values
@@ -239,9 +248,12 @@ class BridgeTowerTask(
     def from_config(cls, config):
         config = dict(config)
         changed = config.pop(precision.POLICIES, None)
+        quantized = config.pop(quantization.QUANTIZED, {})
         new = config.pop(NEW_HEADS, {})
         task = super().from_config(config)
         precision.restore_policies(task.heads, changed)
+        for name in task.heads:
+            quantization.quantize_as(task.heads[name], quantized.get(name))
         task.new_heads.restore(new)
         return task
 

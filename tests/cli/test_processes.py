@@ -23,7 +23,7 @@ COMMANDS = (
     *("predict", "train", "evaluate", "presets", "convert", "export"),
     *("demo", "serve", "doctor", "search index", "search query"),
     *("search info", "data check", "data build", "data stats", "data show"),
-    "data filter",
+    *("data filter", "quantize"),
 )
 
 

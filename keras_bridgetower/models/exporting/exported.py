@@ -6,6 +6,7 @@ import tempfile
 
 import keras
 
+from keras_bridgetower.backend.quantization import check_not_quantized
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.exporting.formats import FORMATS
 from keras_bridgetower.models.exporting.formats import check_installed
@@ -76,8 +77,10 @@ class Exported(keras.Model):
 
         Raises:
             ValueError: a format that this backend does not write, a part that
-                the model does not have, a folder that exists, or
-                `calibration` of other features or for another format.
+                the model does not have, a folder that exists,
+                `calibration` of other features or for another format, or a
+                quantized model in another format than torch and
+                tf_saved_model.
             ImportError: a package that writes the format is not installed.
 
         Example:
@@ -91,6 +94,10 @@ class Exported(keras.Model):
         ```
         """
         chosen = format_of(format)
+        if not chosen.takes_quantized:
+            # They are written without complaint, and then nothing runs them.
+            then = "pass `calibration`" if chosen.quantizes else "export that"
+            check_not_quantized(self, f"`format={format!r}`", then)
         function = function_of(self, part).with_sizes(input_signature)
         if chosen.tells:
             kwargs["verbose"] = verbose

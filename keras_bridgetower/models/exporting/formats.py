@@ -23,6 +23,8 @@ class Format(NamedTuple):
         runs: bool, whether `runtime.py` runs it.
         tells: bool, whether writing it takes `verbose`.
         quantizes: bool, whether writing it takes `calibration`.
+        takes_quantized: bool, whether it can hold a model that Keras has
+            quantized.
     """
 
     backends: tuple
@@ -33,6 +35,7 @@ class Format(NamedTuple):
     runs: bool = False
     tells: bool = False
     quantizes: bool = False
+    takes_quantized: bool = False
 
 
 FORMATS = {
@@ -55,7 +58,11 @@ FORMATS = {
         quantizes=True,
     ),
     "torch": Format(
-        ("torch",), torch_exports.write_program, ".pt2", "`torch.export.load`"
+        ("torch",),
+        torch_exports.write_program,
+        ".pt2",
+        "`torch.export.load`",
+        takes_quantized=True,
     ),
     "tf_saved_model": Format(
         ("tensorflow", "jax"),
@@ -64,6 +71,7 @@ FORMATS = {
         "`tf.saved_model.load`",
         ("tensorflow",),
         tells=True,
+        takes_quantized=True,
     ),
     "litert": Format(
         ("tensorflow",),

@@ -1,0 +1,406 @@
+"""Models that Keras quantized: saved, opened, refused where floats count."""
+
+import copy
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+
+import exported_files
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import array
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import features
+from builders import randomise
+from builders import raw
+from builders import roberta
+from builders import run
+from builders import shallow
+from builders import slow_on
+from every_task import make
+
+import keras_bridgetower as kbt
+from keras_bridgetower.backend import precision
+from keras_bridgetower.cli import main
+from keras_bridgetower.models.exporting.formats import FORMATS
+from keras_bridgetower.presets import hdf5
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets.errors import PresetError
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Layer .* does not have a `quantize`"
+)
+# The sum of the numbered names below.
+NAMES_OF_LAYERS = 756759716
+WAYS = {
+    "int8": lambda: keras.quantizers.Int8QuantizationConfig(),
+    "int8_weights": lambda: keras.quantizers.Int8QuantizationConfig(
+        activation_quantizer=None
+    ),
+    "int4/8": lambda: keras.quantizers.Int4QuantizationConfig(block_size=8),
+    "int4/-1": lambda: keras.quantizers.Int4QuantizationConfig(block_size=None),
+}
+ELSEWHERE = [
+    pytest.param(way, marks=FASTEST) if way != "int8" else way for way in WAYS
+]
+
+
+def quantize(model, way="int8", **kwargs):
+    # Keras collects garbage for each layer, of all that was made so far.
+    gc.collect()
+    gc.freeze()
+    model.quantize(config=WAYS[way](), **kwargs)
+    return model
+
+
+def task():
+    return randomise(make("vqa"), scale=0.05)
+
+
+def outputs(model):
+    x = features(model.backbone, seed=1)
+    return array(run(model, x))
+
+
+def same(model, other):
+    """The same weights and the same outputs, to the bit."""
+    for new, old in zip(model.weights, other.weights, strict=True):
+        assert new.dtype == old.dtype
+        np.testing.assert_array_equal(array(new), array(old), old.path)
+    np.testing.assert_array_equal(outputs(model), outputs(other))
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    """A task in int8, its preset, and its floats; no test changes them."""
+    model = task()
+    floats = {w.path: array(w) for w in model.weights}
+    quantize(model)
+    folder = tmp_path_factory.mktemp("int8") / "preset"
+    model.save_to_preset(folder)
+    return model, folder, floats
+
+
+@pytest.mark.parametrize("way", ELSEWHERE)
+@slow_on("jax")
+def test_saved_and_opened(way, tmp_path):
+    model = task()
+    expected = outputs(model)
+    quantize(model, way)
+    steps = 7 if "int4" in way else 127
+    assert 0 < difference(outputs(model), expected)
+    error = np.linalg.norm(outputs(model) - expected)
+    assert error <= 3 / steps * np.linalg.norm(expected)
+    model.save_to_preset(tmp_path / "preset")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    same(opened, model)
+    config = opened.backbone.get_config()
+    assert list(config["quantized_layers"]) == [way]
+    model.save(tmp_path / "a.keras")
+    same(keras.saving.load_model(tmp_path / "a.keras"), model)
+    same(copy.deepcopy(model), model)
+
+
+def test_layers_have_the_same_numbers_on_every_backend():
+    """They name the quantized layers of a preset."""
+    numbered = precision.numbered_layers(shallow())
+    names = [f"{place} {layer.name}" for place, layer in numbered]
+    assert len(names) == len(set(names)) > 50
+    assert NAMES_OF_LAYERS == zlib.crc32("\n".join(names).encode()), names
+
+
+@pytest.mark.slow
+@FASTEST
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_opened_on_another_backend(int8, backend, tmp_path):
+    model, folder, _ = int8
+    x = features(model.backbone, seed=1)
+    np.savez(tmp_path / "x.npz", **x)
+    code = (
+        "import sys, numpy as np, keras_bridgetower as kbt;"
+        "task = kbt.BridgeTowerVQA.from_preset(sys.argv[1]);"
+        "task.preprocessor = None;"
+        "found = task.predict(dict(np.load('x.npz')), verbose=0);"
+        "np.save('found.npy', found)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        cwd=tmp_path,
+        check=True,
+    )
+    found, expected = np.load(tmp_path / "found.npy"), outputs(model)
+    # Activations on the edge between two integers may round apart.
+    assert np.abs(found - expected).max() < 0.05 * expected.std()
+
+
+@FASTEST
+@pytest.mark.parametrize("name", ["pretraining", "nlvr2", "text_regressor"])
+def test_other_heads(name, tmp_path):
+    model = quantize(randomise(make(name), scale=0.05))
+    assert any(w.dtype == "int8" for w in model.heads.weights)
+    model.save_to_preset(tmp_path / "preset")
+    opened = type(model).from_preset(tmp_path / "preset")
+    for new, old in zip(opened.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(array(new), array(old), old.path)
+
+
+def test_integers_in_closed_form(int8):
+    """In each column of a matrix the largest number becomes 127."""
+    model, folder, floats = int8
+    opened = kbt.BridgeTowerVQA.from_preset(folder)
+    for new, old in zip(opened.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(array(new), array(old), old.path)
+    dense = opened.heads["vqa"].output_dense
+    kernel = floats[dense._kernel.path]
+    scale = 127 / np.abs(kernel).max(axis=0)
+    np.testing.assert_allclose(array(dense.kernel_scale), scale, rtol=1e-4)
+    assert np.abs(array(dense.kernel) - kernel * scale).max() <= 0.51
+    layer = opened.backbone.text_encoder.token_embedding
+    table = floats[layer._embeddings.path]
+    scale = 127 / np.abs(table).max(axis=1)
+    np.testing.assert_allclose(array(layer.embeddings_scale), scale, rtol=1e-4)
+
+
+@FASTEST
+def test_another_backbone_and_another_task(int8):
+    model, folder, _ = int8
+    body = kbt.BridgeTowerBackbone.from_preset(folder)
+    for new, old in zip(body.weights, model.backbone.weights, strict=True):
+        np.testing.assert_array_equal(array(new), array(old), old.path)
+    made = kbt.BridgeTowerBackbone.from_config(body.get_config())
+    made.set_weights(body.get_weights())
+    x = features(body)
+    assert difference(run(made, x), run(body, x)) == 0
+    with pytest.warns(UserWarning, match="New and random"):
+        other = kbt.BridgeTowerEntailment.from_preset(folder)
+    # A head that the preset lacks is new, so it can be trained.
+    assert all(w.dtype == "float32" for w in other.heads.weights)
+
+
+@FASTEST
+def test_the_folder_is_small_and_has_an_index(int8, tmp_path):
+    model, folder, _ = int8
+    places = hdf5.array_places(folder / weights_file.WEIGHTS, folder)
+    integers = [p for p in places.values() if p[2] == "|i1"]
+    stored = [w for w in model.backbone.weights if w.dtype == "int8"]
+    assert len(integers) == len(stored) > 20
+    assert set(json.loads((folder / weights_file.INDEX).read_text())) == {
+        w.path for w in model.backbone.weights
+    }
+    whole = shallow()
+    whole.save_to_preset(tmp_path / "whole")
+    sizes = [
+        (f / weights_file.WEIGHTS).stat().st_size
+        for f in (folder, tmp_path / "whole")
+    ]
+    assert sizes[0] < sizes[1] / 1.5
+
+
+@FASTEST
+@pytest.mark.parametrize("index", [True, False])
+def test_only_some_layers(index, tmp_path):
+    model = task()
+    model.backbone.image_tower.quantize("int8")
+    quantize(model, "int4/8", filters=lambda la: "fusion" in str(la.path))
+    kinds = {w.dtype for w in model.backbone.text_tower.weights}
+    assert "int8" not in kinds
+    model.save_to_preset(tmp_path / "preset")
+    if not index:
+        (tmp_path / "preset" / weights_file.INDEX).unlink()
+        manifest.write(tmp_path / "preset")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    same(opened, model)
+    ways = opened.backbone.get_config()["quantized_layers"]
+    assert set(ways) == {"int8", "int4/8"}
+
+
+@FASTEST
+def test_half_precision(tmp_path):
+    parts = (
+        clip(layers=1, dtype="bfloat16"),
+        roberta(layers=1, dtype="bfloat16"),
+    )
+    values = {"num_layers": 1, "dtype": "bfloat16"}
+    model = quantize(
+        randomise(make("vqa", backbone(*parts, **values)), scale=0.05)
+    )
+    x = features(model.backbone)
+    model.save_to_preset(tmp_path / "preset")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert difference(run(opened, x), run(model, x)) == 0
+    scale = opened.heads["vqa"].output_dense.kernel_scale
+    assert scale.dtype == "bfloat16"
+    mixed = kbt.BridgeTowerVQA.from_preset(
+        tmp_path / "preset", dtype="mixed_bfloat16"
+    )
+    assert mixed.heads["vqa"].output_dense.kernel_scale.dtype == "float32"
+    with pytest.raises(PresetError, match="`dtype` must compute in float32"):
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset", dtype="float16")
+
+
+@FASTEST
+def test_adapters_are_merged(int8, tmp_path):
+    model = kbt.BridgeTowerVQA.from_preset(int8[1])
+    model.enable_lora(2)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if "lora_" in weight.path:
+            weight.assign(rng.normal(size=weight.shape, scale=0.5))
+    model.save_to_preset(tmp_path / "preset")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    expected = outputs(model)
+    error = np.linalg.norm(outputs(opened) - expected)
+    assert error <= 3 / 127 * np.linalg.norm(expected)
+    change = np.linalg.norm(outputs(int8[0]) - expected)
+    assert error < change / 2
+
+
+@slow_on("jax")
+def test_training_leaves_the_integers(int8):
+    model = kbt.BridgeTowerVQA.from_preset(int8[1])
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    before = [array(w) for w in model.weights]
+    model.fit(*raw(2), batch_size=2, verbose=0)
+    moved = {
+        w.dtype
+        for w, old in zip(model.weights, before, strict=True)
+        if not np.array_equal(array(w), old)
+    }
+    assert moved == {"float32"}
+
+
+@FASTEST
+def test_what_is_refused(int8, tmp_path):
+    model, folder, _ = int8
+    for wrong in (
+        lambda: model.backbone.with_image_size(64),
+        lambda: kbt.BridgeTowerVQA.from_preset(folder, image_size=64),
+        lambda: keras.models.clone_model(model.backbone),
+        lambda: model.export_to_transformers(tmp_path / "theirs"),
+    ):
+        with pytest.raises(ValueError, match="weights that are not quantized"):
+            wrong()
+    model = task()
+    layer = model.backbone.fusion.text_pooler
+    layer.quantize("float8")
+    with pytest.raises(ValueError, match="int4.*text_pooler.* to float8"):
+        model.save_to_preset(tmp_path / "float8")
+    other = task()
+    narrow = keras.quantizers.AbsMaxQuantizer(value_range=(-7, 7))
+    other.backbone.fusion.text_pooler.quantize(
+        config=keras.quantizers.Int8QuantizationConfig(
+            activation_quantizer=narrow
+        )
+    )
+    with pytest.raises(ValueError, match="Keras' own quantizer"):
+        other.save(tmp_path / "a.keras")
+    assert not (tmp_path / "float8").exists()
+
+
+@pytest.mark.parametrize("form", exported_files.WRITTEN)
+def test_formats_that_nothing_would_run(form, int8, tmp_path):
+    exported_files.need(form)
+    if FORMATS[form].takes_quantized:
+        pytest.skip("exported")
+    with pytest.raises(ValueError, match="weights that are not quantized"):
+        int8[0].export(tmp_path / "a", format=form)
+
+
+def damaged(folder, tmp_path, file, change):
+    """A copy of a preset with one JSON file changed, and no manifest."""
+    new = shutil.copytree(folder, tmp_path / "damaged")
+    (new / "manifest.json").unlink()
+    content = json.loads((new / file).read_text())
+    change(content["config"])
+    (new / file).write_text(json.dumps(content))
+    return new
+
+
+def another_way(config):
+    config["quantized_layers"] = {"int3": ["0 Dense"]}
+
+
+def another_layer(config):
+    config["quantized_layers"]["int8"].append("999 Dense")
+
+
+def no_way(config):
+    del config["quantized_layers"]
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize("file", ["config.json", "task.json"])
+@pytest.mark.parametrize("change", [another_way, another_layer, no_way])
+def test_damaged_configurations(file, change, int8, tmp_path):
+    if file == "task.json":
+
+        def change_head(config):
+            head = config["quantized_layers"]
+            inner = {"quantized_layers": head["vqa"]}
+            change(inner)
+            head["vqa"] = inner.get("quantized_layers", {})
+
+        folder = damaged(int8[1], tmp_path, file, change_head)
+    else:
+        folder = damaged(int8[1], tmp_path, file, change)
+    with pytest.raises(PresetError):
+        kbt.BridgeTowerVQA.from_preset(folder)
+
+
+@FASTEST
+@pytest.mark.parametrize("index", [True, False])
+def test_floats_are_never_cut_to_integers(index, int8, tmp_path):
+    folder = shutil.copytree(int8[1], tmp_path / "floats")
+    path = folder / weights_file.WEIGHTS
+    hdf5.rewrite(
+        path,
+        folder / "new",
+        lambda name, x: x.astype("f4") if x.dtype == "i1" else x,
+    )
+    (folder / "new").replace(path)
+    places = hdf5.array_places(path, folder)
+    names = json.loads((folder / weights_file.INDEX).read_text())
+    before = hdf5.array_places(int8[1] / weights_file.WEIGHTS, folder)
+    where = {tuple(p[:1]): name for name, p in before.items()}
+    made = {k: places[where[(v[0],)]] for k, v in names.items()}
+    (folder / weights_file.INDEX).write_text(json.dumps(made))
+    if not index:
+        (folder / weights_file.INDEX).unlink()
+    manifest.write(folder)
+    with pytest.raises(PresetError):
+        kbt.BridgeTowerVQA.from_preset(folder)
+
+
+@FASTEST
+def test_the_command(tmp_path, capsys):
+    model = task()
+    model.save_to_preset(tmp_path / "whole")
+    words = ["quantize", str(tmp_path / "whole"), str(tmp_path / "int8")]
+    assert main.main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert err == "" and found["task"] == "BridgeTowerVQA"
+    same(
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "int8"),
+        quantize(model),
+    )
+    assert found["weight_bytes"] == sum(
+        path.stat().st_size for path in (tmp_path / "int8").glob("*.h5")
+    )
+    assert main.main(words) == 1
+    assert "must not exist yet" in capsys.readouterr().err
+    words = ["quantize", str(tmp_path / "int8"), str(tmp_path / "again")]
+    assert main.main(words) == 1
+    assert "weights that are not quantized" in capsys.readouterr().err

@@ -1,0 +1,186 @@
+r"""Compare the small presets in float32 with three kinds of 8-bit integers.
+
+    KERAS_BACKEND=torch PYTHONPATH=examples python tools/quantized_presets.py
+
+prints a Markdown table: the score on the test split, the size of the weights,
+and the time of one row, with PyTorch, ONNX and OpenVINO in one thread. Keras'
+own integers are measured on every backend; ONNX and OpenVINO need PyTorch and
+the extra `export`. The ranges of their activations are those of training
+pictures. The whole test takes long: `--rows 500` reads its beginning.
+"""
+
+import argparse
+import gc
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+# Before a framework is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import keras
+import numpy as np
+from easy_world import captions
+from easy_world.scenes import load_scenes
+from easy_world.training import tiny_rows
+
+import keras_bridgetower as kbt
+
+PREFIX = "bridgetower_tiny_easy_"
+BATCH, CALIBRATED, TIMED = 128, 256, 50
+MEGABYTE = 2**20
+
+
+class Measured(NamedTuple):
+    """A preset and its test.
+
+    Args:
+        task: class of the task, whose output is one array of logits.
+        rows: callable of `Scenes` and returns `(raw, labels)`.
+    """
+
+    task: type
+    rows: Callable
+
+
+def questions(scenes):
+    """The questions of easy-VQA and their answers."""
+    data = scenes.data
+    raw = {"images": data.images[data.image_index], "text": data.questions}
+    return raw, np.array(data.answers)
+
+
+def matches(scenes):
+    """Captions that are true or false of their pictures."""
+    made = captions.matches(scenes)
+    raw = {"images": scenes.data.images[made.image_index], "text": made.texts}
+    return raw, np.array(made.labels)
+
+
+PRESETS = {
+    "vqa": Measured(kbt.BridgeTowerVQA, questions),
+    "retrieval": Measured(kbt.BridgeTowerRetrieval, matches),
+    "entailment": Measured(
+        kbt.BridgeTowerEntailment, lambda s: tiny_rows.hypotheses(s, 0)
+    ),
+    "nlvr2": Measured(
+        kbt.BridgeTowerNLVR2, lambda s: tiny_rows.statements(s, 0)
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--rows", type=int, help="first rows of the test only")
+    settings = parser.parse_args()
+    warnings.filterwarnings("ignore", "Layer .* does not have a")
+    test, train = load_scenes("test"), load_scenes("train")
+    print(f"{keras.config.backend()}\n")
+    print("| preset | kind | % right | MB | ms |\n|---|---|---|---|---|")
+    for name in settings.only:
+        with tempfile.TemporaryDirectory() as folder:
+            for kind, *numbers in measured(
+                name, test, train, settings.rows, pathlib.Path(folder)
+            ):
+                cells = (f"{number:.2f}" for number in numbers)
+                row = " | ".join((f"`{PREFIX}{name}`", kind, *cells))
+                print(f"| {row} |", flush=True)
+
+
+def measured(name, test, train, count, folder):
+    """Score, megabytes and milliseconds of each kind of a preset.
+
+    Yields:
+        `(kind, score, megabytes, milliseconds)`.
+    """
+    task = PRESETS[name].task.from_preset(PREFIX + name)
+    raw, labels = _first(PRESETS[name].rows(test), count)
+    answers = getattr(task, "answers", None)
+    if name == "vqa":
+        labels = np.array([answers.index(a) for a in labels])
+    x = _features(task, raw)
+    samples = _features(task, _drawn(PRESETS[name].rows(train)[0], CALIBRATED))
+    task.save_to_preset(folder / "float32")
+    yield "float32", *_numbers(_of_keras(task), x, labels, folder / "float32")
+    if keras.config.backend() == "torch":
+        for form, opened in (("onnx", _of_onnx), ("openvino", _of_openvino)):
+            task.export(folder / form, format=form, calibration=samples)
+            run = opened(folder / form)
+            yield f"{form} int8", *_numbers(run, x, labels, folder / form)
+    # Keras searches for garbage after each layer.
+    gc.freeze()
+    task.quantize("int8")
+    task.save_to_preset(folder / "int8")
+    task = PRESETS[name].task.from_preset(folder / "int8")
+    yield "Keras int8", *_numbers(_of_keras(task), x, labels, folder / "int8")
+
+
+def _first(rows, count):
+    raw, labels = rows
+    return {k: v[:count] for k, v in raw.items()}, labels[:count]
+
+
+def _drawn(raw, count):
+    """Some rows, drawn from all of them."""
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(raw["text"]))[:count]
+    return {key: [value[i] for i in rows] for key, value in raw.items()}
+
+
+def _features(task, raw):
+    raw = {"images": np.asarray(raw["images"]), "text": list(raw["text"])}
+    made = task.preprocess_samples(raw)
+    return {k: np.asarray(made[k]) for k in task.input}
+
+
+def _numbers(run, x, labels, folder):
+    rows = range(0, len(labels), BATCH)
+    logits = [run({k: v[i : i + BATCH] for k, v in x.items()}) for i in rows]
+    right = np.concatenate(logits).argmax(-1) == labels
+    one = {k: v[:1] for k, v in x.items()}
+    seconds = []
+    for _ in range(TIMED):
+        start = time.perf_counter()
+        run(one)
+        seconds.append(time.perf_counter() - start)
+    weights = [
+        path.stat().st_size
+        for path in folder.iterdir()
+        if path.suffix in (".h5", ".onnx", ".bin", ".xml")
+    ]
+    return (
+        100 * right.mean(),
+        sum(weights) / MEGABYTE,
+        1000 * statistics.median(seconds[5:]),
+    )
+
+
+def _of_keras(task):
+    return lambda x: task.predict_features(x, batch_size=BATCH)
+
+
+def _of_onnx(folder):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options)
+    return lambda x: session.run(None, x)[0]
+
+
+def _of_openvino(folder):
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = openvino.Core().compile_model(folder / "model.xml", "CPU", exact)
+    return lambda x: model(x)[0]
+
+
+if __name__ == "__main__":
+    main()
