@@ -13,7 +13,7 @@ import keras_bridgetower as kbt
 from easy_world import scenes as easy_vqa_scenes
 from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest
-from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets import written_weights
 
 SIDE, WIDTH, HEADS = 64, 64, 4
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -225,5 +225,5 @@ def pack(backbone, folder):
         hdf5.rewrite(path, dense)
         dense.replace(path)
     # The index and the sums are those of the files as they are now.
-    weights_file.write_index(backbone, folder)
+    written_weights.write_index(backbone, folder)
     manifest.write(folder)
