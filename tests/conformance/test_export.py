@@ -17,8 +17,8 @@ from keras_bridgetower.models.exporting.formats import FORMATS
 BACKEND = keras.config.backend()
 # To export takes from 5 s up. Those that are quick enough, and hard: several
 # heads whose outputs have names, and masks of another length than the text.
-# Of a SavedModel a backbone is written elsewhere.
-QUICK = {"onnx": "pretraining", "torch": "masked_lm", "litert": "vqa"}
+# Of a SavedModel and a PyTorch program a backbone is written elsewhere.
+QUICK = {"onnx": "pretraining", "litert": "vqa"}
 # Rows and tokens, none of them those that were traced.
 SIZES = ((4, 24), (1, 11), (2, 7))
 

@@ -49,8 +49,15 @@ WAYS = {
     "int4/8": lambda: keras.quantizers.Int4QuantizationConfig(block_size=8),
     "int4/-1": lambda: keras.quantizers.Int4QuantizationConfig(block_size=None),
 }
+# The quick run has the two that differ most.
+QUICK = ("int8", "int4/8")
 ELSEWHERE = [
-    pytest.param(way, marks=FASTEST) if way != "int8" else way for way in WAYS
+    pytest.param(
+        way,
+        marks=([] if way == "int8" else [FASTEST])
+        + ([] if way in QUICK else [pytest.mark.slow]),
+    )
+    for way in WAYS
 ]
 
 
@@ -91,7 +98,7 @@ def int8(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", ELSEWHERE)
-@slow_on("jax")
+@slow_on("tensorflow", "jax")
 def test_saved_and_opened(way, tmp_path):
     model = task()
     expected = outputs(model)

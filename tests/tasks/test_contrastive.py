@@ -303,6 +303,7 @@ def test_fit_learns_with_ids_and_without():
     assert difference(again, expected) <= 1e-5 < difference(embedded, expected)
 
 
+@slow_on("jax")
 @pytest.mark.parametrize("rate", [1e9, -1e9])
 def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
     model = contrastive("two_way")

@@ -94,7 +94,7 @@ def test_equal_pictures_have_equal_ids():
     assert ids[0] == ids[2] and len(set(ids)) == 3
 
 
-@slow_on("jax")
+@slow_on("tensorflow", "jax")
 def test_fit_shows_every_objective():
     x, _ = raw(8)
     model = pretraining()

@@ -293,6 +293,7 @@ def test_states_come_back_as_they_were(cls):
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not pathlib.Path("/proc/self/status").exists(), reason="needs Linux"
 )
