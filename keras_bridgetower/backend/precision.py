@@ -179,7 +179,9 @@ def check_one_policy(*models):
 
 
 # The key of a configuration for changed policies; absent if there are none.
-POLICIES = "layer_policies"
+# It had another name while layers were numbered in another order, so that
+# such a configuration is refused.
+POLICIES = "policies_of_layers"
 
 
 def numbered_layers(model):

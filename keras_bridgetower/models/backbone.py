@@ -72,7 +72,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         `(batch, P, D)`, `"pooled"` `(batch, 2D)`.
 
     Raises:
-        TypeError: an encoder without a rule.
+        TypeError: an encoder without a rule, or an unknown argument.
         ValueError: arguments that do not fit together.
 
     Example:
@@ -116,6 +116,12 @@ class BridgeTowerBackbone(AdaptedBackbone):
         dtype=None,
         **kwargs,
     ):
+        unknown = sorted(set(kwargs) - {"name", "trainable"})
+        if unknown:  # Keras would drop them without a word.
+            raise TypeError(
+                "`BridgeTowerBackbone` takes the arguments of its docstring. "
+                f"Received: {', '.join(unknown)}"
+            )
         check_choice("image_norms", image_norms, IMAGE_NORMS)
         policy = keras.dtype_policies.get(dtype)
         check_dtype("image_encoder", image_encoder, policy)
