@@ -1,6 +1,7 @@
 """Imports the frameworks, torch before TensorFlow, and what every test has."""
 
 import gc
+import logging
 import sys
 
 import keras
@@ -76,3 +77,10 @@ def loopback_only():
     yield
     FOREIGN = None
     assert not asked
+
+
+@pytest.fixture
+def no_records_of_traces(monkeypatch):
+    """PyTorch records what it traces, at length, for whoever listens."""
+    logger = logging.getLogger("torch.__trace")
+    monkeypatch.setattr(logger, "propagate", False)

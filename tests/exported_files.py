@@ -6,6 +6,13 @@ import pytest
 from keras_bridgetower.models.exporting.formats import FORMATS
 
 BACKEND = keras.config.backend()
+ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
+# Of a module of tests: converters warn of themselves, and PyTorch records what
+# it traces, at length.
+MARKS = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("no_records_of_traces"),
+]
 WRITTEN = [name for name, f in FORMATS.items() if BACKEND in f.backends]
 # Packages that a test of a format needs.
 NEEDED = {

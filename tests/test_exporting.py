@@ -1,7 +1,6 @@
 """Exported folders, parts, and programs that run them without Keras."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -29,16 +28,8 @@ from keras_bridgetower.cli import weights
 from keras_bridgetower.models.exporting import formats
 
 BACKEND = keras.config.backend()
-ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
 QUESTION = "is it blue?"
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def no_records(monkeypatch):
-    """PyTorch records what it traces, at length, for whoever listens."""
-    logger = logging.getLogger("torch.__trace")
-    monkeypatch.setattr(logger, "propagate", False)
+pytestmark = exported_files.MARKS
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +57,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@ON_TORCH
+@exported_files.ON_TORCH
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
     exported_files.need(form)
@@ -117,7 +108,7 @@ def test_texts_are_tokenized_alike(tmp_path):
             np.testing.assert_array_equal(found[name], expected[name])
 
 
-@ON_TORCH
+@exported_files.ON_TORCH
 def test_parts_make_the_whole(tmp_path):
     """Towers once for each picture and text, and the fusion for pairs."""
     import torch
@@ -164,7 +155,7 @@ def test_parts_make_the_whole(tmp_path):
         )
 
 
-@ON_TORCH
+@exported_files.ON_TORCH
 def test_names_in_onnx(tmp_path):
     """A part, one of whose outputs has the name of an operation."""
     exported_files.need("onnx")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 
 import every_task
 import exported_files
@@ -21,15 +20,7 @@ from keras_bridgetower.models.exporting import formats
 from keras_bridgetower.predict import calibration
 
 BACKEND = keras.config.backend()
-ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def no_records(monkeypatch):
-    """PyTorch records what it traces, at length, for whoever listens."""
-    logger = logging.getLogger("torch.__trace")
-    monkeypatch.setattr(logger, "propagate", False)
+pytestmark = exported_files.MARKS
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,7 @@ def vqa():
     return randomise(every_task.make("vqa"))
 
 
-@ON_TORCH
+@exported_files.ON_TORCH
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_int8_is_near_and_smaller(form, vqa, tmp_path):
     exported_files.need(form)

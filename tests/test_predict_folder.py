@@ -235,9 +235,7 @@ def test_rows_with_a_second_text_and_without(tmp_path):
         '{"text": "d", "second_text": null}\n'
     )
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
-    *good, bad = (
-        batches._with_pictures(row, batches.open_picture) for row in rows
-    )
+    *good, bad = (batches.with_pictures(row) for row in rows)
     assert "must have the columns second_text" in bad[0].error
     verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows], ())
     found = batches._verb_results(None, verb, [taken for _, taken in good], 1)
@@ -290,7 +288,7 @@ def test_no_more_than_three_batches_are_held(folder):
     read = batches.read_ahead(
         counted(),
         2,
-        lambda row: batches._with_pictures(row, batches.open_picture),
+        lambda row: batches.with_pictures(row),
     )
     for number, batch in enumerate(read, 1):
         assert len(batch) == 2 and len(held) <= 2 * (number + 1)

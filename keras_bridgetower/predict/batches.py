@@ -35,7 +35,7 @@ def results_of(task, name, rows, top_k, batch_size, read=open_picture):
         row, and the results or `"error"`.
     """
     verb = VERBS[name]
-    taken = functools.partial(_with_pictures, read=read)
+    taken = functools.partial(with_pictures, read=read)
     for batch in read_ahead(rows, batch_size, taken):
         yield _results(task, verb, batch, top_k)
 
@@ -88,8 +88,17 @@ def each_or_refused(function, items, refused):
         return [result for results in alone for result in results]
 
 
-def _with_pictures(row, read):
-    """The row as it is written, and as a model takes it."""
+def with_pictures(row, read=open_picture):
+    """Open the pictures of a row.
+
+    Args:
+        row: `Row`.
+        read: as `results_of` takes it.
+
+    Returns:
+        `(row, taken)`: the row as it is written, with the error of a picture
+        that cannot be read, and a dict of its columns as a model takes them.
+    """
     if row.error:
         return row, {}
     taken = {k: v for k, v in row.values.items() if k != ID}

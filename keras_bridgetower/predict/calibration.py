@@ -4,8 +4,7 @@ import itertools
 
 import keras
 
-from keras_bridgetower.predict.batches import open_picture
-from keras_bridgetower.predict.rows import ID
+from keras_bridgetower.predict.batches import with_pictures
 from keras_bridgetower.predict.rows import PICTURES
 from keras_bridgetower.predict.rows import open_rows
 from keras_bridgetower.predict.verbs import PAIR
@@ -52,8 +51,7 @@ def samples_of(task, source, texts=(), most=MOST):
 
 def _taken(row):
     """What a row holds, with its pictures opened."""
+    row, taken = with_pictures(row)
     if row.error:
         raise ValueError(f"Row {row.number} of SOURCE: {row.error}")
-    pictures = {c: open_picture(row, c) for c in PICTURES & set(row.values)}
-    values = {k: v for k, v in row.values.items() if k != ID}
-    return values | pictures
+    return taken

@@ -113,6 +113,12 @@ CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
     "TR@10": 2.16,
     "RSUM": captions.RETRIEVAL_LADDER[()],
 }
+# How statements are scored: by what, blind, and what it is.
+JUDGED = (
+    tiny_scores.score_hypotheses,
+    {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
+    "Accuracy. Blind: the majority label of text and kind of view.",
+)
 STAGES = {
     "pretrain": Stage(
         _pretraining,
@@ -167,17 +173,13 @@ STAGES = {
     "statements": Stage(
         _start(kbt.BridgeTowerEntailment),
         tiny_rows.hypotheses,
-        tiny_scores.score_hypotheses,
-        {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
-        "Accuracy. Blind: the majority label of text and kind of view.",
+        *JUDGED,
         epochs=6,
     ),
     "entailment": Stage(
         _start_with_more_words(kbt.BridgeTowerEntailment),
         tiny_rows.varied_hypotheses,
-        tiny_scores.score_hypotheses,
-        {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
-        "Accuracy. Blind: the majority label of text and kind of view.",
+        *JUDGED,
         epochs=20,
         batch_size=64,
         texts="Training began with the texts of the score alone (the stage "

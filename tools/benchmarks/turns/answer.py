@@ -51,8 +51,8 @@ class KerasAnswer(Timed):
         return answer
 
 
-class TransformersAnswer(OfTransformers):
-    """transformers' processor and model, with a head of PyTorch."""
+class TransformersVQA(OfTransformers):
+    """Abstract: transformers' encoder with the saved head in PyTorch."""
 
     def __init__(self, saved, contender):
         import transformers
@@ -61,8 +61,17 @@ class TransformersAnswer(OfTransformers):
 
         super().__init__(saved, contender)
         encoder = self.opened(transformers.BridgeTowerModel)
-        weights = load_weights(saved.answers)
-        self.model = QuestionAnswering(encoder, weights).eval()
+        self.model = QuestionAnswering(encoder, load_weights(saved.answers))
+
+
+class TransformersAnswer(TransformersVQA):
+    """transformers' processor and model."""
+
+    def __init__(self, saved, contender):
+        import transformers
+
+        super().__init__(saved, contender)
+        self.model.eval()
         self.processor = transformers.BridgeTowerProcessor.from_pretrained(
             self.checkpoint
         )

@@ -2,12 +2,11 @@
 
 import numpy as np
 
+from turns.answer import TransformersVQA
 from turns.answer import keras_task
 from turns.samples import ANSWERS
 from turns.samples import features
-from turns.samples import load_weights
 from turns.steps import RATE
-from turns.timed import OfTransformers
 from turns.timed import Timed
 
 
@@ -42,18 +41,12 @@ class KerasVQAStep(Timed):
         return step
 
 
-class TransformersVQAStep(OfTransformers):
+class TransformersVQAStep(TransformersVQA):
     """The plain loop over transformers' encoder with a head of PyTorch."""
 
     def __init__(self, saved, contender):
-        import transformers
-
-        from turns.transformers_vqa import QuestionAnswering
-
         super().__init__(saved, contender)
-        encoder = self.opened(transformers.BridgeTowerModel)
-        weights = load_weights(saved.answers)
-        self.model = QuestionAnswering(encoder, weights).train()
+        self.model.train()
         self.optimizer = self.torch.optim.AdamW(self.model.parameters(), RATE)
 
     def run(self, batch, tokens):
