@@ -21,7 +21,6 @@ from builders import long_but
 from builders import randomise
 from builders import roberta
 from builders import run
-from builders import shallow
 from builders import some_everywhere
 from builders import vit
 
@@ -269,10 +268,3 @@ def test_encoders_that_do_not_fit():
         backbone(image_norms="none")
     with pytest.raises(ValueError, match="dtype.*Received: image_encoder of"):
         backbone(clip(dtype="bfloat16"))
-
-
-@FASTEST
-def test_an_argument_that_does_not_exist_is_refused():
-    config = shallow().get_config() | {"num_layer": 2}
-    with pytest.raises(TypeError, match="Received: num_layer"):
-        kbt.BridgeTowerBackbone.from_config(config)

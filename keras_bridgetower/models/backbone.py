@@ -22,6 +22,7 @@ from keras_bridgetower.models.taps import resolve_taps
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 
 IMAGE_NORMS = ("shared", "per_tap")
@@ -116,12 +117,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         dtype=None,
         **kwargs,
     ):
-        unknown = sorted(set(kwargs) - {"name", "trainable"})
-        if unknown:  # Keras would drop them without a word.
-            raise TypeError(
-                "`BridgeTowerBackbone` takes the arguments of its docstring. "
-                f"Received: {', '.join(unknown)}"
-            )
+        check_constructor(self, kwargs, ("name", "trainable"))
         check_choice("image_norms", image_norms, IMAGE_NORMS)
         policy = keras.dtype_policies.get(dtype)
         check_dtype("image_encoder", image_encoder, policy)

@@ -1,4 +1,4 @@
-"""Checks the keywords of `from_preset`."""
+"""Checks the keywords of `from_preset` and of the constructors."""
 
 import inspect
 
@@ -26,6 +26,28 @@ def check_keywords(cls, keywords, others=(), without=()):
         raise TypeError(
             f"`{cls.__name__}.from_preset` takes the keywords "
             f"{', '.join(sorted(allowed | set(others)))}. Received: "
+            f"{name}={keywords[name]!r:.200}"
+        )
+
+
+def check_constructor(model, keywords, allowed):
+    """Refuse arguments that no class of a model takes: Keras drops them.
+
+    Args:
+        model: the model that is made.
+        keywords: dict, what is left of the `**kwargs` of its constructor.
+        allowed: tuple of str, those that Keras and KerasHub take.
+
+    Raises:
+        TypeError: an unknown argument; the error lists the allowed ones.
+    """
+    unknown = sorted(set(keywords) - set(allowed))
+    if unknown:
+        cls, name = type(model), unknown[0]
+        names = constructor_values(cls) | set(allowed)
+        raise TypeError(
+            f"`{cls.__name__}` takes the arguments "
+            f"{', '.join(sorted(names))}. Received: "
             f"{name}={keywords[name]!r:.200}"
         )
 

@@ -14,6 +14,7 @@ from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting.exported import Exported
 from keras_bridgetower.preprocessing import verb_inputs
+from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import verb_batches
@@ -51,6 +52,7 @@ class BridgeTowerTask(
     label_arguments = ()
 
     def __init__(self, backbone, preprocessor, heads, **kwargs):
+        check_constructor(self, kwargs, ("name", "compile", "trainable"))
         inputs = self.inputs_of(backbone)
         if preprocessor is not None:
             check_preprocessor(backbone, preprocessor, inputs)

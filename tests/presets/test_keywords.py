@@ -1,8 +1,9 @@
-"""`from_preset` takes the same keywords everywhere, and no other."""
+"""`from_preset` and constructors take their keywords, and no other."""
 
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import shallow
 from builders import tokenizer
 
 import keras_bridgetower as kbt
@@ -61,6 +62,29 @@ def test_every_task_takes_the_same_values(task, preset):
             task.from_preset(preset, **TASKS[task], **{name: 3})
     with pytest.raises(ValueError, match="`revision` must be left out"):
         task.from_preset(TINY, revision="main", **TASKS[task])
+
+
+@FASTEST
+def test_a_constructor_refuses_what_it_does_not_take():
+    backbone = shallow()
+    made = kbt.BridgeTowerVQA(backbone, answers=["a", "b"], trainable=False)
+    assert not made.trainable
+    for task, values in {
+        **TASKS,
+        kbt.BridgeTowerVQA: {"answers": ["a"]},
+    }.items():
+        if task is kbt.BridgeTowerRetrieval:
+            values = {"objective": "random_negatives"}
+        with pytest.raises(
+            TypeError, match=rf"`{task.__name__}` .*name, .*Received: name_=3"
+        ):
+            task(backbone, **values, name_=3)
+        with pytest.raises(TypeError, match="Received: dtype='bfloat16'"):
+            task(backbone, **values, dtype="bfloat16")
+    with pytest.raises(TypeError, match="num_layers, .*Received: num_layer=2"):
+        kbt.BridgeTowerBackbone.from_config(
+            backbone.get_config() | {"num_layer": 2}
+        )
 
 
 @FASTEST
