@@ -271,7 +271,7 @@ def test_adapters_that_do_not_fit(tmp_path):
 @pytest.mark.parametrize("task", EACH)
 @long_elsewhere
 def test_quantize(task, adapted, tmp_path):
-    """`quantize("int8")`, also with LoRA: right, saved and loaded"""
+    """`quantize("int8")`: right, saved and loaded; with LoRA"""
     model = make(task)
     if adapted:
         model.enable_lora(2)
