@@ -13,6 +13,8 @@ from keras import ops
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.matching.global_batch import ITSELF
+from keras_bridgetower.matching.global_batch import NextSample
 
 pytestmark = LONG_ELSEWHERE
 
@@ -45,6 +47,22 @@ def test_random_negatives(ids):
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_random_negatives_of_processes_that_draw_apart(ids):
+    """The last row of a process gets the first image of the next one."""
+    objective = pair_objectives.make_objective("random_negatives")
+    for processes in (1, 2, 3):
+        parts = np.array_split(ids, processes)
+        if any(len(part) == 0 for part in parts):
+            continue
+        for seed in range(20):
+            match = np.concatenate(
+                [objective.draw((seed, i), p)[0] for i, p in enumerate(parts)]
+            )
+            following = array(NextSample()(ops.array(ids)[:, None]))[:, 0]
+            assert match[following == ids].all()
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 def test_false_texts(ids):
     objective = pair_objectives.make_objective("ranking")
     for seed in range(10):
@@ -68,11 +86,15 @@ def test_labels_of_hard_negatives(ids):
     objective = pair_objectives.make_objective("hard_negatives")
     drawn, places, labels = objective.draw(0, ids)
     np.testing.assert_array_equal(drawn, ids)
-    assert places.shape == (len(ids), 2) and (places != places[0, 0]).any()
-    assert (0 <= places).all() and (places < 1).all()
+    assert places.shape == (len(ids), 2)
     np.testing.assert_array_equal(objective.draw(0, ids)[1], places)
-    assert (objective.draw(1, ids)[1] != places).all()
     alone = len(set(ids.tolist())) == 1
+    if alone:
+        assert (places == ITSELF).all()
+    else:
+        assert (0 <= places).all() and (places < 1).all()
+        assert (places != places[0, 0]).any()
+        assert (objective.draw(1, ids)[1] != places).all()
     np.testing.assert_array_equal(labels, [[1, alone, alone]] * len(ids))
 
 
@@ -185,12 +207,16 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
 
 
 def test_one_image_alone_draws_itself():
-    batch = hard(2, np.array([5, 5], "int32"))
-    unit = ops.convert_to_tensor(np.eye(2, dtype="float32"))
+    """Also where another process has other images: they are no match."""
+    batch = hard(4, np.array([5, 5], "int32").repeat(2))
+    batch.features["image_id"] = ops.array([5, 5, 6, 7], "int32")
+    unit = ops.convert_to_tensor(np.eye(4, dtype="float32"))
     pairs, _ = pair_objectives.make_objective("hard_negatives").logits(
         fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
     )
-    assert set(array(pairs)[..., 0].ravel()) <= {0, 1}
+    for drawn in np.moveaxis(array(pairs), 1, 0):
+        np.testing.assert_array_equal(drawn[:, 0], [0, 1, 2, 3])
+        np.testing.assert_array_equal(drawn[:, 1], [100, 101, 102, 103])
 
 
 def test_gradients_reach_states_but_not_the_scores_of_a_draw():

@@ -157,6 +157,12 @@ def test_labels_in_the_order_of_another_list(caplog):
     (told,) = caplog.records
     assert "in the order of the task's own answers" in told.getMessage()
     assert "the 9.0 of a head that knows nothing" in told.getMessage()
+    caplog.clear()
+    # Weights make a loss large too.
+    ids = [task.answers.index(said)] * 4
+    task.fit(x, ids, class_weight=dict.fromkeys(range(13), 9.0), verbose=0)
+    task.fit(x, hot, sample_weight=np.full(4, 2.0), verbose=0)
+    assert not caplog.records
 
 
 def test_a_long_first_step_says_what_it_is(model, monkeypatch, capsys):

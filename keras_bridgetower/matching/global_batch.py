@@ -5,6 +5,9 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 
+# In place of a number from 0 to 1: `DrawSamples` does not replace the sample.
+ITSELF = -1.0
+
 
 class GlobalBatchLayer(keras.layers.Layer):
     """Abstract: a layer that reads the samples of all replicas.
@@ -94,6 +97,7 @@ class DrawSamples(GlobalBatchLayer):
         ids: int tensor `(batch,)`.
         places: float tensor `(batch,)`, uniform from 0 to 1. The sample is
             drawn at which the cumulative probability exceeds this number.
+            A sample with `ITSELF` is not replaced.
 
     Returns:
         int32 tensor `(batch, 1)`, distances as `TakeSamples` takes them.
@@ -114,12 +118,13 @@ class DrawSamples(GlobalBatchLayer):
         same = ops.expand_dims(ids, 1) == ops.expand_dims(every_id, 0)
         probabilities = ops.softmax(ops.where(same, -1e9, scores))
         sums = ops.cumsum(probabilities, axis=-1)
+        itself = ops.cast(places, "float32") < 0.0
         # Rounding must give neither an index above the last one nor a sample
         # of probability 0.
         places = ops.minimum(ops.cast(places, "float32"), 1 - 1e-6)
         places = ops.expand_dims(places, 1) * sums[:, -1:]
         drawn = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
-        return (drawn - own_indices)[:, None]
+        return ops.where(itself, 0, drawn - own_indices)[:, None]
 
     def compute_output_spec(self, own, others, ids, places):
         return keras.KerasTensor((own.shape[0], 1), dtype="int32")

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.matching.global_batch import ITSELF
 from keras_bridgetower.matching.global_batch import DrawSamples
 from keras_bridgetower.matching.global_batch import NextSample
 from keras_bridgetower.matching.global_batch import TakeSamples
@@ -135,8 +136,9 @@ class RandomNegatives(Objective):
     """Half of the texts keep their image, the others get the next image.
 
     If the next sample has the same image id, the pair is a match. The next
-    sample is taken from the global batch. With several replicas the pairs
-    must therefore be drawn before the batch is divided, as a `Stream` does.
+    sample is taken from the global batch, of which a process may draw a part
+    alone. The last text therefore always keeps its image: what follows it
+    is not known.
 
     Source: matching in pre-training. Images of other samples take the place
     of the authors' `false_image_0`, so that each image is encoded once.
@@ -147,9 +149,10 @@ class RandomNegatives(Objective):
 
     def draw(self, seed, ids):
         match = np.zeros(len(ids), "int32")
-        order = np.random.default_rng(seed).permutation(len(ids))
-        match[order[: len(ids) // 2]] = MATCH
-        match[ids == np.roll(ids, -1)] = MATCH
+        order = np.random.default_rng(seed).permutation(len(ids) - 1)
+        match[order[: len(ids) // 2 - 1]] = MATCH
+        match[:-1][ids[:-1] == ids[1:]] = MATCH
+        match[-1] = MATCH
         return match, match
 
     def logits(self, fuse, heads, batch, embeddings=None):
@@ -166,8 +169,8 @@ class HardNegatives(Objective):
     Negatives are drawn from the global batch, with the softmax of the
     contrastive scores as probabilities. The preprocessor draws the random
     numbers, so that the pairs are the same on every backend and any number of
-    devices. Samples with the same image id are drawn only if there are no
-    others, and then the pair is a match.
+    devices. Where all samples have the same image id, each draws itself, and
+    the pair is a match.
 
     Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower with
     `gather_global_negative`.
@@ -181,10 +184,11 @@ class HardNegatives(Objective):
     def draw(self, seed, ids):
         labels = np.full((len(ids), 3), NO_MATCH, "int32")
         labels[:, 0] = MATCH
+        places = np.random.default_rng(seed).random((len(ids), 2), "float32")
         if (ids == ids[0]).all():
-            labels[:] = MATCH
-        rng = np.random.default_rng(seed)
-        return ids, rng.random((len(ids), 2), "float32"), labels
+            # The global batch may have others, which would be no match.
+            labels[:], places[:] = MATCH, ITSELF
+        return ids, places, labels
 
     def logits(self, fuse, heads, batch, embeddings=None):
         text, image, factor = map(ops.stop_gradient, embeddings)

@@ -78,6 +78,7 @@ class TrainableTask(CompiledTask):
         given = data_path.for_training(
             self, steps, data, held, batch_size, shuffle, kwargs
         )
+        steps.weighted = bool(class_weight) or data_path.is_weighted(given["x"])
         callbacks = _with_callback(callbacks, steps)
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.

@@ -29,7 +29,7 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
 
     Raises:
         ValueError: no such split or recipe, records of another task, other
-            answers than those of the preset, or a preset without the head.
+            classes than those of the preset, or a preset without the head.
 
     Example:
 
@@ -53,7 +53,7 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
             preset, image_size=chosen.image_size if recipe else None
         )
         task.new_heads.check("evaluate", task.answering_heads)
-        _check_answers(task, index["labels"])
+        task_of_recipe.check_classes(task, index["labels"])
         task.compile()
     chosen = chosen.replace(
         image_size=task.backbone.image_size,
@@ -89,14 +89,3 @@ def _recipe(name, task_of_records):
         f"{', '.join(sorted(set(train.RECORD_TASKS.values())))}. "
         f"Received: {task_of_records!r}"
     )
-
-
-def _check_answers(task, labels):
-    """Refuse records whose class numbers mean other answers."""
-    answers = getattr(task, "answers", None)
-    if answers is not None and list(answers) != list(labels):
-        raise ValueError(
-            "The records must have the answers of the preset, in the same "
-            f"order. Received: {len(labels)} answers in the records, "
-            f"{len(answers)} in the preset"
-        )

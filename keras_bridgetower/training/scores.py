@@ -1,5 +1,7 @@
 """The scores that a run by a recipe ends with, by the official protocols."""
 
+import json
+
 import numpy as np
 
 from keras_bridgetower.data.augment.transforms import transform
@@ -75,10 +77,16 @@ def _of_batches(task, recipe, reader, strategy):
         # Filled up, all batches are of one size: JAX compiles one program.
         remainder="pad",
     )
-    data = strategy.batches(stream, epochs=1, training=False)
+    share = strategy.share(stream)
+    data = strategy.batches(share, epochs=1, training=False)
     if recipe.task == "NLVR2":
-        places = _places(reader.num_samples, stream.batch_size, strategy)
-        return _statements(task, data, reader, list(places))
+        logits = task.predict(data, verbose=0)
+        told = strategy.gather_text(json.dumps(share.report.numbers))
+        unread = {number for one in told for number in json.loads(one)}
+        places = _places(
+            reader.num_samples, stream.batch_size, strategy.processes, unread
+        )
+        return _statements(logits, reader, places)
     found = task.evaluate(data, verbose=0, return_dict=True)
     # Every metric, in percent.
     return {k: 100 * v for k, v in found.items() if "loss" not in k}
@@ -89,28 +97,33 @@ def _is_labelled(reader):
     return any(reader.sample(i).sample.labels for i in looked_at)
 
 
-def _places(samples, batch_size, strategy):
-    """Where samples stand among predictions: each process fills its batch."""
-    share = batch_size // strategy.processes
+def _places(samples, batch_size, processes, unread):
+    """Where each sample stands among predictions: dict from its number.
+
+    Each process fills its part of a batch at the end, also for samples that
+    it could not read. Those are not in the dict.
+    """
+    found, share = {}, batch_size // processes
     for start in range(0, samples, batch_size):
         count = min(batch_size, samples - start)
-        for process in range(strategy.processes):
+        for process in range(processes):
             first, end = (
-                count * part // strategy.processes
+                start + count * part // processes
                 for part in (process, process + 1)
             )
-            place = start + process * share
-            yield from range(place, place + end - first)
+            rows = [n for n in range(first, end) if n not in unread]
+            for place, number in enumerate(rows, start + process * share):
+                found[number] = place
+    return found
 
 
-def _statements(task, data, reader, places):
+def _statements(logits, reader, places):
     """NLVR2's accuracy and consistency, of predictions at some places."""
-    logits = task.predict(data, verbose=0)[places]
-    samples = [reader.sample(i).sample for i in range(reader.num_samples)]
+    samples = [reader.sample(number).sample for number in places]
     report = evaluate_nlvr2(
         [sample.id for sample in samples],
         np.array([sample.labels[0] for sample in samples]),
-        logits.argmax(-1),
+        logits[list(places.values())].argmax(-1),
     )
     return {"accuracy": report.accuracy, "consistency": report.consistency}
 

@@ -194,6 +194,7 @@ def run(
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = start(recipe, settings, train.labels)
+        task_of_recipe.check_classes(task, train.labels)
         task_of_recipe.print_what_stands(recipe, task)
         task_of_recipe.set_text_length(task, recipe.text_length)
         task.compile(recipe.optimizer(total))

@@ -120,8 +120,9 @@ def test_records_with_other_answers_are_refused(run, tmp_path):
     streams.write(tmp_path / "set", [streams.record("vqa", 0)], num_shards=1)
     words = ("evaluate", PRESET, tmp_path / "set", "--split", "train")
     said = run(*words, code=1)
-    assert "must have the answers of the preset" in said.err
-    assert "4 answers in the records, 13 in the preset" in said.err
+    assert "must have the classes of the task, in the same order" in said.err
+    assert "13, the first ['circle', 'green', 'red', 'gray', 'yes']" in said.err
+    assert "Received: 4 classes" in said.err
 
 
 def test_train_then_evaluate(run, records, tmp_path):

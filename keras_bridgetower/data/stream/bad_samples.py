@@ -75,6 +75,12 @@ class DamageReport:
         with self._lock:
             return tuple(bad for _, bad in sorted(self._bad.items()))
 
+    @property
+    def numbers(self):
+        """The numbers of the bad samples in the stream: list of int."""
+        with self._lock:
+            return sorted(self._bad)
+
     def add(self, number, bad):
         """Count and log a bad sample; raise an error if there are too many.
 

@@ -177,6 +177,13 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
     return task.preprocess_samples(x, y, sample_weight)
 
 
+def is_weighted(x):
+    """Whether the batches of a `tf.data.Dataset` have weights of rows."""
+    return is_dataset(x) and (
+        keras.utils.unpack_x_y_sample_weight(x.element_spec)[2] is not None
+    )
+
+
 def draws(preprocessor):
     """Whether a preprocessor draws, by the number of a batch."""
     ours = isinstance(preprocessor, BridgeTowerPreprocessor)

@@ -25,17 +25,21 @@ class Steps(keras.callbacks.Callback):
 
     Args:
         optimizer: the model's optimizer, which counts its steps; or None.
+
+    Attributes:
+        weighted: bool, whether rows have weights, and so the loss.
     """
 
     def __init__(self, optimizer):
         super().__init__()
+        self.weighted = False
         self._optimizer = optimizer
         self._epochs = 0
         self.first = self._steps_taken()
 
     def on_epoch_end(self, epoch, logs=None):
         self._epochs += 1
-        if self._epochs == 1:
+        if self._epochs == 1 and not self.weighted:
             warn_if_worse_than_untrained(self.model, (logs or {}))
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -2,6 +2,7 @@
 
 import collections
 
+from keras_bridgetower.data.datasets import snli_ve
 from keras_bridgetower.data.datasets.own.tables import as_list
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 from keras_bridgetower.metrics.vqa_answers import soft_scores
@@ -79,16 +80,26 @@ class _Labels:
         if label not in ids:
             raise ValueError(
                 f"Each label of {path} must be one of {list(ids)}. Received: "
-                f"{row['label']!r} in row {number}"
+                f"{row.target!r} in row {number}"
             )
         return ((ids[label],),)
+
+
+class _Judgements(_Labels):
+    """As `_Labels`; those of visual entailment are in the order of its task."""
+
+    def find_classes(self, rows, min_count):
+        labels = super().find_classes(rows, min_count)
+        if set(labels) <= set(snli_ve.LABELS):
+            return list(snli_ve.LABELS)
+        return labels
 
 
 # How each task treats classes.
 CLASSES = {
     "vqa": _Answers(),
     "captions": _NoClasses(),
-    "entailment": _Labels(),
+    "entailment": _Judgements(),
     "image_classification": _Labels(),
     "text_classification": _Labels(),
 }

@@ -66,6 +66,7 @@ class OwnData(DataSet):
         labels: str, the classes in their order, separated by commas. By
             default they come from all tables: answers in the order of their
             first occurrence, labels sorted, as numbers if all are integers.
+            Those of entailment are contradiction, neutral and entailment.
         outside: bool, whether pictures outside of `root` may be read, by
             absolute paths, `..` or links. Set it only if you trust the
             tables, which can then name any file.

@@ -1,0 +1,96 @@
+"""Scores at the end of a run, of data that are damaged or of other classes."""
+
+import io
+
+import numpy as np
+import pytest
+from builders import ONE_BACKEND
+from PIL import Image
+from streams import LABELS
+from streams import record
+from streams import write
+
+import keras_bridgetower as kbt
+from keras_bridgetower.data.datasets.by_name import open_dataset
+from keras_bridgetower.data.records.format import Record
+from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.training import evaluate
+from keras_bridgetower.training import scores
+from keras_bridgetower.training import train
+from keras_bridgetower.training.recipes import RECIPES
+
+pytestmark = ONE_BACKEND
+SAMPLES, DAMAGED = 1024, 5
+
+
+def grey(value):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (value,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
+class Oracle:
+    """Reads the label from the first picture, which is white for true."""
+
+    def predict(self, data, verbose):
+        whites = [
+            np.asarray(batch[0]["images"])[:, 0].mean((1, 2, 3)) > 127
+            for batch in data
+        ]
+        return np.eye(2)[np.concatenate(whites).astype(int)]
+
+
+@pytest.mark.parametrize("batch_size", [32, SAMPLES])
+def test_a_damaged_picture_moves_no_prediction(batch_size, tmp_path):
+    labels = np.random.default_rng(0).integers(0, 2, SAMPLES)
+    records = []
+    for number, label in enumerate(labels.tolist()):
+        first = grey(255 * label)
+        if number == DAMAGED:
+            first = first[:-30]
+        sample = Sample(f"dev-{number}-0-0", "both are white", (label,))
+        records.append(Record(f"k{number}", (first, grey(0)), (sample,), "own"))
+    reader = write(tmp_path, records, "nlvr2")
+    recipe = RECIPES["nlvr2_base"].replace(
+        image_size=32, batch_size=batch_size, accumulation=1
+    )
+    found = scores.of_split(Oracle(), recipe, reader, distribute("none"))
+    assert found["accuracy"] == 100
+
+
+def test_records_of_entailment_in_another_order(tmp_path):
+    """Nothing else would tell that class 1 is not neutral."""
+    task = kbt.BridgeTowerEntailment.from_preset(
+        "bridgetower_tiny_easy_entailment"
+    )
+    order = sorted(LABELS["entailment"])
+    assert order != task.class_names
+    rows = [record("entailment", i) for i in range(4)]
+    write(tmp_path / "set", rows, "entailment", labels=order)
+    message = "must have the classes of the task, in the same order"
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(
+            "bridgetower_tiny_easy_entailment", tmp_path / "set", ["train"]
+        )
+    recipe = RECIPES["snli_ve_base"]
+    settings = train.parser("", ["snli_ve_base"]).parse_args(
+        ["snli_ve_base", "--data", str(tmp_path / "set"), "--init", "any"]
+        + ["--output", str(tmp_path / "runs"), "--distribute", "none"]
+    )
+    recipe = recipe.replace(batch_size=4, accumulation=1, epochs=1)
+    with pytest.raises(ValueError, match=message):
+        train.run(recipe, settings, start=lambda *given: task)
+
+
+def test_labels_of_own_tables_are_in_the_order_of_the_task(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    names = ["neutral", "entailment"]
+    rows = "".join(f"a.png,it is so,{name}\n" for name in names)
+    (tmp_path / "train.csv").write_text("image,text,label\n" + rows)
+    data = open_dataset("own", tmp_path)
+    assert data.labels == LABELS["entailment"]
+    (draft,) = data.split("train")
+    assert [data.labels[s.labels[0]] for s in draft.samples] == names
+    with pytest.raises(ValueError, match="one of .*'entailment' in row 2"):
+        list(open_dataset("own", tmp_path, labels="neutral").split("train"))
