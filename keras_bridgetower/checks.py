@@ -1,5 +1,7 @@
 """Checks of single arguments: a name among some, an integer."""
 
+import numbers
+
 
 def check_choice(name, value, allowed):
     """Refuse a value that is not in `allowed`."""
@@ -12,7 +14,28 @@ def check_choice(name, value, allowed):
 
 def check_count(name, value):
     """Refuse a value that is not an integer of at least 1."""
-    if type(value) is not int or value < 1:
+    if not is_integer(value) or value < 1:
         raise ValueError(
             f"`{name}` must be an integer from 1. Received: {name}={value!r}"
         )
+
+
+def check_at_most(name, value, most, of):
+    """Refuse a value that is not an integer from 1 to `most`.
+
+    Args:
+        name: str, the argument.
+        value: what was given for it.
+        most: int.
+        of: str, what `most` is the number of.
+    """
+    if not is_integer(value) or not 1 <= value <= most:
+        raise ValueError(
+            f"`{name}` must be from 1 to {most}, the number of {of}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def is_integer(value):
+    """Whether a value is an integer, also NumPy's, and not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

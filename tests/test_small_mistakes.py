@@ -165,6 +165,54 @@ def test_labels_in_the_order_of_another_list(caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, "4"])
+def test_sizes_of_batches(model, size):
+    task = kbt.BridgeTowerVQA(model, preprocessor())
+    x, y = raw()
+    message = "`batch_size` must be an integer from 1. Received: batch_size="
+    for call in (
+        lambda: task.fit(x, y, batch_size=size),
+        lambda: task.evaluate(x, y, batch_size=size),
+        lambda: task.predict(x, batch_size=size),
+        lambda: task.answer(x["images"][0], "is it?", batch_size=size),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    task = kbt.BridgeTowerVQA(model, preprocessor())
+    x, y = raw()
+    picture = x["images"][0]
+    two = np.int64(2)
+    assert task.predict(x, batch_size=two, verbose=0).shape == (4, 4)
+    best = task.answer([picture] * 3, "is it?", top_k=two, batch_size=two)
+    assert [len(answers) for answers in best] == [2, 2, 2]
+    for wrong in (0, 1.5, None, "2", True, 5):
+        with pytest.raises(ValueError, match="`top_k` must be from 1 to 4"):
+            task.answer(picture, "is it?", top_k=wrong)
+
+
+def test_weights_of_rows(model):
+    task = kbt.BridgeTowerVQA(model, preprocessor())
+    task.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    x, y = raw()
+    given = [2.0, 0.0, 1.0, 0.5]
+    task.test_on_batch(x, y)
+    expected = task.evaluate(x, y, sample_weight=np.array(given), verbose=0)
+    for found in (
+        task.evaluate(x, y, sample_weight=given, verbose=0),
+        task.evaluate(((x, y, given) for _ in "ab"), steps=1, verbose=0),
+        task.train_on_batch(x, y, sample_weight=given),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for wrong in ([np.nan] * 4, ["1"] * 4):
+        with pytest.raises(ValueError, match="`sample_weight` must hold fin"):
+            task.evaluate(x, y, sample_weight=wrong, verbose=0)
+        with pytest.raises(ValueError, match="`sample_weight` must hold fin"):
+            task.test_on_batch(x, y, sample_weight=wrong)
+
+
 def test_a_long_first_step_says_what_it_is(model, monkeypatch, capsys):
     monkeypatch.setattr(inference, "_LONG", 0.01)
     task = kbt.BridgeTowerVQA(model, answers=ANSWERS)

@@ -59,6 +59,17 @@ def layers_in(layer):
     return layers_held_in(layer)
 
 
+def weights_to_train(layer):
+    """The layer's own weights that are trained unless they are frozen.
+
+    For an unknown Keras, all of its own weights.
+    """
+    if is_known():
+        return list(layer._trainable_variables)
+    inner = {id(w) for held in layers_in(layer) for w in held.weights}
+    return [w for w in layer.weights if id(w) not in inner]
+
+
 def layers_held_in(layer):
     """All layers in the attributes of a layer, whether tracked or not."""
     found, waiting = {id(layer): layer}, [layer]

@@ -199,11 +199,11 @@ def numbered_layers(model):
         if layer.weights and not keras_patches.layers_in(layer)
     ]
     # Backends list layers in different orders, so the paths decide.
-    own.sort(key=lambda la: _natural(la.weights[0].path.rpartition("/")[0]))
+    own.sort(key=lambda la: natural(la.weights[0].path.rpartition("/")[0]))
     return [(f"{i} {type(la).__name__}", la) for i, la in enumerate(own)]
 
 
-def _natural(path):
+def natural(path):
     """A key that puts `dense_10` after `dense_9`."""
     parts = re.split(r"(\d+)", path)
     return [int(part) if part.isdecimal() else part for part in parts]

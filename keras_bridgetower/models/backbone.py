@@ -5,6 +5,7 @@ import functools
 import keras
 
 from keras_bridgetower.backend import compiled
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import remat
@@ -269,6 +270,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
                 self, fusion.dtype_policy
             ),
             quantization.QUANTIZED: quantization.quantized_layers(self),
+            **freezing.state_of(self),
         }
         config = super().get_config()
         config.update(
@@ -318,7 +320,10 @@ class BridgeTowerBackbone(AdaptedBackbone):
         config = saved_backbones.with_encoders(config, custom_objects)
         changed = config.pop(precision.POLICIES, None)
         quantized = config.pop(quantization.QUANTIZED, None)
+        frozen = {k: config.pop(k, None) for k in freezing.STATE}
         backbone = super().from_config(config)
         precision.restore_policies(backbone, changed)
         quantization.quantize_as(backbone, quantized)
+        parts = backbone.image_encoder, backbone.text_encoder
+        freezing.restore(backbone, frozen, parts)
         return backbone

@@ -6,6 +6,7 @@ import re
 
 import keras
 
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.models.positions import with_positions_for
@@ -57,6 +58,7 @@ def load(
         _check_config(config, folder.weight_bytes() if load_weights else None)
         if dtype is not None:
             kwargs["dtype"] = dtype
+        config = {k: v for k, v in config.items() if k not in freezing.KEYS}
         make = functools.partial(cls.from_config, {**config, **kwargs})
         backbone = uninitialized.without_initialization(make, load_weights)
     if load_weights:
@@ -102,6 +104,8 @@ def encoder_spec(encoder):
     would have other layer names, and a rule might not find its layers.
     """
     spec = keras.layers.serialize(encoder)
+    # The backbone says what is frozen.
+    spec["config"].pop("trainable", None)
     if isinstance(spec["config"].get("dtype"), dict):
         # KerasHub's own names quantized layers by their paths.
         policy = precision.float_policy(encoder)

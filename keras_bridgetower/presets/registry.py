@@ -7,6 +7,7 @@ import warnings
 
 import safetensors.numpy
 
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import hub
@@ -140,7 +141,28 @@ def write(folder, save):
     Raises:
         FolderExists: the folder exists, be it since another process wrote it.
     """
-    write_folder(folder, save, manifest.write)
+
+    def save_and_forget(path):
+        save(path)
+        for file in (CONFIG, weights_file.TASK):
+            _forget_what_is_frozen(pathlib.Path(path, file))
+
+    write_folder(folder, save_and_forget, manifest.write)
+
+
+def _forget_what_is_frozen(path):
+    """Drop from a configuration what only a running training needs."""
+
+    def without(values):
+        if isinstance(values, dict):
+            kept = (k for k in values if k not in freezing.STATE)
+            return {k: without(values[k]) for k in kept}
+        return values
+
+    if path.exists():
+        values = json.loads(path.read_text())
+        if values != without(values):
+            path.write_text(json.dumps(without(values), indent=4))
 
 
 def write_backbone(backbone, save, folder, max_shard_size):

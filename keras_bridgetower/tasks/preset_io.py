@@ -5,6 +5,7 @@ import warnings
 
 import keras
 
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.models import head_table
@@ -158,7 +159,7 @@ def _saved_values(cls, folder, saved):
     # Which heads are new, `heads.json` tells; which layers are quantized is
     # read with the weights.
     left_out = {"backbone", "preprocessor", "trainable", "dtype"}
-    left_out |= {NEW_HEADS, quantization.QUANTIZED}
+    left_out |= {NEW_HEADS, quantization.QUANTIZED, freezing.FROZEN}
     with folder.reading(TASK):
         values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)

@@ -259,6 +259,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Source: `compute_irtr_itm_itc_recall` of BridgeTower.
         """
+        check_count("max_memory", max_memory)
         counts = {"top_k": top_k, "shortlist": shortlist}
         for name, value in {**counts, "batch_size": batch_size}.items():
             if value is not None:

@@ -3,6 +3,7 @@
 import keras
 import keras_hub
 
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
@@ -236,12 +237,19 @@ class BridgeTowerTask(
             name: quantization.quantized_layers(self.heads[name])
             for name in self.heads
         }
+        frozen = {
+            name: freezing.state_of(self.heads[name]).get(freezing.FROZEN)
+            for name in self.heads
+        }
         kept = {
             precision.POLICIES: changed,
             quantization.QUANTIZED: {k: v for k, v in quantized.items() if v},
             NEW_HEADS: self.new_heads.saved(),
+            freezing.FROZEN: {k: v for k, v in frozen.items() if v},
         }
         config = super().get_config()
+        if not self.trainable:
+            config["trainable"] = False
         return config | {
             name: values for name, values in kept.items() if values
         }
@@ -252,10 +260,13 @@ class BridgeTowerTask(
         changed = config.pop(precision.POLICIES, None)
         quantized = config.pop(quantization.QUANTIZED, {})
         new = config.pop(NEW_HEADS, {})
+        frozen = config.pop(freezing.FROZEN, {})
         task = super().from_config(config)
         precision.restore_policies(task.heads, changed)
         for name in task.heads:
-            quantization.quantize_as(task.heads[name], quantized.get(name))
+            head = task.heads[name]
+            quantization.quantize_as(head, quantized.get(name))
+            freezing.restore(head, {freezing.FROZEN: frozen.get(name)}, (head,))
         task.new_heads.restore(new)
         return task
 

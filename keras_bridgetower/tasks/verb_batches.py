@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.preprocessor import shortened
 from keras_bridgetower.preprocessing.verb_inputs import check_some
 
@@ -29,11 +30,8 @@ def in_batches(function, sources, batch_size, buckets=None, fill=True):
     Raises:
         ValueError: nothing is there, or `batch_size` is no integer from 1.
     """
-    if type(batch_size) is not int or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be a positive integer. "
-            f"Received: batch_size={batch_size!r}"
-        )
+    check_count("batch_size", batch_size)
+    batch_size = int(batch_size)
     check_some(sources)
     count = max(source.count for source in sources)
     waiting = []

@@ -29,6 +29,7 @@ import math
 import keras
 
 from keras_bridgetower.backend import devices
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.array_batches import batches_of
 from keras_bridgetower.preprocessing.array_batches import parts_of
 from keras_bridgetower.preprocessing.array_batches import rows_of
@@ -127,8 +128,10 @@ def prepared(
         ValueError: another type of data, or some that do not fit the task.
     """
     if isinstance(x, dict):
-        size = batch_size or BATCH_SIZE
-        made = batches_of(sliceable(x), y, sample_weight, size, order)
+        size = BATCH_SIZE if batch_size is None else batch_size
+        check_count("batch_size", size)
+        weights = value_checks.weights_of(sample_weight)
+        made = batches_of(sliceable(x), y, weights, int(size), order)
         if task.preprocessor is None:
             value_checks.check_features(task, x, y)
         x = made
@@ -172,6 +175,7 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
         x, y, sample_weight: the batch.
         number: int, by which a preprocessor draws, unless `x` brings its own.
     """
+    sample_weight = value_checks.weights_of(sample_weight)
     if isinstance(x, dict) and draws(task.preprocessor):
         x = {"step": devices.current().draw_number(number), **x}
     return task.preprocess_samples(x, y, sample_weight)

@@ -75,6 +75,28 @@ def check_values(task, x, y):
     apply_numpy(check, values, ("int32", ()))
 
 
+def weights_of(given):
+    """Weights of rows as an array, where they are no tensor.
+
+    Args:
+        given: `sample_weight` as `fit` takes it, or a dict of them.
+
+    Raises:
+        ValueError: what is no finite number.
+    """
+    if isinstance(given, dict):
+        return {name: weights_of(weights) for name, weights in given.items()}
+    if given is None or in_tf_graph() or ops.is_tensor(given):
+        return given
+    weights = np.asarray(given)
+    if weights.dtype.kind not in "biuf" or not np.isfinite(weights).all():
+        raise ValueError(
+            "`sample_weight` must hold finite numbers, one for each sample. "
+            f"Received: sample_weight={given!r:.200}"
+        )
+    return weights
+
+
 def check_names(task, x):
     if not set(task.input) <= set(x):
         raise ValueError(

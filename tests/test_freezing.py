@@ -1,0 +1,138 @@
+"""What is frozen stays frozen in copies and files, and is told apart."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from builders import backbone
+from builders import preprocessor
+from builders import raw
+from builders import retrieval
+from builders import some_everywhere
+
+import keras_bridgetower as kbt
+
+PARTS = {
+    "text tower": lambda task: task.backbone.text_tower,
+    "image encoder": lambda task: task.backbone.image_encoder,
+    "backbone": lambda task: task.backbone,
+    "fusion": lambda task: task.backbone.fusion,
+    "head": lambda task: task.heads["vqa"],
+    "task": lambda task: task,
+}
+
+
+def saved_and_loaded(task, folder):
+    task.save(folder / "a.keras")
+    return keras.saving.load_model(folder / "a.keras")
+
+
+COPIES = {
+    "copy.deepcopy": lambda task, folder: copy.deepcopy(task),
+    "save": saved_and_loaded,
+    "pickle": lambda task, folder: pickle.loads(pickle.dumps(task)),
+    "from_config": lambda task, folder: type(task).from_config(
+        task.get_config()
+    ),
+}
+
+
+@pytest.fixture
+def task():
+    return kbt.BridgeTowerVQA(backbone(), preprocessor())
+
+
+def frozen_of(task):
+    """The places of weights that are not trained among the task's weights."""
+    places = enumerate(task.weights)
+    return [place for place, weight in places if not weight.trainable]
+
+
+CASES = [
+    *((part, "save") for part in PARTS),
+    *(("fusion", kind) for kind in COPIES if kind != "save"),
+]
+
+
+@pytest.mark.parametrize(
+    "case", some_everywhere(CASES, ("text tower", "save")), ids=str
+)
+def test_copies_of_a_frozen_part(case, task, tmp_path):
+    part, kind = case
+    PARTS[part](task).trainable = False
+    copied = COPIES[kind](task, tmp_path)
+    assert frozen_of(copied) == frozen_of(task)
+    assert len(copied.trainable_variables) == len(task.trainable_variables)
+    assert not PARTS[part](copied).trainable
+    for other in set(PARTS) - {part, "task"}:
+        mine, its = PARTS[other](task), PARTS[other](copied)
+        assert mine.trainable_variables or not its.trainable_variables
+
+
+def test_a_run_goes_on_with_what_is_frozen(task, tmp_path):
+    task.backbone.trainable = False
+    task.compile(keras.optimizers.AdamW(1e-2))
+    x, y = raw()
+    task.fit(x, y, verbose=0)
+    # A warning that the optimizer's variables do not fit would be an error.
+    loaded = saved_and_loaded(task, tmp_path)
+    before = [keras.ops.convert_to_numpy(w) for w in loaded.backbone.weights]
+    head = keras.ops.convert_to_numpy(loaded.heads["vqa"].weights[0])
+    loaded.fit(x, y, verbose=0)
+    for was, weight in zip(before, loaded.backbone.weights, strict=True):
+        np.testing.assert_array_equal(was, weight)
+    assert (head != loaded.heads["vqa"].weights[0]).any()
+
+
+def test_one_weight_is_frozen(task, tmp_path):
+    never = frozen_of(task)
+    task.backbone.fusion.trainable_variables[3].trainable = False
+    copied = saved_and_loaded(task, tmp_path)
+    assert frozen_of(copied) == frozen_of(task)
+    assert len(frozen_of(copied)) == len(never) + 1
+
+
+def test_a_preset_opens_with_nothing_frozen(task, tmp_path):
+    never = frozen_of(task)
+    task.backbone.trainable = False
+    task.save_to_preset(tmp_path / "frozen")
+    task.backbone.trainable = True
+    task.save_to_preset(tmp_path / "free")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "frozen")
+    assert frozen_of(opened) == never and opened.backbone.trainable
+    for part in (opened.backbone.image_encoder, opened.backbone.text_encoder):
+        assert part.trainable
+    for file in ("config.json", "task.json"):
+        frozen, free = (
+            (tmp_path / kind / file).read_text().replace("false", "true")
+            for kind in ("frozen", "free")
+        )
+        assert frozen == free
+
+
+def test_heads_that_an_objective_freezes(tmp_path):
+    task = retrieval("ranking")
+    assert frozen_of(saved_and_loaded(task, tmp_path)) == frozen_of(task)
+
+
+def test_merged_adapters_are_told(task, tmp_path, caplog):
+    never = frozen_of(task)
+    task.enable_lora(2)
+    copied = saved_and_loaded(task, tmp_path)
+    (told,) = caplog.records
+    assert "were merged into its weights" in told.getMessage()
+    assert frozen_of(copied) == never
+    features = task.preprocessor(raw()[0])
+    np.testing.assert_allclose(
+        task.predict_features(features),
+        copied.predict_features(features),
+        atol=1e-5,
+    )
+
+
+def test_weights_that_are_not_there(task):
+    config = task.backbone.get_config() | {"frozen_weights": ["9999 kernel"]}
+    with pytest.raises(ValueError, match="'9999 kernel', which is not there"):
+        kbt.BridgeTowerBackbone.from_config(config)
