@@ -35,7 +35,7 @@ class TrainableTask(CompiledTask):
         callbacks=None,
         validation_split=None,
         validation_data=None,
-        shuffle=False,
+        shuffle=None,
         class_weight=None,
         sample_weight=None,
         **kwargs,
@@ -59,7 +59,8 @@ class TrainableTask(CompiledTask):
             validation_data: batches, or a tuple `(x, y, sample_weight)`.
             shuffle: bool, whether to read arrays in another order in each
                 epoch, drawn by NumPy's global seed
-                (`keras.utils.set_random_seed`). A dataset is read in its own.
+                (`keras.utils.set_random_seed`); by default they are, as by
+                `keras.Model.fit`. A dataset is read in its own order.
             class_weight: dict from each class id to its weight.
             sample_weight: `(samples,)`, where `x` is arrays.
             **kwargs: as `keras.Model.fit`.

@@ -66,6 +66,7 @@ def _fitted(name, backbone):
             batch_size=BATCH,
             epochs=epoch + 1,
             initial_epoch=epoch,
+            shuffle=False,
             verbose=0,
         )
     return model, start, batches, _weights(model)

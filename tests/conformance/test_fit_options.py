@@ -211,7 +211,9 @@ def test_places(task, trained):
     x, y = every_task.raw(task), TASKS[task].y
     seen = []
     calls = [C.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(1))]
-    history = model.fit(x, y, BATCH, 2, 0, calls, 0.5).history
+    history = model.fit(
+        x, y, BATCH, 2, 0, calls, 0.5, None, shuffle=False
+    ).history
     found = history, values(model)
     assert len(seen) == 2
     check_same(found, fit(trained(task), task, validation_split=0.5))

@@ -72,6 +72,8 @@ def results(task, source, x, y):
         given = source(x, y)
         if method == task.fit and "steps" in given:
             given["steps_per_epoch"] = given.pop("steps")
+        if method == task.fit and isinstance(given["x"], dict):
+            given["shuffle"] = False  # As other sources have the rows.
         return method(**given, verbose=0, **kwargs)
 
     outputs = ask(task.predict, y=None)

@@ -163,7 +163,7 @@ def test_nothing_runs_that_is_not_read(monkeypatch):
         (None, [], {}, r"`texts` must hold at least one.*texts=\[\]"),
         ([], None, {}, r"`images` must hold at least one.*images=\[\]"),
         (None, ["a", " "], {}, r"not be empty.*text\[1\]=' '"),
-        (None, "a", dict(batch_size=0), "positive integer.*batch_size=0"),
+        (None, "a", dict(batch_size=0), "an integer from 1.*batch_size=0"),
         ("/no/such.png", None, {}, "/no/such.png"),
         ([IMAGE] * 5 + [IMAGE / 300], None, dict(batch_size=2), None),
     ],

@@ -120,6 +120,7 @@ def trained(batch, epochs, model, **kwargs):
         batch_size=batch,
         epochs=epochs,
         callbacks=[rates],
+        shuffle=False,
         verbose=0,
     )
     return model, rates.found

@@ -67,6 +67,8 @@ def for_training(task, steps, data, held_out, batch_size, shuffle, given):
     Raises:
         ValueError: data that do not fit the task or each other.
     """
+    if shuffle is None:
+        shuffle = isinstance(data[0], dict)
     check_shuffle(shuffle, data[0])
     validation_data, share = held_out
     if share and validation_data is None:
