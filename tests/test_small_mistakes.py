@@ -51,6 +51,25 @@ def test_answers_without_an_order(model, answers):
         kbt.BridgeTowerImageClassifier(model, labels=answers)
 
 
+def test_what_is_no_list(model):
+    for wrong in (13, 3.5, (name for name in ANSWERS)):
+        with pytest.raises(ValueError, match="list of distinct strings"):
+            kbt.BridgeTowerImageClassifier(model, labels=wrong)
+    with pytest.raises(ValueError, match="`answers` .* of type generator"):
+        kbt.BridgeTowerVQA.from_preset(
+            "bridgetower_tiny_easy_vqa", answers=(name for name in ANSWERS)
+        )
+    with pytest.raises(ValueError, match="`preset` must be a name.*None"):
+        kbt.BridgeTowerVQA.from_preset(None)
+
+
+def test_adapters_are_enabled_once():
+    task = kbt.BridgeTowerVQA(backbone(), answers=ANSWERS)
+    task.enable_lora(2)
+    with pytest.raises(ValueError, match="must be called once.*rank=3"):
+        task.enable_lora(3)
+
+
 def test_labels_that_are_no_names(model):
     for labels in ("ab", [1, 2], ["a", "a"]):
         with pytest.raises(ValueError, match="`labels` must be a list of dist"):

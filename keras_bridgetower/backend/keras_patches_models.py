@@ -15,6 +15,7 @@ class NotCloned(keras.Model):
             return super()._run_through_graph(*args, **kwargs)
         raise NotImplementedError(
             "A task is more than its graph. Copy it by `copy.deepcopy(model)`, "
-            "or without its weights by `type(model).from_config("
-            f"model.get_config())`. Received: model={self.name}"
+            "or without its weights and its vocabulary by "
+            "`type(model).from_config(model.get_config())`. "
+            f"Received: model={self.name}"
         )

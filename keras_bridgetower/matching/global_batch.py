@@ -116,7 +116,9 @@ class DrawSamples(GlobalBatchLayer):
         every_id, _ = backend_ops.all_gather(ids)
         scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
         same = ops.expand_dims(ids, 1) == ops.expand_dims(every_id, 0)
-        probabilities = ops.softmax(ops.where(same, -1e9, scores))
+        # Not `softmax`, of which Keras warns where there is one sample alone.
+        logs = ops.log_softmax(ops.where(same, -1e9, scores))
+        probabilities = ops.exp(logs)
         sums = ops.cumsum(probabilities, axis=-1)
         itself = ops.cast(places, "float32") < 0.0
         # Rounding must give neither an index above the last one nor a sample

@@ -32,10 +32,16 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 default those of query and value.
 
         Raises:
-            ValueError: a rank that is not a positive integer, or no layer of
-                these names.
+            ValueError: a rank that is not a positive integer, no layer of
+                these names, or adapters that are on.
         """
         check_count("rank", rank)
+        if _adapted(self):
+            raise ValueError(
+                "`enable_lora` must be called once: the adapters are on. Save "
+                "them by `save_lora_weights`, and start from the preset for "
+                f"others. Received: rank={rank}"
+            )
         names = target_layer_names or self.default_lora_layer_names()
         chosen = [
             layer

@@ -81,6 +81,11 @@ def open_preset(preset, revision=None):
         if revision is None:
             return preset
         preset = preset.root  # Which has none, as the error says.
+    if not isinstance(preset, (str, os.PathLike)):
+        raise ValueError(
+            "`preset` must be a name, a handle or the path of a folder. "
+            f"Received: preset={preset!r:.200}"
+        )
     name = os.fspath(preset)
     known = PRESETS.get(name)
     handle = known.handle if known and known.handle else name

@@ -148,9 +148,9 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
     for name, shape in shapes.items():
         if shape is not None and _is_single(task, name, len(shape), shapes):
             raise ValueError(
-                "`x` must be a dataset of batches. Batch it, as by "
-                f"`dataset.batch(32)`. Received: {name} of shape {shape} in "
-                "each element"
+                "`x` must hold batches: lists and arrays of samples. Batch a "
+                "dataset, as by `dataset.batch(32)`. Received: "
+                f"{name} of shape {shape}, a single sample"
             )
     if labelled and unlabelled and task.label_words() is not None:
         raise ValueError(
