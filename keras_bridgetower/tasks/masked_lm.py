@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import check_top_k
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
 from keras_bridgetower.preprocessing.masked_lm import (
@@ -113,11 +114,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         preprocessor = self.needed_preprocessor()
         tokenizer = preprocessor.tokenizer
         size = tokenizer.vocabulary_size()
-        if not 1 <= top_k <= size:
-            raise ValueError(
-                f"`top_k` must be from 1 to {size}, the size of the "
-                f"vocabulary. Received: top_k={top_k}"
-            )
+        check_top_k(top_k, size, "size of the vocabulary")
         sources = [
             Pictures(preprocessor, images),
             MaskedTexts(preprocessor, texts),

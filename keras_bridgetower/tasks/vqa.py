@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bridgetower.checks import check_top_k
 from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
 from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
@@ -127,11 +128,7 @@ class BridgeTowerVQA(BridgeTowerTask):
         vqa.answer("photo.png", "what color is the shape?", top_k=3)
         ```
         """
-        if not 1 <= top_k <= len(self.answers):
-            raise ValueError(
-                f"`top_k` must be from 1 to {len(self.answers)}, the number "
-                f"of answers. Received: top_k={top_k}"
-            )
+        check_top_k(top_k, len(self.answers), "number of answers")
         sources = self.sources(images, questions, "questions")
         check_same_or_single(sources)
         logits = joined(

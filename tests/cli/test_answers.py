@@ -169,6 +169,15 @@ def test_predict_writes_what_ask_prints(run, tmp_path):
     assert found["unreadable_rows"] == 0 and out.read_bytes() == before
 
 
+def test_predict_counts_the_errors_that_a_file_holds(run, tmp_path):
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"image": "none.png", "text": "what?"}\n{}\n')
+    words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", source, out)
+    for _ in range(2):
+        assert run(*words).startswith("2 rows could not be read")
+        assert json.loads(run(*words, "--json"))["unreadable_rows"] == 2
+
+
 def test_keras_shows_its_bars_again_afterwards(run):
     before = keras.config.is_interactive_logging_enabled()
     run("presets")
