@@ -103,7 +103,7 @@ def test_settings_with_which_each_row_would_fail(folder, tmp_path, opened):
     mlm = verbs.open_task("masked_lm", "bridgetower_tiny_easy_mlm")
     most = mlm.preprocessor.tokenizer.vocabulary_size()
     verbs.check_settings(mlm, "masked_lm", (), most)
-    with pytest.raises(verbs.UnfitSetting, match="the size of the vocabulary"):
+    with pytest.raises(verbs.UnfitSetting, match="tokens of the vocabulary"):
         verbs.check_settings(mlm, "masked_lm", (), most + 1)
 
 
