@@ -4,6 +4,8 @@ import inspect
 
 # Keywords that every `from_preset` takes.
 OF_PRESETS = ("revision",)
+# Arguments of base classes that each task gives itself.
+OF_CLASSES = ("heads", "head")
 
 
 def check_keywords(cls, keywords, others=(), without=()):
@@ -44,7 +46,7 @@ def check_constructor(model, keywords, allowed):
     unknown = sorted(set(keywords) - set(allowed))
     if unknown:
         cls, name = type(model), unknown[0]
-        names = constructor_values(cls) | set(allowed)
+        names = constructor_values(cls) - set(OF_CLASSES) | set(allowed)
         raise TypeError(
             f"`{cls.__name__}` takes the arguments "
             f"{', '.join(sorted(names))}. Received: "

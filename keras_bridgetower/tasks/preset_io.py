@@ -19,6 +19,7 @@ from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets import written_weights
+from keras_bridgetower.presets.keywords import OF_CLASSES
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
 from keras_bridgetower.presets.weights_file import TASK
@@ -30,7 +31,7 @@ PARTS = {
     "image_converter": image_converter.CONFIG,
 }
 # Constructor values that no caller of `from_preset` gives.
-OF_BASES = ("backbone", "heads", "head")
+OF_BASES = ("backbone", *OF_CLASSES)
 # Keras' own, which no task's constructor names.
 OF_MODELS = ("compile", "trainable")
 
