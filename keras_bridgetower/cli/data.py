@@ -176,7 +176,7 @@ def _show_lines(as_json, value, lines):
     if as_json:
         output.show(True, value, (), ())
     else:
-        print(*lines, sep="\n")
+        output.print_lines(lines)
 
 
 def _watched(update):

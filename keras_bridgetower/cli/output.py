@@ -25,12 +25,24 @@ def show(as_json, value, columns, rows):
         rows: list of tuples with one cell for each column.
     """
     if as_json:
-        print(json.dumps(value, ensure_ascii=False, default=str))
+        # In ASCII, which holds names of files that are not UTF-8 too.
+        print(json.dumps(value, default=str))
     elif sys.stdout.isatty():
         _print_table(columns, rows)
     else:
-        for row in rows:
-            print("\t".join(map(cell, row)))
+        print_lines("\t".join(map(cell, row)) for row in rows)
+
+
+def print_lines(lines):
+    """Print lines; what stdout cannot hold is escaped."""
+    for line in lines:
+        print(_held(line))
+
+
+def _held(text):
+    """A text whose characters stdout can encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def cell(value):
@@ -97,7 +109,7 @@ def _print_table(columns, rows):
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    cells = [[Text(cell(value)) for value in row] for row in rows]
+    cells = [[Text(_held(cell(value))) for value in row] for row in rows]
     for place, column in enumerate(columns):
         # What a row is of stays whole; the columns after it are wrapped.
         widest = max((len(row[place]) for row in cells), default=0)

@@ -116,13 +116,17 @@ def predict(
         frameworks.load(context.obj)
         from keras_bridgetower.predict import main
         from keras_bridgetower.predict import on_beam
+        from keras_bridgetower.predict.verbs import UnfitSetting
 
-        if runner:
-            with frameworks.quiet_processes(context.obj):
-                found = on_beam.run(*rows, runner=runner, **values)
-            bad, passed_over = found.bad, found.passed_over
-        else:
-            bad, passed_over = main.run(*rows, on_rows)
+        try:
+            if runner:
+                with frameworks.quiet_processes(context.obj):
+                    found = on_beam.run(*rows, runner=runner, **values)
+                bad, passed_over = found.bad, found.passed_over
+            else:
+                bad, passed_over = main.run(*rows, on_rows)
+        except UnfitSetting as error:
+            raise UsageError(str(error)) from error
     value = {
         "out": out,
         "unreadable_rows": bad,

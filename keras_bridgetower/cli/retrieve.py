@@ -60,22 +60,28 @@ def rank(
     ] = 32,
     as_json: AsJson = False,
 ):
-    """Order pictures by how well they fit a text, the best first."""
+    """Order pictures by how well they fit a text, the best first.
+
+    Pictures that cannot be read are left out with a warning.
+    """
     paths = picture_paths(pictures)
     task = models.open_task(RANK, preset, context.obj, len(paths))
     with output.status(f"Ranking {len(paths)} pictures"):
-        scores = task.rank(
-            list(map(str, paths)), [text], batch_size=batch_size, verbose=0
-        )[:, 0].tolist()
-    best = sorted(range(len(paths)), key=lambda i: -scores[i])[:top_k]
-    found = [(str(paths[i]), scores[i]) for i in best]
+        results = _scored(task, text, paths, batch_size)
+    bad = [row for row in results if "error" in row]
+    for row in bad:
+        output.warn(f"{row['image']} is left out: {row['error']}")
+    if len(bad) == len(results):
+        raise _none_readable(pictures)
+    good = [(r["image"], r["score"]) for r in results if "error" not in r]
+    best = sorted(good, key=lambda pair: -pair[1])[:top_k]
     value = {
         "text": text,
         "preset": preset,
-        "searched": len(paths),
-        "pictures": [{"picture": path, "score": s} for path, s in found],
+        "searched": len(good),
+        "pictures": [{"picture": path, "score": s} for path, s in best],
     }
-    output.show(as_json, value, ("picture", "score"), found)
+    output.show(as_json, value, ("picture", "score"), best)
 
 
 def picture_paths(sources):
@@ -107,8 +113,35 @@ def picture_paths(sources):
         if problem:
             output.warn(f"{path} is left out: {problem}")
     if not good:
-        raise UsageError(
-            "There must be a picture that can be read. Received: none in "
-            + ", ".join(map(str, sources))
-        )
+        raise _none_readable(sources)
     return good
+
+
+def _scored(task, text, paths, batch_size):
+    """What `predict` says of each picture with the text, a list of dicts."""
+    from keras_bridgetower.predict.batches import open_picture
+    from keras_bridgetower.predict.batches import results_of
+    from keras_bridgetower.predict.rows import Row
+    from keras_bridgetower.predict.verbs import check_settings
+    from keras_bridgetower.preprocessing.geometry import as_square
+
+    converter = task.needed_preprocessor().image_converter
+
+    def read(row, column):
+        return as_square(open_picture(row, column), converter, column)
+
+    # Else each picture would be blamed for the text.
+    check_settings(task, "retrieval", [text])
+    rows = [
+        Row(number, {"image": str(path), "text": text}, pathlib.Path())
+        for number, path in enumerate(paths)
+    ]
+    batches = results_of(task, "retrieval", rows, 1, batch_size, read)
+    return [result for batch in batches for result in batch]
+
+
+def _none_readable(sources):
+    return UsageError(
+        "There must be a picture that can be read. Received: none in "
+        + ", ".join(map(str, sources))
+    )

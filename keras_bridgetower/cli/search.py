@@ -85,7 +85,7 @@ def index(
         "unreadable": len(report.unreadable),
         **report.passed_over,
     }
-    value = {"store": store, **found}
+    value = {"index": store, "store": opened.kind, **found}
     output.show(as_json, value, ("what", "count"), list(counts.items()))
 
 
@@ -137,7 +137,8 @@ def query(
         if hit.problem:
             output.warn(f"{hit.path} was not ranked: {hit.problem}")
     value = {
-        "store": store,
+        "index": store,
+        "store": opened.kind,
         "text": text,
         "image": image,
         "hits": [dataclasses.asdict(hit) for hit in hits],

@@ -27,6 +27,7 @@ from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
 from keras_bridgetower.predict.batches import results_of
 from keras_bridgetower.predict.verbs import VERBS
+from keras_bridgetower.predict.verbs import check_settings
 from keras_bridgetower.predict.verbs import open_task
 
 
@@ -83,20 +84,23 @@ def run(
         outside: bool, whether a table may name pictures anywhere.
 
     Returns:
-        The number of rows that could not be read, and a `Counter` of what of
-        a folder was passed over.
+        The number of rows of the file that could not be read, and a `Counter`
+        of what of a folder was passed over.
 
     Raises:
+        UnfitSetting: a text or a `top_k` with which no row can be predicted.
         ValueError: a source, a preset or a file that does not fit.
         OSError: a file that cannot be read or written.
     """
     verb = VERBS[task]
-    output.check_folder(out)
+    output.check_file(out)
     rows = prediction_rows.open_rows(
         source, verb.columns, verb.optional, text, outside
     )
-    bad = predict(
-        open_task(task, preset),
+    model = open_task(task, preset)
+    check_settings(model, task, text, top_k)
+    predict(
+        model,
         task,
         rows,
         out,
@@ -104,7 +108,7 @@ def run(
         batch_size=batch_size,
         on_rows=on_rows,
     )
-    return bad, +rows.passed_over
+    return output.count_errors(out), +rows.passed_over
 
 
 def report(bad, passed_over):

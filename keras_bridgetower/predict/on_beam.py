@@ -13,6 +13,7 @@ from keras_bridgetower.predict import output
 from keras_bridgetower.predict import shards
 from keras_bridgetower.predict.rows import open_rows
 from keras_bridgetower.predict.verbs import VERBS
+from keras_bridgetower.predict.verbs import check_settings
 from keras_bridgetower.predict.verbs import open_task
 from keras_bridgetower.presets.locks import one_writer
 
@@ -93,6 +94,7 @@ def run(
     rows = open_rows(source, verb.columns, verb.optional, text, outside)
     preset = os.fspath(preset)
     model = open_task(task, preset)
+    check_settings(model, task, text, top_k)
     header = output.header_of(model, task, rows, top_k)
     header["shard_rows"] = shard_rows
     folder = pathlib.Path(source)

@@ -5,9 +5,12 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 
 import keras
 
+from keras_bridgetower.files import KERNEL
+from keras_bridgetower.files import KINDS
 from keras_bridgetower.presets.locks import one_writer
 
 # How the first line begins.
@@ -18,7 +21,8 @@ class PredictionFile:
     """Lines of results, one for each row, below a line that says of what.
 
     One process at a time writes; `<path>.lock` beside it says so, and is free
-    again once that process is gone.
+    again once that process is gone. It stays there: if it were removed, two
+    processes could each lock a file of that name.
 
     Args:
         path: path of the file, new or begun.
@@ -30,6 +34,7 @@ class PredictionFile:
     Raises:
         ValueError: the file was begun with another header, is no such file,
             or is being written by another process.
+        OSError: it is a folder.
     """
 
     def __init__(self, path, header):
@@ -40,6 +45,9 @@ class PredictionFile:
         self._file = None
 
     def __enter__(self):
+        check_file(self._path)
+        # Beside a file that is refused no lock is made.
+        self._whole_lines()
         with contextlib.ExitStack() as opened:
             opened.enter_context(self._alone())
             whole = self._whole_lines()
@@ -74,6 +82,7 @@ class PredictionFile:
 
     def _whole_lines(self):
         """Bytes of the file up to the end of its last whole line."""
+        self.rows_written = 0
         if not self._path.exists():
             return 0
         whole, last, rest = 0, None, b""
@@ -144,6 +153,44 @@ def check_folder(path):
         raise ValueError(
             "OUT must lie in a folder that exists. Make it, or choose another. "
             f"Received: {str(path)!r}, and no folder {str(folder)!r}"
+        )
+
+
+def check_file(path):
+    """Refuse what is no file to write to, before a model is loaded.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: no such folder, a pipe, a device or a file of the kernel.
+        IsADirectoryError: a folder.
+    """
+    check_folder(path)
+    path = pathlib.Path(path)
+    folder = os.path.realpath(path.parent)
+    kind = None
+    # Such as /dev/stdout, into which the results of commands go.
+    if folder == "/dev" or folder.split(os.sep)[1:2] in [[k] for k in KERNEL]:
+        kind = "a file of the kernel"
+    elif path.is_dir():
+        kind = "a folder"
+    elif path.exists():
+        kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    if kind:
+        refused = IsADirectoryError if path.is_dir() else ValueError
+        raise refused(
+            "OUT must be a plain file, or not exist yet. "
+            f"Received: {str(path)!r}, {kind}"
+        )
+
+
+def count_errors(path):
+    """int, the rows in a file that have an error."""
+    with open(path, "rb") as file:
+        # Most lines need not be parsed.
+        return sum(
+            b'"error"' in line and "error" in json.loads(line) for line in file
         )
 
 

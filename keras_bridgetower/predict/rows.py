@@ -1,16 +1,15 @@
 """Reads the rows to predict, one by one, from a folder or from a table."""
 
 import collections
-import csv
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import pathlib
 
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.files import Below
+from keras_bridgetower.predict.tables import TABLES
 
 PICTURES = {"image", "second_image"}
 # What names a row for its reader, and no model reads.
@@ -29,6 +28,8 @@ SUFFIXES = {
     ".tiff",
     ".webp",
 }
+# What a run leaves beside its output is nothing that was passed over.
+LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Rows:
         source: callable that returns an iterator of `(values, error)`.
         folder: path below which pictures lie.
         passed_over: `Counter` of what the source found and left out.
+        path: path of the source, for messages.
 
     Attributes:
         count: int.
@@ -66,7 +68,7 @@ class Rows:
         pictures: str, sha256 of the sizes and times of all picture files.
     """
 
-    def __init__(self, source, folder, passed_over):
+    def __init__(self, source, folder, passed_over, path):
         self._source = source
         self._folder = folder
         self.passed_over = passed_over
@@ -80,7 +82,7 @@ class Rows:
         self.sum, self.pictures = total.hexdigest(), pictures.hexdigest()
         if not self.count:
             raise ValueError(
-                f"SOURCE must hold at least one row. Received: none in {folder}"
+                f"SOURCE must hold at least one row. Received: none in {path}"
             )
 
     def _state(self, values):
@@ -149,21 +151,45 @@ def open_rows(source, columns, optional=(), texts=(), outside=False):
         passed_over.clear()
         for values, error in found(source, own, passed_over):
             there = [c for c in optional if c in values]
+            pictures = PICTURES & {*own, *there}
             error = error or _missing(values, [*own, *there])
+            error = error or _blank(values, pictures)
             if not (error or outside):
-                error = _leads_out(values, PICTURES & {*own, *there}, below)
+                error = _leads_out(values, pictures, below)
             values = {c: values[c] for c in (ID, *own, *there) if c in values}
+            if problem := _unwritable(values):
+                values, error = {}, problem
             for text in texts or [None]:
                 more = {} if text is None else {"text": text}
                 yield {**values, **more}, error
 
-    return Rows(rows, folder, passed_over)
+    return Rows(rows, folder, passed_over, source)
 
 
 def _missing(values, columns):
     missing = [c for c in columns if not isinstance(values.get(c), str)]
     if missing:
         return f"it must have the columns {', '.join(missing)}, strings"
+    return None
+
+
+def _blank(values, columns):
+    blank = [c for c in sorted(columns) if not values[c].strip()]
+    if blank:
+        return (
+            f"its {' and '.join(blank)} must not be empty. Write the path of "
+            "a picture, or take the row away"
+        )
+    return None
+
+
+def _unwritable(values):
+    """Why no line of JSON can hold some values, or None."""
+    try:
+        # Deeper than any line holds them.
+        json.dumps([[values]], allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        return f"it must be JSON, which has no NaN and no Infinity: {error}"
     return None
 
 
@@ -202,79 +228,10 @@ def picture_files(folder, passed_over):
             suffix = path.suffix.lower()
             if suffix in SUFFIXES or not FilePicture(str(path)).problem():
                 yield path.relative_to(folder).as_posix()
-            else:
+            elif suffix != LOCK:
                 passed_over[suffix or "file without suffix"] += 1
 
 
 def _pictures(folder, columns, passed_over):
     for path in picture_files(folder, passed_over):
         yield {"image": path}, None
-
-
-def _json_lines(path, columns, passed_over):
-    with open(path, "rb") as file:
-        for line in file:
-            if line.strip():
-                yield _json_row(line)
-
-
-def _json_row(line):
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        return {}, f"it must be JSON in UTF-8: {error}"
-    if not isinstance(values, dict):
-        return {}, f"it must be a JSON object. Received: {line[:80]!r}"
-    return values, None
-
-
-def _csv(path, columns, passed_over):
-    # What is not UTF-8 comes in as a lone surrogate, which is then refused.
-    with open(
-        path, encoding="utf-8-sig", errors="surrogateescape", newline=""
-    ) as file:
-        rows = csv.DictReader(file, strict=True)
-        begin = 1
-        try:
-            _check_header(path, rows.fieldnames or [], columns)
-            begin = rows.line_num + 1
-            for values in rows:
-                yield values, _not_utf8(values) or _too_long(values)
-                begin = rows.line_num + 1
-        # Which rows come after it, nobody can tell.
-        except csv.Error as error:
-            raise ValueError(
-                f"{path} must be a table with commas, in which each quote "
-                "that opens a cell also ends it. Received: a row from line "
-                f"{begin} that fails with: {error}"
-            ) from error
-
-
-def _check_header(path, found, columns):
-    if not set(columns) <= set(found):
-        raise ValueError(
-            f"{path} must begin with a header that names the columns "
-            f"{', '.join(columns)}, with commas between. Received: {found}"
-        )
-
-
-def _too_long(values):
-    if None not in values:
-        return None
-    return (
-        "it must have as many cells as the header. Received: "
-        f"{len(values[None])} more, the last of which is "
-        f"{values[None][-1]!r:.80}. Put a text with commas between quotes"
-    )
-
-
-def _not_utf8(values):
-    texts = itertools.chain(*values.items())
-    try:
-        "".join(text for text in texts if isinstance(text, str)).encode()
-    except UnicodeEncodeError:
-        return "it must be UTF-8"
-    return None
-
-
-TABLES = {".csv": _csv, ".jsonl": _json_lines}

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
 from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
@@ -24,6 +26,16 @@ def _labelled(found):
 def _answers(task, rows, top_k):
     found = task.answer(rows["image"], rows["text"], top_k)
     return [{"answers": answers} for answers in found]
+
+
+def _check_answers(task, top_k):
+    check_at_most("top_k", top_k, len(task.answers), "answers")
+
+
+def _check_tokens(task, top_k):
+    tokenizer = task.needed_preprocessor().tokenizer
+    size = tokenizer.vocabulary_size()
+    check_at_most("top_k", top_k, size, "tokens of the vocabulary")
 
 
 def _fillings(task, rows, top_k):
@@ -79,6 +91,8 @@ class Verb:
             returns a dict for each row.
         results: tuple of str, the names of what it returns.
         optional: tuple of str, columns that it reads where they are.
+        check: callable of the task and `top_k` that refuses more results than
+            there are, or None where each row has one.
     """
 
     task: type
@@ -86,6 +100,7 @@ class Verb:
     function: Callable
     results: tuple
     optional: tuple = ()
+    check: Callable | None = None
 
 
 PAIR = ("image", "text")
@@ -93,9 +108,15 @@ TEXT, SECOND = ("text",), ("second_text",)
 LABEL = ("label", "probabilities")
 EMBEDDING = ("embedding",)
 VERBS = {
-    "vqa": Verb(BridgeTowerVQA, PAIR, _answers, ("answers",)),
+    "vqa": Verb(
+        BridgeTowerVQA, PAIR, _answers, ("answers",), check=_check_answers
+    ),
     "masked_lm": Verb(
-        BridgeTowerMaskedLM, PAIR, _fillings, ("masks", "filled")
+        BridgeTowerMaskedLM,
+        PAIR,
+        _fillings,
+        ("masks", "filled"),
+        check=_check_tokens,
     ),
     "retrieval": Verb(BridgeTowerRetrieval, PAIR, _scores, ("score",)),
     "embed_images": Verb(
@@ -135,3 +156,28 @@ def open_task(name, preset):
     task = VERBS[name].task.from_preset(preset)
     task.new_heads.check(name, task.answering_heads)
     return task
+
+
+class UnfitSetting(ValueError):
+    """A setting with which each row would fail."""
+
+
+def check_settings(task, name, texts=(), top_k=1):
+    """Refuse settings with which each row would fail.
+
+    Args:
+        task: a task.
+        name: str, key of `VERBS`.
+        texts: list of str, those that each row is taken with.
+        top_k: int, answers or tokens of a row.
+
+    Raises:
+        UnfitSetting: an empty text or another that no model reads, or more
+            answers than there are.
+    """
+    try:
+        checked_texts(list(texts))
+        if VERBS[name].check is not None:
+            VERBS[name].check(task, top_k)
+    except ValueError as error:
+        raise UnfitSetting(str(error)) from error

@@ -1,5 +1,6 @@
 """Resizes a picture of any shape to a square, and crops or pads it."""
 
+import numpy as np
 from PIL import Image
 
 from keras_bridgetower.preprocessing.resizing import RESIZERS
@@ -42,6 +43,28 @@ def leaves_as_is(side, mode, size_divisor=32):
     """Whether a mode leaves a square of this side as it is."""
     placed = MODES[mode]((side, side), side, size_divisor)
     return placed == ((side, side), (0, 0))
+
+
+def as_square(image, converter, name="images"):
+    """A picture as a square, which takes far less memory than most pictures.
+
+    Args:
+        image: RGB `PIL.Image`.
+        converter: a `BridgeTowerImageConverter`, which makes the same of the
+            picture and of the square.
+        name: string. What errors call the picture.
+
+    Returns:
+        uint8 array `(S, S, 3)`, or the picture itself where the converter
+        leaves no square as it is.
+
+    Raises:
+        UnfitPicture: as `place`.
+    """
+    side, mode = converter.image_size, converter.mode
+    if not leaves_as_is(side, mode, converter.size_divisor):
+        return image
+    return np.asarray(place(image, side, mode, converter.size_divisor, name))
 
 
 def check_transform(transform, converter):

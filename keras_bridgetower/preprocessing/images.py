@@ -287,7 +287,7 @@ def _to_rgb(image, name, shown, file_format):
         grey = from_16_bit(np.asarray(image), name, shown, known)
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
-        return Image.fromarray(from_array(image, name))
+        return Image.fromarray(from_array(image, name, shown))
     raise ValueError(
         f"`{name}` must be in a mode that converts to RGB. Received: "
         f"{name}={shown} with mode {image.mode}"

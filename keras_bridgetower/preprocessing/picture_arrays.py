@@ -8,10 +8,17 @@ from PIL import Image
 STRIP = 2**20
 
 
-def from_array(image, name):
-    """An array-like of pixels as uint8 array `(H, W, 3)`, as `load_image`."""
+def from_array(image, name, file=None):
+    """An array-like of pixels as uint8 array `(H, W, 3)`, as `load_image`.
+
+    Args:
+        image: array-like.
+        name: string. What errors call the picture.
+        file: string, what errors show of its file, or None for an array.
+    """
     array = as_array(image, name)
     shown = f"array of shape {array.shape} and dtype {array.dtype}"
+    shown = f"{file}, {shown}" if file else shown
     if array.dtype.kind not in "uif":
         if array.ndim == 0:
             shown = f"{image!r:.200}"

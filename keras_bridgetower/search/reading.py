@@ -10,12 +10,9 @@ import os
 import pathlib
 import uuid
 
-import numpy as np
-
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.predict.rows import ID
-from keras_bridgetower.preprocessing.geometry import leaves_as_is
-from keras_bridgetower.preprocessing.geometry import place
+from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_file
 from keras_bridgetower.search.stores.store import StoredPicture
 
@@ -53,11 +50,6 @@ class PictureReader:
         self._source = full_path(source)
         self._converter = converter
         self._known = known
-        # Squares take far less memory than the pictures, where the converter
-        # leaves them as they are.
-        self._squares = leaves_as_is(
-            converter.image_size, converter.mode, converter.size_divisor
-        )
 
     def read(self, rows, ahead):
         """Iterate over rows, `ahead` of which are read at a time.
@@ -99,18 +91,11 @@ class PictureReader:
                 if self._known.get(stored.id) == digest:
                     return ReadPicture(stored)
                 whole.seek(0)
-                return ReadPicture(stored, self._opened(whole, path))
+                image = open_file(whole, path, "image")
+                square = as_square(image, self._converter, "image")
+                return ReadPicture(stored, square)
         except (OSError, ValueError) as error:
             return ReadPicture(stored, error=str(error))
-
-    def _opened(self, file, path):
-        image = open_file(file, path, "image")
-        if not self._squares:
-            return image
-        c = self._converter
-        return np.asarray(
-            place(image, c.image_size, c.mode, c.size_divisor, "image")
-        )
 
     def _stored(self, row):
         named = [row.values.get(n, "") for n in ("image", ID, "text")]

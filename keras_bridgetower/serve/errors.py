@@ -42,15 +42,35 @@ class RequestError(Exception):
         self.code = code or CODES.get(status, "error")
 
 
+class InputError(ValueError):
+    """An input that is refused, and which of its values is at fault.
+
+    Args:
+        about: str, `"text"`, `"image"` or `"top_k"`.
+        message: str, what is wrong, what is allowed and how to mend it.
+    """
+
+    def __init__(self, about, message):
+        super().__init__(message)
+        self.about = about
+
+
 @dataclasses.dataclass(frozen=True)
 class Refused:
     """What stands in place of a result where an input is at fault.
 
     Args:
         message: str, what the verb said.
+        about: str, which value of the input, as in `InputError`.
     """
 
     message: str
+    about: str = "text"
+
+    @classmethod
+    def of(cls, error):
+        """What an error of a verb says of its input."""
+        return cls(str(error), getattr(error, "about", cls.about))
 
 
 def error_body(error):

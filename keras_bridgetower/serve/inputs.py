@@ -5,6 +5,8 @@ import io
 
 from PIL import Image
 
+# The rule by which no text is cut, as in `BridgeTowerContrastive.embed`.
+REFUSE = "refuse"
 # The side of the picture that models are warmed up with.
 _SIDE = 32
 
@@ -23,7 +25,7 @@ class ToEmbed:
 
     text: str | None = None
     image: bytes | None = None
-    long_texts: str = "refuse"
+    long_texts: str = REFUSE
     tokens: int | None = None
 
     @property

@@ -4,10 +4,15 @@ from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.predict import batches
-from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 from keras_bridgetower.serve import inputs
+from keras_bridgetower.serve.checks import check_lengths
+from keras_bridgetower.serve.checks import check_top_k
+from keras_bridgetower.serve.checks import opened_pictures
+from keras_bridgetower.serve.checks import token_counts
 from keras_bridgetower.serve.errors import Refused
+from keras_bridgetower.serve.inputs import REFUSE
 from keras_bridgetower.tasks import preset_io
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
@@ -21,6 +26,8 @@ TASKS = {
     "answer": (BridgeTowerVQA, ("vqa",)),
     "fill": (BridgeTowerMaskedLM, ("mlm",)),
 }
+# Of the routes that embed; others cut no text.
+_MEND = 'Send a shorter text, or `"truncate": true` to /v1/embeddings.'
 
 
 class ServedPreset:
@@ -75,9 +82,7 @@ class ServedPreset:
         Returns:
             list, a result for each. One bad input does no harm to the others.
         """
-        return batches.each_or_refused(
-            getattr(self, verb), asked, lambda error: Refused(str(error))
-        )
+        return batches.each_or_refused(getattr(self, verb), asked, Refused.of)
 
     def embed(self, asked):
         """Embed texts, pictures or pairs, all of the same kind and rule.
@@ -90,35 +95,38 @@ class ServedPreset:
             of the text were read.
         """
         task, first = self.tasks["embed"], asked[0]
-        given = {}
+        tokenizer = task.needed_preprocessor().tokenizer
+        length = self._length(task, first.tokens)
+        most = length or tokenizer.sequence_length
+        given, counts = {}, [0] * len(asked)
         if first.text is not None:
             given["texts"] = [one.text for one in asked]
+            counts = token_counts(tokenizer, given["texts"])
+            if first.long_texts == REFUSE:
+                check_lengths(counts, most, _MEND)
         if first.image is not None:
-            given["images"] = [open_image(one.image) for one in asked]
-        length = self._length(task, first.tokens)
+            given["images"] = opened_pictures(task, [x.image for x in asked])
         vectors = task.embed(
             **given,
             batch_size=len(asked),
             sequence_length=length,
             long_texts=first.long_texts,
         )
-        counts = _token_counts(task, given.get("texts"), length, len(asked))
-        return list(zip(vectors.tolist(), counts, strict=True))
+        read = [min(count, most) for count in counts]
+        return list(zip(vectors.tolist(), read, strict=True))
 
     def score(self, asked):
         """The logit of "match" of each `inputs.ToMatch`, a list of float."""
-        scores = self.tasks["score"].score(
-            [open_image(one.image) for one in asked],
-            [one.text for one in asked],
-            batch_size=len(asked),
-        )
+        task = self.tasks["score"]
+        scores = task.score(*_pairs(task, asked), batch_size=len(asked))
         return scores.tolist()
 
     def answer(self, asked):
         """The best `(answer, score)` of each `inputs.ToAsk`, in lists."""
-        found = self.tasks["answer"].answer(
-            [open_image(one.image) for one in asked],
-            [one.text for one in asked],
+        task = self.tasks["answer"]
+        check_top_k("vqa", task, asked)
+        found = task.answer(
+            *_pairs(task, asked),
             top_k=max(one.top_k for one in asked),
             batch_size=len(asked),
         )
@@ -129,9 +137,10 @@ class ServedPreset:
 
     def fill(self, asked):
         """The tokens of each mask and the filled text of each `ToAsk`."""
-        found = self.tasks["fill"].fill_mask(
-            [open_image(one.image) for one in asked],
-            [one.text for one in asked],
+        task = self.tasks["fill"]
+        check_top_k("masked_lm", task, asked)
+        found = task.fill_mask(
+            *_pairs(task, asked, parts_of=split_at_masks),
             top_k=max(one.top_k for one in asked),
             batch_size=len(asked),
         )
@@ -181,14 +190,19 @@ def _task(cls, folder, saved, others):
     return task
 
 
-def _token_counts(task, texts, length, count):
-    """How many tokens of each text are read."""
-    if texts is None:
-        return [0] * count
-    tokenizer = task.preprocessor.tokenizer
-    most = length or tokenizer.sequence_length
-    # Those at start and end are read too.
-    return [min(len(x) + 2, most) for x in tokenizer.token_lists(texts)]
+def _pairs(task, asked, **kwargs):
+    """Pictures and texts of inputs, of which the model reads all.
+
+    Args:
+        task: a task.
+        asked: list of `inputs.ToMatch` or `inputs.ToAsk`.
+        **kwargs: as `token_counts`.
+    """
+    tokenizer = task.needed_preprocessor().tokenizer
+    texts = [one.text for one in asked]
+    counts = token_counts(tokenizer, texts, **kwargs)
+    check_lengths(counts, tokenizer.sequence_length)
+    return opened_pictures(task, [one.image for one in asked]), texts
 
 
 def _powers_of_two(most):

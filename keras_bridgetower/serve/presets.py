@@ -38,14 +38,16 @@ class AskedPreset:
         Args:
             verb: str.
             asked: list of inputs.
-            params: list of str, the field of the body that held each.
+            params: list of dict, for each the fields of the body by what a
+                `Refused` can be about.
 
         Raises:
             RequestError: an input that the verb refuses.
         """
         found = await self._ask(verb, asked)
-        for result, param in zip(found, params, strict=True):
+        for result, fields in zip(found, params, strict=True):
             if isinstance(result, Refused):
+                param = fields[result.about]
                 raise RequestError(400, f"{param}: {result.message}", param)
         self._count(verb, len(asked))
         return found

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
+from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.cli import main
@@ -106,6 +107,43 @@ def test_rank_leaves_out_what_is_no_picture(tmp_path, capsys):
     assert err.count("\n") == 1
 
 
+def test_rank_leaves_out_what_turns_out_damaged(tmp_path, capsys):
+    """Files whose head is that of a picture."""
+    whole = pathlib.Path(BLUE).read_bytes()
+    Image.fromarray(np.full((8, 8), 0.5, "float32")).save(tmp_path / "f.tif")
+    for damaged in (("a.png", "f.tif"), ("f.tif",)):
+        for name in damaged[:-1]:
+            (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        words = ["rank", "a blue circle.", str(tmp_path)]
+        assert main.main([*words, BLUE, RED, "--json"]) == 0
+        out, err = capsys.readouterr()
+        found = json.loads(out)
+        assert found["searched"] == 2
+        assert [row["picture"] for row in found["pictures"]] == [BLUE, RED]
+        for name, line in zip(damaged, err.splitlines(), strict=True):
+            start = f"warning: {tmp_path / name} is left out: "
+            assert line.startswith(start) and "images[" not in line
+        (tmp_path / "a.png").unlink(missing_ok=True)
+        # Nothing else is there.
+        assert main.main(words) == 2
+        err = capsys.readouterr().err
+        assert "none in" in err.splitlines()[-1]
+    # The text is not what is wrong with a picture.
+    assert main.main(["rank", "", BLUE]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "`text` must not be empty" in err
+
+
+@pytest.mark.parametrize("command", ["match", "ask", "embed"])
+def test_an_error_of_a_picture_names_its_file(command, tmp_path, capsys):
+    path = str(tmp_path / "f.tif")
+    Image.fromarray(np.full((8, 8), 0.5, "float32")).save(path)
+    words = [path, "a"] if command != "embed" else ["--image", path]
+    assert main.main([command, *words]) == 1
+    err = capsys.readouterr().err
+    assert path in err and "scale from 0 to 255" in err
+
+
 def test_fill(run, run_json):
     text = "there is a <mask> shape and a <mask> one."
     masks, filled = task("MaskedLM", "mlm").fill_mask(BLUE, text, top_k=2)
@@ -167,6 +205,15 @@ def test_predict_writes_what_ask_prints(run, tmp_path):
     before = out.read_bytes()
     found = json.loads(run(*words, "--text", QUESTION, "--json"))
     assert found["unreadable_rows"] == 0 and out.read_bytes() == before
+
+
+def test_predict_counts_the_errors_that_a_file_holds(run, tmp_path):
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"image": "none.png", "text": "what?"}\n{}\n')
+    words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", source, out)
+    for _ in range(2):
+        assert run(*words).startswith("2 rows could not be read")
+        assert json.loads(run(*words, "--json"))["unreadable_rows"] == 2
 
 
 def test_keras_shows_its_bars_again_afterwards(run):

@@ -143,6 +143,18 @@ def test_what_the_library_refuses(fails, tmp_path):
     assert code == WRONG_USAGE and "the nearest is 'batch_size'" in said
 
 
+def test_predict_refuses_before_the_first_row(fails, tmp_path):
+    words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", PICTURES)
+    out = tmp_path / "out.jsonl"
+    code, said = fails(*words, out, "--text", "what?", "--top-k", 99)
+    assert code == WRONG_USAGE and "`top_k` must be from 1 to 13" in said
+    code, said = fails(*words, out, "--text", "")
+    assert code == WRONG_USAGE and "`text` must not be empty" in said
+    code, said = fails(*words, tmp_path, "--text", "what?")
+    assert code == FAILED and "OUT must be a plain file" in said
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_page(fails):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

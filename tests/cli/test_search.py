@@ -96,6 +96,7 @@ def test_index_counts_and_names_what_is_left_out(indexed, photos, run):
     assert again.count("\n") == 1
     again = json.loads(again)
     assert (again["embedded"], again["unchanged"]) == (0, 10)
+    assert again["index"] == str(store) and again["store"] == "lancedb"
     [bad] = again["unreadable"]
     assert bad["path"] == "broken.png" and "readable image" in bad["error"]
 
@@ -105,7 +106,10 @@ def test_query_prints_what_the_library_finds(indexed, photos, run):
     search = PictureSearch(store, KNOWN)
     wanted = search.query(TEXT, top_k=3)
     words = ("search", "query", TEXT, "--store", store, "--top-k", 3)
-    found = json.loads(run(*words, "--json").out)["hits"]
+    found = json.loads(run(*words, "--json").out)
+    # As `search index` and `search info` call them.
+    assert found["index"] == str(store) and found["store"] == "lancedb"
+    found = found["hits"]
     assert [hit["path"] for hit in found] == [hit.path for hit in wanted]
     for hit, one in zip(found, wanted, strict=True):
         assert hit["match"] == pytest.approx(one.match, abs=1e-4)

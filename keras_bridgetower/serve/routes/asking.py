@@ -21,7 +21,8 @@ def router(service):
         preset = service.presets.of(body.model, "answer")
         image = await service.pictures.read(body.image, "image")
         asked = ToAsk(image, body.question, body.top_k)
-        [found] = await preset.ask("answer", [asked], ["question"])
+        fields = {"text": "question", "image": "image", "top_k": "top_k"}
+        [found] = await preset.ask("answer", [asked], [fields])
         return {
             "answers": [{"answer": text, "score": x} for text, x in found],
             "model": body.model or preset.name,
@@ -33,7 +34,8 @@ def router(service):
         preset = service.presets.of(body.model, "fill")
         image = await service.pictures.read(body.image, "image")
         asked = ToAsk(image, body.text, body.top_k)
-        [(masks, filled)] = await preset.ask("fill", [asked], ["text"])
+        fields = {name: name for name in ("text", "image", "top_k")}
+        [(masks, filled)] = await preset.ask("fill", [asked], [fields])
         return {
             "masks": [
                 [{"token": token, "probability": p} for token, p in tokens]

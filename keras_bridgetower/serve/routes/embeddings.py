@@ -9,6 +9,7 @@ from keras_bridgetower.serve.bodies import EitherBody
 from keras_bridgetower.serve.bodies import EmbeddingsBody
 from keras_bridgetower.serve.bodies import EncodeBody
 from keras_bridgetower.serve.errors import RequestError
+from keras_bridgetower.serve.inputs import REFUSE
 from keras_bridgetower.serve.inputs import ToEmbed
 from keras_bridgetower.serve.routes.reading import check_count
 from keras_bridgetower.serve.routes.reading import read_inputs
@@ -57,7 +58,7 @@ async def _embed_list(service, body):
             "numbers. Leave the field out.",
             "dimensions",
         )
-    rule = _RULES[body.truncation_direction] if body.truncate else "refuse"
+    rule = _RULES[body.truncation_direction] if body.truncate else REFUSE
     asked, params = await read_inputs(service, preset, body.input, "input")
     asked = [ToEmbed(text, image, rule) for text, image in asked]
     found = await preset.ask("embed", asked, params)
@@ -100,9 +101,8 @@ async def _embed_one(service, model, text, image, param):
         data = await service.pictures.read(image, param)
     asked = ToEmbed(text, data, "cut_end", OPEA_TOKENS)
     preset.check_kind(asked.kind, param)
-    [(vector, _)] = await preset.ask(
-        "embed", [asked], ["text" if image is None else param]
-    )
+    fields = {"text": "text", "image": param}
+    [(vector, _)] = await preset.ask("embed", [asked], [fields])
     return vector
 
 

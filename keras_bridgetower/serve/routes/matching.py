@@ -28,9 +28,10 @@ def router(service):
         asked, params = [], []
         for index, pair in enumerate(body.pairs):
             name = f"pairs.{index}"
-            image = await service.pictures.read(pair.image, f"{name}.image")
+            fields = {"text": f"{name}.text", "image": f"{name}.image"}
+            image = await service.pictures.read(pair.image, fields["image"])
             asked.append(ToMatch(image, pair.text))
-            params.append(name)
+            params.append(fields)
         scores = await preset.ask("score", asked, params)
         return {
             "object": "list",
@@ -105,6 +106,9 @@ async def _matches(service, body):
         ToMatch(own_image or image, text if own_text is None else own_text)
         for own_text, own_image in documents
     ]
+    # Each pair holds a document and the query.
+    of_query = {"image" if text is None else "text": "query"}
+    params = [fields | of_query for fields in params]
     return preset, await preset.ask("score", asked, params)
 
 
@@ -116,6 +120,7 @@ async def _cosines(service, body):
         service, preset, body.documents, "documents"
     )
     asked = [ToEmbed(text, image) for text, image in [*query, *documents]]
-    found = await preset.ask("embed", asked, ["query", *params])
+    of_query = dict.fromkeys(("text", "image"), "query")
+    found = await preset.ask("embed", asked, [of_query, *params])
     vectors = np.array([vector for vector, _ in found], "float32")
     return preset, (vectors[1:] @ vectors[0]).tolist()

@@ -26,7 +26,7 @@ async def read_inputs(service, preset, values, param):
 
     Returns:
         Pair of lists: `(text, image)` of each, either may be None; and the
-        name of each.
+        fields of each, as `AskedPreset.ask` takes them.
     """
     names = [f"{param}.{index}" for index in range(len(values))]
     read = []
@@ -37,4 +37,4 @@ async def read_inputs(service, preset, values, param):
         if image is not None:
             image = await service.pictures.read(image, f"{name}.image")
         read.append((value.text, image))
-    return read, names
+    return read, [dict.fromkeys(("text", "image"), name) for name in names]

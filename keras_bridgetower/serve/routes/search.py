@@ -32,7 +32,7 @@ def router(service):
             ToFind(body.text, image, body.top_k, body.rerank)
         )
         if isinstance(hits, Refused):
-            raise RequestError(400, hits.message, "text")
+            raise RequestError(400, hits.message, hits.about)
         return {"object": "list", "data": hits}
 
     return routes

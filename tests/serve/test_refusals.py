@@ -1,0 +1,111 @@
+"""What is refused of texts, pictures and numbers, and the field it names."""
+
+import pytest
+from builders import FASTEST
+from served import FUSED
+from served import MATCHING
+from served import picture
+
+pytestmark = FASTEST
+TEXT = "a medium red circle in the center."
+LONG = "a small blue rectangle is above the large green circle. " * 8
+RED, RED_64 = picture("red")
+HALF_64 = picture("red")[1][:200]
+PAIR = {"image": RED_64, "text": TEXT}
+ASKED = {"image": RED_64, "question": "what color is the shape?"}
+BLANK = {"image": RED_64, "text": "there is a <mask> circle"}
+PICTURES = [{"image": RED_64}, {"image": RED_64}]
+# Each a route, a body, and the field that is at fault.
+LONG_TEXTS = {
+    "input": ("/v1/embeddings", {"input": LONG}, "input.0"),
+    "score": (
+        "/v1/score",
+        {"pairs": [PAIR, PAIR | {"text": LONG}]},
+        "pairs.1.text",
+    ),
+    "query": ("/v1/rerank", {"query": LONG, "documents": PICTURES}, "query"),
+    "document": (
+        "/v1/rerank",
+        {"query": {"image": RED_64}, "documents": [TEXT, LONG]},
+        "documents.1",
+    ),
+    "query of texts": (
+        "/v1/rerank",
+        {"query": LONG, "documents": [TEXT], "model": FUSED},
+        "query",
+    ),
+    "document of texts": (
+        "/v1/rerank",
+        {"query": TEXT, "documents": [TEXT, LONG], "model": FUSED},
+        "documents.1",
+    ),
+    "question": ("/v1/answer", ASKED | {"question": LONG}, "question"),
+    "blank": ("/v1/fill", BLANK | {"text": f"<mask> {LONG}"}, "text"),
+    "search": ("/v1/search", {"text": LONG}, "text"),
+    "search by both": ("/v1/search", {"text": LONG, "image": RED_64}, "text"),
+}
+OTHERS = {
+    "top_k": ("/v1/answer", ASKED | {"top_k": 1000}, "top_k"),
+    "top_k of tokens": ("/v1/fill", BLANK | {"top_k": 100_000}, "top_k"),
+    "no mask": ("/v1/fill", BLANK | {"text": "a circle"}, "text"),
+    "empty": ("/v1/answer", ASKED | {"question": " "}, "question"),
+    "half": ("/v1/answer", ASKED | {"image": HALF_64}, "image"),
+    "half of a pair": (
+        "/v1/score",
+        {"pairs": [PAIR, PAIR | {"image": HALF_64}]},
+        "pairs.1.image",
+    ),
+    "half of a query": (
+        "/v1/rerank",
+        {"query": {"image": HALF_64}, "documents": [TEXT]},
+        "query",
+    ),
+    "half in search": ("/v1/search", {"image": HALF_64}, "image"),
+}
+
+
+def refused(client, path, body):
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400, answer.text
+    return answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_no_route_cuts_a_text_in_silence(client, name):
+    path, body, param = LONG_TEXTS[name]
+    error = refused(client, path, body)
+    assert error["param"] == param
+    assert "longer than what is read" in error["message"]
+    assert "Send a shorter text" in error["message"]
+    # Words of Python mean nothing to a client.
+    for word in ("sequence_length", "long_texts", "texts["):
+        assert word not in error["message"]
+
+
+def test_the_route_that_cuts_says_how(client):
+    path, body, _ = LONG_TEXTS["input"]
+    assert '"truncate": true' in refused(client, path, body)["message"]
+    answer = client.post(path, json=body | {"truncate": True})
+    assert answer.status_code == 200
+    assert (
+        "truncate" not in refused(client, *LONG_TEXTS["blank"][:2])["message"]
+    )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_field_at_fault_is_named(client, name):
+    path, body, param = OTHERS[name]
+    assert refused(client, path, body)["param"] == param
+
+
+def test_texts_that_just_fit_are_read(client, offline):
+    """As many tokens as the model reads, a mask counted as one."""
+    tokenizer = offline["fill"].preprocessor.tokenizer
+    most = tokenizer.sequence_length
+    words = ["<mask>"] + ["red"] * (most - 3)
+    ids = tokenizer.encode_with_masks(" ".join(words))
+    assert ids["padding_mask"].sum() == most
+    body = BLANK | {"text": " ".join(words), "model": MATCHING}
+    assert client.post("/v1/fill", json=body).status_code == 200
+    body["text"] += " red"
+    assert refused(client, "/v1/fill", body)["param"] == "text"

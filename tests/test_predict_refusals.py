@@ -1,0 +1,178 @@
+"""What the tool that predicts refuses, and says, of settings, OUT and rows."""
+
+import json
+import os
+
+import pytest
+from builders import FASTEST
+from PIL import Image
+
+from keras_bridgetower.predict import main
+from keras_bridgetower.predict import output
+from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.predict import verbs
+
+pytestmark = FASTEST
+PRESET = "bridgetower_tiny_easy_vqa"
+GOOD = '{"image": "a.png", "text": "what shape is it?"}'
+DEEP = "[" * 100_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def opened(request):
+    """The preset is opened once, whatever is refused."""
+    task = verbs.open_task("vqa", PRESET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "open_task", lambda name, preset: task)
+        yield task
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "red").save(folder / "a.png")
+    return folder
+
+
+def run(source, out, **kwargs):
+    return main.run(
+        PRESET, "vqa", source, out, on_rows=lambda *_: None, **kwargs
+    )
+
+
+def run_table(folder, *rows, **kwargs):
+    """What a run says of a table, and the lines that it writes."""
+    source, out = folder / "rows.jsonl", folder.parent / "out.jsonl"
+    source.write_text("\n".join(rows))
+    bad, _ = run(source, out, **kwargs)
+
+    def refused(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    _, *results = [
+        json.loads(line, parse_constant=refused)
+        for line in out.read_text().splitlines()
+    ]
+    assert [result["row"] for result in results] == list(range(len(rows)))
+    return bad, results
+
+
+def columns_of(source):
+    return prediction_rows.open_rows(source, ("image", "text"))
+
+
+def test_a_run_that_has_nothing_left_to_do_tells_of_the_file(folder):
+    rows = (GOOD, "{}", '{"image": "a.png", "text": "error", "id": "error"}')
+    bad, results = run_table(folder, *rows)
+    assert bad == 1 and ["error" in r for r in results] == [False, True, False]
+    assert run_table(folder, *rows) == (bad, results)
+    # Half of it is left to do.
+    out = folder.parent / "out.jsonl"
+    out.write_text("".join(out.read_text().splitlines(keepends=True)[:3]))
+    assert run_table(folder, *rows)[0] == 1
+
+
+def test_brackets_by_the_thousand_spoil_one_row(folder):
+    deep_id = f'{{"id": {"[" * 980}{"]" * 980}, {GOOD[1:]}'
+    bad, results = run_table(folder, DEEP, GOOD, deep_id, GOOD)
+    assert bad == 2 and "must be JSON" in results[0]["error"]
+    assert "answers" in results[1] and "answers" in results[3]
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "[[NaN]]"])
+def test_what_is_no_json_spoils_one_row(folder, value):
+    with_id = f'{{"id": {value}, {GOOD[1:]}'
+    as_text = f'{{"image": "a.png", "text": {value}}}'
+    bad, results = run_table(folder, with_id, as_text, GOOD)
+    assert bad == 2 and "answers" in results[2]
+    for result in results[:2]:
+        assert "must be JSON, which has no NaN" in result["error"]
+
+
+def test_settings_with_which_each_row_would_fail(folder, tmp_path, opened):
+    out = tmp_path / "out.jsonl"
+    most = len(opened.answers)
+    for top_k in (0, most + 1):
+        with pytest.raises(verbs.UnfitSetting, match=f"from 1 to {most}, the"):
+            run(folder, out, text=["what?"], top_k=top_k)
+    for text in ("", "  ", "a\0b"):
+        with pytest.raises(verbs.UnfitSetting, match="`text` must not"):
+            run(folder, out, text=["what?", text])
+    assert os.listdir(tmp_path) == ["photos"]
+    mlm = verbs.open_task("masked_lm", "bridgetower_tiny_easy_mlm")
+    most = mlm.preprocessor.tokenizer.vocabulary_size()
+    verbs.check_settings(mlm, "masked_lm", (), most)
+    with pytest.raises(verbs.UnfitSetting, match="tokens of the vocabulary"):
+        verbs.check_settings(mlm, "masked_lm", (), most + 1)
+
+
+def test_out_must_be_a_plain_file(folder, tmp_path, monkeypatch):
+    def opened(*_):
+        raise AssertionError("a model is opened")
+
+    monkeypatch.setattr(main, "open_task", opened)
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink(tmp_path / "pipe", tmp_path / "link")
+    before = sorted(os.listdir(tmp_path))
+    refused = {
+        tmp_path / "pipe": "a named pipe",
+        tmp_path / "link": "a named pipe",
+        "/dev/null": "a file of the kernel",
+        "/dev/stdout": "a file of the kernel",
+        "/proc/self/fd/1": "a file of the kernel",
+        folder: "a folder",
+    }
+    for out, kind in refused.items():
+        error = IsADirectoryError if out == folder else ValueError
+        with pytest.raises(error, match="OUT must be a plain file, or") as told:
+            run(folder, out, text=["what?"])
+        assert str(told.value).endswith(kind)
+        assert not os.path.exists(f"{out}.lock")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_no_lock_lies_beside_what_is_refused(folder, tmp_path):
+    out = tmp_path / "notes.txt"
+    out.write_text("my notes\n")
+    with pytest.raises(ValueError, match="which is another file"):
+        run(folder, out, text=["what?"])
+    assert sorted(os.listdir(tmp_path)) == ["notes.txt", "photos"]
+    with pytest.raises(ValueError, match="in which differ: rows"):
+        with output.PredictionFile(tmp_path / "out", {"rows": 1}):
+            (tmp_path / "out.lock").unlink()
+        output.PredictionFile(tmp_path / "out", {"rows": 2}).__enter__()
+    assert not (tmp_path / "out.lock").exists()
+
+
+def test_a_lock_is_not_passed_over(folder):
+    out = folder / "out.jsonl"
+    for _ in range(2):
+        assert run(folder, out, text=["what?"]) == (0, {".jsonl": 1})
+    assert (folder / "out.jsonl.lock").exists()
+
+
+def test_long_cells_and_blank_ones(folder, tmp_path):
+    source, out = folder / "rows.csv", tmp_path / "out.jsonl"
+    long = "a" * 200_000
+    source.write_text(
+        f"image,text,more\na.png,{long},x\n,what?,x\n  ,what?,x\n"
+        f"a.png,what?,{long}\n"
+    )
+    assert run(source, out)[0] == 3
+    _, *results = map(json.loads, out.read_text().splitlines())
+    assert "must have at most 100,000 characters" in results[0]["error"]
+    for result in results[1:3]:
+        assert result["error"].startswith("its image must not be empty")
+    assert "answers" in results[3]
+
+
+def test_refuses_tables_by_their_name(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name, held in {"a.jsonl": "", "b.csv": "image,text\n"}.items():
+        (folder / name).write_text(held)
+        with pytest.raises(ValueError, match=f"one row.*none in {name}"):
+            columns_of(name)
+    (folder / "c.csv").write_text("image,text,text\na.png,what?,why?\n")
+    with pytest.raises(ValueError, match="header of c.csv must name each col"):
+        columns_of("c.csv")
