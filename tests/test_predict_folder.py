@@ -16,9 +16,9 @@ from PIL import Image
 from keras_bridgetower.predict import batches
 from keras_bridgetower.predict import main
 from keras_bridgetower.predict import on_beam
-from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
 from keras_bridgetower.predict import verbs
+from keras_bridgetower.predict.identity import sum_of
 
 pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
@@ -301,10 +301,10 @@ def test_another_task_and_its_sum(folder, tmp_path):
     score = lines(out)[1]["score"]
     wanted = task.score(folder / "0.PNG", "a cat")
     np.testing.assert_allclose(score, wanted, atol=1e-5)
-    first = output.sum_of(task)
-    assert first == output.sum_of(task)
+    first = sum_of(task)
+    assert first == sum_of(task)
     task.weights[0].assign(task.weights[0] + 1)
-    assert first != output.sum_of(task)
+    assert first != sum_of(task)
 
 
 def test_many_machines_need_a_package(folder, tmp_path, monkeypatch):
