@@ -237,8 +237,9 @@ def test_rows_with_a_second_text_and_without(tmp_path):
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
     *good, bad = (batches.with_pictures(row) for row in rows)
     assert "must have the columns second_text" in bad[0].error
-    verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows], ())
-    found = batches._verb_results(None, verb, [taken for _, taken in good], 1)
+    verb = verbs.Verb(None, ("text",), lambda task, rows, *_: [rows], ())
+    taken = [taken for _, taken in good]
+    found = batches._verb_results(None, verb, taken, 1, 32)
     assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
 
 
