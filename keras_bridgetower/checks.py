@@ -1,4 +1,4 @@
-"""Checks of single arguments: a name among some, an integer."""
+"""Checks of single arguments: a name among some, a number."""
 
 import numbers
 
@@ -34,6 +34,27 @@ def check_at_most(name, value, most, of):
             f"`{name}` must be from 1 to {most}, the number of {of}. "
             f"Received: {name}={value!r}"
         )
+
+
+def check_share(name, value):
+    """Refuse a value that is not a number from 0 to below 1."""
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be a number from 0 to below 1. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_above_zero(name, value):
+    """Refuse a value that is not a number above 0."""
+    if not _is_number(value) or not value > 0:
+        raise ValueError(
+            f"`{name}` must be a number above 0. Received: {name}={value!r}"
+        )
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_integer(value):

@@ -21,6 +21,7 @@ from builders import long_but
 from builders import randomise
 from builders import roberta
 from builders import run
+from builders import shallow
 from builders import some_everywhere
 from builders import vit
 
@@ -268,3 +269,33 @@ def test_encoders_that_do_not_fit():
         backbone(image_norms="none")
     with pytest.raises(ValueError, match="dtype.*Received: image_encoder of"):
         backbone(clip(dtype="bfloat16"))
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"intermediate_dim": 0}, "`intermediate_dim` must be an integer"),
+        ({"hidden_dim": 16.0}, "`hidden_dim` must be an integer from 1"),
+        ({"num_heads": True}, "`num_heads` must be an integer from 1"),
+        ({"num_layers": True}, "`num_layers` must be an integer from 1"),
+        ({"layer_norm_epsilon": -1.0}, "`layer_norm_epsilon` must be a num"),
+        ({"bridge_epsilon": 0}, "`bridge_epsilon` must be a number above 0"),
+        ({"dropout": None}, "`dropout` must be a number from 0 to below 1"),
+        ({"attention_dropout": "x"}, "`attention_dropout` must be a number"),
+        ({"bridge": ""}, "`bridge` must be one of"),
+        ({"bridge": False}, "`bridge` must be one of"),
+        ({"taps": -1}, "`taps` must hold one entry for each"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_values_that_no_backbone_has(values, message):
+    with pytest.raises(ValueError, match=message):
+        kbt.BridgeTowerBackbone.from_config(shallow().get_config() | values)
+
+
+@FASTEST
+def test_taps_of_numpy():
+    made = backbone(taps=np.array([-2, -1]), num_layers=2)
+    assert made.fusion.taps == (-2, -1)
+    json.dumps(made.get_config()["taps"])

@@ -136,3 +136,17 @@ def test_weights_that_are_not_there(task):
     config = task.backbone.get_config() | {"frozen_weights": ["9999 kernel"]}
     with pytest.raises(ValueError, match="'9999 kernel', which is not there"):
         kbt.BridgeTowerBackbone.from_config(config)
+
+
+def test_parts_in_a_model_of_ones_own(tmp_path):
+    model = backbone()
+    model.text_tower.trainable = False
+    model.fusion.steps[0].trainable = False
+    for layer in model.image_tower.blocks[:1]:
+        layer.trainable = False
+    own = keras.Model(
+        model.input, keras.layers.Dense(3)(model.output["pooled"])
+    )
+    copied = saved_and_loaded(own, tmp_path)
+    assert frozen_of(copied) == frozen_of(own)
+    assert len(copied.trainable_variables) == len(own.trainable_variables)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
@@ -174,7 +175,10 @@ def test_taps_that_cannot_be_built(taps, bridge, message):
     "values, message",
     [
         (dict(num_heads=3), "`num_heads` must divide.*num_heads=3"),
-        (dict(num_layers=0), "`num_layers` must be a positive.*num_layers=0"),
+        (
+            dict(num_layers=0),
+            "`num_layers` must be an integer from 1.*num_layers=0",
+        ),
         (
             dict(cross_encoder="both"),
             "'merged_attention'.*='both'",
@@ -237,3 +241,27 @@ def test_without_dropout_of_its_weights_attention_stays_fused():
         if isinstance(part, BridgeTowerAttention)
     }
     assert rates == {0.0}
+
+
+@FASTEST
+def test_states_that_do_not_fit_are_not_broadcast():
+    layer, inputs = fusion()
+    text, image = inputs[:2]
+    count = len(text)
+    one_row = [state[:1] for state in image]
+    first_token = [*text[:-1], text[-1][:, :1]]
+    for states, message in (
+        ((text, one_row), "of one batch"),
+        (([state[:1] for state in text], image), "of one batch"),
+        ((text[:-1], image), f"`text_states` must be a list of {count} ten"),
+        ((text, [*image, image[0]]), "`image_states` must be a list"),
+        ((first_token, image), "as many tokens each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer(*states)
+    for row in (-1, 7, 1.0):
+        with pytest.raises(ValueError, match=f"row={row}"):
+            layer(text, image, image_row=row)
+    for outputs in ("pooled", ("pooledd",), {"text": 1}):
+        with pytest.raises(ValueError, match="`outputs` must be a tuple"):
+            layer(text, image, outputs=outputs)

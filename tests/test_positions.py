@@ -1,9 +1,16 @@
 """Position resizing against PyTorch's bicubic interpolation."""
 
+import keras
+import keras_hub
 import numpy as np
 import pytest
 import torch
+from builders import FASTEST
+from builders import array
+from builders import backbone
+from builders import randomise
 
+import keras_bridgetower as kbt
 from keras_bridgetower.models.positions import resize_positions
 
 
@@ -34,3 +41,71 @@ def test_leading_axes_and_dtype_are_kept():
 def test_a_count_that_is_no_grid(count):
     with pytest.raises(ValueError, match=f"1 prefix.*Received: count={count}"):
         resize_positions(np.zeros((1 + 16, 4)), count)
+
+
+@keras.saving.register_keras_serializable(package="test_positions")
+class Places(keras.layers.Layer):
+    """Adds a row to each token; with `wide`, another shape than a table."""
+
+    def __init__(self, wide=False, **kwargs):
+        super().__init__(**kwargs)
+        self.wide = wide
+
+    def build(self, shape):
+        shape = (shape[1], shape[2], 1) if self.wide else shape[1:]
+        self.places = self.add_weight(
+            shape=shape, initializer="random_normal", name="places"
+        )
+
+    def call(self, x):
+        return x + (self.places[..., 0] if self.wide else self.places)
+
+    def get_config(self):
+        return {**super().get_config(), "wide": self.wide}
+
+
+@keras.saving.register_keras_serializable(package="test_positions")
+class OwnImages(keras_hub.models.Backbone):
+    """An encoder whose table of positions has a name of its own."""
+
+    patch_size = 8
+
+    def __init__(self, image_shape=(32, 32, 3), wide=False, **kwargs):
+        images = keras.Input(image_shape, name="images")
+        x = keras.layers.Conv2D(16, self.patch_size, self.patch_size)(images)
+        x = keras.layers.Reshape((-1, 16))(x)
+        x = Places(wide, name="positions")(x)
+        x = keras.layers.Dense(16, name="block")(x)
+        super().__init__(inputs=images, outputs=x, **kwargs)
+        self.image_shape, self.wide = image_shape, wide
+
+    def get_config(self):
+        own = {"image_shape": self.image_shape, "wide": self.wide}
+        return {**super().get_config(), **own}
+
+
+@kbt.hidden_states.register(OwnImages)
+def own_states(encoder):
+    return [encoder.get_layer("block").output]
+
+
+def table_of(model):
+    (found,) = (w for w in model.weights if w.path.endswith("/places"))
+    return array(found)
+
+
+@FASTEST
+def test_positions_under_another_name():
+    made = randomise(backbone(OwnImages(), num_layers=1))
+    larger = made.with_image_size(np.int64(64))
+    assert larger.image_size == 64
+    expected = resize_positions(table_of(made), 64)
+    np.testing.assert_array_equal(table_of(larger), expected)
+    assert table_of(larger).std() > 0.01
+
+
+@FASTEST
+def test_a_weight_that_cannot_be_resized():
+    made = backbone(OwnImages(wide=True), num_layers=1)
+    with pytest.raises(ValueError, match="tables of positions.*/places of"):
+        made.with_image_size(64)

@@ -76,7 +76,9 @@ def test_a_run_that_has_nothing_left_to_do_tells_of_the_file(folder):
 def test_brackets_by_the_thousand_spoil_one_row(folder):
     deep_id = f'{{"id": {"[" * 980}{"]" * 980}, {GOOD[1:]}'
     bad, results = run_table(folder, DEEP, GOOD, deep_id, GOOD)
-    assert bad == 2 and "must be JSON" in results[0]["error"]
+    assert "must be JSON" in results[0]["error"]
+    # How deep Python can read depends on how deep its own calls are.
+    assert bad == 1 + ("error" in results[2])
     assert "answers" in results[1] and "answers" in results[3]
 
 

@@ -154,3 +154,12 @@ def test_another_backend_of_keras_is_refused():
     )
     assert "ValueError: KERAS_BACKEND must be one of" in ran.stderr, ran.stderr
     assert "`export(path, format=" in ran.stderr
+
+
+def test_a_mask_is_not_broadcast():
+    tower = kbt.Tower(roberta(), taps=(-2, -1))
+    ids = np.ones((3, 4), "int32")
+    for shape in ((1, 4), (3, 1)):
+        features = {"token_ids": ids, "padding_mask": np.ones(shape, "int32")}
+        with pytest.raises(ValueError, match="`padding_mask` must have the sh"):
+            tower(features)

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.tasks.embed import text_states
@@ -22,7 +23,7 @@ def check_cross_modal(model):
 
 def check_index(name, value, count):
     """Refuse an index of a layer or head that is out of range."""
-    if not isinstance(value, int) or not -count <= value < count:
+    if not is_integer(value) or not -count <= value < count:
         raise ValueError(
             f"`{name}` must be an int from {-count} to {count - 1}, there are "
             f"{count}. Received: {name}={value!r}"

@@ -9,6 +9,7 @@ from keras_bridgetower.analysis.attention_records import pixels_of
 from keras_bridgetower.analysis.maps import features_of_pair
 from keras_bridgetower.analysis.maps import made_of
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.attention import watch_attention
 
 
@@ -188,8 +189,11 @@ def _index_of(model, logits, answer):
         return int(flat[0].argmax())
     if answer in names:
         return names.index(answer)
-    if isinstance(answer, int) and 0 <= answer < count:
-        return answer
+    # NLVR2's own verb answers True and False, of its two classes.
+    if isinstance(answer, (bool, np.bool_)) and count == 2:
+        return int(answer)
+    if is_integer(answer) and 0 <= answer < count:
+        return int(answer)
     allowed = f" or one of {names[:20]}" if names else ""
     raise ValueError(
         f"`answer` must be an int from 0 to {count - 1}{allowed}. "

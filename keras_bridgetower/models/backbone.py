@@ -10,6 +10,7 @@ from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import remat
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
 from keras_bridgetower.models.checks import check_dtype
@@ -137,7 +138,8 @@ class BridgeTowerBackbone(AdaptedBackbone):
             num_heads,
             num_layers,
             intermediate_dim,
-            bridge=bridge,
+            # By its name, which Keras can write into a config.
+            bridge=None if bridge is None else bridges.name_of(bridge),
             taps=taps,
             cross_encoder=cross_encoder,
             projections=projections,

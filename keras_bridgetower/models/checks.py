@@ -51,7 +51,7 @@ def check_features(features, expected, text_encoder=None):
 
 
 def check_lengths(features, text_encoder):
-    """Refuse texts with more tokens than the encoder has positions.
+    """Refuse too many tokens for an encoder, and masks of other texts.
 
     Args:
         features: dict of tensors; anything else is taken to have no text.
@@ -66,6 +66,17 @@ def check_lengths(features, text_encoder):
             "the text encoder. Shorten the texts. Received: token_ids of "
             f"shape {tuple(ids.shape)}"
         )
+    if ids is None:
+        return
+    for name in TOKEN_FEATURES:
+        other = getattr(features.get(name), "shape", ids.shape)
+        sizes = zip(tuple(ids.shape), tuple(other), strict=False)
+        if any(a != b for a, b in sizes if None not in (a, b)):
+            raise ValueError(
+                f"`{name}` must have the shape of `token_ids`. Received: "
+                f"{name} of shape {tuple(other)}, token_ids of shape "
+                f"{tuple(ids.shape)}"
+            )
 
 
 def check_feature_values(features, text_encoder=None):

@@ -3,12 +3,18 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import quantization
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import check_share
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import initializer
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
 from keras_bridgetower.models.taps import check_mask
+from keras_bridgetower.models.taps import check_states
 from keras_bridgetower.models.taps import resolve_taps
 
 OUTPUTS = ("text", "image", "pooled")
@@ -97,22 +103,31 @@ class CrossModalEncoder(keras.layers.Layer):
         super().__init__(**kwargs)
         check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
         check_choice("projections", projections, PROJECTIONS)
-        if num_heads < 1 or hidden_dim % num_heads:
+        if intermediate_dim is None:
+            intermediate_dim = 4 * hidden_dim
+        if attention_dropout is None:
+            attention_dropout = dropout
+        check_count("hidden_dim", hidden_dim)
+        check_count("num_heads", num_heads)
+        check_count("intermediate_dim", intermediate_dim)
+        check_share("dropout", dropout)
+        check_share("attention_dropout", attention_dropout)
+        check_above_zero("layer_norm_epsilon", layer_norm_epsilon)
+        check_above_zero("bridge_epsilon", bridge_epsilon)
+        if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. Received: "
                 f"hidden_dim={hidden_dim}, num_heads={num_heads}"
             )
         self.taps = resolve_taps(taps, num_layers, bridge)
-        self.bridge = bridge and bridges.name_of(bridge)
+        self.bridge = None if bridge is None else bridges.name_of(bridge)
         self.hidden_dim = hidden_dim
         self.num_heads = num_heads
         self.num_layers = num_layers
-        self.intermediate_dim = intermediate_dim or 4 * hidden_dim
+        self.intermediate_dim = intermediate_dim
         self.cross_encoder = cross_encoder
         self.projections = projections
         self.dropout = dropout
-        if attention_dropout is None:
-            attention_dropout = dropout
         self.attention_dropout = attention_dropout
         self.layer_norm_epsilon = layer_norm_epsilon
         self.bridge_epsilon = bridge_epsilon
@@ -167,7 +182,13 @@ class CrossModalEncoder(keras.layers.Layer):
     def get_build_config(self):
         # For models of parts. A backbone saves its own.
         quantization.check_not_quantized(self, "A copy of the fusion alone")
-        return super().get_build_config()
+        config = super().get_build_config()
+        return config and {**config, **freezing.state_of(self)}
+
+    def build_from_config(self, config):
+        shapes = {k: v for k, v in config.items() if k not in freezing.STATE}
+        super().build_from_config(shapes)
+        freezing.restore(self, config)
 
     def project_text(self, states):
         """Text states after projection and type embedding, for `join`."""
@@ -186,6 +207,13 @@ class CrossModalEncoder(keras.layers.Layer):
         image_row=IMAGE_ROW,
         training=None,
     ):
+        check_outputs(outputs)
+        check_states(self.taps, text_states, image_states)
+        if not is_integer(image_row) or not 0 <= image_row < NUM_TYPE_ROWS:
+            raise ValueError(
+                "`image_row` must be a row of the type embedding, from 0 to "
+                f"{NUM_TYPE_ROWS - 1}. Received: image_row={image_row!r}"
+            )
         return self.join(
             self.project_text(text_states),
             self.project_image(image_states, image_row),
@@ -308,6 +336,17 @@ class CrossModalEncoder(keras.layers.Layer):
             kernel_initializer=initializer(),
             dtype=self.dtype_policy,
             name=name,
+        )
+
+
+def check_outputs(outputs):
+    """Refuse what is no tuple or list of some of `OUTPUTS`."""
+    if not isinstance(outputs, (tuple, list)) or not set(outputs) <= set(
+        OUTPUTS
+    ):
+        raise ValueError(
+            f"`outputs` must be a tuple of some of {list(OUTPUTS)}. "
+            f"Received: outputs={outputs!r}"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.merged_weights import merged_weights
 
 
@@ -88,18 +89,25 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
     """
     quantization.check_not_quantized(backbone, "Another image size")
     patch = patch_size_of(backbone.image_encoder)
-    if not isinstance(side, int) or side < patch or side % patch:
+    if not is_integer(side) or side < patch or side % patch:
         raise ValueError(
             "`side`, the `image_size` of a preset, must be one integer, the "
             "side of square pictures in pixels: a positive multiple of the "
             f"patch size {patch}. Received: side={side!r}"
         )
     config = backbone.get_config()
-    config["image_encoder"]["config"]["image_shape"] = (side, side, 3)
+    config["image_encoder"]["config"]["image_shape"] = (int(side),) * 2 + (3,)
     resized = uninitialized.without_initialization(
         functools.partial(type(backbone).from_config, config)
     )
     return copy_resized(backbone, resized, assign)
+
+
+def _is_table(new, old):
+    """Whether shapes of a weight differ in the number of positions alone."""
+    new, old = tuple(new), tuple(old)
+    alike = len(new) == len(old) >= 2
+    return alike and (*new[:-2], new[-1]) == (*old[:-2], old[-1])
 
 
 def patch_size_of(encoder):
@@ -124,8 +132,15 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
     for new, (path, old) in pairs:
         if new.shape == old.shape:
             assign(new, old)
-        elif "position_embedding" in path:
+        elif _is_table(new.shape, old.shape):
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, new.shape[-2]))
-        # Only CLIP's position ids are left, which its rule has set already.
+        # The rule of CLIP's encoder has set its position ids already.
+        elif not str(new.dtype).startswith("int"):
+            raise ValueError(
+                "Another image size must change nothing but tables of "
+                "positions, (..., positions, width). Received: the weight "
+                f"{path} of shape {tuple(old.shape)}, which would be of "
+                f"{tuple(new.shape)}"
+            )
     return resized

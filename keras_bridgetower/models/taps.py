@@ -1,5 +1,10 @@
 """Taps: which state of a tower feeds which cross-modal layer."""
 
+from collections.abc import Iterable
+
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import is_integer
+
 
 def resolve_taps(taps, num_layers, bridge):
     """Check the taps and return them as a tuple with one entry per layer.
@@ -15,21 +20,20 @@ def resolve_taps(taps, num_layers, bridge):
     Raises:
         ValueError: taps that are not allowed.
     """
-    if not isinstance(num_layers, int) or num_layers < 1:
-        raise ValueError(
-            "`num_layers` must be a positive int. "
-            f"Received: num_layers={num_layers!r}"
-        )
+    check_count("num_layers", num_layers)
     two_tower = (-1,) + (None,) * (num_layers - 1)
     if taps is None:
-        taps = tuple(range(-num_layers, 0)) if bridge else two_tower
-    taps = tuple(taps)
+        taps = two_tower if bridge is None else range(-num_layers, 0)
+    if isinstance(taps, Iterable):
+        taps = tuple(taps)
     received = f"Received: taps={taps}, num_layers={num_layers}"
-    if len(taps) != num_layers:
+    if not isinstance(taps, tuple) or len(taps) != num_layers:
         raise ValueError(
             "`taps` must hold one entry for each cross-modal layer, an index "
             f"or None. {received}"
         )
+    # NumPy's integers cannot be written into a configuration.
+    taps = tuple(int(tap) if is_integer(tap) else tap for tap in taps)
     if bridge is None and taps != two_tower:
         raise ValueError(
             f"With `bridge=None` `taps` must be {two_tower}: the last state "
@@ -40,7 +44,7 @@ def resolve_taps(taps, num_layers, bridge):
     rising = all(a < b for a, b in zip(indices, indices[1:], strict=False))
     if (
         taps[0] is None
-        or not all(isinstance(i, int) and i < 0 for i in indices)
+        or not all(is_integer(i) and i < 0 for i in indices)
         or not rising
     ):
         raise ValueError(
@@ -68,3 +72,34 @@ def check_mask(padding_mask, states):
             f"text. Received: padding_mask of shape {mask}, text states of "
             f"batch and tokens {text}"
         )
+
+
+def check_states(taps, text_states, image_states):
+    """Refuse lists of states that do not fit the taps, or each other.
+
+    Args:
+        taps: tuple, as `resolve_taps` returns it.
+        text_states, image_states: lists of tensors `(batch, tokens, width)`.
+    """
+    count = sum(tap is not None for tap in taps)
+    given = {"text_states": text_states, "image_states": image_states}
+    batch = None
+    for name, states in given.items():
+        if not isinstance(states, (list, tuple)) or len(states) != count:
+            many = len(states) if hasattr(states, "__len__") else "no list"
+            raise ValueError(
+                f"`{name}` must be a list of {count} tensors (batch, tokens, "
+                f"width), one for each tap of {taps}. Received: {many}"
+            )
+        for state in states:
+            sizes = tuple(state.shape)[:2]
+            first = tuple(states[0].shape)[:2]
+            batch = sizes[0] if batch is None else batch
+            pairs = [(sizes[0], batch), *zip(sizes, first, strict=True)]
+            if any(a != b for a, b in pairs if None not in (a, b)):
+                shapes = [tuple(s.shape) for s in (*text_states, *image_states)]
+                raise ValueError(
+                    "`text_states` and `image_states` must be of one batch, "
+                    "and those of a tower of as many tokens each. Received: "
+                    f"shapes {shapes}"
+                )

@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend.names import check_backend
@@ -212,6 +213,7 @@ class Tower(keras.Model):
             "taps": self.taps,
             "norms": self.norms,
             "trainable": self.trainable,
+            **freezing.state_of(self),
         }
 
     @classmethod
@@ -219,7 +221,10 @@ class Tower(keras.Model):
         encoder = keras.layers.deserialize(
             config["encoder"], custom_objects=custom_objects
         )
-        return cls(**{**config, "encoder": encoder})
+        values = {k: v for k, v in config.items() if k not in freezing.STATE}
+        tower = cls(**{**values, "encoder": encoder})
+        freezing.restore(tower, config, (encoder,))
+        return tower
 
     def call(self, inputs, training=None, mask=None):
         check_lengths(inputs, self.encoder)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Set
 
@@ -126,8 +125,7 @@ def checked_answers(answers, name="answers"):
     """The answers as a list of distinct strings.
 
     Args:
-        answers: list, or another iterable that can be read several times,
-            of at most 1,000,000 str.
+        answers: iterable of at most 1,000,000 str.
         name: string. What errors call them.
 
     Returns:
@@ -143,11 +141,10 @@ def checked_answers(answers, name="answers"):
             "by `sorted(ids, key=ids.get)`. Received: "
             f"{name}={answers!r:.200}"
         )
-    # An iterator would be at its end where it is read once more.
-    if isinstance(answers, Iterator) or not isinstance(answers, Iterable):
+    if not isinstance(answers, Iterable):
         raise ValueError(
-            f"`{name}` must be a list of distinct strings, as by `list(...)`. "
-            f"Received: {name} of type {type(answers).__name__}"
+            f"`{name}` must be a list of distinct strings. "
+            f"Received: {name}={answers!r:.200}"
         )
     if not isinstance(answers, str):
         answers = list(itertools.islice(answers, MOST_ANSWERS + 1))

@@ -146,17 +146,11 @@ def write(folder, save):
     Raises:
         FolderExists: the folder exists, be it since another process wrote it.
     """
-
-    def save_and_forget(path):
-        save(path)
-        for file in (CONFIG, weights_file.TASK):
-            _forget_what_is_frozen(pathlib.Path(path, file))
-
-    write_folder(folder, save_and_forget, manifest.write)
+    write_folder(folder, save, manifest.write)
 
 
-def _forget_what_is_frozen(path):
-    """Drop from a configuration what only a running training needs."""
+def forget_what_is_frozen(folder):
+    """Drop from configurations what only a running training needs."""
 
     def without(values):
         if isinstance(values, dict):
@@ -164,10 +158,12 @@ def _forget_what_is_frozen(path):
             return {k: without(values[k]) for k in kept}
         return values
 
-    if path.exists():
-        values = json.loads(path.read_text())
-        if values != without(values):
-            path.write_text(json.dumps(without(values), indent=4))
+    for file in (CONFIG, weights_file.TASK):
+        path = pathlib.Path(folder, file)
+        if path.exists():
+            values = json.loads(path.read_text())
+            if values != without(values):
+                path.write_text(json.dumps(without(values), indent=4))
 
 
 def write_backbone(backbone, save, folder, max_shard_size):
@@ -175,6 +171,7 @@ def write_backbone(backbone, save, folder, max_shard_size):
 
     def write_files(path):
         save(path, max_shard_size)
+        forget_what_is_frozen(path)
         written_weights.make_dense(
             pathlib.Path(path, weights_file.WEIGHTS), path
         )

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 
 import keras
 
@@ -12,6 +13,7 @@ from keras_bridgetower.models import head_table
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
+from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
@@ -85,6 +87,7 @@ class PresetTask(keras.Model):
 
         def save(folder):
             write_task(folder, max_shard_size)
+            registry.forget_what_is_frozen(folder)
             heads = os.path.join(folder, weights_file.TASK_WEIGHTS)
             written_weights.make_dense(heads, folder)
             held = self.new_heads.without_random(self.head_values)
@@ -130,6 +133,10 @@ def load(
         "image_mode": image_mode,
         "sequence_length": sequence_length,
     }
+    for name in cls.label_arguments:
+        if isinstance(kwargs.get(name), Iterator):
+            # Preprocessor and head both read it.
+            kwargs[name] = checked_answers(kwargs[name], name)
     if "preprocessor" in kwargs:
         _check_not_made(image_mode=image_mode, sequence_length=sequence_length)
     folder = registry.open_preset(preset, revision)

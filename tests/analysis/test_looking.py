@@ -230,7 +230,7 @@ def test_relevance_is_the_slope_of_the_answer(cross):
 def test_relevance_of_different_answers(task):
     red, blue = (
         analysis.relevance(task, picture(), TEXT, answer=answer)
-        for answer in ("red", 3)
+        for answer in ("red", np.int64(3))
     )
     assert (red.title, blue.title) == (
         "relevance for red",
@@ -247,7 +247,7 @@ def test_what_cannot_be_looked_into(task):
     ):
         with pytest.raises(ValueError, match=message):
             analysis.attention_map(task, picture(), TEXT, **values)
-    for answer in ("green", 4, -1):
+    for answer in ("green", 4, -1, True):
         with pytest.raises(ValueError, match=f"0 to 3.*answer={answer!r}"):
             analysis.relevance(task, picture(), TEXT, answer=answer)
     with pytest.raises(ValueError, match="logits.*Contrastive.*image"):

@@ -67,7 +67,7 @@ def test_fewer_labels(task, trained, refused):
 @pytest.mark.parametrize("method", METHODS)
 def test_unbatched(task, method, trained, refused):
     """A dataset that is not batched."""
-    with refused("must hold batches: lists and arrays of samples. Batch"):
+    with refused("must hold batches. Batch it, as by"):
         getattr(trained(task), method)(named(*data(task)))
 
 

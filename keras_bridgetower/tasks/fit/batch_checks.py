@@ -148,9 +148,9 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
     for name, shape in shapes.items():
         if shape is not None and _is_single(task, name, len(shape), shapes):
             raise ValueError(
-                "`x` must hold batches: lists and arrays of samples. Batch a "
-                "dataset, as by `dataset.batch(32)`. Received: "
-                f"{name} of shape {shape}, a single sample"
+                "`x` must hold batches. Batch it, as by `dataset.batch(32)`, "
+                "or put the sample into lists of one. Received: "
+                f"{name} of shape {shape}"
             )
     if labelled and unlabelled and task.label_words() is not None:
         raise ValueError(
