@@ -71,6 +71,7 @@ class ExportedModel:
         return (values - mean) / std
 
     def _tokens(self, texts):
+        _check(texts)
         start, pad, end = self.special
         ids = np.full((len(texts), self.text["sequence_length"]), pad, "int32")
         for row, text in zip(ids, texts, strict=True):
@@ -83,6 +84,17 @@ class ExportedModel:
             "padding_mask": mask,
             "segment_ids": np.zeros_like(ids),
         }
+
+
+def _check(texts):
+    """Refuse texts that the task refuses, in its words."""
+    for i, text in enumerate(texts):
+        if text.strip() and "\0" not in text:
+            continue
+        problem = "contain NUL characters" if text.strip() else "be empty"
+        raise ValueError(
+            f"`text` must not {problem}. Received: text[{i}]={text!r:.200}"
+        )
 
 
 def _session(folder):

@@ -106,6 +106,13 @@ def test_texts_are_tokenized_alike(tmp_path):
         found, expected = model._tokens(texts), made.encode(texts)
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
+        for wrong in ("", " \n", "a\0b", "\0" * 300):
+            said = []
+            for tokenize in (model._tokens, made.encode):
+                with pytest.raises(ValueError) as told:
+                    tokenize(["play", wrong])
+                said.append(str(told.value))
+            assert said[0] == said[1]
 
 
 @exported_files.ON_TORCH

@@ -16,9 +16,9 @@ from PIL import Image
 from keras_bridgetower.predict import batches
 from keras_bridgetower.predict import main
 from keras_bridgetower.predict import on_beam
-from keras_bridgetower.predict import output
 from keras_bridgetower.predict import rows as prediction_rows
 from keras_bridgetower.predict import verbs
+from keras_bridgetower.predict.identity import sum_of
 
 pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
@@ -237,8 +237,9 @@ def test_rows_with_a_second_text_and_without(tmp_path):
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
     *good, bad = (batches.with_pictures(row) for row in rows)
     assert "must have the columns second_text" in bad[0].error
-    verb = verbs.Verb(None, ("text",), lambda task, rows, _: [rows], ())
-    found = batches._verb_results(None, verb, [taken for _, taken in good], 1)
+    verb = verbs.Verb(None, ("text",), lambda task, rows, *_: [rows], ())
+    taken = [taken for _, taken in good]
+    found = batches._verb_results(None, verb, taken, 1, 32)
     assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
 
 
@@ -301,10 +302,10 @@ def test_another_task_and_its_sum(folder, tmp_path):
     score = lines(out)[1]["score"]
     wanted = task.score(folder / "0.PNG", "a cat")
     np.testing.assert_allclose(score, wanted, atol=1e-5)
-    first = output.sum_of(task)
-    assert first == output.sum_of(task)
+    first = sum_of(task)
+    assert first == sum_of(task)
     task.weights[0].assign(task.weights[0] + 1)
-    assert first != output.sum_of(task)
+    assert first != sum_of(task)
 
 
 def test_many_machines_need_a_package(folder, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 import threading
 from unittest import mock
 
+import keras
 import pytest
 from builders import FASTEST
 from PIL import Image
@@ -24,8 +25,13 @@ class Answers:
     weights, head_values, answers = (), {}, ("8",)
     # A saved head: nothing to tell of it.
     new_heads, answering_heads = mock.Mock(), ()
+    # What it computes in; it reads no text, and pictures as they are.
+    backbone = keras.layers.Identity(dtype="float32")
 
-    def answer(self, images, texts, top_k):
+    def needed_preprocessor(self):
+        return mock.Mock(image_converter=None, tokenizer=None)
+
+    def answer(self, images, texts, top_k, batch_size):
         return [[(str(image.width), 1.0)] for image in images]
 
 

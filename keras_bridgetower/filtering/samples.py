@@ -1,16 +1,14 @@
 """Reads image-text pairs from WebDataset tars and img2dataset folders."""
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import pathlib
-import tarfile
-import zlib
 
 from keras_bridgetower.files import open_regular
+from keras_bridgetower.filtering import tars
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXT, ABOUT = "txt", "json"
@@ -57,24 +55,44 @@ class Shard:
         """Iterate over `(name, size, open)` of the files, samples in order."""
         raise NotImplementedError
 
-    def grouped(self):
-        """Iterate over `(key, iterator of the files of a sample)`."""
-        return itertools.groupby(self.files(), lambda file: key_of(file[0]))
+    def grouped(self, broken):
+        """Iterate over `(key, iterator of the files of a sample)`.
+
+        Args:
+            broken: list, to which the error is added that ends the shard. The
+                files before it are a sample of their own.
+        """
+        files = _until_broken(self.files(), broken)
+        return itertools.groupby(files, lambda file: key_of(file[0]))
 
     def samples(self):
-        """Iterate over `Sample`; the last one tells if the shard is cut off.
+        """Iterate over `Sample`; the last one tells if the shard is broken.
 
         Files that belong to no sample, such as tables, are passed over.
         """
+        broken, keys = [], set()
         try:
-            for key, files in self.grouped():
+            for key, files in self.grouped(broken):
                 sample = _sample(key, files)
-                if sample is not None:
-                    yield sample
-        # A tar that ends early, or is none.
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                if sample is None:
+                    continue
+                if key in keys:
+                    told = "its files must stand in the shard once, together"
+                    sample = Sample(key, sample.uid, error=told)
+                keys.add(key)
+                yield sample
+        except tars.UNREADABLE as error:
+            broken.append(error)
+        for error in broken:
             told = f"it cannot be read further: {error}"
             yield Sample(self.path.name, error=told)
+
+
+def _until_broken(files, broken):
+    try:
+        yield from files
+    except tars.UNREADABLE as error:
+        broken.append(error)
 
 
 class TarShard(Shard):
@@ -85,16 +103,7 @@ class TarShard(Shard):
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def files(self):
-        with contextlib.ExitStack() as opened:
-            file = opened.enter_context(open_regular(self.path))
-            tar = opened.enter_context(tarfile.open(fileobj=file, mode="r|*"))
-            for member in tar:
-                if member.isreg():
-
-                    def read(member=member):
-                        return tar.extractfile(member).read()
-
-                    yield member.name, member.size, read
+        return tars.files_of(self.path)
 
 
 class FolderShard(Shard):
@@ -190,7 +199,10 @@ def _sample(key, files):
     found, error = {}, None
     for name, size, read in files:
         suffix = suffix_of(name)
-        if suffix not in (*PICTURES, TEXT, ABOUT) or suffix in found:
+        if suffix not in (*PICTURES, TEXT, ABOUT):
+            continue
+        if suffix in found:
+            error = error or f"it must have one {suffix}, not several"
             continue
         limit = _PICTURE_BYTES if suffix in PICTURES else _TEXT_BYTES
         if size > limit:

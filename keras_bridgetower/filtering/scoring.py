@@ -6,7 +6,9 @@ import numpy as np
 
 from keras_bridgetower.predict.batches import each_or_refused
 from keras_bridgetower.predict.batches import read_ahead
-from keras_bridgetower.predict.output import sum_of
+from keras_bridgetower.predict.identity import dtype_of
+from keras_bridgetower.predict.identity import reading_of
+from keras_bridgetower.predict.identity import sum_of
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.search.models import SearchModels
 from keras_bridgetower.search.models import preset_name
@@ -60,12 +62,11 @@ class PairScorer:
         """What the scores depend on, as plain values."""
         tasks = {"itm": self._retrieval, "itc": self._contrastive}
         some = tasks[self.scores[0]]
-        converter = some.needed_preprocessor().image_converter
         return {
             "preset": self._preset,
             "sums": {name: sum_of(tasks[name]) for name in self.scores},
-            "image_mode": converter.mode,
-            "image_size": converter.image_size,
+            "dtype": dtype_of(some),
+            **reading_of(some.needed_preprocessor()),
         }
 
     def score(self, samples):

@@ -37,7 +37,7 @@ def results_of(task, name, rows, top_k, batch_size, read=open_picture):
     verb = VERBS[name]
     taken = functools.partial(with_pictures, read=read)
     for batch in read_ahead(rows, batch_size, taken):
-        yield _results(task, verb, batch, top_k)
+        yield _results(task, verb, batch, top_k, batch_size)
 
 
 def read_ahead(items, batch_size, read):
@@ -110,9 +110,10 @@ def with_pictures(row, read=open_picture):
     return row, taken
 
 
-def _results(task, verb, batch, top_k):
+def _results(task, verb, batch, top_k, batch_size):
     good = [(row, taken) for row, taken in batch if row.error is None]
-    found = iter(_verb_results(task, verb, [taken for _, taken in good], top_k))
+    taken = [taken for _, taken in good]
+    found = iter(_verb_results(task, verb, taken, top_k, batch_size))
     results = []
     for row, _ in batch:
         result = {"error": row.error} if row.error else next(found)
@@ -120,13 +121,13 @@ def _results(task, verb, batch, top_k):
     return results
 
 
-def _verb_results(task, verb, taken, top_k):
+def _verb_results(task, verb, taken, top_k, batch_size):
     """What the verb finds for each row, or why it does not."""
 
     def asked(some):
         # Rows with a second text and rows without are no batch: an error.
         (names,) = {tuple(row) for row in some}
         columns = {name: [row[name] for row in some] for name in names}
-        return verb.function(task, columns, top_k)
+        return verb.function(task, columns, top_k, batch_size)
 
     return each_or_refused(asked, taken, lambda e: {"error": str(e)})

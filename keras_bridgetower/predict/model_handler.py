@@ -3,9 +3,9 @@
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
-from keras_bridgetower.predict import output
 from keras_bridgetower.predict import shards
 from keras_bridgetower.predict.batches import results_of
+from keras_bridgetower.predict.identity import sum_of
 from keras_bridgetower.predict.verbs import open_task
 
 
@@ -42,7 +42,7 @@ class BridgeTowerModelHandler(ModelHandler):
     def load_model(self):
         """The task, opened from its preset."""
         task = open_task(self._task, self._preset)
-        if self._model_sum and output.sum_of(task) != self._model_sum:
+        if self._model_sum and sum_of(task) != self._model_sum:
             raise ValueError(
                 "`preset` must lead to the same weights on all machines. "
                 f"Received: preset={self._preset!r}, which differs on this one"

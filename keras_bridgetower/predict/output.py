@@ -1,16 +1,16 @@
 """Writes predictions to a JSONL file, and continues a file that was cut off."""
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 import stat
 
-import keras
-
 from keras_bridgetower.files import KERNEL
 from keras_bridgetower.files import KINDS
+from keras_bridgetower.predict.identity import dtype_of
+from keras_bridgetower.predict.identity import reading_of
+from keras_bridgetower.predict.identity import sum_of
 from keras_bridgetower.presets.locks import one_writer
 
 # How the first line begins.
@@ -209,28 +209,9 @@ def header_of(task, name, rows, top_k):
     return {
         "task": name,
         "model": sum_of(task),
+        "dtype": dtype_of(task),
+        **reading_of(task.needed_preprocessor()),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,
     }
-
-
-def sum_of(task):
-    """A sum of a task's weights and of the classes of its heads.
-
-    Args:
-        task: a task.
-
-    Returns:
-        str, sha256 in hexadecimal, the same on every backend.
-    """
-    parts = sorted(
-        hashlib.sha256(
-            str(weight.shape).encode()
-            + keras.ops.convert_to_numpy(weight).tobytes()
-        ).hexdigest()
-        for weight in task.weights
-        if str(weight.dtype).startswith("float")
-    )
-    heads = json.dumps(task.head_values, sort_keys=True, default=str)
-    return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()

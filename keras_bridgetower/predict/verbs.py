@@ -23,8 +23,8 @@ def _labelled(found):
     ]
 
 
-def _answers(task, rows, top_k):
-    found = task.answer(rows["image"], rows["text"], top_k)
+def _answers(task, rows, top_k, batch_size):
+    found = task.answer(rows["image"], rows["text"], top_k, batch_size)
     return [{"answers": answers} for answers in found]
 
 
@@ -38,45 +38,49 @@ def _check_tokens(task, top_k):
     check_at_most("top_k", top_k, size, "tokens of the vocabulary")
 
 
-def _fillings(task, rows, top_k):
-    found = task.fill_mask(rows["image"], rows["text"], top_k)
+def _fillings(task, rows, top_k, batch_size):
+    found = task.fill_mask(rows["image"], rows["text"], top_k, batch_size)
     return [{"masks": masks, "filled": text} for masks, text in found]
 
 
-def _scores(task, rows, top_k):
-    scores = task.score(rows["image"], rows["text"])
+def _scores(task, rows, top_k, batch_size):
+    scores = task.score(rows["image"], rows["text"], batch_size)
     return [{"score": float(score)} for score in scores]
 
 
-def _image_vectors(task, rows, top_k):
-    vectors = task.embed(images=rows["image"])
+def _image_vectors(task, rows, top_k, batch_size):
+    vectors = task.embed(images=rows["image"], batch_size=batch_size)
     return [{"embedding": vector.tolist()} for vector in vectors]
 
 
-def _text_vectors(task, rows, top_k):
-    vectors = task.embed(texts=rows["text"])
+def _text_vectors(task, rows, top_k, batch_size):
+    vectors = task.embed(texts=rows["text"], batch_size=batch_size)
     return [{"embedding": vector.tolist()} for vector in vectors]
 
 
-def _relations(task, rows, top_k):
-    return _labelled(task.entail(rows["image"], rows["text"]))
+def _relations(task, rows, top_k, batch_size):
+    return _labelled(task.entail(rows["image"], rows["text"], batch_size))
 
 
-def _truths(task, rows, top_k):
-    found = task.compare(rows["image"], rows["second_image"], rows["text"])
+def _truths(task, rows, top_k, batch_size):
+    found = task.compare(
+        rows["image"], rows["second_image"], rows["text"], batch_size
+    )
     return [{"true": true, "probability": p} for true, p in found]
 
 
-def _classes(task, rows, top_k):
-    return _labelled(task.classify(rows["image"]))
+def _classes(task, rows, top_k, batch_size):
+    return _labelled(task.classify(rows["image"], batch_size))
 
 
-def _text_classes(task, rows, top_k):
-    return _labelled(task.classify(rows["text"], rows.get("second_text")))
+def _text_classes(task, rows, top_k, batch_size):
+    return _labelled(
+        task.classify(rows["text"], rows.get("second_text"), batch_size)
+    )
 
 
-def _grades(task, rows, top_k):
-    grades = task.rate(rows["text"], rows.get("second_text"))
+def _grades(task, rows, top_k, batch_size):
+    grades = task.rate(rows["text"], rows.get("second_text"), batch_size)
     return [{"grade": float(grade)} for grade in grades]
 
 
@@ -87,8 +91,8 @@ class Verb:
     Args:
         task: class of the task.
         columns: tuple of str, what it reads.
-        function: callable of the task, a dict of columns and `top_k` that
-            returns a dict for each row.
+        function: callable of the task, a dict of columns, `top_k` and
+            `batch_size` that returns a dict for each row.
         results: tuple of str, the names of what it returns.
         optional: tuple of str, columns that it reads where they are.
         check: callable of the task and `top_k` that refuses more results than

@@ -1,5 +1,7 @@
 """What an index says of itself: its model, its store, whether it is whole."""
 
+from keras_bridgetower.predict.identity import dtype_of
+
 FORMAT = 1
 
 
@@ -18,6 +20,7 @@ def new_header(store, models, vectors):
         "format": FORMAT,
         "store": store.kind,
         "preset": models.preset,
+        "dtype": dtype_of(models.contrastive),
         **models.identity(vectors),
         # Whether a run of `index` has ever ended.
         "whole": False,
@@ -60,19 +63,20 @@ def check_model(store, header, models):
         models: `SearchModels`.
 
     Raises:
-        ValueError: it differs in weights, image mode or size.
+        ValueError: it differs in weights, or in how pictures are read.
     """
     now = models.identity(header["vectors"])
-    other = {
-        k: (header.get(k), v) for k, v in now.items() if header.get(k) != v
-    }
+    # Older indexes say less of how pictures were read.
+    other = {k: (header[k], v) for k, v in now.items() if header.get(k, v) != v}
     if other:
+        opened = f"the preset {header['preset']!r}"
+        if "dtype" in header:
+            opened += f" and dtype={header['dtype']!r}"
         raise ValueError(
             "`store` must be an index of the same model: vectors of two "
-            "models cannot be compared. Open it with the preset "
-            f"{header['preset']!r}, or index the pictures again into another "
-            f"store. Received: {_named(store)}, in which differ (index, now): "
-            f"{other}"
+            f"models cannot be compared. Open it with {opened}, or index the "
+            f"pictures again into another store. Received: {_named(store)}, in "
+            f"which differ (index, now): {other}"
         )
 
 

@@ -11,8 +11,9 @@ def info(store):
         store: as `PictureSearch`.
 
     Returns:
-        dict: `"store"`, `"preset"`, `"sum"` of the model's weights,
-        `"image_mode"`, `"image_size"`, `"vectors"` (`"image"` or `"fused"`),
+        dict: `"store"`, `"preset"`, `"dtype"`, `"sum"` of the model's weights,
+        `"image_mode"`, `"image_size"` and others on how pictures and texts
+        were read, `"vectors"` (`"image"` or `"fused"`),
         `"width"` of a vector, `"whole"` (whether a run of `index` has ended),
         `"pictures"`, their number, and `"ann"`, whether there is an ANN
         structure.

@@ -7,7 +7,9 @@ import numpy as np
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import kinds_of
-from keras_bridgetower.predict.output import sum_of
+from keras_bridgetower.predict.identity import picture_reading
+from keras_bridgetower.predict.identity import sum_of
+from keras_bridgetower.predict.identity import text_reading
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.tasks import preset_io
@@ -82,11 +84,13 @@ class SearchModels:
         Args:
             vectors: `"image"` or `"fused"`, what is embedded.
         """
-        converter = self.contrastive.needed_preprocessor().image_converter
+        preprocessor = self.contrastive.needed_preprocessor()
+        # Texts of queries may be longer than those of an index.
+        texts = text_reading(preprocessor) if vectors == "fused" else {}
         return {
             "sum": sum_of(self.contrastive),
-            "image_mode": converter.mode,
-            "image_size": converter.image_size,
+            **picture_reading(preprocessor),
+            **texts,
             "vectors": vectors,
             "width": self.contrastive.projection_dim,
         }

@@ -14,6 +14,9 @@ from keras_bridgetower.search.models import preset_name
 from keras_bridgetower.search.querying import answer
 from keras_bridgetower.search.stores.opened import open_store
 
+# What a header says of the arguments of `SearchModels.from_preset`.
+_READING = ("image_mode", "image_size", "sequence_length", "dtype")
+
 
 class PictureSearch:
     """An index of pictures, and the models that search it.
@@ -74,7 +77,7 @@ class PictureSearch:
         header = self.store.header()
         # As it was indexed, where the name is the same.
         if header and header["preset"] == preset_name(self._preset):
-            values = {n: header[n] for n in ("image_mode", "image_size")}
+            values = {n: header[n] for n in _READING if n in header}
         return SearchModels.from_preset(self._preset, **values)
 
     def index(

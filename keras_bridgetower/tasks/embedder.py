@@ -1,5 +1,8 @@
 """Embeddings under the method names that vector stores call."""
 
+from collections import abc
+
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.base64_pictures import decoded
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 
@@ -68,10 +71,11 @@ class BridgeTowerEmbedder:
 
     def embed_documents(self, texts):
         """list of lists of float, of several texts."""
+        texts = _texts(texts)
         # Stores pass an empty list on, where a task refuses it.
-        if not len(texts):
+        if not texts:
             return []
-        return self._embed(texts=list(texts)).tolist()
+        return self._embed(texts=texts).tolist()
 
     def embed_images(self, images):
         """Embed pictures.
@@ -82,10 +86,14 @@ class BridgeTowerEmbedder:
 
         Returns:
             list of lists of float, one for each picture.
+
+        Raises:
+            ValueError: a single picture, or one that cannot be read.
         """
-        if not len(images):
+        images = _pictures(images)
+        if not images:
             return []
-        return self._embed(images=_pictures(images)).tolist()
+        return self._embed(images=images).tolist()
 
     def embed_image_text_pairs(self, texts, images, batch_size=2):
         """Embed pictures with a text each, such as its caption.
@@ -97,22 +105,44 @@ class BridgeTowerEmbedder:
 
         Returns:
             list of lists of float, one for each pair.
+
+        Raises:
+            ValueError: no lists, lists of different lengths, a text or a
+                picture that cannot be read, or a wrong `batch_size`.
         """
-        found = self._embed(
-            images=_pictures(images), texts=list(texts), batch_size=batch_size
-        )
-        return found.tolist()
+        texts, images = _texts(texts), _pictures(images)
+        check_count("batch_size", batch_size)
+        if not texts and not images:
+            return []
+        return self._embed(batch_size, texts=texts, images=images).tolist()
 
     def _embed(self, batch_size=None, **given):
         return self.task.embed(
-            batch_size=batch_size or self.batch_size,
+            batch_size=self.batch_size if batch_size is None else batch_size,
             sequence_length=self.sequence_length,
             long_texts=self.long_texts,
             **given,
         )
 
 
+def _texts(texts):
+    return _listed("texts", texts, (1,), "use `embed_query` for one")
+
+
 def _pictures(images):
-    return [
-        decoded(image, f"images[{i}]") for i, image in enumerate(list(images))
-    ]
+    # An array holds whole pictures, or the names of some.
+    put = "put a single one into a list"
+    images = _listed("images", images, (1, 4), put)
+    return [decoded(image, f"images[{i}]") for i, image in enumerate(images)]
+
+
+def _listed(name, values, axes, mend):
+    """A list of what is a list, a tuple or an array; or an error."""
+    several = isinstance(values, abc.Sequence) and not isinstance(
+        values, (str, bytes)
+    )
+    if not several and getattr(values, "ndim", None) not in axes:
+        raise ValueError(
+            f"`{name}` must be a list; {mend}. Received: {name}={values!r:.200}"
+        )
+    return list(values)

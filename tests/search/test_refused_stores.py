@@ -35,6 +35,39 @@ def test_another_image_mode_is_another_model(matching, photos, lance_name):
         PictureSearch(lance_name, cropped).query("a circle")
 
 
+def test_an_index_remembers_its_dtype(matching, photos, lance_name):
+    narrow = SearchModels.from_preset(matching.preset, dtype="bfloat16")
+    first = PictureSearch(lance_name, narrow)
+    first.index(photos)
+    hits = first.query("a red circle", top_k=3)
+    assert info(lance_name)["dtype"] == "bfloat16"
+    for preset in (None, matching.preset):
+        again = PictureSearch(lance_name, preset)
+        assert again.query("a red circle", top_k=3) == hits
+    with pytest.raises(ValueError, match="pretrain' and dtype='bfloat16'"):
+        PictureSearch(lance_name, matching).query("a circle")
+    # An index that was made before headers said so.
+    path = pathlib.Path(lance_name, "search.json")
+    older = json.loads(path.read_text())
+    for name in ("dtype", "image_divisor", "image_mean", "image_std"):
+        del older[name]
+    path.write_text(json.dumps(older))
+    assert PictureSearch(lance_name, narrow).query("a red circle", top_k=3)
+
+
+def test_an_index_of_pairs_remembers_how_texts_were_read(
+    three_way, photos, lance_name
+):
+    table = photos / "rows.csv"
+    table.write_text("image,text\nellipse/red_0.png,a red circle\n")
+    short = SearchModels.from_preset(three_way.preset, sequence_length=12)
+    PictureSearch(lance_name, short).index(table, vectors="fused")
+    assert info(lance_name)["sequence_length"] == 12
+    assert PictureSearch(lance_name).query("a circle", rerank=0)
+    with pytest.raises(ValueError, match=r"'sequence_length': \(12, "):
+        PictureSearch(lance_name, three_way).index(table, vectors="fused")
+
+
 def test_an_index_that_is_not_whole_is_refused_and_goes_on(
     matching, photos, store_name
 ):

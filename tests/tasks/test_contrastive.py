@@ -1,5 +1,7 @@
 """The contrastive task: one space for texts, pictures and both."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -391,3 +393,26 @@ def test_as_a_vector_store_calls_it(asked):
     )
     with pytest.raises(ValueError, match="same number"):
         embedder.embed_image_text_pairs(texts=texts, images=[IMAGE])
+    assert embedder.embed_image_text_pairs([], []) == []
+    for given in (tuple(texts), np.array(texts)):
+        assert embedder.embed_documents(given) == documents
+
+
+@FASTEST
+def test_an_embedder_takes_lists(asked):
+    embedder = kbt.BridgeTowerEmbedder(asked)
+    pairs = embedder.embed_image_text_pairs
+    texts = "`texts` must be a list; use `embed_query` for one. Received: "
+    images = "`images` must be a list; put a single one into a list. "
+    path = pathlib.Path("a.png")
+    for wrong in ("abc", b"abc", path, 3, None, (x for x in "abc"), {"a": 1}):
+        for call in (embedder.embed_documents, lambda x: pairs(x, [IMAGE])):
+            with pytest.raises(ValueError, match=texts):
+                call(wrong)
+        for call in (embedder.embed_images, lambda x: pairs(["a"], x)):
+            with pytest.raises(ValueError, match=images):
+                call(wrong)
+    with pytest.raises(ValueError, match=images):
+        embedder.embed_images(IMAGE)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer"):
+        pairs(["a"], [IMAGE], batch_size=0)

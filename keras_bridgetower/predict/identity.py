@@ -1,0 +1,81 @@
+"""What results depend on: a model's values, and how it reads its inputs."""
+
+import hashlib
+import json
+
+import keras
+
+# States of random generators and position ids, which backends keep otherwise.
+_NO_VALUES = ("int32", "int64", "uint32")
+
+
+def sum_of(task):
+    """A sum of a task's weights and of the classes of its heads.
+
+    Args:
+        task: a task.
+
+    Returns:
+        str, sha256 in hexadecimal, the same on every backend.
+    """
+    parts = sorted(
+        hashlib.sha256(
+            str(weight.shape).encode() + _array(weight).tobytes()
+        ).hexdigest()
+        for weight in task.weights
+        if keras.backend.standardize_dtype(weight.dtype) not in _NO_VALUES
+    )
+    heads = json.dumps(task.head_values, sort_keys=True, default=str)
+    return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
+
+
+def dtype_of(task):
+    """str, the name of the dtype policy in which a task computes."""
+    return task.backbone.dtype_policy.name
+
+
+def reading_of(preprocessor):
+    """How a preprocessor reads pictures and texts.
+
+    Args:
+        preprocessor: a `BridgeTowerPreprocessor`.
+
+    Returns:
+        dict of plain values, of what the preprocessor reads alone.
+    """
+    return {**picture_reading(preprocessor), **text_reading(preprocessor)}
+
+
+def picture_reading(preprocessor):
+    """`reading_of` for pictures alone."""
+    converter = preprocessor.image_converter
+    if converter is None:
+        return {}
+    return {
+        "image_mode": converter.mode,
+        "image_size": converter.image_size,
+        "image_divisor": converter.size_divisor,
+        "image_mean": [float(x) for x in converter.mean],
+        "image_std": [float(x) for x in converter.std],
+    }
+
+
+def text_reading(preprocessor):
+    """`reading_of` for texts alone."""
+    tokenizer = preprocessor.tokenizer
+    if tokenizer is None:
+        return {}
+    kind = [type(tokenizer).__name__, getattr(tokenizer, "lowercase", None)]
+    about = json.dumps([*kind, tokenizer.get_vocabulary()])
+    return {
+        "sequence_length": tokenizer.sequence_length,
+        "tokenizer": hashlib.sha256(about.encode()).hexdigest(),
+    }
+
+
+def _array(weight):
+    value = weight.value
+    if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
+        # NumPy has no such dtype of its own.
+        value = keras.ops.cast(value, "float32")
+    return keras.ops.convert_to_numpy(value)

@@ -1,0 +1,148 @@
+"""Tars that end early, go on after their end, or hold a name twice."""
+
+import gzip
+import io
+import tarfile
+
+import pytest
+import web_data
+from builders import FASTEST
+
+from keras_bridgetower.filtering import tables
+from keras_bridgetower.filtering.folder import FilterFolder
+from keras_bridgetower.filtering.samples import shards_of
+
+pytestmark = FASTEST
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """The bytes of a tar of 6 samples, and where its headers begin."""
+    path = tmp_path / "whole.tar"
+    web_data.write_tar(path, web_data.samples(0, count=6))
+    with tarfile.open(path) as tar:
+        headers = [member.offset for member in tar]
+    assert len(headers) == 18
+    return path.read_bytes(), headers
+
+
+def read(path, data):
+    """The number of good samples of a tar, and the errors of the others."""
+    path.write_bytes(data)
+    [shard] = shards_of(path)
+    samples = list(shard.samples())
+    bad = [(s.key, s.error) for s in samples if s.error]
+    return len(samples) - len(bad), bad
+
+
+def damaged(whole, headers):
+    data = bytearray(whole)
+    # A digit of the header's own sum.
+    data[headers[9] + 150] ^= 0xFF
+    return bytes(data)
+
+
+BROKEN = {
+    "a damaged header": (damaged, 3),
+    "cut between samples": (lambda data, headers: data[: headers[9]], 3),
+    "cut in a header": (lambda data, headers: data[: headers[9] + 100], 3),
+    "cut before its end": (lambda data, headers: data[: _end(headers)], 6),
+    "two tars": (lambda data, headers: data * 2, 6),
+    "other bytes after its end": (lambda data, _: data + b"0", 6),
+}
+
+
+def _end(headers):
+    # The last text fits into one block.
+    return headers[-1] + 2 * 512
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_tar_that_is_not_whole(name, packed, whole, tmp_path):
+    change, count = BROKEN[name]
+    data = change(*whole)
+    path = tmp_path / ("a.tar.gz" if packed else "a.tar")
+    good, bad = read(path, gzip.compress(data) if packed else data)
+    assert good == count
+    [(key, error)] = bad
+    assert key == path.name
+    assert error.startswith("it cannot be read further: "), error
+
+
+def test_a_tar_that_is_cut_within_a_sample(whole, tmp_path):
+    data, headers = whole
+    good, bad = read(tmp_path / "a.tar", data[: headers[10]])
+    assert good == 3
+    assert [key for key, _ in bad] == ["000000003", "a.tar"]
+
+
+@pytest.mark.parametrize("zeros", [0, 512, 20 * 512])
+def test_a_tar_that_is_whole(zeros, whole, tmp_path):
+    data, headers = whole
+    data = data[: _end(headers)] + bytes(1024 + zeros)
+    assert read(tmp_path / "a.tar", data) == (6, [])
+    assert read(tmp_path / "a.tgz", gzip.compress(data)) == (6, [])
+
+
+def test_two_packed_tars_in_one_file(whole, tmp_path):
+    good, bad = read(tmp_path / "a.tgz", gzip.compress(whole[0]) * 2)
+    assert good == 6 and [key for key, _ in bad] == ["a.tgz"]
+
+
+def write(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+FIRST = [("a.txt", b"first"), ("a.png", b"1")]
+SECOND = [("a.txt", b"second"), ("a.png", b"2")]
+BETWEEN = [("b.txt", b"between"), ("b.png", b"3")]
+
+
+def test_what_is_written_is_what_was_scored(tmp_path):
+    """Of a key that occurs twice the first one; the second one is named."""
+    pytest.importorskip("pyarrow", reason="the extra `data`")
+    path = tmp_path / "a.tar"
+    write(path, [*FIRST, *BETWEEN, *SECOND])
+    [shard] = shards_of(path)
+    first, between, second = shard.samples()
+    assert (first.text, between.text) == ("first", "between")
+    assert second.key == "a" and "must stand in the shard once" in second.error
+    folder = FilterFolder(tmp_path / "out")
+    folder.begin({})
+    scores = [(first, {"itm": 9.0}), (between, {"itm": -9.0}), (second, {})]
+    tables.write_scores(folder.scores(shard), scores, ("itm",), shard.state())
+    assert folder.keep([shard], ("itm",), "itm", 0.0, write_tars=True) == 1
+    with tarfile.open(tmp_path / "out/tars/a.tar") as tar:
+        found = [(m.name, tar.extractfile(m).read()) for m in tar]
+    assert found == FIRST
+
+
+def test_a_sample_with_two_texts(tmp_path):
+    """As WebDataset refuses them."""
+    write(tmp_path / "a.tar", [*FIRST, *SECOND])
+    [shard] = shards_of(tmp_path / "a.tar")
+    [sample] = shard.samples()
+    assert "must have one txt" in sample.error
+
+
+def test_kept_samples_before_a_break_are_written(whole, tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra `data`")
+    data, headers = whole
+    path = tmp_path / "a.tar"
+    path.write_bytes(data[: headers[9]])
+    [shard] = shards_of(path)
+    folder = FilterFolder(tmp_path / "out")
+    folder.begin({})
+    scores = [
+        (sample, {} if sample.error else {"itm": 1.0})
+        for sample in shard.samples()
+    ]
+    tables.write_scores(folder.scores(shard), scores, ("itm",), shard.state())
+    assert folder.keep([shard], ("itm",), "itm", 0.0, write_tars=True) == 3
+    with tarfile.open(tmp_path / "out/tars/a.tar") as tar:
+        assert len(tar.getnames()) == 9

@@ -1,0 +1,138 @@
+"""What results depend on is noticed, and batches are as large as asked."""
+
+import hashlib
+import json
+import tempfile
+
+import every_task
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import SIDE
+
+import keras_bridgetower as kbt
+from keras_bridgetower.predict import output
+from keras_bridgetower.predict.batches import results_of
+from keras_bridgetower.predict.identity import sum_of
+from keras_bridgetower.predict.rows import Row
+from keras_bridgetower.predict.rows import open_rows
+from keras_bridgetower.predict.verbs import VERBS
+from keras_bridgetower.tasks import verb_batches
+
+pytestmark = FASTEST
+PRESET = "bridgetower_tiny_easy_vqa"
+
+
+def opened(**kwargs):
+    return kbt.BridgeTowerVQA.from_preset(PRESET, **kwargs)
+
+
+def of_float32(task):
+    """The sum by the values alone, as float32."""
+    parts = sorted(
+        hashlib.sha256(
+            str(w.shape).encode()
+            + np.asarray(w.value.detach().float()).tobytes()
+        ).hexdigest()
+        for w in task.weights
+        if w.value.dtype.is_floating_point
+    )
+    heads = json.dumps(task.head_values, sort_keys=True)
+    return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_sum_is_of_all_values(dtype):
+    task = opened(dtype=dtype)
+    first = sum_of(task)
+    assert first == of_float32(task)
+    if dtype == "float32":
+        # Files that were begun before must go on.
+        assert first.startswith("c4f52bcd5de9ee9c")
+    dtypes = {str(w.dtype): w for w in reversed(task.weights)}
+    assert set(dtypes) == {dtype, "int32"}
+    for name, weight in dtypes.items():
+        before = keras.ops.copy(weight.value)
+        weight.assign(weight.value + 1)
+        # Position ids, which some backends keep as int64.
+        assert (sum_of(task) == first) == (name == "int32")
+        weight.assign(before)
+    assert sum_of(task) == first
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_the_sum_counts_integers_of_8_bits():
+    task = opened()
+    task.quantize("int8")
+    first = sum_of(task)
+    weight = next(w for w in task.weights if str(w.dtype) == "int8")
+    weight.assign(keras.ops.zeros_like(weight.value))
+    assert sum_of(task) != first
+
+
+@pytest.mark.parametrize(
+    "other, differs",
+    [
+        ({"image_mode": "hf"}, "image_mode"),
+        ({"image_size": 32}, "image_size"),
+        ({"sequence_length": 12}, "sequence_length"),
+        ({"dtype": "mixed_bfloat16"}, "dtype"),
+        ("mean", "image_mean"),
+        ("vocabulary", "tokenizer"),
+    ],
+)
+def test_a_file_of_another_reading_is_refused(other, differs, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    keras.utils.save_img(photos / "a.png", np.zeros((8, 8, 3)))
+    rows = open_rows(photos, ("image", "text"), (), ["what?"])
+    task = opened()
+    out = tmp_path / "out.jsonl"
+    with output.PredictionFile(out, output.header_of(task, "vqa", rows, 1)):
+        pass
+    preprocessor = task.preprocessor
+    if other == "mean":
+        preprocessor.image_converter.mean = (0.5, 0.5, 0.5)
+    elif other == "vocabulary":
+        tokenizer = preprocessor.tokenizer
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_assets(folder)
+            merges = f"{folder}/{tokenizer.file_assets[1]}"
+            words = tokenizer.get_vocabulary()
+            words[-1], words[-2] = words[-2], words[-1]
+            preprocessor.tokenizer = kbt.BridgeTowerTokenizer(
+                {word: i for i, word in enumerate(words)},
+                merges,
+                tokenizer.sequence_length,
+            )
+    else:
+        task = opened(**other)
+    header = output.header_of(task, "vqa", rows, 1)
+    # The size of pictures also changes the positions of the model.
+    more = "model, " if differs == "image_size" else ""
+    with pytest.raises(ValueError, match=f"differ: {more}{differs}$"):
+        with output.PredictionFile(out, header):
+            pass
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_batch_is_one_forward_pass(name, monkeypatch):
+    """Also one above the verbs' own size, 32."""
+    named = "contrastive" if name.startswith("embed") else name
+    task = every_task.make(named)
+    task.compile(run_eagerly=True)
+    sizes = []
+
+    def filled(x, size):
+        sizes.append(size)
+        return verb_batches_filled(x, size)
+
+    verb_batches_filled = verb_batches.filled
+    monkeypatch.setattr(verb_batches, "filled", filled)
+    values = {c: "a <mask> circle" for c in VERBS[name].columns}
+    rows = [Row(i, values, "", None) for i in range(34)]
+    pixels = np.zeros((SIDE, SIDE, 3), "uint8")
+    [made] = results_of(task, name, rows, 1, 34, lambda *_: pixels)
+    assert len(made) == 34 and not any("error" in row for row in made)
+    assert set(sizes) == {34}
