@@ -1,7 +1,5 @@
 """What an index says of itself: its model, its store, whether it is whole."""
 
-from keras_bridgetower.predict.identity import dtype_of
-
 FORMAT = 1
 
 
@@ -20,7 +18,7 @@ def new_header(store, models, vectors):
         "format": FORMAT,
         "store": store.kind,
         "preset": models.preset,
-        "dtype": dtype_of(models.contrastive),
+        "dtype": models.dtype,
         **models.identity(vectors),
         # Whether a run of `index` has ever ended.
         "whole": False,

@@ -7,6 +7,7 @@ import numpy as np
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.predict.identity import dtype_of
 from keras_bridgetower.predict.identity import picture_reading
 from keras_bridgetower.predict.identity import sum_of
 from keras_bridgetower.predict.identity import text_reading
@@ -77,6 +78,11 @@ class SearchModels:
         if "itm" in saved or "rank" in saved:
             retrieval = _matching(folder, saved, contrastive, kwargs)
         return cls(contrastive, retrieval, preset_name(preset), long_texts)
+
+    @property
+    def dtype(self):
+        """str, the name of the dtype policy in which they compute."""
+        return dtype_of(self.contrastive)
 
     def identity(self, vectors):
         """What vectors of these models depend on, as plain values.
