@@ -190,7 +190,9 @@ def export(
         if verify:
             raise UsageError("`--verify` needs `--format transformers`.")
         # Where the user has not chosen, the backend that can write it.
-        os.environ.setdefault("KERAS_BACKEND", FORMATS[format])
+        if "KERAS_BACKEND" not in os.environ:
+            _check_installed(format)
+            os.environ["KERAS_BACKEND"] = FORMATS[format]
         with output.status("Exporting"):
             frameworks.load(context.obj, first=BEFORE_KERAS)
             from keras_bridgetower.predict.calibration import samples_of
@@ -218,3 +220,14 @@ def export(
 
 def _show(as_json, found):
     output.show(as_json, found, ("what", "found"), list(found.items()))
+
+
+def _check_installed(format):
+    """Refuse a format whose backend is missing; no other could write it."""
+    backend = FORMATS[format]
+    if backend not in frameworks.installed_backends():
+        raise frameworks.BackendMissing(
+            f"`--format {format}` is written by the backend {backend}, which "
+            "is not installed: `pip install "
+            f'"keras-bridgetower[{backend},export]"`.'
+        )

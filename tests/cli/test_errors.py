@@ -202,6 +202,19 @@ def test_a_backend_that_is_not_there(fails, monkeypatch):
     assert code == FAILED and "must be one of tensorflow, jax, torch" in said
 
 
+def test_a_format_whose_backend_is_not_there(fails, monkeypatch, tmp_path):
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(frameworks, "installed_backends", lambda: ["jax"])
+    words = ("export", "bridgetower_tiny_easy_vqa", tmp_path / "new")
+    for format, backend in (("onnx", "torch"), ("litert", "tensorflow")):
+        code, said = fails(*words, "--format", format)
+        assert code == FAILED
+        assert (
+            f"`--format {format}` is written by the backend {backend}" in said
+        )
+        assert f'pip install "keras-bridgetower[{backend},export]"' in said
+
+
 def test_what_chose_the_backend(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert frameworks.chosen_backend() == ("torch", "KERAS_BACKEND=torch")
