@@ -22,14 +22,8 @@ def check_keywords(cls, keywords, others=(), without=()):
         TypeError: an unknown keyword; the error lists the allowed ones.
     """
     allowed = constructor_values(cls) - set(without)
-    unknown = sorted(set(keywords) - allowed)
-    if unknown:
-        name = unknown[0]
-        raise TypeError(
-            f"`{cls.__name__}.from_preset` takes the keywords "
-            f"{', '.join(sorted(allowed | set(others)))}. Received: "
-            f"{name}={keywords[name]!r:.200}"
-        )
+    said = f"`{cls.__name__}.from_preset` takes the keywords"
+    _refuse_others(keywords, allowed, said, allowed | set(others))
 
 
 def check_constructor(model, keywords, allowed):
@@ -43,13 +37,17 @@ def check_constructor(model, keywords, allowed):
     Raises:
         TypeError: an unknown argument; the error lists the allowed ones.
     """
-    unknown = sorted(set(keywords) - set(allowed))
-    if unknown:
-        cls, name = type(model), unknown[0]
-        names = constructor_values(cls) - set(OF_CLASSES) | set(allowed)
+    cls = type(model)
+    names = constructor_values(cls) - set(OF_CLASSES) | set(allowed)
+    said = f"`{cls.__name__}` takes the arguments"
+    _refuse_others(keywords, set(allowed), said, names)
+
+
+def _refuse_others(keywords, allowed, said, names):
+    """Raise for the first keyword that is not allowed, and list `names`."""
+    for name in sorted(set(keywords) - allowed):
         raise TypeError(
-            f"`{cls.__name__}` takes the arguments "
-            f"{', '.join(sorted(names))}. Received: "
+            f"{said} {', '.join(sorted(names))}. Received: "
             f"{name}={keywords[name]!r:.200}"
         )
 
