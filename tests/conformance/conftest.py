@@ -1,4 +1,4 @@
-"""The rows of docs/conformance.md, and tasks that the tests share.
+"""The rows of the tables of `tools/conformance.py`, and shared tasks.
 
 A row is a test function with a docstring, whose first line it is, and one of
 its cases for each task. A refusal is recorded as its outcome; a test that
