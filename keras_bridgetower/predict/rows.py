@@ -223,16 +223,16 @@ def picture_files(folder, passed_over, out=None):
     def unreadable(error):
         passed_over[UNREADABLE_FOLDER] += 1
 
-    out = out and os.path.realpath(out)
+    real = None if out is None else os.path.realpath(out)
+    names_of_out = {os.path.basename(path) for path in (out, real) if path}
 
     def others(parent, names):
         """The names but for that of `out`, sorted."""
         return sorted(
             name
             for name in names
-            if not out
-            or name != os.path.basename(out)
-            or os.path.realpath(os.path.join(parent, name)) != out
+            if name not in names_of_out
+            or os.path.realpath(os.path.join(parent, name)) != real
         )
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):

@@ -197,10 +197,10 @@ class PresetFolder:
             with self.reading(name):
                 return make({**saved, **given})
         except PresetError as error:
-            wrong = _at_fault(make, saved, given)
-            if error.__cause__ is None or not wrong:
-                raise
             cause = error.__cause__
+            wrong = _at_fault(make, saved, given) if cause else ()
+            if not wrong:
+                raise
         # Keras' `from_config` packs the error of a constructor in its own.
         packed = isinstance(cause, TypeError)
         if packed and isinstance(cause.__context__, ValueError):

@@ -209,11 +209,11 @@ def test_a_head_is_told_of_its_own_dropout(preset):
 @FASTEST
 def test_values_of_the_file_are_told_as_such(preset, tmp_path):
     shutil.copytree(preset.root, tmp_path / "copy")
-    (tmp_path / "copy" / manifest.MANIFEST).unlink()
     path = tmp_path / "copy" / "tokenizer.json"
     held = json.loads(path.read_text())
     held["config"]["sequence_length"] = 2
     path.write_text(json.dumps(held))
+    manifest.write(tmp_path / "copy")
     make = kbt.BridgeTowerTokenizer.from_preset
     assert make(tmp_path / "copy", sequence_length=7).sequence_length == 7
     for values in ({}, {"sequence_length": 1}):
