@@ -44,7 +44,8 @@ class ExportedModel:
             self.engine, self.special = _tokenizer(
                 folder / "assets" / "tokenizer", self.text
             )
-        self.run = _session(folder)
+        (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
+        self.run = opened(file)
 
     def __call__(self, pictures, texts):
         made = {}
@@ -97,20 +98,46 @@ def _check(texts):
         )
 
 
-def _session(folder):
-    """A function from a dict of arrays to a dict of outputs."""
-    (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
-    if file.suffix == ".onnx":
-        import onnxruntime
+def opened(file, threads=0):
+    """Open a file by ONNX Runtime if it is `.onnx`, by OpenVINO if `.xml`.
 
-        session = onnxruntime.InferenceSession(file)
-        names = [output.name for output in session.get_outputs()]
-        return lambda x: dict(zip(names, session.run(None, x), strict=True))
+    Args:
+        file: path of the file.
+        threads: int, how many threads compute; with 0 the runtime chooses.
+
+    Returns:
+        A function from a dict of arrays to the dict of the outputs.
+    """
+    if pathlib.Path(file).suffix == ".onnx":
+        return _by_onnxruntime(file, threads)
+    return by_openvino(file, threads)
+
+
+def _by_onnxruntime(file, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options)
+    names = [output.name for output in session.get_outputs()]
+    return lambda x: dict(zip(names, session.run(None, x), strict=True))
+
+
+def by_openvino(file, threads=0, precision="f32"):
+    """As `opened`, by OpenVINO, which also reads `.onnx`.
+
+    Args:
+        file, threads: as of `opened`.
+        precision: str, `"f32"` or `"bf16"`, in which it computes. Left alone,
+            it takes bfloat16 on new processors.
+    """
     import openvino
 
-    # Without the hint, new processors compute in bfloat16.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(file, "CPU", exact)
+    values = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    model = openvino.Core().compile_model(file, "CPU", values)
     return lambda x: {
         output.any_name: value for output, value in model(x).items()
     }

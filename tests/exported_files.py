@@ -3,6 +3,7 @@
 import keras
 import pytest
 
+from keras_bridgetower import runtime
 from keras_bridgetower.models.exporting.formats import FORMATS
 
 BACKEND = keras.config.backend()
@@ -40,20 +41,8 @@ def by_name(outputs):
     return flat
 
 
-def _onnx(path, inputs):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def _openvino(path, inputs):
-    import openvino
-
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(path, "CPU", exact)
-    return {out.any_name: value for out, value in model(inputs).items()}
+def _by_runtime(path, inputs):
+    return runtime.opened(path)(inputs)
 
 
 def _program(path, inputs):
@@ -78,8 +67,8 @@ def _litert(path, inputs):
 
 
 _RUN = {
-    "onnx": _onnx,
-    "openvino": _openvino,
+    "onnx": _by_runtime,
+    "openvino": _by_runtime,
     "torch": _program,
     "tf_saved_model": _saved_model,
     "litert": _litert,

@@ -82,6 +82,15 @@ def test_brackets_by_the_thousand_spoil_one_row(folder):
     assert "answers" in results[1] and "answers" in results[3]
 
 
+def test_a_key_that_stands_twice_spoils_one_row(folder):
+    twice = GOOD.replace("}", ', "text": "what color is it?"}')
+    within = GOOD.replace("}", ', "id": {"a": 1, "a": 1}}')
+    bad, results = run_table(folder, "\ufeff" + GOOD, twice, within, GOOD)
+    assert bad == 2 and "answers" in results[0] and "answers" in results[3]
+    for result, key in zip(results[1:3], ("text", "a"), strict=True):
+        assert f"the key '{key}' stands in an object twice" in result["error"]
+
+
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "[[NaN]]"])
 def test_what_is_no_json_spoils_one_row(folder, value):
     with_id = f'{{"id": {value}, {GOOD[1:]}'
@@ -107,6 +116,21 @@ def test_settings_with_which_each_row_would_fail(folder, tmp_path, opened):
     verbs.check_settings(mlm, "masked_lm", (), most)
     with pytest.raises(verbs.UnfitSetting, match="tokens of the vocabulary"):
         verbs.check_settings(mlm, "masked_lm", (), most + 1)
+    blank = "what <mask> is it?"
+    verbs.check_settings(mlm, "masked_lm", [blank])
+    for text, told in (
+        ("no blank here", r"hold <mask> where .*text\[1\]='no blank here'"),
+        ("", "not be empty"),
+    ):
+        with pytest.raises(verbs.UnfitSetting, match=f"`text` must {told}"):
+            verbs.check_settings(mlm, "masked_lm", [blank, text])
+    with (
+        pytest.warns(UserWarning, match="1 of 1 texts cut"),
+        pytest.raises(verbs.UnfitSetting, match="hold every <mask> within"),
+    ):
+        verbs.check_settings(mlm, "masked_lm", ["so " * 200 + blank])
+    # Of a table nobody knows the texts yet.
+    verbs.check_settings(opened, "vqa", ["no blank here"])
 
 
 def test_out_must_be_a_plain_file(folder, tmp_path, monkeypatch):
@@ -150,8 +174,27 @@ def test_no_lock_lies_beside_what_is_refused(folder, tmp_path):
 def test_a_lock_is_not_passed_over(folder):
     out = folder / "out.jsonl"
     for _ in range(2):
-        assert run(folder, out, text=["what?"]) == (0, {".jsonl": 1})
+        assert run(folder, out, text=["what?"]) == (0, {})
     assert (folder / "out.jsonl.lock").exists()
+
+
+def test_out_is_no_part_of_the_source(folder, tmp_path):
+    (folder / "below").mkdir()
+    out = folder / "below" / "out.jsonl"
+    (folder / "link").symlink_to(out.parent)
+    (folder / "out.jsonl").write_text("of another run")
+    found = {".jsonl": 1, "linked folder": 1}
+    for given in (out, folder / "link" / "out.jsonl", out):
+        assert run(folder, given, text=["what?"]) == (0, found)
+    (folder / "a.link").symlink_to(out)
+    assert run(folder, folder / "a.link", text=["what?"]) == (0, found)
+    (folder / "a.link").unlink()
+    # Where many machines write, OUT is a folder.
+    (out.parent / "errors").mkdir()
+    (out.parent / "errors" / "0.png").write_text("no picture")
+    rows = prediction_rows.open_rows(folder, ("image",), out=out.parent)
+    assert [row.values["image"] for row in rows] == ["a.png"]
+    assert rows.passed_over == found
 
 
 def test_long_cells_and_blank_ones(folder, tmp_path):

@@ -30,6 +30,7 @@ from easy_world.scenes import load_scenes
 from easy_world.training import tiny_rows
 
 import keras_bridgetower as kbt
+from keras_bridgetower import runtime
 
 PREFIX = "bridgetower_tiny_easy_"
 BATCH, CALIBRATED, TIMED = 128, 256, 50
@@ -109,9 +110,9 @@ def measured(name, test, train, count, folder):
     task.save_to_preset(folder / "float32")
     yield "float32", *_numbers(_of_keras(task), x, labels, folder / "float32")
     if keras.config.backend() == "torch":
-        for form, opened in (("onnx", _of_onnx), ("openvino", _of_openvino)):
+        for form, file in (("onnx", "model.onnx"), ("openvino", "model.xml")):
             task.export(folder / form, format=form, calibration=samples)
-            run = opened(folder / form)
+            run = _of_file(folder / form / file)
             yield f"{form} int8", *_numbers(run, x, labels, folder / form)
     # Keras searches for garbage after each layer.
     gc.freeze()
@@ -165,21 +166,9 @@ def _of_keras(task):
     return lambda x: task.predict_features(x, batch_size=BATCH)
 
 
-def _of_onnx(folder):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options)
-    return lambda x: session.run(None, x)[0]
-
-
-def _of_openvino(folder):
-    import openvino
-
-    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    model = openvino.Core().compile_model(folder / "model.xml", "CPU", exact)
-    return lambda x: model(x)[0]
+def _of_file(path):
+    run = runtime.opened(path, threads=1)
+    return lambda x: next(iter(run(x).values()))
 
 
 if __name__ == "__main__":

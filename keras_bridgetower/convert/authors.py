@@ -9,6 +9,7 @@ executed.
 import dataclasses
 import pathlib
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transfer
@@ -161,7 +162,7 @@ def _check_sizes(given, a, path):
     ]
     side = given.get("image_size", a.image_size)
     # Patches need not fill the side: the convolution ignores the rest.
-    if type(side) is not int or (
+    if not is_integer(side) or (
         side // a.patch_size != a.image_size // a.patch_size
     ):
         wrong.append(

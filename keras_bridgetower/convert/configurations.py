@@ -7,6 +7,7 @@ authors' names for some values.
 
 import re
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert.errors import ConversionError
 
@@ -212,7 +213,7 @@ def sizes(config, path, kind, *names):
     wrong = [
         f"{name}={value!r:.50}"
         for name, value in zip(names, values, strict=True)
-        if type(value) is not int or value < 1
+        if not is_integer(value) or value < 1
     ]
     if wrong:
         raise ConversionError(

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
@@ -99,9 +100,9 @@ def _unsupported(config, side):
         for name in ("size", "crop_size", "image_size")
         if config.get(name) is not None and _side(config[name]) != side
     ]
-    if type(divisor) is not int or not 1 <= divisor <= side:
+    if not is_integer(divisor) or not 1 <= divisor <= side:
         wrong.append(f"size_divisor={divisor!r:.60}")
-    if type(length) is not int or length < SHORTEST_TEXT:
+    if not is_integer(length) or length < SHORTEST_TEXT:
         wrong.append(f"max_text_len={length!r:.60}")
     kind = config.get("image_processor_type") or "BridgeTower"
     if not str(kind).startswith("BridgeTower"):

@@ -22,6 +22,7 @@ import sys
 import keras
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data import look
 from keras_bridgetower.data.datasets import by_name
 from keras_bridgetower.data.records import write
@@ -177,7 +178,7 @@ def _options(kind, given):
         if not equals:
             raise ValueError(f"--set must be KEY=VALUE. Received: {option!r}")
         try:
-            number = key in known and isinstance(known[key].default, int)
+            number = key in known and is_integer(known[key].default)
             options[key] = int(value) if number else value
         except ValueError as error:
             raise ValueError(

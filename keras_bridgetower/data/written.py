@@ -9,6 +9,8 @@ their text in `WRITTEN_AS`, so that the class and its fields can be renamed.
 import functools
 import re
 
+from keras_bridgetower.checks import is_integer
+
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -21,7 +23,7 @@ def written(value):
 
     Returns:
         str: the `WRITTEN_AS` of the class with the values of the attributes;
-        for other classes the `repr`.
+        for other classes the `repr`. NumPy's integers are written as Python's.
 
     Example:
 
@@ -35,6 +37,8 @@ def written(value):
         if kind is list:
             return f"[{parts}]"
         return f"({parts},)" if len(value) == 1 else f"({parts})"
+    if is_integer(value):
+        return repr(int(value))
     form = vars(kind).get("WRITTEN_AS")
     if form is None:
         return repr(value)

@@ -10,6 +10,7 @@ from keras.distribution import TensorLayout
 
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.distribution.strategy import Several
@@ -281,9 +282,5 @@ def _initialize(instead):
 def _chosen(devices):
     known = keras.distribution.list_devices()
     devices = len(known) if devices is None else devices
-    if not 1 <= devices <= len(known):
-        raise ValueError(
-            f"`devices` must be from 1 to {len(known)}, the devices that JAX "
-            f"sees. Received: devices={devices}"
-        )
+    check_at_most("devices", devices, len(known), "devices that JAX sees")
     return known[:devices]

@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution import process_share
@@ -163,11 +164,9 @@ class Mirrored(TensorFlowReplicas):
         known = tf.config.list_logical_devices("GPU")
         known = known or tf.config.list_logical_devices("CPU")
         devices = len(known) if devices is None else devices
-        if not 1 <= devices <= len(known):
-            raise ValueError(
-                f"`devices` must be from 1 to {len(known)}, the devices that "
-                f"TensorFlow sees. Received: devices={devices}"
-            )
+        check_at_most(
+            "devices", devices, len(known), "devices that TensorFlow sees"
+        )
         super().__init__(_mirrored(tuple(d.name for d in known[:devices])))
 
 

@@ -175,8 +175,7 @@ class FilterFolder:
 def _write_tar(path, shard, keys):
     """Copy the files of some samples of a shard into a new tar."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        # What breaks the shard was told when it was scored.
-        for key, files in shard.grouped(broken=[]):
+        for key, files in shard.grouped():
             if key not in keys:
                 continue
             for name, size, read in files:
@@ -184,6 +183,7 @@ def _write_tar(path, shard, keys):
                 member.size = size
                 tar.addfile(member, io.BytesIO(read()))
             keys.remove(key)
-            # A shard that is cut off has no kept sample behind the cut.
+            # A shard that is cut off has no kept sample behind the cut, which
+            # was told when the shard was scored.
             if not keys:
                 return

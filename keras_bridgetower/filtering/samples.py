@@ -55,24 +55,36 @@ class Shard:
         """Iterate over `(name, size, open)` of the files, samples in order."""
         raise NotImplementedError
 
-    def grouped(self, broken):
+    def grouped(self):
         """Iterate over `(key, iterator of the files of a sample)`.
 
-        Args:
-            broken: list, to which the error is added that ends the shard. The
-                files before it are a sample of their own.
+        Raises:
+            UNREADABLE: the shard cannot be read to its end. It is raised once
+                the files before that place were given as a sample.
         """
-        files = _until_broken(self.files(), broken)
-        return itertools.groupby(files, lambda file: key_of(file[0]))
+        broken = None
+
+        def until_broken():
+            nonlocal broken
+            try:
+                yield from self.files()
+            except tars.UNREADABLE as error:
+                broken = error
+
+        yield from itertools.groupby(
+            until_broken(), lambda file: key_of(file[0])
+        )
+        if broken is not None:
+            raise broken
 
     def samples(self):
         """Iterate over `Sample`; the last one tells if the shard is broken.
 
         Files that belong to no sample, such as tables, are passed over.
         """
-        broken, keys = [], set()
+        keys = set()
         try:
-            for key, files in self.grouped(broken):
+            for key, files in self.grouped():
                 sample = _sample(key, files)
                 if sample is None:
                     continue
@@ -82,17 +94,8 @@ class Shard:
                 keys.add(key)
                 yield sample
         except tars.UNREADABLE as error:
-            broken.append(error)
-        for error in broken:
             told = f"it cannot be read further: {error}"
             yield Sample(self.path.name, error=told)
-
-
-def _until_broken(files, broken):
-    try:
-        yield from files
-    except tars.UNREADABLE as error:
-        broken.append(error)
 
 
 class TarShard(Shard):

@@ -5,6 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.checks import is_integer
+
 PROTOCOL = "recall over the whole pool, ties against the model"
 # How many scores are compared at a time, with about 100 MB of temporary memory.
 _BLOCK = 8_000_000
@@ -112,15 +115,11 @@ def retrieval_recall(
     owner = _owners(scores, text_image_ids, image_ids)
     images = len(scores)
     ks = list(ks)
-    if not ks or not all(type(k) is int and k > 0 for k in ks):
+    if not ks or not all(is_integer(k) and k > 0 for k in ks):
         raise ValueError(
             f"`ks` must be ranks, integers from 1. Received: ks={ks}"
         )
-    if type(folds) is not int or not 1 <= folds <= images:
-        raise ValueError(
-            "`folds` must be an integer from 1 to the number of images, "
-            f"{images}. Received: folds={folds!r}"
-        )
+    check_at_most("folds", folds, images, "images")
     found = {f"{name}@{k}": [] for name in ("IR", "TR") for k in ks}
     for rows in np.array_split(np.arange(images), folds):
         image_ranks, text_ranks = _ranks(scores, owner, rows)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import initializer
 
 # log(1 / 0.07), the initial value in CLIP, BridgeTower and transformers.
@@ -72,6 +73,7 @@ class ClassifierHead(_Head):
 
     def __init__(self, num_classes, hidden_dim, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
+        check_share("dropout", dropout)
         self.num_classes = num_classes
         self.hidden_dim = hidden_dim
         self.dropout = dropout
@@ -156,6 +158,7 @@ class TextHead(_Head):
 
     def __init__(self, num_classes, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
+        check_share("dropout", dropout)
         self.num_classes = num_classes
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.output_dense = self._dense(num_classes, "output_dense")

@@ -59,8 +59,13 @@ def load(
         if dtype is not None:
             kwargs["dtype"] = dtype
         config = {k: v for k, v in config.items() if k not in freezing.KEYS}
-        make = functools.partial(cls.from_config, {**config, **kwargs})
-        backbone = uninitialized.without_initialization(make, load_weights)
+
+    def make(values):
+        return uninitialized.without_initialization(
+            functools.partial(cls.from_config, values), load_weights
+        )
+
+    backbone = folder.made(CONFIG, make, config, kwargs)
     if load_weights:
         registry.load_backbone(backbone, folder)
     if image_size not in (None, backbone.image_size):

@@ -95,7 +95,7 @@ def run(
     verb = VERBS[task]
     output.check_file(out)
     rows = prediction_rows.open_rows(
-        source, verb.columns, verb.optional, text, outside
+        source, verb.columns, verb.optional, text, outside, out
     )
     model = open_task(task, preset)
     check_settings(model, task, text, top_k)

@@ -91,7 +91,7 @@ def run(
     settings = _settings(runner, options)
     out = _full(out)
     verb = VERBS[task]
-    rows = open_rows(source, verb.columns, verb.optional, text, outside)
+    rows = open_rows(source, verb.columns, verb.optional, text, outside, out)
     preset = os.fspath(preset)
     model = open_task(task, preset)
     check_settings(model, task, text, top_k)

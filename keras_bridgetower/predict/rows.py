@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -102,7 +103,7 @@ class Rows:
             yield Row(number, values, self._folder, error)
 
 
-def open_rows(source, columns, optional=(), texts=(), outside=False):
+def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
     """The rows of a folder or of a table.
 
     Args:
@@ -113,6 +114,8 @@ def open_rows(source, columns, optional=(), texts=(), outside=False):
             `text`. An `id` is carried along where rows have one.
         outside: bool, whether a table may name pictures that do not lie below
             its folder: in full, with `..`, or by links.
+        out: path of what the run writes, which is no part of the source where
+            it lies in it.
 
     Returns:
         `Rows`.
@@ -124,7 +127,7 @@ def open_rows(source, columns, optional=(), texts=(), outside=False):
     source = pathlib.Path(source)
     suffix = source.suffix.lower()
     if source.is_dir():
-        found, folder = _pictures, source
+        found, folder = functools.partial(_pictures, out), source
         columns_of_source = ("image",)
     elif source.is_file() and suffix in TABLES:
         found, folder = TABLES[suffix], source.parent
@@ -204,12 +207,13 @@ def _leads_out(values, columns, below):
     return None
 
 
-def picture_files(folder, passed_over):
+def picture_files(folder, passed_over, out=None):
     """The pictures of a folder and those below it, in a fixed order.
 
     Args:
         folder: path.
         passed_over: `Counter` of what was found and left out.
+        out: path of a file or folder that is no part of it, or None.
 
     Yields:
         str: paths relative to the folder, with `/`. Files that are named as
@@ -219,11 +223,23 @@ def picture_files(folder, passed_over):
     def unreadable(error):
         passed_over[UNREADABLE_FOLDER] += 1
 
+    real = None if out is None else os.path.realpath(out)
+    names_of_out = {os.path.basename(path) for path in (out, real) if path}
+
+    def others(parent, names):
+        """The names but for that of `out`, sorted."""
+        return sorted(
+            name
+            for name in names
+            if name not in names_of_out
+            or os.path.realpath(os.path.join(parent, name)) != real
+        )
+
     for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders.sort()
+        folders[:] = others(parent, folders)
         links = [f for f in folders if os.path.islink(f"{parent}/{f}")]
         passed_over["linked folder"] += len(links)
-        for name in sorted(files):
+        for name in others(parent, files):
             path = pathlib.Path(parent, name)
             suffix = path.suffix.lower()
             if suffix in SUFFIXES or not FilePicture(str(path)).problem():
@@ -232,6 +248,6 @@ def picture_files(folder, passed_over):
                 passed_over[suffix or "file without suffix"] += 1
 
 
-def _pictures(folder, columns, passed_over):
-    for path in picture_files(folder, passed_over):
+def _pictures(out, folder, columns, passed_over):
+    for path in picture_files(folder, passed_over, out):
         yield {"image": path}, None

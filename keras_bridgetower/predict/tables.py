@@ -2,7 +2,8 @@
 
 import csv
 import itertools
-import json
+
+from keras_bridgetower.data.datasets.tables import JSON_LINE
 
 
 def _json_lines(path, columns, passed_over):
@@ -14,7 +15,7 @@ def _json_lines(path, columns, passed_over):
 
 def _json_row(line):
     try:
-        values = json.loads(line)
+        values = JSON_LINE.decode(line.decode("utf-8-sig"))
     # Brackets within brackets, by the thousand.
     except (ValueError, RecursionError) as error:
         return {}, f"it must be JSON in UTF-8: {error}"

@@ -38,6 +38,15 @@ def _check_tokens(task, top_k):
     check_at_most("top_k", top_k, size, "tokens of the vocabulary")
 
 
+def _check_texts(task, texts):
+    checked_texts(texts)
+
+
+def _check_blanks(task, texts):
+    if texts:
+        task.needed_preprocessor().text_with_blanks(texts)
+
+
 def _fillings(task, rows, top_k, batch_size):
     found = task.fill_mask(rows["image"], rows["text"], top_k, batch_size)
     return [{"masks": masks, "filled": text} for masks, text in found]
@@ -97,6 +106,8 @@ class Verb:
         optional: tuple of str, columns that it reads where they are.
         check: callable of the task and `top_k` that refuses more results than
             there are, or None where each row has one.
+        check_texts: callable of the task and a list of texts that refuses
+            those that the task does not take.
     """
 
     task: type
@@ -105,6 +116,7 @@ class Verb:
     results: tuple
     optional: tuple = ()
     check: Callable | None = None
+    check_texts: Callable = _check_texts
 
 
 PAIR = ("image", "text")
@@ -121,6 +133,7 @@ VERBS = {
         _fillings,
         ("masks", "filled"),
         check=_check_tokens,
+        check_texts=_check_blanks,
     ),
     "retrieval": Verb(BridgeTowerRetrieval, PAIR, _scores, ("score",)),
     "embed_images": Verb(
@@ -176,12 +189,14 @@ def check_settings(task, name, texts=(), top_k=1):
         top_k: int, answers or tokens of a row.
 
     Raises:
-        UnfitSetting: an empty text or another that no model reads, or more
-            answers than there are.
+        UnfitSetting: an empty text or another that the task does not take,
+            such as one without a blank where it fills blanks; or more answers
+            than there are.
     """
     try:
-        checked_texts(list(texts))
-        if VERBS[name].check is not None:
-            VERBS[name].check(task, top_k)
+        verb = VERBS[name]
+        verb.check_texts(task, list(texts))
+        if verb.check is not None:
+            verb.check(task, top_k)
     except ValueError as error:
         raise UnfitSetting(str(error)) from error

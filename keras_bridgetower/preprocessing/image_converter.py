@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.geometry import MODES
@@ -96,11 +97,12 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             ("image_size", image_size),
             ("size_divisor", size_divisor),
         ):
-            if type(value) is not int or value < 1:
+            if not is_integer(value) or value < 1:
                 raise ValueError(
                     f"`{name}` must be a positive integer, one side in "
                     f"pixels. Received: {name}={value!r}"
                 )
+        image_size, size_divisor = int(image_size), int(size_divisor)
         if mode not in MODES:
             raise ValueError(
                 f"`mode` must be one of {', '.join(map(repr, MODES))}. "

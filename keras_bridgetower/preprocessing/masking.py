@@ -9,6 +9,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masking(abc.ABC):
@@ -81,7 +83,10 @@ class Masking(abc.ABC):
             )
         if self.max_masks is None:
             object.__setattr__(self, "max_masks", self.most_chosen)
-        elif not 1 <= self.max_masks <= self.sequence_length:
+        elif not (
+            is_integer(self.max_masks)
+            and 1 <= self.max_masks <= self.sequence_length
+        ):
             raise ValueError(
                 "`max_masks` must be from 1 to `sequence_length`, "
                 f"{self.sequence_length}. Received: max_masks={self.max_masks}"

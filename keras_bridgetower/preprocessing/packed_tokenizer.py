@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.texts import checked_texts
@@ -51,14 +52,14 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def __init__(self, sequence_length, **kwargs):
         super().__init__(**kwargs)
-        if type(sequence_length) is not int or sequence_length < 3:
+        if not is_integer(sequence_length) or sequence_length < 3:
             start, _, end, *_ = self.special_tokens
             raise ValueError(
                 "`sequence_length` must be an integer of at least 3, room "
                 f"for `{start}`, one token and `{end}`. Received: "
                 f"sequence_length={sequence_length!r}"
             )
-        self.sequence_length = sequence_length
+        self.sequence_length = int(sequence_length)
         self._loaded_engine = None
         self._said_cut = False
         self._name_special_ids([None] * len(self.special_tokens))

@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing import saved_preprocessors
 from keras_bridgetower.preprocessing.eager_layers import DirectLayer
@@ -252,13 +253,13 @@ def checked_buckets(buckets):
     if buckets is None:
         return None
     buckets = tuple(buckets)
-    whole = all(type(n) is int and n > 0 for n in buckets)
+    whole = all(is_integer(n) and n > 0 for n in buckets)
     if not whole or list(buckets) != sorted(set(buckets)):
         raise ValueError(
             "`buckets` must be rising integers from 1, numbers of tokens, or "
             f"None. Received: buckets={buckets!r}"
         )
-    return buckets
+    return tuple(map(int, buckets))
 
 
 def shortened(features, buckets):

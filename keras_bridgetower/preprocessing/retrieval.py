@@ -6,6 +6,7 @@ import zlib
 import keras
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
@@ -47,9 +48,9 @@ def _image_ids(ids):
 
 
 def _image_id(value):
-    if isinstance(value, int) and -(2**31) <= value < 2**31:
+    if is_integer(value) and -(2**31) <= value < 2**31:
         return value
-    if not isinstance(value, (int, str, bytes)):
+    if not is_integer(value) and not isinstance(value, (str, bytes)):
         raise _bad_ids(f"the value {value!r:.100}")
     text = value if isinstance(value, bytes) else str(value).encode()
     # CRC-32 is unsigned, int32 is not.

@@ -54,12 +54,15 @@ def load(cls, base, folder, pictures, texts, keywords):
         cls, config = (saved, config) if issubclass(saved, cls) else (cls, {})
     else:
         parts = dict.fromkeys(_PARTS)
-    made = dict(keywords)
-    if cls.tokenizer_cls is not None and "tokenizer" not in made:
+    made = {}
+    if cls.tokenizer_cls is not None and "tokenizer" not in keywords:
         made["tokenizer"] = cls.tokenizer_cls.from_folder(
             folder, parts["tokenizer"], **_without_nones(texts)
         )
-    if cls.image_converter_cls is not None and "image_converter" not in made:
+    if (
+        cls.image_converter_cls is not None
+        and "image_converter" not in keywords
+    ):
         made["image_converter"] = folder.build(
             image_converter.CONFIG,
             cls.image_converter_cls,
@@ -69,7 +72,9 @@ def load(cls, base, folder, pictures, texts, keywords):
     with folder.reading(CONFIG):
         configs.check_values(config)
         configs.check_own_file(config, CONFIG, ())
-        return cls(**{**config, **made})
+    return folder.made(
+        CONFIG, lambda values: cls(**values), {**config, **made}, keywords
+    )
 
 
 _PARTS = ("tokenizer", "image_converter")

@@ -7,6 +7,7 @@ one of its kind is expected.
 
 import keras
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.presets.errors import short_text
 
 # Libraries whose objects are saved with plain values and dtypes only. So their
@@ -177,7 +178,7 @@ def fewest_weights(config):
     for part in (config, *(part["config"] for part in parts)):
         width, count = part.get("hidden_dim", 0), part.get("num_layers", 0)
         rows = part.get("vocabulary_size", 0)
-        if all(isinstance(n, int) for n in (width, count, rows)):
+        if all(map(is_integer, (width, count, rows))):
             # The four matrices of one attention in each layer, and the token
             # embedding.
             weights += count * 4 * width**2 + rows * width

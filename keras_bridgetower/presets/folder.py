@@ -9,6 +9,8 @@ from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.errors import printable
+from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.safe_files import check_regular
 from keras_bridgetower.presets.safe_files import plain_name
@@ -166,13 +168,51 @@ class PresetFolder:
 
         Raises:
             PresetError: the file describes something else.
+            ValueError: as `made`.
         """
         with self.reading(name):
             spec = self.json(name) if spec is None else spec
             cls, config = configs.class_and_values(spec, base)
             configs.check_values(config)
             configs.check_own_file(config, name, without)
-            return cls.from_config({**config, **values})
+        return self.made(name, cls.from_config, config, values)
+
+    def made(self, name, make, saved, given):
+        """Build an object from saved values and those of a caller.
+
+        Args:
+            name: str, name of the file with the saved values.
+            make: callable of a dict of all values.
+            saved: dict of values.
+            given: dict of values that replace saved ones.
+
+        Returns:
+            What `make` returns.
+
+        Raises:
+            ValueError: it can be built, but not with what the caller gave.
+            PresetError: it cannot be built from the saved values either.
+        """
+        try:
+            with self.reading(name):
+                return make({**saved, **given})
+        except PresetError as error:
+            cause = error.__cause__
+            wrong = _at_fault(make, saved, given) if cause else ()
+            if not wrong:
+                raise
+        # Keras' `from_config` packs the error of a constructor in its own.
+        packed = isinstance(cause, TypeError)
+        if packed and isinstance(cause.__context__, ValueError):
+            cause = cause.__context__
+        told = f"{cause!s:.600}".rstrip(".")
+        names = " and ".join(f"`{name}`" for name in wrong)
+        if not isinstance(cause, ValueError):
+            shown = ", ".join(f"{k}={short_text(given[k])}" for k in wrong)
+            told = f"{names} cannot be used: {told}. Received: {shown}"
+        raise ValueError(
+            printable(f"{told}. Without {names} the preset can be built.")
+        ) from cause
 
     @contextlib.contextmanager
     def reading(self, name):
@@ -194,3 +234,19 @@ class PresetFolder:
                 f"were passed: {type(error).__name__}: {error!s:.600}",
                 self.root,
             ) from error
+
+
+def _at_fault(make, saved, given):
+    """The names of a caller's values without which an object can be built."""
+    if not given:
+        return ()
+    # First each alone: a preset may need the others, such as its labels.
+    for left_out in (*((name,) for name in given), tuple(given)):
+        others = {k: v for k, v in given.items() if k not in left_out}
+        try:
+            make({**saved, **others})
+        # Of a damaged file too, whose values may raise any error.
+        except Exception:
+            continue
+        return left_out
+    return ()

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.preprocessing.images import open_image
 
 
@@ -40,7 +41,7 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
     """
     check_count("top_k", top_k)
     check_count("batch_size", batch_size)
-    if type(rerank) is not int or rerank < 0:
+    if not is_integer(rerank) or rerank < 0:
         raise ValueError(
             "`rerank` must be an integer from 0, the number of pictures that "
             f"the matching head orders. Received: rerank={rerank!r}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_count
 
 _COUNTS = (
@@ -63,7 +64,7 @@ class Limits:
         for name in _COUNTS:
             check_count(name, getattr(self, name))
         for name in _SECONDS:
-            _check_seconds(name, getattr(self, name))
+            check_above_zero(name, getattr(self, name))
         hosts = self.picture_hosts
         named = isinstance(hosts, tuple) and all(
             isinstance(host, str) and host and not set("/:@") & set(host)
@@ -75,13 +76,3 @@ class Limits:
                 "('pictures.example.org',), without scheme, port or path. "
                 f"Received: picture_hosts={hosts!r}"
             )
-
-
-def _check_seconds(name, value):
-    """Refuse what is no positive number of seconds."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value:
-        raise ValueError(
-            f"`{name}` must be a number of seconds above 0. "
-            f"Received: {name}={value!r}"
-        )

@@ -142,17 +142,21 @@ def load(
         _check_not_made(image_mode=image_mode, sequence_length=sequence_length)
     folder = registry.open_preset(preset, revision)
     saved = head_table.saved_heads(folder)
-    values = {**_saved_values(cls, folder, saved), **kwargs}
+    own = _saved_values(cls, folder, saved)
+    values = {**own, **kwargs}
     backbone = cls.backbone_cls.from_preset(
         folder, load_weights, image_size=image_size, dtype=dtype
     )
     if "preprocessor" not in kwargs:
-        values["preprocessor"] = preprocessor_of(
+        own["preprocessor"] = preprocessor_of(
             cls, folder, reading, values, backbone
         )
-    awaited = head_table.awaiting(saved if load_weights else {})
-    with folder.reading(TASK), awaited:
-        model = cls(backbone=backbone, **values)
+
+    def make(values):
+        with head_table.awaiting(saved if load_weights else {}):
+            return cls(backbone=backbone, **values)
+
+    model = folder.made(TASK, make, own, kwargs)
     if load_weights:
         load_heads(model, folder, saved, random_heads)
     return model

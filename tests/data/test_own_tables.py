@@ -1,5 +1,6 @@
 """Own tables: names that are nearly right, ids, where pictures lie, size."""
 
+import json
 import os
 import pathlib
 import tracemalloc
@@ -51,6 +52,16 @@ def test_ids(tmp_path):
     assert ids == ["0", "0a", "1.5", "train-4", "train-5"]
     data = own(tmp_path, {"train.jsonl": [ROW | {"id": [1]}]})
     with pytest.raises(ValueError, match=r"'id' with a value of type.*\[1\]"):
+        data.split("train")
+
+
+@pytest.mark.parametrize("key", ["text", "image", "notes"])
+def test_a_key_that_stands_twice_is_named(key, tmp_path):
+    twice = f'{{"{key}": "a", "image": "0.jpg", "text": "b", "{key}": "a"}}'
+    rows = f"{json.dumps(ROW)}\n\n{twice}\n"
+    data = own(tmp_path, {"train.jsonl": rows})
+    told = f"train.jsonl must hold one.*the key '{key}' stands in an object "
+    with pytest.raises(ValueError, match=f"{told}twice.*line 3"):
         data.split("train")
 
 

@@ -173,7 +173,7 @@ BAD = {
         dict(rows=[Record("k", (), (Sample("a", None),), "s")]),
         "must be a string",
     ),
-    "shards": (dict(num_shards=31), "from 1 to the number of records, 30"),
+    "shards": (dict(num_shards=31), "from 1 to 30, the number of records"),
     "other labels": (dict(labels=["a", "b", "c"]), "one list of labels"),
     "other task": (dict(task="captions"), "holds task 'vqa' with 3 labels"),
 }

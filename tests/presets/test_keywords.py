@@ -1,5 +1,9 @@
 """`from_preset` and constructors take their keywords, and no other."""
 
+import json
+import re
+import shutil
+
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -8,7 +12,9 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import hub
+from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.errors import PresetError
 
 TINY = "bridgetower_tiny_easy_vqa"
 LABELS = {"labels": ["a", "b"]}
@@ -151,3 +157,65 @@ def test_a_cut_text_is_said_once():
     # Warnings are errors here.
     made(["much too long", "a"])
     made.encode_pairs(["much"], ["too long"])
+
+
+REFUSED = {
+    # By the backbone, the tokenizer, the image converter and the tasks.
+    "dropout": (
+        lambda p: kbt.BridgeTowerBackbone.from_preset(p, False, dropout="x"),
+        "`dropout` must be a number from 0 to below 1. Received: dropout='x'",
+    ),
+    "dtype": (
+        lambda p: kbt.BridgeTowerVQA.from_preset(p, False, dtype="float33"),
+        ".*float33",
+    ),
+    "sequence_length": (
+        lambda p: kbt.BridgeTowerTokenizer.from_preset(p, sequence_length=2),
+        "`sequence_length` must be an integer of at least 3",
+    ),
+    "mode": (
+        lambda p: kbt.BridgeTowerVQA.from_preset(p, False, image_mode="x"),
+        "`mode` must be one of 'squash'",
+    ),
+    # One is wrong, and the other is needed.
+    "rate": (
+        lambda p: kbt.BridgeTowerMaskedLMPreprocessor.from_preset(
+            p, rate=15, max_masks=4
+        ),
+        "`rate` must be from 0 to 1. Received: rate=15",
+    ),
+}
+
+
+@FASTEST
+@pytest.mark.parametrize("name", REFUSED)
+def test_values_of_the_caller_are_told_first(name, preset):
+    make, told = REFUSED[name]
+    with pytest.raises(ValueError) as error:
+        make(preset)
+    said = str(error.value)
+    assert re.match(told, said)
+    assert said.endswith(f". Without `{name}` the preset can be built.")
+    assert not isinstance(error.value, PresetError)
+
+
+@FASTEST
+def test_a_head_is_told_of_its_own_dropout(preset):
+    make = kbt.BridgeTowerTextClassifier.from_preset
+    with pytest.raises(ValueError, match="^`dropout` must be a number from 0"):
+        make(preset, False, labels=["a", "b"], dropout="x")
+
+
+@FASTEST
+def test_values_of_the_file_are_told_as_such(preset, tmp_path):
+    shutil.copytree(preset.root, tmp_path / "copy")
+    path = tmp_path / "copy" / "tokenizer.json"
+    held = json.loads(path.read_text())
+    held["config"]["sequence_length"] = 2
+    path.write_text(json.dumps(held))
+    manifest.write(tmp_path / "copy")
+    make = kbt.BridgeTowerTokenizer.from_preset
+    assert make(tmp_path / "copy", sequence_length=7).sequence_length == 7
+    for values in ({}, {"sequence_length": 1}):
+        with pytest.raises(PresetError, match="tokenizer.json does not hold"):
+            make(tmp_path / "copy", **values)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.augment import ops
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
@@ -284,11 +285,7 @@ def transform(name, image_size=288, resizer="pillow"):
     ```
     """
     check_choice("name", name, tuple(TRANSFORMS))
-    if type(image_size) is not int or image_size < 1:
-        raise ValueError(
-            "`image_size` must be a positive integer, one side in pixels. "
-            f"Received: image_size={image_size!r}"
-        )
+    check_count("image_size", image_size)
     steps, values = TRANSFORMS[name]
     steps = tuple(
         dataclasses.replace(step, resizer=resizer)

@@ -146,6 +146,20 @@ def json_rows(path, keys, under=None):
     return rows
 
 
+def _without_repeats(pairs):
+    """The dict of a JSON object, of which Python would keep the last values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r:.80} stands in an object twice")
+    return found
+
+
+# The JSON of one line. Unlike `json.loads`, it refuses a key that stands twice.
+JSON_LINE = json.JSONDecoder(object_pairs_hook=_without_repeats)
+
+
 def json_lines(path, keys):
     """Iterate over a file with one JSON object in each line; as `json_rows`."""
     for number, line in enumerate(text_lines(path), 1):
@@ -153,8 +167,8 @@ def json_lines(path, keys):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = JSON_LINE.decode(line)
+        except ValueError as error:
             raise ValueError(
                 f"{path} must hold one JSON object a line ({error}). "
                 f"Received: line {number}: {line!r:.100}"

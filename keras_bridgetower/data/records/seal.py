@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+from keras_bridgetower.checks import is_integer
+
 # Most records in a shard (1,000 by default), and the largest other count. So an
 # index without a seal cannot make a reader allocate all memory.
 _MOST_RECORDS = 10**7
@@ -78,7 +80,7 @@ def _problem_of_split(entry):
 
 
 def _is_count(value, most):
-    return type(value) is int and 0 <= value <= most
+    return is_integer(value) and 0 <= value <= most
 
 
 def _are_names(values):

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import tensorflow as tf
 
+from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.checks import check_images
 from keras_bridgetower.data.records.checks import check_left_out
@@ -123,12 +124,10 @@ def write_shards(
     records = list(records)
     labels = list(labels)
     check_records(split, records, task, labels)
-    num_shards = num_shards or math.ceil(len(records) / RECORDS_PER_SHARD)
-    if not 1 <= num_shards <= len(records):
-        raise ValueError(
-            "`num_shards` must be from 1 to the number of records, "
-            f"{len(records)}. Received: num_shards={num_shards}"
-        )
+    if num_shards is None:
+        num_shards = math.ceil(len(records) / RECORDS_PER_SHARD)
+    check_at_most("num_shards", num_shards, len(records), "records")
+    num_shards = int(num_shards)
     folder.mkdir(parents=True, exist_ok=True)
     index = open_index(folder, task, labels)
     order = np.random.default_rng(seed).permutation(len(records))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.stream.remainders import REMAINDERS
 from keras_bridgetower.preprocessing.geometry import check_transform
 
@@ -44,14 +45,14 @@ def check_weights(weights, readers):
 
 def check_hosts(batch_size, num_hosts, host):
     """Refuse a batch size that the hosts cannot divide evenly."""
-    if type(num_hosts) is not int or not (
+    if not is_integer(num_hosts) or not (
         num_hosts >= 1 and host in range(num_hosts)
     ):
         raise ValueError(
             "`num_hosts` must be an integer from 1, and `host` one below it. "
             f"Received: num_hosts={num_hosts!r}, host={host!r}"
         )
-    if type(batch_size) is not int or batch_size < 1 or batch_size % num_hosts:
+    if not is_integer(batch_size) or batch_size < 1 or batch_size % num_hosts:
         raise ValueError(
             "`batch_size` must be a positive multiple of `num_hosts`; it "
             "counts the rows of all hosts. Received: "

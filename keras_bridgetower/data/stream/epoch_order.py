@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from keras_bridgetower.checks import check_count
+
 # A different number in the seed of each kind of draw.
 _SHARDS, _WINDOW, _PART = range(3)
 
@@ -43,11 +45,7 @@ class Shuffled:
     window: int = 16
 
     def __post_init__(self):
-        if type(self.window) is not int or self.window < 1:
-            raise ValueError(
-                "`window` must be an integer from 1, a number of shards. "
-                f"Received: window={self.window!r}"
-            )
+        check_count("window", self.window)
 
     def permutation(self, count, seed):
         """The numbers from 0 to `count` - 1 in a random order, by the seed."""

@@ -112,6 +112,7 @@ class Stream:
         check_choice("target", target, ("auto", "none", *TARGETS))
         check_choice("remainder", remainder, tuple(REMAINDERS))
         check_hosts(batch_size, num_hosts, host)
+        batch_size, num_hosts = int(batch_size), int(num_hosts)
         self.batch_size = batch_size
         self.num_hosts, self.host = num_hosts, host
         self.preprocessor, self.transform = preprocessor, transform
@@ -147,7 +148,7 @@ class Stream:
         self.identity = {
             "batch_size": batch_size,
             "num_hosts": num_hosts,
-            "seed": seed,
+            "seed": int(seed),
             "remainder": remainder,
             "order": written_without_places(order),
             "weights": [float(weight) for weight in weights],

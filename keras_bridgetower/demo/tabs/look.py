@@ -1,5 +1,6 @@
 """The tab *Look inside*: the attention of a layer, a head and a word."""
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.demo import fragments
 from keras_bridgetower.demo import looking
 from keras_bridgetower.demo import models
@@ -103,4 +104,4 @@ def _choices(every, names=()):
 
 def _number(sent, first=1):
     """The number of a word or head, from `first`, or None for all."""
-    return None if not isinstance(sent, int) or sent < 1 else sent - 1 + first
+    return None if not is_integer(sent) or sent < 1 else sent - 1 + first

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.adamw import rows
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
@@ -103,12 +104,13 @@ class Recipe:
         sizes = ("image_size", "batch_size", "accumulation", "text_length")
         for name in (*sizes, length):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not is_integer(value) or value < 1:
                 raise ValueError(
                     f"`{name}` of a recipe must be a positive integer, and "
                     "one of `epochs` and `steps` be given. Received: "
                     f"{name}={value!r}"
                 )
+            object.__setattr__(self, name, int(value))
         if self.batch_size % self.accumulation:
             raise ValueError(
                 "`accumulation` of a recipe must divide its `batch_size`; 1 "
@@ -116,8 +118,8 @@ class Recipe:
                 f"accumulation={self.accumulation}, "
                 f"batch_size={self.batch_size}"
             )
-        share = isinstance(self.warmup, float)
-        if self.warmup < 0 or share and self.warmup >= 1:
+        share = isinstance(self.warmup, float) and self.warmup < 1
+        if not (share or is_integer(self.warmup)) or self.warmup < 0:
             raise ValueError(
                 "`warmup` of a recipe must be a share of the steps, a float "
                 "from 0 to below 1, or a number of steps, an int from 0. "

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.preprocessing.geometry import check_transform
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -113,7 +114,7 @@ def position_of(facts, length):
             f"epoch. Received: position={position!r:.100}"
         )
     before = facts.get("stream", {}).get("steps_per_epoch", length)
-    if type(before) is not int or before <= position["step"]:
+    if not is_integer(before) or before <= position["step"]:
         raise CheckpointError(
             "The steps of an epoch must be more than those that a run has "
             f"done of it. Received: steps_per_epoch={before!r:.100}, "

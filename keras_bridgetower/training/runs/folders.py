@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import warnings
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import synchronise
@@ -254,5 +255,5 @@ def _text(facts):
 
 def _is_position(values):
     return isinstance(values, dict) and all(
-        type(n) is int and 0 <= n < _MOST for n in values.values()
+        is_integer(n) and 0 <= n < _MOST for n in values.values()
     )

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_bridgetower.checks import is_integer
+
 # Attributes that hold the state of a callback, by class. Keras resets them at
 # the start of each `fit`.
 _KEPT = {
@@ -134,4 +136,6 @@ def _keys(callback):
 
 
 def _plain(value):
-    return value if value is None or type(value) is int else float(value)
+    if value is None:
+        return None
+    return int(value) if is_integer(value) else float(value)

@@ -1,5 +1,8 @@
 """A forward pass of a matching task, for each library."""
 
+import runpy
+from importlib.util import find_spec
+
 import numpy as np
 
 from turns.samples import features
@@ -56,34 +59,33 @@ class ExportedForward(Timed):
         self.model = self.opened(path, contender.dtype)
 
     def opened(self, path, dtype):
-        """A callable from a dict of arrays to the logits."""
+        """A callable from a dict of arrays to a dict with the logits."""
         raise NotImplementedError
 
     def run(self, batch, tokens):
         x = features(batch, self.side, tokens)
-        return lambda: np.asarray(self.model(x), "float32")
+        return lambda: np.asarray(next(iter(self.model(x).values())), "float32")
 
 
 class OnnxRuntimeForward(ExportedForward):
     """By ONNX Runtime, as it is installed."""
 
     def opened(self, path, dtype):
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path)
-        return lambda x: session.run(None, x)[0]
+        return runner()["opened"](path)
 
 
 class OpenVINOForward(ExportedForward):
     """By OpenVINO, on the processor."""
 
     def opened(self, path, dtype):
-        import openvino
-
         precision = "bf16" if dtype == "bfloat16" else "f32"
-        values = {"INFERENCE_PRECISION_HINT": precision}
-        model = openvino.Core().compile_model(path, "CPU", values)
-        return lambda x: model(x)[0]
+        return runner()["by_openvino"](path, precision=precision)
+
+
+def runner():
+    """What `run.py` of an exported folder defines, without importing Keras."""
+    (folder,) = find_spec("keras_bridgetower").submodule_search_locations
+    return runpy.run_path(f"{folder}/runtime.py")
 
 
 LIBRARIES = {
