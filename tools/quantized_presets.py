@@ -1,4 +1,4 @@
-r"""Compare the small presets in float32 with three kinds of 8-bit integers.
+r"""Compare the small presets in float32 with integers of 8 and 4 bits.
 
     KERAS_BACKEND=torch PYTHONPATH=examples python tools/quantized_presets.py
 
@@ -116,10 +116,15 @@ def measured(name, test, train, count, folder):
             yield f"{form} int8", *_numbers(run, x, labels, folder / form)
     # Keras searches for garbage after each layer.
     gc.freeze()
-    task.quantize("int8")
-    task.save_to_preset(folder / "int8")
-    task = PRESETS[name].task.from_preset(folder / "int8")
-    yield "Keras int8", *_numbers(_of_keras(task), x, labels, folder / "int8")
+    for mode in ("int8", "int4"):
+        task = PRESETS[name].task.from_preset(PREFIX + name)
+        task.quantize(mode)
+        task.save_to_preset(folder / mode)
+        task = PRESETS[name].task.from_preset(folder / mode)
+        yield (
+            f"Keras {mode}",
+            *_numbers(_of_keras(task), x, labels, folder / mode),
+        )
 
 
 def _first(rows, count):
