@@ -12,6 +12,7 @@ from keras_bridgetower.checks import check_share
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.graph_weights import with_weight
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
 from keras_bridgetower.models.taps import check_mask
 from keras_bridgetower.models.taps import check_states
@@ -293,11 +294,14 @@ class CrossModalEncoder(keras.layers.Layer):
             pooler.bias.assign(ops.zeros(pooler.bias.shape))
 
     def _project(self, states, projections, row):
+        def add_type(x, types):
+            return x + ops.cast(types[row], x.dtype)
+
         typed = []
         for index, state in enumerate(states):
             # A shared projection is the only one in the list.
             x = projections[index % len(projections)](state)
-            typed.append(x + ops.cast(self.type_embedding[row], x.dtype))
+            typed.append(with_weight(add_type, x, self.type_embedding))
         return typed
 
     def _make_projections(self, side):
