@@ -9,7 +9,7 @@ from .distribution.distribute import distribute as distribute
 from .losses import VQALoss as VQALoss
 from .metrics.vqa import VQAScore as VQAScore
 from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
-from .models.bridges import BridgeLayer as BridgeLayer
+from .models.bridge_layer import BridgeLayer as BridgeLayer
 from .models.fusion import CrossModalEncoder as CrossModalEncoder
 from .models.head_table import register_head as register_head
 from .models.towers import Tower as Tower

@@ -9,13 +9,13 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.models.checks import check_image_ids
-from keras_bridgetower.models.checks import check_masked_ids
-from keras_bridgetower.models.checks import check_sample_weights
-from keras_bridgetower.models.checks import check_soft_scores
 from keras_bridgetower.models.heads import KINDS
 from keras_bridgetower.models.heads import WAYS
 from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.models.label_checks import check_image_ids
+from keras_bridgetower.models.label_checks import check_masked_ids
+from keras_bridgetower.models.label_checks import check_sample_weights
+from keras_bridgetower.models.label_checks import check_soft_scores
 
 # The label of padded samples. No `ignore_id` or image id has this value.
 _PADDED = -(2**31)

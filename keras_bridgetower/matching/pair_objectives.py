@@ -156,7 +156,8 @@ class RandomNegatives(Objective):
         return match, match
 
     def logits(self, fuse, heads, batch, embeddings=None):
-        own = ops.reshape(batch.features["match"], (-1, 1, 1)) == MATCH
+        # Symbolic tensors know no `==`: it compares the objects.
+        own = ops.equal(ops.reshape(batch.features["match"], (-1, 1, 1)), MATCH)
         following = NextSample()
         image = [ops.where(own, x, following(x)) for x in batch.image]
         pooled = fuse(batch.text, image, batch.padding_mask)

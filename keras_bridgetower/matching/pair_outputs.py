@@ -5,6 +5,7 @@ from keras import ops
 from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.graph_weights import with_weight
 from keras_bridgetower.models.heads import kinds_of
 
 
@@ -38,12 +39,10 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
         embeddings = head(
             contrastive_features(backbone.fusion, head.ways, text, image)
         )
-        scored = (
-            embeddings["text"],
-            embeddings["image"],
-            # In half precision Keras casts weights when they are read.
-            ops.cast(ops.exp(head.logit_scale), "float32"),
-        )
+        text_vectors, image_vectors = embeddings["text"], embeddings["image"]
+        # The vectors only say to which graph the factor belongs.
+        factor = with_weight(_factor_of, text_vectors, head.logit_scale)
+        scored = text_vectors, image_vectors, factor
     pair_head = objective.heads[0]
     if pair_head in names:
         outputs[pair_head], pooled = objective.logits(
@@ -57,6 +56,11 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
             embeddings |= head({"fused": pooled})
         outputs["itc"] = embeddings
     return outputs
+
+
+def _factor_of(vectors, logit_scale):
+    # In half precision Keras casts weights when they are read.
+    return ops.cast(ops.exp(logit_scale), "float32")
 
 
 def with_packed(outputs, *logit_scale):

@@ -5,9 +5,7 @@ import functools
 import keras
 
 from keras_bridgetower.backend import compiled
-from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import remat
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
@@ -266,35 +264,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         return resized
 
     def get_config(self):
-        fusion = self.fusion
-        kept = {
-            precision.POLICIES: precision.changed_policies(
-                self, fusion.dtype_policy
-            ),
-            quantization.QUANTIZED: quantization.quantized_layers(self),
-            **freezing.state_of(self),
-        }
-        config = super().get_config()
-        config.update(
-            # KerasHub's own names quantized layers by their paths.
-            dtype=keras.dtype_policies.serialize(self.dtype_policy),
-            image_encoder=saved_backbones.encoder_spec(self.image_encoder),
-            text_encoder=saved_backbones.encoder_spec(self.text_encoder),
-            hidden_dim=fusion.hidden_dim,
-            num_heads=fusion.num_heads,
-            num_layers=fusion.num_layers,
-            intermediate_dim=fusion.intermediate_dim,
-            bridge=fusion.bridge,
-            taps=fusion.taps,
-            cross_encoder=fusion.cross_encoder,
-            projections=fusion.projections,
-            image_norms=self.image_norms,
-            dropout=fusion.dropout,
-            attention_dropout=fusion.attention_dropout,
-            layer_norm_epsilon=fusion.layer_norm_epsilon,
-            bridge_epsilon=fusion.bridge_epsilon,
-        )
-        return config | {name: found for name, found in kept.items() if found}
+        return saved_backbones.config_of(self, super().get_config())
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone and a manifest to a new preset folder."""
@@ -320,12 +290,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = saved_backbones.with_encoders(config, custom_objects)
-        changed = config.pop(precision.POLICIES, None)
-        quantized = config.pop(quantization.QUANTIZED, None)
-        frozen = {k: config.pop(k, None) for k in freezing.STATE}
+        config, kept = saved_backbones.split(config)
         backbone = super().from_config(config)
-        precision.restore_policies(backbone, changed)
-        quantization.quantize_as(backbone, quantized)
-        parts = backbone.image_encoder, backbone.text_encoder
-        freezing.restore(backbone, frozen, parts)
+        saved_backbones.restore(backbone, kept)
         return backbone

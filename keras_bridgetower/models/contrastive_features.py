@@ -1,6 +1,6 @@
 """The vectors that a contrastive head embeds: text, image and fused pair."""
 
-from keras_bridgetower.models.fusion import IMAGE_ROW
+from keras_bridgetower.models.fusion_checks import IMAGE_ROW
 
 
 def _projected_image(fusion, image):

@@ -9,18 +9,20 @@ from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_share
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
+from keras_bridgetower.models import fusion_parts
 from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.fusion_checks import IMAGE_ROW
+from keras_bridgetower.models.fusion_checks import NUM_TYPE_ROWS
+from keras_bridgetower.models.fusion_checks import OUTPUTS
+from keras_bridgetower.models.fusion_checks import TEXT_ROW
+from keras_bridgetower.models.fusion_checks import check_image_row
+from keras_bridgetower.models.fusion_checks import check_mask
+from keras_bridgetower.models.fusion_checks import check_outputs
+from keras_bridgetower.models.fusion_checks import check_states
+from keras_bridgetower.models.graph_weights import with_weight
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
-from keras_bridgetower.models.taps import check_mask
-from keras_bridgetower.models.taps import check_states
 from keras_bridgetower.models.taps import resolve_taps
-
-OUTPUTS = ("text", "image", "pooled")
-# Rows of the type embedding.
-TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
-PROJECTIONS = ("shared", "per_layer")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -102,7 +104,7 @@ class CrossModalEncoder(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
-        check_choice("projections", projections, PROJECTIONS)
+        check_choice("projections", projections, fusion_parts.PROJECTIONS)
         if intermediate_dim is None:
             intermediate_dim = 4 * hidden_dim
         if attention_dropout is None:
@@ -132,27 +134,15 @@ class CrossModalEncoder(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.bridge_epsilon = bridge_epsilon
 
-        self.text_projections = self._make_projections("text")
-        self.image_projections = self._make_projections("image")
-        self.text_entry = self._make_entry("text")
-        self.image_entry = self._make_entry("image")
-        self.text_bridges = self._make_bridges("text")
-        self.image_bridges = self._make_bridges("image")
-        self.steps = [
-            CROSS_ENCODERS[cross_encoder](
-                hidden_dim,
-                num_heads,
-                self.intermediate_dim,
-                dropout,
-                layer_norm_epsilon,
-                attention_dropout,
-                dtype=self.dtype_policy,
-                name=f"layer_{layer}",
-            )
-            for layer in range(num_layers)
-        ]
-        self.text_pooler = self._dense("text_pooler", "tanh")
-        self.image_pooler = self._dense("image_pooler", "tanh")
+        self.text_projections = fusion_parts.projections(self, "text")
+        self.image_projections = fusion_parts.projections(self, "image")
+        self.text_entry = fusion_parts.entry(self, "text")
+        self.image_entry = fusion_parts.entry(self, "image")
+        self.text_bridges = fusion_parts.bridge_layers(self, "text")
+        self.image_bridges = fusion_parts.bridge_layers(self, "image")
+        self.steps = fusion_parts.steps(self)
+        self.text_pooler = fusion_parts.dense(self, "text_pooler", "tanh")
+        self.image_pooler = fusion_parts.dense(self, "image_pooler", "tanh")
 
     def build(
         self, text_states_shape, image_states_shape, padding_mask_shape=None
@@ -209,11 +199,7 @@ class CrossModalEncoder(keras.layers.Layer):
     ):
         check_outputs(outputs)
         check_states(self.taps, text_states, image_states)
-        if not is_integer(image_row) or not 0 <= image_row < NUM_TYPE_ROWS:
-            raise ValueError(
-                "`image_row` must be a row of the type embedding, from 0 to "
-                f"{NUM_TYPE_ROWS - 1}. Received: image_row={image_row!r}"
-            )
+        check_image_row(image_row)
         return self.join(
             self.project_text(text_states),
             self.project_image(image_states, image_row),
@@ -293,61 +279,15 @@ class CrossModalEncoder(keras.layers.Layer):
             pooler.bias.assign(ops.zeros(pooler.bias.shape))
 
     def _project(self, states, projections, row):
+        def add_type(x, types):
+            return x + ops.cast(types[row], x.dtype)
+
         typed = []
         for index, state in enumerate(states):
             # A shared projection is the only one in the list.
             x = projections[index % len(projections)](state)
-            typed.append(x + ops.cast(self.type_embedding[row], x.dtype))
+            typed.append(with_weight(add_type, x, self.type_embedding))
         return typed
-
-    def _make_projections(self, side):
-        tapped = sum(tap is not None for tap in self.taps)
-        count = {"shared": 1, "per_layer": tapped}[self.projections]
-        return [self._dense(f"{side}_projection_{i}") for i in range(count)]
-
-    def _make_entry(self, side):
-        common = {"dtype": self.dtype_policy, "name": f"{side}_entry"}
-        if self.bridge is None:
-            return keras.layers.Identity(**common)
-        return keras.layers.LayerNormalization(
-            epsilon=self.bridge_epsilon, **common
-        )
-
-    def _make_bridges(self, side):
-        return [
-            bridges.get(
-                self.bridge,
-                self.hidden_dim,
-                self.num_heads,
-                self.attention_dropout,
-                self.bridge_epsilon,
-                dtype=self.dtype_policy,
-                name=f"{side}_bridge_{layer}",
-            )
-            if layer and tap is not None
-            else None
-            for layer, tap in enumerate(self.taps)
-        ]
-
-    def _dense(self, name, activation=None):
-        return keras.layers.Dense(
-            self.hidden_dim,
-            activation=activation,
-            kernel_initializer=initializer(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-
-def check_outputs(outputs):
-    """Refuse what is no tuple or list of some of `OUTPUTS`."""
-    if not isinstance(outputs, (tuple, list)) or not set(outputs) <= set(
-        OUTPUTS
-    ):
-        raise ValueError(
-            f"`outputs` must be a tuple of some of {list(OUTPUTS)}. "
-            f"Received: outputs={outputs!r}"
-        )
 
 
 def _last_query(name, x, outputs):

@@ -1,4 +1,4 @@
-"""Loads a backbone from the files of a preset folder."""
+"""The configuration of a backbone, and a backbone from a preset folder."""
 
 import copy
 import functools
@@ -8,6 +8,7 @@ import keras
 
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import hidden_states
@@ -146,3 +147,63 @@ def with_encoders(config, custom_objects):
                 config[key], custom_objects=custom_objects
             )
     return config
+
+
+def config_of(backbone, config):
+    """The configuration of a backbone, with what its layers were changed to.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        config: dict, the configuration that KerasHub makes of it.
+    """
+    fusion = backbone.fusion
+    kept = {
+        precision.POLICIES: precision.changed_policies(
+            backbone, fusion.dtype_policy
+        ),
+        quantization.QUANTIZED: quantization.quantized_layers(backbone),
+        **freezing.state_of(backbone),
+    }
+    config.update(
+        # KerasHub's own names quantized layers by their paths.
+        dtype=keras.dtype_policies.serialize(backbone.dtype_policy),
+        image_encoder=encoder_spec(backbone.image_encoder),
+        text_encoder=encoder_spec(backbone.text_encoder),
+        hidden_dim=fusion.hidden_dim,
+        num_heads=fusion.num_heads,
+        num_layers=fusion.num_layers,
+        intermediate_dim=fusion.intermediate_dim,
+        bridge=fusion.bridge,
+        taps=fusion.taps,
+        cross_encoder=fusion.cross_encoder,
+        projections=fusion.projections,
+        image_norms=backbone.image_norms,
+        dropout=fusion.dropout,
+        attention_dropout=fusion.attention_dropout,
+        layer_norm_epsilon=fusion.layer_norm_epsilon,
+        bridge_epsilon=fusion.bridge_epsilon,
+    )
+    return config | {name: found for name, found in kept.items() if found}
+
+
+def split(config):
+    """Take out of a configuration what `restore` gives back to layers.
+
+    Args:
+        config: dict, as `with_encoders` returns it.
+
+    Returns:
+        `(arguments, kept)`, two dicts.
+    """
+    names = precision.POLICIES, quantization.QUANTIZED, *freezing.STATE
+    kept = {name: config.get(name) for name in names}
+    return {k: v for k, v in config.items() if k not in kept}, kept
+
+
+def restore(backbone, kept):
+    """Change the layers of a new backbone as `split` found them changed."""
+    precision.restore_policies(backbone, kept[precision.POLICIES])
+    quantization.quantize_as(backbone, kept[quantization.QUANTIZED])
+    frozen = {name: kept[name] for name in freezing.STATE}
+    parts = backbone.image_encoder, backbone.text_encoder
+    freezing.restore(backbone, frozen, parts)

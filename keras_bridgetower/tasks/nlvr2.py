@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_bridgetower.models.fusion import IMAGE_ROW
-from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
+from keras_bridgetower.models.fusion_checks import IMAGE_ROW
+from keras_bridgetower.models.fusion_checks import SECOND_IMAGE_ROW
 from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
 from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
