@@ -150,6 +150,12 @@ def _check_calibration(calibration, function, name):
         )
     check_installed("calibration", ("onnxruntime",))
     names = list(function.features)
+    if not isinstance(calibration, dict):
+        raise ValueError(
+            f"`calibration` must be a dict of the features {names}. Of a "
+            "preprocessor that makes labels too, pass the first of what it "
+            f"returns. Received: {type(calibration).__name__}"
+        )
     rows = {len(value) for value in calibration.values()}
     if sorted(calibration) != names or len(rows) != 1 or rows == {0}:
         raise ValueError(
