@@ -25,11 +25,18 @@ class ExportedModel:
 
     Call arguments:
         pictures: list of paths of 8-bit pictures; for a task that compares
-            two pictures, list of pairs of paths.
-        texts: list of str, as many.
+            two pictures, list of pairs of paths. Not used by a task that
+            reads texts alone.
+        texts: list of str, as many. Not used by a task that reads pictures
+            alone.
 
     Returns:
         dict of arrays: the outputs by name.
+
+    Raises:
+        ValueError: a folder without a model, or of a task that reads what
+            this program does not make; no lists, lists of different lengths,
+            or a picture or a text that the task refuses.
     """
 
     def __init__(self, folder):
@@ -44,9 +51,14 @@ class ExportedModel:
             self.engine, self.special = _tokenizer(
                 folder / "assets" / "tokenizer", self.text
             )
-        self.run = _session(folder)
+        self.run, read = _session(folder)
+        _check_made(read, self.features)
+        # A part of a model reads some of them.
+        self.features = [n for n in self.features if n in set().union(*read)]
 
-    def __call__(self, pictures, texts):
+    def __call__(self, pictures=(), texts=()):
+        given = {"pictures": pictures, "texts": texts}
+        _check_lists({name: given[name] for name in self.reads})
         made = {}
         if "images" in self.features:
             images = [self._pixels(picture) for picture in pictures]
@@ -55,7 +67,13 @@ class ExportedModel:
             made |= self._tokens(texts)
         return self.run({name: made[name] for name in self.features})
 
-    def answer(self, pictures, texts):
+    @property
+    def reads(self):
+        """What the task reads: `"pictures"`, `"texts"` or both."""
+        made = {"images": "pictures", "token_ids": "texts"}
+        return [made[name] for name in made if name in self.features]
+
+    def answer(self, pictures=(), texts=()):
         """The best answer, or label, and its logit for each text."""
         (logits,) = self(pictures, texts).values()
         best = logits.argmax(axis=-1)
@@ -86,9 +104,29 @@ class ExportedModel:
         }
 
 
+def _check_lists(given):
+    """Refuse what is no list, and lists of different lengths."""
+    for name, values in given.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(
+                f"`{name}` must be a list with at least one entry. "
+                f"Received: {name}={values!r:.200}"
+            )
+    counts = [f"{len(values)} {name}" for name, values in given.items()]
+    if len({len(values) for values in given.values()}) > 1:
+        raise ValueError(
+            "`pictures` and `texts` must be of the same number; repeat what "
+            f"belongs to several. Received: {' and '.join(counts)}"
+        )
+
+
 def _check(texts):
     """Refuse texts that the task refuses, in its words."""
     for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"`text` must be one string. Received: text[{i}]={text!r:.200}"
+            )
         if text.strip() and "\0" not in text:
             continue
         problem = "contain NUL characters" if text.strip() else "be empty"
@@ -98,22 +136,48 @@ def _check(texts):
 
 
 def _session(folder):
-    """A function from a dict of arrays to a dict of outputs."""
-    (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
+    """A function from a dict of features to a dict of outputs.
+
+    And the inputs of the model, each a set of names.
+    """
+    files = sorted([*folder.glob("*.onnx"), *folder.glob("*.xml")])
+    if len(files) != 1:
+        raise ValueError(
+            "`folder` must hold one model, .onnx or .xml. "
+            f"Received: {str(folder)!r} with {[file.name for file in files]}"
+        )
+    (file,) = files
     if file.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(file)
         names = [output.name for output in session.get_outputs()]
-        return lambda x: dict(zip(names, session.run(None, x), strict=True))
+        return (
+            lambda x: dict(zip(names, session.run(None, x), strict=True)),
+            [{read.name} for read in session.get_inputs()],
+        )
     import openvino
 
     # Without the hint, new processors compute in bfloat16.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(file, "CPU", exact)
-    return lambda x: {
-        output.any_name: value for output, value in model(x).items()
-    }
+    return (
+        lambda x: {
+            output.any_name: value for output, value in model(x).items()
+        },
+        [read.names for read in model.inputs],
+    )
+
+
+def _check_made(read, features):
+    """Refuse a model whose inputs, sets of names, are not all made here."""
+    others = sorted(min(names) for names in read if not names & set(features))
+    if others:
+        raise ValueError(
+            "The model reads features that this program does not make: "
+            f"{', '.join(others)}. Make them by the task's preprocessor, and "
+            "run the file by its own runtime."
+        )
 
 
 def _tokenizer(folder, config):
@@ -148,6 +212,12 @@ def _tokenizer(folder, config):
 def _opened(path):
     """A picture turned upright, in RGB, over white where transparent."""
     image = ImageOps.exif_transpose(Image.open(path))
+    # Pillow would make nearly all of their values white.
+    if image.mode[0] in "IF":
+        raise ValueError(
+            "`pictures` must have 8 bits in each channel. Received: "
+            f"{str(path)!r} with mode {image.mode}"
+        )
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
@@ -180,13 +250,23 @@ def _square(image, config):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("picture", nargs="+")
-    parser.add_argument("text")
-    given = parser.parse_args()
-    pictures = given.picture[0] if len(given.picture) == 1 else given.picture
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="input",
+        help="what the task reads: a picture or two, and then a text",
+    )
+    inputs = parser.parse_args().inputs
     model = ExportedModel(pathlib.Path(__file__).parent)
+    given = {}
+    if "texts" in model.reads:
+        given["texts"] = [inputs.pop()]
+    if inputs:
+        given["pictures"] = inputs if len(inputs) == 1 else [inputs]
+    if sorted(given) != model.reads:
+        parser.error(f"the task reads {' and '.join(model.reads)}")
     if model.names:
-        print(json.dumps(model.answer([pictures], [given.text])[0]))
+        print(json.dumps(model.answer(**given)[0]))
     else:
-        outputs = model([pictures], [given.text])
+        outputs = model(**given)
         print(json.dumps({k: v[0].tolist() for k, v in outputs.items()}))
