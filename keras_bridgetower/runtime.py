@@ -10,6 +10,8 @@ and onnxruntime or openvino:
 import argparse
 import json
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -25,11 +27,18 @@ class ExportedModel:
 
     Call arguments:
         pictures: list of paths of 8-bit pictures; for a task that compares
-            two pictures, list of pairs of paths.
-        texts: list of str, as many.
+            two pictures, list of pairs of paths. Not used by a task that
+            reads texts alone.
+        texts: list of str, as many. Not used by a task that reads pictures
+            alone.
 
     Returns:
         dict of arrays: the outputs by name.
+
+    Raises:
+        ValueError: a folder without a model, or of a task that reads what
+            this program does not make; no lists, lists of different lengths,
+            or a picture or a text that the task refuses.
     """
 
     def __init__(self, folder):
@@ -44,10 +53,15 @@ class ExportedModel:
             self.engine, self.special = _tokenizer(
                 folder / "assets" / "tokenizer", self.text
             )
-        (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
-        self.run = opened(file)
+        self.run = opened(_model_of(folder))
+        _check_made(self.run.inputs, self.features)
+        # A part of a model reads some of them.
+        read = set().union(*self.run.inputs)
+        self.features = [name for name in self.features if name in read]
 
-    def __call__(self, pictures, texts):
+    def __call__(self, pictures=(), texts=()):
+        given = {"pictures": pictures, "texts": texts}
+        _check_lists({name: given[name] for name in self.reads})
         made = {}
         if "images" in self.features:
             images = [self._pixels(picture) for picture in pictures]
@@ -56,7 +70,13 @@ class ExportedModel:
             made |= self._tokens(texts)
         return self.run({name: made[name] for name in self.features})
 
-    def answer(self, pictures, texts):
+    @property
+    def reads(self):
+        """What the task reads: `"pictures"`, `"texts"` or both."""
+        made = {"images": "pictures", "token_ids": "texts"}
+        return [made[name] for name in made if name in self.features]
+
+    def answer(self, pictures=(), texts=()):
         """The best answer, or label, and its logit for each text."""
         (logits,) = self(pictures, texts).values()
         best = logits.argmax(axis=-1)
@@ -87,15 +107,72 @@ class ExportedModel:
         }
 
 
+def _check_lists(given):
+    """Refuse what is no list, and lists of different lengths."""
+    for name, values in given.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(
+                f"`{name}` must be a list with at least one entry. "
+                f"Received: {name}={values!r:.200}"
+            )
+    counts = [f"{len(values)} {name}" for name, values in given.items()]
+    if len({len(values) for values in given.values()}) > 1:
+        raise ValueError(
+            "`pictures` and `texts` must be of the same number; repeat what "
+            f"belongs to several. Received: {' and '.join(counts)}"
+        )
+
+
 def _check(texts):
     """Refuse texts that the task refuses, in its words."""
     for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"`text` must be one string. Received: text[{i}]={text!r:.200}"
+            )
         if text.strip() and "\0" not in text:
             continue
         problem = "contain NUL characters" if text.strip() else "be empty"
         raise ValueError(
             f"`text` must not {problem}. Received: text[{i}]={text!r:.200}"
         )
+
+
+def _model_of(folder):
+    """The file of the one model in a folder."""
+    files = sorted([*folder.glob("*.onnx"), *folder.glob("*.xml")])
+    if len(files) != 1:
+        raise ValueError(
+            "`folder` must hold one model, .onnx or .xml. "
+            f"Received: {str(folder)!r} with {[file.name for file in files]}"
+        )
+    return files[0]
+
+
+def _check_made(inputs, features):
+    """Refuse a model whose inputs, sets of names, are not all made here."""
+    others = sorted(min(names) for names in inputs if not names & set(features))
+    if others:
+        raise ValueError(
+            "The model reads features that this program does not make: "
+            f"{', '.join(others)}. Make them by the task's preprocessor, and "
+            "run the file by its own runtime."
+        )
+
+
+class Opened(NamedTuple):
+    """An exported file, which is called with a dict of arrays.
+
+    Args:
+        compute: callable from a dict of arrays to the dict of the outputs.
+        inputs: list of sets, the names of each input.
+    """
+
+    compute: Callable
+    inputs: list
+
+    def __call__(self, arrays):
+        return self.compute(arrays)
 
 
 def opened(file, threads=0):
@@ -106,7 +183,7 @@ def opened(file, threads=0):
         threads: int, how many threads compute; with 0 the runtime chooses.
 
     Returns:
-        A function from a dict of arrays to the dict of the outputs.
+        `Opened`.
     """
     if pathlib.Path(file).suffix == ".onnx":
         return _by_onnxruntime(file, threads)
@@ -120,7 +197,10 @@ def _by_onnxruntime(file, threads):
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options)
     names = [output.name for output in session.get_outputs()]
-    return lambda x: dict(zip(names, session.run(None, x), strict=True))
+    return Opened(
+        lambda x: dict(zip(names, session.run(None, x), strict=True)),
+        [{read.name} for read in session.get_inputs()],
+    )
 
 
 def by_openvino(file, threads=0, precision="f32"):
@@ -138,9 +218,12 @@ def by_openvino(file, threads=0, precision="f32"):
         "INFERENCE_NUM_THREADS": threads,
     }
     model = openvino.Core().compile_model(file, "CPU", values)
-    return lambda x: {
-        output.any_name: value for output, value in model(x).items()
-    }
+    return Opened(
+        lambda x: {
+            output.any_name: value for output, value in model(x).items()
+        },
+        [read.names for read in model.inputs],
+    )
 
 
 def _tokenizer(folder, config):
@@ -175,6 +258,12 @@ def _tokenizer(folder, config):
 def _opened(path):
     """A picture turned upright, in RGB, over white where transparent."""
     image = ImageOps.exif_transpose(Image.open(path))
+    # Pillow would make nearly all of their values white.
+    if image.mode[0] in "IF":
+        raise ValueError(
+            "`pictures` must have 8 bits in each channel. Received: "
+            f"{str(path)!r} with mode {image.mode}"
+        )
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
@@ -207,13 +296,23 @@ def _square(image, config):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("picture", nargs="+")
-    parser.add_argument("text")
-    given = parser.parse_args()
-    pictures = given.picture[0] if len(given.picture) == 1 else given.picture
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="input",
+        help="what the task reads: a picture or two, and then a text",
+    )
+    inputs = parser.parse_args().inputs
     model = ExportedModel(pathlib.Path(__file__).parent)
+    given = {}
+    if "texts" in model.reads:
+        given["texts"] = [inputs.pop()]
+    if inputs:
+        given["pictures"] = inputs if len(inputs) == 1 else [inputs]
+    if sorted(given) != model.reads:
+        parser.error(f"the task reads {' and '.join(model.reads)}")
     if model.names:
-        print(json.dumps(model.answer([pictures], [given.text])[0]))
+        print(json.dumps(model.answer(**given)[0]))
     else:
-        outputs = model([pictures], [given.text])
+        outputs = model(**given)
         print(json.dumps({k: v[0].tolist() for k, v in outputs.items()}))

@@ -16,6 +16,7 @@ from builders import SIDE
 from builders import backbone
 from builders import bert
 from builders import clip
+from builders import difference
 from builders import features
 from builders import randomise
 from builders import shallow
@@ -113,6 +114,61 @@ def test_texts_are_tokenized_alike(tmp_path):
                     tokenize(["play", wrong])
                 said.append(str(told.value))
             assert said[0] == said[1]
+
+
+@FASTEST
+def test_the_program_says_what_is_wrong(tmp_path):
+    """Not by the words of a runtime, and not by other numbers."""
+    model = runtime.ExportedModel.__new__(runtime.ExportedModel)
+    model.features = ["images", "token_ids", "padding_mask"]
+    for pictures, texts, message in (
+        (["a.png"], ["a", "b"], "1 pictures and 2 texts"),
+        (["a.png"], "a", "`texts` must be a list.*texts='a'"),
+        ("a.png", ["a"], "`pictures` must be a list.*'a.png'"),
+        ([], [], "`pictures` must be a list with at least one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(pictures, texts)
+    with pytest.raises(ValueError, match="`text` must be one string"):
+        model._tokens([("a", "pair")])
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.full((9, 9), 30_000, "uint16")).save(path)
+    with pytest.raises(ValueError, match="8 bits in each.*grey.png.*I;16"):
+        runtime._opened(path)
+    with pytest.raises(ValueError, match="must hold one model"):
+        runtime._session(tmp_path)
+    with pytest.raises(ValueError, match="not make: mask_positions"):
+        runtime._check_made([{"images"}, {"mask_positions"}], model.features)
+
+
+@exported_files.ON_TORCH
+def test_a_task_of_texts_alone_needs_no_picture(tmp_path):
+    exported_files.need("onnx")
+    task = randomise(every_task.make("text_classifier"))
+    task.export(tmp_path / "a", format="onnx")
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KERAS, tmp_path / "a/run.py", QUESTION],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    label, _ = task.classify(QUESTION)
+    assert json.loads(ran.stdout)[0] == label
+
+
+@exported_files.ON_TORCH
+def test_a_part_in_a_folder_reads_what_it_needs(vqa, picture, tmp_path):
+    exported_files.need("onnx")
+    vqa.export(tmp_path / "a", format="onnx", part="image_tower")
+    model = runtime.ExportedModel(tmp_path / "a")
+    assert (model.reads, model.names) == (["pictures"], None)
+    found = model([picture])["states"]
+    x = vqa.preprocessor({"images": [picture], "text": [QUESTION]})
+    states = vqa.backbone.image_tower(x["images"])
+    projected = vqa.backbone.fusion.project_image(states)
+    assert found.shape[1] == len(projected)
+    for i, expected in enumerate(projected):
+        assert difference(found[:, i], expected) <= 1e-5
 
 
 @exported_files.ON_TORCH

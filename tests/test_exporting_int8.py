@@ -79,6 +79,8 @@ def test_what_cannot_be_calibrated_is_refused(vqa, tmp_path):
         given = {"images": np.zeros((1, 4))}
         with pytest.raises(ValueError, match="`calibration` must be a dict of"):
             vqa.export(tmp_path / "a", format="onnx", calibration=given)
+        with pytest.raises(ValueError, match="the first of what it returns"):
+            vqa.export(tmp_path / "a", format="onnx", calibration=(given, 0))
 
 
 @pytest.fixture
@@ -122,6 +124,47 @@ def test_samples_are_the_rows_prepared(table, tmp_path):
     path.write_text(json.dumps({"image": "0.png"}))
     with pytest.raises(ValueError, match="Row 0 of SOURCE: it must have"):
         calibration.samples_of(task, path)
+
+
+@FASTEST
+def test_many_rows_are_thinned_evenly(tmp_path):
+    rows = [json.dumps({"text": f"row {i}"}) for i in range(300)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(rows))
+    task = every_task.make("text_classifier")
+    found = calibration.samples_of(task, path)["token_ids"]
+    assert found.shape[0] == 256
+    read = [int(task.preprocessor.tokenizer.detokenize(x)[4:]) for x in found]
+    assert read == sorted(set(read))
+    assert np.abs(np.diff(read)).max() <= 3 and read[-1] >= 298
+    # Each row with both texts: neither of them is left out.
+    (tmp_path / "pictures").mkdir()
+    for i in range(20):
+        picture = Image.new("RGB", (32, 32), (i, 0, 0))
+        picture.save(tmp_path / "pictures" / f"{i}.png")
+    vqa = every_task.make("vqa")
+    asked = ["a", "is it red?"]
+    found = calibration.samples_of(vqa, tmp_path / "pictures", asked, most=20)
+    lengths = found["padding_mask"].sum(axis=1)
+    assert sorted(set(lengths)) == [3, 12]
+    assert 7 <= (lengths == 3).sum() <= 13
+
+
+@FASTEST
+def test_samples_of_tasks_that_make_their_labels(table):
+    """Masked language and pre-training: features without labels."""
+    path, rows = table
+    task = every_task.make("pretraining")
+    found = calibration.samples_of(task, path)
+    assert sorted(found) == sorted(task.input)
+    assert {len(value) for value in found.values()} == {5}
+    path.write_text("image,text\n0.png,it is <mask>.\n1.png,<mask> <mask>?\n")
+    task = every_task.make("masked_lm")
+    found = calibration.samples_of(task, path)
+    blank = task.preprocessor.tokenizer.mask_token_id
+    assert sorted(found) == sorted(task.input)
+    assert (found["token_ids"] == blank).sum(axis=1).tolist() == [1, 2]
+    assert found["mask_positions"].shape == (2, 2)
 
 
 @FASTEST

@@ -23,8 +23,9 @@ class AttentionMap:
             whole text; sums to 1.
         word_maps: float array `(words, pictures, rows, columns)`, for each
             word the weights of the patches of each picture; a map sums to 1.
-        whole: float array `(pictures, rows, columns)`, the map of the token
-            that the task's head reads; a map sums to 1.
+        whole: float array `(pictures, rows, columns)`, the map of the text's
+            first token, or, of `relevance`, of what the task's head reads,
+            such as the first `<mask>`; a map sums to 1.
         pictures: float array `(pictures, S, S, 3)` in 0..1, the pictures
             after preprocessing.
         title: str, how the map was made.

@@ -140,8 +140,7 @@ def export(parts, folder):
         tensors, folder / WEIGHTS, metadata={"format": "pt"}
     )
     registry.write_json(folder, "config.json", _config(architecture, theirs))
-    if parts.tokenizer is not None:
-        processors.write(folder, parts.tokenizer, parts.image_converter)
+    processors.write(folder, parts.tokenizer, parts.image_converter)
     _write_other_heads(parts, values.keys() - theirs.keys(), folder)
 
 

@@ -1,6 +1,7 @@
 """Reads and writes `transformers` files of tokenizers and image processors."""
 
 import pathlib
+import warnings
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import tokenizers
@@ -144,11 +145,21 @@ def write(folder, tokenizer, image_converter):
 
     Args:
         folder: path of a folder.
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`. If its mode is not
-            `"hf"`, transformers will compute other pixels at the borders.
+        tokenizer: a `BridgeTowerTokenizer`, or None.
+        image_converter: a `BridgeTowerImageConverter`, or None. If its mode
+            is not `"hf"`, transformers will make other pixels, of which a
+            warning tells.
     """
     folder = pathlib.Path(folder)
+    length = TEXT_LENGTH
+    if tokenizer is not None:
+        length = tokenizer.sequence_length
+        _write_tokenizer(folder, tokenizer)
+    if image_converter is not None:
+        _write_image_processor(folder, image_converter, length)
+
+
+def _write_tokenizer(folder, tokenizer):
     tokenizer.save_assets(folder)
     (folder / "vocabulary.json").rename(folder / "vocab.json")
     special = dict(
@@ -158,7 +169,15 @@ def write(folder, tokenizer, image_converter):
         sep_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        mask_token="<mask>",
+        # White space before it belongs to it, as here.
+        mask_token=dict(
+            __type="AddedToken",
+            content="<mask>",
+            lstrip=True,
+            rstrip=False,
+            normalized=False,
+            single_word=False,
+        ),
     )
     write_json(
         folder,
@@ -171,6 +190,19 @@ def write(folder, tokenizer, image_converter):
             **special,
         ),
     )
+
+
+def _write_image_processor(folder, image_converter, text_length):
+    if image_converter.mode != "hf":
+        warnings.warn(
+            "transformers resizes the shorter side of a picture and takes "
+            "the centre, as the mode 'hf' does, not as "
+            f"mode={image_converter.mode!r}. Its processor makes other pixels "
+            "of pictures that are not square, and so does a preset that is "
+            "opened from this folder, unless image_mode="
+            f"{image_converter.mode!r} is passed to `from_preset`.",
+            stacklevel=2,
+        )
     size = {"shortest_edge": image_converter.image_size}
     write_json(
         folder,
@@ -178,14 +210,14 @@ def write(folder, tokenizer, image_converter):
         dict(
             image_processor_type="BridgeTowerImageProcessor",
             processor_class="BridgeTowerProcessor",
-            max_text_len=tokenizer.sequence_length,
+            max_text_len=text_length,
             size=size,
             crop_size=size,
             size_divisor=image_converter.size_divisor,
             resample=BICUBIC,
             rescale_factor=1 / 255,
-            image_mean=MEAN,
-            image_std=STD,
+            image_mean=image_converter.mean,
+            image_std=image_converter.std,
             do_resize=True,
             do_center_crop=True,
             do_rescale=True,

@@ -1,7 +1,5 @@
 """Features of a table's rows, on which `export` measures ranges for int8."""
 
-import itertools
-
 import keras
 
 from keras_bridgetower.predict.batches import with_pictures
@@ -9,9 +7,12 @@ from keras_bridgetower.predict.rows import PICTURES
 from keras_bridgetower.predict.rows import open_rows
 from keras_bridgetower.predict.verbs import PAIR
 from keras_bridgetower.predict.verbs import VERBS
+from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
 
 # Ranges change little with more of them.
 MOST = 256
+# Its multiples, modulo 1, fill any span evenly.
+GOLDEN = 0.618
 
 
 def samples_of(task, source, texts=(), most=MOST):
@@ -34,8 +35,8 @@ def samples_of(task, source, texts=(), most=MOST):
     columns = dict.fromkeys(c for verb in verbs for c in verb.columns)
     optional = dict.fromkeys(c for verb in verbs for c in verb.optional)
     rows = open_rows(source, tuple(columns) or PAIR, tuple(optional), texts)
-    step = -(-rows.count // most)
-    taken = [_taken(row) for row in itertools.islice(rows, 0, None, step)]
+    chosen = set(_spread(rows.count, most))
+    taken = [_taken(row) for row in rows if row.number in chosen]
     found = {name: [row[name] for row in taken] for name in taken[0]}
     raw = {k: v for k, v in found.items() if k not in PICTURES}
     if "image" in found:
@@ -45,8 +46,28 @@ def samples_of(task, source, texts=(), most=MOST):
         raw["images"] = list(pairs)
     return {
         name: keras.ops.convert_to_numpy(value)
-        for name, value in task.preprocessor(raw).items()
+        for name, value in _features(task, raw).items()
     }
+
+
+def _features(task, raw):
+    """What the task reads of raw rows, without their labels."""
+    made = task.preprocessor(raw)
+    features, _, _ = keras.utils.unpack_x_y_sample_weight(made)
+    if isinstance(task, BridgeTowerMaskedLM):
+        # Of the blanks in the rows, as its verb reads them.
+        blanks, _ = task.preprocessor.text_with_blanks(raw["text"])
+        features |= blanks
+    return features
+
+
+def _spread(count, most):
+    """Numbers of rows, at most so many, one out of each of equal spans."""
+    spans = min(count, most)
+    for i in range(spans):
+        start, stop = i * count // spans, (i + 1) * count // spans
+        # Not always the first: every second row may have the same text.
+        yield start + int(i * GOLDEN % 1 * (stop - start))
 
 
 def _taken(row):

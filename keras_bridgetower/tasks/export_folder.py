@@ -11,7 +11,7 @@ DESCRIPTION = "export.json"
 RUNNER = "run.py"
 
 
-def write_companions(task, folder, chosen):
+def write_companions(task, folder, chosen, part):
     """Write the preprocessor's files, and a program that runs the model.
 
     Args:
@@ -19,8 +19,14 @@ def write_companions(task, folder, chosen):
             written.
         folder: `pathlib.Path` of the folder with the exported model.
         chosen: `Format`.
+        part: str, what was exported of the task, or None for all of it.
     """
-    described = {"task": type(task).__name__, "class_names": task.class_names}
+    described = {
+        "task": type(task).__name__,
+        "part": part,
+        # Of a part the outputs are no logits.
+        "class_names": None if part else task.class_names,
+    }
     text = json.dumps(described, indent=2)
     pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")
     if task.preprocessor is None:

@@ -210,8 +210,8 @@ class BridgeTowerTask(
         """Lengths of texts that the preprocessor names, for the verbs."""
         return self.needed_preprocessor().buckets
 
-    def _write_companions(self, folder, chosen):
-        export_folder.write_companions(self, folder, chosen)
+    def _write_companions(self, folder, chosen, part):
+        export_folder.write_companions(self, folder, chosen, part)
 
     def summary(
         self, line_length=None, positions=None, print_fn=None, **kwargs

@@ -44,6 +44,10 @@ class _Labelled(ClassificationTask):
         super().__init__(backbone, preprocessor, heads, **kwargs)
         self.labels = labels
 
+    @property
+    def class_names(self):
+        return self.labels
+
     @classmethod
     def head_arguments(cls, heads):
         saved = heads.get(cls.head_name, {})

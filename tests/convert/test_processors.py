@@ -10,7 +10,9 @@ import pytest
 import transformers
 from builders import LONG_ELSEWHERE
 from builders import difference
+from builders import tokenizer
 
+import keras_bridgetower as kbt
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.transformers_folder import read
@@ -95,6 +97,34 @@ def test_and_back(folder, tmp_path):
         assert theirs.tokenizer(text)["input_ids"] == ids.tolist()
     assert theirs.image_processor.size == {"shortest_edge": 64}
     assert theirs.image_processor.size_divisor == 32
+
+
+def test_white_space_before_a_mask_belongs_to_it(tmp_path):
+    ours = tokenizer()
+    processors.write(tmp_path, ours, None)
+    theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    for text in ("is it <mask>?", "a <mask> or <mask> thing", "x<mask>"):
+        ids = ours.encode_with_masks(text)["token_ids"]
+        ids = ids[ids != ours.pad_token_id]
+        assert theirs(text)["input_ids"] == ids.tolist()
+
+
+def test_other_statistics_are_written(tmp_path):
+    converter = kbt.BridgeTowerImageConverter(
+        64, "hf", mean=(0.1, 0.5, 0.7), std=(0.5, 0.6, 0.3)
+    )
+    processors.write(tmp_path, None, converter)
+    theirs = transformers.BridgeTowerImageProcessorPil.from_pretrained(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
+    pixels = np.asarray(theirs(image)["pixel_values"])[0].transpose(1, 2, 0)
+    assert difference(converter(image), pixels) <= 4 / 255 / 0.3
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop"])
+def test_other_modes_are_told(mode, tmp_path):
+    converter = kbt.BridgeTowerImageConverter(64, mode)
+    with pytest.warns(UserWarning, match=f"mode='{mode}'.*image_mode='{mode}'"):
+        processors.write(tmp_path, None, converter)
 
 
 def test_a_folder_without_tokenizer(folder):

@@ -10,6 +10,7 @@ import forks
 import launch
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
@@ -79,6 +80,24 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     found = ranked(task, max_memory=small(task))
     assert difference(found, scores) <= 1e-5
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
+
+
+@FASTEST
+def test_few_sizes_are_compiled(task):
+    """However many texts and pictures the calls of a server have."""
+    ample = Sizes(task, 4, 2**30)
+    plans = [
+        ample.plan(pictures, texts, again=False)
+        for pictures in range(1, 41)
+        for texts in range(1, 101)
+    ]
+    assert len({plan.pictures for plan in plans}) <= 6
+    assert len({plan.texts for plan in plans}) <= 8
+    assert {plan.texts_in for plan in plans} == {InMemory}
+    # Where memory is short, its limit is the one size there is.
+    sizes = Sizes(task, 4, small(task))
+    plans = [sizes.plan(9, texts, again=False) for texts in range(3, 99)]
+    assert {plan.texts for plan in plans} == {2}
 
 
 def test_top_matches(task, scores):

@@ -2,6 +2,7 @@
 
 import io
 
+import every_task
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -19,6 +20,7 @@ from keras_bridgetower.training import evaluate
 from keras_bridgetower.training import scores
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import RECIPES
+from keras_bridgetower.training.recipes import task_of_recipe
 
 pytestmark = FASTEST
 SAMPLES, DAMAGED = 1024, 5
@@ -86,6 +88,14 @@ def test_records_of_entailment_in_another_order(tmp_path):
     recipe = recipe.replace(batch_size=4, accumulation=1, epochs=1)
     with pytest.raises(ValueError, match=message):
         train.run(recipe, settings, start=lambda *given: task)
+
+
+@pytest.mark.parametrize("name", ["image_classifier", "text_classifier"])
+def test_records_of_one_tower_in_another_order(name):
+    task = every_task.make(name)
+    task_of_recipe.check_classes(task, every_task.LABELS)
+    with pytest.raises(ValueError, match="must have the classes of the task"):
+        task_of_recipe.check_classes(task, every_task.LABELS[::-1])
 
 
 def test_labels_of_own_tables_are_in_the_order_of_the_task(tmp_path):

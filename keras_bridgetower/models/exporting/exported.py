@@ -107,7 +107,7 @@ class Exported(keras.Model):
         path = pathlib.Path(os.fspath(filepath))
         if not chosen.suffix:
             chosen.write(function, path, **kwargs)
-            self._write_companions(path, chosen)
+            self._write_companions(path, chosen, part)
         elif path.suffix == chosen.suffix:
             _write_files(path, lambda p: chosen.write(function, p, **kwargs))
         else:
@@ -117,16 +117,17 @@ class Exported(keras.Model):
                 folder = pathlib.Path(folder)
                 file = folder / f"{part or MODEL}{chosen.suffix}"
                 chosen.write(function, file, **kwargs)
-                self._write_companions(folder, chosen)
+                self._write_companions(folder, chosen, part)
 
             write_folder(path, save)
 
-    def _write_companions(self, folder, chosen):
+    def _write_companions(self, folder, chosen, part):
         """Write what a program needs beside an exported model.
 
         Args:
             folder: `pathlib.Path` of the folder with the model.
             chosen: `Format`.
+            part: as `export`.
         """
 
 
@@ -150,6 +151,12 @@ def _check_calibration(calibration, function, name):
         )
     check_installed("calibration", ("onnxruntime",))
     names = list(function.features)
+    if not isinstance(calibration, dict):
+        raise ValueError(
+            f"`calibration` must be a dict of the features {names}. Of a "
+            "preprocessor that makes labels too, pass the first of what it "
+            f"returns. Received: {type(calibration).__name__}"
+        )
     rows = {len(value) for value in calibration.values()}
     if sorted(calibration) != names or len(rows) != 1 or rows == {0}:
         raise ValueError(

@@ -61,7 +61,7 @@ class Plan:
     """How many states are held at a time.
 
     Args:
-        pictures, texts: int, of a block.
+        pictures, texts: int, of a block. There may be fewer of them.
         texts_in, pictures_in: class that holds the states of all of them.
     """
 
@@ -123,18 +123,29 @@ class Sizes:
                 f"Received: max_memory={self.max_memory}"
             )
         share = min(free // 2, free - image)
-        text_block = min(texts, max(1, share // text))
+        text_block = _few_sizes(texts, max(1, share // text))
         room = free - text_block * text
-        all_texts = text_block == texts
+        all_texts = text_block >= texts
         # Texts that wait in a file are read once for each block of pictures.
         block = min(pictures, _PICTURES if all_texts or again else pictures)
+        block = _few_sizes(block, room // image)
         all_pictures = pictures * self.image + block * image <= room
         return Plan(
-            min(block, room // image),
+            block,
             text_block,
             InMemory if all_texts else InFile,
             InMemory if all_pictures else InFile,
         )
+
+
+def _few_sizes(count, most):
+    """The size of a block: a power of two, far from the most that fits.
+
+    A function is compiled for each size of its blocks. Each number of texts
+    would be one, and each is filled up in a copy.
+    """
+    size = 1 << (count - 1).bit_length()
+    return size if 2 * size <= most else min(count, most)
 
 
 def _work(tokens, width, heads):
