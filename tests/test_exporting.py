@@ -136,7 +136,7 @@ def test_the_program_says_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="8 bits in each.*grey.png.*I;16"):
         runtime._opened(path)
     with pytest.raises(ValueError, match="must hold one model"):
-        runtime._session(tmp_path)
+        runtime._model_of(tmp_path)
     with pytest.raises(ValueError, match="not make: mask_positions"):
         runtime._check_made([{"images"}, {"mask_positions"}], model.features)
 
