@@ -3,6 +3,9 @@
 With `gradient_accumulation_steps=n`, Keras calls a schedule with the number of
 batches and moves the averages of weights after each batch. The schedule then
 ends n times too early, and the averages decay n times too fast.
+
+Before the first update the averages are zeros. Here they do not replace the
+weights when `fit` ends before it, for too few batches or in loss scaling.
 """
 
 import keras
@@ -37,8 +40,8 @@ def accumulation(optimizer):
 def count_updates(optimizer):
     """Let the schedule and the averages of an optimizer count updates.
 
-    Without accumulation nothing is changed. Methods are replaced in this
-    optimizer only, not in its class.
+    Without accumulation only the end of `fit` is changed. Methods are replaced
+    in this optimizer only, not in its class.
 
     Args:
         optimizer: a Keras optimizer, or one that contains others.
@@ -49,6 +52,8 @@ def count_updates(optimizer):
             in the middle of an update.
     """
     for one in _learning(optimizer):
+        if one.use_ema:
+            _take_averages_of_updates(one)
         if _accumulation(one) > 1:
             _count_updates(one)
 
@@ -95,6 +100,8 @@ def _count_updates(optimizer):
             return
         # The current batch is not counted yet.
         is_update = ops.equal((optimizer._iterations + 1) % steps, 0)
+        # Before the first update the averages are the weights, not zeros.
+        is_update = ops.logical_or(is_update, optimizer.iterations < 1)
         averages = optimizer._model_variables_moving_average
         for variable, mean in zip(variables, averages, strict=True):
             if mean is not None:
@@ -106,3 +113,14 @@ def _count_updates(optimizer):
 
     optimizer._get_current_learning_rate = rate
     optimizer._update_model_variables_moving_average = average
+
+
+def _take_averages_of_updates(optimizer):
+    """Let the end of `fit` keep the weights if there was no update yet."""
+    finalize = type(optimizer).finalize_variable_values
+
+    def take(variables):
+        if int(ops.convert_to_numpy(optimizer.iterations)):
+            finalize(optimizer, variables)
+
+    optimizer.finalize_variable_values = take

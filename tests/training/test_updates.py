@@ -141,6 +141,35 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
 
 
 @FASTEST
+def scaled_too_much():
+    sgd = keras.optimizers.SGD(0.1, use_ema=True)
+    return keras.optimizers.LossScaleOptimizer(sgd, initial_scale=np.inf)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: AdamW(1e-2, use_ema=True, gradient_accumulation_steps=8),
+        # Every step is skipped.
+        scaled_too_much,
+    ],
+)
+def test_averages_before_the_first_update_are_the_weights(optimizer):
+    model = fast(tiny(), optimizer(), jit_compile=MANY_STEPS)
+    before = {w.path: array(w) for w in model.trainable_weights}
+    x, y = features(batch=8)["images"], np.arange(8) % 4
+    model.fit({"images": x}, y, batch_size=4, verbose=0)
+    assert array(model.optimizer.iterations) == 0
+    for weight in model.trainable_weights:
+        assert difference(weight, before[weight.path]) == 0, weight.path
+    if model.optimizer.gradient_accumulation_steps:
+        averages = model.optimizer._model_variables_moving_average
+        for weight, average in zip(
+            model.trainable_weights, averages, strict=True
+        ):
+            assert difference(weight, average) == 0, weight.path
+
+
 def test_a_model_of_keras_counts_updates_with_ours():
     model = keras.Sequential([keras.layers.Dense(1)])
     schedule = WarmupPolynomial(1.0, 4, 2)
