@@ -72,16 +72,17 @@ def _accumulation(optimizer):
 
 
 def _count_updates(optimizer):
-    config = optimizer.get_config()
-    if config["ema_overwrite_frequency"]:
+    # Not from `get_config`: TensorFlow may be tracing, and has no numbers then.
+    if optimizer.ema_overwrite_frequency:
         raise ValueError(
             "`ema_overwrite_frequency` must be None with "
             "`gradient_accumulation_steps`: Keras would overwrite weights in "
             "the middle of an update. Received: ema_overwrite_frequency="
-            f"{config['ema_overwrite_frequency']}"
+            f"{optimizer.ema_overwrite_frequency}"
         )
-    # A schedule is a dict here, a constant rate is a number.
-    if not isinstance(config["learning_rate"], dict) and not optimizer.use_ema:
+    # What a schedule returns is a tensor.
+    is_constant = isinstance(optimizer.learning_rate, keras.Variable)
+    if is_constant and not optimizer.use_ema:
         return
     check_version(FEATURE, "accumulate with a constant rate")
     schedules = keras.optimizers.schedules.LearningRateSchedule

@@ -180,6 +180,24 @@ def test_a_model_of_keras_counts_updates_with_ours():
     assert rates.found == pytest.approx(np.repeat([0.0, 0.5, 1.0, 0.5], 3))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_constant_rate_is_accumulated_in_the_first_step(scaled):
+    """TensorFlow builds the optimizer while it traces the step."""
+    x, y = np.arange(8.0).reshape(8, 1), np.arange(8.0)[:, None]
+    found = []
+    for batch, parts in ((4, None), (2, 2)):
+        dense = keras.layers.Dense(1, kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((1,)), dense])
+        optimizer = AdamW(1e-2, gradient_accumulation_steps=parts)
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "mse", jit_compile=MANY_STEPS)
+        model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
+        assert array(optimizer.iterations) == 2
+        found.append(array(dense.kernel))
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
 @FASTEST
 def test_optimizers_that_hold_others():
     schedule = WarmupPolynomial(1.0, 4, 2)
