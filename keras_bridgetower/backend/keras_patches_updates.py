@@ -3,6 +3,9 @@
 With `gradient_accumulation_steps=n`, Keras calls a schedule with the number of
 batches and moves the averages of weights after each batch. The schedule then
 ends n times too early, and the averages decay n times too fast.
+
+Before the first update the averages are zeros. Here they do not replace the
+weights when `fit` ends before it, for too few batches or in loss scaling.
 """
 
 import keras
@@ -37,8 +40,8 @@ def accumulation(optimizer):
 def count_updates(optimizer):
     """Let the schedule and the averages of an optimizer count updates.
 
-    Without accumulation nothing is changed. Methods are replaced in this
-    optimizer only, not in its class.
+    Without accumulation only the end of `fit` is changed. Methods are replaced
+    in this optimizer only, not in its class.
 
     Args:
         optimizer: a Keras optimizer, or one that contains others.
@@ -49,6 +52,8 @@ def count_updates(optimizer):
             in the middle of an update.
     """
     for one in _learning(optimizer):
+        if one.use_ema:
+            _take_averages_of_updates(one)
         if _accumulation(one) > 1:
             _count_updates(one)
 
@@ -67,16 +72,17 @@ def _accumulation(optimizer):
 
 
 def _count_updates(optimizer):
-    config = optimizer.get_config()
-    if config["ema_overwrite_frequency"]:
+    # Not from `get_config`: TensorFlow may be tracing, and has no numbers then.
+    if optimizer.ema_overwrite_frequency:
         raise ValueError(
             "`ema_overwrite_frequency` must be None with "
             "`gradient_accumulation_steps`: Keras would overwrite weights in "
             "the middle of an update. Received: ema_overwrite_frequency="
-            f"{config['ema_overwrite_frequency']}"
+            f"{optimizer.ema_overwrite_frequency}"
         )
-    # A schedule is a dict here, a constant rate is a number.
-    if not isinstance(config["learning_rate"], dict) and not optimizer.use_ema:
+    # What a schedule returns is a tensor.
+    is_constant = isinstance(optimizer.learning_rate, keras.Variable)
+    if is_constant and not optimizer.use_ema:
         return
     check_version(FEATURE, "accumulate with a constant rate")
     schedules = keras.optimizers.schedules.LearningRateSchedule
@@ -95,6 +101,8 @@ def _count_updates(optimizer):
             return
         # The current batch is not counted yet.
         is_update = ops.equal((optimizer._iterations + 1) % steps, 0)
+        # Before the first update the averages are the weights, not zeros.
+        is_update = ops.logical_or(is_update, optimizer.iterations < 1)
         averages = optimizer._model_variables_moving_average
         for variable, mean in zip(variables, averages, strict=True):
             if mean is not None:
@@ -106,3 +114,14 @@ def _count_updates(optimizer):
 
     optimizer._get_current_learning_rate = rate
     optimizer._update_model_variables_moving_average = average
+
+
+def _take_averages_of_updates(optimizer):
+    """Let the end of `fit` keep the weights if there was no update yet."""
+    finalize = type(optimizer).finalize_variable_values
+
+    def take(variables):
+        if int(ops.convert_to_numpy(optimizer.iterations)):
+            finalize(optimizer, variables)
+
+    optimizer.finalize_variable_values = take

@@ -141,6 +141,35 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
 
 
 @FASTEST
+def scaled_too_much():
+    sgd = keras.optimizers.SGD(0.1, use_ema=True)
+    return keras.optimizers.LossScaleOptimizer(sgd, initial_scale=np.inf)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: AdamW(1e-2, use_ema=True, gradient_accumulation_steps=8),
+        # Every step is skipped.
+        scaled_too_much,
+    ],
+)
+def test_averages_before_the_first_update_are_the_weights(optimizer):
+    model = fast(tiny(), optimizer(), jit_compile=MANY_STEPS)
+    before = {w.path: array(w) for w in model.trainable_weights}
+    x, y = features(batch=8)["images"], np.arange(8) % 4
+    model.fit({"images": x}, y, batch_size=4, verbose=0)
+    assert array(model.optimizer.iterations) == 0
+    for weight in model.trainable_weights:
+        assert difference(weight, before[weight.path]) == 0, weight.path
+    if model.optimizer.gradient_accumulation_steps:
+        averages = model.optimizer._model_variables_moving_average
+        for weight, average in zip(
+            model.trainable_weights, averages, strict=True
+        ):
+            assert difference(weight, average) == 0, weight.path
+
+
 def test_a_model_of_keras_counts_updates_with_ours():
     model = keras.Sequential([keras.layers.Dense(1)])
     schedule = WarmupPolynomial(1.0, 4, 2)
@@ -149,6 +178,24 @@ def test_a_model_of_keras_counts_updates_with_ours():
     x = np.ones((12, 2), "float32")
     model.fit(x, x[:, :1], batch_size=1, callbacks=[rates], verbose=0)
     assert rates.found == pytest.approx(np.repeat([0.0, 0.5, 1.0, 0.5], 3))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_constant_rate_is_accumulated_in_the_first_step(scaled):
+    """TensorFlow builds the optimizer while it traces the step."""
+    x, y = np.arange(8.0).reshape(8, 1), np.arange(8.0)[:, None]
+    found = []
+    for batch, parts in ((4, None), (2, 2)):
+        dense = keras.layers.Dense(1, kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((1,)), dense])
+        optimizer = AdamW(1e-2, gradient_accumulation_steps=parts)
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "mse", jit_compile=MANY_STEPS)
+        model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
+        assert array(optimizer.iterations) == 2
+        found.append(array(dense.kernel))
+    np.testing.assert_allclose(*found, rtol=1e-6)
 
 
 @FASTEST

@@ -32,11 +32,13 @@ AUTHORS_NO_DECAY = (
     r"^fusion/.*gamma$",
     r"^mlm_head/.*gamma$",
 )
-# The usual choice: no decay for norms, biases, scales and the embeddings of
-# positions and types.
+# The usual choice: no decay for norms, biases, scales, the tokens that stand
+# before the patches, and the embeddings of positions and types.
 SANE_NO_DECAY = (
-    r"(bias|beta|gamma|logit_scale|class_embedding|type_embedding)$",
-    r"position_embedding/embeddings$",
+    r"(bias|beta|gamma|logit_scale|type_embedding)$",
+    r"(class_embedding|class_token|distillation_token)$",
+    # In DeiT the positions are a weight of its own layer.
+    r"(position|segment)_embedding(/embeddings)?$",
 )
 DECAYS = {"authors": AUTHORS_NO_DECAY, "sane": SANE_NO_DECAY}
 
@@ -82,8 +84,8 @@ class AdamW(keras.optimizers.Optimizer):
             then also do not count in the norm of the gradients.
         weight_decay: float, multiplied by the learning rate of the row.
         decay: which variables are not decayed: `"authors"` (those of their
-            lists of names), `"sane"` (norms, biases, scales, and embeddings
-            of positions and types), or a tuple of patterns.
+            lists of names), `"sane"` (norms, biases, scales, class tokens,
+            and embeddings of positions and types), or a tuple of patterns.
         beta_1, beta_2, epsilon: floats, the authors' values by default.
         **kwargs: as `keras.optimizers.Optimizer`: `global_clipnorm`,
             `gradient_accumulation_steps`, `use_ema`, `loss_scale_factor`.

@@ -16,12 +16,12 @@ def kept_apart(optimizer):
     Args:
         optimizer: any Keras optimizer.
     """
+    before = optimizer.finalize_variable_values
     optimizer.finalize_variable_values = lambda variables: None
     try:
         yield
     finally:
-        # Now the method of the class is used again.
-        del optimizer.finalize_variable_values
+        optimizer.finalize_variable_values = before
 
 
 def take(model):
