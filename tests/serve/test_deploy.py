@@ -45,7 +45,9 @@ def instruction(word):
 
 def parsed(words):
     """The values that a command of the command line takes from its words."""
-    program, *words = words
+    # The first process, which passes signals on to the next.
+    init, end, program, *words = words
+    assert (init, end) == ("tini", "--")
     assert program in PROJECT["scripts"]
     command = typer.main.get_command(main.application())
     while hasattr(command, "commands"):
