@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 
+from keras_bridgetower.serve.environment import IMPORTS_LATE
 from keras_bridgetower.serve.environment import environment
 from keras_bridgetower.serve.listening import listening
 from keras_bridgetower.serve.packages import HTTP
@@ -24,8 +25,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's own ports answer only who has the token in this user's home.
     "RAY_AUTH_MODE": "token",
-    # The process that answers HTTP imports no Keras.
-    "KERAS_BRIDGETOWER_SERVER": "1",
+    **IMPORTS_LATE,
     # A busy machine takes longer than the 5 seconds that Ray waits.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
