@@ -18,6 +18,7 @@ from ray.serve.exceptions import RayServeException
 from keras_bridgetower.serve.application import application
 from keras_bridgetower.serve.application import service_of
 from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.environment import IMPORTS_LATE
 from keras_bridgetower.serve.errors import RequestError
 from keras_bridgetower.serve.loading import import_package
 from keras_bridgetower.serve.loading import opened_preset
@@ -176,7 +177,11 @@ def build(arguments):
         name="http",
         # More than are let in, which are then refused by one shape.
         max_ongoing_requests=2 * most,
-        ray_actor_options={"num_cpus": 0},
+        # On a cluster nothing else sets the variable before the process.
+        ray_actor_options={
+            "num_cpus": 0,
+            "runtime_env": {"env_vars": IMPORTS_LATE},
+        },
         **stopping,
     )
     return http.bind(plan, searched, *handles)

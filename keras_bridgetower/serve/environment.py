@@ -6,6 +6,9 @@ import os
 # Names a folder in which several processes add up their counts.
 # `prometheus_client` reads it when it is imported.
 COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+# Processes with it import Keras when they need it, see `cli.process`: those
+# that load presets do, and one that only answers HTTP never does.
+IMPORTS_LATE = {"KERAS_BRIDGETOWER_SERVER": "1"}
 
 
 @contextlib.contextmanager

@@ -153,7 +153,8 @@ class ServedPreset:
         """Run each verb once for every shape of a batch that it will get.
 
         Batches are filled up to powers of two. Where nothing is compiled,
-        one of each kind is enough.
+        one of each kind is enough. The longer texts of OPEA's shapes are
+        compiled when they are first asked.
 
         Args:
             batch_size: int, the largest batch.

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import re
 import signal
 import threading
 
+from keras_bridgetower.serve.environment import IMPORTS_LATE
 from keras_bridgetower.serve.environment import environment
 from keras_bridgetower.serve.listening import listening
 from keras_bridgetower.serve.packages import HTTP
@@ -23,9 +25,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's own ports answer only who has the token in this user's home.
     "RAY_AUTH_MODE": "token",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    # The process that answers HTTP imports no Keras.
-    "KERAS_BRIDGETOWER_SERVER": "1",
+    **IMPORTS_LATE,
     # A busy machine takes longer than the 5 seconds that Ray waits.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
@@ -43,7 +43,26 @@ _ENVIRONMENT = {
 }
 
 
-def run(plan, host, port, ready=None):
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What this process prints of what Ray and its processes say.
+
+    Args:
+        level: str, the least level of the log lines of Ray and Ray Serve.
+        processes: bool, whether what the processes print is shown too, with
+            the tracebacks and lines of their frameworks. Else it is only in
+            the files of Ray's session.
+    """
+
+    level: str
+    processes: bool
+
+
+ERRORS = Shown("ERROR", processes=False)
+EVERYTHING = Shown("INFO", processes=True)
+
+
+def run(plan, host, port, ready=None, shown=ERRORS):
     """Serve until SIGTERM or SIGINT, then answer what has come, and return.
 
     Args:
@@ -51,6 +70,7 @@ def run(plan, host, port, ready=None):
         host: str, the address that is listened on.
         port: int.
         ready: callable without arguments, called when all models are warm.
+        shown: `Shown`.
 
     Raises:
         ImportError: the extra `serve` or `ray` is not installed.
@@ -65,15 +85,22 @@ def run(plan, host, port, ready=None):
     plan.searched()
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(environment(_ENVIRONMENT))
-        stack.enter_context(_ray(plan))
+        stack.enter_context(environment(_environment(shown)))
+        stack.enter_context(_ray(plan, shown))
         # After Ray, which would print where each signal was received.
         stack.enter_context(_told_to_stop(stop))
-        handle = _served(plan, host, port)
+        handle = _served(plan, host, port, shown)
         if ready is not None and not stop.is_set():
             ready()
         stop.wait()
         asyncio.run(_drained(handle, plan.limits.seconds))
+
+
+def _environment(shown):
+    """Variables of Ray and its processes, where the user has set none."""
+    # Ray Serve's own lines, beside those that its processes print.
+    own_lines = "1" if shown.processes else "0"
+    return _ENVIRONMENT | {"RAY_SERVE_LOG_TO_STDERR": own_lines}
 
 
 async def _drained(handle, seconds):
@@ -98,7 +125,7 @@ def _told_to_stop(stop):
 
 
 @contextlib.contextmanager
-def _ray(plan):
+def _ray(plan, shown):
     """A Ray of our own on this machine, ended with us."""
     import ray
 
@@ -107,9 +134,9 @@ def _ray(plan):
         address="local",
         num_cpus=max(processes, os.cpu_count()),
         include_dashboard=False,
-        log_to_driver=False,
+        log_to_driver=shown.processes,
         object_store_memory=_SHARED_MEMORY,
-        logging_level="error",
+        logging_level=shown.level.lower(),
     )
     try:
         yield
@@ -117,14 +144,14 @@ def _ray(plan):
         ray.shutdown()
 
 
-def _served(plan, host, port):
+def _served(plan, host, port, shown):
     """The handle of the application, which runs until Ray ends."""
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
     from keras_bridgetower.serve.deployments import build
 
-    logs = LoggingConfig(log_level="ERROR", enable_access_log=False)
+    logs = LoggingConfig(log_level=shown.level, enable_access_log=False)
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": host, "port": port},

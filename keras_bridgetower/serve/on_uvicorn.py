@@ -11,6 +11,7 @@ import signal
 import tempfile
 
 from keras_bridgetower.serve.environment import COUNTS
+from keras_bridgetower.serve.environment import IMPORTS_LATE
 from keras_bridgetower.serve.environment import environment
 from keras_bridgetower.serve.listening import listening
 from keras_bridgetower.serve.loading import import_package
@@ -50,11 +51,7 @@ def run(plan, host, port, ready=None, load=import_package):
 
 def _environment(workers, counts):
     """Variables of the workers, where the user has set none."""
-    values = {
-        # They import Keras themselves, when `load` is called.
-        "KERAS_BRIDGETOWER_SERVER": "1",
-        COUNTS: counts,
-    }
+    values = IMPORTS_LATE | {COUNTS: counts}
     if workers > 1:
         # Together as many threads as cores.
         threads = max(1, os.cpu_count() // workers)

@@ -134,3 +134,13 @@ def test_a_killed_process_comes_back(running, asked, expected):
     found = loaded(url, asked, expected, 8, 64)
     assert found["statuses"] == {200: 64}
     assert found["wrong"] == 0
+
+
+def test_debug_shows_what_the_processes_of_ray_say(tmp_path):
+    pytest.importorskip("ray", reason="the extra `ray`")
+    log = tmp_path / "log"
+    options = ["--engine", "ray", "--debug"]
+    with open(log, "w") as file, load_server.server(file, *options):
+        pass
+    said = f"ServeReplica:keras-bridgetower:{load_client.PRESET}"
+    assert said in log.read_text()

@@ -14,7 +14,7 @@ from keras_bridgetower.serve.plan import Plan
 
 pytestmark = FASTEST
 DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
-CLUSTERS = ("ray_serve.yaml", "kubernetes.yaml")
+CLUSTERS = ("ray_serve.yaml", "kuberay.yaml")
 
 
 def configuration(name):

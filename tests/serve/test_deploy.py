@@ -1,0 +1,249 @@
+"""The files of `deploy/`: all that they name is there, and fits together."""
+
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import typer
+from builders import FASTEST
+
+from keras_bridgetower.cli import main
+from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.serve import admission
+from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.serve.plan import KEY
+
+yaml = pytest.importorskip("yaml", reason="comes with the extra `docs`")
+
+pytestmark = FASTEST
+ROOT = pathlib.Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CACHE = "/home/server/.cache"
+
+
+def documents(name):
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+def instructions():
+    """The instructions of the Dockerfile, as pairs of a word and the rest."""
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [x for x in text.splitlines() if x and not x.startswith("#")]
+    return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+def instruction(word):
+    [found] = [rest for name, rest in instructions() if name == word]
+    return found
+
+
+def parsed(words):
+    """The values that a command of the command line takes from its words."""
+    # The first process, which passes signals on to the next.
+    init, end, program, *words = words
+    assert (init, end) == ("tini", "--")
+    assert program in PROJECT["scripts"]
+    command = typer.main.get_command(main.application())
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    # Refuses options and values that the command does not have.
+    return command.make_context(command.name, list(words)).params
+
+
+@pytest.fixture(scope="module")
+def entry():
+    return json.loads(instruction("ENTRYPOINT"))
+
+
+@pytest.fixture(scope="module")
+def user():
+    return int(instruction("USER"))
+
+
+@pytest.fixture(scope="module")
+def compose():
+    [found] = documents("compose.yaml")
+    return found
+
+
+@pytest.fixture(scope="module")
+def kubernetes():
+    return {found["kind"]: found for found in documents("kubernetes.yaml")}
+
+
+@pytest.fixture(scope="module")
+def pod(kubernetes):
+    return kubernetes["Deployment"]["spec"]["template"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def kuberay():
+    [found] = documents("kuberay.yaml")
+    return found["spec"]["rayClusterConfig"]
+
+
+def check_secret(variables):
+    names = {variable["name"]: variable for variable in variables}
+    secret = names[KEY]["valueFrom"]["secretKeyRef"]
+    assert secret == {"name": "keras-bridgetower", "key": "key"}
+
+
+def check_user(context, user):
+    assert context["runAsNonRoot"]
+    assert {context["runAsUser"], context["fsGroup"]} == {user}
+
+
+def test_the_image_installs_extras_that_exist():
+    arguments = dict(
+        rest.split("=") for word, rest in instructions() if word == "ARG"
+    )
+    extras = set(arguments["EXTRAS"].split(","))
+    assert extras | {"ray"} <= set(PROJECT["optional-dependencies"])
+    # Those of the other files that are built from it.
+    for name in ("Dockerfile", "kuberay.yaml"):
+        told = re.findall(r"EXTRAS=([\w,]+)", (DEPLOY / name).read_text())
+        assert extras | {"ray"} in [set(one.split(",")) for one in told]
+
+
+def test_the_image_copies_what_its_build_needs():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for word, rest in instructions():
+        if word == "COPY":
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source.split('/')[0]}" in ignored
+
+
+def test_the_image_serves_at_its_port(entry):
+    values = parsed(entry + json.loads(instruction("CMD")))
+    assert values["host"] == "0.0.0.0"
+    assert str(values["port"]) == instruction("EXPOSE")
+    assert set(values["presets"]) <= set(PRESETS)
+
+
+def test_the_user_of_the_image_is_a_number_and_owns_the_cache(user):
+    assert user > 0
+    runs = [rest for word, rest in instructions() if word == "RUN"]
+    [added] = [shlex.split(run) for run in runs if run.startswith("useradd")]
+    assert added[added.index("--uid") + 1] == str(user)
+    words = [word for word, _ in instructions()]
+    # Made by that user: a volume takes its owner from the folder.
+    after = instructions()[words.index("USER") :]
+    assert after[1:3] == [("WORKDIR", "/home/server"), ("RUN", "mkdir .cache")]
+    assert f"KERAS_HOME={CACHE}/" in instruction("ENV")
+
+
+def test_the_health_check_tells_ready_from_stopping(server):
+    _, command = instruction("HEALTHCHECK").split("CMD")
+    program, *words = json.loads(command)
+    assert program == "python"
+    port = instruction("EXPOSE")
+    words = [x.replace(f"http://127.0.0.1:{port}", server.url) for x in words]
+    assert server.url in words[-1] and admission.READY in words[-1]
+
+    def code():
+        ran = subprocess.run([sys.executable, *words], capture_output=True)
+        return ran.returncode
+
+    assert code() == 0
+    server.admission.draining = True
+    try:
+        assert code() == 1
+    finally:
+        server.admission.draining = False
+
+
+def test_the_commands_of_compose(compose, entry):
+    services = compose["services"]
+    served = parsed(entry + services["server"]["command"])
+    index = services["index"]
+    indexed = parsed(index["entrypoint"] + index["command"])
+    # The same index of the same preset, in a service that is there.
+    assert served["store"] == indexed["store"] == "qdrant:http://qdrant:6333"
+    assert indexed["preset"] in served["presets"]
+    assert f"{indexed['source']}:ro" in index["volumes"][0]
+    assert KEY in services["server"]["environment"]
+    _, _, port = services["server"]["ports"][0].split(":")
+    assert port == instruction("EXPOSE")
+
+
+def test_services_of_compose_wait_for_what_can_be_waited_for(compose):
+    services = compose["services"]
+    for service in services.values():
+        for name, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "test" in services[name]["healthcheck"]
+    assert services["server"]["depends_on"].keys() == {"qdrant", "index"}
+    grace = services["server"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > Limits().seconds
+
+
+def test_what_the_server_writes_is_mounted(compose, pod):
+    for name in ("index", "server"):
+        service = compose["services"][name]
+        assert service["read_only"] and service["tmpfs"] == ["/tmp"]
+        mounted = [x.rsplit(":", 1) for x in service["volumes"]]
+        assert ["models", CACHE] in mounted
+    assert set(compose["volumes"]) == {"models", "vectors"}
+    [container] = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {x["mountPath"]: x["name"] for x in container["volumeMounts"]}
+    assert set(mounts) == {CACHE, "/tmp"}
+    assert {x["name"] for x in pod["volumes"]} == set(mounts.values())
+
+
+def test_the_pods_of_kubernetes(pod, entry, user):
+    [container] = pod["containers"]
+    values = parsed(entry + container["args"])
+    assert set(values["presets"]) <= set(PRESETS)
+    check_user(pod["securityContext"], user)
+    check_secret(container["env"])
+    [port] = container["ports"]
+    assert str(port["containerPort"]) == instruction("EXPOSE")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container[probe]["httpGet"]
+        assert asked["port"] == port["name"]
+        # Without a key.
+        assert asked["path"] in admission.OPEN
+    # Another path would end pods whose models are loaded again.
+    assert container["livenessProbe"]["httpGet"]["path"] != admission.READY
+    before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > before + values["seconds"]
+
+
+def test_the_objects_of_kubernetes_choose_the_pods(kubernetes):
+    deployment = kubernetes["Deployment"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    budget = kubernetes["PodDisruptionBudget"]["spec"]
+    assert deployment["selector"]["matchLabels"] == labels
+    assert kubernetes["Service"]["spec"]["selector"] == labels
+    assert budget["selector"]["matchLabels"] == labels
+    # Else no machine could ever be emptied.
+    assert budget["minAvailable"] < deployment["replicas"]
+
+
+def test_the_pods_of_kuberay(kuberay, user):
+    [group] = kuberay["workerGroupSpecs"]
+    pods = [
+        one["template"]["spec"] for one in (group, kuberay["headGroupSpec"])
+    ]
+    for pod in pods:
+        [container] = pod["containers"]
+        check_user(pod["securityContext"], user)
+        check_secret(container["env"])
+    # KubeRay's own probe needs a program that the image lacks.
+    asked = pods[0]["containers"][0]["readinessProbe"]["httpGet"]
+    assert asked == {"path": "/-/healthz", "port": 8000}
+    assert pods[0]["terminationGracePeriodSeconds"] > Limits().seconds
+    # Without it `maxReplicas` means nothing.
+    assert kuberay["enableInTreeAutoscaling"]
+    [needed] = PROJECT["optional-dependencies"]["ray"]
+    least = needed.partition(">=")[2]
+    version = [int(part) for part in kuberay["rayVersion"].split(".")]
+    assert version >= [int(part) for part in least.split(".")]
