@@ -45,7 +45,7 @@ def features(model, task):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("task, form", cells())
 def test_export(task, form, tmp_path):
-    """`export`, for batches and texts of any size"""
+    """Format"""
     exported_files.need(form)
     model = randomise(every_task.make(task))
     path = tmp_path / f"model{FORMATS[form].suffix}"
@@ -87,7 +87,7 @@ def made(any_backbone):
 @pytest.mark.parametrize("form", [f for f in FORMATS if f not in WRITTEN])
 @pytest.mark.parametrize("task", TASKS)
 def test_elsewhere(task, form, made, tmp_path, refused):
-    """`export`, for batches and texts of any size"""
+    """Format"""
     with refused(f"format='{form}'` is written with KERAS_BACKEND set to one"):
         made(task).export(tmp_path / "model", format=form)
     assert not any(tmp_path.iterdir())
