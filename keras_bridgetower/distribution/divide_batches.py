@@ -168,7 +168,7 @@ def only_divisible(dataset, count):
             "one process.",
         )
         with tf.control_dependencies([check]):
-            batch = tf.nest.map_structure(tf.identity, batch)
+            batch = _of_rows(tf.identity, batch)
         return batch if len(batch) > 1 else batch[0]
 
     return dataset.map(checked)
@@ -242,13 +242,18 @@ def _of_length(dataset, number):
 
 def _with_rows(batch):
     """The tensors of a batch that are not scalars, in a list."""
-    return [x for x in keras.tree.flatten(batch) if x.shape.rank != 0]
+    return [x for x in keras.tree.flatten(batch) if _has_rows(x)]
+
+
+def _has_rows(x):
+    # Where a batch has weights and no labels, these are None.
+    return getattr(x, "shape", None) is not None and x.shape.rank != 0
 
 
 def _of_rows(change, *batches):
     """Apply `change` to all tensors of batches that are not scalars."""
     return keras.tree.map_structure(
-        lambda *x: x[0] if x[0].shape.rank == 0 else change(*x), *batches
+        lambda *x: change(*x) if _has_rows(x[0]) else x[0], *batches
     )
 
 

@@ -89,6 +89,18 @@ def test_shapes_beside_a_scalar():
     assert x["text"].shape == y.shape == (2,) and x["step"].shape == ()
 
 
+def test_weights_without_labels():
+    data = dataset(7, 3).map(lambda x, y: (x, None, 2 * y))
+    whole = divide_batches.without_short_end(data, 2)
+    found = [*divide_batches.pieces_in_turn(whole, 0, 2, 2)]
+    assert all(y is None for _, y, _ in found)
+    assert sum([list(x["x"].numpy()) for x, *_ in found], []) == [*range(7)]
+    for x, _, weight in found:
+        np.testing.assert_array_equal(weight, 2 * x["x"])
+    even = divide_batches.only_divisible(data.take(2), 3)
+    assert [list(w.numpy()) for *_, w in even] == [[0, 2, 4], [6, 8, 10]]
+
+
 def test_batches_that_do_not_fit():
     with pytest.raises(ValueError, match=r"Stream\(remainder=.*drop_remainder"):
         divide_batches.check_training_batch(dataset(8, 4), 2)
