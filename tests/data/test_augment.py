@@ -364,7 +364,10 @@ MEANS = (65.74, 124.00, 126.32)
     "call, message",
     [
         (lambda: transforms.transform("clipp"), "`name` must be one of"),
-        (lambda: transforms.transform("clip", 0), "`image_size` must be a pos"),
+        (
+            lambda: transforms.transform("clip", 0),
+            "`image_size` .* integer from 1",
+        ),
         (
             lambda: transforms.transform("hf", 8, "tf"),
             "`resizer` must be one of",
