@@ -366,7 +366,7 @@ MEANS = (65.74, 124.00, 126.32)
         (lambda: transforms.transform("clipp"), "`name` must be one of"),
         (
             lambda: transforms.transform("clip", 0),
-            "`image_size` .* integer from 1",
+            "`image_size` must be an int",
         ),
         (
             lambda: transforms.transform("hf", 8, "tf"),
