@@ -162,6 +162,12 @@ def test_a_process_that_fails_says_why(saved):
         Fresh("starts", failing, saved).ask({})
 
 
+def test_a_process_that_is_killed_is_told_apart(saved):
+    code = "import os, sys; sys.stderr.write('a'); os.kill(os.getpid(), 9)"
+    with pytest.raises(ContenderFailed, match="killed.*memory"):
+        Fresh("starts", saying("killed", code), saved).ask({})
+
+
 def test_unknown_names_are_refused():
     done = run("forward", "--only", "torch float8")
     assert done.returncode == 2

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,8 +93,7 @@ class Resident:
     def _answer(self):
         line = self.process.stdout.readline()
         if not line:
-            self.process.wait()
-            raise ContenderFailed(_end_of(self.log))
+            raise ContenderFailed(_end_of(self.log, self.process.wait()))
         return json.loads(line)
 
 
@@ -134,15 +134,17 @@ class Fresh:
                 for line in process.stdout:
                     last, seconds = line, time.perf_counter() - started
             if process.returncode:
-                raise ContenderFailed(_end_of(log))
+                raise ContenderFailed(_end_of(log, process.returncode))
         return {"seconds": seconds, **json.loads(last)}
 
     def close(self):
         """Nothing is open between turns."""
 
 
-def _end_of(log):
-    """The error at the end of a process's log."""
+def _end_of(log, code):
+    """The error at the end of a process's log, or the signal that ended it."""
+    if code == -signal.SIGKILL:
+        return "it was killed, as the system does where memory is short"
     log.seek(0)
     return error_in(log.read())
 
