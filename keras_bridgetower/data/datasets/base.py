@@ -231,7 +231,7 @@ class DataSet(abc.ABC):
                 return self.root / place
         raise ValueError(
             f"{self.root} must hold {' or '.join(places)}. Received: no such "
-            f"file. `python -m keras_bridgetower.data.build check` lists what "
+            f"file. `keras-bridgetower data check` lists what "
             "is expected."
         )
 

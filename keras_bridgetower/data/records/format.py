@@ -191,7 +191,7 @@ def read_index(folder):
     if not path.is_file():
         raise ValueError(
             "A data set is a folder with an index.json, as "
-            "`python -m keras_bridgetower.data.build` writes it; there is none "
+            "`keras-bridgetower data build` writes it; there is none "
             "here. "
             f"Received: folder={str(folder)!r}"
         )

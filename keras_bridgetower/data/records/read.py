@@ -34,7 +34,7 @@ class DamagedRecord(ValueError):
     def __init__(self, shard, record, key, reason):
         super().__init__(
             f"Record {record} (key {key!r}) of {shard} is damaged: {reason}. "
-            "`python -m keras_bridgetower.data.build build` writes damaged "
+            "`keras-bridgetower data build` writes damaged "
             "shards again."
         )
         self.shard, self.record, self.key = shard, record, key
@@ -110,7 +110,7 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"Split {split!r} of {folder} has {len(entry['shards'])} of "
             f"{entry['num_shards']} shards. The same call of "
-            "`python -m keras_bridgetower.data.build build` continues. "
+            "`keras-bridgetower data build` continues. "
             "Received: "
             f"split={split!r}"
         )
@@ -120,7 +120,7 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"{len(reader.bad_shards)} of {entry['num_shards']} shards of "
             f"{folder} are damaged, more than max_bad_share allows. "
-            "`python -m keras_bridgetower.data.build build` writes them "
+            "`keras-bridgetower data build` writes them "
             "again. Received: "
             f"max_bad_share={max_bad_share}; the first is {name}: {reason}"
         )

@@ -130,7 +130,7 @@ def _first_text(reader):
         except ValueError:
             continue
     raise ValueError(
-        "No sample can be read. `python -m keras_bridgetower.data.build build` "
+        "No sample can be read. `keras-bridgetower data build` "
         "writes damaged shards again. Received: reader of "
         f"{reader.folder}:{reader.split}"
     )
