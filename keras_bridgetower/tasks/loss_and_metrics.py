@@ -83,7 +83,7 @@ class CompiledTask(keras_hub.models.Task):
             optimizer: a Keras optimizer or identifier. By default Keras'
                 AdamW with rate, decay and betas of the authors' VQA alone: one
                 constant rate, and biases and norms decay too. Theirs is
-                `training.optimizers.AdamW` with rows, or a recipe. With
+                `keras_bridgetower.training.AdamW` with rows, or a recipe. With
                 `gradient_accumulation_steps` schedules count updates.
             loss: a Keras loss; by default the task's. What is logged is its
                 mean over the rows whose weight is not 0.

@@ -13,7 +13,12 @@ import zlib
 import pytest
 
 # Debian's names of the browser; Playwright's own is larger than the package.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+)
 RUN = pathlib.Path(__file__).with_name("page_run.py")
 # Milliseconds. A machine may be busy.
 PATIENCE = 60_000
@@ -53,7 +58,7 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     found = [path for name in BROWSERS if (path := shutil.which(name))]
     if not found:
-        pytest.skip("no browser: apt-get install chromium")
+        pytest.skip("no browser: apt-get install chromium-headless-shell")
     with playwright.sync_playwright() as started:
         # Root, as in a container, has no sandbox.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []

@@ -83,11 +83,17 @@ class OneByOne(AdamW):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others take one at a time")
-@pytest.mark.parametrize("numbers", [1, 1000, 2**25])
-def test_many_at_once_equal_one_by_one(numbers, monkeypatch):
+@pytest.mark.parametrize(
+    "limit, numbers",
+    [("CHUNK", 1), ("CHUNK", 1000), ("PIECE", 1000), ("PIECE", 2**17)],
+)
+def test_many_at_once_equal_one_by_one(limit, numbers, monkeypatch):
     from keras_bridgetower.training.optim import adamw_torch
 
-    monkeypatch.setattr(adamw_torch, "CHUNK", numbers)
+    monkeypatch.setattr(adamw_torch, limit, numbers)
+    if limit == "CHUNK":  # As on an accelerator.
+        monkeypatch.setattr(adamw_torch, "_in_memory", lambda _: False)
+        monkeypatch.setattr(adamw_torch, "known_to_be", lambda _: False)
     found = []
     for cls in (AdamW, OneByOne):
         keras.utils.set_random_seed(0)

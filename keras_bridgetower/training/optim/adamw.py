@@ -200,11 +200,10 @@ class AdamW(keras.optimizers.Optimizer):
 
     def _backend_update_step(self, grads, variables, learning_rate):
         # On PyTorch, Keras' optimizers update many variables at once, too.
-        if keras.config.backend() != "torch":
+        on_torch = _on_torch()
+        if on_torch is None:
             super()._backend_update_step(grads, variables, learning_rate)
             return
-        from keras_bridgetower.training.optim import adamw_torch
-
         alike = {}
         for gradient, variable in zip(grads, variables, strict=True):
             index, dtype = self._get_variable_index(variable), variable.dtype
@@ -214,7 +213,7 @@ class AdamW(keras.optimizers.Optimizer):
             key = (self._factors[index], self._decays[index], dtype)
             alike.setdefault(key, (index, []))[1].append(tensors)
         for (*_, dtype), (index, tensors) in alike.items():
-            adamw_torch.adamw(
+            on_torch.adamw(
                 tensors,
                 *self._step_of(index, dtype, learning_rate),
                 (self.beta_1, self.beta_2),
@@ -234,6 +233,15 @@ class AdamW(keras.optimizers.Optimizer):
         return config
 
 
+def _on_torch():
+    """The module for PyTorch, or None on another backend."""
+    if keras.config.backend() != "torch":
+        return None
+    from keras_bridgetower.training.optim import adamw_torch
+
+    return adamw_torch
+
+
 def _finite(grads):
     """The gradients, or zeros if one is not finite in any replica.
 
@@ -241,17 +249,22 @@ def _finite(grads):
         `(gradients, finite)`, the latter a bool tensor.
     """
     # Keras passes None for a variable that the loss does not depend on.
-    squares = sum(
-        ops.sum(ops.square(ops.cast(g, "float32")))
-        for g in grads
-        if g is not None
-    )
+    known = [g for g in grads if g is not None]
+    on_torch = _on_torch()
+    if on_torch and known:
+        squares = on_torch.square_sum(known)
+    else:
+        squares = sum(
+            ops.sum(ops.square(ops.cast(g, "float32"))) for g in known
+        )
     # XLA repeats cheap operations for each variable that uses them. Here that
     # would be a sum of hundreds of terms, and a minute of compilation. It
     # does not repeat a square root.
     norm = ops.sqrt(squares)
     broken = ops.cast(ops.logical_not(ops.isfinite(norm)), "float32")
     finite = ops.equal(backend_ops.global_sum(broken), 0.0)
+    if on_torch and on_torch.known_to_be(finite):
+        return grads, finite
     grads = [
         g if g is None else ops.where(finite, g, ops.zeros_like(g))
         for g in grads

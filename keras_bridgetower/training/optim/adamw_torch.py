@@ -2,8 +2,9 @@
 
 import torch
 
-# How many weights are updated at a time. It bounds the temporary memory.
-CHUNK = 2**25
+# How many weights are updated at a time. On an accelerator it bounds the
+# temporary memory. On a CPU all that a piece needs stays in the cache.
+CHUNK, PIECE = 2**25, 2**17
 
 
 @torch.no_grad()
@@ -24,20 +25,82 @@ def adamw(variables, alpha, decay, kept, betas, epsilon):
         epsilon: float.
     """
     first, second = (kept * (1 - beta) for beta in betas)
+    step = alpha, decay, first, second, epsilon
+    if _in_memory(variables):
+        _by_pieces(variables, *step)
+        return
     for chunk in _chunks(variables):
-        values, gradients, momenta, velocities = map(
-            list, zip(*chunk, strict=True)
-        )
-        if decay is not None:
-            decayed = torch._foreach_mul(values, decay)
-            torch._foreach_sub_(values, decayed)
-        _approach(momenta, gradients, first)
-        _approach(velocities, torch._foreach_mul(gradients, gradients), second)
-        roots = torch._foreach_sqrt(velocities)
-        torch._foreach_add_(roots, epsilon)
-        change = torch._foreach_mul(momenta, alpha)
-        torch._foreach_div_(change, roots)
-        torch._foreach_sub_(values, change)
+        _at_once(*map(list, zip(*chunk, strict=True)), *step)
+
+
+@torch.no_grad()
+def square_sum(gradients):
+    """The sum of all squares, a scalar tensor in float32.
+
+    Args:
+        gradients: list of float tensors.
+    """
+    norms = [
+        torch.linalg.vector_norm(gradient, dtype=torch.float32)
+        for gradient in gradients
+    ]
+    return torch.stack(norms).square().sum()
+
+
+def known_to_be(finite):
+    """Whether a bool tensor is True, where to ask does not make a GPU wait.
+
+    Args:
+        finite: bool tensor.
+
+    Returns:
+        bool; False also where it cannot be asked.
+    """
+    asked = finite.device.type == "cpu" and not torch.compiler.is_compiling()
+    return asked and bool(finite)
+
+
+def _in_memory(variables):
+    """Whether all tensors lie in the memory of the CPU, without gaps."""
+    return all(
+        tensor.device.type == "cpu" and tensor.is_contiguous()
+        for values, _, *moments in variables
+        for tensor in (values, *moments)
+    )
+
+
+def _by_pieces(variables, alpha, decay, first, second, epsilon):
+    """One piece of a variable after the other, without new memory."""
+    values = variables[0][0]
+    rooms = torch.empty((2, PIECE), dtype=values.dtype)
+    for tensors in variables:
+        flat = (tensor.reshape(-1).split(PIECE) for tensor in tensors)
+        for value, gradient, momentum, velocity in zip(*flat, strict=True):
+            change, root = rooms[:, : len(value)]
+            if decay is not None:
+                value.sub_(torch.mul(value, decay, out=change))
+            torch.sub(gradient, momentum, out=change)
+            momentum.add_(change.mul_(first))
+            torch.mul(gradient, gradient, out=change)
+            velocity.add_(change.sub_(velocity).mul_(second))
+            torch.sqrt(velocity, out=root).add_(epsilon)
+            value.sub_(torch.mul(momentum, alpha, out=change).div_(root))
+
+
+def _at_once(
+    values, gradients, momenta, velocities, alpha, decay, first, second, epsilon
+):
+    """All variables of a chunk in each operation."""
+    if decay is not None:
+        decayed = torch._foreach_mul(values, decay)
+        torch._foreach_sub_(values, decayed)
+    _approach(momenta, gradients, first)
+    _approach(velocities, torch._foreach_mul(gradients, gradients), second)
+    roots = torch._foreach_sqrt(velocities)
+    torch._foreach_add_(roots, epsilon)
+    change = torch._foreach_mul(momenta, alpha)
+    torch._foreach_div_(change, roots)
+    torch._foreach_sub_(values, change)
 
 
 def _approach(averages, values, share):

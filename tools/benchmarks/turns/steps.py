@@ -70,10 +70,10 @@ class KerasStep(Timed):
         self.task.compile(self.optimizer(), jit_compile=contender.compiled)
 
     def optimizer(self):
-        """The one that transformers' step has too."""
-        import keras
+        """The recipes' own, which decays all weights as PyTorch's does."""
+        from keras_bridgetower.training import AdamW
 
-        return keras.optimizers.AdamW(RATE)
+        return AdamW(RATE, decay=())
 
     def run(self, batch, tokens):
         side = self.task.input["images"].shape[1]

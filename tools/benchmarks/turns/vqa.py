@@ -23,12 +23,10 @@ class KerasVQAStep(Timed):
     """`fit`'s step of `BridgeTowerVQA`, by `train_on_batch`."""
 
     def __init__(self, saved, contender):
-        import keras
+        from keras_bridgetower.training import AdamW
 
         self.task = keras_task(saved, dtype=contender.dtype, preprocessor=None)
-        self.task.compile(
-            keras.optimizers.AdamW(RATE), jit_compile=contender.compiled
-        )
+        self.task.compile(AdamW(RATE, decay=()), jit_compile=contender.compiled)
 
     def run(self, batch, tokens):
         side = self.task.input["images"].shape[1]
