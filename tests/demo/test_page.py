@@ -20,7 +20,14 @@ TABS = {
 }
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        # The other tests have a desktop's window.
+        pytest.param(DESKTOP, id="desktop", marks=pytest.mark.slow),
+        pytest.param(PHONE, id="phone"),
+    ],
+)
 def test_each_tab_by_a_click(size, visit, page):
     window = visit(size, touch=size == PHONE)
     for name, (example, told) in TABS.items():
@@ -104,6 +111,7 @@ def test_bad_files_and_texts(visit, files):
     assert "There is no folder" in message(window)
 
 
+@pytest.mark.slow
 def test_another_model(visit):
     window = visit(DESKTOP)
     panel = opened(window, "Fill the blank")
