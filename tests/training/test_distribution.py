@@ -104,6 +104,9 @@ def check(found, kinds, optimizer):
             assert worst["fit"] <= 1e-5 and worst["test"] <= 1e-5, kind
 
 
+# On TensorFlow it compiles for half a minute, and `tests/test_replicas.py`
+# trains on two devices there too.
+@slow_on("tensorflow")
 def test_ten_steps_equal_one_device(found):
     check(found, SOME_KINDS, "sgd")
 
