@@ -61,8 +61,11 @@ def known_to_be(finite):
 
 
 def _in_memory(variables):
-    """Whether all tensors lie in the memory of the CPU, without gaps."""
-    return all(
+    """Whether all tensors lie in the memory of the CPU, without gaps.
+
+    A program that is compiled would hold each piece, and is said not to.
+    """
+    return not torch.compiler.is_compiling() and all(
         tensor.device.type == "cpu" and tensor.is_contiguous()
         for values, _, *moments in variables
         for tensor in (values, *moments)
