@@ -25,12 +25,24 @@ def adamw(variables, alpha, decay, kept, betas, epsilon):
         epsilon: float.
     """
     first, second = (kept * (1 - beta) for beta in betas)
-    step = alpha, decay, first, second, epsilon
     if _in_memory(variables):
-        _by_pieces(variables, *step)
-        return
-    for chunk in _chunks(variables):
-        _at_once(*map(list, zip(*chunk, strict=True)), *step)
+        chunks = _pieces(variables)
+    else:
+        chunks = _chunks(variables)
+    for chunk in chunks:
+        values, gradients, momenta, velocities = map(
+            list, zip(*chunk, strict=True)
+        )
+        if decay is not None:
+            decayed = torch._foreach_mul(values, decay)
+            torch._foreach_sub_(values, decayed)
+        _approach(momenta, gradients, first)
+        _approach(velocities, torch._foreach_mul(gradients, gradients), second)
+        roots = torch._foreach_sqrt(velocities)
+        torch._foreach_add_(roots, epsilon)
+        change = torch._foreach_mul(momenta, alpha)
+        torch._foreach_div_(change, roots)
+        torch._foreach_sub_(values, change)
 
 
 @torch.no_grad()
@@ -72,40 +84,6 @@ def _in_memory(variables):
     )
 
 
-def _by_pieces(variables, alpha, decay, first, second, epsilon):
-    """One piece of a variable after the other, without new memory."""
-    values = variables[0][0]
-    rooms = torch.empty((2, PIECE), dtype=values.dtype)
-    for tensors in variables:
-        flat = (tensor.reshape(-1).split(PIECE) for tensor in tensors)
-        for value, gradient, momentum, velocity in zip(*flat, strict=True):
-            change, root = rooms[:, : len(value)]
-            if decay is not None:
-                value.sub_(torch.mul(value, decay, out=change))
-            torch.sub(gradient, momentum, out=change)
-            momentum.add_(change.mul_(first))
-            torch.mul(gradient, gradient, out=change)
-            velocity.add_(change.sub_(velocity).mul_(second))
-            torch.sqrt(velocity, out=root).add_(epsilon)
-            value.sub_(torch.mul(momentum, alpha, out=change).div_(root))
-
-
-def _at_once(
-    values, gradients, momenta, velocities, alpha, decay, first, second, epsilon
-):
-    """All variables of a chunk in each operation."""
-    if decay is not None:
-        decayed = torch._foreach_mul(values, decay)
-        torch._foreach_sub_(values, decayed)
-    _approach(momenta, gradients, first)
-    _approach(velocities, torch._foreach_mul(gradients, gradients), second)
-    roots = torch._foreach_sqrt(velocities)
-    torch._foreach_add_(roots, epsilon)
-    change = torch._foreach_mul(momenta, alpha)
-    torch._foreach_div_(change, roots)
-    torch._foreach_sub_(values, change)
-
-
 def _approach(averages, values, share):
     """Move running averages towards values by a share of the difference."""
     change = torch._foreach_sub(values, averages)
@@ -123,3 +101,11 @@ def _chunks(variables):
         chunk.append(one)
         size += one[0].numel()
     yield chunk
+
+
+def _pieces(variables):
+    """Split variables into lists of one piece of at most `PIECE` weights."""
+    for tensors in variables:
+        flat = (tensor.reshape(-1).split(PIECE) for tensor in tensors)
+        for piece in zip(*flat, strict=True):
+            yield [piece]
