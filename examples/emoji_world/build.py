@@ -4,8 +4,8 @@ r"""Build data sets of captions and of questions from the packages.
 
 fetches the packages, writes two tables with their pictures, as anybody's own
 data are, and builds data sets of them: `data/captions` and `data/questions`.
-`train` has two artists, `validation` the emoji that training never sees, and
-`test` the artist that it never sees.
+`train` has the artists of training, `validation` the emoji that training
+never sees, and `test` the artist that it never sees.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def write_tables(run, folder):
     for name in rows:
         (folder / name / "pictures").mkdir(parents=True)
     for number, emoji in enumerate(run.world):
-        for artist in world.ARTISTS:
+        for artist in (*world.TRAINING_ARTISTS, world.UNSEEN_ARTIST):
             drawing = world.drawing(emoji, artist)
             split = _split(artist, run.splits.held_out[number])
             if drawing is None or split is None:

@@ -17,6 +17,7 @@ from emoji_world import baselines
 from emoji_world import colours
 from emoji_world import gallery
 from emoji_world import questions
+from emoji_world import score_pairs
 from emoji_world import texts
 from emoji_world import world
 from emoji_world.training import teacher
@@ -40,6 +41,14 @@ def main():
         "search": search(run, task, shown),
         "descriptions": free(run, task, shown),
         "vqa": answers(run, preset),
+        "matching": score_pairs.match(
+            run,
+            preset,
+            shown,
+            lambda asked: task.embed(texts=asked, batch_size=256),
+            SEED,
+        ),
+        "masked words": score_pairs.fill(run, preset, shown, SEED),
     }
     for name, table in found.items():
         print(f"\n{name}")

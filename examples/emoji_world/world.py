@@ -1,5 +1,6 @@
 """Emoji as the packages tell of them: names, keywords, groups and drawings."""
 
+import collections
 import dataclasses
 import io
 import json
@@ -10,10 +11,14 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-# Who drew it. Three styles are for training, the last was never seen.
+from emoji_world import icon_sets
+
+# Who drew (nearly) all of them; training never saw the last.
 ARTISTS = ("noto", "fluent", "flat", "twemoji")
-TRAINING_ARTISTS = ARTISTS[:3]
 UNSEEN_ARTIST = "twemoji"
+# Who drew a part of them, for training alone.
+MORE_ARTISTS = ("emojione", "fxemoji", "blobs", "streamline")
+TRAINING_ARTISTS = (*ARTISTS[:3], *MORE_ARTISTS)
 SIDE = 64
 
 
@@ -101,7 +106,25 @@ def load(folders):
                 ),
             )
         )
-    return [emoji for _, emoji in sorted(found, key=lambda pair: pair[0])]
+    emoji = [one for _, one in sorted(found, key=lambda pair: pair[0])]
+    names = _all_names(folders, emoji)
+    for artist in MORE_ARTISTS:
+        drawn = icon_sets.drawings(folders[artist], names)
+        for number, path in drawn.items():
+            emoji[number].files[artist] = path
+    return emoji
+
+
+def _all_names(folders, emoji):
+    """The names of each emoji, with those of other lists behind its own."""
+    others = collections.defaultdict(list)
+    for row in _json(folders["noto"] / "package/emoji.json"):
+        others[_key(row["unified"])] += [row["name"], *row["short_names"]]
+    lists = folders["names"] / "package/en/shortcodes"
+    for path in sorted(lists.glob("*.json")):
+        for code, names in _json(path).items():
+            others[_key(code)] += [names] if isinstance(names, str) else names
+    return [[one.name, *others[one.code]] for one in emoji]
 
 
 def drawing(emoji, artist):

@@ -1,17 +1,28 @@
-"""Last stages: the fusion learns over towers that rest."""
+"""Last stage: the fusion learns all that it is for; the towers rest."""
+
+import keras
+import numpy as np
+from keras import ops
 
 import keras_bridgetower as kbt
 from emoji_world import questions
 from emoji_world.training.drawings import TrainingDrawings
+from emoji_world.training.kept_states import CAPTIONS
+from emoji_world.training.kept_states import VARIED
+from emoji_world.training.kept_states import KeptStates
+from emoji_world.training.kept_states import colours_of
 from emoji_world.training.model import SPACE
+from emoji_world.training.model import Batches
 from emoji_world.training.model import train
 from emoji_world.training.together import Together
+from emoji_world.training.wrong_captions import ALIKE
+from emoji_world.training.wrong_captions import WrongCaptions
+from keras_bridgetower import losses
+from keras_bridgetower.models.contrastive_features import contrastive_features
 
-BATCH = 32
-# Of the tokens of a caption, the share that is masked or replaced.
-MASKED = 0.4
-# Matching learns last of all, from gradients that others drown.
-WEIGHTS = {"mlm": 0.5, "itm": 5.0, "itc": 0.3}
+BATCH = 64
+# The loss of a question is a sum over all answers.
+WEIGHTS = {"vqa": 0.3, "itm": 2.0, "mlm": 0.5, "itc": 0.3}
 
 
 def new_tasks(reader, eyes):
@@ -26,7 +37,7 @@ def new_tasks(reader, eyes):
     given = known.tokenizer, known.image_converter
     pairs = kbt.BridgeTowerPretraining(
         backbone,
-        kbt.BridgeTowerPretrainingPreprocessor(*given, rate=MASKED),
+        kbt.BridgeTowerPretrainingPreprocessor(*given),
         projection_dim=SPACE,
         ways="three_way",
     )
@@ -39,54 +50,203 @@ def new_tasks(reader, eyes):
     ]
     for mine, taught in layers:
         mine.set_weights(taught.get_weights())
-    types = backbone.fusion.type_embedding
-    types.assign(eyes.backbone.fusion.type_embedding)
-    return Together(pairs, vqa)
+    fusion = backbone.fusion
+    fusion.type_embedding.assign(eyes.backbone.fusion.type_embedding)
+    _enter_where_the_picture_is(fusion, pairs.heads["itc"])
+    return Together(vqa, pairs)
+
+
+def _enter_where_the_picture_is(fusion, head):
+    """Let a text enter the fusion near the picture that it describes.
+
+    The head multiplies a text's state with a picture's projected one. With
+    this projection, the plain product of what enters is that.
+    """
+    text, image = head.text_dense.kernel, head.image_dense.kernel
+    (projection,) = fusion.text_projections
+    entry = ops.convert_to_numpy(ops.matmul(text, ops.transpose(image)))
+    # As large as a projection that was drawn.
+    drawn = ops.convert_to_numpy(ops.std(projection.kernel))
+    projection.kernel.assign(entry * (drawn / entry.std()))
 
 
 def learn(both, run, epochs, learning_rate, folder):
-    """Train the fusion; returns the history.
+    """Train the fusion and its heads; returns the history.
 
     Args:
-        both: `Together`.
+        both: `Together`, as `new_tasks` makes it.
         run: `Run`.
         epochs: int.
         learning_rate: float, the highest of the schedule.
         folder: path; a copy of the unfinished run lives in it.
     """
-    _rest_towers(both.pairs)
-    both.pairs.compile(loss_weights=WEIGHTS)
-    both.questions.compile()
-    drawings = TrainingDrawings(run)
-    data = both.batches(
-        drawings.pairs(BATCH, run.seed), drawings.questions(BATCH, run.seed)
-    )
-    return train(both, data, epochs, learning_rate, folder)
-
-
-def answer_more(run, folder, epochs):
-    """Train on questions alone; returns `Together` and the history.
-
-    Args:
-        run: `Run`.
-        folder: path of the preset that `learn` made.
-        epochs: int.
-    """
-    vqa = kbt.BridgeTowerVQA.from_preset(folder)
-    known = kbt.BridgeTowerContrastive.from_preset(folder)
-    pairs = kbt.BridgeTowerContrastive(
-        vqa.backbone, known.preprocessor, projection_dim=SPACE, ways=known.ways
-    )
-    pairs.heads["itc"].set_weights(known.heads["itc"].get_weights())
+    vqa, pairs = both.tasks
     _rest_towers(pairs)
     drawings = TrainingDrawings(run)
-    asked = drawings.questions(2 * BATCH, run.seed)
-    history = train(vqa, asked, epochs, 1e-3, run.folder / "questions_run")
-    # The embedding of a pair is read from the fusion, which has changed.
-    pairs.backbone.trainable = False
-    paired = drawings.pairs(2 * BATCH, run.seed)
-    again = train(pairs, paired, 2, 1e-3, run.folder / "embedding_run")
-    return Together(pairs, vqa), history | {"embedding": again}
+    states = KeptStates(pairs, drawings, np.random.default_rng(run.seed))
+    data = batches(states, drawings, _vectors(pairs, states), epochs)
+    return train(Fusion(pairs, vqa), data, epochs, learning_rate, folder)
+
+
+class Fusion(keras.Model):
+    """Questions, matching, masked words and the space, from kept states.
+
+    Args:
+        pairs: `BridgeTowerPretraining`.
+        vqa: `BridgeTowerVQA` over its backbone.
+    """
+
+    def __init__(self, pairs, vqa):
+        super().__init__()
+        self.fusion = vqa.backbone.fusion
+        self.heads = {n: pairs.heads[n] for n in ("itm", "mlm", "itc")}
+        self.heads["vqa"] = vqa.heads["vqa"]
+        self.ways = self.heads["itc"].ways
+        self.losses_of = {
+            "vqa": losses.VQALoss(),
+            "itm": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "mlm": losses.MaskedLMLoss(),
+            "itc": losses.ContrastiveLoss(self.ways),
+        }
+        self.rates = {
+            n: keras.metrics.Mean(name=n) for n in ("vqa", "itm", "mlm")
+        }
+        self.built = True
+
+    def call(self, x, training=None):
+        images, coloured = _layers(x["images"]), _layers(x["coloured"])
+        texts, asked = _layers(x["texts"]), _layers(x["asked"])
+        twice = [ops.concatenate([state, state]) for state in images]
+        pooled = self._fused(texts, x["texts_mask"], twice, "pooled")
+        filled = self._fused(
+            _layers(x["masked"]), x["masked_mask"], images, "text"
+        )
+        places = ops.expand_dims(x["places"], -1)
+        # The first half of the texts are those of the images.
+        own = ops.shape(images[0])[0]
+        vectors = self.heads["itc"](
+            contrastive_features(
+                self.fusion,
+                self.ways,
+                text=[state[:own] for state in texts],
+                image=images,
+                pooled=pooled[:own],
+            )
+        )
+        return {
+            "vqa": self.heads["vqa"](
+                self._fused(asked, x["asked_mask"], coloured, "pooled")
+            ),
+            "itm": self.heads["itm"](pooled),
+            "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
+            "itc": losses.pack_embeddings(
+                vectors, self.heads["itc"].logit_scale
+            ),
+        }
+
+    def _fused(self, texts, mask, images, what):
+        return self.fusion(texts, images, padding_mask=mask, outputs=(what,))[
+            what
+        ]
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        told = {
+            "vqa": ops.cast(ops.argmax(y["vqa"], -1), "int32"),
+            "itm": y["itm"],
+            "mlm": y["mlm"],
+        }
+        for name, metric in self.rates.items():
+            given = ops.cast(ops.argmax(y_pred[name], -1), "int32")
+            metric.update_state(given == told[name], told[name] >= 0)
+        return sum(
+            WEIGHTS[name] * loss(y[name], y_pred[name])
+            for name, loss in self.losses_of.items()
+        )
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self.rates.values()]
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+def batches(states, drawings, vectors, epochs):
+    """`Batches` for `Fusion`.
+
+    Args:
+        states: `KeptStates`.
+        drawings: `TrainingDrawings`, those of the states.
+        vectors: float array `(captions, SPACE)`, where the text tower puts
+            the captions of the states.
+        epochs: int; wrong captions are like the own one more and more often.
+    """
+    run = drawings.run
+    wrong = WrongCaptions(run, states.captions, states.emoji_of, vectors)
+    place = {text: row for row, text in enumerate(states.asked)}
+    colours = colours_of(drawings)
+    first = {n: i for i, n in reversed([*enumerate(states.emoji_of)])}
+
+    def texts_of(rows, alike, rng):
+        """An own caption and a wrong one of each drawing."""
+        numbers = [drawings.rows[row][0] for row in rows]
+        own = np.array([first[number] for number in numbers])
+        own += rng.integers(CAPTIONS, size=len(own))
+        return own, [wrong.draw(number, alike, rng) for number in numbers]
+
+    def ask(row, rng):
+        emoji = run.world[drawings.rows[row][0]]
+        _, text, answer = questions.question(emoji, colours[row], rng)
+        return place[text], questions.ANSWERS.index(answer)
+
+    def make(rows, rng):
+        alike = ALIKE * min(1.0, 2.0 * data.epoch / epochs)
+        own, other = texts_of(rows, alike, rng)
+        texts = np.concatenate([own, other])
+        images = rows * VARIED + rng.integers(VARIED, size=len(rows))
+        masked = states.masked[rng.integers(len(states.masked))]
+        others = rng.permutation(len(drawings.rows))[: len(rows)]
+        coloured = others * VARIED + rng.integers(VARIED // 2, size=len(rows))
+        asked, answers = np.transpose([ask(row, rng) for row in others])
+        x = {
+            "images": states.images[images],
+            "texts": states.read.states[texts],
+            "texts_mask": states.read.padding_mask[texts],
+            "masked": masked.texts.states[own],
+            "masked_mask": masked.texts.padding_mask[own],
+            "places": masked.places[own],
+            "coloured": states.images[coloured],
+            "asked": states.questions.states[asked],
+            "asked_mask": states.questions.padding_mask[asked],
+        }
+        looks = [run.splits.looks[drawings.rows[row][0]] for row in rows]
+        y = {
+            "vqa": np.eye(len(questions.ANSWERS), dtype="float32")[answers],
+            "itm": np.repeat(np.array([1, 0], "int32"), len(rows)),
+            "mlm": masked.tokens[own],
+            "itc": np.array(looks, "int32"),
+        }
+        return x, y
+
+    data = Batches(make, len(drawings.rows), BATCH, run.seed)
+    return data
+
+
+def _layers(states):
+    """The states of each layer, in float32."""
+    return [
+        ops.cast(states[:, layer], "float32")
+        for layer in range(states.shape[1])
+    ]
+
+
+def _vectors(pairs, states):
+    """Where the text side puts the captions."""
+    last = states.read.states[:, -1, 0].astype("float32")
+    head = pairs.heads["itc"]
+    return ops.convert_to_numpy(head({"text": last})["text"])
 
 
 def _rest_towers(task):

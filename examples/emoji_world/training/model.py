@@ -13,7 +13,7 @@ import keras_bridgetower as kbt
 from emoji_world.world import SIDE
 
 WIDTH, FUSION = 128, 96
-VOCABULARY = 8500
+VOCABULARY = 6000
 TOKENS = 24
 # Width of the space of texts and pictures.
 SPACE = 128
@@ -24,7 +24,7 @@ def new_task(tokenizer, side=SIDE):
     backbone = build_backbone(
         tokenizer.vocabulary_size(),
         image_layers=4,
-        text_layers=3,
+        text_layers=4,
         layers=2,
         width=WIDTH,
         fusion_width=FUSION,

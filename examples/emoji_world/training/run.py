@@ -12,7 +12,7 @@ from emoji_world.training.meanings import meanings
 from emoji_world.training.teacher import KeptVectors
 
 # The folder of a run that its last stage writes.
-WHOLE = "questions"
+WHOLE = "fusion"
 
 
 class Run:

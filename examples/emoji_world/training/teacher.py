@@ -72,7 +72,7 @@ class KeptVectors:
     def of(self, texts):
         """Vectors of texts: float16 `(texts, 384)`."""
         known = self._known
-        missing = sorted(set(texts) - set(known))
+        missing = sorted({text for text in texts if text not in known})
         if missing:
             made = vectors(missing, self._folder)
             known |= dict(zip(missing, made, strict=True))

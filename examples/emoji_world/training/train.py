@@ -46,7 +46,7 @@ def language_stage(run, epochs=3):
     return task, history
 
 
-def captions_stage(run, epochs=150):
+def captions_stage(run, epochs=100):
     """The text tower learns to find emoji, and keeps its English."""
     task = _read(run, "language")
     space = Space(run)
@@ -57,7 +57,7 @@ def captions_stage(run, epochs=150):
     )
 
 
-def glances_stage(run, epochs=300):
+def glances_stage(run, epochs=150):
     """The image tower learns from drawings of half the size, fast."""
     space = Space(run)
     task = new_task(_tokenizer(space), SIDE // 2)
@@ -73,7 +73,7 @@ def glances_stage(run, epochs=300):
     return task, history
 
 
-def pictures_stage(run, epochs=30):
+def pictures_stage(run, epochs=20):
     """It goes on with drawings of full size, of which more are recoloured.
 
     Its places are now where our own text tower puts the captions.
@@ -110,17 +110,12 @@ def meeting_stage(run, epochs=90):
     )
 
 
-def fusion_stage(run, epochs=15):
+def fusion_stage(run, epochs=30):
     """The fusion learns all that it is for; the towers rest."""
     both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
     return both, fusing.learn(
         both, run, epochs, 1e-3, run.folder / "fusion_run"
     )
-
-
-def questions_stage(run, epochs=40):
-    """It goes on with questions alone."""
-    return fusing.answer_more(run, run.folder / "fusion", epochs)
 
 
 def _read(run, stage):
@@ -139,8 +134,7 @@ STAGES = {
     "glances": glances_stage,
     "pictures": pictures_stage,
     "meeting": meeting_stage,
-    "fusion": fusion_stage,
-    WHOLE: questions_stage,
+    WHOLE: fusion_stage,
 }
 
 

@@ -1,0 +1,190 @@
+"""What the towers say of drawings and texts, kept: they rest meanwhile.
+
+A fusion that learns from kept states needs no tower, so a step of it is a
+fraction of a whole one.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from emoji_world import questions
+from emoji_world import texts
+from emoji_world.colours import main_colour
+
+VARIED = 6  # Of each drawing; half of them keep their colours.
+CAPTIONS = 16  # Of each emoji.
+# Of a caption's words, and at most so many tokens.
+HIDDEN, MOST_HIDDEN = 0.7, 6
+MASKINGS = 2  # Of each caption.
+BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Texts as the fusion reads them.
+
+    Args:
+        states: float16 `(texts, layers, tokens, width)`.
+        padding_mask: int32 `(texts, tokens)`.
+    """
+
+    states: np.ndarray
+    padding_mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """Texts with hidden words, and what was hidden.
+
+    Args:
+        texts: `Texts`.
+        places: int32 `(texts, MOST_HIDDEN)`, 0 where no more is hidden.
+        tokens: int32 `(texts, MOST_HIDDEN)`, -100 there.
+    """
+
+    texts: Texts
+    places: np.ndarray
+    tokens: np.ndarray
+
+
+class KeptStates:
+    """States of varied drawings, their captions, and what is asked of them.
+
+    Args:
+        task: a task whose towers rest.
+        drawings: `TrainingDrawings`.
+        rng: `numpy.random.Generator`.
+
+    Attributes:
+        images: float16 `(drawings * VARIED, layers, tokens, width)`, those of
+            a drawing in a row, with its own colours first.
+        captions: list of str, `CAPTIONS` of each emoji of training.
+        emoji_of: int `(captions,)`, the number of a caption's emoji.
+        read: `Texts`, the captions.
+        masked: list of `Masked`, the captions, each time with other words
+            hidden.
+        asked: list of str, all questions.
+        questions: `Texts`, those questions.
+    """
+
+    def __init__(self, task, drawings, rng):
+        run, preprocessor = drawings.run, task.preprocessor
+        towers = task.backbone.image_tower, task.backbone.text_tower
+        self._image, self._text = (_Tower(tower) for tower in towers)
+        self._tokenizer = preprocessor.tokenizer
+
+        count = len(drawings.rows)
+        rows = np.repeat(np.arange(count), VARIED)
+        keep = np.tile(np.arange(VARIED) < VARIED // 2, count)
+        convert = preprocessor.image_converter
+        self.images = self._image.states(
+            len(rows),
+            lambda chosen: convert(
+                np.stack(
+                    [
+                        drawings.picture(rows[row], rng, keep[row])
+                        for row in chosen
+                    ]
+                )
+            ),
+        )
+
+        numbers = sorted({number for number, _ in drawings.rows})
+        self.emoji_of = np.repeat(numbers, CAPTIONS)
+        self.captions = [run.caption(number, rng) for number in self.emoji_of]
+        ids = self._ids(self.captions)
+        self.read = self._texts(ids)
+        common = np.unique(self._ids(_plain_words()))
+        self.masked = [self._masked(ids, common, rng) for _ in range(MASKINGS)]
+
+        self.asked = sorted(
+            {
+                way
+                for (number, _), colour in zip(
+                    drawings.rows, colours_of(drawings), strict=True
+                )
+                for _, ways, _ in questions.facts(run.world[number], colour)
+                for way in ways
+            }
+        )
+        self.questions = self._texts(self._ids(self.asked))
+
+    def _ids(self, said):
+        return np.asarray(self._tokenizer(said), "int32")
+
+    def _texts(self, ids):
+        mask = (ids != self._tokenizer.pad_token_id).astype("int32")
+        states = self._text.states(
+            len(ids),
+            lambda rows: {"token_ids": ids[rows], "padding_mask": mask[rows]},
+        )
+        return Texts(states, mask)
+
+    def _masked(self, ids, common, rng):
+        """Hide words that say something, at least one of each text."""
+        told = ~np.isin(ids, common)
+        # One draw for each token, so that the lowest is hidden in any case.
+        draws = np.where(told, rng.random(ids.shape), 2.0)
+        lowest = draws.min(1, keepdims=True)
+        hidden = told & ((draws < HIDDEN) | (draws == lowest))
+        hidden &= hidden.cumsum(1) <= MOST_HIDDEN
+        places = np.zeros((len(ids), MOST_HIDDEN), "int32")
+        tokens = np.full((len(ids), MOST_HIDDEN), -100, "int32")
+        row, place = np.nonzero(hidden)
+        slot = hidden.cumsum(1)[row, place] - 1
+        places[row, slot], tokens[row, slot] = place, ids[row, place]
+        shown = np.where(hidden, self._tokenizer.mask_token_id, ids)
+        return Masked(self._texts(shown), places, tokens)
+
+
+def colours_of(drawings):
+    """The main colour of each row of `TrainingDrawings`, or None."""
+    return [main_colour(drawing) for _, drawing in drawings.rows]
+
+
+def _plain_words():
+    """What captions say that tells nothing of a drawing."""
+    ways = [
+        way.format(x="x", a=f"{article} x.")
+        for way in texts.WAYS
+        for article in ("a", "an")
+    ]
+    ways += [join.format("x", "x") for join in texts.JOINS]
+    return ways + [way.capitalize() for way in ways]
+
+
+class _Tower(keras.Model):
+    """A tower by itself, compiled for batches of one size."""
+
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
+
+    def call(self, inputs):
+        return ops.stack(self.tower(inputs), 1)
+
+    def states(self, count, features):
+        """States of `count` rows, from features of row numbers.
+
+        Args:
+            count: int.
+            features: callable from an int array of rows to the tower's input.
+
+        Returns:
+            float16 `(count, layers, tokens, width)`.
+        """
+        found = None
+        progress = keras.utils.Progbar(count, unit_name="row")
+        for first in range(0, count, BATCH):
+            rows = np.arange(first, min(first + BATCH, count))
+            # The last batch is as long as the others, with rows that repeat.
+            whole = np.resize(rows, BATCH)
+            made = np.asarray(self.predict_on_batch(features(whole)))
+            if found is None:
+                found = np.zeros((count, *made.shape[1:]), "float16")
+            found[rows] = made[: len(rows)]
+            progress.add(len(rows))
+        return found

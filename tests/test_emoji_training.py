@@ -1,0 +1,147 @@
+"""How the emoji presets are trained: losses and batches in closed form."""
+
+import json
+import math
+import types
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from emoji_world import icon_sets
+from emoji_world import splits
+from emoji_world import world
+from emoji_world.training import captioning
+from emoji_world.training import fusing
+from emoji_world.training import kept_states
+from emoji_world.training.wrong_captions import WrongCaptions
+from keras import ops
+
+import keras_bridgetower as kbt
+
+pytestmark = FASTEST
+
+
+def test_an_icon_set_is_found_by_any_name_of_an_emoji(tmp_path):
+    body = '<path d="M0 0h8v8H0z" fill="#f00"/>'
+    names = ("flag-for-france", "cactus-1", "cactus-2", "frowning", "moon")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/icons.json").write_text(
+        json.dumps(
+            {
+                "icons": {name: {"body": body} for name in names},
+                "width": 8,
+                "height": 8,
+            }
+        )
+    )
+    of_emoji = [
+        ["flag: france", "fr"],
+        ["cactus"],
+        ["frowning face", "frowning"],
+        ["new moon", "moon"],  # Whose moon it is, nobody knows.
+        ["full moon", "moon"],
+    ]
+    found = icon_sets.drawings(tmp_path, of_emoji)
+    drawn = {number: path.stem for number, path in found.items()}
+    assert drawn == {0: "flag-for-france", 1: "cactus-1", 2: "frowning"}
+    emoji = world.Emoji("1", "x", (), "objects", "tool", {"set": found[1]})
+    picture = world.drawing(emoji, "set")
+    assert (picture == (255, 0, 0, 255)).all()
+
+
+def test_a_text_is_told_how_far_it_is_from_its_place_and_from_its_sense():
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(4, captioning.SPACE)).astype("float32")
+    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    given = places[:2]
+    true = np.zeros((2, captioning.SPACE + 4), "float32")
+    true[0, captioning.SPACE + 0] = 1.0  # A caption: only what it must find.
+    true[1, : captioning.SPACE] = places[2]  # A sentence: it has moved.
+    true[1, captioning.SPACE :] = (0.0, 0.5, 0.5, 0.0)
+    given_to = map(ops.convert_to_tensor, (true, given))
+    loss = captioning.find_it(places)(*given_to)
+    loss = ops.convert_to_numpy(loss)
+    near = captioning.SCALE * given @ places.T
+    logs = near - np.log(np.exp(near).sum(-1, keepdims=True))
+    moved = captioning.ENGLISH * (1 - places[1] @ places[2])
+    wanted = [-logs[0, 0], moved - (logs[1, 1] + logs[1, 2]) / 2]
+    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+
+
+@pytest.fixture
+def run():
+    """Three emoji: the first two share a keyword."""
+    told = [
+        ("dog", ("pet", "puppy")),
+        ("cat", ("pet",)),
+        ("car", ("drive",)),
+    ]
+    emoji = [
+        world.Emoji(str(i), name, words, "objects", "tool", {})
+        for i, (name, words) in enumerate(told)
+    ]
+    split = splits.Splits(np.arange(3), np.zeros(3, bool), frozenset())
+    return types.SimpleNamespace(world=emoji, splits=split)
+
+
+def test_a_wrong_caption_says_nothing_true(run):
+    captions = ["a dog", "a pet", "puppy", "a cat", "pet", "it is", "a car"]
+    emoji_of = np.array([0, 0, 0, 1, 1, 1, 2])
+    vectors = np.eye(3)[emoji_of] + 0.1
+    wrong = WrongCaptions(run, captions, emoji_of, vectors)
+    rng = np.random.default_rng(0)
+    for alike in (0.0, 1.0):
+        drawn = {captions[wrong.draw(0, alike, rng)] for _ in range(200)}
+        # "a pet" is true of the dog, "it is" names nothing.
+        assert drawn == {"a cat", "a car"}
+        drawn = {captions[wrong.draw(1, alike, rng)] for _ in range(200)}
+        assert drawn == {"a dog", "puppy", "a car"}
+
+
+def test_words_that_tell_something_are_hidden():
+    task = kbt.BridgeTowerContrastive.from_preset(
+        "bridgetower_tiny_emoji_contrastive"
+    )
+    tokenizer = task.preprocessor.tokenizer
+    kept = kept_states.KeptStates.__new__(kept_states.KeptStates)
+    kept._tokenizer = tokenizer
+    kept._text = kept_states._Tower(task.backbone.text_tower)
+    said = ["A drawing of a dog", "it shows a red car and a cat"]
+    ids = kept._ids(said)
+    common = np.unique(kept._ids(kept_states._plain_words()))
+    for seed in range(5):
+        masked = kept._masked(ids, common, np.random.default_rng(seed))
+        hidden = [
+            [tokenizer.id_to_token(i).strip("\u0120") for i in row if i >= 0]
+            for row in masked.tokens
+        ]
+        assert hidden[0] == ["dog"]
+        assert hidden[1] and set(hidden[1]) <= {"red", "car", "cat"}
+        for row, places, tokens in zip(
+            ids, masked.places, masked.tokens, strict=True
+        ):
+            there = tokens >= 0
+            np.testing.assert_array_equal(row[places[there]], tokens[there])
+
+
+def test_a_text_enters_the_fusion_where_its_picture_is():
+    def known():
+        return kbt.BridgeTowerContrastive.from_preset(
+            "bridgetower_tiny_emoji_contrastive"
+        )
+
+    _, pairs = fusing.new_tasks(known(), known()).tasks
+    fusion, head = pairs.backbone.fusion, pairs.heads["itc"]
+    rng = np.random.default_rng(0)
+    texts, images = (rng.normal(size=(5, 128)).astype("float32") for _ in "ab")
+    (of_texts,), (of_images,) = (
+        fusion.text_projections,
+        fusion.image_projections,
+    )
+    entered = images @ np.asarray(of_images.kernel.numpy())
+    given = texts @ of_texts.kernel.numpy() @ entered.T
+    wanted = (texts @ head.text_dense.kernel.numpy()) @ (
+        entered @ head.image_dense.kernel.numpy()
+    ).T
+    ratio = given / wanted
+    assert math.isclose(ratio.min(), ratio.max(), rel_tol=1e-3)
