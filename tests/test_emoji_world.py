@@ -178,6 +178,10 @@ def test_the_tables_come_from_the_registries(tmp_path):
     assert len(run.world) == 1906
     assert run.splits.held_out.sum() == 57
     assert len(run.splits.held_out_words) == 120
+    unseen = splits.shrunk(run.world, world.UNSEEN_ARTIST)
+    for artist in world.TRAINING_ARTISTS:
+        apart = np.abs(splits.shrunk(run.world, artist) - unseen)
+        assert np.nanmin(apart.mean((1, 2, 3))) > splits.ALIKE
     tables = tmp_path / "tables/captions"
     rows = {
         split: [

@@ -76,7 +76,7 @@ PACKAGES = {
         "1.2.3",
         "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
         "CC BY 4.0",
-        "EmojiOne by Ranks.com; collected by Iconify",
+        "Emoji One (EmojiTwo); collected by Iconify",
     ),
     "fxemoji": Package(
         "npm",
@@ -100,7 +100,7 @@ PACKAGES = {
         "1.2.4",
         "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
         "CC BY 4.0",
-        "Streamline Emojis by Webalys; collected by Iconify",
+        "Streamline Emojis by Streamline; collected by Iconify",
     ),
     "names": Package(
         "npm",

@@ -59,7 +59,7 @@ def split(world):
 def find_looks(world):
     """A number for each emoji, equal where all artists draw nearly the same."""
     number = np.arange(len(world), dtype="int32")
-    small = [_small(world, artist) for artist in ARTISTS]
+    small = [shrunk(world, artist) for artist in ARTISTS]
     for i in range(len(world)):
         differences = [
             np.abs(pictures[i + 1 :] - pictures[i]).mean((1, 2, 3))
@@ -72,7 +72,8 @@ def find_looks(world):
     return number
 
 
-def _small(world, artist):
+def shrunk(world, artist):
+    """Drawings of half the size: float32 `(emoji, 32, 32, 3)`, NaN without."""
     pictures = np.full((len(world), 32, 32, 3), np.nan, "float32")
     for i, emoji in enumerate(world):
         drawn = drawing(emoji, artist)

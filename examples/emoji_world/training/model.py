@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 
 import keras
 import numpy as np
@@ -91,17 +92,21 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
         **compiled: further arguments of `compile`.
 
     Returns:
-        dict from metric to a list of a number for each epoch.
+        dict from metric, and `"seconds"`, to a number for each epoch.
     """
     compile_for(model, epochs * len(data), learning_rate, **compiled)
     history = pathlib.Path(folder) / "history.jsonl"
     history.parent.mkdir(parents=True, exist_ok=True)
 
+    started = {}
+
     def begin(epoch, logs=None):
+        started[epoch] = time.time()
         data.begin(epoch)
 
     def end(epoch, logs):
         numbers = {name: round(float(v), 4) for name, v in logs.items()}
+        numbers["seconds"] = round(time.time() - started.pop(epoch), 1)
         with history.open("a") as file:
             file.write(json.dumps({"epoch": epoch} | numbers) + "\n")
 
