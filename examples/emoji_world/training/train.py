@@ -110,7 +110,7 @@ def meeting_stage(run, epochs=90):
     )
 
 
-def fusion_stage(run, epochs=22):
+def fusion_stage(run, epochs=30):
     """The fusion learns all that it is for; the towers rest."""
     both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
     return both, fusing.learn(
