@@ -237,6 +237,8 @@ def test_names_in_onnx(tmp_path):
     }
 
 
+# Each task is exported in tests/conformance.
+@pytest.mark.slow
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
 def test_a_backbone(form, tmp_path):
     """Another text encoder, with segments, and sizes that the user fixed."""

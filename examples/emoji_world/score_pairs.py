@@ -87,12 +87,13 @@ def fill(run, preset, shown, seed):
     found = {}
     for artist, (drawn, _) in shown.items():
         rng = np.random.default_rng(seed)
+        names = [" " + run.world[number].name for number in drawn.numbers]
+        # Start, name and end.
+        short = (tokenizer(names) != tokenizer.pad_token_id).sum(-1) == 3
         asked = [
-            (place, emoji.name)
-            for place, number in enumerate(drawn.numbers)
-            if not run.splits.held_out[number]
-            and len(tokenizer.tokenize(" " + (emoji := run.world[number]).name))
-            == 1
+            (place, run.world[drawn.numbers[place]].name)
+            for place in np.flatnonzero(short)
+            if not run.splits.held_out[drawn.numbers[place]]
         ]
         asked = [asked[row] for row in rng.permutation(len(asked))[:ASKED]]
         pictures = [drawn.pictures[place] for place, _ in asked]
