@@ -73,8 +73,9 @@ def load(folders):
         }
         for artist in ("fluent", "flat")
     }
+    rows = _json(folders["noto"] / "package/emoji.json")
     found = []
-    for row in _json(folders["noto"] / "package/emoji.json"):
+    for row in rows:
         fact = facts[_key(row["unified"])]
         group = groups.get(fact.get("group"))
         if group in (None, "components"):
@@ -107,7 +108,7 @@ def load(folders):
             )
         )
     emoji = [one for _, one in sorted(found, key=lambda pair: pair[0])]
-    names = _all_names(folders, emoji)
+    names = _all_names(emoji, rows, folders["names"])
     for artist in MORE_ARTISTS:
         drawn = icon_sets.drawings(folders[artist], names)
         for number, path in drawn.items():
@@ -115,12 +116,12 @@ def load(folders):
     return emoji
 
 
-def _all_names(folders, emoji):
+def _all_names(emoji, rows, folder):
     """The names of each emoji, with those of other lists behind its own."""
     others = collections.defaultdict(list)
-    for row in _json(folders["noto"] / "package/emoji.json"):
+    for row in rows:
         others[_key(row["unified"])] += [row["name"], *row["short_names"]]
-    lists = folders["names"] / "package/en/shortcodes"
+    lists = folder / "package/en/shortcodes"
     for path in sorted(lists.glob("*.json")):
         for code, names in _json(path).items():
             others[_key(code)] += [names] if isinstance(names, str) else names

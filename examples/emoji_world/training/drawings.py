@@ -1,15 +1,14 @@
 """The drawings that training sees, varied anew in each batch."""
 
 import collections
+import functools
 import re
 
 import numpy as np
 
-from emoji_world import questions
 from emoji_world import world
 from emoji_world.colours import main_colour
 from emoji_world.training import augment
-from emoji_world.training.model import Batches
 
 BLENDED = 0.2
 _SIDED = re.compile(r"\b(left|right|facing|clockwise|o'clock|thirty)\b")
@@ -38,6 +37,11 @@ class TrainingDrawings:
         for number, drawing in self.rows:
             self._of_number[number].append(drawing)
 
+    @functools.cached_property
+    def colours(self):
+        """The main colour of each row, or None."""
+        return [main_colour(drawing) for _, drawing in self.rows]
+
     def picture(self, row, rng, keep_colours=False):
         number, drawing = self.rows[row]
         emoji = self.run.world[number]
@@ -55,43 +59,3 @@ class TrainingDrawings:
 
     def pictures(self, rows, rng):
         return np.stack([self.picture(row, rng) for row in rows])
-
-    def captions(self, rows, rng):
-        return [self.caption(row, rng) for row in rows]
-
-    def caption(self, row, rng):
-        return self.run.caption(self.rows[row][0], rng)
-
-    def pairs(self, batch_size, seed):
-        """`Batches` of pictures with captions, and which looks they show."""
-
-        def make(rows, rng):
-            x = {
-                "images": self.pictures(rows, rng),
-                "text": self.captions(rows, rng),
-            }
-            looks = [self.run.splits.looks[self.rows[row][0]] for row in rows]
-            return x, np.array(looks, "int32")
-
-        return Batches(make, len(self.rows), batch_size, seed)
-
-    def questions(self, batch_size, seed):
-        """`Batches` of pictures with questions, and answers."""
-        colours = [main_colour(drawing) for _, drawing in self.rows]
-
-        def make(rows, rng):
-            asked = [
-                questions.question(
-                    self.run.world[self.rows[row][0]], colours[row], rng
-                )
-                for row in rows
-            ]
-            x = {
-                "images": np.stack(
-                    [self.picture(row, rng, keep_colours=True) for row in rows]
-                ),
-                "text": [text for _, text, _ in asked],
-            }
-            return x, [answer for _, _, answer in asked]
-
-        return Batches(make, len(self.rows), batch_size, seed)

@@ -10,7 +10,6 @@ from emoji_world.training.drawings import TrainingDrawings
 from emoji_world.training.kept_states import CAPTIONS
 from emoji_world.training.kept_states import VARIED
 from emoji_world.training.kept_states import KeptStates
-from emoji_world.training.kept_states import colours_of
 from emoji_world.training.model import SPACE
 from emoji_world.training.model import Batches
 from emoji_world.training.model import train
@@ -186,19 +185,17 @@ def batches(states, drawings, vectors, epochs):
     run = drawings.run
     wrong = WrongCaptions(run, states.captions, states.emoji_of, vectors)
     place = {text: row for row, text in enumerate(states.asked)}
-    colours = colours_of(drawings)
-    first = {n: i for i, n in reversed([*enumerate(states.emoji_of)])}
 
     def texts_of(rows, alike, rng):
         """An own caption and a wrong one of each drawing."""
         numbers = [drawings.rows[row][0] for row in rows]
-        own = np.array([first[number] for number in numbers])
+        own = np.searchsorted(states.emoji_of, numbers)
         own += rng.integers(CAPTIONS, size=len(own))
         return own, [wrong.draw(number, alike, rng) for number in numbers]
 
     def ask(row, rng):
         emoji = run.world[drawings.rows[row][0]]
-        _, text, answer = questions.question(emoji, colours[row], rng)
+        _, text, answer = questions.question(emoji, drawings.colours[row], rng)
         return place[text], questions.ANSWERS.index(answer)
 
     def make(rows, rng):

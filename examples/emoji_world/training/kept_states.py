@@ -12,7 +12,6 @@ from keras import ops
 
 from emoji_world import questions
 from emoji_world import texts
-from emoji_world.colours import main_colour
 
 VARIED = 6  # Of each drawing; half of them keep their colours.
 CAPTIONS = 16  # Of each emoji.
@@ -104,7 +103,7 @@ class KeptStates:
             {
                 way
                 for (number, _), colour in zip(
-                    drawings.rows, colours_of(drawings), strict=True
+                    drawings.rows, drawings.colours, strict=True
                 )
                 for _, ways, _ in questions.facts(run.world[number], colour)
                 for way in ways
@@ -138,11 +137,6 @@ class KeptStates:
         places[row, slot], tokens[row, slot] = place, ids[row, place]
         shown = np.where(hidden, self._tokenizer.mask_token_id, ids)
         return Masked(self._texts(shown), places, tokens)
-
-
-def colours_of(drawings):
-    """The main colour of each row of `TrainingDrawings`, or None."""
-    return [main_colour(drawing) for _, drawing in drawings.rows]
 
 
 def _plain_words():
