@@ -93,10 +93,8 @@ def _queries(run, shown):
 
     for place, number in enumerate(shown.numbers):
         emoji = run.world[number]
-        way = texts.NEW_WAYS[place % len(texts.NEW_WAYS)]
-        name = texts.phrase(way, emoji.name)
         kind = "emoji never seen" if out[number] else "names"
-        add(kind, name, {looks[number]})
+        add(kind, texts.ask_anew(emoji.name, place), {looks[number]})
         words = texts.words_of(emoji, run.splits)
         if not out[number] and len(words) > 1:
             first, second = rng.permutation(words)[:2]

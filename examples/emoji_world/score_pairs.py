@@ -35,10 +35,7 @@ def match(run, preset, shown, read, seed):
         seen = np.flatnonzero(~run.splits.held_out[drawn.numbers])
         own, random = (rng.permutation(seen)[:ASKED] for _ in range(2))
         asked = [
-            texts.phrase(
-                texts.NEW_WAYS[place % len(texts.NEW_WAYS)],
-                run.world[drawn.numbers[place]].name,
-            )
+            texts.ask_anew(run.world[drawn.numbers[place]].name, place)
             for place in own
         ]
         scores = read(asked) @ images.T

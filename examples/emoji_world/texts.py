@@ -76,6 +76,11 @@ def caption(emoji, colour, splits, rng, meaning=None):
     return said + "." if rng.random() < 0.1 else said
 
 
+def ask_anew(name, number):
+    """A name, said in one of the ways that training does not use."""
+    return phrase(NEW_WAYS[number % len(NEW_WAYS)], name)
+
+
 def phrase(way, said):
     """A way of saying with its words."""
     return way.format(x=said, a=with_article(said))
