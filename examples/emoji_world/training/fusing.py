@@ -19,9 +19,8 @@ from emoji_world.training.wrong_captions import WrongCaptions
 from keras_bridgetower import losses
 from keras_bridgetower.models.contrastive_features import contrastive_features
 
-BATCH = 64
-# The loss of a question is a sum over all answers.
-WEIGHTS = {"vqa": 0.3, "itm": 2.0, "mlm": 0.5, "itc": 0.3}
+BATCH, QUESTIONS = 64, 256  # Of a step.
+WEIGHTS = {"vqa": 1.0, "itm": 2.0, "mlm": 0.5, "itc": 0.3}
 
 
 def new_tasks(reader, eyes):
@@ -204,8 +203,9 @@ def batches(states, drawings, vectors, epochs):
         texts = np.concatenate([own, other])
         images = rows * VARIED + rng.integers(VARIED, size=len(rows))
         masked = states.masked[rng.integers(len(states.masked))]
-        others = rng.permutation(len(drawings.rows))[: len(rows)]
-        coloured = others * VARIED + rng.integers(VARIED // 2, size=len(rows))
+        others = rng.permutation(len(drawings.rows))[:QUESTIONS]
+        variant = rng.integers(VARIED // 2, size=len(others))
+        coloured = others * VARIED + variant
         asked, answers = np.transpose([ask(row, rng) for row in others])
         x = {
             "images": states.images[images],

@@ -12,8 +12,9 @@ from keras import ops
 
 from emoji_world import questions
 from emoji_world import texts
+from emoji_world.world import on_white
 
-VARIED = 6  # Of each drawing; half of them keep their colours.
+VARIED = 8  # Of each drawing, the first as it is; half keep their colours.
 CAPTIONS = 16  # Of each emoji.
 # Of a caption's words, and at most so many tokens.
 HIDDEN, MOST_HIDDEN = 0.7, 6
@@ -59,7 +60,7 @@ class KeptStates:
 
     Attributes:
         images: float16 `(drawings * VARIED, layers, tokens, width)`, those of
-            a drawing in a row, with its own colours first.
+            a drawing in a row: as it is, with its own colours, with others.
         captions: list of str, `CAPTIONS` of each emoji of training.
         emoji_of: int `(captions,)`, the number of a caption's emoji.
         read: `Texts`, the captions.
@@ -75,20 +76,16 @@ class KeptStates:
         self._image, self._text = (_Tower(tower) for tower in towers)
         self._tokenizer = preprocessor.tokenizer
 
-        count = len(drawings.rows)
-        rows = np.repeat(np.arange(count), VARIED)
-        keep = np.tile(np.arange(VARIED) < VARIED // 2, count)
+        def shown(image):
+            row, variant = divmod(image, VARIED)
+            if not variant:
+                return on_white(drawings.rows[row][1])
+            return drawings.picture(row, rng, variant < VARIED // 2)
+
         convert = preprocessor.image_converter
         self.images = self._image.states(
-            len(rows),
-            lambda chosen: convert(
-                np.stack(
-                    [
-                        drawings.picture(rows[row], rng, keep[row])
-                        for row in chosen
-                    ]
-                )
-            ),
+            len(drawings.rows) * VARIED,
+            lambda images: convert(np.stack([*map(shown, images)])),
         )
 
         numbers = sorted({number for number, _ in drawings.rows})
@@ -112,7 +109,8 @@ class KeptStates:
         self.questions = self._texts(self._ids(self.asked))
 
     def _ids(self, said):
-        return np.asarray(self._tokenizer(said), "int32")
+        ids = np.asarray(self._tokenizer(said), "int32")
+        return ids[:, (ids != self._tokenizer.pad_token_id).any(0)]
 
     def _texts(self, ids):
         mask = (ids != self._tokenizer.pad_token_id).astype("int32")
