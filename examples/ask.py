@@ -20,7 +20,7 @@ import keras
 import keras_bridgetower as kbt
 
 PICTURES = pathlib.Path(__file__).parent / "drawings"
-DRAWINGS = ("penguin.png", "grapes.png")
+DRAWINGS = ("duck.png", "grapes.png")
 QUESTIONS = (
     "what kind of thing is it?",
     "what colour is it mostly?",

@@ -24,6 +24,9 @@ OFFERED = (
         f"bridgetower_tiny_easy_{name}"
         for name in ("vqa", "mlm", "pretrain", "retrieval", "contrastive")
     ),
+    # Shapes are matched and blanks are filled more surely than these do it.
+    "bridgetower_tiny_emoji_retrieval",
+    "bridgetower_tiny_emoji_mlm",
 )
 
 

@@ -75,7 +75,7 @@ class SearchModels:
             raise ValueError(_no_head(preset))
         contrastive = BridgeTowerContrastive.from_preset(folder, **kwargs)
         retrieval = None
-        if "itm" in saved or "rank" in saved:
+        if _matches(preset, saved):
             retrieval = _matching(folder, saved, contrastive, kwargs)
         return cls(contrastive, retrieval, preset_name(preset), long_texts)
 
@@ -168,6 +168,16 @@ def _no_head(preset):
         "'bridgetower_large_itm_mlm_itc' have. Train one with "
         f"`BridgeTowerContrastive`. Received: preset={preset!r}, without it"
     )
+
+
+def _matches(preset, saved):
+    """Whether a matching head is saved, and the name stands for it.
+
+    Names may share a folder with more heads than theirs.
+    """
+    named = PRESETS.get(preset) if isinstance(preset, str) else None
+    known = saved if named is None or named.folder is None else named.heads
+    return bool({"itm", "rank"} & set(saved) & set(known))
 
 
 def _matching(folder, saved, contrastive, reading):

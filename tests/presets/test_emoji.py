@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import keras_bridgetower as kbt
+from keras_bridgetower.search.models import SearchModels
 
 PREFIX = "bridgetower_tiny_emoji_"
 PICTURES = sorted(
@@ -47,6 +48,37 @@ def test_questions(vqa):
         name: answers[0][0] for name, answers in zip(NAMES, said, strict=True)
     }
     assert {name: kinds[name] for name in KINDS} == KINDS
+
+
+def test_texts_fit_their_drawings_and_no_others():
+    task = kbt.BridgeTowerRetrieval.from_preset(PREFIX + "retrieval")
+    texts = [f"a drawing of a {name}" for name in NAMES]
+    own = task.score(PICTURES, texts)
+    others = task.score(PICTURES, texts[1:] + texts[:1])
+    assert (own > 0).sum() >= len(NAMES) - 2
+    assert (others < 0).sum() >= len(NAMES) - 2
+
+
+def test_blanks_are_filled_by_a_look_at_the_drawing():
+    task = kbt.BridgeTowerMaskedLM.from_preset(PREFIX + "mlm")
+    wanted = {
+        "apple": "fruit",
+        "dog": "animal",
+        "cake": "dessert",
+        "sailboat": "boat",
+        "umbrella": "rain",
+    }
+    for name, word in wanted.items():
+        picture = PICTURES[NAMES.index(name)]
+        (masks, _) = task.fill_mask(picture, "a drawing of a <mask>", top_k=5)
+        found = {said.strip() for said, _ in masks[0]}
+        assert found & set(wanted.values()) == {word}
+
+
+def test_a_search_orders_by_vectors_where_the_name_has_no_matching():
+    for name, matches in (("contrastive", False), ("pretrain", True)):
+        models = SearchModels.from_preset(PREFIX + name)
+        assert (models.retrieval is not None) == matches
 
 
 def test_presets_that_differ_by_their_head_share_a_folder(contrastive, vqa):

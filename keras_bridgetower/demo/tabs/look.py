@@ -10,7 +10,7 @@ TITLE = "Look inside"
 KINDS = models.LOOK
 _EXAMPLES = (
     ("strawberry", "what colour is it mostly?"),
-    ("penguin", "is this a bird?"),
+    ("owl", "is this a bird?"),
     ("fire_engine", "is it a vehicle?"),
 )
 # What the choices send for all words and all heads.
