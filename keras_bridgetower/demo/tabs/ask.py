@@ -8,7 +8,7 @@ from keras_bridgetower.demo.inputs import checked_text
 TITLE = "Ask"
 KINDS = (models.ASK,)
 _EXAMPLES = (
-    ("owl", "what kind of thing is it?"),
+    ("octopus", "what kind of thing is it?"),
     ("strawberry", "what colour is it mostly?"),
     ("guitar", "is this a musical instrument?"),
     ("cake", "which group does it belong to?"),
