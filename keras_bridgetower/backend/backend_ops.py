@@ -64,8 +64,13 @@ def after_reading(batch):
     return tf.control_dependencies([x for x in parts if tf.is_tensor(x)])
 
 
+def has_value(variable):
+    """Whether nobody has taken the value out of a variable, as JAX's `fit`."""
+    return variable._value is not None
+
+
 @contextlib.contextmanager
-def kept_weights(model):
+def kept_weights(model, trains=False):
     """A context after which a model has its weights, even after an error.
 
     On JAX, `fit`, `evaluate` and `predict` take the weights out of the model.
@@ -74,11 +79,15 @@ def kept_weights(model):
 
     Args:
         model: a `keras.Model`.
+        trains: bool, whether the optimizer is used, too.
     """
     if keras.config.backend() != "jax":
         yield
         return
     optimizer = getattr(model, "optimizer", None)
+    if trains and optimizer and not optimizer.built:
+        # As `fit` would; but its first values must be known here.
+        optimizer.build(model.trainable_variables)
     variables = [
         *model.variables,
         *model.metrics_variables,
@@ -94,6 +103,9 @@ def kept_weights(model):
         for variable, value in zip(variables, before, strict=True):
             if not value.is_deleted():
                 variable.assign(value)
+        # Those that were created inside.
+        if not all(map(has_value, model.metrics_variables)):
+            model.reset_metrics()
         raise
 
 

@@ -23,6 +23,10 @@ BUILT_INSIDE = (
 )
 
 
+class BuiltElsewhere(ValueError):
+    """A task was built or compiled for other devices than the current ones."""
+
+
 class Replicas:
     """One device; the base class for several devices.
 
@@ -136,7 +140,7 @@ def check_compiled(task, place):
     """
     now = current().place
     if place != now:
-        raise ValueError(
+        raise BuiltElsewhere(
             BUILT_INSIDE.format(
                 f"{task.name!r}, compiled for {place}, to run on {now}"
             )

@@ -11,6 +11,7 @@ weights when `fit` ends before it, for too few batches or in loss scaling.
 import keras
 from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend.keras_patches import check_version
 
 FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
@@ -117,11 +118,21 @@ def _count_updates(optimizer):
 
 
 def _take_averages_of_updates(optimizer):
-    """Let the end of `fit` keep the weights if there was no update yet."""
+    """Let the end of `fit` keep the weights if there was no update yet.
+
+    On JAX a weight would share the array of its average, and a step cannot
+    take over the memory of both; after an error Keras may have put no values
+    back, and would hide that error.
+    """
     finalize = type(optimizer).finalize_variable_values
 
     def take(variables):
+        if not all(map(backend_ops.has_value, optimizer.variables)):
+            return
         if int(ops.convert_to_numpy(optimizer.iterations)):
             finalize(optimizer, variables)
+            if keras.config.backend() == "jax":
+                for variable in variables:
+                    variable.assign(ops.copy(variable.value))
 
     optimizer.finalize_variable_values = take

@@ -61,7 +61,9 @@ class TrainableTask(CompiledTask):
                 epoch, drawn by NumPy's global seed
                 (`keras.utils.set_random_seed`); by default they are, as by
                 `keras.Model.fit`. A dataset is read in its own order.
-            class_weight: dict from each class id to its weight.
+            class_weight: dict from each class id to its weight. Of scores a
+                row has the class of its largest; one without any counts as
+                class 0, so give it a `sample_weight` of 0.
             sample_weight: `(samples,)`, where `x` is arrays.
             **kwargs: as `keras.Model.fit`.
 
@@ -84,8 +86,10 @@ class TrainableTask(CompiledTask):
         # A compiled step takes over their memory; another one would leave a
         # copy here, as they were before training.
         compiled = self.jit_compile and not self.run_eagerly
-        kept = backend_ops.kept_weights if compiled else contextlib.nullcontext
-        with self.inference.training("fit"), kept(self):
+        kept = contextlib.nullcontext()
+        if compiled:
+            kept = backend_ops.kept_weights(self, trains=True)
+        with self.inference.training("fit"), kept:
             keras_patches_fit.forget_continued(self)
             with data_path.reading(self):
                 # Not KerasHub's, which would preprocess once more.

@@ -140,6 +140,46 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
         assert difference(one, other) <= 1e-6, one.path
 
 
+def test_a_model_is_used_on_after_its_averages_were_taken():
+    """On JAX a weight and its average would be one array, taken over twice."""
+    model = fast(tiny(), AdamW(1e-2, use_ema=True), jit_compile=MANY_STEPS)
+    x, y = {"images": features(batch=8)["images"]}, np.arange(8) % 4
+    for _ in range(2):
+        model.fit(x, y, batch_size=4, verbose=0)
+        model.evaluate(x, y, batch_size=4, verbose=0)
+    assert array(model.optimizer.iterations) == 4
+
+
+class FailsOnce(keras.losses.Loss):
+    """Fails when it is called for the second time: inside the first step."""
+
+    calls = 0
+
+    def call(self, y_true, y_pred):
+        self.calls += 1
+        if self.calls == 2:
+            raise ArithmeticError("no memory")
+        return keras.ops.mean(y_pred, -1)
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_a_model_is_trained_on_after_its_first_step_failed(use_ema):
+    model = tiny()
+    before = [array(w) for w in model.weights]
+    model.compile(AdamW(1e-2, use_ema=use_ema), loss=FailsOnce())
+    x, y = {"images": features(batch=8)["images"]}, np.arange(8) % 4
+    try:
+        model.fit(x, y, batch_size=8, verbose=0)
+    except ArithmeticError as error:
+        assert "no memory" in str(error)
+        for weight, value in zip(model.weights, before, strict=True):
+            np.testing.assert_array_equal(array(weight), value)
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert np.isfinite(
+        model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    )
+
+
 @FASTEST
 def scaled_too_much():
     sgd = keras.optimizers.SGD(0.1, use_ema=True)
