@@ -90,7 +90,8 @@ pictures.
 
 {tables["vqa"]}
 
-*Blind* is the commonest answer to the same question in training.
+*Blind* is the commonest answer to the same question in training. Questions are
+those of `examples/emoji_world/questions.py`; it has "colour", and no "color".
 
 ## Matching
 
@@ -106,7 +107,7 @@ that the vectors find by matching.
 {tables["masked words"]}
 
 Names of one token behind "a drawing of a", in percent; *blind* with a white
-picture.
+picture. Words that tell nothing, such as "of", were never hidden in training.
 
 ## Training
 

@@ -3,6 +3,7 @@
 import contextlib
 
 from keras_bridgetower.backend.devices import BUILT_INSIDE
+from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_share
@@ -241,7 +242,7 @@ class Several(Strategy):
         super().prepare(task)
         outside = [w.path for w in task.weights if not self.holds(w)]
         if not self._inside or outside:
-            raise ValueError(
+            raise BuiltElsewhere(
                 BUILT_INSIDE.format(
                     f"{outside[0]!r}, built before or outside"
                     if self._inside

@@ -62,7 +62,7 @@ def make(name, backbone, **values):
             "which its weights are found. Pass `name` to its constructor. "
             f"Received: name={head.name!r}"
         )
-    loaded = agrees_with_saved(_AWAITED.get().get(name), values)
+    loaded = agrees_with_saved(name, _AWAITED.get().get(name), values)
 
     def built():
         head.build(shape)
@@ -277,13 +277,17 @@ def saved_heads(folder):
     return saved
 
 
-def agrees_with_saved(saved, values):
-    """Whether stored values are equal to those of a head.
+def agrees_with_saved(name, saved, values):
+    """Whether stored values are equal to those of a head, defaults included.
 
     A stored None agrees with any value: a converted checkpoint may not name
     its answers.
     """
-    return saved is not None and all(
+    if saved is None:
+        return False
+    parameters = inspect.signature(maker_of(name)).parameters
+    values = {key: p.default for key, p in parameters.items()} | values
+    return all(
         value is None or values.get(key) == value
         for key, value in saved.items()
     )

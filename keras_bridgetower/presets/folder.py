@@ -5,6 +5,7 @@ import copy
 import os
 import pathlib
 
+from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
@@ -226,7 +227,7 @@ class PresetFolder:
         """
         try:
             yield
-        except (PresetError, MemoryError, Warning):
+        except (PresetError, BuiltElsewhere, MemoryError, Warning):
             raise
         except Exception as error:
             raise PresetError(

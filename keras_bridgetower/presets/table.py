@@ -119,6 +119,7 @@ PRESETS = {
             3_087_716,
             "Retrieval",
             "itm",
+            "itc",
         ),
         _emoji(
             "mlm",
@@ -246,3 +247,21 @@ class PresetsOf:
             for name, p in PRESETS.items()
             if every or p.handle or cls.__name__ in p.tasks
         }
+
+
+def named_heads(preset, saved):
+    """Those of a folder's heads that the name of a preset stands for.
+
+    Names may share a folder that has more heads than theirs.
+
+    Args:
+        preset: as `from_preset` takes it.
+        saved: dict by the names of all heads of its folder.
+
+    Returns:
+        dict, a part of `saved`.
+    """
+    named = PRESETS.get(preset) if isinstance(preset, str) else None
+    if named is None or named.folder is None:
+        return saved
+    return {name: saved[name] for name in named.heads if name in saved}

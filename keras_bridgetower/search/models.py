@@ -13,6 +13,7 @@ from keras_bridgetower.predict.identity import sum_of
 from keras_bridgetower.predict.identity import text_reading
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.tasks import preset_io
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
@@ -75,7 +76,7 @@ class SearchModels:
             raise ValueError(_no_head(preset))
         contrastive = BridgeTowerContrastive.from_preset(folder, **kwargs)
         retrieval = None
-        if _matches(preset, saved):
+        if {"itm", "rank"} & set(named_heads(preset, saved)):
             retrieval = _matching(folder, saved, contrastive, kwargs)
         return cls(contrastive, retrieval, preset_name(preset), long_texts)
 
@@ -168,16 +169,6 @@ def _no_head(preset):
         "'bridgetower_large_itm_mlm_itc' have. Train one with "
         f"`BridgeTowerContrastive`. Received: preset={preset!r}, without it"
     )
-
-
-def _matches(preset, saved):
-    """Whether a matching head is saved, and the name stands for it.
-
-    Names may share a folder with more heads than theirs.
-    """
-    named = PRESETS.get(preset) if isinstance(preset, str) else None
-    known = saved if named is None or named.folder is None else named.heads
-    return bool({"itm", "rank"} & set(saved) & set(known))
 
 
 def _matching(folder, saved, contrastive, reading):

@@ -6,6 +6,7 @@ from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.predict import batches
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.serve import inputs
 from keras_bridgetower.serve.checks import check_lengths
 from keras_bridgetower.serve.checks import check_top_k
@@ -45,7 +46,7 @@ class ServedPreset:
 
     def __init__(self, preset, tokens=None):
         folder = registry.open_preset(preset)
-        saved = head_table.saved_heads(folder)
+        saved = named_heads(preset, head_table.saved_heads(folder))
         self.tasks = {}
         for verb, (cls, heads) in TASKS.items():
             if set(heads) & set(saved):

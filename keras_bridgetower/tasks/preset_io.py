@@ -252,7 +252,7 @@ def load_heads(model, folder, saved, random_heads):
     held = [
         name
         for name, values in model.head_values.items()
-        if head_table.agrees_with_saved(saved.get(name), values)
+        if head_table.agrees_with_saved(name, saved.get(name), values)
     ]
     if held:
         weights_file.load_heads(model.heads, held, folder)

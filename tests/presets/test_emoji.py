@@ -2,11 +2,14 @@
 
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
 import keras_bridgetower as kbt
 from keras_bridgetower.search.models import SearchModels
+from keras_bridgetower.serve.models import ServedPreset
+from keras_bridgetower.tasks.by_name import open_task
 
 PREFIX = "bridgetower_tiny_emoji_"
 PICTURES = sorted(
@@ -79,6 +82,30 @@ def test_a_search_orders_by_vectors_where_the_name_has_no_matching():
     for name, matches in (("contrastive", False), ("pretrain", True)):
         models = SearchModels.from_preset(PREFIX + name)
         assert (models.retrieval is not None) == matches
+
+
+def test_a_name_stands_for_its_task_and_heads_alone():
+    for name, task in (
+        ("vqa", kbt.BridgeTowerVQA),
+        ("retrieval", kbt.BridgeTowerRetrieval),
+        ("pretrain", kbt.BridgeTowerPretraining),
+    ):
+        assert type(open_task(PREFIX + name)) is task
+    served = ServedPreset(PREFIX + "contrastive")
+    assert set(served.tasks) == {"embed"}
+
+
+def test_pretraining_goes_on_from_a_saved_head_for_blanks(tmp_path):
+    blanks = kbt.BridgeTowerMaskedLM.from_preset(PREFIX + "mlm")
+    blanks.save_to_preset(tmp_path / "mlm")
+    with pytest.warns(UserWarning, match="New and random.*: the head itm, itc"):
+        pairs = kbt.BridgeTowerPretraining.from_preset(tmp_path / "mlm")
+    for mine, saved in zip(
+        pairs.heads["mlm"].weights, blanks.heads["mlm"].weights, strict=True
+    ):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(mine), keras.ops.convert_to_numpy(saved)
+        )
 
 
 def test_presets_that_differ_by_their_head_share_a_folder(contrastive, vqa):

@@ -235,6 +235,9 @@ def test_tasks_outside_of_the_scope(reset):
     message = r"must be built and compiled inside of `strategy.scope\(\)`"
     with pytest.raises(ValueError, match=message):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+    # It is no fault of the preset's files.
+    with pytest.raises(devices.BuiltElsewhere, match=message):
+        kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     if BACKEND == "tensorflow":
         with strategy.scope(), pytest.raises(ValueError, match="built before"):
             kbt.BridgeTowerVQA(backbone, answers=ANSWERS)
