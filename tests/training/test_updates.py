@@ -162,6 +162,11 @@ class FailsOnce(keras.losses.Loss):
         return keras.ops.mean(y_pred, -1)
 
 
+@pytest.mark.skipif(
+    keras.config.backend() == "tensorflow",
+    reason="what is created while a step is traced stays without values if "
+    "that fails; a lack of memory comes later",
+)
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_a_model_is_trained_on_after_its_first_step_failed(use_ema):
     model = tiny()
