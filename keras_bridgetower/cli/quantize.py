@@ -29,7 +29,7 @@ def quantize(
         str | None,
         typer.Option(
             help="Task whose heads are kept, such as vqa. By default the one "
-            "that the preset was saved as."
+            "of the preset's name, or that it was saved as."
         ),
     ] = None,
     as_json: AsJson = False,

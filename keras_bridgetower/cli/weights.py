@@ -125,8 +125,8 @@ def export(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Task to export, such as vqa. By default the one that the "
-            "preset was saved as."
+            help="Task to export, such as vqa. By default the one of the "
+            "preset's name, or that it was saved as."
         ),
     ] = None,
     part: Annotated[

@@ -24,7 +24,7 @@ OFFERED = (
         f"bridgetower_tiny_easy_{name}"
         for name in ("vqa", "mlm", "pretrain", "retrieval", "contrastive")
     ),
-    # Shapes are matched and blanks are filled more surely than these do it.
+    # Last: the presets of shapes match and fill more surely.
     "bridgetower_tiny_emoji_retrieval",
     "bridgetower_tiny_emoji_mlm",
 )

@@ -249,10 +249,21 @@ class PresetsOf:
         }
 
 
+def sharing(preset):
+    """The `Preset` of a name that shares a folder with others, or None.
+
+    Such a folder has more heads than the name stands for, and was saved as
+    the task of one of its names.
+
+    Args:
+        preset: as `from_preset` takes it.
+    """
+    named = PRESETS.get(preset) if isinstance(preset, str) else None
+    return named if named and named.folder else None
+
+
 def named_heads(preset, saved):
     """Those of a folder's heads that the name of a preset stands for.
-
-    Names may share a folder that has more heads than theirs.
 
     Args:
         preset: as `from_preset` takes it.
@@ -261,7 +272,7 @@ def named_heads(preset, saved):
     Returns:
         dict, a part of `saved`.
     """
-    named = PRESETS.get(preset) if isinstance(preset, str) else None
-    if named is None or named.folder is None:
+    named = sharing(preset)
+    if named is None:
         return saved
     return {name: saved[name] for name in named.heads if name in saved}

@@ -2,7 +2,7 @@
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import sharing
 from keras_bridgetower.presets.weights_file import TASK
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
@@ -44,9 +44,7 @@ def open_task(preset, name=None, verb="export"):
     """
     folder = registry.open_preset(preset)
     saved = folder.json(TASK, {}).get("class_name")
-    named = PRESETS.get(preset) if isinstance(preset, str) else None
-    if named is not None and named.folder is not None:
-        # It shares a folder, which was saved as one of several tasks.
+    if named := sharing(preset):
         (saved,) = named.tasks
     known = {cls.__name__: key for key, cls in TASKS.items()}
     if name is None and saved not in known:
