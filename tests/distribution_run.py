@@ -228,7 +228,7 @@ WRONG = {
     "unreduced": lambda: mock.patch.object(
         ENGINES[keras.config.backend()],
         "reduce_first",
-        lambda optimizer, reduce: None,
+        return_value=None,
     ),
     "local_negatives": lambda: mock.patch.object(
         backend_ops, "all_gather", alone

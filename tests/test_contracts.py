@@ -1,5 +1,6 @@
 """What must not change by accident: public names, saved names, presets."""
 
+import ast
 import inspect
 import re
 import zlib
@@ -53,6 +54,19 @@ def test_the_type_check_sees_every_public_name():
         prefix = f"kbt.{face}".removesuffix(".")
         for name in names.exports(face):
             assert re.search(rf"\b{prefix}\.{name}\b", text), (face, name)
+
+
+@FASTEST
+def test_assert_messages_are_no_conditions():
+    """`assert a, b == c` tests nothing of `b` and `c`; ruff has no rule."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+        and isinstance(node.msg, (ast.Compare, ast.BoolOp))
+    ]
+    assert found == []
 
 
 @FASTEST

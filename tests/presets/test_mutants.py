@@ -120,12 +120,13 @@ def test_mutants_raise_the_typed_error_or_give_the_same(count, saved, tmp_path):
                 copy = READERS.get(name, kbt.BridgeTowerVQA).from_preset(folder)
         except PresetError as error:
             refused += 1
-            assert "\x1b" not in str(error), (seed, name)
+            assert "\x1b" not in str(error), (seed, name)  # noqa: PT017
         except ValueError as error:
             # Before the folder counts as a preset at all.
             expected = ("`preset` must be one of", "`answers` must be given")
             foreign = type(error).__name__ == "ConversionError"
-            assert foreign or str(error).startswith(expected), (seed, name)
+            fits = foreign or str(error).startswith(expected)
+            assert fits, (seed, name)  # noqa: PT017
             refused += 1
         except Exception as error:
             raise AssertionError((seed, name)) from error

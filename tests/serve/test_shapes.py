@@ -59,7 +59,7 @@ def test_the_shape_of_the_hosted_service(client, offline, path):
     close(three, embed(BLUE))
     assert [row["index"] for row in answer["data"]] == [0, 1, 2]
     assert {row["object"] for row in answer["data"]} == {"embedding"}
-    assert answer["object"], answer["model"] == ("list", FUSED)
+    assert (answer["object"], answer["model"]) == ("list", FUSED)
     tokenizer = offline["embed"].preprocessor.tokenizer
     count = 2 * int(tokenizer.encode(TEXT)["padding_mask"].sum())
     assert answer["usage"] == {"prompt_tokens": count, "total_tokens": count}
