@@ -105,6 +105,14 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
+def test_addresses_and_wheels_in_commands_are_real():
+    for page in [*PAGES, ROOT / "RELEASING.md", ROOT / "CONTRIBUTING.md"]:
+        text = page.read_text()
+        assert "git+" not in text, page
+        wheels = set(re.findall(r"keras_bridgetower-([\d.]+)-py3", text))
+        assert wheels <= {kbt.__version__}, page
+
+
 def test_every_extra_is_explained():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (DOCS / "start" / "install.md").read_text()

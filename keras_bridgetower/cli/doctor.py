@@ -4,10 +4,10 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import re
 import sys
 
 import typer
+from packaging.requirements import Requirement
 
 from keras_bridgetower.cli import errors
 from keras_bridgetower.cli import frameworks
@@ -22,7 +22,6 @@ PACKAGES = (
     *("keras", "keras-hub", "tensorflow", "jax", "torch"),
     *("numpy", "pillow", "tokenizers", "transformers"),
 )
-REQUIREMENT = re.compile(r"([\w.-]+).*;.*\bextra == [\"']([\w-]+)[\"']")
 
 
 def doctor(context: typer.Context, as_json: AsJson = False):
@@ -67,24 +66,32 @@ def installed_version(name):
 
 
 def extras():
-    """The extras of the package, and what of each is not installed.
+    """Return what each extra of the package lacks on this machine.
+
+    Requirements whose marker excludes this Python or platform do not count.
 
     Returns:
         dict from the name of an extra to a list of str. Empty if this
         package is not installed.
     """
     try:
-        required = importlib.metadata.requires(DISTRIBUTION) or ()
+        metadata = importlib.metadata.metadata(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return {}
-    missing = {}
-    for requirement in required:
-        match = REQUIREMENT.match(requirement)
-        if match:
-            package, extra = match.groups()
-            lacking = missing.setdefault(extra, [])
-            if installed_version(package) is None:
-                lacking.append(package)
+    missing = {name: [] for name in metadata.get_all("Provides-Extra") or ()}
+    for line in metadata.get_all("Requires-Dist") or ():
+        required = Requirement(line)
+        if required.marker is None or required.marker.evaluate({"extra": ""}):
+            continue
+        version = installed_version(required.name)
+        if version and required.specifier.contains(version, prereleases=True):
+            continue
+        text = required.name
+        if version:
+            text += f"{required.specifier} (found {version})"
+        for extra, lacking in missing.items():
+            if required.marker.evaluate({"extra": extra}):
+                lacking.append(text)
     return missing
 
 

@@ -11,6 +11,7 @@ from miniatures import miniature
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.cli import doctor
 from keras_bridgetower.cli import main
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.records.write import write_shards
@@ -168,6 +169,26 @@ def test_doctor(run):
     }
     plain = run("doctor").out
     assert f"keras-bridgetower\t{kbt.__version__}" in plain
+
+
+def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):
+    info = tmp_path / "wanted-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: wanted\nVersion: 1.0\n"
+        "Provides-Extra: x\nProvides-Extra: y\n"
+        "Requires-Dist: nowhere-to-be-had>=2\n"
+        "Requires-Dist: of-the-past; python_version < '3' and extra == 'x'\n"
+        "Requires-Dist: keras>=3; extra == 'x'\n"
+        "Requires-Dist: nowhere-to-be-had>=2; extra == 'x'\n"
+        "Requires-Dist: numpy>=999; extra == 'y'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "DISTRIBUTION", "wanted")
+    assert doctor.extras() == {
+        "x": ["nowhere-to-be-had"],
+        "y": [f"numpy>=999 (found {np.__version__})"],
+    }
 
 
 def test_doctor_tells_of_a_backend_that_is_missing(run, monkeypatch):

@@ -158,7 +158,7 @@ _ROWS = (
         objective="ranking_and_matching",
         **_MIRRORED,
         note="15 false texts, and matching beside them, of equal weight; the "
-        "authors' code of it fails, see the README. 8 GPUs x 4 rows x 64 "
+        "authors' code of it fails (docs/paper.md). 8 GPUs x 4 rows x 64 "
         "micro-batches",
     ),
     Recipe(
