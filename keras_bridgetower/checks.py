@@ -60,3 +60,18 @@ def _is_number(value):
 def is_integer(value):
     """Whether a value is an integer, also NumPy's, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+class MissingMethod(TypeError):
+    """A task class that lacks a method which every task defines.
+
+    Args:
+        name: str, of the class.
+        method: str, what it lacks.
+    """
+
+    def __init__(self, name, method):
+        super().__init__(
+            f"`{name}` must define `{method}`; `docs/own_work.md` has an "
+            f"example. Received: {name} without {method}"
+        )

@@ -1,6 +1,7 @@
 """Small mistakes of users: one clear error each, and objects in one line."""
 
 import json
+import pathlib
 import time
 
 import keras
@@ -49,6 +50,119 @@ def test_answers_without_an_order(model, answers):
             make()
     with pytest.raises(ValueError, match=message.format("labels")):
         kbt.BridgeTowerImageClassifier(model, labels=answers)
+
+
+EASY = "bridgetower_tiny_easy_"
+DUCK = str(pathlib.Path(__file__).parents[1] / "examples/drawings/duck.png")
+RED, TEXT = np.full((64, 64, 3), (255, 0, 0), "uint8"), "a red circle"
+RAW = {"images": [RED, RED], "text": [TEXT, TEXT]}
+
+
+class Own(kbt.BridgeTowerTask):
+    def __init__(self, backbone, preprocessor=None, **kwargs):
+        head = {"num_classes": 2, "answers": ["a", "b"], "head_hidden_scale": 2}
+        super().__init__(backbone, preprocessor, {"vqa": head}, **kwargs)
+
+
+def opened(name):
+    return getattr(kbt, f"BridgeTower{name}").from_preset(EASY + name.lower())
+
+
+# Task, what is done with it, and the words that name the fix.
+MISTAKES = {
+    "answer_swapped": (
+        "VQA",
+        lambda vqa: vqa.answer(TEXT, DUCK),
+        "`images` must come first, then `questions`: swap",
+    ),
+    "answer_swapped_array": (
+        "VQA",
+        lambda vqa: vqa.answer(TEXT, RED),
+        "`images` must come first",
+    ),
+    "score_swapped": (
+        "Retrieval",
+        lambda task: task.score([TEXT], [DUCK]),
+        "`images` must come first, then `texts`: swap",
+    ),
+    "embed_text": (
+        "Contrastive",
+        lambda task: task.embed(TEXT),
+        r"Embed texts by `embed\(texts=...\)`",
+    ),
+    "key_image": (
+        "VQA",
+        lambda vqa: vqa.predict({"image": [RED], "text": [TEXT]}),
+        "Rename 'image' to 'images'",
+    ),
+    "key_caption": (
+        "VQA",
+        lambda vqa: vqa.predict({"images": [RED], "caption": [TEXT]}),
+        "Rename 'caption' to 'text'",
+    ),
+    "raw_call": (
+        "VQA",
+        lambda vqa: vqa(RAW),
+        "Received: inputs={'images': 'list', 'text': 'list'}",
+    ),
+    "loss_name": (
+        "VQA",
+        lambda vqa: vqa.compile(loss="sparse_categorical_crossentropy"),
+        r"`keras.losses.SparseCategoricalCrossentropy\(from_logits=True\)`",
+    ),
+    "loss_of_probabilities": (
+        "VQA",
+        lambda vqa: vqa.compile(loss=keras.losses.BinaryCrossentropy()),
+        r"`keras.losses.BinaryCrossentropy\(from_logits=True\)`",
+    ),
+    "typo": (
+        "VQA",
+        lambda vqa: type(vqa).from_preset(EASY + "vqaa"),
+        "Did you mean bridgetower_tiny_easy_vqa",
+    ),
+    "typo_of_backbone": (
+        "VQA",
+        lambda vqa: kbt.BridgeTowerBackbone.from_preset("bridgetower_bse"),
+        "Did you mean bridgetower_base",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_errors_name_the_fix(name):
+    task, call, fix = MISTAKES[name]
+    with pytest.raises(ValueError, match=fix):
+        call(opened(task))
+
+
+def test_a_task_without_a_method_names_it(model):
+    with pytest.raises(TypeError, match="`Own` must define `outputs_of`"):
+        Own(model)
+    with pytest.raises(TypeError, match="`Own` must define `head_arguments`"):
+        Own.from_preset(EASY + "vqa")
+
+
+def test_a_single_picture_or_text_is_used_with_every_other():
+    entailment, pairs = opened("Entailment"), opened("NLVR2")
+    texts = ["the shape is red.", "the shape is blue."]
+    for left, right, words in (
+        (RED, [RED, 255 - RED], texts[0]),
+        (RED, RED, texts),
+    ):
+        found = pairs.compare(left, right, words)
+        right = right if isinstance(right, list) else [right] * 2
+        words = words if isinstance(words, list) else [words] * 2
+        for row, one, text in zip(found, right, words, strict=True):
+            truth, probability = pairs.compare(left, one, text)
+            assert row == (truth, pytest.approx(probability, abs=1e-6))
+    for (label, shares), text in zip(
+        entailment.entail(RED, texts), texts, strict=True
+    ):
+        expected = entailment.entail(RED, text)
+        assert label == expected[0]
+        assert shares == pytest.approx(expected[1], abs=1e-6)
+    with pytest.raises(ValueError, match="left: 2, right: 3"):
+        pairs.compare([RED] * 2, [RED] * 3, texts[0])
 
 
 def test_what_is_no_list(model):

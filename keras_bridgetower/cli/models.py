@@ -3,7 +3,6 @@
 What can be wrong is looked at before Keras is imported, which takes seconds.
 """
 
-import difflib
 import os
 import pathlib
 import typing
@@ -15,6 +14,7 @@ from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import output
 from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import did_you_mean
 
 
 def names_starting(incomplete):
@@ -98,10 +98,9 @@ def check_preset(preset, heads=()):
     """
     known = PRESETS.get(preset)
     if known is None and "://" not in preset and not os.path.exists(preset):
-        near = difflib.get_close_matches(preset, PRESETS, 3, 0.5)
-        meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(
-            f"There is no preset {preset!r}.{meant} `keras-bridgetower "
+            f"There is no preset {preset!r}. {did_you_mean(preset)}"
+            "`keras-bridgetower "
             "presets` lists the names. A folder, a checkpoint file and a "
             "handle such as hf://user/model are presets too."
         )

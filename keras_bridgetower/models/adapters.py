@@ -11,6 +11,8 @@ from keras_bridgetower.models.exporting.exported import Exported
 
 # As in the files of KerasHub.
 _GROUP, _RANK, _ALPHA = "lora", "lora/vars/rank", "lora_alpha"
+# Beside them, what a task trains too.
+_HEADS = "heads"
 
 
 class AdaptedBackbone(Exported, keras_hub.models.Backbone):
@@ -59,6 +61,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
     def save_lora_weights(self, filepath):
         """Save all adapters, whether enabled here or on single layers.
 
+        A task's own method saves its heads too.
+
         Args:
             filepath: path that ends with `.lora.h5`.
 
@@ -96,6 +100,16 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 the one that was saved.
         """
         _check_path(filepath)
+        with h5py.File(filepath) as file:
+            if _HEADS in file:
+                raise ValueError(
+                    "`filepath` holds the heads of a task too. Load it with "
+                    "the task's `load_lora_weights`. "
+                    f"Received: filepath={str(filepath)!r}"
+                )
+        self._load_adapters(filepath)
+
+    def _load_adapters(self, filepath):
         layers = _with_weights(self)
         with h5py.File(filepath) as file:
             saved = {
@@ -154,6 +168,76 @@ class AdaptedTask(keras.Model):
             rank, target_layer_names: as `backbone.enable_lora`.
         """
         self.backbone.enable_lora(rank, target_layer_names)
+
+    def save_lora_weights(self, filepath):
+        """Save the adapters of the backbone, and the heads trained with them.
+
+        Args:
+            filepath: path that ends with `.lora.h5`.
+
+        Raises:
+            ValueError: another ending, or no adapters.
+
+        Example:
+
+        ```python
+        vqa.enable_lora(rank=4)
+        vqa.fit(x, y)
+        vqa.save_lora_weights("mine.lora.h5")
+        # Later, in the same preset with the same answers:
+        vqa.load_lora_weights("mine.lora.h5")
+        ```
+        """
+        self.backbone.save_lora_weights(filepath)
+        with h5py.File(filepath, "a") as file:
+            for name, weight in _head_weights(self).items():
+                values = keras.ops.cast(weight, "float32")
+                file[name] = keras.ops.convert_to_numpy(values)
+
+    def load_lora_weights(self, filepath):
+        """Load what `save_lora_weights` of a task saved.
+
+        Args:
+            filepath: path of the file.
+
+        Raises:
+            ValueError: the file has no heads, or other heads or adapters than
+                this task. Adapters of a backbone alone are loaded by
+                `backbone.load_lora_weights`.
+        """
+        _check_path(filepath)
+        weights = _head_weights(self)
+        saved = {}
+        with h5py.File(filepath) as file:
+            if _HEADS in file:
+                file[_HEADS].visititems(
+                    lambda name, item: saved.update(
+                        {f"{_HEADS}/{name}": np.asarray(item)}
+                        if isinstance(item, h5py.Dataset)
+                        else {}
+                    )
+                )
+        found = {name: x.shape for name, x in saved.items()}
+        needed = {name: tuple(w.shape) for name, w in weights.items()}
+        if found != needed:
+            raise ValueError(
+                "`filepath` must hold the heads of this task. For adapters "
+                "alone use `backbone.load_lora_weights`. "
+                f"Received: filepath={str(filepath)!r} with {found}, the task "
+                f"has {needed}"
+            )
+        self.backbone._load_adapters(filepath)
+        for name, weight in weights.items():
+            weight.assign(saved[name])
+
+
+def _head_weights(task):
+    """dict from the name in a file to each weight of a task's heads."""
+    return {
+        f"{_HEADS}/{name}/{index}": weight
+        for name in task.heads
+        for index, weight in enumerate(task.heads[name].weights)
+    }
 
 
 def _takes_adapter(layer):

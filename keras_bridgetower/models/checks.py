@@ -29,7 +29,8 @@ def check_features(features, expected, text_encoder=None):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
             f"`inputs` must be a dict with the keys {sorted(expected)}; "
-            f"missing: {missing}. A preprocessor makes them all. "
+            f"missing: {missing}. Make them with the task's preprocessor, or "
+            "pass pictures and strings to `predict` or a verb. "
             f"Received: inputs={_describe(features)}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
@@ -148,7 +149,10 @@ def _differ(values):
 
 def _describe(features):
     if isinstance(features, dict):
-        return {k: tuple(getattr(v, "shape", ())) for k, v in features.items()}
+        return {
+            k: tuple(v.shape) if hasattr(v, "shape") else type(v).__name__
+            for k, v in features.items()
+        }
     return type(features).__name__
 
 

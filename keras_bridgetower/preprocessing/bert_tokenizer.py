@@ -62,6 +62,7 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
     """
 
     special_tokens = list(BERT_SPECIAL_TOKENS)
+    has_segments = True
 
     def __init__(
         self, vocabulary=None, lowercase=True, sequence_length=50, **kwargs

@@ -49,6 +49,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     backbone_cls = BridgeTowerBackbone
     special_tokens = ()
     between = ()
+    # Whether encoders of this tokenizer read `segment_ids` too.
+    has_segments = False
 
     def __init__(self, sequence_length, **kwargs):
         super().__init__(**kwargs)

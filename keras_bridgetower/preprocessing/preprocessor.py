@@ -37,9 +37,9 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         tokenizer: a `BridgeTowerTokenizer`, or for BERT's text encoder a
             `BridgeTowerBertTokenizer`.
         image_converter: a `BridgeTowerImageConverter`.
-        features: tuple of the features to make: images, token_ids,
-            padding_mask, and segment_ids (zeros) for text encoders that
-            declare them, as BERT.
+        features: tuple of the features to make: by default images, token_ids
+            and padding_mask, and for BERT's tokenizer segment_ids (zeros).
+            They must be the inputs of the backbone.
         buckets: tuple of rising ints, or None. The numbers of tokens that a
             batch may have: as few as its longest text fits in, or the
             tokenizer's `sequence_length`. None: always that. A model computes
@@ -69,6 +69,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     tokenizer_cls = PackedTokenizer
     image_converter_cls = BridgeTowerImageConverter
     presets = PresetsOf()
+    default_features = FEATURES
     # Axes of the pictures that belong to one text: none, or one of this size.
     pictures = ()
     # Whether it draws by the number of the batch, `x["step"]`.
@@ -80,7 +81,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         self,
         tokenizer,
         image_converter,
-        features=FEATURES,
+        features=None,
         buckets=None,
         **kwargs,
     ):
@@ -88,6 +89,9 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         self._check_parts(tokenizer=tokenizer, image_converter=image_converter)
         self.tokenizer = tokenizer
         self.image_converter = image_converter
+        if features is None:
+            segments = getattr(tokenizer, "has_segments", False)
+            features = self.default_features + ("segment_ids",) * segments
         self.features = tuple(features)
         self.buckets = checked_buckets(buckets)
 
@@ -234,12 +238,29 @@ def check_keys(x, keys):
     """Refuse raw inputs that are no dict with these keys."""
     if not isinstance(x, dict) or not set(keys) <= set(x):
         word = "key" if len(keys) == 1 else "keys"
-        made = isinstance(x, dict) and set(OF_TOKENS) & set(x)
+        given = list(x) if isinstance(x, dict) else []
+        hints = [
+            f"Rename {name!r} to {_RENAMED[name]!r}. "
+            for name in given
+            if _RENAMED.get(name) in set(keys) - set(given)
+        ]
+        if set(OF_TOKENS) & set(given):
+            hints.append(_OF_FEATURES)
         raise ValueError(
             f"`x` must be a dict with the {word} "
-            f"{' and '.join(map(repr, keys))}. {_OF_FEATURES if made else ''}"
-            f"Received: x={list(x) if isinstance(x, dict) else type(x)}"
+            f"{' and '.join(map(repr, keys))}. {''.join(hints)}"
+            f"Received: x={given if isinstance(x, dict) else type(x)}"
         )
+
+
+# Usual keys of other libraries and data sets.
+_RENAMED = {
+    **dict.fromkeys(("image", "img", "picture", "pictures"), "images"),
+    **dict.fromkeys(("pixel_values", "pixels"), "images"),
+    **dict.fromkeys(("texts", "caption", "captions"), "text"),
+    **dict.fromkeys(("question", "questions", "sentence"), "text"),
+    **dict.fromkeys(("hypothesis", "statement"), "text"),
+}
 
 
 _OF_FEATURES = (

@@ -50,8 +50,9 @@ class BridgeTowerImageClassifierPreprocessor(BridgeTowerPreprocessor):
     """
 
     tokenizer_cls = None
+    default_features = ("images",)
 
-    def __init__(self, image_converter, labels, features=("images",), **kwargs):
+    def __init__(self, image_converter, labels, features=None, **kwargs):
         super().__init__(None, image_converter, features, **kwargs)
         self.labels = checked_answers(labels, "labels")
         self._class_ids = ClassIds(self.labels)
@@ -72,6 +73,7 @@ class _TextPreprocessor(BridgeTowerPreprocessor):
     """Abstract: texts, or pairs of texts, for the text tower alone."""
 
     image_converter_cls = None
+    default_features = TEXT_FEATURES
 
     def features_of(self, x):
         check_keys(x, ("text",))
@@ -120,7 +122,7 @@ class BridgeTowerTextClassifierPreprocessor(_TextPreprocessor):
     Source: GLUE fine-tuning of BridgeTower's text tower.
     """
 
-    def __init__(self, tokenizer, labels, features=TEXT_FEATURES, **kwargs):
+    def __init__(self, tokenizer, labels, features=None, **kwargs):
         super().__init__(tokenizer, None, features, **kwargs)
         self.labels = checked_answers(labels, "labels")
         self._class_ids = ClassIds(self.labels)
@@ -164,7 +166,7 @@ class BridgeTowerTextRegressorPreprocessor(_TextPreprocessor):
     Source: STS-B of GLUE.
     """
 
-    def __init__(self, tokenizer, features=TEXT_FEATURES, **kwargs):
+    def __init__(self, tokenizer, features=None, **kwargs):
         super().__init__(tokenizer, None, features, **kwargs)
 
     def targets(self, y, batched=True):

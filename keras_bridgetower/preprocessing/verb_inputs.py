@@ -198,30 +198,72 @@ class PicturePairs(Pictures):
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
-        left, right: as `Pictures`.
-        statements: `Texts`, as many as pairs.
+        left, right: as `Pictures`; a single one is paired with each other.
+        statements: `Texts`, as many as pairs, or one of the two is single.
 
     Raises:
-        ValueError: not all single or all of the same number.
+        ValueError: lists of different lengths.
     """
 
     def __init__(self, preprocessor, left, right, statements):
-        sources = [
+        sides = [
             Pictures(preprocessor, left, "left"),
             Pictures(preprocessor, right, "right"),
-            statements,
         ]
-        counts = ["one" if x.single else x.count for x in sources]
-        if len(set(counts)) > 1:
-            raise ValueError(
-                "`left`, `right` and `statements` must be of the same "
-                "number, all single or all in lists. Received: "
-                f"{counts[0]} left, {counts[1]} right, {counts[2]} "
-                "statements"
-            )
-        pairs = zip(sources[0].images, sources[1].images, strict=True)
+        check_same_or_single([*sides, statements])
+        count = max(side.count for side in sides)
+        pairs = zip(
+            *(side.images * (count if side.single else 1) for side in sides),
+            strict=True,
+        )
         super().__init__(preprocessor, list(pairs))
-        self.single = statements.single
+        self.single = all(side.single for side in sides)
+
+
+def check_order(images, texts, name):
+    """Raise if pictures and texts were passed in each other's place.
+
+    Args:
+        images, texts: what a verb was given.
+        name: str, what the verb calls the texts.
+
+    Raises:
+        ValueError: `images` begin with words and `texts` with a picture.
+    """
+    if _are_words(images) and _are_pictures(texts):
+        raise ValueError(
+            f"`images` must come first, then `{name}`: swap the two. "
+            f"Received: images={images!r:.100}, {name}={texts!r:.100}"
+        )
+
+
+def check_not_words(images):
+    """Raise if texts were passed alone, and so in place of pictures."""
+    if _are_words(images):
+        raise ValueError(
+            "`images` must be pictures. Embed texts by `embed(texts=...)`. "
+            f"Received: images={images!r:.100}"
+        )
+
+
+def _first(values):
+    several = isinstance(values, (list, tuple)) and len(values)
+    return values[0] if several else values
+
+
+def _are_words(values):
+    """Return True for strings that name no file and have no file extension."""
+    first = _first(values)
+    if not isinstance(first, str) or os.path.exists(first):
+        return False
+    return " " in first or len(os.path.splitext(first)[1]) < 2
+
+
+def _are_pictures(values):
+    first = _first(values)
+    if isinstance(first, str):
+        return os.path.isfile(first)
+    return isinstance(first, SINGLE) or np.ndim(first) >= 2
 
 
 def check_some(sources):
@@ -261,8 +303,8 @@ def check_same_or_single(sources):
     check_some(sources)
     if _differ(sources):
         raise ValueError(
-            f"{_named(sources)} must be of the same number, or one of them "
-            f"single, not in a list. Received: {_counted(sources)}"
+            f"{_named(sources)} must be of the same number, or single, not in "
+            f"a list. Received: {_counted(sources)}"
         )
 
 

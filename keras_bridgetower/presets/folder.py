@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from keras_bridgetower.backend.devices import BuiltElsewhere
+from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
@@ -227,7 +228,13 @@ class PresetFolder:
         """
         try:
             yield
-        except (PresetError, BuiltElsewhere, MemoryError, Warning):
+        except (
+            PresetError,
+            BuiltElsewhere,
+            MissingMethod,
+            MemoryError,
+            Warning,
+        ):
             raise
         except Exception as error:
             raise PresetError(

@@ -21,6 +21,7 @@ from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.safe_files import LARGEST_JSON
 from keras_bridgetower.presets.safe_files import SHIPPED
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import did_you_mean
 
 HEADS = "heads.json"
 # Tensors of a foreign checkpoint that the architecture never reads.
@@ -97,7 +98,8 @@ def open_preset(preset, revision=None):
     path = path.absolute()
     if not path.is_file() and not os.path.lexists(path / CONFIG):
         raise ValueError(
-            f"`preset` must be one of the names {sorted(PRESETS)}, the path of "
+            f"{did_you_mean(name)}`preset` must be one of the names "
+            f"{sorted(PRESETS)}, the path of "
             "a preset folder or of a `transformers` folder (with a "
             "config.json), of a checkpoint file of the authors, or a handle "
             "such as 'hf://user/model' or "

@@ -1,6 +1,7 @@
 """The table of presets that can be opened by name."""
 
 import dataclasses
+import difflib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +248,12 @@ class PresetsOf:
             for name, p in PRESETS.items()
             if every or p.handle or cls.__name__ in p.tasks
         }
+
+
+def did_you_mean(name):
+    """Return a question that names the presets nearest to a typo, or ""."""
+    near = difflib.get_close_matches(name, PRESETS, 3, 0.6)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def sharing(preset):

@@ -16,6 +16,8 @@ from keras_bridgetower.preprocessing.contrastive import (
 from keras_bridgetower.preprocessing.long_texts import LongTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import check_not_words
+from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.embed import Embedding
@@ -194,6 +196,10 @@ class BridgeTowerContrastive(BridgeTowerTask):
         )
         preprocessor = self.needed_preprocessor()
         sources = []
+        if texts is None:
+            check_not_words(images)
+        else:
+            check_order(images, texts, "texts")
         if images is not None:
             sources.append(Pictures(preprocessor, images))
         if texts is not None:

@@ -6,7 +6,7 @@ from keras_bridgetower.preprocessing.entailment import ENTAILMENT_LABELS
 from keras_bridgetower.preprocessing.entailment import (
     BridgeTowerEntailmentPreprocessor,
 )
-from keras_bridgetower.preprocessing.verb_inputs import check_same_number
+from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
@@ -79,7 +79,8 @@ class BridgeTowerEntailment(ClassificationTask):
         Args:
             images: one picture or a list: paths, encoded bytes, PIL images
                 or arrays (see `load_image`).
-            hypotheses: one text or a list, as many as pictures.
+            hypotheses: one text or a list, as many as pictures. One picture
+                or one text that is not in a list is used with every other.
             batch_size: int, hypotheses per forward pass.
 
         Returns:
@@ -98,7 +99,7 @@ class BridgeTowerEntailment(ClassificationTask):
         ```
         """
         sources = self.sources(images, hypotheses, "hypotheses")
-        check_same_number(sources)
+        check_same_or_single(sources)
         found = self.probabilities("entail", sources, batch_size)
         return one_or_all(labelled(ENTAILMENT_LABELS, found), sources)
 

@@ -7,10 +7,10 @@ from keras import ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
+from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.losses import rows_with_weight
 from keras_bridgetower.losses import weight_column
 
-ABSTRACT = "`BridgeTowerTask` is abstract. Use a subclass. Received: task={}"
 _WITHOUT_SLOTS = "optimizer_without_slots"
 
 
@@ -23,11 +23,11 @@ class CompiledTask(keras_hub.models.Task):
 
     def default_loss(self):
         """The loss that `compile` uses by default."""
-        raise TypeError(ABSTRACT.format(type(self).__name__))
+        raise MissingMethod(type(self).__name__, "default_loss")
 
     def default_metrics(self):
         """The metrics that `compile` uses by default."""
-        raise TypeError(ABSTRACT.format(type(self).__name__))
+        raise MissingMethod(type(self).__name__, "default_metrics")
 
     def loss_inputs(self, y, y_pred):
         """Labels and outputs as the loss takes them."""
@@ -85,8 +85,8 @@ class CompiledTask(keras_hub.models.Task):
                 constant rate, and biases and norms decay too. Theirs is
                 `keras_bridgetower.training.AdamW` with rows, or a recipe. With
                 `gradient_accumulation_steps` schedules count updates.
-            loss: a Keras loss; by default the task's. What is logged is its
-                mean over the rows whose weight is not 0.
+            loss: a Keras loss of logits; by default the task's. What is
+                logged is its mean over the rows whose weight is not 0.
             metrics: list of metrics. By default the task's, and those as
                 `weighted_metrics` where none are given: rows of weight 0,
                 which fill a batch up, do not count.
@@ -98,6 +98,7 @@ class CompiledTask(keras_hub.models.Task):
             optimizer = keras.optimizers.AdamW(
                 1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
             )
+        _check_reads_logits(loss)
         if metrics == "auto":
             metrics = self.default_metrics()
             if weighted_metrics is None:
@@ -125,6 +126,7 @@ class CompiledTask(keras_hub.models.Task):
             lambda weights: weight_column(weights, rows), sample_weight
         )
         y, y_pred = self.loss_inputs(y, y_pred)
+        _check_targets(self.loss, y, y_pred)
         return super().compute_loss(x, y, y_pred, weights, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -164,6 +166,38 @@ class CompiledTask(keras_hub.models.Task):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if not without_slots:
             precision.build_once(self.optimizer, self.trainable_variables)
+
+
+def _check_reads_logits(loss):
+    """Raise for a cross-entropy that takes logits for probabilities."""
+    for one in keras.tree.flatten(loss):
+        name = type(one).__name__
+        if isinstance(one, str):
+            name = one.title().replace("_", "")
+        named = isinstance(one, str) and name.endswith("Crossentropy")
+        if named or getattr(one, "from_logits", None) is False:
+            raise ValueError(
+                "`loss` must read logits, which the task returns. Leave it "
+                "out for the task's own loss, or pass "
+                f"`keras.losses.{name}(from_logits=True)`. "
+                f"Received: loss={one!r:.100}"
+            )
+
+
+def _check_targets(loss, y, y_pred):
+    """Raise if a loss of class ids is given scores, or one of scores ids."""
+    one_hot = isinstance(loss, keras.losses.CategoricalCrossentropy)
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy) or one_hot:
+        ids = len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1
+        if ids == one_hot:
+            fit = "SparseCategorical" if ids else "Categorical"
+            raise ValueError(
+                f"`loss` must take targets of shape {tuple(y.shape)} for "
+                f"outputs of shape {tuple(y_pred.shape)}. Leave it out for the "
+                "task's own loss, or pass "
+                f"`keras.losses.{fit}Crossentropy(from_logits=True)`. "
+                f"Received: loss={loss.name!r}"
+            )
 
 
 def unread_of(fusion, outputs):

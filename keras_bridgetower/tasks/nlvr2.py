@@ -9,6 +9,7 @@ from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
 from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
 from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.embed import text_states
@@ -113,7 +114,8 @@ class BridgeTowerNLVR2(ClassificationTask):
             left: one picture or a list: paths, encoded bytes, PIL images or
                 arrays (see `load_image`).
             right: likewise.
-            statements: one text or a list, as many as pairs of pictures.
+            statements: one text or a list, as many as pairs of pictures. What
+                is not in a list is used with every other.
             batch_size: int, statements per forward pass.
 
         Returns:
@@ -131,6 +133,7 @@ class BridgeTowerNLVR2(ClassificationTask):
         ```
         """
         preprocessor = self.needed_preprocessor()
+        check_order(left, statements, "statements")
         texts = Texts(preprocessor, statements, "statements")
         sources = [PicturePairs(preprocessor, left, right, texts), texts]
         probabilities = self.probabilities("compare", sources, batch_size)

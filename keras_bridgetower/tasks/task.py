@@ -8,6 +8,7 @@ from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend.keras_patches_models import NotCloned
+from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
@@ -20,7 +21,6 @@ from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import verb_batches
 from keras_bridgetower.tasks.inference import Inference
-from keras_bridgetower.tasks.loss_and_metrics import ABSTRACT
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
 from keras_bridgetower.tasks.preset_io import PresetTask
@@ -82,7 +82,7 @@ class BridgeTowerTask(
 
     def outputs_of(self, inputs):
         """Outputs of the task for a dict of features."""
-        raise TypeError(ABSTRACT.format(type(self).__name__))
+        raise MissingMethod(type(self).__name__, "outputs_of")
 
     @property
     def class_names(self):
@@ -115,7 +115,7 @@ class BridgeTowerTask(
         Returns:
             dict of keyword arguments.
         """
-        raise TypeError(ABSTRACT.format(cls.__name__))
+        raise MissingMethod(cls.__name__, "head_arguments")
 
     def call(self, inputs, training=None, mask=None):
         # Keras would replay the symbolic graph, in which a weight that is
@@ -179,6 +179,7 @@ class BridgeTowerTask(
             List of `Pictures` and `Texts`.
         """
         preprocessor = self.needed_preprocessor()
+        verb_inputs.check_order(images, texts, name)
         return [
             verb_inputs.Pictures(preprocessor, images),
             verb_inputs.Texts(preprocessor, texts, name),

@@ -123,7 +123,6 @@ def masked_lm():
         tokenizer(),
         kbt.BridgeTowerImageConverter(32),
         rate=0.4,
-        features=("images", "token_ids", "padding_mask", "segment_ids"),
     )
     small = backbone(clip(layers=1), bert(layers=1), num_layers=1)
     return kbt.BridgeTowerMaskedLM(small, preprocessor)
@@ -235,7 +234,6 @@ def test_a_real_bert_bridged_to_a_tiny_image_tower_trains(minilm):
             unimodal.tokenizer(minilm, sequence_length=16),
             kbt.BridgeTowerImageConverter(64),
             pictures.answer_list(),
-            features=("images", "token_ids", "padding_mask", "segment_ids"),
         ),
     )
     vqa.backbone.text_tower.trainable = False

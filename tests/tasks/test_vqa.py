@@ -1,5 +1,6 @@
 """The VQA task, from raw pictures to answers and back to disk."""
 
+import copy
 import json
 import pathlib
 
@@ -74,7 +75,7 @@ def test_answer_is_the_sigmoid_of_predict(asked):
     "images, questions, values, message",
     [
         ([IMAGE], ["a", "b"], {}, "same number.*images: 1, questions: 2"),
-        ([IMAGE] * 3, ["a", "b"], {}, "or one of them single.*images: 3"),
+        ([IMAGE] * 3, ["a", "b"], {}, "or single, not in a list.*images: 3"),
         ([], "a", {}, "`images` must hold at least one"),
         ([IMAGE, IMAGE], ["a", " "], {}, r"not be empty.*text\[1\]=' '"),
         (IMAGE, "a", dict(top_k=5), "from 1 to 4.*Received: top_k=5"),
@@ -317,6 +318,46 @@ def test_lora_trains_adapters_and_head_only(tmp_path):
         weight.assign(array(weight) * 0)
     model.backbone.load_lora_weights(tmp_path / "a.lora.h5")
     assert difference(model.predict(x, verbose=0), trained) <= 1e-6
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_losses_of_other_targets_are_rejected(soft):
+    ids, one_hot = np.arange(4, dtype="int32"), np.eye(4, dtype="float32")
+    model = kbt.BridgeTowerVQA(backbone(), answers=ANSWERS)
+    of_ids = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    of_scores = keras.losses.CategoricalCrossentropy(from_logits=True)
+    x, right = features(model.backbone, batch=4), (of_ids, of_scores)[soft]
+    wrong = of_ids if soft else of_scores
+    model.compile("sgd", loss=wrong, metrics=[])
+    with pytest.raises(ValueError, match="`loss` must take targets"):
+        model.evaluate(x, one_hot if soft else ids, verbose=0)
+    model.compile("sgd", loss=right, metrics=[])
+    found = model.evaluate(x, one_hot if soft else ids, verbose=0)
+    logits = model.predict(x, verbose=0).astype("float64")
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert found == pytest.approx(-np.log(shares[ids, ids]).mean(), abs=1e-5)
+
+
+def test_lora_weights_of_a_task_include_its_head(tmp_path):
+    model, file = vqa(), tmp_path / "a.lora.h5"
+    x, _ = raw(4)
+    other = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="no adapters"):
+        model.save_lora_weights(file)
+    model.enable_lora(2)
+    for weight in model.trainable_weights:
+        weight.assign(array(weight) + 0.1)
+    model.save_lora_weights(file)
+    expected = model.predict(x, verbose=0)
+    assert difference(other.predict(x, verbose=0), expected) > 1e-3
+    other.load_lora_weights(file)
+    assert difference(other.predict(x, verbose=0), expected) <= 1e-6
+
+    with pytest.raises(ValueError, match="heads of a task too"):
+        vqa().backbone.load_lora_weights(file)
+    model.backbone.save_lora_weights(tmp_path / "b.lora.h5")
+    with pytest.raises(ValueError, match="must hold the heads"):
+        vqa().load_lora_weights(tmp_path / "b.lora.h5")
 
 
 @slow_on("jax")
