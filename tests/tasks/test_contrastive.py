@@ -197,6 +197,7 @@ def test_bert_reads_segments():
     preprocessor = kbt.BridgeTowerContrastivePreprocessor(
         tokenizer(),
         kbt.BridgeTowerImageConverter(SIDE),
+        features=("images", "token_ids", "padding_mask", "segment_ids"),
     )
     model = kbt.BridgeTowerContrastive(
         backbone(text_encoder=bert(layers=2)), preprocessor, projection_dim=8

@@ -152,10 +152,9 @@ def test_forms_of_compare(judge, tmp_path):
 @pytest.mark.parametrize(
     "left, right, statements, message",
     [
-        ([BLACK], [WHITE] * 2, ["a"], "1 left, 2 right, 1 statements"),
-        (BLACK, WHITE, ["a"], "one left, one right, 1 statements"),
-        ("a.png", ["a.png"], ["a"], "one left, 1 right"),
-        ([BLACK] * 2, [WHITE] * 2, "a", "same number"),
+        ([BLACK], [WHITE] * 2, ["a"], "left: 1, right: 2, statements: 1"),
+        ([BLACK] * 2, [WHITE] * 2, ["a"], "left: 2, right: 2, statements: 1"),
+        (BLACK, [WHITE] * 2, ["a"] * 3, "left: a single one, right: 2"),
         ([], [], [], "at least one picture"),
         ([BLACK], [WHITE], [" "], r"not be empty.*text\[0\]"),
         (BLACK, "/no/such.png", "a", r"images\[1\].*/no/such.png"),
