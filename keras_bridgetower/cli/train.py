@@ -52,10 +52,20 @@ def train(
     ] = pathlib.Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     every: Annotated[
-        int, typer.Option(min=1, help="Batches between checkpoints.")
+        int, typer.Option(min=1, help="Updates between checkpoints.")
     ] = 1000,
     force_resume: Annotated[
-        bool, typer.Option("--force-resume", help="Continue another run.")
+        bool,
+        typer.Option(
+            "--force-resume",
+            help="Resume although settings, versions or data changed.",
+        ),
+    ] = False,
+    other_hosts: Annotated[
+        bool,
+        typer.Option(
+            "--other-hosts", help="Resume with another number of processes."
+        ),
     ] = False,
     distribute: Annotated[
         str, typer.Option(help="Devices, as `kbt.distribute` takes them.")
@@ -87,6 +97,7 @@ def train(
         seed=seed,
         every=every,
         force_resume=force_resume,
+        other_hosts=other_hosts,
         distribute=distribute,
     )
     chosen = _recipe(recipe, changes)

@@ -106,9 +106,10 @@ def parser(description, names, optional=False):
     made.add_argument("--output", default="runs", type=pathlib.Path)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument(
-        "--every", type=int, default=1000, help="batches between checkpoints"
+        "--every", type=int, default=1000, help="updates between checkpoints"
     )
     made.add_argument("--force-resume", action="store_true")
+    made.add_argument("--other-hosts", action="store_true")
     made.add_argument(
         "--distribute", default="auto", help="kind of `kbt.distribute`"
     )
@@ -212,7 +213,7 @@ def run(
         task,
         steps=total,
         callbacks=[*loggers, *callbacks(checkpoint)],
-        force=settings.force_resume,
+        force=settings.force_resume or (settings.other_hosts and "hosts"),
     )
     preset = folder / "preset"
     if strategy.any(bool(history.epoch) or not preset.exists()):

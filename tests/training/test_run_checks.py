@@ -1,5 +1,8 @@
 """Runs that are refused, stopped or told of a failure."""
 
+import contextlib
+import os
+import pathlib
 import shutil
 import signal
 import warnings
@@ -18,6 +21,7 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
@@ -107,6 +111,55 @@ def test_other_data_are_refused(tmp_path):
     # Of the rows that are left none is left out.
     with pytest.warns(UserWarning, match="at step 2 of epoch 0 and goes on at"):
         assert checkpoint.resume(task, force=True).step == 1
+
+
+@FASTEST
+def test_another_number_of_hosts_is_allowed_alone(tmp_path):
+    rows = [streams.record("vqa", i) for i in range(8)]
+    reader = streams.write(tmp_path / "rows", rows)
+
+    def origin(hosts, seed=0):
+        stream = Stream(
+            reader,
+            4,
+            transform("blip", SIDE),
+            num_hosts=hosts,
+            seed=seed,
+        )
+        return state.origin({}, stream)
+
+    for force, then, now, differs in (
+        ("hosts", origin(1), origin(2), None),
+        (True, origin(1), origin(2, seed=1), None),
+        (False, origin(1), origin(2), "stream.num_hosts: 1 then, 2 now"),
+        ("hosts", origin(1), origin(2, seed=1), "stream.seed: 0 then, 1 now"),
+    ):
+        expected = contextlib.nullcontext()
+        if differs:
+            expected = pytest.raises(CheckpointError, match=f"\n{differs}$")
+        with expected:
+            checks.check_origin(tmp_path, then, now, force)
+    with pytest.raises(ValueError, match="`force` must be False, True or"):
+        Checkpoint(tmp_path, resume_run.Rows()).resume(None, force="host")
+
+
+@FASTEST
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "read_only"
+    folder.mkdir(mode=0o555)
+    task, steps = resume_run.task(), []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: steps.append(step)
+    )
+    places = [tmp_path / "file" / "run", pathlib.Path("/proc/run")]
+    if os.geteuid():
+        places.append(folder)
+    for place in places:
+        checkpoint = Checkpoint(place, resume_run.Rows())
+        with pytest.raises(CheckpointError, match="must be writable"):
+            checkpoint.fit(task, 6, [count], verbose=0)
+    assert steps == []
 
 
 def test_a_stream_says_what_it_is(tmp_path):

@@ -116,7 +116,7 @@ class Checkpoint(keras.callbacks.Callback):
                 the middle of an epoch; `epochs * stream.steps_per_epoch` for
                 whole epochs.
             callbacks: list of further callbacks.
-            force: bool, see `resume`.
+            force: bool or `"hosts"`, see `resume`.
             **kwargs: as in `keras.Model.fit`, such as `validation_data`.
 
         Returns:
@@ -187,8 +187,9 @@ class Checkpoint(keras.callbacks.Callback):
 
         Args:
             model: the compiled model, of the run's architecture.
-            force: bool, whether to continue even with other settings,
-                versions or data.
+            force: bool or `"hosts"`: True continues with other settings,
+                versions or data; `"hosts"` with another number of processes,
+                and nothing else. A batch has the same rows on any number.
 
         Returns:
             The `Position` from which the run continues.
@@ -199,6 +200,7 @@ class Checkpoint(keras.callbacks.Callback):
                 processes differ. The error lists the differences.
             ProcessError: another process cannot continue.
         """
+        checks.check_force(force)
         now = state.origin(self.settings, self.stream)
         # Before the restore, which may change the learning rate.
         now["training"] = identity.of_run(model, self.stream)

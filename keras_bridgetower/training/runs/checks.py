@@ -8,6 +8,9 @@ from keras_bridgetower.preprocessing.geometry import check_transform
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
 
+# The value of `force` that allows another number of processes, and no more.
+HOSTS = "hosts"
+
 
 @dataclasses.dataclass
 class Position:
@@ -15,6 +18,15 @@ class Position:
 
     epoch: int = 0
     step: int = 0
+
+
+def check_force(force):
+    """Raise unless `force` is one of its three values."""
+    if force not in (False, True, HOSTS):
+        raise ValueError(
+            f"`force` must be False, True or {HOSTS!r}. "
+            f"Received: force={force!r}"
+        )
 
 
 def check_fit(model, callbacks):
@@ -69,7 +81,7 @@ def check_origin(directory, then, now, force):
         directory: path of the run's folder.
         then: dict, the facts of the checkpoint.
         now: dict, what `state.origin` returns.
-        force: bool, whether to continue in spite of differences.
+        force: see `Checkpoint.resume`.
 
     Raises:
         CheckpointError: it lists the differences.
@@ -83,10 +95,14 @@ def check_origin(directory, then, now, force):
             stacklevel=4,
         )
     lines = state.differences(then, now)
-    if lines and not force:
+    allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
+    if allowed is not None:
+        lines = [line for line in lines if not line.startswith(allowed)]
+    if lines:
         raise CheckpointError(
             "A run must go on with the settings, versions and data that it "
-            "began with; pass `force=True` to go on all the same. "
+            f"began with; pass `force={HOSTS!r}` to allow another number of "
+            "processes alone, `force=True` to allow every difference. "
             f"Received: directory={str(directory)!r}, where these "
             "differ:\n" + "\n".join(lines)
         )

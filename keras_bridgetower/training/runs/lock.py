@@ -9,6 +9,7 @@ import warnings
 
 import filelock
 
+from keras_bridgetower.files import write_atomically
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 # Files in the run's folder: the lock, and the process that holds it.
@@ -27,9 +28,12 @@ def exclusive(directory, strategy):
             every process must call this.
 
     Raises:
-        CheckpointError: another run holds the lock.
+        CheckpointError: another run holds the lock, or this process cannot
+            write in the folder.
+        ProcessError: another process of the run cannot.
     """
     directory = pathlib.Path(directory)
+    strategy.together(lambda: _check_writable(directory, strategy.index))
     lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
     refused = strategy.is_chief and not _acquire(lock, directory)
     if strategy.any(refused):
@@ -48,17 +52,30 @@ def exclusive(directory, strategy):
             lock.release()
 
 
+def _check_writable(directory, index):
+    """Raise now what the first checkpoint would, perhaps hours later."""
+    probe = directory / f".run.probe-{index}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(probe, lambda file: file.write(b"probe"))
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(
+            "A run's folder must be writable, for its checkpoints. Change its "
+            "permissions, make room on its disk, or choose another folder. "
+            f"Received: directory={str(directory)!r} ({error})"
+        ) from error
+
+
 def _acquire(lock, directory):
     """Try to take the lock; return False if another process holds it."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         me = {"pid": os.getpid(), "host": socket.gethostname()}
         (directory / HOLDER).write_text(json.dumps(me))
     except filelock.Timeout:
         return False
     except (OSError, NotImplementedError) as error:
-        # A full disk comes here, too. It raises when a checkpoint is saved.
         warnings.warn(
             "The run's folder cannot be locked, as on some file systems of "
             "clusters: see to it that no second run uses it. Received: "
