@@ -29,7 +29,9 @@ def vqa():
 
 
 @exported_files.ON_TORCH
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    "form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_int8_is_near_and_smaller(form, vqa, tmp_path):
     exported_files.need(form)
     pytest.importorskip("onnxruntime", reason="the extra `export`")
@@ -167,6 +169,7 @@ def test_samples_of_tasks_that_make_their_labels(table):
     assert found["mask_positions"].shape == (2, 2)
 
 
+@pytest.mark.slow
 @FASTEST
 def test_the_command_in_int8(table, tmp_path, capsys):
     exported_files.need("onnx")
