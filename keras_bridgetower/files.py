@@ -90,6 +90,38 @@ def read_text(path, largest):
     return content.decode("utf-8")
 
 
+def file_is_gone(path):
+    """Return True if there is no file at a path.
+
+    A file that cannot be seen, such as one in a folder without permission,
+    is not gone.
+    """
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
+def check_no_link(path, name):
+    """Refuse an output that is a link: writing would change another file.
+
+    Args:
+        path: path of a file or folder to write, or of one that is not there.
+        name: str, the argument that the error names.
+
+    Raises:
+        ValueError: the path is a symbolic link, be its target there or not.
+    """
+    if os.path.islink(path):
+        raise ValueError(
+            f"{name} must not be a link. Give the path that it leads to, or "
+            f"delete the link. Received: {os.fspath(path)!r}, a link to "
+            f"{os.path.realpath(path)!r}"
+        )
+
+
 def sha256(path):
     """The SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
@@ -118,9 +150,11 @@ def write_atomically(path, write):
         write: callable that writes into the binary file it is given.
 
     Raises:
+        ValueError: `<path>.part`, which is written first, is a link.
         OSError: the disk is full or not writable.
     """
     part = f"{path}.part"
+    check_no_link(part, "A file to write")
     with open(part, "wb") as file:
         write(file)
     move_into_place(part, path)
@@ -171,11 +205,13 @@ def write_folder(folder, save, finish=None):
 
     Raises:
         FolderExists: the folder exists, be it since another process wrote it.
+        ValueError: the path is a link.
     """
     folder = pathlib.Path(folder)
     if str(folder) in _WRITING.get():
         save(str(folder))
         return
+    check_no_link(folder, "The folder to write")
     if folder.exists():
         raise FolderExists(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,11 @@ COLOURS = ("red", "blue", "green", "yellow", "black")
 PACKAGES = {"lancedb": "lancedb", "qdrant": "qdrant_client"}
 
 
-def draw(folder, copies=1):
+def draw(folder, shapes=SHAPES, copies=1):
     """A folder of pictures, in two subfolders, and what is none."""
     rng = np.random.default_rng(0)
     for shape, colour, copy in itertools.product(
-        SHAPES, COLOURS, range(copies)
+        shapes, COLOURS, range(copies)
     ):
         below = folder / shape
         below.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,12 @@ COMMANDS = {
         serve.serve,
     ),
     "Search your pictures": (
-        {"search": (search.index, search.query, search.info)},
+        {
+            "search": (
+                *(search.index, search.query, search.info),
+                *(search.remove, search.prune),
+            )
+        },
     ),
     "Data and training": (
         {

@@ -57,7 +57,8 @@ def index(
     """Index the pictures of a folder for `search query`.
 
     It may be killed at any time: the same command continues. Pictures that
-    are in the index already are not embedded again.
+    are in the index already are not embedded again, not even if they were
+    renamed. Pictures that are gone from the folder leave the index.
     """
     opened, header = _opened(store)
     if preset or header is None:
@@ -81,6 +82,7 @@ def index(
         "pictures": report.total,
         "embedded": report.embedded,
         "unchanged": report.unchanged,
+        "copied": report.copied,
         "removed": report.removed,
         "unreadable": len(report.unreadable),
         **report.passed_over,
@@ -154,6 +156,58 @@ def info(store: StoreName, as_json: AsJson = False):
     opened, _ = _opened(store, needed=True)
     found = {"index": store, **about(opened)}
     output.show(as_json, found, ("what", "value"), list(found.items()))
+
+
+def remove(
+    path: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            metavar="PATH",
+            help="Picture, folder with its subfolders, or table.",
+            show_default=False,
+        ),
+    ],
+    store: StoreName,
+    as_json: AsJson = False,
+):
+    """Remove a picture, a folder or a table from an index.
+
+    The files themselves stay. `search index` of a folder that still has them
+    adds them again.
+    """
+    from keras_bridgetower.search import remove
+
+    opened, _ = _opened(store, needed=True)
+    _show_removed(store, opened, remove(opened, path), as_json)
+
+
+def prune(
+    store: StoreName,
+    folder: Annotated[
+        pathlib.Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="Look at pictures below this folder only.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Remove pictures from an index whose files are gone.
+
+    Mount all disks first: files on a disk that is not mounted are gone, too.
+    """
+    from keras_bridgetower.search import prune
+
+    opened, _ = _opened(store, needed=True)
+    _show_removed(store, opened, prune(opened, folder), as_json)
+
+
+def _show_removed(name, store, removed, as_json):
+    """Print how many pictures were removed, and how many are left."""
+    counts = {"removed": len(removed), "pictures": store.count()}
+    value = {"index": name, "store": store.kind, **counts, "paths": removed}
+    output.show(as_json, value, ("what", "count"), list(counts.items()))
 
 
 def _opened(name, needed=False):

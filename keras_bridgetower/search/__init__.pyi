@@ -5,6 +5,8 @@ from .info import info as info
 from .models import SearchModels as SearchModels
 from .picture_search import PictureSearch as PictureSearch
 from .querying import Hit as Hit
+from .removing import prune as prune
+from .removing import remove as remove
 from .stores.lance import LanceStore as LanceStore
 from .stores.opened import open_store as open_store
 from .stores.qdrant import QdrantFolder as QdrantFolder

@@ -1,6 +1,14 @@
 """What an index says of itself: its model, its store, whether it is whole."""
 
 FORMAT = 1
+# What the code reads of a header, and the types that it may have.
+_FIELDS = {
+    "preset": (str, type(None)),
+    "vectors": str,
+    "sum": str,
+    "width": int,
+    "whole": bool,
+}
 
 
 def new_header(store, models, vectors):
@@ -35,19 +43,48 @@ def needed_header(store):
         dict.
 
     Raises:
-        ValueError: there is no index, or one of another format.
+        ValueError: there is no index, or as `read_header`.
     """
-    header = store.header()
+    header = read_header(store)
     if header is None:
         raise ValueError(
             "`store` must hold an index. Make it first, by `index` of a folder "
             f"of pictures. Received: {_named(store)}, which holds none"
         )
+    return header
+
+
+def read_header(store):
+    """Read the header of an index.
+
+    Args:
+        store: `Store`.
+
+    Returns:
+        dict, or None where there is no index yet.
+
+    Raises:
+        ValueError: an index of another format, or a damaged header.
+    """
+    header = store.header()
+    if header is None:
+        return None
     if header.get("format") != FORMAT:
         raise ValueError(
             f"`store` must hold an index of format {FORMAT}. Index the "
             f"pictures again into another store. Received: {_named(store)} of "
             f"format {header.get('format')!r}"
+        )
+    wrong = [
+        name
+        for name, types in _FIELDS.items()
+        if name not in header or not isinstance(header[name], types)
+    ]
+    if wrong:
+        raise ValueError(
+            "`store` must have a complete header. It is damaged: delete the "
+            f"store and index again. Received: {_named(store)}, whose header "
+            f"has no valid {', '.join(wrong)}"
         )
     return header
 
@@ -89,5 +126,4 @@ def check_whole(store, header):
 
 
 def _named(store):
-    place = getattr(store, "folder", None) or getattr(store, "address", None)
-    return f"store={str(place)!r}"
+    return f"store={store.place!r}"

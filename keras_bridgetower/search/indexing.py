@@ -5,9 +5,12 @@ import time
 
 import numpy as np
 
+from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.predict.rows import UNREADABLE_FOLDER
+from keras_bridgetower.search.reading import KnownPictures
 from keras_bridgetower.search.reading import PictureReader
 from keras_bridgetower.search.reading import full_path
+from keras_bridgetower.search.removing import of_source
 
 # Seconds after which embedded pictures are written, be they few.
 _WAIT = 30
@@ -34,8 +37,9 @@ class IndexProgress:
         done: int, pictures that are dealt with.
         total: int, pictures of the source.
         embedded: int, those that were embedded.
-        unchanged: int, those that stand in the index already.
+        unchanged: int, those that are in the index already.
         unreadable: int, those that cannot be read.
+        copied: int, those whose vector was copied from an equal picture.
     """
 
     done: int
@@ -43,6 +47,7 @@ class IndexProgress:
     embedded: int
     unchanged: int
     unreadable: int
+    copied: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +57,19 @@ class IndexReport:
     Args:
         total: int, pictures of the source.
         embedded: int, those that are new or were changed.
-        unchanged: int, those that stood in the index already.
-        removed: int, those that stood in it and are gone from the source, or
-            cannot be read any more. Of a source with a folder that cannot be
-            read only the latter are removed.
+        unchanged: int, those that were in the index already.
+        removed: int, those that were in it and are gone from the source, or
+            cannot be read any more, with the old paths of files that were
+            moved into the source. If a folder of the source cannot be read,
+            pictures are removed only if their files are known to be gone or
+            cannot be read.
         unreadable: tuple of `UnreadablePicture`.
         passed_over: dict from what is no picture, such as `".txt"`, to how
             many of it there were.
         ann: bool, whether queries use an ANN structure now.
+        copied: int, those that are new in the index, such as renamed files,
+            and have the content of a picture that it held: their vector was
+            copied.
     """
 
     total: int
@@ -69,6 +79,7 @@ class IndexReport:
     unreadable: tuple
     passed_over: dict
     ann: bool
+    copied: int = 0
 
 
 def write_index(
@@ -94,10 +105,10 @@ def write_index(
         ValueError: another process is writing.
     """
     with store.writing():
-        run = _Run(store, models, vectors, batch_size, save_every)
-        known = store.sums(full_path(source))
+        known = KnownPictures(store.pictures(), vectors == "fused")
         converter = models.contrastive.needed_preprocessor().image_converter
         reader = PictureReader(source, converter, known)
+        run = _Run(store, models, reader, vectors, batch_size, save_every)
         reading = reader.read(rows, ahead=2 * batch_size)
         for done, read in enumerate(reading, 1):
             run.take(read)
@@ -106,10 +117,9 @@ def write_index(
         run.finish()
         if tell:
             tell(run.progress(rows.count, rows.count))
-        gone = sorted(set(known) - run.held)
-        if rows.passed_over[UNREADABLE_FOLDER]:
-            # What it holds was not seen, and may be there as before.
-            gone = [id for id in gone if id in run.refused]
+        gone = _gone(
+            known, run, source, unseen=rows.passed_over[UNREADABLE_FOLDER]
+        )
         store.remove(gone)
         store.tidy(ann_from)
         store.write_header({**store.header(), "whole": True})
@@ -121,7 +131,36 @@ def write_index(
             unreadable=tuple(run.unreadable),
             passed_over=dict(sorted((+rows.passed_over).items())),
             ann=store.has_ann(),
+            copied=run.copied,
         )
+
+
+def _gone(known, run, source, unseen):
+    """The pictures that leave the index after a run.
+
+    Args:
+        known: `KnownPictures`.
+        run: `_Run`.
+        source: path of the source.
+        unseen: int, folders of the source that could not be read.
+
+    Returns:
+        list of their ids.
+    """
+    is_own = of_source(full_path(source))
+    copied = {known.content(known[id]) for id in run.equal}
+    gone = []
+    for id, picture in known.items():
+        if id in run.held:
+            continue
+        own = is_own(picture)
+        # A folder that could not be read may hold its pictures as before.
+        leaves = id in run.refused or (own and not unseen)
+        if not leaves and (own or known.content(picture) in copied):
+            leaves = file_is_gone(picture.file)
+        if leaves:
+            gone.append(id)
+    return gone
 
 
 class _Run:
@@ -129,20 +168,23 @@ class _Run:
 
     Args:
         store, models, vectors, batch_size, save_every: as `write_index`.
+        reader: `PictureReader`.
 
     Attributes:
         held: set of the ids of the pictures that the index holds or will.
         refused: set of the ids of those that cannot be read.
+        equal: set of the ids of those whose vectors were copied.
     """
 
-    def __init__(self, store, models, vectors, batch_size, save_every):
-        self._store, self._models = store, models
+    def __init__(self, store, models, reader, vectors, batch_size, save_every):
+        self._store, self._models, self._reader = store, models, reader
         self._fused = vectors == "fused"
         self._batch_size, self._save_every = batch_size, save_every
-        self._read, self._made = [], []
+        self._read, self._copies, self._made = [], [], []
         self._saved = time.monotonic()
-        self.held, self.refused, self.unreadable = set(), set(), []
-        self.embedded = self.unchanged = 0
+        self.held, self.refused, self.equal = set(), set(), set()
+        self.unreadable = []
+        self.embedded = self.unchanged = self.copied = 0
 
     def take(self, read):
         """Take the next `ReadPicture`."""
@@ -150,6 +192,11 @@ class _Run:
             self._refuse(read, read.error)
         elif read.stored.id in self.held:
             self._refuse(read, "the same row stands in the source before")
+        elif read.equal is not None:
+            self.held.add(read.stored.id)
+            self._copies.append(read)
+            if len(self._copies) == self._save_every:
+                self._copy()
         elif read.image is None:
             self.held.add(read.stored.id)
             self.unchanged += 1
@@ -161,13 +208,33 @@ class _Run:
 
     def finish(self):
         """Embed and write what is left."""
+        self._copy()
         if self._read:
             self._embed()
         self._save()
 
     def _embed(self):
         some, self._read = self._read, []
-        self._made += self._embedded(some)
+        self._add(self._embedded(some))
+
+    def _copy(self):
+        some, self._copies = self._copies, []
+        found = self._store.vectors([read.equal for read in some])
+        made = []
+        for read in some:
+            sum_now, vector = found.get(read.equal, (None, None))
+            if sum_now == read.stored.sum:
+                self.equal.add(read.equal)
+                made.append((read.stored, vector))
+            else:
+                # This run has given the equal picture another content.
+                self.held.remove(read.stored.id)
+                self.take(self._reader.decode(read))
+        self.copied += len(made)
+        self._add(made)
+
+    def _add(self, made):
+        self._made += made
         waited = time.monotonic() - self._saved > _WAIT
         if len(self._made) >= self._save_every or waited:
             self._save()
@@ -186,6 +253,7 @@ class _Run:
             self.embedded,
             self.unchanged,
             len(self.unreadable),
+            self.copied,
         )
 
     def _embedded(self, some):

@@ -1,7 +1,7 @@
 """What stands in an index, without its model."""
 
 from keras_bridgetower.search.header import needed_header
-from keras_bridgetower.search.stores.opened import open_store
+from keras_bridgetower.search.stores.opened import opened
 
 
 def info(store):
@@ -27,8 +27,7 @@ def info(store):
     info("photos.index")["pictures"]
     ```
     """
-    given, store = store, open_store(store)
-    try:
+    with opened(store) as store:
         header = dict(needed_header(store))
         del header["format"]
         return {
@@ -36,6 +35,3 @@ def info(store):
             "pictures": store.count(),
             "ann": store.has_ann(),
         }
-    finally:
-        if given is not store:
-            store.close()

@@ -8,10 +8,13 @@ from keras_bridgetower.search.header import check_model
 from keras_bridgetower.search.header import check_whole
 from keras_bridgetower.search.header import needed_header
 from keras_bridgetower.search.header import new_header
+from keras_bridgetower.search.header import read_header
 from keras_bridgetower.search.indexing import write_index
 from keras_bridgetower.search.models import SearchModels
 from keras_bridgetower.search.models import preset_name
 from keras_bridgetower.search.querying import answer
+from keras_bridgetower.search.reading import full_path
+from keras_bridgetower.search.removing import of_source
 from keras_bridgetower.search.stores.opened import open_store
 
 # What a header says of the arguments of `SearchModels.from_preset`.
@@ -74,7 +77,7 @@ class PictureSearch:
         if isinstance(self._preset, SearchModels):
             return self._preset
         values = {}
-        header = self.store.header()
+        header = read_header(self.store)
         # As it was indexed, where the name is the same.
         if header and header["preset"] == preset_name(self._preset):
             values = {n: header[n] for n in _READING if n in header}
@@ -92,10 +95,15 @@ class PictureSearch:
     ):
         """Make the index hold the pictures of a folder or table.
 
-        A picture that stands in the index, with the same content, is not
-        embedded again. Pictures that are gone from this source are removed;
-        those of other sources stay. After an interruption the same call goes
-        on where it was.
+        A picture whose content is in the index, under this path or another
+        one, is not embedded again. Pictures that are gone from this source are
+        removed; those of other sources stay, apart from files that were moved
+        into this source. Folders that overlap share their pictures. After an
+        interruption the same call goes on where it was.
+
+        A source that is missing or has no pictures is refused, since it may
+        be a disk that is not mounted. Use `prune` if its pictures are gone
+        for good.
 
         Args:
             source: path of a folder, with its subfolders, or of a table
@@ -129,11 +137,13 @@ class PictureSearch:
         check_count("ann_from", ann_from)
         needed = ("image", "text") if vectors == "fused" else ("image",)
         optional = tuple({"text"} - set(needed))
-        rows = open_rows(source, needed, optional, outside=outside)
+        try:
+            rows = open_rows(source, needed, optional, outside=outside)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._left_of(source)}") from error
         models = self.models
         models.check_kind(vectors)
-        header = self.store.header()
-        if header is None:
+        if read_header(self.store) is None:
             self.store.create(new_header(self.store, models, vectors))
         header = needed_header(self.store)
         if header["vectors"] != vectors:
@@ -169,6 +179,7 @@ class PictureSearch:
 
         Returns:
             list of `Hit`, the best first; fewer where the index has no more.
+            Pictures whose files are gone are left out, with a warning.
 
         Raises:
             ValueError: nothing given, a text that is empty or too long, an
@@ -180,6 +191,19 @@ class PictureSearch:
         self._check(header)
         return answer(
             self.store, self.models, text, image, top_k, rerank, batch_size
+        )
+
+    def _left_of(self, source):
+        """What an error about a source says of its pictures in the index."""
+        if self.store.header() is None:
+            return ""
+        left = sum(map(of_source(full_path(source)), self.store.pictures()))
+        if not left:
+            return ""
+        return (
+            f". The index has {left} pictures of this source, and never "
+            "returns those whose files are gone. If a disk is not mounted, "
+            "mount it. If the files are gone for good, call `prune`"
         )
 
     def close(self):

@@ -1,11 +1,16 @@
 """Answers a query: the nearest vectors, then the order of the matching head."""
 
 import dataclasses
-import pathlib
+import os
+import warnings
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.preprocessing.images import open_image
+
+# Pictures that a query looks at while it searches for those that are not gone.
+_MOST = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +24,7 @@ class Hit:
             text; None where nothing was re-ranked.
         name: str, the `id` of its row in the table, or `""`.
         text: str, the text of its row, or `""`.
-        problem: str, why the file cannot be read now, where the matching head
-            wanted it; or None.
+        problem: str, why the matching head could not read the file, or None.
         folder: str, the folder or table's folder below which it was indexed.
     """
 
@@ -49,21 +53,44 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
     vector = models.embed_query(text, image)
     if text is None or models.retrieval is None:
         rerank = 0
-    found = store.nearest(vector, max(top_k, rerank))
-    hits = [
-        Hit(
-            str(pathlib.Path(stored.folder, stored.path)),
-            similarity,
-            name=stored.name,
-            text=stored.text,
-            folder=stored.folder,
-        )
-        for stored, similarity in found
-    ]
+    hits = _nearest(store, vector, max(top_k, rerank))
     first, rest = hits[:rerank], hits[rerank:]
     return [*_reranked(models.retrieval, first, text, batch_size), *rest][
         :top_k
     ]
+
+
+def _nearest(store, vector, count):
+    """The nearest pictures whose files exist, as `Hit`s, each once."""
+    asked = count
+    while True:
+        found = store.nearest(vector, asked)
+        hits, gone = {}, []
+        for stored, similarity in found:
+            key = (os.path.normpath(stored.file), stored.name, stored.text)
+            if len(hits) == count or key in hits:
+                continue
+            if file_is_gone(stored.file):
+                gone.append(stored.file)
+                continue
+            hits[key] = Hit(
+                stored.file,
+                similarity,
+                name=stored.name,
+                text=stored.text,
+                folder=stored.folder,
+            )
+        if len(hits) == count or len(found) < asked or asked >= _MOST:
+            break
+        asked = min(4 * asked, max(_MOST, count))
+    if gone:
+        warnings.warn(
+            "Pictures were left out because their files are gone: "
+            f"{len(gone)}, such as {gone[0]!r}. Index their folder again, or "
+            "remove them by `prune`.",
+            stacklevel=4,
+        )
+    return list(hits.values())
 
 
 def _reranked(retrieval, hits, text, batch_size):

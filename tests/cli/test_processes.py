@@ -22,8 +22,8 @@ COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
     *("predict", "train", "evaluate", "presets", "convert", "export"),
     *("demo", "serve", "doctor", "search index", "search query"),
-    *("search info", "data check", "data build", "data stats", "data show"),
-    *("data filter", "quantize"),
+    *("search info", "search remove", "search prune", "data check"),
+    *("data build", "data stats", "data show", "data filter", "quantize"),
 )
 
 

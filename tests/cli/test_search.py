@@ -85,6 +85,7 @@ def test_index_counts_and_names_what_is_left_out(indexed, photos, run):
         "pictures": "11",
         "embedded": "10",
         "unchanged": "0",
+        "copied": "0",
         "removed": "0",
         "unreadable": "1",
         ".txt": "1",
@@ -132,15 +133,45 @@ def test_query_prints_what_the_library_finds(indexed, photos, run):
     assert first[0] == str(red) and first[1] == ""
 
 
-def test_a_file_that_is_gone_is_told(photos, tmp_path, run):
+def test_query_warns_of_gone_and_unreadable_files(photos, tmp_path, run):
     mine, store = tmp_path / "mine", tmp_path / "index"
     shutil.copytree(photos / "ellipse", mine)
     run("search", "index", mine, "--store", store, "--preset", KNOWN)
     (mine / "red_0.png").unlink()
     said = run("search", "query", TEXT, "--store", store)
-    assert said.out.splitlines()[-1].startswith(f"{mine / 'red_0.png'}\t\t")
-    assert said.err.startswith(f"warning: {mine / 'red_0.png'} was not ranked")
+    assert len(said.out.splitlines()) == 4
+    assert str(mine / "red_0.png") not in said.out
+    assert said.err.startswith("warning: Pictures were left out because")
+    assert f"1, such as {str(mine / 'red_0.png')!r}" in said.err
     assert said.err.count("\n") == 1
+    (mine / "blue_0.png").write_bytes(b"no picture")
+    said = run("search", "query", TEXT, "--store", store).err
+    assert f"warning: {mine / 'blue_0.png'} was not ranked" in said
+
+
+def test_remove_and_prune(fails, photos, tmp_path, run):
+    mine, store = tmp_path / "mine", tmp_path / "index"
+    shutil.copytree(photos, mine)
+    run("search", "index", mine, "--store", store, "--preset", KNOWN)
+    said = run("search", "remove", mine / "ellipse", "--store", store).out
+    assert said == "removed\t5\npictures\t5\n"
+    said = fails("remove", mine / "ellipse", "--store", store)
+    assert "`path` must be a picture, a folder or a table" in said
+    shutil.rmtree(mine)
+    said = fails("index", mine, "--store", store)
+    assert "has 5 pictures of this source" in said and "`prune`" in said
+    words = ("search", "prune", "--store", store, "--json")
+    assert json.loads(run(*words, tmp_path / "other").out)["removed"] == 0
+    found = json.loads(run(*words, mine).out)
+    paths = found.pop("paths")
+    assert paths == sorted(str(p) for p in paths) and len(paths) == 5
+    assert paths[0] == str(mine / "rectangle/black_0.png")
+    assert found == {
+        "index": str(store),
+        "store": "lancedb",
+        "removed": 5,
+        "pictures": 0,
+    }
 
 
 def test_info_needs_no_model(indexed):

@@ -1,13 +1,18 @@
 """What `index` writes, keeps, removes and names."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import uuid
 
+import numpy as np
 import pytest
 from builders import FASTEST
+from drawn_photos import SHAPES
+from drawn_photos import draw
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -16,6 +21,17 @@ from keras_bridgetower.search import PictureSearch
 from keras_bridgetower.search import reading
 
 pytestmark = FASTEST
+
+
+def found_by(search, vector=None):
+    """Each hit of a query, its path and similarity; none comes twice."""
+    if vector is None:
+        hits = search.query("a red circle", top_k=100, rerank=0)
+        paths = [hit.path for hit in hits]
+        assert len(set(paths)) == len(paths)
+        return {hit.path: hit.similarity for hit in hits}
+    found = search.store.nearest(vector, 1000)
+    return {stored.file: similarity for stored, similarity in found}
 
 
 def paths_in(search):
@@ -141,6 +157,168 @@ def test_sources_stand_beside_each_other(matching, photos, lance_name):
     report = search.index(photos / "rectangle")
     assert (report.embedded, report.removed) == (5, 0)
     assert search.store.count() == 10
+
+
+@pytest.mark.parametrize("where", ["another folder", "the same folder"])
+def test_moved_files_are_not_embedded_again(
+    matching, photos, store_name, where
+):
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    before = found_by(search)
+    if where == "another folder":
+        source = photos.rename(photos.parent / "moved")
+        moved = 10
+    else:
+        source = photos
+        (photos / "ellipse").rename(photos / "round")
+        moved = 5
+    report = search.index(source)
+    assert (report.embedded, report.copied, report.removed) == (0, moved, moved)
+    assert report.unchanged == 10 - moved
+    after = found_by(search)
+    assert set(after) == {str(p) for p in source.rglob("*_0.png")}
+    assert sorted(after.values()) == pytest.approx(sorted(before.values()))
+    assert search.index(source).unchanged == 10
+
+
+def test_a_copy_of_a_file_is_found_beside_it(matching, photos, store_name):
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    shutil.copytree(photos / "ellipse", photos.parent / "copies")
+    report = search.index(photos.parent / "copies")
+    assert (report.embedded, report.copied, report.removed) == (0, 5, 0)
+    assert search.store.count() == 15
+
+
+@pytest.mark.parametrize("save_every", [1, 512])
+def test_a_new_picture_under_the_old_name_of_another(
+    matching, photos, store_name, save_every
+):
+    """Vectors are copied before the picture they belong to is replaced."""
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    first, last = photos / "ellipse/black_0.png", photos / "z_0.png"
+    first.rename(last)
+    Image.new("RGB", (40, 40), "orange").save(first)
+    one, other = photos / "rectangle/red_0.png", photos / "rectangle/blue_0.png"
+    aside = one.rename(photos / "aside")
+    other.rename(one)
+    aside.rename(other)
+    report = search.index(photos, batch_size=1, save_every=save_every)
+    assert report.embedded + report.copied == 4
+    files = sorted(photos.rglob("*_0.png"))
+    vectors = matching.contrastive.embed(images=files)
+    found = found_by(search, vectors[0])
+    assert sorted(found) == [str(file) for file in files]
+    for file, vector in zip(files, vectors, strict=True):
+        wanted = pytest.approx(float(vector @ vectors[0]), abs=1e-5)
+        assert found[str(file)] == wanted
+
+
+def test_folders_that_overlap_give_a_picture_once(matching, photos, store_name):
+    search = PictureSearch(store_name, matching)
+    (photos.parent / "link").symlink_to(photos)
+    search.index(photos / "ellipse")
+    for source in (photos, photos.parent / "link", photos / "rectangle"):
+        report = search.index(source)
+    assert (report.embedded, report.unchanged, report.removed) == (0, 5, 0)
+    assert search.store.count() == 10
+    # Whichever folder is indexed, its pictures that are gone leave.
+    (photos / "ellipse/red_0.png").unlink()
+    assert search.index(photos).removed == 1
+    (photos / "rectangle/red_0.png").unlink()
+    assert search.index(photos / "rectangle").removed == 1
+    assert len(found_by(search)) == search.store.count() == 8
+    # A folder in which a link leads elsewhere has no say there.
+    other = draw(photos.parent / "other")
+    (photos / "linked").symlink_to(other)
+    report = search.index(photos / "linked")
+    assert (report.embedded, report.copied) == (2, 8)
+    assert search.index(photos).removed == 0
+    assert search.store.count() == 18
+
+
+@pytest.mark.parametrize("how", ["emptied", "missing"])
+def test_a_source_without_pictures_keeps_its_vectors(
+    matching, photos, store_name, how
+):
+    """It may be a disk that is not mounted; `prune` is for the rest."""
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    other = draw(photos.parent / "other", SHAPES[:1])
+    search.index(other)
+    mounted = photos.rename(photos.parent / "mounted")
+    if how == "emptied":
+        photos.mkdir()
+    with pytest.raises(ValueError, match="has 10 pictures of this source.*pru"):
+        search.index(photos)
+    with pytest.warns(UserWarning, match="files are gone: .*`prune`"):
+        hits = search.query("a red circle", top_k=20)
+    assert {hit.folder for hit in hits} == {str(other)} and len(hits) == 5
+    if how == "emptied":
+        photos.rmdir()
+    mounted.rename(photos)
+    assert search.index(photos).unchanged == 10
+    shutil.rmtree(photos)
+    removed = kbt.search.prune(search.store, other)
+    assert removed == []
+    removed = kbt.search.prune(search.store)
+    assert len(removed) == 10 and removed[0].startswith(str(photos))
+    assert len(found_by(search)) == 5
+    with pytest.raises(ValueError, match="or .csv or .jsonl|in .csv") as error:
+        search.index(photos)
+    assert "prune" not in str(error.value)
+
+
+def test_pictures_folders_and_tables_are_removed(matching, photos, store_name):
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    search.index(_table(photos))
+    assert search.store.count() == 11
+    remove = kbt.search.remove
+    name = str(photos / "rectangle/red_0.png")
+    assert remove(search.store, name) == [name]
+    with pytest.raises(ValueError, match="`path` must be a picture, a folder"):
+        remove(search.store, name)
+    assert remove(search.store, photos / "one.jsonl") == [
+        str(photos / "ellipse/red_0.png")
+    ]
+    # Also by another name of the folder, and if the files are gone.
+    (photos.parent / "link").symlink_to(photos)
+    shutil.rmtree(photos / "rectangle")
+    assert len(remove(search.store, photos.parent / "link/rectangle")) == 4
+    assert len(found_by(search)) == search.store.count() == 5
+    # Files that were not deleted come back.
+    assert remove(search.store, photos)
+    assert search.index(photos).embedded == 5
+    for wrong in (kbt.search.prune, lambda store: remove(store, photos)):
+        with pytest.raises(ValueError, match="Make it first, by `index`"):
+            wrong(f"{store_name}.other")
+
+
+def test_an_index_of_an_earlier_version_is_read(matching, photos, store_name):
+    """Ids were made of the folder that was indexed as well as of the file."""
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    before = found_by(search)
+    pictures = search.store.pictures()
+    found = search.store.vectors([picture.id for picture in pictures])
+    search.store.remove(list(found))
+    older = []
+    for picture in pictures:
+        for source in (photos, pathlib.Path(picture.file).parent):
+            path = pathlib.Path(picture.file).relative_to(source).as_posix()
+            place = dict(source=str(source), folder=str(source), path=path)
+            new_id = str(uuid.uuid4())
+            older.append(dataclasses.replace(picture, id=new_id, **place))
+    vectors = [found[p.id][1] for p in pictures for _ in range(2)]
+    search.store.put(older, np.stack(vectors))
+    assert search.store.count() == 20
+    assert found_by(search) == pytest.approx(before, abs=1e-6)
+    report = search.index(photos)
+    assert (report.embedded, report.copied, report.removed) == (0, 10, 20)
+    assert found_by(search) == pytest.approx(before, abs=1e-6)
 
 
 def test_a_table_with_texts_is_embedded_as_pairs(three_way, photos, lance_name):

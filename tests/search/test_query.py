@@ -45,8 +45,7 @@ def test_a_query_equals_brute_force(three_way, photos, store_name, given):
     assert all(hit.match is None for hit in hits)
 
 
-# Without a server these calls do nothing, and Qdrant says so.
-@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+# Without a server this call does nothing, and Qdrant says so.
 @pytest.mark.filterwarnings("ignore:Local mode performs exact")
 def test_the_collection_of_a_server(matching, three_way, photos):
     """By Qdrant's own engine in memory, which has the calls of a server."""
@@ -120,14 +119,39 @@ def test_models_of_a_preset_are_its_tasks(matching, photos):
     )
 
 
-def test_a_picture_that_is_gone_comes_last(matching, photos, lance_name):
+@pytest.mark.parametrize("rerank", [0, 2, 128])
+def test_pictures_that_are_gone_are_left_out(
+    matching, photos, store_name, rerank
+):
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    first, second, *others = search.query(TEXT, top_k=10, rerank=0)
+    pathlib.Path(first.path).unlink()
+    # What has its name now is no picture.
+    pathlib.Path(second.path).unlink()
+    pathlib.Path(second.path).mkdir()
+    with pytest.warns(UserWarning, match=f"2, such as '{first.path}'"):
+        found = search.query(TEXT, top_k=2, rerank=rerank)
+    if rerank == 128:
+        assert len(found) == 2 and all(hit.match for hit in found)
+        assert {h.path for h in found} <= {h.path for h in others}
+    else:
+        assert [h.similarity for h in others[:2]] == sorted(
+            (h.similarity for h in found), reverse=True
+        )
+    # By a picture, which no matching head reads.
+    with pytest.warns(UserWarning, match="files are gone"):
+        assert len(search.query(image=others[0].path, top_k=10)) == 8
+
+
+def test_a_picture_that_cannot_be_read_comes_last(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     search.index(photos)
     first, *others = search.query(TEXT, top_k=10)
-    pathlib.Path(first.path).unlink()
+    pathlib.Path(first.path).write_bytes(b"\x89PNG\r\n\x1a\n")
     *found, last = search.query(TEXT, top_k=10)
     assert last.path == first.path and last.match is None
-    assert "No such file" in last.problem
+    assert "readable image file" in last.problem
     assert [dataclasses.replace(h, match=None) for h in found] == [
         dataclasses.replace(h, match=None) for h in others
     ]

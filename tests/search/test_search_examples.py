@@ -13,9 +13,13 @@ from keras_bridgetower.search import PictureSearch
 from keras_bridgetower.search import SearchModels
 from keras_bridgetower.search import info
 from keras_bridgetower.search import open_store
+from keras_bridgetower.search import prune
+from keras_bridgetower.search import remove
 
 pytestmark = FASTEST
-DOCUMENTED = (PictureSearch, SearchModels, info, open_store, decoded)
+DOCUMENTED = (
+    *(PictureSearch, SearchModels, info, remove, prune, open_store, decoded),
+)
 
 
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__name__)
@@ -24,7 +28,7 @@ def test_docstring_example_runs(
 ):
     monkeypatch.chdir(photos.parent)
     (photos / "ellipse/red_0.png").rename(photos.parent / "photo.png")
-    if documented is info:
+    if documented in (info, remove, prune):
         PictureSearch("photos.index", matching).index("photos")
     if documented is open_store:
         pytest.importorskip("qdrant_client", reason="the extra `search`")

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from keras_bridgetower.files import FolderExists
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
@@ -30,8 +31,15 @@ class FolderStore(Store):
         ValueError: it is a file, or a folder that holds something else.
     """
 
+    needed = (
+        "`store` must hold a table that can be read and written. It is "
+        "damaged, or the disk is full: make room, or delete the folder and "
+        "index again"
+    )
+
     def __init__(self, folder):
         self.folder = pathlib.Path(os.path.abspath(folder))
+        self.place = str(self.folder)
         self._check_folder()
 
     def _check_folder(self):
@@ -84,6 +92,7 @@ class FolderStore(Store):
         _write(self.folder, header)
 
     def writing(self):
+        check_no_link(self.folder, "store")
         return one_writer(
             self.folder / _LOCK,
             "`store` must be written by one process at a time. Wait for the "

@@ -9,6 +9,7 @@ from keras_bridgetower.search.stores.packages import imported
 from keras_bridgetower.search.stores.store import FIELDS
 from keras_bridgetower.search.stores.store import StoredPicture
 from keras_bridgetower.search.stores.store import checked_vectors
+from keras_bridgetower.search.stores.store import raises_store_error
 
 _TABLE = "pictures"
 # Readers of an older version of the table have finished by then.
@@ -16,8 +17,8 @@ _KEPT = datetime.timedelta(hours=1)
 # Vectors of a part of the ANN structure, and the parts that a query reads: up
 # to 260,000 vectors these are all, and beyond that 260,000.
 _PART, _PROBES = 4096, 64
-# Pictures that are removed at once, which one line of SQL names.
-_REMOVED = 1000
+# Pictures that one line of SQL names.
+_NAMED = 1000
 
 
 class LanceStore(FolderStore):
@@ -57,17 +58,29 @@ class LanceStore(FolderStore):
         self._opened.checkout_latest()
         return self._opened
 
-    def sums(self, source):
-        found = (
-            self._table.search()
-            .where(f"source = {_quoted(source)}")
-            .select(["id", "sum"])
-            .to_arrow()
-        )
-        return dict(
-            zip(found["id"].to_pylist(), found["sum"].to_pylist(), strict=True)
-        )
+    @raises_store_error
+    def pictures(self):
+        found = self._table.search().select(list(FIELDS)).to_arrow()
+        columns = [found[name].to_pylist() for name in FIELDS]
+        return [StoredPicture(*row) for row in zip(*columns, strict=True)]
 
+    @raises_store_error
+    def vectors(self, ids):
+        made = {}
+        for named in _named(ids):
+            found = (
+                self._table.search()
+                .where(named)
+                .select(["id", "sum", "vector"])
+                .to_arrow()
+            )
+            made |= {
+                row["id"]: (row["sum"], np.array(row["vector"], "float32"))
+                for row in found.to_pylist()
+            }
+        return made
+
+    @raises_store_error
     def put(self, pictures, vectors):
         import pyarrow
 
@@ -83,14 +96,16 @@ class LanceStore(FolderStore):
         merge = table.merge_insert("id").when_matched_update_all()
         merge.when_not_matched_insert_all().execute(rows)
 
+    @raises_store_error
     def remove(self, ids):
-        for start in range(0, len(ids), _REMOVED):
-            told = ", ".join(map(_quoted, ids[start : start + _REMOVED]))
-            self._table.delete(f"id IN ({told})")
+        for named in _named(ids):
+            self._table.delete(named)
 
+    @raises_store_error
     def count(self):
         return self._table.count_rows()
 
+    @raises_store_error
     def nearest(self, vector, count, exact=False):
         query = self._table.search(np.asarray(vector, "float32"))
         query = query.distance_type("dot").limit(count)
@@ -102,6 +117,7 @@ class LanceStore(FolderStore):
             for row in found
         ]
 
+    @raises_store_error
     def tidy(self, ann_from):
         table = self._table
         if table.count_rows() >= ann_from and not self.has_ann():
@@ -115,6 +131,7 @@ class LanceStore(FolderStore):
         # Joins small files, and takes new rows into the ANN structure.
         table.optimize(cleanup_older_than=_KEPT)
 
+    @raises_store_error
     def has_ann(self):
         return any("vector" in i.columns for i in self._table.list_indices())
 
@@ -130,5 +147,8 @@ def _schema(width):
     return pyarrow.schema([*texts, pyarrow.field("vector", vector)])
 
 
-def _quoted(text):
-    return "'" + text.replace("'", "''") + "'"
+def _named(ids):
+    """Conditions in SQL that each name some of the pictures."""
+    for start in range(0, len(ids), _NAMED):
+        some = (i.replace("'", "''") for i in ids[start : start + _NAMED])
+        yield "id IN ('" + "', '".join(some) + "')"

@@ -1,5 +1,6 @@
 """A store by what a user calls it."""
 
+import contextlib
 import os
 import re
 
@@ -45,3 +46,21 @@ def open_store(store):
     if _ADDRESS.match(place):
         return QdrantServer(place)
     return QdrantFolder(place) if place != name else LanceStore(place)
+
+
+@contextlib.contextmanager
+def opened(store):
+    """Open a store for a while, unless the caller has opened it.
+
+    Args:
+        store: as `open_store`.
+
+    Yields:
+        `Store`.
+    """
+    given, store = store, open_store(store)
+    try:
+        yield store
+    finally:
+        if given is not store:
+            store.close()

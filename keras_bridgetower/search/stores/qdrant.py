@@ -3,12 +3,16 @@
 import contextlib
 import weakref
 
+import numpy as np
+
 from keras_bridgetower.search.stores.folder_store import FolderStore
 from keras_bridgetower.search.stores.packages import imported
 from keras_bridgetower.search.stores.store import FIELDS
 from keras_bridgetower.search.stores.store import Store
 from keras_bridgetower.search.stores.store import StoredPicture
+from keras_bridgetower.search.stores.store import StoreError
 from keras_bridgetower.search.stores.store import checked_vectors
+from keras_bridgetower.search.stores.store import raises_store_error
 
 COLLECTION = "keras_bridgetower_pictures"
 # Points of one request; a vector takes about 10 kB of JSON.
@@ -29,25 +33,28 @@ class _QdrantStore(Store):
         """How the ANN structure is read, or None where there is none."""
         raise NotImplementedError
 
-    def sums(self, source):
-        models = imported("qdrant_client.models")
-        match = models.MatchValue(value=source)
-        chosen = models.Filter(
-            must=[models.FieldCondition(key="source", match=match)]
-        )
-        found, offset = {}, None
+    @raises_store_error
+    def pictures(self):
+        found, offset = [], None
         while True:
             points, offset = self._client().scroll(
-                self.collection,
-                scroll_filter=chosen,
-                limit=10_000,
-                offset=offset,
-                with_payload=["sum"],
+                self.collection, limit=10_000, offset=offset, with_payload=True
             )
-            found |= {str(p.id): p.payload["sum"] for p in points}
+            found += [_picture_of(point) for point in points]
             if offset is None:
                 return found
 
+    @raises_store_error
+    def vectors(self, ids):
+        points = self._client().retrieve(
+            self.collection, ids, with_payload=["sum"], with_vectors=True
+        )
+        return {
+            str(p.id): (p.payload["sum"], np.array(p.vector, "float32"))
+            for p in points
+        }
+
+    @raises_store_error
     def put(self, pictures, vectors):
         models = imported("qdrant_client.models")
         vectors = checked_vectors(pictures, vectors)
@@ -63,13 +70,16 @@ class _QdrantStore(Store):
             some = points[start : start + _AT_ONCE]
             self._client().upsert(self.collection, some, wait=True)
 
+    @raises_store_error
     def remove(self, ids):
         if ids:
             self._client().delete(self.collection, list(ids), wait=True)
 
+    @raises_store_error
     def count(self):
         return self._client().count(self.collection, exact=True).count
 
+    @raises_store_error
     def nearest(self, vector, count, exact=False):
         points = self._client().query_points(
             self.collection,
@@ -79,8 +89,7 @@ class _QdrantStore(Store):
             with_payload=True,
         )
         return [
-            (StoredPicture(id=str(p.id), **p.payload), float(p.score))
-            for p in points.points
+            (_picture_of(point), float(point.score)) for point in points.points
         ]
 
     def _create_collection(self, client, width, **more):
@@ -88,6 +97,10 @@ class _QdrantStore(Store):
         # Vectors have length 1: their product is their cosine.
         size = models.VectorParams(size=width, distance=models.Distance.DOT)
         client.create_collection(self.collection, vectors_config=size, **more)
+
+
+def _picture_of(point):
+    return StoredPicture(id=str(point.id), **point.payload)
 
 
 class QdrantFolder(FolderStore, _QdrantStore):
@@ -120,7 +133,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
         try:
             return self._package.QdrantClient(path=str(folder / self.kind))
         except RuntimeError as error:
-            raise ValueError(
+            raise StoreError(
                 "`store` must be open in one process at a time, as Qdrant's "
                 "local mode is. Close the other one, or use a server or "
                 f"LanceDB. Received: store={str(self.folder)!r}"
@@ -164,11 +177,12 @@ class QdrantServer(_QdrantStore):
     """
 
     kind = "qdrant server"
+    needed = "`store` must be the address of a Qdrant server that runs"
     # Where the header stands among the metadata of the collection.
     _HEADER = "keras_bridgetower"
 
     def __init__(self, address, collection=COLLECTION, api_key=None):
-        self.address = address
+        self.address = self.place = address
         self.collection = collection
         self._server = imported("qdrant_client").QdrantClient(
             location=address, api_key=api_key, check_compatibility=False
@@ -181,40 +195,27 @@ class QdrantServer(_QdrantStore):
         models = imported("qdrant_client.models")
         return models.SearchParams(hnsw_ef=_LOOKED_AT, exact=exact)
 
+    @raises_store_error
     def header(self):
-        if not self._reached(self._server.collection_exists):
+        if not self._server.collection_exists(self.collection):
             return None
-        info = self._reached(self._server.get_collection)
+        info = self._server.get_collection(self.collection)
         header = (info.config.metadata or {}).get(self._HEADER)
         if not header:
-            raise ValueError(
+            raise StoreError(
                 "`collection` must be new, or one that `index` made. Use "
                 f"another name. Received: collection={self.collection!r} of "
                 f"{self.address}"
             )
         return header
 
-    def _reached(self, function):
-        exceptions = imported("qdrant_client.http.exceptions")
-        try:
-            return function(self.collection)
-        except exceptions.ResponseHandlingException as error:
-            raise ValueError(
-                "`store` must be the address of a Qdrant server that runs. "
-                f"Received: store={self.address!r}, which fails with: {error}"
-            ) from error
-
+    @raises_store_error
     def create(self, header):
-        models = imported("qdrant_client.models")
         self._create_collection(
             self._server, header["width"], metadata={self._HEADER: header}
         )
-        self._server.create_payload_index(
-            self.collection,
-            field_name="source",
-            field_schema=models.PayloadSchemaType.KEYWORD,
-        )
 
+    @raises_store_error
     def write_header(self, header):
         self._server.update_collection(
             self.collection, metadata={self._HEADER: header}
@@ -224,6 +225,7 @@ class QdrantServer(_QdrantStore):
     def writing(self):
         yield
 
+    @raises_store_error
     def tidy(self, ann_from):
         """Say from how many vectors the server builds its ANN structure."""
         models = imported("qdrant_client.models")
@@ -238,6 +240,7 @@ class QdrantServer(_QdrantStore):
             ),
         )
 
+    @raises_store_error
     def has_ann(self):
         info = self._server.get_collection(self.collection)
         return bool(info.indexed_vectors_count)

@@ -2,6 +2,8 @@
 
 import abc
 import dataclasses
+import functools
+import pathlib
 
 import numpy as np
 
@@ -11,8 +13,8 @@ class StoredPicture:
     """A picture of an index, without its vector.
 
     Args:
-        id: str, a UUID made of the source and of what names the picture in
-            it.
+        id: str, a UUID made of the path of the file, or of the table and the
+            values of its row.
         sum: str, SHA-256 of the picture's file.
         source: str, full path of the folder or table that it came from.
         folder: str, full path below which `path` lies.
@@ -29,8 +31,36 @@ class StoredPicture:
     name: str = ""
     text: str = ""
 
+    @property
+    def file(self):
+        """str, full path of the picture's file."""
+        return str(pathlib.Path(self.folder, self.path))
+
 
 FIELDS = tuple(f.name for f in dataclasses.fields(StoredPicture))
+
+
+class StoreError(ValueError):
+    """A store that cannot be opened, read or written."""
+
+
+def raises_store_error(method):
+    """Make a method of a store raise `StoreError` where its library fails."""
+
+    @functools.wraps(method)
+    def call(self, *args, **kwargs):
+        try:
+            return method(self, *args, **kwargs)
+        except (StoreError, ImportError, MemoryError):
+            raise
+        except Exception as error:
+            # Messages of these libraries hold paths of their own source code.
+            raise StoreError(
+                f"{self.needed}. Received: store={self.place!r}, which failed "
+                f"with {type(error).__name__}"
+            ) from error
+
+    return call
 
 
 class Store(abc.ABC):
@@ -42,6 +72,10 @@ class Store(abc.ABC):
 
     # How headers and messages call it.
     kind = ""
+    # What `StoreError` says must hold, and how to fix it.
+    needed = ""
+    # str, path or address of the store, for messages.
+    place = ""
 
     @abc.abstractmethod
     def header(self):
@@ -65,8 +99,20 @@ class Store(abc.ABC):
         """A context in which this process alone writes."""
 
     @abc.abstractmethod
-    def sums(self, source):
-        """dict from the id of each picture of a source to its `sum`."""
+    def pictures(self):
+        """list of all `StoredPicture`."""
+
+    @abc.abstractmethod
+    def vectors(self, ids):
+        """Return the vectors of pictures, and the sums of their files.
+
+        Args:
+            ids: list of str.
+
+        Returns:
+            dict from id to `(sum, vector)`, without ids that are not in the
+            store.
+        """
 
     @abc.abstractmethod
     def put(self, pictures, vectors):
