@@ -6,7 +6,9 @@ import sys
 
 import pytest
 from builders import FASTEST
+from drawn_photos import PACKAGES
 
+import keras_bridgetower as kbt
 from keras_bridgetower.search import PictureSearch
 from keras_bridgetower.search import SearchModels
 from keras_bridgetower.search import info
@@ -111,6 +113,7 @@ def test_damaged_headers_are_refused(matching, photos, lance_name):
     search.index(photos)
     path = pathlib.Path(lance_name, "search.json")
     whole = path.read_text()
+    header = json.loads(whole)
     for text, message in (
         (whole[:40], "whose file is damaged"),
         ("[]", "whose file is damaged"),
@@ -118,11 +121,73 @@ def test_damaged_headers_are_refused(matching, photos, lance_name):
         (_changed(whole, store="qdrant"), "opened as lancedb"),
         (_changed(whole, preset=None), "`preset` must be given"),
         (_changed(whole, sum="0"), "an index of the same model"),
+        (_changed(whole, whole="yes"), "has no valid whole"),
+        (_changed(whole, width=None), "has no valid width"),
+        *(
+            (json.dumps({k: v for k, v in header.items() if k != name}), lost)
+            for name, lost in (
+                ("whole", "has no valid whole"),
+                ("preset", "has no valid preset"),
+                ("vectors", "has no valid vectors"),
+                ("sum", "has no valid sum"),
+            )
+        ),
     ):
         path.write_text(text)
-        preset = None if "preset" in message else matching
+        preset = None if "`preset`" in message else matching
         with pytest.raises(ValueError, match=message):
             PictureSearch(lance_name, preset).query("a circle")
+        if "no valid" in message:
+            for call in (
+                lambda: PictureSearch(lance_name, matching).index(photos),
+                lambda: info(lance_name),
+                lambda: PictureSearch(lance_name),
+            ):
+                with pytest.raises(ValueError, match=message):
+                    call()
+
+
+DAMAGES = [
+    ("lancedb", "*.manifest", "cut"),
+    ("lancedb", "*.manifest", "deleted"),
+    ("lancedb", "data/*.lance", "cut"),
+    ("qdrant", "*.sqlite", "cut"),
+    ("qdrant", "meta.json", "cut"),
+    ("qdrant", "meta.json", "deleted"),
+]
+
+
+@pytest.mark.parametrize("kind, files, damage", DAMAGES)
+def test_damaged_files_are_one_error(
+    matching, photos, tmp_path, kind, files, damage
+):
+    """LanceDB panics with paths of its source code."""
+    pytest.importorskip(PACKAGES[kind], reason="the extra `search`")
+    prefix = "qdrant:" if kind == "qdrant" else ""
+    store_name = f"{prefix}{tmp_path / 'index'}"
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    search.close()
+    folder = search.store.folder
+    found = list(folder.rglob(files))
+    assert found
+    for path in found:
+        data = path.read_bytes()
+        path.unlink()
+        if damage == "cut":
+            path.write_bytes(data[: len(data) // 2])
+    for call in (
+        lambda: PictureSearch(store_name, matching).query("a circle"),
+        lambda: PictureSearch(store_name, matching).index(photos),
+        lambda: kbt.search.prune(store_name),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert str(error.value).startswith(
+            "`store` must hold a table that can be read and written. It is "
+        )
+        assert f"store={str(folder)!r}, which failed with" in str(error.value)
+        assert ".rs" not in str(error.value)
 
 
 def _changed(text, **values):
