@@ -12,16 +12,30 @@ from builders import backbone
 from builders import features
 from builders import preprocessor
 from builders import raw
+from builders import shallow
 from builders import tokenizer
+from PIL import Image
 from streams import record
 from streams import write
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import figures
+from keras_bridgetower.data import look
 from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.write import ShardJob
+from keras_bridgetower.data.records.write import write_shard
 from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import write_atomically
+from keras_bridgetower.filtering.folder import FilterFolder
+from keras_bridgetower.metrics.vqa_official import write_vqa_results
+from keras_bridgetower.predict import on_beam
+from keras_bridgetower.predict.output import PredictionFile
+from keras_bridgetower.presets.locks import one_writer
 from keras_bridgetower.tasks import inference
+from keras_bridgetower.tasks.ranking.block_cache import BlockCache
+from keras_bridgetower.training.runs.lock import exclusive
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -389,3 +403,64 @@ def test_who_tells_of_a_long_step_leaves_the_model_alone(model):
         first.set_model(None)
         assert first._words().startswith("`fit` is at its first step")
         first.on_train_batch_end(0)
+
+
+def _context(context):
+    with context:
+        pass
+
+
+def _index(path, store):
+    pytest.importorskip("lancedb", reason="the extra `search`")
+    pytest.importorskip("qdrant_client", reason="the extra `search`")
+    preset = "bridgetower_tiny_easy_contrastive"
+    pictures = path.parent / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (SIDE, SIDE)).save(pictures / "a.png")
+    kbt.search.PictureSearch(f"{store}{path}", preset).index(pictures)
+
+
+# Each writes to a path.
+OUTPUTS = {
+    "predict": lambda path: _context(PredictionFile(path, {})),
+    "predict on many machines": lambda path: _context(
+        on_beam._alone(str(path))
+    ),
+    "filter": lambda path: _context(FilterFolder(path).writing()),
+    "build": lambda path: write(path, [record("vqa", 0)], num_shards=1),
+    "part of a shard": lambda path: write_shard(
+        ShardJob(str(path).removesuffix(".part"), (record("vqa", 0),), "")
+    ),
+    "run": lambda path: _context(exclusive(path, Strategy())),
+    "lancedb": lambda path: _index(path, ""),
+    "qdrant": lambda path: _index(path, "qdrant:"),
+    "preset": lambda path: shallow().save_to_preset(path),
+    "export": lambda path: shallow().export(path, format="torch"),
+    "cache of rank": lambda path: BlockCache(path, {}),
+    "part of a file": lambda path: write_atomically(
+        str(path).removesuffix(".part"), lambda file: file.write(b"1")
+    ),
+    "lock": lambda path: _context(one_writer(path, "refused")),
+    "sheet of samples": lambda path: look.draw("", "train", path),
+    "answers": lambda path: write_vqa_results(path, [1], ["red"]),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_outputs_that_are_links_are_refused(output, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    link = tmp_path / "link.part"
+    link.symlink_to(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="not be a link. Give the path") as e:
+        OUTPUTS[output](link)
+    assert str(tmp_path / "nothing") in str(e.value)
+    for target in ("folder", "file"):
+        link.unlink()
+        link.symlink_to(tmp_path / target)
+        # Some say first that it exists, or is no folder.
+        with pytest.raises((ValueError, OSError)):
+            OUTPUTS[output](link)
+    assert not list((tmp_path / "folder").iterdir())
+    assert not (tmp_path / "nothing").exists()
+    assert (tmp_path / "file").read_text() == ""

@@ -5,6 +5,7 @@ import numpy as np
 from keras_bridgetower.data.datasets.sample_sheet import sample_sheet
 from keras_bridgetower.data.records import format
 from keras_bridgetower.data.records import read
+from keras_bridgetower.files import check_no_link
 
 
 def contents(folder, verify=False):
@@ -76,6 +77,7 @@ def draw(folder, split, picture, count=12, seed=0):
     Raises:
         ValueError: no such split, or damaged records.
     """
+    check_no_link(picture, "`picture`")
     reader = read.open_records(folder, split)
     count = min(count, reader.num_samples)
     rng = np.random.default_rng(seed)

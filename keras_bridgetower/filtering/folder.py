@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import tarfile
 
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.filtering import tables
@@ -45,7 +46,8 @@ class FilterFolder:
         """A context in which this process alone writes.
 
         Raises:
-            ValueError: a file, no folder to lie in, or another process writes.
+            ValueError: a file, a link, no folder to be in, or another process
+                writes.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"OUT must be a folder. Received: {self}")
@@ -54,6 +56,7 @@ class FilterFolder:
                 "OUT must lie in a folder that exists. Make it, or choose "
                 f"another. Received: {self}"
             )
+        check_no_link(self.path, "OUT")
         refusal = (
             "OUT must be written by one process at a time. Wait for the "
             f"other one, or write to another folder. Received: {self}"

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.metrics.vqa_answers import agreement
 from keras_bridgetower.metrics.vqa_answers import load_json
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
@@ -169,6 +170,7 @@ def write_vqa_results(path, question_ids, answers, questions=None):
 
     Source: result format of the VQA challenge.
     """
+    check_no_link(path, "`path`")
     question_ids = [int(question) for question in question_ids]
     if isinstance(answers, str) or len(question_ids) != len(answers):
         raise ValueError(

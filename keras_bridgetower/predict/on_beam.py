@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict import shards
 from keras_bridgetower.predict.rows import open_rows
@@ -241,6 +242,7 @@ def _alone(out):
             f"OUT must be a folder with `--runner`. Received: the file {out!r}"
         )
     output.check_folder(out)
+    check_no_link(out, "OUT")
     with one_writer(
         f"{out}.lock",
         "OUT must be written by one process at a time. Wait for the other "

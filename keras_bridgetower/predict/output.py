@@ -8,6 +8,7 @@ import stat
 
 from keras_bridgetower.files import KERNEL
 from keras_bridgetower.files import KINDS
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.predict.identity import dtype_of
 from keras_bridgetower.predict.identity import reading_of
 from keras_bridgetower.predict.identity import sum_of
@@ -163,7 +164,8 @@ def check_file(path):
         path: path of the file.
 
     Raises:
-        ValueError: no such folder, a pipe, a device or a file of the kernel.
+        ValueError: no such folder, a link, a pipe, a device or a file of the
+            kernel.
         IsADirectoryError: a folder.
     """
     check_folder(path)
@@ -183,6 +185,7 @@ def check_file(path):
             "OUT must be a plain file, or not exist yet. "
             f"Received: {str(path)!r}, {kind}"
         )
+    check_no_link(path, "OUT")
 
 
 def count_errors(path):

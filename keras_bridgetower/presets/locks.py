@@ -4,6 +4,8 @@ import contextlib
 
 import filelock
 
+from keras_bridgetower.files import check_no_link
+
 
 @contextlib.contextmanager
 def locked(path):
@@ -35,8 +37,9 @@ def one_writer(path, refusal):
         refusal: str, the text of the error.
 
     Raises:
-        ValueError: another process or thread is in it.
+        ValueError: another process or thread is in it, or the file is a link.
     """
+    check_no_link(path, "A lock file")
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -25,6 +25,7 @@ from keras_bridgetower.data.records.index import remove_others
 from keras_bridgetower.data.records.index import save_split
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.data.written import written
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import sha256
 from keras_bridgetower.files import write_atomically
@@ -100,9 +101,9 @@ def write_shards(
         dict, the entry of the split in `index.json`.
 
     Raises:
-        ValueError: the folder holds another data set, there are no records,
-            labels are not in the list, ids or keys occur twice, or too many
-            pictures cannot be read.
+        ValueError: the folder is a link, it holds another data set, there are
+            no records, labels are not in the list, ids or keys occur twice,
+            or too many pictures cannot be read.
 
     Example:
 
@@ -128,6 +129,7 @@ def write_shards(
         num_shards = math.ceil(len(records) / RECORDS_PER_SHARD)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
+    check_no_link(folder, "`folder`")
     folder.mkdir(parents=True, exist_ok=True)
     index = open_index(folder, task, labels)
     order = np.random.default_rng(seed).permutation(len(records))
@@ -181,6 +183,7 @@ def write_shard(job):
     """
     rows, sources, left_out, end = [], {}, [], 0
     part = f"{job.path}.part"
+    check_no_link(part, "A file to write")
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
             try:

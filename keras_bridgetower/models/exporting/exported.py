@@ -7,6 +7,7 @@ import tempfile
 import keras
 
 from keras_bridgetower.backend.quantization import check_not_quantized
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.exporting.formats import FORMATS
 from keras_bridgetower.models.exporting.formats import check_installed
@@ -77,7 +78,7 @@ class Exported(keras.Model):
 
         Raises:
             ValueError: a format that this backend does not write, a part that
-                the model does not have, a folder that exists,
+                the model does not have, a folder that exists, a link,
                 `calibration` of other features or for another format, or a
                 quantized model in another format than torch and
                 tf_saved_model.
@@ -105,6 +106,7 @@ class Exported(keras.Model):
             _check_calibration(calibration, function, format)
             kwargs["calibration"] = calibration
         path = pathlib.Path(os.fspath(filepath))
+        check_no_link(path, "`filepath`")
         if not chosen.suffix:
             chosen.write(function, path, **kwargs)
             self._write_companions(path, chosen, part)

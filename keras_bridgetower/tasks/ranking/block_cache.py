@@ -7,6 +7,7 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_atomically
 
 _KEY = "ranking.json"
@@ -40,6 +41,7 @@ class BlockCache:
                 "`cache_dir` must be a folder, or the path of a new one. "
                 f"Received: cache_dir={str(folder)!r}"
             )
+        check_no_link(self._folder, "`cache_dir`")
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / _KEY
         if not path.exists():

@@ -9,6 +9,7 @@ import warnings
 
 import filelock
 
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -31,7 +32,9 @@ def exclusive(directory, strategy):
         CheckpointError: another run holds the lock, or this process cannot
             write in the folder.
         ProcessError: another process of the run cannot.
+        ValueError: the folder is a link.
     """
+    check_no_link(directory, "`directory`")
     directory = pathlib.Path(directory)
     strategy.together(lambda: _check_writable(directory, strategy.index))
     lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
@@ -72,7 +75,8 @@ def _acquire(lock, directory):
     try:
         lock.acquire()
         me = {"pid": os.getpid(), "host": socket.gethostname()}
-        (directory / HOLDER).write_text(json.dumps(me))
+        holder = json.dumps(me).encode()
+        write_atomically(directory / HOLDER, lambda file: file.write(holder))
     except filelock.Timeout:
         return False
     except (OSError, NotImplementedError) as error:
