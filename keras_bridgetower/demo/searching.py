@@ -1,5 +1,6 @@
 """*Search*: finds pictures by a text, in an index that is kept."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -10,6 +11,7 @@ from PIL import Image
 
 from keras_bridgetower.demo import models
 from keras_bridgetower.demo.inputs import RefusedInput
+from keras_bridgetower.predict.rows import picture_files
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.search.picture_search import PictureSearch
 
@@ -72,9 +74,8 @@ class IndexShelf:
             if report.total == len(report.unreadable):
                 raise RefusedInput("None of these files is a picture.")
             found = kept.search.query(text, top_k=self._opened.limits.hits)
-        hits = [
-            (_thumbnail(hit.path), hit) for hit in found if hit.problem is None
-        ]
+        shown = ((_thumbnail(hit.path), hit) for hit in found)
+        hits = [(picture, hit) for picture, hit in shown if picture]
         unreadable = [pathlib.Path(bad.path).name for bad in report.unreadable]
         return Found(hits, report.total - len(unreadable), unreadable)
 
@@ -116,6 +117,8 @@ class _Kept:
 def _listed(source, place):
     """A folder, or a table of the pictures that were uploaded."""
     if isinstance(source, str):
+        if not any(picture_files(source, collections.Counter())):
+            raise RefusedInput(f"There are no pictures in “{source}”.")
         return source
     table = place / "pictures.jsonl"
     rows = [json.dumps({"image": path}) for path in source]
@@ -124,6 +127,10 @@ def _listed(source, place):
 
 
 def _thumbnail(path):
-    picture = open_image(path)
+    """A small picture of a file, or None where it cannot be read any more."""
+    try:
+        picture = open_image(path)
+    except ValueError:
+        return None
     picture.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
     return picture

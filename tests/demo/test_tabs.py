@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import pathlib
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from keras_bridgetower.demo.drawings import drawn
 from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.limits import Limits
 from keras_bridgetower.demo.overlays import overlay
+from keras_bridgetower.search import PictureSearch
 
 pytestmark = FASTEST
 VQA, MLM, PRETRAIN = (
@@ -115,7 +117,7 @@ def test_an_overlay_shows_what_stands_out():
     assert np.asarray(even).min() == 255
 
 
-def test_search(opened, tmp_path):
+def test_search(opened, tmp_path, monkeypatch):
     pytest.importorskip("lancedb", reason="the extra `demo`")
     from keras_bridgetower.demo.searching import IndexShelf
 
@@ -136,6 +138,27 @@ def test_search(opened, tmp_path):
     assert [hit.path for _, hit in found.hits] == best[: Limits.hits]
     assert found.unreadable == ["notes.png"] and told[-1].done == 13
     assert "notes.png" in fragments.found(**vars(found))
+    # Files that are deleted, renamed or damaged after they were indexed.
+    for path in map(pathlib.Path, best[1:]):
+        path.unlink()
+    found = shelf.find(str(tmp_path), text, PRETRAIN)
+    assert [hit.path for _, hit in found.hits] == best[:1]
+    assert found.searched == 1
+    query = PictureSearch.query
+
+    def damaged(*args, **kwargs):
+        hits = query(*args, **kwargs)
+        pathlib.Path(best[0]).write_text("no picture")
+        return hits
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PictureSearch, "query", damaged)
+        assert shelf.find(str(tmp_path), text, PRETRAIN).hits == []
+    pathlib.Path(best[0]).unlink()
+    (tmp_path / "notes.png").unlink()
+    with pytest.raises(RefusedInput, match="There are no pictures in “"):
+        shelf.find(str(tmp_path), text, PRETRAIN)
+    (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(RefusedInput, match="None of these"):
         shelf.find((str(tmp_path / "notes.png"),), text, PRETRAIN)
     shelf.close()
