@@ -148,7 +148,8 @@ def _gone(known, run, source, unseen):
         list of their ids.
     """
     is_own = of_source(full_path(source))
-    copied = {known.content(known[id]) for id in run.equal}
+    # Files that were moved here, also by a run that was interrupted.
+    kept = {known.content(known[id]) for id in run.kept}
     gone = []
     for id, picture in known.items():
         if id in run.held:
@@ -156,7 +157,7 @@ def _gone(known, run, source, unseen):
         own = is_own(picture)
         # A folder that could not be read may hold its pictures as before.
         leaves = id in run.refused or (own and not unseen)
-        if not leaves and (own or known.content(picture) in copied):
+        if not leaves and (own or known.content(picture) in kept):
             leaves = file_is_gone(picture.file)
         if leaves:
             gone.append(id)
@@ -173,7 +174,8 @@ class _Run:
     Attributes:
         held: set of the ids of the pictures that the index holds or will.
         refused: set of the ids of those that cannot be read.
-        equal: set of the ids of those whose vectors were copied.
+        kept: set of the ids of those whose vectors are unchanged, or were
+            copied to others.
     """
 
     def __init__(self, store, models, reader, vectors, batch_size, save_every):
@@ -182,7 +184,7 @@ class _Run:
         self._batch_size, self._save_every = batch_size, save_every
         self._read, self._copies, self._made = [], [], []
         self._saved = time.monotonic()
-        self.held, self.refused, self.equal = set(), set(), set()
+        self.held, self.refused, self.kept = set(), set(), set()
         self.unreadable = []
         self.embedded = self.unchanged = self.copied = 0
 
@@ -199,6 +201,7 @@ class _Run:
                 self._copy()
         elif read.image is None:
             self.held.add(read.stored.id)
+            self.kept.add(read.stored.id)
             self.unchanged += 1
         else:
             self.held.add(read.stored.id)
@@ -224,7 +227,7 @@ class _Run:
         for read in some:
             sum_now, vector = found.get(read.equal, (None, None))
             if sum_now == read.stored.sum:
-                self.equal.add(read.equal)
+                self.kept.add(read.equal)
                 made.append((read.stored, vector))
             else:
                 # This run has given the equal picture another content.

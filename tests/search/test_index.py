@@ -182,6 +182,26 @@ def test_moved_files_are_not_embedded_again(
     assert search.index(source).unchanged == 10
 
 
+def test_an_interrupted_move_goes_on(matching, photos, store_name):
+    def stop(progress):
+        if progress.done >= 6:
+            raise KeyboardInterrupt
+
+    search = PictureSearch(store_name, matching)
+    search.index(photos)
+    before = found_by(search)
+    moved = photos.rename(photos.parent / "moved")
+    with pytest.raises(KeyboardInterrupt):
+        search.index(moved, batch_size=2, save_every=2, progress=stop)
+    assert 10 < search.store.count() < 20
+    report = search.index(moved)
+    assert report.embedded == 0 and 0 < report.unchanged < 10
+    assert report.copied == 10 - report.unchanged and report.removed == 10
+    after = found_by(search)
+    assert set(after) == {str(p) for p in moved.rglob("*_0.png")}
+    assert sorted(after.values()) == pytest.approx(sorted(before.values()))
+
+
 def test_a_copy_of_a_file_is_found_beside_it(matching, photos, store_name):
     search = PictureSearch(store_name, matching)
     search.index(photos)
