@@ -156,7 +156,8 @@ def sliceable(x):
         bytes or arrays of one shape.
 
     Raises:
-        ValueError: a picture that cannot be read.
+        ValueError: a picture that cannot be read, or a path without a file.
+            The error names its row.
 
     Example:
 
@@ -188,7 +189,7 @@ def _column(images):
     tensor = ops.is_tensor(images) or is_string_tensor(images)
     if not tensor and hasattr(images, "__array__"):
         array = as_array(images, "images")
-        return array.tolist() if array.dtype.kind in "OS" else array
+        return array.tolist() if array.dtype.kind in "OSU" else array
     return images
 
 
@@ -218,7 +219,13 @@ def _pixels(image, name):
 
 def _stored(image, name):
     if isinstance(image, (str, os.PathLike)):
-        return os.fsdecode(image)
+        path = os.fsdecode(image)
+        try:
+            os.stat(path)
+        except (OSError, ValueError):
+            # Raises here, where the row is known, not in a later batch.
+            open_image(path, name)
+        return path
     if isinstance(image, (bytes, bytearray, memoryview)):
         check_signature(bytes(image), name)
         return bytes(image)

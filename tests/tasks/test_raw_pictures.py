@@ -107,9 +107,27 @@ def last_line():
 
 
 @slow_on("tensorflow")
-def test_an_error_in_predict_has_our_type(vqa):
+@pytest.mark.parametrize("as_column", [list, np.array])
+def test_a_missing_file_is_named_by_its_row_in_the_data(vqa, forms, as_column):
+    paths = forms["strings"][:1] * 7 + ["no/such.png"] + forms["strings"][:1]
+    x = {"images": as_column(paths), "text": [ASKED] * 9}
+    y = np.zeros(9, "int32")
+    for call in (
+        lambda: vqa.predict(x, batch_size=2, verbose=0),
+        lambda: vqa.evaluate(x, y, batch_size=2, verbose=0),
+        lambda: vqa.fit(x, y, batch_size=2, verbose=0),
+        # In the part to validate on.
+        lambda: vqa.fit(x, y, batch_size=2, verbose=0, validation_split=0.3),
+    ):
+        with pytest.raises(ValueError, match=r"images\[7\]='no/such.png'"):
+            call()
+
+
+def test_an_error_in_predict_has_our_type(vqa, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    x = {"images": [tmp_path / "a.png"], "text": [ASKED]}
     with pytest.raises(ValueError, match=r"^`images\[0\]` must be a readable"):
-        vqa.predict({"images": ["/no/a.png"], "text": [ASKED]}, verbose=0)
+        vqa.predict(x, verbose=0)
 
 
 @FASTEST

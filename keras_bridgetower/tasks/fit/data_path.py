@@ -72,6 +72,8 @@ def for_training(task, steps, data, held_out, batch_size, shuffle, given):
     check_shuffle(shuffle, data[0])
     validation_data, share = held_out
     if share and validation_data is None:
+        # Errors name rows of all data.
+        data = (sliceable(data[0]), *data[1:])
         data, validation_data = split(data, share)
     order = Shuffled(rows_of(data[0]), steps) if shuffle else None
     check_epochs(data[0], "steps_per_epoch", given)
