@@ -148,6 +148,8 @@ def search() -> None:
     bad: kbt.search.UnreadablePicture = report.unreadable[0]
     hits: list[kbt.search.Hit] = photos.query("a red circle", top_k=3)
     print(bad.path, hits[0].match, kbt.search.info("photos.index"))
+    kbt.search.remove("photos.index", "photos/a.png")
+    kbt.search.prune("photos.index", folder=None)
 
 
 def analysis() -> None:
