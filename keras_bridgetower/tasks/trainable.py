@@ -46,6 +46,12 @@ class TrainableTask(CompiledTask):
         the model has been trained: anew in each epoch, the same in each run.
         Validation draws the same in each epoch.
 
+        The loss of a batch is the sum of its rows' weighted losses divided by
+        the number of rows, as in Keras: a row of weight 0 counts as a row.
+        Rows that only pad a batch, which `Stream(remainder="pad")` marks by
+        the weight -0.0, do not. Regularization is added once. This loss is
+        minimized, and its mean over the rows of an epoch is logged.
+
         Args:
             x: a dict of arrays, lists and columns of tables, or batches, `x`,
                 `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a

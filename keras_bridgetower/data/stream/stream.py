@@ -50,7 +50,8 @@ class Stream:
             lack rows, and to batches with bad samples. `"keep"`: they are
             smaller. `"drop"`: the last one is dropped, others are filled with
             the rows that follow in the epoch. `"pad"`: they are padded with
-            copies of weight 0, and all batches come with sample weights.
+            copies of weight -0.0, which tasks do not count as rows, and all
+            batches come with sample weights.
         num_hosts, host: ints, the number of hosts and the index of this one.
             Each host gets its own part of every batch.
         max_bad_share: float, the share of samples that may be unreadable. They
