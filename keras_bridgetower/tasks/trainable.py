@@ -8,6 +8,7 @@ import keras
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches_fit
+from keras_bridgetower.backend import keras_patches_updates
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.fit import value_checks
 from keras_bridgetower.tasks.fit.batch_checks import check_arrays
@@ -76,9 +77,11 @@ class TrainableTask(CompiledTask):
         Returns: `keras.callbacks.History`.
 
         Raises:
-            ValueError: data that do not fit the task or each other.
+            ValueError: data that do not fit the task or each other, or other
+                weights to train than at the last `compile`.
         """
         self._check_place()
+        keras_patches_updates.check_trained(self)
         check_place_of("epochs", epochs, numbers.Integral)
         kwargs |= {"epochs": epochs, "verbose": verbose}
         kwargs["class_weight"] = class_weight
@@ -162,6 +165,7 @@ class TrainableTask(CompiledTask):
         A preprocessor draws by the steps that were taken before, as in `fit`.
         """
         self._check_place()
+        keras_patches_updates.check_trained(self)
         check_arrays(self, x, y, class_weight=class_weight)
         steps = Steps(getattr(self, "optimizer", None))
         made = self._prepared(x, y, sample_weight, steps.first)
