@@ -73,7 +73,9 @@ def check_trained(task):
         ValueError: `trainable` of a layer has changed since the optimizer was
             built.
     """
-    optimizers = _learning(task.optimizer) if task.optimizer else []
+    # A task that was never compiled is for Keras to refuse.
+    optimizer = getattr(task, "optimizer", None)
+    optimizers = _learning(optimizer) if optimizer else []
     if not is_known() or not all(one.built for one in optimizers):
         return
     built = [v for one in optimizers for v in one._trainable_variables]
