@@ -47,6 +47,28 @@ def rows_with_weight(sample_weight):
     return ops.not_equal(ops.reshape(weights, (-1,)), 0)
 
 
+def is_padding(sample_weight):
+    """Return which samples only pad a batch: those with the weight -0.0.
+
+    A weight of 0.0 leaves a sample out of the sum of a batch's losses, but
+    not out of the number of rows that Keras divides by. -0.0 does both.
+
+    Args:
+        sample_weight: float tensor `(batch, 1)`.
+
+    Returns:
+        Bool tensor `(batch,)`.
+
+    Example:
+
+    ```python
+    is_padding(np.array([[1.0], [0.0], [-0.0]]))  # False, False, True
+    ```
+    """
+    weights = ops.reshape(sample_weight, (-1,))
+    return ops.equal(weights, 0) & ops.signbit(weights)
+
+
 def weight_column(sample_weight, samples=None):
     """Sample weights as a column `(batch, 1)`, which is right for any loss.
 

@@ -269,6 +269,8 @@ def test_parts_that_a_task_does_not_have(tmp_path):
             )
     with pytest.raises(ValueError, match="`part` must be one of.*'head'"):
         shallow().export(tmp_path / "a", format="torch", part="head")
+    with pytest.raises(ValueError, match="`verbose` must be left out"):
+        shallow().export(tmp_path / "a", format="torch", verbose=True)
 
 
 @FASTEST

@@ -6,10 +6,16 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from builders import ANSWERS
 from builders import backbone
+from builders import eager
+from builders import fast
+from builders import features
+from builders import moved
 from builders import preprocessor
 from builders import raw
 from builders import retrieval
+from builders import shallow
 from builders import some_everywhere
 
 import keras_bridgetower as kbt
@@ -84,6 +90,23 @@ def test_a_run_goes_on_with_what_is_frozen(task, tmp_path):
     for was, weight in zip(before, loaded.backbone.weights, strict=True):
         np.testing.assert_array_equal(was, weight)
     assert (head != loaded.heads["vqa"].weights[0]).any()
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_another_choice_of_weights_needs_another_compile(trainable):
+    task = kbt.BridgeTowerImageClassifier(shallow(), labels=ANSWERS)
+    x, y = {"images": features(batch=4)["images"]}, np.arange(4) % 4
+    task.backbone.trainable = not trainable
+    fast(task)
+    task.backbone.trainable = trainable
+    message = "`compile` must be called again, with a new optimizer, after a"
+    for train in (task.fit, task.train_on_batch):
+        with pytest.raises(ValueError, match=message):
+            train(x, y)
+    if keras.config.backend() != "jax":  # There a step takes half a minute.
+        eager(task)
+        changed = moved(task, lambda: task.train_on_batch(x, y))
+        assert changed == {w.path for w in task.trainable_weights}
 
 
 def test_one_weight_is_frozen(task, tmp_path):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import backbone
 from builders import features
 from builders import preprocessor
@@ -34,6 +35,7 @@ from keras_bridgetower.predict import on_beam
 from keras_bridgetower.predict.output import PredictionFile
 from keras_bridgetower.presets.locks import one_writer
 from keras_bridgetower.tasks import inference
+from keras_bridgetower.tasks.fit.steps import warn_if_worse_than_untrained
 from keras_bridgetower.tasks.ranking.block_cache import BlockCache
 from keras_bridgetower.training.runs.lock import exclusive
 
@@ -305,7 +307,7 @@ def test_labels_in_the_order_of_another_list(caplog):
     hot[:, sorted(task.answers).index(said)] = 1
     task.fit(x, hot, epochs=2, verbose=0)
     (told,) = caplog.records
-    assert "in the order of the task's own answers" in told.getMessage()
+    assert "in the order of `task.class_names`" in told.getMessage()
     assert "the 9.0 of a head that knows nothing" in told.getMessage()
     caplog.clear()
     # Weights make a loss large too.
@@ -313,6 +315,23 @@ def test_labels_in_the_order_of_another_list(caplog):
     task.fit(x, ids, class_weight=dict.fromkeys(range(13), 9.0), verbose=0)
     task.fit(x, hot, sample_weight=np.full(4, 2.0), verbose=0)
     assert not caplog.records
+
+
+@FASTEST
+def test_only_tasks_with_classes_are_warned_of_their_order(model, caplog):
+    retrieval = kbt.BridgeTowerRetrieval(model)
+    entailment = kbt.BridgeTowerEntailment(model)
+    for task, count in ((retrieval, 0), (entailment, 1)):
+        task.compile()
+        warn_if_worse_than_untrained(task, {"loss": 1.6})
+        assert len(caplog.records) == 0
+        warn_if_worse_than_untrained(task, {"loss": 9.0})
+        assert len(caplog.records) == count
+    # A penalty of the weights makes a loss large too.
+    kernel = entailment.trainable_weights[-2]
+    kernel.regularizer = keras.regularizers.L2(1.0)
+    warn_if_worse_than_untrained(entailment, {"loss": 9.0})
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, "4"])

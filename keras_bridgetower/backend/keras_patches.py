@@ -127,7 +127,7 @@ def training_of(layer):
 
 
 def loss_means(model):
-    """The metrics that average a compiled model's losses for the logs.
+    """Return the metrics that average a compiled model's losses for the logs.
 
     For an unknown Keras they are found by their names.
 
@@ -135,13 +135,15 @@ def loss_means(model):
         model: a compiled `keras.Model`.
 
     Returns:
-        list of `keras.metrics.Mean`.
+        `(total, heads)`: a `keras.metrics.Mean`, and a list of them, which is
+        empty with a single output and before the first batch.
     """
     if is_known():
         losses = model._compile_loss
-        return [model._loss_tracker, *(losses.metrics if losses else ())]
+        return model._loss_tracker, losses.metrics if losses else []
     means = [m for m in model.metrics if isinstance(m, keras.metrics.Mean)]
-    return [m for m in means if m.name.endswith("loss")]
+    total = next(m for m in means if m.name == "loss")
+    return total, [m for m in means if m.name.endswith("_loss")]
 
 
 def with_public_optimizers(config):

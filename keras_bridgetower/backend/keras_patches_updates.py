@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend.keras_patches import check_version
+from keras_bridgetower.backend.keras_patches import is_known
 
 FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
 
@@ -57,6 +58,38 @@ def count_updates(optimizer):
             _take_averages_of_updates(one)
         if _accumulation(one) > 1:
             _count_updates(one)
+
+
+def check_trained(task):
+    """Reject training if other weights are trained than at the last `compile`.
+
+    Keras on TensorFlow would go on training those, and JAX would name numbers
+    of variables. For an unknown Keras nothing is checked.
+
+    Args:
+        task: a compiled task.
+
+    Raises:
+        ValueError: `trainable` of a layer has changed since the optimizer was
+            built.
+    """
+    # A task that was never compiled is for Keras to refuse.
+    optimizer = getattr(task, "optimizer", None)
+    optimizers = _learning(optimizer) if optimizer else []
+    if not is_known() or not all(one.built for one in optimizers):
+        return
+    built = [v for one in optimizers for v in one._trainable_variables]
+    trained = task.trainable_variables
+    found = {id(v): v.path for v in built}
+    changed = {id(v): v.path for v in trained}.items() ^ found.items()
+    if optimizers and changed:
+        raise ValueError(
+            "`compile` must be called again, with a new optimizer, after a "
+            "change of the weights to train, as by `layer.trainable = False` "
+            f"or `enable_lora`. Received: {len(trained)} weights to train, an "
+            f"optimizer for {len(built)}; the first one that differs is "
+            f"{min(path for _, path in changed)!r}"
+        )
 
 
 def _learning(optimizer):

@@ -100,10 +100,16 @@ def accumulate(optimizer, variables):
     }
     apply = type(optimizer).apply
 
+    # `AdamW` of this package counts a batch that is not finite as zero.
+    checked = getattr(optimizer, "finite_or_zero", None)
+
     def accumulated(grads, trainable_variables=None):
         pairs = zip(grads, trainable_variables or variables, strict=True)
         pairs = [(g, v) for g, v in pairs if g is not None]
         grads, learnt = map(list, zip(*pairs, strict=True))
+        grads = reduce(grads)
+        if checked:
+            grads, learnt, _ = checked(grads, learnt)
         learnt_sums = [sums[id(v)] for v in learnt]
 
         def update():
@@ -125,7 +131,7 @@ def accumulate(optimizer, variables):
             )
 
         context = tf.distribute.get_replica_context()
-        context.merge_call(merged, args=(reduce(grads),))
+        context.merge_call(merged, args=(grads,))
 
     def get_config():
         # So a saved optimizer accumulates as many batches when it is loaded.

@@ -14,6 +14,62 @@ def is_dataset(x):
     return isinstance(x, tf.data.Dataset)
 
 
+# Datasets that leave the labels of the one they read as they are.
+_KEEP_LABELS = (
+    "AssertCardinality",
+    "Batch",
+    "Cache",
+    "Options",
+    "ParallelBatch",
+    "Prefetch",
+    "Repeat",
+    "Shard",
+    "Shuffle",
+    "Skip",
+    "Take",
+)
+
+
+def labelled(dataset, names):
+    """Return the dataset, with the names of the classes that it counts.
+
+    Args:
+        dataset: a `tf.data.Dataset`.
+        names: list of str, in the order of the labels' ids or scores, or None
+            where labels are no classes.
+
+    Example:
+
+    ```python
+    dataset = labelled(tf.data.Dataset.range(2), ["no", "yes"])
+    ```
+    """
+    dataset.keras_bridgetower_labels = names
+    return dataset
+
+
+def labels_of(dataset):
+    """Return the names that `labelled` has set, or None if they are unknown.
+
+    Args:
+        dataset: a `tf.data.Dataset`. Other libraries' data have no names, nor
+            has what `map` returns, which may change labels.
+
+    Example:
+
+    ```python
+    data = labelled(tf.data.Dataset.range(2), ["no", "yes"])
+    labels_of(data.take(1))  # ["no", "yes"]
+    ```
+    """
+    while not hasattr(dataset, "keras_bridgetower_labels"):
+        kind = type(dataset).__name__.strip("_").removesuffix("Dataset")
+        if kind not in _KEEP_LABELS:
+            return None
+        dataset = getattr(dataset, "_input_dataset", None)
+    return dataset.keras_bridgetower_labels
+
+
 def untuned(dataset):
     """The same dataset, run without TensorFlow's tuning of it.
 

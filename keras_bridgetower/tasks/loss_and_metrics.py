@@ -4,11 +4,12 @@ import keras
 import keras_hub
 from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.checks import MissingMethod
-from keras_bridgetower.losses import rows_with_weight
+from keras_bridgetower.losses import is_padding
 from keras_bridgetower.losses import weight_column
 
 _WITHOUT_SLOTS = "optimizer_without_slots"
@@ -85,11 +86,11 @@ class CompiledTask(keras_hub.models.Task):
                 constant rate, and biases and norms decay too. Theirs is
                 `keras_bridgetower.training.AdamW` with rows, or a recipe. With
                 `gradient_accumulation_steps` schedules count updates.
-            loss: a Keras loss of logits; by default the task's. What is
-                logged is its mean over the rows whose weight is not 0.
+            loss: a Keras loss of logits; by default the task's. See `fit` for
+                how rows are weighed.
             metrics: list of metrics. By default the task's, and those as
-                `weighted_metrics` where none are given: rows of weight 0,
-                which fill a batch up, do not count.
+                `weighted_metrics` where none are given: rows of weight 0
+                do not count.
             weighted_metrics: list of metrics, which sample weights weigh.
             **kwargs: as `keras.Model.compile`.
         """
@@ -121,37 +122,47 @@ class CompiledTask(keras_hub.models.Task):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        rows = keras.tree.flatten(y_pred)[0].shape[0]
+        first = keras.tree.flatten(y_pred)[0]
         weights = keras.tree.map_structure(
-            lambda weights: weight_column(weights, rows), sample_weight
+            lambda weights: weight_column(weights, first.shape[0]),
+            sample_weight,
         )
+        share = _share_without_padding(weights)
+        if share is not None:
+            weights = keras.tree.map_structure(
+                lambda w: None if w is None else ops.divide_no_nan(w, share),
+                weights,
+            )
         y, y_pred = self.loss_inputs(y, y_pred)
         _check_targets(self.loss, y, y_pred)
-        return super().compute_loss(x, y, y_pred, weights, training)
+        if share is None and first.shape[0] is not None:
+            return super().compute_loss(x, y, y_pred, weights, training)
+        # Keras weighs the batches of an epoch by rows that are padding too,
+        # and, where TensorFlow does not know their number, the losses of heads
+        # by no number at all.
+        share = 1.0 if share is None else share
+        rows = ops.cast(ops.shape(first)[0], "float32")
+        before = {}
+        for mean in keras_patches.loss_means(self)[1]:
+            before[id(mean)] = [ops.add(v, 0) for v in mean.variables]
+            mean.reset_state()
+        loss = super().compute_loss(x, y, y_pred, weights, training)
+        total, heads = keras_patches.loss_means(self)
+        for mean in heads:
+            of_batch = mean.result()
+            old = before.get(id(mean), (0, 0))
+            for variable, value in zip(mean.variables, old, strict=True):
+                variable.assign(value)
+            mean.update_state(of_batch, sample_weight=rows * share)
+        # Keras adds this batch with all its rows afterwards.
+        replicas = devices.current().count
+        scaled = replicas if keras.config.backend() == "tensorflow" else 1
+        total.update_state(loss * scaled, sample_weight=rows * (share - 1))
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, y_pred = self.metric_inputs(y, y_pred)
-        self._leave_out_filled(y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def _leave_out_filled(self, y_pred, sample_weight):
-        """Take rows of weight 0 out of the numbers of rows of the losses.
-
-        The loss of a batch is a sum over its rows, where they are 0; the mean
-        over batches has just been weighed by all rows.
-        """
-        weights = keras.tree.flatten(sample_weight)
-        counted = [rows_with_weight(w) for w in weights if w is not None]
-        if not counted:
-            return
-        counted = ops.any(ops.stack(counted), axis=0)
-        filled = ops.cast(ops.logical_not(counted), "float32")
-        # While a graph is traced their number may be unknown, and then Keras
-        # weighs the batches alike in the losses of single outputs.
-        known = keras.tree.flatten(y_pred)[0].shape[0] is not None
-        for mean in keras_patches.loss_means(self):
-            left_out = ops.sum if known or mean.name == "loss" else ops.mean
-            mean.count.assign(mean.count - left_out(filled))
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -198,6 +209,23 @@ def _check_targets(loss, y, y_pred):
                 f"`keras.losses.{fit}Crossentropy(from_logits=True)`. "
                 f"Received: loss={loss.name!r}"
             )
+
+
+def _share_without_padding(weights):
+    """Return the share of rows of the global batch that are no padding.
+
+    Args:
+        weights: float tensor `(batch, 1)`, or a nested structure of them.
+
+    Returns:
+        Scalar tensor, or None without weights.
+    """
+    given = [w for w in keras.tree.flatten(weights) if w is not None]
+    if not given:
+        return None
+    padding = ops.all(ops.stack([is_padding(w) for w in given]), axis=0)
+    everywhere, _ = backend_ops.all_gather(ops.cast(padding, "float32"))
+    return 1 - ops.mean(everywhere)
 
 
 def unread_of(fusion, outputs):

@@ -8,6 +8,7 @@ import keras
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import keras_patches_fit
+from keras_bridgetower.backend import keras_patches_updates
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.fit import value_checks
 from keras_bridgetower.tasks.fit.batch_checks import check_arrays
@@ -46,6 +47,12 @@ class TrainableTask(CompiledTask):
         the model has been trained: anew in each epoch, the same in each run.
         Validation draws the same in each epoch.
 
+        The loss of a batch is the sum of its rows' weighted losses divided by
+        the number of rows, as in Keras: a row of weight 0 counts as a row.
+        Rows that only pad a batch, which `Stream(remainder="pad")` marks by
+        the weight -0.0, do not. Regularization is added once. This loss is
+        minimized, and its mean over the rows of an epoch is logged.
+
         Args:
             x: a dict of arrays, lists and columns of tables, or batches, `x`,
                 `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
@@ -70,9 +77,11 @@ class TrainableTask(CompiledTask):
         Returns: `keras.callbacks.History`.
 
         Raises:
-            ValueError: data that do not fit the task or each other.
+            ValueError: data that do not fit the task or each other, or other
+                weights to train than at the last `compile`.
         """
         self._check_place()
+        keras_patches_updates.check_trained(self)
         check_place_of("epochs", epochs, numbers.Integral)
         kwargs |= {"epochs": epochs, "verbose": verbose}
         kwargs["class_weight"] = class_weight
@@ -156,6 +165,7 @@ class TrainableTask(CompiledTask):
         A preprocessor draws by the steps that were taken before, as in `fit`.
         """
         self._check_place()
+        keras_patches_updates.check_trained(self)
         check_arrays(self, x, y, class_weight=class_weight)
         steps = Steps(getattr(self, "optimizer", None))
         made = self._prepared(x, y, sample_weight, steps.first)

@@ -3,6 +3,7 @@
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import scores
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import paper
@@ -53,7 +54,7 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
             preset, image_size=chosen.image_size if recipe else None
         )
         task.new_heads.check("evaluate", task.answering_heads)
-        task_of_recipe.check_classes(task, index["labels"])
+        batch_checks.check_classes(task, index["labels"])
         task.compile()
     chosen = chosen.replace(
         image_size=task.backbone.image_size,

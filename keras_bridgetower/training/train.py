@@ -30,6 +30,7 @@ from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import scores
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
@@ -195,7 +196,7 @@ def run(
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = start(recipe, settings, train.labels)
-        task_of_recipe.check_classes(task, train.labels)
+        batch_checks.check_classes(task, train.labels)
         task_of_recipe.print_what_stands(recipe, task)
         task_of_recipe.set_text_length(task, recipe.text_length)
         task.compile(recipe.optimizer(total))

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import streams
+import tensorflow as tf
+from builders import ANSWERS
 from builders import FASTEST
 from builders import SIDE
 from builders import array
@@ -17,6 +19,7 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.stream import Stream
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 BATCH = 4
 
@@ -158,6 +161,34 @@ def test_filled_batches_are_scored_as_smaller_ones(tmp_path):
     # Copies of a row would change what is no round number of rows.
     assert stream.report.samples % BATCH
     assert scores[0] == pytest.approx(scores[1], rel=1e-6) != {}
+
+
+@FASTEST
+def test_labels_in_another_order_are_rejected(tmp_path):
+    rows = [streams.record("vqa", i) for i in range(6)]
+    order = [*ANSWERS[1:], ANSWERS[0]]
+    reader = streams.write(tmp_path / "set", rows, "vqa", labels=order)
+    change = transform("blip_randaug", SIDE)
+    stream = Stream(reader, BATCH, change, remainder="drop")
+    task = eager(kbt.BridgeTowerVQA(shallow(), preprocessor()))
+    data = stream.dataset(epochs=1)
+    own = stream_of(tmp_path / "own", "vqa").dataset(epochs=1)
+    run = Checkpoint(tmp_path / "run", stream)
+    message = "same order.*number 0 is 'no' for the records and 'yes' for"
+    for call in (
+        lambda: task.fit(data, verbose=0),
+        lambda: task.fit(data.take(1).prefetch(1), verbose=0),
+        lambda: task.fit(own, validation_data=data, verbose=0),
+        lambda: task.evaluate(data, verbose=0),
+        lambda: run.fit(task, 1, verbose=0),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    # Without labels that are read, or with labels put right, it is accepted.
+    assert len(task.predict(data, verbose=0))
+    places = [order.index(answer) for answer in ANSWERS]
+    fixed = data.map(lambda x, y: (x, tf.gather(y, places, axis=1)))
+    assert task.fit(fixed, verbose=0).history["loss"]
 
 
 @slow_on("jax")

@@ -202,6 +202,27 @@ def test_parts_of_lists(task):
 
 
 @FASTEST
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (
+            {"validation_split": 0.5, "validation_data": dataset},
+            "`validation_split` must be left out.*=0.5 and validation_data",
+        ),
+        ({"validation_batch_size": 4}, "_batch_size=4 with .* type NoneType"),
+        (
+            {"validation_batch_size": 4, "validation_data": dataset},
+            "_batch_size=4 with validation_data of type _BatchDataset",
+        ),
+    ],
+)
+def test_validation_arguments_without_effect_are_rejected(task, given, message):
+    given = {k: v() if callable(v) else v for k, v in given.items()}
+    with pytest.raises(ValueError, match=message):
+        task.fit(data(), verbose=0, **given)
+
+
+@FASTEST
 def test_weights_without_labels():
     weights = np.arange(ROWS, dtype="float32")
     given = batches_of(data(), None, weights, BATCH)

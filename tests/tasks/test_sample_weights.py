@@ -3,9 +3,17 @@
 import keras
 import numpy as np
 import pytest
+from builders import SIDE
 from builders import array
+from builders import eager
+from builders import fast
+from builders import features
+from builders import randomise
+from builders import raw
 from builders import shallow
 from builders import slow_on
+from builders import tokenizer
+from keras import ops
 
 import keras_bridgetower as kbt
 
@@ -204,3 +212,82 @@ def test_weights_of_other_shapes_are_refused(name, shared):
     found = task.compute_loss(None, y, y_pred, column)
     wanted = task.compute_loss(None, y, y_pred, column[:, 0])
     assert float(array(found)) == pytest.approx(float(array(wanted)))
+
+
+def penalized(answers=ANSWERS):
+    """A task whose regularization adds 3.0 to the loss of every batch."""
+    task = kbt.BridgeTowerVQA(shallow(), answers=answers)
+    task.trainable_weights[0].regularizer = lambda w: 3.0 + 0.0 * ops.sum(w)
+    return eager(task, keras.optimizers.SGD(1.0))
+
+
+# Weights of 8 rows, and how many rows the loss of a batch is divided by.
+COUNTED = {
+    # As Keras defines the loss: a row of weight 0 is a row.
+    "zeros": ([0.5, 1, 0, 1, 0, 2, 1, 1], 8),
+    # Rows that only pad the batch are none.
+    "padding": ([0.5, 1, 1, 1, 2, 1, -0.0, -0.0], 6),
+    "both": ([0.5, 1, 0, 1, 2, 1, -0.0, -0.0], 6),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_logged_loss_is_the_minimized_one(name):
+    weights, rows = COUNTED[name]
+    weights, task = np.array(weights, "float32"), penalized()
+    x = features(task.backbone, batch=8)
+    y = np.random.default_rng(5).random((8, 3)).astype("float32")
+    logits = task.predict(x, verbose=0)
+    loss = (weights * soft(y, logits, None)).sum() / rows + 3.0
+    bias = task.heads["vqa"].trainable_weights[-1]
+    before = array(bias).copy()
+    found = task.evaluate(x, y, 8, sample_weight=weights, verbose=0)
+    assert found[0] == pytest.approx(loss, rel=1e-5)
+    history = task.fit(
+        *(x, y, 8), sample_weight=weights, verbose=0, shuffle=False
+    ).history
+    assert history["loss"] == pytest.approx([loss], rel=1e-5)
+    slope = weights[:, None] * (1 / (1 + np.exp(-logits)) - y)
+    np.testing.assert_allclose(
+        before - array(bias), slope.sum(0) / rows, atol=1e-5
+    )
+
+
+def test_short_and_padded_batches_weigh_the_losses_of_heads(shared):
+    objectives = ("mlm", "itc")
+    made = kbt.BridgeTowerPretrainingPreprocessor(
+        tokenizer(),
+        kbt.BridgeTowerImageConverter(SIDE),
+        objectives=objectives,
+        max_masks=6,
+    )
+    task = kbt.BridgeTowerPretraining(
+        shared, objectives=objectives, projection_dim=8
+    )
+    randomise(task)
+    # Compiled: in a graph of TensorFlow the number of rows is not static.
+    fast(task)
+    x, y = keras.tree.map_structure(array, made(raw(6)[0])[:2])
+    y = {name: y[name] for name in objectives}
+    both = [
+        task.test_on_batch(*cut_rows((x, y), rows), return_dict=True)
+        for rows in (slice(0, 4), slice(4, 6))
+    ]
+    wanted = {
+        name: (4 * both[0][name] + 2 * both[1][name]) / 6
+        for name in ("loss", "mlm_loss", "itc_loss")
+    }
+    assert both[0]["mlm_loss"] != pytest.approx(both[1]["mlm_loss"], rel=1e-3)
+    found = task.evaluate(x, y, 4, verbose=0, return_dict=True)
+    x, y = cut_rows((x, y), [0, 1, 2, 3, 4, 5, 4, 5])
+    weights = np.array([1] * 6 + [-0.0] * 2, "float32")
+    padded = task.evaluate(
+        x, y, 4, sample_weight=weights, verbose=0, return_dict=True
+    )
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+        assert padded[name] == pytest.approx(value, rel=1e-5), name
+
+
+def cut_rows(values, rows):
+    return keras.tree.map_structure(lambda x: x[rows], values)

@@ -119,6 +119,14 @@ def test_the_optimizer_of_a_run():
     assert set(optimizer._decays) == {0.0, 0.05}
 
 
+@FASTEST
+@pytest.mark.parametrize("own", [1, 2])
+def test_accumulation_besides_that_of_the_recipe_is_refused(own):
+    recipe = RECIPES["vqa_base"].replace(accumulation=own)
+    with pytest.raises(ValueError, match=r"recipe.replace\(accumulation=4\)"):
+        recipe.optimizer(100, gradient_accumulation_steps=4)
+
+
 TASKS = {
     "VQA": vqa,
     "Entailment": lambda: kbt.BridgeTowerEntailment(shallow()),

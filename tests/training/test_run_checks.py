@@ -94,6 +94,15 @@ def test_weights_that_are_swapped_are_refused(tmp_path):
 
 
 @FASTEST
+@pytest.mark.parametrize("name", ["epochs", "steps_per_epoch"])
+def test_arguments_that_the_run_sets_are_rejected(tmp_path, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be left out.*=1$"):
+        Checkpoint(tmp_path, resume_run.Rows()).fit(
+            resume_run.task(), 6, **{name: 1}
+        )
+
+
+@FASTEST
 def test_other_data_are_refused(tmp_path):
     stream, task = resume_run.Rows(), resume_run.task()
     Checkpoint(tmp_path, stream, every=2).fit(task, 2, verbose=0)

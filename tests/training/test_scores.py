@@ -16,11 +16,11 @@ from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import evaluate
 from keras_bridgetower.training import scores
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import RECIPES
-from keras_bridgetower.training.recipes import task_of_recipe
 
 pytestmark = FASTEST
 SAMPLES, DAMAGED = 1024, 5
@@ -93,9 +93,9 @@ def test_records_of_entailment_in_another_order(tmp_path):
 @pytest.mark.parametrize("name", ["image_classifier", "text_classifier"])
 def test_records_of_one_tower_in_another_order(name):
     task = every_task.make(name)
-    task_of_recipe.check_classes(task, every_task.LABELS)
+    batch_checks.check_classes(task, every_task.LABELS)
     with pytest.raises(ValueError, match="must have the classes of the task"):
-        task_of_recipe.check_classes(task, every_task.LABELS[::-1])
+        batch_checks.check_classes(task, every_task.LABELS[::-1])
 
 
 def test_labels_of_own_tables_are_in_the_order_of_the_task(tmp_path):

@@ -26,6 +26,7 @@ from updates_run import UPDATES
 from updates_run import WARMUP
 
 import keras_bridgetower as kbt
+from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend.keras_patches_updates import accumulation
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
@@ -239,6 +240,58 @@ def test_a_constant_rate_is_accumulated_in_the_first_step(scaled):
         assert array(optimizer.iterations) == 2
         found.append(array(dense.kernel))
     np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+class Skipped(keras.callbacks.Callback):
+    """Keeps how many batches the optimizer has skipped, after each."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        skipped = self.model.optimizer.skipped
+        value = keras_patches.optimizer_value(self.model, skipped)
+        self.found.append(int(value))
+
+
+PLACES = ["none", "data_parallel"] if BACKEND == "tensorflow" else ["none"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_batch_that_is_not_finite_counts_as_zero(place, broken):
+    """As a batch whose rows all weigh nothing."""
+    rows, found = slice(2 * broken, 2 * broken + 2), []
+    x, y = np.arange(8, dtype="float32").reshape(4, 2), np.ones((4, 1))
+    weights, nan = np.ones(4, "float32"), x.copy()
+    weights[rows], nan[rows] = 0, np.nan
+    strategy = kbt.distribute(place, devices=1)
+    for values, weighed in ((x, weights), (nan, None)):
+        with strategy.scope():
+            dense = keras.layers.Dense(1, kernel_initializer="ones")
+            model = keras.Sequential([keras.Input((2,)), dense])
+            optimizer = AdamW(1e-2, gradient_accumulation_steps=2)
+            model.compile(optimizer, "mse", jit_compile=False)
+            strategy.prepare(model)
+        skipped = Skipped()
+        model.fit(
+            values,
+            y,
+            batch_size=2,
+            sample_weight=weighed,
+            callbacks=[skipped],
+            shuffle=False,
+            verbose=0,
+        )
+        assert array(optimizer.iterations) == 1
+        found.append([array(w) for w in model.trainable_weights])
+    kbt.distribute("none")
+    # It is reported after that batch, not after the update.
+    assert skipped.found == [1 - broken, 1]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert np.isfinite(other).all()
 
 
 @FASTEST

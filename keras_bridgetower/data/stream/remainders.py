@@ -84,7 +84,11 @@ class Drop(Keep):
 
 
 class Pad(Keep):
-    """Batches are padded with copies of a row; these have sample weight 0."""
+    """Batches are padded with copies of a row, of sample weight -0.0.
+
+    The sign tells a task that they are no rows of the batch (see
+    `losses.is_padding`).
+    """
 
     columns = [("float32", ())]
 
@@ -103,7 +107,7 @@ class Pad(Keep):
         if spare is None:
             return []
         missing = share - len(rows)
-        return [*((*row, 1.0) for row in rows), *[(*spare, 0.0)] * missing]
+        return [*((*row, 1.0) for row in rows), *[(*spare, -0.0)] * missing]
 
 
 REMAINDERS = {"keep": Keep(), "drop": Drop(), "pad": Pad()}

@@ -20,6 +20,7 @@ from keras_bridgetower.data.stream.targets import TARGETS
 from keras_bridgetower.data.stream.targets import inputs_of
 from keras_bridgetower.data.written import written_without_places
 from keras_bridgetower.preprocessing.close_datasets import close_at_exit
+from keras_bridgetower.preprocessing.tf_datasets import labelled
 from keras_bridgetower.preprocessing.tf_datasets import untuned
 
 
@@ -50,7 +51,8 @@ class Stream:
             lack rows, and to batches with bad samples. `"keep"`: they are
             smaller. `"drop"`: the last one is dropped, others are filled with
             the rows that follow in the epoch. `"pad"`: they are padded with
-            copies of weight 0, and all batches come with sample weights.
+            copies of weight -0.0, which tasks do not count as rows, and all
+            batches come with sample weights.
         num_hosts, host: ints, the number of hosts and the index of this one.
             Each host gets its own part of every batch.
         max_bad_share: float, the share of samples that may be unreadable. They
@@ -123,6 +125,8 @@ class Stream:
         inputs = inputs_of(readers[0])
         target = inputs.target if target == "auto" else target
         targets = [] if target == "none" else [TARGETS[target]]
+        named = any(target.names_classes for target in targets)
+        self._class_names = self.labels if named else None
         weights = check_weights(weights, readers)
         order = Shuffled() if order is None else order
         self._row_maker = RowMaker(
@@ -240,7 +244,10 @@ class Stream:
         options.experimental_distribute.auto_shard_policy = (
             policies.AUTO if self.num_hosts == 1 else policies.OFF
         )
-        return untuned(dataset.with_options(options).prefetch(2))
+        return labelled(
+            untuned(dataset.with_options(options).prefetch(2)),
+            self._class_names,
+        )
 
     def _in_graph(self, number):
         import tensorflow as tf

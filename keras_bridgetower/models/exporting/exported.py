@@ -102,6 +102,12 @@ class Exported(keras.Model):
         function = function_of(self, part).with_sizes(input_signature)
         if chosen.tells:
             kwargs["verbose"] = verbose
+        elif verbose:
+            raise ValueError(
+                "`verbose` must be left out: only Keras' own exports, "
+                "'tf_saved_model' and 'litert', print anything. "
+                f"Received: verbose={verbose!r}, format={format!r}"
+            )
         if calibration is not None:
             _check_calibration(calibration, function, format)
             kwargs["calibration"] = calibration

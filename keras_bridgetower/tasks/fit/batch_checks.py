@@ -1,10 +1,13 @@
 """Checks that batches have the inputs, labels and shapes that a task needs."""
 
+import itertools
+
 import keras
 
 from keras_bridgetower.backend import devices
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
 from keras_bridgetower.preprocessing.tf_datasets import is_dataset
+from keras_bridgetower.preprocessing.tf_datasets import labels_of
 from keras_bridgetower.preprocessing.tf_graph import shape_of_rows
 from keras_bridgetower.tasks.fit.value_checks import check_names
 
@@ -18,7 +21,7 @@ def check_batches(task, data, **checked):
         **checked: as `check_batch`.
 
     Raises:
-        ValueError: what is missing.
+        ValueError: what is missing, or labels of other classes.
     """
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
     x = x if isinstance(x, dict) else {}
@@ -28,6 +31,37 @@ def check_batches(task, data, **checked):
     }
     check_batch(task, shapes, y is None, **checked)
     _check_frame(task, shapes)
+    names = labels_of(data)
+    if names is not None and checked.get("labelled", True):
+        check_classes(task, names)
+
+
+def check_classes(task, labels):
+    """Reject records whose labels are not the classes of a task.
+
+    Args:
+        task: a task.
+        labels: list of str, the names of the records' labels, in the order of
+            their ids and scores.
+
+    Raises:
+        ValueError: other classes than the task's, or in another order.
+    """
+    names = task.class_names
+    if names is not None and list(names) != list(labels):
+        pairs = itertools.zip_longest(names, labels)
+        place, (name, label) = next(
+            (i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]
+        )
+        raise ValueError(
+            "The records must have the classes of the task, in the same "
+            "order: their ids and scores would mean others. Build the records "
+            "with those of the task (for your own tables `--set labels=A,B`), "
+            "or make the task with the labels of the stream, "
+            f"`stream.labels`. Received: {len(labels)} labels, for "
+            f"{len(names)} classes; number {place} is {label!r} for the "
+            f"records and {name!r} for the task"
+        )
 
 
 def _check_frame(task, shapes):

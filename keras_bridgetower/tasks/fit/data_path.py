@@ -71,6 +71,7 @@ def for_training(task, steps, data, held_out, batch_size, shuffle, given):
         shuffle = isinstance(data[0], dict)
     check_shuffle(shuffle, data[0])
     validation_data, share = held_out
+    _check_held_out(validation_data, share, given)
     if share and validation_data is None:
         # Errors name rows of all data.
         data = (sliceable(data[0]), *data[1:])
@@ -92,6 +93,30 @@ def for_training(task, steps, data, held_out, batch_size, shuffle, given):
         size = given.get("validation_batch_size") or batch_size
         validation_data = for_validation(task, validation_data, size)
     return {"x": x, "validation_data": validation_data, "shuffle": False}
+
+
+def _check_held_out(validation_data, share, given):
+    """Reject arguments about validation that Keras would not read."""
+    if share and validation_data is not None:
+        raise ValueError(
+            "`validation_split` must be left out if there is "
+            "`validation_data`, which is what is validated on. Received: "
+            f"validation_split={share} and validation_data"
+        )
+    if validation_data is None:
+        arrays = share
+    elif isinstance(validation_data, (tuple, list)):
+        arrays = isinstance(validation_data[0], dict)
+    else:
+        arrays = isinstance(validation_data, dict)
+    size = given.get("validation_batch_size")
+    if size is not None and not arrays:
+        raise ValueError(
+            "`validation_batch_size` must be left out unless arrays are "
+            "validated on: a source of batches has its own. Received: "
+            f"validation_batch_size={size} with validation_data of type "
+            f"{type(validation_data).__name__}"
+        )
 
 
 def for_validation(task, data, batch_size):

@@ -83,24 +83,27 @@ class Shuffled:
 def warn_if_worse_than_untrained(task, logs):
     """Warn if the first epoch's loss is far worse than that of no training.
 
-    Soft scores and ids do not say which answer they mean. So labels that are
-    made for another list of answers than the task's show in the loss alone.
+    Soft scores and ids do not name their class. If they were made for another
+    list than the task's, and came without names, only the loss shows it.
 
     Args:
         task: the task.
         logs: dict, what Keras logged of its first epoch.
     """
-    kind, width = type(getattr(task, "loss", None)), task.label_widths()
-    # Only where users list what the labels mean.
-    if kind not in _UNTRAINED or not task.label_arguments:
+    kind = type(getattr(task, "loss", None))
+    penalized = any(
+        getattr(w, "regularizer", None) for w in task.trainable_variables
+    )
+    if kind not in _UNTRAINED or not task.class_names or penalized:
         return
-    found, start = float(logs.get("loss", 0)), _UNTRAINED[kind](width)
+    found = float(logs.get("loss", 0))
+    start = _UNTRAINED[kind](len(task.class_names))
     if found > 1.5 * start:
         _LOG.warning(
             "The loss of the first epoch, %.1f, is far above the %.1f of a "
-            "head that knows nothing. The columns of scores and the ids in "
-            "`y` must be in the order of the task's own answers or labels; "
-            "strings are found by their names.",
+            "head that knows nothing. Either the learning rate is too high, or "
+            "the ids or the columns of scores in `y` are not in the order of "
+            "`task.class_names`. Strings in `y` are found by their names.",
             found,
             start,
         )

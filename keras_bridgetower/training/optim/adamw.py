@@ -156,13 +156,7 @@ class AdamW(keras.optimizers.Optimizer):
         variables = list(variables)
         with keras.name_scope(self.name, caller=self):
             self.build(variables)
-        learns = [self._factor_of(v) is not None for v in variables]
-        grads = [g for g, kept in zip(grads, learns, strict=True) if kept]
-        variables = [
-            v for v, kept in zip(variables, learns, strict=True) if kept
-        ]
-        grads, finite = _finite(grads)
-        self.skipped.assign_add(1 - ops.cast(finite, "int32"))
+        grads, variables, finite = self.finite_or_zero(grads, variables)
         # With accumulation, gradients that were not finite are zero, and the
         # update is made from the other batches.
         self._update_factor = (
@@ -170,6 +164,26 @@ class AdamW(keras.optimizers.Optimizer):
         )
         super().apply(grads, variables)
         self._update_factor = None
+
+    def finite_or_zero(self, grads, variables):
+        """Count gradients that are not finite, and make zeros of them.
+
+        Args:
+            grads: list of tensors or None.
+            variables: list of the variables that they belong to.
+
+        Returns:
+            `(gradients, variables, finite)`: those that are not frozen by
+            their row, and a bool tensor.
+        """
+        learns = [
+            (g, v)
+            for g, v in zip(grads, variables, strict=True)
+            if self._factor_of(v) is not None
+        ]
+        grads, finite = _finite([g for g, _ in learns])
+        self.skipped.assign_add(1 - ops.cast(finite, "int32"))
+        return grads, [v for _, v in learns], finite
 
     def _factor_of(self, variable):
         return self._factors[self._get_variable_index(variable)]

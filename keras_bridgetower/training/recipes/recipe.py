@@ -195,9 +195,20 @@ class Recipe:
         Args:
             total_steps: int, number of updates of the whole run.
             **kwargs: as in `AdamW`, such as `global_clipnorm`.
+
+        Raises:
+            ValueError: another accumulation than the recipe's, which its
+                batches and its number of updates follow.
         """
-        if self.accumulation > 1:
-            kwargs["gradient_accumulation_steps"] = self.accumulation
+        own = self.accumulation if self.accumulation > 1 else None
+        asked = kwargs.setdefault("gradient_accumulation_steps", own)
+        if asked != own:
+            raise ValueError(
+                "`gradient_accumulation_steps` must be the recipe's "
+                f"`accumulation`, {self.accumulation}. Change the recipe: "
+                f"`recipe.replace(accumulation={asked})`. Received: "
+                f"gradient_accumulation_steps={asked!r}"
+            )
         return AdamW(
             WarmupPolynomial(self.learning_rate, total_steps, self.warmup),
             rows(fusion=self.fusion_factor, head=self.head_factor),

@@ -117,27 +117,6 @@ def print_what_stands(recipe, task):
             print(f"  {name}: {value}, the preset's, stands")
 
 
-def check_classes(task, labels):
-    """Refuse records whose class numbers mean other classes to a task.
-
-    Args:
-        task: a task.
-        labels: list of str, the classes of the records.
-
-    Raises:
-        ValueError: other classes than the task's, or in another order.
-    """
-    names = task.class_names
-    if names is not None and list(names) != list(labels):
-        raise ValueError(
-            "The records must have the classes of the task, in the same "
-            f"order: {len(names)}, the first {names[:5]}. Build them with "
-            "these (for tables of your own `--set labels=A,B`, and labels "
-            f"of these names). Received: {len(labels)} classes, the first "
-            f"{list(labels[:5])}"
-        )
-
-
 def set_text_length(task, length):
     """Let a task read texts of some tokens, if it has positions for them.
 

@@ -117,18 +117,20 @@ class Checkpoint(keras.callbacks.Callback):
                 whole epochs.
             callbacks: list of further callbacks.
             force: bool or `"hosts"`, see `resume`.
-            **kwargs: as in `keras.Model.fit`, such as `validation_data`.
+            **kwargs: as in `keras.Model.fit`, such as `validation_data`; not
+                those that `stream` and `steps` set, such as `epochs`.
 
         Returns:
             `keras.callbacks.History` of the epochs that this call trained.
 
         Raises:
             ValueError: `steps_per_execution` in `compile`, a callback that
-                sets the weights (see `other_callbacks`), or pictures that the
-                model's image converter would change.
+                sets the weights (see `other_callbacks`), pictures that the
+                model's image converter would change, labels of other classes
+                than the task's, or arguments that the run sets.
             CheckpointError: another process trains in the folder.
         """
-        checks.check_fit(model, callbacks)
+        checks.check_fit(model, callbacks, kwargs)
         checks.check_pictures(model, self.stream)
         other_callbacks.check(callbacks)
         self._of_update = accumulation(model.optimizer)

@@ -29,17 +29,25 @@ def check_force(force):
         )
 
 
-def check_fit(model, callbacks):
+def check_fit(model, callbacks, given):
     """Refuse options of Keras with which checkpoints would be wrong.
 
     Args:
         model: the compiled model.
         callbacks: list of the user's callbacks.
+        given: dict of the user's other arguments for `keras.Model.fit`.
 
     Raises:
-        ValueError: `steps_per_execution` above 1, or a callback that swaps
-            the weights for their averages.
+        ValueError: `steps_per_execution` above 1, a callback that swaps the
+            weights for their averages, or arguments that the run sets.
     """
+    own = sorted(_OF_THE_RUN & set(given))
+    if own:
+        raise ValueError(
+            f"`{own[0]}` must be left out: a run reads its stream to the end "
+            "of `steps`, from where it stands. "
+            f"Received: {own[0]}={given[own[0]]!r:.100}"
+        )
     if model.steps_per_execution != 1:
         raise ValueError(
             "`steps_per_execution` must be 1: a run is saved, and goes on, at "
@@ -54,6 +62,10 @@ def check_fit(model, callbacks):
             "out; validation sees the averages all the same. Received: "
             "swap_on_epoch=True"
         )
+
+
+# Arguments of `keras.Model.fit`.
+_OF_THE_RUN = {"x", "y", "epochs", "initial_epoch", "steps_per_epoch"}
 
 
 def check_pictures(model, stream):
