@@ -7,6 +7,7 @@ from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_share
+from keras_bridgetower.distribution.same_order import SameOrder
 
 
 class Strategy(Replicas):
@@ -47,7 +48,9 @@ class Strategy(Replicas):
         """The samples for the replicas of this process.
 
         Each process reads the whole dataset and keeps its share. For a
-        `Stream`, `batches` reads only the share.
+        `Stream`, `batches` reads only the share. All processes must call this
+        and read the rows in the same order: give `shuffle` a seed. The first
+        batches are compared at once, the others after each epoch.
 
         Args:
             dataset: `tf.data.Dataset` of global batches, as on one device.
@@ -60,7 +63,7 @@ class Strategy(Replicas):
 
         Raises:
             ValueError: batches that cannot be divided, or that are already
-                divided.
+                divided; or processes that read in different orders.
         """
         return dataset
 
@@ -142,17 +145,6 @@ class Strategy(Replicas):
         """Whether this process has all values of a variable."""
         return True
 
-    def gather_text(self, text):
-        """Gather a text of each process. Every process must call it.
-
-        Args:
-            text: str, of this process.
-
-        Returns:
-            list of str, in the order of the processes, the same in each.
-        """
-        return [text]
-
     def wait(self):
         """Wait until every process has called this."""
 
@@ -219,6 +211,7 @@ class Several(Strategy):
 
     def __init__(self):
         self._inside = False
+        self._order = SameOrder(self)
 
     @property
     def place(self):
@@ -236,7 +229,25 @@ class Several(Strategy):
         process_share.check_whole(dataset)
         if training:
             divide_batches.check_training_batch(dataset, self.count)
-        return dataset
+        if self.processes > 1:
+            dataset = self._order.watched(dataset)
+        return process_share.ready(dataset)
+
+    def divided(self, source, training):
+        if self.processes == 1 or process_share.is_ready(source):
+            return source
+        if not process_share.is_dataset(source):
+            raise ValueError(
+                f"With {self.processes} processes `x` must be a dict of arrays "
+                "or a `tf.data.Dataset`, which are divided among them; each "
+                "would read all batches of another source. Use "
+                "`tf.data.Dataset.from_generator`, or a `Stream`. "
+                f"Received: x of type {type(source).__name__}"
+            )
+        return self.dataset(source, training)
+
+    def check_order(self):
+        self._order.check()
 
     def prepare(self, task):
         super().prepare(task)

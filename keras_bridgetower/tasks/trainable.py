@@ -128,7 +128,9 @@ class TrainableTask(CompiledTask):
             backend_ops.kept_weights(self),
             data_path.reading(self),
         ):
-            return keras.Model.evaluate(self, x, verbose=verbose, **kwargs)
+            found = keras.Model.evaluate(self, x, verbose=verbose, **kwargs)
+        devices.current().check_order()
+        return found
 
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
@@ -146,6 +148,7 @@ class TrainableTask(CompiledTask):
                     steps=steps,
                     callbacks=_with_callback(callbacks, sizes),
                 )
+            devices.current().check_order()
             return devices.current().gather_predictions(x, made, sizes.rows)
 
     def train_on_batch(
