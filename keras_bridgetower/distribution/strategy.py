@@ -1,6 +1,7 @@
 """`Strategy`: the interface of all ways to train on several devices."""
 
 import contextlib
+import json
 
 from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import BuiltElsewhere
@@ -245,6 +246,29 @@ class Several(Strategy):
                 f"Received: x of type {type(source).__name__}"
             )
         return self.dataset(source, training)
+
+    def batches(self, stream, start=(0, 0), epochs=None, training=True):
+        share = self.share(stream)
+        if self.processes > 1:
+            self._check_same(getattr(share, "identity", {}))
+        return super().batches(share, start, epochs, training)
+
+    def _check_same(self, identity):
+        """Raise unless the streams of all processes have one identity."""
+        texts = self.gather_text(json.dumps(identity, sort_keys=True))
+        if len(set(texts)) == 1:
+            return
+        each = [json.loads(text) for text in texts]
+        first = each[0]
+        names = [k for k in first if any(o.get(k) != first[k] for o in each)]
+        lines = [
+            ", ".join(f"{k}={one.get(k)!r:.80}" for k in names) for one in each
+        ]
+        raise ValueError(
+            "All processes must read the same stream, because each reads its "
+            "share of it: rows would be lost and others read twice. Make it "
+            f"of the same arguments in each. Received:\n{by_process(lines)}"
+        )
 
     def check_order(self):
         self._order.check()

@@ -46,6 +46,9 @@ class TrainableTask(CompiledTask):
         the model has been trained: anew in each epoch, the same in each run.
         Validation draws the same in each epoch.
 
+        If several processes train together, each must call this with the same
+        data, and trains on its rows of every batch.
+
         Args:
             x: a dict of arrays, lists and columns of tables, or batches, `x`,
                 `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a

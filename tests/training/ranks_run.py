@@ -393,6 +393,8 @@ def main(what, records, folder):
     watched(pair_objectives.RandomNegatives, "draw", keep_matches)
     run = {"read": read, "trained": trained}[what]
     saved, faults = run(strategy, records, folder)
+    other = stream(records, seed=3 + (strategy.index == 1))
+    faults["stream"] = caught(lambda: strategy.batches(other))
     np.savez(folder / f"{strategy.index}.npz", **saved)
     facts = {"decoded": DECODED, "faults": faults, "orders": orders(strategy)}
     if what == "trained":

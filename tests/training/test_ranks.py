@@ -84,6 +84,7 @@ def check_faults(found, **more):
         "absent": "checkpoint='step 8'.*checkpoint='none'",
         "older": "checkpoint='step 8'.*checkpoint='step 6'",
         "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
+        "stream": "the same stream.*process 0.*: seed=3\nprocess 1: seed=4",
         **more,
     }
     if BACKEND == "jax":
