@@ -387,6 +387,8 @@ def caught_or_made(run):
 
 def main(what, records, folder):
     folder = pathlib.Path(folder)
+    kbt.distribute(os.environ["KIND"])
+    # Processes that are connected may call it again.
     strategy = kbt.distribute(os.environ["KIND"])
     watched(RowMaker, "_row", keep_row)
     watched(TokenMasking, "__call__", keep_masks)
