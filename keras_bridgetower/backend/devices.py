@@ -78,6 +78,41 @@ class Replicas:
             ValueError: batches of unknown size, or that cannot be divided.
         """
 
+    def divided(self, source, training):
+        """The batches of a source for the replicas of this process.
+
+        Args:
+            source: the batches that a task was given, before preprocessing.
+            training: bool, whether they are trained on.
+
+        Returns:
+            The source, or a `tf.data.Dataset` of this process's rows.
+
+        Raises:
+            ValueError: batches that cannot be divided.
+        """
+        return source
+
+    def check_order(self):
+        """Raise if processes have read their batches in different orders.
+
+        Every process must call it.
+
+        Raises:
+            ValueError: in every process.
+        """
+
+    def gather_text(self, text):
+        """Gather a text of each process. Every process must call it.
+
+        Args:
+            text: str, of this process.
+
+        Returns:
+            list of str, in the order of the processes, the same in each.
+        """
+        return [text]
+
     def draw_number(self, step):
         """The number from which this process draws random values for a batch.
 

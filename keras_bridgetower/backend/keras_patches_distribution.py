@@ -1,8 +1,8 @@
 """Replaces methods of Keras to train on several devices.
 
-They are replaced in Keras' classes, because Keras offers no other way. The
-new methods act only on objects that a strategy of this package has marked, and
-call Keras' own method for all others.
+They are replaced in Keras' classes, because Keras offers no other way, and
+only once in a process. The new methods act only on objects that a strategy of
+this package has marked, and call Keras' own method for all others.
 """
 
 import contextlib
@@ -78,18 +78,20 @@ def lay_out_each_batch(kind):
     check_version()
     from keras.src.backend.jax import trainer
 
+    kind.keras_bridgetower_each_batch = True
+
+    def replacement(own):
+        def batches(self, distribution):
+            if not hasattr(distribution, "keras_bridgetower_each_batch"):
+                yield from own(self, distribution)
+                return
+            for data in self.data_adapter.get_jax_iterator():
+                yield trainer._distribute_data(data)
+
+        return batches
+
     iterator = trainer.JAXEpochIterator
-    own = _original(iterator._get_distributed_iterator)
-
-    def batches(self, distribution):
-        if not isinstance(distribution, kind):
-            yield from own(self, distribution)
-            return
-        for data in self.data_adapter.get_jax_iterator():
-            yield trainer._distribute_data(data)
-
-    batches.original = own
-    iterator._get_distributed_iterator = batches
+    _replace_once(iterator, "_get_distributed_iterator", replacement)
 
 
 def gradients_are_summed(optimizer):
@@ -121,61 +123,62 @@ def distribute_on_tensorflow(engine, split):
     from keras.src.trainers.epoch_iterator import EpochIterator
 
     engine.keras_bridgetower_split = split
-    iterator, model = trainer.TFEpochIterator, trainer.TensorFlowTrainer
-    own_start = _original(iterator.__init__)
-    own_build = _original(model._maybe_symbolic_build)
-    own_reduce = _original(trainer.reduce_per_replica)
 
-    def start(self, distribute_strategy=None, *args, **kwargs):
-        if not _is_ours(distribute_strategy):
-            own_start(self, distribute_strategy, *args, **kwargs)
-            return
-        EpochIterator.__init__(self, *args, **kwargs)
-        self._distribute_strategy = distribute_strategy
-        dataset = self.data_adapter.get_tf_dataset()
-        split = distribute_strategy.keras_bridgetower_split
-        self._distributed_dataset = split(distribute_strategy, dataset)
+    def start_with(own):
+        def start(self, distribute_strategy=None, *args, **kwargs):
+            if not _is_ours(distribute_strategy):
+                own(self, distribute_strategy, *args, **kwargs)
+                return
+            EpochIterator.__init__(self, *args, **kwargs)
+            self._distribute_strategy = distribute_strategy
+            dataset = self.data_adapter.get_tf_dataset()
+            split = distribute_strategy.keras_bridgetower_split
+            self._distributed_dataset = split(distribute_strategy, dataset)
 
-    def build(self, iterator=None, data_batch=None):
-        strategy = self._distribute_strategy
-        if not _is_ours(strategy):
-            own_build(self, iterator, data_batch)
-            return
-        parts = (self._compile_metrics, self._compile_loss)
-        built = all(part is None or part.built for part in parts)
-        if iterator is not None and not built:
-            _, _, batches = next(iter(iterator))
-            data_batch = next(batches)
-        with strategy.scope():
-            self._symbolic_build(data_batch=first(strategy, data_batch))
+        return start
 
-    def reduce(values, strategy, reduction):
-        # The logs of a step may be those of one replica, because the metrics
-        # are read again at the end of an epoch.
-        workers = tf.distribute.MultiWorkerMirroredStrategy
-        ours = _is_ours(strategy) and isinstance(strategy, workers)
-        if ours and reduction == "auto":
-            return first(strategy, values)
-        if ours and reduction == "concat":
-            # The samples were divided in the order of the replicas.
-            return keras.tree.map_structure(
-                lambda x: strategy.gather(x, axis=0), values
-            )
-        return own_reduce(values, strategy, reduction)
+    def build_with(own):
+        def build(self, iterator=None, data_batch=None):
+            strategy = self._distribute_strategy
+            if not _is_ours(strategy):
+                own(self, iterator, data_batch)
+                return
+            parts = (self._compile_metrics, self._compile_loss)
+            built = all(part is None or part.built for part in parts)
+            if iterator is not None and not built:
+                _, _, batches = next(iter(iterator))
+                data_batch = next(batches)
+            with strategy.scope():
+                self._symbolic_build(data_batch=first(strategy, data_batch))
+
+        return build
+
+    def reduce_with(own):
+        def reduce(values, strategy, reduction):
+            # The logs of a step may be those of one replica, because the
+            # metrics are read again at the end of an epoch.
+            workers = tf.distribute.MultiWorkerMirroredStrategy
+            ours = _is_ours(strategy) and isinstance(strategy, workers)
+            if ours and reduction == "auto":
+                return first(strategy, values)
+            if ours and reduction == "concat":
+                # The samples were divided in the order of the replicas.
+                return keras.tree.map_structure(
+                    lambda x: strategy.gather(x, axis=0), values
+                )
+            return own(values, strategy, reduction)
+
+        return reduce
 
     def first(strategy, values):
         return keras.tree.map_structure(
             lambda x: strategy.experimental_local_results(x)[0], values
         )
 
-    start.original, build.original, reduce.original = (
-        own_start,
-        own_build,
-        own_reduce,
-    )
-    iterator.__init__ = start
-    model._maybe_symbolic_build = build
-    trainer.reduce_per_replica = reduce
+    model = trainer.TensorFlowTrainer
+    _replace_once(trainer.TFEpochIterator, "__init__", start_with)
+    _replace_once(model, "_maybe_symbolic_build", build_with)
+    _replace_once(trainer, "reduce_per_replica", reduce_with)
 
 
 def _is_ours(engine):
@@ -183,6 +186,16 @@ def _is_ours(engine):
     return hasattr(engine, "keras_bridgetower_split")
 
 
-def _original(function):
-    """Keras' own function, even if an earlier call has replaced it."""
-    return getattr(function, "own", function)
+def _replace_once(owner, name, replacement):
+    """Replace a function of Keras, unless an earlier call has done so.
+
+    Args:
+        owner: the class or module that has the function.
+        name: str, its name there.
+        replacement: callable that takes Keras' function and returns ours.
+    """
+    own = getattr(owner, name)
+    if not hasattr(own, "is_of_keras_bridgetower"):
+        ours = replacement(own)
+        ours.is_of_keras_bridgetower = True
+        setattr(owner, name, ours)

@@ -135,7 +135,8 @@ def check_size(dataset, count):
             "`dataset` must have batches of one known size to train on "
             f"{count} replicas. Use `Stream(remainder='drop')` or 'pad', or "
             "`batch(size, drop_remainder=True)` after `repeat()`, so that no "
-            f"sample is lost. Received: element_spec={spec}"
+            "sample is lost, or with arrays a `batch_size` that divides the "
+            f"rows. Received: element_spec={spec}"
         )
     if rows % count:
         fit = sorted({rows // count * count, -(-rows // count) * count} - {0})

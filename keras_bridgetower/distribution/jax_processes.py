@@ -26,6 +26,8 @@ def initialize():
     """
     import jax
 
+    if jax.distributed.is_initialized():
+        return  # By an earlier call of `distribute`.
     known = inspect.signature(jax.distributed.initialize).parameters
     # Only newer versions of JAX have this argument.
     if "heartbeat_timeout_seconds" not in known or not keras_patches.is_known():

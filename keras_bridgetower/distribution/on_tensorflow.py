@@ -38,11 +38,18 @@ class TensorFlowReplicas(Several):
             yield
 
     def dataset(self, dataset, training=True):
-        # In training, Keras passes the dataset to `_divided`.
+        # Keras passes the dataset to `_divided`.
+        process_share.check_whole(dataset)
         if not training:
-            process_share.check_whole(dataset)
-            return divide_batches.without_short_end(dataset, self.count)
+            dataset = divide_batches.without_short_end(dataset, self.count)
         return super().dataset(dataset, training)
+
+    def divided(self, source, training):
+        # A replica without rows in the last batch would fail.
+        whole = not training and not process_share.is_ready(source)
+        if whole and self.count > 1 and process_share.is_dataset(source):
+            return self.dataset(source, training)
+        return super().divided(source, training)
 
     def check_training(self, dataset):
         if self.count == 1:

@@ -2,8 +2,11 @@
 
 A dataset that holds the share of one process is marked by TensorFlow's own
 option: its `auto_shard_policy` is OFF. The option is kept by `map` and other
-transformations. So no dataset is divided twice.
+transformations. So no dataset is divided twice. Another option marks what a
+strategy has returned.
 """
+
+_READY = "keras_bridgetower"
 
 
 def marked(dataset):
@@ -16,14 +19,38 @@ def marked(dataset):
     return dataset.with_options(options)
 
 
+def is_dataset(source):
+    """Return True if something is a `tf.data.Dataset`."""
+    import tensorflow as tf
+
+    return isinstance(source, tf.data.Dataset)
+
+
 def is_divided(dataset):
     """Whether a dataset is marked as the share of one process."""
     import tensorflow as tf
 
-    if not isinstance(dataset, tf.data.Dataset):
+    if not is_dataset(dataset):
         return False
     policy = dataset.options().experimental_distribute.auto_shard_policy
     return policy == tf.data.experimental.AutoShardPolicy.OFF
+
+
+def ready(dataset):
+    """Return the same dataset, marked as one that a strategy has returned."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.framework_type = [_READY]
+    return dataset.with_options(options)
+
+
+def is_ready(source):
+    """Return True if data are divided, or a strategy has returned them."""
+    if not is_dataset(source):
+        return False
+    marks = source.options().framework_type or ()
+    return is_divided(source) or _READY in marks
 
 
 def check_whole(dataset):

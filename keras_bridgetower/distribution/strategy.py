@@ -1,12 +1,14 @@
 """`Strategy`: the interface of all ways to train on several devices."""
 
 import contextlib
+import json
 
 from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_share
+from keras_bridgetower.distribution.same_order import SameOrder
 
 
 class Strategy(Replicas):
@@ -47,7 +49,9 @@ class Strategy(Replicas):
         """The samples for the replicas of this process.
 
         Each process reads the whole dataset and keeps its share. For a
-        `Stream`, `batches` reads only the share.
+        `Stream`, `batches` reads only the share. All processes must call this
+        and read the rows in the same order: give `shuffle` a seed. The first
+        batches are compared at once, the others after each epoch.
 
         Args:
             dataset: `tf.data.Dataset` of global batches, as on one device.
@@ -60,7 +64,7 @@ class Strategy(Replicas):
 
         Raises:
             ValueError: batches that cannot be divided, or that are already
-                divided.
+                divided; or processes that read in different orders.
         """
         return dataset
 
@@ -142,17 +146,6 @@ class Strategy(Replicas):
         """Whether this process has all values of a variable."""
         return True
 
-    def gather_text(self, text):
-        """Gather a text of each process. Every process must call it.
-
-        Args:
-            text: str, of this process.
-
-        Returns:
-            list of str, in the order of the processes, the same in each.
-        """
-        return [text]
-
     def wait(self):
         """Wait until every process has called this."""
 
@@ -219,6 +212,7 @@ class Several(Strategy):
 
     def __init__(self):
         self._inside = False
+        self._order = SameOrder(self)
 
     @property
     def place(self):
@@ -236,7 +230,48 @@ class Several(Strategy):
         process_share.check_whole(dataset)
         if training:
             divide_batches.check_training_batch(dataset, self.count)
-        return dataset
+        if self.processes > 1:
+            dataset = self._order.watched(dataset)
+        return process_share.ready(dataset)
+
+    def divided(self, source, training):
+        if self.processes == 1 or process_share.is_ready(source):
+            return source
+        if not process_share.is_dataset(source):
+            raise ValueError(
+                f"With {self.processes} processes `x` must be a dict of arrays "
+                "or a `tf.data.Dataset`, which are divided among them; each "
+                "would read all batches of another source. Use "
+                "`tf.data.Dataset.from_generator`, or a `Stream`. "
+                f"Received: x of type {type(source).__name__}"
+            )
+        return self.dataset(source, training)
+
+    def batches(self, stream, start=(0, 0), epochs=None, training=True):
+        share = self.share(stream)
+        if self.processes > 1:
+            self._check_same(getattr(share, "identity", {}))
+        return super().batches(share, start, epochs, training)
+
+    def _check_same(self, identity):
+        """Raise unless the streams of all processes have one identity."""
+        texts = self.gather_text(json.dumps(identity, sort_keys=True))
+        if len(set(texts)) == 1:
+            return
+        each = [json.loads(text) for text in texts]
+        first = each[0]
+        names = [k for k in first if any(o.get(k) != first[k] for o in each)]
+        lines = [
+            ", ".join(f"{k}={one.get(k)!r:.80}" for k in names) for one in each
+        ]
+        raise ValueError(
+            "All processes must read the same stream, because each reads its "
+            "share of it: rows would be lost and others read twice. Make it "
+            f"of the same arguments in each. Received:\n{by_process(lines)}"
+        )
+
+    def check_order(self):
+        self._order.check()
 
     def prepare(self, task):
         super().prepare(task)

@@ -53,6 +53,9 @@ class TrainableTask(CompiledTask):
         the weight -0.0, do not. Regularization is added once. This loss is
         minimized, and its mean over the rows of an epoch is logged.
 
+        If several processes train together, each must call this with the same
+        data, and trains on its rows of every batch.
+
         Args:
             x: a dict of arrays, lists and columns of tables, or batches, `x`,
                 `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
@@ -137,7 +140,9 @@ class TrainableTask(CompiledTask):
             backend_ops.kept_weights(self),
             data_path.reading(self),
         ):
-            return keras.Model.evaluate(self, x, verbose=verbose, **kwargs)
+            found = keras.Model.evaluate(self, x, verbose=verbose, **kwargs)
+        devices.current().check_order()
+        return found
 
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
@@ -155,6 +160,7 @@ class TrainableTask(CompiledTask):
                     steps=steps,
                     callbacks=_with_callback(callbacks, sizes),
                 )
+            devices.current().check_order()
             return devices.current().gather_predictions(x, made, sizes.rows)
 
     def train_on_batch(

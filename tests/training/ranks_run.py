@@ -5,8 +5,9 @@ KERAS_BACKEND=torch KIND=data_parallel python tests/training/ranks_run.py \
 
 Each process trains on captions, once in one go and once from the middle of an
 epoch on, or it only reads them (WHAT is "trained" or "read"). Then it finds
-other checkpoints than its neighbours. What it saw is saved in
-FOLDER/INDEX.npz and FOLDER/INDEX.json.
+other checkpoints than its neighbours. It also reads datasets of numbered rows,
+and trains on plain arrays. What it saw is saved in FOLDER/INDEX.npz and
+FOLDER/INDEX.json.
 """
 
 import json
@@ -20,10 +21,13 @@ import time
 
 import keras
 import numpy as np
+from builders import ANSWERS
 from builders import SIDE
 from builders import array
+from builders import features
 from builders import one_layer_each
 from builders import retrieval
+from builders import shallow
 from builders import tokenizer
 from resume_run import with_dropout
 
@@ -33,6 +37,7 @@ from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import jax_processes
+from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.matching import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.optim.adamw import AdamW
@@ -41,6 +46,7 @@ from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 BATCH, STEPS, FIRST = int(os.environ.get("BATCH", "8")), 8, 6
+ROWS = 32
 LOCK, DECODED, DRAWN = threading.Lock(), [], {"mask": {}, "match": {}}
 
 
@@ -235,16 +241,166 @@ def trained(strategy, records, folder):
     return saved, faults
 
 
+def orders(strategy):
+    """What this process reads of datasets in equal and in other orders.
+
+    Returns:
+        dict from a name to an error, or to the ids of the rows that this
+        process read in each of two passes.
+    """
+    import tensorflow as tf
+
+    index = strategy.index
+    rows = tf.data.Dataset.range(32).map(lambda i: {"id": i})
+
+    def noisy(row):
+        return {**row, "noise": tf.random.uniform((3,), seed=index)}
+
+    given = {
+        "in order": rows,
+        "seed": rows.shuffle(32, seed=7),
+        "seed, two passes alike": rows.shuffle(32, 7, False),
+        "augmented": rows.shuffle(32, seed=7).map(noisy, 2),
+        "other seeds": rows.shuffle(32, seed=index),
+        "noise alone": rows.map(lambda row: {"noise": noisy(row)["noise"]}),
+        "other length": rows.take(32 - 4 * index),
+        "other rows": rows.map(lambda row: {"id": row["id"] + index}),
+        "later": rows.take(20).concatenate(
+            rows.skip(20).shuffle(12, seed=index)
+        ),
+    }
+    # Keras gives all processes of JAX one seed.
+    tf.random.set_seed(index)
+    given |= {
+        "no seed": rows.shuffle(32),
+        "other global seeds": rows.shuffle(32, seed=7),
+    }
+    return {name: read_twice(strategy, data) for name, data in given.items()}
+
+
+def read_twice(strategy, rows):
+    try:
+        data = strategy.dataset(rows.batch(4, drop_remainder=True))
+        found = [ids_of(strategy, data) for _ in range(2)]
+        strategy.check_order()
+    except ValueError as error:
+        return f"{error}"
+    return found
+
+
+def ids_of(strategy, dataset):
+    """The ids of the rows that the replicas of this process get."""
+    if keras.config.backend() != "tensorflow":
+        return [int(i) for batch in dataset for i in batch["id"]]
+    engine = strategy.engine
+    return [
+        int(i)
+        for batch in on_tensorflow._divided(engine, dataset)
+        for part in engine.experimental_local_results(batch["id"])
+        for i in part
+    ]
+
+
+class Seen(keras.metrics.Metric):
+    """How often rows were seen, the most and the sum: `1000 * most + sum`."""
+
+    def __init__(self):
+        super().__init__(name="seen")
+        self.counts = self.add_variable((ROWS,), "zeros", name="counts")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        rows = keras.ops.cast(y_true[:, 0] * ROWS, "int32")
+        counts = keras.ops.sum(keras.ops.one_hot(rows, ROWS), axis=0)
+        self.counts.assign(self.counts + counts)
+
+    def result(self):
+        return 1000 * keras.ops.max(self.counts) + keras.ops.sum(self.counts)
+
+
+def plain(strategy):
+    """What `fit`, `evaluate` and `predict` make of data that are not divided.
+
+    Returns:
+        dict from a name to an error, or to what `Seen` gave.
+    """
+    import tensorflow as tf
+
+    with strategy.scope():
+        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+        jit = keras.config.backend() == "jax"
+        task.compile("sgd", metrics=[Seen()], jit_compile=jit)
+    x = features(task.backbone, batch=ROWS)
+    y = np.zeros((ROWS, len(ANSWERS)), "float32")
+    y[:, 0] = np.arange(ROWS) / ROWS
+    data = tf.data.Dataset.from_tensor_slices((x, y))
+    batches = data.batch(8, drop_remainder=True)
+    # JAX needs as many rows as all devices divide.
+    rest = keras.config.backend() != "jax"
+    some = {name: value[: ROWS - 5 * rest] for name, value in x.items()}
+    own = slice(None, None, 1 - 2 * strategy.index)
+    batch = {name: value[:8] for name, value in x.items()}, y[:8]
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return batch
+
+    # The order of rows is drawn from NumPy's generator.
+    np.random.seed(strategy.index)
+
+    def fit(*args, **kwargs):
+        return task.fit(*args, verbose=0, **kwargs).history
+
+    def evaluate(*args):
+        return task.evaluate(*args, 8, verbose=0, return_dict=True)
+
+    runs = {
+        "fit arrays": lambda: fit(x, y, 8, 2)["seen"],
+        "fit arrays in order": lambda: fit(x, y, 8, shuffle=False)["seen"],
+        "fit a dataset": lambda: fit(batches)["seen"],
+        "fit a divided dataset": lambda: fit(strategy.dataset(batches))["seen"],
+        "validate": lambda: fit(x, y, 8, validation_data=(x, y))["val_seen"],
+        "evaluate": lambda: [evaluate(some, y[: len(some["images"])])["seen"]],
+        "fit rows of its own": lambda: fit(
+            {name: value[own] for name, value in x.items()}, y[own], 8
+        ),
+        "fit a generator": lambda: fit(iter([batch])),
+        "fit a PyDataset": lambda: fit(Batches()),
+        "predict a PyDataset": lambda: task.predict(Batches(), verbose=0),
+        "fit another number of rows": lambda: fit(x, y, 12),
+    }
+    found = {name: caught_or_made(run) for name, run in runs.items()}
+    # Batches of another size are divided at other rows.
+    one, other = (task.predict(some, size, verbose=0) for size in (8, 16))
+    found["predicted"] = [len(one), float(np.abs(one - other).max())]
+    return found
+
+
+def caught_or_made(run):
+    try:
+        return [float(value) for value in run()]
+    except ValueError as error:
+        return f"{error}"
+
+
 def main(what, records, folder):
     folder = pathlib.Path(folder)
+    kbt.distribute(os.environ["KIND"])
+    # Processes that are connected may call it again.
     strategy = kbt.distribute(os.environ["KIND"])
     watched(RowMaker, "_row", keep_row)
     watched(TokenMasking, "__call__", keep_masks)
     watched(pair_objectives.RandomNegatives, "draw", keep_matches)
     run = {"read": read, "trained": trained}[what]
     saved, faults = run(strategy, records, folder)
+    other = stream(records, seed=3 + (strategy.index == 1))
+    faults["stream"] = caught(lambda: strategy.batches(other))
     np.savez(folder / f"{strategy.index}.npz", **saved)
-    facts = {"decoded": DECODED, "faults": faults}
+    facts = {"decoded": DECODED, "faults": faults, "orders": orders(strategy)}
+    if what == "trained":
+        facts["plain"] = plain(strategy)
     (folder / f"{strategy.index}.json").write_text(json.dumps(facts))
 
 

@@ -84,6 +84,7 @@ def check_faults(found, **more):
         "absent": "checkpoint='step 8'.*checkpoint='none'",
         "older": "checkpoint='step 8'.*checkpoint='step 6'",
         "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
+        "stream": "the same stream.*process 0.*: seed=3\nprocess 1: seed=4",
         **more,
     }
     if BACKEND == "jax":
@@ -130,11 +131,24 @@ def check_draws(arrays):
         assert agree == pytest.approx(kept**2 + (1 - kept) ** 2, abs=0.02)
 
 
+@pytest.fixture(scope="module")
+def two_that_trained(tmp_path_factory):
+    return ran("trained", tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def two_that_read(tmp_path_factory, request):
+    if BACKEND == "torch":
+        # They read as well, and PyTorch traces nothing.
+        return request.getfixturevalue("two_that_trained")
+    return ran("read", tmp_path_factory.mktemp("read"))
+
+
 # JAX compiles in both; the processes read by the same code as TensorFlow's.
 @slow_on("jax")
 @pytest.mark.skipif(BACKEND == "torch", reason="trains, below")
-def test_two_processes_read(tmp_path):
-    found = ran("read", tmp_path)
+def test_two_processes_read(two_that_read):
+    found = two_that_read
     check_read(found)
     check_faults(found)
     if BACKEND != "jax":
@@ -145,13 +159,62 @@ def test_two_processes_read(tmp_path):
             np.testing.assert_allclose(arrays[name], alone, atol=1e-5)
 
 
-def test_two_processes_train(tmp_path):
-    check_trained(ran("trained", tmp_path))
+@slow_on("jax")
+def test_rows_read_in_different_orders_are_refused(two_that_read):
+    for name in two_that_read[0][1]["orders"]:
+        first, second = (facts["orders"][name] for _, facts in two_that_read)
+        if name in READ:
+            for one, other in zip(first, second, strict=True):
+                assert sorted(one + other) == list(range(ROWS))
+            assert (first[0] == first[1]) == (name in SAME_IN_EACH_PASS)
+        else:
+            assert first == second
+            assert re.search(r"in the same order.*`dataset.shuffle\(", first)
+            batches = 8 if name == "later" else 4
+            assert f"Received: {batches} batches that differ" in first
 
 
-if BACKEND != "torch":
-    # Each process traces its model there, for a minute.
-    test_two_processes_train = pytest.mark.slow(test_two_processes_train)
+READ = ("in order", "seed", "seed, two passes alike", "augmented")
+SAME_IN_EACH_PASS = ("in order", "seed, two passes alike")
+
+
+# Each process traces its model there, for a minute.
+of_two_that_trained = slow_on("tensorflow", "jax")
+
+
+@of_two_that_trained
+def test_two_processes_train(two_that_trained):
+    check_trained(two_that_trained)
+
+
+@of_two_that_trained
+def test_undivided_data_are_divided_or_refused(two_that_trained):
+    found, other = (facts["plain"] for _, facts in two_that_trained)
+    assert found == other
+    rows = ROWS - 5 * (BACKEND != "jax")
+    count, difference = found.pop("predicted")
+    assert count == rows and difference < 1e-5
+    assert found.pop("evaluate") == [1000 + rows]
+    assert found.pop("fit arrays") == [1000 + ROWS] * 2
+    for name, text in REFUSED.items():
+        assert re.search(text, found.pop(name))
+    assert set(map(str, found.values())) == {f"[{1000.0 + ROWS}]"}
+    assert set(found) == {
+        "fit arrays in order",
+        "fit a dataset",
+        "fit a divided dataset",
+        "validate",
+    }
+
+
+NO_DATASET = "With 2 processes `x` must be.*from_generator.*of type {}"
+REFUSED = {
+    "fit rows of its own": "in the same order.*differ between the processes",
+    "fit a generator": NO_DATASET.format("list_iterator"),
+    "fit a PyDataset": NO_DATASET.format("Batches"),
+    "predict a PyDataset": NO_DATASET.format("Batches"),
+    "fit another number of rows": "`batch_size` that divides the rows",
+}
 
 
 @pytest.mark.slow

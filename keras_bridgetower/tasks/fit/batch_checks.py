@@ -6,7 +6,6 @@ import keras
 
 from keras_bridgetower.backend import devices
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
-from keras_bridgetower.preprocessing.tf_datasets import is_dataset
 from keras_bridgetower.preprocessing.tf_datasets import labels_of
 from keras_bridgetower.preprocessing.tf_graph import shape_of_rows
 from keras_bridgetower.tasks.fit.value_checks import check_names
@@ -94,14 +93,14 @@ def check_partners(task, x):
 
     Args:
         task: the task.
-        x: what it is trained on.
+        x: the `tf.data.Dataset` that it is trained on.
 
     Raises:
         ValueError: one row of a batch in each of several processes.
     """
     processes = devices.current().processes
     pairs = getattr(task.preprocessor, "pairs_rows", False)
-    if processes == 1 or not pairs or not is_dataset(x):
+    if processes == 1 or not pairs:
         return
     rows = keras.tree.flatten(x.element_spec)
     sizes = {spec.shape[0] for spec in rows if spec.shape.rank}

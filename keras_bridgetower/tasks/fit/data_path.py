@@ -8,18 +8,19 @@
 3. Batches are checked: whether they have an axis of samples, the inputs and
    the labels of the task (`batch_checks`), and without a preprocessor also
    their values (`value_checks`).
-4. A batch gets its number, where the preprocessor draws by it: in training
+4. If several processes train together, each takes its rows of every batch
+   (`divided`). In training it must be able to pair them (`check_partners`).
+5. A batch gets its number, where the preprocessor draws by it: in training
    the steps that were taken before, otherwise its place (`Steps`).
-5. The preprocessor makes features and targets of it. A `tf.data.Dataset` is
+6. The preprocessor makes features and targets of it. A `tf.data.Dataset` is
    mapped, several batches at a time; other sources are prepared as they are
    read.
-6. What is trained on must divide among the devices (`check_training`,
-   `check_partners`).
-7. Keras reads it, without TensorFlow's tuning (`untuned`). An error ends all
+7. What is trained on must divide among the devices (`check_training`).
+8. Keras reads it, without TensorFlow's tuning (`untuned`). An error ends all
    reading, and arrives as it was raised (`reading`).
 
 `for_training` takes all of these steps but the last. `prepared` takes those
-from 2 to 5, which evaluation and prediction need, and `prepared_batch` the
+from 2 to 6, which evaluation and prediction need, and `prepared_batch` the
 last two of them, for a single batch.
 """
 
@@ -84,10 +85,10 @@ def for_training(task, steps, data, held_out, batch_size, shuffle, given):
         batch_size,
         lambda: steps.first,
         order,
+        training=True,
         class_weight=given.get("class_weight"),
     )
     devices.current().check_training(x)
-    batch_checks.check_partners(task, data[0])
     if validation_data is not None:
         check_epochs(validation_data, "validation_steps", given)
         size = given.get("validation_batch_size") or batch_size
@@ -136,6 +137,7 @@ def prepared(
     batch_size=None,
     first=lambda: 0,
     order=None,
+    training=False,
     **checked,
 ):
     """Raw inputs as Keras reads them, each batch preprocessed on its way.
@@ -148,6 +150,7 @@ def prepared(
         batch_size: int or None.
         first: callable that returns the number of a pass's first batch.
         order: as `batches_of`.
+        training: bool, whether the batches are trained on.
         **checked: as `check_batch`.
 
     Returns:
@@ -167,9 +170,13 @@ def prepared(
     else:
         batch_sources.check_source(x, y)
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
+    if is_dataset(x):
+        batch_checks.check_batches(task, x, **checked)
+    x = devices.current().divided(x, training)
     if not is_dataset(x):
         return _prepared_source(task, x, first, checked)
-    batch_checks.check_batches(task, x, **checked)
+    if training:
+        batch_checks.check_partners(task, x)
     if draws(task.preprocessor):
         x = numbered(x, first, devices.current().draw_number)
     return untuned(mapped(x, task.preprocess_samples))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.backend import devices
 from keras_bridgetower.losses import VQALoss
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Steps(keras.callbacks.Callback):
         self.first = self._steps_taken()
 
     def on_epoch_end(self, epoch, logs=None):
+        devices.current().check_order()
         self._epochs += 1
         if self._epochs == 1 and not self.weighted:
             warn_if_worse_than_untrained(self.model, (logs or {}))
@@ -73,7 +75,9 @@ class Shuffled:
         self.count = count
         self.steps = steps
         # `keras.utils.set_random_seed` decides it, as all that Keras draws.
-        self.seed = np.random.randint(2**31)
+        seed = np.random.randint(2**31)
+        # All processes of a run need one order, so they use that of the first.
+        self.seed = int(devices.current().gather_text(str(seed))[0])
 
     def __call__(self):
         rng = np.random.default_rng([self.seed, self.steps.first])

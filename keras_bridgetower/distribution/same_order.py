@@ -1,0 +1,185 @@
+"""Checks that all processes read the rows of a dataset in the same order.
+
+Each process reads every batch and keeps its part. If the orders differed, as
+after a shuffle without a seed, rows would be lost and others read twice.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+
+import numpy as np
+
+# Batches that are read and compared before a dataset is used.
+FIRST = 4
+# Sums of so many batches are kept. A process reads ahead by fewer batches.
+KEPT = 1000
+# If some values are drawn at random, others must show the order of the rows.
+# A chance agreement is then less likely than one in two to the power of this.
+CERTAIN = 10
+
+
+class SameOrder:
+    """Compares what the processes of a strategy read.
+
+    Args:
+        strategy: a `Strategy` of several processes.
+    """
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+        self._passes = {}
+        self._numbers = itertools.count()
+
+    def watched(self, dataset):
+        """Return the same dataset, compared by `check` as it is read.
+
+        The first batches are read and compared at once.
+
+        Args:
+            dataset: `tf.data.Dataset` of global batches.
+
+        Raises:
+            ValueError: in every process, if the orders differ.
+        """
+        import tensorflow as tf
+
+        number, passes = next(self._numbers), itertools.count()
+        facts = f"{int(dataset.cardinality())} {dataset.element_spec}"
+
+        def begin():
+            place = next(passes)
+            self._passes[f"{number} {place}"] = _Pass(facts)
+            return np.int64(place)
+
+        def add(place, *parts):
+            found = self._passes.get(f"{number} {place}")
+            if found is not None:
+                found.add(parts)
+            return place
+
+        def record(place, element):
+            count, batch = element
+            place = tf.cond(
+                tf.equal(count, 0),
+                lambda: tf.numpy_function(begin, [], tf.int64),
+                lambda: place,
+            )
+            parts = tf.nest.flatten(batch, expand_composites=True)
+            parts = [_fingerprints(part) for part in parts if part is not None]
+            place = tf.numpy_function(add, [place, *parts], tf.int64)
+            place.set_shape(())
+            return place, batch
+
+        made = dataset.enumerate().scan(np.int64(0), record)
+        self._strategy.together(lambda: [None for _ in made.take(FIRST)])
+        self.check()
+        return made
+
+    def check(self):
+        """Raise if the processes read in different orders so far.
+
+        Every process must call it.
+
+        Raises:
+            ValueError: in every process.
+        """
+        passes = dict(self._passes)  # Other threads add to it.
+        if not passes:
+            return
+        counts = self._gathered({name: p.count for name, p in passes.items()})
+        common = {
+            name: min(one[name] for one in counts)
+            for name in passes
+            if all(name in one for one in counts)
+        }
+        found = self._gathered(
+            {name: passes[name].sums(count) for name, count in common.items()}
+        )
+        errors = {
+            name: _error([one[name] for one in found], count)
+            for name, count in common.items()
+        }
+        # Go on with the newest pass over each dataset, unless it failed.
+        newest = {name.split()[0]: name for name in passes}.values()
+        for name in passes:
+            if name not in newest or errors.get(name):
+                del self._passes[name]
+        for error in filter(None, errors.values()):
+            raise ValueError(error)
+
+    def _gathered(self, facts):
+        texts = self._strategy.gather_text(json.dumps(facts))
+        return [json.loads(text) for text in texts]
+
+
+class _Pass:
+    """What was read in one pass over a dataset.
+
+    Args:
+        facts: str, which must be the same in all processes.
+    """
+
+    def __init__(self, facts):
+        self.count = 0
+        self._facts = facts
+        self._sums = {}
+
+    def add(self, parts):
+        """Add the fingerprints of the rows of each array of a batch."""
+        before = self._sums.get(self.count, [[self._facts, 0.0]] * len(parts))
+        self._sums[self.count + 1] = [
+            [_digest(text, part), bits + _bits(part)]
+            for (text, bits), part in zip(before, parts, strict=True)
+        ]
+        self._sums.pop(self.count + 1 - KEPT, None)
+        self.count += 1
+
+    def sums(self, count):
+        """Return a digest and `_bits` for each array of the first batches."""
+        return self._sums.get(count)
+
+
+def _error(found, count):
+    """Return an error if sums of processes over `count` batches differ."""
+    if None in found:
+        return None
+    arrays = list(zip(*found, strict=False))
+    equal = [a for a in arrays if len({digest for digest, _ in a}) == 1]
+    # Values that are drawn at random, as to augment pictures, may differ.
+    ordered = any(bits >= CERTAIN for ((_, bits), *_) in equal)
+    if ordered or len(equal) == len(arrays):
+        return None
+    return (
+        "All processes must read the rows of a dataset in the same order, "
+        "because each keeps its part of every batch: rows would be lost and "
+        "others read twice. Give `shuffle` a seed, such as "
+        "`dataset.shuffle(1000, seed=7)`, and all processes the same data and "
+        "the same `keras.utils.set_random_seed`; leave out "
+        "`deterministic=False`. If you have divided the data yourself, set "
+        "their `options.experimental_distribute.auto_shard_policy` to OFF. "
+        f"Received: {count} batches that differ between the processes in "
+        f"{len(arrays) - len(equal)} of {len(arrays)} arrays"
+    )
+
+
+def _fingerprints(array):
+    """Return 8 bytes for each row of a tensor, `(rows, 8)`."""
+    import tensorflow as tf
+
+    if not array.shape.rank:  # A scalar, or of unknown rank.
+        array = tf.reshape(array, (1, -1))
+    return tf.fingerprint(array)
+
+
+def _digest(text, part):
+    return hashlib.sha256(text.encode() + part.tobytes()).hexdigest()[:16]
+
+
+def _bits(part):
+    """Return the binary logarithm of the number of orders of rows."""
+    _, counts = np.unique(part, axis=0, return_counts=True)
+    orders = math.lgamma(len(part) + 1)
+    orders -= sum(math.lgamma(count + 1) for count in counts)
+    return orders / math.log(2)
