@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
@@ -204,7 +205,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        check_features(inputs, self.input, self.text_encoder)
+        check_features(inputs, self.input, self)
         return super().__call__(inputs, *args, **kwargs)
 
     def attention_maps(self, inputs):
@@ -230,8 +231,12 @@ class BridgeTowerBackbone(AdaptedBackbone):
         backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
         ```
         """
+        inputs = {
+            k: v if hasattr(v, "shape") else np.asarray(v)
+            for k, v in inputs.items()
+        }
+        check_features(inputs, self.input, self)
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
-        check_features(inputs, self.input, self.text_encoder)
         tokens = inputs["token_ids"].shape[1]
         run = functools.partial(self.fuse, inputs)
         compiled.restore_weights(self)

@@ -11,6 +11,7 @@ from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend.names import check_backend
 from keras_bridgetower.models.checks import check_lengths
+from keras_bridgetower.models.checks import check_pixel_dtype
 from keras_bridgetower.models.tower_layers import FirstOutput
 from keras_bridgetower.models.tower_layers import TokenLookup
 
@@ -225,6 +226,11 @@ class Tower(keras.Model):
         tower = cls(**{**values, "encoder": encoder})
         freezing.restore(tower, config, (encoder,))
         return tower
+
+    def __call__(self, inputs, *args, **kwargs):
+        if len(getattr(inputs, "shape", ())) == 4:
+            check_pixel_dtype(inputs, self.encoder)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         check_lengths(inputs, self.encoder)

@@ -131,7 +131,8 @@ class BridgeTowerTask(
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        check_features(inputs, self.input, self.backbone.text_encoder)
+        parts = self.backbone, self.preprocessor
+        check_features(inputs, self.input, *parts)
         return super().__call__(inputs, *args, **kwargs)
 
     def needed_preprocessor(self):
@@ -160,7 +161,8 @@ class BridgeTowerTask(
             RuntimeError: another thread trains this task.
         """
         sources = [verb_inputs.Features("features", features)]
-        check_features(sources[0].features(0, sources[0].count), self.input)
+        given = sources[0].features(0, sources[0].count)
+        check_features(given, self.input, self.backbone, self.preprocessor)
         # What an objective drew refers to other rows of the batch: add none.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
