@@ -8,6 +8,7 @@ import numpy as np
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import remat
+from keras_bridgetower.backend.keras_patches_models import PatchedModel
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
@@ -30,7 +31,7 @@ IMAGE_NORMS = ("shared", "per_tap")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class BridgeTowerBackbone(AdaptedBackbone):
+class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
     """Image and text encoder, joined by bridges to a cross-modal encoder.
 
     The backbone is the composition of `image_tower`, `text_tower` and

@@ -7,7 +7,7 @@ from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
-from keras_bridgetower.backend.keras_patches_models import NotCloned
+from keras_bridgetower.backend.keras_patches_models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
@@ -30,7 +30,7 @@ from keras_bridgetower.tasks.trainable import TrainableTask
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` stands last, so that it comes after KerasHub's, which undo that.
 class BridgeTowerTask(
-    NotCloned, AdaptedTask, PresetTask, TrainableTask, Exported
+    PatchedModel, AdaptedTask, PresetTask, TrainableTask, Exported
 ):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
