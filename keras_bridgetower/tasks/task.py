@@ -20,6 +20,7 @@ from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import verb_batches
+from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.inference import Inference
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
@@ -163,6 +164,9 @@ class BridgeTowerTask(
         sources = [verb_inputs.Features("features", features)]
         given = sources[0].features(0, sources[0].count)
         check_features(given, self.input, self.backbone, self.preprocessor)
+        if not sources[0].count:
+            shapes = {name: given[name].shape for name in self.input}
+            return data_path.no_predictions(self, shapes)
         # What an objective drew refers to other rows of the batch: add none.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}

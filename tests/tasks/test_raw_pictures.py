@@ -4,6 +4,7 @@ import io
 import sys
 import traceback
 
+import every_task
 import keras
 import numpy as np
 import pytest
@@ -314,3 +315,47 @@ def test_an_encoder_that_rescales_takes_raw_pictures():
         x = {**features(batch=2), "images": images}
         for entry in ENTRIES.values():
             entry(task, x)
+
+
+@FASTEST
+@pytest.mark.parametrize("name", every_task.TASKS)
+def test_predictions_of_no_rows_have_the_shapes_of_others(name):
+    task = every_task.make(name)
+    x = every_task.rows(every_task.raw(name), 0, 2)
+    x = {k: np.stack(v) if k == "images" else v for k, v in x.items()}
+    expected = task.predict(x, verbose=0)
+    made = task.predict(every_task.rows(x, 0, 0), verbose=0)
+    assert shapes(made) == shapes(every_task.rows(expected, 0, 0))
+    given = task.preprocessor(x)
+    given = given[0] if isinstance(given, tuple) else given
+    made = task.predict_features(every_task.rows(given, 0, 0))
+    assert shapes(made) == shapes(every_task.rows(expected, 0, 0))
+
+
+def shapes(outputs):
+    return keras.tree.map_structure(lambda x: (x.shape, x.dtype), outputs)
+
+
+def test_no_rows_of_every_source(by_features):
+    task = kbt.BridgeTowerVQA(
+        by_features.backbone,
+        kbt.BridgeTowerVQAPreprocessor(
+            tokenizer(), BridgeTowerImageConverter(32), UNITS
+        ),
+    )
+    x = every_task.rows(features(batch=2), 0, 0)
+    for model, empty in (
+        (by_features, x),
+        (by_features, dataset(features(batch=2)).take(0)),
+        (task, {"images": [], "text": []}),
+        (task, {"images": np.zeros((0, 40, 30, 3), "uint8"), "text": []}),
+    ):
+        made = model.predict(empty, verbose=0)
+        assert (made.shape, made.dtype) == ((0, 4), "float32")
+    with pytest.raises(ValueError, match="one row for each.*0.*1"):
+        task.predict({"images": [], "text": ["a"]}, verbose=0)
+    with pytest.raises(ValueError, match="must be a dict with the keys"):
+        task.predict({"image": [], "text": []}, verbose=0)
+    for verb in (task.fit, task.evaluate):
+        with pytest.raises(ValueError, match="at least one sample"):
+            verb({"images": [], "text": []}, [])
