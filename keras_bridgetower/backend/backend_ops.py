@@ -42,6 +42,62 @@ def local_part(variable):
     return keras.ops.convert_to_numpy(value)
 
 
+def host_array(x):
+    """Return the values of an array or tensor that the host already holds.
+
+    Args:
+        x: NumPy array, or tensor of the backend.
+
+    Returns:
+        NumPy array; None for a symbolic tensor, and for one on an accelerator,
+        for which the host would have to wait.
+
+    Example:
+
+    ```python
+    host_array(keras.ops.ones(3)).sum()  # 3.0 on a CPU
+    ```
+    """
+    if isinstance(x, np.ndarray):
+        return x
+    on_host = {
+        "tensorflow": _tensorflow_on_host,
+        "jax": _jax_on_host,
+        "torch": _torch_on_host,
+    }[keras.config.backend()]
+    try:
+        return keras.ops.convert_to_numpy(x) if on_host(x) else None
+    except RuntimeError:
+        # Inside of `torch.func` and `torch.vmap` a tensor has no values.
+        return None
+
+
+def _tensorflow_on_host(x):
+    import tensorflow as tf
+
+    eager = tf.executing_eagerly() and tf.is_tensor(x) and hasattr(x, "numpy")
+    return eager and x.device.endswith(("CPU:0", "cpu:0"))
+
+
+def _jax_on_host(x):
+    import jax
+
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        return False
+    on_cpu = all(device.platform == "cpu" for device in x.devices())
+    return on_cpu and x.is_fully_addressable
+
+
+def _torch_on_host(x):
+    import torch
+
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    # `torch.export` passes subclasses without values.
+    plain = type(x) in (torch.Tensor, torch.nn.Parameter)
+    return plain and x.device.type == "cpu"
+
+
 def after_reading(batch):
     """A context whose operations run only after a batch has been read.
 

@@ -19,6 +19,8 @@ from keras_bridgetower.presets.registry import write_json
 BICUBIC = 3
 # Numbers may differ by so much: float32 and text round them.
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
+# Limits of statistics on the scale from 0 to 1.
+SMALLEST_STD, LARGEST = 1e-6, 1e6
 # Tokens of the shortest text: start, one token, end.
 SHORTEST_TEXT = 3
 
@@ -49,7 +51,7 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     if wrong:
         raise ConversionError(
             "An image processor must be transformers' for BridgeTower, with "
-            f"the model's image size {side} and CLIP's statistics.",
+            f"the model's image size {side}.",
             path,
             wrong,
         )
@@ -58,8 +60,10 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     if path is None:
         converter = BridgeTowerImageConverter(side, mode=mode)
     else:
+        divisor = config.get("size_divisor", 32)
+        mean, std = _statistics(config).values()
         converter = BridgeTowerImageConverter(
-            side, mode="hf", size_divisor=config.get("size_divisor", 32)
+            side, "hf", divisor, tuple(map(float, mean)), tuple(map(float, std))
         )
     return _tokenizer(folder, architecture, length), converter
 
@@ -109,26 +113,49 @@ def _unsupported(config, side):
     if not str(kind).startswith("BridgeTower"):
         wrong.append(f"image_processor_type={kind!r:.60}")
     for name, value in (
-        *((f"do_{step}", True) for step in ("resize", "rescale", "normalize")),
+        *((f"do_{step}", True) for step in ("resize", "rescale")),
         ("do_center_crop", True),
         ("resample", BICUBIC),
     ):
         if config.get(name, value) != value:
             wrong.append(f"{name}={config[name]!r:.60}")
-    for name, value in (
-        ("rescale_factor", [1 / 255]),
-        ("image_mean", MEAN),
-        ("image_std", STD),
-    ):
-        given = config.get(name, value)
-        given = list(given) if isinstance(given, (list, tuple)) else [given]
-        if len(given) != len(value) or not all(
-            # Only compared: an int of the file may be too large for floats.
-            isinstance(a, (int, float)) and b * BELOW <= a <= b * ABOVE
-            for a, b in zip(given, value, strict=True)
+    factor = config.get("rescale_factor", 1 / 255)
+    if not _is_between(factor, BELOW / 255, ABOVE / 255):
+        wrong.append(f"rescale_factor={factor!r:.60}")
+    for name, values in _statistics(config).items():
+        least = SMALLEST_STD if name == "image_std" else -LARGEST
+        if len(values) != 3 or not all(
+            _is_between(value, least, LARGEST) for value in values
         ):
             wrong.append(f"{name}={config[name]!r:.60}")
     return wrong
+
+
+def _is_between(value, least, most):
+    # Only compared: an int of the file may be too large for floats.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and least <= value <= most
+
+
+def _statistics(config):
+    """Mean and standard deviation of pixels, on the scale from 0 to 1.
+
+    Args:
+        config: dict, values of an image processor's file. As in
+            transformers, a single number is that of all channels.
+
+    Returns:
+        dict of tuples, of three numbers each if the file is valid. Absent
+        ones are CLIP's.
+    """
+    if config.get("do_normalize") is False:
+        return {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
+    made = {}
+    for name, clip in (("image_mean", MEAN), ("image_std", STD)):
+        given = config.get(name, clip)
+        several = isinstance(given, (list, tuple))
+        made[name] = tuple(given) if several else (given,) * 3
+    return made
 
 
 def _side(size):

@@ -3,10 +3,12 @@
 import functools
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import remat
+from keras_bridgetower.backend.keras_patches_models import PatchedModel
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
@@ -29,7 +31,7 @@ IMAGE_NORMS = ("shared", "per_tap")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class BridgeTowerBackbone(AdaptedBackbone):
+class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
     """Image and text encoder, joined by bridges to a cross-modal encoder.
 
     The backbone is the composition of `image_tower`, `text_tower` and
@@ -204,7 +206,7 @@ class BridgeTowerBackbone(AdaptedBackbone):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        check_features(inputs, self.input, self.text_encoder)
+        check_features(inputs, self.input, self)
         return super().__call__(inputs, *args, **kwargs)
 
     def attention_maps(self, inputs):
@@ -230,8 +232,12 @@ class BridgeTowerBackbone(AdaptedBackbone):
         backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
         ```
         """
+        inputs = {
+            k: v if hasattr(v, "shape") else np.asarray(v)
+            for k, v in inputs.items()
+        }
+        check_features(inputs, self.input, self)
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
-        check_features(inputs, self.input, self.text_encoder)
         tokens = inputs["token_ids"].shape[1]
         run = functools.partial(self.fuse, inputs)
         compiled.restore_weights(self)

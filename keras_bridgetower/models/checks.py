@@ -1,7 +1,26 @@
 """Checks of features, encoders and preprocessors before use."""
 
+import keras
 import numpy as np
 
+from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.backend_ops import host_array
+
+# Largest magnitude of a normalized pixel. CLIP's statistics give values from
+# -1.8 to 2.2, ImageNet's from -2.2 to 2.7. The limit allows a standard
+# deviation of 1/32 and strong augmentation, and is exceeded by pixels from 0
+# to 255, unless a whole batch is nearly black.
+LARGEST_PIXEL = 32
+# Layers with which an image encoder normalizes raw pixels itself.
+NORMALIZING = (keras.layers.Rescaling, keras.layers.Normalization)
+# Features whose values are checked.
+LOOKED_AT = (
+    "images",
+    "token_ids",
+    "masked_token_ids",
+    "padding_mask",
+    "mask_positions",
+)
 # Features with one value for each token.
 TOKEN_FEATURES = (
     "token_ids",
@@ -11,16 +30,18 @@ TOKEN_FEATURES = (
 )
 
 
-def check_features(features, expected, text_encoder=None):
+def check_features(features, expected, backbone, preprocessor=None):
     """Refuse inputs that lack a key, or whose shapes or values do not fit.
 
-    Values are checked in NumPy arrays only. Those of a backend's tensors may
-    be symbolic, and reading them from a device would make it wait.
+    Values are checked where `host_array` can read them: symbolic tensors have
+    none, and reading those on an accelerator would make it wait. The dtype of
+    pictures is always checked.
 
     Args:
         features: what the caller passed.
         expected: dict of symbolic inputs.
-        text_encoder: the encoder that gets the text, or None.
+        backbone: the `BridgeTowerBackbone` that gets them.
+        preprocessor: what may have made the features, or None.
 
     Raises:
         ValueError: keys, shapes or values are wrong.
@@ -46,9 +67,9 @@ def check_features(features, expected, text_encoder=None):
             "All inputs must have the same batch size, and those of the text "
             f"the same length. Received: shapes={shapes}"
         )
-    check_lengths(features, text_encoder)
-    known = {k: v for k, v in features.items() if isinstance(v, np.ndarray)}
-    check_feature_values(known, text_encoder)
+    check_lengths(features, backbone.text_encoder)
+    features = {k: features[k] for k in features if k in LOOKED_AT}
+    check_feature_values(features, backbone, preprocessor)
 
 
 def check_lengths(features, text_encoder):
@@ -80,17 +101,22 @@ def check_lengths(features, text_encoder):
             )
 
 
-def check_feature_values(features, text_encoder=None):
-    """Refuse ids and positions out of range, and masks with gaps.
+def check_feature_values(features, backbone, preprocessor=None):
+    """Refuse raw pictures, ids and positions out of range, masks with gaps.
 
     Args:
-        features: dict of NumPy arrays `(batch, ...)`.
-        text_encoder: the encoder that gets the text, or None.
+        features: dict of arrays and tensors `(batch, ...)`.
+        backbone, preprocessor: as `check_features`.
 
     Raises:
         ValueError: it names the feature and the wrong value.
     """
-    vocabulary_size = getattr(text_encoder, "vocabulary_size", None)
+    if "images" in features:
+        converter = getattr(preprocessor, "image_converter", None)
+        check_pixels(features["images"], backbone.image_encoder, converter)
+    arrays = {k: host_array(v) for k, v in features.items() if k != "images"}
+    features = {k: v for k, v in arrays.items() if v is not None}
+    vocabulary_size = getattr(backbone.text_encoder, "vocabulary_size", None)
     for name in ("token_ids", "masked_token_ids"):
         if name in features and vocabulary_size is not None:
             check_ids(name, features[name], vocabulary_size)
@@ -108,6 +134,58 @@ def check_feature_values(features, text_encoder=None):
                 "first column. Pad at the end. Received: "
                 f"padding_mask={mask.tolist()!r:.200}"
             )
+
+
+def check_pixels(images, encoder, converter=None):
+    """Refuse pictures that were not normalized.
+
+    Args:
+        images: array or tensor of pictures.
+        encoder: the image encoder that gets them. One that normalizes raw
+            pixels itself takes any.
+        converter: the image converter that may have made them, or None. What
+            its `mean` and `std` make of a pixel is allowed.
+
+    Raises:
+        ValueError: integers, or values that are too large.
+    """
+    check_pixel_dtype(images, encoder)
+    values = host_array(images)
+    if values is None or not values.size:
+        return
+    low, high = float(values.min()), float(values.max())
+    if max(-low, high) > _largest_pixel(converter):
+        _refuse_raw(encoder, f"images with values from {low} to {high}")
+
+
+def check_pixel_dtype(images, encoder):
+    """As `check_pixels`, without reading a value."""
+    if "float" not in str(images.dtype):
+        _refuse_raw(encoder, f"images of dtype {images.dtype}")
+
+
+def _refuse_raw(encoder, received):
+    layers = keras_patches.layers_in(encoder)
+    if not any(isinstance(layer, NORMALIZING) for layer in layers):
+        raise ValueError(
+            "`images` must be normalized floats, `(pixels / 255 - mean) / "
+            "std`, as `BridgeTowerImageConverter` makes them. Pass raw "
+            "pictures to `fit` and `predict` of a task that has a "
+            "preprocessor; an image encoder that takes them needs a "
+            f"`keras.layers.Rescaling`. Received: {received}"
+        )
+
+
+def _largest_pixel(converter):
+    """The largest magnitude that a normalized pixel may have."""
+    if converter is None:
+        return LARGEST_PIXEL
+    made = [
+        max(abs(mean), abs(1 - mean)) / std
+        for mean, std in zip(converter.mean, converter.std, strict=True)
+    ]
+    # float32 rounds what is compared with these.
+    return max(LARGEST_PIXEL, 1.001 * max(made))
 
 
 def check_ids(name, ids, count, ignored=None):

@@ -9,8 +9,10 @@ import numpy as np
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend.keras_patches_models import PatchedModel
 from keras_bridgetower.backend.names import check_backend
 from keras_bridgetower.models.checks import check_lengths
+from keras_bridgetower.models.checks import check_pixel_dtype
 from keras_bridgetower.models.tower_layers import FirstOutput
 from keras_bridgetower.models.tower_layers import TokenLookup
 
@@ -129,7 +131,7 @@ def _post_norm_blocks(encoder, x):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class Tower(keras.Model):
+class Tower(PatchedModel, keras.Model):
     """An encoder that returns the states of several of its blocks.
 
     Args:
@@ -205,7 +207,7 @@ class Tower(keras.Model):
         return blocks
 
     def get_config(self):
-        # For `clone_model`, and models of parts. A backbone saves its own.
+        # For models of parts, and their clones. A backbone saves its own.
         quantization.check_not_quantized(self, "A copy of a tower alone")
         return {
             "name": self.name,
@@ -225,6 +227,11 @@ class Tower(keras.Model):
         tower = cls(**{**values, "encoder": encoder})
         freezing.restore(tower, config, (encoder,))
         return tower
+
+    def __call__(self, inputs, *args, **kwargs):
+        if len(getattr(inputs, "shape", ())) == 4:
+            check_pixel_dtype(inputs, self.encoder)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         check_lengths(inputs, self.encoder)

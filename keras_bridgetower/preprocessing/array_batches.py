@@ -14,7 +14,7 @@ from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 
-def batches_of(x, y, sample_weight, batch_size, order=None):
+def batches_of(x, y, sample_weight, batch_size, order=None, least=1):
     """Arrays and lists as a dataset of batches.
 
     Args:
@@ -25,6 +25,7 @@ def batches_of(x, y, sample_weight, batch_size, order=None):
         order: callable that returns an int array, the places of the rows in
             the order in which they are read. It is asked whenever the dataset
             is read from its start. None: as they stand.
+        least: int, 0 where no rows are allowed, otherwise 1.
 
     Returns:
         `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
@@ -38,10 +39,11 @@ def batches_of(x, y, sample_weight, batch_size, order=None):
     given = {k: _tensors(k, v) for k, v in given.items() if v is not None}
     rows = {name: len(value) for name, value in _leaves("", given)}
     count = min(rows.values())
-    if count != max(rows.values()) or not count:
+    if count != max(rows.values()) or count < least:
+        some = ", and at least one sample" if least else ""
         raise ValueError(
-            "`x`, `y` and `sample_weight` must have one row for each sample, "
-            f"and at least one sample. Received: rows={rows}"
+            "`x`, `y` and `sample_weight` must have one row for each sample"
+            f"{some}. Received: rows={rows}"
         )
     # Where the last batch is whole, all are known to be of one size.
     whole = {"drop_remainder": count % batch_size == 0}
@@ -126,7 +128,9 @@ def _tensors(name, values):
             value = ops.convert_to_numpy(value)
             # Objects of one type, as a column of a table holds them.
             value = value.tolist() if value.dtype == object else value
-        return tf.convert_to_tensor(value)
+        # An empty list is taken for one of paths or texts.
+        kind = tf.string if isinstance(value, list) and not value else None
+        return tf.convert_to_tensor(value, kind)
 
     try:
         made = tensor(values)

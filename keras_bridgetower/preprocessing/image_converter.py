@@ -13,6 +13,7 @@ from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.picture_arrays import warn_of_mask
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import numpy_function
 from keras_bridgetower.preprocessing.verb_inputs import pictures_in
@@ -231,17 +232,19 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
     def _pixels(self, image, name):
         """uint8 array `(S, S, 3)`."""
-        if self._leaves_squares and (
+        side = self.image_size
+        made = self._leaves_squares and (
             isinstance(image, np.ndarray)
             and image.dtype == np.uint8
-            and image.shape == (self.image_size, self.image_size, 3)
-        ):
-            # What a transform made: the way through Pillow would only copy.
-            return image
-        image = open_image(image, name)
-        return np.asarray(
-            place(image, self.image_size, self.mode, self.size_divisor, name)
+            and image.shape == (side, side, 3)
         )
+        # What a transform made: the way through Pillow would only copy it.
+        if not made:
+            image = open_image(image, name)
+            image = place(image, side, self.mode, self.size_divisor, name)
+            image = np.asarray(image)
+        warn_of_mask(image, name)
+        return image
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):

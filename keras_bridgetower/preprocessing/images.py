@@ -60,7 +60,8 @@ def load_image(image, name="images"):
             open binary file or `io.BytesIO`, read from its start; a
             `PIL.Image.Image`; an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
             `(H, W, 4)` with values from 0 to 255, integers or floats. A
-            uint16 array or an image of mode `I` holds values from 0 to 65535.
+            uint16 array or an image of mode `I` holds values from 0 to 65535,
+            some of them above 4095.
         name: string. What errors call the picture.
 
     Returns:
@@ -68,8 +69,9 @@ def load_image(image, name="images"):
 
     Raises:
         ValueError: The picture cannot be read, holds more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS`, or is an array on another scale or
-            with another order of axes. The message says how to fix it.
+            `PIL.Image.MAX_IMAGE_PIXELS`, or is an array on another scale,
+            such as floats up to 1 and masks of 0 and 1, or with another order
+            of axes. The message says how to fix it.
 
     Example:
 

@@ -1,11 +1,15 @@
 """Converts arrays of pixels, on any scale, to 8-bit RGB."""
 
+import warnings
+
 import numpy as np
 from PIL import Image
 
 # Pixels that are converted at once: what a conversion needs beside a picture
 # and its result stays below 64 MB.
 STRIP = 2**20
+# White in integers of 8, 10 and 12 bits, which are often kept in 16.
+WHITES = (255, 1023, 4095)
 
 
 def from_array(image, name, file=None):
@@ -91,8 +95,8 @@ def from_16_bit(array, name, shown, scale_known=False):
         array: integers.
         name, shown: strings, as `check_size`.
         scale_known: bool, whether 65535 is known to be white. Otherwise an
-            array without a value above 255 is refused: nearly always its
-            white is 255.
+            array without a value above 4095 is refused: nearly always it
+            holds integers of 8, 10 or 12 bits.
     """
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 65535:
@@ -100,14 +104,36 @@ def from_16_bit(array, name, shown, scale_known=False):
             f"`{name}` must hold 16-bit values from 0 to 65535. Received: "
             f"{name}={shown} with values from {low} to {high}"
         )
-    if 0 < high <= 255 and not scale_known:
-        raise ValueError(
+    if 0 < high <= WHITES[-1]:
+        white = next(white for white in WHITES if high <= white)
+        scaled = "image" if white == 255 else f"(image / {white} * 255)"
+        message = (
             f"`{name}` must use the range 0 to 65535 where its dtype is "
-            f"uint16 or its mode I. Received: {name}={shown} with maximum "
-            f"{high}. Use `np.asarray(image).astype('uint8')` if its range is "
-            "0 to 255."
+            "uint16 or its mode I. Use `np.asarray(image)`, and of that "
+            f"`{scaled}.astype('uint8')` if its range is from 0 to {white}, "
+            "or `(image // 257).astype('uint8')` if it is that dark. Received: "
+            f"{name}"
         )
+        if not scale_known:
+            raise ValueError(f"{message}={shown} with maximum {high}")
+        # Not of one file: equal warnings are shown once.
+        warnings.warn(f"{message} with values up to {white}", stacklevel=2)
     return _by_strips(lambda values: np.rint(values / 257.0), array)
+
+
+def warn_of_mask(array, name):
+    """Warn if a picture has no value but 0 and 1, and is not all black.
+
+    Args:
+        array: uint8 array of pixels.
+        name: string. What the warning calls the picture.
+    """
+    if array.max() == 1:
+        warnings.warn(
+            f"`{name}` is nearly black: its largest value is 1, and white is "
+            "255. Multiply a mask of 0 and 1 by 255.",
+            stacklevel=2,
+        )
 
 
 def over_white(image):
@@ -134,15 +160,15 @@ def _to_eight_bit(array, name, shown):
             f"{name}={shown} with values from {low} to {high}. Rescale or "
             "clip it."
         )
-    if array.dtype.kind == "f":
-        if 0 < high <= 1:
-            raise ValueError(
-                f"`{name}` must be on the scale from 0 to 255. Received: "
-                f"{name}={shown} with maximum {high}, which is scaled "
-                "already. Multiply it by 255."
-            )
-        return _by_strips(np.rint, array)
-    return array.astype("uint8")
+    # Floats from 0 to 1 exceed 1 after resizing or augmentation.
+    floats = array.dtype.kind == "f"
+    if 0 < high <= (2 if floats else 1):
+        raise ValueError(
+            f"`{name}` must be on the scale from 0 to 255. Received: "
+            f"{name}={shown} with maximum {high}, as on the scale from 0 to "
+            "1. Use `np.clip(image, 0, 1) * 255`."
+        )
+    return _by_strips(np.rint, array) if floats else array.astype("uint8")
 
 
 def _by_strips(function, array):

@@ -7,7 +7,7 @@ from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
-from keras_bridgetower.backend.keras_patches_models import NotCloned
+from keras_bridgetower.backend.keras_patches_models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
@@ -20,6 +20,7 @@ from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import verb_batches
+from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.inference import Inference
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
@@ -30,7 +31,7 @@ from keras_bridgetower.tasks.trainable import TrainableTask
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` stands last, so that it comes after KerasHub's, which undo that.
 class BridgeTowerTask(
-    NotCloned, AdaptedTask, PresetTask, TrainableTask, Exported
+    PatchedModel, AdaptedTask, PresetTask, TrainableTask, Exported
 ):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
@@ -131,7 +132,8 @@ class BridgeTowerTask(
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        check_features(inputs, self.input, self.backbone.text_encoder)
+        parts = self.backbone, self.preprocessor
+        check_features(inputs, self.input, *parts)
         return super().__call__(inputs, *args, **kwargs)
 
     def needed_preprocessor(self):
@@ -160,7 +162,11 @@ class BridgeTowerTask(
             RuntimeError: another thread trains this task.
         """
         sources = [verb_inputs.Features("features", features)]
-        check_features(sources[0].features(0, sources[0].count), self.input)
+        given = sources[0].features(0, sources[0].count)
+        check_features(given, self.input, self.backbone, self.preprocessor)
+        if not sources[0].count:
+            shapes = {name: given[name].shape for name in self.input}
+            return data_path.no_predictions(self, shapes)
         # What an objective drew refers to other rows of the batch: add none.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}

@@ -150,6 +150,9 @@ class TrainableTask(CompiledTask):
         self._check_place()
         given = {"batch_size": batch_size, "labelled": False}
         x = data_path.prepared(self, x, **given)
+        nothing = data_path.without_rows(self, x)
+        if nothing is not None:
+            return nothing
         sizes, kept = _Sizes(), backend_ops.kept_weights
         with self.inference.predicting("predict"), kept(self):
             with data_path.reading(self):

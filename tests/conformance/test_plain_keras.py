@@ -17,9 +17,11 @@ import every_task
 import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import array
 from builders import difference
 from builders import run
+from builders import shallow
 from builders import slow_on
 from every_task import TASKS
 from every_task import only
@@ -107,6 +109,18 @@ def test_clone_model_names_what_copies(name, tasks, refused):
     """`keras.models.clone_model`."""
     with refused("copy.deepcopy.*from_config", NotImplementedError):
         keras.models.clone_model(tasks(name))
+
+
+@FASTEST
+@pytest.mark.parametrize("part", ["backbone", "image_tower", "text_tower"])
+def test_clone_model_refuses_parts_of_a_task(part):
+    model = shallow()
+    model = model if part == "backbone" else getattr(model, part)
+    with pytest.raises(NotImplementedError, match="copy.deepcopy.*from_config"):
+        keras.models.clone_model(model)
+    copied = copy.deepcopy(model)
+    assert type(copied) is type(model)
+    assert type(type(model).from_config(model.get_config())) is type(model)
 
 
 @pytest.mark.parametrize(

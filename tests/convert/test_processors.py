@@ -16,6 +16,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.transformers_folder import read
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
 
 pytestmark = LONG_ELSEWHERE
 
@@ -120,6 +122,58 @@ def test_other_statistics_are_written(tmp_path):
     assert difference(converter(image), pixels) <= 4 / 255 / 0.3
 
 
+@pytest.mark.parametrize(
+    ("values", "mean", "std"),
+    [
+        (
+            {"image_mean": [0.1, 0.5, 0.7], "image_std": [0.5, 0.6, 0.3]},
+            (0.1, 0.5, 0.7),
+            (0.5, 0.6, 0.3),
+        ),
+        ({"image_mean": 0.5, "image_std": 0.25}, (0.5,) * 3, (0.25,) * 3),
+        ({"image_mean": 0, "image_std": 1}, (0.0,) * 3, (1.0,) * 3),
+        ({"do_normalize": False}, (0.0,) * 3, (1.0,) * 3),
+        ({}, MEAN, STD),
+    ],
+)
+def test_statistics_of_the_file_are_read(values, mean, std, folder, tmp_path):
+    path = copied(folder, tmp_path / "model")
+    size = {"shortest_edge": 64}
+    config = {"size": size, "crop_size": size, **values}
+    (path / "preprocessor_config.json").write_text(json.dumps(config))
+    _, converter = read(path).processors
+    assert (converter.mean, converter.std) == (mean, std)
+    theirs = transformers.BridgeTowerImageProcessorPil.from_pretrained(path)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), "uint8")
+    expected = np.asarray(theirs(image)["pixel_values"])[0].transpose(1, 2, 0)
+    np.testing.assert_allclose(converter(image), expected, atol=2e-6)
+
+
+def test_statistics_go_to_a_preset_and_back(tmp_path):
+    path = tmp_path / "model"
+    size = {**checkpoints.SIZE, "vocabulary": 300}
+    checkpoints.theirs(size=size).save_pretrained(path)
+    statistics = dict(image_mean=[0.1, 0.5, 0.7], image_std=[0.5, 0.6, 0.3])
+    images = transformers.BridgeTowerImageProcessorPil(
+        size={"shortest_edge": 64},
+        crop_size={"shortest_edge": 64},
+        **statistics,
+    )
+    images.save_pretrained(path)
+    processors.write(path, tokenizer(), None)
+    task = kbt.BridgeTowerRetrieval.from_preset(path, random_heads=True)
+    task.save_to_preset(tmp_path / "preset")
+    task = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "preset")
+    converter = task.preprocessor.image_converter
+    assert list(converter.mean) == statistics["image_mean"]
+    assert list(converter.std) == statistics["image_std"]
+    task.export_to_transformers(tmp_path / "back")
+    written = json.loads(
+        (tmp_path / "back" / "preprocessor_config.json").read_text()
+    )
+    assert {name: written[name] for name in statistics} == statistics
+
+
 @pytest.mark.parametrize("mode", ["squash", "crop"])
 def test_other_modes_are_told(mode, tmp_path):
     converter = kbt.BridgeTowerImageConverter(64, mode)
@@ -138,7 +192,14 @@ def test_a_folder_without_tokenizer(folder):
     [
         {"size": {"shortest_edge": 288}},
         {"crop_size": 32},
-        {"image_mean": [0.5, 0.5, 0.5]},
+        {"image_mean": [0.5, 0.5]},
+        {"image_mean": [0.5, float("nan"), 0.5]},
+        {"image_mean": ["0.5", 0.5, 0.5]},
+        {"image_mean": 10**400},
+        {"image_std": [0.5, 0, 0.5]},
+        {"image_std": True},
+        {"image_std": None},
+        {"do_rescale": False},
         {"resample": 2},
         {"do_center_crop": False},
         {"size_divisor": 0},

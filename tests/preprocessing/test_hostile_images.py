@@ -220,7 +220,8 @@ def test_values_up_to_255_of_16_bit_modes_are_not_black():
     # A PNG says that its white is 65535.
     dark = encoded(Image.fromarray(dim.astype("uint16")))
     for image in (dark, Image.open(io.BytesIO(dark))):
-        assert load_image(image).max() == 1
+        with pytest.warns(UserWarning, match="`images` must use the range"):
+            assert load_image(image).max() == 1
     scaled = Image.fromarray(np.full((2, 3), 0.7, "float32"))
     with pytest.raises(ValueError, match="scale from 0 to 255"):
         load_image(scaled)

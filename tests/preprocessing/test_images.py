@@ -121,8 +121,16 @@ BAD_ARRAYS = [
     (np.full((2, 2, 3), np.inf), "finite values.*inf"),
     (np.full((2, 2, 3), -1.0), "finite values.*from -1.0"),
     (np.full((2, 2, 3), 256), "finite values.*to 256"),
-    (np.full((2, 2, 3), 0.5), "scale from 0 to 255.*Multiply it by 255"),
-    (np.full((2, 2, 3), 255, "uint16"), r"range 0 to 65535.*astype\('uint8'\)"),
+    (np.full((2, 2, 3), 0.5), r"scale from 0 to 255.*0, 1\) \* 255"),
+    (np.full((2, 2), 1.2), r"scale from 0 to 255.*maximum 1.2.*clip\(image, 0"),
+    (np.eye(4, dtype="int64"), "scale from 0 to 255.*int64 with maximum 1,"),
+    (
+        np.full((2, 2, 3), 255, "uint16"),
+        r"`image.astype\(.uint8.*maximum 255",
+    ),
+    (np.full((2, 2), 256, "uint16"), r"image / 1023 \* 255.*maximum 256"),
+    (np.full((2, 2), 4095, "uint16"), r"image / 4095 \* 255.*maximum 4095"),
+    (Image.fromarray(np.full((2, 2), 4095, "int32")), "from 0 to 4095"),
     (np.zeros((3, 8, 8)), r"Channels come last.*transpose\(image, \(1, 2, 0"),
     (np.zeros((8, 8, 5)), r"must have shape.*\(8, 8, 5\)"),
     (np.zeros(8), r"must have shape.*Received: images=array of shape \(8,\)"),
@@ -144,6 +152,27 @@ def test_refused_pictures(image, message):
         BridgeTowerImageConverter(32)(image)
     with pytest.raises(ValueError, match=r"`images\[1\]` must"):
         BridgeTowerImageConverter(32)([plain(), image])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32, 3)])
+def test_a_mask_of_0_and_1_is_reported(size):
+    mask = np.zeros(size, "uint8")
+    converter = BridgeTowerImageConverter(32)
+    black = converter(mask)
+    mask[2:5, 2:5] = 1
+    for image in (mask, encode(Image.fromarray(mask))):
+        with pytest.warns(UserWarning, match=r"`images\[1\]`.*Multiply.*255"):
+            made = converter([mask * 255, image])
+        assert made[0].max() > made[1].max() > black.max()
+
+
+@pytest.mark.parametrize("high", [255, 4095])
+def test_a_dark_16_bit_file_is_reported(high):
+    file = encode(Image.fromarray(np.array([[0, high]], "uint16")))
+    with pytest.warns(UserWarning, match=f"up to {high}$") as caught:
+        # Its format says that 65535 is white.
+        assert load_image(file).max() == round(high / 257)
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(

@@ -288,12 +288,50 @@ def test_training_leaves_the_integers(int8):
 
 
 @FASTEST
+@pytest.mark.parametrize("part", ["task", "image_tower"])
+def test_quantizing_searches_for_garbage_once(part):
+    """Not once for each layer, which took minutes for a small model."""
+    model = {
+        "task": lambda m: m,
+        "image_tower": lambda m: m.backbone.image_tower,
+    }[part](task())
+    searched = []
+
+    def count(phase, info):
+        if phase == "start" and info["generation"] == 2:
+            searched.append(len(gc.get_objects()))
+
+    # The tests freeze what they import.
+    gc.unfreeze()
+    alive = len(gc.get_objects())
+    gc.callbacks.append(count)
+    try:
+        model.quantize("int8")
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.callbacks.remove(count)
+        gc.freeze()
+    assert len(searched) > 5
+    assert sum(searched) < 2 * alive
+
+
+@FASTEST
+def test_quantizing_leaves_frozen_objects_frozen():
+    model = task()
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    model.quantize("int8")
+    # Some of them are replaced.
+    assert gc.get_freeze_count() > frozen / 2
+
+
+@FASTEST
 def test_what_is_refused(int8, tmp_path):
     model, folder, _ = int8
     for wrong in (
         lambda: model.backbone.with_image_size(64),
         lambda: kbt.BridgeTowerVQA.from_preset(folder, image_size=64),
-        lambda: keras.models.clone_model(model.backbone),
+        lambda: model.backbone.image_tower.get_config(),
         lambda: model.export_to_transformers(tmp_path / "theirs"),
     ):
         with pytest.raises(ValueError, match="weights that are not quantized"):

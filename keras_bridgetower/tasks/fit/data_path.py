@@ -28,6 +28,7 @@ import contextlib
 import math
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend import devices
 from keras_bridgetower.checks import check_count
@@ -163,7 +164,9 @@ def prepared(
         size = BATCH_SIZE if batch_size is None else batch_size
         check_count("batch_size", size)
         weights = value_checks.weights_of(sample_weight)
-        made = batches_of(sliceable(x), y, weights, int(size), order)
+        # No rows have no loss, but predictions.
+        least = int(checked.get("labelled", True))
+        made = batches_of(sliceable(x), y, weights, int(size), order, least)
         if task.preprocessor is None:
             value_checks.check_features(task, x, y)
         x = made
@@ -215,6 +218,40 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
     if isinstance(x, dict) and draws(task.preprocessor):
         x = {"step": devices.current().draw_number(number), **x}
     return task.preprocess_samples(x, y, sample_weight)
+
+
+def without_rows(task, data):
+    """Predictions for data without rows, or None where they may have some.
+
+    Args:
+        task: the task.
+        data: what `prepared` returned.
+
+    Returns:
+        NumPy arrays `(0, ...)`, as `predict` of the task returns them.
+    """
+    if not is_dataset(data) or int(data.cardinality()) != 0:
+        return None
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
+    shapes = {name: tuple(x[name].shape) for name in task.input}
+    return no_predictions(task, shapes)
+
+
+def no_predictions(task, shapes):
+    """As `without_rows`, for features of some shapes.
+
+    Args:
+        task: the task.
+        shapes: dict from the name of each input to its shape.
+    """
+    inputs = {
+        name: keras.KerasTensor((None, *shapes[name][1:]), x.dtype)
+        for name, x in task.input.items()
+    }
+    return keras.tree.map_structure(
+        lambda x: np.zeros((0, *(size or 0 for size in x.shape[1:])), x.dtype),
+        task.compute_output_spec(inputs),
+    )
 
 
 def is_weighted(x):

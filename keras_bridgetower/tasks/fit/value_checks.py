@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_bridgetower.losses import MaskedLMLoss
 from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.models.checks import LOOKED_AT
 from keras_bridgetower.models.checks import check_feature_values
 from keras_bridgetower.models.checks import check_ids
 from keras_bridgetower.models.label_checks import check_scores
@@ -60,15 +61,21 @@ def check_values(task, x, y):
     for labels in keras.tree.flatten(y) if isinstance(y, dict) else [y]:
         if labels is not None:
             _check_numbers(labels)
-    features = {k: v for k, v in x.items() if k in _LOOKED_AT}
+    features = {k: v for k, v in x.items() if k in LOOKED_AT}
     rules = [] if y is None else _rules(task, y)
     values = [*features.values(), *(labels for *_, labels in rules)]
     if not in_tf_graph():
-        values = [ops.convert_to_numpy(value) for value in values]
+        # Pictures on an accelerator stay there.
+        values = [
+            v
+            if v is x.get("images") and ops.is_tensor(v)
+            else ops.convert_to_numpy(v)
+            for v in values
+        ]
     # Not a closure, which AutoGraph would rewrite for the graph.
     check = functools.partial(
         _check,
-        task.backbone.text_encoder,
+        task.backbone,
         list(features),
         [(loss, width) for loss, width, _ in rules],
     )
@@ -119,16 +126,13 @@ def _check_numbers(labels):
         )
 
 
-def _check(text_encoder, names, rules, *values):
+def _check(backbone, names, rules, *values):
     features = dict(zip(names, values, strict=False))
-    check_feature_values(features, text_encoder)
+    check_feature_values(features, backbone)
     labels = values[len(names) :]
     for (loss, width), y in zip(rules, labels, strict=True):
         _RULES[type(loss)](loss, y, width)
     return np.int32(0)
-
-
-_LOOKED_AT = ("token_ids", "masked_token_ids", "padding_mask", "mask_positions")
 
 
 def _rules(task, y):
