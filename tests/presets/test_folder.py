@@ -224,6 +224,31 @@ def test_missing_files_are_named(name, bare):
 
 
 @pytest.mark.parametrize(
+    "key, value",
+    [
+        ("answers", ""),
+        ("answers", ANSWERS[::-1]),
+        ("num_classes", len(ANSWERS) + 1),
+        ("head_hidden_scale", 3),
+    ],
+)
+def test_a_listed_head_that_does_not_fit_is_an_error(key, value, bare):
+    edit(bare, "heads.json", lambda heads: heads["vqa"].update({key: value}))
+    refused(bare, "heads.json")
+
+
+def test_a_listed_head_is_new_only_where_the_caller_asks(bare):
+    edit(bare, "heads.json", lambda heads: heads["vqa"].update(answers=""))
+    # Heads of other tasks do not matter to this one.
+    kbt.BridgeTowerEntailment.from_preset(bare, random_heads=True)
+    with pytest.warns(UserWarning, match="head vqa.*with other values"):
+        kbt.BridgeTowerVQA.from_preset(bare, answers=ANSWERS[1:])
+    edit(bare, "heads.json", lambda heads: heads["vqa"].update(answers=None))
+    copy = kbt.BridgeTowerVQA.from_preset(bare)
+    assert copy.new_heads.still_random(["vqa"]) == []
+
+
+@pytest.mark.parametrize(
     "content",
     [
         '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}",
