@@ -7,6 +7,7 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 
 _KEY = "ranking.json"
@@ -114,7 +115,7 @@ def _digest(rows):
 
 def _read(path):
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(
             "`cache_dir` must hold the blocks of a ranking. Use another "
