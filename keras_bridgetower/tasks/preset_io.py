@@ -155,7 +155,8 @@ def load(
         )
 
     def make(values):
-        with head_table.awaiting(saved if load_weights else {}):
+        awaited = saved if load_weights else {}
+        with head_table.awaiting(awaited, folder.most_head_weights()):
             return cls(backbone=backbone, **values)
 
     model = folder.made(TASK, make, own, kwargs)
