@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import pickle
 import time
 import tracemalloc
@@ -9,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
+from miniature_pictures import pictures
 from miniature_pictures import write_json
 from miniature_pictures import write_lines
 from miniatures import opened
@@ -440,3 +442,117 @@ def test_pickles_take_no_more_than_their_size_explains(name, tmp_path):
     assert time.process_time() - start < 5
     assert tracemalloc.get_traced_memory()[1] < 10**8
     tracemalloc.stop()
+
+
+def _renamed(path, old, new):
+    """An annotation names a picture elsewhere, which is there."""
+
+    def damage(root):
+        _edit(root / path, old, new, 1)
+        for place in (root.parent, root.parent / "flickr30k-images"):
+            pictures()[0].save(place / "secret.jpg")
+
+    return damage
+
+
+def _linked(*places):
+    """A file or folder is a link to its like elsewhere."""
+
+    def damage(root):
+        for number, place in enumerate(places):
+            there = root.parent / f"elsewhere-{number}"
+            (root / place).rename(there)
+            (root / place).symlink_to(there)
+
+    return damage
+
+
+LEADING_OUT = {
+    "flickr30k: a name": (
+        "flickr30k",
+        _renamed(
+            "karpathy/dataset_flickr30k.json",
+            b'"1000.jpg"',
+            b'"../../secret.jpg"',
+        ),
+    ),
+    "flickr30k: an absolute name": (
+        "flickr30k",
+        _renamed(
+            "karpathy/dataset_flickr30k.json", b'"1000.jpg"', b'"/etc/hostname"'
+        ),
+    ),
+    "coco: a name": (
+        "coco",
+        _renamed(
+            KARPATHY_FILE,
+            b'"COCO_train2014_000000000000.jpg"',
+            b'"COCO_.._/../secret.jpg"',
+        ),
+    ),
+    "snli_ve: a name": (
+        "snli_ve",
+        _renamed(
+            SNLI, b'"Flickr30K_ID": "0"', b'"Flickr30K_ID": "../../secret"'
+        ),
+    ),
+    "nlvr2: a directory": (
+        "nlvr2",
+        _renamed(
+            NLVR2, b'"directory": ', b'"directory": "../../../..", "was": '
+        ),
+    ),
+    "coco: a picture": (
+        "coco",
+        _linked("train2014/COCO_train2014_000000000003.jpg"),
+    ),
+    "coco: a folder": ("coco", _linked("train2014")),
+    "coco: annotations": ("coco", _linked(KARPATHY_FILE)),
+    "flickr30k: a picture": ("flickr30k", _linked("flickr30k-images/1003.jpg")),
+    "sbu: a picture": ("sbu", _linked("SBU/3_7b.jpg")),
+    "cc3m: a picture": ("cc3m", _linked("train_image/1.png")),
+    "vqav2: a folder": ("vqav2", _linked("train2014")),
+    "visual_genome: a folder": ("visual_genome", _linked("images/VG_100K")),
+    "snli_ve: a table": ("snli_ve", _linked(SNLI)),
+    "cifar10: a batch": (
+        "cifar10",
+        _linked("cifar-10-batches-py/data_batch_1"),
+    ),
+    "glue: a table": ("glue", _linked("RTE/train.tsv")),
+    "arrow_sbu: a table": ("arrow_sbu", _linked("sbu_0.arrow")),
+    "arrow_vqav2: a table": ("arrow_vqav2", _linked("vqav2_val_fix.arrow")),
+}
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_what_leads_out_of_the_folder_is_rejected(name, tmp_path, monkeypatch):
+    of, damage = LEADING_OUT[name]
+    root = tmp_path / "root"
+    data = opened(of, root)
+    damage(root)
+    told = "must be a path below its folder, and no link that leaves it"
+    # A relative root, since paths are then relative to another folder.
+    monkeypatch.chdir(tmp_path)
+    for place in (root, "root"):
+        data = opened_again(of, pathlib.Path(place))
+        with pytest.raises(ValueError, match=told):
+            data.split("train")
+        report = data.check(splits=["train"])[0]
+        assert told in report.error and not report.missing
+    if ": a name" not in name and "absolute" not in name:
+        options = {"task_name": "rte"} if of == "glue" else {}
+        trusting = open_dataset(of, root, outside="1", **options)
+        assert trusting.split("train")
+    with pytest.raises(ValueError, match="`outside` must be"):
+        open_dataset("sbu", root, outside="no")
+
+
+def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path):
+    root = tmp_path / "datasets--a--b/snapshots/main"
+    data = opened("arrow_sbu", root)
+    blobs = root.parent.parent / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(root.iterdir())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    assert len(data.split("train")) == 24
