@@ -92,7 +92,7 @@ def give(variable, array):
         variable.value.block_until_ready()
 
 
-def without_initialization(make, active=True, most=None):
+def without_initialization(make, active=True, room=None):
     """Build a layer or model whose weights are uninitialized.
 
     It is for models whose weights are all set afterwards. For a large model,
@@ -103,8 +103,8 @@ def without_initialization(make, active=True, most=None):
     Args:
         make: callable that returns a new layer or model.
         active: bool; if False, the weights are initialized as usual.
-        most: int, the most weights that it may have, such as those that a
-            file can hold; or None. Not checked unless `active`.
+        room: `(count, file)`, the most weights that it may have and the name
+            of the file that they come from; or None. Used only if `active`.
 
     Returns:
         What `make` returned.
@@ -129,10 +129,10 @@ def without_initialization(make, active=True, most=None):
 
     def check(variables):
         count = sum(math.prod(variable.shape) for variable in variables)
-        if most is not None and count > most:
+        if room is not None and count > room[0]:
             raise ValueError(
-                f"It describes {count:,} weights, and the file of weights has "
-                f"room for at most {most:,}."
+                f"It describes {count:,} weights, and {room[1]} has room for "
+                f"at most {room[0]:,}."
             )
 
     return keras_patches.with_initializer(_cheapest_initializer(), make, check)

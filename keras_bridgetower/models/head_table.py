@@ -25,16 +25,16 @@ _AWAITED = contextvars.ContextVar("awaited", default=({}, None))
 
 
 @contextlib.contextmanager
-def awaiting(saved, most=None):
+def awaiting(saved, room=None):
     """A context in which heads that will be loaded stay uninitialized.
 
     Args:
         saved: dict from the name of a head to its plain values, as
             `heads.json` of a preset holds it. A head of these values is
             going to be loaded.
-        most: int, the most weights that each of these heads may have, or None.
+        room: as for `without_initialization`, of each of these heads.
     """
-    token = _AWAITED.set((saved, most))
+    token = _AWAITED.set((saved, room))
     try:
         yield
     finally:
@@ -62,14 +62,14 @@ def make(name, backbone, **values):
             "which its weights are found. Pass `name` to its constructor. "
             f"Received: name={head.name!r}"
         )
-    saved, most = _AWAITED.get()
+    saved, room = _AWAITED.get()
     loaded = agrees_with_saved(name, saved.get(name), values)
 
     def built():
         head.build(shape)
         return head
 
-    return uninitialized.without_initialization(built, loaded, most)
+    return uninitialized.without_initialization(built, loaded, room)
 
 
 def _classifier(name, pooled):

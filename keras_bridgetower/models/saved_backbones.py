@@ -68,7 +68,9 @@ def load(
         return uninitialized.without_initialization(
             functools.partial(cls.from_config, values),
             load_weights,
-            configs.WEIGHTS_IN_A_BYTE * size if load_weights else None,
+            (configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS)
+            if load_weights
+            else None,
         )
 
     backbone = folder.made(CONFIG, make, config, kwargs)

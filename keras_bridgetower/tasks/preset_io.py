@@ -156,7 +156,7 @@ def load(
 
     def make(values):
         awaited = saved if load_weights else {}
-        with head_table.awaiting(awaited, folder.most_head_weights()):
+        with head_table.awaiting(awaited, folder.room_for_heads()):
             return cls(backbone=backbone, **values)
 
     model = folder.made(TASK, make, own, kwargs)
