@@ -1,9 +1,12 @@
-"""Opens regular files only, and writes files completely or not at all."""
+"""Reads regular files and strict JSON, and writes whole files or nothing."""
 
+import collections
 import contextvars
 import errno
 import functools
 import hashlib
+import io
+import json
 import os
 import pathlib
 import stat
@@ -11,6 +14,10 @@ import tempfile
 
 # Where a file is a question to the kernel: it may block, or never end.
 KERNEL = ("proc", "sys")
+# Levels of nesting that JSON may have: Python code that walks a value must not
+# run out of stack. Annotations and configurations have fewer than ten.
+DEEPEST_JSON = 100
+_AT_ONCE = 1 << 20
 KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a character device",
@@ -63,18 +70,59 @@ def open_regular(path):
     return os.fdopen(handle, "rb")
 
 
-def read_text(path, largest):
-    """The text of a plain file in UTF-8, if it is not too long.
+def open_bytes_of_text(path):
+    """Open a text file for reading bytes; a NUL byte in it is an error.
+
+    No text has NUL bytes, and the holes of a sparse file consist of them. So
+    a file that takes no room on the disk cannot fill the memory.
 
     Args:
         path: as `open_regular`.
-        largest: int, the most bytes that it may have.
+
+    Returns:
+        `io.BufferedReader`. Reading raises ValueError at the first NUL.
+    """
+    return io.BufferedReader(_BytesOfText(open_regular(path), path))
+
+
+class _BytesOfText(io.RawIOBase):
+    def __init__(self, file, path):
+        self._file, self._path = file, os.fsdecode(path)
+
+    def readable(self):
+        return True
+
+    def fileno(self):
+        return self._file.fileno()
+
+    def readinto(self, buffer):
+        count = self._file.readinto(buffer)
+        if b"\0" in bytes(buffer[:count]):
+            raise ValueError(
+                f"{self._path} must be a text in UTF-8. Received: NUL bytes, "
+                "as in UTF-16 and in files with holes. Convert the file, or "
+                "fetch it again."
+            )
+        return count
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+
+def read_text(path, largest=None):
+    """Read a plain file in UTF-8, if it is not too long.
+
+    Args:
+        path: as `open_regular`.
+        largest: int, the most bytes that it may have, or None.
 
     Returns:
         str.
 
     Raises:
-        ValueError: a longer file, another encoding, or as `open_regular`.
+        ValueError: a longer file, another encoding, NUL bytes, or as
+            `open_regular`.
         OSError: as `open_regular`.
 
     Example:
@@ -83,10 +131,8 @@ def read_text(path, largest):
     read_text("config.json", 1_000_000)
     ```
     """
-    with open_regular(path) as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"it has more than {largest:,} bytes")
+    with open_bytes_of_text(path) as file:
+        content = file.read() if largest is None else read_most(file, largest)
     return content.decode("utf-8")
 
 
@@ -120,6 +166,88 @@ def check_no_link(path, name):
             f"delete the link. Received: {os.fspath(path)!r}, a link to "
             f"{os.path.realpath(path)!r}"
         )
+
+
+def read_most(file, largest):
+    """Read all bytes of an open binary file, at most `largest`.
+
+    Raises:
+        ValueError: it has more.
+    """
+    content = bytearray()
+    size = os.fstat(file.fileno()).st_size
+    # `read(largest)` would allocate that many.
+    while size <= largest and (part := file.read(_AT_ONCE)):
+        content += part
+        size = len(content)
+    if size > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
+    return content
+
+
+def parse_json(text, nan=True):
+    """Parse JSON that can be read in one way only.
+
+    Args:
+        text: str, or bytes in UTF-8.
+        nan: bool, whether to accept `NaN` and `Infinity`, which Python writes
+            but JSON does not have.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: text that is not JSON or not UTF-8, an object that has a
+            key twice, or nesting deeper than `DEEPEST_JSON`.
+
+    Example:
+
+    ```python
+    parse_json('{"a": 1, "a": 2}')  # ValueError: the key 'a' occurs twice
+    ```
+    """
+    if not isinstance(text, str):
+        # `json` would also guess UTF-16 and UTF-32.
+        text = text.decode("utf-8-sig")
+    options = {} if nan else {"parse_constant": _refuse_constant}
+    try:
+        value = json.loads(text, object_pairs_hook=_without_repeats, **options)
+    except RecursionError:
+        raise _too_deep() from None
+    level = [[value]]
+    for _ in range(DEEPEST_JSON + 1):
+        level = [
+            held
+            for outer in level
+            for held in (outer.values() if type(outer) is dict else outer)
+            if type(held) in (dict, list)
+        ]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def read_json(path, largest=None, nan=True):
+    """Read a JSON file as `read_text` and `parse_json` do."""
+    return parse_json(read_text(path, largest), nan)
+
+
+def _without_repeats(pairs):
+    """Build the dict of a JSON object; `json` would keep the last values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = collections.Counter(name for name, _ in pairs)
+        [(twice, _)] = counts.most_common(1)
+        raise ValueError(f"the key {twice!r:.80} occurs twice in an object")
+    return found
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _too_deep():
+    return ValueError(f"it is nested deeper than {DEEPEST_JSON} levels")
 
 
 def sha256(path):
@@ -239,7 +367,8 @@ class Below:
     """The paths below a folder, as a table names them.
 
     Args:
-        folder: path of the folder, which may itself be a link.
+        folder: path of the folder, which may itself be a link. In a snapshot
+            of the Hugging Face hub's cache, links may lead to its `blobs`.
 
     Example:
 
@@ -253,7 +382,13 @@ class Below:
     def __init__(self, folder):
         self.folder = os.path.abspath(folder)
         self._start = os.path.join(self.folder, "")
-        self._real = os.path.join(os.path.realpath(folder), "")
+        real = pathlib.Path(os.path.realpath(folder))
+        homes = [real] + [
+            path.parent.parent / "blobs"
+            for path in (real, *real.parents)
+            if path.parent.name == "snapshots"
+        ]
+        self._homes = [os.path.join(home, "") for home in homes]
         # Pictures share folders, and following links asks the disk.
         self._real_folder = functools.lru_cache(1024)(os.path.realpath)
 
@@ -283,17 +418,19 @@ class Below:
         Returns:
             bool.
         """
-        path = os.path.normpath(os.path.join(self.folder, name))
-        if not _begins(path, self._start):
+        path = os.path.join(self.folder, name)
+        if not _begins(os.path.normpath(path), self._start):
             return True
         try:
+            # Not of the normal path: behind a link, `..` leads elsewhere.
             folder, last = os.path.split(path)
             real = os.path.join(self._real_folder(folder), last)
-            real = os.path.realpath(path) if os.path.islink(real) else real
+            if last == ".." or os.path.islink(real):
+                real = os.path.realpath(path)
         # What no file can be called is for reading to refuse.
         except ValueError:
             return False
-        return not _begins(real, self._real)
+        return not any(_begins(real, home) for home in self._homes)
 
 
 def _begins(path, folder):

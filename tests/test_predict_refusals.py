@@ -88,7 +88,7 @@ def test_a_key_that_stands_twice_spoils_one_row(folder):
     bad, results = run_table(folder, "\ufeff" + GOOD, twice, within, GOOD)
     assert bad == 2 and "answers" in results[0] and "answers" in results[3]
     for result, key in zip(results[1:3], ("text", "a"), strict=True):
-        assert f"the key '{key}' stands in an object twice" in result["error"]
+        assert f"the key '{key}' occurs twice in an object" in result["error"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "[[NaN]]"])

@@ -257,7 +257,7 @@ class _Scope(keras.StatelessScope):
         self.assigned[id(variable)] = variable
 
 
-def with_initializer(initializer, make):
+def with_initializer(initializer, make, check=lambda variables: None):
     """Build a model whose float weights all use the same initializer.
 
     Keras has no option for it. So the variables are made without values,
@@ -268,6 +268,8 @@ def with_initializer(initializer, make):
     Args:
         initializer: callable of a shape and a dtype.
         make: callable that returns a new layer or model.
+        check: callable of the list of the new variables, before any of them
+            takes memory. What it raises is raised here.
 
     Returns:
         What `make` returned.
@@ -283,7 +285,9 @@ def with_initializer(initializer, make):
             made = make()
     except ValueError:
         # A variable was made from an array. Any other error is raised again.
+        check(variables)
         return make()
+    check(variables)
     for variable in variables:
         # Seeds and ids are integers and keep their own initializer.
         if keras.backend.is_float_dtype(variable.dtype):

@@ -92,7 +92,7 @@ def give(variable, array):
         variable.value.block_until_ready()
 
 
-def without_initialization(make, active=True):
+def without_initialization(make, active=True, room=None):
     """Build a layer or model whose weights are uninitialized.
 
     It is for models whose weights are all set afterwards. For a large model,
@@ -103,9 +103,14 @@ def without_initialization(make, active=True):
     Args:
         make: callable that returns a new layer or model.
         active: bool; if False, the weights are initialized as usual.
+        room: `(count, file)`, the most weights that it may have and the name
+            of the file that they come from; or None. Used only if `active`.
 
     Returns:
         What `make` returned.
+
+    Raises:
+        ValueError: it has more weights. None of them took memory.
 
     Example:
 
@@ -119,11 +124,18 @@ def without_initialization(make, active=True):
     layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
     ```
     """
-    return (
-        keras_patches.with_initializer(_cheapest_initializer(), make)
-        if active
-        else make()
-    )
+    if not active:
+        return make()
+
+    def check(variables):
+        count = sum(math.prod(variable.shape) for variable in variables)
+        if room is not None and count > room[0]:
+            raise ValueError(
+                f"It describes {count:,} weights, and {room[1]} has room for "
+                f"at most {room[0]:,}."
+            )
+
+    return keras_patches.with_initializer(_cheapest_initializer(), make, check)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,11 @@
 Checkpoints hold the weights of such a head, but not the names of its classes.
 """
 
-import json
 import pathlib
 
 from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.files import read_text
 from keras_bridgetower.metrics.vqa_answers import answer_list
 
 
@@ -54,10 +55,8 @@ def read_answers(*paths):
 
 def _read(path):
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".txt":
-            return text.splitlines()
-        return json.loads(text)
+        text = read_text(path)
+        return text.splitlines() if path.suffix == ".txt" else parse_json(text)
     except (OSError, ValueError) as error:
         raise ConversionError(
             f"A file of answers must be readable: {error!s:.200}", path

@@ -18,6 +18,7 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.errors import short_text
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules import encoders
+from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import load_pickle
 from keras_bridgetower.convert.tensors import refuse_code
 from keras_bridgetower.convert.tensors import state_dict_tensors
@@ -58,6 +59,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
             another model.
     """
     path = pathlib.Path(path)
+    check_links(path)
     content, names = load_pickle(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         # The file is a state dict and nothing else. Objects beside a state

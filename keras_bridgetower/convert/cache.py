@@ -25,6 +25,8 @@ SHA256 = re.compile("[0-9a-f]{64}")
 CLOCK_TICK = 2_000_000_000
 # Number of digests that are kept, those that were computed last.
 MOST_DIGESTS = 1000
+# Bytes of their file.
+_LARGEST = 16_000_000
 
 
 def open_checkpoint(source, **kwargs):
@@ -116,7 +118,7 @@ def _complete_preset(folder):
     """The cached preset, or None if it is absent or incomplete."""
     try:
         opened = PresetFolder(folder)
-    except (ValueError, OSError, RecursionError):
+    except (ValueError, OSError):
         return None
     return opened if opened.sealed else None
 
@@ -181,8 +183,8 @@ def _digests(marks):
 def _stored_digests(memory):
     """The stored digests by mark, without entries that are damaged."""
     try:
-        known = json.loads(memory.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        known = files.read_json(memory, _LARGEST)
+    except (OSError, ValueError):
         return {}
     known = known.items() if isinstance(known, dict) else ()
     return {

@@ -13,6 +13,7 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.rules.bridgetower import UNIMODAL_UNREAD
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
@@ -21,6 +22,7 @@ from keras_bridgetower.models.positions import resize_positions
 
 def read_folder(folder, models, image_size=None):
     """Read the encoder in a folder; `models` maps model types to readers."""
+    check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
     kind = configurations.require_type(config, path, models)

@@ -1,20 +1,21 @@
 """Opens weight files safely, and reads one tensor at a time."""
 
-import json
 import pathlib
 
 import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
 import safetensors
 
+from keras_bridgetower import files
 from keras_bridgetower.convert import torch_pickle
 from keras_bridgetower.convert import torch_tensors
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.errors import short_text
 from keras_bridgetower.convert.torch_tensors import Foreign
 from keras_bridgetower.convert.torch_zip import Archive
-from keras_bridgetower.files import read_text
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.needed_files import WEIGHT_FILES
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
+from keras_bridgetower.presets.safe_files import check_safetensors
 from keras_bridgetower.presets.weights_file import is_finite
 
 # How many tensors may share the same stored values: two, since a table that
@@ -74,6 +75,30 @@ class Tensors:
         )
 
 
+def check_links(source):
+    """Refuse links out of a folder among the files that a conversion reads.
+
+    Args:
+        source: `pathlib.Path` of a folder, or of a checkpoint file, which may
+            itself be a link.
+
+    Raises:
+        ConversionError: there are such links.
+    """
+    folder = source if source.is_dir() else source.parent
+    below = files.Below(folder)
+    paths = needed_files.of_checkpoint(source)
+    names = [path.name for path in paths if path != source]
+    away = [name for name in names if below.leads_out(name)]
+    if away:
+        raise ConversionError(
+            "The files of a folder must lie in it, and these are links that "
+            "leave it. Copy the files instead.",
+            folder,
+            away,
+        )
+
+
 def weight_file(folder):
     """The path of a folder's weight file, or of the index of several."""
     for name in WEIGHT_FILES:
@@ -120,8 +145,8 @@ def read_json(path):
     try:
         if not path.is_file():  # A pipe would be waited for.
             raise OSError("it is no regular file")
-        values = json.loads(read_text(path, LARGEST_ASSET))
-    except (OSError, ValueError, RecursionError) as error:
+        values = files.read_json(path, LARGEST_ASSET)
+    except (OSError, ValueError) as error:
         raise ConversionError(
             f"The file must be readable JSON: {error!s:.200}. Fetch it again.",
             path,
@@ -133,6 +158,7 @@ def read_json(path):
 
 def _open_safetensors(path):
     try:
+        check_safetensors(path)
         file = safetensors.safe_open(path, framework="np")
         shapes = {
             name: tuple(file.get_slice(name).get_shape())

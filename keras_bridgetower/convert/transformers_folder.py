@@ -14,6 +14,7 @@ from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules import encoders
+from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
@@ -46,6 +47,7 @@ def read(folder):
             architecture that transformers itself cannot run.
     """
     folder = pathlib.Path(folder)
+    check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
     configurations.require_type(

@@ -14,6 +14,7 @@ from keras_bridgetower.convert.encoder_files import TEXT_MODELS
 from keras_bridgetower.convert.encoder_files import read_folder
 from keras_bridgetower.convert.encoder_files import read_openai_clip
 from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.models.positions import copy_resized
@@ -108,6 +109,7 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
         raise ConversionError(
             "A tokenizer is read from a `transformers` folder.", path
         )
+    check_links(path)
     file = path / "config.json"
     kind = configurations.require_type(
         read_json(file), file, list(tokenizers.READERS)

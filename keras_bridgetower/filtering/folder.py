@@ -9,7 +9,7 @@ import shutil
 import tarfile
 
 from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import read_text
+from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.filtering import tables
 from keras_bridgetower.presets.locks import one_writer
@@ -154,7 +154,7 @@ class FilterFolder:
         if not path.is_file():
             return None
         try:
-            found = json.loads(read_text(path, _LARGEST))
+            found = read_json(path, _LARGEST)
             if not isinstance(found, dict):
                 raise ValueError("it must be a JSON object")
         except ValueError as error:

@@ -8,6 +8,7 @@ import os
 import pathlib
 
 from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import parse_json
 from keras_bridgetower.filtering import tars
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -234,8 +235,8 @@ def _about(found):
     if not found.get(ABOUT):
         return {}
     try:
-        about = json.loads(found[ABOUT])
-    except (ValueError, RecursionError) as error:
+        about = parse_json(found[ABOUT])
+    except ValueError as error:
         raise ValueError(f"its json must be JSON in UTF-8: {error}") from error
     return about if isinstance(about, dict) else {}
 

@@ -1,9 +1,10 @@
 """Answers of VQAv2: normalisation, the answer list, soft scores."""
 
 import collections
-import json
 import os
 import re
+
+from keras_bridgetower.files import read_json
 
 # Punctuation marks that are removed. Apostrophe, colon, period and signs such
 # as "$", "%", "&" are not.
@@ -215,8 +216,12 @@ def load_json(source):
     """The content of a JSON file; anything but a path is returned as it is."""
     if not _is_path(source):
         return source
-    with open(source, encoding="utf-8") as file:
-        return json.load(file)
+    try:
+        return read_json(source)
+    except ValueError as error:
+        raise ValueError(
+            f"{os.fsdecode(source)} must be JSON: {error}. Fetch it again."
+        ) from error
 
 
 def read_rows(name, source, keys):

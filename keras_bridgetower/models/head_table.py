@@ -8,7 +8,6 @@ import contextvars
 import inspect
 import re
 import threading
-from types import MappingProxyType
 
 import keras
 
@@ -22,19 +21,20 @@ from keras_bridgetower.models.heads import TextHead
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 
-_AWAITED = contextvars.ContextVar("awaited", default=MappingProxyType({}))
+_AWAITED = contextvars.ContextVar("awaited", default=({}, None))
 
 
 @contextlib.contextmanager
-def awaiting(saved):
+def awaiting(saved, room=None):
     """A context in which heads that will be loaded stay uninitialized.
 
     Args:
         saved: dict from the name of a head to its plain values, as
             `heads.json` of a preset holds it. A head of these values is
             going to be loaded.
+        room: as for `without_initialization`, of each of these heads.
     """
-    token = _AWAITED.set(saved)
+    token = _AWAITED.set((saved, room))
     try:
         yield
     finally:
@@ -62,13 +62,14 @@ def make(name, backbone, **values):
             "which its weights are found. Pass `name` to its constructor. "
             f"Received: name={head.name!r}"
         )
-    loaded = agrees_with_saved(name, _AWAITED.get().get(name), values)
+    saved, room = _AWAITED.get()
+    loaded = agrees_with_saved(name, saved.get(name), values)
 
     def built():
         head.build(shape)
         return head
 
-    return uninitialized.without_initialization(built, loaded)
+    return uninitialized.without_initialization(built, loaded, room)
 
 
 def _classifier(name, pooled):

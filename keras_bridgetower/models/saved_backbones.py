@@ -14,6 +14,7 @@ from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import hidden_states
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
@@ -56,14 +57,20 @@ def load(
     folder = registry.open_preset(preset, revision)
     cls, config = folder.spec(CONFIG, cls)
     with folder.reading(CONFIG):
-        _check_config(config, folder.weight_bytes() if load_weights else None)
+        there = load_weights or folder.has(weights_file.WEIGHTS)
+        size = folder.weight_bytes() if there else None
+        _check_config(config, size)
         if dtype is not None:
             kwargs["dtype"] = dtype
         config = {k: v for k, v in config.items() if k not in freezing.KEYS}
 
     def make(values):
         return uninitialized.without_initialization(
-            functools.partial(cls.from_config, values), load_weights
+            functools.partial(cls.from_config, values),
+            load_weights,
+            (configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS)
+            if load_weights
+            else None,
         )
 
     backbone = folder.made(CONFIG, make, config, kwargs)
@@ -93,8 +100,8 @@ def _check_config(config, weight_bytes):
     configs.check_values(plain)
     weights, layers = configs.fewest_weights(config)
     if weight_bytes is not None and (
-        # The smallest weights have 4 bits, so a byte holds two.
-        weights > 2 * weight_bytes or layers * _BYTES_OF_LAYER > weight_bytes
+        weights > configs.WEIGHTS_IN_A_BYTE * weight_bytes
+        or layers * _BYTES_OF_LAYER > weight_bytes
     ):
         raise ValueError(
             f"It describes at least {weights:,} weights in {layers:,} layers, "

@@ -9,6 +9,7 @@ import stat
 from keras_bridgetower.files import KERNEL
 from keras_bridgetower.files import KINDS
 from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import parse_json
 from keras_bridgetower.predict.identity import dtype_of
 from keras_bridgetower.predict.identity import reading_of
 from keras_bridgetower.predict.identity import sum_of
@@ -100,12 +101,12 @@ class PredictionFile:
             self._check(rest)
         if (
             self.rows_written
-            and json.loads(last)["row"] != self.rows_written - 1
+            and parse_json(last)["row"] != self.rows_written - 1
         ):
             raise ValueError(
                 f"{self._path} must hold the rows in their order. Received: "
                 f"{self.rows_written} lines, the last of which is row "
-                f"{json.loads(last)['row']}. Write to another file."
+                f"{parse_json(last)['row']}. Write to another file."
             )
         return whole
 
@@ -125,7 +126,7 @@ def check_header(text, header, path):
         ValueError: they differ, or `text` is no header.
     """
     try:
-        found = json.loads(text)["predictions"]
+        found = parse_json(text)["predictions"]
         other = [k for k, v in header.items() if found.get(k) != v]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -193,7 +194,7 @@ def count_errors(path):
     with open(path, "rb") as file:
         # Most lines need not be parsed.
         return sum(
-            b'"error"' in line and "error" in json.loads(line) for line in file
+            b'"error"' in line and "error" in parse_json(line) for line in file
         )
 
 

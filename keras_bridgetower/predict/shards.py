@@ -9,6 +9,7 @@ import pathlib
 import uuid
 
 from keras_bridgetower.files import move_into_place
+from keras_bridgetower.files import parse_json
 from keras_bridgetower.predict import output
 from keras_bridgetower.predict.parquet import to_parquet
 from keras_bridgetower.predict.rows import Row
@@ -58,7 +59,7 @@ class Shard:
         lines = read(self.path(ROWS)).splitlines()
         return [
             Row(number, values, self.pictures, error)
-            for number, values, error in map(json.loads, lines)
+            for number, values, error in map(parse_json, lines)
         ]
 
     def write_results(self, results, name):

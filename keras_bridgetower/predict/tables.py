@@ -3,7 +3,7 @@
 import csv
 import itertools
 
-from keras_bridgetower.data.datasets.tables import JSON_LINE
+from keras_bridgetower.files import parse_json
 
 
 def _json_lines(path, columns, passed_over):
@@ -15,9 +15,8 @@ def _json_lines(path, columns, passed_over):
 
 def _json_row(line):
     try:
-        values = JSON_LINE.decode(line.decode("utf-8-sig"))
-    # Brackets within brackets, by the thousand.
-    except (ValueError, RecursionError) as error:
+        values = parse_json(line)
+    except ValueError as error:
         return {}, f"it must be JSON in UTF-8: {error}"
     if not isinstance(values, dict):
         return {}, f"it must be a JSON object. Received: {line[:80]!r}"

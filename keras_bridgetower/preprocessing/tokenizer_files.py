@@ -1,7 +1,11 @@
 """Reads and checks the files that define a tokenizer."""
 
-import json
+import io
 import os
+
+from keras_bridgetower.files import read_json
+from keras_bridgetower.files import read_text
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 MASK_TOKEN = "<mask>"
 # In this order: start, padding, end, unknown, mask.
@@ -12,12 +16,12 @@ BERT_SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 def read_vocabulary(vocabulary):
     if not isinstance(vocabulary, dict):
         try:
-            with open(vocabulary, encoding="utf-8") as file:
-                vocabulary = dict(json.load(file))
-        except (TypeError, ValueError, RecursionError) as error:
+            vocabulary = dict(read_json(vocabulary, LARGEST_ASSET))
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 "`vocabulary` must be a dict from token to id, or the path of "
-                f"one in JSON. Received: vocabulary={vocabulary!r:.200}"
+                f"one in JSON. Received: vocabulary={vocabulary!r:.200} "
+                f"({error!s:.200})"
             ) from error
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
@@ -37,9 +41,8 @@ def read_vocabulary(vocabulary):
 
 def read_merges(merges):
     if isinstance(merges, (str, os.PathLike)):
-        with open(merges, encoding="utf-8", newline="\n") as file:
-            merges = [line.strip("\r\n") for line in file]
-        merges = [x for x in merges if x and not x.startswith("#version")]
+        lines = _lines(merges)
+        merges = [x for x in lines if x and not x.startswith("#version")]
     pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
     for i, pair in enumerate(pairs):
         # A merge into a special token would let a text spell it.
@@ -54,8 +57,7 @@ def read_merges(merges):
 
 def read_words(vocabulary):
     if isinstance(vocabulary, (str, os.PathLike)):
-        with open(vocabulary, encoding="utf-8", newline="\n") as file:
-            vocabulary = [line.rstrip("\r\n") for line in file]
+        vocabulary = _lines(vocabulary)
     words = list(vocabulary)
     missing = [token for token in BERT_SPECIAL_TOKENS if token not in words]
     if missing or len(set(words)) < len(words):
@@ -66,3 +68,9 @@ def read_words(vocabulary):
             f"{len(words)} tokens {problem}"
         )
     return words
+
+
+def _lines(path):
+    # Tokens may hold other characters at which `str.splitlines` divides.
+    text = io.StringIO(read_text(path, LARGEST_ASSET), newline="\n")
+    return [line.rstrip("\r\n") for line in text]

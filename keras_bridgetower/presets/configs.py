@@ -22,14 +22,16 @@ _LARGEST = {
     "projection_dim": 100_000,
     "intermediate_dim": 1_000_000,
     "mlp_dim": 1_000_000,
-    "image_shape": 100_000,
-    "image_size": 100_000,
-    "hidden_scale": 1_000,
-    "sequence_length": 1_000_000,
+    "image_shape": 4_096,
+    "image_size": 4_096,
+    "hidden_scale": 100,
+    "sequence_length": 100_000,
     "vocabulary_size": 10_000_000,
     "num_classes": 10_000_000,
 }
 _DEEPEST = 50
+# The smallest weights have 4 bits.
+WEIGHTS_IN_A_BYTE = 2
 
 
 def class_and_values(spec, base):
@@ -164,6 +166,16 @@ def _is_users(spec):
     )
 
 
+def _patches(config):
+    """The number of patches of an image encoder, each with a position."""
+    sides, patch = config.get("image_shape"), config.get("patch_size")
+    if not (isinstance(sides, list) and len(sides) == 3):
+        return 0
+    if not all(map(is_integer, (*sides, patch))) or patch < 1:
+        return 0
+    return (sides[0] // patch) * (sides[1] // patch)
+
+
 def fewest_weights(config):
     """A lower bound for the number of weights of a backbone.
 
@@ -177,10 +189,13 @@ def fewest_weights(config):
     weights, layers = 0, 0
     for part in (config, *(part["config"] for part in parts)):
         width, count = part.get("hidden_dim", 0), part.get("num_layers", 0)
+        inner = part.get("intermediate_dim", part.get("mlp_dim", 0))
         rows = part.get("vocabulary_size", 0)
-        if all(map(is_integer, (width, count, rows))):
-            # The four matrices of one attention in each layer, and the token
-            # embedding.
-            weights += count * 4 * width**2 + rows * width
+        positions = part.get("max_sequence_length", 0)
+        if all(map(is_integer, (width, count, inner, rows, positions))):
+            # The four matrices of one attention and the two behind it in each
+            # layer, and the embeddings of tokens and of positions.
+            weights += count * (4 * width + 2 * inner) * width
+            weights += (rows + positions + _patches(part)) * width
             layers += count
     return weights, layers

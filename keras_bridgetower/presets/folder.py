@@ -119,6 +119,16 @@ class PresetFolder:
         paths = map(self.path, names or [weights_file.WEIGHTS])
         return sum(path.stat().st_size for path in paths)
 
+    def room_for_heads(self):
+        """`(count, file)`, the most weights in the file of the heads, or None.
+
+        None stands for no such file.
+        """
+        file = weights_file.TASK_WEIGHTS
+        if not self.has(file):
+            return None
+        return configs.WEIGHTS_IN_A_BYTE * self.path(file).stat().st_size, file
+
     def json(self, name, default=None):
         """Read a JSON file of the folder.
 

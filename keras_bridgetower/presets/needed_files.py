@@ -1,9 +1,8 @@
 """Lists the files that a model needs, and those that a folder lacks."""
 
-import json
 import pathlib
 
-from keras_bridgetower.files import read_text
+from keras_bridgetower.files import read_json
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 # Files that conversions read besides the weights of another library.
@@ -143,7 +142,7 @@ def _entries(path, key):
 def _values(path):
     """The dict in a JSON file, or an empty dict."""
     try:
-        values = json.loads(read_text(path, LARGEST_ASSET))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(path, LARGEST_ASSET)
+    except (OSError, ValueError):
         return {}  # The reader of the file will report what is wrong.
     return values if isinstance(values, dict) else {}

@@ -20,6 +20,7 @@ from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.safe_files import LARGEST_JSON
 from keras_bridgetower.presets.safe_files import SHIPPED
+from keras_bridgetower.presets.safe_files import check_safetensors
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import did_you_mean
 
@@ -202,6 +203,7 @@ def read_extra(folder):
     path = folder.path(EXTRA)
     folder.finish_check(EXTRA)
     with folder.reading(EXTRA):
+        check_safetensors(path)
         return safetensors.numpy.load_file(path)
 
 

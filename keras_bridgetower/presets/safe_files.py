@@ -1,17 +1,18 @@
 """Safe reading of preset folders: regular files inside them, limited JSON."""
 
-import json
 import os
 import pathlib
 import stat
 
-from keras_bridgetower.files import read_text
+from keras_bridgetower import files
 from keras_bridgetower.presets.errors import PresetError
 
 # In bytes. The JSON of a large preset with thousands of answers has 0.3 MB,
 # the vocabulary of a multilingual encoder 10 MB.
 LARGEST_JSON = 16_000_000
 LARGEST_ASSET = 64_000_000
+# The largest header that the safetensors library accepts.
+LARGEST_HEADER = 100_000_000
 # The folder of the presets that are part of the package.
 SHIPPED = pathlib.Path(__file__).parent
 
@@ -64,8 +65,9 @@ def check_regular(path, folder):
         raise PresetError(
             "Every file of a preset must be a regular file.", folder, [name]
         )
-    real = pathlib.Path(os.path.realpath(path))
-    if not any(real.is_relative_to(home) for home in _homes(folder)):
+    # An installer may link the files of the package.
+    shipped = pathlib.Path(os.path.realpath(folder)).parent == SHIPPED
+    if not shipped and files.Below(folder).leads_out(name):
         raise PresetError(
             "A file of a preset must lie in its folder, and this one is a "
             "link that leaves it. Copy the file instead.",
@@ -74,14 +76,20 @@ def check_regular(path, folder):
         )
 
 
-def _homes(folder):
-    """Folders in which the files of a preset folder may really be."""
-    folder = pathlib.Path(os.path.realpath(folder))
-    yield folder
-    if folder.parent.name == "snapshots":
-        yield folder.parent.parent / "blobs"
-    if folder.parent == SHIPPED:
-        yield pathlib.Path("/")
+def check_safetensors(path):
+    """Refuse a `.safetensors` file whose header names a tensor twice.
+
+    The library keeps the last one, of another shape or type.
+
+    Args:
+        path: path of the file. What else is damaged, the library refuses.
+
+    Raises:
+        ValueError: such a header, or one that is not JSON.
+    """
+    with files.open_regular(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+        files.parse_json(file.read(min(size, LARGEST_HEADER)))
 
 
 def read_json(path, folder):
@@ -107,9 +115,8 @@ def read_json(path, folder):
             [name],
         )
     try:
-        content = read_text(path, LARGEST_JSON)
-        values = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        values = files.read_json(path, LARGEST_JSON, nan=False)
+    except ValueError as error:
         raise PresetError(
             f"{name} must hold JSON in UTF-8: {type(error).__name__}. Fetch "
             "the preset again, or save the model anew with `save_to_preset`.",
@@ -123,7 +130,3 @@ def read_json(path, folder):
             [type(values).__name__],
         )
     return values
-
-
-def _refuse(name):
-    raise ValueError(f"{name} is no number of JSON")

@@ -1,4 +1,4 @@
-"""The bodies of requests: their fields, and nothing else.
+"""The bodies of requests: strict JSON, their fields, and nothing else.
 
 A field that is not named here is refused by its name.
 """
@@ -6,7 +6,36 @@ A field that is not named here is refused by its name.
 from typing import Annotated
 from typing import Literal
 
+import fastapi
+import fastapi.routing
 import pydantic
+
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.serve.errors import RequestError
+
+
+class _Request(fastapi.Request):
+    async def json(self):
+        body = await self.body()
+        try:
+            return parse_json(body, nan=False)
+        except ValueError as error:
+            problem = str(error)
+        raise RequestError(
+            400, f"The body must be JSON, encoded in UTF-8: {problem}."
+        )
+
+
+class JSONRoute(fastapi.routing.APIRoute):
+    """A route whose body is parsed by `files.parse_json`."""
+
+    def get_route_handler(self):
+        handle = super().get_route_handler()
+
+        async def strict(request):
+            return await handle(_Request(request.scope, request.receive))
+
+        return strict
 
 
 class Body(pydantic.BaseModel):

@@ -186,7 +186,7 @@ def _task(cls, folder, saved, others):
     preprocessor = preset_io.preprocessor_of(
         cls, folder, reading, values, backbone
     )
-    with head_table.awaiting(saved):
+    with head_table.awaiting(saved, folder.room_for_heads()):
         task = cls(backbone, preprocessor, **values)
     preset_io.load_heads(task, folder, saved, random_heads=False)
     return task

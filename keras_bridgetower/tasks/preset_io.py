@@ -19,6 +19,8 @@ from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets import written_weights
+from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.keywords import OF_CLASSES
 from keras_bridgetower.presets.keywords import OF_PRESETS
 from keras_bridgetower.presets.keywords import check_keywords
@@ -153,12 +155,15 @@ def load(
         )
 
     def make(values):
-        with head_table.awaiting(saved if load_weights else {}):
+        awaited = saved if load_weights else {}
+        with head_table.awaiting(awaited, folder.room_for_heads()):
             return cls(backbone=backbone, **values)
 
     model = folder.made(TASK, make, own, kwargs)
     if load_weights:
-        load_heads(model, folder, saved, random_heads)
+        # Other answers or sizes than the preset's make a new head.
+        changed = bool(set(given) - {"name"}) or "preprocessor" in kwargs
+        load_heads(model, folder, saved, random_heads, changed)
     return model
 
 
@@ -239,7 +244,7 @@ def _features_with_segments(cls, backbone):
     )
 
 
-def load_heads(model, folder, saved, random_heads):
+def load_heads(model, folder, saved, random_heads, changed=False):
     """Load the heads that a preset holds; say which are new.
 
     Args:
@@ -248,12 +253,33 @@ def load_heads(model, folder, saved, random_heads):
         saved: dict, what its `heads.json` holds.
         random_heads: bool, whether new ones were asked for, and verbs may
             answer by them.
+        changed: bool, whether the caller chose values of heads. Otherwise
+            each head of the task that the preset lists must fit.
+
+    Raises:
+        PresetError: a head that the preset lists does not fit the task.
     """
     held = [
         name
         for name, values in model.head_values.items()
         if head_table.agrees_with_saved(name, saved.get(name), values)
     ]
+    unfit = [n for n in model.head_values if n in saved and n not in held]
+    if unfit and not changed:
+        name = unfit[0]
+        raise PresetError(
+            f"{registry.HEADS} must hold the values of the preset's heads, and "
+            f"the head {name} of this {type(model).__name__} has others. Fetch "
+            "the preset again, or save the model anew with `save_to_preset`. "
+            "To train a new head, pass its values to `from_preset`.",
+            folder.root,
+            [
+                f"{key}={short_text(value)}, not "
+                f"{short_text(model.head_values[name].get(key))}"
+                for key, value in saved[name].items()
+                if value != model.head_values[name].get(key)
+            ],
+        )
     if held:
         weights_file.load_heads(model.heads, held, folder)
     new = [name for name in model.head_values if name not in held]

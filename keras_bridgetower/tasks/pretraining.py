@@ -38,6 +38,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
             preprocessor.
         projection_dim: int, width of the contrastive space.
         ways: `"two_way"` or `"three_way"`, see `ContrastiveLoss`.
+        head_epsilon: float, epsilon of the masked language head's layer norm.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -78,6 +79,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         negatives="random_negatives",
         projection_dim=256,
         ways="two_way",
+        head_epsilon=1e-5,
         **kwargs,
     ):
         self.objectives = checked_objectives(objectives, negatives)
@@ -93,8 +95,9 @@ class BridgeTowerPretraining(BridgeTowerTask):
         self.pair_objective = pair_objectives.make_objective(negatives)
         self.ways = ways
         self.projection_dim = projection_dim
+        self.head_epsilon = head_epsilon
         values = {
-            "mlm": {},
+            "mlm": {"epsilon": head_epsilon},
             "itm": {},
             "itc": {"projection_dim": projection_dim, "ways": ways},
         }
@@ -104,6 +107,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
     @classmethod
     def head_arguments(cls, heads):
         defaults = {"objectives": OBJECTIVES, "negatives": "random_negatives"}
+        if heads.get("mlm"):
+            defaults["head_epsilon"] = heads["mlm"]["epsilon"]
         return {**defaults, **heads.get("itc", {})}
 
     def inputs_of(self, backbone):
@@ -192,5 +197,6 @@ class BridgeTowerPretraining(BridgeTowerTask):
             negatives=self.negatives,
             projection_dim=self.projection_dim,
             ways=self.ways,
+            head_epsilon=self.head_epsilon,
         )
         return config

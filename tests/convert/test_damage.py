@@ -18,7 +18,9 @@ from builders import array
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert import unimodal
 from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.tensors import open_tensors
 
 pytestmark = LONG_ELSEWHERE
 
@@ -153,6 +155,63 @@ def run(sources, tmp_path, count):
     print(f"{loaded} of {count} loaded, {count - loaded} refused")
     # Both outcomes must occur, or the cases test nothing.
     assert 0 < loaded < count / 2
+
+
+def link(path, where):
+    """Put a link in place of a file that is moved elsewhere."""
+    where.mkdir(exist_ok=True)
+    path.rename(where / path.name)
+    path.symlink_to(where / path.name)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "merges.txt", "vocab.json"]
+)
+def test_links_out_of_a_folder_are_rejected(
+    name, sources, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    folder = tmp_path / "theirs"
+    shutil.copytree(sources / "theirs", folder)
+    (folder / name).touch()
+    link(folder / name, tmp_path / "elsewhere")
+    for read in (cache.open_checkpoint, cache.open_converted):
+        with pytest.raises(ConversionError, match=f"leave it.*{name}"):
+            read(folder)
+    if name in ("config.json", "vocab.json"):
+        with pytest.raises(ConversionError, match=f"leave it.*{name}"):
+            unimodal.text_encoder(folder)
+        with pytest.raises(ConversionError, match=f"leave it.*{name}"):
+            unimodal.tokenizer(folder)
+
+
+def test_links_to_the_blobs_of_a_hub_cache_are_read(sources, tmp_path):
+    folder = tmp_path / "models--a--b/snapshots/main"
+    shutil.copytree(sources / "theirs", folder)
+    for path in list(folder.iterdir()):
+        link(path, folder.parent.parent / "blobs")
+    assert cache.open_checkpoint(folder).tensors.shapes
+
+
+def test_a_checkpoint_may_be_a_link_but_not_what_lies_beside_it(
+    sources, tmp_path
+):
+    path = tmp_path / "model.ckpt"
+    path.symlink_to(sources / "official/model.ckpt")
+    assert cache.open_checkpoint(path).heads
+    (tmp_path / "merges.txt").symlink_to("/etc/hostname")
+    with pytest.raises(ConversionError, match="leave it.*merges.txt"):
+        cache.open_checkpoint(path)
+
+
+def test_a_tensor_named_twice_is_rejected(tmp_path):
+    path = tmp_path / "model.safetensors"
+    place = '"shape": [2], "data_offsets": [0, 8]'
+    one, two = (f'"a": {{"dtype": "{t}", {place}}}' for t in ("F32", "I32"))
+    header = f"{{{one}, {two}}}".encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ConversionError, match="the key 'a' occurs twice"):
+        open_tensors(path)
 
 
 @pytest.mark.filterwarnings("ignore:One dropout rate is kept")

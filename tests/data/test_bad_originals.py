@@ -2,11 +2,15 @@
 
 import json
 import os
+import pathlib
 import pickle
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
+from miniature_pictures import pictures
 from miniature_pictures import write_json
 from miniature_pictures import write_lines
 from miniatures import opened
@@ -19,14 +23,29 @@ pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
 
 
-def _edit(path, old, new):
+def _edit(path, old, new, count=-1):
     text = path.read_bytes()
     assert old in text
-    path.write_bytes(text.replace(old, new))
+    path.write_bytes(text.replace(old, new, count))
 
 
 def _json(path, value):
     return lambda root: write_json(root / path, value)
+
+
+def _hole(path, start=b""):
+    """A file of 20 GB that takes no room on the disk."""
+
+    def damage(root):
+        (root / path).write_bytes(start)
+        os.truncate(root / path, 20 * 2**30)
+
+    return damage
+
+
+def _twice(path, key):
+    """The first object of a file has a key twice."""
+    return lambda root: _edit(root / path, b"{", b'{"%s": 0, ' % key, 1)
 
 
 KARPATHY_FILE = "karpathy/dataset_coco.json"
@@ -34,6 +53,7 @@ QUESTIONS = "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"
 FIRST_ID = b'"question_id": 0'
 NLVR2 = "nlvr2/data/train.json"
 SNLI = "snli_ve/snli_ve_train.jsonl"
+SBU = "sbu-captions-all.json"
 BAD = {
     "cut JSON": (
         "coco",
@@ -139,6 +159,54 @@ BAD = {
         ),
         r"b'data' of shape \(pictures, 3072\).*\(2, 5\)",
     ),
+    "a key twice": ("coco", _twice(KARPATHY_FILE, b"images"), "occurs twice"),
+    "a key twice within": (
+        "coco",
+        lambda root: _edit(
+            root / KARPATHY_FILE, b'"raw"', b'"raw": "other", "raw"', 1
+        ),
+        "the key 'raw' occurs twice",
+    ),
+    "a question twice": ("vqav2", _twice(QUESTIONS, b"questions"), "twice"),
+    "captions twice": ("sbu", _twice(SBU, b"captions"), "occurs twice"),
+    "a sentence twice": ("nlvr2", _twice(NLVR2, b"sentence"), "occurs twice"),
+    "a label twice": ("snli_ve", _twice(SNLI, b"gold_label"), "occurs twice"),
+    "deep JSON": (
+        "coco",
+        lambda root: (root / KARPATHY_FILE).write_text("[" * 200_000),
+        "nested deeper than 100",
+    ),
+    "a deep line": (
+        "snli_ve",
+        lambda root: (root / SNLI).write_text("[" * 101 + "]" * 101),
+        "nested deeper than 100.*line 1",
+    ),
+    "a number in place of a list": (
+        "sbu_annot",
+        lambda root: (root / "annot.json").write_text("5"),
+        "must hold a list",
+    ),
+    "a caption that is a list": (
+        "sbu",
+        lambda root: _edit(root / SBU, b'"once more"', b"[]"),
+        "the key 'captions' with a value of type str",
+    ),
+    "a picture id that is a list": (
+        "vgqa",
+        lambda root: _edit(
+            root / "vg/image_data.json", b'"coco_id": null', b'"coco_id": []'
+        ),
+        "the key 'coco_id'",
+    ),
+    "a hole": ("coco", _hole(KARPATHY_FILE), "NUL"),
+    "a hole behind a start": ("sbu", _hole(SBU, b'{"captions": ["'), "NUL"),
+    "a hole in lines": ("nlvr2", _hole(NLVR2, b'{"sentence": "\xff'), "NUL"),
+    "a hole in a table": ("cc3m", _hole("train_image_exist.txt"), "NUL"),
+    "a hole in a pickle": (
+        "cifar100",
+        _hole("cifar-100-python/train", b"\x80\x02"),
+        "more than 500,000,000 bytes",
+    ),
 }
 
 
@@ -147,15 +215,22 @@ def test_bad_annotations_are_told_and_refused(name, tmp_path):
     of, damage, told = BAD[name]
     data = opened(of, tmp_path)
     damage(tmp_path)
+    start = time.process_time()
     with pytest.raises(ValueError, match=told):
         data.split("train")
     report = opened_again(of, tmp_path).check(splits=["train"])[0]
     assert not report.ok and report.error and "ERROR" in str(report)
+    # A bound for what a hole or a nesting could take, on a busy machine too.
+    assert time.process_time() - start < 5
 
 
 def opened_again(name, folder):
-    options = {"task_name": "rte"} if name == "glue" else {}
-    return open_dataset(name, folder, **options)
+    options = {
+        "glue": {"task_name": "rte"},
+        "vgqa": {"coco": folder / "coco"},
+    }
+    folder = folder / "vg" if name == "vgqa" else folder
+    return open_dataset(name, folder, **options.get(name, {}))
 
 
 def test_own_rows_of_several_tasks(tmp_path):
@@ -298,3 +373,186 @@ def test_pickles_of_any_protocol(protocol, tmp_path):
     found = read_pickle(path)
     assert found[b"labels"] == [1, 2]
     assert np.array_equal(found[b"data"], held[b"data"])
+
+
+def _shared(levels=60):
+    """A list that takes 2**60 items to print, and a few bytes to write."""
+    made = []
+    for _ in range(levels):
+        made = [made, made]
+    return made
+
+
+def _dict_of(pushed):
+    """A pickle of a dict with one item, of opcodes that push it."""
+    return b"\x80\x02}" + pushed + b"s."
+
+
+NESTED = b")" + b"2\x86" * 60  # A tuple, by DUP and TUPLE2.
+TEXT = b"X" + (10**6).to_bytes(4, "little") + b"a" * 10**6
+ENCODE = b"c_codecs\nencode\n"
+BOMBS = {
+    "names": ("meta", pickle.dumps({b"fine_label_names": _shared()}, 2)),
+    "labels": (
+        "train",
+        pickle.dumps(
+            {b"data": np.zeros((1, 3072), "u1"), b"fine_labels": _shared()}, 2
+        ),
+    ),
+    "a dtype": ("train", _dict_of(b"Ncnumpy\ndtype\n" + NESTED + b"\x85R")),
+    "a key": ("train", _dict_of(NESTED + b"N")),
+    "keys": ("train", b"\x80\x02}(" + NESTED + b"Nu."),
+    "keys of a dict": ("train", b"\x80\x02(" + NESTED + b"Nd."),
+    "a set": ("train", _dict_of(b"N\x8f(" + NESTED + b"\x90")),
+    "a frozen set": ("train", _dict_of(b"N(" + NESTED + b"\x91")),
+    "a shape": (
+        "train",
+        _dict_of(
+            b"N" + b"cnumpy.core.multiarray\n_reconstruct\n(NNNtR"
+            b"(K\x01"
+            + NESTED
+            + b"cnumpy\ndtype\nX\x02\0\0\0u1\x85R\x89C\x01atb"
+        ),
+    ),
+    "an array without values": (
+        "train",
+        _dict_of(b"U\x04datacnumpy.core.multiarray\n_reconstruct\n(NNNtR"),
+    ),
+    "a length": ("train", b"\x80\x05\x96" + (20 << 30).to_bytes(8, "little")),
+    "one text as bytes many times": (
+        "train",
+        _dict_of(
+            b"N" + TEXT + b"q\x000(" + (ENCODE + b"(h\0NtR") * 9000 + b"l"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_pickles_take_no_more_than_their_size_explains(name, tmp_path):
+    file, content = BOMBS[name]
+    opened("cifar100", tmp_path)
+    (tmp_path / "cifar-100-python" / file).write_bytes(content)
+    data = open_dataset("cifar100", tmp_path)
+    tracemalloc.start()
+    start = time.process_time()
+    with pytest.raises(ValueError, match=f"{file} must"):
+        data.labels  # noqa: B018
+        data.split("train")
+    assert time.process_time() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 10**8
+    tracemalloc.stop()
+
+
+def _renamed(path, old, new):
+    """An annotation names a picture elsewhere, which is there."""
+
+    def damage(root):
+        _edit(root / path, old, new, 1)
+        for place in (root.parent, root.parent / "flickr30k-images"):
+            pictures()[0].save(place / "secret.jpg")
+
+    return damage
+
+
+def _linked(*places):
+    """A file or folder is a link to its like elsewhere."""
+
+    def damage(root):
+        for number, place in enumerate(places):
+            there = root.parent / f"elsewhere-{number}"
+            (root / place).rename(there)
+            (root / place).symlink_to(there)
+
+    return damage
+
+
+LEADING_OUT = {
+    "flickr30k: a name": (
+        "flickr30k",
+        _renamed(
+            "karpathy/dataset_flickr30k.json",
+            b'"1000.jpg"',
+            b'"../../secret.jpg"',
+        ),
+    ),
+    "flickr30k: an absolute name": (
+        "flickr30k",
+        _renamed(
+            "karpathy/dataset_flickr30k.json", b'"1000.jpg"', b'"/etc/hostname"'
+        ),
+    ),
+    "coco: a name": (
+        "coco",
+        _renamed(
+            KARPATHY_FILE,
+            b'"COCO_train2014_000000000000.jpg"',
+            b'"COCO_.._/../secret.jpg"',
+        ),
+    ),
+    "snli_ve: a name": (
+        "snli_ve",
+        _renamed(
+            SNLI, b'"Flickr30K_ID": "0"', b'"Flickr30K_ID": "../../secret"'
+        ),
+    ),
+    "nlvr2: a directory": (
+        "nlvr2",
+        _renamed(
+            NLVR2, b'"directory": ', b'"directory": "../../../..", "was": '
+        ),
+    ),
+    "coco: a picture": (
+        "coco",
+        _linked("train2014/COCO_train2014_000000000003.jpg"),
+    ),
+    "coco: a folder": ("coco", _linked("train2014")),
+    "coco: annotations": ("coco", _linked(KARPATHY_FILE)),
+    "flickr30k: a picture": ("flickr30k", _linked("flickr30k-images/1003.jpg")),
+    "sbu: a picture": ("sbu", _linked("SBU/3_7b.jpg")),
+    "cc3m: a picture": ("cc3m", _linked("train_image/1.png")),
+    "vqav2: a folder": ("vqav2", _linked("train2014")),
+    "visual_genome: a folder": ("visual_genome", _linked("images/VG_100K")),
+    "snli_ve: a table": ("snli_ve", _linked(SNLI)),
+    "cifar10: a batch": (
+        "cifar10",
+        _linked("cifar-10-batches-py/data_batch_1"),
+    ),
+    "glue: a table": ("glue", _linked("RTE/train.tsv")),
+    "arrow_sbu: a table": ("arrow_sbu", _linked("sbu_0.arrow")),
+    "arrow_vqav2: a table": ("arrow_vqav2", _linked("vqav2_val_fix.arrow")),
+}
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_what_leads_out_of_the_folder_is_rejected(name, tmp_path, monkeypatch):
+    of, damage = LEADING_OUT[name]
+    root = tmp_path / "root"
+    data = opened(of, root)
+    damage(root)
+    told = "must be a path below its folder, and no link that leaves it"
+    # A relative root, since paths are then relative to another folder.
+    monkeypatch.chdir(tmp_path)
+    for place in (root, "root"):
+        data = opened_again(of, pathlib.Path(place))
+        with pytest.raises(ValueError, match=told):
+            data.split("train")
+        report = data.check(splits=["train"])[0]
+        assert told in report.error and not report.missing
+    if ": a name" not in name and "absolute" not in name:
+        options = {"task_name": "rte"} if of == "glue" else {}
+        trusting = open_dataset(of, root, outside="1", **options)
+        assert trusting.split("train")
+    with pytest.raises(ValueError, match="`outside` must be"):
+        open_dataset("sbu", root, outside="no")
+
+
+def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path):
+    root = tmp_path / "datasets--a--b/snapshots/main"
+    data = opened("arrow_sbu", root)
+    blobs = root.parent.parent / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(root.iterdir())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    assert len(data.split("train")) == 24

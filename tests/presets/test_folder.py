@@ -223,6 +223,86 @@ def test_missing_files_are_named(name, bare):
         refused(bare, "is missing")
 
 
+def encoder(name, **values):
+    return "config.json", lambda v: v["config"][name]["config"].update(values)
+
+
+# Sizes that config.json and heads.json may name, of which the files of weights
+# hold nothing.
+SIZES = {
+    "pictures": encoder("image_encoder", image_shape=[4096, 4096, 3]),
+    "patches": encoder(
+        "image_encoder", image_shape=[4096, 4096, 3], patch_size=4096
+    ),
+    "inner width of the image encoder": encoder(
+        "image_encoder", intermediate_dim=1_000_000
+    ),
+    "inner width of the text encoder": encoder(
+        "text_encoder", intermediate_dim=1_000_000
+    ),
+    "positions": encoder("text_encoder", max_sequence_length=100_000),
+    "tokens": encoder("text_encoder", vocabulary_size=1_000_000),
+    "inner width": (
+        "config.json",
+        lambda v: v["config"].update(intermediate_dim=1_000_000),
+    ),
+    # The first error is in `make` itself, after the large encoder.
+    "an error too": (
+        "config.json",
+        lambda v: (
+            v["config"].update(bridge="?"),
+            encoder("image_encoder", patch_size=4096)[1](v),
+            encoder("image_encoder", image_shape=[4096, 4096, 3])[1](v),
+        ),
+    ),
+    "head": ("heads.json", lambda v: v["vqa"].update(head_hidden_scale=100)),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_weights_that_no_file_holds_are_not_built(name, bare):
+    file, change = SIZES[name]
+    edit(bare, file, change)
+    if name == "head":
+        path = bare / "task.json"
+        edit(bare, path, lambda v: v["config"].update(head_hidden_scale=100))
+    start = time.process_time()
+    refused(bare, "describes")
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("name", ["positions", "inner width", "pictures"])
+def test_random_weights_are_as_many_as_the_file_holds(name, bare):
+    edit(bare, *SIZES[name])
+    with pytest.raises(PresetError, match="describes"):
+        kbt.BridgeTowerVQA.from_preset(bare, load_weights=False)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("answers", ""),
+        ("answers", ANSWERS[::-1]),
+        ("num_classes", len(ANSWERS) + 1),
+        ("head_hidden_scale", 3),
+    ],
+)
+def test_a_listed_head_that_does_not_fit_is_an_error(key, value, bare):
+    edit(bare, "heads.json", lambda heads: heads["vqa"].update({key: value}))
+    refused(bare, "heads.json")
+
+
+def test_a_listed_head_is_new_only_where_the_caller_asks(bare):
+    edit(bare, "heads.json", lambda heads: heads["vqa"].update(answers=""))
+    # Heads of other tasks do not matter to this one.
+    kbt.BridgeTowerEntailment.from_preset(bare, random_heads=True)
+    with pytest.warns(UserWarning, match="head vqa.*with other values"):
+        kbt.BridgeTowerVQA.from_preset(bare, answers=ANSWERS[1:])
+    edit(bare, "heads.json", lambda heads: heads["vqa"].update(answers=None))
+    copy = kbt.BridgeTowerVQA.from_preset(bare)
+    assert copy.new_heads.still_random(["vqa"]) == []
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -44,6 +44,9 @@ LONG_TEXTS = {
     "search": ("/v1/search", {"text": LONG}, "text"),
     "search by both": ("/v1/search", {"text": LONG, "image": RED_64}, "text"),
 }
+ROUTES = sorted(
+    {path for path, _, _ in LONG_TEXTS.values()} | {"/embeddings", "/v1/encode"}
+)
 OTHERS = {
     "top_k": ("/v1/answer", ASKED | {"top_k": 1000}, "top_k"),
     "top_k of tokens": ("/v1/fill", BLANK | {"top_k": 100_000}, "top_k"),
@@ -68,6 +71,35 @@ def refused(client, path, body):
     answer = client.post(path, json=body)
     assert answer.status_code == 400, answer.text
     return answer.json()["error"]
+
+
+BODIES = {
+    "a key twice": (b'{"input": "a", "input": "b"}', "'input' occurs twice"),
+    "a key twice within": (
+        b'{"input": [{"text": "a", "text": "b"}]}',
+        "'text' occurs twice",
+    ),
+    "deep": (b'{"input": ' + b"[" * 200_000, "deeper than 100 levels"),
+    "NaN": (b'{"input": NaN}', "NaN is not a number in JSON"),
+    "UTF-16": ('{"input": "a"}'.encode("utf-16"), "encoded in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bodies_that_can_be_read_in_two_ways_are_rejected(client, name):
+    body, told = BODIES[name]
+    kind = {"content-type": "application/json"}
+    answer = client.post("/v1/embeddings", content=body, headers=kind)
+    assert answer.status_code == 400, answer.text
+    assert told in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_route_rejects_a_key_twice(client, path):
+    kind = {"content-type": "application/json"}
+    answer = client.post(path, content=b'{"a": 1, "a": 1}', headers=kind)
+    assert answer.status_code == 400
+    assert "'a' occurs twice" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("name", LONG_TEXTS)

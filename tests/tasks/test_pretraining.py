@@ -231,6 +231,21 @@ def test_the_preset_opens_in_tasks(tmp_path):
     )
 
 
+@slow_on("tensorflow", "jax")
+def test_a_masked_language_head_of_another_epsilon_is_kept(tmp_path):
+    model = randomise(kbt.BridgeTowerMaskedLM(backbone(), head_epsilon=1e-12))
+    model.save_to_preset(tmp_path / "preset")
+    with pytest.warns(UserWarning, match="takes features only"):
+        copy = kbt.BridgeTowerPretraining.from_preset(
+            tmp_path / "preset", objectives=("mlm",)
+        )
+    assert copy.new_heads.still_random(["mlm"]) == []
+    assert copy.get_config()["head_epsilon"] == 1e-12
+    x = np.random.default_rng(0).normal(size=(1, 2, 16)).astype("float32")
+    outputs = [array(m.heads["mlm"](x)) for m in (model, copy)]
+    np.testing.assert_array_equal(*outputs)
+
+
 @pytest.mark.parametrize(
     "values, message",
     [

@@ -2,10 +2,15 @@
 
 import abc
 import dataclasses
+import functools
 import pathlib
 
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.checks import check_records
+from keras_bridgetower.files import Below
+
+# The values of `outside`, also as the command line gives them.
+_OUTSIDE = {False: False, True: True, "0": False, "1": True}
 
 
 def every_sample(samples):
@@ -117,6 +122,9 @@ class DataSet(abc.ABC):
 
     Args:
         root: path of the folder with the files.
+        outside: bool, whether files outside of `root` may be read, by absolute
+            paths, `..` or links. Set it only if you trust the data set, which
+            can then name any file.
 
     Attributes:
         task: str, one of `records.format.TASKS`.
@@ -136,13 +144,19 @@ class DataSet(abc.ABC):
     protocols = {}
     sizes = {}
 
-    def __init__(self, root):
+    def __init__(self, root, outside=False):
         self.root = pathlib.Path(root)
         if not self.root.is_dir():
             raise ValueError(
                 "The folder of the data set must exist. Received: "
                 f"root={str(root)!r}"
             )
+        if outside not in _OUTSIDE:
+            raise ValueError(
+                "`outside` must be True or False (`--set outside=1` on the "
+                f"command line). Received: outside={outside!r:.100}"
+            )
+        self.outside = _OUTSIDE[outside]
 
     @abc.abstractmethod
     def files(self, part):
@@ -224,16 +238,61 @@ class DataSet(abc.ABC):
         """Find a file that may be at one of several paths below `root`.
 
         Raises:
-            ValueError: it is at none of them.
+            ValueError: it is at none of them, or at one that leads out of
+                the folder.
         """
-        for place in places:
-            if (self.root / place).exists():
-                return self.root / place
+        found = self._find(places)
+        if found is not None:
+            self.check_inside(found.absolute())
+            return found
         raise ValueError(
             f"{self.root} must hold {' or '.join(places)}. Received: no such "
             f"file. `keras-bridgetower data check` lists what "
             "is expected."
         )
+
+    def picture_in(self, folder, name):
+        """Return the `FilePicture` of a file in a folder.
+
+        Raises:
+            ValueError: as `check_inside`.
+        """
+        path = pathlib.Path(folder) / name
+        self.check_inside(path.absolute())
+        return FilePicture(str(path))
+
+    def check_inside(self, path, what="Each file of the data set", where=""):
+        """Refuse a path that leads out of the data set's folder.
+
+        Args:
+            path: path in full, or relative to `root`.
+            what: str, what errors call such a path.
+            where: str, where errors say that it was found.
+
+        Raises:
+            ValueError: the path itself or a link in it leads out, and
+                `outside` is not set.
+        """
+        if not self.outside and all(
+            folder.leads_out(path) for folder in self._folders
+        ):
+            raise ValueError(
+                f"{what} must be a path below its folder, and no link that "
+                "leaves it. Copy the file there; or, if you trust the data "
+                "set, read files anywhere by `outside=True` (`--set "
+                "outside=1` on the command line). Received: "
+                f"{str(path)!r:.200}{where}, not below {str(self.root)!r}"
+            )
+
+    @functools.cached_property
+    def _folders(self):
+        """The folders that files may be in, as list of `Below`."""
+        return [Below(self.root)]
+
+    def _find(self, places):
+        """The first of several places that exists, or None."""
+        paths = (self.root / place for place in places)
+        return next((path for path in paths if path.exists()), None)
 
     def _error_of_split(self, name, protocol):
         """The error that writing a split would raise, or `""`."""
@@ -247,10 +306,11 @@ class DataSet(abc.ABC):
     def _check(self, part, progress):
         found, missing = [], []
         for places in self.files(part):
-            try:
-                found.append(self.path(*places))
-            except ValueError:
+            path = self._find(places)
+            if path is None:
                 missing.append(" or ".join(places))
+            else:
+                found.append(path)
         if missing:
             return PartReport(part, found, missing)
         try:
@@ -273,8 +333,3 @@ class DataSet(abc.ABC):
             self.sizes.get(part, (None, None)),
             bad,
         )
-
-
-def picture_in(folder, name):
-    """The `FilePicture` of a file in a folder."""
-    return FilePicture(str(pathlib.Path(folder) / name))

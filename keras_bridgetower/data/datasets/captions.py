@@ -4,7 +4,6 @@ from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
 from keras_bridgetower.data.datasets.base import distinct_texts
 from keras_bridgetower.data.datasets.base import first_five
-from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import json_rows
 from keras_bridgetower.data.records.format import Draft
@@ -52,12 +51,13 @@ class Karpathy(DataSet):
             if row["split"] != wanted:
                 continue
             name = row["filename"]
+            folder = self.root / self.folder_of(path, name)
             for i, sentence in enumerate(row["sentences"]):
                 place = f"the sentences of {name} in {path}"
                 check_row(place, i, sentence, {"raw": str})
             yield Draft(
                 name,
-                (picture_in(self.root / self.folder_of(path, name), name),),
+                (self.picture_in(folder, name),),
                 tuple(
                     Sample(str(s.get("sentid", f"{name}#{i}")), s["raw"])
                     for i, s in enumerate(row["sentences"])
@@ -233,4 +233,4 @@ def genome_pictures(data):
     """Make a function that finds pictures in Visual Genome's two folders."""
     first, second = (data.path(*places) for places in GENOME_FOLDERS)
     here = {path.name for path in first.iterdir()}
-    return lambda name: picture_in(first if name in here else second, name)
+    return lambda name: data.picture_in(first if name in here else second, name)

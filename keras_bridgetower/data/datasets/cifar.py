@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import pickle
+import struct
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from keras_bridgetower.data.datasets.tables import Picture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import read_most
 
 SIDE = 32
 # Training pictures that form the honest validation set.
@@ -22,6 +24,10 @@ HELD_OUT = 5000
 # pickled array names.
 NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 NUMPY_5 = ("numpy.core.numeric", "numpy._core.numeric")
+# In bytes. The largest of the published files has 155 million.
+LARGEST_PICKLE = 500_000_000
+# Types of keys whose hash and comparison take no time.
+KEYS = (bytes, str, int, float, bool, type(None))
 
 
 def read_pickle(path):
@@ -39,12 +45,13 @@ def read_pickle(path):
     Raises:
         ValueError: the file holds other objects.
     """
-    with open_regular(path) as file:
+    file = open_regular(path)
+    try:
         # Reading from memory, a damaged length cannot allocate more than there
         # is.
-        data = io.BytesIO(file.read())
-    try:
-        held = _Unpickler(data, encoding="bytes").load()
+        with file:
+            data = read_most(file, LARGEST_PICKLE)
+        held = _Unpickler(data).load()
     except Exception as error:  # Damaged pickles cause errors of many types.
         raise ValueError(
             f"{path} must be a pickle of texts, numbers and arrays. "
@@ -62,11 +69,15 @@ def read_pickle(path):
 
 # The unpickler in Python: the one in C allocates any length in a damaged file.
 class _Unpickler(pickle._Unpickler):
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        # Bytes that texts may become: each text once.
+        self._left = len(data)
+
     def find_class(self, module, name):
         # New functions each time, since a pickle may set their attributes.
         if (module, name) == ("_codecs", "encode"):
-            # Python 3 pickles bytes in this way for Python 2.
-            return lambda text, encoding: text.encode("latin1")
+            return lambda text, encoding: self._encode(text)
         if (module, name) == ("numpy", "dtype"):
             return lambda name, *options: _Bytes(name)
         if (module, name) == ("numpy", "ndarray"):
@@ -79,6 +90,49 @@ class _Unpickler(pickle._Unpickler):
             )
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
+    def _encode(self, text):
+        """Return bytes, which Python 3 pickles in this way for Python 2."""
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("it holds more bytes than the file")
+        return text.encode("latin1")
+
+    def _set_items(self):
+        # The objects since the last mark: key, value, key, value, ...
+        _check_keys(self.stack[::2])
+        super().dispatch[pickle.SETITEMS[0]](self)
+
+    def _set_item(self):
+        _check_keys(self.stack[-2:-1])
+        super().dispatch[pickle.SETITEM[0]](self)
+
+    def _dict(self):
+        _check_keys(self.stack[::2])
+        super().dispatch[pickle.DICT[0]](self)
+
+    def _bytearray(self):
+        # Python's own allocates the length that the file names.
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    # Without sets, which hash what they hold.
+    dispatch = {
+        opcode: load
+        for opcode, load in pickle._Unpickler.dispatch.items()
+        if opcode not in pickle.EMPTY_SET + pickle.ADDITEMS + pickle.FROZENSET
+    } | {
+        pickle.SETITEMS[0]: _set_items,
+        pickle.SETITEM[0]: _set_item,
+        pickle.DICT[0]: _dict,
+        pickle.BYTEARRAY8[0]: _bytearray,
+    }
+
+
+def _check_keys(keys):
+    """Refuse keys such as nested tuples, whose hash may take for ever."""
+    if not all(type(key) in KEYS for key in keys):
+        raise pickle.UnpicklingError("keys must be texts or numbers")
+
 
 class _Bytes:
     """Stands for a NumPy dtype, which must be that of 8-bit values."""
@@ -87,7 +141,7 @@ class _Bytes:
 
     def __init__(self, name):
         if name not in ("u1", b"u1"):
-            raise pickle.UnpicklingError(f"dtype {name!r:.50} is not allowed")
+            raise pickle.UnpicklingError(f"dtype {_shown(name)} is not allowed")
 
     def __setstate__(self, state):
         # Version, byte order; then fields, which 8-bit values do not have.
@@ -98,7 +152,7 @@ class _Bytes:
 class _Array:
     """Stands for an array of 8-bit values until its state is set."""
 
-    __slots__ = ("pixels",)
+    pixels = None
 
     def __setstate__(self, state):
         _, shape, dtype, by_columns, data = state
@@ -191,7 +245,7 @@ class Cifar(DataSet):
         if not _all_of(bytes, names):
             raise ValueError(
                 f"{path} must hold {self.names_key}, a list of names. "
-                f"Received: {names!r:.100}"
+                f"Received: {_shown(names)}"
             )
         return [name.decode("utf-8", "replace") for name in names]
 
@@ -220,12 +274,20 @@ class Cifar(DataSet):
         if not _all_of(int, labels) or len(labels) != len(_pixels(str(path))):
             raise ValueError(
                 f"{path} must hold {self.labels_key}, one for each picture. "
-                f"Received: {labels!r:.100}"
+                f"Received: {_shown(labels)}"
             )
         return labels
 
     def _places(self, name):
         return f"{self.folder}/{name}", name
+
+
+def _shown(value):
+    """A value of a pickle in few words; its `repr` could be endless."""
+    if isinstance(value, (str, bytes)):
+        return f"{value[:50]!r}"
+    size = f" of {len(value)}" if isinstance(value, (list, dict, tuple)) else ""
+    return f"{type(value).__name__}{size}"
 
 
 def _all_of(kind, values):

@@ -134,12 +134,13 @@ class GLUE(DataSet):
         root: path of the folder.
         task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
             wnli. There is no default.
+        outside: bool, as for `DataSet`.
     """
 
     task = "text_classification"
 
-    def __init__(self, root, task_name=None):
-        super().__init__(root)
+    def __init__(self, root, task_name=None, outside=False):
+        super().__init__(root, outside)
         if task_name not in GLUE_TASKS:
             raise ValueError(
                 f"`task_name` must be one of {sorted(GLUE_TASKS)} (such as "

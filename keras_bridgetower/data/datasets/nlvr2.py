@@ -2,7 +2,6 @@
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
-from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import json_lines
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
@@ -69,8 +68,7 @@ class NLVR2(DataSet):
             sample = Sample(row["identifier"], row["sentence"], (label,))
             samples.setdefault(pair, []).append(sample)
             inner = folder / str(row.get("directory", ""))
-            pictures[pair] = tuple(
-                picture_in(inner, f"{pair}-img{side}.png") for side in (0, 1)
-            )
+            names = (f"{pair}-img{side}.png" for side in (0, 1))
+            pictures[pair] = tuple(self.picture_in(inner, n) for n in names)
         for pair, of_pair in samples.items():
             yield Draft(pair, pictures[pair], tuple(of_pair), part)

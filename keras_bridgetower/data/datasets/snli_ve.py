@@ -2,7 +2,6 @@
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
-from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import json_lines
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
@@ -58,7 +57,7 @@ class SNLIVE(DataSet):
             image = _image_of(path, number, row)
             samples.setdefault(image, []).append(sample)
         for image, of_picture in samples.items():
-            picture = picture_in(folder, f"{image}.jpg")
+            picture = self.picture_in(folder, f"{image}.jpg")
             yield Draft(image, (picture,), tuple(of_picture), part)
 
 

@@ -5,10 +5,16 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
+import os
 
+from keras_bridgetower.files import open_bytes_of_text
 from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import parse_json
 from keras_bridgetower.preprocessing.images import check_head
+
+# In bytes. A picture without compression has fewer, with as many pixels as
+# Pillow decodes.
+LARGEST_PICTURE = 1 << 30
 
 
 class Picture:
@@ -54,7 +60,15 @@ class FilePicture(Picture):
             return file.read()
 
     def open(self):
-        return open_regular(self.path)
+        file = open_regular(self.path)
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_PICTURE:
+            file.close()
+            raise ValueError(
+                f"A picture may have {LARGEST_PICTURE:,} bytes. Received: "
+                f"{self.path} with {size:,} bytes"
+            )
+        return file
 
 
 def load_json(path):
@@ -67,13 +81,13 @@ def load_json(path):
         the value in the file.
 
     Raises:
-        ValueError: it is not UTF-8 or not JSON; the error names the file and
-            the place in it.
+        ValueError: it is not UTF-8 or not what `parse_json` accepts; the error
+            names the file and the place in it.
     """
     text = read_text(path)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{path} must be JSON ({error}). It may be cut: fetch it again."
         ) from error
@@ -94,7 +108,7 @@ def text_lines(path):
 @contextlib.contextmanager
 def _in_utf8(path):
     # "utf-8-sig", since files of Excel begin with a byte-order mark.
-    file = io.TextIOWrapper(open_regular(path), encoding="utf-8-sig")
+    file = io.TextIOWrapper(open_bytes_of_text(path), encoding="utf-8-sig")
     try:
         with file:
             yield file
@@ -109,7 +123,7 @@ def _in_utf8(path):
 
 def _first_bad(path):
     """The number of the first line that is not UTF-8, and its wrong byte."""
-    with open_regular(path) as file:
+    with open_bytes_of_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
@@ -146,20 +160,6 @@ def json_rows(path, keys, under=None):
     return rows
 
 
-def _without_repeats(pairs):
-    """The dict of a JSON object, of which Python would keep the last values."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r:.80} stands in an object twice")
-    return found
-
-
-# The JSON of one line. Unlike `json.loads`, it refuses a key that stands twice.
-JSON_LINE = json.JSONDecoder(object_pairs_hook=_without_repeats)
-
-
 def json_lines(path, keys):
     """Iterate over a file with one JSON object in each line; as `json_rows`."""
     for number, line in enumerate(text_lines(path), 1):
@@ -167,7 +167,7 @@ def json_lines(path, keys):
         if not line.strip():
             continue
         try:
-            row = JSON_LINE.decode(line)
+            row = parse_json(line)
         except ValueError as error:
             raise ValueError(
                 f"{path} must hold one JSON object a line ({error}). "

@@ -13,6 +13,7 @@ from keras_bridgetower.data.datasets.tables import json_rows
 from keras_bridgetower.data.datasets.vqa import VQAv2
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.files import Below
 from keras_bridgetower.metrics.vqa_answers import normalize_answer
 
 # Number of pictures in the test and in the validation set.
@@ -83,6 +84,7 @@ class VGQA(DataSet):
         coco: path of the folder with VQAv2's annotations and Karpathy's
             `dataset_coco.json`. There is no default.
         min_count: int, as for `VQAv2`.
+        outside: bool, as for `DataSet`.
     """
 
     task = "vqa"
@@ -95,16 +97,17 @@ class VGQA(DataSet):
     }
     questions = ("annotations/question_answers.json", "question_answers.json")
 
-    def __init__(self, root, coco=None, min_count=9):
-        super().__init__(root)
+    def __init__(self, root, coco=None, min_count=9, outside=False):
+        super().__init__(root, outside)
         if coco is None:
             raise ValueError(
                 "`coco` must be the folder with VQAv2's annotations and "
                 "Karpathy's dataset_coco.json (`--set coco=FOLDER` on the "
                 "command line). Received: coco=None"
             )
-        self._vqa = VQAv2(coco, min_count)
-        self._captions = COCOCaptions(coco)
+        self._vqa = VQAv2(coco, min_count, outside)
+        self._captions = COCOCaptions(coco, outside)
+        self._folders.append(Below(coco))
 
     @property
     def labels(self):
@@ -142,7 +145,7 @@ class VGQA(DataSet):
     def _images(self):
         """Dict from parts to sets of ids of their pictures."""
         path = self.path("image_data.json")
-        rows = json_rows(path, {"image_id": int})
+        rows = json_rows(path, {"image_id": int, "coco_id": (int, type(None))})
         place = self._karpathy()
         split = {
             row["image_id"]: place[row["coco_id"]]

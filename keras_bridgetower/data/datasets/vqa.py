@@ -5,7 +5,6 @@ import functools
 import hashlib
 
 from keras_bridgetower.data.datasets.base import DataSet
-from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import json_rows
 from keras_bridgetower.data.datasets.vqa_splits import ALL_QUESTIONS
@@ -55,6 +54,7 @@ class VQAv2(DataSet):
     Args:
         root: path of the folder.
         min_count: int, how often an answer must occur to be a class.
+        outside: bool, as for `DataSet`.
     """
 
     task = "vqa"
@@ -72,8 +72,8 @@ class VQAv2(DataSet):
     # The order of the annotation files in which classes are numbered.
     annotated = ("train", "val")
 
-    def __init__(self, root, min_count=9):
-        super().__init__(root)
+    def __init__(self, root, min_count=9, outside=False):
+        super().__init__(root, outside)
         self.min_count = int(min_count)
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class VQAv2(DataSet):
         folder = _picture_folder(name)
         for image in _pictures_of_part(part, samples):
             file = f"COCO_{folder}_{image:012d}"
-            pictures = (picture_in(self.root / folder, f"{file}.jpg"),)
+            pictures = (self.picture_in(self.root / folder, f"{file}.jpg"),)
             kept = tuple(_samples_of_part(part, samples[image]))
             if kept:
                 yield Draft(file, pictures, kept, part)

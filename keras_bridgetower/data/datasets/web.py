@@ -5,8 +5,8 @@ import pathlib
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
 from keras_bridgetower.data.datasets.base import distinct_texts
-from keras_bridgetower.data.datasets.base import picture_in
 from keras_bridgetower.data.datasets.tables import check_row
+from keras_bridgetower.data.datasets.tables import json_rows
 from keras_bridgetower.data.datasets.tables import load_json
 from keras_bridgetower.data.datasets.tables import read_text
 from keras_bridgetower.data.records.format import Draft
@@ -86,7 +86,7 @@ class CC3M(DataSet):
                     f"Received: row {number}: {line!r:.100}"
                 )
             sample = Sample(str(number), caption)
-            yield Draft(name, (picture_in(folder, name),), (sample,), part)
+            yield Draft(name, (self.picture_in(folder, name),), (sample,), part)
 
 
 class SBU(DataSet):
@@ -115,10 +115,13 @@ class SBU(DataSet):
         ):
             name = str(url).rsplit("/", 1)[-1]
             if name in exists:
+                check_row(
+                    path, number, {"captions": caption}, {"captions": str}
+                )
                 sample = Sample(str(number), caption)
                 samples.setdefault(name, []).append(sample)
         for name, of_picture in samples.items():
-            picture = picture_in(folder, name)
+            picture = self.picture_in(folder, name)
             yield Draft(name, (picture,), tuple(of_picture), part)
 
 
@@ -142,7 +145,7 @@ class AnnotatedPairs(DataSet):
 
     def drafts(self, part):
         path, folder = (self.path(*places) for places in self.files(part))
-        for number, row in enumerate(load_json(path)):
+        for number, row in enumerate(json_rows(path, {})):
             pair = row if isinstance(row, list) and len(row) == 2 else ()
             if not all(isinstance(value, str) for value in pair) or not pair:
                 raise ValueError(
@@ -150,7 +153,7 @@ class AnnotatedPairs(DataSet):
                     f"Received: row {number}: {row!r:.100}"
                 )
             name = pathlib.PurePath(pair[0]).name
-            picture = picture_in(folder / name[:4], name)
+            picture = self.picture_in(folder / name[:4], name)
             sample = Sample(str(number), pair[1])
             yield Draft(name, (picture,), (sample,), part)
 

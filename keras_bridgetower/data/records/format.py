@@ -6,16 +6,18 @@ shard lies an array with the offset of every record.
 """
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
 from keras_bridgetower.data.records import seal
+from keras_bridgetower.files import read_json
 
 SCHEMA_VERSION = 1
 INDEX = "index.json"
+# In bytes. That of a million shards has fewer.
+LARGEST_INDEX = 500_000_000
 TASKS = (
     "vqa",
     "captions",
@@ -196,7 +198,7 @@ def read_index(folder):
             f"Received: folder={str(folder)!r}"
         )
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_json(path, LARGEST_INDEX)
         splits = index["splits"].values()
         versions = {index["schema_version"]} | {
             shard["schema_version"]
@@ -204,9 +206,7 @@ def read_index(folder):
             for shard in split["shards"]
         }
         problem = seal.problem(index)
-    except (
-        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
-    ) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not the index of a data set ({error!r}). Build the "
             f"data set again. Received: folder={str(folder)!r}"

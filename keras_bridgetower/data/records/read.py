@@ -14,11 +14,15 @@ import numpy as np
 
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import read_most
 from keras_bridgetower.files import sha256
 
 # Files that are kept open. A process may open about 1,000, and a data set may
 # have more.
 OPEN_FILES = 256
+# Bytes before the offsets in their file.
+_LARGEST_HEAD = 10_000
 
 
 class DamagedRecord(ValueError):
@@ -244,7 +248,9 @@ class RecordReader:
         path = self.folder / shard["file"]
         counts = shard["records"], shard["samples"]
         try:
-            data = form.offsets_path(path).read_bytes()
+            most = shard["records"] * form.OFFSETS.itemsize + _LARGEST_HEAD
+            with open_regular(form.offsets_path(path)) as file:
+                data = read_most(file, most)
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
                 raise ValueError("they have another sum than the index")
             rows = np.load(io.BytesIO(data), allow_pickle=False)

@@ -7,7 +7,7 @@ import pathlib
 
 from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import read_text
+from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.presets.locks import one_writer
@@ -57,7 +57,7 @@ class FolderStore(Store):
         if not path.is_file():
             return None
         try:
-            header = json.loads(read_text(path, _LARGEST))
+            header = read_json(path, _LARGEST)
             kind = header["store"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

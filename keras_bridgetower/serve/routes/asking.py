@@ -4,6 +4,7 @@ import fastapi
 
 from keras_bridgetower.serve.bodies import AnswerBody
 from keras_bridgetower.serve.bodies import FillBody
+from keras_bridgetower.serve.bodies import JSONRoute
 from keras_bridgetower.serve.inputs import ToAsk
 
 
@@ -13,7 +14,7 @@ def router(service):
     Args:
         service: `Service`.
     """
-    routes = fastapi.APIRouter(tags=["questions"])
+    routes = fastapi.APIRouter(tags=["questions"], route_class=JSONRoute)
 
     @routes.post("/v1/answer")
     async def answer(body: AnswerBody) -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 from keras_bridgetower.serve.bodies import EitherBody
 from keras_bridgetower.serve.bodies import EmbeddingsBody
 from keras_bridgetower.serve.bodies import EncodeBody
+from keras_bridgetower.serve.bodies import JSONRoute
 from keras_bridgetower.serve.errors import RequestError
 from keras_bridgetower.serve.inputs import REFUSE
 from keras_bridgetower.serve.inputs import ToEmbed
@@ -25,7 +26,7 @@ def router(service):
     Args:
         service: `Service`.
     """
-    routes = fastapi.APIRouter(tags=["embeddings"])
+    routes = fastapi.APIRouter(tags=["embeddings"], route_class=JSONRoute)
 
     @routes.post("/v1/embeddings")
     @routes.post("/embeddings")

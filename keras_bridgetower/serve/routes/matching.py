@@ -3,6 +3,7 @@
 import fastapi
 import numpy as np
 
+from keras_bridgetower.serve.bodies import JSONRoute
 from keras_bridgetower.serve.bodies import RerankBody
 from keras_bridgetower.serve.bodies import ScoreBody
 from keras_bridgetower.serve.errors import RequestError
@@ -18,7 +19,7 @@ def router(service):
     Args:
         service: `Service`.
     """
-    routes = fastapi.APIRouter(tags=["matching"])
+    routes = fastapi.APIRouter(tags=["matching"], route_class=JSONRoute)
 
     @routes.post("/v1/score")
     async def score(body: ScoreBody) -> dict:

@@ -2,6 +2,7 @@
 
 import fastapi
 
+from keras_bridgetower.serve.bodies import JSONRoute
 from keras_bridgetower.serve.bodies import SearchBody
 from keras_bridgetower.serve.errors import Refused
 from keras_bridgetower.serve.errors import RequestError
@@ -14,7 +15,7 @@ def router(service):
     Args:
         service: `Service`.
     """
-    routes = fastapi.APIRouter(tags=["search"])
+    routes = fastapi.APIRouter(tags=["search"], route_class=JSONRoute)
 
     @routes.post("/v1/search")
     async def search(body: SearchBody) -> dict:

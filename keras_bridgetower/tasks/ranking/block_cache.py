@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 
 _KEY = "ranking.json"
@@ -116,7 +117,7 @@ def _digest(rows):
 
 def _read(path):
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(
             "`cache_dir` must hold the blocks of a ranking. Use another "

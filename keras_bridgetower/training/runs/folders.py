@@ -11,9 +11,12 @@ import warnings
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.files import read_text
 from keras_bridgetower.files import synchronise
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.training.runs.stores import STORES
 
 _PREFIX = "step-"
@@ -132,12 +135,12 @@ def read_facts(folder):
     Raises:
         OSError, ValueError: the manifest is missing or was changed.
     """
-    text = (folder / MANIFEST).read_text()
+    text = read_text(folder / MANIFEST, LARGEST_ASSET)
     try:
-        facts = json.loads(text)
+        facts = parse_json(text)
         known = {name: facts.get(name, {}) for name in _TABLES}
         known["sha256"], store = facts["sha256"], facts["store"]
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
     # Manifests of earlier versions have no seal, and their last entry is
     # `sha256`.

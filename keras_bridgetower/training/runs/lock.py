@@ -10,11 +10,14 @@ import warnings
 import filelock
 
 from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 # Files in the run's folder: the lock, and the process that holds it.
 LOCK, HOLDER = ".run.lock", ".run.holder.json"
+# In bytes, of `HOLDER`.
+_LARGEST = 10_000
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def _acquire(lock, directory):
 def _holder(directory):
     """The process that holds the lock, in words."""
     try:
-        holder = json.loads((directory / HOLDER).read_text())
+        holder = read_json(directory / HOLDER, _LARGEST)
         return f"pid {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "unknown"

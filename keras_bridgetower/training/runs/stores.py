@@ -8,6 +8,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from keras_bridgetower.files import parse_json
+
 STATE = "state.safetensors"
 # Dtypes that safetensors does not accept from NumPy are stored as integers.
 _STORED_AS = {"bfloat16": "uint16"}
@@ -56,7 +58,7 @@ class OneFile:
         """
         try:
             with safetensors.safe_open(folder / STATE, "numpy") as file:
-                types = json.loads(file.metadata()[_TYPES])
+                types = parse_json(file.metadata()[_TYPES])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
         except safetensors.SafetensorError as error:
             raise ValueError(str(error)) from error

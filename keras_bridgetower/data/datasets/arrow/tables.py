@@ -204,6 +204,7 @@ class ArrowTables(DataSet):
     def rows(self, path, columns):
         """Read some columns of a table; all are checked."""
         images = dict.fromkeys(self.pictures, "binary")
+        self.check_inside(path.absolute())
         return rows_of(str(path), columns, images | self.columns)
 
     def key_of(self, number, row):

@@ -16,7 +16,6 @@ from keras_bridgetower.data.datasets.own.tables import read_tables
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.files import Below
 
 # If one table holds all data, one tenth of the pictures goes to each of these.
 HELD_OUT = {0: "test", 1: "validation"}
@@ -73,11 +72,12 @@ class OwnData(DataSet):
     """
 
     def __init__(self, root, min_count=1, labels=None, outside=False):
-        super().__init__(root)
-        self.outside = outside
+        super().__init__(root, outside)
         self.min_count = int(min_count)
         self._labels_argument = labels
         self._files = find_tables(self.root)
+        for table in self._files.values():
+            self.check_inside(table.absolute(), "Each table")
         words = {n: f"The table {n}." for n in SPLITS if n in self._files}
         if WHOLE in self._files:
             words = {
@@ -171,22 +171,11 @@ class OwnData(DataSet):
         return parts
 
     def _picture_key(self, path, number, image):
-        below = self._below
         if image is None:
             return None
-        if not self.outside and below.leads_out(image):
-            raise ValueError(
-                f"Each image of {path} must be a path below its folder, and "
-                "no link that leaves it. Copy the picture there; or, if you "
-                "trust the table, read pictures anywhere by `outside=True` "
-                "(`--set outside=1` on the command line). Received: "
-                f"image={image!r:.200} in row {number}"
-            )
-        return below.key(image)
-
-    @functools.cached_property
-    def _below(self):
-        return Below(self.root)
+        self.check_inside(image, f"Each image of {path}", f" in row {number}")
+        [folder] = self._folders
+        return folder.key(image)
 
     def _check_filled(self, parts):
         """Refuse a table with too few pictures to be divided."""

@@ -1,0 +1,204 @@
+"""Reading of files: strict JSON in every reader, and paths inside a folder."""
+
+import ast
+import os
+import pathlib
+import time
+import types
+
+import pytest
+from builders import FASTEST
+
+import keras_bridgetower
+from keras_bridgetower import files
+from keras_bridgetower.convert import answers
+from keras_bridgetower.convert import tensors
+from keras_bridgetower.data.records import format as form
+from keras_bridgetower.filtering import folder as filtering
+from keras_bridgetower.metrics import vqa_answers
+from keras_bridgetower.preprocessing import tokenizer_files
+from keras_bridgetower.presets import safe_files
+from keras_bridgetower.search.stores import folder_store
+from keras_bridgetower.tasks.ranking import block_cache
+from keras_bridgetower.training.runs import folders
+
+pytestmark = FASTEST
+PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
+
+
+def _search(path):
+    path.rename(path.parent / folder_store.HEADER)
+    store = types.SimpleNamespace(folder=path.parent)
+    return folder_store.FolderStore.header(store)
+
+
+def _filter(path):
+    return filtering.FilterFolder(path.parent)._read(path.name)
+
+
+def _run(path):
+    path.rename(path.parent / folders.MANIFEST)
+    return folders.read_facts(path.parent)
+
+
+def _records(path):
+    path.rename(path.parent / form.INDEX)
+    return form.read_index(path.parent)
+
+
+# What reads a JSON file, whoever wrote it.
+READERS = {
+    "preset": lambda path: safe_files.read_json(path, path.parent),
+    "vocabulary": tokenizer_files.read_vocabulary,
+    "transformers": tensors.read_json,
+    "answers": answers.read_answers,
+    "annotations of VQA": vqa_answers.load_json,
+    "ranking": block_cache._read,
+    "records": _records,
+    "run": _run,
+    "search": _search,
+    "filter": _filter,
+}
+BAD = {
+    "a key twice": ('{"a": 1, "a": 1}', "key 'a' occurs twice"),
+    "a key twice within": ('{"a": [{"b": 1, "b": 2}]}', "key 'b' occurs twice"),
+    "deep": ('{"a": ' * 50_000, "nested deeper than 100"),
+    "too deep to copy": (f"{'[' * 101}1{']' * 101}", "nested deeper than 100"),
+    "half": ('{"a": ', ""),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("reader", READERS)
+def test_bad_json_is_rejected_by_every_reader(reader, name, tmp_path):
+    content, told = BAD[name]
+    path = tmp_path / "file.json"
+    path.write_text(content)
+    start = time.process_time()
+    with pytest.raises(ValueError) as caught:
+        READERS[reader](path)
+    assert told in str(caught.value) + str(caught.value.__cause__)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_files_with_holes_are_not_read_whole(reader, tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text('{"a": "')
+    os.truncate(path, 20 * 2**30)
+    start = time.process_time()
+    with pytest.raises(ValueError):
+        READERS[reader](path)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "read", [tokenizer_files.read_merges, tokenizer_files.read_words]
+)
+def test_lists_of_tokens_with_holes_are_not_read_whole(read, tmp_path):
+    path = tmp_path / "tokens.txt"
+    path.write_text("a b\n")
+    os.truncate(path, 20 * 2**30)
+    with pytest.raises(ValueError, match="NUL|more than"):
+        read(path)
+
+
+# Texts that this process, or one that it started, has just written itself; and
+# files that another library reads in the same way.
+OWN_TEXTS = {
+    "cli/frameworks.py": "Keras' own keras.json",
+    "data/records/on_beam.py": "rows of its own workers",
+    "distribution/on_tensorflow.py": "TF_CONFIG, which TensorFlow reads",
+    "distribution/on_torch.py": "messages between processes",
+    "distribution/process_seeds.py": "messages between processes",
+    "presets/registry.py": "what Keras has just written",
+    "runtime.py": "copied into exports, where it stands alone",
+    "training/runs/agreement.py": "messages between processes",
+    "training/runs/identity.py": "values made plain",
+    "training/runs/state.py": "values made plain",
+    "training/scores.py": "messages between processes",
+    "files.py": "the one reader",
+}
+
+
+def test_json_is_parsed_in_one_place():
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in (
+                *("json.load", "json.loads", "json.JSONDecoder"),
+            ):
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == set(OWN_TEXTS)
+
+
+def test_constants_that_json_lacks():
+    assert files.parse_json("[NaN, 1]")[1] == 1
+    for text in ("NaN", "[-Infinity]", '{"a": Infinity}'):
+        with pytest.raises(ValueError, match="is not a number in JSON"):
+            files.parse_json(text, nan=False)
+
+
+def test_json_in_bytes_is_utf_8():
+    assert files.parse_json('\ufeff{"ä": 1}'.encode()) == {"ä": 1}
+    for text in (b'"\xff"', '"a"'.encode("utf-16")):
+        with pytest.raises(ValueError):
+            files.parse_json(text)
+
+
+def test_a_repeated_key_among_many_is_found_fast():
+    keys = ", ".join(f'"{i}": 0' for i in range(100_000))
+    start = time.process_time()
+    with pytest.raises(ValueError, match="the key '99999' occurs twice"):
+        files.parse_json(f'{{{keys}, "99999": 1}}')
+    assert time.process_time() - start < 5
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with links that stay in it and links that leave it."""
+    inside, outside = tmp_path / "root", tmp_path / "other"
+    for folder in (inside / "sub", outside / "deep"):
+        folder.mkdir(parents=True)
+    for path in (inside / "a", inside / "sub/b", tmp_path / "c", outside / "d"):
+        path.touch()
+    (inside / "out").symlink_to(outside / "deep")
+    (inside / "away").symlink_to(tmp_path / "c")
+    (inside / "near").symlink_to("sub/b")
+    (inside / "within").symlink_to("sub")
+    (inside / "twice").symlink_to("out")
+    (tmp_path / "alias").symlink_to("root")
+    return inside
+
+
+@pytest.mark.parametrize(
+    "name, leads_out",
+    [
+        *(("a", False), ("sub/b", False), ("near", False), ("within/b", False)),
+        *(("sub/../a", False), ("missing", False), ("missing/../a", False)),
+        *(("../c", True), ("sub/../../c", True), ("/etc/hostname", True)),
+        *(("away", True), ("out/d", True), ("twice/d", True), ("..", True)),
+        # The name alone stays inside, but the system follows the link first.
+        *(("out/../d", True), ("out/..", True), ("within/../a", False)),
+    ],
+)
+def test_paths_and_links_that_lead_out_are_found(name, leads_out, tree):
+    for folder in (tree, tree.parent / "alias"):
+        assert files.Below(folder).leads_out(name) == leads_out
+        if name[0] != "/":
+            assert files.Below(folder).leads_out(folder / name) == leads_out
+
+
+def test_links_to_the_blobs_of_a_hub_cache_stay_inside(tmp_path):
+    snapshot = tmp_path / "datasets--a--b/snapshots/main/images"
+    blobs = tmp_path / "datasets--a--b/blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "1").touch()
+    (tmp_path / "secret").touch()
+    (snapshot / "a.jpg").symlink_to(blobs / "1")
+    (snapshot / "b.jpg").symlink_to(tmp_path / "secret")
+    for folder in (snapshot, snapshot.parent):
+        below = files.Below(folder)
+        assert not below.leads_out(snapshot / "a.jpg")
+        assert below.leads_out(snapshot / "b.jpg")
