@@ -16,6 +16,7 @@ CODES = {
     401: "invalid_api_key",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_timed_out",
     413: "too_large",
     429: "queue_full",
     500: "internal_error",

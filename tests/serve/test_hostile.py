@@ -1,11 +1,15 @@
 """Hostile requests: each is refused, nothing is fetched, nothing is written."""
 
+import contextlib
 import socket
 import threading
+import time
+import urllib.parse
 
 import hostile
 from builders import FASTEST
 from served import FUSED
+from served import KEY
 
 pytestmark = FASTEST
 
@@ -56,3 +60,31 @@ def test_hostile_requests(client, server, tmp_path, monkeypatch):
     good = client.post("/v1/embeddings", json={"input": "a", "model": FUSED})
     assert good.status_code == 200
     assert server.admission.present == 0
+
+
+def test_slow_bodies_delay_no_other_request(server, client):
+    """More connections than turns each send the start of a body."""
+    parts = urllib.parse.urlsplit(server.url)
+    address = (parts.hostname, parts.port)
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: here\r\n"
+        b"content-type: application/json\r\nauthorization: Bearer %s\r\n"
+        b"content-length: 100\r\n\r\n{"
+    ) % KEY.encode()
+    before = server.admission.present
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            slow = stack.enter_context(socket.create_connection(address))
+            slow.sendall(head)
+        while server.admission.present < before + 200:
+            time.sleep(0.01)
+        started = time.monotonic()
+        body = {"input": "a", "model": FUSED}
+        answer = client.post("/v1/embeddings", json=body)
+        assert answer.status_code == 200
+        # Less than the time of a body: it has waited for none of them.
+        assert time.monotonic() - started < 5
+    until = time.monotonic() + 20
+    while server.admission.present:
+        assert time.monotonic() < until
+        time.sleep(0.01)
