@@ -5,7 +5,6 @@ import pathlib
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.preprocessing.images import open_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,26 +60,17 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
         for stored, similarity in found
     ]
     first, rest = hits[:rerank], hits[rerank:]
-    return [*_reranked(models.retrieval, first, text, batch_size), *rest][
-        :top_k
-    ]
+    return [*_reranked(models, first, text, batch_size), *rest][:top_k]
 
 
-def _reranked(retrieval, hits, text, batch_size):
+def _reranked(models, hits, text, batch_size):
     """Hits in the order of the matching head; unreadable ones come last."""
-    readable, images, lost = [], [], []
-    for hit in hits:
-        try:
-            images.append(open_image(hit.path, "image"))
-            readable.append(hit)
-        except ValueError as error:
-            lost.append(dataclasses.replace(hit, problem=str(error)))
-    if not readable:
-        return lost
-    logits = retrieval.score(images, text, batch_size)
-    scored = [
-        dataclasses.replace(hit, match=float(logit))
-        for hit, logit in zip(readable, logits, strict=True)
-    ]
+    found = models.matches([hit.path for hit in hits], text, batch_size)
+    scored, lost = [], []
+    for hit, match in zip(hits, found, strict=True):
+        if isinstance(match, ValueError):
+            lost.append(dataclasses.replace(hit, problem=str(match)))
+        else:
+            scored.append(dataclasses.replace(hit, match=float(match)))
     # Equal ones stay in the order of their vectors.
     return [*sorted(scored, key=lambda hit: -hit.match), *lost]

@@ -63,10 +63,12 @@ class Refused:
     Args:
         message: str, what the verb said.
         about: str, which value of the input, as in `InputError`.
+        code: str, as in `RequestError`.
     """
 
     message: str
     about: str = "text"
+    code: str | None = None
 
     @classmethod
     def of(cls, error):

@@ -1,5 +1,6 @@
 """Hostile requests: each is refused, nothing is fetched, nothing is written."""
 
+import concurrent.futures
 import contextlib
 import socket
 import threading
@@ -88,3 +89,30 @@ def test_slow_bodies_delay_no_other_request(server, client):
     while server.admission.present:
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_slow_pictures_delay_no_other_request(server, client):
+    """Pictures that take seconds, more than there are processes to decode."""
+    slow = [
+        b"P3 %d 900 255\n" % side + b"1 " * (3 * side * 900)
+        for side in range(900, 906)
+    ]
+    good = hostile.in_base64(hostile.good_picture())
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [
+            pool.submit(embed, client, hostile.in_base64(image))
+            for image in slow
+        ]
+        while server.admission.present < len(slow):
+            time.sleep(0.01)
+        answers = [embed(client, good) for _ in range(3)]
+        left = sum(not one.done() for one in waiting)
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert left >= 3
+        # Each is decoded, or refused for the time that it took.
+        assert {one.result().status_code for one in waiting} <= {200, 400}
+
+
+def embed(client, image):
+    body = {"input": [{"image": image}], "model": FUSED}
+    return client.post("/v1/embeddings", json=body)
