@@ -1,5 +1,6 @@
-"""Drawn pictures on the disk, for the tests of search."""
+"""Drawn pictures, for the tests of search and of decoding."""
 
+import io
 import itertools
 
 import numpy as np
@@ -28,3 +29,22 @@ def draw(folder, shapes=SHAPES, copies=1):
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (folder / "notes.txt").write_text("no picture")
     return folder
+
+
+def jpeg_of_scans(count, side=16, segment=b"", behind=b""):
+    """A progressive JPEG whose last scan is repeated.
+
+    Args:
+        count: int, scans that it has, at least 10.
+        side: int, pixels.
+        segment: bytes of a comment in its head.
+        behind: bytes behind the end of the picture.
+    """
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    more = last * (count - data.count(b"\xff\xda"))
+    length = (2 + len(segment)).to_bytes(2, "big")
+    comment = b"\xff\xfe" + length + segment
+    return data[:2] + comment + data[2:-2] + more + data[-2:] + behind

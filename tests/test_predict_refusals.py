@@ -5,6 +5,7 @@ import os
 
 import pytest
 from builders import FASTEST
+from drawn_photos import jpeg_of_scans
 from PIL import Image
 
 from keras_bridgetower.predict import main
@@ -218,3 +219,15 @@ def test_refuses_tables_by_their_name(folder, monkeypatch):
     (folder / "c.csv").write_text("image,text,text\na.png,what?,why?\n")
     with pytest.raises(ValueError, match="header of c.csv must name each col"):
         columns_of("c.csv")
+
+
+def test_a_jpeg_of_many_scans_spoils_one_row(folder):
+    (folder / "scans.jpg").write_bytes(jpeg_of_scans(101))
+    rows = [
+        json.dumps({"image": name, "text": "what shape is it?"})
+        for name in ("a.png", "scans.jpg")
+    ]
+    bad, (good, refused) = run_table(folder, *rows)
+    assert bad == 1
+    assert "answer" in str(good)
+    assert "at most 100 scans" in refused["error"]

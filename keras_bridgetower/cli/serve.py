@@ -100,10 +100,16 @@ def serve(
     ] = 1,
     body_bytes: _limit("Bytes of a request.") = DEFAULT.body_bytes,
     picture_pixels: _limit("Pixels of a picture.") = DEFAULT.picture_pixels,
+    request_pixels: _limit(
+        "Pixels of all pictures of a request."
+    ) = DEFAULT.request_pixels,
     inputs: _limit("Texts or pictures of a request.") = DEFAULT.inputs,
     concurrency: _limit("Requests worked on at a time.") = DEFAULT.concurrency,
     queue: _limit("Requests that wait; then 429.") = DEFAULT.queue,
     seconds: _seconds("Time of a request; then 504.") = DEFAULT.seconds,
+    body_seconds: _seconds(
+        "Time to receive a body; then 408."
+    ) = DEFAULT.body_seconds,
     batch_size: _limit("Inputs of a forward pass.") = DEFAULT.batch_size,
     picture_hosts: Annotated[
         list[str] | None,
@@ -115,7 +121,7 @@ def serve(
         ),
     ] = None,
     picture_seconds: _seconds(
-        "Time to fetch a picture."
+        "Time to fetch a picture, and processor time to decode one."
     ) = DEFAULT.picture_seconds,
     picture_bytes: _limit(
         "Bytes of a fetched picture."
@@ -134,10 +140,12 @@ def serve(
         body_bytes=body_bytes,
         picture_bytes=picture_bytes,
         picture_pixels=picture_pixels,
+        request_pixels=request_pixels,
         inputs=inputs,
         concurrency=concurrency,
         queue=queue,
         seconds=seconds,
+        body_seconds=body_seconds,
         batch_size=batch_size,
         picture_hosts=tuple(picture_hosts or ()),
         picture_seconds=picture_seconds,

@@ -10,6 +10,8 @@ from PIL import Image
 
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.preprocessing.images import FORMATS
+from keras_bridgetower.preprocessing.images import SCANS
+from keras_bridgetower.preprocessing.images import TooManyScans
 from keras_bridgetower.preprocessing.images import open_image
 
 BLANK = "<mask>"
@@ -72,11 +74,17 @@ def opened_picture(path, limits):
         `PIL.Image.Image` of mode RGB.
 
     Raises:
-        RefusedInput: no picture, a damaged one, or one of too many pixels.
+        RefusedInput: no picture, a damaged one, or one of too many pixels or
+            scans.
     """
     check_picture(path, limits)
     try:
         return open_image(path)
+    except TooManyScans as error:
+        raise RefusedInput(
+            f"“{os.path.basename(path)}” has more than {SCANS} scans. Save it "
+            "as a usual JPEG first."
+        ) from error
     except (OSError, ValueError) as error:
         raise RefusedInput(_unreadable(path)) from error
 

@@ -42,6 +42,19 @@ SCALED_FORMATS = ("PNG", "PPM")
 # far longer ones took Pillow minutes.
 EXIF_BYTES = 65536
 EXIF_KEYS = ("exif", "Raw profile type exif")
+# Scans of a JPEG. Encoders write about 10, and each is a pass over all pixels
+# that may take 20 bytes of the file. Pillow has no limit, libtiff has this one.
+SCANS = 100
+# Bytes of a JPEG that are searched for scans: a longer file explains its time.
+_SEARCHED = 2**28
+_BLOCK = 2**16
+# A marker, not a byte 0xFF of the data (0 follows), a restart, or padding.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+_END, _SCAN = b"\xd9", b"\xda"
+
+
+class TooManyScans(ValueError):
+    """A JPEG whose decoding would take far longer than its pixels do."""
 
 
 def load_image(image, name="images"):
@@ -69,9 +82,10 @@ def load_image(image, name="images"):
 
     Raises:
         ValueError: The picture cannot be read, holds more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS`, or is an array on another scale,
-            such as floats up to 1 and masks of 0 and 1, or with another order
-            of axes. The message says how to fix it.
+            `PIL.Image.MAX_IMAGE_PIXELS`, is a JPEG with more than 100 scans,
+            or is an array on another scale, such as floats up to 1 and masks
+            of 0 and 1, or with another order of axes. The message says how to
+            fix it.
 
     Example:
 
@@ -139,13 +153,62 @@ def check_head(file, name="images"):
         file: binary file, open for reading.
         name: string. What errors call the picture.
 
+    Returns:
+        Pair of ints, width and height.
+
     Raises:
-        ValueError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or none.
-            What is damaged makes Pillow raise nearly anything.
+        ValueError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, none, or a
+            progressive JPEG with too many scans. What is damaged makes Pillow
+            raise nearly anything.
     """
     with Image.open(file, formats=FORMATS) as image:
         shown = f"{image.format} of {image.width} x {image.height}"
         check_size(image.size, name, shown)
+        # Others are searched when they are decoded: the whole file is read.
+        if image.info.get("progressive"):
+            _check_scans(file, name, shown)
+        return image.size
+
+
+def _check_scans(file, name, shown):
+    if _scans(file) > SCANS:
+        raise TooManyScans(
+            f"`{name}` must be a JPEG of at most {SCANS} scans. Save it again, "
+            f"as by `PIL.Image.open(path).save(path)`. Received: {name}={shown}"
+        )
+
+
+def _scans(file):
+    """Count the scans of a JPEG, up to the first that is too many.
+
+    Segments are skipped, so that a thumbnail in them does not count, and so
+    are bytes behind the end of the picture.
+    """
+    before = file.tell()
+    start, block, place, found = 0, b"", 2, 0
+    while found <= SCANS and start + place < _SEARCHED:
+        # A marker and the length behind it are 4 bytes.
+        if place + 4 > len(block):
+            start, place = start + place, 0
+            file.seek(start)
+            block = file.read(_BLOCK)
+        marker = _MARKER.search(block, place)
+        if marker is None:
+            if len(block) < _BLOCK:
+                break
+            # The last byte may begin a marker.
+            place = len(block) - 1
+            continue
+        place = marker.start()
+        if marker[1] == _END:
+            break
+        length = block[place + 2 : place + 4]
+        if len(length) < 2 and len(block) == _BLOCK:
+            continue
+        found += marker[1] == _SCAN
+        place += 2 + max(2, int.from_bytes(length, "big"))
+    file.seek(before)
+    return found
 
 
 def _shown(path):
@@ -253,6 +316,8 @@ def _open(file, name, shown):
         image = Image.open(file, formats=FORMATS)
     with image:
         check_size(image.size, name, shown)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(file, name, shown)
         # In place: it is ours, and a copy costs a third of decoding.
         _turn(image, name, shown, in_place=True)
         return _to_rgb(image, name, shown, image.format)

@@ -11,6 +11,7 @@ from keras_bridgetower.predict.identity import dtype_of
 from keras_bridgetower.predict.identity import picture_reading
 from keras_bridgetower.predict.identity import sum_of
 from keras_bridgetower.predict.identity import text_reading
+from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
@@ -152,6 +153,38 @@ class SearchModels:
                 f"lists. Received: {len(vector)} of them"
             )
         return vector
+
+    def matches(self, paths, text, batch_size):
+        """Score picture files with a text, a batch of files at a time.
+
+        Args:
+            paths: list of str.
+            text: str.
+            batch_size: int, files that are read for a forward pass.
+
+        Returns:
+            list, for each file the logit of "match", a float, or the
+            ValueError for which it cannot be read.
+        """
+        found = []
+        for start in range(0, len(paths), batch_size):
+            part = [_opened(x) for x in paths[start : start + batch_size]]
+            good = [x for x in part if not isinstance(x, ValueError)]
+            logits = iter(())
+            if good:
+                logits = iter(self.retrieval.score(good, text, batch_size))
+            found += [
+                x if isinstance(x, ValueError) else float(next(logits))
+                for x in part
+            ]
+        return found
+
+
+def _opened(path):
+    try:
+        return open_image(path, "image")
+    except ValueError as error:
+        return error
 
 
 def preset_name(preset):

@@ -7,7 +7,6 @@ import warnings
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.files import file_is_gone
-from keras_bridgetower.preprocessing.images import open_image
 
 # Pictures that a query looks at while it searches for those that are not gone.
 _MOST = 100_000
@@ -55,9 +54,7 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
         rerank = 0
     hits = _nearest(store, vector, max(top_k, rerank))
     first, rest = hits[:rerank], hits[rerank:]
-    return [*_reranked(models.retrieval, first, text, batch_size), *rest][
-        :top_k
-    ]
+    return [*_reranked(models, first, text, batch_size), *rest][:top_k]
 
 
 def _nearest(store, vector, count):
@@ -93,21 +90,14 @@ def _nearest(store, vector, count):
     return list(hits.values())
 
 
-def _reranked(retrieval, hits, text, batch_size):
+def _reranked(models, hits, text, batch_size):
     """Hits in the order of the matching head; unreadable ones come last."""
-    readable, images, lost = [], [], []
-    for hit in hits:
-        try:
-            images.append(open_image(hit.path, "image"))
-            readable.append(hit)
-        except ValueError as error:
-            lost.append(dataclasses.replace(hit, problem=str(error)))
-    if not readable:
-        return lost
-    logits = retrieval.score(images, text, batch_size)
-    scored = [
-        dataclasses.replace(hit, match=float(logit))
-        for hit, logit in zip(readable, logits, strict=True)
-    ]
+    found = models.matches([hit.path for hit in hits], text, batch_size)
+    scored, lost = [], []
+    for hit, match in zip(hits, found, strict=True):
+        if isinstance(match, ValueError):
+            lost.append(dataclasses.replace(hit, problem=str(match)))
+        else:
+            scored.append(dataclasses.replace(hit, match=float(match)))
     # Equal ones stay in the order of their vectors.
     return [*sorted(scored, key=lambda hit: -hit.match), *lost]

@@ -1,6 +1,7 @@
 """What every request passes before its route: key, size, queue and time."""
 
 import asyncio
+import contextlib
 import hmac
 import json
 import time
@@ -17,8 +18,10 @@ OPEN = ("/health", READY, "/v1/health_check")
 class Admission:
     """An ASGI application that lets requests through to another.
 
-    Requests beyond `concurrency` wait, those beyond `queue` get 429 before
-    their body is read, and those that take too long get 504.
+    The body is received first. Then requests beyond `concurrency` wait, those
+    beyond `queue` get 429, and those that take too long get 504. A slow body
+    takes no turn: it gets 408 after `body_seconds`. Where too many bodies are
+    received at once, the one that has taken longest gets 429.
 
     Args:
         app: the ASGI application with the routes.
@@ -35,6 +38,11 @@ class Admission:
         self._key = key.encode() if key else None
         self._routes = routes
         self._turns = asyncio.Semaphore(limits.concurrency)
+        # The timeouts of the bodies that are being received, oldest first.
+        self._receiving = {}
+        # Requests whose whole body is here, and the bytes of all bodies.
+        self._received = 0
+        self._held = 0
         self.present = 0
         self.draining = False
 
@@ -70,10 +78,7 @@ class Admission:
         self._check_size(headers.get(b"content-length", b"0"))
         if self.draining:
             raise RequestError(503, "The server is about to stop.")
-        if self.present >= self._limits.concurrency + self._limits.queue:
-            raise RequestError(
-                429, "Too many requests wait here. Try again in a second."
-            )
+        self._check_queue()
         self.present += 1
         self._metrics.present.set(self.present)
         try:
@@ -84,14 +89,90 @@ class Admission:
 
     async def _in_time(self, scope, receive, answer):
         try:
-            async with asyncio.timeout(self._limits.seconds), self._turns:
-                limited = self._limited(receive)
-                await self._app(scope, limited, answer.send)
+            async with (
+                asyncio.timeout(self._limits.seconds),
+                self._body(receive) as body,
+            ):
+                # None if the client has gone.
+                if body is not None:
+                    await self._in_turn(scope, body, receive, answer)
         except TimeoutError:
             raise RequestError(
                 504,
                 f"There was no answer within {self._limits.seconds} seconds.",
             ) from None
+
+    async def _in_turn(self, scope, body, receive, answer):
+        self._check_queue()
+        self._received += 1
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again():
+            return messages.pop() if messages else await receive()
+
+        try:
+            async with self._turns:
+                await self._app(scope, receive_again, answer.send)
+        finally:
+            self._received -= 1
+
+    @contextlib.asynccontextmanager
+    async def _body(self, receive):
+        """Receive a whole body; its bytes count until the context ends."""
+        body = bytearray()
+        try:
+            whole = await self._receive_into(body, receive)
+            yield bytes(body) if whole else None
+        finally:
+            self._held -= len(body)
+
+    async def _receive_into(self, body, receive):
+        """Receive a body in time. Return False if the client has gone."""
+        limits, more = self._limits, True
+        timeout = asyncio.timeout(limits.body_seconds)
+        self._receiving[timeout] = None
+        try:
+            async with timeout:
+                while more:
+                    self._make_room()
+                    if timeout not in self._receiving:
+                        raise TimeoutError
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return False
+                    part = message.get("body", b"")
+                    body += part
+                    self._held += len(part)
+                    if len(body) > limits.body_bytes:
+                        raise self._too_large()
+                    more = message.get("more_body")
+        except TimeoutError:
+            if timeout in self._receiving:
+                raise RequestError(
+                    408,
+                    "The body must be sent within "
+                    f"{limits.body_seconds} seconds. Send a smaller one.",
+                ) from None
+            raise _too_many() from None
+        finally:
+            self._receiving.pop(timeout, None)
+        return True
+
+    def _make_room(self):
+        """End what is received for longest, if too many or too much is."""
+        limits = self._limits
+        if (
+            len(self._receiving) > limits.concurrency + limits.queue
+            or self._held > limits.concurrency * limits.body_bytes
+        ):
+            oldest = next(iter(self._receiving))
+            del self._receiving[oldest]
+            if not oldest.expired():
+                oldest.reschedule(0)
+
+    def _check_queue(self):
+        if self._received >= self._limits.concurrency + self._limits.queue:
+            raise _too_many()
 
     def _check_key(self, headers):
         if self._key is None:
@@ -109,26 +190,18 @@ class Admission:
         if not length.isdigit() or int(length) > self._limits.body_bytes:
             raise self._too_large()
 
-    def _limited(self, receive):
-        """`receive`, which counts what the header need not have told."""
-        count = 0
-
-        async def limited():
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > self._limits.body_bytes:
-                raise self._too_large()
-            return message
-
-        return limited
-
     def _too_large(self):
         return RequestError(
             413,
             f"The body must have at most {self._limits.body_bytes} bytes. "
             "Divide it into several requests.",
         )
+
+
+def _too_many():
+    return RequestError(
+        429, "Too many requests wait here. Try again in a second."
+    )
 
 
 class _Answer:
@@ -156,6 +229,8 @@ class _Answer:
         ]
         if error.status in (429, 503):
             headers.append((b"retry-after", b"1"))
+        if error.status == 408:
+            headers.append((b"connection", b"close"))
         if error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         await self.send(

@@ -77,7 +77,7 @@ def service_of(plan, facts, ask, missing, find=None):
     return Service(
         Presets(list(map(asked_preset, plan.names(), facts))),
         plan.limits,
-        PictureReader(plan.limits, fetcher),
+        PictureReader(fetcher),
         metrics,
         missing,
         find,

@@ -18,6 +18,7 @@ from ray.serve.exceptions import RayServeException
 from keras_bridgetower.serve.application import application
 from keras_bridgetower.serve.application import service_of
 from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.decoders import Decoders
 from keras_bridgetower.serve.environment import IMPORTS_LATE
 from keras_bridgetower.serve.errors import RequestError
 from keras_bridgetower.serve.loading import import_package
@@ -47,8 +48,9 @@ class PresetReplica(BatchedPreset):
         import_package()
         super().__init__(
             *opened_preset(preset, limits, tokens, store),
-            limits.batch_size,
+            limits,
             concurrent.futures.ThreadPoolExecutor(1),
+            Decoders(limits),
         )
 
     async def facts(self):

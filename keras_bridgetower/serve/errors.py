@@ -16,6 +16,7 @@ CODES = {
     401: "invalid_api_key",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_timed_out",
     413: "too_large",
     429: "queue_full",
     500: "internal_error",
@@ -62,10 +63,12 @@ class Refused:
     Args:
         message: str, what the verb said.
         about: str, which value of the input, as in `InputError`.
+        code: str, as in `RequestError`.
     """
 
     message: str
     about: str = "text"
+    code: str | None = None
 
     @classmethod
     def of(cls, error):

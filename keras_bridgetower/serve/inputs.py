@@ -17,7 +17,8 @@ class ToEmbed:
 
     Args:
         text: str, or None.
-        image: bytes of an image file, or None.
+        image: bytes of an image file, or `PIL.Image.Image` when it is
+            decoded; or None.
         long_texts: what becomes of a text that is too long, as in
             `BridgeTowerContrastive.embed`.
         tokens: int, tokens of the text that are read, or None.
@@ -46,7 +47,7 @@ class ToMatch:
     """A picture and a text that may match.
 
     Args:
-        image: bytes of an image file.
+        image: bytes of an image file, or `PIL.Image.Image` when it is decoded.
         text: str.
     """
 
@@ -61,7 +62,7 @@ class ToAsk:
     """A question about a picture, or a text with blanks.
 
     Args:
-        image: bytes of an image file.
+        image: bytes of an image file, or `PIL.Image.Image` when it is decoded.
         text: str.
         top_k: int, how many answers are wanted.
     """
@@ -79,7 +80,8 @@ class ToFind:
 
     Args:
         text: str, or None.
-        image: bytes of an image file, or None.
+        image: bytes of an image file, or `PIL.Image.Image` when it is
+            decoded; or None.
         top_k: int, how many pictures are wanted.
         rerank: int, how many the matching head orders.
     """

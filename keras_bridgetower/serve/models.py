@@ -58,6 +58,8 @@ class ServedPreset:
                 f"{', '.join(saved) or 'none'}"
             )
         self.tokens = tokens
+        # What `SearchModels.identity` says of it, by kind of vectors.
+        self.identities = {}
 
     def kinds(self):
         """What can be embedded: `"text"`, `"image"`, perhaps `"fused"`."""
@@ -72,6 +74,11 @@ class ServedPreset:
             "kinds": self.kinds(),
             "width": embed.projection_dim if embed else None,
         }
+
+    def square(self, verb):
+        """The values of `decoder.Square`, to which a verb's pictures go."""
+        converter = self.tasks[verb].needed_preprocessor().image_converter
+        return converter.image_size, converter.mode, converter.size_divisor
 
     def ask(self, verb, asked):
         """The results of a verb, with `Refused` for what it cannot read.

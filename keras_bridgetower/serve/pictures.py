@@ -1,9 +1,6 @@
-"""Pictures of a request: base64 or an allowed URL to bytes, checked early."""
+"""Pictures of a request: base64 or an allowed URL to bytes."""
 
 import asyncio
-import io
-
-from PIL import Image
 
 from keras_bridgetower.preprocessing.base64_pictures import decode_base64
 from keras_bridgetower.preprocessing.images import FORMATS
@@ -18,32 +15,31 @@ _QUICK = 100_000
 class PictureReader:
     """Makes bytes of image files out of what clients send.
 
+    Only their signature is checked here. `Decoders` read the rest, since a
+    head alone may take seconds.
+
     Args:
-        limits: `Limits`.
         fetcher: `PictureFetcher`, or None where URLs are refused.
     """
 
-    def __init__(self, limits, fetcher=None):
-        self._limits = limits
+    def __init__(self, fetcher=None):
         self._fetcher = fetcher
 
     async def read(self, text, param):
-        """The bytes of a picture whose size was checked in its header.
+        """The bytes of a picture.
 
         Args:
             text: str, base64, a `data:` URL with it, or another URL.
             param: str, the field that held it.
 
         Raises:
-            RequestError: no picture, one with too many pixels, or a URL that
-                may not be fetched.
+            RequestError: no picture, or a URL that may not be fetched.
         """
         if URL.match(text[:64]):
-            data = await self._fetched(text, param)
-            return await asyncio.to_thread(self._checked, data, param)
+            return _checked(await self._fetched(text, param), param)
         if len(text) < _QUICK:
-            return self._decoded(text, param)
-        return await asyncio.to_thread(self._decoded, text, param)
+            return _decoded(text, param)
+        return await asyncio.to_thread(_decoded, text, param)
 
     async def _fetched(self, url, param):
         if self._fetcher is None:
@@ -54,41 +50,26 @@ class PictureReader:
             )
         return await self._fetcher.fetch(url, param)
 
-    def _decoded(self, text, param):
-        try:
-            data = decode_base64(text, "image")
-        except ValueError as error:
-            raise RequestError(
-                400, f"{param}: a picture must be whole base64.", param
-            ) from error
-        return self._checked(data, param)
 
-    def _checked(self, data, param):
-        """Refuse what is no picture, or a large one, before it is decoded."""
-        try:
-            check_signature(data, "image")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise self._too_large(param) from None
-        # Damaged files make Pillow raise nearly anything.
-        except Exception as error:
-            raise RequestError(
-                400,
-                f"{param}: a picture must be a readable file, one of "
-                f"{', '.join(FORMATS)}. Received: {len(data)} bytes",
-                param,
-            ) from error
-        if width * height > self._limits.picture_pixels:
-            raise self._too_large(param)
-        return data
+def _decoded(text, param):
+    try:
+        data = decode_base64(text, "image")
+    except ValueError as error:
+        raise RequestError(
+            400, f"{param}: a picture must be whole base64.", param
+        ) from error
+    return _checked(data, param)
 
-    def _too_large(self, param):
-        most = self._limits.picture_pixels
-        return RequestError(
+
+def _checked(data, param):
+    """Refuse what does not begin as a picture."""
+    try:
+        check_signature(data, "image")
+    except ValueError as error:
+        raise RequestError(
             400,
-            f"{param}: a picture must have at most {most} pixels. Send a "
-            "smaller one.",
+            f"{param}: a picture must be a readable file, one of "
+            f"{', '.join(FORMATS)}. Received: {len(data)} bytes",
             param,
-            "picture_too_large",
-        )
+        ) from error
+    return data

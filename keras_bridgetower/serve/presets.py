@@ -48,7 +48,9 @@ class AskedPreset:
         for result, fields in zip(found, params, strict=True):
             if isinstance(result, Refused):
                 param = fields[result.about]
-                raise RequestError(400, f"{param}: {result.message}", param)
+                raise RequestError(
+                    400, f"{param}: {result.message}", param, result.code
+                )
         self._count(verb, len(asked))
         return found
 

@@ -1,6 +1,6 @@
-"""HTTP/1.1 by uvicorn, with bounds for the head of a request.
+"""HTTP/1.1 by uvicorn, with bounds for the head and trailers of a request.
 
-Uvicorn itself reads a head without end, at any pace. Body and answer have the
+Uvicorn itself reads both without end, at any pace. Body and answer have the
 bounds of `Limits`.
 """
 
@@ -33,56 +33,86 @@ def http_settings(limits):
 
 
 class BoundedHead(HttpToolsProtocol):
-    """A connection that is closed where a head is too long or too slow.
+    """Close connections whose heads, trailers or late bodies have no end.
+
+    Trailers are read and dropped: uvicorn would add them to the headers, after
+    those were checked.
 
     Attributes:
-        head_bytes: int, bytes of a first line and headers.
+        head_bytes: int, bytes of a first line and headers, of trailers, or of
+            the extensions of a chunk.
         head_seconds: number, time from the connection, or from the first byte
-            of a later request, to the end of the head.
+            of a later request, to the end of the head; time for trailers; and
+            for the rest of a body that was answered before its end.
     """
 
     head_bytes = 65_536
     head_seconds = 20
     _late = None
+    _in_body = False
+    # Bytes received since the last part of a body or the last end of a head.
+    _unparsed = 0
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        self._begin()
+        self._begin(self._refuse)
 
     def on_message_begin(self):
         super().on_message_begin()
-        self._begin()
+        self._in_body = False
+        self._begin(self._refuse)
+
+    def on_header(self, name, value):
+        if not self._in_body:
+            super().on_header(name, value)
+        elif self._late is None:
+            self._begin(self._refuse)
 
     def data_received(self, data):
-        before = self._late
+        self._unparsed += len(data)
         super().data_received(data)
-        # The same head as before, and still no end of it.
-        if before is not None and self._late is before:
-            self._read += len(data)
-            if self._read > self.head_bytes:
-                self._refuse()
+        if self._unparsed > self.head_bytes:
+            self._refuse()
 
     def on_headers_complete(self):
         self._end()
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_body(self, body):
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self):
+        self._end()
+        super().on_message_complete()
+
+    def on_response_complete(self):
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._begin(self.transport.abort)
 
     def connection_lost(self, exc):
         self._end()
         super().connection_lost(exc)
 
-    def _begin(self):
+    def _begin(self, late):
         self._end()
-        self._read = 0
-        self._late = self.loop.call_later(self.head_seconds, self._refuse)
+        self._late = self.loop.call_later(self.head_seconds, late)
 
     def _end(self):
+        self._unparsed = 0
         if self._late is not None:
             self._late.cancel()
             self._late = None
 
     def _refuse(self):
         self._end()
-        if not self.transport.is_closing():
-            self.send_400_response(
-                "The head of the request is too long or too slow."
-            )
+        if self.transport.is_closing():
+            return
+        if self._in_body and self.cycle.response_started:
+            self.transport.abort()
+            return
+        self.send_400_response(
+            "The head or the trailers of the request are too long or too slow."
+        )

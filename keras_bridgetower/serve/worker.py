@@ -14,6 +14,8 @@ from typing import Any
 from keras_bridgetower.serve.application import application
 from keras_bridgetower.serve.application import service_of
 from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.decoders import Decoders
+from keras_bridgetower.serve.decoders import decoders_for
 from keras_bridgetower.serve.loading import opened_preset
 from keras_bridgetower.serve.plan import KEY
 from keras_bridgetower.serve.plan import Plan
@@ -54,13 +56,16 @@ class Worker:
     def _presets(self):
         plan, searched = self.plan, self.plan.searched()
         thread = concurrent.futures.ThreadPoolExecutor(1)
+        # They import what they need while the presets are loaded.
+        decoders = Decoders(plan.limits, decoders_for(plan.replicas))
         presets = {}
         for preset, name in zip(plan.presets, plan.names(), strict=True):
             store = plan.store if name == searched else None
             presets[name] = BatchedPreset(
                 *opened_preset(preset, plan.limits, plan.tokens, store),
-                plan.limits.batch_size,
+                plan.limits,
                 thread,
+                decoders,
             )
         return presets
 

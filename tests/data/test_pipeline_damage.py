@@ -11,6 +11,7 @@ import streams
 import tensorflow as tf
 from builders import ONE_BACKEND
 from builders import SIDE
+from drawn_photos import jpeg_of_scans
 from PIL import Image
 
 from keras_bridgetower.data.augment.transforms import transform
@@ -225,6 +226,17 @@ def test_a_bomb_is_one_bad_sample(tmp_path, monkeypatch):
     stream = Stream(reader, 4, PLAIN, max_bad_share=0.5)
     assert len(stream.batch(0)[1]) == 3
     assert [b.id for b in stream.report.bad] == ["big"]
+
+
+def test_a_jpeg_of_many_scans_is_one_bad_sample(tmp_path):
+    records = [streams.record("vqa", i, 1) for i in range(3)]
+    sample = streams.Sample("big", "why?", (0,))
+    big = streams.Record("big", (jpeg_of_scans(101),), (sample,), "s")
+    reader = streams.write_unchecked(tmp_path, [*records, big], num_shards=1)
+    stream = Stream(reader, 4, PLAIN, max_bad_share=0.5)
+    assert len(stream.batch(0)[1]) == 3
+    [bad] = stream.report.bad
+    assert bad.id == "big" and "at most 100 scans" in bad.reason
 
 
 def test_a_misconfigured_transform_is_no_damage(tmp_path):

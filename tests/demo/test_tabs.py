@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from conftest import write_grey
+from drawn_photos import jpeg_of_scans
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -244,6 +245,10 @@ def test_files(tmp_path):
     write_grey(large, 20_000)
     with pytest.raises(RefusedInput, match="too many pixels"):
         inputs.opened_picture(str(large), limits)
+    scans = tmp_path / "scans.png"
+    scans.write_bytes(jpeg_of_scans(101))
+    with pytest.raises(RefusedInput, match="more than 100 scans"):
+        inputs.opened_picture(str(scans), limits)
     damaged.write_bytes(good.read_bytes()[:300])
     inputs.check_picture(str(damaged), limits)
     for path in (damaged, tmp_path, tmp_path / "none.png", "/dev/zero"):

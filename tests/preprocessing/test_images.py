@@ -5,11 +5,13 @@ import io
 import keras
 import numpy as np
 import pytest
+from drawn_photos import jpeg_of_scans
 from PIL import Image
 
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
+from keras_bridgetower.preprocessing.images import check_head
 from keras_bridgetower.preprocessing.images import load_image
 
 pytestmark = pytest.mark.skipif(
@@ -211,3 +213,30 @@ def test_image_bombs(factor, tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == limit
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert load_image(encode(image)).shape == (100, 100, 3)
+
+
+def test_the_scans_of_a_jpeg_are_bounded(tmp_path):
+    most, bomb = jpeg_of_scans(100), jpeg_of_scans(101)
+    assert most.count(b"\xff\xda") == 100
+    assert load_image(most).shape == (16, 16, 3)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb)
+    for given in (bomb, io.BytesIO(bomb), path, str(path)):
+        with pytest.raises(ValueError, match="at most 100 scans"):
+            load_image(given)
+
+
+def test_only_scans_of_the_picture_count():
+    scans = b"\xff\xda\0\2" * 200
+    whole = jpeg_of_scans(10, segment=scans, behind=scans)
+    np.testing.assert_array_equal(
+        load_image(whole), load_image(jpeg_of_scans(10))
+    )
+    assert check_head(io.BytesIO(whole)) == (16, 16)
+    # Segments that end at each place around the end of what is read at once.
+    for length in range(65_500, 65_533):
+        padded = jpeg_of_scans(101, segment=scans[:length].ljust(length))
+        with pytest.raises(ValueError, match="at most 100 scans"):
+            check_head(io.BytesIO(padded))
+        padded = jpeg_of_scans(100, segment=scans[:length].ljust(length))
+        assert check_head(io.BytesIO(padded)) == (16, 16)

@@ -8,6 +8,7 @@ import threading
 import uvicorn
 
 from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.decoders import Decoders
 from keras_bridgetower.serve.protocol import http_settings
 from keras_bridgetower.serve.worker import local_application
 
@@ -34,14 +35,18 @@ def serving(plan, presets, index=None, key=None):
         index: `ServedIndex`, or None.
         key: str, the API key, or None.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as models:
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as models,
+        contextlib.closing(Decoders(plan.limits)) as decoders,
+    ):
         searched = plan.searched()
         named = {
             name: BatchedPreset(
                 preset,
                 index if name == searched else None,
-                plan.limits.batch_size,
+                plan.limits,
                 models,
+                decoders,
             )
             for name, preset in zip(plan.names(), presets, strict=True)
         }

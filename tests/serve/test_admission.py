@@ -137,6 +137,112 @@ def test_a_client_that_goes_ends_its_work():
     run(check)
 
 
+class Slow(Asked):
+    """Sends the first part of a body, and the rest when it is let go."""
+
+    def __init__(self, **kwargs):
+        super().__init__(parts=(b"{", b"}"), **kwargs)
+        self.go = asyncio.Event()
+        self.more = asyncio.Event()
+
+    async def receive(self):
+        if len(self._parts) == 1:
+            self.more.set()
+            await self.go.wait()
+        return await super().receive()
+
+
+def slow_clients(admit, count):
+    requests = [Slow() for _ in range(count)]
+    tasks = [
+        asyncio.create_task(admit(x.scope, x.receive, x.send)) for x in requests
+    ]
+    return requests, tasks
+
+
+def test_slow_bodies_hold_no_turn():
+    async def check():
+        app = App()
+        app.go.set()
+        admit = admission(app, concurrency=2, queue=10)
+        slow, tasks = slow_clients(admit, 8)
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            assert (await asked(admit)).status == 200
+        assert admit.present == 8
+        for one in slow:
+            one.go.set()
+        await asyncio.gather(*tasks)
+        assert [one.status for one in slow] == [200] * 8
+        assert admit.present == 0
+
+    run(check)
+
+
+def test_a_body_has_a_time():
+    async def check():
+        admit = admission(App(), body_seconds=0.05)
+        [slow], [task] = slow_clients(admit, 1)
+        await task
+        assert (slow.status, slow.code) == (408, "body_timed_out")
+        assert (b"connection", b"close") in slow.sent[0]["headers"]
+        assert admit.present == 0
+
+    run(check)
+
+
+def test_the_slowest_bodies_make_room_for_new_requests():
+    async def check():
+        app = App()
+        app.go.set()
+        admit = admission(app, concurrency=1, queue=3)
+        slow, tasks = slow_clients(admit, 4)
+        await asyncio.sleep(0.01)
+        assert (await asked(admit)).status == 200
+        await tasks[0]
+        assert (slow[0].status, slow[0].code) == (429, "queue_full")
+        for one in slow:
+            one.go.set()
+        await asyncio.gather(*tasks)
+        assert [one.status for one in slow[1:]] == [200] * 3
+
+    run(check)
+
+
+def test_the_memory_of_bodies_is_bounded():
+    async def check():
+        app = App()
+        # Together as many bytes as the requests that are worked on may have.
+        admit = admission(app, concurrency=1, queue=10, body_bytes=10)
+        first = asyncio.create_task(asked(admit, parts=[b"x" * 8]))
+        await asyncio.sleep(0.01)
+        second = await asked(admit, parts=[b"x" * 4, b""])
+        assert (second.status, second.code) == (429, "queue_full")
+        app.go.set()
+        assert (await first).status == 200
+        assert (await asked(admit, parts=[b"x" * 8])).status == 200
+
+    run(check)
+
+
+def test_a_client_that_leaves_before_its_body_ends():
+    async def check():
+        app = App()
+        admit = admission(app)
+        sent = []
+
+        async def leave():
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        await admit(Asked().scope, leave, send)
+        assert (sent, app.running, admit.present) == ([], 0, 0)
+
+    run(check)
+
+
 def test_bodies_are_bounded_told_or_not():
     async def check():
         admit = admission(App(), body_bytes=10)
@@ -199,6 +305,8 @@ def test_a_fault_is_told_in_one_shape_and_without_its_words(caplog):
     [
         ({"queue": 0}, "queue"),
         ({"seconds": 0}, "seconds"),
+        ({"body_seconds": 0}, "body_seconds"),
+        ({"request_pixels": 0}, "request_pixels"),
         ({"seconds": float("nan")}, "seconds"),
         ({"picture_seconds": -1}, "picture_seconds"),
         ({"picture_hosts": "example.org"}, "picture_hosts"),

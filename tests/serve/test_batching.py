@@ -9,6 +9,10 @@ import pytest
 from builders import FASTEST
 
 from keras_bridgetower.serve.batching import BatchedPreset
+from keras_bridgetower.serve.errors import Refused
+from keras_bridgetower.serve.inputs import ToFind
+from keras_bridgetower.serve.inputs import ToMatch
+from keras_bridgetower.serve.limits import Limits
 
 pytestmark = FASTEST
 
@@ -19,6 +23,7 @@ class Given:
 
     value: int
     kind: str = "a"
+    image = None
 
     @property
     def batch(self):
@@ -44,9 +49,9 @@ def run(check, batch_size=4):
     """Run a check with a preset whose model is busy with the input 100."""
 
     async def with_a_busy_model():
-        slow = Slow()
+        slow, limits = Slow(), Limits(batch_size=batch_size)
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            preset = BatchedPreset(slow, None, batch_size, thread)
+            preset = BatchedPreset(slow, None, limits, thread, None)
             first = asyncio.create_task(preset.ask("embed", [Given(100)]))
             while not slow.batches:
                 await asyncio.sleep(0.001)
@@ -93,6 +98,18 @@ def test_kinds_have_batches_of_their_own_and_turns():
 
     # Three of one kind wait, and two fit: the third comes after the others.
     assert run(check, batch_size=2) == [[100], [1, 2], [10, 11], [3]]
+
+
+def test_a_small_request_does_not_wait_for_a_large_one():
+    async def check(preset, slow):
+        [large, small] = await waiting(preset, given(*range(1, 11)), given(20))
+        slow.go.set()
+        assert await small == [40]
+        assert await large == [2 * value for value in range(1, 11)]
+
+    batches = run(check)
+    assert 20 in batches[1]
+    assert [len(batch) for batch in batches] == [1, 4, 4, 3]
 
 
 def test_verbs_have_batches_of_their_own():
@@ -144,3 +161,115 @@ def test_a_fault_of_the_model_is_told_to_its_batch_alone():
         assert await preset.ask("embed", given(5)) == [10]
 
     assert run(check) == [[100], [-1, 2], [3], [5]]
+
+
+class Scores:
+    """Scores pairs of a picture and a text, and writes its batches down."""
+
+    def __init__(self):
+        self.batches = []
+        self.running = threading.Event()
+        self.go = threading.Event()
+
+    def square(self, verb):
+        return (32, "crop", 32)
+
+    def ask(self, verb, asked):
+        self.batches.append([one.image for one in asked])
+        self.running.set()
+        assert self.go.wait(10)
+        return [float(one.image) for one in asked]
+
+
+class Decoded:
+    """Decodes nothing."""
+
+    async def sizes(self, images):
+        return dict.fromkeys(images, 100)
+
+    async def squares(self, images, square, pixels=0):
+        return {image: image for image in images}
+
+
+class Index:
+    """Matches ten files with the text of a search."""
+
+    ended = None
+
+    def find(self, asked, embed, match):
+        try:
+            return match([str(n) for n in range(10)], asked.text)
+        except BaseException as error:
+            self.ended = error
+            raise
+
+
+def run_search(check):
+    async def checked():
+        scores, index = Scores(), Index()
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            limits = Limits(batch_size=4, request_pixels=300)
+            preset = BatchedPreset(scores, index, limits, thread, Decoded())
+            try:
+                async with asyncio.timeout(10):
+                    await check(preset, scores, index)
+            finally:
+                scores.go.set()
+
+    asyncio.run(checked())
+
+
+async def search_runs(preset, scores):
+    search = asyncio.create_task(preset.find(ToFind("a", None, 3, 10)))
+    while not scores.running.is_set():
+        await asyncio.sleep(0.001)
+    return search
+
+
+def test_a_search_runs_in_the_batches_of_others():
+    async def check(preset, scores, index):
+        search = await search_runs(preset, scores)
+        other = asyncio.create_task(preset.ask("score", [ToMatch("99", "b")]))
+        await asyncio.sleep(0.01)
+        scores.go.set()
+        assert await other == [99.0]
+        # The search has parts left: it did not hold the model.
+        assert scores.batches[:2] == [["0", "1", "2", "3"], ["99"]]
+        assert await search == [float(n) for n in range(10)]
+        assert [len(batch) for batch in scores.batches] == [4, 1, 4, 2]
+
+    run_search(check)
+
+
+def test_a_search_whose_request_ended_ends():
+    async def check(preset, scores, index):
+        search = await search_runs(preset, scores)
+        search.cancel()
+        while index.ended is None:
+            await asyncio.sleep(0.001)
+        assert isinstance(index.ended, concurrent.futures.CancelledError)
+        scores.go.set()
+        assert await preset.ask("score", [ToMatch("99", "b")]) == [99.0]
+        assert scores.batches == [["0", "1", "2", "3"], ["99"]]
+
+    run_search(check)
+
+
+@pytest.mark.parametrize(
+    ("images", "refused"),
+    [("1 2 3", False), ("1 1 1 1 1 1", False), ("1 2 3 4", True)],
+)
+def test_the_pixels_of_a_request_are_bounded(images, refused):
+    async def check(preset, scores, index):
+        scores.go.set()
+        asked = [ToMatch(image, "a") for image in images.split()]
+        found = await preset.ask("score", asked)
+        assert isinstance(found[0], Refused) == refused
+        if refused:
+            assert found[0].code == "picture_too_large"
+            assert "at most 300 pixels together" in found[0].message
+            assert scores.batches == []
+        else:
+            assert found == [float(image) for image in images.split()]
+
+    run_search(check)

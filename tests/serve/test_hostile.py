@@ -1,11 +1,16 @@
 """Hostile requests: each is refused, nothing is fetched, nothing is written."""
 
+import concurrent.futures
+import contextlib
 import socket
 import threading
+import time
+import urllib.parse
 
 import hostile
 from builders import FASTEST
 from served import FUSED
+from served import KEY
 
 pytestmark = FASTEST
 
@@ -56,3 +61,58 @@ def test_hostile_requests(client, server, tmp_path, monkeypatch):
     good = client.post("/v1/embeddings", json={"input": "a", "model": FUSED})
     assert good.status_code == 200
     assert server.admission.present == 0
+
+
+def test_slow_bodies_delay_no_other_request(server, client):
+    """More connections than turns each send the start of a body."""
+    parts = urllib.parse.urlsplit(server.url)
+    address = (parts.hostname, parts.port)
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: here\r\n"
+        b"content-type: application/json\r\nauthorization: Bearer %s\r\n"
+        b"content-length: 100\r\n\r\n{"
+    ) % KEY.encode()
+    before = server.admission.present
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            slow = stack.enter_context(socket.create_connection(address))
+            slow.sendall(head)
+        while server.admission.present < before + 200:
+            time.sleep(0.01)
+        started = time.monotonic()
+        body = {"input": "a", "model": FUSED}
+        answer = client.post("/v1/embeddings", json=body)
+        assert answer.status_code == 200
+        # Less than the time of a body: it has waited for none of them.
+        assert time.monotonic() - started < 5
+    until = time.monotonic() + 20
+    while server.admission.present:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_slow_pictures_delay_no_other_request(server, client):
+    """Pictures that take seconds, more than there are processes to decode."""
+    slow = [
+        b"P3 %d 900 255\n" % side + b"1 " * (3 * side * 900)
+        for side in range(900, 906)
+    ]
+    good = hostile.in_base64(hostile.good_picture())
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [
+            pool.submit(embed, client, hostile.in_base64(image))
+            for image in slow
+        ]
+        while server.admission.present < len(slow):
+            time.sleep(0.01)
+        answers = [embed(client, good) for _ in range(3)]
+        left = sum(not one.done() for one in waiting)
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert left >= 3
+        # Each is decoded, or refused for the time that it took.
+        assert {one.result().status_code for one in waiting} <= {200, 400}
+
+
+def embed(client, image):
+    body = {"input": [{"image": image}], "model": FUSED}
+    return client.post("/v1/embeddings", json=body)

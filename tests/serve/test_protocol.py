@@ -119,3 +119,87 @@ def test_a_body_may_take_its_time(connect):
     time.sleep(0.5)
     connection.sendall(b"x")
     assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"1\r\nx\r\n0\r\n", b"a: b\r\n"),
+        (b"1\r\nx\r\n0\r\na: ", b"b"),
+        (b"1\r\nx\r\n0\r\n", b"a"),
+        (b"1;", b"a"),
+    ],
+    ids=["many trailers", "a long value", "a long name", "a long extension"],
+)
+def test_endless_trailers_are_rejected(connect, start, part):
+    connection = connect()
+    connection.sendall(CHUNKED + start)
+    sent = 0
+    with pytest.raises(OSError):
+        while sent < 10_000_000:
+            connection.sendall(part * (10_000 // len(part)))
+            sent += 10_000
+    assert sent < 10_000_000
+
+
+def test_trailers_are_bounded_by_bytes_and_time(connect):
+    connection = connect()
+    connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + b"a: b\r\n" * 20_000)
+    assert everything(connection).startswith(b"HTTP/1.1 400")
+    connection = connect()
+    connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\na: b\r\nc: d\r\n")
+    assert everything(connection).startswith(b"HTTP/1.1 400")
+
+
+async def headers_after_body(scope, receive, send):
+    while (await receive())["more_body"]:
+        pass
+    body = repr(sorted(name for name, _ in scope["headers"])).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": headers}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_short_trailers_are_ignored():
+    # A trailer that became a header could replace one that was checked.
+    settings = http_settings(Limits())
+    with listening(headers_after_body, **settings) as url:
+        parts = urllib.parse.urlsplit(url)
+        address = (parts.hostname, parts.port)
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(
+                CHUNKED + b"1\r\nx\r\n0\r\nauthorization: b\r\n\r\n"
+            )
+            answer = connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"[b'host', b'transfer-encoding']")
+
+
+async def refuse_at_once(scope, receive, send):
+    headers = [(b"content-length", b"0")]
+    await send(
+        {"type": "http.response.start", "status": 413, "headers": headers}
+    )
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_body_that_goes_on_after_its_answer_ends(slow):
+    settings = http_settings(Limits()) | {"http": Hasty}
+    with listening(refuse_at_once, **settings) as url:
+        parts = urllib.parse.urlsplit(url)
+        address = (parts.hostname, parts.port)
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(CHUNKED)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 413")
+            until = time.monotonic() + 20
+            with pytest.raises(OSError):
+                while time.monotonic() < until:
+                    connection.sendall(b"1\r\nx\r\n")
+                    time.sleep(0.05 if slow else 0)
+            assert time.monotonic() < until

@@ -70,11 +70,11 @@ class Offline:
 
 
 @contextlib.contextmanager
-def server(log, *options):
+def server(log, *options, preset=PRESET):
     """A server in processes of its own; its address and process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    words = ["serve", PRESET, "--port", str(port), *options]
+    words = ["serve", preset, "--port", str(port), *options]
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_bridgetower", *words],
