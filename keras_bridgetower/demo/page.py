@@ -3,11 +3,14 @@
 import pathlib
 import tempfile
 
+from keras_bridgetower.checks import check_hosts
+from keras_bridgetower.checks import is_loopback
 from keras_bridgetower.demo import examples
 from keras_bridgetower.demo import style
 from keras_bridgetower.demo.address import free_port
 from keras_bridgetower.demo.drawings import draw_all
-from keras_bridgetower.demo.guard import LargePictureGuard
+from keras_bridgetower.demo.guard import LOG
+from keras_bridgetower.demo.guard import Guard
 from keras_bridgetower.demo.models import OFFERED
 from keras_bridgetower.demo.models import DemoModels
 from keras_bridgetower.demo.models import shipped_with
@@ -23,8 +26,6 @@ from keras_bridgetower.demo.tabs.parts import lacking
 from keras_bridgetower.presets.table import PRESETS
 
 TABS = (ask, match, search, fill, look)
-# Where only programs of the same machine can ask.
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HOUR, _DAY = 3600, 86400
 _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a
@@ -39,14 +40,20 @@ class Page:
         presets: sequence of str, the presets that it offers, as
             `from_preset` takes them. By default the small ones of the
             package.
-        host: str, address to listen on. Only where it is one of the machine
-            itself may visitors name other presets and folders of pictures.
+        host: str, address to listen on. Only visitors of a loopback address
+            may name other presets and folders of pictures.
         port: int, 0 for any that is free.
         limits: `Limits`, or None for the usual ones.
+        allowed_hosts: tuple of str, further host names by which the page may
+            be opened, such as that of a proxy. Its visitors then are not of
+            this machine. IP addresses, `localhost` and `host` are always
+            allowed: a web page of another name could read the pictures of
+            this one (DNS rebinding).
 
     Raises:
         ImportError: Gradio is not installed.
-        ValueError: one of the presets does not exist.
+        ValueError: one of the presets does not exist, or hosts that are not a
+            tuple of names.
 
     Example:
 
@@ -57,11 +64,19 @@ class Page:
     """
 
     def __init__(
-        self, presets=OFFERED, host="127.0.0.1", port=7860, limits=None
+        self,
+        presets=OFFERED,
+        host="127.0.0.1",
+        port=7860,
+        limits=None,
+        allowed_hosts=(),
     ):
+        check_hosts("allowed_hosts", allowed_hosts)
         self._gradio = gradio()
         self.host, self.port = host, port
-        self.opened = DemoModels(presets, host in LOOPBACK, limits)
+        self._hosts = (host, *allowed_hosts)
+        local = is_loopback(host) and not allowed_hosts
+        self.opened = DemoModels(presets, local, limits)
         self.shelf = IndexShelf(self.opened)
         self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-page-")
         drawn = draw_all(pathlib.Path(self._folder.name))
@@ -134,6 +149,7 @@ class Page:
                 for tab in TABS:
                     with gr.Tab(tab.TITLE):
                         _fill_tab(parts, tab)
+        _refuse_malformed_calls(gr, blocks)
         return blocks
 
     def _guard(self):
@@ -141,8 +157,28 @@ class Page:
 
         folder = self._gradio.utils.get_upload_folder()
         return Middleware(
-            LargePictureGuard, folder=folder, limits=self.opened.limits
+            Guard,
+            folder=folder,
+            limits=self.opened.limits,
+            hosts=self._hosts,
         )
+
+
+def _refuse_malformed_calls(gr, blocks):
+    """Answer calls whose inputs Gradio cannot read, without a traceback."""
+    read_inputs = blocks.preprocess_data
+
+    async def checked(function, *args):
+        try:
+            if function.fn is None:
+                raise TypeError("the event runs in the browser alone")
+            return await read_inputs(function, *args)
+        except Exception as error:
+            LOG.info("A call was refused: %r", error)
+            said = "The page cannot read this request. Reload the page."
+            raise gr.Error(said, print_exception=False) from error
+
+    blocks.preprocess_data = checked
 
 
 def _fill_tab(parts, tab):

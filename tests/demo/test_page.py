@@ -1,5 +1,6 @@
 """The page in a real browser: every tab, phone, keyboard, bad files."""
 
+
 import pytest
 from browsing import DESKTOP
 from browsing import PHONE
@@ -138,3 +139,71 @@ def test_a_page_that_others_may_visit(visit, pages):
     panel = opened(window, "Fill the blank")
     panel.get_by_role("button", name="a ___ yellow circle").click()
     assert "small yellow circle" in result(panel)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost:7860", 200),
+        ("[::1]", 200),
+    ],
+)
+def test_hosts_that_the_page_answers(pages, page, host, status):
+    httpx = pytest.importorskip("httpx", reason="the extra `demo`")
+    for url in (f"{page}/config", *pages):
+        answer = httpx.get(url, headers={"Host": host}, timeout=60)
+        assert answer.status_code == status
+
+
+API = "/gradio_api"
+# A method, a path, and arguments of the request.
+MALFORMED = (
+    ("POST", f"{API}/queue/join", {"json": {}}),
+    ("POST", f"{API}/queue/join", {"content": b"{"}),
+    ("POST", f"{API}/queue/join", {"json": {"data": [], "fn_index": 9999}}),
+    ("POST", f"{API}/run/nothing", {"json": {"data": []}}),
+    ("POST", f"{API}/call/nothing", {"json": {"data": []}}),
+    ("POST", f"{API}/run/predict", {"json": {"data": [], "fn_index": 0}}),
+    ("POST", f"{API}/reset", {"json": {"event_id": "x"}}),
+    ("POST", f"{API}/upload", {"content": b"x"}),
+    ("GET", f"{API}/file=/etc/passwd", {}),
+    ("GET", f"{API}/file=%00", {}),
+    ("GET", f"{API}/proxy=http://example.org/", {}),
+    (
+        "POST",
+        f"{API}/component_server",
+        {"json": {"data": [], "component_id": 1, "fn_name": "x"}},
+    ),
+)
+# For an input of a function of the page.
+ODD = (None, 3, -1.5, "x", True, [], [3], [None], {}, {"path": 3}, {"a": {}})
+
+
+def test_malformed_requests_leave_no_traceback(page, said):
+    """Of every function of the page, with too few inputs and with odd ones."""
+    httpx = pytest.importorskip("httpx", reason="the extra `demo`")
+    with httpx.Client(base_url=page, timeout=60) as client:
+        for method, path, more in MALFORMED:
+            assert client.request(method, path, **more).status_code < 500
+        functions = client.get("/config").json()["dependencies"]
+        asked = 0
+        for function in functions:
+            inputs = len(function["inputs"])
+            for data in ([], *([odd] * inputs for odd in ODD)):
+                body = {"data": data, "fn_index": function["id"]}
+                body["session_hash"] = "odd"
+                answer = client.post(f"{API}/queue/join", json=body)
+                asked += answer.status_code == 200
+        assert asked > 100
+        ended = 0
+        with client.stream(
+            "GET", f"{API}/queue/data", params={"session_hash": "odd"}
+        ) as stream:
+            for line in stream.iter_lines():
+                ended += '"process_completed"' in line
+                if ended == asked:
+                    break
+        assert client.get("/config").status_code == 200
+    assert "Traceback" not in said.read_text()
