@@ -23,10 +23,19 @@ from keras_bridgetower.demo.tabs import match
 from keras_bridgetower.demo.tabs import search
 from keras_bridgetower.demo.tabs.parts import Parts
 from keras_bridgetower.demo.tabs.parts import lacking
+from keras_bridgetower.presets.table import EMOJI
+from keras_bridgetower.presets.table import PHOTOGRAPHS
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import SHAPES
 
 TABS = (ask, match, search, fill, look)
 _HOUR, _DAY = 3600, 86400
+_IN_SHORT = {
+    EMOJI: "emoji",
+    SHAPES: "drawings of one colored shape",
+    PHOTOGRAPHS: "everyday photographs",
+}
+_GUESS = "On any other picture they only guess."
 _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
@@ -141,9 +150,12 @@ class Page:
             delete_cache=(_HOUR, _DAY),
         ) as blocks:
             gr.Markdown(_HEAD, elem_classes="kb-head")
-            note = _what_they_know(self.opened.presets)
-            if note:
-                gr.Markdown(note, elem_classes="kb-note")
+            knowing = _what_they_know(self.opened.presets)
+            if knowing:
+                sentence, names = knowing
+                gr.Markdown(sentence, elem_classes="kb-note")
+                with gr.Accordion("Models of this page", open=False):
+                    gr.Markdown(names, elem_classes="kb-note")
             # On a phone some tabs would hide behind a menu.
             with gr.Tabs(overflow_behavior="wrap"):
                 for tab in TABS:
@@ -194,12 +206,11 @@ def _fill_tab(parts, tab):
 
 
 def _what_they_know(presets):
-    """A sentence on each world that known presets were trained in."""
-    names = {}
-    for name in presets:
-        if name in PRESETS:
-            names.setdefault(PRESETS[name].knows, []).append(f"`{name}`")
-    told = [f"{', '.join(who)}: {world}." for world, who in names.items()]
-    if told:
-        told.append("Of anything else they say something too: a guess.")
-    return "  \n".join(told)
+    """Return what known presets were trained on: a sentence, and by name."""
+    known = [PRESETS[name] for name in presets if name in PRESETS]
+    if not known:
+        return None
+    worlds = {_IN_SHORT.get(preset.knows, preset.knows) for preset in known}
+    listed = " and ".join(sorted(worlds, reverse=True))
+    names = "\n".join(f"- `{one.name}`: {one.knows}" for one in known)
+    return f"The models of this page know {listed}. {_GUESS}", names

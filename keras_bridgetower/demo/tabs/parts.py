@@ -2,8 +2,10 @@
 
 import functools
 import html
+import json
 import typing
 
+from keras_bridgetower.demo import fragments
 from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.inputs import check_picture
 from keras_bridgetower.demo.inputs import opened_picture
@@ -17,12 +19,14 @@ _FAULT = "This is a fault of the page ({}). Its terminal says where."
 _STAYS = 20
 # All requests of models wait in one line.
 _LINE = "models"
-# On a phone a result may stand below what one sees.
+# Events by which a visitor changes an input.
+_NEW_INPUT = ("input", "upload", "clear", "delete")
+# On a phone a result may be below the visible part of the page.
 _SHOW_RESULT = """() => {
   const shown = [...document.querySelectorAll(".kb-result")].find(
-    (result) => result.offsetParent
+    (result) => result.getClientRects().length
   );
-  if (window.innerWidth < 640) shown?.scrollIntoView({ behavior: "smooth" });
+  if (window.innerWidth < 640) shown?.scrollIntoView();
 }"""
 
 
@@ -114,12 +118,12 @@ class Parts:
 
     def label(self, text):
         """A label above a component, whose own would cover its picture."""
-        self.gr.HTML(f'<p class="kb-label">{text}</p>', elem_classes="kb-plain")
+        return self.gr.HTML(fragments.label(text), elem_classes="kb-plain")
 
     def looked(self, label):
-        """A place for a picture with attention over it."""
-        self.label(label)
-        return self.gr.Image(
+        """Return the title and the place of a picture with attention."""
+        title = self.label(label)
+        return title, self.gr.Image(
             label=label,
             show_label=False,
             type="pil",
@@ -177,9 +181,13 @@ class Parts:
             examples: list of `(button, values)`.
             boxes: list of the components that take the values.
             run, inputs, outputs: as `on`.
+
+        Returns:
+            list of the events that run the function.
         """
+        runs = []
         for button, values in examples:
-            button.click(
+            running = button.click(
                 functools.partial(_value_of, values),
                 None,
                 boxes,
@@ -191,7 +199,55 @@ class Parts:
                 outputs,
                 show_progress_on=outputs[:1],
                 **self._event(),
-            ).success(js=_SHOW_RESULT)
+            )
+            running.success(js=_SHOW_RESULT)
+            runs.append(running)
+        return runs
+
+    def answers(
+        self,
+        triggers,
+        examples,
+        boxes,
+        run,
+        given,
+        outputs,
+        inputs=None,
+        shown=None,
+    ):
+        """Run a function when asked to, and clear its answer at new input.
+
+        Args:
+            triggers, run, outputs: as `on`.
+            examples, boxes: as `on_examples`.
+            given: list of the components in which new input clears the answer.
+            inputs: list of the components that `run` takes, by default
+                `given`.
+            shown: list of components that show the answer, by default
+                `outputs`.
+        """
+        gr, inputs = self.gr, inputs or given
+        clear = {
+            "fn": None,
+            "outputs": shown or outputs,
+            "js": _clearing(shown or outputs),
+            "api_visibility": "private",
+        }
+        clicks = [button.click for button, _ in examples]
+        galleries = [x.change for x in given if isinstance(x, gr.Gallery)]
+        gr.on([*triggers, *clicks, *galleries], **clear)
+        runs = [
+            self.on(triggers, run, inputs, outputs),
+            *self.on_examples(examples, boxes, run, inputs, outputs),
+        ]
+        changed = [
+            getattr(box, name)
+            for box in given
+            for name in _NEW_INPUT
+            if hasattr(box, name)
+        ]
+        # An answer that is still computed belongs to the input before.
+        gr.on([*changed, *clicks], **clear, cancels=runs)
 
     def picture_and_text(self, label, placeholder, action, kinds):
         """A column that takes a picture and a text.
@@ -222,8 +278,11 @@ class Parts:
             run: callable of the values of `inputs`, as the browser sends
                 them. What it raises is shown.
             inputs, outputs: lists of components.
+
+        Returns:
+            The event that runs the function.
         """
-        self.gr.on(
+        running = self.gr.on(
             triggers,
             self.told(run),
             inputs,
@@ -231,7 +290,9 @@ class Parts:
             show_progress_on=outputs[:1],
             **self._event(),
             **kwargs,
-        ).success(js=_SHOW_RESULT)
+        )
+        running.success(js=_SHOW_RESULT)
+        return running
 
     def told(self, run):
         """A function whose errors are one clear message on the page."""
@@ -291,6 +352,15 @@ def lacking(kinds):
         f"None of the models of this page can {kinds[0].does}; "
         f"{shipped_with(kinds[0])[0]} can."
     )
+
+
+def _clearing(shown):
+    """Return a function of the browser that empties components.
+
+    A text returns to what it was at first.
+    """
+    values = [getattr(one, "value", None) or None for one in shown]
+    return f"() => {json.dumps(values)}"
 
 
 def _value_of(values):
