@@ -40,6 +40,7 @@ LOW_CONTRAST = """() => {
     if (text) check(nodes.currentNode.parentElement, text);
   }
   for (const box of document.querySelectorAll("textarea, input")) {
+    if (["radio", "checkbox", "file"].includes(box.type)) continue;
     if (box.value) check(box, box.value);
     if (box.placeholder) check(box, box.placeholder, "::placeholder");
   }

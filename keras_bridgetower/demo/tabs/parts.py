@@ -21,12 +21,19 @@ _STAYS = 20
 _LINE = "models"
 # Events by which a visitor changes an input.
 _NEW_INPUT = ("input", "upload", "clear", "delete")
-# On a phone a result may be below the visible part of the page.
-_SHOW_RESULT = """() => {
+# What was asked is noted, so that an answer that comes after a new input is
+# not shown. On a phone it may be below the visible part of the page.
+_ASKED = """(...values) => {
+  (window.kbAsked ??= {})[%s] = JSON.stringify(values.slice(0, %d));
+  return values;
+}"""
+_ANSWERED = """(...values) => {
+  if (window.kbAsked[%s] !== JSON.stringify(values)) return %s;
   const shown = [...document.querySelectorAll(".kb-result")].find(
     (result) => result.getClientRects().length
   );
   if (window.innerWidth < 640) shown?.scrollIntoView();
+  return %s;
 }"""
 
 
@@ -151,7 +158,7 @@ class Parts:
             )
 
     def examples(self, rows):
-        """Buttons that fill something in and run, as `on_examples` says.
+        """Buttons that fill something in and run, see `answers`.
 
         Args:
             rows: list of `Example`.
@@ -174,36 +181,6 @@ class Parts:
                 for row in rows
             ]
 
-    def on_examples(self, examples, boxes, run, inputs, outputs):
-        """What a click on an example does.
-
-        Args:
-            examples: list of `(button, values)`.
-            boxes: list of the components that take the values.
-            run, inputs, outputs: as `on`.
-
-        Returns:
-            list of the events that run the function.
-        """
-        runs = []
-        for button, values in examples:
-            running = button.click(
-                functools.partial(_value_of, values),
-                None,
-                boxes,
-                api_visibility="private",
-                show_progress="hidden",
-            ).then(
-                self.told(run),
-                inputs,
-                outputs,
-                show_progress_on=outputs[:1],
-                **self._event(),
-            )
-            running.success(js=_SHOW_RESULT)
-            runs.append(running)
-        return runs
-
     def answers(
         self,
         triggers,
@@ -219,35 +196,64 @@ class Parts:
 
         Args:
             triggers, run, outputs: as `on`.
-            examples, boxes: as `on_examples`.
+            examples: list of `(button, values)`. A click fills the values
+                in, and runs the function.
+            boxes: list of the components that take the values.
             given: list of the components in which new input clears the answer.
             inputs: list of the components that `run` takes, by default
                 `given`.
             shown: list of components that show the answer, by default
                 `outputs`.
         """
-        gr, inputs = self.gr, inputs or given
-        clear = {
-            "fn": None,
-            "outputs": shown or outputs,
-            "js": _clearing(shown or outputs),
-            "api_visibility": "private",
-        }
-        clicks = [button.click for button, _ in examples]
-        galleries = [x.change for x in given if isinstance(x, gr.Gallery)]
-        gr.on([*triggers, *clicks, *galleries], **clear)
-        runs = [
-            self.on(triggers, run, inputs, outputs),
-            *self.on_examples(examples, boxes, run, inputs, outputs),
-        ]
-        changed = [
+        gr, inputs, shown = self.gr, inputs or given, shown or outputs
+        changes = [
             getattr(box, name)
             for box in given
             for name in _NEW_INPUT
             if hasattr(box, name)
         ]
-        # An answer that is still computed belongs to the input before.
-        gr.on([*changed, *clicks], **clear, cancels=runs)
+        # Gradio tells only of a change when all pictures are removed.
+        changes += [x.change for x in given if isinstance(x, gr.Gallery)]
+        clicks = [button.click for button, _ in examples]
+        empty = json.dumps([one.value or None for one in shown])
+        gr.on(
+            [*triggers, *clicks, *changes],
+            fn=None,
+            js=f"() => {empty}",
+            outputs=shown,
+            api_visibility="private",
+        )
+        started = [
+            functools.partial(gr.on, triggers, trigger_mode="always_last"),
+            *self._filled(examples, boxes),
+        ]
+        key, skip = shown[0]._id, json.dumps([gr.skip()] * len(shown))
+        for start in started:
+            start(
+                self.told(run),
+                inputs,
+                outputs,
+                js=_ASKED % (key, len(given)),
+                show_progress_on=outputs[:1],
+                **self._event(),
+            ).success(
+                inputs=given,
+                outputs=shown,
+                js=_ANSWERED % (key, empty, skip),
+            )
+
+    def _filled(self, examples, boxes):
+        """Let examples fill components in; return what can follow each."""
+        return [
+            button.click(
+                functools.partial(_value_of, values),
+                None,
+                boxes,
+                api_visibility="private",
+                show_progress="hidden",
+            ).then
+            for button, values in examples
+        ]
 
     def picture_and_text(self, label, placeholder, action, kinds):
         """A column that takes a picture and a text.
@@ -278,11 +284,8 @@ class Parts:
             run: callable of the values of `inputs`, as the browser sends
                 them. What it raises is shown.
             inputs, outputs: lists of components.
-
-        Returns:
-            The event that runs the function.
         """
-        running = self.gr.on(
+        self.gr.on(
             triggers,
             self.told(run),
             inputs,
@@ -291,8 +294,6 @@ class Parts:
             **self._event(),
             **kwargs,
         )
-        running.success(js=_SHOW_RESULT)
-        return running
 
     def told(self, run):
         """A function whose errors are one clear message on the page."""
@@ -352,15 +353,6 @@ def lacking(kinds):
         f"None of the models of this page can {kinds[0].does}; "
         f"{shipped_with(kinds[0])[0]} can."
     )
-
-
-def _clearing(shown):
-    """Return a function of the browser that empties components.
-
-    A text returns to what it was at first.
-    """
-    values = [getattr(one, "value", None) or None for one in shown]
-    return f"() => {json.dumps(values)}"
 
 
 def _value_of(values):
