@@ -164,7 +164,8 @@ def serve(
     """Serve presets over HTTP: embeddings, rerank, answers, search.
 
     Its page /docs lists the routes. Clients must send the API key that the
-    environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set.
+    environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set. With
+    `--host`, other machines need one.
     SIGTERM lets it answer what has come, then it ends.
     """
     for preset in presets:
