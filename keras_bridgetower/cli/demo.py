@@ -37,6 +37,15 @@ def demo(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")
     ] = PORT,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            help="Further host name by which the page may be opened, such as "
+            "that of a proxy, whose visitors then cannot open other presets "
+            "or folders. May be given again.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ):
     """Show a page in the browser to ask, match, search and look inside.
@@ -56,7 +65,12 @@ def demo(
         from keras_bridgetower.demo import page
 
         chosen = {"presets": tuple(presets)} if presets else {}
-        shown = page.Page(**chosen, host=host, port=port)
+        shown = page.Page(
+            **chosen,
+            host=host,
+            port=port,
+            allowed_hosts=tuple(allowed_hosts or ()),
+        )
         address = shown.open()
     line = json.dumps({"address": address}) if as_json else address
     with shown, _until_asked_to_end() as ended:

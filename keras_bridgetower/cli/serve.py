@@ -3,16 +3,20 @@
 import enum
 import functools
 import logging
+import os
 import sys
 from typing import Annotated
 
 import typer
 
+from keras_bridgetower.checks import is_loopback
 from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import models
 from keras_bridgetower.cli import output
+from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.cli.models import AsJson
 from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.serve.plan import KEY
 from keras_bridgetower.serve.plan import Plan
 from keras_bridgetower.serve.plan import whole_name
 
@@ -61,6 +65,21 @@ def _seconds(help):
     return Annotated[float, typer.Option(help=help, rich_help_panel="Limits")]
 
 
+def _check_key(host, key, without_key):
+    """Raise an error if other machines were let in by mistake."""
+    if key and without_key:
+        raise UsageError(
+            f"`--without-key` needs an environment without {KEY}, which is "
+            "set. Unset it, or leave the option out."
+        )
+    if not (key or without_key or is_loopback(host)):
+        raise UsageError(
+            f"`--host {host}` lets other machines in, who need an API key. "
+            f"Set the environment variable {KEY}, or give `--without-key` to "
+            "answer everyone."
+        )
+
+
 def serve(
     context: typer.Context,
     presets: Annotated[
@@ -72,9 +91,29 @@ def serve(
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")
+        str,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0 for all. Other machines need "
+            "an API key."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            help="Host name by which clients may call the server, such as "
+            "that of a proxy. May be given again. By default any name with an "
+            "API key, and without one only localhost and IP addresses.",
+        ),
+    ] = None,
+    without_key: Annotated[
+        bool,
+        typer.Option(
+            "--without-key",
+            help="Answer other machines without an API key.",
+        ),
+    ] = False,
     store: Annotated[
         str | None,
         typer.Option(help="Index of `search index`, for /v1/search."),
@@ -131,7 +170,8 @@ def serve(
     """Serve presets over HTTP: embeddings, rerank, answers, search.
 
     Its page /docs lists the routes. Clients must send the API key that the
-    environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set.
+    environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set. With
+    `--host`, other machines need one.
     SIGTERM lets it answer what has come, then it ends.
     """
     for preset in presets:
@@ -150,8 +190,13 @@ def serve(
         picture_hosts=tuple(picture_hosts or ()),
         picture_seconds=picture_seconds,
     )
+    key = os.environ.get(KEY)
+    _check_key(host, key, without_key)
+    # Without a key, the name that it listens at is allowed too.
+    own = () if key or ":" in host else (host,)
+    hosts = (*(allowed_hosts or ()), *own)
     names = tuple(whole_name(preset) for preset in presets)
-    plan = Plan(names, limits, tokens, store, replicas)
+    plan = Plan(names, limits, tokens, store, replicas, hosts)
     value = {"address": f"http://{host}:{port}", "presets": plan.names()}
 
     def tell():

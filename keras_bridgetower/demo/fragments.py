@@ -27,17 +27,25 @@ def bars(rows):
     return f'<ol class="kb-bars">{lines}</ol>'
 
 
-def answer(text, rows):
-    """The best answer in large letters, and all of them as bars."""
-    return f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}'
+def label(text):
+    """A short title."""
+    return f'<p class="kb-label">{html.escape(text)}</p>'
 
 
-def filled(words, parts):
+def answer(text, rows, told):
+    """The best answer in large letters, all as bars, and what scores mean."""
+    return (
+        f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{_note(told)}'
+    )
+
+
+def filled(words, parts, told):
     """A text with the best word at each blank, and bars for each.
 
     Args:
         words: for each blank a list of `(word, probability)`, best first.
         parts: list of str, the text around the blanks.
+        told: str, what the probabilities mean.
     """
     first, *rest = map(html.escape, parts)
     text = first
@@ -49,14 +57,14 @@ def filled(words, parts):
         + bars(rows)
         for number, rows in enumerate(words, 1)
     )
-    return f'<p class="kb-answer">{text}</p>{made}'
+    return f'<p class="kb-answer">{text}</p>{made}{_note(told)}'
 
 
 def marked_words(shown, words, weights):
     """Words, darker the more they count.
 
     Args:
-        shown: str, whose attention is shown.
+        shown: str, the title.
         words: list of str.
         weights: list of float, not negative.
     """
@@ -66,19 +74,17 @@ def marked_words(shown, words, weights):
         f"{html.escape(word)}</span>"
         for word, weight in zip(words, weights, strict=True)
     )
-    return (
-        f'<p class="kb-label">{html.escape(shown)}</p>'
-        f'<p class="kb-words">{marked}</p>'
-    )
+    return f'{label(shown)}<p class="kb-words">{marked}</p>'
 
 
-def heat_map(texts, pictures, shares):
+def heat_map(texts, pictures, shares, told):
     """A table of texts and pictures, each cell coloured by its share.
 
     Args:
         texts: list of M str.
         pictures: list of N `PIL.Image.Image`.
         shares: array `(M, N)` in 0..1.
+        told: str, what the shares mean.
     """
     head = "".join(
         f'<th scope="col"><img alt="Picture {number}" src="{_inline(p)}"></th>'
@@ -92,15 +98,16 @@ def heat_map(texts, pictures, shares):
         '<div class="kb-scroll" tabindex="0" role="region" '
         'aria-label="Heat map of texts and pictures"><table class="kb-table">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        "</div>"
+        f"</div>{_note(told)}"
     )
 
 
-def found(hits, searched, unreadable):
+def found(hits, good, searched, unreadable):
     """What a search found, in words.
 
     Args:
         hits: list of pairs with a `Hit`.
+        good: int, how many of them come before the largest drop of the score.
         searched: int, pictures that were searched.
         unreadable: list of str, names of files that are no pictures.
     """
@@ -112,9 +119,18 @@ def found(hits, searched, unreadable):
         left_out = f" Left out, as they cannot be read: {some}{more}."
     return (
         f'<p class="kb-answer">{html.escape(best)}</p>'
-        f"<p>The best of {searched:,} pictures, and what comes next."
+        f"<p>The best of {searched:,} pictures. "
+        f"{_where_good_ones_end(good, hits)} The higher a score, the better "
+        "text and picture match; it is not a percentage."
         f"{html.escape(left_out)}</p>"
     )
+
+
+def _where_good_ones_end(good, hits):
+    if good >= len(hits):
+        return "All that are shown match about equally well."
+    first = "The first matches" if good == 1 else f"The first {good} match"
+    return f"{first} best: then the score drops most."
 
 
 def percent(share):
@@ -122,10 +138,13 @@ def percent(share):
     return f"{100 * share:.1f} %"
 
 
+def _note(told):
+    return f'<p class="kb-note">{html.escape(told)}</p>'
+
+
 def _cell(share):
-    strong = " kb-strong" if share > 0.5 else ""
     return (
-        f'<td class="kb-cell{strong}" style="--kb-share:{100 * share:.0f}%">'
+        f'<td class="kb-cell" style="--kb-share:{100 * share:.0f}%">'
         f"{100 * share:.0f} %</td>"
     )
 

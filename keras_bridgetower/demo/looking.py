@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_bridgetower.analysis import attention_map
+from keras_bridgetower.analysis.maps import features_of_pair
 from keras_bridgetower.demo import models
 from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.overlays import overlay
@@ -17,7 +18,7 @@ class Look:
 
     Args:
         layers, heads: int, how many the model has.
-        words: list of str, the tokens of the text.
+        words: list of str, the words of the text.
         weights: list of float, how much each counts for the whole text.
         picture: `PIL.Image.Image`, the attention over the picture.
         shown: str, whose attention it is.
@@ -41,7 +42,7 @@ def look(opened, image, text, preset, layer, head=None, word=None):
         preset: str.
         layer: int, from 1, the lowest. Above the last one the last is shown.
         head: int from 1, or None for the mean of all.
-        word: int from 0, the number of a token, or None for the whole text.
+        word: int from 0, the number of a word, or None for the whole text.
 
     Returns:
         `Look`.
@@ -56,16 +57,45 @@ def look(opened, image, text, preset, layer, head=None, word=None):
     )
     if not seen.words:
         raise RefusedInput("The model reads no word of this text.")
-    if word is not None and not 0 <= word < len(seen.words):
+    words = _whole_words(task, image, text)
+    if word is not None and not 0 <= word < len(words):
         word = None
-    weights = seen.whole if word is None else seen.word_maps[word]
-    named = WHOLE if word is None else f"“{seen.words[word]}”"
+    if word is None:
+        weights, named = seen.whole, WHOLE
+    else:
+        name, tokens = words[word]
+        weights, named = seen.word_maps[tokens].mean(0), f"“{name}”"
     by = EVERY_HEAD if head is None else f"head {head}"
     return Look(
         fusion.num_layers,
         fusion.num_heads,
-        seen.words,
-        [float(weight) for weight in seen.word_weights],
+        [name for name, _ in words],
+        [float(seen.word_weights[tokens].sum()) for _, tokens in words],
         overlay(seen.pictures[0], weights[0]),
-        f"{named} · layer {layer} of {fusion.num_layers} · {by}",
+        f"“{text}” · {named} · layer {layer} of {fusion.num_layers} · {by}",
     )
+
+
+def _whole_words(task, image, text):
+    """Return the words of a text, each with the numbers of its tokens."""
+    features = features_of_pair(task, image, text)
+    # Without the start and end tokens, as in an `AttentionMap`.
+    ids = features["token_ids"][0][features["padding_mask"][0] == 1][1:-1]
+    tokenizer = task.preprocessor.tokenizer
+    words, before, after_special = [], "", True
+    for number, token in enumerate(ids.tolist()):
+        until = tokenizer.detokenize(ids[: number + 1].tolist())
+        # A special token, such as a mask, has no text, and is a word.
+        special = not tokenizer.detokenize([token])
+        if special or after_special or until[len(before) :][:1].isspace():
+            words.append([])
+        words[-1].append(number)
+        before, after_special = until, special
+    return [
+        (
+            tokenizer.detokenize(ids[tokens].tolist()).strip()
+            or tokenizer.id_to_token(int(ids[tokens[0]])),
+            tokens,
+        )
+        for tokens in words
+    ]

@@ -1,8 +1,24 @@
 """*Match*: how probably each of some texts belongs to each of some pictures."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_bridgetower.demo import models
+
+
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """How well M texts and N pictures match.
+
+    Args:
+        shares: float array `(M, N)` in 0..1.
+        ranked: bool. True if a share is that of a text among all texts of the
+            picture; False if it is the probability of a match.
+    """
+
+    shares: np.ndarray
+    ranked: bool
 
 
 def match(opened, images, texts, preset):
@@ -15,9 +31,7 @@ def match(opened, images, texts, preset):
         preset: str.
 
     Returns:
-        float array `(M, N)`. Of a head that says "match" or "no match" the
-        probability of the first; of one that ranks, the share of a text
-        among all texts of the picture.
+        `Matched`.
     """
     task = opened.open(preset, models.MATCH)
     task.new_heads.check("match", task.answering_heads)
@@ -28,7 +42,8 @@ def match(opened, images, texts, preset):
     for name, x in words.features(0, len(texts)).items():
         features[name] = np.repeat(x, len(images), axis=0)
     logits = task.predict_features(features)
-    return _probabilities(logits.reshape(len(texts), len(images), -1))
+    logits = logits.reshape(len(texts), len(images), -1)
+    return Matched(_probabilities(logits), logits.shape[-1] == 1)
 
 
 def _probabilities(logits):

@@ -3,11 +3,14 @@
 import pathlib
 import tempfile
 
+from keras_bridgetower.checks import check_hosts
+from keras_bridgetower.checks import is_loopback
 from keras_bridgetower.demo import examples
 from keras_bridgetower.demo import style
 from keras_bridgetower.demo.address import free_port
 from keras_bridgetower.demo.drawings import draw_all
-from keras_bridgetower.demo.guard import LargePictureGuard
+from keras_bridgetower.demo.guard import LOG
+from keras_bridgetower.demo.guard import Guard
 from keras_bridgetower.demo.models import OFFERED
 from keras_bridgetower.demo.models import DemoModels
 from keras_bridgetower.demo.models import shipped_with
@@ -20,12 +23,19 @@ from keras_bridgetower.demo.tabs import match
 from keras_bridgetower.demo.tabs import search
 from keras_bridgetower.demo.tabs.parts import Parts
 from keras_bridgetower.demo.tabs.parts import lacking
+from keras_bridgetower.presets.table import EMOJI
+from keras_bridgetower.presets.table import PHOTOGRAPHS
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import SHAPES
 
 TABS = (ask, match, search, fill, look)
-# Where only programs of the same machine can ask.
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HOUR, _DAY = 3600, 86400
+_IN_SHORT = {
+    EMOJI: "emoji",
+    SHAPES: "drawings of one colored shape",
+    PHOTOGRAPHS: "everyday photographs",
+}
+_GUESS = "On any other picture they only guess."
 _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
@@ -39,14 +49,20 @@ class Page:
         presets: sequence of str, the presets that it offers, as
             `from_preset` takes them. By default the small ones of the
             package.
-        host: str, address to listen on. Only where it is one of the machine
-            itself may visitors name other presets and folders of pictures.
+        host: str, address to listen on. Only visitors of a loopback address
+            may name other presets and folders of pictures.
         port: int, 0 for any that is free.
         limits: `Limits`, or None for the usual ones.
+        allowed_hosts: tuple of str, further host names by which the page may
+            be opened, such as that of a proxy. Its visitors then are not of
+            this machine. IP addresses, `localhost` and `host` are always
+            allowed: a web page of another name could read the pictures of
+            this one (DNS rebinding).
 
     Raises:
         ImportError: Gradio is not installed.
-        ValueError: one of the presets does not exist.
+        ValueError: one of the presets does not exist, or hosts that are not a
+            tuple of names.
 
     Example:
 
@@ -57,11 +73,19 @@ class Page:
     """
 
     def __init__(
-        self, presets=OFFERED, host="127.0.0.1", port=7860, limits=None
+        self,
+        presets=OFFERED,
+        host="127.0.0.1",
+        port=7860,
+        limits=None,
+        allowed_hosts=(),
     ):
+        check_hosts("allowed_hosts", allowed_hosts)
         self._gradio = gradio()
         self.host, self.port = host, port
-        self.opened = DemoModels(presets, host in LOOPBACK, limits)
+        self._hosts = (host, *allowed_hosts)
+        local = is_loopback(host) and not allowed_hosts
+        self.opened = DemoModels(presets, local, limits)
         self.shelf = IndexShelf(self.opened)
         self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-page-")
         drawn = draw_all(pathlib.Path(self._folder.name))
@@ -126,14 +150,18 @@ class Page:
             delete_cache=(_HOUR, _DAY),
         ) as blocks:
             gr.Markdown(_HEAD, elem_classes="kb-head")
-            note = _what_they_know(self.opened.presets)
-            if note:
-                gr.Markdown(note, elem_classes="kb-note")
+            knowing = _what_they_know(self.opened.presets)
+            if knowing:
+                sentence, names = knowing
+                gr.Markdown(sentence, elem_classes="kb-note")
+                with gr.Accordion("Models of this page", open=False):
+                    gr.Markdown(names, elem_classes="kb-note")
             # On a phone some tabs would hide behind a menu.
             with gr.Tabs(overflow_behavior="wrap"):
                 for tab in TABS:
                     with gr.Tab(tab.TITLE):
                         _fill_tab(parts, tab)
+        _refuse_malformed_calls(gr, blocks)
         return blocks
 
     def _guard(self):
@@ -141,8 +169,28 @@ class Page:
 
         folder = self._gradio.utils.get_upload_folder()
         return Middleware(
-            LargePictureGuard, folder=folder, limits=self.opened.limits
+            Guard,
+            folder=folder,
+            limits=self.opened.limits,
+            hosts=self._hosts,
         )
+
+
+def _refuse_malformed_calls(gr, blocks):
+    """Answer calls whose inputs Gradio cannot read, without a traceback."""
+    read_inputs = blocks.preprocess_data
+
+    async def checked(function, *args):
+        try:
+            if function.fn is None:
+                raise TypeError("the event runs in the browser alone")
+            return await read_inputs(function, *args)
+        except Exception as error:
+            LOG.info("A call was refused: %r", error)
+            said = "The page cannot read this request. Reload the page."
+            raise gr.Error(said, print_exception=False) from error
+
+    blocks.preprocess_data = checked
 
 
 def _fill_tab(parts, tab):
@@ -158,12 +206,11 @@ def _fill_tab(parts, tab):
 
 
 def _what_they_know(presets):
-    """A sentence on each world that known presets were trained in."""
-    names = {}
-    for name in presets:
-        if name in PRESETS:
-            names.setdefault(PRESETS[name].knows, []).append(f"`{name}`")
-    told = [f"{', '.join(who)}: {world}." for world, who in names.items()]
-    if told:
-        told.append("Of anything else they say something too: a guess.")
-    return "  \n".join(told)
+    """Return what known presets were trained on: a sentence, and by name."""
+    known = [PRESETS[name] for name in presets if name in PRESETS]
+    if not known:
+        return None
+    worlds = {_IN_SHORT.get(preset.knows, preset.knows) for preset in known}
+    listed = " and ".join(sorted(worlds, reverse=True))
+    names = "\n".join(f"- `{one.name}`: {one.knows}" for one in known)
+    return f"The models of this page know {listed}. {_GUESS}", names

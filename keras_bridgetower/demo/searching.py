@@ -27,13 +27,32 @@ class Found:
     Args:
         hits: list of `(picture, hit)`, the best first: a small
             `PIL.Image.Image` and the `Hit` of the search.
+        good: int, how many of them come before the largest drop of the score.
         searched: int, pictures that were searched.
         unreadable: list of str, names of files that are no pictures.
     """
 
     hits: list
+    good: int
     searched: int
     unreadable: list
+
+
+def score_of(hit):
+    """Return the number that orders hits: of the matching head, if it ran."""
+    return hit.similarity if hit.match is None else hit.match
+
+
+def largest_drop(scores):
+    """Return how many scores, best first, come before the largest drop.
+
+    No single score tells good from bad: what counts as high depends on the
+    model and the text. Without two different scores all are good.
+    """
+    drops = [a - b for a, b in zip(scores, scores[1:], strict=False)]
+    if not drops or max(drops) <= 0:
+        return len(scores)
+    return 1 + drops.index(max(drops))
 
 
 class IndexShelf:
@@ -73,11 +92,18 @@ class IndexShelf:
             )
             if report.total == len(report.unreadable):
                 raise RefusedInput("None of these files is a picture.")
-            found = kept.search.query(text, top_k=self._opened.limits.hits)
-        shown = ((_thumbnail(hit.path), hit) for hit in found)
-        hits = [(picture, hit) for picture, hit in shown if picture]
+            # One more, to see whether the score drops after the last.
+            most = self._opened.limits.hits
+            found = kept.search.query(text, top_k=most + 1)
+        shown = [
+            (picture, hit)
+            for hit in found
+            if hit.problem is None and (picture := _thumbnail(hit.path))
+        ]
+        good = largest_drop([score_of(hit) for _, hit in shown])
+        hits = shown[:most]
         unreadable = [pathlib.Path(bad.path).name for bad in report.unreadable]
-        return Found(hits, report.total - len(unreadable), unreadable)
+        return Found(hits, good, report.total - len(unreadable), unreadable)
 
     def close(self):
         """Delete the indexes."""

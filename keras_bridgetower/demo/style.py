@@ -3,12 +3,13 @@
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONOSPACE = ("ui-monospace", "Consolas", "monospace")
 CSS = """
-:root { --kb-heat: #ea580c; }
+:root { --kb-heat: #f97316; }
 .gradio-container { max-width: 1080px !important; margin: 0 auto; }
 .kb-head h1 { font-size: 1.7rem; margin: 0.2rem 0; }
 .kb-head p, .kb-intro p { margin: 0.1rem 0; }
 .kb-intro h2 { font-size: 1.15rem; margin: 0.2rem 0; }
-.kb-note p { opacity: 0.75; }
+.kb-note { font-size: 0.9rem; }
+.kb-note p { margin: 0.3rem 0; }
 .block.kb-plain, .kb-plain .html-container { padding: 0 !important;
   margin: 0 !important; }
 .kb-label { font-weight: 600; margin: 0 !important; }
@@ -17,7 +18,6 @@ CSS = """
   flex-wrap: nowrap; text-align: left; font-weight: 400; font-size: 0.95rem;
   white-space: normal; padding: 6px 10px; }
 .kb-examples button img { width: 40px; height: 40px; border-radius: 4px; }
-.kb-empty { opacity: 0.75; }
 .kb-answer { font-size: 1.6rem !important; font-weight: 600;
   line-height: 1.3 !important; margin: 0 0 0.5rem !important;
   overflow-wrap: anywhere; }
@@ -44,7 +44,8 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
   minmax(0, 1fr)) !important; }
 .kb-found { --kb-columns: 3; }
 .kb-found .caption-label { left: 4px; right: 4px; bottom: 4px;
-  max-width: none; padding: 1px 4px; font-size: 0.75rem; text-align: left; }
+  max-width: none; padding: 1px 4px; font-size: 0.75rem; text-align: left;
+  white-space: normal; }
 /* A wide table is moved inside its own frame. */
 .kb-result, .kb-result .html-container { display: grid;
   grid-template-columns: minmax(0, 1fr); }
@@ -59,9 +60,10 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
   border-radius: 4px; margin: 0 auto !important; }
 .kb-table td.kb-cell { text-align: center; min-width: 72px; height: 48px;
   padding: 0; border-radius: 6px; font-variant-numeric: tabular-nums;
-  background: color-mix(in srgb, var(--kb-heat) var(--kb-share),
-  var(--background-fill-secondary)); }
-.kb-table td.kb-strong { color: #fff; font-weight: 600; }
+  color: #1c1917;
+  background: color-mix(in srgb, var(--kb-heat) var(--kb-share), #fff); }
+.tab-container button.selected { color: #c2410c !important; }
+.dark .tab-container button.selected { color: #fb923c !important; }
 .toast-body { background: var(--background-fill-primary) !important;
   opacity: 1 !important; }
 @media (max-width: 640px) {
@@ -91,6 +93,16 @@ def theme(gradio):
         font=FONTS,
         font_mono=MONOSPACE,
     ).set(
+        # White on it, and it on white, have a contrast above 5.
+        checkbox_label_background_fill_selected="*primary_700",
+        checkbox_label_background_fill_selected_dark="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_secondary_background_fill_hover_dark="*neutral_600",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_300",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         block_title_background_fill="transparent",

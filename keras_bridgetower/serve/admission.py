@@ -1,4 +1,4 @@
-"""What every request passes before its route: key, size, queue and time."""
+"""Checks before a route: host, key, size, queue and time."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 
+from keras_bridgetower.checks import is_known_host
 from keras_bridgetower.serve.errors import RequestError
 from keras_bridgetower.serve.errors import error_body
 from keras_bridgetower.serve.errors import unexpected
@@ -29,14 +30,18 @@ class Admission:
         metrics: `Metrics`.
         key: str, the API key, or None.
         routes: set of str, the paths that metrics name.
+        hosts: tuple of str, names by which clients may call the server. Empty
+            means any name if there is a key, and else none: IP addresses and
+            `localhost` are always allowed.
     """
 
-    def __init__(self, app, limits, metrics, key, routes):
+    def __init__(self, app, limits, metrics, key, routes, hosts=()):
         self._app = app
         self._limits = limits
         self._metrics = metrics
         self._key = key.encode() if key else None
         self._routes = routes
+        self._hosts = hosts
         self._turns = asyncio.Semaphore(limits.concurrency)
         # The timeouts of the bodies that are being received, oldest first.
         self._receiving = {}
@@ -68,6 +73,7 @@ class Admission:
 
     async def _admitted(self, scope, receive, answer):
         path = scope["path"]
+        self._check_hosts(scope["headers"])
         if self.draining and path == READY:
             raise RequestError(503, "The server is about to stop.")
         if path in OPEN:
@@ -174,12 +180,27 @@ class Admission:
         if self._received >= self._limits.concurrency + self._limits.queue:
             raise _too_many()
 
+    def _check_hosts(self, headers):
+        """Refuse hosts by which a web page may reach us (DNS rebinding)."""
+        # No page of another site knows the key.
+        if self._key is not None and not self._hosts:
+            return
+        for name, value in headers:
+            host = value.decode("latin-1")
+            if name == b"host" and not is_known_host(host, self._hosts):
+                raise RequestError(
+                    403,
+                    "The server does not know the host that the request "
+                    "names. Start it with `--allowed-host NAME` to allow one. "
+                    f"Received: {host}",
+                )
+
     def _check_key(self, headers):
         if self._key is None:
             return
-        given = headers.get(b"authorization", b"")
-        given = given.removeprefix(b"Bearer ")
-        if not hmac.compare_digest(given, self._key):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        known = hmac.compare_digest(given.strip(), self._key)
+        if scheme.lower() != b"bearer" or not known:
             raise RequestError(
                 401,
                 "The API key is missing or wrong. Send it in the header "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import fastapi
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from keras_bridgetower.serve import errors
@@ -84,17 +85,21 @@ def service_of(plan, facts, ask, missing, find=None):
     )
 
 
-def application(service, key=None):
-    """The application of a service.
+def application(service, key=None, hosts=()):
+    """Return the application of a service.
 
     Args:
         service: `Service`. Its `waiting` is set here.
         key: str, the API key that clients must send, or None.
+        hosts: tuple of str, as `Admission`.
 
     Returns:
         `Admission`, an ASGI application.
     """
-    app = fastapi.FastAPI(title="keras-bridgetower", version=__version__)
+    # Serves the files of /docs itself. ReDoc would still fetch its logo.
+    app = FastAPIOffline(
+        redoc_url=None, title="keras-bridgetower", version=__version__
+    )
     for module in ROUTES:
         app.include_router(module.router(service))
     app.add_exception_handler(RequestError, _refused)
@@ -103,7 +108,12 @@ def application(service, key=None):
     app.add_exception_handler(Exception, _failed)
     paths = set(app.openapi()["paths"])
     admission = Admission(
-        EndsWithClient(app), service.limits, service.metrics, key, paths
+        EndsWithClient(app),
+        service.limits,
+        service.metrics,
+        key,
+        paths,
+        hosts,
     )
     service.waiting = lambda: admission.present
     return admission
@@ -120,6 +130,16 @@ async def _refused(request, error):
 
 
 async def _invalid(request, error):
+    # FastAPI leaves a body of another content type unread.
+    if isinstance(error.body, bytes):
+        received = request.headers.get("content-type") or "none"
+        return _answer(
+            RequestError(
+                415,
+                "The body must be JSON, sent with the header "
+                f"`Content-Type: application/json`. Received: {received}",
+            )
+        )
     return _answer(errors.of_validation(error.errors()))
 
 

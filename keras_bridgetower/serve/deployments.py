@@ -76,7 +76,9 @@ class HttpReplica:
                 _asked, self._handles[plan.searched()].find
             )
         service = service_of(plan, facts, self._ask, self._missing, find)
-        self._application = application(service, os.environ.get(KEY))
+        self._application = application(
+            service, os.environ.get(KEY), plan.allowed_hosts
+        )
 
     def __serve_build_asgi_app__(self):
         return self._application

@@ -14,10 +14,12 @@ LONGEST = 1000
 CODES = {
     400: "invalid_request",
     401: "invalid_api_key",
+    403: "unknown_host",
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timed_out",
     413: "too_large",
+    415: "unsupported_media_type",
     429: "queue_full",
     500: "internal_error",
     503: "not_ready",

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import check_hosts
 
 _COUNTS = (
     "body_bytes",
@@ -72,14 +73,4 @@ class Limits:
             check_count(name, getattr(self, name))
         for name in _SECONDS:
             check_above_zero(name, getattr(self, name))
-        hosts = self.picture_hosts
-        named = isinstance(hosts, tuple) and all(
-            isinstance(host, str) and host and not set("/:@") & set(host)
-            for host in hosts
-        )
-        if not named:
-            raise ValueError(
-                "`picture_hosts` must be a tuple of host names, such as "
-                "('pictures.example.org',), without scheme, port or path. "
-                f"Received: picture_hosts={hosts!r}"
-            )
+        check_hosts("picture_hosts", self.picture_hosts)

@@ -68,15 +68,16 @@ def _supervise(plan, opened, ready, load):
     from keras_bridgetower.serve.supervisor import Supervisor
     from keras_bridgetower.serve.worker import Worker
 
+    settings = http_settings(plan.limits)
     failed = multiprocessing.get_context("spawn").SimpleQueue()
     config = uvicorn.Config(
         Worker(plan, load, failed, STARTUP_FAILURE),
         factory=True,
         workers=plan.replicas,
         timeout_worker_healthcheck=_SILENT,
-        **http_settings(plan.limits),
+        **settings,
     )
-    Supervisor(config, opened, ready).run()
+    Supervisor(config, opened, ready, settings).run()
     if not failed.empty():
         raise ValueError(failed.get())
 

@@ -5,7 +5,14 @@ import importlib.util
 # An extra, and modules of its packages.
 HTTP = (
     "serve",
-    ("uvicorn", "fastapi", "aiohttp", "prometheus_client", "pydantic"),
+    (
+        "uvicorn",
+        "fastapi",
+        "fastapi_offline",
+        "aiohttp",
+        "prometheus_client",
+        "pydantic",
+    ),
 )
 RAY = ("ray", ("ray",))
 

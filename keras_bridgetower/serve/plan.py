@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import check_hosts
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.serve.limits import Limits
 
@@ -24,9 +25,14 @@ class Plan:
         store: str, an index of `PictureSearch`, made by one of the presets;
             or None.
         replicas: int, processes for each preset.
+        allowed_hosts: tuple of str, host names by which clients may call the
+            server, such as that of a proxy. Empty means any name if there is
+            a key, and else none. IP addresses and `localhost` are always
+            allowed.
 
     Raises:
-        ValueError: no preset, two of one name, or no positive numbers.
+        ValueError: no preset, two of one name, no positive numbers, or hosts
+            that are not a tuple of names.
     """
 
     presets: tuple
@@ -34,9 +40,11 @@ class Plan:
     tokens: int | None = None
     store: str | None = None
     replicas: int = 1
+    allowed_hosts: tuple = ()
 
     def __post_init__(self):
         check_count("replicas", self.replicas)
+        check_hosts("allowed_hosts", self.allowed_hosts)
         if self.tokens is not None:
             check_count("tokens", self.tokens)
         names = self.names()
@@ -58,6 +66,8 @@ class Plan:
         limits = dict(limits or {})
         if "picture_hosts" in limits:
             limits["picture_hosts"] = tuple(limits["picture_hosts"])
+        if "allowed_hosts" in values:
+            values["allowed_hosts"] = tuple(values["allowed_hosts"])
         presets = tuple(whole_name(preset) for preset in presets)
         return cls(presets, Limits(**limits), **values)
 

@@ -92,7 +92,8 @@ def local_application(plan, presets, key=None):
     facts = [preset.facts() for preset in presets.values()]
     searching = [x.find for x in presets.values() if x.has_index]
     find = searching[0] if searching else None
-    return application(service_of(plan, facts, ask, missing, find), key)
+    service = service_of(plan, facts, ask, missing, find)
+    return application(service, key, plan.allowed_hosts)
 
 
 def _end_with_parent():

@@ -25,24 +25,33 @@ PATIENCE = 60_000
 
 
 @pytest.fixture(scope="session")
-def pages():
+def said(tmp_path_factory):
+    """File of what the running pages print on stderr."""
+    return tmp_path_factory.mktemp("pages") / "stderr"
+
+
+@pytest.fixture(scope="session")
+def pages(said):
     """Addresses of two running pages, see `page_run.py`."""
     for package in ("gradio", "lancedb"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is missing: the extra `demo`, and Gradio")
-    running = subprocess.Popen(
-        [sys.executable, RUN],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with running:
+    with (
+        open(said, "w") as errors,
+        subprocess.Popen(
+            [sys.executable, RUN],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as running,
+    ):
         yield [running.stdout.readline().strip() for _ in range(2)]
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
-    assert running.returncode == 0, said
+        running.communicate(timeout=60)
+    words = said.read_text()
+    assert running.returncode == 0, words
     # Of other machines, and of exceptions that nobody told the visitor.
-    assert "asked the network" not in said and "Traceback" not in said, said
+    assert "asked the network" not in words and "Traceback" not in words, words
 
 
 @pytest.fixture(scope="session")

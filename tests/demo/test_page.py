@@ -1,8 +1,13 @@
 """The page in a real browser: every tab, phone, keyboard, bad files."""
 
+import re
+
 import pytest
 from browsing import DESKTOP
+from browsing import IN_VIEW
+from browsing import LOW_CONTRAST
 from browsing import PHONE
+from browsing import SHOWN
 from browsing import message
 from browsing import opened
 from browsing import panel_of
@@ -16,7 +21,10 @@ TABS = {
     "Match": ("One true text for each picture", "99 %"),
     "Search": ("something sweet", "cake"),
     "Fill the blank": ("a medium ___ circle in the northwest.", "blue circle"),
-    "Look inside": ("what colour is it mostly?", "layer 2 of 2"),
+    "Look inside": (
+        "what colour is it mostly?",
+        "mostly?” · whole text · layer 2 of 2",
+    ),
 }
 
 
@@ -30,6 +38,8 @@ TABS = {
 )
 def test_each_tab_by_a_click(size, visit, page):
     window = visit(size, touch=size == PHONE)
+    # Colors change at once between themes.
+    window.add_style_tag(content="* { transition: none !important; }")
     for name, (example, told) in TABS.items():
         panel = opened(window, name)
         panel.get_by_role("button", name=example).click()
@@ -37,11 +47,85 @@ def test_each_tab_by_a_click(size, visit, page):
         # Nothing has to be moved sideways to be read.
         width = window.evaluate("document.documentElement.scrollWidth")
         assert width == size[0], name
+        # The answer is seen after the click, also on a phone.
+        answer = panel.locator(SHOWN).first.element_handle()
+        window.wait_for_function(IN_VIEW, arg=answer)
+        for theme in ("remove", "add"):
+            window.evaluate(f"document.body.classList.{theme}('dark')")
+            assert window.evaluate(LOW_CONTRAST) == [], (name, theme)
+        window.evaluate("document.body.classList.remove('dark')")
         shown = panel.locator(".block.kb-result").bounding_box()
         assert 0 <= shown["x"] and shown["x"] + shown["width"] <= size[0]
     assert panel.locator("img[src*='image.png']").count() == 1
     outside = {u for u in window.asked if not u.startswith(f"{page}/")}
     assert {u for u in outside if not u.startswith(("data:", "blob:"))} == set()
+
+
+def test_new_input_clears_the_answer(visit, files):
+    window = visit(DESKTOP)
+    panel = panel_of(window)
+    example = panel.get_by_role("button", name="what kind of thing is it?")
+    question = panel.get_by_label("Question")
+    looked = panel.locator("img[src*='image.png']")
+    title = panel.get_by_text("Where it looked (orange)")
+
+    def answered():
+        assert result(panel).startswith("sea animal")
+        looked.wait_for()
+        assert title.inner_text().endswith(
+            "“what kind of thing is it?” – “sea animal”"
+        )
+
+    def cleared():
+        panel.get_by_text("The answer appears here.").wait_for()
+        looked.wait_for(state="detached")
+        assert panel.locator(SHOWN).count() == 0
+        assert title.inner_text() == "Where it looked (orange)"
+
+    example.click()
+    answered()
+    question.press_sequentially("?")
+    cleared()
+    # An answer that was asked before does not come after it.
+    with window.expect_request(re.compile("queue/join")):
+        question.press("Enter")
+    question.press_sequentially("?")
+    window.wait_for_timeout(3000)
+    cleared()
+    example.click()
+    answered()
+    panel.get_by_role("button", name="Remove").or_(
+        panel.get_by_role("button", name="Clear")
+    ).first.click()
+    cleared()
+    example.click()
+    answered()
+    # A wrong file leaves nothing of the answer before.
+    panel.locator("input[type=file]").set_input_files(files["text"])
+    assert "is not a picture" in message(window)
+    cleared()
+
+    panel = opened(window, "Search")
+    panel.get_by_role("button", name="music").click()
+    assert result(panel).startswith("guitar")
+    found = panel.locator(".kb-found img")
+    found.first.wait_for()
+    captions = panel.locator(".kb-found .caption-label").all_inner_texts()
+    assert re.fullmatch(r"1\. guitar · -?\d\.\d\d", captions[0])
+    assert captions[-1].endswith(" · weaker")
+    panel.get_by_label("What do you look for?").press_sequentially("s")
+    panel.get_by_text("What was found appears here.").wait_for()
+    found.first.wait_for(state="detached")
+
+
+def test_names_of_presets_are_behind_a_fold(visit):
+    window = visit(DESKTOP)
+    name = window.get_by_text("bridgetower_tiny_easy_retrieval")
+    sentence = "The models of this page know emoji and drawings of one"
+    assert window.get_by_text(sentence).is_visible()
+    assert not name.is_visible()
+    window.get_by_role("button", name="Models of this page").click()
+    name.wait_for()
 
 
 def test_with_the_keyboard_alone(visit):
@@ -138,3 +222,71 @@ def test_a_page_that_others_may_visit(visit, pages):
     panel = opened(window, "Fill the blank")
     panel.get_by_role("button", name="a ___ yellow circle").click()
     assert "small yellow circle" in result(panel)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost:7860", 200),
+        ("[::1]", 200),
+    ],
+)
+def test_hosts_that_the_page_answers(pages, page, host, status):
+    httpx = pytest.importorskip("httpx", reason="the extra `demo`")
+    for url in (f"{page}/config", *pages):
+        answer = httpx.get(url, headers={"Host": host}, timeout=60)
+        assert answer.status_code == status
+
+
+API = "/gradio_api"
+# A method, a path, and arguments of the request.
+MALFORMED = (
+    ("POST", f"{API}/queue/join", {"json": {}}),
+    ("POST", f"{API}/queue/join", {"content": b"{"}),
+    ("POST", f"{API}/queue/join", {"json": {"data": [], "fn_index": 9999}}),
+    ("POST", f"{API}/run/nothing", {"json": {"data": []}}),
+    ("POST", f"{API}/call/nothing", {"json": {"data": []}}),
+    ("POST", f"{API}/run/predict", {"json": {"data": [], "fn_index": 0}}),
+    ("POST", f"{API}/reset", {"json": {"event_id": "x"}}),
+    ("POST", f"{API}/upload", {"content": b"x"}),
+    ("GET", f"{API}/file=/etc/passwd", {}),
+    ("GET", f"{API}/file=%00", {}),
+    ("GET", f"{API}/proxy=http://example.org/", {}),
+    (
+        "POST",
+        f"{API}/component_server",
+        {"json": {"data": [], "component_id": 1, "fn_name": "x"}},
+    ),
+)
+# For an input of a function of the page.
+ODD = (None, 3, -1.5, "x", True, [], [3], [None], {}, {"path": 3}, {"a": {}})
+
+
+def test_malformed_requests_leave_no_traceback(page, said):
+    """Of every function of the page, with too few inputs and with odd ones."""
+    httpx = pytest.importorskip("httpx", reason="the extra `demo`")
+    with httpx.Client(base_url=page, timeout=60) as client:
+        for method, path, more in MALFORMED:
+            client.request(method, path, **more)
+        functions = client.get("/config").json()["dependencies"]
+        asked = 0
+        for function in functions:
+            inputs = len(function["inputs"])
+            for data in ([], *([odd] * inputs for odd in ODD)):
+                body = {"data": data, "fn_index": function["id"]}
+                body["session_hash"] = "odd"
+                answer = client.post(f"{API}/queue/join", json=body)
+                asked += answer.status_code == 200
+        assert asked > 100
+        ended = 0
+        with client.stream(
+            "GET", f"{API}/queue/data", params={"session_hash": "odd"}
+        ) as stream:
+            for line in stream.iter_lines():
+                ended += '"process_completed"' in line
+                if ended == asked:
+                    break
+        assert client.get("/config").status_code == 200
+    assert "Traceback" not in said.read_text()

@@ -62,7 +62,9 @@ def test_ask(opened, picture):
 def test_match(opened, picture):
     texts = ["a large red triangle in the east.", "a blue circle."]
     pictures = [picture, drawn(*CIRCLE), drawn(*TRIANGLE[:1], "green", 9, 9, 9)]
-    found = matching.match(opened, pictures, texts, PRETRAIN)
+    matched = matching.match(opened, pictures, texts, PRETRAIN)
+    found = matched.shares
+    assert not matched.ranked
     task = kbt.BridgeTowerRetrieval.from_preset(PRETRAIN)
     for text, row in zip(texts, found, strict=True):
         x = task.preprocessor({"images": pictures, "text": [text] * 3})
@@ -97,14 +99,37 @@ def test_look(opened, picture):
     found = looking.look(opened, picture, COLOR, VQA, 2, head=3, word=1)
     expected = overlay(seen.pictures[0], seen.word_maps[1, 0])
     assert np.array_equal(found.picture, expected)
-    assert found.words == seen.words and found.words[1] == "color"
-    assert found.shown == "“color” · layer 2 of 3 · head 3"
+    assert found.words == COLOR.split()
+    # The last word, "shape?", is two tokens.
+    assert len(seen.words) == 6
+    assert found.weights[:4] == pytest.approx(seen.word_weights[:4].tolist())
+    assert sum(found.weights) == pytest.approx(1)
+    assert found.shown == f"“{COLOR}” · “color” · layer 2 of 3 · head 3"
+    found = looking.look(opened, picture, COLOR, VQA, 2, head=3, word=4)
+    mean = overlay(seen.pictures[0], seen.word_maps[4:, 0].mean(0))
+    assert np.array_equal(found.picture, mean)
     # What another model had more of is the last, or all.
     found = looking.look(opened, picture, COLOR, VQA, 99, head=99, word=99)
-    assert found.shown == "whole text · layer 3 of 3 · all heads"
+    assert found.shown == f"“{COLOR}” · whole text · layer 3 of 3 · all heads"
     for name in models.OFFERED:
         found = looking.look(opened, picture, COLOR, name, 1)
-        assert found.shown.startswith("whole text · layer 1 of")
+        assert " · whole text · layer 1 of" in found.shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["what colour is it mostly?", "un café, don't 🐙 strawberries", "a"],
+)
+def test_words_are_whole(opened, picture, text):
+    found = looking.look(opened, picture, text, f"{EMOJI}_vqa", 1)
+    assert found.words == text.split()
+    assert len(found.weights) == len(found.words)
+
+
+def test_a_mask_is_a_word(opened, picture):
+    text = "a <mask>. circle<mask>"
+    found = looking.look(opened, picture, text, f"{EMOJI}_mlm", 1)
+    assert found.words == ["a", "<mask>", ".", "circle", "<mask>"]
 
 
 def test_an_overlay_shows_what_stands_out():
@@ -130,6 +155,8 @@ def test_search(opened, tmp_path, monkeypatch):
     shelf = IndexShelf(opened)
     found = shelf.find(tuple(paths.values()), text, PRETRAIN)
     assert [hit.path for _, hit in found.hits] == best[: Limits.hits]
+    drops = -np.diff(-np.sort(-scores)[: Limits.hits + 1])
+    assert found.good == 1 + drops.argmax() == 1
     assert best[0] == paths["red_triangle"] and found.searched == len(paths)
     assert max(found.hits[0][0].size) <= 384
 
@@ -164,6 +191,23 @@ def test_search(opened, tmp_path, monkeypatch):
         shelf.find((str(tmp_path / "notes.png"),), text, PRETRAIN)
     shelf.close()
     assert not os.path.exists(shelf._folder.name)
+
+
+@pytest.mark.parametrize(
+    ("scores", "good"),
+    [
+        ([0.9, 0.8, 0.3, 0.2], 2),
+        ([0.9, 0.1], 1),
+        ([3.0, -1.0, -1.1], 1),
+        ([0.5, 0.5], 2),
+        ([0.5], 1),
+        ([], 0),
+    ],
+)
+def test_good_hits_end_at_the_largest_drop(scores, good):
+    from keras_bridgetower.demo import searching
+
+    assert searching.largest_drop(scores) == good
 
 
 def test_threads_share_one_model(opened, picture):
@@ -260,11 +304,12 @@ def test_fragments_show_names_as_text():
     name = "<script>alert(1)</script>"
     picture = drawn(*CIRCLE, side=8)
     for made in (
-        fragments.answer(name, [(name, 0.5)]),
-        fragments.filled([[(name, 0.5)]], [name, name]),
+        fragments.label(name),
+        fragments.answer(name, [(name, 0.5)], name),
+        fragments.filled([[(name, 0.5)]], [name, name], name),
         fragments.marked_words(name, [name, "b"], [0.5, 0.0]),
-        fragments.heat_map([name], [picture], np.array([[0.99]])),
+        fragments.heat_map([name], [picture], np.array([[0.99]]), name),
     ):
         assert "<script" not in made and "&lt;script&gt;" in made
     assert "width:50.0%" in fragments.bars([("a", 0.5)])
-    assert "99 %" in fragments.heat_map(["a"], [picture], [[0.99]])
+    assert "99 %" in fragments.heat_map(["a"], [picture], [[0.99]], "")

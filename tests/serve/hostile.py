@@ -231,7 +231,7 @@ def of_http():
         headers = {"Authorization": key}
         yield Hostile(f"the key {key!r}", path, good, (401,), headers)
     form = {"Content-Type": "text/plain"}
-    yield Hostile("no JSON type", path, b"input=a", REFUSED, form)
+    yield Hostile("no JSON type", path, b"input=a", (415,), form)
 
 
 def in_json(name, path, body, statuses=REFUSED):

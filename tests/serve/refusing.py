@@ -1,5 +1,9 @@
 """What the workers of tests run, which needs no Keras."""
 
+import asyncio
+import os
+import pathlib
+
 
 def refuse():
     raise ValueError("`preset` must be whole. Received: half of it")
@@ -10,3 +14,17 @@ async def answer(scope, receive, send):
     for _ in ("startup", "shutdown"):
         message = await receive()
         await send({"type": message["type"] + ".complete"})
+
+
+async def answer_once_loaded(scope, receive, send):
+    """A server that starts when a file exists, and then answers."""
+    if scope["type"] == "lifespan":
+        await receive()
+        while not pathlib.Path(os.environ["LOADED"]).exists():
+            await asyncio.sleep(0.05)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"loaded"})

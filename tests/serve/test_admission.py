@@ -70,8 +70,8 @@ class App:
         await send({"type": "http.response.body", "body": b""})
 
 
-def admission(app, **limits):
-    return Admission(app, Limits(**limits), Metrics(), "key", set())
+def admission(app, key="key", hosts=(), **limits):
+    return Admission(app, Limits(**limits), Metrics(), key, set(), hosts)
 
 
 async def asked(admission, *args, **kwargs):
@@ -255,19 +255,88 @@ def test_bodies_are_bounded_told_or_not():
     run(check)
 
 
-@pytest.mark.parametrize("given", [b"", b"Bearer", b"Bearer Key", b"\xff"])
-def test_the_key(given):
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (b"Bearer key", 200),
+        (b"bearer key", 200),
+        (b"BEARER  key ", 200),
+        (b"key", 401),
+        (b"Basic key", 401),
+        (b"Bearerkey", 401),
+        (b"Bearer Bearer key", 401),
+        (b"Bearer Key", 401),
+        (b"Bearer", 401),
+        (b"", 401),
+        (b"\xff", 401),
+    ],
+)
+def test_the_key_needs_the_bearer_scheme(given, status):
     async def check():
         app = App()
         app.go.set()
         admit = admission(app)
-        request = await asked(admit, headers=[(b"authorization", given)])
-        assert (request.status, request.code) == (401, "invalid_api_key")
-        assert (await asked(admit)).status == 200
-        health = await asked(
-            admit, "/health", headers=[(b"authorization", given)]
-        )
+        headers = [(b"authorization", given)]
+        request = await asked(admit, headers=headers)
+        assert request.status == status
+        if status == 401:
+            assert request.code == "invalid_api_key"
+        health = await asked(admit, "/health", headers=headers)
         assert health.status == 200
+
+    run(check)
+
+
+KNOWN = ("localhost:8000", "LocalHost", "127.0.0.1:8000", "[::1]:8000", "[::1]")
+REBOUND = (
+    "evil.example",
+    "evil.example:8000",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example:8000",
+    "localhost@evil.example",
+    "evil.example#localhost",
+    "localhost:8000:9000",
+    "2130706433",
+    "[evil.example]",
+    "",
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/answer", "/health"])
+@pytest.mark.parametrize(
+    ("key", "hosts", "given", "status"),
+    [
+        *((None, (), host, 200) for host in KNOWN),
+        *((None, (), host, 403) for host in REBOUND),
+        # Addresses in numbers cannot be rebound: no name is looked up.
+        (None, (), "192.168.1.5:8000", 200),
+        (None, ("API.example.org",), "api.example.org.:443", 200),
+        (None, ("api.example.org",), "evil.example", 403),
+        # No browser sends the key for another site.
+        ("key", (), "evil.example", 200),
+        ("key", ("api.example.org",), "evil.example", 403),
+        ("key", ("api.example.org",), "api.example.org", 200),
+    ],
+)
+def test_hosts_that_are_answered(path, key, hosts, given, status):
+    async def check():
+        app = App()
+        app.go.set()
+        admit = admission(app, key, hosts)
+        request = await asked(admit, path, [(b"host", given.encode())])
+        assert request.status == status
+        if status == 403:
+            assert request.code == "unknown_host"
+            assert app.running == 0
+
+    run(check)
+
+
+def test_each_of_two_host_headers_is_checked():
+    async def check():
+        headers = [(b"host", b"evil.example"), (b"host", b"localhost")]
+        request = await asked(admission(App(), None), headers=headers)
+        assert request.status == 403
 
     run(check)
 

@@ -13,6 +13,7 @@ import typer
 from builders import FASTEST
 
 from keras_bridgetower.cli import main
+from keras_bridgetower.cli import serve as command
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.serve import admission
 from keras_bridgetower.serve.limits import Limits
@@ -83,9 +84,13 @@ def pod(kubernetes):
 
 
 @pytest.fixture(scope="module")
-def kuberay():
-    [found] = documents("kuberay.yaml")
-    return found["spec"]["rayClusterConfig"]
+def ray_cluster():
+    return {found["kind"]: found for found in documents("kuberay.yaml")}
+
+
+@pytest.fixture(scope="module")
+def kuberay(ray_cluster):
+    return ray_cluster["RayService"]["spec"]["rayClusterConfig"]
 
 
 def check_secret(variables):
@@ -125,6 +130,14 @@ def test_the_image_serves_at_its_port(entry):
     assert values["host"] == "0.0.0.0"
     assert str(values["port"]) == instruction("EXPOSE")
     assert set(values["presets"]) <= set(PRESETS)
+
+
+def test_the_image_asks_for_a_key(entry, monkeypatch, capfd):
+    _, _, _, *words = entry + json.loads(instruction("CMD"))
+    monkeypatch.setitem(command.ENGINES, command.Engine.uvicorn, lambda *_: 0)
+    monkeypatch.delenv(KEY, raising=False)
+    assert main.main(words) == 2
+    assert KEY in capfd.readouterr().err
 
 
 def test_the_user_of_the_image_is_a_number_and_owns_the_cache(user):
@@ -168,7 +181,8 @@ def test_the_commands_of_compose(compose, entry):
     assert served["store"] == indexed["store"] == "qdrant:http://qdrant:6333"
     assert indexed["preset"] in served["presets"]
     assert f"{indexed['source']}:ro" in index["volumes"][0]
-    assert KEY in services["server"]["environment"]
+    # Compose stops where the variable is not set.
+    assert services["server"]["environment"][KEY].startswith(f"${{{KEY}:?")
     _, _, port = services["server"]["ports"][0].split(":")
     assert port == instruction("EXPOSE")
 
@@ -226,6 +240,42 @@ def test_the_objects_of_kubernetes_choose_the_pods(kubernetes):
     assert budget["selector"]["matchLabels"] == labels
     # Else no machine could ever be emptied.
     assert budget["minAvailable"] < deployment["replicas"]
+
+
+def test_the_network_policy_of_kubernetes(kubernetes):
+    labels = kubernetes["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    policy = kubernetes["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    # The port of the pods, from pods with a label, and nothing else.
+    [rule] = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ["http"]
+    assert all("podSelector" in source for source in rule["from"])
+    # Names are looked up, and presets are downloaded from the internet, but
+    # no other pod or machine of a private network is asked.
+    opened = {}
+    for rule in policy["egress"]:
+        for port in rule["ports"]:
+            opened[port["port"], port["protocol"]] = rule["to"]
+    assert set(opened) == {(53, "UDP"), (53, "TCP"), (443, "TCP")}
+    [block] = opened[443, "TCP"]
+    inner = set(block["ipBlock"]["except"])
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} < inner
+
+
+def test_the_network_policy_of_kuberay(ray_cluster, kuberay):
+    # The pods of Ray reach each other, the operator also reaches the port by
+    # which it deploys, and clients the routes alone.
+    policy = ray_cluster["NetworkPolicy"]["spec"]
+    own, operator, clients = policy["ingress"]
+    ours = policy["podSelector"]
+    for group in (kuberay["headGroupSpec"], *kuberay["workerGroupSpecs"]):
+        labels = group["template"]["metadata"]["labels"]
+        assert labels == ours["matchLabels"]
+    assert own == {"from": [{"podSelector": ours}]}
+    assert [port["port"] for port in operator["ports"]] == [8265, 8000]
+    assert [port["port"] for port in clients["ports"]] == [8000]
+    assert all("podSelector" in source for source in clients["from"])
 
 
 def test_the_pods_of_kuberay(kuberay, user):

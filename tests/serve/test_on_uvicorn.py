@@ -13,11 +13,14 @@ from served import FUSED
 
 pytest.importorskip("uvicorn", reason="the extra `serve`")
 
+import httpx
 import uvicorn
 
 from keras_bridgetower.serve import on_uvicorn
 from keras_bridgetower.serve.environment import COUNTS
+from keras_bridgetower.serve.limits import Limits
 from keras_bridgetower.serve.plan import Plan
+from keras_bridgetower.serve.protocol import http_settings
 from keras_bridgetower.serve.supervisor import Supervisor
 
 pytestmark = FASTEST
@@ -36,7 +39,8 @@ def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         ready = threading.Event()
-        workers = Supervisor(config, listening, ready.set)
+        settings = http_settings(Limits())
+        workers = Supervisor(config, listening, ready.set, settings)
         workers.init_processes()
         try:
             while not ready.is_set():
@@ -63,6 +67,49 @@ def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
             for process in workers.processes:
                 process.kill()
                 process.join()
+
+
+def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
+    loaded = tmp_path / "loaded"
+    monkeypatch.setenv(COUNTS, str(tmp_path))
+    monkeypatch.setenv("LOADED", str(loaded))
+    config = uvicorn.Config(
+        "refusing:answer_once_loaded", workers=1, log_level="error"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/models"
+        workers = Supervisor(
+            config, listening, lambda: None, http_settings(Limits())
+        )
+        supervising = threading.Thread(target=workers.run)
+        supervising.start()
+        try:
+
+            def asked_until(status):
+                # Each request is answered, at once also by a busy machine:
+                # without an answer within 20 s `httpx` raises.
+                until = time.monotonic() + 120
+                body = b"x" * 1_000_000
+                answer = httpx.post(url, content=body, timeout=20)
+                while answer.status_code != status:
+                    assert time.monotonic() < until
+                    time.sleep(0.1)
+                    answer = httpx.post(url, content=body, timeout=20)
+                return answer
+
+            for _ in range(2):
+                answer = asked_until(503)
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["error"]["code"] == "not_ready"
+                loaded.touch()
+                assert asked_until(200).text == "loaded"
+                loaded.unlink()
+                os.kill(workers.processes[0].pid, signal.SIGKILL)
+        finally:
+            loaded.touch()
+            workers.should_exit.set()
+            supervising.join(60)
+        assert not supervising.is_alive()
 
 
 def test_a_preset_that_cannot_be_loaded_ends_the_server():

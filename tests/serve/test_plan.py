@@ -9,7 +9,9 @@ from served import FUSED
 from served import MATCHING
 
 from keras_bridgetower.cli import main
+from keras_bridgetower.cli import serve as command
 from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.serve.plan import KEY
 from keras_bridgetower.serve.plan import Plan
 
 pytestmark = FASTEST
@@ -19,7 +21,7 @@ CLUSTERS = ("ray_serve.yaml", "kuberay.yaml")
 
 def configuration(name):
     yaml = pytest.importorskip("yaml", reason="comes with Ray")
-    found = yaml.safe_load((DEPLOY / name).read_text())
+    found = next(yaml.safe_load_all((DEPLOY / name).read_text()))
     if "spec" in found:
         found = yaml.safe_load(found["spec"]["serveConfigV2"])
     return found
@@ -52,7 +54,13 @@ def test_the_compose_file_names_its_services():
 
 def test_a_plan_from_a_file():
     limits = {"queue": 3, "picture_hosts": ["example.org"]}
-    plan = Plan.of([FUSED, f"/models/{MATCHING}/"], limits, tokens=20)
+    plan = Plan.of(
+        [FUSED, f"/models/{MATCHING}/"],
+        limits,
+        tokens=20,
+        allowed_hosts=["example.net"],
+    )
+    assert plan.allowed_hosts == ("example.net",)
     assert plan.names() == [FUSED, MATCHING]
     assert plan.limits == Limits(queue=3, picture_hosts=("example.org",))
     assert plan.searched() is None
@@ -65,6 +73,7 @@ def test_a_plan_from_a_file():
         ({"presets": (FUSED, f"/models/{FUSED}")}, "presets"),
         ({"presets": (FUSED,), "replicas": 0}, "replicas"),
         ({"presets": (FUSED,), "tokens": 0}, "tokens"),
+        ({"presets": (FUSED,), "allowed_hosts": "a"}, "allowed_hosts"),
     ],
 )
 def test_plans_refuse_what_cannot_be_served(values, named):
@@ -86,12 +95,45 @@ def test_an_index_of_a_preset_that_is_not_served(index, photos):
         (["serve", FUSED, "--seconds", "-1"], "`seconds` must be"),
         (["serve", FUSED, "--picture-host", "http://a/"], "`picture_hosts`"),
         (["serve", FUSED, "--store", "no/index"], "`store` must hold"),
+        (["serve", FUSED, "--allowed-host", "http://a"], "`allowed_hosts`"),
+        (["serve", FUSED, "--host", "0.0.0.0"], "need an API key"),
+        (["serve", FUSED, "--host", "::"], "`--without-key`"),
     ],
 )
-def test_the_command_refuses(capfd, words, said):
+def test_the_command_refuses(capfd, monkeypatch, words, said):
     pytest.importorskip("uvicorn", reason="the extra `serve`")
+    monkeypatch.delenv(KEY, raising=False)
     assert main.main(words) != 0
     assert said in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "hosts"),
+    [
+        (None, [], ("127.0.0.1",)),
+        (None, ["--host", "::1"], ()),
+        (None, ["--allowed-host", "a.b"], ("a.b", "127.0.0.1")),
+        (None, ["--host", "here.lan", "--without-key"], ("here.lan",)),
+        ("key", ["--host", "0.0.0.0"], ()),
+        ("key", ["--host", "0.0.0.0", "--allowed-host", "a.b"], ("a.b",)),
+    ],
+)
+def test_hosts_of_the_command(monkeypatch, key, words, hosts):
+    plans = []
+    monkeypatch.setitem(
+        command.ENGINES, command.Engine.uvicorn, lambda *a: plans.append(a[0])
+    )
+    monkeypatch.delenv(KEY, raising=False)
+    if key is not None:
+        monkeypatch.setenv(KEY, key)
+    assert main.main(["serve", FUSED, *words]) == 0
+    assert plans[0].allowed_hosts == hosts
+
+
+def test_no_key_and_a_key_contradict(monkeypatch, capfd):
+    monkeypatch.setenv(KEY, "key")
+    assert main.main(["serve", FUSED, "--without-key"]) == 2
+    assert "`--without-key` needs" in capfd.readouterr().err
 
 
 def test_a_port_in_use(capfd):

@@ -124,6 +124,18 @@ def test_the_route_that_cuts_says_how(client):
     )
 
 
+@pytest.mark.parametrize("given", [None, "text/plain", "application/xml", ""])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/answer"])
+def test_a_wrong_content_type_names_the_header(client, path, given):
+    headers = {} if given is None else {"content-type": given}
+    answer = client.post(path, content=b'{"input": "a"}', headers=headers)
+    assert answer.status_code == 415
+    error = answer.json()["error"]
+    assert error["code"] == "unsupported_media_type"
+    assert "header `Content-Type: application/json`" in error["message"]
+    assert error["message"].endswith(f"Received: {given or 'none'}")
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_field_at_fault_is_named(client, name):
     path, body, param = OTHERS[name]

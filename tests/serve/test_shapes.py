@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -264,7 +265,6 @@ def test_state_of_the_server(client, server):
     assert client.get("/ready").json() == {"status": "ready"}
     listed = client.get("/v1/models").json()["data"]
     assert [model["id"] for model in listed] == [FUSED, MATCHING, ASKING]
-    assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
     assert "/v1/rerank" in paths
     posted(client, "/v1/embeddings", input=["a", "b"])
@@ -272,3 +272,13 @@ def test_state_of_the_server(client, server):
     assert 'route="/v1/embeddings",status="200"' in metrics
     counted = [x for x in metrics.splitlines() if 'verb="embed"' in x]
     assert float(counted[0].split()[-1]) >= 2
+
+
+def test_the_docs_page_loads_nothing_from_the_network(client):
+    page = client.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(files) == 3 and all(file.startswith("/") for file in files)
+    assert all(client.get(file).status_code == 200 for file in files)
+    assert "://" not in page
+    # ReDoc loads its logo from the network.
+    assert client.get("/redoc").status_code == 404

@@ -13,6 +13,10 @@ _EXAMPLES = (
     ("guitar", "is this a musical instrument?"),
     ("cake", "which group does it belong to?"),
 )
+_SCORES = (
+    "The model scores each answer on its own, from 0 to 100 %. Several can be "
+    "right, so the scores do not add up to 100 %."
+)
 
 
 def add(parts):
@@ -34,15 +38,22 @@ def add(parts):
         )
         with gr.Column(min_width=280):
             answer = parts.result("The answer appears here.")
-            looked = parts.looked("Where it looked (orange)")
+            title, looked = parts.looked("Where it looked (orange)")
 
     def run(value, question, preset):
         question = checked_text(question, "question", parts.limits)
         image = parts.image(value)
         found = asking.ask(parts.opened, image, question, preset)
         best = found.answers[0][0]
-        return fragments.answer(best, found.answers), found.looked
+        where = f"Where it looked (orange): “{question}” – “{best}”"
+        shown = fragments.answer(best, found.answers, _SCORES)
+        return shown, fragments.label(where), found.looked
 
-    inputs, outputs = [box, text, preset], [answer, looked]
-    parts.on([button.click, text.submit], run, inputs, outputs)
-    parts.on_examples(examples, [box, text], run, inputs, outputs)
+    parts.answers(
+        [button.click, text.submit],
+        examples,
+        [box, text],
+        run,
+        [box, text, preset],
+        [answer, title, looked],
+    )

@@ -13,6 +13,10 @@ _EXAMPLES = (
     ("yellow_circle", "a ___ yellow circle in the center."),
     ("red_triangle", "this picture shows a large ___ painted ___ in the east."),
 )
+_SCORES = (
+    "The most likely words. With all other words of the vocabulary they add "
+    "up to 100 %."
+)
 
 
 def add(parts):
@@ -43,8 +47,13 @@ def add(parts):
         sentence = with_blanks(sentence, parts.limits)
         image = parts.image(value)
         found = filling.fill(parts.opened, image, sentence, preset)
-        return fragments.filled(found.words, found.parts)
+        return fragments.filled(found.words, found.parts, _SCORES)
 
-    inputs, outputs = [box, text, preset], [filled]
-    parts.on([button.click, text.submit], run, inputs, outputs)
-    parts.on_examples(examples, [box, text], run, inputs, outputs)
+    parts.answers(
+        [button.click, text.submit],
+        examples,
+        [box, text],
+        run,
+        [box, text, preset],
+        [filled],
+    )

@@ -39,7 +39,7 @@ def add(parts):
         )
         with gr.Column(min_width=280):
             words = parts.result("The attention appears here.")
-            looked = parts.looked("Where it looks (orange)")
+            title, looked = parts.looked("Where it looks (orange)")
             word = gr.Radio(_choices(looking.WHOLE), value=_ALL, label="Word")
             with gr.Row():
                 layer = gr.Dropdown(_layers(1), value=1, label="Layer")
@@ -73,10 +73,19 @@ def add(parts):
     def again(*values):
         return _shown(run(*values))
 
-    inputs = [box, text, preset, layer, head, word]
-    shown = [words, looked]
-    outputs = [*shown, layer, head, word]
-    parts.on([button.click, text.submit], start, inputs, outputs)
+    given = [box, text, preset]
+    inputs = [*given, layer, head, word]
+    shown = [words, title, looked]
+    parts.answers(
+        [button.click, text.submit],
+        examples,
+        [box, text],
+        start,
+        given,
+        [*shown, layer, head, word],
+        inputs,
+        shown,
+    )
     parts.on(
         [layer.input, head.input, word.input],
         again,
@@ -84,13 +93,17 @@ def add(parts):
         shown,
         trigger_mode="always_last",
     )
-    parts.on_examples(examples, [box, text], start, inputs, outputs)
 
 
 def _shown(found):
-    """Values of the two places that show attention."""
-    words = fragments.marked_words(found.shown, found.words, found.weights)
-    return words, found.picture
+    """Return the words, the title and the picture of attention."""
+    words = fragments.marked_words(
+        "How much each word counts (more orange: more)",
+        found.words,
+        found.weights,
+    )
+    title = f"Where it looks (orange): {found.shown}"
+    return words, fragments.label(title), found.picture
 
 
 def _layers(count):

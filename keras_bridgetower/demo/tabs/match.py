@@ -26,6 +26,13 @@ _EXAMPLES = {
     "One true text for each picture": _TEXTS,
     "Texts that are wrong in one word": _WRONG,
 }
+_EACH = (
+    "Each pair is judged on its own: several texts can fit a picture, so rows "
+    "and columns do not add up to 100 %."
+)
+_RANKED = (
+    "The model ranks the texts of a picture: each column adds up to 100 %."
+)
 
 
 def add(parts):
@@ -66,9 +73,15 @@ def add(parts):
         texts = checked_lines(lines, limits)
         paths = paths_of(values, limits.pictures)
         images = [opened_picture(path, limits) for path in paths]
-        shares = matching.match(parts.opened, images, texts, preset)
-        return fragments.heat_map(texts, images, shares)
+        found = matching.match(parts.opened, images, texts, preset)
+        told = _RANKED if found.ranked else _EACH
+        return fragments.heat_map(texts, images, found.shares, told)
 
-    inputs, outputs = [boxes, text, preset], [table]
-    parts.on([button.click], run, inputs, outputs)
-    parts.on_examples(examples, [boxes, text], run, inputs, outputs)
+    parts.answers(
+        [button.click],
+        examples,
+        [boxes, text],
+        run,
+        [boxes, text, preset],
+        [table],
+    )

@@ -2,8 +2,10 @@
 
 import functools
 import html
+import json
 import typing
 
+from keras_bridgetower.demo import fragments
 from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.inputs import check_picture
 from keras_bridgetower.demo.inputs import opened_picture
@@ -17,12 +19,21 @@ _FAULT = "This is a fault of the page ({}). Its terminal says where."
 _STAYS = 20
 # All requests of models wait in one line.
 _LINE = "models"
-# On a phone a result may stand below what one sees.
-_SHOW_RESULT = """() => {
+# Events by which a visitor changes an input.
+_NEW_INPUT = ("input", "upload", "clear", "delete")
+# What was asked is noted, so that an answer that comes after a new input is
+# not shown. On a phone it may be below the visible part of the page.
+_ASKED = """(...values) => {
+  (window.kbAsked ??= {})[%s] = JSON.stringify(values.slice(0, %d));
+  return values;
+}"""
+_ANSWERED = """(...values) => {
+  if (window.kbAsked[%s] !== JSON.stringify(values)) return %s;
   const shown = [...document.querySelectorAll(".kb-result")].find(
-    (result) => result.offsetParent
+    (result) => result.getClientRects().length
   );
-  if (window.innerWidth < 640) shown?.scrollIntoView({ behavior: "smooth" });
+  if (window.innerWidth < 640) shown?.scrollIntoView();
+  return %s;
 }"""
 
 
@@ -114,12 +125,12 @@ class Parts:
 
     def label(self, text):
         """A label above a component, whose own would cover its picture."""
-        self.gr.HTML(f'<p class="kb-label">{text}</p>', elem_classes="kb-plain")
+        return self.gr.HTML(fragments.label(text), elem_classes="kb-plain")
 
     def looked(self, label):
-        """A place for a picture with attention over it."""
-        self.label(label)
-        return self.gr.Image(
+        """Return the title and the place of a picture with attention."""
+        title = self.label(label)
+        return title, self.gr.Image(
             label=label,
             show_label=False,
             type="pil",
@@ -147,7 +158,7 @@ class Parts:
             )
 
     def examples(self, rows):
-        """Buttons that fill something in and run, as `on_examples` says.
+        """Buttons that fill something in and run, see `answers`.
 
         Args:
             rows: list of `Example`.
@@ -170,28 +181,79 @@ class Parts:
                 for row in rows
             ]
 
-    def on_examples(self, examples, boxes, run, inputs, outputs):
-        """What a click on an example does.
+    def answers(
+        self,
+        triggers,
+        examples,
+        boxes,
+        run,
+        given,
+        outputs,
+        inputs=None,
+        shown=None,
+    ):
+        """Run a function when asked to, and clear its answer at new input.
 
         Args:
-            examples: list of `(button, values)`.
+            triggers, run, outputs: as `on`.
+            examples: list of `(button, values)`. A click fills the values
+                in, and runs the function.
             boxes: list of the components that take the values.
-            run, inputs, outputs: as `on`.
+            given: list of the components in which new input clears the answer.
+            inputs: list of the components that `run` takes, by default
+                `given`.
+            shown: list of components that show the answer, by default
+                `outputs`.
         """
-        for button, values in examples:
+        gr, inputs, shown = self.gr, inputs or given, shown or outputs
+        changes = [
+            getattr(box, name)
+            for box in given
+            for name in _NEW_INPUT
+            if hasattr(box, name)
+        ]
+        # Gradio tells only of a change when all pictures are removed.
+        changes += [x.change for x in given if isinstance(x, gr.Gallery)]
+        clicks = [button.click for button, _ in examples]
+        empty = json.dumps([one.value or None for one in shown])
+        gr.on(
+            [*triggers, *clicks, *changes],
+            fn=None,
+            js=f"() => {empty}",
+            outputs=shown,
+            api_visibility="private",
+        )
+        started = [
+            functools.partial(gr.on, triggers, trigger_mode="always_last"),
+            *self._filled(examples, boxes),
+        ]
+        key, skip = shown[0]._id, json.dumps([gr.skip()] * len(shown))
+        for start in started:
+            start(
+                self.told(run),
+                inputs,
+                outputs,
+                js=_ASKED % (key, len(given)),
+                show_progress_on=outputs[:1],
+                **self._event(),
+            ).success(
+                inputs=given,
+                outputs=shown,
+                js=_ANSWERED % (key, empty, skip),
+            )
+
+    def _filled(self, examples, boxes):
+        """Let examples fill components in; return what can follow each."""
+        return [
             button.click(
                 functools.partial(_value_of, values),
                 None,
                 boxes,
                 api_visibility="private",
                 show_progress="hidden",
-            ).then(
-                self.told(run),
-                inputs,
-                outputs,
-                show_progress_on=outputs[:1],
-                **self._event(),
-            ).success(js=_SHOW_RESULT)
+            ).then
+            for button, values in examples
+        ]
 
     def picture_and_text(self, label, placeholder, action, kinds):
         """A column that takes a picture and a text.
@@ -231,7 +293,7 @@ class Parts:
             show_progress_on=outputs[:1],
             **self._event(),
             **kwargs,
-        ).success(js=_SHOW_RESULT)
+        )
 
     def told(self, run):
         """A function whose errors are one clear message on the page."""

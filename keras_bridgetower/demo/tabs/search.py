@@ -5,6 +5,7 @@ import pathlib
 
 from keras_bridgetower.demo import fragments
 from keras_bridgetower.demo import models
+from keras_bridgetower.demo import searching
 from keras_bridgetower.demo.examples import pictures
 from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.inputs import checked_text
@@ -71,14 +72,25 @@ def add(parts):
             lambda p: progress((p.done, p.total), desc="Reading pictures"),
         )
         captions = [
-            (picture, f"{place}. {pathlib.Path(hit.path).stem}")
+            (picture, _caption(place, hit, found.good))
             for place, (picture, hit) in enumerate(found.hits, 1)
         ]
         return fragments.found(**vars(found)), captions
 
-    inputs, outputs = [boxes, folder, text, preset], [told, gallery]
-    parts.on([button.click, text.submit], run, inputs, outputs)
-    parts.on_examples(examples, [text], run, inputs, outputs)
+    parts.answers(
+        [button.click, text.submit],
+        examples,
+        [text],
+        run,
+        [boxes, folder, text, preset],
+        [told, gallery],
+    )
+
+
+def _caption(place, hit, good):
+    weaker = "" if place <= good else " · weaker"
+    name = pathlib.Path(hit.path).stem
+    return f"{place}. {name} · {searching.score_of(hit):.2f}{weaker}"
 
 
 def _source(values, folder, parts):
