@@ -115,12 +115,13 @@ class _Models(SearchModels):
 
 
 def _told(hit):
-    """A hit without the folder of the server in which it lies."""
+    """Return a hit for clients, without folders of the server."""
     path = pathlib.PurePath(hit.path)
+    below = path.is_relative_to(hit.folder)
     return {
         "object": "hit",
         "id": hit.name,
-        "picture": str(path.relative_to(hit.folder)),
+        "picture": str(path.relative_to(hit.folder)) if below else path.name,
         "text": hit.text,
         "similarity": hit.similarity,
         "match": hit.match,

@@ -15,6 +15,8 @@ from served import MATCHING
 from served import picture
 
 import keras_bridgetower as kbt
+from keras_bridgetower.search.querying import Hit
+from keras_bridgetower.serve import index
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -282,3 +284,13 @@ def test_the_docs_page_loads_nothing_from_the_network(client):
     assert "://" not in page
     # ReDoc loads its logo from the network.
     assert client.get("/redoc").status_code == 404
+
+
+def test_hits_name_no_folder_of_the_server():
+    for path, shown in (
+        ("/photos/cats/1.png", "cats/1.png"),
+        # Of a table that was indexed with `outside=True`.
+        ("/elsewhere/1.png", "1.png"),
+    ):
+        hit = Hit(path, 0.5, name="a", text=None, folder="/photos")
+        assert index._told(hit)["picture"] == shown
