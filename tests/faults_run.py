@@ -29,6 +29,8 @@ from keras_bridgetower.training.runs import stores
 
 PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "faults.md"
+# Written by hand; the last section of the document.
+PROMISES = PACKAGE.parent / "tests" / "contracts" / "promises.md"
 OUTCOMES = ("typed", "as written", "silent", "raw")
 HUGE = (2**31, 2**63, 10**30, -1, 1e308, None, "x", [], {}, True)
 
@@ -292,7 +294,8 @@ def write(path, count):
         made.append(table(rows))
     runs = faults_of_runs.made()
     text = INTRODUCTION + EARLIER.join(made)
-    path.write_text(text + faults_of_runs.section(runs))
+    text += faults_of_runs.section(runs)
+    path.write_text(text + "\n" + PROMISES.read_text())
     return wrong + [row for row in runs if not row[-1]]
 
 

@@ -1,5 +1,7 @@
 """No fault in a file goes through, or ends in an error of something else."""
 
+import re
+
 import faults_run
 import pytest
 from builders import ONE_BACKEND
@@ -17,6 +19,19 @@ def test_a_fault(key):
     if "without seal" in key[1]:
         wrong = [row for row in wrong if row[1] == "raw"]
     assert wrong == [] and counts
+
+
+def test_each_promise_names_a_test_that_exists():
+    text = faults_run.PROMISES.read_text()
+    assert faults_run.TABLE.read_text().endswith(text)
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert rows
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            code = (faults_run.PACKAGE.parent / file).read_text()
+            assert re.search(rf"^def {test}\(", code, re.M), (file, test)
 
 
 @pytest.mark.slow
