@@ -38,8 +38,8 @@ class Preset:
 
 
 SHAPES = (
-    "drawings of 64 x 64 pixels with one coloured shape, and sentences from "
-    "templates about its colour, shape, size and place"
+    "drawings of 64 x 64 pixels with one colored shape, and sentences from "
+    "templates about its color, shape, size and place"
 )
 EMOJI = (
     "drawings of emoji with 64 x 64 pixels, and short English texts about them"
@@ -48,6 +48,9 @@ PHOTOGRAPHS = (
     "photographs of everyday scenes (COCO, Visual Genome, SBU, Conceptual "
     "Captions) and their English captions"
 )
+
+# What the names of the presets begin with that are opened by default.
+DEFAULT_FAMILY = "bridgetower_tiny_emoji_"
 
 
 def _tiny(name, description, parameters, task, *heads):
@@ -236,6 +239,23 @@ PRESETS = {
         ),
     )
 }
+
+
+def default_preset(task):
+    """Return the name of the preset that a task opens by default.
+
+    It is of `DEFAULT_FAMILY` if one of that family has the task, else the
+    first in the package that has it.
+
+    Args:
+        task: str, name of a task class.
+    """
+    shipped = [
+        name
+        for name, preset in PRESETS.items()
+        if task in preset.tasks and preset.handle is None
+    ]
+    return min(shipped, key=lambda name: not name.startswith(DEFAULT_FAMILY))
 
 
 class PresetsOf:

@@ -8,10 +8,10 @@ from keras_bridgetower.demo.inputs import with_blanks
 TITLE = "Fill the blank"
 KINDS = (models.FILL,)
 _EXAMPLES = (
-    ("blue_circle", "a medium ___ circle in the northwest."),
-    ("green_triangle", "there is a green ___ of medium size in the southeast."),
-    ("yellow_circle", "a ___ yellow circle in the center."),
-    ("red_triangle", "this picture shows a large ___ painted ___ in the east."),
+    ("umbrella", "a drawing of an ___"),
+    ("cake", "a drawing of a ___"),
+    ("apple", "a ___ apple"),
+    ("dog", "a ___ with a ___"),
 )
 
 
@@ -32,7 +32,7 @@ def add(parts):
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
             "Sentence with ___",
-            "a medium ___ circle in the northwest.",
+            "a drawing of a ___",
             "Fill the blank",
             KINDS,
         )
