@@ -8,10 +8,10 @@ from keras_bridgetower.demo.inputs import with_blanks
 TITLE = "Fill the blank"
 KINDS = (models.FILL,)
 _EXAMPLES = (
-    ("umbrella", "a drawing of an ___"),
-    ("cake", "a drawing of a ___"),
     ("apple", "a ___ apple"),
-    ("dog", "a ___ with a ___"),
+    ("umbrella", "this is an ___"),
+    ("dog", "this is an ___"),
+    ("cake", "a drawing of a ___"),
 )
 
 
@@ -32,7 +32,7 @@ def add(parts):
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
             "Sentence with ___",
-            "a drawing of a ___",
+            "a ___ apple",
             "Fill the blank",
             KINDS,
         )
