@@ -23,7 +23,7 @@ PICTURES = pathlib.Path(__file__).parent / "drawings"
 DRAWINGS = ("duck.png", "grapes.png")
 QUESTIONS = (
     "what kind of thing is it?",
-    "what colour is it mostly?",
+    "what color is it mostly?",
     "is this an animal?",
 )
 

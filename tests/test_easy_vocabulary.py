@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from easy_world.captions import TEMPLATES
+from easy_world.training import both_spellings
 from easy_world.training import vocabulary
 
 import keras_bridgetower as kbt
@@ -61,6 +62,43 @@ def test_old_texts_are_understood_as_before(folder, grown):
         logits.append(task.predict_features(features)[0, 0])
     count = old.preprocessor.tokenizer.vocabulary_size()
     np.testing.assert_allclose(logits[1][:count], logits[0], atol=1e-5)
+
+
+def test_the_rarer_spelling_becomes_a_token_like_the_other(folder):
+    old, old_merges = vocabulary.read(folder)
+    for texts, wanted in (
+        (["a gray dot, center"], {"\u0120grey": "\u0120gray"}),
+        (["a grey dot"] * 2 + ["a gray dot"], {"\u0120gray": "\u0120grey"}),
+        # Here they differ by "c" and "k", which other words have.
+        (["Disk", "pink"], {}),
+    ):
+        tokens, merges, alike = both_spellings.add_spellings(
+            old, old_merges, texts
+        )
+        assert alike.items() >= wanted.items() and bool(alike) == bool(wanted)
+        spell = vocabulary.model(tokens, merges)
+        for new, known in alike.items():
+            assert spell(new) == [new] and spell(known) == [known]
+        before = vocabulary.model(old, old_merges)
+        assert all(spell(w) == before(w) for w in vocabulary.words([OLD]))
+
+
+def test_both_spellings_of_a_text_get_the_same_logits(folder):
+    old = kbt.BridgeTowerMaskedLM.from_preset(folder)
+    new = both_spellings.with_both_spellings(old, folder, ["Gray dot"])
+    image = np.full((64, 64, 3), 240, "uint8")
+    logits = {}
+    for task, color in ((old, "Gray"), (new, "Gray"), (new, "Grey")):
+        text = f"{color} is a small <mask> in the east."
+        features, _ = task.preprocessor.text_with_blanks([text])
+        features["images"] = task.preprocessor.image_converter(image[None])
+        logits[task, color] = task.predict_features(features)[0, 0]
+    np.testing.assert_array_equal(logits[new, "Grey"], logits[new, "Gray"])
+    count = old.preprocessor.tokenizer.vocabulary_size()
+    found = logits[new, "Gray"]
+    np.testing.assert_allclose(found[:count], logits[old, "Gray"], atol=1e-5)
+    # A new token fills no blank.
+    assert len(found) > count and found[count:].max() < found.max() - 5
 
 
 def test_the_most_frequent_pair_is_merged_first():

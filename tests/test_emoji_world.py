@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from emoji_world import build
-from emoji_world import colours
+from emoji_world import colors
 from emoji_world import gallery
 from emoji_world import packages
 from emoji_world import questions
@@ -27,22 +27,22 @@ import keras_bridgetower as kbt
 pytestmark = FASTEST
 
 
-def drawn(path, colour, side=64, size=40):
+def drawn(path, color, side=64, size=40):
     image = Image.new("RGBA", (side, side), (255, 0, 255, 0))
-    image.paste((*colour, 255), (4, 4, 4 + size, 4 + size))
+    image.paste((*color, 255), (4, 4, 4 + size, 4 + size))
     image.save(path)
     return path
 
 
 @pytest.fixture
 def small_world(tmp_path):
-    """Twelve emoji of different colours, two of which look alike."""
+    """Twelve emoji of different colors, two of which look alike."""
     found = []
     for i in range(12):
         look = 10 if i == 11 else i
-        colour = (20 * look, 255 - 20 * look, (60 * look) % 256)
+        color = (20 * look, 255 - 20 * look, (60 * look) % 256)
         files = {
-            artist: drawn(tmp_path / f"{artist}{i}.png", colour)
+            artist: drawn(tmp_path / f"{artist}{i}.png", color)
             for artist in world.ARTISTS
         }
         found.append(
@@ -78,8 +78,8 @@ def test_no_caption_holds_a_word_that_is_held_out(small_world):
     assert kept == ["wordb"]
 
 
-def test_the_colour_is_counted_from_visible_pixels(tmp_path):
-    for name, colour in (
+def test_the_color_is_counted_from_visible_pixels(tmp_path):
+    for name, color in (
         ("red", (220, 20, 20)),
         ("yellow", (255, 204, 50)),
         ("blue", (40, 80, 220)),
@@ -87,14 +87,14 @@ def test_the_colour_is_counted_from_visible_pixels(tmp_path):
         ("black", (20, 20, 20)),
         ("brown", (120, 70, 30)),
     ):
-        path = drawn(tmp_path / f"{name}.png", colour)
+        path = drawn(tmp_path / f"{name}.png", color)
         picture = np.asarray(Image.open(path))
-        assert colours.main_colour(picture) == name
+        assert colors.main_color(picture) == name
     nothing = np.zeros((64, 64, 4), "uint8")
-    assert colours.main_colour(nothing) is None
+    assert colors.main_color(nothing) is None
 
 
-def test_a_large_drawing_keeps_colours_of_the_invisible_out(tmp_path):
+def test_a_large_drawing_keeps_colors_of_the_invisible_out(tmp_path):
     path = drawn(tmp_path / "large.png", (0, 255, 0), side=256, size=160)
     emoji = world.Emoji("1", "x", (), "objects", "tool", {"fluent": path})
     small = world.drawing(emoji, "fluent")
@@ -105,7 +105,7 @@ def test_a_large_drawing_keeps_colours_of_the_invisible_out(tmp_path):
     assert world.drawing(emoji, "noto") is None
 
 
-def test_what_varies_keeps_its_size_and_can_keep_its_colours(tmp_path):
+def test_what_varies_keeps_its_size_and_can_keep_its_colors(tmp_path):
     path = drawn(tmp_path / "a.png", (10, 200, 30))
     picture = np.asarray(Image.open(path))
     rng = np.random.default_rng(0)
@@ -146,6 +146,26 @@ def test_questions_have_known_answers_and_as_much_yes_as_no(small_world):
     assert ("group", questions.ASK_GROUP, "objects") in questions.facts(
         small_world[0], None
     )
+
+
+def test_questions_and_captions_are_in_both_spellings(small_world):
+    asked = {
+        way
+        for _, ways, _ in questions.facts(small_world[0], "gray")
+        for way in ways
+    }
+    for words in ("what {} is it mostly?", "which {} does it have?"):
+        assert {words.format("color"), words.format("colour")} <= asked
+    for words in ("is it mostly {}?", "is this {}?"):
+        assert {words.format("gray"), words.format("grey")} <= asked
+    rng = np.random.default_rng(0)
+    split = splits.Splits(np.arange(12), np.zeros(12, bool), frozenset())
+    said = [
+        texts.caption(small_world[0], "gray", split, rng).lower()
+        for _ in range(300)
+    ]
+    counts = [sum(word in text for text in said) for word in ("gray", "grey")]
+    assert min(counts) > 0.3 * sum(counts) > 0
 
 
 def test_an_archive_with_another_sum_is_refused(tmp_path, monkeypatch):

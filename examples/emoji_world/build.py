@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 import keras_bridgetower as kbt
-from emoji_world import colours
+from emoji_world import colors
 from emoji_world import questions
 from emoji_world import texts
 from emoji_world import world
@@ -67,8 +67,8 @@ def write_tables(run, folder):
                 Image.fromarray(world.on_white(drawing)).save(
                     folder / name / image
                 )
-            colour = colours.main_colour(drawing)
-            made = _texts(emoji, colour, run.splits, split, rng)
+            color = colors.main_color(drawing)
+            made = _texts(emoji, color, run.splits, split, rng)
             for name, told in made.items():
                 rows[name].setdefault(split, []).extend(
                     {"image": image} | row for row in told
@@ -85,17 +85,17 @@ def _split(artist, held_out):
     return "validation" if held_out else "train"
 
 
-def _texts(emoji, colour, split_of_words, split, rng):
+def _texts(emoji, color, split_of_words, split, rng):
     captions = {texts.phrase(way, emoji.name) for way in texts.NEW_WAYS}
     if split == "train":
         captions = {
-            texts.caption(emoji, colour, split_of_words, rng)
+            texts.caption(emoji, color, split_of_words, rng)
             for _ in range(OF_EACH)
         }
     asked = {
         question: answer
         for _, question, answer in (
-            questions.question(emoji, colour, rng) for _ in range(OF_EACH)
+            questions.question(emoji, color, rng) for _ in range(OF_EACH)
         )
     }
     return {

@@ -2,7 +2,10 @@
 
 import re
 
-from emoji_world.colours import COLOURS
+from easy_world import spelling
+
+from emoji_world.colors import COLORS
+from emoji_world.texts import SPELLED
 
 GROUPS = {
     "smileys & emotion": "smileys",
@@ -86,18 +89,20 @@ KINDS = {
 }
 ASK_GROUP = ("which group does it belong to?", "what group is this in?")
 ASK_KIND = ("what kind of thing is it?", "what is it?")
-ASK_COLOUR = ("what colour is it mostly?", "which colour does it have?")
+ASK_COLOR = ("what color is it mostly?", "which color does it have?")
 ASK_IS = ("is this {}?", "is it {}?", "do you see {} here?")
-TYPES = ("group", "kind", "colour", "yes or no", "is it that colour")
-ANSWERS = sorted({"yes", "no", *GROUPS.values(), *KINDS.values(), *COLOURS})
+TYPES = ("group", "kind", "color", "yes or no", "is it that color")
+ANSWERS = sorted({"yes", "no", *GROUPS.values(), *KINDS.values(), *COLORS})
 
 
-def facts(emoji, colour):
-    """All that can be asked: `(type, ways of asking, answer)` each.
+def facts(emoji, color):
+    """Return all questions: `(type, ways of asking, answer)` each.
+
+    The ways of asking are in American and in British spelling.
 
     Args:
         emoji: `Emoji`.
-        colour: str, the main colour of the drawing that is shown, or None.
+        color: str, the main color of the drawing that is shown, or None.
 
     Returns:
         list of `(str, tuple of str, str)`.
@@ -111,18 +116,25 @@ def facts(emoji, colour):
         answer = "yes" if re.search(pattern, place) else "no"
         ways = tuple(way.format(thing) for way in ASK_IS)
         found.append(("yes or no", ways, answer))
-    if colour:
-        found.append(("colour", ASK_COLOUR, colour))
-        for other in COLOURS:
+    if color:
+        found.append(("color", ASK_COLOR, color))
+        for other in COLORS:
             ways = (f"is it mostly {other}?", f"is this {other}?")
-            answer = "yes" if other == colour else "no"
-            found.append(("is it that colour", ways, answer))
-    return found
+            answer = "yes" if other == color else "no"
+            found.append(("is it that color", ways, answer))
+    return [
+        (
+            kind,
+            tuple(one for way in ways for one in spelling.both(way, SPELLED)),
+            answer,
+        )
+        for kind, ways, answer in found
+    ]
 
 
-def question(emoji, colour, rng):
+def question(emoji, color, rng):
     """One question: each type alike often, and as much yes as no."""
-    every = facts(emoji, colour)
+    every = facts(emoji, color)
     kinds = sorted({kind for kind, _, _ in every})
     kind = kinds[rng.integers(len(kinds))]
     chosen = [fact for fact in every if fact[0] == kind]

@@ -63,7 +63,7 @@ def _page(parameters, record):
 
 A BridgeTower of {parameters:,} parameters that answers questions about drawings
 of emoji, 64 x 64 pixels, and finds them by short English texts. It does not
-know photographs: of those it says something too, a guess. The presets
+know photographs: about them it only guesses. The presets
 `bridgetower_tiny_emoji_contrastive`, `_retrieval`, `_mlm` and `_pretrain` are
 this one, opened by its other heads.
 
@@ -91,7 +91,8 @@ pictures.
 {tables["vqa"]}
 
 *Blind* is the commonest answer to the same question in training. Questions are
-those of `examples/emoji_world/questions.py`; it has "colour", and no "color".
+those of `examples/emoji_world/questions.py`; words such as "color" and "gray"
+are spelled in both ways, and both get the same answers.
 
 ## Matching
 
@@ -116,9 +117,12 @@ cores ({backends}; seed {seed}), stage by stage: the text tower learnt English
 from MiniLM (*language*), then captions (*captions*); the image tower learnt
 where the captions of a drawing lie (*glances*, *pictures*); the text tower
 learnt to find the drawings (*meeting*); the fusion learnt questions, matching,
-masked words and the space, with the towers at rest (*fusion*). No epoch was
-chosen: the last one stands. The weights are stored in half precision, which
-moves no score by 0.2, but those of some 300 texts or questions by one of them.
+masked words and the space, with the towers frozen (*fusion*). These weights
+were asked about a "colour" alone until then. Last, both spellings got the same
+embeddings, and the fusion went on with questions and captions in both
+(*spelling*). No epoch was chosen: the last one stands. The weights are stored
+in half precision, which moves no score by 0.2, but those of some 300 texts or
+questions by one of them.
 
 ## Data and licences
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import keras_bridgetower as kbt
 from emoji_world import baselines
-from emoji_world import colours
+from emoji_world import colors
 from emoji_world import gallery
 from emoji_world import questions
 from emoji_world import score_pairs
@@ -158,7 +158,7 @@ def answers(run, preset):
             if drawing is None:
                 continue
             kind, text, answer = questions.question(
-                emoji, colours.main_colour(drawing), rng
+                emoji, colors.main_color(drawing), rng
             )
             kinds.append(kind)
             pictures.append(world.on_white(drawing))
@@ -191,11 +191,11 @@ def _blind_guesses(run):
     """The commonest answer to each question in training."""
     rng = np.random.default_rng(SEED + 1)
     counts = collections.defaultdict(collections.Counter)
-    for emoji, colour, out in zip(
-        run.world, run.colours, run.splits.held_out, strict=True
+    for emoji, color, out in zip(
+        run.world, run.colors, run.splits.held_out, strict=True
     ):
         for _ in range(0 if out else 20):
-            _, text, answer = questions.question(emoji, colour, rng)
+            _, text, answer = questions.question(emoji, color, rng)
             counts[text][answer] += 1
     guesses = collections.defaultdict(lambda: "no")
     for text, answers_of in counts.items():

@@ -1,5 +1,10 @@
 """Captions in many ways of saying, and the texts that scores are made on."""
 
+from easy_world import spelling
+
+# The words that are spelled in both ways. A flying disc is no disk.
+SPELLED = ("color", "gray")
+
 # `{x}` is a name or a keyword, `{a}` the same with an article. The first are
 # for training; the others are read by the scores alone.
 WAYS = (
@@ -37,12 +42,12 @@ def words_of(emoji, splits):
 MEANT = 0.2
 
 
-def caption(emoji, colour, splits, rng, meaning=None):
+def caption(emoji, color, splits, rng, meaning=None):
     """A caption for training.
 
     Args:
         emoji: `Emoji`.
-        colour: str, its main colour, or None.
+        color: str, its main color, or None.
         splits: `Splits`.
         rng: `numpy.random.Generator`.
         meaning: str, what a dictionary says of its name, or None.
@@ -68,9 +73,11 @@ def caption(emoji, colour, splits, rng, meaning=None):
         said = parts[0]
         for part in parts[1:]:
             said = JOINS[rng.integers(len(JOINS))].format(said, part)
-    if colour and rng.random() < 0.15:
-        said = f"{colour} {said}"
+    if color and rng.random() < 0.15:
+        said = f"{color} {said}"
     said = phrase(WAYS[rng.integers(len(WAYS))], said)
+    spelled = spelling.both(said, SPELLED)
+    said = spelled[rng.integers(len(spelled))]
     if rng.random() < 0.15:
         said = said.capitalize()
     return said + "." if rng.random() < 0.1 else said

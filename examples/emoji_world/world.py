@@ -134,7 +134,7 @@ def drawing(emoji, artist):
         return None
     image = _opened(emoji.files[artist]).convert("RGBA")
     if image.size != (SIDE, SIDE):
-        # Weighted by opacity, so that no colour of the invisible comes in.
+        # Weighted by opacity, so that no color of the invisible comes in.
         image = image.convert("RGBa").resize((SIDE, SIDE), Image.LANCZOS)
     return np.asarray(image.convert("RGBA"))
 

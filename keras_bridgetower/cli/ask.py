@@ -24,7 +24,7 @@ def ask(
     question: Annotated[
         str, typer.Argument(help="Question about the picture.")
     ],
-    preset: preset_option(True) = "bridgetower_tiny_emoji_vqa",
+    preset: preset_option(True) = ASK.default,
     top_k: TopK = 1,
     as_json: AsJson = False,
 ):
@@ -33,7 +33,7 @@ def ask(
     Prints the best answers and their scores, from 0 to 1.
     """
     (image,) = models.open_pictures(picture)
-    task = models.open_task(ASK, preset, context.obj)
+    task = models.open_task(ASK, preset, context)
     found = task.answer(image, question, top_k=top_k)
     answers = [{"answer": answer, "score": score} for answer, score in found]
     value = {"picture": str(picture), "question": question, "preset": preset}
@@ -48,7 +48,7 @@ def fill(
     text: Annotated[
         str, typer.Argument(help="Text about the picture, with <mask> in it.")
     ],
-    preset: preset_option(True) = "bridgetower_tiny_easy_mlm",
+    preset: preset_option(True) = FILL.default,
     top_k: TopK = 3,
     as_json: AsJson = False,
 ):
@@ -58,7 +58,7 @@ def fill(
     text with the best ones.
     """
     (image,) = models.open_pictures(picture)
-    task = models.open_task(FILL, preset, context.obj)
+    task = models.open_task(FILL, preset, context)
     masks, filled = task.fill_mask(image, text, top_k=top_k)
     value = {
         "picture": str(picture),
@@ -85,15 +85,16 @@ def entail(
     hypothesis: Annotated[
         str, typer.Argument(help="Sentence that may be true of the picture.")
     ],
-    preset: preset_option(True) = "bridgetower_tiny_easy_entailment",
+    preset: preset_option(True) = ENTAIL.default,
     as_json: AsJson = False,
 ):
     """Say if a picture supports a sentence, contradicts it, or neither.
 
-    Prints the label and the probabilities of all labels.
+    Prints the label and the probabilities of all labels. The default preset
+    was trained on pictures of one colored shape.
     """
     (image,) = models.open_pictures(picture)
-    task = models.open_task(ENTAIL, preset, context.obj)
+    task = models.open_task(ENTAIL, preset, context)
     label, probabilities = task.entail(image, hypothesis)
     value = {
         "picture": str(picture),
@@ -113,15 +114,16 @@ def compare(
     statement: Annotated[
         str, typer.Argument(help="Statement about the two pictures.")
     ],
-    preset: preset_option(True) = "bridgetower_tiny_easy_nlvr2",
+    preset: preset_option(True) = COMPARE.default,
     as_json: AsJson = False,
 ):
     """Say if a statement about two pictures is true.
 
-    Prints the judgement and how probable it is.
+    Prints the judgment and how probable it is. The default preset was trained
+    on pictures of one colored shape.
     """
     images = models.open_pictures(left, right)
-    task = models.open_task(COMPARE, preset, context.obj)
+    task = models.open_task(COMPARE, preset, context)
     true, probability = task.compare(*images, statement)
     value = {
         "left": str(left),

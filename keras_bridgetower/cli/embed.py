@@ -29,7 +29,7 @@ def embed(
         list[pathlib.Path] | None,
         typer.Option("--image", help="Picture to embed. May be given again."),
     ] = None,
-    preset: preset_option(True) = "bridgetower_tiny_emoji_contrastive",
+    preset: preset_option(True) = EMBED.default,
     as_json: AsJson = False,
 ):
     """Embed texts or pictures in one space, for search.
@@ -47,7 +47,7 @@ def embed(
         )
     opened = models.open_pictures(*images) if images else None
     count = len(texts or images)
-    task = models.open_task(EMBED, preset, context.obj, count)
+    task = models.open_task(EMBED, preset, context, count)
     vectors = task.embed(images=opened, texts=texts)
     inputs = [{} for _ in vectors]
     for name, given in {"text": texts, "image": images}.items():

@@ -13,7 +13,9 @@ import typer
 from keras_bridgetower.cli import frameworks
 from keras_bridgetower.cli import output
 from keras_bridgetower.cli.errors import UsageError
+from keras_bridgetower.presets.table import DEFAULT_FAMILY
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import default_preset
 from keras_bridgetower.presets.table import did_you_mean
 
 
@@ -57,14 +59,20 @@ class Asked(typing.NamedTuple):
     task: str
     heads: tuple
 
+    @property
+    def default(self):
+        """The name of the preset that answers where nobody names one."""
+        return default_preset(self.task)
 
-def open_task(asked, preset, debug, inputs=1):
+
+def open_task(asked, preset, context, inputs=1):
     """The task of a preset.
 
     Args:
         asked: `Asked`.
         preset: str, as `from_preset` takes it.
-        debug: bool, whether frameworks may print.
+        context: `typer.Context` of the command. Its object says whether
+            frameworks may print.
         inputs: int, how many pictures, texts or pairs it is asked about.
 
     Raises:
@@ -72,8 +80,11 @@ def open_task(asked, preset, debug, inputs=1):
         ValueError: as `from_preset`.
     """
     check_preset(preset, asked.heads)
+    chosen = context.get_parameter_source("preset")
+    if chosen.name == "DEFAULT" and not preset.startswith(DEFAULT_FAMILY):
+        output.note(f"{preset} answers. It knows {PRESETS[preset].knows}.")
     with output.status(f"Loading {preset}"):
-        package = frameworks.load(debug)
+        package = frameworks.load(context.obj)
         task = getattr(package, asked.task).from_preset(preset)
     # A warning told of a random head, and no command answers by one.
     task.new_heads.check(asked.verb, task.answering_heads)

@@ -25,7 +25,7 @@ def match(
     texts: Annotated[
         list[str], typer.Argument(help="Texts that may fit the picture.")
     ],
-    preset: preset_option(True) = "bridgetower_tiny_easy_retrieval",
+    preset: preset_option(True) = MATCH.default,
     as_json: AsJson = False,
 ):
     """Score how well each of some texts fits a picture.
@@ -33,7 +33,7 @@ def match(
     A score is the logit of "match": higher is better.
     """
     (image,) = models.open_pictures(picture)
-    task = models.open_task(MATCH, preset, context.obj, len(texts))
+    task = models.open_task(MATCH, preset, context, len(texts))
     scores = task.score(image, list(texts)).tolist()
     matches = [
         {"text": text, "score": score}
@@ -51,7 +51,7 @@ def rank(
         list[pathlib.Path],
         typer.Argument(help="Picture files, and folders of them."),
     ],
-    preset: preset_option(True) = "bridgetower_tiny_easy_retrieval",
+    preset: preset_option(True) = RANK.default,
     top_k: Annotated[
         int, typer.Option(min=1, help="How many pictures to print.")
     ] = 10,
@@ -65,7 +65,7 @@ def rank(
     Pictures that cannot be read are left out with a warning.
     """
     paths = picture_paths(pictures)
-    task = models.open_task(RANK, preset, context.obj, len(paths))
+    task = models.open_task(RANK, preset, context, len(paths))
     with output.status(f"Ranking {len(paths)} pictures"):
         results = _scored(task, text, paths, batch_size)
     bad = [row for row in results if "error" in row]

@@ -12,8 +12,9 @@ from keras_bridgetower.cli import output
 from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.cli.models import AsJson
 from keras_bridgetower.cli.models import preset_option
+from keras_bridgetower.presets.table import default_preset
 
-DEFAULT = "bridgetower_tiny_emoji_contrastive"
+DEFAULT = default_preset("BridgeTowerContrastive")
 # The head whose vectors find the pictures.
 HEADS = ("itc",)
 StoreName = Annotated[

@@ -12,7 +12,9 @@ from keras_bridgetower.cli import output
 from keras_bridgetower.cli.errors import UsageError
 from keras_bridgetower.cli.models import AsJson
 from keras_bridgetower.cli.models import preset_option
+from keras_bridgetower.presets.table import default_preset
 
+DEFAULT = default_preset("BridgeTowerRetrieval")
 # Scores, and the heads of which one makes each.
 HEADS = {"itm": ("itm", "rank"), "itc": ("itc",)}
 # Bad samples that are named one by one.
@@ -53,7 +55,7 @@ def filter(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pairs of a forward pass.")
     ] = 32,
-    preset: preset_option(True) = "bridgetower_tiny_easy_retrieval",
+    preset: preset_option(True) = DEFAULT,
     as_json: AsJson = False,
 ):
     """Keep the best image-text pairs of a web data set.

@@ -7,6 +7,7 @@ from keras_bridgetower.demo.inputs import RefusedInput
 from keras_bridgetower.demo.limits import Limits
 from keras_bridgetower.models import head_table
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.table import DEFAULT_FAMILY
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.search.models import SearchModels
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
@@ -15,18 +16,21 @@ from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA
 
-# What the page offers where nobody names a preset; the first that has the
-# head of a tab is the one that the tab starts with.
-OFFERED = (
-    "bridgetower_tiny_emoji_vqa",
-    "bridgetower_tiny_emoji_contrastive",
-    *(
-        f"bridgetower_tiny_easy_{name}"
-        for name in ("vqa", "mlm", "pretrain", "retrieval", "contrastive")
-    ),
-    # Last: the presets of shapes match and fill more surely.
-    "bridgetower_tiny_emoji_retrieval",
-    "bridgetower_tiny_emoji_mlm",
+_OFFERED = {
+    "easy": ("vqa", "mlm", "pretrain", "retrieval", "contrastive"),
+    "emoji": ("vqa", "contrastive", "retrieval", "mlm"),
+}
+# The presets of the page unless others are named, those of the default family
+# first: a tab starts with the first that has its head.
+OFFERED = tuple(
+    sorted(
+        (
+            f"bridgetower_tiny_{family}_{name}"
+            for family, names in _OFFERED.items()
+            for name in names
+        ),
+        key=lambda name: not name.startswith(DEFAULT_FAMILY),
+    )
 )
 
 

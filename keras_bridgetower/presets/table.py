@@ -38,8 +38,8 @@ class Preset:
 
 
 SHAPES = (
-    "drawings of 64 x 64 pixels with one coloured shape, and sentences from "
-    "templates about its colour, shape, size and place"
+    "drawings of 64 x 64 pixels with one colored shape, and sentences from "
+    "templates about its color, shape, size and place"
 )
 EMOJI = (
     "drawings of emoji with 64 x 64 pixels, and short English texts about them"
@@ -48,6 +48,9 @@ PHOTOGRAPHS = (
     "photographs of everyday scenes (COCO, Visual Genome, SBU, Conceptual "
     "Captions) and their English captions"
 )
+
+# What the names of the presets begin with that are opened by default.
+DEFAULT_FAMILY = "bridgetower_tiny_emoji_"
 
 
 def _tiny(name, description, parameters, task, *heads):
@@ -103,21 +106,21 @@ PRESETS = {
         _emoji(
             "vqa",
             "Answers simple questions about emoji; runs offline.",
-            3_126_672,
+            3_126_928,
             "VQA",
             "vqa",
         ),
         _emoji(
             "contrastive",
             "Finds emoji by texts: embeds both in one space; runs offline.",
-            3_087_330,
+            3_087_586,
             "Contrastive",
             "itc",
         ),
         _emoji(
             "retrieval",
             "Says whether a text fits an emoji; runs offline.",
-            3_087_716,
+            3_087_972,
             "Retrieval",
             "itm",
             "itc",
@@ -125,14 +128,14 @@ PRESETS = {
         _emoji(
             "mlm",
             "Fills blanks in short texts about emoji; runs offline.",
-            3_625_201,
+            3_625_651,
             "MaskedLM",
             "mlm",
         ),
         _emoji(
             "pretrain",
             "Pre-trained on emoji by three objectives; runs offline.",
-            3_679_220,
+            3_679_670,
             "Pretraining",
             "mlm",
             "itm",
@@ -141,14 +144,14 @@ PRESETS = {
         _tiny(
             "vqa",
             "Trained from scratch on easy-VQA; runs offline.",
-            846_158,
+            846_414,
             "VQA",
             "vqa",
         ),
         _tiny(
             "pretrain",
             "Pre-trained on captions derived from easy-VQA; runs offline.",
-            672_634,
+            673_021,
             "Pretraining",
             "mlm",
             "itm",
@@ -157,14 +160,14 @@ PRESETS = {
         _tiny(
             "mlm",
             "Fills blanks in captions of easy-VQA's pictures.",
-            698_369,
+            698_756,
             "MaskedLM",
             "mlm",
         ),
         _tiny(
             "retrieval",
             "Matches and ranks captions and pictures of easy-VQA.",
-            639_876,
+            640_068,
             "Retrieval",
             "itm",
             "itc",
@@ -172,21 +175,21 @@ PRESETS = {
         _tiny(
             "contrastive",
             "Embeds captions and pictures of easy-VQA in one space.",
-            647_874,
+            648_066,
             "Contrastive",
             "itc",
         ),
         _tiny(
             "entailment",
             "Judges statements about easy-VQA's pictures.",
-            682_628,
+            682_820,
             "Entailment",
             "entailment",
         ),
         _tiny(
             "nlvr2",
             "Compares two of easy-VQA's pictures.",
-            681_411,
+            681_539,
             "NLVR2",
             "nlvr2",
         ),
@@ -236,6 +239,23 @@ PRESETS = {
         ),
     )
 }
+
+
+def default_preset(task):
+    """Return the name of the preset that a task opens by default.
+
+    It is of `DEFAULT_FAMILY` if one of that family has the task, else the
+    first in the package that has it.
+
+    Args:
+        task: str, name of a task class.
+    """
+    shipped = [
+        name
+        for name, preset in PRESETS.items()
+        if task in preset.tasks and preset.handle is None
+    ]
+    return min(shipped, key=lambda name: not name.startswith(DEFAULT_FAMILY))
 
 
 class PresetsOf:

@@ -1,5 +1,6 @@
 """Commands that ask a model give what the Python methods give."""
 
+import inspect
 import json
 import pathlib
 
@@ -10,7 +11,12 @@ from builders import FASTEST
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.cli import ask
 from keras_bridgetower.cli import main
+from keras_bridgetower.cli import retrieve
+from keras_bridgetower.cli import search
+from keras_bridgetower.demo import models as demo
+from keras_bridgetower.presets import table
 
 pytestmark = FASTEST
 PICTURES = pathlib.Path(__file__).parents[2] / "examples/pictures"
@@ -18,8 +24,16 @@ BLUE = str(PICTURES / "easy_vqa_test_6.png")
 RED = str(PICTURES / "easy_vqa_test_8.png")
 QUESTION = "what color is the shape?"
 EXACT = {"rel": 1e-5, "abs": 1e-7}
-# The defaults of these know emoji, and these pictures are of coloured shapes.
-EASY = {"ask": "vqa", "embed": "contrastive"}
+# The default presets know emoji, and these pictures are of colored shapes.
+EASY = {
+    "ask": "vqa",
+    "match": "retrieval",
+    "rank": "retrieval",
+    "fill": "mlm",
+    "embed": "contrastive",
+    "entail": "entailment",
+    "compare": "nlvr2",
+}
 
 
 @pytest.fixture
@@ -100,7 +114,8 @@ def test_match_and_rank(run, run_json):
 def test_rank_leaves_out_what_is_no_picture(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"no picture")
     (tmp_path / "notes.txt").write_text("no picture")
-    code = main.main(["rank", "a blue circle.", str(tmp_path), BLUE])
+    words = ("--preset", "bridgetower_tiny_easy_retrieval")
+    code = main.main(["rank", "a blue circle.", str(tmp_path), BLUE, *words])
     out, err = capsys.readouterr()
     assert code == 0 and out.startswith(BLUE) and out.count("\n") == 1
     assert err.startswith(f"warning: {tmp_path / 'a.png'} is left out: ")
@@ -115,6 +130,7 @@ def test_rank_leaves_out_what_turns_out_damaged(tmp_path, capsys):
         for name in damaged[:-1]:
             (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         words = ["rank", "a blue circle.", str(tmp_path)]
+        words += ["--preset", "bridgetower_tiny_easy_retrieval"]
         assert main.main([*words, BLUE, RED, "--json"]) == 0
         out, err = capsys.readouterr()
         found = json.loads(out)
@@ -223,10 +239,64 @@ def test_keras_shows_its_bars_again_afterwards(run):
     assert keras.config.is_interactive_logging_enabled() is before
 
 
+def test_defaults_are_of_one_family_where_it_has_the_task(monkeypatch):
+    functions = [
+        function
+        for commands in main.COMMANDS.values()
+        for command in commands
+        for function in (
+            [command] if callable(command) else sum(command.values(), ())
+        )
+    ]
+    defaults = {
+        function.__name__: parameter.default
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name == "preset" and isinstance(parameter.default, str)
+    } | {"index": search.DEFAULT}
+    # No preset of the family judges sentences, or compares two pictures.
+    others = {"entail": "easy_entailment", "compare": "easy_nlvr2"}
+    family = table.DEFAULT_FAMILY
+    assert set(defaults) >= {"ask", "match", "rank", "fill", "embed", "filter"}
+    for command, preset in defaults.items():
+        if command in others:
+            assert preset == f"bridgetower_tiny_{others[command]}"
+        else:
+            assert preset.startswith(family)
+    for tab in (demo.ASK, demo.MATCH, demo.SEARCH, demo.FILL):
+        assert demo.DemoModels().offered((tab,))[0].startswith(family)
+    # It changes in one place.
+    monkeypatch.setattr(table, "DEFAULT_FAMILY", "bridgetower_tiny_easy_")
+    assert retrieve.RANK.default == "bridgetower_tiny_easy_retrieval"
+    assert ask.FILL.default == "bridgetower_tiny_easy_mlm"
+
+
+def test_a_default_of_another_family_says_what_it_knows(capsys):
+    words = ["entail", BLUE, "the shape is blue."]
+    preset = ["--preset", "bridgetower_tiny_easy_entailment"]
+    for more, said in (([], True), (preset, False)):
+        assert main.main([*words, *more]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("entailment\t")
+        assert ("bridgetower_tiny_easy_entailment answers" in err) == said
+        assert ("one colored shape" in err) == said
+
+
 def test_without_a_preset_the_commands_know_emoji(capsys):
-    duck = str(PICTURES.parent / "drawings/duck.png")
+    drawings = PICTURES.parent / "drawings"
+    duck = str(drawings / "duck.png")
     assert main.main(["ask", duck, "is this a bird?"]) == 0
     assert capsys.readouterr().out.startswith("yes\t")
+    some = [str(path) for path in sorted(drawings.glob("*.png"))[::8]]
+    assert main.main(["rank", "a duck", *some, duck, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["pictures"]
+    assert found[0]["picture"] == duck
+    assert main.main(["match", duck, "a duck", "a dog", "--json"]) == 0
+    right, wrong = json.loads(capsys.readouterr().out)["matches"]
+    assert right["score"] > 0 > wrong["score"]
+    apple = str(drawings / "red_apple.png")
+    assert main.main(["fill", apple, "a <mask> apple"]) == 0
+    assert capsys.readouterr().out.startswith("mask 1\tred\t")
     vectors = []
     for words in (
         ("--text", "a duck", "--text", "a guitar"),

@@ -33,16 +33,8 @@ def add_merges(vocabulary, merges, texts, size):
     Source: byte-pair encoding (Sennrich et al., 2016).
     """
     vocabulary, merges = dict(vocabulary), list(merges)
-    model = tokenizers.models.BPE(
-        vocabulary, [tuple(merge.split(" ")) for merge in merges]
-    )
-    split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    counts = collections.Counter(
-        word for text in texts for word, _ in split.pre_tokenize_str(text)
-    )
-    spelled = {
-        word: [token.value for token in model.tokenize(word)] for word in counts
-    }
+    counts, spell = words(texts), model(vocabulary, merges)
+    spelled = {word: spell(word) for word in counts}
     while len(vocabulary) < size:
         pairs = collections.Counter()
         for word, pieces in spelled.items():
@@ -55,7 +47,7 @@ def add_merges(vocabulary, merges, texts, size):
         merges.append(" ".join(pair))
         vocabulary.setdefault("".join(pair), len(vocabulary))
         spelled = {
-            word: _merged(pieces, pair) for word, pieces in spelled.items()
+            word: merged(pieces, pair) for word, pieces in spelled.items()
         }
     return vocabulary, merges
 
@@ -78,21 +70,34 @@ def with_more_words(cls, folder, texts, size, sequence_length, **values):
         # A new head is the point.
         warnings.simplefilter("ignore", UserWarning)
         old = cls.from_preset(folder)
+    files = add_merges(*read(folder), texts, size)
+    return grown(old, *files, sequence_length, **values)
+
+
+def read(folder):
+    """Vocabulary and merges of a preset."""
     files = pathlib.Path(folder, "assets", "tokenizer")
-    vocabulary, merges = add_merges(
-        json.loads((files / VOCABULARY_FILE).read_text()),
-        map(" ".join, tokenizer_files.read_merges(files / MERGES_FILE)),
-        texts,
-        size,
-    )
-    preprocessor = cls.preprocessor_cls(
+    merges = tokenizer_files.read_merges(files / MERGES_FILE)
+    vocabulary = json.loads((files / VOCABULARY_FILE).read_text())
+    return vocabulary, list(map(" ".join, merges))
+
+
+def grown(old, vocabulary, merges, sequence_length, **values):
+    """A task like another one, with more tokens, whose rows are untrained."""
+    kept = old.preprocessor
+    settings = _settings(kept, "tokenizer", "image_converter") | values
+    preprocessor = type(kept)(
         kbt.BridgeTowerTokenizer(vocabulary, merges, sequence_length),
-        old.preprocessor.image_converter,
-        **values,
+        kept.image_converter,
+        **settings,
     )
     config = old.backbone.get_config()
     config["text_encoder"]["config"]["vocabulary_size"] = len(vocabulary)
-    task = cls(kbt.BridgeTowerBackbone.from_config(config), preprocessor)
+    task = type(old)(
+        kbt.BridgeTowerBackbone.from_config(config),
+        preprocessor,
+        **_settings(old, "backbone", "preprocessor"),
+    )
     for new, trained in zip(task.weights, old.weights, strict=True):
         # What has a place for each token is longer now, and begins the same.
         values = new.numpy().copy()
@@ -101,7 +106,29 @@ def with_more_words(cls, folder, texts, size, sequence_length, **values):
     return task
 
 
-def _merged(pieces, pair):
+def _settings(made, *without):
+    """What an object was made with, but for its parts and Keras' own."""
+    without = {*without, "name", "trainable", "dtype", "config_file"}
+    return {k: v for k, v in made.get_config().items() if k not in without}
+
+
+def model(vocabulary, merges):
+    """A function from a word to the list of its pieces."""
+    model = tokenizers.models.BPE(
+        vocabulary, [tuple(merge.split(" ")) for merge in merges]
+    )
+    return lambda word: [token.value for token in model.tokenize(word)]
+
+
+def words(texts):
+    """How often each word is in some texts."""
+    split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return collections.Counter(
+        word for text in texts for word, _ in split.pre_tokenize_str(text)
+    )
+
+
+def merged(pieces, pair):
     """A word's pieces, with each occurrence of a pair made one."""
     made = []
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Drawings moved, turned, recoloured and laid on papers of any colour."""
+"""Drawings moved, turned, recolored and laid on papers of any color."""
 
 import numpy as np
 from PIL import Image
@@ -17,8 +17,8 @@ def vary(drawing, rng, mirror, mixed=None):
         drawing: uint8 `(64, 64, 4)`.
         rng: `numpy.random.Generator`.
         mirror: bool, whether it may be mirrored.
-        mixed: share of drawings whose colours are mixed with each other, or
-            None to keep colours as they are.
+        mixed: share of drawings whose colors are mixed with each other, or
+            None to keep colors as they are.
 
     Returns:
         uint8 `(64, 64, 3)`.
@@ -33,9 +33,7 @@ def vary(drawing, rng, mirror, mixed=None):
     paper = Image.new("RGBA", image.size, _paper(rng))
     paper.alpha_composite(image)
     image = paper.convert("RGB")
-    return np.asarray(
-        image if mixed is None else _recoloured(image, rng, mixed)
-    )
+    return np.asarray(image if mixed is None else _recolored(image, rng, mixed))
 
 
 def _placed(rng):
@@ -58,15 +56,15 @@ def _placed(rng):
 def _paper(rng):
     draw = rng.random()
     if draw < 0.5:
-        colour = (255, 255, 255)
+        color = (255, 255, 255)
     elif draw < 0.75:
-        colour = rng.integers(200, 256, 3)
+        color = rng.integers(200, 256, 3)
     else:
-        colour = rng.integers(0, 256, 3)
-    return (*map(int, colour), 255)
+        color = rng.integers(0, 256, 3)
+    return (*map(int, color), 255)
 
 
-def _recoloured(image, rng, mixed):
+def _recolored(image, rng, mixed):
     for kind, spread in (
         (ImageEnhance.Brightness, 0.15),
         (ImageEnhance.Contrast, 0.2),
@@ -75,14 +73,14 @@ def _recoloured(image, rng, mixed):
         if rng.random() < 0.5:
             image = kind(image).enhance(float(np.exp(rng.normal(0, spread))))
     if rng.random() < 0.2:
-        # Flat colours, as other artists use them.
+        # Flat colors, as other artists use them.
         image = image.quantize(int(rng.integers(4, 16))).convert("RGB")
     if rng.random() < 0.15:
         size = int(rng.integers(28, 56))
         image = image.resize((size, size), Image.BILINEAR)
         image = image.resize((SIDE, SIDE), Image.BILINEAR)
     if rng.random() < mixed:
-        # The colour does not make the thing.
+        # The color does not make the thing.
         channels = np.asarray(image, "float32")
         matrix = np.eye(3) + rng.normal(0, 0.15, (3, 3))
         mixed = np.clip(channels @ matrix, 0, 255).astype("uint8")

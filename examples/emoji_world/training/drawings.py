@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from emoji_world import world
-from emoji_world.colours import main_colour
+from emoji_world.colors import main_color
 from emoji_world.training import augment
 
 BLENDED = 0.2
@@ -19,7 +19,7 @@ class TrainingDrawings:
 
     Args:
         run: `Run`.
-        mixed: float, share of drawings whose colours are mixed.
+        mixed: float, share of drawings whose colors are mixed.
         artists: tuple of names.
     """
 
@@ -38,11 +38,11 @@ class TrainingDrawings:
             self._of_number[number].append(drawing)
 
     @functools.cached_property
-    def colours(self):
-        """The main colour of each row, or None."""
-        return [main_colour(drawing) for _, drawing in self.rows]
+    def colors(self):
+        """The main color of each row, or None."""
+        return [main_color(drawing) for _, drawing in self.rows]
 
-    def picture(self, row, rng, keep_colours=False):
+    def picture(self, row, rng, keep_colors=False):
         number, drawing = self.rows[row]
         emoji = self.run.world[number]
         if rng.random() < BLENDED:
@@ -54,7 +54,7 @@ class TrainingDrawings:
             drawing = drawing.astype("uint8")
         mirror = emoji.group not in augment.ONE_WAY
         mirror = mirror and not _SIDED.search(emoji.name)
-        mixed = None if keep_colours else self.mixed
+        mixed = None if keep_colors else self.mixed
         return augment.vary(drawing, rng, mirror, mixed)
 
     def pictures(self, rows, rng):

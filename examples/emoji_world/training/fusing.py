@@ -2,10 +2,12 @@
 
 import keras
 import numpy as np
+from easy_world.training import both_spellings
 from keras import ops
 
 import keras_bridgetower as kbt
 from emoji_world import questions
+from emoji_world import texts
 from emoji_world.training.drawings import TrainingDrawings
 from emoji_world.training.kept_states import CAPTIONS
 from emoji_world.training.kept_states import VARIED
@@ -54,6 +56,30 @@ def new_tasks(reader, eyes):
     return Together(vqa, pairs)
 
 
+def with_both_spellings(folder, said):
+    """`Together` from a preset, reading both spellings of a word as one.
+
+    Args:
+        folder: path of a preset that `new_tasks` saved.
+        said: list of str, texts with the words.
+    """
+    known = kbt.BridgeTowerPretraining.from_preset(folder)
+    pairs = both_spellings.with_both_spellings(
+        known, folder, said, texts.SPELLED
+    )
+    taught = kbt.BridgeTowerVQA.from_preset(folder)
+    vqa = kbt.BridgeTowerVQA(
+        pairs.backbone,
+        kbt.BridgeTowerVQAPreprocessor(
+            pairs.preprocessor.tokenizer,
+            pairs.preprocessor.image_converter,
+            questions.ANSWERS,
+        ),
+    )
+    vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
+    return Together(vqa, pairs)
+
+
 def _enter_where_the_picture_is(fusion, head):
     """Let a text enter the fusion near the picture that it describes.
 
@@ -68,21 +94,22 @@ def _enter_where_the_picture_is(fusion, head):
     projection.kernel.assign(entry * (drawn / entry.std()))
 
 
-def learn(both, run, epochs, learning_rate, folder):
+def learn(both, run, epochs, learning_rate, folder, easy_epochs=0):
     """Train the fusion and its heads; returns the history.
 
     Args:
-        both: `Together`, as `new_tasks` makes it.
+        both: `Together`, as the functions above make it.
         run: `Run`.
         epochs: int.
         learning_rate: float, the highest of the schedule.
         folder: path; a copy of the unfinished run lives in it.
+        easy_epochs: as `batches` takes them.
     """
     vqa, pairs = both.tasks
     _rest_towers(pairs)
     drawings = TrainingDrawings(run)
     states = KeptStates(pairs, drawings, np.random.default_rng(run.seed))
-    data = batches(states, drawings, _vectors(pairs, states), epochs)
+    data = batches(states, drawings, _vectors(pairs, states), easy_epochs)
     return train(Fusion(pairs, vqa), data, epochs, learning_rate, folder)
 
 
@@ -112,7 +139,7 @@ class Fusion(keras.Model):
         self.built = True
 
     def call(self, x, training=None):
-        images, coloured = _layers(x["images"]), _layers(x["coloured"])
+        images, colored = _layers(x["images"]), _layers(x["colored"])
         texts, asked = _layers(x["texts"]), _layers(x["asked"])
         twice = [ops.concatenate([state, state]) for state in images]
         pooled = self._fused(texts, x["texts_mask"], twice, "pooled")
@@ -133,7 +160,7 @@ class Fusion(keras.Model):
         )
         return {
             "vqa": self.heads["vqa"](
-                self._fused(asked, x["asked_mask"], coloured, "pooled")
+                self._fused(asked, x["asked_mask"], colored, "pooled")
             ),
             "itm": self.heads["itm"](pooled),
             "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
@@ -171,7 +198,7 @@ class Fusion(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-def batches(states, drawings, vectors, epochs):
+def batches(states, drawings, vectors, easy_epochs):
     """`Batches` for `Fusion`.
 
     Args:
@@ -179,7 +206,8 @@ def batches(states, drawings, vectors, epochs):
         drawings: `TrainingDrawings`, those of the states.
         vectors: float array `(captions, SPACE)`, where the text tower puts
             the captions of the states.
-        epochs: int; wrong captions are like the own one more and more often.
+        easy_epochs: float, in which wrong captions become like the own one
+            more and more often.
     """
     run = drawings.run
     wrong = WrongCaptions(run, states.captions, states.emoji_of, vectors)
@@ -194,18 +222,19 @@ def batches(states, drawings, vectors, epochs):
 
     def ask(row, rng):
         emoji = run.world[drawings.rows[row][0]]
-        _, text, answer = questions.question(emoji, drawings.colours[row], rng)
+        _, text, answer = questions.question(emoji, drawings.colors[row], rng)
         return place[text], questions.ANSWERS.index(answer)
 
     def make(rows, rng):
-        alike = ALIKE * min(1.0, 2.0 * data.epoch / epochs)
+        grown = data.epoch / easy_epochs if easy_epochs else 1.0
+        alike = ALIKE * min(1.0, grown)
         own, other = texts_of(rows, alike, rng)
         texts = np.concatenate([own, other])
         images = rows * VARIED + rng.integers(VARIED, size=len(rows))
         masked = states.masked[rng.integers(len(states.masked))]
         others = rng.permutation(len(drawings.rows))[:QUESTIONS]
         variant = rng.integers(VARIED // 2, size=len(others))
-        coloured = others * VARIED + variant
+        colored = others * VARIED + variant
         asked, answers = np.transpose([ask(row, rng) for row in others])
         x = {
             "images": states.images[images],
@@ -214,7 +243,7 @@ def batches(states, drawings, vectors, epochs):
             "masked": masked.texts.states[own],
             "masked_mask": masked.texts.padding_mask[own],
             "places": masked.places[own],
-            "coloured": states.images[coloured],
+            "colored": states.images[colored],
             "asked": states.questions.states[asked],
             "asked_mask": states.questions.padding_mask[asked],
         }

@@ -14,7 +14,7 @@ from emoji_world import questions
 from emoji_world import texts
 from emoji_world.world import on_white
 
-VARIED = 8  # Of each drawing, the first as it is; half keep their colours.
+VARIED = 8  # Of each drawing, the first as it is; half keep their colors.
 CAPTIONS = 16  # Of each emoji.
 # Of a caption's words, and at most so many tokens.
 HIDDEN, MOST_HIDDEN = 0.7, 6
@@ -60,7 +60,7 @@ class KeptStates:
 
     Attributes:
         images: float16 `(drawings * VARIED, layers, tokens, width)`, those of
-            a drawing in a row: as it is, with its own colours, with others.
+            a drawing in a row: as it is, with its own colors, with others.
         captions: list of str, `CAPTIONS` of each emoji of training.
         emoji_of: int `(captions,)`, the number of a caption's emoji.
         read: `Texts`, the captions.
@@ -99,10 +99,10 @@ class KeptStates:
         self.asked = sorted(
             {
                 way
-                for (number, _), colour in zip(
-                    drawings.rows, drawings.colours, strict=True
+                for (number, _), color in zip(
+                    drawings.rows, drawings.colors, strict=True
                 )
-                for _, ways, _ in questions.facts(run.world[number], colour)
+                for _, ways, _ in questions.facts(run.world[number], color)
                 for way in ways
             }
         )

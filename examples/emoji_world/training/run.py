@@ -7,12 +7,12 @@ from emoji_world import packages
 from emoji_world import splits
 from emoji_world import texts
 from emoji_world import world
-from emoji_world.colours import main_colour
+from emoji_world.colors import main_color
 from emoji_world.training.meanings import meanings
 from emoji_world.training.teacher import KeptVectors
 
 # The folder of a run that its last stage writes.
-WHOLE = "fusion"
+WHOLE = "spelling"
 
 
 class Run:
@@ -28,8 +28,8 @@ class Run:
         self.packages = packages.fetch(self.folder / "packages")
         self.world = world.load(self.packages)
         self.splits = splits.split(self.world)
-        self.colours = [
-            main_colour(world.drawing(emoji, "noto")) for emoji in self.world
+        self.colors = [
+            main_color(world.drawing(emoji, "noto")) for emoji in self.world
         ]
 
     @functools.cached_property
@@ -48,7 +48,7 @@ class Run:
         """A caption of an emoji for training."""
         return texts.caption(
             self.world[number],
-            self.colours[number],
+            self.colors[number],
             self.splits,
             rng,
             self.meanings[number],

@@ -29,7 +29,7 @@ class Space:
         rng = np.random.default_rng(run.seed)
         self.captions = {
             number: [
-                texts.caption(emoji, run.colours[number], run.splits, rng)
+                texts.caption(emoji, run.colors[number], run.splits, rng)
                 for _ in range(CAPTIONS_OF_EACH)
             ]
             for number, emoji in enumerate(run.world)

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 
 import keras_bridgetower as kbt
+from emoji_world import questions
+from emoji_world import texts
 from emoji_world.training import captioning
 from emoji_world.training import fusing
 from emoji_world.training import language
@@ -74,7 +76,7 @@ def glances_stage(run, epochs=150):
 
 
 def pictures_stage(run, epochs=18):
-    """It goes on with drawings of full size, of which more are recoloured.
+    """It goes on with drawings of full size, of which more are recolored.
 
     Its places are now where our own text tower puts the captions.
     """
@@ -111,10 +113,26 @@ def meeting_stage(run, epochs=90):
 
 
 def fusion_stage(run, epochs=30):
-    """The fusion learns all that it is for; the towers rest."""
+    """The fusion learns all that it is for; the towers are frozen."""
     both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
     return both, fusing.learn(
-        both, run, epochs, 1e-3, run.folder / "fusion_run"
+        both, run, epochs, 1e-3, run.folder / "fusion_run", epochs / 2
+    )
+
+
+def spelling_stage(run, epochs=3):
+    """British spellings share the embeddings of the American ones.
+
+    The fusion goes on learning with texts in both.
+    """
+    asked = [*questions.ASK_COLOR, "is this gray?"]
+    said = [texts.phrase(way, "gray cat") for way in texts.WAYS]
+    both = fusing.with_both_spellings(
+        run.folder / "fusion",
+        [*asked, *said, *(text.capitalize() for text in said)],
+    )
+    return both, fusing.learn(
+        both, run, epochs, 2e-4, run.folder / "spelling_run"
     )
 
 
@@ -134,7 +152,8 @@ STAGES = {
     "glances": glances_stage,
     "pictures": pictures_stage,
     "meeting": meeting_stage,
-    WHOLE: fusion_stage,
+    "fusion": fusion_stage,
+    WHOLE: spelling_stage,
 }
 
 

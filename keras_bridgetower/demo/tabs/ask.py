@@ -9,7 +9,7 @@ TITLE = "Ask"
 KINDS = (models.ASK,)
 _EXAMPLES = (
     ("octopus", "what kind of thing is it?"),
-    ("strawberry", "what colour is it mostly?"),
+    ("strawberry", "what color is it mostly?"),
     ("guitar", "is this a musical instrument?"),
     ("cake", "which group does it belong to?"),
 )

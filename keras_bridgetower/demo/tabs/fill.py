@@ -8,10 +8,10 @@ from keras_bridgetower.demo.inputs import with_blanks
 TITLE = "Fill the blank"
 KINDS = (models.FILL,)
 _EXAMPLES = (
-    ("blue_circle", "a medium ___ circle in the northwest."),
-    ("green_triangle", "there is a green ___ of medium size in the southeast."),
-    ("yellow_circle", "a ___ yellow circle in the center."),
-    ("red_triangle", "this picture shows a large ___ painted ___ in the east."),
+    ("apple", "a ___ apple"),
+    ("umbrella", "this is an ___"),
+    ("dog", "this is an ___"),
+    ("cake", "a drawing of a ___"),
 )
 _SCORES = (
     "The most likely words. With all other words of the vocabulary they add "
@@ -36,7 +36,7 @@ def add(parts):
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
             "Sentence with ___",
-            "a medium ___ circle in the northwest.",
+            "a ___ apple",
             "Fill the blank",
             KINDS,
         )

@@ -9,7 +9,7 @@ from keras_bridgetower.demo.inputs import checked_text
 TITLE = "Look inside"
 KINDS = models.LOOK
 _EXAMPLES = (
-    ("strawberry", "what colour is it mostly?"),
+    ("strawberry", "what color is it mostly?"),
     ("owl", "is this a bird?"),
     ("fire_engine", "is it a vehicle?"),
 )
@@ -35,7 +35,7 @@ def add(parts):
     examples = parts.examples(rows)
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
-            "Text", "what colour is it mostly?", "Look inside", KINDS
+            "Text", "what color is it mostly?", "Look inside", KINDS
         )
         with gr.Column(min_width=280):
             words = parts.result("The attention appears here.")

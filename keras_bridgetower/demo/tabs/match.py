@@ -10,21 +10,17 @@ from keras_bridgetower.demo.tabs.parts import Example
 
 TITLE = "Match"
 KINDS = (models.MATCH,)
-_PICTURES = ("blue_circle", "red_triangle", "teal_rectangle", "yellow_circle")
+_PICTURES = ("dog", "sailboat", "strawberry", "umbrella")
 _TEXTS = (
-    "a medium blue circle in the northwest.",
-    "a large red triangle in the east.",
-    "there is a teal rectangle of large size in the south.",
-    "a small yellow circle in the center.",
+    "a drawing of a dog",
+    "a sailboat",
+    "a strawberry",
+    "a picture of an umbrella",
 )
-_WRONG = (
-    "a medium blue circle in the southeast.",
-    "a small red circle in the east.",
-    "a small yellow triangle in the center.",
-)
+_WRONG = ("a penguin", "a guitar")
 _EXAMPLES = {
     "One true text for each picture": _TEXTS,
-    "Texts that are wrong in one word": _WRONG,
+    "Texts that fit none of them": _WRONG,
 }
 _EACH = (
     "Each pair is judged on its own: several texts can fit a picture, so rows "
@@ -45,7 +41,7 @@ def add(parts):
     parts.intro(
         "Which text belongs to which picture?",
         "Each cell says how probably a text describes a picture: the stronger "
-        "the colour, the better they match.",
+        "the color, the better they match.",
     )
     pictures = [parts.drawn[name] for name in _PICTURES]
     examples = parts.examples(

@@ -1,4 +1,4 @@
-"""The colour that a drawing mostly has, counted from its pixels."""
+"""The color that a drawing mostly has, counted from its pixels."""
 
 import colorsys
 
@@ -15,7 +15,7 @@ HUES = (
     (340, "pink"),
     (361, "red"),
 )
-COLOURS = (
+COLORS = (
     *dict.fromkeys(name for _, name in HUES),
     "brown",
     "black",
@@ -24,14 +24,14 @@ COLOURS = (
 )
 
 
-def main_colour(drawing):
-    """The commonest colour, or None where no colour has 40 % of the pixels.
+def main_color(drawing):
+    """The commonest color, or None where no color has 40 % of the pixels.
 
     Args:
         drawing: uint8 `(side, side, 4)`.
 
     Returns:
-        str of `COLOURS`, or None.
+        str of `COLORS`, or None.
     """
     seen = drawing[drawing[..., 3] > 127][:, :3] / 255.0
     names = [_name(*pixel) for pixel in seen[::3]]

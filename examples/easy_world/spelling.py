@@ -1,0 +1,47 @@
+"""Words of the templates that have an American and a British spelling."""
+
+SPELLINGS = {
+    "color": "colour",
+    "gray": "grey",
+    "center": "centre",
+    "disk": "disc",
+}
+
+
+def american(text, words=SPELLINGS):
+    """Return a text with its British words spelled as in America.
+
+    Args:
+        text: str.
+        words: keys of `SPELLINGS`, the words to respell.
+    """
+    return _respelled(text, {SPELLINGS[word]: word for word in words})
+
+
+def british(text, words=SPELLINGS):
+    """Return a text with its American words spelled as in Britain."""
+    return _respelled(text, {word: SPELLINGS[word] for word in words})
+
+
+def both(text, words=SPELLINGS):
+    """Return the spellings of a text, the American one first.
+
+    Returns:
+        tuple of one str, or of two where the spellings differ.
+
+    Example:
+
+    ```python
+    both("a gray cat")  # ("a gray cat", "a grey cat")
+    both("a cat")  # ("a cat",)
+    ```
+    """
+    spelled = american(text, words), british(text, words)
+    return tuple(dict.fromkeys(spelled))
+
+
+def _respelled(text, words):
+    for old, new in words.items():
+        text = text.replace(old, new)
+        text = text.replace(old.capitalize(), new.capitalize())
+    return text

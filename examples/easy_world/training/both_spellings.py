@@ -1,0 +1,161 @@
+r"""Teach a trained tiny preset the other spelling of its words.
+
+A spelling that training had not, or had less often, becomes a token with the
+embedding of the other one: "grey" is read as "gray". So texts that training
+had are understood exactly as before, and the scores stay what they were.
+
+    PYTHONPATH=examples:tools python -m easy_world.training.both_spellings \
+        runs/spelled runs/tiny/bridgetower_tiny_easy_*
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+
+import half_precision
+
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs
+from easy_world import pictures
+from easy_world import spelling
+from easy_world.scenes import load_scenes
+from easy_world.training import tiny_training
+from easy_world.training import vocabulary
+from keras_bridgetower.tasks.by_name import open_task
+
+# Where a preset's page tells of it.
+NOTE = """
+Both spellings of a word (color and colour, gray and grey, center and centre,
+disk and disc) share one embedding, so they get the same answers.
+`examples/easy_world/training/both_spellings.py` wrote that into the finished
+weights, without further training: texts in the spelling of the training get
+the answers, and the scores, that they got before.
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("target", type=pathlib.Path)
+    parser.add_argument("presets", nargs="+", type=pathlib.Path)
+    settings = parser.parse_args()
+    for old in settings.presets:
+        known = open_task(old)
+        texts = training_texts(old.name.split("_")[-1])
+        task = with_both_spellings(known, old, texts)
+        page = (old / "README.md").read_text()
+        counts = known.count_params(), task.count_params()
+        page = page.replace(*(f"{count:,} parameters" for count in counts))
+        record = json.loads((old / "training.json").read_text())
+        data = page.rindex("\nData: ")
+        page = page[:data] + NOTE + page[data:]
+        tiny_training.save(task, settings.target / old.name, record, page)
+        half_precision.store_in_half(settings.target / old.name)
+
+
+def training_texts(name):
+    """The texts that a preset of the family was trained on.
+
+    Args:
+        name: str, the end of its name.
+
+    Returns:
+        list of str.
+    """
+    if name == "vqa":
+        return pictures.load("train").questions
+    scenes = load_scenes("train")
+    if name == "nlvr2":
+        return pairs.pairs(scenes).sentences
+    if name == "entailment":
+        return [
+            *entailment.entailment(scenes).hypotheses,
+            *entailment.varied_entailment(scenes).hypotheses,
+        ]
+    if name == "mlm":
+        return captions.varied_captions(scenes)
+    return captions.captions(scenes).texts
+
+
+def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
+    """A task that reads both spellings of a word as one.
+
+    Args:
+        old: a task of a tiny preset.
+        folder: path of the preset.
+        texts: list of str, such as it was trained on.
+        words: keys of `SPELLINGS`.
+
+    Returns:
+        A new task.
+    """
+    tokens, merges, alike = add_spellings(
+        *vocabulary.read(folder), texts, words
+    )
+    kept = old.preprocessor.tokenizer
+    task = vocabulary.grown(old, tokens, merges, kept.sequence_length)
+    for weight in task.weights:
+        if len(tokens) not in weight.shape:
+            continue
+        values = weight.numpy().copy()
+        if weight.path.endswith("token_embedding/embeddings"):
+            for new, known in alike.items():
+                values[tokens[new]] = values[tokens[known]]
+        else:
+            # Of a head for blanks, which has not learned to write new tokens.
+            never = kept.token_to_id("<unk>")
+            values[..., kept.vocabulary_size() :] = values[..., [never]]
+        weight.assign(values)
+    return task
+
+
+def add_spellings(tokens, merges, texts, words=spelling.SPELLINGS):
+    """Make each spelling one token that stands where the other one has one.
+
+    Args:
+        tokens: dict from token to id, a byte-level BPE vocabulary.
+        merges: iterable of strings such as `"h e"`.
+        texts: list of str, which say how the words are spelled more often.
+        words: keys of `SPELLINGS`.
+
+    Returns:
+        `(tokens, merges, alike)`: the first two begin with the old ones;
+        `alike` is a dict from the token of the rarer spelling to that of the
+        other.
+
+    A pair stays as it is where the spellings differ by a letter or two that
+    other words may have as a token ("Disk" as `D is k`).
+    """
+    tokens, merges, alike = dict(tokens), list(merges), {}
+    counts = vocabulary.words(texts)
+    spelled = {w: spelling.both(w, words) for w in counts}
+    others = [word for word, ways in spelled.items() if len(ways) == 1]
+    for ways in sorted({ways for ways in spelled.values() if len(ways) == 2}):
+        known, new = sorted(ways, key=lambda way: -counts[way])
+        spell = vocabulary.model(tokens, merges)
+        apart = list(map(spell, others))
+        one, two = spell(known), spell(new)
+        for end in (0, -1):
+            while min(len(one), len(two)) > 1 and one[end] == two[end]:
+                del one[end], two[end]
+        if len(one) > 1 or len("".join(two)) < 3:
+            continue
+        elsewhere = collections.Counter(
+            pair
+            for pieces in apart
+            for pair in zip(pieces, pieces[1:], strict=False)
+        )
+        while len(two) > 1:
+            # The pair that is rarest elsewhere.
+            couples = zip(two, two[1:], strict=False)
+            pair = min(couples, key=elsewhere.__getitem__)
+            merges.append(" ".join(pair))
+            tokens.setdefault("".join(pair), len(tokens))
+            two = vocabulary.merged(two, pair)
+        alike[two[0]] = one[0]
+    return tokens, merges, alike
+
+
+if __name__ == "__main__":
+    main()
