@@ -80,7 +80,8 @@ def test_the_wheel_is_small():
         if file.is_file() and file.suffix != ".pyc":
             emoji = {"bridgetower_tiny_emoji_vqa", "pictures"} & set(file.parts)
             packed[bool(emoji)] += len(zlib.compress(file.read_bytes()))
-    assert packed[False] <= 9_900_000
+    # With the list of files, some 40 kB, ten megabytes.
+    assert packed[False] <= 9_950_000
     assert 0 < packed[True] <= 8_000_000
 
 

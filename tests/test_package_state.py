@@ -24,7 +24,11 @@ PATCHES = {
 # Each needs the library that it is for, and has nothing of Keras.
 ALONE = ("integrations/", "predict/model_handler.py", "serve/", "demo/")
 # What is no private part of Keras.
-FOREIGN = {("torch", "_foreach_"), ("os", "_exit")}
+FOREIGN = {
+    *(("torch", "_foreach_"), ("os", "_exit")),
+    # Of TensorFlow; without it the labels of a stream are unknown.
+    ("dataset", "_input_dataset"),
+}
 # What subclasses of Keras' classes override or set of theirs, and why.
 OVERRIDDEN = {
     ("BridgeTowerAttention", "_compute_attention"): (

@@ -122,8 +122,7 @@ def test_records_with_other_answers_are_refused(run, tmp_path):
     words = ("evaluate", PRESET, tmp_path / "set", "--split", "train")
     said = run(*words, code=1)
     assert "must have the classes of the task, in the same order" in said.err
-    assert "13, the first ['circle', 'green', 'red', 'gray', 'yes']" in said.err
-    assert "Received: 4 classes" in said.err
+    assert "Received: 4 labels, for 13 classes; number 0 is 'yes'" in said.err
 
 
 def test_train_then_evaluate(run, records, tmp_path):

@@ -276,7 +276,7 @@ def test_inputs_that_are_refused():
 
 @slow_on("tensorflow", "jax")
 def test_filled_batches_are_evaluated_as_smaller_ones():
-    """With copies of weight 0, as a stream makes all batches of one size."""
+    """With copies of weight -0.0, as a stream makes all batches of one size."""
     made = preprocessor()
     task = kbt.BridgeTowerPretraining(shallow(), None, projection_dim=8)
     fast(randomise(task), jit_compile=MANY_STEPS)
@@ -288,7 +288,7 @@ def test_filled_batches_are_evaluated_as_smaller_ones():
         x, y = keras.tree.map_structure(
             lambda values: np.asarray(values)[place], made_of
         )
-        weights = np.arange(rows) < count
+        weights = np.where(np.arange(rows) < count, 1.0, -0.0)
         return tf.data.Dataset.from_tensors((x, y, weights.astype("float32")))
 
     def losses(data):
