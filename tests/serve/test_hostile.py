@@ -94,7 +94,7 @@ def test_slow_bodies_delay_no_other_request(server, client):
 def test_slow_pictures_delay_no_other_request(server, client):
     """Pictures that take seconds, more than there are processes to decode."""
     slow = [
-        b"P3 %d 900 255\n" % side + b"1 " * (3 * side * 900)
+        b"P3 %d 900 255\n" % side + b"9 " * (3 * side * 900)
         for side in range(900, 906)
     ]
     good = hostile.in_base64(hostile.good_picture())
