@@ -20,9 +20,8 @@ import time
 import traceback
 import warnings
 
-# Seconds from the death of a process to the end of the others.
-PROMISED = 10
-# Of these, the seconds in which a process may still end by its own error.
+# Documented: 10 seconds after the death of a process the others have ended. Of
+# these, the seconds in which a process may end by its own error.
 _GRACE = 4
 # Seconds in which processes connect.
 _CONNECT = 10
@@ -56,7 +55,7 @@ class Watch:
         self._peers = _connected(strategy, host)
         self._wake, self._waker = socket.socketpair()
         self._known = threading.Event()
-        self._lost = None
+        self._lost, self._has_left = None, False
         threading.Thread(target=self._wait, daemon=True).start()
         # Runs at the end of this process, and when the strategy is deleted.
         # `atexit` would not run in processes of `multiprocessing`.
@@ -84,6 +83,8 @@ class Watch:
                     if peer is self._wake:
                         return
                     lost = _received(peer, self._peers[peer])
+                    if self._has_left:
+                        return  # This process closed the connection itself.
                     if lost != _DONE:
                         self._end(lost)
                     selector.unregister(peer)
@@ -114,6 +115,7 @@ class Watch:
                 # `multiprocessing` has not printed it yet.
                 traceback.print_exc()
             _exit()
+        self._has_left = True
         if not failed:
             self._tell(_DONE)
         self._waker.close()
@@ -131,7 +133,7 @@ def _exit():
 def _received(peer, index):
     """The message of a peer; its own index if the connection was closed."""
     try:
-        message = peer.recv(_MESSAGE.size, socket.MSG_WAITALL)
+        message = _read(peer, _MESSAGE.size)
     except OSError:
         message = b""
     complete = len(message) == _MESSAGE.size
@@ -226,4 +228,7 @@ def _has_sent(peer, token):
 
 
 def _read(peer, size):
-    return peer.recv(size, socket.MSG_WAITALL)
+    found = b""
+    while len(found) < size and (more := peer.recv(size - len(found))):
+        found += more
+    return found

@@ -5,9 +5,10 @@ KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 MOMENT says when the process kills itself: `seconds:0.4` after the first step,
 `save:3` at the third time that a file is synchronised, which is inside a
 save, `kill:5` before step 5, `kill_later:5` a second after step 5 began;
-`term:5` asks it to end at step 5, and `hang:5` stops there. The environment's KIND is one of `kbt.distribute`; BATCH is the
-batch size; RECORDS, a folder of captions, is trained on by all objectives,
-augmented and masked, in place of features in memory.
+`term:5` asks it to end at step 5, and `hang:5` stops there; `linger:5` waits 5
+seconds after the end. The environment's KIND is one of `kbt.distribute`; BATCH
+is the batch size; RECORDS, a folder of captions, is trained on by all
+objectives, augmented and masked, in place of features in memory.
 """
 
 import os
@@ -197,6 +198,8 @@ def run(directory, out, moment=None):
     # Of the last epoch: the metrics went on as well.
     found |= {k: np.array(v[-1]) for k, v in history.history.items()}
     np.savez(str(out).format(strategy.index), **found)
+    if moment and moment.startswith("linger:"):
+        time.sleep(float(moment.removeprefix("linger:")))
 
 
 if __name__ == "__main__":

@@ -153,8 +153,9 @@ def test_several_devices_go_on(tmp_path, kind, records):
             np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
 
 
+MULTI_PROCESS = list(DEVICES)[-1]
 # Seconds from the death of a process to the end of the others: documented in
-# the guide to devices.
+# the guide to devices, for PyTorch.
 PROMISED = 10
 # What each process does, by index. A survivor that hangs gets no error from
 # its framework, and one that waits for it gets none either.
@@ -170,7 +171,27 @@ LOST = {
 SHORT = ("two, last", "three, hanging")
 
 
-@pytest.mark.skipif(launch.BACKEND != "torch", reason="promised for torch")
+def several_runs(folder, moments):
+    """Processes that train together, by index."""
+    environments = [
+        one | {"KIND": MULTI_PROCESS, "BATCH": "12"}
+        for one in launch.several_processes(len(moments))
+    ]
+    commands = [
+        [resume_run.__file__, folder / "run", folder / "out{}", moment]
+        for moment in moments
+    ]
+    return dict(enumerate(forks.started(commands, environments)))
+
+
+@pytest.mark.slow
+def test_finished_process_leaves_the_others(tmp_path):
+    """It must not be taken for a lost one."""
+    processes = several_runs(tmp_path, ["linger:8", "never:0"])
+    assert launch.codes(processes.values()) == [0, 0]
+
+
+@pytest.mark.skipif(launch.BACKEND != "torch", reason="promised for PyTorch")
 @pytest.mark.parametrize(
     "moments",
     [
@@ -182,15 +203,7 @@ SHORT = ("two, last", "three, hanging")
 )
 def test_survivors_of_a_killed_process_end_in_time(tmp_path, moments):
     count = len(moments)
-    environments = [
-        one | {"KIND": "data_parallel", "BATCH": "6"}
-        for one in launch.several_processes(count)
-    ]
-    commands = [
-        [resume_run.__file__, tmp_path / "run", tmp_path / "out", moment]
-        for moment in moments
-    ]
-    processes = dict(enumerate(forks.started(commands, environments)))
+    processes = several_runs(tmp_path, moments)
     (dead,) = (i for i, m in enumerate(moments) if m.startswith("kill"))
     try:
         processes[dead].communicate(timeout=600)
@@ -200,7 +213,6 @@ def test_survivors_of_a_killed_process_end_in_time(tmp_path, moments):
             left = max(0, died + PROMISED - time.monotonic())
             _, errors = process.communicate(timeout=left)
             assert process.returncode == 1
-            assert errors.count("ProcessError: ") == 1
             assert f"ProcessError: Process {dead} of {count} has" in errors
         took = time.monotonic() - died
         print(f"{count} processes: {took:.1f} s", file=sys.stderr)
@@ -208,7 +220,7 @@ def test_survivors_of_a_killed_process_end_in_time(tmp_path, moments):
         for process in processes.values():
             process.kill()
     _, facts = folders.newest(tmp_path / "run")
-    assert facts["position"] == {"epoch": 1, "step": 0}
+    assert facts["position"] == {"epoch": 2, "step": 0}
 
 
 needs_orbax = pytest.mark.skipif(
