@@ -22,7 +22,7 @@ import warnings
 
 # Documented: 10 seconds after the death of a process the others have ended. Of
 # these, the seconds in which a process may end by its own error.
-_GRACE = 4
+_GRACE = 3
 # Seconds in which processes connect.
 _CONNECT = 10
 # After a network or a host has been silent for 45 s, a process counts as dead.
