@@ -112,6 +112,10 @@ ROWS = {
         "older checkpoint in the second": (TRAIN, ALL),
         "another seed": (TRAIN, ALL),
         "other weights": (TRAIN, ALL),
+        "one of two or three is killed": (
+            SURVIVAL + "survivors_of",
+            "the others end within 10 s",
+        ),
         "one of them fails": (RANKS + "what_fails_in", TYPED),
         "one row for each, to be paired": (RANKS + "one_row", TYPED),
         "a stream that is divided already": (RANKS + "a_stream_is", TYPED),

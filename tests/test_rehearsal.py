@@ -90,20 +90,29 @@ SPOILT = {
 
 
 @FASTEST
+@pytest.mark.parametrize("seconds, right", [(9.9, True), (10.1, False)])
+def test_survivors_must_end_in_time(seconds, right):
+    made = runs()
+    made["one killed"][0]["waited"] = seconds
+    found = rehearsal_table.rows(made, FACTS, 60, 10)
+    assert all(row["right"] for row in found) is right
+
+
+@FASTEST
 def test_each_fault_is_told_in_its_row():
-    found = rehearsal_table.rows(runs(), FACTS, 60)
+    found = rehearsal_table.rows(runs(), FACTS, 60, 10)
     assert [row["check"] for row in found if not row["right"]] == []
     for check, spoil in SPOILT.items():
         made = copy.deepcopy(runs())
         spoil(made)
-        found = rehearsal_table.rows(made, FACTS, 60)
+        found = rehearsal_table.rows(made, FACTS, 60, 10)
         wrong = {row["check"] for row in found if not row["right"]}
         assert check in wrong and len(wrong) <= 2, (check, wrong)
     made = runs()
     made["whole"][0]["batches"][4]["weights"] = "8"
     (row,) = (
         row
-        for row in rehearsal_table.rows(made, FACTS, 60)
+        for row in rehearsal_table.rows(made, FACTS, 60, 10)
         if row["check"] == "updates"
     )
     assert row["found"].endswith("3 of 3 updates, and after 1 other batches")

@@ -36,7 +36,7 @@ def rate_of(update, peak, warmup, total):
     return peak * (total - update) / (total - warmup)
 
 
-def rows(runs, facts, soon):
+def rows(runs, facts, soon, lost):
     """Judge the runs of a rehearsal.
 
     Args:
@@ -44,6 +44,7 @@ def rows(runs, facts, soon):
             "one killed", "lost" and "mended".
         facts: dict, those of the plan.
         soon: float, seconds in which all must end.
+        lost: float, the same after one of them was killed.
 
     Returns:
         list of dicts of `check`, `found` (strs) and `right` (bool).
@@ -59,7 +60,7 @@ def rows(runs, facts, soon):
             "all hosts killed, resumed",
             *same_training(whole, runs["one killed"]),
         ),
-        (f"host {last} killed", *stops(runs["one killed"], [last], soon)),
+        (f"host {last} killed", *stops(runs["one killed"], [last], lost)),
         (
             f"no checkpoint on host {last}",
             *agrees(runs["lost"], soon),
@@ -155,6 +156,8 @@ def stops(hosts, killed, soon):
     if any(h["waited"] is None for h in others):
         return f"the others did not end within {soon} s", False
     waited = max(host["waited"] for host in others)
+    if waited > soon:
+        return f"the others ended only after {waited:.0f} s", False
     error = others[0]["error"] or f"exit code {others[0]['code']}"
     found = f"the others ended after {waited:.0f} s: {short(error)}"
     return found, all(host["code"] for host in others)

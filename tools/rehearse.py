@@ -104,7 +104,9 @@ def rehearsed(plan):
         "hosts": hosts,
         "seconds": time.monotonic() - began,
         **plan.facts(),
-        "rows": rehearsal_table.rows(runs, plan.facts(), rehearse_run.SOON),
+        "rows": rehearsal_table.rows(
+            runs, plan.facts(), rehearse_run.SOON, rehearse_run.LOST
+        ),
         "losses": [story["loss"] for story in runs["whole"][0]["batches"]],
         "rates": [story["rate"] for story in runs["whole"][0]["batches"]],
     }

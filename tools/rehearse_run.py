@@ -102,6 +102,8 @@ def followed(rows):
 FORKS = keras.config.backend() == "torch"
 # Seconds in which all hosts must have ended after one of them, and for a run.
 SOON, LONG = 60, 1800
+# Seconds in which the others must have ended after one was killed.
+LOST = 10 if FORKS else SOON
 
 
 def run(path, dies_at, given):

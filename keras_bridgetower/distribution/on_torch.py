@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import divide_batches
+from keras_bridgetower.distribution import lost_process
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
@@ -53,6 +54,9 @@ class TorchDataParallel(Several):
                 f"started. Received: devices={devices}, and {self.count} "
                 "processes"
             )
+        if self.processes > 1:
+            host = os.environ.get("MASTER_ADDR")
+            self._watch = lost_process.Watch(self, host)
 
     def dataset(self, dataset, training=True):
         process_share.check_whole(dataset)

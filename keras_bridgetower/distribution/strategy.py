@@ -149,6 +149,10 @@ class Strategy(Replicas):
     def wait(self):
         """Wait until every process has called this."""
 
+    def lost(self):
+        """Return an error message if another process has died, else ""."""
+        return ""
+
     def together(self, function):
         """Call a function in every process; if it fails in one, all raise.
 
@@ -213,6 +217,10 @@ class Several(Strategy):
     def __init__(self):
         self._inside = False
         self._order = SameOrder(self)
+        self._watch = None
+
+    def lost(self):
+        return self._watch.lost() if self._watch else ""
 
     @property
     def place(self):

@@ -4,8 +4,10 @@ KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 
 MOMENT says when the process kills itself: `seconds:0.4` after the first step,
 `save:3` at the third time that a file is synchronised, which is inside a
-save, `term:5` asks it to end at step 5. The environment's KIND is one of
-`kbt.distribute`; RECORDS, a folder of captions, is trained on by all
+save, `kill:5` before step 5, `kill_later:5` a second after step 5 began;
+`term:5` asks it to end at step 5, and `hang:5` stops there; `linger:5` waits 5
+seconds after the end. The environment's KIND is one of `kbt.distribute`; BATCH
+is the batch size; RECORDS, a folder of captions, is trained on by all
 objectives, augmented and masked, in place of features in memory.
 """
 
@@ -14,6 +16,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
@@ -33,7 +36,8 @@ from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
-ROWS, BATCH, STEPS, EVERY = 24, 4, 16, 2
+ROWS, STEPS, EVERY = 24, 16, 2
+BATCH = int(os.environ.get("BATCH", "4"))
 
 
 class Rows:
@@ -98,12 +102,20 @@ class Moment(keras.callbacks.Callback):
         self.steps += 1
         if self.kind == "seconds" and self.steps == 2:
             threading.Timer(float(self.value), end).start()
-        if self.kind == "term" and self.steps == int(self.value):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.kind in AT_STEP and self.steps == int(self.value):
+            AT_STEP[self.kind]()
 
 
 def end():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+AT_STEP = {
+    "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "kill": end,
+    "kill_later": lambda: threading.Timer(1, end).start(),
+    "hang": lambda: time.sleep(3600),
+}
 
 
 def end_inside_a_save(count):
@@ -186,6 +198,8 @@ def run(directory, out, moment=None):
     # Of the last epoch: the metrics went on as well.
     found |= {k: np.array(v[-1]) for k, v in history.history.items()}
     np.savez(str(out).format(strategy.index), **found)
+    if moment and moment.startswith("linger:"):
+        time.sleep(float(moment.removeprefix("linger:")))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import resource
 import shutil
+import sys
+import time
 from importlib.util import find_spec
 
 import forks
@@ -149,6 +151,76 @@ def test_several_devices_go_on(tmp_path, kind, records):
             # The metrics' sums over processes are taken in another order.
             rtol = 0 if "/" in name else 1e-6
             np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
+
+
+MULTI_PROCESS = list(DEVICES)[-1]
+# Seconds from the death of a process to the end of the others: documented in
+# the guide to devices, for PyTorch.
+PROMISED = 10
+# What each process does, by index. A survivor that hangs gets no error from
+# its framework, and one that waits for it gets none either.
+LOST = {
+    "two, first": ["kill:5", "never:0"],
+    "two, last": ["never:0", "kill:5"],
+    "two, hanging": ["hang:5", "kill_later:5"],
+    "three, first": ["kill:5", "never:0", "never:0"],
+    "three, last": ["never:0", "never:0", "kill:5"],
+    "three, hanging": ["never:0", "hang:5", "kill_later:5"],
+    "three, first, hanging": ["kill_later:5", "hang:5", "never:0"],
+}
+SHORT = ("two, last", "three, hanging")
+
+
+def several_runs(folder, moments):
+    """Processes that train together, by index."""
+    environments = [
+        one | {"KIND": MULTI_PROCESS, "BATCH": "12"}
+        for one in launch.several_processes(len(moments))
+    ]
+    commands = [
+        [resume_run.__file__, folder / "run", folder / "out{}", moment]
+        for moment in moments
+    ]
+    return dict(enumerate(forks.started(commands, environments)))
+
+
+@pytest.mark.slow
+def test_finished_process_leaves_the_others(tmp_path):
+    """It must not be taken for a lost one."""
+    processes = several_runs(tmp_path, ["linger:8", "never:0"])
+    assert launch.codes(processes.values()) == [0, 0]
+
+
+@pytest.mark.skipif(launch.BACKEND != "torch", reason="promised for PyTorch")
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(
+            moments, id=name, marks=[] if name in SHORT else pytest.mark.slow
+        )
+        for name, moments in LOST.items()
+    ],
+)
+def test_survivors_of_a_killed_process_end_in_time(tmp_path, moments):
+    count = len(moments)
+    processes = several_runs(tmp_path, moments)
+    (dead,) = (i for i, m in enumerate(moments) if m.startswith("kill"))
+    try:
+        processes[dead].communicate(timeout=600)
+        died = time.monotonic()
+        assert processes.pop(dead).returncode == -9
+        for process in processes.values():
+            left = max(0, died + PROMISED - time.monotonic())
+            _, errors = process.communicate(timeout=left)
+            assert process.returncode == 1
+            assert f"ProcessError: Process {dead} of {count} has" in errors
+        took = time.monotonic() - died
+        print(f"{count} processes: {took:.1f} s", file=sys.stderr)
+    finally:
+        for process in processes.values():
+            process.kill()
+    _, facts = folders.newest(tmp_path / "run")
+    assert facts["position"] == {"epoch": 2, "step": 0}
 
 
 needs_orbax = pytest.mark.skipif(

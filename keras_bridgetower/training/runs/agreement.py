@@ -30,12 +30,17 @@ def other_processes_named(strategy):
 
     Args:
         strategy: a `Strategy`.
+
+    Raises:
+        ProcessError: from the original error, if another process has died.
     """
     try:
         yield
     except (CheckpointError, ProcessError):
         raise
     except Exception as error:
+        if lost := strategy.lost():
+            raise ProcessError(lost) from error
         if strategy.processes > 1:
             error.add_note(
                 f"This is process {strategy.index} of {strategy.processes}. "
