@@ -54,7 +54,7 @@ def run(check, processes=2, **limits):
 def children():
     """Ids of the processes that decode for this one."""
     found = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="],
+        ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "pid=,args="],
         capture_output=True,
         text=True,
         check=True,
