@@ -33,8 +33,9 @@ KINDS = {
     "tensorflow": ["data_parallel"],
     "torch": ["data_parallel"],
 }[BACKEND]
-# Each has to be compiled; the slow tests run all of them.
-SOME_KINDS = [kind for kind in KINDS if kind != "model_parallel"]
+# Each has to be compiled; the slow tests run all of them, and
+# `tests/test_replicas.py` the data parallel kind of JAX.
+SOME_KINDS = ["fsdp"] if BACKEND == "jax" else KINDS
 # What is left out on purpose, so that the test is known to see it.
 WRONG = {
     "jax": [],
