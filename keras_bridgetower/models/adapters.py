@@ -207,16 +207,12 @@ class AdaptedTask(keras.Model):
         """
         _check_path(filepath)
         weights = _head_weights(self)
-        saved = {}
         with h5py.File(filepath) as file:
-            if _HEADS in file:
-                file[_HEADS].visititems(
-                    lambda name, item: saved.update(
-                        {f"{_HEADS}/{name}": np.asarray(item)}
-                        if isinstance(item, h5py.Dataset)
-                        else {}
-                    )
-                )
+            saved = {
+                f"{_HEADS}/{head}/{index}": np.asarray(value)
+                for head, values in file.get(_HEADS, {}).items()
+                for index, value in values.items()
+            }
         found = {name: x.shape for name, x in saved.items()}
         needed = {name: tuple(w.shape) for name, w in weights.items()}
         if found != needed:
