@@ -46,9 +46,10 @@ LOW_CONTRAST = """() => {
   }
   return low;
 }"""
+# The whole answer is visible, or it starts in the upper part of the window.
 IN_VIEW = """(shown) => {
-  const box = shown.getBoundingClientRect();
-  return box.top >= 0 && box.top < 0.7 * innerHeight;
+  const { top, bottom } = shown.getBoundingClientRect();
+  return top >= 0 && (bottom <= innerHeight || top < 0.7 * innerHeight);
 }"""
 
 

@@ -33,9 +33,7 @@ TABS = {
     [
         # The other tests have a desktop's window.
         pytest.param(DESKTOP, id="desktop", marks=pytest.mark.slow),
-        # Not passed since the examples of two tabs changed: the answer of one
-        # is not in view after the click.
-        pytest.param(PHONE, id="phone", marks=pytest.mark.slow),
+        pytest.param(PHONE, id="phone"),
     ],
 )
 def test_each_tab_by_a_click(size, visit, page):

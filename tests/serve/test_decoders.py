@@ -51,8 +51,14 @@ def run(check, processes=2, **limits):
     return asyncio.run(checked())
 
 
+@pytest.fixture
 def children():
-    """Ids of the processes that decode for this one."""
+    """Return the ids of the decoders started since the test began."""
+    others = running()
+    return lambda: running() - others
+
+
+def running():
     found = subprocess.run(
         ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "pid=,args="],
         capture_output=True,
@@ -111,7 +117,7 @@ def test_what_is_refused():
     run(check, picture_pixels=1_000_000)
 
 
-def test_a_picture_that_takes_too_long_ends_its_process():
+def test_a_picture_that_takes_too_long_ends_its_process(children):
     async def check(decoders):
         before = children()
         slow = slow_picture()
@@ -126,7 +132,7 @@ def test_a_picture_that_takes_too_long_ends_its_process():
     run(check, picture_seconds=0.2)
 
 
-def test_the_end_of_a_request_ends_its_work():
+def test_the_end_of_a_request_ends_its_work(children):
     async def check(decoders):
         before = children()
         work = decoders.squares([slow_picture()], SQUARE, 10**8)
@@ -162,7 +168,7 @@ def test_costly_pictures_delay_no_cheap_one():
     run(check, picture_seconds=LONG)
 
 
-def test_a_process_that_was_killed_is_replaced():
+def test_a_process_that_was_killed_is_replaced(children):
     async def check(decoders):
         good = encoded()
         for pid in children():
