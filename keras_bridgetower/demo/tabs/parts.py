@@ -22,7 +22,7 @@ _LINE = "models"
 # Events by which a visitor changes an input.
 _NEW_INPUT = ("input", "upload", "clear", "delete")
 # What was asked is noted, so that an answer that comes after a new input is
-# not shown. On a phone it may be below the visible part of the page.
+# not shown. An answer below the visible part of the page is moved into it.
 _ASKED = """(...values) => {
   (window.kbAsked ??= {})[%s] = JSON.stringify(values.slice(0, %d));
   return values;
@@ -32,7 +32,7 @@ _ANSWERED = """(...values) => {
   const shown = [...document.querySelectorAll(".kb-result")].find(
     (result) => result.getClientRects().length
   );
-  if (window.innerWidth < 640) shown?.scrollIntoView();
+  shown?.scrollIntoView({ block: "nearest" });
   return %s;
 }"""
 
