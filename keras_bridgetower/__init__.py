@@ -2,12 +2,12 @@
 
 import lazy_loader
 
-from keras_bridgetower.cli import process
+from keras_bridgetower import startup
 from keras_bridgetower.version import __version__ as __version__
 
 # Classes are registered with Keras when their modules are imported. The
 # command line and the server do so later, when they need them.
-if not process.imports_late():
+if not startup.imports_late():
     from keras_bridgetower import convert as convert
     from keras_bridgetower import tasks as tasks
 

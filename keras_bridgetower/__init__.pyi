@@ -2,18 +2,18 @@ from . import analysis as analysis
 from . import convert as convert
 from . import data as data
 from . import metrics as metrics
-from . import search as search
 from . import training as training
+from .apps import search as search
 from .data.stream.stream import Stream as Stream
 from .distribution.distribute import distribute as distribute
-from .losses import VQALoss as VQALoss
 from .metrics.vqa import VQAScore as VQAScore
 from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
-from .models.bridge_layer import BridgeLayer as BridgeLayer
+from .models.bridges import BridgeLayer as BridgeLayer
 from .models.fusion import CrossModalEncoder as CrossModalEncoder
 from .models.head_table import register_head as register_head
 from .models.towers import Tower as Tower
 from .models.towers import hidden_states as hidden_states
+from .objectives.losses import VQALoss as VQALoss
 from .preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
 )

@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_bridgetower.cli.main import main
+from keras_bridgetower.apps.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

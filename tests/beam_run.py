@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 
-from keras_bridgetower.predict import on_beam
+from keras_bridgetower.apps.predict import on_beam
 
 PRESETS = {
     "vqa": "bridgetower_tiny_easy_vqa",

@@ -21,13 +21,13 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.distribution import on_torch
-from keras_bridgetower.losses import ContrastiveLoss
-from keras_bridgetower.losses import VQALoss
-from keras_bridgetower.matching import pair_objectives
-from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.vqa import VQAScore
-from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.losses import VQALoss
+from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.training.optim.adamw import AdamW
 

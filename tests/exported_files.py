@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_bridgetower import runtime
+from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.models.exporting.formats import FORMATS
 
 BACKEND = keras.config.backend()

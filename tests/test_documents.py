@@ -17,7 +17,7 @@ import typer
 from builders import FASTEST
 
 import keras_bridgetower as kbt
-from keras_bridgetower.cli import main
+from keras_bridgetower.apps.cli import main
 
 pytestmark = FASTEST
 ROOT = pathlib.Path(__file__).parent.parent
@@ -133,9 +133,10 @@ def public_names():
     for stub in sorted(package.rglob("__init__.pyi")):
         parts = stub.parent.relative_to(package.parent).parts
         for node in ast.parse(stub.read_text()).body:
+            folder = stub.parent.joinpath(*(node.module or "").split("."))
             for alias in node.names:
-                # Folders are no entries; what they hold is.
-                if not (stub.parent / alias.name).is_dir():
+                # Folders are no entries; their names are.
+                if not (folder / alias.name).is_dir():
                     yield ".".join((*parts, alias.asname))
 
 

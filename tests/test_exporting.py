@@ -23,10 +23,10 @@ from builders import shallow
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower import runtime
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import weights
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import weights
 from keras_bridgetower.models.exporting import formats
+from keras_bridgetower.models.exporting import runtime
 
 BACKEND = keras.config.backend()
 QUESTION = "is it blue?"

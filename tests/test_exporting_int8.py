@@ -14,10 +14,10 @@ from builders import randomise
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import weights
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import weights
+from keras_bridgetower.apps.predict import calibration
 from keras_bridgetower.models.exporting import formats
-from keras_bridgetower.predict import calibration
 
 BACKEND = keras.config.backend()
 pytestmark = exported_files.MARKS

@@ -11,14 +11,14 @@ from builders import FASTEST
 
 import keras_bridgetower
 from keras_bridgetower import files
-from keras_bridgetower.convert import answers
+from keras_bridgetower.apps.filtering import folder as filtering
+from keras_bridgetower.apps.search.stores import folder_store
+from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.filtering import folder as filtering
 from keras_bridgetower.metrics import vqa_answers
 from keras_bridgetower.preprocessing import tokenizer_files
 from keras_bridgetower.presets import safe_files
-from keras_bridgetower.search.stores import folder_store
 from keras_bridgetower.tasks.ranking import block_cache
 from keras_bridgetower.training.runs import folders
 
@@ -106,7 +106,7 @@ def test_lists_of_tokens_with_holes_are_not_read_whole(read, tmp_path):
 # Texts that this process, or one that it started, has just written itself; and
 # files that another library reads in the same way.
 OWN_TEXTS = {
-    "cli/frameworks.py": "Keras' own keras.json",
+    "apps/cli/frameworks.py": "Keras' own keras.json",
     "data/records/on_beam.py": "rows of its own workers",
     "distribution/lost_process.py": "messages between processes",
     "distribution/on_tensorflow.py": "TF_CONFIG, which TensorFlow reads",
@@ -115,9 +115,9 @@ OWN_TEXTS = {
     "distribution/same_order.py": "messages between processes",
     "distribution/strategy.py": "messages between processes",
     "presets/registry.py": "what Keras has just written",
-    "runtime.py": "copied into exports, where it stands alone",
-    "serve/decoder.py": "messages between processes",
-    "serve/decoders.py": "messages between processes",
+    "models/exporting/runtime.py": "copied into exports, where it stands alone",
+    "apps/serve/decoder.py": "messages between processes",
+    "apps/serve/decoders.py": "messages between processes",
     "training/runs/agreement.py": "messages between processes",
     "training/runs/identity.py": "values made plain",
     "training/runs/state.py": "values made plain",

@@ -12,7 +12,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
-from keras_bridgetower.models.taps import resolve_taps
+from keras_bridgetower.models.towers import resolve_taps
 
 pytestmark = LONG_ELSEWHERE
 

@@ -13,8 +13,8 @@ from builders import slow_on
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 BACKEND = keras.config.backend()
 

@@ -8,6 +8,7 @@ import pytest
 import streams
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.serve.limits import Limits
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
@@ -18,7 +19,6 @@ from keras_bridgetower.models.heads import TextHead
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.preprocessor import checked_buckets
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
-from keras_bridgetower.serve.limits import Limits
 from keras_bridgetower.training.recipes import paper
 
 pytestmark = builders.FASTEST

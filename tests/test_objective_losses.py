@@ -9,12 +9,12 @@ from builders import slow_on
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.losses import ContrastiveLoss
-from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.losses import pack_embeddings
-from keras_bridgetower.losses import unpack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.models import heads
+from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.losses import MaskedLMLoss
+from keras_bridgetower.objectives.losses import pack_embeddings
+from keras_bridgetower.objectives.losses import unpack_embeddings
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(4, 3, 7)).astype("float32")

@@ -12,9 +12,9 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.matching import pair_objectives
-from keras_bridgetower.matching.global_batch import ITSELF
-from keras_bridgetower.matching.global_batch import NextSample
+from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.objectives.global_batch import ITSELF
+from keras_bridgetower.objectives.global_batch import NextSample
 
 pytestmark = LONG_ELSEWHERE
 

@@ -15,11 +15,11 @@ from builders import FASTEST
 from drawn_photos import COLOURS
 from drawn_photos import draw
 
-from keras_bridgetower.predict import main
-from keras_bridgetower.predict import on_beam
-from keras_bridgetower.predict import rows as prediction_rows
-from keras_bridgetower.predict import shards
-from keras_bridgetower.predict import verbs
+from keras_bridgetower.apps.predict import main
+from keras_bridgetower.apps.predict import on_beam
+from keras_bridgetower.apps.predict import rows as prediction_rows
+from keras_bridgetower.apps.predict import shards
+from keras_bridgetower.apps.predict import verbs
 
 pytestmark = FASTEST
 HERE = pathlib.Path(__file__).parent
@@ -189,7 +189,7 @@ def test_every_result_has_a_column(tmp_path):
     """What each verb returns, as Parquet and back."""
     from pyarrow import parquet
 
-    from keras_bridgetower.predict.parquet import to_parquet
+    from keras_bridgetower.apps.predict.parquet import to_parquet
 
     values = {
         "answers": [("blue", 0.5), ("red", 0.25)],

@@ -13,12 +13,12 @@ from builders import slow_on
 from builders import vqa
 from PIL import Image
 
-from keras_bridgetower.predict import batches
-from keras_bridgetower.predict import main
-from keras_bridgetower.predict import on_beam
-from keras_bridgetower.predict import rows as prediction_rows
-from keras_bridgetower.predict import verbs
-from keras_bridgetower.predict.identity import sum_of
+from keras_bridgetower.apps.predict import batches
+from keras_bridgetower.apps.predict import main
+from keras_bridgetower.apps.predict import on_beam
+from keras_bridgetower.apps.predict import rows as prediction_rows
+from keras_bridgetower.apps.predict import verbs
+from keras_bridgetower.apps.predict.identity import sum_of
 
 pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
@@ -318,10 +318,10 @@ def test_many_machines_need_a_package(folder, tmp_path, monkeypatch):
 
 def test_the_package_is_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["_", "--help"])
-    main = "keras_bridgetower.predict.__main__"
+    main = "keras_bridgetower.apps.predict.__main__"
     monkeypatch.delitem(sys.modules, main, raising=False)
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("keras_bridgetower.predict", run_name="__main__")
+        runpy.run_module("keras_bridgetower.apps.predict", run_name="__main__")
     assert ended.value.code == 0
     assert "columns by task: vqa: image,text" in capsys.readouterr().out
 

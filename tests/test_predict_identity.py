@@ -12,13 +12,13 @@ from builders import FASTEST
 from builders import SIDE
 
 import keras_bridgetower as kbt
-from keras_bridgetower.predict import output
-from keras_bridgetower.predict.batches import results_of
-from keras_bridgetower.predict.identity import sum_of
-from keras_bridgetower.predict.rows import Row
-from keras_bridgetower.predict.rows import open_rows
-from keras_bridgetower.predict.verbs import VERBS
-from keras_bridgetower.tasks import verb_batches
+from keras_bridgetower.apps.predict import output
+from keras_bridgetower.apps.predict.batches import results_of
+from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.apps.predict.rows import Row
+from keras_bridgetower.apps.predict.rows import open_rows
+from keras_bridgetower.apps.predict.verbs import VERBS
+from keras_bridgetower.tasks import inference as verb_batches
 
 pytestmark = FASTEST
 PRESET = "bridgetower_tiny_easy_vqa"

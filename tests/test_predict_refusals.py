@@ -8,10 +8,10 @@ from builders import FASTEST
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
-from keras_bridgetower.predict import main
-from keras_bridgetower.predict import output
-from keras_bridgetower.predict import rows as prediction_rows
-from keras_bridgetower.predict import verbs
+from keras_bridgetower.apps.predict import main
+from keras_bridgetower.apps.predict import output
+from keras_bridgetower.apps.predict import rows as prediction_rows
+from keras_bridgetower.apps.predict import verbs
 
 pytestmark = FASTEST
 PRESET = "bridgetower_tiny_easy_vqa"

@@ -12,9 +12,9 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 
-from keras_bridgetower.predict import main
-from keras_bridgetower.predict import output
-from keras_bridgetower.predict import rows as prediction_rows
+from keras_bridgetower.apps.predict import main
+from keras_bridgetower.apps.predict import output
+from keras_bridgetower.apps.predict import rows as prediction_rows
 
 pytestmark = FASTEST
 
@@ -173,7 +173,7 @@ def test_one_process_at_a_time_writes(folder, tmp_path):
 
 HELD = """
 import os, sys
-from keras_bridgetower.predict import output
+from keras_bridgetower.apps.predict import output
 file = output.PredictionFile(sys.argv[1], {"task": "vqa"})
 file.__enter__()
 file.write([{"row": 0}])

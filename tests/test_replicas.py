@@ -8,7 +8,7 @@ import launch
 import numpy as np
 import pytest
 
-from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.objectives import pair_objectives
 
 HERE = pathlib.Path(__file__).parent
 # Torch has a process for each replica, the others one for both.

@@ -22,6 +22,9 @@ from streams import write
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import figures
+from keras_bridgetower.apps.filtering.folder import FilterFolder
+from keras_bridgetower.apps.predict import on_beam
+from keras_bridgetower.apps.predict.output import PredictionFile
 from keras_bridgetower.data import look
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.write import ShardJob
@@ -29,10 +32,7 @@ from keras_bridgetower.data.records.write import write_shard
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import write_atomically
-from keras_bridgetower.filtering.folder import FilterFolder
 from keras_bridgetower.metrics.vqa_official import write_vqa_results
-from keras_bridgetower.predict import on_beam
-from keras_bridgetower.predict.output import PredictionFile
 from keras_bridgetower.presets.locks import one_writer
 from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.fit.steps import warn_if_worse_than_untrained

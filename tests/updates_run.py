@@ -17,7 +17,7 @@ from distribution_run import TOKENS
 from distribution_run import WAYS
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend.keras_patches_updates import accumulation
+from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 

@@ -30,7 +30,7 @@ from easy_world.scenes import load_scenes
 from easy_world.training import tiny_rows
 
 import keras_bridgetower as kbt
-from keras_bridgetower import runtime
+from keras_bridgetower.models.exporting import runtime
 
 PREFIX = "bridgetower_tiny_easy_"
 BATCH, CALIBRATED, TIMED = 128, 256, 50

@@ -6,8 +6,8 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.fusion_checks import IMAGE_ROW
-from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.models.fusion import IMAGE_ROW
+from keras_bridgetower.tasks.contrastive import text_states
 
 
 def check_cross_modal(model):

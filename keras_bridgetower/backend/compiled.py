@@ -10,7 +10,7 @@ import operator
 
 import keras
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 # Attributes in which layers and models record that they ran. They do not
 # affect outputs. PyTorch's `training` is one of them, because every call

@@ -8,7 +8,9 @@ import contextlib
 
 import keras
 
-from keras_bridgetower.backend import keras_patches_updates
+from keras_bridgetower.backend.keras_private import (
+    updates as keras_patches_updates,
+)
 
 KERAS_DISTRIBUTION = (
     "`keras.distribution` must not be set with the {backend} backend, which "

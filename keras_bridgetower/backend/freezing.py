@@ -6,8 +6,8 @@ preset has no such record: all weights of what it opens as are trained.
 
 import logging
 
-from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 _LOG = logging.getLogger(__name__)
 # The keys of a configuration; each is absent where there is nothing to say.

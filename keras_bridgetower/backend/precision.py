@@ -7,7 +7,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 _HALF = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 # Names of the factors, below 1, by which optimizers decay running means.

@@ -10,7 +10,7 @@ import re
 import keras
 
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend.keras_patches_quantization import (
+from keras_bridgetower.backend.keras_private.quantization import (
     quantize_without_values,
 )
 

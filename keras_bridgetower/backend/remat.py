@@ -5,7 +5,7 @@ import threading
 
 import keras
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 _RUNNING = threading.local()
 

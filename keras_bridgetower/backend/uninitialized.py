@@ -13,7 +13,7 @@ import mmap
 import keras
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 # In bytes. JAX uses an array's memory without a copy only if it is aligned so.
 _ALIGNMENT = 64

@@ -14,7 +14,7 @@ from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.models.taps import resolve_taps
+from keras_bridgetower.models.towers import resolve_taps
 
 # Width of one attention head of CLIP.
 HEAD_WIDTH = 64

@@ -4,6 +4,7 @@
 chosen place, the answers of a VQA checkpoint, and a comparison with the source.
 """
 
+import contextlib
 import pathlib
 import tempfile
 import warnings
@@ -14,11 +15,12 @@ import safetensors
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
-from keras_bridgetower.convert import self_check
 from keras_bridgetower.convert import transfer
-from keras_bridgetower.convert.answers import read_answers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.transformers_folder import CLASSES
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.files import read_text
+from keras_bridgetower.metrics.vqa_answers import answer_list
 
 
 def to_preset(
@@ -117,8 +119,8 @@ def to_transformers(preset, destination, verify=False):
         "processor files": "yes" if parts.tokenizer else "no tokenizer",
     }
     if verify:
-        difference = self_check.pooled_difference(parts.backbone, folder)
-        found["max |difference|"] = self_check.difference_text(difference)
+        difference = pooled_difference(parts.backbone, folder)
+        found["max |difference|"] = difference_text(difference)
     return found
 
 
@@ -127,7 +129,7 @@ def _summary(checkpoint, source, destination, verify):
     layers = [parts.backbone, *(parts.heads[name] for name in parts.heads)]
     try:
         difference = _difference(parts, source)
-        check = self_check.difference_text(difference)
+        check = difference_text(difference)
     except ConversionError:
         check = "not done: transformers cannot run this architecture"
     found = {
@@ -147,13 +149,13 @@ def _summary(checkpoint, source, destination, verify):
 def _difference(parts, source):
     """Pooled outputs beside transformers' for the same random input."""
     if source.is_dir():
-        return self_check.pooled_difference(parts.backbone, source)
+        return pooled_difference(parts.backbone, source)
     # The authors' names are unknown there: by way of our export.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = pathlib.Path(folder) / "exported"
         export.write(parts, exported)
-        return self_check.pooled_difference(parts.backbone, exported)
+        return pooled_difference(parts.backbone, exported)
 
 
 def _equal_tensors(checkpoint, parts):
@@ -187,3 +189,120 @@ def _differs(checkpoint, keys):
     return ConversionError(
         "The preset differs from its source.", checkpoint.tensors.path, keys
     )
+
+
+def pooled_difference(backbone, folder):
+    """Largest difference of the pooled outputs for the same random input.
+
+    Import PyTorch before TensorFlow, after which importing it can crash.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        folder: path of a folder that `transformers` opens. Its cross-modal
+            layers run with the backbone's epsilon.
+
+    Returns:
+        float, or None where transformers or PyTorch is not installed.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        return None
+    side, rows = backbone.image_size, backbone.text_encoder.vocabulary_size
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, side, side, 3)).astype("float32")
+    ids = rng.integers(min(4, rows - 1), rows, (2, 12)).astype("int32")
+    mask = np.ones_like(ids)
+    features = {"images": images, "token_ids": ids, "padding_mask": mask}
+    ours = backbone(features, training=False)["pooled"]
+    with _without_bar(transformers.utils.logging):
+        model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
+    set_cross_modal_epsilon(model, backbone.fusion.layer_norm_epsilon)
+    with torch.inference_mode():
+        theirs = model(
+            input_ids=torch.tensor(ids, dtype=torch.int64),
+            attention_mask=torch.tensor(mask),
+            pixel_values=torch.tensor(images.transpose(0, 3, 1, 2)),
+        ).pooler_output.numpy()
+    return float(np.abs(keras.ops.convert_to_numpy(ours) - theirs).max())
+
+
+@contextlib.contextmanager
+def _without_bar(settings):
+    """A context in which transformers shows no progress bar."""
+    shown = settings.is_progress_bar_enabled()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            settings.enable_progress_bar()
+
+
+def set_cross_modal_epsilon(model, epsilon):
+    """Run the cross-modal layers of a transformers model with an epsilon."""
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
+            module.eps = epsilon
+
+
+def difference_text(difference):
+    """The difference for a table."""
+    if difference is None:
+        return "not done: transformers is not installed"
+    return f"{difference:.1e}"
+
+
+def read_answers(*paths):
+    """Read the classes of a head in the order of their ids.
+
+    Args:
+        *paths: path of one file: a JSON list of answers, a JSON object that
+            maps answers to ids, or a text file with one answer on each line.
+            Or the paths of VQAv2's annotation files, training before
+            validation.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ConversionError: the file has none of these forms.
+
+    Example:
+
+    ```python
+    read_answers("answers.json")
+    ```
+    """
+    contents = [_read(pathlib.Path(path)) for path in paths]
+    first = contents[0]
+    if isinstance(first, dict) and "annotations" in first:
+        return answer_list(*contents)
+    if isinstance(first, dict) and set(first.values()) == set(
+        range(len(first))
+    ):
+        first = sorted(first, key=first.get)
+    if (
+        len(contents) > 1
+        or not isinstance(first, list)
+        or not all(isinstance(answer, str) for answer in first)
+    ):
+        raise ConversionError(
+            "Answers must be a list of strings, an object from answers to "
+            "ids 0, 1, ..., one answer a line, or VQAv2 annotations.",
+            paths[0],
+        )
+    return first
+
+
+def _read(path):
+    try:
+        text = read_text(path)
+        return text.splitlines() if path.suffix == ".txt" else parse_json(text)
+    except (OSError, ValueError) as error:
+        raise ConversionError(
+            f"A file of answers must be readable: {error!s:.200}", path
+        ) from error

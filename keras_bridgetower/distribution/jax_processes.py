@@ -8,8 +8,10 @@ import random
 import keras
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches
-from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.backend.keras_private import (
+    distribution as keras_patches_distribution,
+)
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 # Seconds without a heartbeat after which a process is taken to have failed.
 # The others wait that long for it, even if they end with an error themselves.

@@ -9,7 +9,9 @@ from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
 
 from keras_bridgetower.backend import compiled
-from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.backend.keras_private import (
+    distribution as keras_patches_distribution,
+)
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import jax_processes

@@ -7,7 +7,9 @@ import os
 
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.backend.keras_private import (
+    distribution as keras_patches_distribution,
+)
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds

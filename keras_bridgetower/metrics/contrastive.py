@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.losses import unpack_embeddings
+from keras_bridgetower.objectives.losses import unpack_embeddings
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

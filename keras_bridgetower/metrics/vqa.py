@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower.models.label_checks import check_soft_scores
+from keras_bridgetower.objectives.label_checks import check_soft_scores
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

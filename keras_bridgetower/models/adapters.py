@@ -5,7 +5,7 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.models.exporting.exported import Exported
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import remat
-from keras_bridgetower.backend.keras_patches_models import PatchedModel
+from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
@@ -20,8 +20,8 @@ from keras_bridgetower.models.checks import check_text_tower
 from keras_bridgetower.models.fusion import CrossModalEncoder
 from keras_bridgetower.models.merged_attention import maps_of_steps
 from keras_bridgetower.models.positions import with_positions_for
-from keras_bridgetower.models.taps import resolve_taps
 from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.keywords import check_constructor

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend.backend_ops import host_array
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 # Largest magnitude of a normalized pixel. CLIP's statistics give values from
 # -1.8 to 2.2, ImageNet's from -2.2 to 2.7. The limit allows a standard

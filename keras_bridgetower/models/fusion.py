@@ -9,20 +9,16 @@ from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_share
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
-from keras_bridgetower.models import fusion_parts
 from keras_bridgetower.models.attention import initializer
-from keras_bridgetower.models.fusion_checks import IMAGE_ROW
-from keras_bridgetower.models.fusion_checks import NUM_TYPE_ROWS
-from keras_bridgetower.models.fusion_checks import OUTPUTS
-from keras_bridgetower.models.fusion_checks import TEXT_ROW
-from keras_bridgetower.models.fusion_checks import check_image_row
-from keras_bridgetower.models.fusion_checks import check_mask
-from keras_bridgetower.models.fusion_checks import check_outputs
-from keras_bridgetower.models.fusion_checks import check_states
-from keras_bridgetower.models.graph_weights import with_weight
 from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
-from keras_bridgetower.models.taps import resolve_taps
+from keras_bridgetower.models.towers import resolve_taps
+
+PROJECTIONS = ("shared", "per_layer")
+OUTPUTS = ("text", "image", "pooled")
+# Rows of the type embedding.
+TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -104,7 +100,7 @@ class CrossModalEncoder(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
-        check_choice("projections", projections, fusion_parts.PROJECTIONS)
+        check_choice("projections", projections, PROJECTIONS)
         if intermediate_dim is None:
             intermediate_dim = 4 * hidden_dim
         if attention_dropout is None:
@@ -134,15 +130,15 @@ class CrossModalEncoder(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.bridge_epsilon = bridge_epsilon
 
-        self.text_projections = fusion_parts.projections(self, "text")
-        self.image_projections = fusion_parts.projections(self, "image")
-        self.text_entry = fusion_parts.entry(self, "text")
-        self.image_entry = fusion_parts.entry(self, "image")
-        self.text_bridges = fusion_parts.bridge_layers(self, "text")
-        self.image_bridges = fusion_parts.bridge_layers(self, "image")
-        self.steps = fusion_parts.steps(self)
-        self.text_pooler = fusion_parts.dense(self, "text_pooler", "tanh")
-        self.image_pooler = fusion_parts.dense(self, "image_pooler", "tanh")
+        self.text_projections = self._make_projections("text")
+        self.image_projections = self._make_projections("image")
+        self.text_entry = self._make_entry("text")
+        self.image_entry = self._make_entry("image")
+        self.text_bridges = self._make_bridges("text")
+        self.image_bridges = self._make_bridges("image")
+        self.steps = self._make_steps()
+        self.text_pooler = self._make_dense("text_pooler", "tanh")
+        self.image_pooler = self._make_dense("image_pooler", "tanh")
 
     def build(
         self, text_states_shape, image_states_shape, padding_mask_shape=None
@@ -289,9 +285,177 @@ class CrossModalEncoder(keras.layers.Layer):
             typed.append(with_weight(add_type, x, self.type_embedding))
         return typed
 
+    def _make_projections(self, side):
+        """Return one projection for all taps, or one for each."""
+        tapped = sum(tap is not None for tap in self.taps)
+        count = {"shared": 1, "per_layer": tapped}[self.projections]
+        return [
+            self._make_dense(f"{side}_projection_{i}") for i in range(count)
+        ]
+
+    def _make_entry(self, side):
+        """Return the layer through which the first state enters."""
+        common = {"dtype": self.dtype_policy, "name": f"{side}_entry"}
+        if self.bridge is None:
+            return keras.layers.Identity(**common)
+        return keras.layers.LayerNormalization(
+            epsilon=self.bridge_epsilon, **common
+        )
+
+    def _make_bridges(self, side):
+        """Return a bridge or None for each cross-modal layer."""
+        return [
+            bridges.get(
+                self.bridge,
+                self.hidden_dim,
+                self.num_heads,
+                self.attention_dropout,
+                self.bridge_epsilon,
+                dtype=self.dtype_policy,
+                name=f"{side}_bridge_{layer}",
+            )
+            if layer and tap is not None
+            else None
+            for layer, tap in enumerate(self.taps)
+        ]
+
+    def _make_steps(self):
+        """Return the cross-modal layers, lowest first."""
+        return [
+            CROSS_ENCODERS[self.cross_encoder](
+                self.hidden_dim,
+                self.num_heads,
+                self.intermediate_dim,
+                self.dropout,
+                self.layer_norm_epsilon,
+                self.attention_dropout,
+                dtype=self.dtype_policy,
+                name=f"layer_{layer}",
+            )
+            for layer in range(self.num_layers)
+        ]
+
+    def _make_dense(self, name, activation=None):
+        """Return a dense layer of the fusion's width."""
+        return keras.layers.Dense(
+            self.hidden_dim,
+            activation=activation,
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
 
 def _last_query(name, x, outputs):
     """The tokens that the last layer must compute for `outputs`."""
     if name in outputs:
         return x
     return x[:, :1] if "pooled" in outputs else None
+
+
+def check_outputs(outputs):
+    """Refuse what is no tuple or list of some of `OUTPUTS`."""
+    if not isinstance(outputs, (tuple, list)) or not set(outputs) <= set(
+        OUTPUTS
+    ):
+        raise ValueError(
+            f"`outputs` must be a tuple of some of {list(OUTPUTS)}. "
+            f"Received: outputs={outputs!r}"
+        )
+
+
+def check_image_row(image_row):
+    """Refuse what is no row of the type embedding."""
+    if not is_integer(image_row) or not 0 <= image_row < NUM_TYPE_ROWS:
+        raise ValueError(
+            "`image_row` must be a row of the type embedding, from 0 to "
+            f"{NUM_TYPE_ROWS - 1}. Received: image_row={image_row!r}"
+        )
+
+
+def check_mask(padding_mask, states):
+    """Refuse a mask of another shape than the text, which might be broadcast.
+
+    Args:
+        padding_mask: tensor `(batch, tokens)`, or None.
+        states: list of tensors `(batch, tokens, width)`, the text states.
+    """
+    if padding_mask is None:
+        return
+    mask, text = tuple(padding_mask.shape), tuple(states[0].shape)[:2]
+    known = zip(mask, text, strict=False)
+    if len(mask) != 2 or any(a != b for a, b in known if None not in (a, b)):
+        raise ValueError(
+            "`padding_mask` must be (batch, tokens), as the states of the "
+            f"text. Received: padding_mask of shape {mask}, text states of "
+            f"batch and tokens {text}"
+        )
+
+
+def check_states(taps, text_states, image_states):
+    """Refuse lists of states that do not fit the taps, or each other.
+
+    Args:
+        taps: tuple, as `resolve_taps` returns it.
+        text_states, image_states: lists of tensors `(batch, tokens, width)`.
+    """
+    count = sum(tap is not None for tap in taps)
+    given = {"text_states": text_states, "image_states": image_states}
+    batch = None
+    for name, states in given.items():
+        if not isinstance(states, (list, tuple)) or len(states) != count:
+            many = len(states) if hasattr(states, "__len__") else "no list"
+            raise ValueError(
+                f"`{name}` must be a list of {count} tensors (batch, tokens, "
+                f"width), one for each tap of {taps}. Received: {many}"
+            )
+        for state in states:
+            sizes = tuple(state.shape)[:2]
+            first = tuple(states[0].shape)[:2]
+            batch = sizes[0] if batch is None else batch
+            pairs = [(sizes[0], batch), *zip(sizes, first, strict=True)]
+            if any(a != b for a, b in pairs if None not in (a, b)):
+                shapes = [tuple(s.shape) for s in (*text_states, *image_states)]
+                raise ValueError(
+                    "`text_states` and `image_states` must be of one batch, "
+                    "and those of a tower of as many tokens each. Received: "
+                    f"shapes {shapes}"
+                )
+
+
+def with_weight(function, x, weight):
+    """Apply a function to a tensor and a weight that some layer owns.
+
+    Args:
+        function: callable of `x` and `weight`.
+        x: tensor; a symbolic one adds an operation to its graph.
+        weight: `keras.Variable`.
+
+    Returns:
+        What `function` returns.
+    """
+    if isinstance(x, keras.KerasTensor):
+        return WithWeight(function, weight)(x)
+    return function(x, weight)
+
+
+class WithWeight(keras.Operation):
+    """The operation that `with_weight` adds to a graph.
+
+    It is no layer, so that models keep the order of their layers and weights.
+    """
+
+    def __init__(self, function, weight):
+        super().__init__()
+        self.function, self.weight = function, weight
+
+    def call(self, x):
+        return self.function(x, self.weight)
+
+    def get_config(self):
+        raise NotImplementedError(
+            "A functional model over a task shares weights among its parts, "
+            "which its configuration cannot say. Save and copy the task, or "
+            "save the weights alone by `save_weights`. "
+            f"Received: a graph that reads the weight {self.weight.path}"
+        )

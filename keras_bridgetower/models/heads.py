@@ -8,6 +8,7 @@ from keras import ops
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.fusion import IMAGE_ROW
 
 # log(1 / 0.07), the initial value in CLIP, BridgeTower and transformers.
 LOGIT_SCALE = math.log(1 / 0.07)
@@ -301,3 +302,40 @@ class ContrastiveHead(_Head):
 
 def _clamped_scale(value):
     return ops.clip(value, *LOGIT_SCALE_LIMITS)
+
+
+def _projected_image(fusion, image):
+    # Only the first token is used, so only that one is projected.
+    return fusion.project_image([x[:, :1] for x in image], IMAGE_ROW)[-1][:, 0]
+
+
+# The image vector, by the `ways` of the head: transformers projects it into
+# the fusion's space, the authors take it as the tower gives it.
+_IMAGE_VECTOR = {
+    "three_way": _projected_image,
+    "two_way": lambda fusion, image: image[-1][:, 0],
+}
+
+
+def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
+    """The inputs of a contrastive head, from tower states and fusion.
+
+    Args:
+        fusion: `CrossModalEncoder`.
+        ways: `"three_way"` or `"two_way"`.
+        text: list of text states, or None.
+        image: list of image states, or None.
+        pooled: float tensor `(batch, 2D)`, or None.
+
+    Returns:
+        dict of float tensors `(batch, width)`: `"text"`, `"image"` and
+        `"fused"`, without those whose states are None.
+    """
+    vectors = {}
+    if text is not None:
+        vectors["text"] = text[-1][:, 0]
+    if image is not None:
+        vectors["image"] = _IMAGE_VECTOR[ways](fusion, image)
+    if pooled is not None:
+        vectors["fused"] = pooled
+    return vectors

@@ -1,6 +1,6 @@
 """The weights of a model with its LoRA adapters merged in, for export."""
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 # Names of the weights that have adapters. The layer's property of this name
 # returns the weight with its adapter added.

@@ -1,20 +1,23 @@
 """Towers: read the states of an encoder's blocks, for any KerasHub encoder."""
 
 import functools
+from collections.abc import Iterable
 
 import keras
 import keras_hub
 import numpy as np
+from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import quantization
-from keras_bridgetower.backend.keras_patches_models import PatchedModel
+from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.backend.names import check_backend
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
-from keras_bridgetower.models.tower_layers import FirstOutput
-from keras_bridgetower.models.tower_layers import TokenLookup
 
 
 @functools.singledispatch
@@ -269,3 +272,142 @@ def _with_own_norm(state, index):
     for own, copied in zip(norm.weights, shared.weights, strict=True):
         own.assign(copied)
     return norm(source)
+
+
+class _LayerWrapper(keras.layers.Layer):
+    """Abstract: wraps a layer of an encoder.
+
+    Args:
+        layer: a `keras.layers.Layer`.
+        **kwargs: name of the wrapper.
+    """
+
+    # Name of the constructor argument that takes the layer.
+    inner = None
+
+    def __init__(self, layer, **kwargs):
+        kwargs["dtype"] = layer.dtype_policy
+        super().__init__(**kwargs)
+
+    def get_config(self):
+        layer = keras.layers.serialize(getattr(self, self.inner))
+        return {**super().get_config(), self.inner: layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.layers.deserialize(config[cls.inner])
+        return cls(**{**config, cls.inner: layer})
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class TokenLookup(_LayerWrapper):
+    """Looks rows up in an embedding's table, with a dense gradient.
+
+    On TensorFlow the gradient of a plain lookup is a list of slices. If a
+    token occurs twice, its row occurs twice in the list. Adaptive optimizers
+    then square the parts instead of their sum, and clipping computes a wrong
+    norm. `backend_ops.lookup` sums them first. This layer has no weights: the
+    table remains a weight of the encoder.
+
+    Args:
+        embedding: a `keras.layers.Embedding`.
+        **kwargs: name of the layer.
+
+    Example:
+
+    ```python
+    embedding = keras.layers.Embedding(10, 4)
+    TokenLookup(embedding)(np.array([[1, 1, 2]])).shape  # (1, 3, 4)
+    ```
+    """
+
+    inner = "embedding"
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(embedding, **kwargs)
+        self.embedding = embedding
+
+    def build(self, ids_shape):
+        if not self.embedding.built:
+            self.embedding.build(ids_shape)
+
+    def call(self, ids):
+        if self.embedding.quantization_mode is not None:
+            # A quantized table holds integers, which the embedding scales.
+            return self.embedding(ids)
+        table = ops.convert_to_tensor(self.embedding.embeddings)
+        return backend_ops.lookup(table, ids)
+
+    def compute_output_shape(self, ids_shape):
+        return (*ids_shape, self.embedding.output_dim)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class FirstOutput(_LayerWrapper):
+    """Calls a block that has several outputs and returns the first one.
+
+    DeiT's blocks return `(x, None)`. A functional model refuses to call a
+    layer again if that call has more outputs than the first call.
+    """
+
+    inner = "block"
+
+    def __init__(self, block, **kwargs):
+        super().__init__(block, **kwargs)
+        self.block = block
+        self.built = True
+
+    def call(self, x, training=None):
+        return self.block(x, training=training)[0]
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+
+def resolve_taps(taps, num_layers, bridge):
+    """Check the taps and return them as a tuple with one entry per layer.
+
+    Args:
+        taps: sequence of negative ints and None, or None for the default.
+        num_layers: int, number of cross-modal layers.
+        bridge: the bridge, or None.
+
+    Returns:
+        tuple of `num_layers` entries.
+
+    Raises:
+        ValueError: taps that are not allowed.
+    """
+    check_count("num_layers", num_layers)
+    two_tower = (-1,) + (None,) * (num_layers - 1)
+    if taps is None:
+        taps = two_tower if bridge is None else range(-num_layers, 0)
+    if isinstance(taps, Iterable):
+        taps = tuple(taps)
+    received = f"Received: taps={taps}, num_layers={num_layers}"
+    if not isinstance(taps, tuple) or len(taps) != num_layers:
+        raise ValueError(
+            "`taps` must hold one entry for each cross-modal layer, an index "
+            f"or None. {received}"
+        )
+    # NumPy's integers cannot be written into a configuration.
+    taps = tuple(int(tap) if is_integer(tap) else tap for tap in taps)
+    if bridge is None and taps != two_tower:
+        raise ValueError(
+            f"With `bridge=None` `taps` must be {two_tower}: the last state "
+            "enters the first layer and nothing else is tapped. Name a bridge "
+            f"to tap more. {received}"
+        )
+    indices = [tap for tap in taps if tap is not None]
+    rising = all(a < b for a, b in zip(indices, indices[1:], strict=False))
+    if (
+        taps[0] is None
+        or not all(is_integer(i) and i < 0 for i in indices)
+        or not rising
+    ):
+        raise ValueError(
+            "`taps` must start with an index, and its indices must be "
+            "negative (counted from the top) and rise, such as "
+            f"(-3, -2, -1) or (-2, -1, None). {received}"
+        )
+    return taps

@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import gc
 
-from keras_bridgetower.backend import keras_patches_fit
+from keras_bridgetower.backend.keras_private import fit as keras_patches_fit
 
 # Whose finished frames are emptied. A debugger still finds the values in
 # those of the user's own functions.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.masked_lm import hide_tokens
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor

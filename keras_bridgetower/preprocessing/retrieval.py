@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.verb_batches import joined
 
 
 def class_loss():

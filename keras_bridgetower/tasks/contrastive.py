@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.losses import ContrastiveLoss
-from keras_bridgetower.losses import pack_embeddings
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.models.checks import check_positions
-from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.losses import pack_embeddings
 from keras_bridgetower.preprocessing.contrastive import (
     BridgeTowerContrastivePreprocessor,
 )
@@ -20,12 +20,10 @@ from keras_bridgetower.preprocessing.verb_inputs import check_not_words
 from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
-from keras_bridgetower.tasks.embed import Embedding
-from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.inference import in_batches
+from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.verb_batches import in_batches
-from keras_bridgetower.tasks.verb_batches import joined
 
 # What is embedded, by what is given.
 KIND_OF = {
@@ -250,3 +248,50 @@ class BridgeTowerContrastive(BridgeTowerTask):
         config = super().get_config()
         config.update(projection_dim=self.projection_dim, ways=self.ways)
         return config
+
+
+class Embedding(keras.Model):
+    """One kind of embedding, without running what it does not read.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        head: `ContrastiveHead`.
+        kind: `"text"`, `"image"` or `"fused"`.
+
+    Call arguments:
+        inputs: dict of the features that the kind reads.
+
+    Returns:
+        float32 tensor `(batch, projection_dim)`, rows of length 1.
+    """
+
+    def __init__(self, backbone, head, kind):
+        super().__init__(name=f"{kind}_embedding", dtype=backbone.dtype_policy)
+        self.backbone, self.head, self.kind = backbone, head, kind
+
+    def call(self, inputs, training=None):
+        features = contrastive_features(
+            self.backbone.fusion,
+            self.head.ways,
+            **_READ[self.kind](self.backbone, inputs),
+        )
+        return self.head(features)[self.kind]
+
+
+def text_states(backbone, features, **others):
+    """States of the text tower, from a dict that holds its features.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        features: dict of features.
+        **others: features that stand in for those of the dict.
+    """
+    features, tower = {**features, **others}, backbone.text_tower
+    return tower({name: features[name] for name in tower.input})
+
+
+_READ = {
+    "text": lambda backbone, x: {"text": text_states(backbone, x)},
+    "image": lambda backbone, x: {"image": backbone.image_tower(x["images"])},
+    "fused": lambda backbone, x: backbone.fuse(x, outputs=("pooled",)),
+}

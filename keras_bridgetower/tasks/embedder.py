@@ -10,8 +10,9 @@ from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 class BridgeTowerEmbedder:
     """Embeddings as lists of numbers, by the names that stores call.
 
-    It has the methods of LangChain's `Embeddings` without importing it;
-    `keras_bridgetower.integrations` has subclasses for LangChain and others.
+    It has the methods of LangChain's `Embeddings` without importing it. For
+    subclasses of LangChain's and other classes see
+    `keras_bridgetower.apps.search.adapters`.
 
     Args:
         task: a `BridgeTowerContrastive` with a preprocessor.

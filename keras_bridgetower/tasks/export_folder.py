@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-from keras_bridgetower import runtime
+from keras_bridgetower.models.exporting import runtime
 
 # What the task is, and the names of its classes.
 DESCRIPTION = "export.json"

@@ -6,11 +6,11 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
-from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.checks import MissingMethod
-from keras_bridgetower.losses import is_padding
-from keras_bridgetower.losses import weight_column
+from keras_bridgetower.objectives.losses import is_padding
+from keras_bridgetower.objectives.losses import weight_column
 
 _WITHOUT_SLOTS = "optimizer_without_slots"
 

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_bridgetower.models.fusion_checks import IMAGE_ROW
-from keras_bridgetower.models.fusion_checks import SECOND_IMAGE_ROW
+from keras_bridgetower.models.fusion import IMAGE_ROW
+from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
 from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
 from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
@@ -12,7 +12,7 @@ from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.tasks.classification import ClassificationTask
-from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.contrastive import text_states
 
 # The type row of each picture, left first.
 ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)

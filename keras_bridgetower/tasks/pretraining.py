@@ -3,13 +3,13 @@
 import keras
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.losses import ContrastiveLoss
-from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.matching import pair_objectives
-from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
-from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
 from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.losses import MaskedLMLoss
+from keras_bridgetower.objectives.pair_outputs import outputs_of_drawn
+from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
 from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor,
@@ -17,7 +17,7 @@ from keras_bridgetower.preprocessing.pretraining import (
 from keras_bridgetower.preprocessing.pretraining import checked_objectives
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
 

@@ -3,22 +3,22 @@
 import keras
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.losses import ContrastiveLoss
-from keras_bridgetower.matching import pair_objectives
-from keras_bridgetower.matching.pair_objectives import MATCH
-from keras_bridgetower.matching.pair_outputs import outputs_of_drawn
-from keras_bridgetower.matching.pair_outputs import with_packed
 from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.pair_objectives import MATCH
+from keras_bridgetower.objectives.pair_outputs import outputs_of_drawn
+from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
 from keras_bridgetower.preprocessing.verb_inputs import check_pairs
 from keras_bridgetower.preprocessing.verb_inputs import check_some
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
-from keras_bridgetower.tasks import verb_batches
+from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.embed import text_states
+from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.ranking.memory_plan import Sizes
 from keras_bridgetower.tasks.ranking.rank import rank
 from keras_bridgetower.tasks.ranking.shortlist import top_matches
@@ -199,7 +199,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """
         sources = self.sources(images, texts, "texts")
         check_pairs(sources)
-        logits = verb_batches.joined(
+        logits = inference.joined(
             self.batches("score", sources, batch_size, buckets=self.buckets)
         )[:, -1]
         found = one_or_all(logits, sources)

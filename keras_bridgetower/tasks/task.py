@@ -4,10 +4,10 @@ import keras
 import keras_hub
 
 from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import keras_patches
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
-from keras_bridgetower.backend.keras_patches_models import PatchedModel
+from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
@@ -19,7 +19,7 @@ from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
-from keras_bridgetower.tasks import verb_batches
+from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.inference import Inference
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
@@ -170,7 +170,7 @@ class BridgeTowerTask(
         # What an objective drew refers to other rows of the batch: add none.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
-        return verb_batches.joined(
+        return inference.joined(
             self.batches("predict_features", sources, batch_size, **values)
         )
 
@@ -208,7 +208,7 @@ class BridgeTowerTask(
         with self.inference.reading(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
-            yield from verb_batches.in_batches(
+            yield from inference.in_batches(
                 forward, sources, batch_size, **kwargs
             )
 

@@ -7,8 +7,10 @@ import keras
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
-from keras_bridgetower.backend import keras_patches_fit
-from keras_bridgetower.backend import keras_patches_updates
+from keras_bridgetower.backend.keras_private import fit as keras_patches_fit
+from keras_bridgetower.backend.keras_private import (
+    updates as keras_patches_updates,
+)
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.fit import value_checks
 from keras_bridgetower.tasks.fit.batch_checks import check_arrays

@@ -17,8 +17,8 @@ from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
+from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.verb_batches import joined
 
 
 class _Labelled(ClassificationTask):

@@ -4,14 +4,14 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.preprocessing.vqa import checked_answers
+from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.verb_batches import joined
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -11,11 +11,11 @@ from builders import FASTEST
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.cli import ask
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import retrieve
-from keras_bridgetower.cli import search
-from keras_bridgetower.demo import models as demo
+from keras_bridgetower.apps.cli import ask
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import retrieve
+from keras_bridgetower.apps.cli import search
+from keras_bridgetower.apps.demo import models as demo
 from keras_bridgetower.presets import table
 
 pytestmark = FASTEST

@@ -11,8 +11,8 @@ from miniatures import miniature
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.cli import doctor
-from keras_bridgetower.cli import main
+from keras_bridgetower.apps.cli import doctor
+from keras_bridgetower.apps.cli import main
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.records.write import write_shards
 

@@ -10,9 +10,9 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 
-from keras_bridgetower.cli import errors
-from keras_bridgetower.cli import frameworks
-from keras_bridgetower.cli import main
+from keras_bridgetower.apps.cli import errors
+from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import main
 
 pytestmark = FASTEST
 PICTURES = pathlib.Path(__file__).parents[2] / "examples/pictures"
@@ -257,7 +257,7 @@ def test_only_warnings_of_the_package_are_shown(capsys, monkeypatch, tmp_path):
 
 
 def test_predict_knows_all_tasks():
-    from keras_bridgetower.cli import predict
-    from keras_bridgetower.predict.verbs import VERBS
+    from keras_bridgetower.apps.cli import predict
+    from keras_bridgetower.apps.predict.verbs import VERBS
 
     assert predict.TASKS == tuple(VERBS)

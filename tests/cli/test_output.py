@@ -10,8 +10,8 @@ import sys
 import pytest
 from builders import FASTEST
 
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import output
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import output
 
 pytestmark = FASTEST
 PENGUIN = pathlib.Path(__file__).parents[2] / "examples/drawings/penguin.png"

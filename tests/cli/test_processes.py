@@ -10,10 +10,10 @@ from builders import FASTEST
 from typer.testing import CliRunner
 
 import keras_bridgetower as kbt
-from keras_bridgetower.cli import frameworks
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import output
-from keras_bridgetower.cli import process
+from keras_bridgetower import startup as process
+from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import output
 
 pytestmark = FASTEST
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_help_and_presets_import_no_keras():
     code = """
 import sys
 sys.argv = ["/usr/bin/keras-bridgetower", "--help"]
-from keras_bridgetower.cli.main import main
+from keras_bridgetower.apps.cli.main import main
 codes = [main([*w.split(), "--help"]) for w in sys.stdin.read().split(",")]
 codes += [main(["presets"]), main(["ask", "a.png", "b", "--preset", "none"])]
 heavy = {"keras", "tensorflow", "torch", "jax", "numpy", "PIL"}
@@ -112,7 +112,7 @@ def test_processes_that_a_command_starts_are_quiet(debug, capfd):
         (["C:/keras-bridgetower.exe"], [], True),
         (["-m", "ask"], ["python", "-m", "keras_bridgetower", "ask"], True),
         (["-m"], ["python", "-mkeras_bridgetower"], True),
-        (["-m"], ["python", "-m", "keras_bridgetower.predict"], False),
+        (["-m"], ["python", "-m", "keras_bridgetower.apps.predict"], False),
         (["-m"], ["python", "-m", "pytest"], False),
         (["-c"], ["python", "-c", "import keras_bridgetower"], False),
         ([""], ["python"], False),

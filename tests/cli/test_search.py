@@ -10,8 +10,8 @@ import pytest
 from builders import FASTEST
 from drawn_photos import draw
 
-from keras_bridgetower.cli import main
-from keras_bridgetower.search import PictureSearch
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.search import PictureSearch
 
 pytestmark = FASTEST
 KNOWN = "bridgetower_tiny_easy_retrieval"
@@ -179,7 +179,7 @@ def test_info_needs_no_model(indexed):
     code = """
 import sys
 sys.argv = ["/usr/bin/keras-bridgetower"]
-from keras_bridgetower.cli.main import main
+from keras_bridgetower.apps.cli.main import main
 code = main(["search", "info", "--store", sys.stdin.read(), "--json"])
 heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
 sys.exit(repr(heavy) if heavy else code)

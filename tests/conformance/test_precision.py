@@ -22,7 +22,7 @@ from every_task import BATCH
 from every_task import TASKS
 from every_task import only
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.training.runs import state
 
 BACKEND = keras.config.backend()

@@ -23,7 +23,7 @@ from sources import SOURCES
 from sources import Batches
 from sources import dataset
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 ON_TORCH = keras.config.backend() == "torch"
 # What tasks without pictures do not take.

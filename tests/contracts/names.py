@@ -6,6 +6,7 @@ writes the lists anew, after a change that is meant.
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import pathlib
@@ -30,7 +31,7 @@ def public_names():
 
 def exports(face):
     """The public names of a face, as its stub or its module gives them."""
-    folder = PACKAGE.joinpath(*face.split("."))
+    folder = pathlib.Path(_module(face).__file__).parent
     stub = folder / "__init__.pyi"
     source = stub if stub.is_file() else folder / "__init__.py"
     return sorted(
@@ -44,9 +45,11 @@ def exports(face):
 
 def public(face):
     """dict from each public name of a face to what it stands for."""
-    name = f"keras_bridgetower.{face}".removesuffix(".")
-    module = importlib.import_module(name)
-    return {name: getattr(module, name) for name in exports(face)}
+    return {name: getattr(_module(face), name) for name in exports(face)}
+
+
+def _module(face):
+    return functools.reduce(getattr, filter(None, face.split(".")), kbt)
 
 
 def _face(face):

@@ -14,7 +14,7 @@ from builders import run
 from builders import shallow
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 pytestmark = LONG_ELSEWHERE
 

@@ -17,8 +17,8 @@ from builders import difference
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
+from keras_bridgetower.convert import by_hand as self_check
 from keras_bridgetower.convert import cache
-from keras_bridgetower.convert import self_check
 from keras_bridgetower.convert.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE

@@ -10,8 +10,8 @@ import pytest
 from builders import FASTEST
 
 import keras_bridgetower as kbt
-from keras_bridgetower.cli import main
-from keras_bridgetower.convert.answers import read_answers
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.convert.by_hand import read_answers
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import hub
 

@@ -15,7 +15,7 @@ import torch
 from builders import difference
 
 from keras_bridgetower.convert import authors
-from keras_bridgetower.convert import self_check
+from keras_bridgetower.convert import by_hand as self_check
 
 RUN = pathlib.Path(__file__).with_name("without_torch_run.py")
 

@@ -23,8 +23,8 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 
-from keras_bridgetower.cli import main  # noqa: E402
-from keras_bridgetower.demo.page import Page  # noqa: E402
+from keras_bridgetower.apps.cli import main  # noqa: E402
+from keras_bridgetower.apps.demo.page import Page  # noqa: E402
 
 ONE = ("bridgetower_tiny_easy_mlm",)
 

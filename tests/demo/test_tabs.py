@@ -13,19 +13,19 @@ from drawn_photos import jpeg_of_scans
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.demo import asking
-from keras_bridgetower.demo import filling
-from keras_bridgetower.demo import fragments
-from keras_bridgetower.demo import inputs
-from keras_bridgetower.demo import looking
-from keras_bridgetower.demo import matching
-from keras_bridgetower.demo import models
-from keras_bridgetower.demo.drawings import draw_all
-from keras_bridgetower.demo.drawings import drawn
-from keras_bridgetower.demo.inputs import RefusedInput
-from keras_bridgetower.demo.limits import Limits
-from keras_bridgetower.demo.overlays import overlay
-from keras_bridgetower.search import PictureSearch
+from keras_bridgetower.apps.demo import asking
+from keras_bridgetower.apps.demo import filling
+from keras_bridgetower.apps.demo import fragments
+from keras_bridgetower.apps.demo import inputs
+from keras_bridgetower.apps.demo import looking
+from keras_bridgetower.apps.demo import matching
+from keras_bridgetower.apps.demo import models
+from keras_bridgetower.apps.demo.drawings import draw_all
+from keras_bridgetower.apps.demo.drawings import drawn
+from keras_bridgetower.apps.demo.inputs import RefusedInput
+from keras_bridgetower.apps.demo.limits import Limits
+from keras_bridgetower.apps.demo.overlays import overlay
+from keras_bridgetower.apps.search import PictureSearch
 
 pytestmark = FASTEST
 VQA, MLM, PRETRAIN = (
@@ -145,7 +145,7 @@ def test_an_overlay_shows_what_stands_out():
 
 def test_search(opened, tmp_path, monkeypatch):
     pytest.importorskip("lancedb", reason="the extra `demo`")
-    from keras_bridgetower.demo.searching import IndexShelf
+    from keras_bridgetower.apps.demo.searching import IndexShelf
 
     paths = draw_all(tmp_path)
     text = "a large red triangle in the east."
@@ -205,7 +205,7 @@ def test_search(opened, tmp_path, monkeypatch):
     ],
 )
 def test_good_hits_end_at_the_largest_drop(scores, good):
-    from keras_bridgetower.demo import searching
+    from keras_bridgetower.apps.demo import searching
 
     assert searching.largest_drop(scores) == good
 

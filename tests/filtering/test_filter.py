@@ -10,13 +10,13 @@ import pytest
 import web_data
 from builders import FASTEST
 
-from keras_bridgetower.cli import main
-from keras_bridgetower.filtering import run as filtering
-from keras_bridgetower.filtering.samples import shards_of
-from keras_bridgetower.filtering.scoring import PairScorer
-from keras_bridgetower.filtering.threshold import of_share
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.filtering import run as filtering
+from keras_bridgetower.apps.filtering.samples import shards_of
+from keras_bridgetower.apps.filtering.scoring import PairScorer
+from keras_bridgetower.apps.filtering.threshold import of_share
+from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.preprocessing.images import load_image
-from keras_bridgetower.search.models import SearchModels
 
 pytestmark = [
     FASTEST,

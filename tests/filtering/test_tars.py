@@ -8,9 +8,9 @@ import pytest
 import web_data
 from builders import FASTEST
 
-from keras_bridgetower.filtering import tables
-from keras_bridgetower.filtering.folder import FilterFolder
-from keras_bridgetower.filtering.samples import shards_of
+from keras_bridgetower.apps.filtering import tables
+from keras_bridgetower.apps.filtering.folder import FilterFolder
+from keras_bridgetower.apps.filtering.samples import shards_of
 
 pytestmark = FASTEST
 

@@ -39,7 +39,7 @@ def test_langchain(task):
     stores = pytest.importorskip("langchain_core.vectorstores", reason=reason)
     from langchain_core.embeddings import Embeddings
 
-    from keras_bridgetower.integrations import langchain
+    from keras_bridgetower.apps.search.adapters import langchain
 
     embeddings = langchain.BridgeTowerEmbeddings(task)
     assert isinstance(embeddings, Embeddings)
@@ -59,7 +59,7 @@ def test_llama_index(task, photos):
     pytest.importorskip("llama_index.core", reason=reason)
     from llama_index.core.embeddings import MultiModalEmbedding
 
-    from keras_bridgetower.integrations import llama_index
+    from keras_bridgetower.apps.search.adapters import llama_index
 
     model = llama_index.BridgeTowerMultiModalEmbedding(preset=PRESET)
     assert isinstance(model, MultiModalEmbedding)
@@ -82,7 +82,7 @@ def test_lancedb(task, photos, tmp_path):
     from lancedb.pydantic import LanceModel
     from lancedb.pydantic import Vector
 
-    from keras_bridgetower.integrations import lancedb as adapter
+    from keras_bridgetower.apps.search.adapters import lancedb as adapter
 
     function = get_registry().get("bridgetower").create(preset=PRESET)
     assert isinstance(function, adapter.BridgeTowerFunction)
@@ -108,7 +108,7 @@ def test_lancedb(task, photos, tmp_path):
 def test_chroma(task, photos, tmp_path):
     reason = "the extra `integrations`"
     chromadb = pytest.importorskip("chromadb", reason=reason)
-    from keras_bridgetower.integrations import chroma
+    from keras_bridgetower.apps.search.adapters import chroma
 
     function = chroma.BridgeTowerChromaFunction(PRESET)
     red = np.asarray(Image.open(photos[0]))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_bridgetower as kbt
-from keras_bridgetower.search.models import SearchModels
-from keras_bridgetower.serve.models import ServedPreset
+from keras_bridgetower.apps.search.models import SearchModels
+from keras_bridgetower.apps.serve.models import ServedPreset
 from keras_bridgetower.tasks.by_name import open_task
 
 PREFIX = "bridgetower_tiny_emoji_"

@@ -28,8 +28,8 @@ from builders import slow_on
 from every_task import make
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.cli import main
 from keras_bridgetower.backend import precision
-from keras_bridgetower.cli import main
 from keras_bridgetower.models.exporting.formats import FORMATS
 from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest

@@ -4,7 +4,7 @@ import pytest
 from drawn_photos import PACKAGES
 from drawn_photos import draw
 
-from keras_bridgetower.search.models import SearchModels
+from keras_bridgetower.apps.search.models import SearchModels
 
 # Two-way with a matching head, and three-way without.
 MATCHING = "bridgetower_tiny_easy_pretrain"

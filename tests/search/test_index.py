@@ -16,9 +16,9 @@ from drawn_photos import draw
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.apps.search import reading
 from keras_bridgetower.preprocessing import images
-from keras_bridgetower.search import PictureSearch
-from keras_bridgetower.search import reading
 
 pytestmark = FASTEST
 

@@ -9,9 +9,9 @@ import pytest
 from builders import FASTEST
 
 from keras_bridgetower import BridgeTowerRetrieval
-from keras_bridgetower.search import PictureSearch
-from keras_bridgetower.search import QdrantServer
-from keras_bridgetower.search import info
+from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.apps.search import QdrantServer
+from keras_bridgetower.apps.search import info
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."

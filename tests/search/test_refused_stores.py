@@ -9,10 +9,10 @@ from builders import FASTEST
 from drawn_photos import PACKAGES
 
 import keras_bridgetower as kbt
-from keras_bridgetower.search import PictureSearch
-from keras_bridgetower.search import SearchModels
-from keras_bridgetower.search import info
-from keras_bridgetower.search import open_store
+from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.apps.search import SearchModels
+from keras_bridgetower.apps.search import info
+from keras_bridgetower.apps.search import open_store
 
 pytestmark = FASTEST
 

@@ -8,13 +8,13 @@ import pytest
 from builders import FASTEST
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.apps.search import SearchModels
+from keras_bridgetower.apps.search import info
+from keras_bridgetower.apps.search import open_store
+from keras_bridgetower.apps.search import prune
+from keras_bridgetower.apps.search import remove
 from keras_bridgetower.preprocessing.base64_pictures import decoded
-from keras_bridgetower.search import PictureSearch
-from keras_bridgetower.search import SearchModels
-from keras_bridgetower.search import info
-from keras_bridgetower.search import open_store
-from keras_bridgetower.search import prune
-from keras_bridgetower.search import remove
 
 pytestmark = FASTEST
 DOCUMENTED = (

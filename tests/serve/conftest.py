@@ -14,7 +14,7 @@ import keras_bridgetower as kbt
 def presets():
     """The presets as the server holds them."""
     pytest.importorskip("uvicorn", reason="the extra `serve`")
-    from keras_bridgetower.serve.models import ServedPreset
+    from keras_bridgetower.apps.serve.models import ServedPreset
 
     opened = [ServedPreset(name) for name in (FUSED, MATCHING, ASKING)]
     for preset in opened:
@@ -42,7 +42,7 @@ def photos(tmp_path_factory):
 def index(presets, photos):
     """An index of the pictures, as the server searches it."""
     pytest.importorskip("lancedb", reason="the extra `search`")
-    from keras_bridgetower.serve.index import ServedIndex
+    from keras_bridgetower.apps.serve.index import ServedIndex
 
     store = str(photos.parent / "index")
     kbt.search.PictureSearch(store, MATCHING).index(photos)
@@ -53,8 +53,8 @@ def index(presets, photos):
 def server(presets, index, photos):
     from local_server import serving
 
-    from keras_bridgetower.serve.limits import Limits
-    from keras_bridgetower.serve.plan import Plan
+    from keras_bridgetower.apps.serve.limits import Limits
+    from keras_bridgetower.apps.serve.plan import Plan
 
     limits = Limits(body_bytes=12_000_000, inputs=64, picture_pixels=10**6)
     store = str(photos.parent / "index")

@@ -8,11 +8,11 @@ import threading
 import pytest
 from builders import FASTEST
 
-from keras_bridgetower.serve.batching import BatchedPreset
-from keras_bridgetower.serve.errors import Refused
-from keras_bridgetower.serve.inputs import ToFind
-from keras_bridgetower.serve.inputs import ToMatch
-from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.apps.serve.batching import BatchedPreset
+from keras_bridgetower.apps.serve.errors import Refused
+from keras_bridgetower.apps.serve.inputs import ToFind
+from keras_bridgetower.apps.serve.inputs import ToMatch
+from keras_bridgetower.apps.serve.limits import Limits
 
 pytestmark = FASTEST
 

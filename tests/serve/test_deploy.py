@@ -12,12 +12,12 @@ import pytest
 import typer
 from builders import FASTEST
 
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import serve as command
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import serve as command
+from keras_bridgetower.apps.serve import admission
+from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.presets.table import PRESETS
-from keras_bridgetower.serve import admission
-from keras_bridgetower.serve.limits import Limits
-from keras_bridgetower.serve.plan import KEY
 
 yaml = pytest.importorskip("yaml", reason="comes with the extra `docs`")
 

@@ -11,10 +11,10 @@ from builders import FASTEST
 
 pytest.importorskip("aiohttp", reason="the extra `serve`")
 
-from keras_bridgetower.serve.errors import RequestError
-from keras_bridgetower.serve.fetching import PictureFetcher
-from keras_bridgetower.serve.fetching import is_public
-from keras_bridgetower.serve.limits import Limits
+from keras_bridgetower.apps.serve.errors import RequestError
+from keras_bridgetower.apps.serve.fetching import PictureFetcher
+from keras_bridgetower.apps.serve.fetching import is_public
+from keras_bridgetower.apps.serve.limits import Limits
 
 pytestmark = FASTEST
 

@@ -16,12 +16,12 @@ pytest.importorskip("uvicorn", reason="the extra `serve`")
 import httpx
 import uvicorn
 
-from keras_bridgetower.serve import on_uvicorn
-from keras_bridgetower.serve.environment import COUNTS
-from keras_bridgetower.serve.limits import Limits
-from keras_bridgetower.serve.plan import Plan
-from keras_bridgetower.serve.protocol import http_settings
-from keras_bridgetower.serve.supervisor import Supervisor
+from keras_bridgetower.apps.serve import on_uvicorn
+from keras_bridgetower.apps.serve.environment import COUNTS
+from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import Plan
+from keras_bridgetower.apps.serve.protocol import http_settings
+from keras_bridgetower.apps.serve.supervisor import Supervisor
 
 pytestmark = FASTEST
 

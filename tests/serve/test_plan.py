@@ -8,11 +8,11 @@ from builders import FASTEST
 from served import FUSED
 from served import MATCHING
 
-from keras_bridgetower.cli import main
-from keras_bridgetower.cli import serve as command
-from keras_bridgetower.serve.limits import Limits
-from keras_bridgetower.serve.plan import KEY
-from keras_bridgetower.serve.plan import Plan
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import serve as command
+from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import Plan
 
 pytestmark = FASTEST
 DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
@@ -32,7 +32,7 @@ def test_configurations_of_clusters(name):
     pytest.importorskip("ray", reason="the extra `ray`")
     from ray.serve.schema import ServeDeploySchema
 
-    from keras_bridgetower.serve import deployments
+    from keras_bridgetower.apps.serve import deployments
 
     ServeDeploySchema(**configuration(name))
     [application] = configuration(name)["applications"]

@@ -15,8 +15,8 @@ from served import MATCHING
 from served import picture
 
 import keras_bridgetower as kbt
-from keras_bridgetower.search.querying import Hit
-from keras_bridgetower.serve import index
+from keras_bridgetower.apps.search.querying import Hit
+from keras_bridgetower.apps.serve import index
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -243,8 +243,8 @@ def test_search(client, photos):
 
 
 def test_a_bad_input_does_no_harm_to_its_neighbours(presets):
-    from keras_bridgetower.serve.errors import Refused
-    from keras_bridgetower.serve.inputs import ToEmbed
+    from keras_bridgetower.apps.serve.errors import Refused
+    from keras_bridgetower.apps.serve.inputs import ToEmbed
 
     asked = [ToEmbed(TEXT), ToEmbed(LONG), ToEmbed("a circle")]
     first, second, third = presets[0].ask("embed", asked)

@@ -13,8 +13,8 @@ from builders import raw
 from builders import shallow
 
 import keras_bridgetower as kbt
-from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.objectives.losses import MaskedLMLoss
+from keras_bridgetower.objectives.losses import VQALoss
 
 IMAGE_SIZE = kbt.BridgeTowerImageConverter(SIDE)
 SCORES = np.eye(4, dtype="float32")[:3]

@@ -26,8 +26,8 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.losses import ContrastiveLoss
-from keras_bridgetower.losses import pack_embeddings
+from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.losses import pack_embeddings
 from keras_bridgetower.tasks.inference import Forward
 
 IMAGE = np.zeros((20, 30, 3), "uint8")

@@ -22,7 +22,7 @@ from builders import tokenizer
 from convert import checkpoints
 
 import keras_bridgetower as kbt
-from keras_bridgetower.losses import MaskedLMLoss
+from keras_bridgetower.objectives.losses import MaskedLMLoss
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
 LENGTH, MASKS = 24, 8

@@ -38,7 +38,7 @@ from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.distribution import on_tensorflow
-from keras_bridgetower.matching import pair_objectives
+from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import agreement

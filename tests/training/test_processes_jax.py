@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import keras_patches_distribution
+from keras_bridgetower.backend.keras_private import (
+    distribution as keras_patches_distribution,
+)
 from keras_bridgetower.distribution import jax_processes
 
 pytestmark = pytest.mark.skipif(

@@ -25,8 +25,8 @@ from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.checkpoint import Watch
 from keras_bridgetower.training.runs.folders import CheckpointError
-from keras_bridgetower.training.runs.nonfinite import Watch
 
 pytestmark = LONG_ELSEWHERE
 

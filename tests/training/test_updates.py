@@ -26,8 +26,8 @@ from updates_run import UPDATES
 from updates_run import WARMUP
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import keras_patches
-from keras_bridgetower.backend.keras_patches_updates import accumulation
+from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.runs import folders

@@ -19,7 +19,7 @@ import uuid
 import numpy as np
 
 import keras_bridgetower as kbt
-from keras_bridgetower.search.stores.store import StoredPicture
+from keras_bridgetower.apps.search.stores.store import StoredPicture
 
 NEAREST = 10
 CENTRES = 2000

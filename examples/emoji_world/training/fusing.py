@@ -18,8 +18,8 @@ from emoji_world.training.model import train
 from emoji_world.training.together import Together
 from emoji_world.training.wrong_captions import ALIKE
 from emoji_world.training.wrong_captions import WrongCaptions
-from keras_bridgetower import losses
-from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.objectives import losses
 
 BATCH, QUESTIONS = 64, 256  # Of a step.
 WEIGHTS = {"vqa": 1.0, "itm": 2.0, "mlm": 0.5, "itc": 0.3}

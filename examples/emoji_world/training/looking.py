@@ -11,7 +11,7 @@ from keras import ops
 
 from emoji_world.training.model import Batches
 from emoji_world.training.model import train
-from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import contrastive_features
 
 BATCH = 64
 # How sharp the softmax over all emoji is.

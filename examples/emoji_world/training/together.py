@@ -2,7 +2,7 @@
 
 from easy_world.training.tiny_training import pack
 
-from keras_bridgetower.models.head_sets import HeadSet
+from keras_bridgetower.models.head_table import HeadSet
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 

@@ -1,9 +1,11 @@
 """`Stream`: makes batches from records, and can start at any batch."""
 
+import hashlib
+import json
+
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.data.stream import identity
 from keras_bridgetower.data.stream.bad_samples import DamageReport
 from keras_bridgetower.data.stream.checks import check_epoch
 from keras_bridgetower.data.stream.checks import check_hosts
@@ -158,7 +160,7 @@ class Stream:
             "weights": [float(weight) for weight in weights],
             "transform": written_without_places(transform),
             "target": target,
-            **identity.sources(readers),
+            **sources(readers),
         }
 
     def of_host(self, num_hosts, host):
@@ -317,3 +319,27 @@ class Stream:
         return self._row_maker.readable_rows(
             *self._order(epoch, np.array(places, int))
         )
+
+
+def sources(readers):
+    """Describe the content of sources, independent of where their folders are.
+
+    Args:
+        readers: list of `RecordReader`.
+
+    Returns:
+        dict from `"source 0"`, `"source 1"` and so on to dicts of plain
+        values.
+    """
+    return {f"source {i}": _source(r) for i, r in enumerate(readers)}
+
+
+def _source(reader):
+    # `shards` holds the checksums of the files.
+    part = [reader.task, reader.labels, reader.shards]
+    text = json.dumps(part, sort_keys=True).encode()
+    return {
+        "split": reader.split,
+        "num_samples": reader.num_samples,
+        "sha256": hashlib.sha256(text).hexdigest(),
+    }

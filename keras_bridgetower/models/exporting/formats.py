@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import keras
 
-from keras_bridgetower.backend import torch_exports
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.exporting import by_keras
+from keras_bridgetower.models.exporting import by_torch as torch_exports
 
 
 class Format(NamedTuple):

@@ -7,13 +7,13 @@ text, keeps what it returns, and runs only the fusion for pairs.
 from keras import ops
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.models.contrastive_features import contrastive_features
 from keras_bridgetower.models.exporting.function import BATCH
 from keras_bridgetower.models.exporting.function import TOKENS
 from keras_bridgetower.models.exporting.function import Feature
 from keras_bridgetower.models.exporting.function import Function
 from keras_bridgetower.models.exporting.function import limits_of
 from keras_bridgetower.models.exporting.function import whole
+from keras_bridgetower.models.heads import contrastive_features
 
 # Heads that read the pooled representation of one picture and one text.
 POOLED_HEADS = ("vqa", "entailment", "itm", "rank")

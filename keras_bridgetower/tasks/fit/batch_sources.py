@@ -9,7 +9,7 @@ import collections.abc
 import keras
 import numpy as np
 
-from keras_bridgetower.backend import keras_patches_fit
+from keras_bridgetower.backend.keras_private import fit as keras_patches_fit
 
 _KINDS = (
     "`x` must be a dict of arrays or lists, one row for each sample, such as "

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import devices
-from keras_bridgetower.losses import VQALoss
+from keras_bridgetower.objectives.losses import VQALoss
 
 _LOG = logging.getLogger(__name__)
 # The loss of an untrained head, which gives every answer the logit 0.

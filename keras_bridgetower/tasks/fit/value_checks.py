@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.losses import MaskedLMLoss
-from keras_bridgetower.losses import VQALoss
 from keras_bridgetower.models.checks import LOOKED_AT
 from keras_bridgetower.models.checks import check_feature_values
 from keras_bridgetower.models.checks import check_ids
-from keras_bridgetower.models.label_checks import check_scores
+from keras_bridgetower.objectives.label_checks import check_scores
+from keras_bridgetower.objectives.losses import MaskedLMLoss
+from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower.models.contrastive_features import contrastive_features
+from keras_bridgetower.models.heads import contrastive_features
 
 
 class Part(keras.Model):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.tasks.inference import filled
 from keras_bridgetower.tasks.ranking.block_cache import BlockCache
 from keras_bridgetower.tasks.ranking.block_cache import NoCache
 from keras_bridgetower.tasks.ranking.block_cache import key_of
@@ -13,7 +14,6 @@ from keras_bridgetower.tasks.ranking.compiled_parts import parts_of
 from keras_bridgetower.tasks.ranking.shortlist import NOT_SCORED
 from keras_bridgetower.tasks.ranking.shortlist import checked_shortlist
 from keras_bridgetower.tasks.ranking.shortlist import shortlisted
-from keras_bridgetower.tasks.verb_batches import filled
 
 
 def _batches(source, first, last, batch_size):

@@ -10,7 +10,9 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import keras_patches_updates
+from keras_bridgetower.backend.keras_private import (
+    updates as keras_patches_updates,
+)
 
 # The authors' three groups. The authors' code looks for substrings in names.
 # The names of the type embedding, the contrastive scale and the ranking head

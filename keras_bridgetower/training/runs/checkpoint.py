@@ -1,10 +1,16 @@
 """`Checkpoint`: saves a training run and continues it exactly."""
 
+import contextlib
 import dataclasses
+import math
+import signal
+import threading
+import warnings
 
 import keras
 
-from keras_bridgetower.backend.keras_patches_updates import accumulation
+from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import process_seeds
@@ -12,16 +18,13 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.preprocessing.close_datasets import closed_on_error
 from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import checks
-from keras_bridgetower.training.runs import ema
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import identity
 from keras_bridgetower.training.runs import lock
-from keras_bridgetower.training.runs import nonfinite
 from keras_bridgetower.training.runs import other_callbacks
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checks import Position
-from keras_bridgetower.training.runs.stopping import STOPPED
-from keras_bridgetower.training.runs.stopping import Sigterm
+from keras_bridgetower.training.runs.folders import CheckpointError
 from keras_bridgetower.training.runs.stores import STORES
 
 
@@ -84,7 +87,7 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         super().__init__()
         check_choice("mode", mode, tuple(_BEST))
-        check_choice("on_nonfinite", on_nonfinite, tuple(nonfinite.REPORTS))
+        check_choice("on_nonfinite", on_nonfinite, tuple(_REPORTS))
         check_count("every", every)
         check_count("keep", keep)
         self.directory = directory
@@ -148,7 +151,7 @@ class Checkpoint(keras.callbacks.Callback):
         last = other_callbacks.AfterOthers(
             self, callbacks, self._callback_states
         )
-        self._watch = nonfinite.Watch(model, self._loss_is_finite)
+        self._watch = _Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
         history = keras.callbacks.History()
@@ -168,7 +171,7 @@ class Checkpoint(keras.callbacks.Callback):
                 history.history.setdefault(name, []).extend(values)
             return model.stop_training
 
-        with self._sigterm, ema.kept_apart(model.optimizer):
+        with self._sigterm, _plain_weights(model.optimizer):
             stopped = other_callbacks.have_stopped(
                 callbacks, self._callback_states
             )
@@ -181,7 +184,7 @@ class Checkpoint(keras.callbacks.Callback):
             if self._batches() < self._last and not stopped:
                 start, end = (self.position.epoch, 0), -(-self._last // length)
                 train(start, end, steps_per_epoch=length)
-        ema.take(model)
+        _take_averages(model)
         return history
 
     def resume(self, model, force=False):
@@ -306,9 +309,160 @@ class Checkpoint(keras.callbacks.Callback):
         failure = self._watch.failure(loss)
         if failure:
             ids = self._all_hosts.ids(self._batches())
-            nonfinite.REPORTS[self.on_nonfinite](
-                nonfinite.text(failure, loss, self.position, ids)
+            _REPORTS[self.on_nonfinite](
+                _failure_text(failure, loss, self.position, ids)
             )
 
 
 _BEST = {"max": max, "min": min}
+
+
+@contextlib.contextmanager
+def _plain_weights(optimizer):
+    """A context in which the end of `fit` does not change the weights.
+
+    Keras replaces the weights by their averages at the end of each `fit`, but
+    a run may continue after it. On JAX Keras would do so after an error, too,
+    fail, and hide the first error.
+
+    Args:
+        optimizer: any Keras optimizer.
+    """
+    before = optimizer.finalize_variable_values
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        optimizer.finalize_variable_values = before
+
+
+def _take_averages(model):
+    """Replace the weights of a trained model by their averages, if any."""
+    optimizer = model.optimizer
+    # Before the first update the averages are zeros.
+    if optimizer.built and int(
+        keras.ops.convert_to_numpy(optimizer.iterations)
+    ):
+        optimizer.finalize_variable_values(model.trainable_weights)
+
+
+# The usual exit code after a SIGTERM, 143.
+STOPPED = 128 + signal.SIGTERM
+
+
+class Sigterm:
+    """A context in which a SIGTERM is recorded but does not end the process.
+
+    Python receives signals in the main thread only. In another thread the
+    context warns, and a SIGTERM ends the process.
+
+    Attributes:
+        requested: bool, whether a SIGTERM came.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._is_main = True
+
+    def __enter__(self):
+        self.requested = False
+        main = threading.main_thread()
+        self._is_main = threading.current_thread() is main
+        if self._is_main:
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        else:
+            warnings.warn(
+                "`Checkpoint.fit` runs outside the main thread, where Python "
+                "receives no signals: a SIGTERM ends the process without a "
+                "checkpoint of its last steps.",
+                stacklevel=4,
+            )
+        return self
+
+    def __exit__(self, *_):
+        if self._is_main:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_):
+        self.requested = True
+
+
+class _Watch:
+    """Finds the steps of a run that failed, and reports each once.
+
+    Args:
+        model: the compiled model, before the first step.
+        is_finite: bool, whether the logged loss was finite so far.
+
+    Attributes:
+        is_finite: bool, whether the logged loss was finite after the last
+            step. It is a mean over the epoch, so once it is not finite, it
+            stays so until the next epoch.
+    """
+
+    def __init__(self, model, is_finite=True):
+        self._model = model
+        self._refused = _refused(model)
+        self.is_finite = is_finite
+
+    def begin_epoch(self):
+        """Reset at the start of an epoch, as Keras resets the mean loss."""
+        self.is_finite = True
+
+    def failure(self, loss):
+        """What failed in the last step.
+
+        Args:
+            loss: float, the logged mean loss.
+
+        Returns:
+            str, `""` if nothing failed.
+        """
+        refused, was_refused = _refused(self._model), self._refused
+        is_finite, was_finite = math.isfinite(loss), self.is_finite
+        self._refused, self.is_finite = refused, is_finite
+        if refused > was_refused:
+            return "the gradients are not finite"
+        return "the loss is not finite" if was_finite and not is_finite else ""
+
+
+def _failure_text(failure, loss, position, ids):
+    """The message about a step that failed.
+
+    Args:
+        failure: str, from `Watch.failure`.
+        loss: float, the logged loss.
+        position: `Position` of the step.
+        ids: ids of the samples of the batch.
+
+    Returns:
+        str.
+    """
+    return (
+        "The loss and its gradients must be finite. The checkpoints before "
+        f"are as they were. Received: loss={loss} at step {position.step} of "
+        f"epoch {position.epoch}, with the samples {list(ids)}: {failure}"
+    )
+
+
+def _stop(message):
+    raise CheckpointError(message)
+
+
+_REPORTS = {"stop": _stop, "skip": warnings.warn}
+
+
+def _refused(model):
+    """A number that grows with each update skipped for its gradients."""
+    optimizer = model.optimizer
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    count = 0
+    if hasattr(inner, "skipped"):
+        count = int(keras_patches.optimizer_value(model, inner.skipped))
+    if hasattr(optimizer, "dynamic_scale"):
+        # With loss scaling, scaled gradients overflow now and then, and the
+        # scale is halved. Only if it falls below 1, the gradients themselves
+        # are not finite.
+        scale = keras_patches.optimizer_value(model, optimizer.dynamic_scale)
+        count += max(0, -math.log2(max(float(scale), 2.0**-1000)))
+    return count

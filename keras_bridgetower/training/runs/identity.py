@@ -6,7 +6,7 @@ import json
 
 import keras
 
-from keras_bridgetower.backend import keras_patches
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.data.written import written_without_places
 
 # Keys of Keras' configurations that are not compared. Names contain a counter

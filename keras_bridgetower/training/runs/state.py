@@ -9,9 +9,11 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import keras_patches
-from keras_bridgetower.backend import keras_patches_distribution
 from keras_bridgetower.backend import precision
+from keras_bridgetower.backend.keras_private import (
+    distribution as keras_patches_distribution,
+)
+from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 _PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")

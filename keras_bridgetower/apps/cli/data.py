@@ -1,0 +1,190 @@
+"""Commands that build data sets of records and look at them."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Annotated
+
+import typer
+
+from keras_bridgetower.apps.cli import errors
+from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import output
+from keras_bridgetower.apps.cli.models import AsJson
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Data set, such as vqav2, coco, nlvr2, or own for your table."
+    ),
+]
+Root = Annotated[
+    pathlib.Path, typer.Argument(help="Folder of the original files.")
+]
+Folder = Annotated[pathlib.Path, typer.Argument(help="Folder of the records.")]
+Protocol = Annotated[str, typer.Option(help="Which files form which splits.")]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--splits", help="Only this split. May be given again."),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Further value of the data set. May be given again.",
+    ),
+]
+
+
+def check(
+    context: typer.Context,
+    name: Name,
+    root: Root,
+    protocol: Protocol = "honest",
+    splits: Splits = None,
+    values: Values = None,
+    as_json: AsJson = False,
+):
+    """List expected and found files, counts, and the first bad picture.
+
+    Exits with 1 if anything is missing or damaged.
+    """
+    with output.progress("Checking") as update:
+        frameworks.load(context.obj)
+        from keras_bridgetower.data import build as building
+
+        data = building.open_original(name, root, values or (), protocol)
+        reports = data.check(protocol, splits, _watched(update))
+    good = all(report.ok for report in reports)
+    value = {
+        "good": good,
+        "parts": [
+            {**dataclasses.asdict(report), "ok": report.ok}
+            for report in reports
+        ],
+    }
+    lines = [*reports, *([] if good else [building.NOT_GOOD])]
+    _show_lines(as_json, value, map(str, lines))
+    if not good:
+        raise typer.Exit(errors.FAILED)
+
+
+def build(
+    context: typer.Context,
+    name: Name,
+    root: Root,
+    folder: Folder,
+    protocol: Protocol = "honest",
+    splits: Splits = None,
+    values: Values = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Files of a split.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. By default, cores.")
+    ] = None,
+    max_bad_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of records that may be left out."
+        ),
+    ] = 0.0,
+    runner: Annotated[
+        str | None, typer.Option(help="Write by this runner of Apache Beam.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Write the splits of a data set as records.
+
+    It may be killed at any time: the same command continues.
+    """
+    left_out = []
+    with output.progress("Writing shards") as update:
+        frameworks.load(context.obj)
+        from keras_bridgetower.data import build as building
+        from keras_bridgetower.data import look
+
+        with frameworks.quiet_processes(context.obj):
+            building.build_splits(
+                building.open_original(name, root, values or (), protocol),
+                folder,
+                protocol,
+                splits,
+                on_split=lambda split, definition: None,
+                on_left_out=lambda *record: left_out.append(record),
+                num_shards=shards,
+                seed=seed,
+                max_bad_share=max_bad_share,
+                run=building.runner(workers or os.cpu_count(), runner),
+                on_shard=update,
+            )
+    found = look.contents(folder)
+    lines = [f"  left out {key}: {reason}" for key, reason in left_out]
+    records = [{"record": key, "reason": why} for key, why in left_out]
+    _show_lines(
+        as_json, {**found, "left_out": records}, [*lines, *look.lines_of(found)]
+    )
+
+
+def stats(
+    context: typer.Context,
+    folder: Folder,
+    verify: Annotated[
+        bool, typer.Option(help="Read all records and check their sums.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Print what a data set holds."""
+    with output.status("Reading"):
+        frameworks.load(context.obj)
+        from keras_bridgetower.data import look
+
+        found = look.contents(folder, verify)
+    _show_lines(as_json, found, look.lines_of(found))
+    if found["damaged"]:
+        raise ValueError(
+            f"{len(found['damaged'])} shards are damaged; build again."
+        )
+
+
+def show(
+    context: typer.Context,
+    folder: Folder,
+    split: Annotated[str, typer.Argument(help="Split, such as train.")],
+    picture: Annotated[
+        pathlib.Path, typer.Argument(help="Picture file to write.")
+    ],
+    count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    as_json: AsJson = False,
+):
+    """Draw some samples of a split into one picture."""
+    with output.status("Drawing"):
+        frameworks.load(context.obj)
+        from keras_bridgetower.data import look
+
+        drawn, samples = look.draw(folder, split, picture, count, seed)
+    value = {"picture": str(picture), "drawn": drawn, "samples": samples}
+    line = f"{drawn} of {samples:,} samples: {picture}"
+    _show_lines(as_json, value, [line])
+
+
+def _show_lines(as_json, value, lines):
+    """Print JSON, or the lines as they are."""
+    if as_json:
+        output.show(True, value, (), ())
+    else:
+        output.print_lines(lines)
+
+
+def _watched(update):
+    """What passes records on, and tells how many went by."""
+
+    def watch(items):
+        for number, item in enumerate(items, 1):
+            yield item
+            update(number, len(items))
+
+    return watch

@@ -1,0 +1,91 @@
+"""The command that shows a page in the browser, to try models on."""
+
+import contextlib
+import json
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import models
+from keras_bridgetower.apps.cli import output
+from keras_bridgetower.apps.cli.models import AsJson
+
+HOST, PORT = "127.0.0.1", 7860
+
+
+def demo(
+    context: typer.Context,
+    presets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Presets that the page offers. Without any, the small ones "
+            "of the package.",
+            autocompletion=models.names_starting,
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. 0.0.0.0 lets other machines in, who "
+            "cannot open other presets or folders."
+        ),
+    ] = HOST,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")
+    ] = PORT,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            help="Further host name by which the page may be opened, such as "
+            "that of a proxy, whose visitors then cannot open other presets "
+            "or folders. May be given again.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Show a page in the browser to ask, match, search and look inside.
+
+    Prints the address of the page, and runs until Ctrl+C. Nothing leaves this
+    machine.
+    """
+    from keras_bridgetower.apps.demo.address import free_port
+    from keras_bridgetower.apps.demo.packages import check_gradio
+
+    for preset in presets or ():
+        models.check_preset(preset)
+    port = free_port(host, port)
+    check_gradio()
+    with output.status("Opening the page"):
+        frameworks.load(context.obj)
+        from keras_bridgetower.apps.demo import page
+
+        chosen = {"presets": tuple(presets)} if presets else {}
+        shown = page.Page(
+            **chosen,
+            host=host,
+            port=port,
+            allowed_hosts=tuple(allowed_hosts or ()),
+        )
+        address = shown.open()
+    line = json.dumps({"address": address}) if as_json else address
+    with shown, _until_asked_to_end() as ended:
+        print(line, flush=True)
+        ended.wait()
+
+
+@contextlib.contextmanager
+def _until_asked_to_end():
+    """An event that Ctrl+C and SIGTERM set, which is how a page ends."""
+    ended = threading.Event()
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(n, lambda *_: ended.set()) for n in numbers]
+    try:
+        yield ended
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

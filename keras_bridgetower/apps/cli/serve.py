@@ -1,0 +1,208 @@
+"""The command that serves presets over HTTP."""
+
+import enum
+import functools
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import models
+from keras_bridgetower.apps.cli import output
+from keras_bridgetower.apps.cli.errors import UsageError
+from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import Plan
+from keras_bridgetower.apps.serve.plan import whole_name
+from keras_bridgetower.checks import is_loopback
+
+DEFAULT = Limits()
+HEADS = ("itc", "itm", "rank", "vqa", "mlm")
+
+
+class Engine(enum.StrEnum):
+    """What runs the processes of a server."""
+
+    uvicorn = "uvicorn"
+    ray = "ray"
+
+
+def _by_uvicorn(plan, host, port, ready, debug):
+    from keras_bridgetower.apps.serve import on_uvicorn
+
+    load = functools.partial(_load_in_worker, debug)
+    on_uvicorn.run(plan, host, port, ready, load)
+
+
+def _load_in_worker(debug):
+    """Import the package in a process of its own, which stays quiet."""
+    if not debug:
+        logging.disable(logging.WARNING)
+    frameworks.load(debug)
+
+
+def _by_ray(plan, host, port, ready, debug):
+    from keras_bridgetower.apps.serve import on_ray
+
+    shown = on_ray.EVERYTHING if debug else on_ray.ERRORS
+    on_ray.run(plan, host, port, ready, shown)
+
+
+ENGINES = {Engine.uvicorn: _by_uvicorn, Engine.ray: _by_ray}
+
+
+def _limit(help, minimum=1):
+    return Annotated[
+        int, typer.Option(min=minimum, help=help, rich_help_panel="Limits")
+    ]
+
+
+def _seconds(help):
+    return Annotated[float, typer.Option(help=help, rich_help_panel="Limits")]
+
+
+def _check_key(host, key, without_key):
+    """Raise an error if other machines were let in by mistake."""
+    if key and without_key:
+        raise UsageError(
+            f"`--without-key` needs an environment without {KEY}, which is "
+            "set. Unset it, or leave the option out."
+        )
+    if not (key or without_key or is_loopback(host)):
+        raise UsageError(
+            f"`--host {host}` lets other machines in, who need an API key. "
+            f"Set the environment variable {KEY}, or give `--without-key` to "
+            "answer everyone."
+        )
+
+
+def serve(
+    context: typer.Context,
+    presets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Presets: names, folders or handles. The first that can do "
+            "what is asked answers requests that name none.",
+            autocompletion=models.names_starting,
+        ),
+    ],
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0 for all. Other machines need "
+            "an API key."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            help="Host name by which clients may call the server, such as "
+            "that of a proxy. May be given again. By default any name with an "
+            "API key, and without one only localhost and IP addresses.",
+        ),
+    ] = None,
+    without_key: Annotated[
+        bool,
+        typer.Option(
+            "--without-key",
+            help="Answer other machines without an API key.",
+        ),
+    ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Index of `search index`, for /v1/search."),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=3, help="Tokens of an embedded text; else the preset's own."
+        ),
+    ] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="What runs the processes: uvicorn, with all presets in "
+            "each; or Ray Serve, with one preset in each."
+        ),
+    ] = Engine.uvicorn,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes; each holds its presets in memory."
+        ),
+    ] = 1,
+    body_bytes: _limit("Bytes of a request.") = DEFAULT.body_bytes,
+    picture_pixels: _limit("Pixels of a picture.") = DEFAULT.picture_pixels,
+    request_pixels: _limit(
+        "Pixels of all pictures of a request."
+    ) = DEFAULT.request_pixels,
+    inputs: _limit("Texts or pictures of a request.") = DEFAULT.inputs,
+    concurrency: _limit("Requests worked on at a time.") = DEFAULT.concurrency,
+    queue: _limit("Requests that wait; then 429.") = DEFAULT.queue,
+    seconds: _seconds("Time of a request; then 504.") = DEFAULT.seconds,
+    body_seconds: _seconds(
+        "Time to receive a body; then 408."
+    ) = DEFAULT.body_seconds,
+    batch_size: _limit("Inputs of a forward pass.") = DEFAULT.batch_size,
+    picture_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--picture-host",
+            help="Host from which pictures are fetched by URL. May be given "
+            "again; without it URLs are refused.",
+            rich_help_panel="Limits",
+        ),
+    ] = None,
+    picture_seconds: _seconds(
+        "Time to fetch a picture, and processor time to decode one."
+    ) = DEFAULT.picture_seconds,
+    picture_bytes: _limit(
+        "Bytes of a fetched picture."
+    ) = DEFAULT.picture_bytes,
+    as_json: AsJson = False,
+):
+    """Serve presets over HTTP: embeddings, rerank, answers, search.
+
+    Its page /docs lists the routes. Clients must send the API key that the
+    environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set. With
+    `--host`, other machines need one.
+    SIGTERM lets it answer what has come, then it ends.
+    """
+    for preset in presets:
+        models.check_preset(preset, HEADS)
+    limits = Limits(
+        body_bytes=body_bytes,
+        picture_bytes=picture_bytes,
+        picture_pixels=picture_pixels,
+        request_pixels=request_pixels,
+        inputs=inputs,
+        concurrency=concurrency,
+        queue=queue,
+        seconds=seconds,
+        body_seconds=body_seconds,
+        batch_size=batch_size,
+        picture_hosts=tuple(picture_hosts or ()),
+        picture_seconds=picture_seconds,
+    )
+    key = os.environ.get(KEY)
+    _check_key(host, key, without_key)
+    # Without a key, the name that it listens at is allowed too.
+    own = () if key or ":" in host else (host,)
+    hosts = (*(allowed_hosts or ()), *own)
+    names = tuple(whole_name(preset) for preset in presets)
+    plan = Plan(names, limits, tokens, store, replicas, hosts)
+    value = {"address": f"http://{host}:{port}", "presets": plan.names()}
+
+    def tell():
+        rows = [(f"{value['address']}/docs", ", ".join(plan.names()))]
+        output.show(as_json, value, ("ready at", "presets"), rows)
+        sys.stdout.flush()
+
+    output.note(f"Loading {', '.join(plan.names())}")
+    ENGINES[engine](plan, host, port, tell, context.obj)

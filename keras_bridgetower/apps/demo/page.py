@@ -1,0 +1,216 @@
+"""The page: its tabs around the models, and the server that shows it."""
+
+import pathlib
+import tempfile
+
+from keras_bridgetower.apps.demo import examples
+from keras_bridgetower.apps.demo import style
+from keras_bridgetower.apps.demo.address import free_port
+from keras_bridgetower.apps.demo.drawings import draw_all
+from keras_bridgetower.apps.demo.guard import LOG
+from keras_bridgetower.apps.demo.guard import Guard
+from keras_bridgetower.apps.demo.models import OFFERED
+from keras_bridgetower.apps.demo.models import DemoModels
+from keras_bridgetower.apps.demo.models import shipped_with
+from keras_bridgetower.apps.demo.packages import gradio
+from keras_bridgetower.apps.demo.searching import IndexShelf
+from keras_bridgetower.apps.demo.tabs import ask
+from keras_bridgetower.apps.demo.tabs import fill
+from keras_bridgetower.apps.demo.tabs import look
+from keras_bridgetower.apps.demo.tabs import match
+from keras_bridgetower.apps.demo.tabs import search
+from keras_bridgetower.apps.demo.tabs.parts import Parts
+from keras_bridgetower.apps.demo.tabs.parts import lacking
+from keras_bridgetower.checks import check_hosts
+from keras_bridgetower.checks import is_loopback
+from keras_bridgetower.presets.table import EMOJI
+from keras_bridgetower.presets.table import PHOTOGRAPHS
+from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import SHAPES
+
+TABS = (ask, match, search, fill, look)
+_HOUR, _DAY = 3600, 86400
+_IN_SHORT = {
+    EMOJI: "emoji",
+    SHAPES: "drawings of one colored shape",
+    PHOTOGRAPHS: "everyday photographs",
+}
+_GUESS = "On any other picture they only guess."
+_HEAD = """# BridgeTower
+A model that looks at a picture and reads a text at the same time. Choose a
+tab, then click an example.
+"""
+
+
+class Page:
+    """A server that shows the page, from `open` to `close`, or as a context.
+
+    Args:
+        presets: sequence of str, the presets that it offers, as
+            `from_preset` takes them. By default the small ones of the
+            package.
+        host: str, address to listen on. Only visitors of a loopback address
+            may name other presets and folders of pictures.
+        port: int, 0 for any that is free.
+        limits: `Limits`, or None for the usual ones.
+        allowed_hosts: tuple of str, further host names by which the page may
+            be opened, such as that of a proxy. Its visitors then are not of
+            this machine. IP addresses, `localhost` and `host` are always
+            allowed: a web page of another name could read the pictures of
+            this one (DNS rebinding).
+
+    Raises:
+        ImportError: Gradio is not installed.
+        ValueError: one of the presets does not exist, or hosts that are not a
+            tuple of names.
+
+    Example:
+
+    ```python
+    with Page(["bridgetower_tiny_easy_vqa"], port=0) as page:
+        page.open()  # "http://127.0.0.1:43017"
+    ```
+    """
+
+    def __init__(
+        self,
+        presets=OFFERED,
+        host="127.0.0.1",
+        port=7860,
+        limits=None,
+        allowed_hosts=(),
+    ):
+        check_hosts("allowed_hosts", allowed_hosts)
+        self._gradio = gradio()
+        self.host, self.port = host, port
+        self._hosts = (host, *allowed_hosts)
+        local = is_loopback(host) and not allowed_hosts
+        self.opened = DemoModels(presets, local, limits)
+        self.shelf = IndexShelf(self.opened)
+        self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-page-")
+        drawn = draw_all(pathlib.Path(self._folder.name))
+        self._drawn = drawn | examples.pictures()
+        self._blocks = self._built()
+
+    def open(self):
+        """Start the server.
+
+        Returns:
+            str, the address of the page.
+
+        Raises:
+            AddressInUse: another program listens there, or the machine has no
+                such address.
+        """
+        limits = self.opened.limits
+        port = free_port(self.host, self.port)
+        self._blocks.queue(
+            max_size=limits.waiting, default_concurrency_limit=limits.at_once
+        )
+        self._blocks.launch(
+            server_name=self.host,
+            server_port=port,
+            theme=style.theme(self._gradio),
+            css=style.CSS,
+            max_file_size=limits.file_bytes,
+            footer_links=[],
+            app_kwargs={"middleware": [self._guard()]},
+            prevent_thread_lock=True,
+            quiet=True,
+            # Nothing leaves this machine.
+            share=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            inbrowser=False,
+        )
+        return self._blocks.local_url.rstrip("/")
+
+    def close(self):
+        """Stop the server, and delete what it kept."""
+        self._blocks.close(verbose=False)
+        self.shelf.close()
+        self._folder.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _built(self):
+        gr = self._gradio
+        parts = Parts(gr, self.opened, self.shelf, self._drawn)
+        with gr.Blocks(
+            title="BridgeTower",
+            analytics_enabled=False,
+            # Seconds between looks for old uploads, and their age. What is
+            # left goes when the page is closed.
+            delete_cache=(_HOUR, _DAY),
+        ) as blocks:
+            gr.Markdown(_HEAD, elem_classes="kb-head")
+            knowing = _what_they_know(self.opened.presets)
+            if knowing:
+                sentence, names = knowing
+                gr.Markdown(sentence, elem_classes="kb-note")
+                with gr.Accordion("Models of this page", open=False):
+                    gr.Markdown(names, elem_classes="kb-note")
+            # On a phone some tabs would hide behind a menu.
+            with gr.Tabs(overflow_behavior="wrap"):
+                for tab in TABS:
+                    with gr.Tab(tab.TITLE):
+                        _fill_tab(parts, tab)
+        _refuse_malformed_calls(gr, blocks)
+        return blocks
+
+    def _guard(self):
+        from starlette.middleware import Middleware
+
+        folder = self._gradio.utils.get_upload_folder()
+        return Middleware(
+            Guard,
+            folder=folder,
+            limits=self.opened.limits,
+            hosts=self._hosts,
+        )
+
+
+def _refuse_malformed_calls(gr, blocks):
+    """Answer calls whose inputs Gradio cannot read, without a traceback."""
+    read_inputs = blocks.preprocess_data
+
+    async def checked(function, *args):
+        try:
+            if function.fn is None:
+                raise TypeError("the event runs in the browser alone")
+            return await read_inputs(function, *args)
+        except Exception as error:
+            LOG.info("A call was refused: %r", error)
+            said = "The page cannot read this request. Reload the page."
+            raise gr.Error(said, print_exception=False) from error
+
+    blocks.preprocess_data = checked
+
+
+def _fill_tab(parts, tab):
+    """The content of a tab, or which preset it needs."""
+    if parts.opened.offered(tab.KINDS) or parts.local:
+        tab.add(parts)
+        return
+    needed = shipped_with(tab.KINDS[0])[0]
+    parts.gr.Markdown(
+        f"{lacking(tab.KINDS)} Start the page with it: "
+        f"`keras-bridgetower demo {needed}`."
+    )
+
+
+def _what_they_know(presets):
+    """Return what known presets were trained on: a sentence, and by name."""
+    known = [PRESETS[name] for name in presets if name in PRESETS]
+    if not known:
+        return None
+    worlds = {_IN_SHORT.get(preset.knows, preset.knows) for preset in known}
+    listed = " and ".join(sorted(worlds, reverse=True))
+    names = "\n".join(f"- `{one.name}`: {one.knows}" for one in known)
+    return f"The models of this page know {listed}. {_GUESS}", names

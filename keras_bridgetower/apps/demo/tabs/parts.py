@@ -1,0 +1,360 @@
+"""Parts that several tabs have: examples, the choice of a model, events."""
+
+import functools
+import html
+import json
+import typing
+
+from keras_bridgetower.apps.demo import fragments
+from keras_bridgetower.apps.demo.inputs import RefusedInput
+from keras_bridgetower.apps.demo.inputs import check_picture
+from keras_bridgetower.apps.demo.inputs import opened_picture
+from keras_bridgetower.apps.demo.inputs import path_of
+from keras_bridgetower.apps.demo.models import shipped_with
+
+# What is wrong with what a visitor gave, or with a preset that was named.
+_TOLD = (ValueError, OSError, ImportError)
+_FAULT = "This is a fault of the page ({}). Its terminal says where."
+# Seconds that a message stays.
+_STAYS = 20
+# All requests of models wait in one line.
+_LINE = "models"
+# Events by which a visitor changes an input.
+_NEW_INPUT = ("input", "upload", "clear", "delete")
+# What was asked is noted, so that an answer that comes after a new input is
+# not shown. An answer below the visible part of the page is moved into it.
+_ASKED = """(...values) => {
+  (window.kbAsked ??= {})[%s] = JSON.stringify(values.slice(0, %d));
+  return values;
+}"""
+_ANSWERED = """(...values) => {
+  if (window.kbAsked[%s] !== JSON.stringify(values)) return %s;
+  const shown = [...document.querySelectorAll(".kb-result")].find(
+    (result) => result.getClientRects().length
+  );
+  shown?.scrollIntoView({ block: "nearest" });
+  return %s;
+}"""
+
+
+class Example(typing.NamedTuple):
+    """A button that fills something in.
+
+    Args:
+        label: str, what stands on it.
+        values: tuple, one for each component that it fills.
+        drawn: str, name of the drawn picture on it, or None.
+    """
+
+    label: str
+    values: tuple
+    drawn: str | None = None
+
+
+class Parts:
+    """What a tab is made of.
+
+    Args:
+        gr: the module `gradio`.
+        opened: `DemoModels`.
+        shelf: `IndexShelf`.
+        drawn: dict from the name of an example picture to its path.
+
+    Attributes:
+        local: bool, whether visitors sit at this machine, and may name
+            presets and folders.
+    """
+
+    def __init__(self, gr, opened, shelf, drawn):
+        self.gr, self.opened, self.shelf = gr, opened, shelf
+        self.drawn = drawn
+        self.local, self.limits = opened.others, opened.limits
+
+    def intro(self, heading, sentence):
+        """The heading of a tab, and one sentence that says what it does."""
+        self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
+
+    def picture(self):
+        """A place for a picture, which refuses at once what is none."""
+        gr = self.gr
+        self.label("Picture")
+        box = gr.Image(
+            label="Picture",
+            show_label=False,
+            # Files stay as they are: this package reads them.
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            height=260,
+            buttons=[],
+        )
+        box.upload(
+            self._without_bad, box, box, show_progress="hidden", **self._event()
+        )
+        return box
+
+    def pictures(self, label, drawn):
+        """A place for several pictures, with some that are drawn."""
+        gr = self.gr
+        self.label(label)
+        box = gr.Gallery(
+            [self.drawn[name] for name in drawn],
+            label=label,
+            show_label=False,
+            type="filepath",
+            file_types=["image"],
+            interactive=True,
+            height=None,
+            elem_classes="kb-gallery",
+            object_fit="contain",
+            buttons=[],
+        )
+        box.upload(
+            self._without_bad_ones,
+            box,
+            box,
+            show_progress="hidden",
+            **self._event(),
+        )
+        return box
+
+    def result(self, sentence):
+        """A place for a result, and what stands there before."""
+        empty = f'<p class="kb-empty">{sentence}</p>'
+        return self.gr.HTML(empty, elem_classes=["kb-plain", "kb-result"])
+
+    def label(self, text):
+        """A label above a component, whose own would cover its picture."""
+        return self.gr.HTML(fragments.label(text), elem_classes="kb-plain")
+
+    def looked(self, label):
+        """Return the title and the place of a picture with attention."""
+        title = self.label(label)
+        return title, self.gr.Image(
+            label=label,
+            show_label=False,
+            type="pil",
+            format="png",
+            interactive=False,
+            height=300,
+            buttons=["fullscreen"],
+        )
+
+    def preset(self, kinds):
+        """The choice of a model, closed at first."""
+        gr = self.gr
+        offered = self.opened.offered(kinds)
+        told = "Name of a preset, or the path of its folder."
+        if not offered:
+            told = f"{lacking(kinds)} Type the name of one that can."
+        with gr.Accordion("Choose another model", open=not offered):
+            return gr.Dropdown(
+                offered,
+                value=offered[0] if offered else None,
+                label="Model",
+                info=told if self.local else None,
+                allow_custom_value=self.local,
+                interactive=True,
+            )
+
+    def examples(self, rows):
+        """Buttons that fill something in and run, see `answers`.
+
+        Args:
+            rows: list of `Example`.
+
+        Returns:
+            list of `(button, values)`.
+        """
+        gr = self.gr
+        self.label("Click an example, or use your own:")
+        with gr.Row(elem_classes="kb-examples"):
+            return [
+                (
+                    gr.Button(
+                        row.label,
+                        icon=row.drawn and self.drawn[row.drawn],
+                        size="sm",
+                    ),
+                    row.values,
+                )
+                for row in rows
+            ]
+
+    def answers(
+        self,
+        triggers,
+        examples,
+        boxes,
+        run,
+        given,
+        outputs,
+        inputs=None,
+        shown=None,
+    ):
+        """Run a function when asked to, and clear its answer at new input.
+
+        Args:
+            triggers, run, outputs: as `on`.
+            examples: list of `(button, values)`. A click fills the values
+                in, and runs the function.
+            boxes: list of the components that take the values.
+            given: list of the components in which new input clears the answer.
+            inputs: list of the components that `run` takes, by default
+                `given`.
+            shown: list of components that show the answer, by default
+                `outputs`.
+        """
+        gr, inputs, shown = self.gr, inputs or given, shown or outputs
+        changes = [
+            getattr(box, name)
+            for box in given
+            for name in _NEW_INPUT
+            if hasattr(box, name)
+        ]
+        # Gradio tells only of a change when all pictures are removed.
+        changes += [x.change for x in given if isinstance(x, gr.Gallery)]
+        clicks = [button.click for button, _ in examples]
+        empty = json.dumps([one.value or None for one in shown])
+        gr.on(
+            [*triggers, *clicks, *changes],
+            fn=None,
+            js=f"() => {empty}",
+            outputs=shown,
+            api_visibility="private",
+        )
+        started = [
+            functools.partial(gr.on, triggers, trigger_mode="always_last"),
+            *self._filled(examples, boxes),
+        ]
+        key, skip = shown[0]._id, json.dumps([gr.skip()] * len(shown))
+        for start in started:
+            start(
+                self.told(run),
+                inputs,
+                outputs,
+                js=_ASKED % (key, len(given)),
+                show_progress_on=outputs[:1],
+                **self._event(),
+            ).success(
+                inputs=given,
+                outputs=shown,
+                js=_ANSWERED % (key, empty, skip),
+            )
+
+    def _filled(self, examples, boxes):
+        """Let examples fill components in; return what can follow each."""
+        return [
+            button.click(
+                functools.partial(_value_of, values),
+                None,
+                boxes,
+                api_visibility="private",
+                show_progress="hidden",
+            ).then
+            for button, values in examples
+        ]
+
+    def picture_and_text(self, label, placeholder, action, kinds):
+        """A column that takes a picture and a text.
+
+        Args:
+            label, placeholder: str, of the text.
+            action: str, what the button does.
+            kinds: as `preset`.
+
+        Returns:
+            The picture, the text, the button and the choice of a preset.
+        """
+        with self.gr.Column(min_width=280):
+            box = self.picture()
+            text = self.gr.Textbox(label=label, placeholder=placeholder)
+            button = self.gr.Button(action, variant="primary")
+            return box, text, button, self.preset(kinds)
+
+    def drawn_example(self, name, text):
+        """An `Example` of a drawn picture and a text about it."""
+        return Example(text, (self.drawn[name], text), name)
+
+    def on(self, triggers, run, inputs, outputs, **kwargs):
+        """Run a function when something happens.
+
+        Args:
+            triggers: list of events of components.
+            run: callable of the values of `inputs`, as the browser sends
+                them. What it raises is shown.
+            inputs, outputs: lists of components.
+        """
+        self.gr.on(
+            triggers,
+            self.told(run),
+            inputs,
+            outputs,
+            show_progress_on=outputs[:1],
+            **self._event(),
+            **kwargs,
+        )
+
+    def told(self, run):
+        """A function whose errors are one clear message on the page."""
+        gr = self.gr
+
+        @functools.wraps(run)
+        def told(*values):
+            try:
+                return run(*values)
+            except _TOLD as error:
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise gr.Error(
+                    html.escape(said), duration=_STAYS, print_exception=False
+                ) from error
+            except Exception as error:
+                # Gradio prints the traceback in the terminal.
+                raise gr.Error(_FAULT.format(type(error).__name__)) from error
+
+        return told
+
+    def image(self, value):
+        """The picture that a visitor chose, read from its file."""
+        return opened_picture(path_of(value), self.limits)
+
+    def _event(self):
+        return {
+            # Gradio would decode pictures by Pillow, without any limit.
+            "preprocess": False,
+            "api_visibility": "private",
+            "concurrency_id": _LINE,
+            "concurrency_limit": self.limits.at_once,
+        }
+
+    def _without_bad(self, value):
+        if value is None:
+            return None
+        return self.gr.skip() if self._is_good(value) else None
+
+    def _without_bad_ones(self, values):
+        good = [v for v in values or [] if self._is_good(v.get("image"))]
+        if len(good) == len(values or []):
+            return self.gr.skip()
+        return [path_of(value["image"]) for value in good]
+
+    def _is_good(self, value):
+        try:
+            check_picture(path_of(value), self.limits)
+        except RefusedInput as error:
+            self.gr.Warning(html.escape(str(error)), duration=_STAYS)
+            return False
+        return True
+
+
+def lacking(kinds):
+    """That no model of the page can do what a tab needs, and one that can."""
+    return (
+        f"None of the models of this page can {kinds[0].does}; "
+        f"{shipped_with(kinds[0])[0]} can."
+    )
+
+
+def _value_of(values):
+    # Several components take a list, one takes its value.
+    return list(values) if len(values) > 1 else values[0]

@@ -1,0 +1,251 @@
+"""Reads image-text pairs from WebDataset tars and img2dataset folders."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+
+from keras_bridgetower.apps.filtering import tars
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import parse_json
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+TEXT, ABOUT = "txt", "json"
+TARS = (".tar", ".tar.gz", ".tgz")
+# Bytes of a picture, and of a text or JSON; larger files are not read.
+_PICTURE_BYTES, _TEXT_BYTES = 64 * 2**20, 2**20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture with its text, or why there is none.
+
+    Args:
+        key: str, path of its files without their suffixes.
+        uid: str, the `uid` of its JSON, or `""`.
+        image: bytes of the picture's file.
+        text: str.
+        error: str, or None.
+    """
+
+    key: str
+    uid: str = ""
+    image: bytes = b""
+    text: str = ""
+    error: str | None = None
+
+
+class Shard:
+    """Abstract: some files of a data set that lie together.
+
+    Args:
+        path: `pathlib.Path` of a tar or folder.
+        name: str, its path below the data set, without suffix.
+    """
+
+    def __init__(self, path, name):
+        self.path, self.name = path, name
+
+    def state(self):
+        """str, which is another one once the files were changed."""
+        raise NotImplementedError
+
+    def files(self):
+        """Iterate over `(name, size, open)` of the files, samples in order."""
+        raise NotImplementedError
+
+    def grouped(self):
+        """Iterate over `(key, iterator of the files of a sample)`.
+
+        Raises:
+            UNREADABLE: the shard cannot be read to its end. It is raised once
+                the files before that place were given as a sample.
+        """
+        broken = None
+
+        def until_broken():
+            nonlocal broken
+            try:
+                yield from self.files()
+            except tars.UNREADABLE as error:
+                broken = error
+
+        yield from itertools.groupby(
+            until_broken(), lambda file: key_of(file[0])
+        )
+        if broken is not None:
+            raise broken
+
+    def samples(self):
+        """Iterate over `Sample`; the last one tells if the shard is broken.
+
+        Files that belong to no sample, such as tables, are passed over.
+        """
+        keys = set()
+        try:
+            for key, files in self.grouped():
+                sample = _sample(key, files)
+                if sample is None:
+                    continue
+                if key in keys:
+                    told = "its files must stand in the shard once, together"
+                    sample = Sample(key, sample.uid, error=told)
+                keys.add(key)
+                yield sample
+        except tars.UNREADABLE as error:
+            told = f"it cannot be read further: {error}"
+            yield Sample(self.path.name, error=told)
+
+
+class TarShard(Shard):
+    """A tar of WebDataset, read from its start to its end."""
+
+    def state(self):
+        found = self.path.stat()
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+    def files(self):
+        return tars.files_of(self.path)
+
+
+class FolderShard(Shard):
+    """A folder in which the files of a sample lie beside each other."""
+
+    def _paths(self):
+        return sorted(
+            (entry.path for entry in os.scandir(self.path) if entry.is_file()),
+            # `1.txt` belongs to `1.jpg`, and `1-2.jpg` does not.
+            key=lambda path: (key_of(os.path.basename(path)), path),
+        )
+
+    def state(self):
+        total = hashlib.sha256()
+        for path in self._paths():
+            found = os.stat(path)
+            about = [path, found.st_size, found.st_mtime_ns]
+            total.update(json.dumps(about).encode())
+        return total.hexdigest()
+
+    def files(self):
+        for path in self._paths():
+
+            def read(path=path):
+                with open_regular(path) as file:
+                    return file.read()
+
+            yield os.path.basename(path), os.path.getsize(path), read
+
+
+def shards_of(source):
+    """The shards of a data set, in the order of their names.
+
+    Args:
+        source: path of a tar, or of a folder with tars or with folders of
+            pictures, at any depth.
+
+    Returns:
+        list of `Shard`.
+
+    Raises:
+        ValueError: there is none, or two of them have the same name.
+    """
+    source = pathlib.Path(source)
+    found = []
+    if source.is_file() and source.name.endswith(TARS):
+        found = [TarShard(source, _stem(source.name))]
+    for parent, folders, files in os.walk(source):
+        folders.sort()
+        parent = pathlib.Path(parent)
+        below = parent.relative_to(source)
+        found += [
+            TarShard(parent / name, (below / _stem(name)).as_posix())
+            for name in files
+            if name.endswith(TARS)
+        ]
+        if any(suffix_of(name) in PICTURES for name in files):
+            name = below.as_posix() if below.parts else source.resolve().name
+            found.append(FolderShard(parent, name))
+    if not found:
+        raise ValueError(
+            "SOURCE must be a tar, or a folder with tars (.tar, .tar.gz) or "
+            "with folders of pictures and texts, as img2dataset writes them. "
+            f"Received: {str(source)!r}, which holds none"
+        )
+    found.sort(key=lambda shard: shard.name)
+    for one, next_one in itertools.pairwise(found):
+        if one.name == next_one.name:
+            raise ValueError(
+                "The shards of SOURCE must have different names. Received: "
+                f"{one.path} and {next_one.path}. Move one of them."
+            )
+    return found
+
+
+def key_of(name):
+    """The key of a file: its path up to the first dot of its name."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"
+
+
+def suffix_of(name):
+    """What stands after the first dot of a file's name, in lower case."""
+    return name.rpartition("/")[2].partition(".")[2].lower()
+
+
+def _stem(name):
+    return name[: -len(max((s for s in TARS if name.endswith(s)), key=len))]
+
+
+def _sample(key, files):
+    """The sample of some files; None if there is neither picture nor text."""
+    found, error = {}, None
+    for name, size, read in files:
+        suffix = suffix_of(name)
+        if suffix not in (*PICTURES, TEXT, ABOUT):
+            continue
+        if suffix in found:
+            error = error or f"it must have one {suffix}, not several"
+            continue
+        limit = _PICTURE_BYTES if suffix in PICTURES else _TEXT_BYTES
+        if size > limit:
+            error = f"its {suffix} must have at most {limit:,} bytes"
+        found[suffix] = b"" if size > limit else read()
+    images = [found[suffix] for suffix in PICTURES if suffix in found]
+    if not (images or TEXT in found):
+        return None
+    uid = ""
+    try:
+        about = _about(found)
+        if isinstance(about.get("uid"), str):
+            uid = about["uid"]
+        text = _text(found, about)
+    except ValueError as problem:
+        error = error or str(problem)
+    if not images:
+        error = error or f"it must have a picture: {', '.join(PICTURES)}"
+    if error:
+        return Sample(key, uid, error=error)
+    return Sample(key, uid, images[0], text)
+
+
+def _about(found):
+    """The JSON of a sample as a dict, which is empty if there is none."""
+    if not found.get(ABOUT):
+        return {}
+    try:
+        about = parse_json(found[ABOUT])
+    except ValueError as error:
+        raise ValueError(f"its json must be JSON in UTF-8: {error}") from error
+    return about if isinstance(about, dict) else {}
+
+
+def _text(found, about):
+    if TEXT in found:
+        text = found[TEXT].decode("utf-8")
+    else:
+        text = about.get("caption")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("it must have a text: a .txt, or `caption` in a .json")
+    return text

@@ -1,0 +1,221 @@
+"""Writes predictions to a JSONL file, and continues a file that was cut off."""
+
+import contextlib
+import json
+import os
+import pathlib
+import stat
+
+from keras_bridgetower.apps.predict.identity import dtype_of
+from keras_bridgetower.apps.predict.identity import reading_of
+from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.files import KERNEL
+from keras_bridgetower.files import KINDS
+from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.presets.locks import one_writer
+
+# How the first line begins.
+START = b'{"predictions":'
+
+
+class PredictionFile:
+    """Lines of results, one for each row, below a line that says of what.
+
+    One process at a time writes; `<path>.lock` beside it says so, and is free
+    again once that process is gone. It stays there: if it were removed, two
+    processes could each lock a file of that name.
+
+    Args:
+        path: path of the file, new or begun.
+        header: dict of plain values, what the results depend on.
+
+    Attributes:
+        rows_written: int, number of rows in the file.
+
+    Raises:
+        ValueError: the file was begun with another header, is no such file,
+            or is being written by another process.
+        OSError: it is a folder.
+    """
+
+    def __init__(self, path, header):
+        self._path = pathlib.Path(path)
+        self._header = header
+        self.rows_written = 0
+        self._open = contextlib.ExitStack()
+        self._file = None
+
+    def __enter__(self):
+        check_file(self._path)
+        # Beside a file that is refused no lock is made.
+        self._whole_lines()
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(self._alone())
+            whole = self._whole_lines()
+            self._file = opened.enter_context(open(self._path, "ab"))
+            self._file.truncate(whole)
+            if not whole:
+                self._append([{"predictions": self._header}])
+            # Open until the end, unless something here has failed.
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        self._open.close()
+
+    def _alone(self):
+        return one_writer(
+            f"{self._path}.lock",
+            "OUT must be written by one process at a time. Wait for the other "
+            f"one, or write to another file. Received: {str(self._path)!r}",
+        )
+
+    def write(self, results):
+        """Append a line for each of some dicts."""
+        self._append(results)
+        self.rows_written += len(results)
+
+    def _append(self, lines):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        self._file.write(text.encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _whole_lines(self):
+        """Bytes of the file up to the end of its last whole line."""
+        self.rows_written = 0
+        if not self._path.exists():
+            return 0
+        whole, last, rest = 0, None, b""
+        with open(self._path, "rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    rest = line
+                    break
+                if number == 0:
+                    self._check(line)
+                whole, last, self.rows_written = whole + len(line), line, number
+        # Nothing whole: our first line, cut off, or the file of another.
+        if not whole and not START.startswith(rest[: len(START)]):
+            self._check(rest)
+        if (
+            self.rows_written
+            and parse_json(last)["row"] != self.rows_written - 1
+        ):
+            raise ValueError(
+                f"{self._path} must hold the rows in their order. Received: "
+                f"{self.rows_written} lines, the last of which is row "
+                f"{parse_json(last)['row']}. Write to another file."
+            )
+        return whole
+
+    def _check(self, line):
+        check_header(line, self._header, self._path)
+
+
+def check_header(text, header, path):
+    """Refuse what was made by another model, of other rows, or elsewhere.
+
+    Args:
+        text: str or bytes, the header that was found.
+        header: dict, the one that is needed.
+        path: path of the output, for messages.
+
+    Raises:
+        ValueError: they differ, or `text` is no header.
+    """
+    try:
+        found = parse_json(text)["predictions"]
+        other = [k for k, v in header.items() if found.get(k) != v]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "OUT must be new, or begun by this tool. "
+            f"Received: {str(path)!r}, which is another file"
+        ) from error
+    if other:
+        raise ValueError(
+            "OUT must be of the same model, rows, pictures and settings. "
+            "Write to another file, or delete it. Received: "
+            f"{str(path)!r}, in which differ: {', '.join(other)}"
+        )
+
+
+def check_folder(path):
+    """Refuse a file in a folder that is not there, before a model is loaded.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: no such folder.
+    """
+    folder = pathlib.Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(
+            "OUT must lie in a folder that exists. Make it, or choose another. "
+            f"Received: {str(path)!r}, and no folder {str(folder)!r}"
+        )
+
+
+def check_file(path):
+    """Refuse what is no file to write to, before a model is loaded.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: no such folder, a link, a pipe, a device or a file of the
+            kernel.
+        IsADirectoryError: a folder.
+    """
+    check_folder(path)
+    path = pathlib.Path(path)
+    folder = os.path.realpath(path.parent)
+    kind = None
+    # Such as /dev/stdout, into which the results of commands go.
+    if folder == "/dev" or folder.split(os.sep)[1:2] in [[k] for k in KERNEL]:
+        kind = "a file of the kernel"
+    elif path.is_dir():
+        kind = "a folder"
+    elif path.exists():
+        kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    if kind:
+        refused = IsADirectoryError if path.is_dir() else ValueError
+        raise refused(
+            "OUT must be a plain file, or not exist yet. "
+            f"Received: {str(path)!r}, {kind}"
+        )
+    check_no_link(path, "OUT")
+
+
+def count_errors(path):
+    """int, the rows in a file that have an error."""
+    with open(path, "rb") as file:
+        # Most lines need not be parsed.
+        return sum(
+            b'"error"' in line and "error" in parse_json(line) for line in file
+        )
+
+
+def header_of(task, name, rows, top_k):
+    """What the results of a task depend on.
+
+    Args:
+        task: a task.
+        name: str, key of `VERBS`.
+        rows: `Rows`.
+        top_k: int.
+
+    Returns:
+        dict of plain values.
+    """
+    return {
+        "task": name,
+        "model": sum_of(task),
+        "dtype": dtype_of(task),
+        **reading_of(task.needed_preprocessor()),
+        "rows": rows.sum,
+        "pictures": rows.pictures,
+        "top_k": top_k,
+    }

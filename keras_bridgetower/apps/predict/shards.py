@@ -1,0 +1,220 @@
+"""The folder of a run on many machines: shards of rows, results and errors."""
+
+import dataclasses
+import io
+import itertools
+import json
+import os
+import pathlib
+import uuid
+
+from keras_bridgetower.apps.predict import output
+from keras_bridgetower.apps.predict.parquet import to_parquet
+from keras_bridgetower.apps.predict.rows import Row
+from keras_bridgetower.files import move_into_place
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.preprocessing.images import open_file
+from keras_bridgetower.preprocessing.images import open_image
+
+HEADER = "predictions.json"
+ROWS, RESULTS, ERRORS = "rows", "predictions", "errors"
+INSTALL = (
+    "Running on many machines needs Apache Beam: "
+    "pip install 'keras-bridgetower[beam]'"
+)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shard:
+    """Some rows in a sequence, whose results are one file.
+
+    Args:
+        out: str, folder of the run.
+        pictures: str, address of the folder below which pictures lie.
+        number: int from 0.
+        count: int, number of shards.
+    """
+
+    out: str
+    pictures: str
+    number: int
+    count: int
+
+    @property
+    def name(self):
+        return f"{self.number:05}-of-{self.count:05}"
+
+    def path(self, kind):
+        """Where its rows, results or errors lie."""
+        suffix = "parquet" if kind == RESULTS else "jsonl"
+        return join(self.out, kind, f"{self.name}.{suffix}")
+
+    def write_rows(self, rows):
+        """Write the rows for the worker that takes the shard."""
+        lines = [[row.number, row.values, row.error] for row in rows]
+        write(self.path(ROWS), _lines(lines))
+
+    def rows(self):
+        """list of `Row`, as they were written."""
+        lines = read(self.path(ROWS)).splitlines()
+        return [
+            Row(number, values, self.pictures, error)
+            for number, values, error in map(parse_json, lines)
+        ]
+
+    def write_results(self, results, name):
+        """Write results and errors; the results last, as a sign of both.
+
+        Args:
+            results: list of dicts, see `results_of`.
+            name: str, key of `VERBS`.
+        """
+        good = [result for result in results if "error" not in result]
+        bad = [result for result in results if "error" in result]
+        write(self.path(ERRORS), _lines(bad))
+        write(self.path(RESULTS), to_parquet(good, name))
+
+
+def divide(rows, shard_rows, out, pictures):
+    """The shards of rows, of which none is written yet.
+
+    Args:
+        rows: `Rows`.
+        shard_rows: int, rows of a shard; the last one may have fewer.
+        out: str, folder of the run.
+        pictures: str, address of the folder below which pictures lie.
+
+    Yields:
+        `(Shard, iterator of its rows)`. Take the rows before the next shard.
+    """
+    count = -(-rows.count // shard_rows)
+    waiting = iter(rows)
+    for number in range(count):
+        some = itertools.islice(waiting, shard_rows)
+        yield Shard(out, pictures, number, count), some
+        # What was not taken belongs to no other shard.
+        for _ in some:
+            pass
+
+
+def begin(out, header):
+    """Make the folder of a run, or check one that was begun.
+
+    Args:
+        out: str, address of the folder.
+        header: dict of plain values, what the results depend on.
+
+    Raises:
+        ValueError: it was begun with another header, or is another folder.
+    """
+    path = join(out, HEADER)
+    if _files().exists(path):
+        output.check_header(read(path), header, out)
+        return
+    if names(out):
+        raise ValueError(
+            "OUT must be a new or empty folder, or one that this command has "
+            f"begun, with a {HEADER}. Received: {out!r}, which holds other "
+            "files"
+        )
+    write(path, json.dumps({"predictions": header}).encode())
+
+
+def standing(out):
+    """set of the names of the shards whose results are written."""
+    found = names(out, RESULTS)
+    return {n.removesuffix(".parquet") for n in found if n[0] != "_"}
+
+
+def count_errors(out):
+    """int, the rows with errors in all shards."""
+    paths = [join(out, ERRORS, n) for n in names(out, ERRORS) if n[0] != "_"]
+    return sum(read(path).count(b"\n") for path in paths)
+
+
+def clear(out):
+    """Remove the rows for the workers, and files that were cut off."""
+    paths = [join(out, ROWS, name) for name in names(out, ROWS)]
+    for kind in (RESULTS, ERRORS):
+        cut = [name for name in names(out, kind) if name[0] == "_"]
+        paths += [join(out, kind, name) for name in cut]
+    if paths:
+        _files().delete(paths)
+
+
+def read_picture(row, column):
+    """The picture of a row below a local folder or an address.
+
+    Args:
+        row: `Row` with `folder` as a str.
+        column: str.
+
+    Returns:
+        `PIL.Image.Image` of mode RGB.
+
+    Raises:
+        ValueError: no such file, or no picture.
+        OSError: the storage fails. The runner tries the shard again.
+    """
+    if "://" not in row.folder:
+        path = pathlib.Path(row.folder, row.values[column])
+        return open_image(path, column)
+    path = join(row.folder, row.values[column])
+    try:
+        data = read(path)
+    except OSError as error:
+        if _files().exists(path):
+            raise
+        raise ValueError(
+            f"`{column}` must be a file that exists. Received: {path!r}"
+        ) from error
+    return open_file(io.BytesIO(data), path, column)
+
+
+def join(folder, *parts):
+    """A path below a folder, which may be an address such as `gs://b/f`."""
+    return "/".join([folder.rstrip("/"), *parts])
+
+
+def names(*folder):
+    """The names of the files in a folder; none where there is no folder."""
+    folder = join(*folder)
+    try:
+        if "://" not in folder:
+            return sorted(os.listdir(folder))
+        (found,) = _files().match([join(folder, "*")])
+    except OSError:
+        return []
+    return sorted(data.path.rsplit("/", 1)[1] for data in found.metadata_list)
+
+
+def read(path):
+    """The bytes of a file."""
+    with _files().open(path, compression_type="uncompressed") as file:
+        return file.read()
+
+
+def write(path, data):
+    """Write a file so that it is there as a whole or not at all."""
+    files = _files()
+    folder, name = path.rsplit("/", 1)
+    # Two workers may write the same file, each under a name of its own.
+    part = f"{folder}/_{uuid.uuid4().hex}-{name}"
+    with files.create(part, compression_type="uncompressed") as file:
+        file.write(data)
+    if pathlib.Path(part).exists():
+        move_into_place(part, path)
+    else:
+        files.rename([part], [path])
+
+
+def _lines(values):
+    return "".join(json.dumps(value) + "\n" for value in values).encode()
+
+
+def _files():
+    try:
+        from apache_beam.io.filesystems import FileSystems
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    return FileSystems

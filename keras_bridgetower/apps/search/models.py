@@ -1,0 +1,224 @@
+"""The models of a search: one that embeds, and one that matches exactly."""
+
+import os
+
+import numpy as np
+
+from keras_bridgetower.apps.predict.identity import dtype_of
+from keras_bridgetower.apps.predict.identity import picture_reading
+from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.apps.predict.identity import text_reading
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models import head_table
+from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import named_heads
+from keras_bridgetower.tasks import preset_io
+from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
+from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
+
+# How a query may be cut: the matching head reads the start of a text.
+_LONG_TEXTS = ("refuse", "cut_end")
+
+
+class SearchModels:
+    """A task that embeds pictures and texts, and one that scores pairs.
+
+    Args:
+        contrastive: a `BridgeTowerContrastive` with a preprocessor and a
+            trained head. Its vectors find the pictures.
+        retrieval: a `BridgeTowerRetrieval` with a preprocessor, which orders
+            what was found; or None. It may share the backbone.
+        preset: str, the name of the preset that both are from, by which an
+            index opens them again; or None.
+        long_texts: `"refuse"`, or `"cut_end"` to read the start of texts that
+            are longer than the preprocessor's tokens.
+
+    Raises:
+        ValueError: a contrastive head that nobody trained.
+
+    Example:
+
+    ```python
+    models = SearchModels.from_preset("bridgetower_tiny_easy_pretrain")
+    models.embed_query(text="a red circle").shape  # (64,)
+    ```
+    """
+
+    def __init__(
+        self, contrastive, retrieval=None, preset=None, long_texts="refuse"
+    ):
+        check_choice("long_texts", long_texts, _LONG_TEXTS)
+        if contrastive.new_heads.still_random(("itc",)):
+            raise ValueError(_no_head(preset))
+        self.contrastive = contrastive
+        self.retrieval = retrieval
+        self.preset = preset
+        self.long_texts = long_texts
+
+    @classmethod
+    def from_preset(cls, preset, long_texts="refuse", **kwargs):
+        """The models of a preset, which share one backbone.
+
+        Args:
+            preset: as `BridgeTowerContrastive.from_preset`.
+            long_texts: as the class.
+            **kwargs: `image_size`, `image_mode`, `sequence_length`, `dtype`
+                and `revision`, as there.
+
+        Raises:
+            ValueError: no such preset, or one without contrastive head.
+        """
+        folder = registry.open_preset(preset, kwargs.pop("revision", None))
+        saved = head_table.saved_heads(folder)
+        if "itc" not in saved:
+            raise ValueError(_no_head(preset))
+        contrastive = BridgeTowerContrastive.from_preset(folder, **kwargs)
+        retrieval = None
+        if {"itm", "rank"} & set(named_heads(preset, saved)):
+            retrieval = _matching(folder, saved, contrastive, kwargs)
+        return cls(contrastive, retrieval, preset_name(preset), long_texts)
+
+    @property
+    def dtype(self):
+        """str, the name of the dtype policy in which they compute."""
+        return dtype_of(self.contrastive)
+
+    def identity(self, vectors):
+        """What vectors of these models depend on, as plain values.
+
+        Args:
+            vectors: `"image"` or `"fused"`, what is embedded.
+        """
+        preprocessor = self.contrastive.needed_preprocessor()
+        # Texts of queries may be longer than those of an index.
+        texts = text_reading(preprocessor) if vectors == "fused" else {}
+        return {
+            "sum": sum_of(self.contrastive),
+            **picture_reading(preprocessor),
+            **texts,
+            "vectors": vectors,
+            "width": self.contrastive.projection_dim,
+        }
+
+    def check_kind(self, vectors):
+        """Refuse to embed what the contrastive head has no part for."""
+        known = [k for k in kinds_of(self.contrastive.ways) if k != "text"]
+        if vectors not in known:
+            raise ValueError(
+                f"`vectors` must be one of {known} with this model, whose "
+                f"contrastive head is {self.contrastive.ways}. "
+                f"Received: vectors={vectors!r}"
+            )
+
+    def embed(self, batch_size=32, **given):
+        """`BridgeTowerContrastive.embed` by the rule for long texts."""
+        return self.contrastive.embed(
+            batch_size=batch_size, long_texts=self.long_texts, **given
+        )
+
+    def embed_query(self, text=None, image=None):
+        """The vector of a query.
+
+        Args:
+            text: str, or None.
+            image: a picture, or None. With both, the vector is that of the
+                pair; where the head is two-way, the mean of both vectors, of
+                length 1.
+
+        Returns:
+            float32 array `(width,)`.
+
+        Raises:
+            ValueError: neither is given, an empty text, one that is too long,
+                or an unreadable picture.
+        """
+        given = {"texts": text, "images": image}
+        given = {name: x for name, x in given.items() if x is not None}
+        if not given:
+            raise ValueError(
+                "`text` or `image` must be given, or both. "
+                "Received: text=None, image=None"
+            )
+        if len(given) == 1 or "fused" in kinds_of(self.contrastive.ways):
+            vector = self.embed(**given)
+        else:
+            mean = sum(self.embed(**{name: x}) for name, x in given.items())
+            vector = mean / np.linalg.norm(mean)
+        if vector.ndim != 1:
+            raise ValueError(
+                "`text` and `image` must be one text and one picture, not "
+                f"lists. Received: {len(vector)} of them"
+            )
+        return vector
+
+    def matches(self, paths, text, batch_size):
+        """Score picture files with a text, a batch of files at a time.
+
+        Args:
+            paths: list of str.
+            text: str.
+            batch_size: int, files that are read for a forward pass.
+
+        Returns:
+            list, for each file the logit of "match", a float, or the
+            ValueError for which it cannot be read.
+        """
+        found = []
+        for start in range(0, len(paths), batch_size):
+            part = [_opened(x) for x in paths[start : start + batch_size]]
+            good = [x for x in part if not isinstance(x, ValueError)]
+            logits = iter(())
+            if good:
+                logits = iter(self.retrieval.score(good, text, batch_size))
+            found += [
+                x if isinstance(x, ValueError) else float(next(logits))
+                for x in part
+            ]
+        return found
+
+
+def _opened(path):
+    try:
+        return open_image(path, "image")
+    except ValueError as error:
+        return error
+
+
+def preset_name(preset):
+    """How an index names a preset: folders and files by their full path."""
+    name = os.fspath(getattr(preset, "root", preset))
+    if name in PRESETS or not os.path.exists(name):
+        return name
+    return os.path.abspath(name)
+
+
+def _no_head(preset):
+    return (
+        "`preset` must have a trained contrastive head, such as "
+        "'bridgetower_tiny_easy_contrastive' or "
+        "'bridgetower_large_itm_mlm_itc' have. Train one with "
+        f"`BridgeTowerContrastive`. Received: preset={preset!r}, without it"
+    )
+
+
+def _matching(folder, saved, contrastive, reading):
+    """The matching task of a preset, around the backbone of another task."""
+    objective = "ranking" if "rank" in saved else "random_negatives"
+    backbone = contrastive.backbone
+    reading = {
+        name: reading.get(name)
+        for name in ("image_size", "image_mode", "sequence_length")
+    }
+    preprocessor = preset_io.preprocessor_of(
+        BridgeTowerRetrieval,
+        folder,
+        reading,
+        {"objective": objective},
+        backbone,
+    )
+    task = BridgeTowerRetrieval(backbone, preprocessor, objective)
+    preset_io.load_heads(task, folder, saved, random_heads=False)
+    return task

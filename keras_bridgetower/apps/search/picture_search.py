@@ -1,0 +1,217 @@
+"""`PictureSearch`: indexes a user's pictures, and finds them."""
+
+import threading
+
+from keras_bridgetower.apps.predict.rows import open_rows
+from keras_bridgetower.apps.search.header import check_model
+from keras_bridgetower.apps.search.header import check_whole
+from keras_bridgetower.apps.search.header import needed_header
+from keras_bridgetower.apps.search.header import new_header
+from keras_bridgetower.apps.search.header import read_header
+from keras_bridgetower.apps.search.indexing import write_index
+from keras_bridgetower.apps.search.models import SearchModels
+from keras_bridgetower.apps.search.models import preset_name
+from keras_bridgetower.apps.search.querying import answer
+from keras_bridgetower.apps.search.reading import full_path
+from keras_bridgetower.apps.search.removing import of_source
+from keras_bridgetower.apps.search.stores.opened import open_store
+from keras_bridgetower.checks import check_count
+
+# What a header says of the arguments of `SearchModels.from_preset`.
+_READING = ("image_mode", "image_size", "sequence_length", "dtype")
+
+
+class PictureSearch:
+    """An index of pictures, and the models that search it.
+
+    Pictures are found by the vectors of the contrastive head. The matching
+    head then orders the nearest ones exactly, where the preset has one. With
+    LanceDB or a Qdrant server any number of threads may query.
+
+    Args:
+        store: path of a folder for LanceDB, which need not exist yet;
+            `"qdrant:FOLDER"` or `"qdrant:http://HOST:6333"`; or a store such
+            as `QdrantServer(...)`.
+        preset: what `SearchModels.from_preset` takes, or `SearchModels`. None
+            for the preset that the index was made with. It is opened when it
+            is first needed.
+
+    Raises:
+        ImportError: the package of the store is not installed.
+        ValueError: the folder holds something else, or no index where
+            `preset` is None.
+
+    Example:
+
+    ```python
+    search = PictureSearch("photos.index", "bridgetower_tiny_easy_pretrain")
+    report = search.index("photos")
+    for hit in search.query("a small red circle", top_k=3):
+        print(hit.path, hit.match)
+    ```
+    """
+
+    def __init__(self, store, preset=None):
+        self.store = open_store(store)
+        if preset is None:
+            preset = needed_header(self.store)["preset"]
+            if preset is None:
+                raise ValueError(
+                    "`preset` must be given: this index was made by models "
+                    "without the name of a preset. Received: preset=None"
+                )
+        self._preset = preset
+        self._models = None
+        self._sum_checked = False
+        self._lock = threading.Lock()
+
+    @property
+    def models(self):
+        """The `SearchModels`, opened once."""
+        with self._lock:
+            if self._models is None:
+                self._models = self._opened()
+            return self._models
+
+    def _opened(self):
+        if isinstance(self._preset, SearchModels):
+            return self._preset
+        values = {}
+        header = read_header(self.store)
+        # As it was indexed, where the name is the same.
+        if header and header["preset"] == preset_name(self._preset):
+            values = {n: header[n] for n in _READING if n in header}
+        return SearchModels.from_preset(self._preset, **values)
+
+    def index(
+        self,
+        source,
+        vectors="image",
+        batch_size=32,
+        save_every=512,
+        ann_from=50_000,
+        outside=False,
+        progress=None,
+    ):
+        """Make the index hold the pictures of a folder or table.
+
+        A picture whose content is in the index, under this path or another
+        one, is not embedded again. Pictures that are gone from this source are
+        removed; those of other sources stay, apart from files that were moved
+        into this source. Folders that overlap share their pictures. After an
+        interruption the same call goes on where it was.
+
+        A source that is missing or has no pictures is refused, since it may
+        be a disk that is not mounted. Use `prune` if its pictures are gone
+        for good.
+
+        Args:
+            source: path of a folder, with its subfolders, or of a table
+                `.csv` or `.jsonl` with the column `image`, paths below the
+                table's folder, and perhaps `id` and `text`.
+            vectors: what is embedded: `"image"`, or `"fused"`, each picture
+                with its text, which needs a three-way head and a table with
+                the column `text`. All sources of an index have the same.
+            batch_size: int, pictures of a forward pass. About three times as
+                many are in memory.
+            save_every: int, pictures that are written at once. They are also
+                written after half a minute.
+            ann_from: int, number of pictures from which the store builds an
+                approximate (ANN) structure. Below it each query compares with
+                all vectors.
+            outside: bool, whether a table may name pictures that do not lie
+                below its folder.
+            progress: callable of an `IndexProgress`, called after each batch;
+                or None.
+
+        Returns:
+            `IndexReport`. It names the pictures that could not be read.
+
+        Raises:
+            ValueError: no such folder or table, one without pictures, an
+                unknown preset, an index of another model, or another process
+                writes the index.
+        """
+        check_count("batch_size", batch_size)
+        check_count("save_every", save_every)
+        check_count("ann_from", ann_from)
+        needed = ("image", "text") if vectors == "fused" else ("image",)
+        optional = tuple({"text"} - set(needed))
+        try:
+            rows = open_rows(source, needed, optional, outside=outside)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._left_of(source)}") from error
+        models = self.models
+        models.check_kind(vectors)
+        if read_header(self.store) is None:
+            self.store.create(new_header(self.store, models, vectors))
+        header = needed_header(self.store)
+        if header["vectors"] != vectors:
+            raise ValueError(
+                "`vectors` must be the same for all pictures of an index, "
+                f"{header['vectors']!r}. Use another store. "
+                f"Received: vectors={vectors!r}"
+            )
+        self._check(header)
+        return write_index(
+            self.store,
+            models,
+            rows,
+            source,
+            vectors,
+            batch_size,
+            save_every,
+            ann_from,
+            progress,
+        )
+
+    def query(self, text=None, image=None, top_k=10, rerank=128, batch_size=32):
+        """The pictures that fit a text, a picture, or both.
+
+        Args:
+            text: str, or None.
+            image: a picture in any form that `load_image` takes, or None.
+            top_k: int, how many pictures are wanted.
+            rerank: int, how many of the nearest pictures the matching head
+                orders, by their files and the text; 0 for none. Without a
+                text, or a matching head, the order is that of the vectors.
+            batch_size: int, pairs of a forward pass.
+
+        Returns:
+            list of `Hit`, the best first; fewer where the index has no more.
+            Pictures whose files are gone are left out, with a warning.
+
+        Raises:
+            ValueError: nothing given, a text that is empty or too long, an
+                unreadable picture, no index, one that is not whole, or one of
+                another model.
+        """
+        header = needed_header(self.store)
+        check_whole(self.store, header)
+        self._check(header)
+        return answer(
+            self.store, self.models, text, image, top_k, rerank, batch_size
+        )
+
+    def _left_of(self, source):
+        """What an error about a source says of its pictures in the index."""
+        if self.store.header() is None:
+            return ""
+        left = sum(map(of_source(full_path(source)), self.store.pictures()))
+        if not left:
+            return ""
+        return (
+            f". The index has {left} pictures of this source, and never "
+            "returns those whose files are gone. If a disk is not mounted, "
+            "mount it. If the files are gone for good, call `prune`"
+        )
+
+    def close(self):
+        """Let go of the store's files and connections."""
+        self.store.close()
+
+    def _check(self, header):
+        """Refuse an index of another model; its sum is compared once."""
+        if not self._sum_checked:
+            check_model(self.store, header, self.models)
+            self._sum_checked = True

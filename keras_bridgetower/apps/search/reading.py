@@ -1,0 +1,187 @@
+"""The pictures of a folder or table, read by threads while a model runs."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import pathlib
+import uuid
+
+from keras_bridgetower.apps.predict.rows import ID
+from keras_bridgetower.apps.search.stores.store import StoredPicture
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.preprocessing.geometry import as_square
+from keras_bridgetower.preprocessing.images import open_file
+
+# Bytes of a file that is held in memory whole. A larger one is read twice.
+_HELD = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """A row of a source, once its file was read.
+
+    Args:
+        stored: `StoredPicture`.
+        image: what `embed` takes; None where the index holds its vector
+            already, or where it cannot be read.
+        error: str, why it cannot be read, or None.
+        equal: str, the id of a picture of the index that has the same
+            content, if the index does not hold this one; or None.
+    """
+
+    stored: StoredPicture
+    image: object = None
+    error: str | None = None
+    equal: str | None = None
+
+
+class KnownPictures(dict):
+    """The pictures of an index when a run began: dict from id to picture.
+
+    Args:
+        pictures: list of `StoredPicture`.
+        fused: bool, whether vectors depend on the text as well.
+    """
+
+    def __init__(self, pictures, fused):
+        super().__init__((picture.id, picture) for picture in pictures)
+        self._fused = fused
+        self._equal = {self.content(p): p.id for p in pictures}
+
+    def content(self, picture):
+        """Return what the vector of a picture depends on."""
+        return picture.sum, picture.text if self._fused else ""
+
+    def holds(self, picture):
+        """Return True if the index has the vector of this content."""
+        return picture.id in self and self[picture.id].sum == picture.sum
+
+    def equal(self, picture):
+        """Return the id of a picture with the same content, or None."""
+        return self._equal.get(self.content(picture))
+
+
+class PictureReader:
+    """Reads the rows of a source in order, some rows ahead.
+
+    Args:
+        source: path of the folder or table.
+        converter: the `BridgeTowerImageConverter` of the model.
+        known: `KnownPictures`.
+    """
+
+    def __init__(self, source, converter, known):
+        self._source = full_path(source)
+        # A folder that is reached by a link is the same folder.
+        self._real = os.path.realpath(source)
+        self._converter = converter
+        self._known = known
+
+    def read(self, rows, ahead):
+        """Iterate over rows, `ahead` of which are read at a time.
+
+        Args:
+            rows: iterable of `Row`.
+            ahead: int.
+
+        Yields:
+            `ReadPicture`.
+        """
+        rows = iter(rows)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            waiting = collections.deque(
+                pool.submit(self._read, row)
+                for row in itertools.islice(rows, ahead)
+            )
+            while waiting:
+                found = waiting.popleft().result()
+                waiting.extend(
+                    pool.submit(self._read, row)
+                    for row in itertools.islice(rows, 1)
+                )
+                yield found
+
+    def _read(self, row):
+        stored = self._stored(row)
+        if row.error:
+            return ReadPicture(stored, error=row.error)
+        return self._opened(stored)
+
+    def decode(self, read):
+        """Read a picture again, with its pixels.
+
+        Args:
+            read: `ReadPicture` with an `equal` that the index no longer has.
+
+        Returns:
+            `ReadPicture`.
+        """
+        return self._opened(read.stored, always=True)
+
+    def _opened(self, stored, always=False):
+        try:
+            check_utf8(stored.path)
+            path = pathlib.Path(stored.file)
+            with open_regular(path) as file:
+                # Read from the disk once, for the sum and for the pixels.
+                size = os.fstat(file.fileno()).st_size
+                whole = io.BytesIO(file.read()) if size <= _HELD else file
+                digest = hashlib.file_digest(whole, "sha256").hexdigest()
+                stored = dataclasses.replace(stored, sum=digest)
+                if not always:
+                    if self._known.holds(stored):
+                        return ReadPicture(stored)
+                    if equal := self._known.equal(stored):
+                        return ReadPicture(stored, equal=equal)
+                whole.seek(0)
+                image = open_file(whole, path, "image")
+                square = as_square(image, self._converter, "image")
+                return ReadPicture(stored, square)
+        except (OSError, ValueError) as error:
+            return ReadPicture(stored, error=str(error))
+
+    def _stored(self, row):
+        named = [row.values.get(n, "") for n in ("image", ID, "text")]
+        path, name, text = (x if isinstance(x, str) else "" for x in named)
+        folder = full_path(row.folder)
+        if folder == self._source:
+            # Folders that overlap share their pictures.
+            named = [os.path.join(self._real, path)]
+        else:
+            named = [self._source, path, name, text]
+        return StoredPicture(
+            id=_id_of(*named),
+            sum="",
+            source=self._source,
+            folder=folder,
+            path=path or f"row {row.number}",
+            name=name,
+            text=text,
+        )
+
+
+def full_path(path):
+    """A path in full, with `/`."""
+    return check_utf8(pathlib.Path(os.path.abspath(path)).as_posix())
+
+
+def check_utf8(name):
+    """Refuse a name of a file or folder that no store can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "The names of files and folders must be UTF-8. Rename it. "
+            f"Received: {name!r}"
+        ) from error
+    return name
+
+
+def _id_of(*parts):
+    """A UUID of some texts."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
+    return str(uuid.UUID(bytes=digest.digest()[:16]))

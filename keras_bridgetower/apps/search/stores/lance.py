@@ -1,0 +1,154 @@
+"""Vectors in LanceDB: a folder that is read where it lies, without a server."""
+
+import datetime
+
+import numpy as np
+
+from keras_bridgetower.apps.search.stores.folder_store import FolderStore
+from keras_bridgetower.apps.search.stores.packages import imported
+from keras_bridgetower.apps.search.stores.store import FIELDS
+from keras_bridgetower.apps.search.stores.store import StoredPicture
+from keras_bridgetower.apps.search.stores.store import checked_vectors
+from keras_bridgetower.apps.search.stores.store import raises_store_error
+
+_TABLE = "pictures"
+# Readers of an older version of the table have finished by then.
+_KEPT = datetime.timedelta(hours=1)
+# Vectors of a part of the ANN structure, and the parts that a query reads: up
+# to 260,000 vectors these are all, and beyond that 260,000.
+_PART, _PROBES = 4096, 64
+# Pictures that one line of SQL names.
+_NAMED = 1000
+
+
+class LanceStore(FolderStore):
+    """A folder of LanceDB. Many processes may read it while one writes.
+
+    Each call that writes is one version of the table, so a reader sees all of
+    it or nothing. The ANN structure divides the vectors into parts of about
+    4,096 by their nearness (IVF) and keeps them as they are. A query reads the
+    64 nearest parts, and vectors that were added since.
+
+    Args:
+        folder: path of the folder, which may not exist yet.
+
+    Raises:
+        ImportError: LanceDB is not installed.
+        ValueError: the path holds something else.
+    """
+
+    kind = "lancedb"
+
+    def __init__(self, folder):
+        self._lancedb = imported("lancedb")
+        super().__init__(folder)
+        self._opened = None
+
+    def _make(self, folder, width):
+        self._lancedb.connect(folder / self.kind).create_table(
+            _TABLE, schema=_schema(width)
+        )
+
+    @property
+    def _table(self):
+        if self._opened is None:
+            path = self.folder / self.kind
+            self._opened = self._lancedb.connect(path).open_table(_TABLE)
+        # What another process has written since counts too.
+        self._opened.checkout_latest()
+        return self._opened
+
+    @raises_store_error
+    def pictures(self):
+        found = self._table.search().select(list(FIELDS)).to_arrow()
+        columns = [found[name].to_pylist() for name in FIELDS]
+        return [StoredPicture(*row) for row in zip(*columns, strict=True)]
+
+    @raises_store_error
+    def vectors(self, ids):
+        made = {}
+        for named in _named(ids):
+            found = (
+                self._table.search()
+                .where(named)
+                .select(["id", "sum", "vector"])
+                .to_arrow()
+            )
+            made |= {
+                row["id"]: (row["sum"], np.array(row["vector"], "float32"))
+                for row in found.to_pylist()
+            }
+        return made
+
+    @raises_store_error
+    def put(self, pictures, vectors):
+        import pyarrow
+
+        vectors = checked_vectors(pictures, vectors)
+        columns = [[getattr(p, name) for p in pictures] for name in FIELDS]
+        flat = pyarrow.array(vectors.ravel())
+        width = vectors.shape[1]
+        rows = pyarrow.table(
+            [*columns, pyarrow.FixedSizeListArray.from_arrays(flat, width)],
+            schema=_schema(width),
+        )
+        table = self._table
+        merge = table.merge_insert("id").when_matched_update_all()
+        merge.when_not_matched_insert_all().execute(rows)
+
+    @raises_store_error
+    def remove(self, ids):
+        for named in _named(ids):
+            self._table.delete(named)
+
+    @raises_store_error
+    def count(self):
+        return self._table.count_rows()
+
+    @raises_store_error
+    def nearest(self, vector, count, exact=False):
+        query = self._table.search(np.asarray(vector, "float32"))
+        query = query.distance_type("dot").limit(count)
+        query = query.bypass_vector_index() if exact else query.nprobes(_PROBES)
+        found = query.select([*FIELDS, "_distance"]).to_arrow().to_pylist()
+        return [
+            # LanceDB's distance is 1 minus the product.
+            (StoredPicture(**{n: row[n] for n in FIELDS}), 1 - row["_distance"])
+            for row in found
+        ]
+
+    @raises_store_error
+    def tidy(self, ann_from):
+        table = self._table
+        if table.count_rows() >= ann_from and not self.has_ann():
+            from lancedb.index import IvfFlat
+
+            parts = max(1, table.count_rows() // _PART)
+            table.create_index(
+                "vector",
+                config=IvfFlat(distance_type="dot", num_partitions=parts),
+            )
+        # Joins small files, and takes new rows into the ANN structure.
+        table.optimize(cleanup_older_than=_KEPT)
+
+    @raises_store_error
+    def has_ann(self):
+        return any("vector" in i.columns for i in self._table.list_indices())
+
+    def close(self):
+        self._opened = None
+
+
+def _schema(width):
+    import pyarrow
+
+    texts = [pyarrow.field(name, pyarrow.string()) for name in FIELDS]
+    vector = pyarrow.list_(pyarrow.float32(), width)
+    return pyarrow.schema([*texts, pyarrow.field("vector", vector)])
+
+
+def _named(ids):
+    """Conditions in SQL that each name some of the pictures."""
+    for start in range(0, len(ids), _NAMED):
+        some = (i.replace("'", "''") for i in ids[start : start + _NAMED])
+        yield "id IN ('" + "', '".join(some) + "')"

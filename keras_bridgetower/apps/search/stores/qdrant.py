@@ -1,0 +1,249 @@
+"""Vectors in Qdrant: its local mode in a folder, or a server by its address."""
+
+import contextlib
+import weakref
+
+import numpy as np
+
+from keras_bridgetower.apps.search.stores.folder_store import FolderStore
+from keras_bridgetower.apps.search.stores.packages import imported
+from keras_bridgetower.apps.search.stores.store import FIELDS
+from keras_bridgetower.apps.search.stores.store import Store
+from keras_bridgetower.apps.search.stores.store import StoredPicture
+from keras_bridgetower.apps.search.stores.store import StoreError
+from keras_bridgetower.apps.search.stores.store import checked_vectors
+from keras_bridgetower.apps.search.stores.store import raises_store_error
+
+COLLECTION = "keras_bridgetower_pictures"
+# Points of one request; a vector takes about 10 kB of JSON.
+_AT_ONCE = 256
+# Neighbours that a server's ANN structure looks at in a query.
+_LOOKED_AT = 512
+
+
+class _QdrantStore(Store):
+    """Abstract: a collection of Qdrant, by `_client()`."""
+
+    collection = COLLECTION
+
+    def _client(self):
+        raise NotImplementedError
+
+    def _search_params(self, exact):
+        """How the ANN structure is read, or None where there is none."""
+        raise NotImplementedError
+
+    @raises_store_error
+    def pictures(self):
+        found, offset = [], None
+        while True:
+            points, offset = self._client().scroll(
+                self.collection, limit=10_000, offset=offset, with_payload=True
+            )
+            found += [_picture_of(point) for point in points]
+            if offset is None:
+                return found
+
+    @raises_store_error
+    def vectors(self, ids):
+        points = self._client().retrieve(
+            self.collection, ids, with_payload=["sum"], with_vectors=True
+        )
+        return {
+            str(p.id): (p.payload["sum"], np.array(p.vector, "float32"))
+            for p in points
+        }
+
+    @raises_store_error
+    def put(self, pictures, vectors):
+        models = imported("qdrant_client.models")
+        vectors = checked_vectors(pictures, vectors)
+        points = [
+            models.PointStruct(
+                id=picture.id,
+                vector=vector.tolist(),
+                payload={n: getattr(picture, n) for n in FIELDS if n != "id"},
+            )
+            for picture, vector in zip(pictures, vectors, strict=True)
+        ]
+        for start in range(0, len(points), _AT_ONCE):
+            some = points[start : start + _AT_ONCE]
+            self._client().upsert(self.collection, some, wait=True)
+
+    @raises_store_error
+    def remove(self, ids):
+        if ids:
+            self._client().delete(self.collection, list(ids), wait=True)
+
+    @raises_store_error
+    def count(self):
+        return self._client().count(self.collection, exact=True).count
+
+    @raises_store_error
+    def nearest(self, vector, count, exact=False):
+        points = self._client().query_points(
+            self.collection,
+            query=[float(x) for x in vector],
+            limit=count,
+            search_params=self._search_params(exact),
+            with_payload=True,
+        )
+        return [
+            (_picture_of(point), float(point.score)) for point in points.points
+        ]
+
+    def _create_collection(self, client, width, **more):
+        models = imported("qdrant_client.models")
+        # Vectors have length 1: their product is their cosine.
+        size = models.VectorParams(size=width, distance=models.Distance.DOT)
+        client.create_collection(self.collection, vectors_config=size, **more)
+
+
+def _picture_of(point):
+    return StoredPicture(id=str(point.id), **point.payload)
+
+
+class QdrantFolder(FolderStore, _QdrantStore):
+    """Qdrant's local mode, in a folder; one process at a time opens it.
+
+    It has no ANN structure, holds all vectors in memory, and reads its files
+    by Python's pickle: open only folders that you made yourself.
+
+    Args:
+        folder: path of the folder, which may not exist yet.
+
+    Raises:
+        ImportError: `qdrant-client` is not installed.
+        ValueError: the path holds something else, or another process has it
+            open.
+    """
+
+    kind = "qdrant"
+
+    def __init__(self, folder):
+        self._package = imported("qdrant_client")
+        super().__init__(folder)
+        self._opened = None
+
+    def _make(self, folder, width):
+        with contextlib.closing(self._open(folder)) as client:
+            self._create_collection(client, width)
+
+    def _open(self, folder):
+        try:
+            return self._package.QdrantClient(path=str(folder / self.kind))
+        except RuntimeError as error:
+            raise StoreError(
+                "`store` must be open in one process at a time, as Qdrant's "
+                "local mode is. Close the other one, or use a server or "
+                f"LanceDB. Received: store={str(self.folder)!r}"
+            ) from error
+
+    def _client(self):
+        if self._opened is None:
+            self._opened = self._open(self.folder)
+            # At the end of the process the client's own way comes too late.
+            weakref.finalize(self, self._opened.close)
+        return self._opened
+
+    def _search_params(self, exact):
+        return None
+
+    def tidy(self, ann_from):
+        """Nothing: the local mode always compares with all vectors."""
+
+    def has_ann(self):
+        return False
+
+    def close(self):
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
+
+
+class QdrantServer(_QdrantStore):
+    """A collection of a Qdrant server, from version 1.16.
+
+    Any number of processes may read and write it.
+
+    Args:
+        address: str, such as `"http://localhost:6333"`; or `":memory:"`, which
+            lasts as long as this object.
+        collection: str, name of the collection.
+        api_key: str, or None.
+
+    Raises:
+        ImportError: `qdrant-client` is not installed.
+    """
+
+    kind = "qdrant server"
+    needed = "`store` must be the address of a Qdrant server that runs"
+    # Where the header stands among the metadata of the collection.
+    _HEADER = "keras_bridgetower"
+
+    def __init__(self, address, collection=COLLECTION, api_key=None):
+        self.address = self.place = address
+        self.collection = collection
+        self._server = imported("qdrant_client").QdrantClient(
+            location=address, api_key=api_key, check_compatibility=False
+        )
+
+    def _client(self):
+        return self._server
+
+    def _search_params(self, exact):
+        models = imported("qdrant_client.models")
+        return models.SearchParams(hnsw_ef=_LOOKED_AT, exact=exact)
+
+    @raises_store_error
+    def header(self):
+        if not self._server.collection_exists(self.collection):
+            return None
+        info = self._server.get_collection(self.collection)
+        header = (info.config.metadata or {}).get(self._HEADER)
+        if not header:
+            raise StoreError(
+                "`collection` must be new, or one that `index` made. Use "
+                f"another name. Received: collection={self.collection!r} of "
+                f"{self.address}"
+            )
+        return header
+
+    @raises_store_error
+    def create(self, header):
+        self._create_collection(
+            self._server, header["width"], metadata={self._HEADER: header}
+        )
+
+    @raises_store_error
+    def write_header(self, header):
+        self._server.update_collection(
+            self.collection, metadata={self._HEADER: header}
+        )
+
+    @contextlib.contextmanager
+    def writing(self):
+        yield
+
+    @raises_store_error
+    def tidy(self, ann_from):
+        """Say from how many vectors the server builds its ANN structure."""
+        models = imported("qdrant_client.models")
+        info = self._server.get_collection(self.collection)
+        width = info.config.params.vectors.size
+        # In kB of float32; 0 would mean never.
+        size = max(1, ann_from * width * 4 // 1024)
+        self._server.update_collection(
+            self.collection,
+            optimizers_config=models.OptimizersConfigDiff(
+                indexing_threshold=size
+            ),
+        )
+
+    @raises_store_error
+    def has_ann(self):
+        info = self._server.get_collection(self.collection)
+        return bool(info.indexed_vectors_count)
+
+    def close(self):
+        self._server.close()

@@ -1,0 +1,250 @@
+"""Puts the inputs of many requests together, for one forward pass."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import itertools
+
+from keras_bridgetower.apps.serve.errors import Refused
+from keras_bridgetower.apps.serve.inputs import ToMatch
+
+# Searches at a time. Each waits in a thread for its batches.
+_SEARCHES = 16
+
+
+class BatchedPreset:
+    """A preset that answers many requests by few forward passes.
+
+    Pictures are decoded first, by other processes. Then inputs wait for the
+    thread of the models. Whenever it is free, it takes the kind that has
+    waited longest, and whatever waits and fits in the same batch. So batches
+    grow with the load, and nothing waits for an idle model. Where more wait
+    than fit, the first inputs of all requests come before the second ones: a
+    request with few inputs does not wait for those with many. An input whose
+    request has ended is dropped.
+
+    Args:
+        served: `ServedPreset`.
+        index: `ServedIndex`, or None.
+        limits: `Limits`.
+        thread: executor with one thread: a forward pass uses all cores, or
+            the device.
+        decoders: `Decoders`. Several presets may share them.
+    """
+
+    def __init__(self, served, index, limits, thread, decoders):
+        self._served = served
+        self._limits = limits
+        self._thread = thread
+        self._decoders = decoders
+        self._index = index
+        self._searching = concurrent.futures.ThreadPoolExecutor(_SEARCHES)
+        # Lists of `(place in its request, input, future)`, by what may be in
+        # a batch together. What is first here has waited longest.
+        self._waiting = {}
+        self._working = None
+
+    @property
+    def has_index(self):
+        """Whether it can be searched."""
+        return self._index is not None
+
+    def facts(self):
+        """What `ServedPreset.facts` returns."""
+        return self._served.facts()
+
+    async def ask(self, verb, asked):
+        """The results of a verb.
+
+        Args:
+            verb: str.
+            asked: list of inputs.
+
+        Returns:
+            list, of which some may be `Refused`. Where a picture is, inputs
+            without a result have None.
+        """
+        parts = list(_parts(asked, self._limits.batch_size))
+        pixels, refused = await self._pixels(parts)
+        if refused:
+            return [refused.get(one.image) for one in asked]
+        results, squares = [], {}
+        for part in parts:
+            # Few squares are in memory, and one of the part before is kept.
+            known = {x: squares[x] for x in _images(part) if x in squares}
+            new = [x for x in _images(part) if x not in known]
+            squares = known | await self._squares(verb, new, pixels)
+            found = await self._answered(verb, part, squares)
+            results += found
+            if any(isinstance(result, Refused) for result in found):
+                break
+        return results + [None] * (len(asked) - len(results))
+
+    async def find(self, asked):
+        """The hits for an `inputs.ToFind`, or `Refused`."""
+        image = asked.image
+        if image is not None:
+            pixels, refused = await self._pixels([[asked]])
+            squares = refused or await self._squares("embed", [image], pixels)
+            image = squares[image]
+            if isinstance(image, Refused):
+                return image
+        calls = _CallsOfThread()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._searching,
+                self._index.find,
+                dataclasses.replace(asked, image=image),
+                lambda one: calls.wait(self._batched("embed", [one])),
+                lambda paths, text: calls.wait(self._match(paths, text)),
+            )
+        finally:
+            calls.end()
+
+    async def _match(self, paths, text):
+        """The logit of each picture file with a text, or `Refused`."""
+        found = []
+        most = self._limits.batch_size
+        for start in range(0, len(paths), most):
+            part = [ToMatch(path, text) for path in paths[start : start + most]]
+            squares = await self._squares("score", _images(part))
+            found += await self._answered("score", part, squares)
+        return found
+
+    async def _pixels(self, parts):
+        """How many pixels a request decodes, and a dict of refused images."""
+        images = _images(itertools.chain(*parts))
+        if not images:
+            return 0, {}
+        sizes = await self._decoders.sizes(images)
+        refused = {k: v for k, v in sizes.items() if isinstance(v, Refused)}
+        if refused:
+            return 0, refused
+        total, before = 0, set()
+        for part in parts:
+            now = set(_images(part))
+            total += sum(sizes[image] for image in now - before)
+            before = now
+        most = self._limits.request_pixels
+        if total > most:
+            message = (
+                f"the pictures of a request must have at most {most} pixels "
+                f"together. Divide it, or send smaller ones. Received: {total}"
+            )
+            refused[images[0]] = Refused(message, "image", "picture_too_large")
+        return total, refused
+
+    async def _squares(self, verb, images, *pixels):
+        """Decoded images by their bytes or paths; some may be `Refused`."""
+        if not images:
+            return {}
+        square = self._served.square(verb)
+        return await self._decoders.squares(images, square, *pixels)
+
+    async def _answered(self, verb, asked, squares):
+        """The results of inputs, and `Refused` for those whose image is."""
+        ready = [_with_square(one, squares) for one in asked]
+        good = [one for one in ready if not isinstance(one, Refused)]
+        found = iter(await self._batched(verb, good))
+        return [x if isinstance(x, Refused) else next(found) for x in ready]
+
+    async def _batched(self, verb, asked):
+        """The results of inputs whose images are decoded."""
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in asked]
+        pairs = zip(asked, futures, strict=True)
+        for place, (one, future) in enumerate(pairs):
+            waiting = self._waiting.setdefault((verb, *one.batch), [])
+            waiting.append((place, one, future))
+        if self._working is None or self._working.done():
+            self._working = loop.create_task(self._work())
+        # Where the request ends, the futures are cancelled too.
+        return await asyncio.gather(*futures)
+
+    async def _work(self):
+        """Run batches until nothing waits."""
+        while self._waiting:
+            verb, batch = self._next()
+            if batch:
+                await self._run(verb, batch)
+
+    def _next(self):
+        """The verb and the inputs of the next batch, which wait no more."""
+        key = next(iter(self._waiting))
+        waiting = self._waiting.pop(key)
+        waiting = [one for one in waiting if not one[2].done()]
+        most = self._limits.batch_size
+        if len(waiting) > most:
+            waiting.sort(key=lambda one: one[0])
+            # Behind all others, which have their turn first.
+            self._waiting[key] = waiting[most:]
+        return key[0], [(one, future) for _, one, future in waiting[:most]]
+
+    async def _run(self, verb, batch):
+        inputs = [one for one, _ in batch]
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(
+                self._thread, self._served.ask, verb, inputs
+            )
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+
+class _CallsOfThread:
+    """Runs coroutines for a thread, until the request of the thread ends."""
+
+    def __init__(self):
+        self._loop = asyncio.get_running_loop()
+        self._running = None
+        self._ended = False
+
+    def wait(self, coroutine):
+        """Return the result of a coroutine; a thread calls this."""
+        if self._ended:
+            coroutine.close()
+            raise concurrent.futures.CancelledError
+        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._running = running
+        return running.result()
+
+    def end(self):
+        """Cancel what runs, and all that comes."""
+        self._ended = True
+        if self._running is not None:
+            self._running.cancel()
+
+
+def _parts(asked, most):
+    """Divide inputs into lists that have at most so many with an image."""
+    part, count = [], 0
+    for one in asked:
+        if count == most and one.image is not None:
+            yield part
+            part, count = [], 0
+        part.append(one)
+        count += one.image is not None
+    yield part
+
+
+def _images(asked):
+    """The images of inputs, each once."""
+    return list(
+        dict.fromkeys(one.image for one in asked if one.image is not None)
+    )
+
+
+def _with_square(one, squares):
+    """An input with its image decoded, or the `Refused` of its image."""
+    if one.image is None:
+        return one
+    square = squares[one.image]
+    if isinstance(square, Refused):
+        return square
+    return dataclasses.replace(one, image=square)

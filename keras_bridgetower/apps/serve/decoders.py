@@ -1,0 +1,238 @@
+"""Decodes pictures in processes of their own, so that any job can be ended."""
+
+import asyncio
+import heapq
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from PIL import Image
+
+from keras_bridgetower.apps.serve.decoder import LENGTHS
+from keras_bridgetower.apps.serve.decoder import framed
+from keras_bridgetower.apps.serve.environment import IMPORTS_LATE
+from keras_bridgetower.apps.serve.errors import LOG
+from keras_bridgetower.apps.serve.errors import Refused
+from keras_bridgetower.preprocessing.images import FORMATS
+
+# What a byte costs where the head of a file is read, in decoded pixels.
+_BYTE = 10
+# Jobs that cost more than these pixels, about 0.1 s, leave one process free.
+_COSTLY = 4_000_000
+# What a file of the server costs, whose size is not known.
+_FILE = 2_000_000
+_MODULE = "keras_bridgetower.apps.serve.decoder"
+
+
+def decoders_for(workers):
+    """Return how many processes decode for one of some workers."""
+    return min(4, max(2, (os.cpu_count() or 1) // workers))
+
+
+class Decoders:
+    """Processes that read and decode pictures, one picture at a time each.
+
+    A job that is cancelled, or takes more processor time than
+    `picture_seconds`, ends with its process, and another process is started.
+    The jobs of requests that cost least come first, so that a request with few
+    pixels does not wait for those with many.
+
+    Args:
+        limits: `Limits`.
+        processes: int.
+    """
+
+    def __init__(self, limits, processes=2):
+        self._limits = limits
+        self._idle = [_Process() for _ in range(processes)]
+        self._free = min(1, processes - 1)
+        # Heap of `(cost, number, future)`.
+        self._waiting = []
+        self._numbers = itertools.count()
+
+    def close(self):
+        """End all processes."""
+        for process in self._idle:
+            process.end()
+
+    async def sizes(self, images):
+        """Read the heads of pictures.
+
+        Args:
+            images: list of bytes of image files.
+
+        Returns:
+            dict from each of them to its pixels, an int, or to `Refused`.
+        """
+        cost = _BYTE * sum(map(len, images))
+        found = await asyncio.gather(*(self._size(x, cost) for x in images))
+        return dict(zip(images, found, strict=True))
+
+    async def _size(self, image, cost):
+        answer, _ = await self._answer(cost, image)
+        if "error" in answer:
+            return _refused(
+                "a picture must be a readable file, one of "
+                f"{', '.join(FORMATS)}. Received: {len(image)} bytes"
+            )
+        width, height = answer.get("size", (0, 0))
+        most = self._limits.picture_pixels
+        if "too_large" in answer or width * height > most:
+            return _refused(
+                f"a picture must have at most {most} pixels. Send a smaller "
+                "one.",
+                "picture_too_large",
+            )
+        return answer.get("refused") or width * height
+
+    async def squares(self, images, square, pixels=_FILE):
+        """Decode pictures, to the size that a model takes.
+
+        Args:
+            images: collection of bytes of image files, or of str, paths of
+                files of this machine.
+            square: tuple, the values of `decoder.Square`.
+            pixels: int, those of all pictures of the request.
+
+        Returns:
+            dict from each of them to an RGB `PIL.Image.Image`, or `Refused`.
+        """
+        found = await asyncio.gather(
+            *(self._square(x, square, pixels) for x in images)
+        )
+        return dict(zip(images, found, strict=True))
+
+    async def _square(self, image, square, pixels):
+        answer, made = await self._answer(pixels, image, square)
+        if "size" in answer:
+            return Image.frombytes("RGB", tuple(answer["size"]), made)
+        return answer.get("refused") or _refused(
+            answer.get("error", "a picture has too many pixels")
+        )
+
+    async def _answer(self, cost, image, square=None):
+        """The answer to a job and its pixels; `"refused"` if it took long."""
+        path = image if isinstance(image, str) else None
+        data = b"" if path else image
+        seconds = self._limits.picture_seconds
+        job = {"square": square, "path": path, "seconds": seconds}
+        process = await self._turn(cost)
+        try:
+            return await process.answer(job, data)
+        except EOFError:
+            process.restart()
+            refused = _refused(
+                f"a picture could not be decoded within {seconds} seconds. "
+                "Save it in a simpler form."
+            )
+            return {"refused": refused}, b""
+        except BaseException:
+            process.restart()
+            raise
+        finally:
+            self._idle.append(process)
+            self._start()
+
+    async def _turn(self, cost):
+        """Wait for a process."""
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (cost, next(self._numbers), turn))
+        self._start()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._idle.append(turn.result())
+                self._start()
+            raise
+
+    def _start(self):
+        """Give the idle processes to the cheapest jobs."""
+        while self._idle and self._waiting:
+            cost, _, turn = self._waiting[0]
+            if not turn.done():
+                if cost > _COSTLY and len(self._idle) <= self._free:
+                    return
+                turn.set_result(self._idle.pop())
+            heapq.heappop(self._waiting)
+
+
+class _Process:
+    """A process that decodes, and the connection to it.
+
+    It is started anew, by Python's own program: a fork of a process with
+    threads and a device is not safe. It imports Pillow and NumPy, no Keras.
+    """
+
+    def __init__(self):
+        self._begin()
+
+    def _begin(self):
+        self._ours, theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        number = theirs.fileno()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-Wignore", "-m", _MODULE, str(number)],
+                pass_fds=[number],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={
+                    **os.environ,
+                    **IMPORTS_LATE,
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                },
+                # What ends the server by its terminal does not end this.
+                start_new_session=True,
+            )
+
+    async def answer(self, job, data):
+        """The answer to a job, a dict, and its pixels.
+
+        Raises:
+            EOFError: the process has ended.
+        """
+        if self._process.poll() is not None:
+            self.restart()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(self._ours, framed(job, data))
+            lengths = LENGTHS.unpack(await self._read(LENGTHS.size))
+            answer, pixels = [await self._read(length) for length in lengths]
+        except OSError as error:
+            raise EOFError from error
+        return json.loads(answer), pixels
+
+    async def _read(self, length):
+        # No transport, which would have to be closed before the loop is.
+        loop = asyncio.get_running_loop()
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            count = await loop.sock_recv_into(self._ours, view)
+            if not count:
+                raise EOFError
+            view = view[count:]
+        return bytes(data)
+
+    def restart(self):
+        """End the process, whatever it does, and start another."""
+        self.end()
+        self._begin()
+
+    def end(self):
+        """End the process, whatever it does."""
+        self._process.kill()
+        code = self._process.wait()
+        if code not in (-signal.SIGKILL, -signal.SIGPROF):
+            LOG.error("A process that decodes ended with code %s", code)
+        self._ours.close()
+
+
+def _refused(message, code=None):
+    return Refused(message, "image", code)

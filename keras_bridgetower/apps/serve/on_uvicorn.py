@@ -1,0 +1,95 @@
+"""Runs the server on this machine by uvicorn, until it is told to stop.
+
+Each worker is a process with the application and the models of all presets.
+A supervisor starts another where one dies.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+
+from keras_bridgetower.apps.serve.environment import COUNTS
+from keras_bridgetower.apps.serve.environment import IMPORTS_LATE
+from keras_bridgetower.apps.serve.environment import environment
+from keras_bridgetower.apps.serve.listening import listening
+from keras_bridgetower.apps.serve.loading import import_package
+from keras_bridgetower.apps.serve.packages import HTTP
+from keras_bridgetower.apps.serve.packages import check_installed
+
+# Seconds without a sign of life until a worker counts as dead.
+_SILENT = 60
+
+
+def run(plan, host, port, ready=None, load=import_package):
+    """Serve until SIGTERM or SIGINT, then answer what has come, and return.
+
+    Args:
+        plan: `Plan`. Each of its `replicas` is a worker.
+        host: str, the address that is listened on.
+        port: int.
+        ready: callable without arguments, called when all models are warm.
+        load: callable without arguments that each worker calls first, which
+            imports the package. It can be pickled.
+
+    Raises:
+        ImportError: the extra `serve` is not installed.
+        OSError: the port is in use.
+        ValueError: a preset that cannot be served.
+    """
+    check_installed(HTTP)
+    # Refuses an index that does not fit before anything is started.
+    plan.searched()
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(listening(host, port))
+        counts = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(environment(_environment(plan.replicas, counts)))
+        stack.enter_context(_same_signals())
+        _supervise(plan, opened, ready or (lambda: None), load)
+
+
+def _environment(workers, counts):
+    """Variables of the workers, where the user has set none."""
+    values = IMPORTS_LATE | {COUNTS: counts}
+    if workers > 1:
+        # Together as many threads as cores.
+        threads = max(1, os.cpu_count() // workers)
+        values["OMP_NUM_THREADS"] = str(threads)
+    return values
+
+
+def _supervise(plan, opened, ready, load):
+    """Run the workers until told to stop, or until one cannot load."""
+    import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+
+    from keras_bridgetower.apps.serve.protocol import http_settings
+    from keras_bridgetower.apps.serve.supervisor import Supervisor
+    from keras_bridgetower.apps.serve.worker import Worker
+
+    settings = http_settings(plan.limits)
+    failed = multiprocessing.get_context("spawn").SimpleQueue()
+    config = uvicorn.Config(
+        Worker(plan, load, failed, STARTUP_FAILURE),
+        factory=True,
+        workers=plan.replicas,
+        timeout_worker_healthcheck=_SILENT,
+        **settings,
+    )
+    Supervisor(config, opened, ready, settings).run()
+    if not failed.empty():
+        raise ValueError(failed.get())
+
+
+@contextlib.contextmanager
+def _same_signals():
+    """Signals are handled afterwards as before."""
+    numbers = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not signal.getsignal(number):
+                signal.signal(number, handler)

@@ -1,0 +1,171 @@
+"""Makes schedules and averages count updates when gradients are accumulated.
+
+With `gradient_accumulation_steps=n`, Keras calls a schedule with the number of
+batches and moves the averages of weights after each batch. The schedule then
+ends n times too early, and the averages decay n times too fast.
+
+Before the first update the averages are zeros. Here they do not replace the
+weights when `fit` ends before it, for too few batches or in loss scaling.
+"""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend.keras_private.patches import check_version
+from keras_bridgetower.backend.keras_private.patches import is_known
+
+FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
+
+
+def accumulation(optimizer):
+    """How many batches make an update.
+
+    Args:
+        optimizer: a Keras optimizer, or one that contains others.
+
+    Returns:
+        int from 1.
+
+    Raises:
+        ValueError: the optimizers that it contains have different values.
+    """
+    found = {_accumulation(one) for one in _learning(optimizer)}
+    if len(found) > 1:
+        raise ValueError(
+            "`gradient_accumulation_steps` must be the same in all parts of "
+            f"an optimizer. Received: {sorted(found)}"
+        )
+    return found.pop()
+
+
+def count_updates(optimizer):
+    """Let the schedule and the averages of an optimizer count updates.
+
+    Without accumulation only the end of `fit` is changed. Methods are replaced
+    in this optimizer only, not in its class.
+
+    Args:
+        optimizer: a Keras optimizer, or one that contains others.
+
+    Raises:
+        RuntimeError: an unknown Keras.
+        ValueError: `ema_overwrite_frequency`, by which Keras changes weights
+            in the middle of an update.
+    """
+    for one in _learning(optimizer):
+        if one.use_ema:
+            _take_averages_of_updates(one)
+        if _accumulation(one) > 1:
+            _count_updates(one)
+
+
+def check_trained(task):
+    """Reject training if other weights are trained than at the last `compile`.
+
+    Keras on TensorFlow would go on training those, and JAX would name numbers
+    of variables. For an unknown Keras nothing is checked.
+
+    Args:
+        task: a compiled task.
+
+    Raises:
+        ValueError: `trainable` of a layer has changed since the optimizer was
+            built.
+    """
+    # A task that was never compiled is for Keras to refuse.
+    optimizer = getattr(task, "optimizer", None)
+    optimizers = _learning(optimizer) if optimizer else []
+    if not is_known() or not all(one.built for one in optimizers):
+        return
+    built = [v for one in optimizers for v in one._trainable_variables]
+    trained = task.trainable_variables
+    found = {id(v): v.path for v in built}
+    changed = {id(v): v.path for v in trained}.items() ^ found.items()
+    if optimizers and changed:
+        raise ValueError(
+            "`compile` must be called again, with a new optimizer, after a "
+            "change of the weights to train, as by `layer.trainable = False` "
+            f"or `enable_lora`. Received: {len(trained)} weights to train, an "
+            f"optimizer for {len(built)}; the first one that differs is "
+            f"{min(path for _, path in changed)!r}"
+        )
+
+
+def _learning(optimizer):
+    """The optimizers that update variables, inside loss scaling or a list."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # A `MultiOptimizer` may make its optimizers only when it is built.
+    return getattr(inner, "optimizers", None) or [inner]
+
+
+def _accumulation(optimizer):
+    # Under `tf.distribute` the strategy accumulates in place of Keras.
+    ours = getattr(optimizer.apply, "accumulates", None)
+    return ours or optimizer.gradient_accumulation_steps or 1
+
+
+def _count_updates(optimizer):
+    # Not from `get_config`: TensorFlow may be tracing, and has no numbers then.
+    if optimizer.ema_overwrite_frequency:
+        raise ValueError(
+            "`ema_overwrite_frequency` must be None with "
+            "`gradient_accumulation_steps`: Keras would overwrite weights in "
+            "the middle of an update. Received: ema_overwrite_frequency="
+            f"{optimizer.ema_overwrite_frequency}"
+        )
+    # What a schedule returns is a tensor.
+    is_constant = isinstance(optimizer.learning_rate, keras.Variable)
+    if is_constant and not optimizer.use_ema:
+        return
+    check_version(FEATURE, "accumulate with a constant rate")
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    own_rate = type(optimizer)._get_current_learning_rate
+    own_average = type(optimizer)._update_model_variables_moving_average
+
+    def rate():
+        if isinstance(optimizer._learning_rate, schedules):
+            return optimizer._learning_rate(optimizer.iterations)
+        return own_rate(optimizer)
+
+    def average(variables):
+        steps = optimizer.gradient_accumulation_steps
+        if not steps:
+            own_average(optimizer, variables)
+            return
+        # The current batch is not counted yet.
+        is_update = ops.equal((optimizer._iterations + 1) % steps, 0)
+        # Before the first update the averages are the weights, not zeros.
+        is_update = ops.logical_or(is_update, optimizer.iterations < 1)
+        averages = optimizer._model_variables_moving_average
+        for variable, mean in zip(variables, averages, strict=True):
+            if mean is not None:
+                before = ops.convert_to_tensor(mean)
+                share = ops.cast(optimizer.iterations > 0, mean.dtype)
+                share = share * optimizer.ema_momentum
+                moved = share * before + (1 - share) * variable
+                mean.assign(ops.where(is_update, moved, before))
+
+    optimizer._get_current_learning_rate = rate
+    optimizer._update_model_variables_moving_average = average
+
+
+def _take_averages_of_updates(optimizer):
+    """Let the end of `fit` keep the weights if there was no update yet.
+
+    On JAX a weight would share the array of its average, and a step cannot
+    take over the memory of both; after an error Keras may have put no values
+    back, and would hide that error.
+    """
+    finalize = type(optimizer).finalize_variable_values
+
+    def take(variables):
+        if not all(map(backend_ops.has_value, optimizer.variables)):
+            return
+        if int(ops.convert_to_numpy(optimizer.iterations)):
+            finalize(optimizer, variables)
+            if keras.config.backend() == "jax":
+                for variable in variables:
+                    variable.assign(ops.copy(variable.value))
+
+    optimizer.finalize_variable_values = take

@@ -1,1 +1,0 @@
-"""Image-text matching: draws pairs from a batch, with labels and scores."""

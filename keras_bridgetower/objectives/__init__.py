@@ -1,0 +1,1 @@
+"""Losses, objectives of pairs, and checks of labels."""

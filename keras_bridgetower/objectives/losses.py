@@ -1,0 +1,310 @@
+"""Losses of question answering, masked language and contrastive training.
+
+Each computes one value for every sample of this replica. Samples of weight 0
+are padding, and their content does not change the loss.
+"""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models.heads import KINDS
+from keras_bridgetower.models.heads import WAYS
+from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.objectives.label_checks import check_image_ids
+from keras_bridgetower.objectives.label_checks import check_masked_ids
+from keras_bridgetower.objectives.label_checks import check_sample_weights
+from keras_bridgetower.objectives.label_checks import check_soft_scores
+
+# The label of padded samples. No `ignore_id` or image id has this value.
+_PADDED = -(2**31)
+# Independent of `keras.config.floatx()`, because half precision would round
+# ids and scores.
+_FLOAT32 = {"dtype": "float32"}
+
+
+def rows_with_weight(sample_weight):
+    """Which samples count: those whose weight is not 0.
+
+    Args:
+        sample_weight: float tensor `(batch,)` or `(batch, 1)`.
+
+    Returns:
+        Bool tensor `(batch,)`.
+
+    Raises:
+        ValueError: weights of another shape.
+
+    Example:
+
+    ```python
+    rows_with_weight(np.array([1.0, 0.5, 0.0]))  # True, True, False
+    ```
+    """
+    weights = ops.convert_to_tensor(sample_weight)
+    check_sample_weights(weights)
+    return ops.not_equal(ops.reshape(weights, (-1,)), 0)
+
+
+def is_padding(sample_weight):
+    """Return which samples only pad a batch: those with the weight -0.0.
+
+    A weight of 0.0 leaves a sample out of the sum of a batch's losses, but
+    not out of the number of rows that Keras divides by. -0.0 does both.
+
+    Args:
+        sample_weight: float tensor `(batch, 1)`.
+
+    Returns:
+        Bool tensor `(batch,)`.
+
+    Example:
+
+    ```python
+    is_padding(np.array([[1.0], [0.0], [-0.0]]))  # False, False, True
+    ```
+    """
+    weights = ops.reshape(sample_weight, (-1,))
+    return ops.equal(weights, 0) & ops.signbit(weights)
+
+
+def weight_column(sample_weight, samples=None):
+    """Sample weights as a column `(batch, 1)`, which is right for any loss.
+
+    Keras aligns weights `(batch,)` with the last axis of a loss. If labels
+    have several axes, this is not the axis of the samples.
+
+    Args:
+        sample_weight: float tensor `(batch,)` or `(batch, 1)`, or None.
+        samples: int, the number of samples, or None if it is not known.
+
+    Returns:
+        Float tensor `(batch, 1)`, or None.
+
+    Raises:
+        ValueError: weights of another shape.
+    """
+    if sample_weight is None:
+        return None
+    weights = ops.convert_to_tensor(sample_weight)
+    check_sample_weights(weights, samples)
+    return ops.reshape(weights, (-1, 1))
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class VQALoss(keras.losses.Loss):
+    """Sigmoid cross-entropy of soft scores, summed over the answers.
+
+    Call arguments:
+        y_true: float tensor `(batch, answers)`, soft scores in 0..1.
+        y_pred: float tensor `(batch, answers)`, logits.
+
+    Returns:
+        Scalar: the mean over the batch.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+
+    ```python
+    VQALoss()(np.array([[1.0, 0.0]]), np.array([[0.0, 0.0]]))  # 2 log 2
+    ```
+
+    Source: BridgeTower's `compute_vqa`: mean over all elements times the
+    number of answers.
+    """
+
+    def __init__(self, name="vqa_loss", **kwargs):
+        super().__init__(name=name, **_FLOAT32 | kwargs)
+
+    def call(self, y_true, y_pred):
+        check_soft_scores(y_true, y_pred)
+        y_true = ops.cast(y_true, y_pred.dtype)
+        losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)
+        return ops.sum(losses, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MaskedLMLoss(keras.losses.Loss):
+    """Cross-entropy, averaged over the masked tokens of the global batch.
+
+    The value of a sample is the sum over its masked tokens, divided by the
+    mean number of masked tokens in the global batch. So the mean over samples
+    is the mean over all masked tokens, however the batch is divided among
+    devices.
+
+    Args:
+        ignore_id: int, the label of slots without a masked token.
+
+    Call arguments:
+        y_true: int tensor `(batch, M)`, the masked tokens.
+        y_pred: float tensor `(batch, M, vocabulary)`, logits.
+
+    Returns:
+        Scalar: the mean over the masked tokens, 0 if there are none.
+
+    Raises:
+        ValueError: shapes that do not agree.
+
+    Example:
+
+    ```python
+    logits = np.zeros((1, 2, 50), "float32")
+    MaskedLMLoss()(np.array([[7, -100]]), logits)  # log(50)
+    ```
+
+    Source: BridgeTower's `compute_mlm`.
+    """
+
+    def __init__(self, ignore_id=-100, name="masked_lm_loss", **kwargs):
+        super().__init__(name=name, **_FLOAT32 | kwargs)
+        self.ignore_id = ignore_id
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            counted = rows_with_weight(sample_weight)[:, None]
+            y_true = ops.where(counted, y_true, _PADDED)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        check_masked_ids(y_true, y_pred)
+        y_true = ops.cast(y_true, "int32")
+        counted = y_true != _PADDED
+        weights = counted & (y_true != self.ignore_id)
+        weights = ops.cast(weights, y_pred.dtype)
+        losses = weights * ops.sparse_categorical_crossentropy(
+            ops.maximum(y_true, 0), y_pred, from_logits=True
+        )
+        count = backend_ops.global_sum(ops.sum(weights))
+        # Keras takes the mean over the samples of all replicas afterwards.
+        # The factor `samples` undoes it.
+        samples = ops.sum(ops.cast(counted[:, 0], weights.dtype))
+        samples = backend_ops.global_sum(samples)
+        # Without any masked token the losses are 0 already.
+        return ops.sum(losses, axis=-1) * samples / ops.maximum(count, 1)
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_id": self.ignore_id}
+
+
+def pack_embeddings(embeddings, logit_scale=0.0):
+    """Put embeddings and their scale into one tensor for `ContrastiveLoss`.
+
+    Args:
+        embeddings: dict from a kind (`"text"`, `"image"`, `"fused"`) to
+            float tensors `(batch, width)`.
+        logit_scale: scalar tensor, the logarithm of the factor by which their
+            products are multiplied. Metrics do not need it.
+
+    Returns:
+        Float tensor `(batch, kinds * width + 1)`.
+    """
+    kinds = [embeddings[k] for k in KINDS if k in embeddings]
+    scale = ops.ones_like(kinds[0][:, :1]) * ops.exp(logit_scale)
+    return ops.concatenate([*kinds, scale], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ContrastiveLoss(keras.losses.Loss):
+    """Cross-entropy of finding the matching embedding in the global batch.
+
+    Samples with the same image id match each other; the target is divided
+    equally among them.
+
+    Args:
+        ways: `"three_way"`: text to image, text to fused and image to fused,
+            as in transformers; `"two_way"`: text to image and image to text,
+            as in the authors' code.
+
+    Call arguments:
+        y_true: int tensor `(batch,)`, image ids.
+        y_pred: float tensor, what `pack_embeddings` returned.
+
+    Returns:
+        Scalar: the mean over batch and directions.
+
+    Raises:
+        ValueError: labels that are no image ids.
+
+    Example:
+
+    ```python
+    embeddings = {"text": np.eye(2), "image": np.eye(2)}
+    packed = pack_embeddings(embeddings, logit_scale=0.0)
+    ContrastiveLoss("two_way")(np.array([0, 1]), packed)  # 0.313
+    ```
+
+    Source: transformers' `BridgeTowerForContrastiveLearning`; BridgeTower's
+    `compute_itc` and, for equal image ids, `compute_irtr_itm_itc`.
+    """
+
+    def __init__(self, ways="three_way", name="contrastive_loss", **kwargs):
+        super().__init__(name=name, **_FLOAT32 | kwargs)
+        check_choice("ways", ways, tuple(WAYS))
+        self.ways = ways
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras casts labels to float32, which would make large ids equal. So
+        # ids are replaced by small numbers.
+        y_true = _first_of_same_id(y_true)
+        if sample_weight is not None:
+            y_true = ops.where(rows_with_weight(sample_weight), y_true, _PADDED)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        *embeddings, scale = unpack_embeddings(y_pred, self.ways)
+        kinds = dict(zip(KINDS, embeddings, strict=False))
+        all_ids, _ = backend_ops.all_gather(ids)
+        counted = ops.expand_dims(all_ids != _PADDED, 0)
+        same = counted & (
+            ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
+        )
+        same = ops.cast(same, y_pred.dtype)
+        # Padded samples have no match: avoid a division by 0.
+        count = ops.maximum(ops.sum(same, axis=-1, keepdims=True), 1)
+        target = same / count
+        losses = []
+        for own, other in WAYS[self.ways]:
+            others, _ = backend_ops.all_gather(kinds[other])
+            logits = scale * ops.matmul(kinds[own], ops.transpose(others))
+            logits = ops.where(counted, logits, -1e9)
+            losses.append(-ops.sum(target * ops.log_softmax(logits), axis=-1))
+        return sum(losses) / len(losses)
+
+    def get_config(self):
+        return {**super().get_config(), "ways": self.ways}
+
+
+def _first_of_same_id(ids):
+    """For each id, the number of the first sample that has it.
+
+    Samples are numbered in the global batch.
+    """
+    ids = ops.convert_to_tensor(ids)
+    check_image_ids(ids)
+    ids = ops.reshape(ids, (-1,))
+    every, _ = backend_ops.all_gather(ids)
+    same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
+    count = ops.shape(every)[0]
+    numbers = ops.arange(count, dtype="int32")
+    return ops.min(ops.where(same, numbers, count), axis=1)
+
+
+def unpack_embeddings(packed, ways):
+    """Undo `pack_embeddings`.
+
+    Args:
+        packed: float tensor `(batch, kinds * width + 1)`.
+        ways: as in `ContrastiveLoss`.
+
+    Returns:
+        list of float tensors: `(batch, width)` for each kind, in order, and
+        last the factor `(batch, 1)`.
+    """
+    return [
+        *ops.split(packed[:, :-1], len(kinds_of(ways)), axis=-1),
+        packed[:, -1:],
+    ]

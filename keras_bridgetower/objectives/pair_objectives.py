@@ -1,0 +1,304 @@
+"""Objectives of matching: which image-text pairs are drawn from a batch.
+
+An objective draws the pairs, gives their labels, and computes their logits.
+"""
+
+import abc
+
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.objectives.global_batch import ITSELF
+from keras_bridgetower.objectives.global_batch import DrawSamples
+from keras_bridgetower.objectives.global_batch import NextSample
+from keras_bridgetower.objectives.global_batch import TakeSamples
+
+# Labels of a matching head.
+NO_MATCH, MATCH = 0, 1
+FALSE_TEXTS = 15
+
+
+class Objective(abc.ABC):
+    """Abstract: draws pairs of a batch's images and texts, and scores them.
+
+    The preprocessor calls `draw`, which uses NumPy. The task calls `logits`,
+    which uses tensors. Both are methods of one object, so that they fit
+    together.
+    """
+
+    # Names of the heads that score pairs. The last logit of the first head
+    # tells how well a pair matches.
+    heads = ("itm",)
+    # Whether the task can also learn pairs that the data set labels itself.
+    takes_labels = False
+    # Features that `draw` adds: name to dtype and shape for one sample.
+    drawn = {}
+    # Dtype and shape of the labels of one sample, and the number of classes.
+    labels = ("int32", ())
+    choices = 2
+
+    @property
+    def learning(self):
+        """The heads that are trained.
+
+        The weights of the others are fixed; only the layers below them learn
+        from their loss.
+        """
+        return self.heads
+
+    @property
+    def widths(self):
+        """dict from the name of each head to its number of classes."""
+        return {"itm": 2, "itc": None, self.heads[0]: self.choices}
+
+    @abc.abstractmethod
+    def draw(self, seed, ids):
+        """Draw features and labels.
+
+        Args:
+            seed: seed for `np.random.default_rng`.
+            ids: int array `(batch,)`, image ids. Images and texts of equal
+                ids match.
+
+        Returns:
+            tuple of arrays: the features of `drawn` in their order, then the
+            labels.
+        """
+
+    def targets(self, labels, features):
+        """dict from the name of each head to its labels.
+
+        Args:
+            labels: labels of the first head, as `draw` returns them.
+            features: dict of the drawn features and `"image_id"`.
+        """
+        names = {"itc": "image_id", "itm": "match"}
+        others = {name: features[names[name]] for name in self.heads[1:]}
+        return {self.heads[0]: labels, **others}
+
+    def specs(self, batch):
+        """Dtypes and shapes of what `draw` returns for a batch.
+
+        Args:
+            batch: tuple `(batch,)`, the shape of the image ids.
+        """
+        return [
+            (dtype, (*batch, *shape))
+            for dtype, shape in (*self.drawn.values(), self.labels)
+        ]
+
+    @abc.abstractmethod
+    def logits(self, fuse, heads, batch, embeddings=None):
+        """Logits of the drawn pairs.
+
+        Args:
+            fuse: callable that takes text states, image states and padding
+                mask and returns the pooled representation.
+            heads: mapping from name to head.
+            batch: `Batch`.
+            embeddings: `(text, image, factor)` of the contrastive head, if
+                the objective has one, else None.
+
+        Returns:
+            `(logits, pooled)`: a float tensor, and the pooled representation
+            of the batch's true pairs, or None if they were not all fused.
+        """
+
+    def other_logits(self, fuse, heads, batch):
+        """Logits of further heads, for pairs of their own.
+
+        Args:
+            fuse, heads, batch: as in `logits`.
+
+        Returns:
+            dict from the name of a head to a float tensor.
+        """
+        return {}
+
+
+class Batch:
+    """Tower states of a batch, and its features.
+
+    Args:
+        text: list of float tensors `(batch, tokens, width)`.
+        image: list of float tensors `(batch, tokens, width)`.
+        features: dict of tensors: `"padding_mask"` and the drawn features.
+    """
+
+    def __init__(self, text, image, features):
+        self.text, self.image = text, image
+        self.padding_mask = features["padding_mask"]
+        self.features = features
+
+
+class RandomNegatives(Objective):
+    """Half of the texts keep their image, the others get the next image.
+
+    If the next sample has the same image id, the pair is a match. The next
+    sample is taken from the global batch, of which a process may draw a part
+    alone. The last text therefore always keeps its image: what follows it
+    is not known.
+
+    Source: matching in pre-training. Images of other samples take the place
+    of the authors' `false_image_0`, so that each image is encoded once.
+    """
+
+    takes_labels = True
+    drawn = {"match": ("int32", ())}
+
+    def draw(self, seed, ids):
+        match = np.zeros(len(ids), "int32")
+        order = np.random.default_rng(seed).permutation(len(ids) - 1)
+        match[order[: len(ids) // 2 - 1]] = MATCH
+        match[:-1][ids[:-1] == ids[1:]] = MATCH
+        match[-1] = MATCH
+        return match, match
+
+    def logits(self, fuse, heads, batch, embeddings=None):
+        # Symbolic tensors know no `==`: it compares the objects.
+        own = ops.equal(ops.reshape(batch.features["match"], (-1, 1, 1)), MATCH)
+        following = NextSample()
+        image = [ops.where(own, x, following(x)) for x in batch.image]
+        pooled = fuse(batch.text, image, batch.padding_mask)
+        return heads["itm"](pooled), None
+
+
+class HardNegatives(Objective):
+    """Each true pair, its text with a similar image, and the reverse.
+
+    Negatives are drawn from the global batch, with the softmax of the
+    contrastive scores as probabilities. The preprocessor draws the random
+    numbers, so that the pairs are the same on every backend and any number of
+    devices. Where all samples have the same image id, each draws itself, and
+    the pair is a match.
+
+    Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower with
+    `gather_global_negative`.
+    """
+
+    heads = ("itm", "itc")
+    drawn = {"image_id": ("int32", ()), "negative_places": ("float32", (2,))}
+    # The true pair; the text with another image; the image with another text.
+    labels = ("int32", (3,))
+
+    def draw(self, seed, ids):
+        labels = np.full((len(ids), 3), NO_MATCH, "int32")
+        labels[:, 0] = MATCH
+        places = np.random.default_rng(seed).random((len(ids), 2), "float32")
+        if (ids == ids[0]).all():
+            # The global batch may have others, which would be no match.
+            labels[:], places[:] = MATCH, ITSELF
+        return ids, places, labels
+
+    def logits(self, fuse, heads, batch, embeddings=None):
+        text, image, factor = map(ops.stop_gradient, embeddings)
+        ids, places = (batch.features[name] for name in self.drawn)
+        draw_samples, take_samples = DrawSamples(), TakeSamples()
+        other_image = draw_samples(text * factor, image, ids, places[:, 0])
+        other_text = draw_samples(image * factor, text, ids, places[:, 1])
+
+        def texts(x):
+            return ops.concatenate([x, x, take_samples(x, other_text)])
+
+        def images(x):
+            return ops.concatenate([x, take_samples(x, other_image), x])
+
+        pooled = fuse(
+            [texts(x) for x in batch.text],
+            [images(x) for x in batch.image],
+            texts(batch.padding_mask),
+        )
+        own, with_image, with_text = ops.split(pooled, 3)
+        logits = [heads["itm"](x) for x in (own, with_image, with_text)]
+        return ops.stack(logits, axis=1), own
+
+
+class Ranking(Objective):
+    """Finds the text of an image among this text and 15 false ones.
+
+    False texts are texts of other samples. They are drawn with replacement
+    if the batch has fewer than 16 samples. A text of the same image id is
+    drawn only if there are no others.
+
+    Source: `compute_irtr` of METER. BridgeTower's function of this name fails,
+    because it joins tensors of unequal rank.
+    """
+
+    heads = ("rank",)
+    drawn = {"false_texts": ("int32", (FALSE_TEXTS,))}
+    choices = FALSE_TEXTS + 1
+
+    def draw(self, seed, ids):
+        rng = np.random.default_rng(seed)
+        distances = []
+        for index, own in enumerate(ids):
+            others = np.flatnonzero(ids != own)
+            if not len(others):
+                others = np.arange(len(ids))
+            few = len(others) < FALSE_TEXTS
+            drawn = rng.choice(others, FALSE_TEXTS, replace=few)
+            # Distances stay correct when the batch is divided.
+            distances.append(drawn - index)
+        return np.array(distances, "int32"), np.zeros(len(ids), "int32")
+
+    def logits(self, fuse, heads, batch, embeddings=None):
+        false = batch.features["false_texts"]
+        texts = ops.concatenate([ops.zeros_like(false[:, :1]), false], axis=1)
+        take_samples = TakeSamples()
+        pooled = fuse(
+            [take_samples(x, texts) for x in batch.text],
+            [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
+            take_samples(batch.padding_mask, texts),
+        )
+        logits = heads["rank"](pooled)
+        return ops.reshape(logits, (-1, FALSE_TEXTS + 1)), None
+
+
+class RankingAndMatching(Ranking):
+    """Ranking, and in addition matching with random negatives.
+
+    Both losses have the same weight. The weights of the matching head are
+    fixed; its loss trains the layers below it.
+
+    Source: retrieval by `irtr` in the configurations of METER and
+    BridgeTower. Their value `itm=0.5` is not a weight: any value above 0
+    turns the loss on.
+    """
+
+    heads = ("rank", "itm")
+    learning = ("rank",)
+    drawn = {**Ranking.drawn, **RandomNegatives.drawn}
+
+    def draw(self, seed, ids):
+        false_texts, labels = super().draw(seed, ids)
+        match, _ = RandomNegatives().draw(seed, ids)
+        return false_texts, match, labels
+
+    def other_logits(self, fuse, heads, batch):
+        return {"itm": RandomNegatives().logits(fuse, heads, batch)[0]}
+
+
+PAIR_OBJECTIVES = {
+    "random_negatives": RandomNegatives,
+    "hard_negatives": HardNegatives,
+    "ranking": Ranking,
+    "ranking_and_matching": RankingAndMatching,
+}
+
+
+def make_objective(name):
+    """A new objective from its name in `PAIR_OBJECTIVES`."""
+    check_choice("objective", name, tuple(PAIR_OBJECTIVES))
+    return PAIR_OBJECTIVES[name]()
+
+
+def only_or_all(values):
+    """The only value of a dict, or the dict if it has several values.
+
+    Tasks with one head pass their outputs and labels without a dict.
+
+    Args:
+        values: dict from the name of a head to its outputs or labels.
+    """
+    return values if len(values) > 1 else next(iter(values.values()))

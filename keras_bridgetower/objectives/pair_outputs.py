@@ -1,0 +1,76 @@
+"""Outputs of a task for the pairs that an objective has drawn."""
+
+from keras import ops
+
+from keras_bridgetower.models.fusion import with_weight
+from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.objectives.losses import pack_embeddings
+
+
+def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
+    """Compute the outputs of the matching and the contrastive head.
+
+    Args:
+        names: names of the heads to run, all in `objective.heads`.
+        objective: `Objective`.
+        backbone: a `BridgeTowerBackbone`.
+        heads: mapping from name to head.
+        text: list of float tensors, states of the text tower.
+        image: list of float tensors, states of the image tower.
+        inputs: dict of features, including those of `objective.drawn`.
+
+    Returns:
+        dict from the names of heads to logits of the drawn pairs, and from
+        `"itc"` to a dict of embeddings of the true pairs.
+    """
+
+    def fuse(text, image, padding_mask):
+        fused = backbone.fusion(
+            text, image, padding_mask=padding_mask, outputs=("pooled",)
+        )
+        return fused["pooled"]
+
+    batch = pair_objectives.Batch(text, image, inputs)
+    outputs, pooled, scored = {}, None, None
+    if "itc" in names:
+        head = heads["itc"]
+        embeddings = head(
+            contrastive_features(backbone.fusion, head.ways, text, image)
+        )
+        text_vectors, image_vectors = embeddings["text"], embeddings["image"]
+        # The vectors only say to which graph the factor belongs.
+        factor = with_weight(_factor_of, text_vectors, head.logit_scale)
+        scored = text_vectors, image_vectors, factor
+    pair_head = objective.heads[0]
+    if pair_head in names:
+        outputs[pair_head], pooled = objective.logits(
+            fuse, heads, batch, scored
+        )
+        outputs |= objective.other_logits(fuse, heads, batch)
+    if "itc" in names:
+        if "fused" in kinds_of(head.ways):
+            if pooled is None:
+                pooled = fuse(text, image, batch.padding_mask)
+            embeddings |= head({"fused": pooled})
+        outputs["itc"] = embeddings
+    return outputs
+
+
+def _factor_of(vectors, logit_scale):
+    # In half precision Keras casts weights when they are read.
+    return ops.cast(ops.exp(logit_scale), "float32")
+
+
+def with_packed(outputs, *logit_scale):
+    """Outputs in which the embeddings are packed into one tensor, for losses.
+
+    Args:
+        outputs: dict of outputs.
+        *logit_scale: the scale of the contrastive head; metrics leave it out.
+    """
+    if "itc" not in outputs:
+        return outputs
+    packed = pack_embeddings(outputs["itc"], *logit_scale)
+    return {**outputs, "itc": packed}
