@@ -6,7 +6,7 @@ from . import training as training
 from .apps import search as search
 from .data.stream.stream import Stream as Stream
 from .distribution.distribute import distribute as distribute
-from .metrics.vqa import VQAScore as VQAScore
+from .metrics.keras_metrics import VQAScore as VQAScore
 from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
 from .models.bridges import BridgeLayer as BridgeLayer
 from .models.fusion import CrossModalEncoder as CrossModalEncoder

@@ -21,8 +21,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.distribution import on_torch
-from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
-from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
+from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss

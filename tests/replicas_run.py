@@ -19,11 +19,11 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.models.heads import ContrastiveHead
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.objectives.global_batch import NextSample
-from keras_bridgetower.objectives.global_batch import TakeSamples
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import pack_embeddings
+from keras_bridgetower.objectives.pair_objectives import NextSample
+from keras_bridgetower.objectives.pair_objectives import TakeSamples
 
 BATCH, STEPS, WIDTH, SLOTS, WORDS = 8, 2, 6, 3, 5
 # Rows of each replica where they are divided unevenly.

@@ -27,7 +27,7 @@ from builders import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models import bridges
-from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 
 pytestmark = LONG_ELSEWHERE
 

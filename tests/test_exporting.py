@@ -277,7 +277,7 @@ def test_parts_that_a_task_does_not_have(tmp_path):
 def test_a_package_is_missing(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"onnxscript.*\[export\]"):
-        formats.format_of("onnx")
+        formats.get("onnx")
 
 
 @FASTEST

@@ -184,7 +184,7 @@ def test_the_command_in_int8(table, tmp_path, capsys):
 
 @FASTEST
 def test_what_the_command_refuses(table, tmp_path, capsys):
-    quantized = [k for k, form in formats.FORMATS.items() if form.quantizes]
+    quantized = [k for k, form in formats.FORMATS.items() if form.calibrates]
     assert list(weights.QUANTIZED) == quantized
     words = ["export", "bridgetower_tiny_easy_vqa", str(tmp_path / "a.onnx")]
     int8 = ["--int8", str(table[0])]

@@ -16,7 +16,7 @@ from keras_bridgetower.apps.search.stores import folder_store
 from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.metrics import vqa_answers
+from keras_bridgetower.metrics import vqa
 from keras_bridgetower.preprocessing import tokenizer_files
 from keras_bridgetower.presets import safe_files
 from keras_bridgetower.tasks.ranking import block_cache
@@ -52,7 +52,7 @@ READERS = {
     "vocabulary": tokenizer_files.read_vocabulary,
     "transformers": tensors.read_json,
     "answers": answers.read_answers,
-    "annotations of VQA": vqa_answers.load_json,
+    "annotations of VQA": vqa.load_json,
     "ranking": block_cache._read,
     "records": _records,
     "run": _run,

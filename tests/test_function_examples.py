@@ -32,11 +32,10 @@ from keras_bridgetower.data.stream import bad_samples
 from keras_bridgetower.data.stream import epoch_order
 from keras_bridgetower.data.stream import stream
 from keras_bridgetower.metrics import glue
-from keras_bridgetower.metrics import masked_lm
+from keras_bridgetower.metrics import keras_metrics
 from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval as recall
-from keras_bridgetower.metrics import vqa_answers
-from keras_bridgetower.metrics import vqa_official
+from keras_bridgetower.metrics import vqa as vqa_metrics
 from keras_bridgetower.preprocessing import class_ids
 from keras_bridgetower.preprocessing import masking
 from keras_bridgetower.preprocessing import retrieval
@@ -62,7 +61,7 @@ MODULES = (
     scenes,
     glue,
     class_ids,
-    masked_lm,
+    keras_metrics,
     masking,
     recall,
     nlvr2,
@@ -72,8 +71,7 @@ MODULES = (
     read,
     retrieval,
     shortlist,
-    vqa_answers,
-    vqa_official,
+    vqa_metrics,
 )
 NAMES = {
     **{"np": np, "keras": keras, "load": pictures.load},

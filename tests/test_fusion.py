@@ -11,7 +11,7 @@ from builders import randomise
 import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.towers import resolve_taps
 
 pytestmark = LONG_ELSEWHERE

@@ -17,7 +17,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.merged_attention import MergedAttention
+from keras_bridgetower.models.cross_modal import MergedAttention
 
 pytestmark = LONG_ELSEWHERE
 

@@ -9,7 +9,7 @@ from builders import slow_on
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models import heads
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss

@@ -13,8 +13,8 @@ from keras import ops
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.objectives.global_batch import ITSELF
-from keras_bridgetower.objectives.global_batch import NextSample
+from keras_bridgetower.objectives.pair_objectives import ITSELF
+from keras_bridgetower.objectives.pair_objectives import NextSample
 
 pytestmark = LONG_ELSEWHERE
 

@@ -33,9 +33,9 @@ from keras_bridgetower.models import heads
 from keras_bridgetower.models import positions
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.co_attention import CoAttention
-from keras_bridgetower.models.co_attention import CrossModalLayer
-from keras_bridgetower.models.merged_attention import MergedAttention
+from keras_bridgetower.models.cross_modal import CoAttention
+from keras_bridgetower.models.cross_modal import CrossModalLayer
+from keras_bridgetower.models.cross_modal import MergedAttention
 from keras_bridgetower.models.towers import TokenLookup
 
 BACKEND = keras.config.backend()

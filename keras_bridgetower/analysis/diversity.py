@@ -5,10 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_bridgetower.analysis.attention_records import branches
-from keras_bridgetower.analysis.attention_records import check_cross_modal
-from keras_bridgetower.analysis.attention_records import features_of
-from keras_bridgetower.models.merged_attention import attention_blocks
+from keras_bridgetower.analysis.maps import branches
+from keras_bridgetower.analysis.maps import check_cross_modal
+from keras_bridgetower.analysis.maps import features_of
+from keras_bridgetower.models.attention import attention_blocks
 
 KINDS = ("image_self", "text_self", "image_cross", "text_cross")
 # Smaller probabilities, such as the 0 of masked keys, count as this one.

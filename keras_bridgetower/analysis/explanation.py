@@ -5,9 +5,9 @@ import collections
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.analysis.attention_records import pixels_of
 from keras_bridgetower.analysis.maps import features_of_pair
 from keras_bridgetower.analysis.maps import made_of
+from keras_bridgetower.analysis.maps import pixels_of
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.attention import watch_attention

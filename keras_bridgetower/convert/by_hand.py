@@ -20,7 +20,7 @@ from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.transformers_folder import CLASSES
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.metrics.vqa_answers import answer_list
+from keras_bridgetower.metrics.vqa import answer_list
 
 
 def to_preset(

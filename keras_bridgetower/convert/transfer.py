@@ -10,7 +10,7 @@ from keras_bridgetower.convert.rules.bridgetower import UNREAD
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.convert.rules.layouts import POSITIONS
 from keras_bridgetower.convert.tensors import check_finite
-from keras_bridgetower.models.merged_weights import merged_weights
+from keras_bridgetower.models.adapters import merged_weights
 
 
 def variables_of(*layers, encoder=None):

@@ -1,48 +1,495 @@
-"""The soft score of visual question answering, as a metric of training."""
+"""VQAv2: answer normalization, soft scores, the official evaluation."""
 
-import keras
-from keras import ops
+import collections
+import dataclasses
+import json
+import os
+import re
 
-from keras_bridgetower.objectives.label_checks import check_soft_scores
+from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import read_json
+
+# Punctuation that is removed. Apostrophe, colon, period and signs such as
+# "$", "%", "&" are kept.
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+ARTICLES = ("a", "an", "the")
+NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten".split()
+    )
+} | {"none": "0"}
+
+# Each of these words replaces its spelling without apostrophes.
+_REGULAR = """
+    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't
+    haven't he'd he's how'd how'll how's I'm I've isn't it'd it'll ma'am
+    mightn't might've mustn't must've needn't not've o'clock oughtn't shan't
+    should've shouldn't somebody'll somebody's someone'd someone'll someone's
+    something'd something'll that's there'd there're there's they'd they'll
+    they're they've 'twas wasn't we've weren't what'll what're what's what've
+    when's where'd where's where've who'd who'll who's who've why'll why're
+    why's won't would've wouldn't y'all you'd you'll you're you've
+"""
+# The other entries of the official table, errors included: one is misspelt,
+# two map to themselves, and those with capitals never match a lower-case word.
+_IRREGULAR = """
+    couldn't've: couldn'tve couldnt've | hadn't've: hadnt've hadn'tve |
+    he'd've: hed've he'dve | I'd've: Id've I'dve | it'd've: itd've it'dve |
+    let's: let's | mightn't've: mightnt've mightn'tve |
+    'ow's'at: ow's'at 'ows'at 'ow'sat | she'd've: shed've she'dve |
+    she's: she's | shouldn't've: shouldnt've shouldn'tve |
+    somebodyd: somebody'd | somebody'd've: somebodyd've somebody'dve |
+    someone'd've: someoned've someone'dve |
+    something'd've: somethingd've something'dve |
+    there'd've: thered've there'dve | they'd've: theyd've they'dve |
+    we'd've: wed've we'dve | who'd've: whod've who'dve |
+    wouldn't've: wouldnt've wouldn'tve | y'all'll: yall'll y'allll |
+    y'all'd've: yall'd've y'alld've y'all'dve | you'd've: youd've you'dve
+"""
+CONTRACTIONS = {word.replace("'", ""): word for word in _REGULAR.split()} | {
+    key: value.strip()
+    for value, keys in (row.split(":") for row in _IRREGULAR.split("|"))
+    for key in keys.split()
+}
+
+PROTOCOL = "official VQAv2 accuracy, leave one of the people out"
+# Ids of each kind that an error lists. A split may have 447,793.
+MOST_LISTED = 20
+# Not \d: in the original, which is Python 2, it matches only these digits.
+_COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
+_PERIOD = re.compile(r"\.(?![0-9])")
+# The original passes a flag of this value as the argument `count`.
+_MOST_PERIODS = 32
 
 
-@keras.saving.register_keras_serializable(package="keras_bridgetower")
-class VQAScore(keras.metrics.MeanMetricWrapper):
-    """Mean soft score of the answer with the highest logit.
+def normalize_answer(text):
+    """Normalize an answer as VQAv2 does before comparing answers.
 
-    This is the validation score of the VQAv2 literature. It differs from the
-    official accuracy if a true answer is not in the answer list, or if all
-    ten people agree.
+    Punctuation next to a space is deleted; other punctuation becomes a space.
+    If a comma is between two digits, all punctuation is deleted. Periods are
+    deleted unless a digit follows. Text is lowercased, number words up to ten
+    become digits, articles are removed, and contractions get their apostrophe.
+    The result may be empty. `evaluate_vqa` strips the text first, as the
+    official evaluation does; `answer_list` does not.
 
     Args:
-        name: str, name in the logs.
-        dtype: dtype of the state.
+        text: str.
 
-    Call arguments:
-        y_true: float tensor `(batch, answers)`, soft scores in 0..1.
-        y_pred: float tensor `(batch, answers)`, logits.
+    Returns:
+        str.
+
+    Raises:
+        ValueError: `text` is not a string.
 
     Example:
 
     ```python
-    score = VQAScore()
-    score.update_state([[0.3, 1.0]], [[2.0, -1.0]])
-    score.result()  # 0.3
+    normalize_answer("The T-shirt.")  # "t shirt"
+    normalize_answer("dont know")  # "don't know"
     ```
 
-    Source: BridgeTower's `VQAScore`.
+    Source: `vqaEval.py` of the VQA challenge; BridgeTower's
+    `normalize_word`.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"`text` must be a string. Received: text={text!r}")
+    delete_all = _COMMA_IN_NUMBER.search(text)
+    marks = {
+        mark: ""
+        if delete_all or f" {mark}" in text or f"{mark} " in text
+        else " "
+        for mark in MARKS
+        if mark in text
+    }
+    text = text.translate(str.maketrans(marks))
+    text = _PERIOD.sub("", text, count=_MOST_PERIODS)
+    words = (NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(
+        CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES
+    )
+
+
+def agreement(matches, people=10):
+    """Return the official accuracy of an answer that some people gave.
+
+    Each person is left out in turn. The answer scores one third for each of
+    the other people who gave it, at most 1. The result is the mean.
+
+    Args:
+        matches: int, number of people who gave the answer.
+        people: int, number of people who were asked.
+
+    Returns:
+        float in 0..1; for ten people 0, 0.3, 0.6, 0.9, 1, 1, ...
+
+    Example:
+
+    ```python
+    agreement(2)  # 0.6
+    ```
+
+    Source: `vqaEval.py` of the VQA challenge.
+    """
+    if not 0 <= matches <= people or not people:
+        raise ValueError(
+            "`matches` must be from 0 to `people`, which is at least 1. "
+            f"Received: matches={matches}, people={people}"
+        )
+    # Summed in thirds, so that the result is exact: 9 / 30 is the float 0.3.
+    one_of_them, another = min(3, matches - 1), min(3, matches)
+    thirds = matches * one_of_them + (people - matches) * another
+    return thirds / (3 * people)
+
+
+def soft_scores(answers):
+    """Compute soft scores of the answers to one question, as targets.
+
+    Answers are normalized before they are counted, as in the BridgeTower
+    tables named `_fix`. ViLT and METER count them as typed, and so lose
+    answers that are spelled differently in the answer list.
+
+    Args:
+        answers: list of str, the answer of each person.
+
+    Returns:
+        dict from normalized answer to float score in 0..1, in the order of
+        first occurrence.
+
+    Raises:
+        ValueError: no answers, or not a list of strings.
+
+    Example:
+
+    ```python
+    soft_scores(["Red."] * 2 + ["red"] + ["pink"] * 7)
+    # {"red": 0.9, "pink": 1.0}
+    ```
+
+    Source: VQAv2, by the counting of BridgeTower's `_fix` tables.
+    """
+    if isinstance(answers, str) or not len(answers):
+        raise ValueError(
+            "`answers` must be a list of strings, at least one. "
+            f"Received: answers={answers!r}"
+        )
+    counts = collections.Counter(map(normalize_answer, answers))
+    return {text: agreement(n, len(answers)) for text, n in counts.items()}
+
+
+def answer_list(*annotations, min_count=9):
+    """List the classes of a VQA model, in the order of their ids.
+
+    The classes are the normalized `multiple_choice_answer`s that occur often
+    enough, by first occurrence. So the order of the files matters: training
+    before validation gives the published 3,129 answers. One class may be the
+    empty string, the normal form of a single article.
+
+    Args:
+        *annotations: paths of annotation files, or their content, as in
+            `evaluate_vqa`.
+        min_count: int, minimum number of occurrences of an answer.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ValueError: a file without annotations.
+
+    Example:
+
+    ```python
+    rows = [{"multiple_choice_answer": a} for a in ("Yes.", "no", "yes")]
+    answer_list(rows, min_count=2)  # ["yes"]
+    ```
+
+    Source: BridgeTower's `write_vqa.py`.
+    """
+    counts = collections.Counter(
+        normalize_answer(answer)
+        for source in annotations
+        for (answer,) in read_rows(
+            "annotations", source, ("multiple_choice_answer",)
+        )
+    )
+    return [answer for answer, n in counts.items() if n >= min_count]
+
+
+@dataclasses.dataclass(frozen=True)
+class VQAReport:
+    """Accuracies in percent; `print` shows them with protocol and split.
+
+    Args:
+        overall: float, mean over all questions, rounded to two decimals.
+        per_answer_type: dict from answer type to the mean of its questions.
+        per_question_type: dict from question type to the mean of its
+            questions.
+        per_question: dict from question id to float.
+        split: str, name of the split.
+        protocol: str, the scoring protocol.
     """
 
-    def __init__(self, name="vqa_score", dtype="float32"):
-        super().__init__(score_of_best_answer, name=name, dtype=dtype)
+    overall: float
+    per_answer_type: dict
+    per_question_type: dict
+    per_question: dict = dataclasses.field(repr=False)
+    split: str
+    protocol: str = PROTOCOL
 
-    def get_config(self):
-        return {"name": self.name, "dtype": self.dtype}
+    def __str__(self):
+        kinds = {"overall": self.overall, **self.per_answer_type}
+        return "\n".join(
+            [
+                f"{self.protocol}; split: {self.split}, "
+                f"{len(self.per_question)} questions",
+                *(f"{kind}: {score:.2f} %" for kind, score in kinds.items()),
+            ]
+        )
 
 
-def score_of_best_answer(y_true, y_pred):
-    """Soft score `(batch,)` of the answer with the highest logit."""
-    y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
-    check_soft_scores(y_true, y_pred)
-    best = ops.argmax(y_pred, axis=-1, keepdims=True)
-    return ops.take_along_axis(y_true, best, axis=-1)[..., 0]
+def evaluate_vqa(annotations, results, split=None):
+    """Score answers as the evaluation server of VQAv2 does.
+
+    Line breaks and tabs become spaces, and the ends are stripped. If all
+    people gave exactly the same answer, the prediction must equal it.
+    Otherwise all answers and the prediction are normalized. `agreement` gives
+    the score.
+
+    Args:
+        annotations: path of an annotation file, or its content: a list of
+            dicts with `question_id`, `question_type`, `answer_type` and
+            `answers`, a list of dicts with `answer`; or a dict with this
+            list as `"annotations"`.
+        results: path of a result file, or its content: a list of dicts with
+            `question_id` and `answer`.
+        split: str, name of the split for the report; by default the
+            `data_subtype` of the file, if present.
+
+    Returns:
+        `VQAReport`.
+
+    Raises:
+        ValueError: missing, unknown or repeated ids, all in one message; an
+            answer that is not a string; no questions; or files with other
+            content.
+
+    Example:
+
+    ```python
+    people = [{"answer": a} for a in ["red"] * 2 + ["pink"] * 8]
+    question = {"question_id": 7, "question_type": "what color"}
+    annotations = [{**question, "answer_type": "other", "answers": people}]
+    results = [{"question_id": 7, "answer": "Red."}]
+    evaluate_vqa(annotations, results).overall  # 60.0
+    ```
+
+    Source: `vqaEval.py` of the VQA challenge (GT-Vision-Lab/VQA).
+    """
+    annotations = load_json(annotations)
+    if split is None and isinstance(annotations, dict):
+        split = annotations.get("data_subtype")
+    keys = ("question_id", "question_type", "answer_type", "answers")
+    questions = read_rows("annotations", annotations, keys)
+    predictions = read_rows("results", results, ("question_id", "answer"))
+    for question, answer in predictions:
+        _check_answer("results", question, answer)
+    check_ids(
+        [question for question, *_ in questions],
+        [question for question, _ in predictions],
+    )
+
+    predictions = dict(predictions)
+    scores = {}
+    by_answer_type = collections.defaultdict(list)
+    by_question_type = collections.defaultdict(list)
+    for question, question_type, answer_type, answers in questions:
+        people = [
+            text for (text,) in read_rows("answers", answers, ("answer",))
+        ]
+        for text in people:
+            _check_answer("annotations", question, text)
+        score = score_answer(predictions[question], people)
+        scores[question] = score
+        by_answer_type[answer_type].append(score)
+        by_question_type[question_type].append(score)
+    return VQAReport(
+        _percent(list(scores.values())),
+        {kind: _percent(s) for kind, s in by_answer_type.items()},
+        {kind: _percent(s) for kind, s in by_question_type.items()},
+        per_question={q: _percent([score]) for q, score in scores.items()},
+        split=split or "not stated",
+    )
+
+
+def score_answer(prediction, answers):
+    """Return the official accuracy of one answer.
+
+    Args:
+        prediction: str, the answer of the model.
+        answers: list of str, the answers of people.
+
+    Returns:
+        float in 0..1.
+
+    Raises:
+        ValueError: `answers` is empty.
+
+    Example:
+
+    ```python
+    score_answer("2", ["two"] * 3 + ["3"] * 7)  # 0.9
+    score_answer("Two", ["two"] * 10)  # 0.0, all people agree
+    ```
+
+    Source: `vqaEval.py` of the VQA challenge.
+    """
+    prediction = _one_line(prediction)
+    answers = [_one_line(answer) for answer in answers]
+    if len(set(answers)) > 1:
+        prediction = normalize_answer(prediction)
+        answers = [normalize_answer(answer) for answer in answers]
+    return agreement(answers.count(prediction), len(answers))
+
+
+def write_vqa_results(path, question_ids, answers, questions=None):
+    """Write a result file for the evaluation server.
+
+    Args:
+        path: path of the new JSON file.
+        question_ids: list of distinct ints.
+        answers: list of str, one for each id.
+        questions: path of a question or annotation file, or its content. If
+            given, each of its ids must have an answer, and no others.
+
+    Raises:
+        ValueError: different numbers of ids and answers, repeated ids, an
+            answer that is not a string, or ids other than in `questions`.
+
+    Example:
+
+    ```python
+    write_vqa_results("results.json", [7, 8], ["red", "two"])
+    ```
+
+    Source: result format of the VQA challenge.
+    """
+    check_no_link(path, "`path`")
+    question_ids = [int(question) for question in question_ids]
+    if isinstance(answers, str) or len(question_ids) != len(answers):
+        raise ValueError(
+            "`answers` must be a list with one string for each question id. "
+            f"Received: {len(question_ids)} ids, answers={answers!r:.200}"
+        )
+    rows = []
+    for question, answer in zip(question_ids, answers, strict=True):
+        _check_answer("answers", question, answer)
+        rows.append({"question_id": question, "answer": str(answer)})
+    expected = list(dict.fromkeys(question_ids))
+    if questions is not None:
+        questions = load_json(questions)
+        name = "questions"
+        if isinstance(questions, dict) and name not in questions:
+            name = "annotations"
+        expected = [q for (q,) in read_rows(name, questions, ("question_id",))]
+    check_ids(expected, question_ids)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(rows, file, indent=4)
+
+
+def load_json(source):
+    """Read a JSON file; return anything but a path unchanged."""
+    if not _is_path(source):
+        return source
+    try:
+        return read_json(source)
+    except ValueError as error:
+        raise ValueError(
+            f"{os.fsdecode(source)} must be JSON: {error}. Fetch it again."
+        ) from error
+
+
+def read_rows(name, source, keys):
+    """Read the values of some keys from each row of a VQA file.
+
+    Args:
+        name: str, the key of the list in the file, also its name in errors.
+        source: path of a JSON file, or its content: a list of dicts, or a
+            dict with this list.
+        keys: tuple of str, keys that every row must have.
+
+    Returns:
+        list of tuples of values, one for each row.
+
+    Raises:
+        ValueError: the file has other content.
+    """
+    origin = repr(source) if _is_path(source) else type(source).__name__
+    source = load_json(source)
+    rows = source.get(name) if isinstance(source, dict) else source
+    expected = f"`{name}` must be a list of dicts with the keys {list(keys)}"
+    if not isinstance(rows, (list, tuple)):
+        raise ValueError(
+            f"{expected}, or a dict that holds it as {name!r}, or the path of "
+            f"such a JSON file. Received: {name}={origin}"
+        )
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or not set(keys) <= set(row):
+            raise ValueError(
+                f"{expected}. Received: {name}[{i}]={row!r:.200} of {origin}"
+            )
+    return [tuple(row[key] for key in keys) for row in rows]
+
+
+def check_ids(questions, answered):
+    """Raise unless every question has exactly one answer.
+
+    Args:
+        questions: list of distinct question ids.
+        answered: list of question ids that have an answer.
+
+    Raises:
+        ValueError: ids are missing, unknown or repeated; it lists them.
+    """
+    answers, known = (
+        collections.Counter(answered),
+        collections.Counter(questions),
+    )
+    wrong = {
+        "without an answer": [q for q in known if q not in answers],
+        "answered but not asked": [q for q in answers if q not in known],
+        "answered more than once": [q for q, n in answers.items() if n > 1],
+        "annotated more than once": [q for q, n in known.items() if n > 1],
+    }
+    parts = [f"{kind}: {_listed(ids)}" for kind, ids in wrong.items() if ids]
+    if parts or not questions:
+        raise ValueError(
+            "`results` must answer every question id of the split exactly "
+            f"once, and there must be questions. Received: {len(questions)} "
+            f"questions, {len(answered)} answers; {'; '.join(parts)}"
+        )
+
+
+def _is_path(source):
+    return isinstance(source, (str, os.PathLike))
+
+
+def _listed(ids):
+    more = len(ids) - MOST_LISTED
+    text = ", ".join(map(repr, ids[:MOST_LISTED]))
+    return f"{text} and {more} more" if more > 0 else text
+
+
+def _one_line(text):
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _check_answer(name, question, answer):
+    if not isinstance(answer, str):
+        raise ValueError(
+            f"`{name}` must hold strings as answers. Received: "
+            f"question_id={question!r}, answer={answer!r}"
+        )
+
+
+def _percent(scores):
+    return round(100 * sum(scores) / len(scores), 2)

@@ -297,3 +297,36 @@ def _differs(filepath, received):
         "adapters of the same layers and rank. Load them into a new backbone. "
         f"Received: filepath={str(filepath)!r}, {received}"
     )
+
+
+# Names of the weights that have adapters. The layer's property of this name
+# returns the weight with its adapter added.
+_ADAPTED = ("kernel", "embeddings")
+
+
+def merged_weights(model):
+    """Paths and values of a model's weights, with its adapters merged in.
+
+    Args:
+        model: a built layer or model that is not quantized.
+
+    Returns:
+        list of `(path, value)` in the order of the model's weights, without
+        those of adapters. A value is the variable itself, or a tensor if the
+        weight has an adapter.
+    """
+    merged, left_out = {}, set()
+    for layer in (model, *keras_patches.layers_in(model)):
+        if not getattr(layer, "lora_enabled", False):
+            continue
+        for weight in layer.weights:
+            name = weight.path.rpartition("/")[2]
+            if name in _ADAPTED:
+                merged[id(weight)] = getattr(layer, name)
+            elif name.startswith("lora_"):
+                left_out.add(id(weight))
+    return [
+        (weight.path, merged.get(id(weight), weight))
+        for weight in model.weights
+        if id(weight) not in left_out
+    ]

@@ -4,7 +4,10 @@ import contextlib
 import contextvars
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_bridgetower.backend import backend_ops
 
 # A context variable, so that a thread which asks for attention maps does not
 # get those of other threads.
@@ -142,3 +145,54 @@ def attention(hidden_dim, num_heads, dropout, dtype, name):
 def initializer():
     """The authors' initializer: normal, standard deviation 0.02."""
     return keras.initializers.RandomNormal(stddev=0.02)
+
+
+def maps_of_steps(steps, run, text_tokens):
+    """Attention maps of all cross-modal steps, from one eager call.
+
+    Args:
+        steps: list of the steps, lowest first.
+        run: callable without arguments that calls them and returns a dict
+            with the `"image"` output `(batch, P, D)`.
+        text_tokens: int, T.
+
+    Returns:
+        dict from the names of `attention_blocks` to lists of one map per step.
+    """
+    with backend_ops.inference_scope(), capture_attention() as captured:
+        outputs = run()
+    tokens = [text_tokens, outputs["image"].shape[1]]
+    layers = [
+        attention_blocks(step.branches(captured, tokens), text_tokens)
+        for step in steps
+    ]
+    return {name: [maps[name] for maps in layers] for name in layers[0]}
+
+
+def attention_blocks(branches, text_tokens):
+    """The four attention maps of a step, from the result of its `branches`.
+
+    Args:
+        branches: list of float arrays `(batch, heads, T + P, T + P)`.
+        text_tokens: int, T.
+
+    Returns:
+        dict of float arrays `(batch, heads, queries, keys)`: `"text_self"`,
+        `"text_cross"`, `"image_self"`, `"image_cross"`. Every row sums to 1
+        over the keys of its block. For merged attention this means: the
+        share of each token among the tokens of one modality, whatever the
+        share of the whole modality.
+    """
+    total = sum(branches)
+    text, image = slice(0, text_tokens), slice(text_tokens, None)
+    blocks = {
+        "text_self": total[..., text, text],
+        "text_cross": total[..., text, image],
+        "image_self": total[..., image, image],
+        "image_cross": total[..., image, text],
+    }
+    tiny = np.finfo("float32").tiny
+    return {
+        name: block / np.maximum(block.sum(-1, keepdims=True), tiny)
+        for name, block in blocks.items()
+    }

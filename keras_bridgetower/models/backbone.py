@@ -13,12 +13,12 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
+from keras_bridgetower.models.attention import maps_of_steps
 from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_image_tower
 from keras_bridgetower.models.checks import check_text_tower
 from keras_bridgetower.models.fusion import CrossModalEncoder
-from keras_bridgetower.models.merged_attention import maps_of_steps
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.models.towers import resolve_taps

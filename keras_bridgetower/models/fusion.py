@@ -12,7 +12,7 @@ from keras_bridgetower.checks import check_share
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import initializer
-from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.towers import resolve_taps
 
 PROJECTIONS = ("shared", "per_layer")

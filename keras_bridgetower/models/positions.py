@@ -9,7 +9,7 @@ import numpy as np
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.models.merged_weights import merged_weights
+from keras_bridgetower.models.adapters import merged_weights
 
 
 def resize_positions(table, count):

@@ -8,9 +8,9 @@ from collections.abc import Set
 import keras
 import numpy as np
 
-from keras_bridgetower.metrics.vqa_answers import normalize_answer
-from keras_bridgetower.metrics.vqa_answers import soft_scores
-from keras_bridgetower.objectives.label_checks import check_scores
+from keras_bridgetower.metrics.vqa import normalize_answer
+from keras_bridgetower.metrics.vqa import soft_scores
+from keras_bridgetower.objectives.losses import check_scores
 from keras_bridgetower.preprocessing.class_ids import ClassIds
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy

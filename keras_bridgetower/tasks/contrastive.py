@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.checks import check_positions
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import kinds_of

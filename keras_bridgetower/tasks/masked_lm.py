@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor,

@@ -3,8 +3,8 @@
 import keras
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
-from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
+from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss

@@ -3,7 +3,7 @@
 import keras
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.metrics.contrastive import ContrastiveAccuracy
+from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.pair_objectives import MATCH

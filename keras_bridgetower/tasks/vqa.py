@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all

@@ -23,7 +23,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import figures
-from keras_bridgetower.models.merged_attention import CROSS_ENCODERS
+from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 
 pytestmark = LONG_ELSEWHERE
 

@@ -16,8 +16,8 @@ from easy_world import scenes as easy_vqa_scenes
 from easy_world.vqa_files import write_vqa_files
 
 from keras_bridgetower.metrics.retrieval import retrieval_recall
-from keras_bridgetower.metrics.vqa_official import evaluate_vqa
-from keras_bridgetower.metrics.vqa_official import write_vqa_results
+from keras_bridgetower.metrics.vqa import evaluate_vqa
+from keras_bridgetower.metrics.vqa import write_vqa_results
 
 pytestmark = ONE_BACKEND
 

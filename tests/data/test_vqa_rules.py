@@ -14,7 +14,7 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.datasets.vg_qa import VGQA
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.metrics.vqa import VQAScore
+from keras_bridgetower.metrics.keras_metrics import VQAScore
 
 pytestmark = ONE_BACKEND
 

@@ -8,7 +8,7 @@ import pytest
 from builders import slow_on
 
 from keras_bridgetower.metrics import glue
-from keras_bridgetower.metrics.masked_lm import MaskedTokenAccuracy
+from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import re
 import pytest
 from builders import ONE_BACKEND
 
-from keras_bridgetower.metrics import vqa_answers
-from keras_bridgetower.metrics.vqa_answers import normalize_answer
+from keras_bridgetower.metrics import vqa
+from keras_bridgetower.metrics.vqa import normalize_answer
 
 pytestmark = ONE_BACKEND
 # Computed with the official code.
@@ -30,7 +30,7 @@ def test_vectors(vector):
 
 
 def test_contractions():
-    table = vqa_answers.CONTRACTIONS
+    table = vqa.CONTRACTIONS
     assert len(table) == 120
     assert table["aint"] == "ain't" and table["twas"] == "'twas"
     assert table["somebody'd"] == "somebodyd"
@@ -53,20 +53,20 @@ def test_at_most_32_periods_go():
 
 
 def test_agreement_is_the_rule_of_the_training_targets():
-    scores = [vqa_answers.agreement(n) for n in range(11)]
+    scores = [vqa.agreement(n) for n in range(11)]
     assert scores == [0, 0.3, 0.6, 0.9] + [1] * 7
     with pytest.raises(ValueError, match="Received: matches=11, people=10"):
-        vqa_answers.agreement(11)
+        vqa.agreement(11)
 
 
 def test_soft_scores_normalise_before_they_count():
     ten = ["Red.", "red", "a red", "pink"] + ["1,000"] * 6
-    assert vqa_answers.soft_scores(ten) == {"red": 0.9, "pink": 0.3, "1000": 1}
+    assert vqa.soft_scores(ten) == {"red": 0.9, "pink": 0.3, "1000": 1}
     for bad in ("red", []):
         with pytest.raises(ValueError, match="Received: answers="):
-            vqa_answers.soft_scores(bad)
+            vqa.soft_scores(bad)
     with pytest.raises(ValueError, match="Received: text=3"):
-        vqa_answers.soft_scores([3])
+        vqa.soft_scores([3])
 
 
 def test_answer_list_follows_first_occurrence(tmp_path):
@@ -76,14 +76,14 @@ def test_answer_list_follows_first_occurrence(tmp_path):
     first = answers("Yes.", "no", "a", "yes")
     second = tmp_path / "val.json"
     second.write_text(json.dumps({"annotations": answers("two", "No", "the")}))
-    assert vqa_answers.answer_list(first, second, min_count=2) == [
+    assert vqa.answer_list(first, second, min_count=2) == [
         "yes",
         "no",
         "",
     ]
-    assert vqa_answers.answer_list(second, first, min_count=2) == [
+    assert vqa.answer_list(second, first, min_count=2) == [
         "no",
         "",
         "yes",
     ]
-    assert vqa_answers.answer_list(first * 4 + first) == ["yes"]
+    assert vqa.answer_list(first * 4 + first) == ["yes"]

@@ -8,9 +8,8 @@ import pytest
 from builders import ONE_BACKEND
 from builders import slow_on
 
-from keras_bridgetower.metrics import vqa_answers
-from keras_bridgetower.metrics import vqa_official
-from keras_bridgetower.metrics.vqa_answers import normalize_answer
+from keras_bridgetower.metrics import vqa
+from keras_bridgetower.metrics.vqa import normalize_answer
 
 pytestmark = ONE_BACKEND
 
@@ -54,8 +53,8 @@ def slow_normalize(text):
             word = str(numbers.index(word))
         if word in ("a", "an", "the"):
             continue
-        if word in vqa_answers.CONTRACTIONS:
-            word = vqa_answers.CONTRACTIONS[word]
+        if word in vqa.CONTRACTIONS:
+            word = vqa.CONTRACTIONS[word]
         words.append(word)
     return " ".join(words)
 
@@ -135,12 +134,12 @@ def test_ten_thousand_generated_cases():
     alike = [len({p["answer"] for p in a["answers"]}) == 1 for a in asked]
     assert 1_000 < sum(alike) < 9_000
 
-    report = vqa_official.evaluate_vqa(asked, results[::-1], split="generated")
+    report = vqa.evaluate_vqa(asked, results[::-1], split="generated")
     for a, r in zip(asked, results, strict=True):
         texts = [p["answer"] for p in a["answers"]]
         for text in {r["answer"], *texts}:
             assert normalize_answer(text) == slow_normalize(text)
-        score = vqa_official.score_answer(r["answer"], texts)
+        score = vqa.score_answer(r["answer"], texts)
         assert score == pytest.approx(expected[a["question_id"]], abs=1e-12)
 
     def percent(kept):
@@ -163,14 +162,14 @@ def test_ten_thousand_generated_cases():
 
 
 def test_all_equal_answers_are_compared_as_they_stand():
-    assert vqa_official.score_answer("Two", ["two"] * 10) == 0.0
-    assert vqa_official.score_answer(" two\n", ["two", "two\t"] * 5) == 1.0
-    assert vqa_official.score_answer("Two", ["two"] * 9 + ["2"]) == 1.0
+    assert vqa.score_answer("Two", ["two"] * 10) == 0.0
+    assert vqa.score_answer(" two\n", ["two", "two\t"] * 5) == 1.0
+    assert vqa.score_answer("Two", ["two"] * 9 + ["2"]) == 1.0
 
 
 def test_the_evaluator_strips_first_and_the_answer_list_does_not():
     assert normalize_answer(" -b-c") == "bc"
-    assert vqa_official.score_answer(" -b-c", ["b c"] * 9 + ["d"]) == 1.0
+    assert vqa.score_answer(" -b-c", ["b c"] * 9 + ["d"]) == 1.0
 
 
 def rows(*ids):
@@ -192,24 +191,22 @@ def test_files_and_report(tmp_path):
         json.dumps({"data_subtype": "val2014", "annotations": rows(1, 2)})
     )
     results = tmp_path / "results.json"
-    vqa_official.write_vqa_results(
+    vqa.write_vqa_results(
         results, np.array([2, 1]), ["red", "blue"], questions=str(asked)
     )
     assert json.loads(results.read_text()) == [
         {"question_id": 2, "answer": "red"},
         {"question_id": 1, "answer": "blue"},
     ]
-    report = vqa_official.evaluate_vqa(asked, str(results))
+    report = vqa.evaluate_vqa(asked, str(results))
     assert report.per_question == {1: 100.0, 2: 90.0}
     assert str(report) == (
         "official VQAv2 accuracy, leave one of the people out; split: "
         "val2014, 2 questions\noverall: 95.00 %\nother: 95.00 %"
     )
-    stated = vqa_official.evaluate_vqa(asked, results, split="minival")
+    stated = vqa.evaluate_vqa(asked, results, split="minival")
     assert stated.split == "minival"
-    bare = vqa_official.evaluate_vqa(
-        rows(2), [{"question_id": 2, "answer": ""}]
-    )
+    bare = vqa.evaluate_vqa(rows(2), [{"question_id": 2, "answer": ""}])
     assert (bare.split, bare.overall) == ("not stated", 0.0)
 
 
@@ -220,17 +217,17 @@ def test_ids_that_do_not_match_are_listed_at_once(tmp_path):
         "asked: 4, 5; answered more than once: 1$"
     )
     with pytest.raises(ValueError, match=expected):
-        vqa_official.evaluate_vqa(rows(1, 2, 3), given)
+        vqa.evaluate_vqa(rows(1, 2, 3), given)
     path = tmp_path / "results.json"
     with pytest.raises(ValueError, match=expected):
-        vqa_official.write_vqa_results(
+        vqa.write_vqa_results(
             path, [1, 4, 1, 5], ["red"] * 4, questions=rows(1, 2, 3)
         )
     with pytest.raises(ValueError, match="answered more than once: 7$"):
-        vqa_official.write_vqa_results(path, [7, 7], ["red"] * 2)
+        vqa.write_vqa_results(path, [7, 7], ["red"] * 2)
     assert not path.exists()
     with pytest.raises(ValueError, match="19 and 80 more; annotated.*: 3$"):
-        vqa_official.evaluate_vqa(rows(*range(100), 3), [])
+        vqa.evaluate_vqa(rows(*range(100), 3), [])
 
 
 @pytest.mark.parametrize(
@@ -249,4 +246,4 @@ def test_ids_that_do_not_match_are_listed_at_once(tmp_path):
 )  # fmt: skip
 def test_bad_files(annotations, results, message):
     with pytest.raises(ValueError, match=message):
-        vqa_official.evaluate_vqa(annotations, results)
+        vqa.evaluate_vqa(annotations, results)

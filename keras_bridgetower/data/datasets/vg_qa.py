@@ -14,7 +14,7 @@ from keras_bridgetower.data.datasets.vqa import VQAv2
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import Below
-from keras_bridgetower.metrics.vqa_answers import normalize_answer
+from keras_bridgetower.metrics.vqa import normalize_answer
 
 # Number of pictures in the test and in the validation set.
 TEST_AND_VAL_SIZE = 5000

@@ -12,9 +12,9 @@ from keras_bridgetower.data.datasets.vqa_splits import HELD_OUT
 from keras_bridgetower.data.datasets.vqa_splits import PROTOCOLS
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.metrics.vqa_answers import agreement
-from keras_bridgetower.metrics.vqa_answers import answer_list
-from keras_bridgetower.metrics.vqa_answers import soft_scores
+from keras_bridgetower.metrics.vqa import agreement
+from keras_bridgetower.metrics.vqa import answer_list
+from keras_bridgetower.metrics.vqa import soft_scores
 
 
 def soft_scores_as_typed(answers):

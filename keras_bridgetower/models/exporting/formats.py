@@ -1,4 +1,4 @@
-"""The formats of `export`: which backends write them, and what opens them."""
+"""Export formats: which backends write them, what opens them, Keras' own."""
 
 import importlib.util
 from collections.abc import Callable
@@ -7,24 +7,22 @@ from typing import NamedTuple
 import keras
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.models.exporting import by_keras
-from keras_bridgetower.models.exporting import by_torch as torch_exports
+from keras_bridgetower.models.exporting import by_torch
 
 
 class Format(NamedTuple):
-    """A format that models are exported to.
+    """An export format.
 
     Args:
         backends: tuple of the backends that write it.
         write: callable of a `Function` and the path of the new file.
-        suffix: str, how the name of its file ends; "" where it is a folder.
+        suffix: str, suffix of its file; "" if it is a folder.
         opens: str, what opens it, for the documentation.
-        packages: tuple of the packages that writing it needs.
-        runs: bool, whether `runtime.py` runs it.
-        tells: bool, whether writing it takes `verbose`.
-        quantizes: bool, whether writing it takes `calibration`.
-        takes_quantized: bool, whether it can hold a model that Keras has
-            quantized.
+        packages: tuple of the packages needed to write it.
+        runs: bool, True if `runtime.py` runs it.
+        verbose: bool, True if `write` takes `verbose`.
+        calibrates: bool, True if `write` takes `calibration`.
+        takes_quantized: bool, True if it can hold a model quantized by Keras.
     """
 
     backends: tuple
@@ -33,77 +31,122 @@ class Format(NamedTuple):
     opens: str
     packages: tuple = ()
     runs: bool = False
-    tells: bool = False
-    quantizes: bool = False
+    verbose: bool = False
+    calibrates: bool = False
     takes_quantized: bool = False
+
+
+def write_saved_model(function, path, verbose=None, **kwargs):
+    """Write a folder that `tf.saved_model.load` opens."""
+    if keras.config.backend() == "jax":
+        axes = {axis for f in function.features.values() for axis in f.shape}
+        kwargs["jax2tf_kwargs"] = {
+            # Shapes as JAX writes them, such as "(batch, tokens,)".
+            "polymorphic_shapes": [
+                {
+                    name: f"({', '.join(map(str, feature.shape))},)"
+                    for name, feature in function.features.items()
+                }
+            ],
+            "polymorphic_constraints": [
+                f"{axis} <= {size}"
+                for axis, size in function.limits.items()
+                if axis in axes
+            ],
+            # Gradients would trace it again, without the constraints.
+            "with_gradient": False,
+        } | kwargs.get("jax2tf_kwargs", {})
+    _write_by_keras(function, path, "tf_saved_model", verbose, kwargs)
+
+
+def write_litert(function, path, verbose=None, **kwargs):
+    """Write a `.tflite` file."""
+    _write_by_keras(function, path, "litert", verbose, kwargs)
+
+
+def _write_by_keras(function, path, form, verbose, kwargs):
+    signature = {
+        name: keras.InputSpec(
+            shape=feature.sizes, dtype=feature.dtype, name=name
+        )
+        for name, feature in function.features.items()
+    }
+    # The method of `keras.Model`: our models override it.
+    keras.Model.export(
+        function.functional(),
+        str(path),
+        format=form,
+        verbose=verbose,
+        input_signature=[signature],
+        **kwargs,
+    )
 
 
 FORMATS = {
     "onnx": Format(
         ("torch",),
-        torch_exports.write_onnx,
+        by_torch.write_onnx,
         ".onnx",
         "`onnxruntime.InferenceSession`",
         ("onnx", "onnxscript"),
         runs=True,
-        quantizes=True,
+        calibrates=True,
     ),
     "openvino": Format(
         ("torch",),
-        torch_exports.write_openvino,
+        by_torch.write_openvino,
         ".xml",
         "`openvino.Core().read_model`",
         ("onnx", "onnxscript", "openvino"),
         runs=True,
-        quantizes=True,
+        calibrates=True,
     ),
     "torch": Format(
         ("torch",),
-        torch_exports.write_program,
+        by_torch.write_program,
         ".pt2",
         "`torch.export.load`",
         takes_quantized=True,
     ),
     "tf_saved_model": Format(
         ("tensorflow", "jax"),
-        by_keras.write_saved_model,
+        write_saved_model,
         "",
         "`tf.saved_model.load`",
         ("tensorflow",),
-        tells=True,
+        verbose=True,
         takes_quantized=True,
     ),
     "litert": Format(
         ("tensorflow",),
-        by_keras.write_litert,
+        write_litert,
         ".tflite",
         "`ai_edge_litert.interpreter.Interpreter`",
-        tells=True,
+        verbose=True,
     ),
 }
 
 
-def format_of(name):
-    """The format of a name, if it can be written here.
+def get(name):
+    """Return the format of a name, if it can be written here.
 
     Args:
         name: str, a key of `FORMATS`.
 
     Raises:
-        ValueError: no such format, or one that this backend does not write.
-        ImportError: a package that writing it needs is not installed.
+        ValueError: an unknown format, or one that this backend cannot write.
+        ImportError: a package needed to write it is not installed.
     """
     check_choice("format", name, tuple(FORMATS))
     refused = refusal(name, keras.config.backend())
     if refused:
         raise ValueError(refused)
-    found = FORMATS[name]
-    check_installed(f"format={name!r}", found.packages)
-    return found
+    check_installed(f"format={name!r}", FORMATS[name].packages)
+    return FORMATS[name]
 
 
 def check_installed(value, packages):
-    """Refuse a value of `export` that needs packages which are not there."""
+    """Raise if packages that a value of `export` needs are not installed."""
     missing = [p for p in packages if importlib.util.find_spec(p) is None]
     if missing:
         raise ImportError(
@@ -113,7 +156,7 @@ def check_installed(value, packages):
 
 
 def refusal(name, backend):
-    """Why a backend does not write a format, and what to do; None if it does.
+    """Return the error if a backend cannot write a format, else None.
 
     Args:
         name: str, a key of `FORMATS`.

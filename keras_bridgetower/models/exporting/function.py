@@ -1,19 +1,29 @@
-"""What is exported: a function from named features to named outputs."""
+"""The exported function: named features in, named outputs out.
+
+It computes a whole model, or one of three parts that can be exported alone. A
+program that ranks or searches runs each tower once per picture and text,
+stores the outputs, and runs only the fusion for pairs.
+"""
 
 from typing import NamedTuple
 
 import keras
+from keras import ops
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import TOKEN_FEATURES
+from keras_bridgetower.models.heads import contrastive_features
 
 # Axes of a feature whose sizes stay free in an exported file.
 BATCH, TOKENS, MASKS = "batch", "tokens", "masks"
-# The name of an output that has none, of a task with one head.
+# Name of the output of a task with one head, which has none.
 OUTPUT = "output"
+# Heads that read the pooled representation of one picture and one text.
+POOLED_HEADS = ("vqa", "entailment", "itm", "rank")
 
 
 class Feature(NamedTuple):
-    """One feature that an exported function takes.
+    """One input of an exported function.
 
     Args:
         shape: tuple of ints and, for axes of any size, of their names.
@@ -25,13 +35,8 @@ class Feature(NamedTuple):
 
     @property
     def sizes(self):
-        """The shape, with None for axes of any size, as Keras writes it."""
+        """The shape as Keras writes it, with None for free axes."""
         return tuple(None if type(n) is str else n for n in self.shape)
-
-    def fixed(self, sizes):
-        """The same feature, with the sizes that a user fixed."""
-        shape = zip(self.shape, sizes, strict=True)
-        return Feature(tuple(n or axis for axis, n in shape), self.dtype)
 
 
 class Function(keras.Model):
@@ -41,22 +46,23 @@ class Function(keras.Model):
         model: the backbone or task whose layers it uses.
         run: callable from a dict of tensors to a tensor or a dict.
         features: dict from names to `Feature`.
-        limits: dict from the names of axes to their largest sizes.
 
     Call arguments:
         inputs: dict of tensors, one for each feature.
 
     Returns:
-        What `run` returns. A dict of dicts becomes one dict, with names such
+        The result of `run`. A dict of dicts becomes one dict, with names such
         as `"itc.text"`.
     """
 
-    def __init__(self, model, run, features, limits):
+    def __init__(self, model, run, features):
         super().__init__(dtype=model.dtype_policy, name="exported")
         self.model, self.run = model, run
-        # In the order of their names: exports number the inputs in it.
+        # Sorted by name: exports number the inputs in this order.
         self.features = dict(sorted(features.items()))
-        self.limits = dict(limits)
+        # The largest sizes of free axes.
+        encoder = getattr(model, "backbone", model).text_encoder
+        self.limits = {TOKENS: encoder.max_sequence_length}
         self.built = True
 
     def call(self, inputs, training=None):
@@ -69,14 +75,14 @@ class Function(keras.Model):
         )
 
     def values(self, inputs):
-        """The outputs as a tuple, in the order of `output_names`."""
+        """Return the outputs as a tuple, in the order of `output_names`."""
         outputs = self.call(inputs)
         if not isinstance(outputs, dict):
             return (outputs,)
         return tuple(outputs[name] for name in sorted(outputs))
 
     def functional(self):
-        """A functional model that computes it, for Keras' own exports."""
+        """Return it as a functional model, for Keras' own exports."""
         inputs = {
             name: keras.Input(feature.sizes[1:], dtype=feature.dtype, name=name)
             for name, feature in self.features.items()
@@ -84,12 +90,12 @@ class Function(keras.Model):
         return keras.Model(inputs, self(inputs))
 
     def output_names(self):
-        """Names of the outputs, sorted."""
+        """Return the sorted names of the outputs."""
         outputs = self.functional().output
         return sorted(outputs) if isinstance(outputs, dict) else [OUTPUT]
 
     def with_sizes(self, signature):
-        """The same function, with sizes that a user fixed.
+        """Return the same function, with sizes that a user fixed.
 
         Args:
             signature: list of one dict of `keras.InputSpec`, or None.
@@ -97,39 +103,16 @@ class Function(keras.Model):
         if signature is None:
             return self
         (specs,) = signature
-        features = {
-            name: feature.fixed(specs[name].shape)
-            for name, feature in self.features.items()
-        }
-        return Function(self.model, self.run, features, self.limits)
-
-
-def whole(model):
-    """The forward pass of a backbone or task, as an exported function.
-
-    Args:
-        model: `BridgeTowerBackbone` or `BridgeTowerTask`.
-    """
-    features = {
-        name: Feature((BATCH, *_axes(name, x.shape[1:])), x.dtype)
-        for name, x in model.input.items()
-    }
-    return Function(model, model.call, features, limits_of(model))
-
-
-def limits_of(model):
-    """The largest sizes of the free axes of a model."""
-    encoder = getattr(model, "backbone", model).text_encoder
-    return {TOKENS: encoder.max_sequence_length}
-
-
-def _axes(name, sizes):
-    free = TOKENS if name in TOKEN_FEATURES else MASKS
-    return [free if size is None else size for size in sizes]
+        features = {}
+        for name, feature in self.features.items():
+            shape = zip(feature.shape, specs[name].shape, strict=True)
+            shape = tuple(size or axis for axis, size in shape)
+            features[name] = Feature(shape, feature.dtype)
+        return Function(self.model, self.run, features)
 
 
 def _flat(outputs):
-    """A dict of dicts as one dict; anything else as it is."""
+    """Return a dict of dicts as one dict; anything else unchanged."""
     if not isinstance(outputs, dict):
         return outputs
     flat = {}
@@ -139,3 +122,113 @@ def _flat(outputs):
         else:
             flat[name] = value
     return flat
+
+
+def function_of(model, part=None):
+    """Make the exported function of a model or of a part of it.
+
+    Args:
+        model: `BridgeTowerBackbone` or `BridgeTowerTask`.
+        part: None for the whole model, or a key of `PARTS`.
+
+    Raises:
+        ValueError: an unknown part, or a model that does not consist of them.
+    """
+    if part is None:
+        return Function(model, model.call, _features_of(model))
+    check_choice("part", part, tuple(PARTS))
+    backbone = getattr(model, "backbone", model)
+    inputs = model.input
+    if any(
+        name not in inputs or len(inputs[name].shape) != len(x.shape)
+        for name, x in backbone.input.items()
+    ):
+        raise ValueError(
+            "`part` must be None for a task that reads one tower alone, or "
+            "two pictures at a time. Export `task.backbone` with this part. "
+            f"Received: part={part!r} of {type(model).__name__}"
+        )
+    features, run = PARTS[part](model, backbone)
+    return Function(model, run, features)
+
+
+def _features_of(model):
+    features = {}
+    for name, x in model.input.items():
+        free = TOKENS if name in TOKEN_FEATURES else MASKS
+        sizes = (free if size is None else size for size in x.shape[1:])
+        features[name] = Feature((BATCH, *sizes), x.dtype)
+    return features
+
+
+def _image_tower(model, backbone):
+    def run(inputs):
+        states = backbone.image_tower(inputs["images"])
+        projected = backbone.fusion.project_image(states)
+        return _tower_outputs(model, "image", states, projected)
+
+    shape = (BATCH, *backbone.input["images"].shape[1:])
+    return {"images": Feature(shape, "float32")}, run
+
+
+def _text_tower(model, backbone):
+    def run(inputs):
+        states = backbone.text_tower(inputs)
+        projected = backbone.fusion.project_text(states)
+        return _tower_outputs(model, "text", states, projected)
+
+    names = backbone.text_tower.input
+    return {name: Feature((BATCH, TOKENS), "int32") for name in names}, run
+
+
+def _tower_outputs(model, kind, states, projected):
+    """Return states for the fusion, and the embedding of a contrastive head."""
+    outputs = {"states": ops.cast(ops.stack(projected, axis=1), "float32")}
+    heads = getattr(model, "heads", {})
+    if "itc" in heads:
+        head, fusion = heads["itc"], model.backbone.fusion
+        vectors = contrastive_features(fusion, head.ways, **{kind: states})
+        outputs["embedding"] = head(vectors)[kind]
+    return outputs
+
+
+def _fusion(model, backbone):
+    fusion = backbone.fusion
+    heads = getattr(model, "heads", {})
+    wanted = ("pooled",) if heads else ("text", "image", "pooled")
+    if "mlm" in heads:
+        wanted = ("text", "pooled")
+    taps = sum(tap is not None for tap in fusion.taps)
+    patches = backbone.image_tower.outputs[-1].shape[1]
+
+    def states(x):
+        return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
+
+    def run(inputs):
+        outputs = fusion.join(
+            states(inputs["text_states"]),
+            states(inputs["image_states"]),
+            inputs["padding_mask"],
+            wanted,
+        )
+        pooled = outputs["pooled"]
+        for name in POOLED_HEADS:
+            if name in heads:
+                outputs[f"{name}_logits"] = heads[name](pooled)
+        if "itc" in heads and heads["itc"].ways == "three_way":
+            outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]
+        return {k: ops.cast(x, "float32") for k, x in outputs.items()}
+
+    width = fusion.hidden_dim
+    return {
+        "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
+        "image_states": Feature((BATCH, taps, patches, width), "float32"),
+        "padding_mask": Feature((BATCH, TOKENS), "int32"),
+    }, run
+
+
+PARTS = {
+    "image_tower": _image_tower,
+    "text_tower": _text_tower,
+    "fusion": _fusion,
+}

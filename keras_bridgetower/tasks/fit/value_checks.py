@@ -9,9 +9,9 @@ from keras import ops
 from keras_bridgetower.models.checks import LOOKED_AT
 from keras_bridgetower.models.checks import check_feature_values
 from keras_bridgetower.models.checks import check_ids
-from keras_bridgetower.objectives.label_checks import check_scores
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import VQALoss
+from keras_bridgetower.objectives.losses import check_scores
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor

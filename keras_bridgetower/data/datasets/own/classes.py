@@ -4,8 +4,8 @@ import collections
 
 from keras_bridgetower.data.datasets import snli_ve
 from keras_bridgetower.data.datasets.own.tables import as_list
-from keras_bridgetower.metrics.vqa_answers import normalize_answer
-from keras_bridgetower.metrics.vqa_answers import soft_scores
+from keras_bridgetower.metrics.vqa import normalize_answer
+from keras_bridgetower.metrics.vqa import soft_scores
 
 # From this number of people on, answers are scored by VQAv2's rule. For fewer
 # people it is not useful, since three of them would have to agree.

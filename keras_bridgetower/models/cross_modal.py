@@ -1,10 +1,110 @@
-"""Co-attention: text attends to image and image to text, by separate layers."""
+"""Base class of the cross-modal layers: attention, feed-forward, post-norm."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.models.post_norm import PostNormLayer
+from keras_bridgetower.models.attention import attention
+from keras_bridgetower.models.attention import initializer
+
+
+class PostNormLayer(keras.layers.Layer):
+    """Abstract: attention branches, then a feed-forward network, post-norm.
+
+    A subclass lists the names of its attention branches. For each one there
+    is an attention layer of that name, and a layer norm named `<name>_norm`.
+
+    Args:
+        hidden_dim: int, width D.
+        num_heads: int, attention heads.
+        intermediate_dim: int, hidden width of the feed-forward network.
+        dropout: float, on each residual branch.
+        epsilon: float, epsilon of the layer norms.
+        attention_dropout: float, on attention weights; None means `dropout`.
+    """
+
+    attention_branches = ()
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_heads,
+        intermediate_dim,
+        dropout=0.1,
+        epsilon=1e-5,
+        attention_dropout=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.num_heads = num_heads
+        self.intermediate_dim = intermediate_dim
+        self.dropout = dropout
+        if attention_dropout is None:
+            attention_dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.epsilon = epsilon
+        dtype = self.dtype_policy
+        for branch in self.attention_branches:
+            name = f"{self.name}_{branch}"
+            layer = attention(
+                hidden_dim, num_heads, attention_dropout, dtype, name
+            )
+            setattr(self, branch, layer)
+        for branch in (*self.attention_branches, "feedforward"):
+            norm = keras.layers.LayerNormalization(
+                epsilon=epsilon, dtype=dtype, name=f"{branch}_norm"
+            )
+            setattr(self, f"{branch}_norm", norm)
+        self.intermediate_dense = keras.layers.Dense(
+            intermediate_dim,
+            activation="gelu",
+            kernel_initializer=initializer(),
+            dtype=dtype,
+            name="intermediate_dense",
+        )
+        self.output_dense = keras.layers.Dense(
+            hidden_dim,
+            kernel_initializer=initializer(),
+            dtype=dtype,
+            name="output_dense",
+        )
+        self.residual_dropout = keras.layers.Dropout(
+            dropout, dtype=dtype, name="residual_dropout"
+        )
+
+    def build_branches(self, query_shape, *key_shapes):
+        """Build all layers.
+
+        Args:
+            query_shape: tuple, `(batch, queries, D)`.
+            *key_shapes: for each attention branch, the shape of the tokens
+                that it attends to.
+        """
+        for branch, keys in zip(
+            self.attention_branches, key_shapes, strict=True
+        ):
+            getattr(self, branch).build(query_shape, keys)
+            getattr(self, f"{branch}_norm").build(query_shape)
+        self.intermediate_dense.build(query_shape)
+        self.output_dense.build((*query_shape[:-1], self.intermediate_dim))
+        self.feedforward_norm.build(query_shape)
+
+    def attend(self, branch, x, keys, attention_mask, training):
+        """`LN(x + Attention(x, keys))`, by the branch of this name."""
+        attended = getattr(self, branch)(
+            x, keys, attention_mask=attention_mask, training=training
+        )
+        return self._add(branch, x, attended, training)
+
+    def feed_forward(self, x, training):
+        """`LN(x + FFN(x))`."""
+        hidden = self.output_dense(self.intermediate_dense(x))
+        return self._add("feedforward", x, hidden, training)
+
+    def _add(self, branch, x, change, training):
+        dropped = self.residual_dropout(change, training=training)
+        return getattr(self, f"{branch}_norm")(x + dropped)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -209,3 +309,92 @@ class CoAttention(keras.layers.Layer):
                 first = ends[side].start
                 joint[..., first : first + part.shape[2], columns] = part
         return list(joined.values())
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MergedAttention(PostNormLayer):
+    """A cross-modal step: one transformer block over both modalities joined.
+
+    `h = LN(q + SelfAttn(q, all)); out = LN(h + FFN(h))`, where `all` are the
+    tokens of the text followed by those of the image. Both modalities share
+    the weights.
+
+    Args:
+        hidden_dim, num_heads, intermediate_dim, dropout, epsilon,
+            attention_dropout: as `CrossModalLayer`.
+
+    Call arguments:
+        text_query, image_query, text, image, padding_mask: as `CoAttention`.
+
+    Returns:
+        `(text, image)`, each with as many tokens as its query, or None.
+
+    Example:
+
+    ```python
+    step = MergedAttention(16, num_heads=2, intermediate_dim=32)
+    text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
+    text, image = step(text, image, text, image)
+    ```
+
+    Source: METER (CVPR 2022), merged attention.
+    """
+
+    attention_branches = ("attention",)
+    # No layer computes image tokens only.
+    image_only = ()
+
+    def build(
+        self,
+        text_query_shape,
+        image_query_shape,
+        text_shape,
+        image_shape,
+        padding_mask_shape=None,
+    ):
+        shape = (text_shape[0], None, self.hidden_dim)
+        self.build_branches(shape, shape)
+
+    def call(
+        self,
+        text_query,
+        image_query,
+        text,
+        image,
+        padding_mask=None,
+        training=None,
+    ):
+        joined = ops.concatenate([text, image], axis=1)
+        asked = [q for q in (text_query, image_query) if q is not None]
+        query = ops.concatenate(asked, axis=1)
+        mask = None
+        if padding_mask is not None:
+            padding_mask = ops.cast(padding_mask, "int32")
+            mask = ops.concatenate(
+                [padding_mask, ops.ones_like(image[..., 0], "int32")], axis=1
+            )
+        mask = over_queries(mask)
+        x = self.attend("attention", query, joined, mask, training)
+        x = self.feed_forward(x, training)
+        if text_query is None:
+            return None, x
+        if image_query is None:
+            return x, None
+        first = text_query.shape[1]
+        first = ops.shape(text_query)[1] if first is None else first
+        return x[:, :first], x[:, first:]
+
+    def branches(self, captured, tokens, queries=None):
+        """As `CoAttention.branches`, but with a single branch."""
+        part = ops.convert_to_numpy(captured[f"{self.name}_attention"])
+        joint = np.zeros((*part.shape[:2], sum(tokens), sum(tokens)), "float32")
+        text, image = queries or tokens
+        joint[..., :text, :] = part[..., :text, :]
+        joint[..., tokens[0] : tokens[0] + image, :] = part[..., text:, :]
+        return [joint]
+
+
+CROSS_ENCODERS = {
+    "co_attention": CoAttention,
+    "merged_attention": MergedAttention,
+}

@@ -1,0 +1,157 @@
+"""Accuracy of contrastive training, within a batch."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.objectives.losses import check_masked_ids
+from keras_bridgetower.objectives.losses import check_soft_scores
+from keras_bridgetower.objectives.losses import unpack_embeddings
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
+    """Share of texts whose nearest image in the global batch is a match.
+
+    Larger batches are harder. To measure over a whole data set, use
+    `retrieval_recall`.
+
+    Args:
+        ways: as in `ContrastiveLoss`.
+        name: str, name in the logs.
+        dtype: dtype of the state.
+
+    Call arguments:
+        y_true: int tensor `(batch,)`, image ids.
+        y_pred: float tensor, what `pack_embeddings` returned.
+
+    Example:
+
+    ```python
+    accuracy = ContrastiveAccuracy("two_way")
+    embeddings = {"text": np.eye(2), "image": np.eye(2)[::-1]}
+    accuracy.update_state([0, 1], pack_embeddings(embeddings, 0.0))
+    accuracy.result()  # 0.0
+    ```
+    """
+
+    def __init__(self, ways="three_way", name="itc_accuracy", dtype="float32"):
+        super().__init__(_nearest_matches, name=name, dtype=dtype, ways=ways)
+        self.ways = ways
+
+    def get_config(self):
+        return {"ways": self.ways, "name": self.name, "dtype": self.dtype}
+
+
+def _nearest_matches(y_true, y_pred, ways):
+    y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
+    text, image, *_ = unpack_embeddings(y_pred, ways)
+    ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+    images, _ = backend_ops.all_gather(image)
+    all_ids, _ = backend_ops.all_gather(ids)
+    best = ops.argmax(ops.matmul(text, ops.transpose(images)), axis=-1)
+    return ops.cast(ops.take(all_ids, best) == ids, "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MaskedTokenAccuracy(keras.metrics.Mean):
+    """Share of the masked tokens whose highest logit is that of the label.
+
+    The mean is over tokens, not over batches or texts. Pass it to `compile`
+    in `weighted_metrics`, because Keras does not pass sample weights to
+    `metrics`.
+
+    Args:
+        ignore_id: int, the label of slots without a masked token, which do
+            not count; -100 as in `transformers`.
+        name: str, name in the logs.
+        dtype: dtype of the state.
+
+    Call arguments:
+        y_true: int tensor `(batch, M)`, ids of the masked tokens.
+        y_pred: float tensor `(batch, M, vocabulary)`, logits.
+        sample_weight: float tensor `(batch, M)` or `(batch,)`, or None.
+
+    Raises:
+        ValueError: labels and logits whose shapes do not agree.
+
+    Example:
+
+    ```python
+    accuracy = MaskedTokenAccuracy()
+    logits = np.array([[[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]])
+    accuracy.update_state([[1, 1, -100]], logits)
+    accuracy.result()  # 0.5
+    ```
+
+    Source: the MLM accuracy of ViLT and BridgeTower.
+    """
+
+    def __init__(
+        self, ignore_id=-100, name="masked_token_accuracy", dtype="float32"
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.ignore_id = ignore_id
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
+        check_masked_ids(y_true, y_pred)
+        y_true = ops.cast(y_true, "int32")
+        best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        weight = ops.cast(y_true != self.ignore_id, self.dtype)
+        if sample_weight is not None:
+            given = ops.cast(sample_weight, self.dtype)
+            if len(given.shape) == 1:
+                given = given[:, None]
+            weight = weight * given
+        right = ops.cast(best == y_true, self.dtype)
+        return super().update_state(right, weight)
+
+    def get_config(self):
+        return {
+            "ignore_id": self.ignore_id,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class VQAScore(keras.metrics.MeanMetricWrapper):
+    """Mean soft score of the answer with the highest logit.
+
+    This is the validation score of the VQAv2 literature. It differs from the
+    official accuracy if a true answer is not in the answer list, or if all
+    ten people agree.
+
+    Args:
+        name: str, name in the logs.
+        dtype: dtype of the state.
+
+    Call arguments:
+        y_true: float tensor `(batch, answers)`, soft scores in 0..1.
+        y_pred: float tensor `(batch, answers)`, logits.
+
+    Example:
+
+    ```python
+    score = VQAScore()
+    score.update_state([[0.3, 1.0]], [[2.0, -1.0]])
+    score.result()  # 0.3
+    ```
+
+    Source: BridgeTower's `VQAScore`.
+    """
+
+    def __init__(self, name="vqa_score", dtype="float32"):
+        super().__init__(score_of_best_answer, name=name, dtype=dtype)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+def score_of_best_answer(y_true, y_pred):
+    """Soft score `(batch,)` of the answer with the highest logit."""
+    y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
+    check_soft_scores(y_true, y_pred)
+    best = ops.argmax(y_pred, axis=-1, keepdims=True)
+    return ops.take_along_axis(y_true, best, axis=-1)[..., 0]
