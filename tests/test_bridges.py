@@ -140,7 +140,7 @@ def test_a_bridge_of_ones_own():
         def merge(self, x, y, mask=None):
             return keras.ops.maximum(x, y)
 
-    assert bridges.name_of(MaxBridge) == "tests>MaxBridge"
+    assert bridges.serialize(MaxBridge) == "tests>MaxBridge"
     x, y, mask = streams()
     for identifier in (MaxBridge, "tests>MaxBridge"):
         layer = bridges.get(identifier, WIDTH)

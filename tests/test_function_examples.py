@@ -36,6 +36,7 @@ from keras_bridgetower.metrics import keras_metrics
 from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval as recall
 from keras_bridgetower.metrics import vqa as vqa_metrics
+from keras_bridgetower.objectives.losses import pack_embeddings
 from keras_bridgetower.preprocessing import class_ids
 from keras_bridgetower.preprocessing import masking
 from keras_bridgetower.preprocessing import retrieval
@@ -77,6 +78,7 @@ NAMES = {
     **{"np": np, "keras": keras, "load": pictures.load},
     **{"load_scenes": load_scenes, "attention_map": maps.attention_map},
     "HeadDiversity": diversity.HeadDiversity,
+    "pack_embeddings": pack_embeddings,
 }
 EXAMPLES = [
     (module, documented, example)

@@ -251,11 +251,11 @@ def test_states_that_do_not_fit_are_not_broadcast():
     one_row = [state[:1] for state in image]
     first_token = [*text[:-1], text[-1][:, :1]]
     for states, message in (
-        ((text, one_row), "of one batch"),
-        (([state[:1] for state in text], image), "of one batch"),
+        ((text, one_row), "same batch size"),
+        (([state[:1] for state in text], image), "same batch size"),
         ((text[:-1], image), f"`text_states` must be a list of {count} ten"),
         ((text, [*image, image[0]]), "`image_states` must be a list"),
-        ((first_token, image), "as many tokens each"),
+        ((first_token, image), "same number of tokens"),
     ):
         with pytest.raises(ValueError, match=message):
             layer(*states)

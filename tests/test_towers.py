@@ -89,13 +89,32 @@ def test_blocks_above_the_highest_tap_are_left_out():
     assert len(whole.weights) - len(lower.weights) == block
 
 
-def test_a_fresh_clip_encoder_tells_positions_apart():
-    encoder = clip()
-    assert not array(encoder.embedding.position_ids).any()
-    kbt.hidden_states(encoder)
-    np.testing.assert_array_equal(
-        array(encoder.embedding.position_ids), [np.arange(17)]
-    )
+def test_reading_states_does_not_change_the_encoder():
+    image, text = clip(), TEXT_ENCODERS["bert"]()
+    activations = [gelu_layers(text)[0].activation]
+    kbt.hidden_states(image)
+    kbt.hidden_states(text)
+    assert not array(image.embedding.position_ids).any()
+    assert [gelu_layers(text)[0].activation] == activations
+
+
+def test_towers_correct_the_defaults_of_their_encoders():
+    image, text = clip(), TEXT_ENCODERS["bert"]()
+    kbt.Tower(image, (-1,))
+    kbt.Tower(text, (-1,))
+    positions = array(image.embedding.position_ids)
+    np.testing.assert_array_equal(positions, [np.arange(17)])
+    for layer in gelu_layers(text):
+        assert layer.activation is keras.activations.gelu
+
+
+def gelu_layers(bert):
+    return [
+        layer
+        for block in bert.transformer_layers
+        for layer in block._flatten_layers()
+        if layer.name == "feedforward_intermediate_dense"
+    ]
 
 
 @pytest.mark.parametrize("make", [clip, deit])

@@ -1,4 +1,4 @@
-"""Multi-head attention that can use a fused kernel or show its weights."""
+"""Multi-head attention with a fused kernel, and the maps of its weights."""
 
 import contextlib
 import contextvars
@@ -9,21 +9,20 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 
-# A context variable, so that a thread which asks for attention maps does not
-# get those of other threads.
+# A context variable: each thread captures its own attention maps.
 _WATCHERS = contextvars.ContextVar("watchers of attention", default=())
 
 
 @contextlib.contextmanager
 def watch_attention(watcher):
-    """A context in which `watcher` gets the weights of each attention layer.
+    """Pass the weights of each attention layer to `watcher`, in a context.
 
     It sees the `BridgeTowerAttention` layers that this thread calls eagerly.
-    A compiled function cannot be watched, because it runs the Python code of
-    its layers only when it is traced.
+    Compiled functions cannot be watched: they run the Python code of their
+    layers only when they are traced.
 
     Args:
-        watcher: callable that takes a layer's name and its weights, a tensor
+        watcher: callable of a layer's name and its weights, a tensor
             `(batch, heads, queries, keys)` whose rows sum to 1. It returns
             the weights that the layer uses.
     """
@@ -32,29 +31,29 @@ def watch_attention(watcher):
 
 
 def unwatched():
-    """A context without watchers, for code that is being traced."""
+    """Return a context without watchers, for code that is being traced."""
     return _watched_by(())
 
 
 @contextlib.contextmanager
 def _watched_by(watchers):
-    before = _WATCHERS.set(watchers)
+    token = _WATCHERS.set(watchers)
     try:
         yield
     finally:
-        _WATCHERS.reset(before)
+        _WATCHERS.reset(token)
 
 
 @contextlib.contextmanager
 def capture_attention():
-    """A context that collects the attention weights of the layers in it.
+    """Collect the attention weights of all layers called in a context.
 
     It works for eager calls only, as `watch_attention`.
 
     Yields:
-        dict from the layer's name to its weights, a tensor of shape
+        dict from a layer's name to its weights, a tensor of shape
         `(batch, heads, queries, keys)` whose rows sum to 1 over the keys.
-        If a layer runs several times, the weights of its last call are kept.
+        If a layer runs several times, the last weights are kept.
 
     Example:
 
@@ -75,12 +74,12 @@ def capture_attention():
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerAttention(keras.layers.MultiHeadAttention):
-    """Multi-head attention that uses a fused kernel whenever it can.
+    """Multi-head attention that uses a fused kernel whenever possible.
 
     Keras' own layer never uses `ops.dot_product_attention` if it has dropout,
-    not even at inference. This one decides at every call. It computes the
-    attention weights as a tensor only if dropout is active or a caller asked
-    for them. The outputs are the same.
+    not even at inference. This layer decides at every call: it computes the
+    attention weights as a tensor only if dropout is active or the weights are
+    requested. The outputs are the same.
 
     Args:
         num_heads: int, number of attention heads.
@@ -113,7 +112,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
                 query, key, value, mask=attention_mask
             )
             return fused, None
-        # Keras' layer takes its unfused path when scores are asked for.
+        # Keras' layer is not fused if scores are requested.
         return super()._compute_attention(
             query,
             key,
@@ -131,7 +130,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
 
 
 def attention(hidden_dim, num_heads, dropout, dtype, name):
-    """A `BridgeTowerAttention` of width `hidden_dim`, as all layers use it."""
+    """Create a `BridgeTowerAttention` of width `hidden_dim`."""
     return BridgeTowerAttention(
         num_heads=num_heads,
         key_dim=hidden_dim // num_heads,
@@ -143,12 +142,12 @@ def attention(hidden_dim, num_heads, dropout, dtype, name):
 
 
 def initializer():
-    """The authors' initializer: normal, standard deviation 0.02."""
+    """Return the authors' initializer: normal, standard deviation 0.02."""
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-def maps_of_steps(steps, run, text_tokens):
-    """Attention maps of all cross-modal steps, from one eager call.
+def attention_maps(steps, run, text_tokens):
+    """Compute the attention maps of all cross-modal steps in one eager call.
 
     Args:
         steps: list of the steps, lowest first.
@@ -170,7 +169,7 @@ def maps_of_steps(steps, run, text_tokens):
 
 
 def attention_blocks(branches, text_tokens):
-    """The four attention maps of a step, from the result of its `branches`.
+    """Compute the four attention maps of a step from its `branches`.
 
     Args:
         branches: list of float arrays `(batch, heads, T + P, T + P)`.
@@ -179,9 +178,9 @@ def attention_blocks(branches, text_tokens):
     Returns:
         dict of float arrays `(batch, heads, queries, keys)`: `"text_self"`,
         `"text_cross"`, `"image_self"`, `"image_cross"`. Every row sums to 1
-        over the keys of its block. For merged attention this means: the
-        share of each token among the tokens of one modality, whatever the
-        share of the whole modality.
+        over the keys of its block. For merged attention this is the share of
+        each token among the tokens of one modality, whatever the share of
+        that modality.
     """
     total = sum(branches)
     text, image = slice(0, text_tokens), slice(text_tokens, None)

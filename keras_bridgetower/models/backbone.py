@@ -13,7 +13,7 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
-from keras_bridgetower.models.attention import maps_of_steps
+from keras_bridgetower.models.attention import attention_maps
 from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_image_tower
@@ -139,7 +139,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             num_layers,
             intermediate_dim,
             # By its name, which Keras can write into a config.
-            bridge=None if bridge is None else bridges.name_of(bridge),
+            bridge=None if bridge is None else bridges.serialize(bridge),
             taps=taps,
             cross_encoder=cross_encoder,
             projections=projections,
@@ -241,7 +241,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         tokens = inputs["token_ids"].shape[1]
         run = functools.partial(self.fuse, inputs)
         compiled.restore_weights(self)
-        return maps_of_steps(self.fusion.steps, run, tokens)
+        return attention_maps(self.fusion.steps, run, tokens)
 
     def checkpoint_activations(self):
         """Use less memory in training: recompute activations when needed.

@@ -1,6 +1,6 @@
-"""Bridges: layers that bring a tower's state into a cross-modal layer.
+"""Bridges: layers that merge a tower's state into a cross-modal layer.
 
-Design I of the paper compares the definitions (a) to (i); each is one class.
+The paper's design I compares the definitions (a) to (i); each is one class.
 """
 
 import keras
@@ -13,9 +13,9 @@ from keras_bridgetower.models.attention import initializer
 class BridgeLayer(keras.layers.Layer):
     """Abstract: `LayerNorm(merge(x, y))`.
 
-    A subclass defines `merge(x, y, mask=None)` and creates the weights for it
-    in `build_merge`. To use a bridge of your own, register the subclass with
-    Keras and pass the class as `bridge`.
+    A subclass defines `merge(x, y, mask=None)` and creates its weights in
+    `build_merge`. To use your own bridge, register the subclass with Keras
+    and pass the class as `bridge`.
 
     Args:
         hidden_dim: int, width D of both inputs.
@@ -75,7 +75,7 @@ class BridgeLayer(keras.layers.Layer):
         )
 
     def _dense(self, shape, units, name, activation=None, kernel=None):
-        """A built dense layer with the authors' initializer by default."""
+        """Return a built dense layer with the authors' initializer."""
         layer = keras.layers.Dense(
             units,
             activation=activation,
@@ -92,7 +92,7 @@ def _register(cls):
 
 
 def _shape_of_both(shape):
-    """The shape of x and y joined along their width."""
+    """Return the shape of x and y concatenated along their width."""
     return (*shape[:-1], 2 * shape[-1])
 
 
@@ -179,7 +179,7 @@ class _AttentionBridge(BridgeLayer):
         self.attention.build(shape, shape)
 
     def attend(self, x, y, mask):
-        """Attention from `x` to `y`, whose padding is masked."""
+        """Compute attention from `x` to `y`, whose padding is masked."""
         if mask is not None:
             mask = ops.expand_dims(mask, 1)
         return self.attention(x, y, attention_mask=mask)
@@ -262,7 +262,7 @@ BRIDGES = {
 def get(
     identifier, hidden_dim, num_heads=1, dropout=0.0, epsilon=1e-5, **kwargs
 ):
-    """Make the bridge layer that an identifier names.
+    """Create the bridge of an identifier.
 
     Args:
         identifier: a name of `BRIDGES`, a registered name such as
@@ -276,30 +276,29 @@ def get(
     get("gate", hidden_dim=16)
     ```
     """
-    cls = BRIDGES.get(name_of(identifier))
-    if cls is None:
-        cls = keras.saving.get_registered_object(name_of(identifier))
+    name = serialize(identifier)
+    cls = BRIDGES.get(name) or keras.saving.get_registered_object(name)
     return cls(hidden_dim, num_heads, dropout, epsilon, **kwargs)
 
 
-def name_of(identifier):
-    """The name by which a config stores a bridge.
+def serialize(identifier):
+    """Return the name of a bridge in a config.
+
+    Args:
+        identifier: as `get`.
 
     Raises:
-        ValueError: not a known bridge; it lists all names.
+        ValueError: an unknown bridge; it lists all names.
     """
-    if isinstance(identifier, str):
-        known = identifier in BRIDGES
-        cls = keras.saving.get_registered_object(identifier)
-        if known or (isinstance(cls, type) and issubclass(cls, BridgeLayer)):
-            return identifier
-    elif isinstance(identifier, type) and issubclass(identifier, BridgeLayer):
+    name = identifier
+    if isinstance(identifier, type) and issubclass(identifier, BridgeLayer):
         names = {cls: name for name, cls in BRIDGES.items()}
-        registered = keras.saving.get_registered_name(identifier)
-        if identifier in names or keras.saving.get_registered_object(
-            registered
-        ):
-            return names.get(identifier, registered)
+        name = names.get(identifier)
+        name = name or keras.saving.get_registered_name(identifier)
+    if isinstance(name, str):
+        cls = BRIDGES.get(name) or keras.saving.get_registered_object(name)
+        if isinstance(cls, type) and issubclass(cls, BridgeLayer):
+            return name
     raise ValueError(
         f"`bridge` must be one of {sorted(BRIDGES)}, None (no bridges: the "
         "two-tower baseline METER), or a subclass of `BridgeLayer` registered "

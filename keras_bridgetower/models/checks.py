@@ -8,19 +8,11 @@ from keras_bridgetower.backend.keras_private import patches as keras_patches
 
 # Largest magnitude of a normalized pixel. CLIP's statistics give values from
 # -1.8 to 2.2, ImageNet's from -2.2 to 2.7. The limit allows a standard
-# deviation of 1/32 and strong augmentation, and is exceeded by pixels from 0
-# to 255, unless a whole batch is nearly black.
+# deviation of 1/32 and strong augmentation. Pixels from 0 to 255 exceed it,
+# unless a whole batch is nearly black.
 LARGEST_PIXEL = 32
 # Layers with which an image encoder normalizes raw pixels itself.
 NORMALIZING = (keras.layers.Rescaling, keras.layers.Normalization)
-# Features whose values are checked.
-LOOKED_AT = (
-    "images",
-    "token_ids",
-    "masked_token_ids",
-    "padding_mask",
-    "mask_positions",
-)
 # Features with one value for each token.
 TOKEN_FEATURES = (
     "token_ids",
@@ -28,20 +20,23 @@ TOKEN_FEATURES = (
     "segment_ids",
     "masked_token_ids",
 )
+# Features with ids, and then all features whose values are checked.
+_IDS = ("token_ids", "masked_token_ids")
+CHECKED_FEATURES = ("images", *_IDS, "padding_mask", "mask_positions")
 
 
 def check_features(features, expected, backbone, preprocessor=None):
-    """Refuse inputs that lack a key, or whose shapes or values do not fit.
+    """Raise if inputs lack a key or have wrong shapes or values.
 
     Values are checked where `host_array` can read them: symbolic tensors have
-    none, and reading those on an accelerator would make it wait. The dtype of
-    pictures is always checked.
+    none, and reading from an accelerator would stall it. The dtype of images
+    is always checked.
 
     Args:
-        features: what the caller passed.
+        features: the inputs of the caller.
         expected: dict of symbolic inputs.
-        backbone: the `BridgeTowerBackbone` that gets them.
-        preprocessor: what may have made the features, or None.
+        backbone: the `BridgeTowerBackbone` that receives them.
+        preprocessor: the preprocessor that may have made them, or None.
 
     Raises:
         ValueError: keys, shapes or values are wrong.
@@ -56,53 +51,51 @@ def check_features(features, expected, backbone, preprocessor=None):
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     if "images" in expected:
-        _check_images(shapes["images"], expected["images"].shape[1:])
+        _check_image_shape(shapes["images"], expected["images"].shape[1:])
     text = [shapes[key] for key in expected if key in TOKEN_FEATURES]
-    batches = [shape[:1] for shape in shapes.values()]
     ranks_differ = any(
         len(shape) != len(expected[key].shape) for key, shape in shapes.items()
     )
-    if ranks_differ or _differ(text) or _differ(batches):
+    batches = [shape[:1] for shape in shapes.values()]
+    if ranks_differ or not _all_equal(text) or not _all_equal(batches):
         raise ValueError(
             "All inputs must have the same batch size, and those of the text "
             f"the same length. Received: shapes={shapes}"
         )
     check_lengths(features, backbone.text_encoder)
-    features = {k: features[k] for k in features if k in LOOKED_AT}
+    features = {k: features[k] for k in features if k in CHECKED_FEATURES}
     check_feature_values(features, backbone, preprocessor)
 
 
 def check_lengths(features, text_encoder):
-    """Refuse too many tokens for an encoder, and masks of other texts.
+    """Raise if texts exceed the encoder's positions or features differ.
 
     Args:
-        features: dict of tensors; anything else is taken to have no text.
-        text_encoder: the encoder that gets the text, or None.
+        features: dict of tensors; anything else has no text.
+        text_encoder: the encoder that receives the text, or None.
     """
-    most = getattr(text_encoder, "max_sequence_length", None)
     ids = features.get("token_ids") if isinstance(features, dict) else None
-    length = None if ids is None else ids.shape[1]
-    if None not in (length, most) and length > most:
-        raise ValueError(
-            f"`token_ids` must have at most {most} tokens, the positions of "
-            "the text encoder. Shorten the texts. Received: token_ids of "
-            f"shape {tuple(ids.shape)}"
-        )
     if ids is None:
         return
+    shape = tuple(ids.shape)
+    limit = getattr(text_encoder, "max_sequence_length", None)
+    if None not in (shape[1], limit) and shape[1] > limit:
+        raise ValueError(
+            f"`token_ids` must have at most {limit} tokens, the positions of "
+            "the text encoder. Shorten the texts. Received: token_ids of "
+            f"shape {shape}"
+        )
     for name in TOKEN_FEATURES:
-        other = getattr(features.get(name), "shape", ids.shape)
-        sizes = zip(tuple(ids.shape), tuple(other), strict=False)
-        if any(a != b for a, b in sizes if None not in (a, b)):
+        other = tuple(getattr(features.get(name), "shape", shape))
+        if sizes_differ(shape, other):
             raise ValueError(
                 f"`{name}` must have the shape of `token_ids`. Received: "
-                f"{name} of shape {tuple(other)}, token_ids of shape "
-                f"{tuple(ids.shape)}"
+                f"{name} of shape {other}, token_ids of shape {shape}"
             )
 
 
 def check_feature_values(features, backbone, preprocessor=None):
-    """Refuse raw pictures, ids and positions out of range, masks with gaps.
+    """Raise on raw images, ids or positions out of range, masks with gaps.
 
     Args:
         features: dict of arrays and tensors `(batch, ...)`.
@@ -113,21 +106,20 @@ def check_feature_values(features, backbone, preprocessor=None):
     """
     if "images" in features:
         converter = getattr(preprocessor, "image_converter", None)
-        check_pixels(features["images"], backbone.image_encoder, converter)
+        _check_pixels(features["images"], backbone.image_encoder, converter)
     arrays = {k: host_array(v) for k, v in features.items() if k != "images"}
-    features = {k: v for k, v in arrays.items() if v is not None}
+    arrays = {k: v for k, v in arrays.items() if v is not None}
     vocabulary_size = getattr(backbone.text_encoder, "vocabulary_size", None)
-    for name in ("token_ids", "masked_token_ids"):
-        if name in features and vocabulary_size is not None:
-            check_ids(name, features[name], vocabulary_size)
-    if {"mask_positions", "token_ids"} <= set(features):
-        length = features["token_ids"].shape[-1]
-        check_ids("mask_positions", features["mask_positions"], length)
-    if "padding_mask" in features:
-        mask = np.asarray(features["padding_mask"])
-        starts = np.isin(mask, (0, 1)).all() and (mask[..., :1] == 1).all()
-        # A 1 after a 0 is a token behind padding.
-        if not starts or (mask[..., 1:] > mask[..., :-1]).any():
+    for name in _IDS:
+        if name in arrays and vocabulary_size is not None:
+            check_ids(name, arrays[name], vocabulary_size)
+    if {"mask_positions", "token_ids"} <= set(arrays):
+        length = arrays["token_ids"].shape[-1]
+        check_ids("mask_positions", arrays["mask_positions"], length)
+    if "padding_mask" in arrays:
+        mask = np.asarray(arrays["padding_mask"])
+        binary = np.isin(mask, (0, 1)).all() and (mask[..., :1] == 1).all()
+        if not binary or (mask[..., 1:] > mask[..., :-1]).any():
             raise ValueError(
                 "`padding_mask` must be 1 for the tokens of a text and 0 for "
                 "the padding behind them: positions are counted from the "
@@ -136,35 +128,40 @@ def check_feature_values(features, backbone, preprocessor=None):
             )
 
 
-def check_pixels(images, encoder, converter=None):
-    """Refuse pictures that were not normalized.
+def _check_pixels(images, encoder, converter=None):
+    """Raise on images that were not normalized.
 
     Args:
-        images: array or tensor of pictures.
-        encoder: the image encoder that gets them. One that normalizes raw
-            pixels itself takes any.
-        converter: the image converter that may have made them, or None. What
-            its `mean` and `std` make of a pixel is allowed.
-
-    Raises:
-        ValueError: integers, or values that are too large.
+        images: array or tensor.
+        encoder: the image encoder that receives them. If it normalizes raw
+            pixels itself, any images are accepted.
+        converter: the image converter that may have made them, or None. All
+            values that its `mean` and `std` can give are accepted.
     """
     check_pixel_dtype(images, encoder)
     values = host_array(images)
     if values is None or not values.size:
         return
+    limit = LARGEST_PIXEL
+    if converter is not None:
+        largest = max(
+            max(abs(mean), abs(1 - mean)) / std
+            for mean, std in zip(converter.mean, converter.std, strict=True)
+        )
+        # With a margin for rounding to float32.
+        limit = max(limit, 1.001 * largest)
     low, high = float(values.min()), float(values.max())
-    if max(-low, high) > _largest_pixel(converter):
-        _refuse_raw(encoder, f"images with values from {low} to {high}")
+    if max(-low, high) > limit:
+        _reject_raw(encoder, f"images with values from {low} to {high}")
 
 
 def check_pixel_dtype(images, encoder):
-    """As `check_pixels`, without reading a value."""
+    """Raise on integer images, without reading a value."""
     if "float" not in str(images.dtype):
-        _refuse_raw(encoder, f"images of dtype {images.dtype}")
+        _reject_raw(encoder, f"images of dtype {images.dtype}")
 
 
-def _refuse_raw(encoder, received):
+def _reject_raw(encoder, received):
     layers = keras_patches.layers_in(encoder)
     if not any(isinstance(layer, NORMALIZING) for layer in layers):
         raise ValueError(
@@ -176,25 +173,13 @@ def _refuse_raw(encoder, received):
         )
 
 
-def _largest_pixel(converter):
-    """The largest magnitude that a normalized pixel may have."""
-    if converter is None:
-        return LARGEST_PIXEL
-    made = [
-        max(abs(mean), abs(1 - mean)) / std
-        for mean, std in zip(converter.mean, converter.std, strict=True)
-    ]
-    # float32 rounds what is compared with these.
-    return max(LARGEST_PIXEL, 1.001 * max(made))
-
-
 def check_ids(name, ids, count, ignored=None):
-    """Refuse values that are not integers from 0 to `count - 1`.
+    """Raise on values that are not integers from 0 to `count - 1`.
 
     Args:
         name: str, the name of the values in the error.
         ids: NumPy array.
-        count: int, how many ids there are.
+        count: int, number of ids.
         ignored: int, one more allowed value, such as -100, or None.
     """
     ids = np.asarray(ids)
@@ -209,7 +194,7 @@ def check_ids(name, ids, count, ignored=None):
         )
 
 
-def _check_images(shape, expected):
+def _check_image_shape(shape, expected):
     if shape[1:] != expected:
         axes = ", ".join(map(str, expected))
         raise ValueError(
@@ -219,10 +204,15 @@ def _check_images(shape, expected):
         )
 
 
-def _differ(values):
-    # No set of them: sizes that stand for any size, in an export of PyTorch,
-    # cannot be hashed.
-    return any(value != values[0] for value in values)
+def sizes_differ(a, b):
+    """Return True if two shapes differ; None matches any size."""
+    pairs = zip(a, b, strict=False)
+    return any(x != y for x, y in pairs if x is not None and y is not None)
+
+
+def _all_equal(values):
+    # Not by a set: symbolic sizes of a PyTorch export cannot be hashed.
+    return all(value == values[0] for value in values)
 
 
 def _describe(features):
@@ -235,7 +225,7 @@ def _describe(features):
 
 
 def check_dtype(name, encoder, policy):
-    """Refuse an encoder that computes in another dtype than the backbone."""
+    """Raise if an encoder has another compute dtype than the backbone."""
     own = getattr(encoder, "dtype_policy", policy)
     if own.compute_dtype != policy.compute_dtype:
         raise ValueError(
@@ -246,7 +236,7 @@ def check_dtype(name, encoder, policy):
 
 
 def check_image_tower(tower):
-    """Refuse an image encoder that does not take square RGB images."""
+    """Raise unless the image encoder takes square RGB images."""
     shape = tower.inputs[0].shape
     if isinstance(tower.input, dict) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
@@ -262,7 +252,7 @@ def check_image_tower(tower):
 
 
 def check_text_tower(tower):
-    """Refuse a text encoder without token ids or padding mask as inputs."""
+    """Raise unless the text encoder takes token ids and a padding mask."""
     keys = tower.input if isinstance(tower.input, dict) else ()
     if not {"token_ids", "padding_mask"} <= set(keys):
         raise ValueError(
@@ -273,53 +263,47 @@ def check_text_tower(tower):
 
 
 def check_preprocessor(backbone, preprocessor, inputs):
-    """Refuse a preprocessor whose output the task cannot use.
+    """Raise if the output of a preprocessor does not match a task.
 
     Args:
         backbone: the backbone.
         preprocessor: the preprocessor.
         inputs: dict of the task's inputs. Only those of the backbone are
-            checked; the class of the preprocessor makes the others.
+            checked; the preprocessor's class determines the others.
     """
-    made = set(preprocessor.features)
+    features = set(preprocessor.features)
     wanted = set(backbone.input) & set(inputs)
-    if wanted != made:
+    if wanted != features:
         raise ValueError(
             f"`preprocessor` must make the features {sorted(wanted)}. Set its "
             f"`features`. Received: features={preprocessor.features}"
         )
     if "images" in wanted:
-        _check_image_converter(backbone, preprocessor.image_converter)
+        size = preprocessor.image_converter.image_size
+        if size != backbone.image_size:
+            raise ValueError(
+                "`preprocessor` must make images of the backbone's size, "
+                f"{backbone.image_size}. Set the converter's `image_size`, or "
+                f"use `backbone.with_image_size({size})`. "
+                f"Received: image_size={size}"
+            )
     if "token_ids" in wanted:
-        _check_tokenizer(backbone.text_encoder, preprocessor.tokenizer)
-
-
-def _check_image_converter(backbone, converter):
-    size = converter.image_size
-    if size != backbone.image_size:
-        raise ValueError(
-            "`preprocessor` must make images of the backbone's size, "
-            f"{backbone.image_size}. Set the converter's `image_size`, or use "
-            f"`backbone.with_image_size({size})`. "
-            f"Received: image_size={size}"
-        )
-
-
-def _check_tokenizer(encoder, tokenizer):
-    if tokenizer.sequence_length > encoder.max_sequence_length:
-        raise ValueError(
-            "`preprocessor` must make texts no longer than the text encoder's "
-            f"{encoder.max_sequence_length} positions. Received: "
-            f"sequence_length={tokenizer.sequence_length}"
-        )
+        limit = backbone.text_encoder.max_sequence_length
+        length = preprocessor.tokenizer.sequence_length
+        if length > limit:
+            raise ValueError(
+                "`preprocessor` must make texts no longer than the text "
+                f"encoder's {limit} positions. Received: "
+                f"sequence_length={length}"
+            )
 
 
 def check_positions(encoder, sequence_length):
-    """Refuse texts with more tokens than a text encoder has positions for."""
-    most = encoder.max_sequence_length
-    if sequence_length > most:
+    """Raise if texts have more tokens than the encoder has positions."""
+    limit = encoder.max_sequence_length
+    if sequence_length > limit:
         raise ValueError(
-            f"`sequence_length` must be at most {most}, the positions of the "
+            f"`sequence_length` must be at most {limit}, the positions of the "
             "text encoder. Divide longer texts, and embed their parts. "
             f"Received: sequence_length={sequence_length}"
         )

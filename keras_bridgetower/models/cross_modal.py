@@ -1,4 +1,8 @@
-"""Base class of the cross-modal layers: attention, feed-forward, post-norm."""
+"""Cross-modal layers: co-attention and merged attention.
+
+A cross-modal step takes the tokens of both modalities and returns both.
+`CROSS_ENCODERS` lists the steps that `cross_encoder` can choose.
+"""
 
 import keras
 import numpy as np
@@ -11,8 +15,8 @@ from keras_bridgetower.models.attention import initializer
 class PostNormLayer(keras.layers.Layer):
     """Abstract: attention branches, then a feed-forward network, post-norm.
 
-    A subclass lists the names of its attention branches. For each one there
-    is an attention layer of that name, and a layer norm named `<name>_norm`.
+    A subclass lists the names of its attention branches. Each one gets an
+    attention layer of that name, and a layer norm named `<name>_norm`.
 
     Args:
         hidden_dim: int, width D.
@@ -90,15 +94,18 @@ class PostNormLayer(keras.layers.Layer):
         self.output_dense.build((*query_shape[:-1], self.intermediate_dim))
         self.feedforward_norm.build(query_shape)
 
-    def attend(self, branch, x, keys, attention_mask, training):
-        """`LN(x + Attention(x, keys))`, by the branch of this name."""
+    def attend(self, branch, x, keys, padding_mask, training):
+        """Compute `LN(x + Attention(x, keys))` by the branch of this name."""
+        if padding_mask is not None:
+            # The same mask for every query.
+            padding_mask = ops.expand_dims(padding_mask, 1)
         attended = getattr(self, branch)(
-            x, keys, attention_mask=attention_mask, training=training
+            x, keys, attention_mask=padding_mask, training=training
         )
         return self._add(branch, x, attended, training)
 
     def feed_forward(self, x, training):
-        """`LN(x + FFN(x))`."""
+        """Compute `LN(x + FFN(x))`."""
         hidden = self.output_dense(self.intermediate_dense(x))
         return self._add("feedforward", x, hidden, training)
 
@@ -109,7 +116,7 @@ class PostNormLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class CrossModalLayer(PostNormLayer):
-    """The layer of one modality in co-attention, post-norm.
+    """The co-attention layer of one modality, post-norm.
 
     `h = LN(q + SelfAttn(q, own)); h = LN(h + CrossAttn(h, other));
     out = LN(h + FFN(h))`.
@@ -165,19 +172,12 @@ class CrossModalLayer(PostNormLayer):
         other_padding=None,
         training=None,
     ):
-        own_mask = over_queries(own_padding)
-        other_mask = over_queries(other_padding)
-        x = self.attend("self_attention", query, own, own_mask, training)
-        x = self.attend("cross_attention", x, other, other_mask, training)
+        x = self.attend("self_attention", query, own, own_padding, training)
+        x = self.attend("cross_attention", x, other, other_padding, training)
         return self.feed_forward(x, training)
 
     def compute_output_shape(self, query_shape, *other_shapes):
         return query_shape
-
-
-def over_queries(mask):
-    """(batch, keys) -> (batch, 1, keys): the same mask for every query."""
-    return None if mask is None else ops.expand_dims(mask, 1)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -277,37 +277,35 @@ class CoAttention(keras.layers.Layer):
         return text_out, image_out
 
     def branches(self, captured, tokens, queries=None):
-        """Attention maps over the tokens of both modalities, text first.
+        """Arrange attention maps over the tokens of both modalities.
 
         Args:
             captured: dict from the name of an attention layer to its weights,
-                as `capture_attention` gives it.
-            tokens: `(T, P)`, how many tokens text and image have.
-            queries: `(t, p)`, how many of the first text and image tokens
-                were computed. None means all.
+                as `capture_attention` returns it.
+            tokens: `(T, P)`, the number of text and image tokens.
+            queries: `(t, p)`, the number of text and image tokens that were
+                computed, from the first. None means all.
 
         Returns:
-            list of float arrays `(batch, heads, T + P, T + P)`, one for each
-            residual branch with attention, in order: self-attention and
+            list of float arrays `(batch, heads, T + P, T + P)`, text first,
+            one for each residual branch with attention: self-attention and
             cross-attention. Rows sum to 1; rows of tokens that were not
             computed are 0.
         """
-        ends = {"text": slice(0, tokens[0]), "image": slice(tokens[0], None)}
-        keys = {
-            ("text", "self"): ends["text"],
-            ("image", "self"): ends["image"],
-            ("text", "cross"): ends["image"],
-            ("image", "cross"): ends["text"],
-        }
+        spans = {"text": slice(0, tokens[0]), "image": slice(tokens[0], None)}
+        other = {"text": "image", "image": "text"}
         joined = {}
-        for (side, kind), columns in keys.items():
-            name = f"{self.name}_{side}_{kind}_attention"
-            if name in captured:
+        for kind in ("self", "cross"):
+            for side, rows in spans.items():
+                name = f"{self.name}_{side}_{kind}_attention"
+                if name not in captured:
+                    continue
+                columns = rows if kind == "self" else spans[other[side]]
                 part = ops.convert_to_numpy(captured[name])
-                shape = (*part.shape[:2], sum(tokens), sum(tokens))
-                joint = joined.setdefault(kind, np.zeros(shape, "float32"))
-                first = ends[side].start
-                joint[..., first : first + part.shape[2], columns] = part
+                if kind not in joined:
+                    joined[kind] = _empty_map(part, tokens)
+                rows = slice(rows.start, rows.start + part.shape[2])
+                joined[kind][..., rows, columns] = part
         return list(joined.values())
 
 
@@ -316,8 +314,8 @@ class MergedAttention(PostNormLayer):
     """A cross-modal step: one transformer block over both modalities joined.
 
     `h = LN(q + SelfAttn(q, all)); out = LN(h + FFN(h))`, where `all` are the
-    tokens of the text followed by those of the image. Both modalities share
-    the weights.
+    text tokens followed by the image tokens. Both modalities share the
+    weights.
 
     Args:
         hidden_dim, num_heads, intermediate_dim, dropout, epsilon,
@@ -365,15 +363,14 @@ class MergedAttention(PostNormLayer):
         training=None,
     ):
         joined = ops.concatenate([text, image], axis=1)
-        asked = [q for q in (text_query, image_query) if q is not None]
-        query = ops.concatenate(asked, axis=1)
+        queries = [q for q in (text_query, image_query) if q is not None]
+        query = ops.concatenate(queries, axis=1)
         mask = None
         if padding_mask is not None:
             padding_mask = ops.cast(padding_mask, "int32")
             mask = ops.concatenate(
                 [padding_mask, ops.ones_like(image[..., 0], "int32")], axis=1
             )
-        mask = over_queries(mask)
         x = self.attend("attention", query, joined, mask, training)
         x = self.feed_forward(x, training)
         if text_query is None:
@@ -385,13 +382,18 @@ class MergedAttention(PostNormLayer):
         return x[:, :first], x[:, first:]
 
     def branches(self, captured, tokens, queries=None):
-        """As `CoAttention.branches`, but with a single branch."""
+        """As `CoAttention.branches`, with a single branch."""
         part = ops.convert_to_numpy(captured[f"{self.name}_attention"])
-        joint = np.zeros((*part.shape[:2], sum(tokens), sum(tokens)), "float32")
+        joined = _empty_map(part, tokens)
         text, image = queries or tokens
-        joint[..., :text, :] = part[..., :text, :]
-        joint[..., tokens[0] : tokens[0] + image, :] = part[..., text:, :]
-        return [joint]
+        joined[..., :text, :] = part[..., :text, :]
+        joined[..., tokens[0] : tokens[0] + image, :] = part[..., text:, :]
+        return [joined]
+
+
+def _empty_map(part, tokens):
+    """Return zeros `(batch, heads, T + P, T + P)` for the map `part`."""
+    return np.zeros((*part.shape[:2], sum(tokens), sum(tokens)), "float32")
 
 
 CROSS_ENCODERS = {

@@ -1,4 +1,4 @@
-"""The cross-modal encoder, which joins the states of both towers."""
+"""The fusion: a cross-modal encoder that joins the states of both towers."""
 
 import keras
 from keras import ops
@@ -12,6 +12,7 @@ from keras_bridgetower.checks import check_share
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.towers import resolve_taps
 
@@ -23,12 +24,12 @@ TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class CrossModalEncoder(keras.layers.Layer):
-    """Joins lists of uni-modal states into one cross-modal representation.
+    """Join lists of uni-modal states into one cross-modal representation.
 
-    Every state is projected to width D, and the type embedding of its
-    modality is added. The first state of a modality enters the first layer
-    through a layer norm. Each further state enters its layer through a
-    bridge. A layer with `None` in `taps` gets no state.
+    Each state is projected to width D, and the type embedding of its modality
+    is added. The first state of a modality enters the first layer through a
+    layer norm, each further state enters its layer through a bridge. A layer
+    with `None` in `taps` gets no state.
 
     Args:
         hidden_dim: int, width D.
@@ -47,8 +48,8 @@ class CrossModalEncoder(keras.layers.Layer):
             `"per_layer"`: one for each tap.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
-            means `dropout`, as the authors have it. With 0 attention stays
-            fused in training, which is faster.
+            means `dropout`, as in the authors' code. With 0 attention uses a
+            fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries and bridges.
 
@@ -57,8 +58,8 @@ class CrossModalEncoder(keras.layers.Layer):
             per tap, lowest first.
         image_states: list of float tensors `(batch, image tokens, width)`.
         padding_mask: optional int tensor `(batch, text tokens)`, 0 at padding.
-        outputs: tuple out of `"text"`, `"image"`, `"pooled"`. What none of
-            them needs is not computed.
+        outputs: tuple of some of `"text"`, `"image"`, `"pooled"`. Only the
+            tokens that they need are computed.
         image_row: int, row of the type embedding for the image states: 1, or
             2 for the second image of a pair.
 
@@ -68,7 +69,7 @@ class CrossModalEncoder(keras.layers.Layer):
         first.
 
     Raises:
-        ValueError: arguments that are not allowed or do not fit together.
+        ValueError: invalid or inconsistent arguments.
 
     Example:
 
@@ -118,7 +119,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 f"hidden_dim={hidden_dim}, num_heads={num_heads}"
             )
         self.taps = resolve_taps(taps, num_layers, bridge)
-        self.bridge = None if bridge is None else bridges.name_of(bridge)
+        self.bridge = None if bridge is None else bridges.serialize(bridge)
         self.hidden_dim = hidden_dim
         self.num_heads = num_heads
         self.num_layers = num_layers
@@ -166,7 +167,7 @@ class CrossModalEncoder(keras.layers.Layer):
         self.image_pooler.build((None, self.hidden_dim))
 
     def get_build_config(self):
-        # For models of parts. A backbone saves its own.
+        # For models of parts. A backbone saves its own state.
         quantization.check_not_quantized(self, "A copy of the fusion alone")
         config = super().get_build_config()
         return config and {**config, **freezing.state_of(self)}
@@ -177,11 +178,11 @@ class CrossModalEncoder(keras.layers.Layer):
         freezing.restore(self, config)
 
     def project_text(self, states):
-        """Text states after projection and type embedding, for `join`."""
+        """Project text states and add the type embedding, for `join`."""
         return self._project(states, self.text_projections, TEXT_ROW)
 
     def project_image(self, states, row=IMAGE_ROW):
-        """Image states after projection and type embedding, for `join`."""
+        """Project image states and add the type embedding, for `join`."""
         return self._project(states, self.image_projections, row)
 
     def call(
@@ -193,9 +194,9 @@ class CrossModalEncoder(keras.layers.Layer):
         image_row=IMAGE_ROW,
         training=None,
     ):
-        check_outputs(outputs)
-        check_states(self.taps, text_states, image_states)
-        check_image_row(image_row)
+        _check_outputs(outputs)
+        _check_states(self.taps, text_states, image_states)
+        _check_image_row(image_row)
         return self.join(
             self.project_text(text_states),
             self.project_image(image_states, image_row),
@@ -212,12 +213,12 @@ class CrossModalEncoder(keras.layers.Layer):
         outputs=OUTPUTS,
         training=None,
     ):
-        """Run the layers on what `project_text` and `project_image` returned.
+        """Run the layers on the results of `project_text` and `project_image`.
 
-        The same projected states may be joined several times: ranking pairs
-        each text with many images.
+        Projected states can be joined several times: ranking pairs each text
+        with many images.
         """
-        check_mask(padding_mask, text_states)
+        _check_mask(padding_mask, text_states)
         text_states, image_states = iter(text_states), iter(image_states)
         text = self.text_entry(next(text_states))
         image = self.image_entry(next(image_states))
@@ -255,8 +256,7 @@ class CrossModalEncoder(keras.layers.Layer):
         outputs=OUTPUTS,
         **kwargs,
     ):
-        # Keras would trace `call`, and JAX cannot trace the strings in
-        # `outputs`.
+        # Keras would trace `call`; JAX cannot trace the strings in `outputs`.
         text, image = text_states[0].shape, image_states[0].shape
         shapes = {
             "text": (*text[:-1], self.hidden_dim),
@@ -269,7 +269,7 @@ class CrossModalEncoder(keras.layers.Layer):
         }
 
     def reset_poolers(self):
-        """Initialize the poolers again: matching may have saturated them."""
+        """Reinitialize the poolers, which matching may have saturated."""
         for pooler in (self.text_pooler, self.image_pooler):
             pooler.kernel.assign(initializer()(pooler.kernel.shape))
             pooler.bias.assign(ops.zeros(pooler.bias.shape))
@@ -280,7 +280,7 @@ class CrossModalEncoder(keras.layers.Layer):
 
         typed = []
         for index, state in enumerate(states):
-            # A shared projection is the only one in the list.
+            # The list has a single projection if it is shared.
             x = projections[index % len(projections)](state)
             typed.append(with_weight(add_type, x, self.type_embedding))
         return typed
@@ -347,25 +347,22 @@ class CrossModalEncoder(keras.layers.Layer):
 
 
 def _last_query(name, x, outputs):
-    """The tokens that the last layer must compute for `outputs`."""
+    """Return the tokens that the last layer must compute for `outputs`."""
     if name in outputs:
         return x
     return x[:, :1] if "pooled" in outputs else None
 
 
-def check_outputs(outputs):
-    """Refuse what is no tuple or list of some of `OUTPUTS`."""
-    if not isinstance(outputs, (tuple, list)) or not set(outputs) <= set(
-        OUTPUTS
-    ):
+def _check_outputs(outputs):
+    known = isinstance(outputs, (tuple, list)) and set(outputs) <= set(OUTPUTS)
+    if not known:
         raise ValueError(
             f"`outputs` must be a tuple of some of {list(OUTPUTS)}. "
             f"Received: outputs={outputs!r}"
         )
 
 
-def check_image_row(image_row):
-    """Refuse what is no row of the type embedding."""
+def _check_image_row(image_row):
     if not is_integer(image_row) or not 0 <= image_row < NUM_TYPE_ROWS:
         raise ValueError(
             "`image_row` must be a row of the type embedding, from 0 to "
@@ -373,54 +370,42 @@ def check_image_row(image_row):
         )
 
 
-def check_mask(padding_mask, states):
-    """Refuse a mask of another shape than the text, which might be broadcast.
+def _check_states(taps, text_states, image_states):
+    """Raise unless states match the taps and each other in their sizes."""
+    count = sum(tap is not None for tap in taps)
+    sides = {"text_states": text_states, "image_states": image_states}
+    for name, states in sides.items():
+        if not isinstance(states, (list, tuple)) or len(states) != count:
+            found = len(states) if hasattr(states, "__len__") else "no list"
+            raise ValueError(
+                f"`{name}` must be a list of {count} tensors (batch, tokens, "
+                f"width), one for each tap of {taps}. Received: {found}"
+            )
+    text = [tuple(state.shape) for state in text_states]
+    image = [tuple(state.shape) for state in image_states]
+    if (
+        any(sizes_differ(shape[:2], text[0][:2]) for shape in text)
+        or any(sizes_differ(shape[:2], image[0][:2]) for shape in image)
+        or sizes_differ(text[0][:1], image[0][:1])
+    ):
+        raise ValueError(
+            "`text_states` and `image_states` must have the same batch size, "
+            "and the states of a tower the same number of tokens. Received: "
+            f"shapes {[*text, *image]}"
+        )
 
-    Args:
-        padding_mask: tensor `(batch, tokens)`, or None.
-        states: list of tensors `(batch, tokens, width)`, the text states.
-    """
+
+def _check_mask(padding_mask, states):
+    """Raise if a mask would be broadcast to the tokens of the text."""
     if padding_mask is None:
         return
     mask, text = tuple(padding_mask.shape), tuple(states[0].shape)[:2]
-    known = zip(mask, text, strict=False)
-    if len(mask) != 2 or any(a != b for a, b in known if None not in (a, b)):
+    if len(mask) != 2 or sizes_differ(mask, text):
         raise ValueError(
             "`padding_mask` must be (batch, tokens), as the states of the "
             f"text. Received: padding_mask of shape {mask}, text states of "
             f"batch and tokens {text}"
         )
-
-
-def check_states(taps, text_states, image_states):
-    """Refuse lists of states that do not fit the taps, or each other.
-
-    Args:
-        taps: tuple, as `resolve_taps` returns it.
-        text_states, image_states: lists of tensors `(batch, tokens, width)`.
-    """
-    count = sum(tap is not None for tap in taps)
-    given = {"text_states": text_states, "image_states": image_states}
-    batch = None
-    for name, states in given.items():
-        if not isinstance(states, (list, tuple)) or len(states) != count:
-            many = len(states) if hasattr(states, "__len__") else "no list"
-            raise ValueError(
-                f"`{name}` must be a list of {count} tensors (batch, tokens, "
-                f"width), one for each tap of {taps}. Received: {many}"
-            )
-        for state in states:
-            sizes = tuple(state.shape)[:2]
-            first = tuple(states[0].shape)[:2]
-            batch = sizes[0] if batch is None else batch
-            pairs = [(sizes[0], batch), *zip(sizes, first, strict=True)]
-            if any(a != b for a, b in pairs if None not in (a, b)):
-                shapes = [tuple(s.shape) for s in (*text_states, *image_states)]
-                raise ValueError(
-                    "`text_states` and `image_states` must be of one batch, "
-                    "and those of a tower of as many tokens each. Received: "
-                    f"shapes {shapes}"
-                )
 
 
 def with_weight(function, x, weight):
@@ -432,7 +417,7 @@ def with_weight(function, x, weight):
         weight: `keras.Variable`.
 
     Returns:
-        What `function` returns.
+        The result of `function`.
     """
     if isinstance(x, keras.KerasTensor):
         return WithWeight(function, weight)(x)
@@ -442,7 +427,7 @@ def with_weight(function, x, weight):
 class WithWeight(keras.Operation):
     """The operation that `with_weight` adds to a graph.
 
-    It is no layer, so that models keep the order of their layers and weights.
+    It is not a layer, so models keep the order of their layers and weights.
     """
 
     def __init__(self, function, weight):
@@ -455,7 +440,7 @@ class WithWeight(keras.Operation):
     def get_config(self):
         raise NotImplementedError(
             "A functional model over a task shares weights among its parts, "
-            "which its configuration cannot say. Save and copy the task, or "
-            "save the weights alone by `save_weights`. "
+            "which its configuration cannot express. Save and copy the task, "
+            "or save the weights alone by `save_weights`. "
             f"Received: a graph that reads the weight {self.weight.path}"
         )

@@ -1,4 +1,8 @@
-"""Towers: read the states of an encoder's blocks, for any KerasHub encoder."""
+"""Towers: encoders that return the states of several of their blocks.
+
+`hidden_states` reads the states and has one rule per class of encoder. `Tower`
+picks those that the bridges need.
+"""
 
 import functools
 from collections.abc import Iterable
@@ -22,10 +26,9 @@ from keras_bridgetower.models.checks import check_pixel_dtype
 
 @functools.singledispatch
 def hidden_states(encoder):
-    """The outputs of an encoder's blocks, as bridges read them.
+    """Return the outputs of an encoder's blocks, as bridges read them.
 
-    This is the only function that depends on the class of the encoder. To
-    support another encoder, register a rule for its class:
+    To support another encoder, register a rule for its class:
 
     ```python
     @hidden_states.register(MyEncoder)
@@ -39,7 +42,8 @@ def hidden_states(encoder):
     Returns:
         List of symbolic tensors `(batch, tokens, width)`, lowest block first,
         connected to the inputs of `encoder`. For pre-norm encoders the final
-        norm of the encoder is applied to every state.
+        norm of the encoder is applied to every state. The encoder does not
+        change.
 
     Raises:
         TypeError: there is no rule for this class.
@@ -66,10 +70,6 @@ def hidden_states(encoder):
 
 @hidden_states.register(keras_hub.models.CLIPVisionEncoder)
 def _clip(encoder):
-    # In a new CLIP encoder all position ids are 0, so that every patch would
-    # get the same position.
-    ids = encoder.embedding.position_ids
-    ids.assign(np.arange(ids.shape[1])[None])
     return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]
 
 
@@ -107,12 +107,6 @@ def _roberta(encoder):
 
 @hidden_states.register(keras_hub.models.BertBackbone)
 def _bert(encoder):
-    for block in encoder.transformer_layers:
-        for layer in keras_patches.layers_in(block):
-            if layer.name == "feedforward_intermediate_dense":
-                # BERT was trained with the exact GELU; KerasHub approximates
-                # it by tanh.
-                layer.activation = keras.activations.gelu
     tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
         encoder.input["token_ids"]
     )
@@ -124,7 +118,7 @@ def _bert(encoder):
 
 
 def _post_norm_blocks(encoder, x):
-    """The blocks that KerasHub's RoBERTa and BERT have in common."""
+    """Return the states of a RoBERTa or BERT with the embeddings `x`."""
     x = encoder.embeddings_dropout(encoder.embeddings_layer_norm(x))
     states = []
     for block in encoder.transformer_layers:
@@ -133,9 +127,29 @@ def _post_norm_blocks(encoder, x):
     return states
 
 
+def correct_defaults(encoder):
+    """Correct two defaults of KerasHub's encoders, in place.
+
+    A new CLIP encoder has position id 0 at every patch; it gets 0, 1, 2, ...
+    BERT was trained with the exact GELU, which KerasHub approximates by tanh;
+    it gets the exact one. Other encoders do not change.
+    """
+    if isinstance(encoder, keras_hub.models.CLIPVisionEncoder):
+        ids = encoder.embedding.position_ids
+        ids.assign(np.arange(ids.shape[1])[None])
+    elif isinstance(encoder, keras_hub.models.BertBackbone):
+        for block in encoder.transformer_layers:
+            for layer in keras_patches.layers_in(block):
+                if layer.name == "feedforward_intermediate_dense":
+                    layer.activation = keras.activations.gelu
+
+
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class Tower(PatchedModel, keras.Model):
     """An encoder that returns the states of several of its blocks.
+
+    The tower owns its encoder, and corrects its defaults as
+    `correct_defaults` describes.
 
     Args:
         encoder: an encoder with a rule in `hidden_states`.
@@ -147,8 +161,8 @@ class Tower(PatchedModel, keras.Model):
         name: str, name of the model.
 
     Call arguments:
-        inputs: what `encoder` takes: the image tensor `(batch, S, S, 3)`, or
-            a dict of int tensors `(batch, tokens)`.
+        inputs: as of `encoder`: the image tensor `(batch, S, S, 3)`, or a
+            dict of int tensors `(batch, tokens)`.
 
     Returns:
         List of float tensors `(batch, tokens, width)`, one for each index in
@@ -156,8 +170,8 @@ class Tower(PatchedModel, keras.Model):
 
     Raises:
         TypeError: no rule for the encoder.
-        ValueError: a tap below the lowest block, norms that the encoder
-            does not have, or a backend that cannot run it.
+        ValueError: a tap below the lowest block, states without a layer norm
+            to copy, or an unsupported backend.
 
     Example:
 
@@ -171,6 +185,7 @@ class Tower(PatchedModel, keras.Model):
 
     def __init__(self, encoder, taps, norms="shared", name=None, **kwargs):
         check_backend()
+        correct_defaults(encoder)
         states = hidden_states(encoder)
         indices = [tap for tap in taps if tap is not None]
         if indices and -min(indices) > len(states):
@@ -189,19 +204,26 @@ class Tower(PatchedModel, keras.Model):
             name=name,
             **kwargs,
         )
-        # Set without Keras' tracking: otherwise blocks above the highest tap
-        # would count as weights of the tower on some backends only.
+        # Not tracked by Keras: otherwise blocks above the highest tap would
+        # count as weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
         self.taps, self.norms = tuple(taps), norms
 
     @property
     def blocks(self):
-        """The encoder's blocks: its layers that contain attention.
+        """The layers of the encoder that contain attention.
 
         Raises:
             ValueError: no layer contains attention.
         """
-        blocks = [layer for layer in self.layers if _attends(layer)]
+        blocks = [
+            layer
+            for layer in self.layers
+            if any(
+                isinstance(part, keras.layers.MultiHeadAttention)
+                for part in keras_patches.layers_in(layer)
+            )
+        ]
         if not blocks:
             raise ValueError(
                 "No layer of the encoder holds a `MultiHeadAttention`, so its "
@@ -210,7 +232,7 @@ class Tower(PatchedModel, keras.Model):
         return blocks
 
     def get_config(self):
-        # For models of parts, and their clones. A backbone saves its own.
+        # For models of parts and their clones. A backbone saves its own state.
         quantization.check_not_quantized(self, "A copy of a tower alone")
         return {
             "name": self.name,
@@ -245,18 +267,13 @@ class Tower(PatchedModel, keras.Model):
         return _as_list(spec)
 
 
-def _attends(layer):
-    parts = keras_patches.layers_in(layer)
-    return any(isinstance(p, keras.layers.MultiHeadAttention) for p in parts)
-
-
 def _as_list(outputs):
-    # A functional model with one output returns the tensor, not a list.
+    # A functional model with a single output returns the tensor itself.
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
 def _with_own_norm(state, index):
-    """The same state after a copy of the norm that it comes from."""
+    """Return a state with its final norm replaced by a copy of the norm."""
     shared, sources = keras_patches.source_layer(state)
     if not isinstance(shared, keras.layers.LayerNormalization):
         raise ValueError(
@@ -275,14 +292,14 @@ def _with_own_norm(state, index):
 
 
 class _LayerWrapper(keras.layers.Layer):
-    """Abstract: wraps a layer of an encoder.
+    """Abstract: a layer around a layer of an encoder.
 
     Args:
         layer: a `keras.layers.Layer`.
         **kwargs: name of the wrapper.
     """
 
-    # Name of the constructor argument that takes the layer.
+    # Name of the constructor argument for the layer.
     inner = None
 
     def __init__(self, layer, **kwargs):
@@ -301,7 +318,7 @@ class _LayerWrapper(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class TokenLookup(_LayerWrapper):
-    """Looks rows up in an embedding's table, with a dense gradient.
+    """Look up rows of an embedding's table, with a dense gradient.
 
     On TensorFlow the gradient of a plain lookup is a list of slices. If a
     token occurs twice, its row occurs twice in the list. Adaptive optimizers
@@ -333,7 +350,7 @@ class TokenLookup(_LayerWrapper):
 
     def call(self, ids):
         if self.embedding.quantization_mode is not None:
-            # A quantized table holds integers, which the embedding scales.
+            # The embedding scales the integers of a quantized table.
             return self.embedding(ids)
         table = ops.convert_to_tensor(self.embedding.embeddings)
         return backend_ops.lookup(table, ids)
@@ -344,10 +361,10 @@ class TokenLookup(_LayerWrapper):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class FirstOutput(_LayerWrapper):
-    """Calls a block that has several outputs and returns the first one.
+    """Call a block with several outputs and return the first one.
 
-    DeiT's blocks return `(x, None)`. A functional model refuses to call a
-    layer again if that call has more outputs than the first call.
+    DeiT's blocks return `(x, None)`. A functional model cannot call a layer
+    again if the second call has more outputs than the first.
     """
 
     inner = "block"
@@ -365,7 +382,7 @@ class FirstOutput(_LayerWrapper):
 
 
 def resolve_taps(taps, num_layers, bridge):
-    """Check the taps and return them as a tuple with one entry per layer.
+    """Check taps and return them as a tuple with one entry per layer.
 
     Args:
         taps: sequence of negative ints and None, or None for the default.
@@ -376,7 +393,7 @@ def resolve_taps(taps, num_layers, bridge):
         tuple of `num_layers` entries.
 
     Raises:
-        ValueError: taps that are not allowed.
+        ValueError: invalid taps.
     """
     check_count("num_layers", num_layers)
     two_tower = (-1,) + (None,) * (num_layers - 1)
@@ -390,7 +407,7 @@ def resolve_taps(taps, num_layers, bridge):
             "`taps` must hold one entry for each cross-modal layer, an index "
             f"or None. {received}"
         )
-    # NumPy's integers cannot be written into a configuration.
+    # NumPy integers cannot be saved in a configuration.
     taps = tuple(int(tap) if is_integer(tap) else tap for tap in taps)
     if bridge is None and taps != two_tower:
         raise ValueError(
@@ -399,12 +416,8 @@ def resolve_taps(taps, num_layers, bridge):
             f"to tap more. {received}"
         )
     indices = [tap for tap in taps if tap is not None]
-    rising = all(a < b for a, b in zip(indices, indices[1:], strict=False))
-    if (
-        taps[0] is None
-        or not all(is_integer(i) and i < 0 for i in indices)
-        or not rising
-    ):
+    negative = all(is_integer(i) and i < 0 for i in indices)
+    if taps[0] is None or not negative or indices != sorted(set(indices)):
         raise ValueError(
             "`taps` must start with an index, and its indices must be "
             "negative (counted from the top) and rise, such as "

@@ -10,11 +10,11 @@ from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 
-from keras_bridgetower import hidden_states
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.models.towers import correct_defaults
 
 pytestmark = LONG_ELSEWHERE
 
@@ -177,7 +177,7 @@ def test_kerashub_preset_is_resized(tmp_path):
     from builders import clip as small_clip
 
     encoder = small_clip()
-    hidden_states(encoder)  # Sets the position ids.
+    correct_defaults(encoder)
     encoder.save_to_preset(str(tmp_path / "preset"))
     resized = unimodal.image_encoder(tmp_path / "preset", image_size=64)
     assert resized.image_shape == (64, 64, 3)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.models.checks import LOOKED_AT
+from keras_bridgetower.models.checks import CHECKED_FEATURES
 from keras_bridgetower.models.checks import check_feature_values
 from keras_bridgetower.models.checks import check_ids
 from keras_bridgetower.objectives.losses import MaskedLMLoss
@@ -61,7 +61,7 @@ def check_values(task, x, y):
     for labels in keras.tree.flatten(y) if isinstance(y, dict) else [y]:
         if labels is not None:
             _check_numbers(labels)
-    features = {k: v for k, v in x.items() if k in LOOKED_AT}
+    features = {k: v for k, v in x.items() if k in CHECKED_FEATURES}
     rules = [] if y is None else _rules(task, y)
     values = [*features.values(), *(labels for *_, labels in rules)]
     if not in_tf_graph():
