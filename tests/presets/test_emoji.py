@@ -13,7 +13,7 @@ from keras_bridgetower.tasks.by_name import open_task
 
 PREFIX = "bridgetower_tiny_emoji_"
 PICTURES = sorted(
-    (pathlib.Path(kbt.__file__).parent / "demo/pictures").glob("*.png")
+    (pathlib.Path(kbt.__file__).parent / "apps/demo/pictures").glob("*.png")
 )
 NAMES = [path.stem.replace("_", " ") for path in PICTURES]
 KINDS = {

@@ -25,7 +25,7 @@ from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
-from keras_bridgetower.training.runs.checkpoint import Watch
+from keras_bridgetower.training.runs.checkpoint import _Watch
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 pytestmark = LONG_ELSEWHERE
@@ -303,7 +303,7 @@ def test_loss_scaling(tmp_path):
 
 def test_another_optimizer_is_watched_too():
     task = resume_run.task(keras.optimizers.SGD(0.1))
-    watch = Watch(task)
+    watch = _Watch(task)
     assert [bool(watch.failure(x)) for x in (1.0, np.nan, np.nan)] == [0, 1, 0]
     watch.begin_epoch()
     assert watch.failure(np.inf) == "the loss is not finite"
