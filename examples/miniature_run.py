@@ -9,7 +9,7 @@ from easy_world import entailment
 from easy_world import pairs
 from easy_world import pictures
 
-from keras_bridgetower.training import scores
+from keras_bridgetower.training import evaluate
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
@@ -142,7 +142,7 @@ def figure_of(name, losses, found):
 
 def records_folder(recipe, settings, strategy):
     """The folder of the miniature's records, which the first process writes."""
-    task = train.RECORD_TASKS[recipe.task]
+    task = task_of_recipe.RECORD_TASKS[recipe.task]
     name = f"{task}-{settings.records or 'all'}"
     folder = settings.output / "easy_vqa" / name
     strategy.by_chief(
@@ -168,8 +168,8 @@ def start_of(recipe, settings, labels):
 
 
 def show(task, recipe, reader, strategy, seed):
-    """As `scores.show`, and beside it the blind score."""
-    found = scores.show(
+    """As `evaluate.print_scores`, and beside it the blind score."""
+    found = evaluate.print_scores(
         *(task, recipe, reader, strategy, seed),
         name=reader.split,
         ranked=RANKED,

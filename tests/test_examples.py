@@ -194,7 +194,7 @@ def test_retrieval_in_miniature_from_a_head_that_has_learnt(tmp_path):
     few = ("--records", "80", "--set", "steps=2", "batch_size=8")
     preset = ("--init", "bridgetower_tiny_easy_pretrain")
     printed = run("finetune.py", "coco_base", *preset, *few, cwd=tmp_path)
-    assert "projection_dim: 64, the preset's, stands" in printed
+    assert "projection_dim: 64, kept from the preset" in printed
     pool = "test: .*RSUM of 60 pictures, 300 texts by a shortlist of 16 "
     assert re.search(pool, printed)
 

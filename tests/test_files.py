@@ -15,7 +15,7 @@ from keras_bridgetower.apps.filtering import folder as filtering
 from keras_bridgetower.apps.search.stores import folder_store
 from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
-from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records.index import read_index
 from keras_bridgetower.metrics import vqa
 from keras_bridgetower.preprocessing import tokenizer_files
 from keras_bridgetower.presets import safe_files
@@ -42,8 +42,8 @@ def _run(path):
 
 
 def _records(path):
-    path.rename(path.parent / form.INDEX)
-    return form.read_index(path.parent)
+    path.rename(path.parent / "index.json")
+    return read_index(path.parent)
 
 
 # What reads a JSON file, whoever wrote it.
@@ -107,7 +107,7 @@ def test_lists_of_tokens_with_holes_are_not_read_whole(read, tmp_path):
 # files that another library reads in the same way.
 OWN_TEXTS = {
     "apps/cli/frameworks.py": "Keras' own keras.json",
-    "data/records/on_beam.py": "rows of its own workers",
+    "data/records/write.py": "rows of its own workers",
     "distribution/lost_process.py": "messages between processes",
     "distribution/on_tensorflow.py": "TF_CONFIG, which TensorFlow reads",
     "distribution/on_torch.py": "messages between processes",
@@ -118,10 +118,8 @@ OWN_TEXTS = {
     "models/exporting/runtime.py": "copied into exports, where it stands alone",
     "apps/serve/decoder.py": "messages between processes",
     "apps/serve/decoders.py": "messages between processes",
-    "training/runs/agreement.py": "messages between processes",
     "training/runs/identity.py": "values made plain",
-    "training/runs/state.py": "values made plain",
-    "training/scores.py": "messages between processes",
+    "training/evaluate.py": "messages between processes",
     "files.py": "the one reader",
 }
 

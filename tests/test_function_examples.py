@@ -28,8 +28,8 @@ from keras_bridgetower.data.augment import transforms
 from keras_bridgetower.data.datasets import by_name
 from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records import write
-from keras_bridgetower.data.stream import bad_samples
 from keras_bridgetower.data.stream import epoch_order
+from keras_bridgetower.data.stream import samples as bad_samples
 from keras_bridgetower.data.stream import stream
 from keras_bridgetower.metrics import glue
 from keras_bridgetower.metrics import keras_metrics

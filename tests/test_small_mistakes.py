@@ -37,7 +37,7 @@ from keras_bridgetower.presets.locks import one_writer
 from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.fit.steps import warn_if_worse_than_untrained
 from keras_bridgetower.tasks.ranking.block_cache import BlockCache
-from keras_bridgetower.training.runs.lock import exclusive
+from keras_bridgetower.training.runs.folders import exclusive
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",

@@ -29,7 +29,7 @@ import rehearse_run
 
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.training import train
-from keras_bridgetower.training.optim.schedules import steps_of
+from keras_bridgetower.training.optim.schedules import count_steps
 from keras_bridgetower.training.recipes import paper
 
 # Rows of a batch on each host, and samples of a picture of easy-VQA, about.
@@ -159,7 +159,7 @@ class Plan:
             "length": self.length,
             "rows_of_batch": self._rows,
             "peak": tiny.learning_rate,
-            "warmup": steps_of(self.recipe.warmup, self.updates),
+            "warmup": count_steps(self.recipe.warmup, self.updates),
         }
 
     def run(self, name, dies=None, others=None, soon=False):
@@ -216,9 +216,9 @@ def updates_of(warmup):
         warmup: float, a share of the updates, or int, a number of them.
     """
     count = LEAST_UPDATES
-    while warmup and steps_of(warmup, count) < WARM_UPDATES:
+    while warmup and count_steps(warmup, count) < WARM_UPDATES:
         count += 1
-    return max(count, 2 * steps_of(warmup, count))
+    return max(count, 2 * count_steps(warmup, count))
 
 
 def outcome_of(path, code, waited):

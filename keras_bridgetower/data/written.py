@@ -1,9 +1,9 @@
-"""Writes values as texts by which data sets and runs recognise them later.
+"""Writes values as texts that identify them in data sets and runs.
 
 The index of a data set and the checkpoints of a run store such texts. If a text
-changes, shards are written again and runs cannot be continued. The first data
-sets used `repr`, and the texts still have its form. Classes of this library fix
-their text in `WRITTEN_AS`, so that the class and its fields can be renamed.
+changed, shards would be written again and runs could not continue. The first
+data sets used `repr`, and the texts still have its form. Classes of this
+library fix their text in `WRITTEN_AS`, so that class and fields can be renamed.
 """
 
 import functools
@@ -19,11 +19,11 @@ def written(value):
 
     Args:
         value: any object. Its class may have `WRITTEN_AS`, a text with names
-            of attributes in braces. Subclasses do not inherit it.
+            of attributes in braces, which subclasses do not inherit.
 
     Returns:
-        str: the `WRITTEN_AS` of the class with the values of the attributes;
-        for other classes the `repr`. NumPy's integers are written as Python's.
+        str, the `WRITTEN_AS` of the class with the values of the attributes,
+        or the `repr`. NumPy's integers are written like Python's.
 
     Example:
 
@@ -50,12 +50,12 @@ def written(value):
 
 
 def written_without_places(value):
-    """As `written`, without memory addresses: equal in all processes."""
+    """Return `written(value)` without memory addresses, for all processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", written(value))
 
 
 @functools.lru_cache(100)
 def _parts(form):
-    """Divide a `WRITTEN_AS` into its texts and the names between them."""
+    """Split a `WRITTEN_AS` into its texts and the names between them."""
     parts = _FIELD.split(form)
     return parts[::2], parts[1::2]

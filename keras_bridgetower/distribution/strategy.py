@@ -19,7 +19,7 @@ class Strategy(Replicas):
         processes: int, number of processes that train together.
         index: int, number of this process, from 0.
         store: str, file format of checkpoints: a name in
-            `training.runs.stores`.
+            `training.runs.folders`.
 
     Example:
 
@@ -211,6 +211,40 @@ def by_process(texts):
     )
 
 
+def differences(strategy, values):
+    """Compare values of all processes. Every process must call it.
+
+    Args:
+        strategy: a `Strategy`.
+        values: dict of plain values of this process. It may be nested.
+
+    Returns:
+        str, a line for each process with the values that differ, or `""`.
+    """
+    if strategy.processes == 1:
+        return ""
+    texts = strategy.gather_text(json.dumps(values, sort_keys=True))
+    if len(set(texts)) == 1:
+        return ""
+    each = [_flat(json.loads(text)) for text in texts]
+    names = sorted({name for one in each for name in one})
+    differ = [n for n in names if len({repr(one.get(n)) for one in each}) > 1]
+    return by_process(
+        ", ".join(f"{n}={one.get(n)!r:.80}" for n in differ) for one in each
+    )
+
+
+def _flat(values, prefix=""):
+    """Flatten a nested dict to keys that are joined by dots."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 class Several(Strategy):
     """Abstract: several replicas, whose tasks must be built in the scope."""
 
@@ -257,26 +291,15 @@ class Several(Strategy):
 
     def batches(self, stream, start=(0, 0), epochs=None, training=True):
         share = self.share(stream)
-        if self.processes > 1:
-            self._check_same(getattr(share, "identity", {}))
+        differing = differences(self, getattr(share, "identity", {}))
+        if differing:
+            raise ValueError(
+                "All processes must read the same stream, because each reads "
+                "its share of it: rows would be lost and others read twice. "
+                "Make it of the same arguments in each. "
+                f"Received:\n{differing}"
+            )
         return super().batches(share, start, epochs, training)
-
-    def _check_same(self, identity):
-        """Raise unless the streams of all processes have one identity."""
-        texts = self.gather_text(json.dumps(identity, sort_keys=True))
-        if len(set(texts)) == 1:
-            return
-        each = [json.loads(text) for text in texts]
-        first = each[0]
-        names = [k for k in first if any(o.get(k) != first[k] for o in each)]
-        lines = [
-            ", ".join(f"{k}={one.get(k)!r:.80}" for k in names) for one in each
-        ]
-        raise ValueError(
-            "All processes must read the same stream, because each reads its "
-            "share of it: rows would be lost and others read twice. Make it "
-            f"of the same arguments in each. Received:\n{by_process(lines)}"
-        )
 
     def check_order(self):
         self._order.check()

@@ -1,36 +1,46 @@
-"""Scores a preset on data sets of `data.build`, by the official protocols."""
+"""Scores tasks on splits of records, by the official protocols."""
 
-from keras_bridgetower.data.records.format import read_index
+import json
+
+import numpy as np
+
+from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.index import read_index
 from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.tasks.fit import batch_checks
-from keras_bridgetower.training import scores
-from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
 SCORED = ("validation", "test")
+# Number of samples to search for labels, which a test split may lack.
+_SEARCHED = 1000
 
 
 def run(preset, folder, splits=None, recipe=None, batch_size=32):
     """Score a preset on splits of a data set.
 
     Args:
-        preset: as the `from_preset` of a task takes it.
+        preset: as in the `from_preset` of a task.
         folder: path of the data set.
-        splits: list of str. By default validation and test, where they are.
+        splits: list of str. By default the existing ones of validation and
+            test.
         recipe: str, name of the recipe whose evaluation is used: its task,
             image size, transform and shortlist. By default the first recipe
             of the data's task, with the image size of the preset.
-        batch_size: int, samples of a forward pass.
+        batch_size: int, number of samples of a forward pass.
 
     Returns:
         dict from the name of each split to a dict of its scores, or None for
         samples without labels.
 
     Raises:
-        ValueError: no such split or recipe, records of another task, other
-            classes than those of the preset, or a preset without the head.
+        ValueError: an unknown split or recipe, records of another task or
+            with other classes than the preset, or a preset without the head.
 
     Example:
 
@@ -39,12 +49,12 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
     ```
     """
     index = read_index(folder)
-    there = list(index["splits"])
-    splits = splits or [name for name in SCORED if name in there]
-    if not splits or not set(splits) <= set(there):
+    known = list(index["splits"])
+    splits = splits or [name for name in SCORED if name in known]
+    if not splits or not set(splits) <= set(known):
         raise ValueError(
             "`splits` must be some of those of the data set: "
-            f"{', '.join(there)}. Received: splits={list(splits)}"
+            f"{', '.join(known)}. Received: splits={list(splits)}"
         )
     chosen = _recipe(recipe, index["task"])
     cls, _ = task_of_recipe.TASKS[chosen.task]
@@ -62,7 +72,7 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
         accumulation=1,
     )
     return {
-        split: scores.of_split(
+        split: score_split(
             *(task, chosen, open_records(folder, split), strategy), verbose=0
         )
         for split in splits
@@ -70,23 +80,157 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
 
 
 def _recipe(name, task_of_records):
-    """The recipe of a name, or the first of a task that is scored."""
+    """Return the recipe of a name, or the first scored one of a task."""
+    tasks = task_of_recipe.RECORD_TASKS
     if name is not None:
         recipe = paper.get(name)
-        if train.RECORD_TASKS.get(recipe.task) != task_of_records:
+        if tasks.get(recipe.task) != task_of_records:
             raise ValueError(
                 f"`recipe` must be of the records' task, {task_of_records!r}. "
                 f"Received: recipe={name!r}, of {recipe.task}"
             )
         return recipe
     for recipe in paper.RECIPES.values():
-        # Of captions a ranking is what is scored.
-        if recipe.task != "Pretraining" and (
-            train.RECORD_TASKS.get(recipe.task) == task_of_records
-        ):
+        # Captions are scored by retrieval.
+        scored = recipe.task != "Pretraining"
+        if scored and tasks.get(recipe.task) == task_of_records:
             return recipe
     raise ValueError(
         "The records must be of a task that a recipe trains: "
-        f"{', '.join(sorted(set(train.RECORD_TASKS.values())))}. "
+        f"{', '.join(sorted(set(tasks.values())))}. "
         f"Received: {task_of_records!r}"
     )
+
+
+def print_scores(task, recipe, reader, strategy, seed, name=None, ranked=None):
+    """Print the scores of a split.
+
+    Args:
+        task, recipe, reader, strategy, ranked: as in `score_split`.
+        seed: int, the run's, which is printed too.
+        name: str, printed before the scores. By default the names of the
+            folder and the split.
+
+    Returns:
+        The result of `score_split`.
+    """
+    name = name or split_name(reader)
+    scores = score_split(task, recipe, reader, strategy, ranked)
+    if scores is None:
+        print(f"{name}: its samples have no labels, so there is no score")
+        return None
+    words = ", ".join(f"{k} {v:.2f}" for k, v in scores.items())
+    print(f"{name}: {words} (seed {seed})")
+    return scores
+
+
+def split_name(reader):
+    """Return the names of the folder and the split of a `RecordReader`."""
+    return f"{reader.folder.name} {reader.split}"
+
+
+def score_split(task, recipe, reader, strategy, ranked=None, verbose=None):
+    """Score a task on a split.
+
+    Args:
+        task: the trained task.
+        recipe: the run's `Recipe`.
+        reader: a `RecordReader`, the split.
+        strategy: the run's, of `kbt.distribute`.
+        ranked: int, number of pictures that retrieval ranks with all their
+            texts. By default all.
+        verbose: int, 0 for no progress bar of a ranking. By default there is
+            one if all pictures are ranked.
+
+    Returns:
+        dict from the name of a score to a float, most of them in percent.
+        None if the samples have no labels.
+    """
+    if reader.labels and not _is_labelled(reader):
+        return None
+    if recipe.task == "Retrieval":
+        verbose = int(ranked is None) if verbose is None else verbose
+        return _recalls(task, reader, recipe, ranked, verbose)
+    stream = Stream(
+        reader,
+        recipe.micro_batch_size,
+        transform(recipe.eval_transform, recipe.image_size),
+        order=Sequential(),
+        # Padded, all batches have one size: JAX compiles one program.
+        remainder="pad",
+    )
+    share = strategy.share(stream)
+    data = strategy.batches(share, epochs=1, training=False)
+    if recipe.task == "NLVR2":
+        logits = task.predict(data, verbose=0)
+        reports = strategy.gather_text(json.dumps(share.report.numbers))
+        unread = {number for text in reports for number in json.loads(text)}
+        places = _places(
+            reader.num_samples, stream.batch_size, strategy.processes, unread
+        )
+        return _statements(logits, reader, places)
+    metrics = task.evaluate(data, verbose=0, return_dict=True)
+    # Every metric, in percent.
+    return {k: 100 * v for k, v in metrics.items() if "loss" not in k}
+
+
+def _is_labelled(reader):
+    searched = range(min(_SEARCHED, reader.num_samples))
+    return any(reader.sample(i).sample.labels for i in searched)
+
+
+def _places(samples, batch_size, processes, unread):
+    """Return the places of the samples among predictions, by their numbers.
+
+    Each process pads its part of a batch at the end, also for unread samples,
+    which are not in the dict.
+    """
+    places, share = {}, batch_size // processes
+    for start in range(0, samples, batch_size):
+        count = min(batch_size, samples - start)
+        for process in range(processes):
+            first, end = (
+                start + count * part // processes
+                for part in (process, process + 1)
+            )
+            rows = [n for n in range(first, end) if n not in unread]
+            for place, number in enumerate(rows, start + process * share):
+                places[number] = place
+    return places
+
+
+def _statements(logits, reader, places):
+    """Return NLVR2's accuracy and consistency of predictions at places."""
+    samples = [reader.sample(number).sample for number in places]
+    report = evaluate_nlvr2(
+        [sample.id for sample in samples],
+        np.array([sample.labels[0] for sample in samples]),
+        logits[list(places.values())].argmax(-1),
+    )
+    return {"accuracy": report.accuracy, "consistency": report.consistency}
+
+
+def _recalls(task, reader, recipe, most, verbose):
+    """Return the recalls of all pictures or the first `most`, with all texts.
+
+    If the recipe has a shortlist, only its pairs are fused.
+    """
+    images, texts, owner = {}, [], []
+    for number in range(reader.num_samples):
+        item = reader.sample(number)
+        if item.key not in images and len(images) == most:
+            break
+        images.setdefault(item.key, item.images[0])
+        texts.append(item.sample.text)
+        owner.append(len(images) - 1)
+    scores = task.rank(
+        list(images.values()),
+        texts,
+        shortlist=recipe.shortlist,
+        verbose=verbose,
+    )
+    report = retrieval_recall(scores, np.array(owner), split=reader.split)
+    pool = f"RSUM of {report.images} pictures, {report.texts} texts"
+    if recipe.shortlist is not None:
+        pool += f" by a shortlist of {recipe.shortlist}"
+    return {**report.recalls, pool: report.rsum}

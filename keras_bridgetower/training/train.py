@@ -1,4 +1,4 @@
-r"""Train by a recipe of the paper, on data sets of `data.build`.
+r"""Train by a recipe of the paper, on data sets of records.
 
     python -m keras_bridgetower.training.train vqa_base \
         --data datasets/vqav2 --init bridgetower_base_itm_mlm \
@@ -7,12 +7,12 @@ r"""Train by a recipe of the paper, on data sets of `data.build`.
         --data datasets/coco datasets/visual_genome datasets/sbu \
         --encoders clip_vit_base_patch16 roberta-base
 
-Prints the recipe and where it differs from the paper's, trains, saves a preset
+Prints the recipe and its differences from the paper's, trains, saves a preset
 and prints the scores of the validation and test splits. The same command
-continues a run that was interrupted. It trains on all devices that are there;
-PyTorch needs a process for each: put `torchrun --nproc-per-node=8 -m` before
-the module's name. The recipes of GLUE and CIFAR read no such data sets: take
-them into a script of your own.
+continues an interrupted run. It trains on all devices; PyTorch needs a process
+for each: put `torchrun --nproc-per-node=8 -m` before the module's name. For the
+recipes of GLUE and CIFAR, which do not read records, write a script of your
+own.
 """
 
 import argparse
@@ -26,35 +26,27 @@ import shutil
 import keras
 
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.data.records.format import read_index
+from keras_bridgetower.data.records.index import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
 from keras_bridgetower.tasks.fit import batch_checks
-from keras_bridgetower.training import scores
+from keras_bridgetower.training import evaluate
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 SPLITS = ("train", "validation", "test")
-# The task of the records that each task is trained on.
-RECORD_TASKS = {
-    "Pretraining": "captions",
-    "Retrieval": "captions",
-    "VQA": "vqa",
-    "Entailment": "entailment",
-    "NLVR2": "nlvr2",
-}
 
 
-def main(given=None):
-    """The command line.
+def main(arguments=None):
+    """Run the command line.
 
     Args:
-        given: list of str, its words. By default those of the process.
+        arguments: list of str, its words. By default those of the process.
     """
     commands = parser(__doc__, recipe_names())
-    settings = commands.parse_args(given)
+    settings = commands.parse_args(arguments)
     try:
         recipe = with_changes(paper.get(settings.recipe), settings.set)
     except ValueError as error:
@@ -63,40 +55,39 @@ def main(given=None):
 
 
 def recipe_names():
-    """The recipes of tasks that are trained on records: list of str."""
+    """Return the names of the recipes of tasks that are trained on records."""
     recipes = paper.RECIPES.items()
-    return [name for name, r in recipes if r.task in RECORD_TASKS]
+    return [
+        name for name, r in recipes if r.task in task_of_recipe.RECORD_TASKS
+    ]
 
 
 def parser(description, names, optional=False):
-    """What reads the command line.
+    """Return the `argparse.ArgumentParser` of the command line.
 
     Args:
         description: str, printed by `--help`.
         names: list of str, the recipes to choose from.
-        optional: bool, whether recipe, data and start may be left out.
-
-    Returns:
-        `argparse.ArgumentParser`.
+        optional: bool. If True, recipe, data and start may be omitted.
     """
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    made.add_argument(
+    parser.add_argument(
         "recipe",
         choices=names,
         **({"nargs": "?", "default": names[0]} if optional else {}),
     )
-    made.add_argument(
+    parser.add_argument(
         "--data",
         nargs="+",
         required=not optional,
         metavar="FOLDER",
-        help="records (keras_bridgetower.data.build), of several data sets "
-        "for one run",
+        help="records of `keras-bridgetower data build`, of one or several "
+        "data sets",
     )
-    start = made.add_mutually_exclusive_group(required=not optional)
+    start = parser.add_mutually_exclusive_group(required=not optional)
     start.add_argument("--init", help="preset to start from")
     start.add_argument(
         "--encoders",
@@ -104,35 +95,35 @@ def parser(description, names, optional=False):
         metavar=("IMAGE", "TEXT"),
         help="uni-modal encoders to start from (convert.unimodal)",
     )
-    made.add_argument("--output", default="runs", type=pathlib.Path)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument(
+    parser.add_argument("--output", default="runs", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
         "--every", type=int, default=1000, help="updates between checkpoints"
     )
-    made.add_argument("--force-resume", action="store_true")
-    made.add_argument("--other-hosts", action="store_true")
-    made.add_argument(
+    parser.add_argument("--force-resume", action="store_true")
+    parser.add_argument("--other-hosts", action="store_true")
+    parser.add_argument(
         "--distribute", default="auto", help="kind of `kbt.distribute`"
     )
-    made.add_argument(
+    parser.add_argument(
         *("--set", "-s"),
         nargs="+",
         default=[],
         metavar="FIELD=VALUE",
-        help="other values of the recipe, such as batch_size=64",
+        help="override a recipe field, such as batch_size=64",
     )
-    return made
+    return parser
 
 
 def with_changes(recipe, changes):
-    """A recipe with the values of `--set`.
+    """Return a recipe with the values of `--set`.
 
     Args:
         recipe: a `Recipe`.
         changes: list of str, each `FIELD=VALUE`.
 
     Raises:
-        ValueError: a field that does not exist, or a value that cannot be.
+        ValueError: an unknown field, or a value that is not allowed.
     """
     values = {}
     for change in changes:
@@ -151,7 +142,7 @@ def _value(text):
 
 
 def start_of(recipe, settings, labels):
-    """The task at its start, as `--init` or `--encoders` says."""
+    """Build the task to train, from `--init` or `--encoders`."""
     if settings.encoders:
         return task_of_recipe.from_encoders(recipe, *settings.encoders, labels)
     return task_of_recipe.from_preset(recipe, settings.init, labels)
@@ -162,29 +153,27 @@ def run(
     settings,
     folders=None,
     start=start_of,
-    show=scores.show,
+    show=evaluate.print_scores,
     callbacks=lambda checkpoint: [],
 ):
     """Train, save the preset and print the scores.
 
     Args:
-        recipe: a `Recipe`, of a task in `RECORD_TASKS`.
-        settings: what `parser` has read.
-        folders: callable of the run's strategy that returns the folders of
-            records. By default those of `--data`.
-        start: callable of recipe, settings and labels, which returns the task
-            to train.
-        show: callable that prints the scores of a split and returns them, as
-            `scores.show`.
-        callbacks: callable of the run's `Checkpoint` that returns further
-            callbacks.
+        recipe: a `Recipe`, of a task that is trained on records.
+        settings: namespace, as `parser` returns it.
+        folders: callable from the run's strategy to the folders of records.
+            By default those of `--data`.
+        start: callable from recipe, settings and labels to the task to train.
+        show: callable that prints the scores of a split and returns them, such
+            as `evaluate.print_scores`.
+        callbacks: callable from the run's `Checkpoint` to further callbacks.
 
     Returns:
-        The path of the preset, and a dict from the name of each split to what
-        `show` returned.
+        The path of the preset, and a dict from the name of each split to the
+        result of `show`.
 
     Raises:
-        ValueError: records, a preset or a length that do not fit the recipe.
+        ValueError: records, a preset or a length that do not match the recipe.
     """
     print(recipe, flush=True)
     strategy = distribute(settings.distribute)
@@ -197,7 +186,7 @@ def run(
     with strategy.scope():
         task = start(recipe, settings, train.labels)
         batch_checks.check_classes(task, train.labels)
-        task_of_recipe.print_what_stands(recipe, task)
+        task_of_recipe.print_kept_values(recipe, task)
         task_of_recipe.set_text_length(task, recipe.text_length)
         task.compile(recipe.optimizer(total))
     folder = settings.output / f"{recipe.name}-{recipe.size}"
@@ -220,7 +209,7 @@ def run(
     if strategy.any(bool(history.epoch) or not preset.exists()):
         save(task, preset, strategy)
     found = {
-        scores.name_of(reader): show(
+        evaluate.split_name(reader): show(
             task, recipe, reader, strategy, settings.seed
         )
         for reader in readers["validation"] + readers["test"]
@@ -231,10 +220,10 @@ def run(
 
 
 def readers_of(folders):
-    """The splits of a run's data: dict from name to `RecordReader`s."""
+    """Return a dict from the splits of a run's data to `RecordReader`s."""
     readers = {split: [] for split in SPLITS}
     for folder in folders:
-        # Some data sets are for training alone.
+        # Some data sets are for training only.
         there = read_index(folder)["splits"]
         for split, opened in readers.items():
             if split in there or split == "train":
@@ -243,7 +232,7 @@ def readers_of(folders):
 
 
 def stream_of(recipe, readers, seed):
-    """Batches for training."""
+    """Return the `Stream` for training."""
     return Stream(
         readers,
         recipe.micro_batch_size,
@@ -254,7 +243,7 @@ def stream_of(recipe, readers, seed):
 
 
 def save(task, preset, strategy):
-    """Save the task, in the place of what an earlier run left there."""
+    """Save the task, and replace an earlier run's preset."""
     new = preset.with_name("preset-new")
 
     def take_place():
@@ -267,7 +256,7 @@ def save(task, preset, strategy):
 
 
 def _logger(folder):
-    """TensorBoard's files where it is installed, else a table."""
+    """Return a logger for TensorBoard if it is installed, else for a table."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("tensorboard")
         return keras.callbacks.TensorBoard(folder)
@@ -276,7 +265,7 @@ def _logger(folder):
 
 
 def _plain(recipe):
-    """What decides a run, as plain values that a checkpoint keeps."""
+    """Return a recipe as plain values, which a checkpoint keeps."""
     values = dataclasses.asdict(dataclasses.replace(recipe, original=None))
     return {k: repr(v) for k, v in values.items()}
 

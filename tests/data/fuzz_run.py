@@ -14,8 +14,8 @@ import tempfile
 import numpy as np
 import pyarrow as pa
 
+from keras_bridgetower.data.datasets import arrow as tables
 from keras_bridgetower.data.datasets import cifar
-from keras_bridgetower.data.datasets.arrow import tables
 from keras_bridgetower.data.datasets.by_name import open_dataset
 
 # Beside what is taken when the first mutant is read. Damage that asks for

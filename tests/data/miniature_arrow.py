@@ -3,7 +3,7 @@
 import miniature_captions
 from miniature_pictures import pictures
 
-from keras_bridgetower.data.datasets import snli_ve
+from keras_bridgetower.data.datasets import statements
 
 
 def write(folder, name, rows, types=None):
@@ -127,7 +127,7 @@ def snli_ve_tables(folder):
         for n in numbers:
             shown = pictures()[n]
             pair = [shown.caption, f"The shape is {shown.colour}. "]
-            label = snli_ve.LABELS.index("entailment")
+            label = statements.ENTAILMENT_LABELS.index("entailment")
             row = {"sentences": [pair, [pair[0], "It is old."]]}
             rows.append({"image": shown.encoded(), **row, "labels": [label, 1]})
         write(folder, f"snli_{name}", rows)

@@ -280,7 +280,7 @@ SIDED = ["The cat left of the dog", "is it on the RIGHT?", "leftmost one"]
 PLAIN = ["a bright cleft", "copyright", "a cat"]
 
 
-def test_mirrors_only_what_is_said_of_neither_side(picture):
+def test_flip_keeps_sided_texts(picture):
     rng = np.random.default_rng(0)
 
     def mirrored(when, text):
@@ -297,7 +297,7 @@ def test_mirrors_only_what_is_said_of_neither_side(picture):
         transforms.Flip("sometimes")
 
 
-def test_rows_of_the_table():
+def test_table_of_transforms():
     flips = {
         name: [s.when for s in steps if isinstance(s, transforms.Flip)]
         for name, (steps, _) in transforms.TRANSFORMS.items()
@@ -345,7 +345,7 @@ def test_the_same_seed_gives_the_same_pixels(picture, name):
     assert any((o != first).any() for o in others) == random
 
 
-def test_draws_stay_as_they_are():
+def test_stored_draws():
     """Sums that every platform and release must reproduce."""
     rng = np.random.default_rng(5)
     picture = rng.integers(0, 256, (50, 70, 3)).astype("uint8")
@@ -378,12 +378,12 @@ MEANS = (65.74, 124.00, 126.32)
         ),
     ],
 )
-def test_refuses(call, message):
+def test_wrong_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_says_that_torch_is_missing(monkeypatch):
+def test_missing_torch_is_reported(monkeypatch):
     def others(name):
         return None if name == "torch" else True
 
@@ -393,6 +393,6 @@ def test_says_that_torch_is_missing(monkeypatch):
     assert transforms.transform("clip") == transforms.transform("clip", 288)
 
 
-def test_values_are_frozen():
+def test_transforms_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         transforms.transform("clip").image_size = 3

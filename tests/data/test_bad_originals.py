@@ -211,7 +211,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_annotations_are_told_and_refused(name, tmp_path):
+def test_bad_annotations_are_rejected(name, tmp_path):
     of, damage, told = BAD[name]
     data = opened(of, tmp_path)
     damage(tmp_path)
@@ -244,7 +244,7 @@ def test_own_rows_of_several_tasks(tmp_path):
         open_dataset("own", tmp_path)
 
 
-def test_bad_pictures_are_told_before_any_work(tmp_path):
+def test_bad_pictures_are_listed_by_check(tmp_path):
     data = opened("flickr30k", tmp_path)
     folder = tmp_path / "flickr30k-images"
     os.truncate(folder / "1003.jpg", 0)
@@ -269,7 +269,7 @@ def test_bad_pictures_are_told_before_any_work(tmp_path):
         )
 
 
-def test_a_split_without_records_is_told(tmp_path):
+def test_a_split_without_records_is_reported(tmp_path):
     data = opened("sbu", tmp_path)
     for picture in (tmp_path / "SBU").iterdir():
         picture.unlink()
@@ -278,7 +278,7 @@ def test_a_split_without_records_is_told(tmp_path):
     assert "NOT GOOD" in str(report) and "EMPTY    no record" in str(report)
 
 
-def test_what_a_build_refuses_is_told_by_check(tmp_path):
+def test_check_reports_the_errors_of_a_build(tmp_path):
     data = opened("cc3m_annot", tmp_path)
     rows = json.loads((tmp_path / "train_annot.json").read_text())
     write_json(tmp_path / "train_annot.json", [*rows, rows[0]])
@@ -303,7 +303,7 @@ def test_missing_files_are_listed(tmp_path):
         data.split("train")
 
 
-def test_names_that_are_not_there(tmp_path):
+def test_unknown_names_and_options_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="`name` must be one of.*'coco'"):
         open_dataset("imagenet", tmp_path)
     with pytest.raises(ValueError, match="folder of the data set must exist"):
@@ -358,7 +358,7 @@ class Fields:
         Fields(),
     ],
 )
-def test_pickled_arrays_are_of_bytes_alone(held, tmp_path):
+def test_pickled_arrays_must_be_bytes(held, tmp_path):
     path = tmp_path / "pickle"
     path.write_bytes(pickle.dumps({b"data": held}, protocol=2))
     with pytest.raises(ValueError, match="is not allowed"):
@@ -429,7 +429,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_pickles_take_no_more_than_their_size_explains(name, tmp_path):
+def test_pickles_use_memory_and_time_in_proportion(name, tmp_path):
     file, content = BOMBS[name]
     opened("cifar100", tmp_path)
     (tmp_path / "cifar-100-python" / file).write_bytes(content)
@@ -525,7 +525,7 @@ LEADING_OUT = {
 
 
 @pytest.mark.parametrize("name", LEADING_OUT)
-def test_what_leads_out_of_the_folder_is_rejected(name, tmp_path, monkeypatch):
+def test_paths_out_of_the_folder_are_rejected(name, tmp_path, monkeypatch):
     of, damage = LEADING_OUT[name]
     root = tmp_path / "root"
     data = opened(of, root)
@@ -547,7 +547,7 @@ def test_what_leads_out_of_the_folder_is_rejected(name, tmp_path, monkeypatch):
         open_dataset("sbu", root, outside="no")
 
 
-def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path):
+def test_hub_snapshots_may_link_to_their_blobs(tmp_path):
     root = tmp_path / "datasets--a--b/snapshots/main"
     data = opened("arrow_sbu", root)
     blobs = root.parent.parent / "blobs"

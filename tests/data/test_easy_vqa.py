@@ -89,6 +89,6 @@ def test_the_box_holds_the_shape(splits):
             assert len(np.unique(image[edge], axis=0)) > 1
 
 
-def test_an_unknown_split():
+def test_unknown_splits_are_rejected():
     with pytest.raises(ValueError, match="'validation'.*split='dev'"):
         pictures.load("dev")

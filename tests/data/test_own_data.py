@@ -76,7 +76,7 @@ SHIFTED = {
 
 
 @pytest.mark.parametrize("name", SHIFTED)
-def test_shifted_cells_are_refused(name, tmp_path):
+def test_shifted_cells_are_rejected(name, tmp_path):
     table, told = SHIFTED[name]
     data = own(tmp_path, {"train.csv": table})
     with pytest.raises(ValueError, match=told):
@@ -86,7 +86,7 @@ def test_shifted_cells_are_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
-def test_a_byte_order_mark_is_no_text(name, tmp_path):
+def test_byte_order_marks_are_ignored(name, tmp_path):
     held = "image,text\r\n0.jpg,café\r\n" if "csv" in name else [ROW]
     own(tmp_path, {name: held})
     path = tmp_path / name
@@ -116,7 +116,7 @@ def test_a_byte_order_mark_in_json(tmp_path):
         ("image", ""),
     ],
 )
-def test_empty_cells_are_refused(column, cell, tmp_path):
+def test_empty_cells_are_rejected(column, cell, tmp_path):
     whole = ROW | ({} if column == "image" else {column: "red"})
     data = own(tmp_path, {"train.jsonl": [whole, whole | {column: cell}]})
     told = f"train.jsonl must have something in '{column}'.* in row 2"
@@ -125,7 +125,7 @@ def test_empty_cells_are_refused(column, cell, tmp_path):
 
 
 @pytest.mark.parametrize("cell", [{"a": 1}, ["red"]])
-def test_a_label_is_one_value(cell, tmp_path):
+def test_a_label_must_be_one_value(cell, tmp_path):
     data = own(tmp_path, {"train.jsonl": [ROW | {"label": cell}]})
     with pytest.raises(ValueError, match="'label' with a value of type.*row 1"):
         data.split("train")
@@ -140,13 +140,13 @@ def test_a_label_is_one_value(cell, tmp_path):
         ("data.CSV", "data.jsonl"),
     ],
 )
-def test_no_table_wins_over_another(names, tmp_path):
+def test_ambiguous_tables_are_rejected(names, tmp_path):
     with pytest.raises(ValueError, match=f"either.*{names[0]}.*{names[1]}"):
         own(tmp_path, dict.fromkeys(names, "image,text\n0.jpg,a\n"))
 
 
 @pytest.mark.parametrize("name", ["train.CSV", "train.JSONL"])
-def test_names_in_capitals(name, tmp_path):
+def test_uppercase_suffixes(name, tmp_path):
     held = "image,text\n0.jpg,what?\n" if "CSV" in name else [ROW]
     assert texts(own(tmp_path, {name: held})) == ["what?"]
 
@@ -170,7 +170,7 @@ def test_scores_of_few_people_and_of_ten(answer, scores, tmp_path):
     assert sample.scores == pytest.approx(scores)
 
 
-def test_questions_without_a_class_count_where_scores_are_measured(tmp_path):
+def test_questions_without_a_class_are_kept_for_evaluation(tmp_path):
     rows = [ROW | {"answer": answer} for answer in ("Red.", "blue", "pink")]
     files = {f"{of}.jsonl": rows for of in ("train", "validation", "test")}
     data = own(tmp_path, files, labels="Red., The green")
@@ -189,7 +189,7 @@ def test_questions_without_a_class_count_where_scores_are_measured(tmp_path):
     assert "questions" not in data.definition("train").definition
 
 
-def test_no_answer_is_frequent_enough(tmp_path):
+def test_min_count_above_all_counts_is_rejected(tmp_path):
     data = own(
         tmp_path, {"train.jsonl": [ROW | {"answer": "red"}]}, min_count=2
     )
@@ -198,14 +198,14 @@ def test_no_answer_is_frequent_enough(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["Red,red.", "red,", "red,,blue"])
-def test_own_labels_are_distinct(labels, tmp_path):
+def test_duplicate_labels_are_rejected(labels, tmp_path):
     files = {"train.jsonl": [ROW | {"answer": "red"}]}
     data = own(tmp_path, files, labels=labels)
     with pytest.raises(ValueError, match="each there once.*Received: labels="):
         data.split("train")
 
 
-def test_captions_have_no_labels(tmp_path):
+def test_labels_of_captions_are_rejected(tmp_path):
     data = own(tmp_path, {"train.jsonl": [ROW]}, labels="red")
     with pytest.raises(ValueError, match="`labels` must be left out"):
         data.split("train")
@@ -230,14 +230,14 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_columns_of_no_task_are_shown(name, tmp_path):
+def test_columns_of_no_task_are_rejected(name, tmp_path):
     table, told = COLUMNS[name]
     data = own(tmp_path, {"train.csv": table})
     with pytest.raises(ValueError, match=f"train.csv must.*{told}"):
         data.split("train")
 
 
-def test_the_first_row_of_another_task_is_shown(tmp_path):
+def test_rows_of_several_tasks_are_rejected(tmp_path):
     data = own(tmp_path, {"train.jsonl": LINES})
     told = "Received: image,text in row 2 of .*train.jsonl: .*'answer': None.*"
     with pytest.raises(ValueError, match=told + "answer,image,text in row 1"):
@@ -261,7 +261,7 @@ def test_blanks_around_labels(tmp_path):
     assert data.labels == ["No", "yes"]
 
 
-def test_a_picture_is_one_record_however_it_is_written(tmp_path):
+def test_spellings_of_a_path_are_one_record(tmp_path):
     root = tmp_path / "root"
     pictures()[0].save(tmp_path / "beside.jpg")
     names = ["0.jpg", "./0.jpg", "x/../0.jpg", str(root / "0.jpg")]
@@ -274,7 +274,7 @@ def test_a_picture_is_one_record_however_it_is_written(tmp_path):
     assert all(report.ok for report in data.check())
 
 
-def test_too_few_pictures_to_be_divided(tmp_path):
+def test_too_few_pictures_to_split_are_rejected(tmp_path):
     data = own(tmp_path, {"data.csv": "image,text\n0.jpg,a\n0.jpg,b\n"})
     told = "data.csv has too few pictures.*Received: 1 of them, none for"
     for of in ("train", "validation", "test"):
@@ -284,7 +284,7 @@ def test_too_few_pictures_to_be_divided(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX alone has pipes")
-def test_a_pipe_is_no_table_and_no_picture(tmp_path):
+def test_pipes_are_rejected(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     os.mkfifo(tmp_path / "data.csv")
     with pytest.raises(ValueError, match="data.csv must be a plain file"):

@@ -22,21 +22,21 @@ NEARLY = ["answers", "Answer", " answer", "anwser", "labels", "Text ", "ID"]
 
 @pytest.mark.parametrize("column", NEARLY)
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_columns_that_are_nearly_right_are_named(column, kind, tmp_path):
+def test_misspelled_columns_are_rejected(column, kind, tmp_path):
     rows = [ROW | {column: "red"}]
     if kind == "csv":
         rows = f"image,text,{column}\n0.jpg,what?,red\n"
     data = own(tmp_path, {f"train.{kind}": rows})
     wanted = "id" if column == "ID" else column.strip().lower()[:4]
     told = f"train.{kind} must spell the column '{wanted[:2]}.*'{column}' is "
-    told += "nearly"
+    told += "similar"
     with pytest.raises(ValueError, match=told):
         data.split("train")
     (report,) = data.check()
     assert not report.ok and repr(column) in report.error
 
 
-def test_columns_that_nothing_reads_are_told(tmp_path):
+def test_unread_columns_are_listed(tmp_path):
     rows = [ROW | {"notes": "none", "class": "red"}]
     data = own(tmp_path, {"train.jsonl": rows})
     assert data.task == "captions"
@@ -56,7 +56,7 @@ def test_ids(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["text", "image", "notes"])
-def test_a_key_that_stands_twice_is_named(key, tmp_path):
+def test_duplicate_json_keys_are_rejected(key, tmp_path):
     twice = f'{{"{key}": "a", "image": "0.jpg", "text": "b", "{key}": "a"}}'
     rows = f"{json.dumps(ROW)}\n\n{twice}\n"
     data = own(tmp_path, {"train.jsonl": rows})
@@ -86,7 +86,7 @@ def linked(folder):
         "/dev/null",
     ],
 )
-def test_pictures_elsewhere_are_read_when_asked(image, tmp_path):
+def test_pictures_outside_need_permission(image, tmp_path):
     root = tmp_path / "root"
     linked(root)
     rows = [ROW, ROW | {"image": image.format(tmp_path)}]
@@ -111,7 +111,7 @@ def test_links_that_stay_inside_are_followed(tmp_path):
     assert data.check()[0].ok
 
 
-def test_a_byte_that_is_not_utf_8_far_behind(tmp_path):
+def test_invalid_utf_8_is_located(tmp_path):
     data = own(tmp_path, {"train.csv": "text,label\n" + "rain,wet\n" * 5000})
     with open(tmp_path / "train.csv", "ab") as file:
         file.write(b"sn\xf6w,wet\n")
@@ -119,7 +119,7 @@ def test_a_byte_that_is_not_utf_8_far_behind(tmp_path):
         data.split("train")
 
 
-def test_a_long_table_is_never_held_as_a_whole(tmp_path):
+def test_memory_of_a_long_table(tmp_path):
     rows = "".join(f"it rained on day {i},wet\n" for i in range(5000))
     (tmp_path / "train.csv").write_text("text,label\n" + rows)
     data = open_dataset("own", tmp_path)
@@ -131,13 +131,11 @@ def test_a_long_table_is_never_held_as_a_whole(tmp_path):
     assert most < 5000 * 500
 
 
-def test_the_index_is_not_written_again_for_each_of_many_shards(
-    tmp_path, monkeypatch
-):
+def test_the_index_is_saved_rarely_for_many_shards(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
         write,
-        "save_split",
+        "_save_split",
         lambda *given: saved.append(len(given[-1]["shards"])),
     )
 

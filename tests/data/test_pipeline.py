@@ -312,7 +312,7 @@ def test_mirrors_by_text_and_answer(tmp_path):
         (dict(preprocessor=preprocessor(["a"])), "`y` must hold"),
     ],
 )
-def test_refuses(reader, values, message):
+def test_wrong_arguments_are_rejected(reader, values, message):
     values = dict(batch_size=4, transform=PLAIN) | values
     with pytest.raises(ValueError, match=message):
         Stream(reader, **values)

@@ -16,9 +16,9 @@ from PIL import Image
 
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.read import open_records
-from keras_bridgetower.data.stream.bad_samples import BadSample
-from keras_bridgetower.data.stream.bad_samples import DamageReport
 from keras_bridgetower.data.stream.epoch_order import Sequential
+from keras_bridgetower.data.stream.samples import BadSample
+from keras_bridgetower.data.stream.samples import DamageReport
 from keras_bridgetower.data.stream.stream import Stream
 
 pytestmark = ONE_BACKEND

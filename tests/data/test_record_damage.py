@@ -66,7 +66,7 @@ def test_a_file_cut_while_it_is_read(folder):
 
 
 def edit_index(folder, change):
-    path = folder / form.INDEX
+    path = folder / "index.json"
     index = json.loads(path.read_text())
     change(index)
     path.write_text(json.dumps(index))
@@ -87,8 +87,8 @@ def _swap(folder):
 
 DAMAGES = {
     "no folder": (shutil.rmtree, "folder with an index.json"),
-    "no index": (lambda f: os.remove(f / form.INDEX), "with an index.json"),
-    "cut index": (lambda f: os.truncate(f / form.INDEX, 50), "not the index"),
+    "no index": (lambda f: os.remove(f / "index.json"), "with an index.json"),
+    "cut index": (lambda f: os.truncate(f / "index.json", 50), "not the index"),
     "mixed schema": (_other_schema, r"schema versions \[1, 7\]"),
 }
 LOST = {
@@ -111,7 +111,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_folders_are_refused(folder, name):
+def test_damaged_folders_are_rejected(folder, name):
     damage, told = DAMAGES[name]
     damage(folder)
     with pytest.raises(ValueError, match=told):
@@ -119,7 +119,7 @@ def test_damaged_folders_are_refused(folder, name):
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_a_lost_shard_is_refused_or_its_samples_are(folder, name):
+def test_lost_shards_or_their_samples_are_rejected(folder, name):
     reader = read.open_records(folder, "train")
     want = [reader.sample(i) for i in range(len(reader))]
     damage, told = LOST[name]
@@ -180,14 +180,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_records_are_refused(folder, name):
+def test_bad_records_are_rejected(folder, name):
     changes, told = BAD[name]
-    before = (folder / form.INDEX).read_bytes()
+    before = (folder / "index.json").read_bytes()
     with pytest.raises(ValueError, match=told):
         write(folder, **changes)
-    assert (folder / form.INDEX).read_bytes() == before
+    assert (folder / "index.json").read_bytes() == before
 
 
-def test_an_unknown_split(folder):
+def test_unknown_splits_are_rejected(folder):
     with pytest.raises(ValueError, match=r"one of \['train'\].*split='dev'"):
         read.open_records(folder, "dev")

@@ -218,7 +218,7 @@ STOPS = {
 @pytest.mark.parametrize(
     "name", ["stopped", pytest.param("killed", marks=pytest.mark.slow)]
 )
-def test_an_end_inside_a_shard(tmp_path, name):
+def test_interrupted_shards_continue(tmp_path, name):
     picture, run, error, told = STOPS[name]
     rows = made()
     rows[7] = Draft("key 7", (picture,), rows[7].samples, "table 1")
@@ -245,7 +245,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_build_leaves_no_process_and_continues(tmp_path):
+def test_killed_builds_leave_no_process_and_continue(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     # Returns when nobody holds the pipes: no process outlives its parent.
@@ -282,7 +282,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_pictures_that_cannot_be_read(tmp_path):
+def test_unreadable_pictures_are_left_out(tmp_path):
     picture = tmp_path / "0.jpg"
     picture.write_bytes(HEAD + b"red")
     (tmp_path / "1.jpg").touch()

@@ -61,7 +61,7 @@ def test_glue_in_json_lines(tmp_path):
 
 @pytest.mark.parametrize("name", ["mnli", "sst2"])
 def test_a_tab_in_json_lines_divides_nothing(name, tmp_path):
-    columns = GLUE_TASKS[name].fields
+    columns = GLUE_TASKS[name].fields or GLUE_TASKS[name].columns
     row = dict.fromkeys(columns, "It\tis red.") | {"label": 1}
     write_lines(tmp_path / "train.jsonl", [row])
     data = open_dataset("glue", tmp_path, task_name=name)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.by_name import open_dataset
-from keras_bridgetower.data.datasets.vg_qa import VGQA
+from keras_bridgetower.data.datasets.vqa import VGQA
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.metrics.keras_metrics import VQAScore
 
@@ -227,7 +227,7 @@ def genome(folder, tmp_path, monkeypatch):
     write_json(root / "question_answers.json", rows)
     write_json(root / "image_data.json", data)
     monkeypatch.setattr(
-        "keras_bridgetower.data.datasets.vg_qa.TEST_AND_VAL_SIZE", 3
+        "keras_bridgetower.data.datasets.vqa.TEST_AND_VAL_SIZE", 3
     )
     return VGQA(root, folder)
 

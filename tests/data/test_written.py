@@ -11,7 +11,7 @@ from keras_bridgetower.data.augment.transforms import TRANSFORMS
 from keras_bridgetower.data.augment.transforms import Place
 from keras_bridgetower.data.augment.transforms import Transform
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.data.datasets.arrow.tables import ArrowPicture
+from keras_bridgetower.data.datasets.arrow import ArrowPicture
 from keras_bridgetower.data.datasets.cifar import PickledPicture
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.format import Draft

@@ -22,8 +22,8 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import folders as lock
 from keras_bridgetower.training.runs import identity
-from keras_bridgetower.training.runs import lock
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -153,8 +153,8 @@ def test_functions_of_a_transform_are_told_apart():
         return lambda image, side, rng, texts: image.resize((side, number))
 
     library = transform("blip", 32)
-    assert identity.source_of(library) is None
-    assert not any(map(identity.source_of, library.steps))
+    assert identity.source_sum(library) is None
+    assert not any(map(identity.source_sum, library.steps))
 
     class Stream:
         def __init__(self, step):
@@ -190,7 +190,7 @@ def test_an_older_checkpoint_goes_on(tmp_path):
 
 HOLDS = """
 import sys
-from keras_bridgetower.training.runs import lock
+from keras_bridgetower.training.runs import folders as lock
 from keras_bridgetower.distribution.strategy import Strategy
 with lock.exclusive(sys.argv[1], Strategy()):
     print("held", flush=True)

@@ -21,9 +21,8 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import state
+from keras_bridgetower.training.runs import identity
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.checkpoint import _Watch
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -118,7 +117,7 @@ def test_other_data_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="steps_per_epoch: 6 then, 3 now"):
         checkpoint.fit(task, 6)
     # Of the rows that are left none is left out.
-    with pytest.warns(UserWarning, match="at step 2 of epoch 0 and goes on at"):
+    with pytest.warns(UserWarning, match="at step 2 of epoch 0 and continues"):
         assert checkpoint.resume(task, force=True).step == 1
 
 
@@ -135,7 +134,7 @@ def test_another_number_of_hosts_is_allowed_alone(tmp_path):
             num_hosts=hosts,
             seed=seed,
         )
-        return state.origin({}, stream)
+        return identity.origin({}, stream)
 
     for force, then, now, differs in (
         ("hosts", origin(1), origin(2), None),
@@ -147,7 +146,7 @@ def test_another_number_of_hosts_is_allowed_alone(tmp_path):
         if differs:
             expected = pytest.raises(CheckpointError, match=f"\n{differs}$")
         with expected:
-            checks.check_origin(tmp_path, then, now, force)
+            identity.check_origin(tmp_path, then, now, force)
     with pytest.raises(ValueError, match="`force` must be False, True or"):
         Checkpoint(tmp_path, resume_run.Rows()).resume(None, force="host")
 
@@ -181,7 +180,7 @@ def test_a_stream_says_what_it_is(tmp_path):
 
     def origin(reader=reader, name="blip_randaug_wohf", batch_size=2, **kwargs):
         stream = Stream(reader, batch_size, transform(name, SIDE), **kwargs)
-        return state.origin({"rates": (1, 2)}, stream)
+        return identity.origin({"rates": (1, 2)}, stream)
 
     then = origin()
     assert then == origin(moved)
@@ -199,12 +198,12 @@ def test_a_stream_says_what_it_is(tmp_path):
         "source 1": origin([reader, moved]),
     }
     for name, now in changes.items():
-        lines = state.differences(then, now)
+        lines = identity.differences(then, now)
         assert any(line.startswith(f"stream.{name}: ") for line in lines), name
 
 
 def test_versions_name_the_framework():
-    found = state.versions()
+    found = identity.versions()
     assert found["numpy"] == np.__version__
     assert found[found["backend"]]
 

@@ -18,7 +18,6 @@ from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.distribution.distribute import distribute
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import evaluate
-from keras_bridgetower.training import scores
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import RECIPES
 
@@ -62,7 +61,7 @@ def test_a_damaged_picture_moves_no_prediction(batch_size, tmp_path):
     recipe = RECIPES["nlvr2_base"].replace(
         image_size=32, batch_size=batch_size, accumulation=1
     )
-    found = scores.of_split(Oracle(), recipe, reader, distribute("none"))
+    found = evaluate.score_split(Oracle(), recipe, reader, distribute("none"))
     assert found["accuracy"] == 100
 
 

@@ -19,7 +19,7 @@ from builders import slow_on
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import stores
+from keras_bridgetower.training.runs import folders as stores
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 

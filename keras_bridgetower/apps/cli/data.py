@@ -64,7 +64,9 @@ def check(
             for report in reports
         ],
     }
-    lines = [*reports, *([] if good else [building.NOT_GOOD])]
+    lines = [*reports]
+    if not good:
+        lines.append("Some files are missing or damaged: see the lines above.")
     _show_lines(as_json, value, map(str, lines))
     if not good:
         raise typer.Exit(errors.FAILED)
@@ -105,6 +107,7 @@ def build(
         frameworks.load(context.obj)
         from keras_bridgetower.data import build as building
         from keras_bridgetower.data import look
+        from keras_bridgetower.data.records import write
 
         with frameworks.quiet_processes(context.obj):
             building.build_splits(
@@ -112,19 +115,20 @@ def build(
                 folder,
                 protocol,
                 splits,
-                on_split=lambda split, definition: None,
                 on_left_out=lambda *record: left_out.append(record),
                 num_shards=shards,
                 seed=seed,
                 max_bad_share=max_bad_share,
-                run=building.runner(workers or os.cpu_count(), runner),
+                run=write.on_beam(runner)
+                if runner
+                else write.in_processes(workers or os.cpu_count()),
                 on_shard=update,
             )
     found = look.contents(folder)
     lines = [f"  left out {key}: {reason}" for key, reason in left_out]
     records = [{"record": key, "reason": why} for key, why in left_out]
     _show_lines(
-        as_json, {**found, "left_out": records}, [*lines, *look.lines_of(found)]
+        as_json, {**found, "left_out": records}, [*lines, *look.lines(found)]
     )
 
 
@@ -142,7 +146,7 @@ def stats(
         from keras_bridgetower.data import look
 
         found = look.contents(folder, verify)
-    _show_lines(as_json, found, look.lines_of(found))
+    _show_lines(as_json, found, look.lines(found))
     if found["damaged"]:
         raise ValueError(
             f"{len(found['damaged'])} shards are damaged; build again."

@@ -1,9 +1,9 @@
-"""Augmentation operations on Pillow images, and the two lists of the authors.
+"""Augmentation operations on Pillow images, and the authors' two lists of them.
 
-The lists are similar but differ: `RAND_AUGMENT` moves pixels without
-interpolation and fills with black. `RANDOM_AUGMENT`, which is BLIP's,
-interpolates and fills with grey. Each operation is a function of a picture and
-a value.
+`RAND_AUGMENT` moves pixels without interpolation and fills with black.
+`RANDOM_AUGMENT`, BLIP's list, interpolates and fills with gray. Each operation
+is a function of a picture and a value. The names of these functions are part of
+the identity of a run, so they must not change.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageOps
 
-# Rows of pixels that are smoothed at a time; they fit a processor's cache.
+# Rows of pixels to smooth at a time, which fit in a processor's cache.
 _BAND = 64
 NEAREST = {"resample": Image.Resampling.NEAREST, "fillcolor": (0, 0, 0)}
 BILINEAR = {
@@ -37,7 +37,7 @@ def equalize(image, value):
 
 
 def posterize(image, bits):
-    # The authors' levels are 1.2 and 0.93 bits; at least one bit must remain.
+    # The authors' levels are 1.2 and 0.93 bits, but one bit must remain.
     return ImageOps.posterize(image, max(1, int(bits)))
 
 
@@ -46,7 +46,7 @@ def solarize(image, threshold):
 
 
 def solarize_add(image, addition):
-    """Add to every pixel, then invert the values of at least 128."""
+    """Add to every pixel, then invert the values from 128."""
     table = np.clip(np.arange(256) + addition, 0, 255).astype("uint8")
     table = np.where(table < 128, table, 255 - table)
     return image.point(table.tolist() * 3)
@@ -65,12 +65,12 @@ def brightness(image, factor):
 
 
 def sharpness(image, factor):
-    """The same as `ImageEnhance.Sharpness`, but eight times as fast."""
+    """Compute `ImageEnhance.Sharpness`, eight times as fast."""
     return Image.blend(_smoothed(image), image, factor)
 
 
 def _smoothed(image):
-    """The same as `ImageFilter.SMOOTH`, in integer arithmetic."""
+    """Compute `ImageFilter.SMOOTH` in integer arithmetic."""
     pixels = np.asarray(image)
     # The pixels at the edge do not change.
     smoothed = pixels.copy()
@@ -80,7 +80,7 @@ def _smoothed(image):
         rows += band[2:]
         total = rows[:, :-2] + rows[:, 1:-1]
         total += rows[:, 2:]
-        # The weights are 5 for the pixel and 1 for its 8 neighbours.
+        # The weights are 5 for the pixel and 1 for its 8 neighbors.
         band *= 4
         total += band[1:-1, 1:-1]
         # Divide by 13 and round. 13 is odd, so there are no ties.
@@ -92,7 +92,7 @@ def _smoothed(image):
 
 
 def rotate(image, degrees):
-    """Rotate counter-clockwise about the centre."""
+    """Rotate counter-clockwise about the center."""
     return image.rotate(degrees, **NEAREST)
 
 
@@ -112,12 +112,12 @@ def translate_y(image, pixels):
     return _affine(image, (1, 0, 0, 0, 1, pixels), NEAREST)
 
 
-# BLIP's list uses OpenCV, whose origin is the middle of the first pixel.
-# Pillow's origin is the corner of that pixel: hence the halves below.
+# BLIP's list uses OpenCV, whose origin is the middle of the first pixel. The
+# origin of Pillow is the corner of that pixel, hence the halves below.
 def smooth_rotate(image, degrees):
-    """Rotate about a point half a pixel right of and below the centre."""
-    centre = (image.width / 2 + 0.5, image.height / 2 + 0.5)
-    return image.rotate(degrees, center=centre, **BILINEAR)
+    """Rotate about a point half a pixel right of and below the center."""
+    center = (image.width / 2 + 0.5, image.height / 2 + 0.5)
+    return image.rotate(degrees, center=center, **BILINEAR)
 
 
 def smooth_shear_x(image, slope):
@@ -137,13 +137,13 @@ def smooth_translate_y(image, pixels):
 
 
 def _smooth(pixels):
-    """Options for a translation; by whole pixels it needs no interpolation."""
+    """Return options for a translation, which by whole pixels is exact."""
     nearest = BILINEAR | {"resample": Image.Resampling.NEAREST}
     return nearest if float(pixels).is_integer() else BILINEAR
 
 
 def _affine(image, coefficients, filling):
-    """Set pixel (x, y) to that at `(a x + b y + c, d x + e y + f)`."""
+    """Set pixel (x, y) to the one at `(a x + b y + c, d x + e y + f)`."""
     return image.transform(
         image.size, Image.Transform.AFFINE, coefficients, **filling
     )
@@ -156,7 +156,7 @@ class Op:
     Args:
         function: callable of an RGB `PIL.Image` and a value.
         low, high: numbers, the value at the lowest and at the highest level.
-        signs: tuple of numbers. One is drawn and multiplied with the value.
+        signs: tuple of numbers. The value is multiplied by a random one.
     """
 
     WRITTEN_AS = (
@@ -171,15 +171,15 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class RandomOps:
-    """A step that draws operations with replacement and applies them.
+    """Draw operations with replacement and apply them.
 
     Args:
         ops: tuple of `Op`.
         count: int, number of operations to draw.
-        level: float from 0 to 1, the position of each operation's value in
-            its range.
-        probability: float from 0 to 1, probability that a drawn operation is
-            applied.
+        level: float from 0 to 1, position of each operation's value in its
+            range.
+        probability: float from 0 to 1, probability of applying a drawn
+            operation.
     """
 
     WRITTEN_AS = (

@@ -1,9 +1,9 @@
-"""Image transforms: from a picture to a square of one size.
+"""Image transforms, from a picture to a square of one size.
 
-A transform is a tuple of steps. `TRANSFORMS` holds those of the authors, by
-name. Pixels are computed by Pillow and NumPy on 8-bit values, and the caller
-seeds all random draws. So the pixels are the same on every backend, in every
-process and after every restart.
+A transform is a tuple of steps. `TRANSFORMS` has the authors' transforms by
+name. Pillow and NumPy compute pixels on 8-bit values, and the caller seeds all
+random draws, so the pixels are the same on every backend, in every process and
+after every restart.
 
 Source: `src/transforms` of the authors' BridgeTower repository; torchvision's
 `RandomResizedCrop`; RandAugment (Cubuk et al., 2020); BLIP's `RandomAugment`.
@@ -31,13 +31,10 @@ SIDED = re.compile(r"\b(left|right)", re.IGNORECASE)
 
 
 def is_sided(texts):
-    """Whether a text mentions left or right, so that mirroring makes it wrong.
+    """Return True if a text mentions left or right, and forbids mirroring.
 
     Args:
         texts: sequence of str.
-
-    Returns:
-        bool.
 
     Example:
 
@@ -50,7 +47,7 @@ def is_sided(texts):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resizing:
-    """Abstract: a step that resizes, with the function named by `resizer`."""
+    """Abstract: a step that resizes by the function named `resizer`."""
 
     resizer: str = "pillow"
 
@@ -60,7 +57,7 @@ class Resizing:
 
 @dataclasses.dataclass(frozen=True)
 class Place(Resizing):
-    """Resize to a square, as `BridgeTowerImageConverter` does in a mode.
+    """Resize to a square, like `BridgeTowerImageConverter` in a mode.
 
     Args:
         mode: str, `"crop"`, `"squash"` or `"hf"`.
@@ -80,7 +77,7 @@ class RandomResizedCrop(Resizing):
     """Crop a random rectangle and resize it to a square.
 
     Args:
-        scale: `(low, high)`, range of its share of the picture's area.
+        scale: `(low, high)`, range of the share of the picture's area.
         ratio: `(low, high)`, range of width over height, drawn on a
             logarithmic scale.
         resizer: str, as in `transform`.
@@ -108,8 +105,7 @@ class RandomResizedCrop(Resizing):
 
         Returns:
             `(left, top, width, height)`, ints: the first of ten draws that
-            fits, or else the largest central one within the limits of
-            `ratio`.
+            fits, or else the largest central rectangle within `ratio`.
         """
         full_width, full_height = size
         for _ in range(10):
@@ -132,7 +128,7 @@ class RandomResizedCrop(Resizing):
         )
 
 
-# Functions that decide by the texts whether a picture may be mirrored.
+# Functions of the texts that return True if a picture may be mirrored.
 FLIPS = {
     "unless_sided": lambda texts: not is_sided(texts),
     "always": lambda texts: True,
@@ -144,8 +140,8 @@ class Flip:
     """Mirror left and right with probability 0.5.
 
     Args:
-        when: str, `"unless_sided"` does not mirror pictures whose text
-            mentions left or right; `"always"` does, as the authors did.
+        when: str, `"always"`, like the authors, or `"unless_sided"`, to keep
+            pictures whose text mentions left or right.
     """
 
     WRITTEN_AS = "Flip(when={when})"
@@ -156,24 +152,24 @@ class Flip:
         check_choice("when", self.when, tuple(FLIPS))
 
     def __call__(self, image, side, rng, texts):
-        # Always drawn, so that later draws do not depend on the text.
-        drawn = rng.random() < 0.5
-        if drawn and FLIPS[self.when](texts):
+        # Always draw, so that later draws do not depend on the text.
+        mirrored = rng.random() < 0.5
+        if mirrored and FLIPS[self.when](texts):
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """A sequence of steps that makes a square picture of one size.
+    """A sequence of steps to a square picture of one size.
 
     Args:
         image_size: int, side of the output in pixels.
-        steps: tuple of steps, each called with the `PIL.Image`, the side, a
-            generator and the texts.
-        mean, std: three numbers each, the normalisation of the model for
-            values from 0 to 1. The transform does not apply it; the model's
-            image converter does. A stream refuses a converter with other
+        steps: tuple of callables of the `PIL.Image`, the side, a generator
+            and the texts.
+        mean, std: three numbers each, the normalization of the model for
+            values from 0 to 1. Not the transform but the model's image
+            converter applies it. A stream rejects a converter with other
             numbers.
 
     Call arguments:
@@ -183,8 +179,8 @@ class Transform:
         name: str, the name of the picture in errors.
 
     Returns:
-        uint8 array `(image_size, image_size, 3)`. It depends on these
-        arguments only.
+        uint8 array `(image_size, image_size, 3)`, which depends only on these
+        arguments.
 
     Raises:
         ValueError: the picture cannot be read, or the steps return another
@@ -213,7 +209,7 @@ class Transform:
         return self.of_picture(open_image(image, name), seed, texts)
 
     def of_picture(self, image, seed=0, texts=()):
-        """The same for a picture that is already an RGB `PIL.Image`."""
+        """Transform a picture that is already an RGB `PIL.Image`."""
         rng = np.random.default_rng(seed)
         for step in self.steps:
             image = step(image, self.image_size, rng, texts)
@@ -236,9 +232,9 @@ _CLIP, _ALWAYS = Place("crop"), Flip("always")
 _VIT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-# Steps and other arguments of `Transform`, by the authors' names. Some of the
-# authors' transforms mirror pictures even if the text mentions a side; their
-# names end in "_official" here.
+# Steps and other arguments of `Transform` by the authors' names. Transforms of
+# the authors that mirror pictures even if the text mentions a side end in
+# "_official" here.
 TRANSFORMS = {
     "hf": ((Place("hf"),), {}),
     "clip": ((_CLIP,), {}),
@@ -259,24 +255,24 @@ TRANSFORMS = {
 
 
 def transform(name, image_size=288, resizer="pillow"):
-    """Make a transform by its name.
+    """Return a transform by its name.
 
     Args:
-        name: str, a key of `TRANSFORMS`. For evaluation: `"clip"` (centre
+        name: str, a key of `TRANSFORMS`. For evaluation: `"clip"` (center
             crop), `"blip"` (resize without keeping the aspect ratio), `"hf"`
-            (as transformers). For training: a name with `"randaug"`, with the
-            first word of the name for evaluation.
+            (as in transformers). For training: a name with `"randaug"` and
+            the same first word.
         image_size: int, side of the pictures in pixels.
         resizer: str, `"pillow"` or `"torch"`. The latter is three times as
-            fast; one value in a thousand differs by 1. It needs PyTorch, with
-            any backend.
+            fast, and one value in a thousand differs by 1. It needs PyTorch,
+            with any backend.
 
     Returns:
         `Transform`.
 
     Raises:
         ValueError: an unknown name, or a size that is not a positive integer.
-        ImportError: PyTorch is asked for but not installed.
+        ImportError: PyTorch is needed but not installed.
 
     Example:
 

@@ -1,15 +1,16 @@
-"""`DataSet`: base class of all readers, with splits and a check of files."""
+"""`DataSet`: the base class of all readers, with splits and file checks."""
 
 import abc
 import dataclasses
 import functools
+import itertools
 import pathlib
 
 from keras_bridgetower.data.datasets.tables import FilePicture
-from keras_bridgetower.data.records.checks import check_records
+from keras_bridgetower.data.records.write import check_records
 from keras_bridgetower.files import Below
 
-# The values of `outside`, also as the command line gives them.
+# The values of `outside`, in Python and on the command line.
 _OUTSIDE = {False: False, True: True, "0": False, "1": True}
 
 
@@ -27,7 +28,7 @@ def distinct_texts(samples):
 
 
 def first_five(samples):
-    """Keep the first five, as scores of COCO and Flickr30K retrieval do."""
+    """Keep the first five samples, as COCO and Flickr30K retrieval do."""
     return samples[:5]
 
 
@@ -38,9 +39,9 @@ class Split:
     Args:
         parts: tuple of str, names of parts of the data set.
         words: str, a description of the split.
-        leak: str, tells which other split has the same samples; `""` if none.
-        keep: function that takes the samples of a record and returns those
-            to keep.
+        leak: str, a description of other splits with the same samples; `""`
+            if there are none.
+        keep: function from the samples of a record to those to keep.
     """
 
     parts: tuple[str, ...]
@@ -55,14 +56,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class PartReport:
-    """What `DataSet.check` found out about one part.
+    """The result of `DataSet.check` for one part.
 
     Args:
         part: str.
         found: list of paths of files that exist.
         missing: list of str, files that do not.
-        error: str, why the annotations cannot be read or a split cannot be
-            written; `""` if they can.
+        error: str, the error of reading the annotations or writing a split,
+            or `""`.
         records, samples: ints, numbers found.
         known: pair of ints or Nones, the numbers of records and samples in
             the complete data set.
@@ -85,7 +86,7 @@ class PartReport:
 
     @property
     def complete(self):
-        """Whether the numbers are those of the complete data set."""
+        """Return True if the numbers are those of the complete data set."""
         counts = zip((self.records, self.samples), self.known, strict=True)
         return all(known in (None, found) for found, known in counts)
 
@@ -94,45 +95,47 @@ class PartReport:
         lines += [f"  found    {path}" for path in self.found]
         lines += [f"  MISSING  {path}" for path in self.missing]
         lines += [f"  ERROR    {self.error}"] * bool(self.error)
-        if not (self.records or self.missing or self.error):
+        if self.records:
+            lines.append(
+                f"  counted  {self.records:,} records, {self.samples:,} "
+                f"samples: {self._compared()}"
+            )
+        elif not (self.missing or self.error):
             lines.append(
                 "  EMPTY    no record: no row belongs here, or none has its "
                 "picture"
             )
-        if self.records:
-            told = f"{self.records:,} records, {self.samples:,} samples"
-            known = " and ".join(
-                "-" if n is None else f"{n:,}" for n in self.known
-            )
-            if self.known == (None, None):
-                known = "nothing to compare with"
-            elif self.complete:
-                known = "as known"
-            else:
-                known = f"DIFFERS from the known {known}"
-            lines.append(f"  counted  {told}: {known}")
         for picture, reason in self.bad[:1]:
             lines.append(f"  BAD      {picture}: {reason}")
             lines.append(f"           {len(self.bad)} bad pictures in all")
         return "\n".join(lines)
+
+    def _compared(self):
+        """Compare the numbers with the known ones, in words."""
+        if self.known == (None, None):
+            return "no expected count"
+        if self.complete:
+            return "as known"
+        known = ("-" if n is None else f"{n:,}" for n in self.known)
+        return f"DIFFERS from the known {' and '.join(known)}"
 
 
 class DataSet(abc.ABC):
     """Abstract: reads a data set from the files that its authors publish.
 
     Args:
-        root: path of the folder with the files.
-        outside: bool, whether files outside of `root` may be read, by absolute
+        root: path of the folder of the files.
+        outside: bool. If True, files outside `root` are read too, by absolute
             paths, `..` or links. Set it only if you trust the data set, which
             can then name any file.
 
     Attributes:
         task: str, one of `records.format.TASKS`.
         labels: list of str, the classes in the order of their ids.
-        protocols: dict from names of protocols to dicts from names of splits
-            to `Split`. All data sets have `"official"`, the splits of
-            BridgeTower's authors, and `"honest"`, which keeps training,
-            validation and test sets apart.
+        protocols: dict from protocols to dicts from split names to `Split`.
+            All data sets have `"official"`, the splits of BridgeTower's
+            authors, and `"honest"`, which keeps training, validation and
+            test sets apart.
         sizes: dict from parts to the known numbers of records and samples.
 
     Raises:
@@ -160,16 +163,16 @@ class DataSet(abc.ABC):
 
     @abc.abstractmethod
     def files(self, part):
-        """The files and folders that a part needs.
+        """Return the files and folders of a part.
 
         Returns:
-            tuple with one entry for each file: a tuple of the paths below
-            `root` at which it may be.
+            tuple with one entry per file: a tuple of the possible paths below
+            `root`.
         """
 
     @abc.abstractmethod
     def drafts(self, part):
-        """Iterate over the `Draft`s of a part."""
+        """Yield the `Draft`s of a part."""
 
     def split(self, name, protocol="honest"):
         """Read the records of a split, without their pictures.
@@ -182,8 +185,8 @@ class DataSet(abc.ABC):
             list of `Draft`.
 
         Raises:
-            ValueError: there is no such split, or files are missing or have
-                unexpected content.
+            ValueError: the split does not exist, or files are missing or
+                have unexpected content.
         """
         split = self.definition(name, protocol)
         drafts = []
@@ -211,35 +214,35 @@ class DataSet(abc.ABC):
         return splits[name]
 
     def check(self, protocol="honest", splits=None, progress=iter):
-        """Check all that a build would read, except pixels.
+        """Check the files that a build would read, except pixels.
 
         Args:
             protocol: str, a key of `protocols`.
             splits: names of splits; by default all of the protocol.
-            progress: function that takes the list of records and returns an
-                iterator over it, to show progress.
+            progress: function from the list of records to an iterator over
+                it, to show progress.
 
         Returns:
             list of `PartReport`.
         """
         names = self.protocols[protocol] if splits is None else splits
         parts = {n: self.definition(n, protocol).parts for n in names}
-        every = dict.fromkeys(part for of in parts.values() for part in of)
-        reports = {part: self._check(part, progress) for part in every}
-        for name, of in parts.items():
-            if all(reports[p].records and not reports[p].error for p in of):
-                error = self._error_of_split(name, protocol)
-                reports[of[-1]] = dataclasses.replace(
-                    reports[of[-1]], error=error
-                )
+        reports = {}
+        for part in itertools.chain(*parts.values()):
+            if part not in reports:
+                reports[part] = self._check(part, progress)
+        for name, used in parts.items():
+            if all(reports[p].records and not reports[p].error for p in used):
+                last = reports[used[-1]]
+                error = self._split_error(name, protocol)
+                reports[used[-1]] = dataclasses.replace(last, error=error)
         return list(reports.values())
 
     def path(self, *places):
-        """Find a file that may be at one of several paths below `root`.
+        """Find a file at one of several paths below `root`.
 
         Raises:
-            ValueError: it is at none of them, or at one that leads out of
-                the folder.
+            ValueError: it is at none of them, or outside the folder.
         """
         found = self._find(places)
         if found is not None:
@@ -247,8 +250,7 @@ class DataSet(abc.ABC):
             return found
         raise ValueError(
             f"{self.root} must hold {' or '.join(places)}. Received: no such "
-            f"file. `keras-bridgetower data check` lists what "
-            "is expected."
+            "file. `keras-bridgetower data check` lists the expected files."
         )
 
     def picture_in(self, folder, name):
@@ -262,16 +264,16 @@ class DataSet(abc.ABC):
         return FilePicture(str(path))
 
     def check_inside(self, path, what="Each file of the data set", where=""):
-        """Refuse a path that leads out of the data set's folder.
+        """Raise if a path leads out of the data set's folder.
 
         Args:
-            path: path in full, or relative to `root`.
-            what: str, what errors call such a path.
-            where: str, where errors say that it was found.
+            path: absolute path, or path relative to `root`.
+            what: str, the subject of the error message.
+            where: str, the origin of the path in the error message.
 
         Raises:
-            ValueError: the path itself or a link in it leads out, and
-                `outside` is not set.
+            ValueError: the path or a link in it leads out, and `outside` is
+                False.
         """
         if not self.outside and all(
             folder.leads_out(path) for folder in self._folders
@@ -286,16 +288,16 @@ class DataSet(abc.ABC):
 
     @functools.cached_property
     def _folders(self):
-        """The folders that files may be in, as list of `Below`."""
+        """Return the allowed folders, as a list of `Below`."""
         return [Below(self.root)]
 
     def _find(self, places):
-        """The first of several places that exists, or None."""
+        """Return the first of several places that exists, or None."""
         paths = (self.root / place for place in places)
         return next((path for path in paths if path.exists()), None)
 
-    def _error_of_split(self, name, protocol):
-        """The error that writing a split would raise, or `""`."""
+    def _split_error(self, name, protocol):
+        """Return the error that writing a split would raise, or `""`."""
         try:
             drafts = self.split(name, protocol)
             check_records(name, drafts, self.task, self.labels)
@@ -304,32 +306,27 @@ class DataSet(abc.ABC):
         return ""
 
     def _check(self, part, progress):
-        found, missing = [], []
-        for places in self.files(part):
-            path = self._find(places)
-            if path is None:
-                missing.append(" or ".join(places))
-            else:
-                found.append(path)
+        places = {" or ".join(p): self._find(p) for p in self.files(part)}
+        missing = [names for names, path in places.items() if path is None]
+        report = PartReport(
+            part, [path for path in places.values() if path], missing
+        )
         if missing:
-            return PartReport(part, found, missing)
+            return report
         try:
             drafts = list(self.drafts(part))
         except ValueError as error:
-            return PartReport(part, found, missing, str(error))
+            return dataclasses.replace(report, error=str(error))
         bad = [
             (picture, reason)
             for draft in progress(drafts)
             for picture in draft.pictures
             if (reason := picture.problem())
         ]
-        return PartReport(
-            part,
-            found,
-            missing,
-            "",
-            len(drafts),
-            sum(len(draft.samples) for draft in drafts),
-            self.sizes.get(part, (None, None)),
-            bad,
+        return dataclasses.replace(
+            report,
+            records=len(drafts),
+            samples=sum(len(draft.samples) for draft in drafts),
+            known=self.sizes.get(part, (None, None)),
+            bad=bad,
         )

@@ -2,48 +2,40 @@
 
 import inspect
 
-from keras_bridgetower.data.datasets.arrow import datasets
-from keras_bridgetower.data.datasets.captions import COCOCaptions
-from keras_bridgetower.data.datasets.captions import Flickr30K
-from keras_bridgetower.data.datasets.captions import VisualGenome
-from keras_bridgetower.data.datasets.cifar import Cifar10
-from keras_bridgetower.data.datasets.cifar import Cifar100
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.data.datasets import arrow
+from keras_bridgetower.data.datasets import captions
+from keras_bridgetower.data.datasets import cifar
+from keras_bridgetower.data.datasets import statements
+from keras_bridgetower.data.datasets import vqa
 from keras_bridgetower.data.datasets.glue import GLUE
-from keras_bridgetower.data.datasets.nlvr2 import NLVR2
-from keras_bridgetower.data.datasets.own.dataset import OwnData
-from keras_bridgetower.data.datasets.snli_ve import SNLIVE
-from keras_bridgetower.data.datasets.vg_qa import VGQA
-from keras_bridgetower.data.datasets.vqa import VQAv2
-from keras_bridgetower.data.datasets.web import CC3M
-from keras_bridgetower.data.datasets.web import SBU
-from keras_bridgetower.data.datasets.web import CC3MAnnotated
-from keras_bridgetower.data.datasets.web import SBUAnnotated
+from keras_bridgetower.data.datasets.own_data import OwnData
 
 DATASETS = {
-    "coco": COCOCaptions,
-    "flickr30k": Flickr30K,
-    "visual_genome": VisualGenome,
-    "cc3m": CC3M,
-    "sbu": SBU,
-    "vqav2": VQAv2,
-    "vgqa": VGQA,
-    "snli_ve": SNLIVE,
-    "nlvr2": NLVR2,
-    "cifar10": Cifar10,
-    "cifar100": Cifar100,
+    "coco": captions.COCOCaptions,
+    "flickr30k": captions.Flickr30K,
+    "visual_genome": captions.VisualGenome,
+    "cc3m": captions.CC3M,
+    "sbu": captions.SBU,
+    "vqav2": vqa.VQAv2,
+    "vgqa": vqa.VGQA,
+    "snli_ve": statements.SNLIVE,
+    "nlvr2": statements.NLVR2,
+    "cifar10": cifar.Cifar10,
+    "cifar100": cifar.Cifar100,
     "glue": GLUE,
     "own": OwnData,
-    "cc3m_annot": CC3MAnnotated,
-    "sbu_annot": SBUAnnotated,
-    "arrow_coco": datasets.ArrowCOCO,
-    "arrow_flickr30k": datasets.ArrowFlickr30K,
-    "arrow_visual_genome": datasets.ArrowVisualGenome,
-    "arrow_cc3m": datasets.ArrowCC3M,
-    "arrow_sbu": datasets.ArrowSBU,
-    "arrow_vqav2": datasets.ArrowVQAv2,
-    "arrow_vgqa": datasets.ArrowVGQA,
-    "arrow_snli_ve": datasets.ArrowSNLIVE,
-    "arrow_nlvr2": datasets.ArrowNLVR2,
+    "cc3m_annot": captions.CC3MAnnotated,
+    "sbu_annot": captions.SBUAnnotated,
+    "arrow_coco": arrow.ArrowCOCO,
+    "arrow_flickr30k": arrow.ArrowFlickr30K,
+    "arrow_visual_genome": arrow.ArrowVisualGenome,
+    "arrow_cc3m": arrow.ArrowCC3M,
+    "arrow_sbu": arrow.ArrowSBU,
+    "arrow_vqav2": arrow.ArrowVQAv2,
+    "arrow_vgqa": arrow.ArrowVGQA,
+    "arrow_snli_ve": arrow.ArrowSNLIVE,
+    "arrow_nlvr2": arrow.ArrowNLVR2,
 }
 
 
@@ -52,15 +44,14 @@ def open_dataset(name, root, **options):
 
     Args:
         name: str, a key of `DATASETS`.
-        root: path of the folder with the files.
+        root: path of the folder of the files.
         **options: further arguments of the data set's class.
 
     Returns:
         `DataSet`.
 
     Raises:
-        ValueError: there is no such data set or folder, or the data set does
-            not have such options.
+        ValueError: an unknown data set or option, or a missing folder.
 
     Example:
 
@@ -72,10 +63,7 @@ def open_dataset(name, root, **options):
     print(*data.check())
     ```
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f"`name` must be one of {sorted(DATASETS)}. Received: name={name!r}"
-        )
+    check_choice("name", name, sorted(DATASETS))
     cls = DATASETS[name]
     try:
         inspect.signature(cls).bind(root, **options)

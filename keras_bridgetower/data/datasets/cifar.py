@@ -20,21 +20,21 @@ from keras_bridgetower.files import read_most
 SIDE = 32
 # Training pictures that form the honest validation set.
 HELD_OUT = 5000
-# Modules in which NumPy, before and after version 2, has the functions that a
-# pickled array names.
+# NumPy's modules, before and after version 2, of the functions that a pickled
+# array names.
 NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 NUMPY_5 = ("numpy.core.numeric", "numpy._core.numeric")
-# In bytes. The largest of the published files has 155 million.
+# Maximum size in bytes. The largest published file has 155 million.
 LARGEST_PICKLE = 500_000_000
-# Types of keys whose hash and comparison take no time.
+# Types of keys that are fast to hash and compare.
 KEYS = (bytes, str, int, float, bool, type(None))
 
 
 def read_pickle(path):
     """Read the dict in a pickle of texts, numbers and 8-bit arrays.
 
-    No code from the file runs, and no function of NumPy that it names is
-    called. Objects of this module stand for these functions.
+    Safe for untrusted files: no code from the file runs, and functions of this
+    module replace the NumPy functions that it names.
 
     Args:
         path: path of the file.
@@ -43,39 +43,39 @@ def read_pickle(path):
         dict with keys of type bytes.
 
     Raises:
-        ValueError: the file holds other objects.
+        ValueError: the file has other objects.
     """
     file = open_regular(path)
     try:
-        # Reading from memory, a damaged length cannot allocate more than there
-        # is.
+        # Read into memory first: a damaged length cannot allocate more.
         with file:
             data = read_most(file, LARGEST_PICKLE)
-        held = _Unpickler(data).load()
+        content = _Unpickler(data).load()
     except Exception as error:  # Damaged pickles cause errors of many types.
         raise ValueError(
             f"{path} must be a pickle of texts, numbers and arrays. "
             f"Received: {type(error).__name__}: {error!s:.300}"
         ) from error
-    if not isinstance(held, dict):
+    if not isinstance(content, dict):
         raise ValueError(
-            f"{path} must hold a dict. Received: {type(held).__name__}"
+            f"{path} must hold a dict. Received: {type(content).__name__}"
         )
     return {
         key: value.pixels if isinstance(value, _Array) else value
-        for key, value in held.items()
+        for key, value in content.items()
     }
 
 
-# The unpickler in Python: the one in C allocates any length in a damaged file.
+# Python's unpickler in Python, since the one in C allocates any length that a
+# damaged file names.
 class _Unpickler(pickle._Unpickler):
     def __init__(self, data):
         super().__init__(io.BytesIO(data), encoding="bytes")
-        # Bytes that texts may become: each text once.
+        # Remaining bytes to decode, since each text may be decoded only once.
         self._left = len(data)
 
     def find_class(self, module, name):
-        # New functions each time, since a pickle may set their attributes.
+        # Return new functions, since a pickle may set their attributes.
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: self._encode(text)
         if (module, name) == ("numpy", "dtype"):
@@ -91,7 +91,7 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
     def _encode(self, text):
-        """Return bytes, which Python 3 pickles in this way for Python 2."""
+        """Return the bytes that Python 3 pickled as text for Python 2."""
         self._left -= len(text)
         if self._left < 0:
             raise pickle.UnpicklingError("it holds more bytes than the file")
@@ -115,7 +115,7 @@ class _Unpickler(pickle._Unpickler):
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
 
-    # Without sets, which hash what they hold.
+    # Without sets, which hash their items.
     dispatch = {
         opcode: load
         for opcode, load in pickle._Unpickler.dispatch.items()
@@ -129,13 +129,13 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _check_keys(keys):
-    """Refuse keys such as nested tuples, whose hash may take for ever."""
+    """Reject keys such as nested tuples, which may take forever to hash."""
     if not all(type(key) in KEYS for key in keys):
         raise pickle.UnpicklingError("keys must be texts or numbers")
 
 
 class _Bytes:
-    """Stands for a NumPy dtype, which must be that of 8-bit values."""
+    """Replaces NumPy's dtype of 8-bit values, and rejects others."""
 
     __slots__ = ()
 
@@ -144,13 +144,13 @@ class _Bytes:
             raise pickle.UnpicklingError(f"dtype {_shown(name)} is not allowed")
 
     def __setstate__(self, state):
-        # Version, byte order; then fields, which 8-bit values do not have.
+        # Version and byte order, then fields, which 8-bit values lack.
         if any(part is not None for part in state[2:5]):
             raise pickle.UnpicklingError("a dtype with fields is not allowed")
 
 
 class _Array:
-    """Stands for an array of 8-bit values until its state is set."""
+    """Replaces a NumPy array of 8-bit values until its state is set."""
 
     pixels = None
 
@@ -198,9 +198,9 @@ class PickledPicture(Picture):
 class Cifar(DataSet):
     """Abstract: reads files of pictures, each with the number of its class.
 
-    In the official protocol the best epoch is chosen on the test set. In the
-    honest protocol it is chosen on the last 5,000 training pictures, which
-    are not used for training.
+    The official protocol chooses the best epoch on the test set. The honest
+    protocol chooses it on the last 5,000 training pictures, and does not train
+    on them.
     """
 
     task = "image_classification"
@@ -230,7 +230,7 @@ class Cifar(DataSet):
             ),
         },
     }
-    # As commonly told; not counted on the files.
+    # The usual numbers, not counted on the files.
     sizes = {
         "train": (50_000, 50_000),
         "train_rest": (45_000, 45_000),
@@ -283,7 +283,7 @@ class Cifar(DataSet):
 
 
 def _shown(value):
-    """A value of a pickle in few words; its `repr` could be endless."""
+    """Describe a value of a pickle briefly; its `repr` could be endless."""
     if isinstance(value, (str, bytes)):
         return f"{value[:50]!r}"
     size = f" of {len(value)}" if isinstance(value, (list, dict, tuple)) else ""

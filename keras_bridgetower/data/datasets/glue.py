@@ -1,4 +1,4 @@
-"""Reader of GLUE: sentences and pairs of sentences in nine text tasks."""
+"""Reader of GLUE: sentences and pairs of sentences of nine text tasks."""
 
 import dataclasses
 import math
@@ -15,8 +15,6 @@ from keras_bridgetower.data.records.format import SECOND_TEXT
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 
-HIDDEN = "unlabelled"
-
 
 def every_row(path, keys, header):
     """Read the rows of a tab-separated file, by number from 1."""
@@ -24,7 +22,7 @@ def every_row(path, keys, header):
 
 
 def whole_rows(path, keys, header):
-    """As `every_row`, but leave out rows that lack columns, with a warning."""
+    """Read the rows as `every_row`, but drop short rows with a warning."""
     rows = every_row(path, (), header)
     short = [
         number
@@ -49,24 +47,25 @@ class GlueTask:
 
     Args:
         folder: str, name of its folder.
-        columns: tuple of str, columns with texts in tab-separated files.
-        label: str, column with the label in tab-separated files.
-        fields: tuple of str, keys of the texts in JSON lines.
+        columns: tuple of str, columns of the texts in tab-separated files.
+        label: str, column of the label in tab-separated files.
         names: tuple of str, the classes in the order of their ids.
-        header: tuple of str, the columns, if files with labels have no
+        header: tuple of str, the columns of files with labels that lack a
             header; else None.
         validation: tuple of str, names of the validation parts.
         rows: function that reads a tab-separated file, such as `every_row`.
+        fields: tuple of str, keys of the texts in JSON lines; None if they
+            are those of `columns`.
     """
 
     folder: str
     columns: tuple
     label: str
-    fields: tuple
     names: tuple
     header: tuple | None = None
     validation: tuple = ("dev",)
     rows: Callable = every_row
+    fields: tuple | None = None
 
 
 PAIR = ("sentence1", "sentence2")
@@ -76,47 +75,37 @@ GLUE_TASKS = {
         "CoLA",
         ("sentence",),
         "is_acceptable",
-        ("sentence",),
         ("unacceptable", "acceptable"),
-        ("source", "is_acceptable", "star", "sentence"),
+        header=("source", "is_acceptable", "star", "sentence"),
     ),
-    "sst2": GlueTask(
-        "SST-2", ("sentence",), "label", ("sentence",), ("negative", "positive")
-    ),
+    "sst2": GlueTask("SST-2", ("sentence",), "label", ("negative", "positive")),
     "mrpc": GlueTask(
         "MRPC",
         ("#1 String", "#2 String"),
         "Quality",
-        PAIR,
         ("not_equivalent", "equivalent"),
+        fields=PAIR,
     ),
     "qqp": GlueTask(
         "QQP",
         ("question1", "question2"),
         "is_duplicate",
-        ("question1", "question2"),
         ("not_duplicate", "duplicate"),
         # The published file has some damaged rows.
         rows=whole_rows,
     ),
-    "stsb": GlueTask("STS-B", PAIR, "score", PAIR, ("similarity",)),
+    "stsb": GlueTask("STS-B", PAIR, "score", ("similarity",)),
     "mnli": GlueTask(
         "MNLI",
         PAIR,
         "gold_label",
-        ("premise", "hypothesis"),
         ("entailment", "neutral", "contradiction"),
         validation=("dev_matched", "dev_mismatched"),
+        fields=("premise", "hypothesis"),
     ),
-    "qnli": GlueTask(
-        "QNLI",
-        ("question", "sentence"),
-        "label",
-        ("question", "sentence"),
-        ENTAILMENT,
-    ),
-    "rte": GlueTask("RTE", PAIR, "label", PAIR, ENTAILMENT),
-    "wnli": GlueTask("WNLI", PAIR, "label", PAIR, ENTAILMENT[::-1]),
+    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", ENTAILMENT),
+    "rte": GlueTask("RTE", PAIR, "label", ENTAILMENT),
+    "wnli": GlueTask("WNLI", PAIR, "label", ENTAILMENT[::-1]),
 }
 
 
@@ -126,15 +115,15 @@ class GLUE(DataSet):
     Files: `<folder>/{train,dev,test}.tsv` as published, or `{train,validation,
     test}.jsonl` with the keys of the `datasets` library. The two texts of a
     pair are joined by a tab. STS-B, a regression, has one label, whose score
-    is the number to predict. Damaged rows of QQP are left out, with a warning
-    that counts them. The best epoch is chosen on the validation set, as
-    usual; the labels of the test set are not public.
+    is the value to predict. Damaged rows of QQP are left out, with a warning
+    that counts them. The best epoch is chosen on the validation set, as usual;
+    the labels of the test set are not public.
 
     Args:
         root: path of the folder.
         task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
             wnli. There is no default.
-        outside: bool, as for `DataSet`.
+        outside: bool, as in `DataSet`.
     """
 
     task = "text_classification"
@@ -164,23 +153,32 @@ class GLUE(DataSet):
 
     def drafts(self, part):
         path = self.path(*self.files(part)[0])
-        columns, label, rows = _READERS[path.suffix](self.glue, path, part)
+        columns, label, rows = self._read(path, not part.startswith("test"))
         keys = dict.fromkeys(columns, str)
-        target = self._target if _is_labelled(part) else self._hidden
         for number, row in rows.items():
             check_row(path, number, row, keys)
-            # A tab inside a text must not be taken for the division.
+            # A tab inside a text must not separate it.
             text = SECOND_TEXT.join(
                 row[column].replace(SECOND_TEXT, " ") for column in columns
             )
-            target_of = target(path, number, label, row.get(label))
-            sample = Sample(f"{part}-{number}", text, *target_of)
+            target = ()
+            # Test files lack labels, or have -1.
+            if row.get(label) not in (None, -1) or not part.startswith("test"):
+                target = self._target(path, number, label, row.get(label))
+            sample = Sample(f"{part}-{number}", text, *target)
             yield Draft(sample.id, (), (sample,), part)
 
-    def _hidden(self, path, number, key, label):
-        if label in (None, -1):
-            return ()
-        return self._target(path, number, key, label)
+    def _read(self, path, labelled):
+        """Return the columns of texts, that of labels, and rows by number."""
+        glue = self.glue
+        if path.suffix == ".jsonl":
+            keys = {"label": (int, float, str)} if labelled else {}
+            rows = dict(enumerate(json_lines(path, keys), 1))
+            return glue.fields or glue.columns, "label", rows
+        if not labelled:
+            return glue.columns, None, glue.rows(path, glue.columns, None)
+        keys = (*glue.columns, glue.label)
+        return glue.columns, glue.label, glue.rows(path, keys, glue.header)
 
     def _target(self, path, number, key, label):
         if len(self.labels) == 1:
@@ -206,23 +204,3 @@ def _grade(path, number, key, label):
             f"{label!r} in row {number}"
         )
     return grade
-
-
-def _is_labelled(part):
-    return not part.startswith("test")
-
-
-def _tab_separated(glue, path, part):
-    if not _is_labelled(part):
-        return glue.columns, HIDDEN, glue.rows(path, glue.columns, None)
-    keys = (*glue.columns, glue.label)
-    return glue.columns, glue.label, glue.rows(path, keys, glue.header)
-
-
-def _json_lines(glue, path, part):
-    keys = {"label": (int, float, str)} if _is_labelled(part) else {}
-    rows = json_lines(path, keys)
-    return glue.fields, "label", dict(enumerate(rows, 1))
-
-
-_READERS = {".tsv": _tab_separated, ".jsonl": _json_lines}

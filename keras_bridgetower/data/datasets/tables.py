@@ -1,4 +1,4 @@
-"""Reads files of originals: pictures, JSON, CSV, with errors that name rows."""
+"""Reads original files: pictures, JSON and CSV, with errors that name rows."""
 
 import contextlib
 import csv
@@ -12,13 +12,13 @@ from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.preprocessing.images import check_head
 
-# In bytes. A picture without compression has fewer, with as many pixels as
-# Pillow decodes.
+# Maximum size in bytes. The largest picture that Pillow decodes is smaller,
+# even without compression.
 LARGEST_PICTURE = 1 << 30
 
 
 class Picture:
-    """Abstract: the place of a stored picture, from which it can be read."""
+    """Abstract: a stored picture, not read yet."""
 
     def read(self):
         """Return the bytes of the picture's file."""
@@ -29,12 +29,9 @@ class Picture:
         return io.BytesIO(self.read())
 
     def problem(self):
-        """Tell why the picture cannot be opened; `""` if it can.
-
-        Only the header of the file is read.
-        """
+        """Return the error of opening the picture's header, or `""`."""
         try:
-            # The name does not matter: NLVR2 has JPEG files named .png.
+            # The suffix does not matter: NLVR2 has JPEG files named .png.
             with self.open() as file:
                 check_head(file, "picture")
             return ""
@@ -74,15 +71,9 @@ class FilePicture(Picture):
 def load_json(path):
     """Read a JSON file.
 
-    Args:
-        path: path of the file.
-
-    Returns:
-        the value in the file.
-
     Raises:
-        ValueError: it is not UTF-8 or not what `parse_json` accepts; the error
-            names the file and the place in it.
+        ValueError: the content is not UTF-8 or not what `parse_json` accepts;
+            the error names the file and the place in it.
     """
     text = read_text(path)
     try:
@@ -94,20 +85,20 @@ def load_json(path):
 
 
 def read_text(path):
-    """Read a UTF-8 file; an error names the file."""
+    """Read a UTF-8 file. Errors name the file."""
     with _in_utf8(path) as file:
         return file.read()
 
 
 def text_lines(path):
-    """Iterate over the lines of a UTF-8 file, with few of them in memory."""
+    """Yield the lines of a UTF-8 file, with few of them in memory."""
     with _in_utf8(path) as file:
         yield from file
 
 
 @contextlib.contextmanager
 def _in_utf8(path):
-    # "utf-8-sig", since files of Excel begin with a byte-order mark.
+    # "utf-8-sig" since files of Excel start with a byte-order mark.
     file = io.TextIOWrapper(open_bytes_of_text(path), encoding="utf-8-sig")
     try:
         with file:
@@ -122,7 +113,7 @@ def _in_utf8(path):
 
 
 def _first_bad(path):
-    """The number of the first line that is not UTF-8, and its wrong byte."""
+    """Return the number of the first line that is not UTF-8, and its byte."""
     with open_bytes_of_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
@@ -145,11 +136,12 @@ def json_rows(path, keys, under=None):
         list of dicts.
 
     Raises:
-        ValueError: the content is not of that form; the error names the
-            file, the row and the key.
+        ValueError: the content has another form; the error names the file,
+            the row and the key.
     """
-    held = load_json(path)
-    rows = held.get(under) if under and isinstance(held, dict) else held
+    rows = load_json(path)
+    if under and isinstance(rows, dict):
+        rows = rows.get(under)
     if not isinstance(rows, list):
         place = f"under the key {under!r}" if under else "at its top"
         raise ValueError(
@@ -161,7 +153,7 @@ def json_rows(path, keys, under=None):
 
 
 def json_lines(path, keys):
-    """Iterate over a file with one JSON object in each line; as `json_rows`."""
+    """Yield the objects of a JSON lines file, checked as in `json_rows`."""
     for number, line in enumerate(text_lines(path), 1):
         line = line.rstrip("\n")
         if not line.strip():
@@ -190,8 +182,7 @@ def table_rows(path, keys=(), columns=None, **dialect):
         list of dicts from columns to str, or to None if the row is too short.
 
     Raises:
-        ValueError: a row lacks a column; the error names the file, the row
-            and the column.
+        ValueError: a row lacks a column; the error names file, row and column.
     """
     table = _cells(path, **dialect)
     _, columns = next(table, (1, [])) if columns is None else (1, columns)
@@ -206,20 +197,14 @@ def table_rows(path, keys=(), columns=None, **dialect):
 
 
 def comma_rows(path):
-    """Iterate over a CSV file with a header. Rows must have its length.
+    """Yield the rows of a CSV file with a header as dicts of str.
 
-    A row with another length often has a comma that is not in quotes, so that
-    its cells are in wrong columns.
-
-    Args:
-        path: path of the file.
-
-    Yields:
-        dicts of str.
+    A row of another length than the header is rejected: it often has a comma
+    that is not in quotes, so that its cells are in wrong columns.
 
     Raises:
-        ValueError: the header has a name twice, a row has another length, or
-            a quote is not closed; the error names the file and the row.
+        ValueError: the header repeats a name, a row has another length, or a
+            quote is not closed; the error names the file and the row.
     """
     table = _cells(path, strict=True)
     _, columns = next(table, (1, []))
@@ -232,7 +217,7 @@ def comma_rows(path):
         if len(cells) != len(columns):
             raise ValueError(
                 f"Each row of {path} must have a cell for each column of its "
-                f"header, {columns}; a text with a comma stands in quotes. "
+                f"header, {columns}; put a text with a comma in quotes. "
                 f"Received: {len(cells)} cells in row {number} (line {line}): "
                 f"{cells!r:.200}"
             )
@@ -240,9 +225,9 @@ def comma_rows(path):
 
 
 def _cells(path, **dialect):
-    """Iterate over rows: the number of its first line, and its cells."""
-    # After a stray quote the rest of the file is one cell. Read it, so that the
-    # error can name the row.
+    """Yield the number of each row's first line, and its cells."""
+    # After a stray quote the rest of the file is one cell. It is read, so that
+    # the error can name the row.
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(text_lines(path), **dialect)
     line = 1
@@ -264,16 +249,16 @@ TAB_SEPARATED = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 
 
 def check_row(path, number, row, keys):
-    """Check that a row has some keys, with values of the right types."""
-    held = row if isinstance(row, dict) else {}
+    """Raise if a row lacks a key or has a value of a wrong type."""
+    cells = row if isinstance(row, dict) else {}
     for key, kind in keys.items():
-        if not isinstance(held.get(key), kind):
-            shown = repr(held[key])[:100] if key in held else "no such key"
+        if not isinstance(cells.get(key), kind):
+            found = repr(cells[key])[:100] if key in cells else "no such key"
             names = getattr(kind, "__name__", None) or " or ".join(
                 k.__name__ for k in kind
             )
             raise ValueError(
                 f"Each row of {path} must have the key {key!r} with a value "
-                f"of type {names}. Received: {shown} in row {number}: "
+                f"of type {names}. Received: {found} in row {number}: "
                 f"{row!r:.100}"
             )

@@ -1,84 +1,130 @@
-"""Opens and changes the `index.json` of a data set, under a lock.
+"""Reads, checks and seals `index.json`, the list of a data set's shards."""
 
-Several processes may write splits of one data set at the same time.
-"""
-
+import hashlib
 import json
-import re
+import pathlib
 
-from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.seal import sealed
-from keras_bridgetower.files import write_atomically
-from keras_bridgetower.presets.locks import locked
+from keras_bridgetower.checks import is_integer
+from keras_bridgetower.data.records.format import SCHEMA_VERSION
+from keras_bridgetower.files import read_json
 
-LOCK = f"{form.INDEX}.lock"
+INDEX = "index.json"
+# Maximum size in bytes; the index of a million shards is smaller.
+_LARGEST_INDEX = 500_000_000
+# Maximum number of records in a shard (1,000 by default), and of other counts.
+# Without them an index without a seal could make a reader allocate all memory.
+_MOST_RECORDS = 10**7
+_LARGEST = 10**15
+_SEAL = "seal"
 
 
-def open_index(folder, task, labels):
-    """Read the index of a folder, or make a new one.
+def read_index(folder):
+    """Read the `index.json` of a data set.
 
     Args:
-        folder: path of the data set.
-        task: one of `TASKS`.
-        labels: list of str.
+        folder: path of a data set.
 
     Returns:
-        dict, as `read_index` returns it.
+        dict with `schema_version`, `task`, `labels`, `splits`.
 
     Raises:
-        ValueError: the folder holds a data set with other labels or of
-            another task.
+        ValueError: the folder or the index is missing, or the index is
+            damaged or has another schema version.
     """
-    new = {
-        "schema_version": form.SCHEMA_VERSION,
-        "task": task,
-        "labels": labels,
-        "splits": {},
-    }
-    if not (folder / form.INDEX).exists():
-        return new
-    index = form.read_index(folder)
-    if (index["task"], index["labels"]) != (task, labels):
+    path = pathlib.Path(folder) / INDEX
+    if not path.is_file():
         raise ValueError(
-            "All splits of a data set have one task and one list of labels; "
-            f"this folder holds task {index['task']!r} with "
-            f"{len(index['labels'])} labels. Choose another folder. Received: "
-            f"task={task!r} with {len(labels)} labels"
+            "A data set is a folder with an index.json, as "
+            "`keras-bridgetower data build` writes it; there is none "
+            f"here. Received: folder={str(folder)!r}"
+        )
+    try:
+        index = read_json(path, _LARGEST_INDEX)
+        shards = [
+            s for split in index["splits"].values() for s in split["shards"]
+        ]
+        versions = {part["schema_version"] for part in (index, *shards)}
+        problem = _problem(index)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not the index of a data set ({error!r}). Build the "
+            f"data set again. Received: folder={str(folder)!r}"
+        ) from error
+    if versions != {SCHEMA_VERSION}:
+        raise ValueError(
+            f"All of a data set must be of schema version {SCHEMA_VERSION}; "
+            "build it again with this version of the library. Received: "
+            f"schema versions {sorted(versions, key=str)!s:.100} in {path}"
+        )
+    if problem:
+        raise ValueError(
+            f"{path} is not as it was written: {problem}. Fetch it again, or "
+            "remove it and build the data set again. Received: "
+            f"folder={str(folder)!r}"
         )
     return index
 
 
-def save_split(folder, task, labels, split, entry):
-    """Put one split into the index and keep what others wrote meanwhile.
+def sealed(index):
+    """Return a copy of an index with a checksum of its content, the seal."""
+    content = {k: v for k, v in index.items() if k != _SEAL}
+    text = json.dumps(content, sort_keys=True).encode()
+    return {**content, _SEAL: hashlib.sha256(text).hexdigest()}
 
-    Args:
-        folder: path of the data set.
-        task, labels: as `open_index`.
-        split: str.
-        entry: dict, the entry of the split in the index.
+
+def _problem(index):
+    """Describe the first problem of an index, or return `""`.
+
+    An index of an earlier version has no seal, but its values are checked.
     """
-    with locked(folder / LOCK):
-        index = open_index(folder, task, labels)
-        index["splits"][split] = entry
-        text = json.dumps(sealed(index), indent=1, ensure_ascii=False)
-        data = text.encode()
-        write_atomically(folder / form.INDEX, lambda file: file.write(data))
+    if type(index["task"]) is not str:
+        return "its task is no name"
+    labels = index["labels"]
+    if type(labels) is not list or not all(type(x) is str for x in labels):
+        return "its labels are no list of names"
+    for split, entry in index["splits"].items():
+        found = _split_problem(entry)
+        if found:
+            return f"split {split!r:.100}: {found}"
+    if _SEAL in index and sealed(index) != index:
+        return "its content has another sum than its seal"
+    return ""
 
 
-def remove_others(folder, split, entry):
-    """Remove shards of a split that its entry in the index does not name.
+def _split_problem(entry):
+    if type(entry["definition"]) is not str:
+        return "its definition is no text"
+    if not _is_count(entry["num_shards"], _MOST_RECORDS):
+        return f"num_shards={entry['num_shards']!r:.100}"
+    for place, shard in enumerate(entry["shards"]):
+        found = _shard_problem(shard)
+        if found:
+            return f"shard {place} has {found}"
+    return ""
 
-    Args:
-        folder: path of the data set.
-        split: str.
-        entry: dict, the entry of the split in the index.
-    """
-    named = {shard["file"] for shard in entry["shards"]}
-    shard = re.compile(
-        rf"({re.escape(split)}-\d{{5,}}-of-\d{{5,}})"
-        r"(\.tfrecord|\.offsets\.npy)(\.part)?"
-    )
-    for path in folder.iterdir():
-        found = shard.fullmatch(path.name)
-        if found and f"{found[1]}.tfrecord" not in named:
-            path.unlink()
+
+def _shard_problem(shard):
+    file, counts = shard["file"], shard["sources"].values()
+    records, samples, size = (shard[k] for k in ("records", "samples", "bytes"))
+    if type(file) is not str or not file.isprintable() or {*file} & {*"/\\"}:
+        return f"the file {file!r:.100}"
+    if not (
+        _is_count(records, _MOST_RECORDS)
+        and _is_count(samples, _LARGEST)
+        and _is_count(size, _LARGEST)
+        and records <= samples <= max(records, size)
+    ):
+        return (
+            f"records={records!r:.100}, samples={samples!r:.100}, "
+            f"bytes={size!r:.100}"
+        )
+    if not all(_is_count(n, samples) for n in counts):
+        return f"sources={shard['sources']!r:.100}"
+    for name in ("sha256", "offsets_sha256"):
+        if type(shard[name]) is not str:
+            return f"{name}={shard[name]!r:.100}"
+    return ""
+
+
+def _is_count(value, most):
+    return is_integer(value) and 0 <= value <= most

@@ -1,4 +1,4 @@
-"""Reads records of a data set by their number, in any order."""
+"""Reads records of a data set by number, in any order."""
 
 import collections
 import dataclasses
@@ -14,19 +14,20 @@ import numpy as np
 
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
+from keras_bridgetower.data.records.index import read_index
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
 from keras_bridgetower.files import sha256
 
-# Files that are kept open. A process may open about 1,000, and a data set may
-# have more.
+# Maximum number of open files. A process may open about 1,000, and a data set
+# may have more.
 OPEN_FILES = 256
-# Bytes before the offsets in their file.
+# Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
 
 
 class DamagedRecord(ValueError):
-    """The bytes of a record are not those that were written.
+    """Raised if the bytes of a record are not those that were written.
 
     Args:
         shard: str, path of the file.
@@ -38,8 +39,7 @@ class DamagedRecord(ValueError):
     def __init__(self, shard, record, key, reason):
         super().__init__(
             f"Record {record} (key {key!r}) of {shard} is damaged: {reason}. "
-            "`keras-bridgetower data build` writes damaged "
-            "shards again."
+            "`keras-bridgetower data build` writes damaged shards again."
         )
         self.shard, self.record, self.key = shard, record, key
         self.reason = reason
@@ -57,7 +57,7 @@ class Item:
         sample: `Sample`.
         record: int, the number of the record in the split.
         key: str, key of the record.
-        source: str, from where the record came.
+        source: str, the table or file that the record comes from.
     """
 
     images: tuple[bytes, ...]
@@ -74,16 +74,16 @@ def open_records(folder, split, max_bad_share=0.0):
         folder: path of the data set.
         split: str.
         max_bad_share: float from 0 to 1, the share of the shards that may be
-            missing or cut. Samples keep their numbers. If a lost sample is
-            read, `DamagedRecord` is raised.
+            missing or cut. Samples keep their numbers, and reading a lost
+            sample raises `DamagedRecord`.
 
     Returns:
         `RecordReader`.
 
     Raises:
-        ValueError: there is no data set or no such split; the split is not
-            finished or has another schema version; or too many of its shards
-            are missing or cut.
+        ValueError: the data set or the split does not exist, is unfinished
+            or has another schema version, or too many shards are missing or
+            cut.
 
     Example:
 
@@ -103,10 +103,10 @@ def open_records(folder, split, max_bad_share=0.0):
     reader.sample(0).sample.text  # "It rained."
     ```
     """
-    index = form.read_index(folder)
+    index = read_index(folder)
     if split not in index["splits"]:
         raise ValueError(
-            f"`split` must be one of {sorted(index['splits'])}, those of "
+            f"`split` must be one of {sorted(index['splits'])}, the splits of "
             f"{folder}. Received: split={split!r}"
         )
     entry = index["splits"][split]
@@ -114,8 +114,7 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"Split {split!r} of {folder} has {len(entry['shards'])} of "
             f"{entry['num_shards']} shards. The same call of "
-            "`keras-bridgetower data build` continues. "
-            "Received: "
+            f"`keras-bridgetower data build` continues. Received: "
             f"split={split!r}"
         )
     reader = RecordReader(folder, split, index)
@@ -124,15 +123,14 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"{len(reader.bad_shards)} of {entry['num_shards']} shards of "
             f"{folder} are damaged, more than max_bad_share allows. "
-            "`keras-bridgetower data build` writes them "
-            "again. Received: "
+            "`keras-bridgetower data build` writes them again. Received: "
             f"max_bad_share={max_bad_share}; the first is {name}: {reason}"
         )
     return reader
 
 
 class RecordReader:
-    """Reads the samples of a split by number; many threads may use it.
+    """Reads the samples of a split by number, from any number of threads.
 
     Args:
         folder: path of the data set.
@@ -145,8 +143,7 @@ class RecordReader:
         definition: str, a description of the split.
         num_records, num_samples: int.
         sources: dict from names of sources to numbers of samples.
-        bad_shards: dict from names of shards that are missing or cut to
-            reasons.
+        bad_shards: dict from the names of missing or cut shards to reasons.
     """
 
     def __init__(self, folder, split, index):
@@ -182,7 +179,7 @@ class RecordReader:
         return self.num_samples
 
     def record_of(self, i):
-        """The number of the record that holds the i-th sample."""
+        """Return the number of the record that has the i-th sample."""
         if not 0 <= i < self.num_samples:
             raise IndexError(
                 f"Samples are numbered 0 to {self.num_samples - 1}. "
@@ -191,7 +188,7 @@ class RecordReader:
         return int(np.searchsorted(self._first_sample, i, "right")) - 1
 
     def locate(self, i):
-        """The shard of the i-th sample, and the number of its record there."""
+        """Return the i-th sample's shard and its record's number in it."""
         return self._locate_record(self.record_of(i))
 
     def record(self, number):
@@ -206,11 +203,11 @@ class RecordReader:
         if zlib.crc32(data) != crc:
             reason = "its sum is wrong" if len(data) == length else "it is cut"
             raise DamagedRecord(path, row, _key_of_bytes(data), reason)
-        made = form.decode(data)
-        if len(made.samples) != samples:
-            reason = f"{samples} samples expected, {len(made.samples)} found"
-            raise DamagedRecord(path, row, made.key, reason)
-        return made
+        record = form.decode(data)
+        if len(record.samples) != samples:
+            reason = f"{samples} samples expected, {len(record.samples)} found"
+            raise DamagedRecord(path, row, record.key, reason)
+        return record
 
     def sample(self, i):
         """Read the i-th sample with its pictures, as an `Item`."""
@@ -275,7 +272,7 @@ class RecordReader:
 
 
 def describe_damage(folder, shard):
-    """Describe what is wrong with the files of a shard; `""` if nothing is."""
+    """Describe the damage of a shard's files, or return `""`."""
     file = pathlib.Path(folder) / shard["file"]
     sums = {file: "sha256", form.offsets_path(file): "offsets_sha256"}
     for path, key in sums.items():
@@ -287,7 +284,7 @@ def describe_damage(folder, shard):
 
 
 class _OpenFile:
-    """An open file that is closed when no thread uses it any more."""
+    """An open file, closed when no thread uses it anymore."""
 
     file = None
 
@@ -298,7 +295,7 @@ class _OpenFile:
     def read(self, length, offset):
         if hasattr(os, "pread"):
             return os.pread(self.file.fileno(), length, offset)
-        # Windows has no `pread`, so threads move the position in turn.
+        # Windows has no `pread`, so threads take turns to move the position.
         with self._turn:
             self.file.seek(offset)
             return self.file.read(length)
@@ -309,11 +306,11 @@ class _OpenFile:
 
 
 def _unreadable(records, samples):
-    """Offsets in place of lost records, so that others keep their numbers."""
+    """Return offsets for lost records, so that others keep their numbers."""
     rows = np.zeros(records, form.OFFSETS)
     rows["samples"] = 1
     rows["samples"][:1] += samples - records
-    # Reading must fail; 0 would be right for a record without bytes.
+    # Makes reading fail. The checksum of a record without bytes is 0.
     rows["crc"] = 1
     return rows
 

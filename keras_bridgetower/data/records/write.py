@@ -1,51 +1,53 @@
-"""Writes records to shards, and continues where it was interrupted."""
+"""Writes records to shards, and continues after an interruption."""
 
 import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import io
+import json
 import math
 import multiprocessing
 import os
 import pathlib
+import re
+import tempfile
 import threading
 import zlib
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tensorflow as tf
+from PIL import UnidentifiedImageError
 
+from keras_bridgetower import files
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.checks import check_images
-from keras_bridgetower.data.records.checks import check_left_out
-from keras_bridgetower.data.records.checks import check_records
-from keras_bridgetower.data.records.index import open_index
-from keras_bridgetower.data.records.index import remove_others
-from keras_bridgetower.data.records.index import save_split
+from keras_bridgetower.data.records import index as indexes
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.data.written import written
-from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import move_into_place
-from keras_bridgetower.files import sha256
-from keras_bridgetower.files import write_atomically
+from keras_bridgetower.preprocessing import images
+from keras_bridgetower.presets.locks import locked
 
 RECORDS_PER_SHARD = 1000
-# The index is saved each time this share of the shards was written. After a
-# kill at most so many are written again. Saving it after each of thousands of
-# shards took most of the time.
+# The index is saved each time this share of the shards was written, and a kill
+# loses at most that share. Saving it after each of thousands of shards would
+# take most of the time.
 UNSAVED_SHARE = 0.02
+_INSTALL = (
+    "Writing on a cluster needs Apache Beam: `pip install apache-beam`, or "
+    "install keras-bridgetower with its extra `beam`."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """All that a process needs to write one shard.
+    """The input of `write_shard`.
 
     Args:
         path: str, path of the shard's file.
-        records: tuple of `Record` or `Draft`, those of this shard.
-        plan: str, a hash of the records as they are before pictures are
-            read.
+        records: tuple of `Record` or `Draft`.
+        plan: str, a hash of the records before their pictures are read.
     """
 
     path: str
@@ -70,39 +72,36 @@ def write_shards(
     """Write a split of a data set.
 
     Records are shuffled by the seed. Each shard is written completely or not
-    at all. The same call continues after a kill: an existing shard is kept if
-    it was written from the same records and its checksum is right. It is
-    written again if a picture that was left out can be read now. In the end,
-    shards of an earlier call with another `num_shards` are removed. Several
-    processes may write one split each.
+    at all. The same call continues after a kill: a shard is kept if it was
+    written from the same records, its checksum is right, and pictures that it
+    left out still cannot be read. At the end, shards of an earlier call with
+    another `num_shards` are removed. Several processes may write one split
+    each.
 
     Args:
-        folder: path of the data set; it is made if absent.
+        folder: path of the data set. Created if it does not exist.
         split: str, name of the split.
         records: list of `Record` or `Draft`. The pictures of a `Draft` are
             read by the process that writes it.
         task: one of `TASKS`.
         labels: list of str. `Sample.labels` are positions in it.
         definition: str, a description of the split.
-        num_shards: int, number of files; by default one for each 1,000
-            records.
+        num_shards: int, number of files. By default one per 1,000 records.
         seed: int, seed of the order.
         max_bad_share: float from 0 to 1, the share of records that may be
             left out because a picture cannot be read. The index lists them
             with reasons.
-        run: function that takes a list of `ShardJob` and returns an iterator
-            over the results of `write_shard`, in any order. By default shards
-            are written one by one in this process; `in_processes(4)` uses
-            four processes.
-        on_shard: function that gets the number of finished shards and that
-            of all.
+        run: function from a list of `ShardJob` to an iterator over the results
+            of `write_shard`, in any order. By default shards are written one
+            by one in this process; `in_processes(4)` uses four processes.
+        on_shard: function of the number of finished shards and of all shards.
 
     Returns:
         dict, the entry of the split in `index.json`.
 
     Raises:
-        ValueError: the folder is a link, it holds another data set, there are
-            no records, labels are not in the list, ids or keys occur twice,
+        ValueError: the folder is a link or has another data set, there are
+            no records, labels are not in the list, ids or keys are repeated,
             or too many pictures cannot be read.
 
     Example:
@@ -122,30 +121,25 @@ def write_shards(
     ```
     """
     folder = pathlib.Path(folder)
-    records = list(records)
-    labels = list(labels)
+    records, labels = list(records), list(labels)
     check_records(split, records, task, labels)
     if num_shards is None:
         num_shards = math.ceil(len(records) / RECORDS_PER_SHARD)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    check_no_link(folder, "`folder`")
+    files.check_no_link(folder, "`folder`")
     folder.mkdir(parents=True, exist_ok=True)
-    index = open_index(folder, task, labels)
+    before = _open_index(folder, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))
     jobs = {}
     for number, rows in enumerate(np.array_split(order, num_shards)):
         name = form.shard_name(split, number, num_shards)
         part = tuple(records[row] for row in rows)
-        jobs[name] = ShardJob(str(folder / name), part, _hash_of(part))
-    found = index["splits"].get(split, {"shards": []})["shards"]
+        jobs[name] = ShardJob(str(folder / name), part, _hash_records(part))
     done = {
         shard["file"]: shard
-        for shard in found
-        if shard["file"] in jobs
-        and shard["plan"] == jobs[shard["file"]].plan
-        and not describe_damage(folder, shard)
-        and not _can_be_completed(jobs[shard["file"]], shard)
+        for shard in (before["shards"] if before else ())
+        if _is_finished(folder, shard, jobs.get(shard["file"]))
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
@@ -153,21 +147,21 @@ def write_shards(
 
     def save():
         entry["shards"] = [done[name] for name in sorted(done)]
-        save_split(folder, task, labels, split, entry)
+        _save_split(folder, task, labels, split, entry)
 
     save()
     saved = len(done)
     left = [job for name, job in jobs.items() if name not in done]
     for shard in (run or one_by_one)(left):
         done[shard["file"]] = shard
-        check_left_out(split, done.values(), len(records), max_bad_share)
+        _check_left_out(split, done.values(), len(records), max_bad_share)
         if len(done) * (1 - UNSAVED_SHARE) >= saved:
             save()
             saved = len(done)
         on_shard(len(done), num_shards)
     save()
-    check_left_out(split, done.values(), len(records), max_bad_share)
-    remove_others(folder, split, entry)
+    _check_left_out(split, done.values(), len(records), max_bad_share)
+    _remove_others(folder, split, entry)
     return entry
 
 
@@ -179,11 +173,11 @@ def write_shard(job):
 
     Returns:
         dict, the entry of the shard in the index: file, records, samples,
-        sources, bytes, checksums, and the records left out with reasons.
+        sources, bytes, checksums, and the left-out records with reasons.
     """
     rows, sources, left_out, end = [], {}, [], 0
     part = f"{job.path}.part"
-    check_no_link(part, "A file to write")
+    files.check_no_link(part, "A file to write")
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
             try:
@@ -199,10 +193,10 @@ def write_shard(job):
             end = begin + len(data) + form.FRAME_TAIL
             sources[record.source] = sources.get(record.source, 0) + samples
     offsets = np.array(rows, form.OFFSETS)
-    write_atomically(
+    files.write_atomically(
         form.offsets_path(job.path), lambda file: np.save(file, offsets)
     )
-    move_into_place(part, job.path)
+    files.move_into_place(part, job.path)
     return {
         "file": os.path.basename(job.path),
         "schema_version": form.SCHEMA_VERSION,
@@ -210,8 +204,8 @@ def write_shard(job):
         "samples": int(offsets["samples"].sum()),
         "sources": sources,
         "bytes": os.path.getsize(job.path),
-        "sha256": sha256(job.path),
-        "offsets_sha256": sha256(form.offsets_path(job.path)),
+        "sha256": files.sha256(job.path),
+        "offsets_sha256": files.sha256(form.offsets_path(job.path)),
         "plan": job.plan,
         "left_out": left_out,
     }
@@ -223,7 +217,7 @@ def one_by_one(jobs):
 
 
 def in_processes(workers):
-    """Make a function that writes shards in several processes."""
+    """Return a function that writes shards in several processes."""
 
     def run(jobs):
         count = min(workers, len(jobs))
@@ -241,7 +235,7 @@ def in_processes(workers):
                     yield future.result()
             except BrokenProcessPool as error:
                 raise RuntimeError(
-                    "A process that wrote shards was killed, perhaps for want "
+                    "A process that wrote shards was killed, perhaps for lack "
                     "of memory. The same call continues. Received: "
                     f"workers={workers}"
                 ) from error
@@ -251,14 +245,169 @@ def in_processes(workers):
     return run
 
 
-def _read_checked(draft):
-    record = draft.read()
-    check_images(record.images)
-    return record
+def on_beam(runner="DirectRunner", **options):
+    """Return a function that writes shards by a pipeline of Apache Beam.
+
+    The folder of the data set and the pictures must have the same paths on
+    all machines.
+
+    Args:
+        runner: str, the name of a Beam runner.
+        **options: options of `PipelineOptions`.
+
+    Returns:
+        function, for the argument `run` of `write_shards`.
+
+    Raises:
+        ImportError: Beam is not installed.
+
+    Source: Apache Beam, programming guide.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+
+    def run(jobs):
+        if not jobs:
+            return
+        # Workers return their parts of the index through files.
+        folder = pathlib.Path(jobs[0].path).parent
+        with tempfile.TemporaryDirectory(prefix=".beam-", dir=folder) as rows:
+            settings = PipelineOptions(runner=runner, **options)
+            with beam.Pipeline(options=settings) as pipeline:
+                (
+                    pipeline
+                    | beam.Create(jobs)
+                    # Without this step, one machine would write all shards.
+                    | beam.Reshuffle()
+                    | beam.Map(write_shard)
+                    | beam.Map(json.dumps)
+                    | beam.io.WriteToText(f"{rows}/rows")
+                )
+            for path in sorted(pathlib.Path(rows).glob("rows*")):
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    yield json.loads(line)
+
+    return run
+
+
+def check_records(split, records, task, labels):
+    """Raise if records cannot form a split: repeated ids, wrong labels, ..."""
+    if task not in form.TASKS:
+        raise ValueError(
+            f"`task` must be one of {list(form.TASKS)}. Received: task={task!r}"
+        )
+    if not records:
+        raise ValueError(f"The split is empty. Received: split={split!r}")
+    seen = {"key": set(), "id": set()}
+
+    def check_unique(name, value):
+        if value in seen[name]:
+            raise ValueError(
+                f"Every {name} must occur once in a split. Received: {name}="
+                f"{value!r} twice in split={split!r}"
+            )
+        seen[name].add(value)
+
+    for record in records:
+        check_unique("key", record.key)
+        if not record.samples:
+            raise ValueError(
+                "Every record needs a sample. Received: none for key="
+                f"{record.key!r} in split={split!r}"
+            )
+        for sample in record.samples:
+            check_unique("id", sample.id)
+            _check_sample(sample, labels)
+
+
+def _check_sample(sample, labels):
+    bad = [label for label in sample.labels if not 0 <= label < len(labels)]
+    if bad or len(sample.scores) not in (0, len(sample.labels)):
+        raise ValueError(
+            f"Labels must be places in the list of {len(labels)} labels, and "
+            "scores as many as labels or none. Received: labels="
+            f"{sample.labels}, scores={sample.scores} for id={sample.id!r}"
+        )
+    try:
+        sample.text.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ValueError(
+            "A text must be a string without lone surrogates. Received: text="
+            f"{sample.text!r:.200} for id={sample.id!r}"
+        ) from error
+
+
+def _check_left_out(split, shards, total, max_bad_share):
+    left_out = [row for shard in shards for row in shard["left_out"]]
+    if len(left_out) > max_bad_share * total:
+        key, reason = left_out[0]
+        raise ValueError(
+            f"Pictures of {len(left_out)} of {total} records of split "
+            f"{split!r} could not be read, more than max_bad_share allows. "
+            f"Received: max_bad_share={max_bad_share}; the first is "
+            f"key={key!r}: {reason}"
+        )
+
+
+def _open_index(folder, task, labels):
+    """Read the index of a folder, or return a new one."""
+    index = {
+        "schema_version": form.SCHEMA_VERSION,
+        "task": task,
+        "labels": labels,
+        "splits": {},
+    }
+    if (folder / indexes.INDEX).exists():
+        index = indexes.read_index(folder)
+    if (index["task"], index["labels"]) != (task, labels):
+        raise ValueError(
+            "All splits of a data set have one task and one list of labels; "
+            f"this folder holds task {index['task']!r} with "
+            f"{len(index['labels'])} labels. Choose another folder. Received: "
+            f"task={task!r} with {len(labels)} labels"
+        )
+    return index
+
+
+def _save_split(folder, task, labels, split, entry):
+    """Update one split in the index, which other processes may write too."""
+    path = folder / indexes.INDEX
+    with locked(folder / f"{indexes.INDEX}.lock"):
+        index = _open_index(folder, task, labels)
+        index["splits"][split] = entry
+        text = json.dumps(indexes.sealed(index), indent=1, ensure_ascii=False)
+        data = text.encode()
+        files.write_atomically(path, lambda file: file.write(data))
+
+
+def _remove_others(folder, split, entry):
+    """Remove the shards of a split that its entry in the index lacks."""
+    named = {shard["file"] for shard in entry["shards"]}
+    shard = re.compile(
+        rf"({re.escape(split)}-\d{{5,}}-of-\d{{5,}})"
+        r"(\.tfrecord|\.offsets\.npy)(\.part)?"
+    )
+    for path in folder.iterdir():
+        found = shard.fullmatch(path.name)
+        if found and f"{found[1]}.tfrecord" not in named:
+            path.unlink()
+
+
+def _is_finished(folder, shard, job):
+    """Return True if a shard on disk is what its job would write."""
+    return (
+        job is not None
+        and shard["plan"] == job.plan
+        and not describe_damage(folder, shard)
+        and not _can_be_completed(job, shard)
+    )
 
 
 def _can_be_completed(job, shard):
-    """Whether a record that a shard left out can be read now."""
+    """Return True if a record that a shard left out can be read now."""
     left_out = {key for key, _ in shard["left_out"]}
     for draft in job.records:
         if draft.key in left_out:
@@ -268,7 +417,37 @@ def _can_be_completed(job, shard):
     return False
 
 
-def _hash_of(records):
+def _read_checked(draft):
+    record = draft.read()
+    check_images(record.images)
+    return record
+
+
+def check_images(pictures):
+    """Raise if a stream could not open one of some pictures.
+
+    Only headers are checked. Decoding all pixels would take a hundred times as
+    long.
+    """
+    for image in pictures:
+        if not image:
+            raise ValueError("a picture has 0 bytes")
+        try:
+            images.check_head(io.BytesIO(image), "picture")
+        # Pillow's message has a memory address; this one has the bytes.
+        except UnidentifiedImageError as error:
+            raise ValueError(
+                f"a picture must be one of {', '.join(images.FORMATS)}. "
+                f"Received: {len(image)} bytes that begin with {image[:16]!r}"
+            ) from error
+        # On damaged files Pillow raises errors of many types.
+        except Exception as error:
+            raise ValueError(
+                f"a picture cannot be opened: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _hash_records(records):
     total = hashlib.sha256()
     for record in records:
         total.update(written(record).encode("utf-8", "surrogatepass"))
@@ -283,3 +462,9 @@ def _end_with_parent():
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+_INSTALL = (
+    "Writing on a cluster needs Apache Beam: `pip install apache-beam`, or "
+    "install keras-bridgetower with its extra `beam`."
+)

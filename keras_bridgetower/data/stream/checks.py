@@ -1,14 +1,13 @@
-"""Checks the arguments of `Stream` when it is made, before data are read."""
+"""Checks the arguments of `Stream` before data are read."""
 
 import numpy as np
 
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.data.stream.remainders import REMAINDERS
 from keras_bridgetower.preprocessing.geometry import check_transform
 
 
 def check_readers(readers):
-    """Return the readers as a list; they must share a task and a label list."""
+    """Return the readers as a list. They must share task and labels."""
     readers = list(readers) if isinstance(readers, (list, tuple)) else [readers]
     kinds = {(reader.task, tuple(reader.labels)) for reader in readers}
     if len(kinds) != 1:
@@ -22,7 +21,7 @@ def check_readers(readers):
 
 
 def check_weights(weights, readers):
-    """Return the weights as a list, one for each reader."""
+    """Return the weights as a list, one per reader."""
     weights = [1] * len(readers) if weights is None else list(weights)
     if len(weights) != len(readers) or not all(
         w > 0 and np.isfinite(w) for w in weights
@@ -44,7 +43,7 @@ def check_weights(weights, readers):
 
 
 def check_hosts(batch_size, num_hosts, host):
-    """Refuse a batch size that the hosts cannot divide evenly."""
+    """Raise if the hosts cannot divide the batch size evenly."""
     if not is_integer(num_hosts) or not (
         num_hosts >= 1 and host in range(num_hosts)
     ):
@@ -60,21 +59,8 @@ def check_hosts(batch_size, num_hosts, host):
         )
 
 
-def check_epoch(rows, batch_size, num_hosts, labelled, remainder):
-    """Refuse epochs without a batch, and batches too small for all hosts."""
-    problem = REMAINDERS[remainder].problem(
-        rows, batch_size, num_hosts, labelled
-    )
-    if problem:
-        raise ValueError(
-            f"`remainder` does not fit: {problem}. Received: "
-            f"remainder={remainder!r}, {rows} rows in an epoch, "
-            f"batch_size={batch_size}, num_hosts={num_hosts}"
-        )
-
-
 def check_records_fit(row_maker, num_hosts, preprocessor):
-    """Check that transform and preprocessor fit the records.
+    """Raise if transform or preprocessor do not match the records.
 
     Args:
         row_maker: `RowMaker`.
@@ -82,9 +68,9 @@ def check_records_fit(row_maker, num_hosts, preprocessor):
         preprocessor: a task's preprocessor, or None.
 
     Raises:
-        ValueError: pictures have another size or scale than the preprocessor
-            expects; classes differ; or the preprocessor would pad texts to
-            different lengths on different hosts.
+        ValueError: the preprocessor expects another size or scale of
+            pictures or other classes, or would pad texts to different lengths
+            on different hosts.
     """
     images = "images" in row_maker.inputs.names
     if images != (row_maker.transform is not None):
@@ -110,8 +96,8 @@ def check_records_fit(row_maker, num_hosts, preprocessor):
 
 
 def _check_classes(labels, preprocessor):
-    # A label's name and its position must be the same class for it. It raises
-    # an error for unknown names.
+    # A label's name and its position must be the same class. The preprocessor
+    # raises an error for unknown names.
     named = preprocessor.targets(np.array(labels))
     placed = preprocessor.targets(np.arange(len(labels)))
     if not np.array_equal(named, placed) or np.shape(named)[1:] not in (

@@ -1,7 +1,7 @@
 """Computes the order of samples in each epoch from seed, epoch and position.
 
-The sample at a position is computed from a few neighbouring shards alone. So a
-stream can continue anywhere at once, without repeating what came before.
+A sample is computed from its position and a few neighboring shards alone, so a
+stream can continue anywhere without reading earlier samples.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_bridgetower.checks import check_count
 
-# A different number in the seed of each kind of draw.
+# Distinct parts of the seeds of different draws.
 _SHARDS, _WINDOW, _PART = range(3)
 
 
@@ -24,17 +24,17 @@ class Sequential:
     window: int = 1
 
     def permutation(self, count, seed):
-        """The numbers from 0 to `count` - 1 in order, for any seed."""
+        """Return the numbers from 0 to `count` - 1 in order, for any seed."""
         return np.arange(count)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """Samples in random order, but read from few files at a time.
+    """Samples in random order, read from few files at a time.
 
-    The shards are permuted. Then the samples of each `window` neighbouring
+    The shards are permuted. Then the samples of each `window` neighboring
     shards are permuted together. A data set with at most `window` shards is
-    thus permuted as a whole.
+    permuted as a whole.
 
     Args:
         window: int, number of shards that are read at a time.
@@ -48,23 +48,23 @@ class Shuffled:
         check_count("window", self.window)
 
     def permutation(self, count, seed):
-        """The numbers from 0 to `count` - 1 in a random order, by the seed."""
+        """Return the numbers from 0 to `count` - 1 in the order of the seed."""
         return np.random.default_rng(seed).permutation(count)
 
 
 class EpochOrder:
-    """Computes which sample stands at a position of an epoch.
+    """Computes the samples at positions of an epoch.
 
-    A source of weight w gives `round(w * samples)` samples in each epoch. The
-    samples are taken in passes over the source. In one pass each sample is
-    seen once, and all shards advance at the same pace. So a sample is seen
-    once in four epochs if w = 0.25, once in each if w = 1, twice in each if
-    w = 2. Each shard has a new order for each pass.
+    A source of weight w has `round(w * samples)` samples in each epoch, taken
+    in passes over the source. A pass has each sample once, and all shards
+    advance at the same pace. So a sample is seen once in four epochs if
+    w = 0.25, once in each if w = 1, and twice in each if w = 2. Each shard has
+    a new order in each pass.
 
     Args:
-        sources: list with one entry for each source: the list of the numbers
-            of samples in its shards. Samples are numbered across all sources.
-        weights: list of numbers above 0, one for each source.
+        sources: list with one entry per source: the list of the numbers of
+            samples in its shards. Samples are numbered across all sources.
+        weights: list of numbers above 0, one per source.
         mixing: `Shuffled` or `Sequential`.
         seed: int from 0.
 
@@ -74,8 +74,8 @@ class EpochOrder:
 
     Returns:
         `(samples, passes)`, int64 arrays `(rows,)`: the numbers of the
-        samples, and the number of the pass of each: how often it was seen
-        before. For w = 1 that is the epoch.
+        samples and of their passes, that is, how often each was seen before.
+        For w = 1 the pass is the epoch.
 
     Example:
 
@@ -97,7 +97,7 @@ class EpochOrder:
             for sizes, weight in zip(self._sources, weights, strict=True)
         ]
         self.rows = sum(self._rows_by_source)
-        # Batches that follow each other are of one epoch and mostly one window.
+        # Consecutive batches are of one epoch and mostly one window.
         self._epoch = functools.lru_cache(4)(self._lay_out)
         self._window = functools.lru_cache(4)(self._shuffle_window)
 
@@ -115,14 +115,11 @@ class EpochOrder:
         """Divide the shards of an epoch into windows.
 
         Returns:
-            The shards of each window; the position where each window starts;
-            and how many samples each shard has given before this epoch and
-            after it.
+            The shards of each window; the start of each window; and the
+            number of samples of each shard before this epoch and after it.
         """
-        before, after = (
-            self._samples_before(epoch),
-            self._samples_before(epoch + 1),
-        )
+        before = self._samples_before(epoch)
+        after = self._samples_before(epoch + 1)
         order = self.mixing.permutation(
             len(self._sizes), [self.seed, _SHARDS, epoch]
         )
@@ -132,17 +129,17 @@ class EpochOrder:
         return windows, np.cumsum([0, *counts])[:-1], before, after
 
     def _samples_before(self, epoch):
-        """How many samples each shard has given before an epoch."""
+        """Return the number of samples of each shard before an epoch."""
         used = []
         for sizes, rows in zip(
             self._sources, self._rows_by_source, strict=True
         ):
             passes, rest = divmod(epoch * rows, max(int(sizes.sum()), 1))
-            used.append(passes * sizes + _samples_given(sizes, rest))
+            used.append(passes * sizes + _samples_among(sizes, rest))
         return np.concatenate(used)
 
     def _shuffle_window(self, epoch, window):
-        """The shuffled samples and passes of a window, int64 `(2, rows)`."""
+        """Return the shuffled samples and passes of a window, `(2, rows)`."""
         windows, _, before, after = self._epoch(epoch)
         entries = [
             self._shard_samples(shard, int(before[shard]), int(after[shard]))
@@ -153,11 +150,11 @@ class EpochOrder:
         return entries[:, self.mixing.permutation(entries.shape[1], seed)]
 
     def _shard_samples(self, shard, start, stop):
-        """Samples and passes of a shard, from position `start` to `stop`."""
+        """Return samples and passes of a shard from `start` to `stop`."""
         size = int(self._sizes[shard])
         # The passes of a shard form one long sequence, which epochs divide.
         parts = [np.empty((2, 0), "int64")]
-        # A shard may be empty, if all of its records were left out.
+        # A shard is empty if all of its records were left out.
         numbers = range(start // size, -(-stop // size)) if size else ()
         for number in numbers:
             low = max(start - number * size, 0)
@@ -169,27 +166,27 @@ class EpochOrder:
         return np.concatenate(parts, axis=1)
 
 
-def _samples_given(sizes, count):
-    """How many of the first `count` samples of a pass each shard gives.
+def _samples_among(sizes, count):
+    """Return the samples of each shard among the first `count` of a pass.
 
-    A pass lasts from 0 to 1. The samples of a shard lie evenly in it, sample i
-    of n at (i + 1/2) / n. Samples at the same point are ordered by the number
-    of their shard. So the results add up to `count`, and none becomes smaller
-    if `count` grows.
+    A pass lasts from 0 to 1. The samples of a shard are spread evenly in it,
+    sample i of n at (i + 1/2) / n. Samples at the same point are ordered by
+    the number of their shard. So the results add up to `count`, and none
+    decreases as `count` grows.
     """
 
     def until(place):
         return np.minimum(np.floor(sizes * place + 0.5), sizes).astype("int64")
 
     low, high = 0.0, 1.0
-    # In the end `low` and `high` are neighbouring floats. All samples between
-    # them lie at the same point.
+    # At the end `low` and `high` are neighboring floats, and all samples
+    # between them are at the same point.
     while low < (middle := (low + high) / 2) < high:
         if until(middle).sum() <= count:
             low = middle
         else:
             high = middle
-    given = until(low)
-    more = np.flatnonzero(until(high) > given)
-    given[more[: count - given.sum()]] += 1
-    return given
+    counts = until(low)
+    more = np.flatnonzero(until(high) > counts)
+    counts[more[: count - counts.sum()]] += 1
+    return counts

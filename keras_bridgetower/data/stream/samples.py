@@ -1,36 +1,40 @@
-"""Makes one row of a batch from one sample: reads, decodes and transforms."""
+"""Makes rows of batches from samples, and counts the samples it leaves out."""
 
+import contextlib
+import dataclasses
 import functools
+import logging
 import os
+import threading
+from collections.abc import Callable
 
 import numpy as np
 
 from keras_bridgetower.data.records.format import SECOND_TEXT
-from keras_bridgetower.data.stream.bad_samples import BadRecord
-from keras_bridgetower.data.stream.bad_samples import BadSample
-from keras_bridgetower.data.stream.bad_samples import reading_record
 from keras_bridgetower.preprocessing.geometry import UnfitPicture
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 
-# Most bytes of batches in memory, and how many finished batches wait there.
+LOGGER = logging.getLogger("keras_bridgetower.data")
+# Maximum size of the batches in memory in bytes, and how many finished batches
+# wait there.
 _MOST, _WAITING = 4 * 2**30, 2
 
 
 class RowMaker:
-    """Makes rows of batches; leaves out samples that cannot be read.
+    """Makes rows of batches, and leaves out samples that cannot be read.
 
     Args:
         readers: list of `RecordReader`. Samples are numbered across all.
-        inputs: `targets.Inputs`, what the model reads.
-        targets: list with one `targets.Target`, or empty.
+        inputs: `Inputs` of the model.
+        targets: list with one `Target`, or empty.
         transform: an `augment.Transform`; None if there are no pictures.
         seed: int, seed of the transform's random draws.
         report: a `DamageReport`, to which bad samples are added.
 
     Attributes:
-        specs: list of `(dtype, shape)`, one for each column; the dtype of
-            strings is `"object"`.
+        specs: list of `(dtype, shape)`, one per column; the dtype of strings
+            is `"object"`.
     """
 
     def __init__(self, readers, inputs, targets, transform, seed, report):
@@ -61,16 +65,16 @@ class RowMaker:
         ]
 
     def readable_rows(self, samples, passes):
-        """Make the rows of the samples that can be read.
+        """Yield the rows of the samples that can be read.
 
         Args:
             samples, passes: int arrays, as `EpochOrder` returns.
 
         Yields:
-            tuples with one value for each column.
+            tuples with one value per column.
         """
         for number, seen in zip(samples.tolist(), passes.tolist(), strict=True):
-            source, inside = self._place_of(number)
+            source, inside = self._locate(number)
             reader = self.readers[source]
             name = f"#{inside}"
             try:
@@ -78,34 +82,34 @@ class RowMaker:
                     item = reader.sample(inside)
                 name = item.sample.id
                 yield self._row(item, source, [self.seed, seen, number])
-            # Other errors come from settings or from this library: not caught.
+            # Errors of settings or of this library are not caught.
             except BadRecord as error:
                 place = f"{reader.folder}:{reader.split}"
                 self.report.add(number, BadSample(name, place, str(error)))
 
     def name(self, number):
-        """The id of a sample; its number if it cannot be read."""
-        source, inside = self._place_of(number)
+        """Return the id of a sample, or its number if it cannot be read."""
+        source, inside = self._locate(number)
         try:
             return self.readers[source].sample(inside).sample.id
         except ValueError:
             return f"#{inside}"
 
-    def _place_of(self, number):
+    def _locate(self, number):
         source = int(np.searchsorted(self._first, number, "right")) - 1
         return source, int(number - self._first[source])
 
     def _row(self, item, source, seed):
-        made = [self._makers[name](item, seed) for name in self.inputs.names]
+        inputs = [self._makers[name](item, seed) for name in self.inputs.names]
         with reading_record():
             labels = [
-                target.of(self.labels, item, str(source))
+                target.make(self.labels, item, str(source))
                 for target in self.targets
             ]
-        return *made, *labels
+        return *inputs, *labels
 
     def _text(self, place, item, seed):
-        # A tab divides the text only if the model reads two texts.
+        # A tab separates two texts only if the model reads two.
         texts = item.sample.text.split(SECOND_TEXT, self._text_count - 1)
         if len(texts) != self._text_count:
             raise BadRecord(
@@ -116,14 +120,13 @@ class RowMaker:
             return checked_texts([texts[place]])[0][0].encode()
 
     def _pictures(self, item, seed):
-        wanted = self.inputs.pictures or (1,)
-        if wanted != (len(item.images),):
+        (count,) = self.inputs.pictures or (1,)
+        if count != len(item.images):
             raise BadRecord(
-                f"it must have {wanted[0]} picture(s). Received: "
-                f"{len(item.images)}"
+                f"it must have {count} picture(s). Received: {len(item.images)}"
             )
-        # Answers may mention left and right too. The slice is empty for a label
-        # that is not in the list; the target raises the error for it.
+        # Answers may mention left and right too. For a label that is not in the
+        # list the slice is empty, and the target raises an error.
         names = [
             name
             for label in item.sample.labels
@@ -146,14 +149,11 @@ class RowMaker:
 
 
 def batches_at_once(specs, rows):
-    """The number of batches to make at a time: one for each core, if they fit.
+    """Return how many batches to make at a time: one per core, if they fit.
 
     Args:
-        specs: list of `(dtype, shape)`, one for each column.
+        specs: list of `(dtype, shape)`, one per column.
         rows: int, number of rows of a batch.
-
-    Returns:
-        int, at least 1.
     """
     sizes = [
         np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
@@ -161,15 +161,12 @@ def batches_at_once(specs, rows):
     return max(1, min(os.cpu_count(), _MOST // (rows * sum(sizes)) - _WAITING))
 
 
-def columns_of(rows, specs):
-    """Convert rows to one array for each column.
+def stack_columns(rows, specs):
+    """Stack rows to one array `(rows, *shape)` per column.
 
     Args:
         rows: list of tuples, at least one.
-        specs: list of `(dtype, shape)`, one for each column.
-
-    Returns:
-        list of arrays `(rows, *shape)`.
+        specs: list of `(dtype, shape)`, one per column.
     """
     columns = []
     for values, (dtype, shape) in zip(
@@ -180,3 +177,228 @@ def columns_of(rows, specs):
             column[i] = value
         columns.append(column)
     return columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A form of labels.
+
+    Args:
+        make: callable of the list of classes, an `Item` and the number of its
+            source as a string, which returns the label.
+        dtype: str, dtype of a batch of labels; `"object"` for strings.
+        shape: callable from the list of classes to the shape of one label.
+        names_classes: bool. If True, labels are positions in a list of
+            classes.
+    """
+
+    make: Callable
+    dtype: str
+    shape: Callable = lambda labels: ()
+    names_classes: bool = False
+
+
+def _checked_ids(labels, item):
+    ids = item.sample.labels
+    if not all(0 <= i < len(labels) for i in ids):
+        raise ValueError(
+            f"its labels must be ids from 0 to {len(labels) - 1}. "
+            f"Received: labels={ids}"
+        )
+    return list(ids)
+
+
+def _soft_scores(labels, item, origin):
+    # Honest validation has questions without an answer in the list: all 0.
+    scores = np.zeros(len(labels), "float32")
+    scores[_checked_ids(labels, item)] = item.sample.scores or 1.0
+    return scores
+
+
+def _class_id(labels, item, origin):
+    ids = _checked_ids(labels, item)
+    if len(ids) != 1:
+        raise ValueError(f"it must have one label. Received: labels={ids}")
+    return ids[0]
+
+
+def _image_id(labels, item, origin):
+    # Keys are unique in a split, but a stream may have several.
+    return f"{origin}/{item.key}".encode()
+
+
+def _number(labels, item, origin):
+    if len(item.sample.scores) != 1:
+        raise ValueError(
+            "it must have one score, a number. "
+            f"Received: scores={item.sample.scores}"
+        )
+    return item.sample.scores[0]
+
+
+TARGETS = {
+    "soft_scores": Target(
+        _soft_scores, "float32", lambda labels: (len(labels),), True
+    ),
+    "class_id": Target(_class_id, "int32", names_classes=True),
+    "image_id": Target(_image_id, "object"),
+    "number": Target(_number, "float32"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The inputs of a model for one task.
+
+    Args:
+        names: tuple of some of `"images"`, `"text"` and `"second_text"`.
+        target: str, key in `TARGETS` of the usual form of labels.
+        pictures: tuple, `(2,)` if each text has two pictures, else `()`.
+    """
+
+    names: tuple
+    target: str
+    pictures: tuple = ()
+
+
+_PAIRS = ("images", "text")
+# By the task of the records.
+INPUTS = {
+    "vqa": Inputs(_PAIRS, "soft_scores"),
+    "captions": Inputs(_PAIRS, "image_id"),
+    "entailment": Inputs(_PAIRS, "class_id"),
+    "nlvr2": Inputs(_PAIRS, "class_id", (2,)),
+    "image_classification": Inputs(("images",), "class_id"),
+    "text_classification": Inputs(("text",), "class_id"),
+}
+
+
+def find_inputs(reader):
+    """Return the `Inputs` of a model for the records of a reader.
+
+    Text classifiers read two texts if the first readable record has two. With
+    a single label the task is a regression.
+    """
+    inputs = INPUTS[reader.task]
+    if inputs.names != ("text",):
+        return inputs
+    target = "number" if len(reader.labels) == 1 else inputs.target
+    names = ("text", "second_text")
+    parts = len(_first_text(reader).split(SECOND_TEXT, 1))
+    return Inputs(names[:parts], target)
+
+
+def _first_text(reader):
+    for i in range(reader.num_samples):
+        try:
+            return reader.sample(i).sample.text
+        except ValueError:
+            continue
+    raise ValueError(
+        "No sample can be read. `keras-bridgetower data build` writes damaged "
+        f"shards again. Received: reader of {reader.folder}:{reader.split}"
+    )
+
+
+class BadRecord(ValueError):
+    """Raised for a record that cannot become a row of a batch."""
+
+
+@contextlib.contextmanager
+def reading_record():
+    """Turn each `ValueError` in the context into a `BadRecord`."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadRecord(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class BadSample:
+    """A sample that was left out.
+
+    Args:
+        id: str, its id, or its number if the id cannot be read.
+        source: str, its folder and split.
+        reason: str.
+    """
+
+    id: str
+    source: str
+    reason: str
+
+
+class DamageReport:
+    """The samples that a stream left out. May be read during training.
+
+    Args:
+        samples: int, the number of samples in the stream.
+        max_bad_share: float from 0 to 1, the share of them that may be bad.
+
+    Attributes:
+        bad: tuple of `BadSample`, each sample once even if it was read several
+            times.
+
+    Raises:
+        ValueError: more samples were bad than allowed.
+
+    Example:
+
+    ```python
+    report = DamageReport(samples=2000, max_bad_share=0.001)
+    report.add(17, BadSample("q17", "coco/train", "an image of 0 bytes"))
+    print(report)
+    ```
+    """
+
+    def __init__(self, samples, max_bad_share):
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(
+                "`max_bad_share` must be from 0 (none) to 1 (any number). "
+                f"Received: max_bad_share={max_bad_share!r}"
+            )
+        self.samples = samples
+        self.max_bad_share = max_bad_share
+        self._bad = {}
+        self._lock = threading.Lock()
+
+    @property
+    def bad(self):
+        with self._lock:
+            return tuple(bad for _, bad in sorted(self._bad.items()))
+
+    @property
+    def numbers(self):
+        """Return the bad samples' numbers in the stream, as list of int."""
+        with self._lock:
+            return sorted(self._bad)
+
+    def add(self, number, bad):
+        """Count and log a bad sample; raise an error if there are too many.
+
+        Args:
+            number: int, the number of the sample in the stream.
+            bad: `BadSample`.
+        """
+        with self._lock:
+            if number in self._bad:
+                return
+            self._bad[number] = bad
+            count = len(self._bad)
+        LOGGER.warning(
+            "Sample %s of %s is left out: %s", bad.id, bad.source, bad.reason
+        )
+        if count > self.max_bad_share * self.samples:
+            raise ValueError(
+                f"{count} of {self.samples} samples are bad, more than "
+                f"`max_bad_share` allows. The last one is {bad.id!r} of "
+                f"{bad.source}: {bad.reason}. Fix the data, or allow more. "
+                f"Received: max_bad_share={self.max_bad_share}"
+            )
+
+    def __str__(self):
+        bad = self.bad
+        head = f"{len(bad)} of {self.samples} samples were left out"
+        return "\n".join(
+            [head, *(f"  {b.id} ({b.source}): {b.reason}" for b in bad)]
+        )

@@ -1,25 +1,17 @@
 """`Stream`: makes batches from records, and can start at any batch."""
 
 import hashlib
+import itertools
 import json
+import math
 
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.data.stream.bad_samples import DamageReport
-from keras_bridgetower.data.stream.checks import check_epoch
-from keras_bridgetower.data.stream.checks import check_hosts
-from keras_bridgetower.data.stream.checks import check_readers
-from keras_bridgetower.data.stream.checks import check_records_fit
-from keras_bridgetower.data.stream.checks import check_weights
+from keras_bridgetower.data.stream import checks
+from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
-from keras_bridgetower.data.stream.remainders import REMAINDERS
-from keras_bridgetower.data.stream.samples import RowMaker
-from keras_bridgetower.data.stream.samples import batches_at_once
-from keras_bridgetower.data.stream.samples import columns_of
-from keras_bridgetower.data.stream.targets import TARGETS
-from keras_bridgetower.data.stream.targets import inputs_of
 from keras_bridgetower.data.written import written_without_places
 from keras_bridgetower.preprocessing.close_datasets import close_at_exit
 from keras_bridgetower.preprocessing.tf_datasets import labelled
@@ -27,7 +19,7 @@ from keras_bridgetower.preprocessing.tf_datasets import untuned
 
 
 class Stream:
-    """Endless batches of records. Each is a function of `seed` and its number.
+    """Endless batches of records, each a function of `seed` and its number.
 
     Pass `dataset()` to a task's `fit`, which preprocesses raw batches itself.
     Pictures are decoded, transformed and left as 8-bit values; texts are
@@ -36,43 +28,43 @@ class Stream:
 
     Args:
         readers: a `RecordReader`, or a list of them, with one task and one
-            list of labels. Each is a source.
+            list of labels. Each reader is a source.
         batch_size: int, number of rows of a batch on all hosts together.
         transform: an `augment.Transform`; None if records have no pictures.
-        preprocessor: a task's preprocessor, to get its features in loops of
-            your own. None, as `fit` needs it, for raw batches.
+        preprocessor: a task's preprocessor, for features in loops of your
+            own. None for raw batches, which `fit` needs.
         target: str, the form of the labels: `"soft_scores"` `(batch, labels)`,
             `"class_id"`, `"image_id"`, `"number"` (of a regression), `"none"`
             (for masked language modelling), or `"auto"`, the usual form for
             the records' task.
         order: `Shuffled(window)`, or `Sequential()` for evaluation.
-        weights: list of numbers, how often each source is seen in an epoch; by
-            default once. See `EpochOrder`.
+        weights: list of numbers, the passes over each source in an epoch; by
+            default 1. See `EpochOrder`.
         seed: int from 0.
-        remainder: str, what happens to the last batch of an epoch, which may
-            lack rows, and to batches with bad samples. `"keep"`: they are
-            smaller. `"drop"`: the last one is dropped, others are filled with
-            the rows that follow in the epoch. `"pad"`: they are padded with
-            copies of weight -0.0, which tasks do not count as rows, and all
-            batches come with sample weights.
+        remainder: str, treatment of batches that lack rows: the last one of an
+            epoch, and those with bad samples. `"keep"`: they are smaller.
+            `"drop"`: the last one is dropped, others are filled with the
+            following rows of the epoch. `"pad"`: they are padded with copies
+            of weight -0.0, which tasks do not count as rows, and all batches
+            have sample weights.
         num_hosts, host: ints, the number of hosts and the index of this one.
             Each host gets its own part of every batch.
         max_bad_share: float, the share of samples that may be unreadable. They
             are missing from their batches and listed in `report`.
         workers: int, number of batches that this host makes at a time; two
-            more wait. By default one for each core, or fewer, so that all take
-            at most 4 GiB.
+            more wait. By default one per core, or fewer, so that all take at
+            most 4 GiB.
 
     Attributes:
         steps_per_epoch: int, number of batches in an epoch.
-        identity: dict of plain values that determine the batches. To continue
-            a run, its stream must have the same identity.
+        identity: dict of plain values that determine the batches. A continued
+            run must have a stream of the same identity.
         labels: list of str, the classes, in the order that a task must have.
         report: `DamageReport`, may be read at any time.
 
     Raises:
-        ValueError: arguments do not fit each other, or more samples are bad
-            than allowed.
+        ValueError: arguments do not match, or more samples are bad than
+            allowed.
 
     Example:
 
@@ -112,26 +104,27 @@ class Stream:
         workers=None,
     ):
         self._arguments = {k: v for k, v in locals().items() if k != "self"}
-        readers = check_readers(readers)
-        check_choice("target", target, ("auto", "none", *TARGETS))
-        check_choice("remainder", remainder, tuple(REMAINDERS))
-        check_hosts(batch_size, num_hosts, host)
-        batch_size, num_hosts = int(batch_size), int(num_hosts)
-        self.batch_size = batch_size
-        self.num_hosts, self.host = num_hosts, host
+        readers = checks.check_readers(readers)
+        check_choice("target", target, ("auto", "none", *samples.TARGETS))
+        check_choice("remainder", remainder, tuple(_REMAINDERS))
+        checks.check_hosts(batch_size, num_hosts, host)
+        self.batch_size, self.num_hosts = int(batch_size), int(num_hosts)
+        self.host = host
         self.preprocessor, self.transform = preprocessor, transform
         self.labels = list(readers[0].labels)
-        samples = sum(reader.num_samples for reader in readers)
+        weights = checks.check_weights(weights, readers)
+        order = Shuffled() if order is None else order
+        total = sum(reader.num_samples for reader in readers)
         # Each host counts only the bad samples of its own part.
-        self.report = DamageReport(-(-samples // num_hosts), max_bad_share)
-        inputs = inputs_of(readers[0])
+        self.report = samples.DamageReport(
+            -(-total // self.num_hosts), max_bad_share
+        )
+        inputs = samples.find_inputs(readers[0])
         target = inputs.target if target == "auto" else target
-        targets = [] if target == "none" else [TARGETS[target]]
+        targets = [] if target == "none" else [samples.TARGETS[target]]
         named = any(target.names_classes for target in targets)
         self._class_names = self.labels if named else None
-        weights = check_weights(weights, readers)
-        order = Shuffled() if order is None else order
-        self._row_maker = RowMaker(
+        self._row_maker = samples.RowMaker(
             readers, inputs, targets, transform, seed, self.report
         )
         self._order = EpochOrder(
@@ -140,40 +133,46 @@ class Stream:
             order,
             seed,
         )
-        self._remainder = REMAINDERS[remainder]
+        self._remainder = _REMAINDERS[remainder]
         self.steps_per_epoch = self._remainder.steps(
-            self._order.rows / batch_size
+            self._order.rows / self.batch_size
         )
-        check_epoch(
-            self._order.rows, batch_size, num_hosts, bool(targets), remainder
+        problem = self._remainder.problem(
+            self._order.rows, self.batch_size, self.num_hosts, bool(targets)
         )
-        check_records_fit(self._row_maker, num_hosts, preprocessor)
-        self.workers = workers or batches_at_once(
+        if problem:
+            raise ValueError(
+                f"`remainder` does not fit: {problem}. Received: "
+                f"remainder={remainder!r}, {self._order.rows} rows in an "
+                f"epoch, batch_size={batch_size}, num_hosts={num_hosts}"
+            )
+        checks.check_records_fit(self._row_maker, self.num_hosts, preprocessor)
+        self.workers = workers or samples.batches_at_once(
             self._specs, self._host_batch_size
         )
         self.identity = {
-            "batch_size": batch_size,
-            "num_hosts": num_hosts,
+            "batch_size": self.batch_size,
+            "num_hosts": self.num_hosts,
             "seed": int(seed),
             "remainder": remainder,
             "order": written_without_places(order),
             "weights": [float(weight) for weight in weights],
             "transform": written_without_places(transform),
             "target": target,
-            **sources(readers),
+            **{f"source {i}": _source(r) for i, r in enumerate(readers)},
         }
 
     def of_host(self, num_hosts, host):
-        """The same stream for one host, which reads its rows of each batch."""
-        given = self._arguments | {"num_hosts": num_hosts, "host": host}
-        return type(self)(**given)
+        """Return the same stream for one host, with its rows of each batch."""
+        hosts = {"num_hosts": num_hosts, "host": host}
+        return type(self)(**self._arguments | hosts)
 
     def __repr__(self):
         steps = f"{self.steps_per_epoch:,} steps of {self.batch_size}"
         return f"<Stream of {self._order.rows:,.0f} samples, in {steps}>"
 
     def batch(self, number):
-        """A batch by its number, as NumPy arrays.
+        """Return a batch by its number, as NumPy arrays.
 
         Args:
             number: int from 0. Epoch `e` starts at `e * steps_per_epoch`.
@@ -185,10 +184,10 @@ class Stream:
         return self._preprocessed(*self._packed(number, *self._fetch(number)))
 
     def ids(self, number):
-        """The ids of the samples of a batch.
+        """Return the ids of the samples of a batch.
 
-        An unreadable sample has its number instead. Rows that were added to
-        fill the batch are not listed.
+        The id of an unreadable sample is its number. Rows that fill up the
+        batch are not listed.
 
         Args:
             number: int from 0, as `batch`.
@@ -196,21 +195,18 @@ class Stream:
         Returns:
             list of str.
         """
-        epoch, low, high, _ = self._position_of(number)
-        samples, _ = self._order(epoch, np.arange(low, high))
-        return [self._row_maker.name(int(sample)) for sample in samples]
+        epoch, low, high, _ = self._position(number)
+        numbers, _ = self._order(epoch, np.arange(low, high))
+        return [self._row_maker.name(int(number)) for number in numbers]
 
     def dataset(self, start=(0, 0), epochs=None):
-        """The batches as a `tf.data.Dataset`.
+        """Return the batches as a `tf.data.Dataset`.
 
         Args:
             start: `(epoch, step)`, the first batch. Nothing before it is read.
             epochs: int, the epoch before which the dataset ends. If None, it
                 never ends, and `fit` needs
                 `steps_per_epoch=stream.steps_per_epoch`.
-
-        Returns:
-            A dataset of batches.
 
         Raises:
             ValueError: `start` is outside the stream.
@@ -242,7 +238,7 @@ class Stream:
             )
         options = tf.data.Options()
         policies = tf.data.experimental.AutoShardPolicy
-        # The stream has divided the data among hosts: TensorFlow must not.
+        # The stream already divides the data among hosts.
         options.experimental_distribute.auto_shard_policy = (
             policies.AUTO if self.num_hosts == 1 else policies.OFF
         )
@@ -263,7 +259,7 @@ class Stream:
         return self._packed(number, *columns)
 
     def _packed(self, number, *columns):
-        """Columns as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
+        """Pack columns as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
         names = self._row_maker.inputs.names
         x = dict(zip(names, columns, strict=False))
         # Each host has its own numbers, and so its own random draws.
@@ -277,7 +273,7 @@ class Stream:
 
     @property
     def _host_batch_size(self):
-        """Number of rows of a complete batch on this host."""
+        """Return the number of rows of a complete batch on this host."""
         return self.batch_size // self.num_hosts
 
     @property
@@ -286,9 +282,9 @@ class Stream:
 
     def _fetch(self, number):
         """Read the columns of a batch."""
-        epoch, low, high, end = self._position_of(number)
+        epoch, low, high, end = self._position(number)
         rows = list(self._readable_rows(epoch, range(low, high)))
-        # Rows to fill the batch, read only if needed. Each host takes others.
+        # Rows to fill the batch, read only if needed, different on each host.
         places = range(end + self.host, end + self._order.rows, self.num_hosts)
         behind = (
             row
@@ -302,10 +298,10 @@ class Stream:
                 "`batch_size`, or remainder='drop' or 'pad'. Received: "
                 f"batch_size={self.batch_size}"
             )
-        return columns_of(rows, self._specs)
+        return samples.stack_columns(rows, self._specs)
 
-    def _position_of(self, number):
-        """The epoch of a batch, start and end of this host's rows, its end."""
+    def _position(self, number):
+        """Return a batch's epoch, start and end of the host's rows, and end."""
         epoch, step = divmod(int(number), self.steps_per_epoch)
         start = step * self.batch_size
         count = min(self.batch_size, self._order.rows - start)
@@ -321,25 +317,108 @@ class Stream:
         )
 
 
-def sources(readers):
-    """Describe the content of sources, independent of where their folders are.
-
-    Args:
-        readers: list of `RecordReader`.
-
-    Returns:
-        dict from `"source 0"`, `"source 1"` and so on to dicts of plain
-        values.
-    """
-    return {f"source {i}": _source(r) for i, r in enumerate(readers)}
-
-
 def _source(reader):
-    # `shards` holds the checksums of the files.
-    part = [reader.task, reader.labels, reader.shards]
-    text = json.dumps(part, sort_keys=True).encode()
+    """Describe the content of a source, wherever its folder is."""
+    # `shards` has the checksums of the files.
+    content = [reader.task, reader.labels, reader.shards]
+    text = json.dumps(content, sort_keys=True).encode()
     return {
         "split": reader.split,
         "num_samples": reader.num_samples,
         "sha256": hashlib.sha256(text).hexdigest(),
     }
+
+
+class _Keep:
+    """Make batches that lack rows smaller."""
+
+    # `(dtype, shape)` of columns to add to batches.
+    columns = []
+
+    def problem(self, rows, batch_size, num_hosts, labelled):
+        """Describe why a stream cannot be divided so, or return `""`."""
+        if rows < 1:
+            return "an epoch has no row"
+        if 0 < rows % batch_size < num_hosts:
+            return (
+                "the last batch of an epoch has too few rows for each host to "
+                "get one, and hosts must make as many steps as each other. "
+                "Use 'pad' or 'drop'"
+            )
+        return ""
+
+    def steps(self, batches):
+        """Return the batches of an epoch. `batches` is rows over batch size."""
+        return math.ceil(batches)
+
+    def fixed_rows(self, share):
+        """Return the rows of every batch, or None if the number varies.
+
+        `share` is the number of rows of a complete batch on this host.
+        """
+        return None
+
+    def complete(self, rows, share, behind):
+        """Complete the rows of a batch.
+
+        Args:
+            rows: list of tuples, the rows that could be read.
+            share: int, number of rows of a complete batch on this host.
+            behind: iterator over the rows that follow in the epoch.
+
+        Returns:
+            list of tuples, with the values of the added `columns`.
+        """
+        return rows
+
+
+class _Drop(_Keep):
+    """Drop the last, smaller batch of an epoch.
+
+    Other batches are filled with the following rows of the epoch.
+    """
+
+    def problem(self, rows, batch_size, num_hosts, labelled):
+        if rows < batch_size:
+            return "an epoch has not one whole batch. Use 'keep' or 'pad'"
+        return ""
+
+    def steps(self, batches):
+        return math.floor(batches)
+
+    def fixed_rows(self, share):
+        return share
+
+    def complete(self, rows, share, behind):
+        rows = [*rows, *itertools.islice(behind, share - len(rows))]
+        # Repeat rows if the epoch has too few readable ones.
+        return list(itertools.islice(itertools.cycle(rows), share))
+
+
+class _Pad(_Keep):
+    """Pad batches with copies of a row, of sample weight -0.0.
+
+    By the sign tasks recognize padding (see `losses.is_padding`).
+    """
+
+    columns = [("float32", ())]
+
+    def problem(self, rows, batch_size, num_hosts, labelled):
+        if rows < 1:
+            return "an epoch has no row"
+        if not labelled:
+            return "it weighs labels, and there are none. Use 'drop'"
+        return ""
+
+    def fixed_rows(self, share):
+        return share
+
+    def complete(self, rows, share, behind):
+        spare = rows[0] if rows else next(behind, None)
+        if spare is None:
+            return []
+        missing = share - len(rows)
+        return [*((*row, 1.0) for row in rows), *[(*spare, -0.0)] * missing]
+
+
+_REMAINDERS = {"keep": _Keep(), "drop": _Drop(), "pad": _Pad()}

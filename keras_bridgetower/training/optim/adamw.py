@@ -1,7 +1,7 @@
 """AdamW with a learning rate and weight decay for each group of variables.
 
-A group is a row `(pattern, factor)`: the pattern matches the paths of its
-variables, the factor multiplies the learning rate.
+A group is a row `(pattern, factor)`. The pattern matches the paths of its
+variables, and the factor multiplies the learning rate.
 """
 
 import re
@@ -14,19 +14,19 @@ from keras_bridgetower.backend.keras_private import (
     updates as keras_patches_updates,
 )
 
-# The authors' three groups. The authors' code looks for substrings in names.
-# The names of the type embedding, the contrastive scale and the ranking head
-# have none of them, so these are trained at the base rate.
+# The authors' three groups. Their code searches for substrings of names, which
+# the type embedding, the contrastive scale and the ranking head lack, so these
+# are trained at the base rate.
 _HEADS = r"^(?!rank_head/)[a-z0-9_]+_head/(?!logit_scale)"
 _FUSION = r"^fusion/(?!type_embedding)"
 _OTHERS = f"^(?!{_HEADS[1:]}|{_FUSION[1:]})"
-# These rows may match no variable: not every task has all groups.
+# Rows that may match no variable, since not every task has all groups.
 _GROUPS = (_OTHERS, _FUSION, _HEADS)
 
-# Variables without decay in the authors' code: names that contain "bias" or a
-# form of "norm.weight", such as "norm1.weight" in ViT and DeiT. There, CLIP's
-# layer norms (ln_1, ...) and those of the classifiers have other names and so
-# are decayed, as are embeddings and scales.
+# Variables without decay in the authors' code: names with "bias" or a form of
+# "norm.weight", such as "norm1.weight" in ViT and DeiT. CLIP's layer norms
+# (ln_1, ...) and those of the classifiers have other names there and so are
+# decayed, like embeddings and scales.
 AUTHORS_NO_DECAY = (
     r"(bias|beta)$",
     r"^(vit|deit)_encoder/(transformer_block_\d+/ln_[12]|ln)/gamma$",
@@ -34,8 +34,8 @@ AUTHORS_NO_DECAY = (
     r"^fusion/.*gamma$",
     r"^mlm_head/.*gamma$",
 )
-# The usual choice: no decay for norms, biases, scales, the tokens that stand
-# before the patches, and the embeddings of positions and types.
+# The usual choice: no decay for norms, biases, scales, the tokens before the
+# patches, and the embeddings of positions and types.
 SANE_NO_DECAY = (
     r"(bias|beta|gamma|logit_scale|type_embedding)$",
     r"(class_embedding|class_token|distillation_token)$",
@@ -46,7 +46,7 @@ DECAYS = {"authors": AUTHORS_NO_DECAY, "sane": SANE_NO_DECAY}
 
 
 def rows(base=1.0, fusion=1.0, head=1.0):
-    """The authors' three groups of variables, as rows for `AdamW`.
+    """Return the authors' three groups of variables, as rows for `AdamW`.
 
     Args:
         base: float, factor of the learning rate for both towers, the type
@@ -71,23 +71,23 @@ def rows(base=1.0, fusion=1.0, head=1.0):
 class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay and groups of learning rates.
 
-    Each row names a group of variables, and every variable must match
-    exactly one row. Learning rate, clipping by the global norm, accumulation,
-    averages and loss scaling work as in Keras. If a gradient is not finite,
-    the step is skipped: weights and moments do not change, and `skipped`
-    counts it. With accumulation, the gradients of that batch count as zero.
-    Schedules count updates.
+    Each row is a group of variables, and every variable must match exactly
+    one row. Learning rate, clipping by the global norm, accumulation, averages
+    and loss scaling work as in Keras. If a gradient is not finite, the step is
+    skipped: weights and moments do not change, and `skipped` counts it. With
+    accumulation, the gradients of that batch count as zero. Schedules count
+    updates.
 
     Args:
         learning_rate: float or schedule, the rate for a factor of 1.
-        rows: tuple of `(pattern, factor)`. The pattern is a regular
-            expression that is searched in the paths of variables. The factor
-            multiplies the learning rate; None freezes the variables, which
-            then also do not count in the norm of the gradients.
+        rows: tuple of `(pattern, factor)`. The pattern is a regular expression
+            to search in the paths of variables. The factor multiplies the
+            learning rate; None freezes the variables and excludes them from
+            the norm of the gradients.
         weight_decay: float, multiplied by the learning rate of the row.
-        decay: which variables are not decayed: `"authors"` (those of their
-            lists of names), `"sane"` (norms, biases, scales, class tokens,
-            and embeddings of positions and types), or a tuple of patterns.
+        decay: the variables without decay: `"authors"` (those of their lists
+            of names), `"sane"` (norms, biases, scales, class tokens, and
+            embeddings of positions and types), or a tuple of patterns.
         beta_1, beta_2, epsilon: floats, the authors' values by default.
         **kwargs: as `keras.optimizers.Optimizer`: `global_clipnorm`,
             `gradient_accumulation_steps`, `use_ema`, `loss_scale_factor`.
@@ -135,7 +135,7 @@ class AdamW(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         super().build(variables)
-        # Set without Keras' tracking: they are variables of the model.
+        # Set without Keras' tracking, since they belong to the model.
         object.__setattr__(self, "_built_for", variables)
         self._momentums, self._velocities = self.add_optimizer_variables(
             variables, ["momentum", "velocity"]
@@ -143,7 +143,7 @@ class AdamW(keras.optimizers.Optimizer):
         # `compile` of a task does this already; other models need it here.
         keras_patches_updates.count_updates(self)
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
-        self._factors = factors_of(variables, self.rows)
+        self._factors = match_rows(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)
         kept = [
             any(re.search(pattern, v.path) for pattern in no_decay)
@@ -159,8 +159,8 @@ class AdamW(keras.optimizers.Optimizer):
         with keras.name_scope(self.name, caller=self):
             self.build(variables)
         grads, variables, finite = self.finite_or_zero(grads, variables)
-        # With accumulation, gradients that were not finite are zero, and the
-        # update is made from the other batches.
+        # With accumulation, gradients that are not finite become zero, and the
+        # update uses the other batches.
         self._update_factor = (
             1.0 if self.gradient_accumulation_steps else finite
         )
@@ -168,15 +168,15 @@ class AdamW(keras.optimizers.Optimizer):
         self._update_factor = None
 
     def finite_or_zero(self, grads, variables):
-        """Count gradients that are not finite, and make zeros of them.
+        """Count gradients that are not finite, and replace them by zeros.
 
         Args:
             grads: list of tensors or None.
-            variables: list of the variables that they belong to.
+            variables: list of their variables.
 
         Returns:
-            `(gradients, variables, finite)`: those that are not frozen by
-            their row, and a bool tensor.
+            `(gradients, variables, finite)`, without frozen variables; the
+            last one is a bool tensor.
         """
         learns = [
             (g, v)
@@ -204,7 +204,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.assign_sub(variable, m * alpha / (ops.sqrt(v) + self.epsilon))
 
     def _step_of(self, index, dtype, learning_rate):
-        """Step size, decay and "is finite" factor of a variable's update."""
+        """Return step size, decay and "is finite" factor of an update."""
         kept = ops.cast(self._update_factor, dtype)
         rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
         steps = ops.cast(self.iterations + 1, dtype)
@@ -215,7 +215,7 @@ class AdamW(keras.optimizers.Optimizer):
         return alpha, rate * decay if decay else None, kept
 
     def _backend_update_step(self, grads, variables, learning_rate):
-        # On PyTorch, Keras' optimizers update many variables at once, too.
+        # On PyTorch, update many variables at once, like Keras' optimizers.
         on_torch = _on_torch()
         if on_torch is None:
             super()._backend_update_step(grads, variables, learning_rate)
@@ -250,7 +250,7 @@ class AdamW(keras.optimizers.Optimizer):
 
 
 def _on_torch():
-    """The module for PyTorch, or None on another backend."""
+    """Return the module for PyTorch, or None on another backend."""
     if keras.config.backend() != "torch":
         return None
     from keras_bridgetower.training.optim import adamw_torch
@@ -259,7 +259,7 @@ def _on_torch():
 
 
 def _finite(grads):
-    """The gradients, or zeros if one is not finite in any replica.
+    """Return the gradients, or zeros if one is not finite in any replica.
 
     Returns:
         `(gradients, finite)`, the latter a bool tensor.
@@ -273,9 +273,9 @@ def _finite(grads):
         squares = sum(
             ops.sum(ops.square(ops.cast(g, "float32"))) for g in known
         )
-    # XLA repeats cheap operations for each variable that uses them. Here that
-    # would be a sum of hundreds of terms, and a minute of compilation. It
-    # does not repeat a square root.
+    # XLA repeats cheap operations for each variable that uses them: here a sum
+    # of hundreds of terms, and a minute of compilation. It does not repeat a
+    # square root.
     norm = ops.sqrt(squares)
     broken = ops.cast(ops.logical_not(ops.isfinite(norm)), "float32")
     finite = ops.equal(backend_ops.global_sum(broken), 0.0)
@@ -288,8 +288,8 @@ def _finite(grads):
     return grads, finite
 
 
-def factors_of(variables, rows):
-    """The factor of each variable, from the one row that matches its path.
+def match_rows(variables, rows):
+    """Return the factor of each variable, from the row that matches its path.
 
     Args:
         variables: list of variables.
@@ -315,7 +315,7 @@ def factors_of(variables, rows):
     if problems:
         raise ValueError(
             "`rows` must have exactly one row for each variable, and no row "
-            f"for none. Received: {len(problems)} without, the first 20:\n"
+            f"for none. Received: {len(problems)} mismatches, the first 20:\n"
             + "\n".join(problems[:20])
         )
     factors = dict(rows)

@@ -1,9 +1,10 @@
-"""The step of `AdamW` on PyTorch, for many variables in a few operations."""
+"""The step of `AdamW` on PyTorch, for many variables at once."""
 
 import torch
 
-# How many weights are updated at a time. On an accelerator it bounds the
-# temporary memory. On a CPU all that a piece needs stays in the cache.
+# Maximum number of weights to update at a time. On an accelerator `CHUNK`
+# limits the temporary memory. On a CPU a `PIECE` and its temporaries fit in the
+# cache.
 CHUNK, PIECE = 2**25, 2**17
 
 
@@ -11,16 +12,16 @@ CHUNK, PIECE = 2**25, 2**17
 def adamw(variables, alpha, decay, kept, betas, epsilon):
     """Apply the step of `AdamW.update_step` to variables of one row.
 
-    The operations and their order are the same, and so are the results, bit
-    for bit. A model has hundreds of variables, and calling twelve operations
-    for each of them takes longer than the arithmetic.
+    The operations, their order and so the results are the same, bit for bit.
+    For the hundreds of variables of a model, calling twelve operations each
+    takes longer than the arithmetic.
 
     Args:
         variables: list of `(variable, gradient, momentum, velocity)`, float
             tensors of one dtype. All but the gradient are changed in place.
         alpha: scalar tensor, learning rate times bias correction.
         decay: scalar tensor, the share by which variables decay, or None.
-        kept: scalar tensor, 0 if nothing must change, else 1.
+        kept: scalar tensor, 0 to change nothing, else 1.
         betas: two floats.
         epsilon: float.
     """
@@ -47,7 +48,7 @@ def adamw(variables, alpha, decay, kept, betas, epsilon):
 
 @torch.no_grad()
 def square_sum(gradients):
-    """The sum of all squares, a scalar tensor in float32.
+    """Return the sum of all squares, a scalar tensor in float32.
 
     Args:
         gradients: list of float tensors.
@@ -60,22 +61,18 @@ def square_sum(gradients):
 
 
 def known_to_be(finite):
-    """Whether a bool tensor is True, where to ask does not make a GPU wait.
+    """Return True if a tensor is known to be True without waiting for a GPU.
 
-    Args:
-        finite: bool tensor.
-
-    Returns:
-        bool; False also where it cannot be asked.
+    False while compiling, where the value is unknown.
     """
-    asked = finite.device.type == "cpu" and not torch.compiler.is_compiling()
-    return asked and bool(finite)
+    known = finite.device.type == "cpu" and not torch.compiler.is_compiling()
+    return known and bool(finite)
 
 
 def _in_memory(variables):
-    """Whether all tensors lie in the memory of the CPU, without gaps.
+    """Return True if all tensors are contiguous in the memory of the CPU.
 
-    A program that is compiled would hold each piece, and is said not to.
+    False while compiling, since a compiled program would contain each piece.
     """
     return not torch.compiler.is_compiling() and all(
         tensor.device.type == "cpu" and tensor.is_contiguous()

@@ -22,7 +22,7 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
         end: float, the rate after the last step.
 
     Raises:
-        ValueError: a warm-up that is not shorter than the training.
+        ValueError: the warm-up is not shorter than the training.
 
     Example:
 
@@ -36,7 +36,7 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak, total_steps, warmup=0.1, power=1.0, end=0.0):
-        self.warmup_steps = steps_of(warmup, total_steps)
+        self.warmup_steps = count_steps(warmup, total_steps)
         if not 0 <= self.warmup_steps < total_steps:
             raise ValueError(
                 "`warmup` must be a share of the steps as a float below 1, or "
@@ -68,20 +68,17 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def steps_of(number, total_steps):
-    """A number of steps that is given as a number or as a share.
+def count_steps(number, total_steps):
+    """Return a number of steps, from a number or a share of all steps.
 
     Args:
         number: int, a number of steps, or float, a share.
         total_steps: int.
 
-    Returns:
-        int.
-
     Example:
 
     ```python
-    steps_of(0.1, 500)  # 50
+    count_steps(0.1, 500)  # 50
     ```
     """
     is_share = isinstance(number, float)

@@ -5,13 +5,13 @@ from keras_bridgetower.training.recipes.recipe import unknown
 
 
 def get(name):
-    """Get a recipe by its name.
+    """Return a recipe by its name.
 
     Args:
         name: str, a key of `RECIPES`.
 
     Raises:
-        ValueError: an unknown name; the error suggests the nearest one.
+        ValueError: the name is unknown; the error suggests the nearest one.
 
     Example:
 
@@ -41,7 +41,7 @@ _ITC = dict(
     text_length=40,
     projection_dim=256,
 )
-# The scripts mirror all pictures, even if the text says "left" or "right".
+# The scripts mirror all pictures, even if the text mentions left or right.
 # `_with_sides` changes this.
 _MIRRORED = dict(transform="blip_randaug_wc_official")
 _ROWS = (
@@ -263,10 +263,7 @@ _ROWS = (
 
 
 def _with_sides(recipe):
-    """The recipe without mirroring of pictures whose text names a side.
-
-    A mirrored picture would make a text about left and right wrong.
-    """
+    """Return a recipe that does not mirror pictures whose text names a side."""
     transform = recipe.transform.removesuffix("_official")
     if transform == recipe.transform:
         return recipe

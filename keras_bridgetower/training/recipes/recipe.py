@@ -1,4 +1,4 @@
-"""`Recipe`: all settings of a training run, in one object."""
+"""`Recipe`: all settings of a training run."""
 
 import dataclasses
 import difflib
@@ -19,7 +19,7 @@ class Recipe:
     Args:
         name: str, its key in `RECIPES`.
         task: str, the name of the task class without `BridgeTower`.
-        source: str, script or repository that the numbers are from.
+        source: str, script or repository of the numbers.
         dataset: str, the data set of the run.
         size: `"base"`, `"large"` or `"tiny"`: widths and encoders.
         image_size: int, side of the pictures in pixels.
@@ -33,8 +33,8 @@ class Recipe:
         epochs: int, passes over the data, or None if `steps` is given.
         steps: int, number of updates, or None if `epochs` is given.
         batch_size: int, samples of an update, over all devices.
-        accumulation: int, number of batches whose gradients are accumulated
-            for an update. Each has `micro_batch_size` samples.
+        accumulation: int, number of batches of an update, whose gradients are
+            accumulated. Each has `micro_batch_size` samples.
         text_length: int, tokens of a text, with its start and end tokens.
         head_scale: float, hidden width of the head divided by 2D, or None for
             a head that is one Linear.
@@ -47,8 +47,8 @@ class Recipe:
         epsilon: float, epsilon of the optimizer.
         dropout: float, dropout of the cross-modal layers.
         shortlist: int, candidates of the two-stage ranking, or None.
-        new_poolers: bool, whether the poolers are initialized again below a
-            new head. Poolers that matching has saturated learn slowly.
+        new_poolers: bool. If True, the poolers below a new head are newly
+            initialized. Poolers that matching has saturated learn slowly.
         note: str, a remark.
 
     Raises:
@@ -107,7 +107,7 @@ class Recipe:
             if not is_integer(value) or value < 1:
                 raise ValueError(
                     f"`{name}` of a recipe must be a positive integer, and "
-                    "one of `epochs` and `steps` be given. Received: "
+                    "one of `epochs` and `steps` must be set. Received: "
                     f"{name}={value!r}"
                 )
             object.__setattr__(self, name, int(value))
@@ -128,11 +128,11 @@ class Recipe:
 
     @property
     def micro_batch_size(self):
-        """Samples of a batch, `batch_size / accumulation`."""
+        """Return the samples of a batch, `batch_size / accumulation`."""
         return self.batch_size // self.accumulation
 
     def replace(self, **changes):
-        """A copy of the recipe with some values changed.
+        """Return a copy of the recipe with some values changed.
 
         Raises:
             ValueError: an unknown field; the error suggests the nearest one.
@@ -144,11 +144,11 @@ class Recipe:
         return dataclasses.replace(self, original=original, **changes)
 
     def tiny(self):
-        """The same run in miniature, for easy-VQA on a laptop.
+        """Return the same run in miniature, for easy-VQA on a laptop.
 
-        The sizes are smaller and the learning rate is larger: a narrow model
-        learns nothing at the rate of a wide one. The factors of the rate are
-        the same. The shortlist is still much smaller than the number of
+        The sizes are smaller and the learning rate is larger, since a narrow
+        model learns nothing at the rate of a wide one. The factors of the rate
+        do not change. The shortlist is still much smaller than the number of
         pictures. At the larger rate matching saturates the poolers, so a new
         classifier gets new ones.
         """
@@ -167,7 +167,7 @@ class Recipe:
         )
 
     def total_steps(self, samples):
-        """Number of updates of the whole run.
+        """Return the number of updates of the whole run.
 
         As in the scripts, an incomplete batch at the end of an epoch counts,
         and an incomplete update after the last epoch does not.
@@ -176,7 +176,7 @@ class Recipe:
             samples: int, number of training samples.
 
         Raises:
-            ValueError: fewer samples than one batch.
+            ValueError: there are fewer samples than one batch.
         """
         if self.steps is not None:
             return self.steps
@@ -190,24 +190,24 @@ class Recipe:
         return self.epochs * batches // self.accumulation
 
     def optimizer(self, total_steps, **kwargs):
-        """Make the `AdamW` of the run.
+        """Return the `AdamW` of the run.
 
         Args:
             total_steps: int, number of updates of the whole run.
             **kwargs: as in `AdamW`, such as `global_clipnorm`.
 
         Raises:
-            ValueError: another accumulation than the recipe's, which its
-                batches and its number of updates follow.
+            ValueError: another accumulation than the recipe's, on which
+                batches and number of updates depend.
         """
         own = self.accumulation if self.accumulation > 1 else None
-        asked = kwargs.setdefault("gradient_accumulation_steps", own)
-        if asked != own:
+        accumulation = kwargs.setdefault("gradient_accumulation_steps", own)
+        if accumulation != own:
             raise ValueError(
                 "`gradient_accumulation_steps` must be the recipe's "
                 f"`accumulation`, {self.accumulation}. Change the recipe: "
-                f"`recipe.replace(accumulation={asked})`. Received: "
-                f"gradient_accumulation_steps={asked!r}"
+                f"`recipe.replace(accumulation={accumulation})`. Received: "
+                f"gradient_accumulation_steps={accumulation!r}"
             )
         return AdamW(
             WarmupPolynomial(self.learning_rate, total_steps, self.warmup),
@@ -218,7 +218,7 @@ class Recipe:
         )
 
     def differences(self):
-        """The fields that `replace` has changed.
+        """Return the fields that `replace` has changed.
 
         Returns:
             dict from field to `(value, original value)`.
@@ -247,7 +247,7 @@ _FIELDS = [field.name for field in dataclasses.fields(Recipe)[:-1]]
 
 
 def unknown(what, name, known):
-    """The text of an error about an unknown name, with the nearest one."""
+    """Return the message about an unknown name, with the nearest one."""
     nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
     return (
         f"There is no {what} {name!r}; the nearest is {nearest!r}. Allowed: "

@@ -1,5 +1,6 @@
 """Builds the task that a recipe trains, from a preset or from two encoders."""
 
+import re
 import warnings
 
 from keras_bridgetower.convert import unimodal
@@ -18,52 +19,51 @@ from keras_bridgetower.tasks.unimodal import BridgeTowerImageClassifier
 from keras_bridgetower.tasks.unimodal import BridgeTowerTextClassifier
 from keras_bridgetower.tasks.vqa import BridgeTowerVQA
 
-# How `from_preset` warns of a head that is not the preset's.
-HEAD_IS_NEW = "New and random"
-# Width and heads of the cross-modal layers; the paper has six of them.
+# Parts of the warning of `from_preset` about a new head.
+_HEAD_IS_NEW = re.compile("New and random|newly initialized")
+# Width and number of heads of the cross-modal layers, and the number of layers.
 SIZES = {"base": (768, 12), "large": (1024, 16)}
 LAYERS = 6
 
 
 def from_preset(recipe, preset, labels, load_weights=True):
-    """A task from a preset, with a new head where the preset lacks it.
+    """Build a task from a preset, with a new head if the preset lacks it.
+
+    If the head is new and `recipe.new_poolers` is set, the poolers are newly
+    initialized too.
 
     Args:
         recipe: a `Recipe`.
-        preset: as the `from_preset` of a task takes it.
+        preset: as in the `from_preset` of a task.
         labels: list of str, the classes of a VQA or a classifier.
         load_weights: bool, `False` for new random weights.
-
-    Returns:
-        The task. Where its head is new and the recipe asks for it, the
-        poolers are new as well.
     """
     cls, values = class_and_values(recipe, labels)
     preset = registry.open_preset(preset)
     if "itc" in saved_heads(preset):
-        # A head that has learnt is worth more than one of another width.
+        # Keep the trained head, whatever its width.
         values.pop("projection_dim", None)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         task = cls.from_preset(
             preset,
             load_weights,
             image_size=recipe.image_size,
-            # The saved preset sees pictures as the score was measured.
+            # The saved preset resizes pictures as the evaluation does.
             image_mode=_placing(recipe)["mode"],
             **values,
         )
-    others = [w for w in said if HEAD_IS_NEW not in str(w.message)]
+    others = [w for w in caught if not _HEAD_IS_NEW.search(str(w.message))]
     for warning in others:
         warnings.warn(warning.message, stacklevel=2)
-    if recipe.new_poolers and len(others) < len(said):
-        # The preset's own head would not know them.
+    if recipe.new_poolers and len(others) < len(caught):
+        # The preset's own head was trained with its poolers.
         task.backbone.fusion.reset_poolers()
     return task
 
 
 def from_encoders(recipe, image_source, text_source, labels):
-    """A task over two uni-modal encoders, as pre-training starts.
+    """Build a task on two uni-modal encoders, as pre-training starts.
 
     Args:
         recipe: a `Recipe`.
@@ -93,36 +93,33 @@ def from_encoders(recipe, image_source, text_source, labels):
 
 
 def class_and_values(recipe, labels):
-    """The class of a recipe's task, and what the recipe says of it.
+    """Return the class of a recipe's task, and a dict of its arguments.
 
     Args:
         recipe: a `Recipe`.
         labels: list of str, the classes of a VQA or a classifier.
-
-    Returns:
-        The class, and a dict of arguments of it.
     """
     cls, values = TASKS[recipe.task]
     return cls, values(recipe, labels)
 
 
-def print_what_stands(recipe, task):
-    """Print the values of a task's preset that the recipe has otherwise."""
+def print_kept_values(recipe, task):
+    """Print the values that the preset keeps although the recipe differs."""
     fusion = task.backbone.fusion
     found = {"bridge": fusion.bridge, "dropout": fusion.dropout}
     if recipe.projection_dim is not None:
         found["projection_dim"] = task.projection_dim
     for name, value in found.items():
         if value != getattr(recipe, name):
-            print(f"  {name}: {value}, the preset's, stands")
+            print(f"  {name}: {value}, kept from the preset")
 
 
 def set_text_length(task, length):
-    """Let a task read texts of some tokens, if it has positions for them.
+    """Set the text length of a task, if it has positions for the tokens.
 
     Args:
         task: a task with a preprocessor.
-        length: int, tokens of a text with its ends.
+        length: int, tokens of a text with its start and end tokens.
 
     Raises:
         ValueError: more tokens than the text encoder has positions.
@@ -130,18 +127,18 @@ def set_text_length(task, length):
     most = task.backbone.text_encoder.max_sequence_length
     if length > most:
         raise ValueError(
-            f"The recipe's texts have {length} tokens, and the text encoder "
-            f"that it starts from has positions for {most}: add "
-            f"`--set text_length={most}`, or start from another one. "
+            f"The recipe's texts have {length} tokens, but the text encoder "
+            f"has positions for {most}: add `--set text_length={most}`, or "
+            "start from another encoder. "
             f"Received: text_length={length}"
         )
     task.preprocessor.tokenizer.sequence_length = length
 
 
 def _placing(recipe):
-    """How the recipe's evaluation makes squares of pictures."""
-    made = transform(recipe.eval_transform, recipe.image_size)
-    return {"mode": made.steps[-1].mode, "mean": made.mean, "std": made.std}
+    """Return the arguments of the image converter for the evaluation."""
+    last = transform(recipe.eval_transform, recipe.image_size)
+    return {"mode": last.steps[-1].mode, "mean": last.mean, "std": last.std}
 
 
 def _objectives(recipe, labels):
@@ -171,6 +168,14 @@ def _labels(recipe, labels):
     return {"labels": labels}
 
 
+# Tasks of the records that tasks are trained on.
+RECORD_TASKS = {
+    "Pretraining": "captions",
+    "Retrieval": "captions",
+    "VQA": "vqa",
+    "Entailment": "entailment",
+    "NLVR2": "nlvr2",
+}
 TASKS = {
     "Pretraining": (BridgeTowerPretraining, _objectives),
     "Retrieval": (BridgeTowerRetrieval, _matching),

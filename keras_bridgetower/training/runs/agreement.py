@@ -1,8 +1,7 @@
 """Checks that all processes of a run have the same settings, data and weights.
 
-If processes continued from different checkpoints, they would train different
-models and average their gradients, and no error would show it. So if they
-differ, the run ends in all of them.
+Processes that continue from different checkpoints would train different models
+and average their gradients without any error. If they differ, all of them end.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import numpy as np
 
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import ProcessError
-from keras_bridgetower.distribution.strategy import by_process
+from keras_bridgetower.distribution.strategy import differences
 from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -24,9 +23,9 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 @contextlib.contextmanager
 def other_processes_named(strategy):
-    """A context whose errors say that another process may be their cause.
+    """Name another process as the cause of errors in the context.
 
-    When a process of a run dies, the others see a broken connection only.
+    When a process of a run dies, the others only see a broken connection.
 
     Args:
         strategy: a `Strategy`.
@@ -45,7 +44,7 @@ def other_processes_named(strategy):
             error.add_note(
                 f"This is process {strategy.index} of {strategy.processes}. "
                 "If the error is one of communication, another process ended "
-                "first: read its output. Started again, all of them go on "
+                "first: read its output. If restarted, all of them continue "
                 "from the newest checkpoint."
             )
         raise
@@ -61,24 +60,17 @@ def check(strategy, facts):
     Raises:
         CheckpointError: in every process; it lists the facts that differ.
     """
-    texts = strategy.gather_text(json.dumps(facts, sort_keys=True))
-    if len(set(texts)) == 1:
-        return
-    each = [_flat(json.loads(text)) for text in texts]
-    names = sorted({name for one in each for name in one})
-    differ = [n for n in names if any(o.get(n) != each[0].get(n) for o in each)]
-    lines = [
-        ", ".join(f"{n}={one.get(n)!r:.80}" for n in differ) for one in each
-    ]
-    raise CheckpointError(
-        "All processes of a run must agree: start them with the same command "
-        "and the same data, and let all see one directory of checkpoints. "
-        f"Each ends here. Received:\n{by_process(lines)}"
-    )
+    differing = differences(strategy, facts)
+    if differing:
+        raise CheckpointError(
+            "All processes of a run must agree: start them with the same "
+            "command and the same data, and let all see one directory of "
+            f"checkpoints. Each ends here. Received:\n{differing}"
+        )
 
 
 def newest(strategy, directory, started):
-    """The newest checkpoint of a run, the same one in every process.
+    """Read the newest checkpoint of a run, the same one in every process.
 
     Args:
         strategy: a `Strategy`; every process must call this.
@@ -89,15 +81,15 @@ def newest(strategy, directory, started):
         `(arrays, facts)` for this process, or None if there is no checkpoint.
 
     Raises:
-        CheckpointError: as in `folders.newest`, or the processes differ.
+        CheckpointError: no checkpoint can be read, or the processes differ.
         ProcessError: another process cannot read the checkpoint.
     """
-    # Checked before reading, because on JAX all processes read together.
+    # Check before reading, since on JAX all processes read together.
     seen = strategy.together(lambda: _newest_facts(directory))
     check(strategy, started | seen)
     found = strategy.together(lambda: checkpoints.newest(directory))
     arrays, facts = found or ({}, None)
-    check(strategy, _of_checkpoint(facts))
+    check(strategy, _checkpoint_facts(facts))
     return found and (process_seeds.of_process(strategy, arrays), facts)
 
 
@@ -114,11 +106,11 @@ def check_model(strategy, model, position):
     """
     if strategy.processes > 1:
         facts = dataclasses.asdict(position)
-        check(strategy, facts | _of_model(strategy, model))
+        check(strategy, facts | _model_facts(strategy, model))
 
 
 def _newest_facts(directory):
-    """Facts about the newest checkpoint, from its manifest only."""
+    """Return facts about the newest checkpoint, from its manifest only."""
     folders = checkpoints.checkpoints_in(directory)
     if not folders:
         return {"checkpoint": "none"}
@@ -130,8 +122,8 @@ def _newest_facts(directory):
     }
 
 
-def _of_checkpoint(facts):
-    """Facts that identify a checkpoint."""
+def _checkpoint_facts(facts):
+    """Return facts that identify a checkpoint that was read."""
     if facts is None:
         return {"checkpoint": "none"}
     sums = json.dumps(facts["sha256"], sort_keys=True).encode()
@@ -141,9 +133,9 @@ def _of_checkpoint(facts):
     }
 
 
-def _of_model(strategy, model):
-    """Facts that identify the state of a model: updates and a checksum."""
-    variables = state.variables_of(model)
+def _model_facts(strategy, model):
+    """Return the number of updates of a model and a checksum of its state."""
+    variables = state.variables(model)
     own = strategy.own_draws(variables)
     total = 0
     for name, variable in variables.items():
@@ -153,14 +145,3 @@ def _of_model(strategy, model):
             total = zlib.crc32(content, total)
     iterations = keras.ops.convert_to_numpy(model.optimizer.iterations)
     return {"iterations": int(iterations), "weights": f"{total:08x}"}
-
-
-def _flat(values, prefix=""):
-    """A nested dict as a flat one, whose keys are joined by dots."""
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

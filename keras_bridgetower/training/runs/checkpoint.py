@@ -20,50 +20,46 @@ from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import identity
-from keras_bridgetower.training.runs import lock
 from keras_bridgetower.training.runs import other_callbacks
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checks import Position
 from keras_bridgetower.training.runs.folders import CheckpointError
-from keras_bridgetower.training.runs.stores import STORES
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves a training run and continues it as if it was never interrupted.
 
-    A checkpoint holds all variables of model, optimizer and metrics, the
-    seeds of all layers, and the position in the data. The continued run gives
-    the same numbers as an uninterrupted one, bit for bit. On a SIGTERM the
-    current step is finished, a checkpoint is saved, and the process ends with
-    exit code 143. With `use_ema`, the averages replace the weights when `fit`
-    ends.
+    A checkpoint has all variables of model, optimizer and metrics, the seeds
+    of all layers, and the position in the data. The continued run gives the
+    same numbers as an uninterrupted one, bit for bit. After a SIGTERM the run
+    finishes the current step, saves a checkpoint, and ends with exit code 143.
+    With `use_ema`, the averages replace the weights when `fit` ends.
 
     With `gradient_accumulation_steps`, several batches of the stream make one
-    update. An epoch may end in the middle of an update, which then continues
-    in the next epoch.
+    update. An epoch may end in the middle of an update, which continues in the
+    next epoch.
 
     Args:
-        directory: path of the run's folder; it is made if it does not exist.
+        directory: path of the run's folder. Created if it does not exist.
         stream: a `Stream`, the training data.
         every: int, number of updates between two checkpoints.
-        keep: int, how many of the newest checkpoints are kept.
+        keep: int, number of the newest checkpoints to keep.
         monitor: str, a name in the logs of an epoch, such as `"val_score"`.
-            The checkpoint with its best value is kept, too. Or None.
-        mode: `"max"` or `"min"`: which value of `monitor` is best.
+            The checkpoint with its best value is kept too. Or None.
+        mode: `"max"` or `"min"`, the best value of `monitor`.
         settings: dict of plain values, such as those of a recipe.
-            Checkpoints with other settings are refused.
-        on_nonfinite: `"stop"`: the run ends if the loss or a gradient is not
-            finite; `"skip"`: it warns and continues. In both cases `AdamW` of
-            this package has not applied the step. Overflow that only loss
-            scaling causes is not a failure.
-        strategy: what `kbt.distribute` returned, for several devices. Each
+            Checkpoints with other settings are rejected.
+        on_nonfinite: `"stop"` to end the run if the loss or a gradient is not
+            finite, `"skip"` to warn and continue. Either way `AdamW` of this
+            package does not apply the step. Overflow that only loss scaling
+            causes is not a failure.
+        strategy: a result of `kbt.distribute`, for several devices. Each
             process reads its share of the stream, and one of them saves. If
             the processes differ in settings, position or weights, all end.
 
     Raises:
-        CheckpointError: a checkpoint cannot be written or continued, the
-            loss or a gradient is not finite, or an epoch does not log
-            `monitor`.
+        CheckpointError: a checkpoint cannot be written or continued, the loss
+            or a gradient is not finite, or an epoch does not log `monitor`.
 
     Example:
 
@@ -110,7 +106,7 @@ class Checkpoint(keras.callbacks.Callback):
     def fit(self, model, steps, callbacks=(), force=False, **kwargs):
         """Train to the end of the run, from its newest checkpoint if any.
 
-        Outside the main thread Python cannot receive signals. A SIGTERM then
+        Outside the main thread, where Python receives no signals, a SIGTERM
         ends the process without saving.
 
         Args:
@@ -119,27 +115,26 @@ class Checkpoint(keras.callbacks.Callback):
                 the middle of an epoch; `epochs * stream.steps_per_epoch` for
                 whole epochs.
             callbacks: list of further callbacks.
-            force: bool or `"hosts"`, see `resume`.
-            **kwargs: as in `keras.Model.fit`, such as `validation_data`; not
-                those that `stream` and `steps` set, such as `epochs`.
+            force: bool or `"hosts"`, as in `resume`.
+            **kwargs: as in `keras.Model.fit`, such as `validation_data`, but
+                without those that `stream` and `steps` set, such as `epochs`.
 
         Returns:
             `keras.callbacks.History` of the epochs that this call trained.
 
         Raises:
             ValueError: `steps_per_execution` in `compile`, a callback that
-                sets the weights (see `other_callbacks`), pictures that the
-                model's image converter would change, labels of other classes
-                than the task's, or arguments that the run sets.
+                sets weights, pictures that the model's image converter would
+                change, labels of other classes than the task's, or arguments
+                that the run sets.
             CheckpointError: another process trains in the folder.
         """
         checks.check_fit(model, callbacks, kwargs)
         checks.check_pictures(model, self.stream)
-        other_callbacks.check(callbacks)
         self._of_update = accumulation(model.optimizer)
         self._last = steps * self._of_update
         with (
-            lock.exclusive(self.directory, self.strategy),
+            folders.exclusive(self.directory, self.strategy),
             agreement.other_processes_named(self.strategy),
             closed_on_error(model),
         ):
@@ -177,7 +172,7 @@ class Checkpoint(keras.callbacks.Callback):
             )
             unfinished = self._batches() < self._last
             if not stopped and position.step and unfinished:
-                # The rest of an epoch needs a `fit` of its own: Keras assumes
+                # The rest of an epoch needs its own `fit`, since Keras assumes
                 # that all epochs are as long as the first one.
                 start, end = dataclasses.astuple(position), position.epoch + 1
                 stopped = train(start, end)
@@ -192,38 +187,38 @@ class Checkpoint(keras.callbacks.Callback):
 
         Args:
             model: the compiled model, of the run's architecture.
-            force: bool or `"hosts"`: True continues with other settings,
-                versions or data; `"hosts"` with another number of processes,
-                and nothing else. A batch has the same rows on any number.
+            force: bool or `"hosts"`. True allows other settings, versions or
+                data; `"hosts"` only another number of processes. A batch has
+                the same rows on any number.
 
         Returns:
             The `Position` from which the run continues.
 
         Raises:
-            CheckpointError: no checkpoint can be read; or it has other
-                settings, versions or data, or is of another model; or the
-                processes differ. The error lists the differences.
+            CheckpointError: no checkpoint can be read; it has other settings,
+                versions or data, or is of another model; or the processes
+                differ. The error lists the differences.
             ProcessError: another process cannot continue.
         """
         checks.check_force(force)
-        now = state.origin(self.settings, self.stream)
-        # Before the restore, which may change the learning rate.
+        now = identity.origin(self.settings, self.stream)
+        # Described before the restore, which may change the learning rate.
         now["training"] = identity.of_run(model, self.stream)
         self._training = now["training"]
         moment = {"every": self.every, "steps": self._last}
         found = agreement.newest(self.strategy, self.directory, now | moment)
         if found is not None:
             arrays, facts = found
-            now["training"] = identity.with_rate_of(
+            now["training"] = identity.with_lowered_rate(
                 arrays, facts.get("training", {}), now["training"]
             )
-            checks.check_origin(self.directory, facts, now, force)
+            identity.check_origin(self.directory, facts, now, force)
             length = self.stream.steps_per_epoch
             self.position = checks.position_of(facts, length)
             self._callback_states = facts.get("callbacks", {})
             self._loss_is_finite = facts.get("loss_is_finite", True)
-            # Metrics and random states are restored later, because `fit`
-            # resets metrics and other code may draw until it begins.
+            # Metrics and random states are restored later, since `fit` resets
+            # metrics, and other code may draw before it begins.
             self._restored = self.strategy.together(
                 lambda: state.restore(model, arrays, self.strategy.scope)
             )
@@ -249,8 +244,8 @@ class Checkpoint(keras.callbacks.Callback):
         position = self.position
         self._check_finite(logs or {})
         position.step += 1
-        # Saved here, because until the next step an evaluation or a new
-        # loader may draw random numbers in one run but not in another.
+        # Read here, since before the next step an evaluation or a new loader
+        # may draw random numbers in one run but not in another.
         self._random = state.random()
         if position.step == self.stream.steps_per_epoch:
             # `end_epoch` saves, after the evaluation.
@@ -258,7 +253,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self._batches() == self._last:
             self.model.stop_training = True
             return
-        # A signal may reach the processes at different steps, so they agree.
+        # A signal may reach the processes at different steps.
         stop = self.strategy.any(self._sigterm.requested)
         every = self.every * self._of_update
         if stop or self._batches() % every == 0:
@@ -287,14 +282,14 @@ class Checkpoint(keras.callbacks.Callback):
         model = self.model
         strategy = self.strategy
         agreement.check_model(strategy, model, position)
-        with STORES[strategy.store].values(strategy, model) as value:
-            arrays = {**state.arrays_of(model, value), **random}
+        with folders.STORES[strategy.store].values(strategy, model) as value:
+            arrays = {**state.arrays(model, value), **random}
             arrays = process_seeds.of_all(strategy, arrays)
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
             "loss_is_finite": self._watch.is_finite,
-            **state.origin(self.settings, self.stream),
+            **identity.origin(self.settings, self.stream),
             "training": self._training,
             "callbacks": other_callbacks.states(self._beside),
         }
@@ -310,7 +305,10 @@ class Checkpoint(keras.callbacks.Callback):
         if failure:
             ids = self._all_hosts.ids(self._batches())
             _REPORTS[self.on_nonfinite](
-                _failure_text(failure, loss, self.position, ids)
+                "The loss and its gradients must be finite. Earlier "
+                f"checkpoints are unchanged. Received: loss={loss} at step "
+                f"{self.position.step} of epoch {self.position.epoch}, with "
+                f"the samples {list(ids)}: {failure}"
             )
 
 
@@ -319,14 +317,11 @@ _BEST = {"max": max, "min": min}
 
 @contextlib.contextmanager
 def _plain_weights(optimizer):
-    """A context in which the end of `fit` does not change the weights.
+    """Keep the weights at the end of a `fit` in the context.
 
     Keras replaces the weights by their averages at the end of each `fit`, but
-    a run may continue after it. On JAX Keras would do so after an error, too,
+    a run may continue after it. On JAX Keras would do so after an error too,
     fail, and hide the first error.
-
-    Args:
-        optimizer: any Keras optimizer.
     """
     before = optimizer.finalize_variable_values
     optimizer.finalize_variable_values = lambda variables: None
@@ -351,13 +346,13 @@ STOPPED = 128 + signal.SIGTERM
 
 
 class Sigterm:
-    """A context in which a SIGTERM is recorded but does not end the process.
+    """Records a SIGTERM in the context, without ending the process.
 
     Python receives signals in the main thread only. In another thread the
     context warns, and a SIGTERM ends the process.
 
     Attributes:
-        requested: bool, whether a SIGTERM came.
+        requested: bool, True after a SIGTERM.
     """
 
     def __init__(self):
@@ -392,17 +387,16 @@ class _Watch:
 
     Args:
         model: the compiled model, before the first step.
-        is_finite: bool, whether the logged loss was finite so far.
+        is_finite: bool, False if the logged loss is not finite already.
 
     Attributes:
-        is_finite: bool, whether the logged loss was finite after the last
-            step. It is a mean over the epoch, so once it is not finite, it
-            stays so until the next epoch.
+        is_finite: bool, False if the logged loss is not finite. The loss is a
+            mean over the epoch, so it stays so until the next epoch.
     """
 
     def __init__(self, model, is_finite=True):
         self._model = model
-        self._refused = _refused(model)
+        self._skipped = _skipped(model)
         self.is_finite = is_finite
 
     def begin_epoch(self):
@@ -410,39 +404,15 @@ class _Watch:
         self.is_finite = True
 
     def failure(self, loss):
-        """What failed in the last step.
-
-        Args:
-            loss: float, the logged mean loss.
-
-        Returns:
-            str, `""` if nothing failed.
-        """
-        refused, was_refused = _refused(self._model), self._refused
-        is_finite, was_finite = math.isfinite(loss), self.is_finite
-        self._refused, self.is_finite = refused, is_finite
-        if refused > was_refused:
+        """Describe the failure of the last step by its mean loss, or `""`."""
+        before, was_finite = self._skipped, self.is_finite
+        self._skipped = _skipped(self._model)
+        self.is_finite = math.isfinite(loss)
+        if self._skipped > before:
             return "the gradients are not finite"
-        return "the loss is not finite" if was_finite and not is_finite else ""
-
-
-def _failure_text(failure, loss, position, ids):
-    """The message about a step that failed.
-
-    Args:
-        failure: str, from `Watch.failure`.
-        loss: float, the logged loss.
-        position: `Position` of the step.
-        ids: ids of the samples of the batch.
-
-    Returns:
-        str.
-    """
-    return (
-        "The loss and its gradients must be finite. The checkpoints before "
-        f"are as they were. Received: loss={loss} at step {position.step} of "
-        f"epoch {position.epoch}, with the samples {list(ids)}: {failure}"
-    )
+        if was_finite and not self.is_finite:
+            return "the loss is not finite"
+        return ""
 
 
 def _stop(message):
@@ -452,17 +422,16 @@ def _stop(message):
 _REPORTS = {"stop": _stop, "skip": warnings.warn}
 
 
-def _refused(model):
-    """A number that grows with each update skipped for its gradients."""
+def _skipped(model):
+    """Return a number that grows with each update skipped for its gradients."""
     optimizer = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     count = 0
     if hasattr(inner, "skipped"):
         count = int(keras_patches.optimizer_value(model, inner.skipped))
     if hasattr(optimizer, "dynamic_scale"):
-        # With loss scaling, scaled gradients overflow now and then, and the
-        # scale is halved. Only if it falls below 1, the gradients themselves
-        # are not finite.
+        # With loss scaling, scaled gradients sometimes overflow, and the scale
+        # is halved. Only if it falls below 1 are the gradients not finite.
         scale = keras_patches.optimizer_value(model, optimizer.dynamic_scale)
         count += max(0, -math.log2(max(float(scale), 2.0**-1000)))
     return count

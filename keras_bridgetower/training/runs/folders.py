@@ -1,54 +1,64 @@
-"""Checkpoint folders: written atomically, checked when read, pruned."""
+"""The folder of a run: its lock, and checkpoints in two file formats."""
 
 import contextlib
 import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
+import socket
 import warnings
+
+import filelock
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import parse_json
+from keras_bridgetower.files import read_json
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import synchronise
+from keras_bridgetower.files import write_atomically
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
-from keras_bridgetower.training.runs.stores import STORES
 
 _PREFIX = "step-"
-# The entries of a manifest that must be dicts if they exist.
+# Entries of a manifest that must be dicts if they exist.
 _TABLES = (
     *("sha256", "logs", "settings", "versions", "stream", "training"),
     "callbacks",
 )
-# More steps than any run makes.
+# Maximum number of steps or epochs.
 _MOST = 10**12
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or continued."""
+    """Raised if a checkpoint cannot be written, read or continued."""
 
 
 def write(directory, step, arrays, facts, strategy=None, batches=0):
-    """Write a checkpoint to a temporary folder, synchronise it, and rename it.
+    """Write a checkpoint to a temporary folder, flush and rename it.
 
-    If there are checkpoints of later steps, they could not be read, or the
-    run would have continued from them. They are renamed to `damaged-...`, so
-    that they are not taken for newer ones.
+    Checkpoints of later steps are damaged, or the run would have continued
+    from them. They are renamed to `damaged-...`, so that they are not taken
+    for newer ones.
 
     Args:
         directory: path of the run's folder.
         step: int, number of updates so far; part of the checkpoint's name.
         arrays: dict from name to array, as the strategy's store takes them.
         facts: dict of plain values for the manifest.
-        strategy: a `Strategy`, all of whose processes must call this; by
-            default one process.
+        strategy: a `Strategy`, whose processes must all call this. By default
+            one process.
         batches: int, number of batches after the last update, whose gradients
-            are accumulated; part of the name, too.
+            are accumulated; part of the name too.
 
     Returns:
         Path of the checkpoint.
@@ -87,9 +97,9 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
     except (OSError, ProcessError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"The checkpoint of step {step} could not be written; those "
-            "before are as they were. Make room, or choose another "
-            f"directory. Received: directory={str(directory)!r} ({error})"
+            f"The checkpoint of step {step} could not be written; earlier "
+            "ones are unchanged. Make room, or choose another directory. "
+            f"Received: directory={str(directory)!r} ({error})"
         ) from error
     return final
 
@@ -101,10 +111,10 @@ def read(folder):
         folder: path of a checkpoint.
 
     Returns:
-        `(arrays, facts)`, as given to `write`, but always NumPy arrays.
+        `(arrays, facts)`, as in `write`, but always NumPy arrays.
 
     Raises:
-        CheckpointError: a file is missing or not as it was written.
+        CheckpointError: a file is missing or changed.
     """
     folder = pathlib.Path(folder)
     try:
@@ -142,8 +152,7 @@ def read_facts(folder):
         known["sha256"], store = facts["sha256"], facts["store"]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
-    # Manifests of earlier versions have no seal, and their last entry is
-    # `sha256`.
+    # Manifests of earlier versions have no seal and end with `sha256`.
     if list(facts)[-1] != "sha256" and text != _text(
         {k: v for k, v in facts.items() if k != "seal"}
     ):
@@ -159,7 +168,7 @@ def read_facts(folder):
 
 
 def newest(directory):
-    """Read the newest checkpoint of a run that is not damaged.
+    """Read the newest undamaged checkpoint of a run.
 
     Damaged ones are skipped with a warning.
 
@@ -187,7 +196,7 @@ def newest(directory):
 
 
 def checkpoints_in(directory):
-    """Paths of the checkpoints of a run, oldest first."""
+    """Return the paths of the checkpoints of a run, oldest first."""
     return sorted(pathlib.Path(directory).glob(f"{_PREFIX}*"))
 
 
@@ -196,9 +205,8 @@ def prune(directory, keep, monitor, better):
 
     Args:
         directory: path of the run's folder.
-        keep: int, how many of the newest stay.
-        monitor: str, name of the logged value by which to find the best, or
-            None.
+        keep: int, number of the newest checkpoints to keep.
+        monitor: str, the logged value that determines the best, or None.
         better: callable, `max` or `min`.
     """
     folders = checkpoints_in(directory)
@@ -206,7 +214,7 @@ def prune(directory, keep, monitor, better):
     scores = {}
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            # A damaged one has no score.
+            # A damaged checkpoint has no score.
             score = read_facts(folder)["logs"][monitor]
             if math.isfinite(score):
                 scores[folder] = score
@@ -216,7 +224,7 @@ def prune(directory, keep, monitor, better):
         if folder not in kept:
             _remove(folder)
     for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
-        # Left by a process that was killed while it wrote or removed one.
+        # Left by a process that was killed while writing or removing.
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -231,8 +239,7 @@ def _set_aside(folders):
 def _remove(folder):
     """Remove a checkpoint.
 
-    It is renamed first: a folder that is removed in part must not look like a
-    checkpoint.
+    Rename it first, so that a partly removed folder is no checkpoint.
     """
     hidden = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)
@@ -251,7 +258,7 @@ def _seal(folder, facts):
 
 
 def _text(facts):
-    """The text of a manifest, which ends with the SHA-256 of its content."""
+    """Return the text of a manifest, ending with the SHA-256 of its content."""
     seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
 
@@ -260,3 +267,195 @@ def _is_position(values):
     return isinstance(values, dict) and all(
         is_integer(n) and 0 <= n < _MOST for n in values.values()
     )
+
+
+STATE = "state.safetensors"
+# Dtypes that safetensors does not accept from NumPy are stored as integers.
+_STORED_AS = {"bfloat16": "uint16"}
+_TYPES = "types"
+
+
+class OneFile:
+    """A safetensors file, written by process 0."""
+
+    name = "file"
+
+    @contextlib.contextmanager
+    def values(self, strategy, model):
+        """Yield a function from a variable to its array, for the context."""
+        with strategy.gathered(model), strategy.summed(model.metrics_variables):
+            yield keras.ops.convert_to_numpy
+
+    def write(self, folder, arrays, is_chief):
+        """Write arrays into an empty folder. Every process must call it.
+
+        Args:
+            folder: path.
+            arrays: dict from name to array, as the function of `values`
+                returns them.
+            is_chief: bool, True in process 0.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        if not is_chief:
+            return
+        types = {name: str(a.dtype) for name, a in arrays.items()}
+        stored = {
+            name: np.asarray(a, order="C").view(
+                _STORED_AS.get(types[name], a.dtype)
+            )
+            for name, a in arrays.items()
+        }
+        content = safetensors.numpy.save(stored, {_TYPES: json.dumps(types)})
+        (folder / STATE).write_bytes(content)
+
+    def read(self, folder):
+        """Read the arrays, as dict from name to NumPy array.
+
+        Raises:
+            OSError, ValueError, KeyError: files are missing or damaged.
+        """
+        try:
+            with safetensors.safe_open(folder / STATE, "numpy") as file:
+                types = parse_json(file.metadata()[_TYPES])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except safetensors.SafetensorError as error:
+            raise ValueError(str(error)) from error
+        return {
+            name: array.view(types[name])
+            if types[name] in _STORED_AS
+            else array
+            for name, array in arrays.items()
+        }
+
+
+class Orbax:
+    """Orbax's format. Each process of JAX writes its own shards."""
+
+    name = "orbax"
+
+    @contextlib.contextmanager
+    def values(self, strategy, model):
+        yield lambda variable: variable.value
+
+    def write(self, folder, arrays, is_chief):
+        with _orbax() as orbax:
+            try:
+                orbax.save(self._path(folder), arrays)
+            except ValueError as error:
+                # Orbax raises ValueError for disk errors.
+                raise OSError(str(error)) from error
+
+    def read(self, folder):
+        from orbax.checkpoint import RestoreArgs
+
+        path = self._path(folder)
+        with _orbax() as orbax:
+            names = orbax.metadata(path).item_metadata.tree
+            whole = {n: RestoreArgs(restore_type=np.ndarray) for n in names}
+            return orbax.restore(path, restore_args=whole)
+
+    def _path(self, folder):
+        return folder.absolute() / "state"
+
+
+def _orbax():
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise ImportError(
+            "Checkpoints of JAX on several hosts are written by Orbax: "
+            "`pip install keras-bridgetower[orbax]`."
+        ) from error
+    return orbax.checkpoint.PyTreeCheckpointer()
+
+
+STORES = {store.name: store() for store in (OneFile, Orbax)}
+
+
+# Files in the run's folder: the lock, and a description of its owner.
+LOCK, HOLDER = ".run.lock", ".run.holder.json"
+# Maximum size of `HOLDER` in bytes.
+_LARGEST = 10_000
+
+
+@contextlib.contextmanager
+def exclusive(directory, strategy):
+    """Lock a folder for one run in the context.
+
+    The operating system releases the lock when the process ends.
+
+    Args:
+        directory: path of the run's folder. Created if it does not exist.
+        strategy: the run's `Strategy`. Process 0 takes the lock for all, but
+            every process must call this.
+
+    Raises:
+        CheckpointError: another run holds the lock, or this process cannot
+            write in the folder.
+        ProcessError: another process of the run cannot.
+        ValueError: the folder is a link.
+    """
+    check_no_link(directory, "`directory`")
+    directory = pathlib.Path(directory)
+    strategy.together(lambda: _check_writable(directory, strategy.index))
+    lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
+    refused = strategy.is_chief and not _acquire(lock, directory)
+    if strategy.any(refused):
+        raise CheckpointError(
+            "A run's folder must have one run at a time. Wait for the other "
+            "one, end it, or choose another folder. Received: "
+            f"directory={str(directory)!r}, in which this process trains: "
+            f"{_holder(directory)}"
+        )
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                (directory / HOLDER).unlink()
+            lock.release()
+
+
+def _check_writable(directory, index):
+    """Raise now the error that the first checkpoint would raise later."""
+    probe = directory / f".run.probe-{index}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(probe, lambda file: file.write(b"probe"))
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(
+            "A run's folder must be writable, for its checkpoints. Change its "
+            "permissions, make room on its disk, or choose another folder. "
+            f"Received: directory={str(directory)!r} ({error})"
+        ) from error
+
+
+def _acquire(lock, directory):
+    """Try to take the lock; return False if another process holds it."""
+    try:
+        lock.acquire()
+        me = {"pid": os.getpid(), "host": socket.gethostname()}
+        holder = json.dumps(me).encode()
+        write_atomically(directory / HOLDER, lambda file: file.write(holder))
+    except filelock.Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        warnings.warn(
+            "The run's folder cannot be locked, as on some file systems of "
+            "clusters: make sure that no other run uses it. Received: "
+            f"directory={str(directory)!r} ({error})",
+            stacklevel=4,
+        )
+    return True
+
+
+def _holder(directory):
+    """Describe the process that has the lock."""
+    try:
+        holder = read_json(directory / HOLDER, _LARGEST)
+        return f"pid {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"

@@ -1,48 +1,135 @@
-"""Describes model, optimizer and loss of a run, to compare on continuation."""
+"""Describes all that determines a run, to compare when the run continues."""
 
 import hashlib
+import importlib
+import importlib.metadata
 import inspect
 import json
+import warnings
 
 import keras
 
 from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.data.written import written_without_places
+from keras_bridgetower.training.runs.folders import CheckpointError
 
-# Keys of Keras' configurations that are not compared. Names contain a counter
-# of the process; the others are the place of a class and built shapes.
-_PASSED_OVER = ("name", "module", "registered_name", "build_config")
-# Characters of a value. Longer values, such as thousands of answers, are
-# replaced by their SHA-256.
+# Keys of Keras' configurations that are not compared: names with a counter of
+# the process, places of classes, and built shapes.
+_IGNORED = ("name", "module", "registered_name", "build_config")
+# Maximum number of characters of a value. Longer values, such as thousands of
+# answers, are replaced by their SHA-256.
 _LONGEST = 200
 
 
-def of_run(model, stream):
-    """Describe what must not change when a run continues.
+_PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
+# The value of `force` that allows another number of processes only.
+HOSTS = "hosts"
 
-    Settings, versions and data are compared elsewhere (`state.origin`).
+
+def versions():
+    """Return the versions of the packages that determine the results."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    backend = keras.config.backend()
+    # The version of the module, since the distribution may have another name,
+    # such as tensorflow-cpu.
+    found[backend] = str(importlib.import_module(backend).__version__)
+    return {**found, "backend": backend}
+
+
+def origin(settings, stream):
+    """Return the settings, versions and data of a run, as plain values.
+
+    A run must continue with the same ones.
+
+    Args:
+        settings: dict of plain values.
+        stream: the training data, with `steps_per_epoch` and usually an
+            `identity`.
+
+    Returns:
+        dict of dicts, as JSON returns it.
+    """
+    values = {
+        "settings": settings,
+        "versions": versions(),
+        "stream": {
+            "steps_per_epoch": stream.steps_per_epoch,
+            **getattr(stream, "identity", {}),
+        },
+    }
+    return json.loads(json.dumps(values))
+
+
+def differences(then, now):
+    """Return a line for each difference in common parts of two `origin`s."""
+    return [
+        f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
+        for part, value in now.items()
+        # An older checkpoint may lack a part.
+        if (before := then.get(part)) is not None
+        for name in sorted({*before, *value})
+        if before.get(name) != value.get(name)
+    ]
+
+
+def check_origin(directory, then, now, force):
+    """Raise if a checkpoint has other settings, versions or data.
+
+    Args:
+        directory: path of the run's folder.
+        then: dict, the facts of the checkpoint.
+        now: dict, as `origin` returns it.
+        force: as in `Checkpoint.resume`.
+
+    Raises:
+        CheckpointError: it lists the differences.
+    """
+    lacking = [name for part in now if part not in then for name in now[part]]
+    if lacking:
+        warnings.warn(
+            "The checkpoint is of an older version, which did not save all "
+            "that determines a run. These could not be compared: "
+            f"{', '.join(sorted(lacking))}.",
+            stacklevel=4,
+        )
+    lines = differences(then, now)
+    allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
+    if allowed is not None:
+        lines = [line for line in lines if not line.startswith(allowed)]
+    if lines:
+        raise CheckpointError(
+            "A run must continue with the settings, versions and data that it "
+            f"began with; pass `force={HOSTS!r}` to allow another number of "
+            "processes alone, `force=True` to allow every difference. "
+            f"Received: directory={str(directory)!r}, where these "
+            "differ:\n" + "\n".join(lines)
+        )
+
+
+def of_run(model, stream):
+    """Describe the model, the optimizer, the loss and the user's functions.
 
     Args:
         model: a compiled `keras.Model`, before a checkpoint is restored.
         stream: the training data.
 
     Returns:
-        dict, joined from `of_model` and `of_stream`.
+        dict, the union of `of_model` and `of_stream`.
     """
     return {**of_model(model), **of_stream(stream)}
 
 
-def with_rate_of(arrays, then, now):
+def with_lowered_rate(arrays, then, now):
     """Accept a learning rate that a callback has lowered during the run.
 
     Args:
         arrays: dict, the arrays of the checkpoint.
-        then: dict, from `of_run`, of the checkpoint.
-        now: dict, from `of_run`, of the current model.
+        then: dict from `of_run`, that of the checkpoint.
+        now: dict from `of_run`, that of the current model.
 
     Returns:
-        `now`, or, if its learning rate is the one that the checkpoint had
-        reached, a copy with the learning rate of `then`.
+        `now`, or a copy with the learning rate of `then`, if the learning
+        rate of `now` is the one in the arrays of the checkpoint.
     """
     name = "optimizer.learning_rate"
     reached = [
@@ -63,8 +150,8 @@ def of_model(model):
 
     Returns:
         dict from names, such as `"optimizer.learning_rate.peak"`, to numbers,
-        strings, None and lists of them. A value of more than 200 characters
-        is replaced by its SHA-256.
+        strings, None and lists of them. Values of more than 200 characters
+        are replaced by their SHA-256.
     """
     layers = [model, *keras_patches.layers_in(model)]
     dropouts = [x for x in layers if isinstance(x, keras.layers.Dropout)]
@@ -72,44 +159,41 @@ def of_model(model):
     tokenizer = getattr(preprocessor, "tokenizer", None)
     vocabulary = getattr(tokenizer, "get_vocabulary", None)
     values = {
-        "optimizer": _config_of(model.optimizer),
-        "loss": _config_of(model.loss),
+        "optimizer": _config(model.optimizer),
+        "loss": _config(model.loss),
         "dtype": sorted({layer.dtype_policy.name for layer in layers}),
         "dropout": sorted({float(layer.rate) for layer in dropouts}),
-        "preprocessor": _config_of(preprocessor),
+        "preprocessor": _config(preprocessor),
         "vocabulary": vocabulary() if vocabulary else None,
     }
     return dict(_flat("", values))
 
 
 def of_stream(stream):
-    """Describe functions of the user, which a stream's `identity` cannot show.
+    """Describe the user's functions, which a stream's `identity` lacks.
 
     Args:
         stream: the training data.
 
     Returns:
-        dict with the SHA-256 of the source code of `stream.transform` and of
-        its steps, if their `repr` does not describe them.
+        dict with the SHA-256 of the source code of `stream.transform` and its
+        steps, unless their `repr` describes them.
     """
     transform = getattr(stream, "transform", None)
     parts = [transform, *getattr(transform, "steps", ())]
     return {
         f"transform.source {place}": source
-        for place, source in enumerate(map(source_of, parts))
+        for place, source in enumerate(map(source_sum, parts))
         if source
     }
 
 
-def source_of(value):
-    """The SHA-256 of the source code of a function or an object's class.
-
-    Args:
-        value: anything.
+def source_sum(value):
+    """Return the SHA-256 of the source code of a function or object's class.
 
     Returns:
-        str in hexadecimal. None if the `repr` describes the value, as that of
-        a dataclass does, or if there is no source code.
+        str in hexadecimal. None if the `repr` describes the value, like that
+        of a dataclass, or if there is no source code.
     """
     kind = value if inspect.isroutine(value) else type(value)
     described = kind is not value and kind.__repr__ is not object.__repr__
@@ -126,8 +210,8 @@ def source_of(value):
     return _sum(text + _plain_text(variables))
 
 
-def _config_of(value):
-    """The Keras configuration of an object, or else its `repr`."""
+def _config(value):
+    """Return the Keras configuration of an object, or else its `repr`."""
     try:
         return keras.saving.serialize_keras_object(value)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
@@ -135,7 +219,7 @@ def _config_of(value):
 
 
 def _flat(name, value):
-    """The leaves of a nested configuration, as pairs of path and value."""
+    """Yield the leaves of a nested configuration as pairs of path and value."""
     if isinstance(value, dict) and "class_name" in value:
         yield name, value["class_name"]
         value = value.get("config")
@@ -145,7 +229,7 @@ def _flat(name, value):
             return
     if isinstance(value, dict):
         for key, part in value.items():
-            if key not in _PASSED_OVER:
+            if key not in _IGNORED:
                 yield from _flat(f"{name}.{key}" if name else str(key), part)
     else:
         yield name, _short(value)

@@ -1,11 +1,11 @@
-"""Saves and restores the state of Keras' callbacks in a continued run."""
+"""Saves and restores the state of other callbacks in a continued run."""
 
 import keras
 
 from keras_bridgetower.checks import is_integer
 
-# Attributes that hold the state of a callback, by class. Keras resets them at
-# the start of each `fit`.
+# Attributes of the state of callbacks, by class. Keras resets them at the start
+# of each `fit`.
 _KEPT = {
     keras.callbacks.EarlyStopping: (
         *("wait", "stopped_epoch", "best", "best_epoch"),
@@ -19,12 +19,12 @@ class AfterOthers(keras.callbacks.Callback):
     """The last callback of a run, called after all others.
 
     It restores the state of the others when training begins, and lets the
-    `Checkpoint` save when an epoch has ended.
+    `Checkpoint` save after an epoch.
 
     Args:
         run: the `Checkpoint`.
         callbacks: list of the user's callbacks.
-        states: dict, from `states`, which they continue from.
+        states: dict from `states`, the state to restore.
     """
 
     def __init__(self, run, callbacks, states):
@@ -34,16 +34,16 @@ class AfterOthers(keras.callbacks.Callback):
         self._states = states
 
     def on_train_begin(self, logs=None):
-        self._rate = _rate_of(self.model.optimizer)
+        self._rate = _constant_rate(self.model.optimizer)
         for name, kept in _named(self._callbacks):
             for key, value in self._states.get(name, {}).items():
                 setattr(kept, key, value)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._run.position.step and self._rate is not None:
-            # In the middle of an epoch: a callback that sets the learning
-            # rate at its start did so before the checkpoint. Undo what it
-            # has set now.
+            # In the middle of an epoch. A callback that sets the learning rate
+            # at the start of an epoch did so before the checkpoint: undo its
+            # change.
             self.model.optimizer.learning_rate = self._rate
 
     def on_epoch_end(self, epoch, logs=None):
@@ -52,7 +52,7 @@ class AfterOthers(keras.callbacks.Callback):
 
 
 def states(callbacks):
-    """The state of Keras' callbacks, as plain values.
+    """Return the state of Keras' callbacks, as plain values.
 
     Args:
         callbacks: list of callbacks.
@@ -67,14 +67,13 @@ def states(callbacks):
 
 
 def have_stopped(callbacks, saved):
-    """Whether an `EarlyStopping` has ended the run already.
+    """Return True if an `EarlyStopping` has ended the run already.
+
+    False if its `patience` was increased since.
 
     Args:
         callbacks: list of callbacks.
-        saved: dict, from `states`.
-
-    Returns:
-        bool. False if its `patience` was increased since.
+        saved: dict from `states`.
     """
     return any(
         saved.get(name, {}).get("stopped_epoch")
@@ -84,41 +83,14 @@ def have_stopped(callbacks, saved):
     )
 
 
-def check(callbacks):
-    """Refuse callbacks that set weights which are in no checkpoint.
-
-    Args:
-        callbacks: list of callbacks.
-
-    Raises:
-        ValueError: `BackupAndRestore`, or an `EarlyStopping` with
-            `restore_best_weights`.
-    """
-    for callback in callbacks:
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise ValueError(
-                "`callbacks` must have no `BackupAndRestore`: it would put "
-                "weights of its own in the place of the checkpoint's, which "
-                "continues the run by itself. Leave it out. Received: "
-                f"{type(callback).__name__}"
-            )
-        if getattr(callback, "restore_best_weights", False):
-            raise ValueError(
-                "`callbacks` must have no `EarlyStopping` that restores the "
-                "best weights: they are in no checkpoint. Leave "
-                "`restore_best_weights` out; with `monitor=` the `Checkpoint` "
-                "keeps the best one. Received: restore_best_weights=True"
-            )
-
-
-def _rate_of(optimizer):
-    """The learning rate as a number, or None if it is a schedule."""
+def _constant_rate(optimizer):
+    """Return the learning rate as a number, or None if it is a schedule."""
     rate = optimizer.get_config().get("learning_rate")
     return rate if isinstance(rate, float) else None
 
 
 def _named(callbacks):
-    """Callbacks with a state, each with its class and number as a name."""
+    """Yield each callback with a state, after its class and number as name."""
     counts = {}
     for callback in callbacks:
         if _keys(callback):
@@ -128,7 +100,7 @@ def _named(callbacks):
 
 
 def _keys(callback):
-    """The names of the attributes that hold a callback's state."""
+    """Return the names of the attributes of a callback's state."""
     for kind, keys in _KEPT.items():
         if isinstance(callback, kind):
             return keys

@@ -1,9 +1,6 @@
-"""The state of a run as named arrays, and how it is restored."""
+"""Saves the state of a run as named arrays, and restores it."""
 
 import contextlib
-import importlib
-import importlib.metadata
-import json
 
 import keras
 import numpy as np
@@ -16,38 +13,36 @@ from keras_bridgetower.backend.keras_private import (
 from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.training.runs.folders import CheckpointError
 
-_PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
 _METRICS, _RANDOM = "metrics/", "random/"
 
 
-def arrays_of(model, value):
-    """All variables of a model, its optimizer and its metrics, as arrays.
+def arrays(model, value):
+    """Return all variables of a model, its optimizer and metrics as arrays.
 
-    The model's variables include the seeds of its layers, which Keras' weight
-    files do not.
+    Unlike Keras' weight files they include the seeds of the layers.
 
     Args:
         model: a compiled model.
-        value: function that returns the array of a variable.
+        value: function from a variable to its array.
 
     Returns:
         dict from name to array.
     """
     named = {
-        **variables_of(model),
+        **variables(model),
         **_by_name(model.optimizer.variables, "optimizer/"),
         **_by_name(model.metrics_variables, _METRICS),
     }
     return {name: value(variable) for name, variable in named.items()}
 
 
-def variables_of(model):
-    """The variables of a model by name, without optimizer and metrics."""
+def variables(model):
+    """Return the variables of a model by name, without those of metrics."""
     return _by_name(_variables(model), "model/")
 
 
 def random():
-    """The state of the backend's random generators, as named arrays."""
+    """Return the state of the backend's random generators as arrays."""
     return {_RANDOM + k: v for k, v in backend_ops.random_state().items()}
 
 
@@ -56,11 +51,11 @@ def restore(model, arrays, scope=contextlib.nullcontext):
 
     Args:
         model: a compiled model of the same architecture.
-        arrays: dict from name to NumPy array, from `arrays_of` and `random`.
+        arrays: dict from name to NumPy array, from `arrays` and `random`.
         scope: callable that returns a context in which to create variables.
 
     Returns:
-        dict of the arrays that must be restored when training begins, by
+        dict of the arrays to restore when training begins, by
         `restore_metrics` and `restore_random`.
 
     Raises:
@@ -113,54 +108,8 @@ def build_metrics(model, dataset):
         model.compute_metrics(x, y, y_pred, weights)
 
 
-def versions():
-    """Versions of the packages that the results of a run depend on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    backend = keras.config.backend()
-    # The module is asked, because the distribution may have another name,
-    # such as tensorflow-cpu.
-    found[backend] = str(importlib.import_module(backend).__version__)
-    return {**found, "backend": backend}
-
-
-def origin(settings, stream):
-    """Settings, versions and data of a run, as plain values.
-
-    A run must continue with the same ones.
-
-    Args:
-        settings: dict of plain values.
-        stream: the training data, with `steps_per_epoch` and usually an
-            `identity`.
-
-    Returns:
-        dict of dicts, in the form in which JSON returns it.
-    """
-    values = {
-        "settings": settings,
-        "versions": versions(),
-        "stream": {
-            "steps_per_epoch": stream.steps_per_epoch,
-            **getattr(stream, "identity", {}),
-        },
-    }
-    return json.loads(json.dumps(values))
-
-
-def differences(then, now):
-    """Lines that describe differences of two `origin`s, in common parts."""
-    return [
-        f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
-        for part, value in now.items()
-        # An older checkpoint may lack a part.
-        if (before := then.get(part)) is not None
-        for name in sorted({*before, *value})
-        if before.get(name) != value.get(name)
-    ]
-
-
 def _variables(model):
-    """Variables of a model without those of metrics, each once."""
+    """Return the variables of a model without those of metrics, each once."""
     metrics = {id(v) for v in model.metrics_variables}
     known = {id(v): v for v in model.variables if id(v) not in metrics}
     return list(known.values())

@@ -1,4 +1,4 @@
-"""Finds and reads a user's own tables; refuses what can be misunderstood."""
+"""Finds and reads a user's own tables, and rejects ambiguous ones."""
 
 import difflib
 import typing
@@ -7,7 +7,7 @@ from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import comma_rows
 from keras_bridgetower.data.datasets.tables import json_lines
 
-# The task that each set of columns means.
+# Tasks by their sets of columns.
 TASKS = {
     ("answer", "image", "text"): "vqa",
     ("image", "text"): "captions",
@@ -23,24 +23,24 @@ COLUMNS = {
     "label": VALUES,
     "text": str,
 }
-# Column with the user's own id of each row.
+# The column of the user's own ids of rows.
 ID = "id"
-# Names with this similarity to a column, such as "answers" or "anwser", are
-# taken for mistakes.
+# Names with at least this similarity to a column are mistakes: "answers",
+# "anwser".
 ALIKE = 0.8
-# Columns that must not be empty; a text may be.
+# Columns whose cells must not be empty. A text may be.
 FILLED = ("answer", "image", "label")
 SPLITS = ("train", "validation", "test")
-# Name of a table with all data, which is divided.
+# Name of a table with all data, which is divided into splits.
 WHOLE = "data"
 READERS = {".jsonl": lambda path: json_lines(path, {}), ".csv": comma_rows}
 
 
 class Row(typing.NamedTuple):
-    """The cells of a row; None for columns that it lacks.
+    """The cells of a row, None for missing columns.
 
     Args:
-        image: str, the path as it is in the table.
+        image: str, the path as written in the table.
         text: str.
         target: str, the cell `answer` or `label`; a tuple of str if several
             people answered.
@@ -60,10 +60,10 @@ def find_tables(folder):
         folder: `pathlib.Path`.
 
     Returns:
-        dict from names of tables, `"data"` or those of `SPLITS`, to paths.
+        dict from names of tables, `"data"` or some of `SPLITS`, to paths.
 
     Raises:
-        ValueError: there is no table, or it is unclear which ones to use.
+        ValueError: there is no table, or it is ambiguous which ones to use.
     """
     found = [
         path
@@ -79,14 +79,14 @@ def find_tables(folder):
     if len(tables) < len(found) or (WHOLE in tables and len(tables) > 1):
         raise ValueError(
             f"{folder} must hold either one table data, or one each of train, "
-            "validation and test. Take away what is not meant. Received: "
+            "validation and test. Remove the others. Received: "
             f"{[path.name for path in found]}"
         )
     return tables
 
 
 def read_tables(tables):
-    """Read the rows of tables, which must be of one task.
+    """Read the rows of tables of one task.
 
     Args:
         tables: dict, as `find_tables` returns it.
@@ -97,13 +97,13 @@ def read_tables(tables):
 
     Raises:
         ValueError: there are no rows, the columns are of no task or of
-            several, a name is nearly that of a column, or a cell is empty;
-            the error names the file and the row.
+            several, a name is similar to that of a column, or a cell is
+            empty; the error names the file and the row.
     """
     found, first, known = {}, None, {}
     for name, path in tables.items():
         rows = found[name] = []
-        # Equal targets share one object: a million answers are few words.
+        # Equal targets share one object, to save memory.
         shared = {}
         table = READERS[path.suffix.lower()](path)
         for number, row in enumerate(table, 1):
@@ -111,8 +111,8 @@ def read_tables(tables):
             names = tuple(cells)
             if names not in known:
                 columns = tuple(c for c in COLUMNS if c in cells)
-                shown = f"row {number} of {path}: {row!r:.200}"
-                first = first or (columns, shown)
+                place = f"row {number} of {path}: {row!r:.200}"
+                first = first or (columns, place)
                 _check_names(names, path, number, row)
                 _check_columns(columns, first, path, number, row)
                 known[names] = columns
@@ -127,36 +127,37 @@ def read_tables(tables):
                 f"{path} must hold at least one row, below the header if it "
                 "is .csv. Received: none"
             )
-    read = {*COLUMNS, ID}
-    unread = sorted({name for names in known for name in names} - read)
+    unread = sorted(
+        {name for names in known for name in names} - {*COLUMNS, ID}
+    )
     return TASKS[first[0]], found, unread
 
 
 def as_list(answer):
-    """The answers of a row as a list or tuple, of one person or several."""
+    """Return the answers of a row, of one or several people, as a sequence."""
     return answer if isinstance(answer, (list, tuple)) else (answer,)
 
 
 def _cells_of(row):
-    # A line of JSON may hold another value than an object.
+    # A line of JSON may have another value than an object.
     cells = row.items() if isinstance(row, dict) else ()
     return {key: value for key, value in cells if value is not None}
 
 
 def _target(cells):
-    given = cells.get("answer", cells.get("label"))
-    if isinstance(given, list):
-        return tuple(map(str, given))
-    return None if given is None else str(given)
+    target = cells.get("answer", cells.get("label"))
+    if isinstance(target, list):
+        return tuple(map(str, target))
+    return None if target is None else str(target)
 
 
 def _id(cells):
-    # An empty cell of CSV is no id; the number 0 is one.
+    # An empty cell of CSV is no id, but the number 0 is one.
     return None if cells.get(ID) == "" else cells.get(ID)
 
 
 def _check_names(names, path, number, row):
-    """Refuse misspelled columns, which would not be read otherwise."""
+    """Raise if a column is misspelled, and so would not be read."""
     for name in names:
         plain = name.strip().casefold()
         alike = difflib.get_close_matches(plain, COLUMNS, 1, ALIKE)
@@ -164,9 +165,9 @@ def _check_names(names, path, number, row):
         if alike and name not in (*COLUMNS, ID):
             raise ValueError(
                 f"{path} must spell the column {alike[0]!r} exactly: {name!r} "
-                "is nearly that and would not be read. Rename it; if it is "
-                "something else, to a name less alike. Received: the columns "
-                f"{list(names)} in row {number}: {row!r:.200}"
+                "is similar and would not be read. Rename it; if it is "
+                "something else, to a more distinct name. Received: the "
+                f"columns {list(names)} in row {number}: {row!r:.200}"
             )
 
 
@@ -189,7 +190,7 @@ def _check_columns(columns, first, path, number, row):
 def _check_cells(columns, path, number, row):
     for column in columns:
         value = row[column]
-        # This holds for nearly all cells; the checks below are slower.
+        # True for nearly all cells. The checks below are slower.
         if type(value) is str and (value.strip() or column not in FILLED):
             continue
         check_row(path, number, row, {column: COLUMNS[column]})
@@ -197,7 +198,7 @@ def _check_cells(columns, path, number, row):
         if column in FILLED and not (values and all(map(_filled, values))):
             raise ValueError(
                 f"Each row of {path} must have something in {column!r}; fill "
-                f"it, or take the row away. Received: {value!r:.100} in "
+                f"it, or delete the row. Received: {value!r:.100} in "
                 f"row {number}: {row!r:.200}"
             )
     if ID in row:

@@ -1,1 +1,0 @@
-"""Readers of the Arrow tables that ViLT, METER and BridgeTower use."""
