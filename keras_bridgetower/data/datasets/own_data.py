@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import os
+import typing
 
 from keras_bridgetower.data.datasets import own_tables
 from keras_bridgetower.data.datasets import statements
@@ -194,8 +195,13 @@ class OwnData(DataSet):
         return words
 
 
-# `samples` has a dict for each part, from keys of records to lists of samples.
-_Tables = collections.namedtuple("_Tables", "task labels samples unread")
+class _Tables(typing.NamedTuple):
+    task: str
+    labels: list
+    # By part and key of the record: lists of samples.
+    samples: dict
+    # Names of columns that are not read.
+    unread: list
 
 
 def _parse_labels(text, spell):
