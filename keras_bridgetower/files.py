@@ -1,6 +1,7 @@
 """Reads regular files and strict JSON, and writes whole files or nothing."""
 
 import collections
+import contextlib
 import contextvars
 import errno
 import functools
@@ -11,6 +12,8 @@ import os
 import pathlib
 import stat
 import tempfile
+
+import filelock
 
 # Where a file is a question to the kernel: it may block, or never end.
 KERNEL = ("proc", "sys")
@@ -449,3 +452,50 @@ def _check(path, found):
             f"{path} must be a plain file on a disk. Received: {kind}. Copy "
             "what it holds into a file."
         )
+
+
+@contextlib.contextmanager
+def locked(path):
+    """A context that only one process and thread can be in at a time.
+
+    The operating system releases the lock when the process ends.
+
+    Args:
+        path: `pathlib.Path` of the lock file; its folder is made.
+    """
+    lock = filelock.FileLock(path, mode=0o664)
+    # Some file systems have no locks, and some caches are read-only. Without
+    # a lock, work may be done twice, and writing may fail.
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def one_writer(path, refusal):
+    """A context that one process at a time can be in; others are refused.
+
+    Args:
+        path: path of the lock file, in a folder that exists.
+        refusal: str, the text of the error.
+
+    Raises:
+        ValueError: another process or thread is in it, or the file is a link.
+    """
+    check_no_link(path, "A lock file")
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(refusal) from error
+    except (OSError, NotImplementedError):
+        # Some file systems have no locks.
+        pass
+    try:
+        yield
+    finally:
+        lock.release()

@@ -22,7 +22,6 @@ from hub_server import serving
 from hub_server import use
 from huggingface_hub import constants
 
-from keras_bridgetower.presets import downloads
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
 
@@ -209,7 +208,7 @@ def test_each_revision_has_its_own_files(served):
 
 @pytest.mark.parametrize("parts", [True, False])
 def test_an_interrupted_download_continues(parts, served, monkeypatch):
-    monkeypatch.setattr(downloads, "BLOCK", 1000)
+    monkeypatch.setattr(hub, "BLOCK", 1000)
     served.stops_at = 20_000
     with pytest.raises(ValueError, match="could not be fetched"):
         hub.fetch(HANDLE, "x")
@@ -226,7 +225,7 @@ def test_an_interrupted_download_continues(parts, served, monkeypatch):
 
 
 def _fetch_in_child(block):
-    downloads.BLOCK = block
+    hub.BLOCK = block
     hub.fetch(HANDLE, "x")
 
 

@@ -31,9 +31,9 @@ from keras_bridgetower.data.records.write import ShardJob
 from keras_bridgetower.data.records.write import write_shard
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.vqa import write_vqa_results
-from keras_bridgetower.presets.locks import one_writer
 from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.fit.steps import warn_if_worse_than_untrained
 from keras_bridgetower.tasks.ranking.block_cache import BlockCache

@@ -15,9 +15,9 @@ import warnings
 
 import numpy as np
 
-from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets import written_weights
 
 
 def main():
@@ -41,18 +41,18 @@ def store_in_half(folder):
     if (seal := manifest.verify(folder)) is not None:
         seal.finish()
     path = folder / weights_file.WEIGHTS
-    before = hdf5.array_places(path, folder)
+    before = weights_file.array_places(path, folder)
     tasks = folder / weights_file.TASK_WEIGHTS
     files = [path, tasks] if tasks.is_file() else [path]
     # None of them changes unless all can be stored.
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         halves = [pathlib.Path(made) / file.name for file in files]
         for file, half in zip(files, halves, strict=True):
-            hdf5.rewrite(file, half, _halved)
+            written_weights.rewrite(file, half, _halved)
         for file, half in zip(files, halves, strict=True):
             half.replace(file)
     if (folder / weights_file.INDEX).is_file():
-        after = hdf5.array_places(path, folder)
+        after = weights_file.array_places(path, folder)
         _renew_index(folder / weights_file.INDEX, before, after)
     manifest.write(folder)
 

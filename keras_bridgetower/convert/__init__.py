@@ -2,6 +2,6 @@
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
-from keras_bridgetower.presets import foreign
+from keras_bridgetower.presets import registry
 
-foreign.register(cache.open_converted, export.export_model)
+registry.register_conversions(cache.open_converted, export.export_model)

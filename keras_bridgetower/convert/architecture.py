@@ -1,6 +1,6 @@
 """Derives a model's architecture from the tensor shapes of a checkpoint.
 
-Sizes come from the stored tensors and not from a configuration file. So no
+Sizes come from the stored tensors, not from a configuration file. So no
 configuration can ask for more memory than the weights themselves take.
 """
 
@@ -11,19 +11,19 @@ import re
 import keras_hub
 
 from keras_bridgetower.backend import uninitialized
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.towers import resolve_taps
+from keras_bridgetower.presets.errors import ConversionError
 
 # Width of one attention head of CLIP.
 HEAD_WIDTH = 64
-# Tensors whose shapes give sizes, and the size that each axis gives (_: none).
+# Tensors whose shapes give sizes, and the name of the size of each axis.
 SIZES = {
     "{text}embeddings.word_embeddings.weight": "vocabulary_size text_width",
     "{text}embeddings.position_embeddings.weight": "places _",
     "{text}embeddings.token_type_embeddings.weight": "segments _",
-    "{image}{patches}": "image_width colours patch_size patch_width",
+    "{image}{patches}": "image_width colors patch_size patch_width",
     "{image}{grid}": "grid _",
     "cross_modal_text_transform.{first}weight": "hidden_dim _",
     "{text}encoder.layer.0.intermediate.dense.weight": "text_intermediate _",
@@ -41,7 +41,7 @@ LAYERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """How a kind of checkpoint names the encoders' tensors.
+    """Names of the encoders' tensors in a kind of checkpoint.
 
     Args:
         text, image: str, prefixes of the names in each encoder.
@@ -56,7 +56,7 @@ class Names:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """All values that are needed to build a backbone and to name its tensors.
+    """The values that build a backbone and name its tensors.
 
     `measure` reads the fields without a default from tensor shapes. The
     fields with a default come from the configuration.
@@ -90,17 +90,17 @@ class Architecture:
 
     @property
     def taps(self):
-        """The default taps of the backbone, as a tuple."""
+        """tuple, the default taps of the backbone."""
         return resolve_taps(None, self.num_layers, self.bridge)
 
     @property
     def image_heads(self):
         """int, attention heads of the image encoder."""
-        return heads_of(self.image_width)
+        return heads_for_width(self.image_width)
 
 
-def heads_of(width):
-    """Number of attention heads of CLIP and the published sizes: width / 64."""
+def heads_for_width(width):
+    """Return the attention heads of CLIP and the published sizes."""
     return max(width // HEAD_WIDTH, 1)
 
 
@@ -112,7 +112,7 @@ def measure(tensors, names):
         names: `Names` of the source.
 
     Returns:
-        `Architecture`, with the defaults for what shapes do not give.
+        `Architecture`, with defaults for values that shapes do not give.
 
     Raises:
         ConversionError: a tensor of `SIZES` is missing or has a wrong number
@@ -127,7 +127,7 @@ def measure(tensors, names):
         "first": "0." if per_layer else "",
     }
     found = {
-        field: _number_of_layers(tensors, key.format(**places))
+        field: _count_layers(tensors, key.format(**places))
         for field, key in LAYERS.items()
     }
     for key, axes in SIZES.items():
@@ -161,8 +161,8 @@ def _shape(tensors, key, rank):
     return found
 
 
-def _number_of_layers(tensors, start):
-    """Number of layers whose tensors' names begin with `start`."""
+def _count_layers(tensors, start):
+    """Count the layers whose tensors' names begin with `start`."""
     pattern = re.escape(start) + r"(\d+)\."
     found = {
         int(m[1])
@@ -178,8 +178,8 @@ def _number_of_layers(tensors, start):
     return len(found)
 
 
-def rows_of(shapes, key, path):
-    """Number of rows of a head's matrix, or 0 if the head is absent.
+def head_rows(shapes, key, path):
+    """Return the number of rows of a head's matrix, or 0 if it is absent.
 
     Raises:
         ConversionError: the tensor is not a matrix, or has no rows.
@@ -187,8 +187,8 @@ def rows_of(shapes, key, path):
     shape = shapes.get(key)
     if shape is not None and (len(shape) != 2 or shape[0] < 1):
         raise ConversionError(
-            "A head must have a matrix, one row for each of its outputs. "
-            "Fetch the file again.",
+            "A head must have a matrix with one row for each output. Fetch "
+            "the file again.",
             path,
             [f"{key} has shape {shape}"],
         )
@@ -208,18 +208,18 @@ def _bridge(shapes):
 
 
 def _check(architecture, path, found):
-    """Refuse shapes that cannot belong to one model."""
+    """Reject shapes that cannot belong to one model."""
     a, grid = architecture, found["grid"]
     wrong = []
     sizes = [v for v in dataclasses.astuple(a) if isinstance(v, int)]
     if min(sizes) < 1 or a.patch_size != found["patch_width"]:
         wrong.append("a size of 0, or patches that are not square")
     if (a.image_size // max(a.patch_size, 1)) ** 2 + 1 != grid:
-        wrong.append(f"{grid} image positions, no class token and square")
+        wrong.append(f"{grid} image positions, not a class token and a square")
     if a.type_rows not in (2, 3):
         wrong.append(f"{a.type_rows} rows of types, not 2 or 3")
-    if found["colours"] != 3:
-        wrong.append(f"{found['colours']} colours, not 3")
+    if found["colors"] != 3:
+        wrong.append(f"{found['colors']} colors, not 3")
     if a.num_layers > min(a.text_layers, a.image_layers) and a.bridge:
         wrong.append(
             f"{a.num_layers} bridged layers over {a.text_layers} text and "
@@ -232,7 +232,7 @@ def _check(architecture, path, found):
 
 
 def build(architecture, path):
-    """Build a backbone whose weights are uninitialized.
+    """Build a backbone with uninitialized weights.
 
     Args:
         architecture: an `Architecture`.
@@ -257,7 +257,7 @@ def build(architecture, path):
     if wrong:
         raise ConversionError(
             "The number of attention heads must divide the width; pass "
-            "`text_heads` where a checkpoint does not say it.",
+            "`text_heads` if a checkpoint does not name it.",
             path,
             wrong,
         )

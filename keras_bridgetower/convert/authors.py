@@ -1,8 +1,7 @@
 """Opens checkpoint files (`.ckpt`) of the authors of BridgeTower and METER.
 
-Such a file holds a state dict and the hyper-parameters of the training.
-
-Neither Lightning nor the authors' code is needed, and nothing in a file is
+Such a file holds a state dict and the hyper-parameters of the training. It is
+read without Lightning and without the authors' code, and nothing in it is
 executed.
 """
 
@@ -12,17 +11,16 @@ import pathlib
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import processors
-from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.checkpoint import Checkpoint
-from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.errors import short_text
+from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import check_links
-from keras_bridgetower.convert.tensors import load_pickle
-from keras_bridgetower.convert.tensors import refuse_code
+from keras_bridgetower.convert.tensors import reject_code
 from keras_bridgetower.convert.tensors import state_dict_tensors
-from keras_bridgetower.convert.torch_tensors import Foreign
+from keras_bridgetower.convert.torch_files import pickled
+from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import short_plain
 
 NAMES = architecture.Names(
     "text_transformer.", "vit_model.visual.", encoders.OPENAI_EMBEDDINGS
@@ -60,33 +58,34 @@ def read(path, text_heads=None, answers=None, ignore=()):
     """
     path = pathlib.Path(path)
     check_links(path)
-    content, names = load_pickle(path)
+    content, names = pickled.load(path)
     if not isinstance(content, dict) or "state_dict" not in content:
-        # The file is a state dict and nothing else. Objects beside a state
-        # dict, which Lightning stores, are not read and need no check.
-        refuse_code(path, names)
+        # The file is only a state dict. Objects that Lightning stores beside a
+        # state dict are not read and need no check.
+        reject_code(path, names)
         content = {"state_dict": content}
     tensors = state_dict_tensors(path, content["state_dict"])
     measured = architecture.measure(tensors, NAMES)
-    heads_by_width = architecture.heads_of(measured.hidden_dim)
-    defaults = {"num_heads": heads_by_width, **SETTINGS}
-    given = _hyper_parameters(content, path)
-    settings = _settings(given, defaults, path)
-    _check_sizes(given, measured, path)
+    saved = _hyper_parameters(content, path)
+    num_heads = architecture.heads_for_width(measured.hidden_dim)
+    settings = _settings(saved, {"num_heads": num_heads, **SETTINGS}, path)
+    _check_sizes(saved, measured, path)
     num_heads = settings["num_heads"]
-    same = measured.text_width == measured.hidden_dim
+    if text_heads is None:
+        same_width = measured.text_width == measured.hidden_dim
+        by_width = architecture.heads_for_width(measured.text_width)
+        text_heads = num_heads if same_width else by_width
     per_tap = f"{NAMES.image}ln_separate.0.weight" in tensors.shapes
     built = dataclasses.replace(
         measured,
-        text_heads=text_heads
-        or (num_heads if same else architecture.heads_of(measured.text_width)),
+        text_heads=text_heads,
         num_heads=num_heads,
         dropout=settings["drop_rate"],
         layer_norm_epsilon=LAYER_NORM_EPSILON,
         image_norms="per_tap" if per_tap else "shared",
     )
     heads = _heads(tensors.shapes, built, settings, answers, path)
-    table = rules_of(built, heads)
+    table = rules(built, heads)
     unread = bridgetower.UNREAD + ((bridgetower.UNTAPPED,) if per_tap else ())
     mode = "squash" if set(heads) & set(FINE_TUNED) else "crop"
     return Checkpoint(
@@ -94,13 +93,13 @@ def read(path, text_heads=None, answers=None, ignore=()):
         built,
         heads,
         table,
-        transfer.unread_keys(table, tensors, unread, ignore),
+        unread_keys(table, tensors, unread, ignore),
         processors.read(path.parent, built, mode, settings["max_text_len"]),
     )
 
 
-def rules_of(a, heads):
-    """The rules for an architecture and heads, with the authors' names."""
+def rules(a, heads):
+    """Return the rules of an architecture and heads, in the authors' names."""
     text = {"roberta": encoders.roberta, "bert": encoders.bert}
     if a.image_norms == "per_tap":
         norms = encoders.tap_norms(NAMES.image, a.image_layers, a.taps)
@@ -116,24 +115,24 @@ def rules_of(a, heads):
 
 
 def _hyper_parameters(content, path):
-    """The hyper-parameters in a file, or an empty dict."""
-    given = content.get("hyper_parameters", {})
-    if isinstance(given, dict):
-        given = given.get("config", given)
-    if isinstance(given, Foreign):
-        refuse_code(path, [given.name])
-    if not isinstance(given, dict):
+    """Return the hyper-parameters in a file, or an empty dict."""
+    values = content.get("hyper_parameters", {})
+    if isinstance(values, dict):
+        values = values.get("config", values)
+    if isinstance(values, pickled.Foreign):
+        reject_code(path, [values.name])
+    if not isinstance(values, dict):
         raise ConversionError(
             "Hyper-parameters must be a dict of plain values.",
             path,
-            [f"hyper_parameters={short_text(given)}"],
+            [f"hyper_parameters={short_plain(values)}"],
         )
-    return given
+    return values
 
 
-def _settings(given, defaults, path):
-    """The hyper-parameters named in `defaults`, checked and completed."""
-    settings = {key: given.get(key, defaults[key]) for key in defaults}
+def _settings(saved, defaults, path):
+    """Return the hyper-parameters in `defaults`, checked and completed."""
+    settings = {key: saved.get(key, defaults[key]) for key in defaults}
     wrong = []
     for key, value in settings.items():
         whole = isinstance(defaults[key], int)
@@ -142,33 +141,33 @@ def _settings(given, defaults, path):
         if type(value) not in kinds or not (
             least <= value and (whole or value < 1)
         ):
-            wrong.append(f"{key}={short_text(value)}")
+            wrong.append(f"{key}={short_plain(value)}")
     if wrong:
         raise ConversionError(
-            "Hyper-parameters must be plain values of the authors' kinds.",
+            "Hyper-parameters must be plain values of the authors' types.",
             path,
             wrong,
         )
     return settings
 
 
-def _check_sizes(given, a, path):
-    """Refuse hyper-parameters that contradict the shapes of the tensors."""
-    wanted = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
-    if "num_top_layer" not in given:  # METER's name for it.
-        wanted["num_layers"] = a.num_layers
+def _check_sizes(saved, a, path):
+    """Reject hyper-parameters that contradict the shapes of the tensors."""
+    sizes = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
+    if "num_top_layer" not in saved:  # METER's name for it.
+        sizes["num_layers"] = a.num_layers
     wrong = [
-        f"{key}={short_text(given[key])}, its tensors say {size}"
-        for key, size in wanted.items()
-        if key in given and given[key] != size
+        f"{key}={short_plain(saved[key])}, but {size} in its tensors"
+        for key, size in sizes.items()
+        if key in saved and saved[key] != size
     ]
-    side = given.get("image_size", a.image_size)
+    side = saved.get("image_size", a.image_size)
     # Patches need not fill the side: the convolution ignores the rest.
     if not is_integer(side) or (
         side // a.patch_size != a.image_size // a.patch_size
     ):
         wrong.append(
-            f"image_size={short_text(side)}, its tensors say {a.image_size}"
+            f"image_size={short_plain(side)}, but {a.image_size} in its tensors"
         )
     if wrong:
         raise ConversionError(
@@ -180,7 +179,7 @@ def _check_sizes(given, a, path):
 
 
 def _heads(shapes, a, settings, answers, path):
-    """Names and constructor values of the heads in a file."""
+    """Return the names and constructor values of the heads in a file."""
     heads = {}
     if "itm_score.fc.weight" in shapes:
         heads["itm"] = {}
@@ -188,7 +187,7 @@ def _heads(shapes, a, settings, answers, path):
         heads["rank"] = {}
     if "mlm_score.bias" in shapes:
         heads["mlm"] = {"epsilon": LAYER_NORM_EPSILON}
-    width = architecture.rows_of(shapes, "itc_text_head.fc.weight", path)
+    width = architecture.head_rows(shapes, "itc_text_head.fc.weight", path)
     if width:
         heads["itc"] = {"projection_dim": width, "ways": "two_way"}
     for name, key in (
@@ -205,16 +204,13 @@ def _heads(shapes, a, settings, answers, path):
     if "nlvr2" in heads:
         heads["nlvr2"]["dropout"] = float(settings["nlvr2_drop_rate"])
     if "vqa" in heads:
-        heads["vqa"]["answers"] = _checked_answers(answers, heads["vqa"], path)
+        count = heads["vqa"]["num_classes"]
+        if answers is not None and len(answers) != count:
+            raise ConversionError(
+                "`answers` must name every class of the head once, in the "
+                "order of training.",
+                path,
+                [f"{len(answers)} answers, {count} classes"],
+            )
+        heads["vqa"]["answers"] = answers
     return heads
-
-
-def _checked_answers(answers, head, path):
-    if answers is not None and len(answers) != head["num_classes"]:
-        raise ConversionError(
-            "`answers` must name every class of the head once, in the order "
-            "of training.",
-            path,
-            [f"{len(answers)} answers, {head['num_classes']} classes"],
-        )
-    return answers

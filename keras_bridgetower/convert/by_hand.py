@@ -1,10 +1,10 @@
-"""Converts a checkpoint or exports a preset, and says what came of it.
+"""Converts a checkpoint or exports a preset, and summarizes the result.
 
-`from_preset` converts by itself. Whoever does it by hand gets a folder in a
-chosen place, the answers of a VQA checkpoint, and a comparison with the source.
+`from_preset` converts automatically. These functions, which the command line
+calls, also choose the folder, take the answers of a VQA checkpoint, and compare
+the result with the source.
 """
 
-import contextlib
 import pathlib
 import tempfile
 import warnings
@@ -15,12 +15,12 @@ import safetensors
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
-from keras_bridgetower.convert import transfer
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.transformers_folder import CLASSES
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
 from keras_bridgetower.metrics.vqa import answer_list
+from keras_bridgetower.presets.errors import ConversionError
 
 
 def to_preset(
@@ -40,23 +40,23 @@ def to_preset(
         source: path of a `transformers` folder, or of a checkpoint file of
             the authors.
         destination: path of a folder that does not exist yet.
-        head: str, which the source must have, such as `"itm"`.
+        head: str, name of a head that the source must have, such as `"itm"`.
         answers: paths of files with the answers of a VQA head, see
-            `read_answers`. This and the next two are for a file.
+            `read_answers`. This and the next two are for a checkpoint file.
         text_heads: int, attention heads of the text encoder.
-        ignore: patterns of tensors that may be left out.
+        ignore: regular expressions of the tensors that may be left out.
         allow_nonfinite: bool, whether weights may be NaN or infinite.
         verify: bool, whether to open the new preset and compare every tensor
             with the source.
-        progress: callable of the number of tensors done and of all.
+        progress: callable of the number of finished rules and of all.
 
     Returns:
-        dict from words to what was found: counts, heads, and the difference
-        to transformers' outputs.
+        dict from labels to results: counts, heads, and the difference from
+        transformers' outputs.
 
     Raises:
         ConversionError: weights that cannot be read or do not fit.
-        ValueError: no source, or one without the head, or `destination`
+        ValueError: there is no source, it lacks the head, or `destination`
             exists.
     """
     source = pathlib.Path(source)
@@ -75,7 +75,7 @@ def to_preset(
     checkpoint = cache.open_checkpoint(source, **settings)
     if head and head not in checkpoint.heads:
         raise ValueError(
-            f"`--task` must be a head of the source, which holds "
+            f"`--task` must be a head of the source, which has "
             f"{', '.join(checkpoint.heads) or 'none'}. "
             f"Received: --task {head}"
         )
@@ -91,7 +91,7 @@ def to_preset(
 def to_transformers(preset, destination, verify=False):
     """Export a preset to a folder that `transformers` opens.
 
-    Every head that transformers knows goes into one file, the others into
+    Heads that transformers supports are written to one file, the others to
     head.safetensors beside it.
 
     Args:
@@ -100,11 +100,11 @@ def to_transformers(preset, destination, verify=False):
         verify: bool, whether to run both on the same random input.
 
     Returns:
-        dict from words to what was found.
+        dict from labels to results.
 
     Raises:
         ConversionError: transformers cannot run this architecture.
-        ValueError: no such preset, or `destination` exists.
+        ValueError: there is no such preset, or `destination` exists.
     """
     parts = export.parts_of_preset(preset)
     export.write(parts, destination)
@@ -128,8 +128,7 @@ def _summary(checkpoint, source, destination, verify):
     parts = export.parts_of_preset(destination)
     layers = [parts.backbone, *(parts.heads[name] for name in parts.heads)]
     try:
-        difference = _difference(parts, source)
-        check = difference_text(difference)
+        check = difference_text(_difference(parts, source))
     except ConversionError:
         check = "not done: transformers cannot run this architecture"
     found = {
@@ -142,15 +141,17 @@ def _summary(checkpoint, source, destination, verify):
         "self-check, max |difference|": check,
     }
     if verify:
-        found["tensors equal to the bit"] = _equal_tensors(checkpoint, parts)
+        _check_equal(checkpoint, parts, layers)
+        found["tensors equal to the bit"] = len(checkpoint.unread) + sum(
+            len(rule.keys) for rule in checkpoint.rules
+        )
     return found
 
 
 def _difference(parts, source):
-    """Pooled outputs beside transformers' for the same random input."""
     if source.is_dir():
         return pooled_difference(parts.backbone, source)
-    # The authors' names are unknown there: by way of our export.
+    # transformers does not know the authors' names, so export the preset.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = pathlib.Path(folder) / "exported"
@@ -158,41 +159,33 @@ def _difference(parts, source):
         return pooled_difference(parts.backbone, exported)
 
 
-def _equal_tensors(checkpoint, parts):
-    """Count the tensors of the source that stand in the preset unchanged."""
-    variables = transfer.variables_of(
-        parts.backbone,
-        *(parts.heads[name] for name in parts.heads),
-        encoder=parts.backbone.image_encoder,
-    )
-    equal = 0
+def _check_equal(checkpoint, parts, layers):
+    """Check that the preset has every tensor of the source unchanged."""
+    tensors = checkpoint.tensors
+    variables = variables_by_path(*layers, encoder=parts.backbone.image_encoder)
     for rule in checkpoint.rules:
-        shapes = [tuple(variables[path].shape) for path in rule.variables]
-        read = [checkpoint.tensors.read(key) for key in rule.keys]
-        for path, value in zip(
-            rule.variables, rule.layout.load(read, shapes), strict=True
-        ):
-            saved = keras.ops.convert_to_numpy(variables[path])
-            if not np.array_equal(
-                saved, value.astype("float32"), equal_nan=True
-            ):
-                raise _differs(checkpoint, rule.keys)
-        equal += len(rule.keys)
+        saved = [
+            keras.ops.convert_to_numpy(variables[k]) for k in rule.variables
+        ]
+        read = [tensors.read(key) for key in rule.keys]
+        values = rule.layout.load(read, [array.shape for array in saved])
+        for array, value in zip(saved, values, strict=True):
+            _check_same(array, value.astype("float32"), tensors, rule.keys)
     for key in checkpoint.unread:
-        kept = parts.backbone.extra[key]
-        if not np.array_equal(kept, checkpoint.tensors.read(key)):
-            raise _differs(checkpoint, [key])
-    return equal + len(checkpoint.unread)
+        _check_same(
+            parts.backbone.extra[key], tensors.read(key), tensors, [key]
+        )
 
 
-def _differs(checkpoint, keys):
-    return ConversionError(
-        "The preset differs from its source.", checkpoint.tensors.path, keys
-    )
+def _check_same(saved, value, tensors, keys):
+    if not np.array_equal(saved, value, equal_nan=True):
+        raise ConversionError(
+            "The preset differs from its source.", tensors.path, keys
+        )
 
 
 def pooled_difference(backbone, folder):
-    """Largest difference of the pooled outputs for the same random input.
+    """Compute the largest difference of the pooled outputs from transformers'.
 
     Import PyTorch before TensorFlow, after which importing it can crash.
 
@@ -216,8 +209,14 @@ def pooled_difference(backbone, folder):
     mask = np.ones_like(ids)
     features = {"images": images, "token_ids": ids, "padding_mask": mask}
     ours = backbone(features, training=False)["pooled"]
-    with _without_bar(transformers.utils.logging):
+    logging = transformers.utils.logging
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
         model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     set_cross_modal_epsilon(model, backbone.fusion.layer_norm_epsilon)
     with torch.inference_mode():
         theirs = model(
@@ -226,18 +225,6 @@ def pooled_difference(backbone, folder):
             pixel_values=torch.tensor(images.transpose(0, 3, 1, 2)),
         ).pooler_output.numpy()
     return float(np.abs(keras.ops.convert_to_numpy(ours) - theirs).max())
-
-
-@contextlib.contextmanager
-def _without_bar(settings):
-    """A context in which transformers shows no progress bar."""
-    shown = settings.is_progress_bar_enabled()
-    settings.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            settings.enable_progress_bar()
 
 
 def set_cross_modal_epsilon(model, epsilon):
@@ -250,7 +237,7 @@ def set_cross_modal_epsilon(model, epsilon):
 
 
 def difference_text(difference):
-    """The difference for a table."""
+    """Format a difference for a table."""
     if difference is None:
         return "not done: transformers is not installed"
     return f"{difference:.1e}"
@@ -260,10 +247,9 @@ def read_answers(*paths):
     """Read the classes of a head in the order of their ids.
 
     Args:
-        *paths: path of one file: a JSON list of answers, a JSON object that
-            maps answers to ids, or a text file with one answer on each line.
-            Or the paths of VQAv2's annotation files, training before
-            validation.
+        *paths: path of a JSON list of answers, of a JSON object that maps
+            answers to ids, or of a text file with one answer on each line. Or
+            the paths of VQAv2's annotation files, training before validation.
 
     Returns:
         list of str.

@@ -7,26 +7,23 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
 import time
 import warnings
 
 from keras_bridgetower import files
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import transformers_folder
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import needed_files
+from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.folder import PresetFolder
-from keras_bridgetower.presets.locks import locked
 from keras_bridgetower.version import __version__
 
 SHA256 = re.compile("[0-9a-f]{64}")
 # Nanoseconds. Some file systems round the times of files to two seconds.
 CLOCK_TICK = 2_000_000_000
-# Number of digests that are kept, those that were computed last.
+# Number of digests that are kept, and the largest size of their file in bytes.
 MOST_DIGESTS = 1000
-# Bytes of their file.
-_LARGEST = 16_000_000
+LARGEST_DIGESTS = 16_000_000
 
 
 def open_checkpoint(source, **kwargs):
@@ -50,11 +47,6 @@ def open_checkpoint(source, **kwargs):
     return transformers_folder.read(source, **kwargs)
 
 
-def converted_folder(source, published=None):
-    """The path of the preset folder that `open_converted` returns."""
-    return open_converted(source, published).root
-
-
 def open_converted(source, published=None):
     """Open the preset of a foreign checkpoint; convert it if it is not cached.
 
@@ -69,38 +61,39 @@ def open_converted(source, published=None):
         only if the time or the size of a file has changed.
 
     Raises:
-        ConversionError: they cannot be read or do not fit, or the cache
-            cannot be written.
+        ConversionError: files cannot be read, do not fit or change meanwhile,
+            or the cache cannot be written.
     """
     source = pathlib.Path(source).resolve()
-    marks = _file_states(source)
-    sums = _digests(marks)
-    _check_digests(sums, published or {})
-    named = sorted((path.name, digest) for path, digest in sums.items())
+    states = _file_states(source)
+    digests = _digests(states)
+    _check_digests(digests, published or {})
+    named = sorted((path.name, digest) for path, digest in digests.items())
     content = json.dumps([__version__, named])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    folder = cache_folder() / key
-    whole = _complete_preset(folder)
-    if whole:
-        return whole
+    folder = _cache_folder() / key
+    preset = _complete_preset(folder)
+    if preset:
+        return preset
     _check_writable(folder.parent)
     # If several processes open it at once, the first one converts it.
-    with locked(folder.parent / f"{key}.lock"):
-        whole = _complete_preset(folder)
-        if not whole:
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(files.FolderExists):
-                # It exists only if locks do not work here and another
-                # process was faster.
-                open_checkpoint(source).save_to_preset(folder)
-            if _file_states(source) != marks:
-                shutil.rmtree(folder)
-                raise ConversionError(
-                    "A checkpoint must not change while it is converted. Try "
-                    "again when it is whole.",
-                    source,
-                )
-    return whole or PresetFolder(folder)
+    with files.locked(folder.parent / f"{key}.lock"):
+        preset = _complete_preset(folder)
+        if preset:
+            return preset
+        shutil.rmtree(folder, ignore_errors=True)
+        # It exists only if locks do not work here and another process was
+        # faster.
+        with contextlib.suppress(files.FolderExists):
+            open_checkpoint(source).save_to_preset(folder)
+        if _file_states(source) != states:
+            shutil.rmtree(folder)
+            raise ConversionError(
+                "A checkpoint must not change while it is converted. Try "
+                "again when it is complete.",
+                source,
+            )
+    return PresetFolder(folder)
 
 
 def _check_writable(folder):
@@ -115,7 +108,7 @@ def _check_writable(folder):
 
 
 def _complete_preset(folder):
-    """The cached preset, or None if it is absent or incomplete."""
+    """Open the cached preset, or return None if it is absent or incomplete."""
     try:
         opened = PresetFolder(folder)
     except (ValueError, OSError):
@@ -123,9 +116,9 @@ def _complete_preset(folder):
     return opened if opened.sealed else None
 
 
-def _check_digests(sums, published):
+def _check_digests(digests, published):
     """Compare the digests of files with the expected ones."""
-    for path, digest in sums.items():
+    for path, digest in digests.items():
         # In the cache of the hub, a large file is named by its SHA-256, and
         # a link with the real name leads to it.
         blob = pathlib.Path(os.readlink(path) if path.is_symlink() else path)
@@ -141,68 +134,58 @@ def _check_digests(sums, published):
         if expected and not digest.startswith(expected):
             warnings.warn(
                 f"{path.name} is not the file that was published when this "
-                f"version was made: its SHA-256 begins {digest[:16]}, "
+                f"version was released: its SHA-256 begins {digest[:16]}, "
                 f"expected {expected}. If the repository was not updated, "
                 f"do not use it. Received: file={str(path)!r}",
                 stacklevel=2,
             )
 
 
-def cache_folder():
-    """Folder of converted presets, below `$KERAS_HOME` or `~/.keras`."""
+def _cache_folder():
     return files.keras_home() / "keras_bridgetower" / "presets"
 
 
 def _file_states(source):
-    """For each file a text that changes with it, and its latest time."""
-    marks = {}
+    """Return for each file a text that changes with it, and its latest time."""
+    states = {}
     for path in needed_files.of_checkpoint(source):
         state = files.state_of(path)
-        marks[path] = " ".join(map(str, state)), max(state[-2:])
-    return marks
+        states[path] = " ".join(map(str, state)), max(state[-2:])
+    return states
 
 
-def _digests(marks):
-    """Digest of each file; only changed files are read again."""
-    memory = cache_folder() / "digests.json"
-    known = _stored_digests(memory)
+def _digests(states):
+    """Compute the digest of each file; only changed files are read again."""
+    stored = _cache_folder() / "digests.json"
+    known = _stored_digests(stored)
     now = time.time_ns()
-    sums, new = {}, {}
-    for path, (mark, youngest) in marks.items():
-        sums[path] = known.get(mark) or files.sha256(path)
+    digests, new = {}, {}
+    for path, (state, latest) in states.items():
+        digests[path] = known.get(state) or files.sha256(path)
         # A file that was just written may change again within the same tick
         # of the clock.
-        if now - youngest > CLOCK_TICK:
-            new[mark] = sums[path]
+        if now - latest > CLOCK_TICK:
+            new[state] = digests[path]
     if not new.items() <= known.items():
-        others = {m: d for m, d in known.items() if m not in new}
-        _store_digests(memory, others | new)
-    return sums
+        kept = {s: d for s, d in known.items() if s not in new} | new
+        text = json.dumps(dict(list(kept.items())[-MOST_DIGESTS:])).encode()
+        # If this fails, or two processes do it at once and damage the file,
+        # the checkpoint is read again next time.
+        with contextlib.suppress(OSError, ValueError):
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(stored, lambda file: file.write(text))
+    return digests
 
 
-def _stored_digests(memory):
-    """The stored digests by mark, without entries that are damaged."""
+def _stored_digests(path):
+    """Read the stored digests by state, without damaged entries."""
     try:
-        known = files.read_json(memory, _LARGEST)
+        known = files.read_json(path, LARGEST_DIGESTS)
     except (OSError, ValueError):
         return {}
     known = known.items() if isinstance(known, dict) else ()
     return {
-        mark: digest
-        for mark, digest in known
+        state: digest
+        for state, digest in known
         if isinstance(digest, str) and SHA256.fullmatch(digest)
     }
-
-
-def _store_digests(memory, known):
-    """Store digests; if several processes do so, one of them wins."""
-    latest = json.dumps(dict(list(known.items())[-MOST_DIGESTS:]))
-    # If this fails, the files are read again next time.
-    with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=".digests.", dir=memory.parent
-        ) as own:
-            temporary = pathlib.Path(own) / memory.name
-            temporary.write_text(latest)
-            temporary.replace(memory)

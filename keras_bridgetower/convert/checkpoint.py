@@ -1,11 +1,21 @@
-"""An opened checkpoint of another library, ready to become a preset."""
+"""An opened checkpoint of another library, and the transfer of its weights."""
 
 import dataclasses
+import os
+import re
+
+import keras
+import numpy as np
 
 from keras_bridgetower.convert import architecture
-from keras_bridgetower.convert import transfer
+from keras_bridgetower.convert.rules.bridgetower import UNREAD
+from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.convert.rules.layouts import POSITIONS
 from keras_bridgetower.models import head_table
+from keras_bridgetower.models.adapters import merged_weights
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets.errors import ConversionError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Checkpoint:
         """Build the backbone and the heads, and load their weights.
 
         Args:
-            **kwargs: `allow_nonfinite` and `progress` of `transfer.load`.
+            **kwargs: `allow_nonfinite` and `progress` of `load_weights`.
 
         Returns:
             `(backbone, heads)`: a `BridgeTowerBackbone` and a `HeadSet`.
@@ -43,13 +53,11 @@ class Checkpoint:
         backbone = architecture.build(self.architecture, self.tensors.path)
         with head_table.awaiting(self.heads):
             heads = head_table.make_all(self.heads, backbone)
-        variables = transfer.variables_of(
+        variables = variables_by_path(
             backbone, heads, encoder=backbone.image_encoder
         )
-        transfer.load(self.rules, self.tensors, variables, **kwargs)
-        backbone.extra = transfer.read_extra(
-            self.rules, self.tensors, self.unread
-        )
+        load_weights(self.rules, self.tensors, variables, **kwargs)
+        backbone.extra = _read_extra(self.rules, self.tensors, self.unread)
         return backbone, heads
 
     def save_to_preset(self, folder, **kwargs):
@@ -57,7 +65,7 @@ class Checkpoint:
 
         Args:
             folder: path of a folder that does not exist yet.
-            **kwargs: as `build`.
+            **kwargs: as in `build`.
         """
 
         def save(path):
@@ -67,7 +75,199 @@ class Checkpoint:
                 if processor is not None:
                     processor.save_to_preset(path)
             if self.heads:
-                heads.save(registry.file_of(path, "task.weights.h5"))
+                heads.save(os.path.join(path, weights_file.TASK_WEIGHTS))
                 registry.write_json(path, registry.HEADS, self.heads)
 
         registry.write(folder, save)
+
+
+def variables_by_path(*layers, encoder=None):
+    """Return the weights of layers by path, with LoRA adapters merged in.
+
+    CLIP's position ids, which are constant, are left out.
+
+    Args:
+        *layers: backbone, encoder or heads.
+        encoder: the image encoder among them. After saving and loading,
+            KerasHub's CLIP puts its own name before the names of its layers;
+            this prefix is removed.
+
+    Returns:
+        dict from path to variable, or to the merged value if the variable
+        has an adapter.
+    """
+    prefix = f"{encoder.name}_" if encoder else ""
+    return {
+        path.removeprefix(prefix): weight
+        for layer in layers
+        for path, weight in merged_weights(layer)
+        if not path.endswith("position_ids")
+    }
+
+
+def unread_keys(rules, tensors, unread=UNREAD, ignore=()):
+    """Check that rules and tensors match, and list the unused tensors.
+
+    Args:
+        rules: list of `Rule`.
+        tensors: `Tensors`.
+        unread: tuple of `Unread`, the tensors that may be unused.
+        ignore: tuple of regular expressions, names of further tensors that
+            may be unused.
+
+    Returns:
+        list of str, the names of the unused tensors.
+
+    Raises:
+        ConversionError: tensors are missing, or unused and not allowed to be.
+    """
+    needed = {key for rule in rules for key in rule.keys}
+    unused = sorted(set(tensors.shapes) - needed)
+    patterns = [u.pattern for u in unread] + list(ignore)
+    kept = [k for k in unused if any(re.fullmatch(p, k) for p in patterns)]
+    wrong = [f"{k} is missing" for k in sorted(needed - set(tensors.shapes))]
+    wrong += [f"{key} has no place" for key in unused if key not in kept]
+    if wrong:
+        raise ConversionError(
+            "Tensors and variables must match one to one. Check that the "
+            "configuration belongs to the weights, or name the tensors to "
+            "leave out in `ignore`.",
+            tensors.path,
+            wrong,
+        )
+    return kept
+
+
+def _check_shapes(rules, tensors, variables):
+    """Check that tensors have the shapes that their variables need."""
+    ruled = [path for rule in rules for path in rule.variables]
+    if sorted(ruled) != sorted(variables):
+        raise ConversionError(
+            "The rules must set every variable of the model exactly once; "
+            "this is a bug of the library, please report it.",
+            tensors.path,
+            sorted(set(ruled) ^ set(variables)),
+        )
+    wrong = []
+    for rule in rules:
+        # Zeros that nobody writes to take no memory.
+        values = [
+            np.zeros(variables[p].shape, "float32") for p in rule.variables
+        ]
+        for key, like in zip(rule.keys, rule.layout.save(values), strict=True):
+            shape = tensors.shapes[key]
+            if shape != like.shape:
+                wrong.append(f"{key} has shape {shape}, not {like.shape}")
+    if wrong:
+        raise ConversionError(
+            "Tensors must have the shapes of the model. Check that the "
+            "configuration belongs to the weights.",
+            tensors.path,
+            wrong,
+        )
+
+
+def load_weights(
+    rules, tensors, variables, allow_nonfinite=False, progress=lambda n: None
+):
+    """Read tensors one by one and assign them.
+
+    Args:
+        rules: list of `Rule`.
+        tensors: `Tensors` with every key of the rules.
+        variables: dict from path to variable. The rules must set all.
+        allow_nonfinite: bool, whether NaN and infinity are allowed.
+        progress: callable that gets the number of finished rules.
+
+    Raises:
+        ConversionError: shapes differ, or values are not finite.
+    """
+    _check_shapes(rules, tensors, variables)
+
+    def cast(values, dtype, keys):
+        # Numbers that the type cannot hold become infinite.
+        with np.errstate(over="ignore"):
+            values = values.astype(dtype, copy=False)
+        if not (allow_nonfinite or weights_file.is_finite(values)):
+            raise ConversionError(
+                "A tensor must be finite, also as the type of its variable. "
+                "Pass `allow_nonfinite=True` to load it unchanged.",
+                tensors.path,
+                keys,
+            )
+        return values
+
+    for done, rule in enumerate(rules, 1):
+        # Cast before layouts add tensors: in half precision a sum would be
+        # rounded, or overflow.
+        read = [
+            cast(_read_numbers(tensors, key), "float32", [key])
+            for key in rule.keys
+        ]
+        targets = [variables[path] for path in rule.variables]
+        try:
+            with np.errstate(over="ignore"):
+                values = rule.layout.load(
+                    read, [tuple(v.shape) for v in targets]
+                )
+        except ValueError as error:
+            raise ConversionError(f"{error}", tensors.path, rule.keys) from None
+        for variable, value in zip(targets, values, strict=True):
+            variable.assign(cast(value, variable.dtype, rule.keys))
+        progress(done)
+
+
+def _read_numbers(tensors, key):
+    tensor = tensors.read(key)
+    if tensor.dtype.kind not in "fiu":
+        raise ConversionError(
+            f"A weight must be of numbers, not {tensor.dtype}.",
+            tensors.path,
+            [key],
+        )
+    return tensor
+
+
+def _read_extra(rules, tensors, unread):
+    """Read the tensors that the model does not use and export writes again.
+
+    The two rows for padding in RoBERTa's position table are named
+    `<tensor>[:2]`. The token type row, which was added to the positions, keeps
+    its name.
+    """
+    extra = {key: np.array(tensors.read(key)) for key in unread}
+    for rule in rules:
+        if rule.layout is POSITIONS:
+            key, folded = rule.keys
+            rows = tensors.read(key)[:PADDING_ROWS]
+            extra[f"{key}[:{PADDING_ROWS}]"] = np.array(rows)
+            extra[folded] = np.array(tensors.read(folded))
+    return extra
+
+
+def to_tensors(rules, variables, extra):
+    """Convert variables to tensors, with the names in the rules.
+
+    Args:
+        rules: list of `Rule`.
+        variables: dict from path to variable.
+        extra: dict, the `extra` of a backbone.
+
+    Returns:
+        dict from name to float32 array.
+    """
+    tensors, extra = {}, dict(extra)
+    for rule in rules:
+        values = [
+            keras.ops.convert_to_numpy(variables[path]).astype("float32")
+            for path in rule.variables
+        ]
+        saved = rule.layout.save(values)
+        if rule.layout is POSITIONS:
+            key, folded = rule.keys
+            rows = extra.pop(f"{key}[:{PADDING_ROWS}]", 0)
+            # The other rows hold the sum of both tables; so must these.
+            saved[0][:PADDING_ROWS] = rows + extra.pop(folded, 0)
+        for key, value in zip(rule.keys, saved, strict=True):
+            tensors[key] = np.array(value, order="C")
+    return {**extra, **tensors}

@@ -1,7 +1,7 @@
 """The table of values in a BridgeTower `config.json` of `transformers`.
 
-Three uses share it: it gives the defaults when a folder is read, it compares
-a configuration with the weights, and export writes a configuration from it.
+It has three uses: it gives the defaults when a folder is read, it compares a
+configuration with the weights, and export writes a configuration from it.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ class Value:
         check: `MEASURED`, `FIXED`, `SHARE`, or None.
         sets: names of the `Architecture` fields that get the value when a
             folder is read.
-        claimed: function of all values of the level that returns what is
-            compared with the weights. If None, the value itself.
-        measured: function of a measured `Architecture` that returns what it is
-            compared with. If None, `ours`.
+        claimed: function of all values of the level that returns the value to
+            compare with the weights. If None, the value itself is compared.
+        measured: function of a measured `Architecture` that returns the value
+            of the weights. If None, `ours`.
     """
 
     key: str
@@ -154,12 +154,12 @@ TABLE = {
 
 
 def defaults(level):
-    """The default values of a level, by key."""
+    """Return the default values of a level, by key."""
     return {value.key: value.default for value in TABLE[level]}
 
 
 def values_for(level, architecture):
-    """The values of a level for an `Architecture`, in the file's order."""
+    """Return the values of a level for an `Architecture`, in file order."""
     return {
         value.key: value.ours(architecture) if value.ours else value.default
         for value in TABLE[level]
@@ -167,7 +167,7 @@ def values_for(level, architecture):
 
 
 def architecture_fields(levels):
-    """The `Architecture` fields that only a configuration gives.
+    """Return the `Architecture` fields that only a configuration gives.
 
     Args:
         levels: dict from the keys of `TABLE` to the values of a level.
@@ -184,7 +184,7 @@ def architecture_fields(levels):
 
 
 def contradictions(levels, measured):
-    """Values that contradict the weights, or that cannot be built.
+    """Find values that contradict the weights, or that cannot be built.
 
     Args:
         levels: as for `architecture_fields`.
@@ -207,7 +207,7 @@ def _check_measured(value, level, levels, measured):
     claimed = value.claimed(values) if value.claimed else values[value.key]
     found = (value.measured or value.ours)(measured)
     if claimed != found:
-        yield f"{_name(value, level)}: {claimed} said, {found} in the weights"
+        yield f"{_name(value, level)}: {claimed}, but {found} in the weights"
 
 
 def _check_fixed(value, level, levels, measured):

@@ -1,6 +1,6 @@
 """Reads the `config.json` of a `transformers` model: its type and its values.
 
-The files differ. Published ones do not name a model type. Files that were
+Files differ. Published ones do not name a model type. Files that were
 saved again omit values that equal the defaults. The oldest ones use the
 authors' names for some values.
 """
@@ -9,7 +9,7 @@ import re
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import config_table
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets.errors import ConversionError
 
 # Keys that BridgeTower has and CLIP, which also has two encoders, does not.
 BRIDGE_KEYS = {
@@ -57,7 +57,7 @@ ENCODERS = {
 }
 
 
-def kind_of(config, tensors=()):
+def model_type(config, tensors=()):
     """Find the model type of a configuration.
 
     Args:
@@ -67,8 +67,7 @@ def kind_of(config, tensors=()):
 
     Returns:
         str, from `model_type` or `architectures` if the configuration has
-        one of them, and otherwise from the keys that it has. None if these
-        fit no known model.
+        one of them, otherwise from its keys. None if it is unknown.
     """
     if config.get("model_type"):
         return config["model_type"]
@@ -89,7 +88,7 @@ def kind_of(config, tensors=()):
 
 
 def model_names(config):
-    """The entries that name the model, as a list of str for errors."""
+    """List the entries that name the model, for errors."""
     return [
         f"{name}={config[name]!r:.100}"
         for name in ("model_type", "architectures")
@@ -98,7 +97,7 @@ def model_names(config):
 
 
 def _first_word(architectures):
-    """The first part of a class name: `["RobertaForMaskedLM"]` -> `Roberta`."""
+    """Return `Roberta` for `["RobertaForMaskedLM"]`."""
     name = str(architectures[0] if isinstance(architectures, list) else "")
     return re.sub(r"(Model|LMHead|For[A-Z]).*", "", name)
 
@@ -116,9 +115,9 @@ def require_type(config, path, kinds, hint=""):
         str: the model type.
 
     Raises:
-        ConversionError: it is of another type, or of no known type.
+        ConversionError: the type is another one, or unknown.
     """
-    kind = kind_of(config)
+    kind = model_type(config)
     if isinstance(kind, str) and kind in kinds:
         return kind
     raise ConversionError(
@@ -153,7 +152,7 @@ def read_levels(config, path):
     for given, defaults, level in levels:
         if not isinstance(given, dict):
             given, wrong = {}, [*wrong, f"{level} is no object"]
-        given, twice = _by_newer_names(given)
+        given, twice = _with_new_names(given)
         wrong += [f"{pair} in {level}" for pair in twice]
         values = {key: given.get(key, defaults[key]) for key in defaults}
         wrong += [
@@ -172,23 +171,23 @@ def read_levels(config, path):
 
 
 def nested_values(config, name):
-    """A nested part, whose name may end in `_dict`; empty if absent."""
+    """Return a nested part, whose name may end in `_dict`; {} if absent."""
     return config.get(name) or config.get(f"{name}_dict") or {}
 
 
-def _by_newer_names(given):
-    """The values by current names, and the contradictions among them."""
+def _with_new_names(given):
+    """Return the values by current names, and contradictions among them."""
     renamed, twice = dict(given), []
     for name, older in OLD_NAMES.items():
         if older in given:
             value = renamed.setdefault(name, given[older])
             if value != given[older]:
-                twice.append(f"{name}={value!r:.50}, {older} otherwise")
+                twice.append(f"{name}={value!r:.50}, but {older} differs")
     return renamed, twice
 
 
 def _has_type(value, default):
-    """Whether a value has the type of a default; an int may be a float."""
+    """Return True for the type of the default; an int may be a float."""
     if isinstance(default, float) and type(value) is int:
         return True
     return type(value) is type(default)
@@ -239,7 +238,7 @@ def epsilon(config, path, default):
 
 
 def require_epsilon(config, path, own, default):
-    """Refuse an epsilon that KerasHub's encoder cannot have.
+    """Check that the epsilon is the one that KerasHub's encoder has.
 
     Args:
         config: dict, values of a `config.json`.
@@ -253,8 +252,8 @@ def require_epsilon(config, path, own, default):
     if epsilon(config, path, default) != own:
         raise ConversionError(
             f"The encoder's norms must have the epsilon {own}, the only one "
-            "of KerasHub's. Where the weights were trained with it, write it "
-            "into the configuration.",
+            "that KerasHub supports. If the weights were trained with it, "
+            "write it into the configuration.",
             path,
             [f"layer_norm_eps={config.get('layer_norm_eps')!r}"],
         )

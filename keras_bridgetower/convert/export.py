@@ -1,8 +1,8 @@
 """Writes backbones and tasks as folders that `transformers` can open."""
 
-import dataclasses
 import pathlib
 import warnings
+from typing import NamedTuple
 
 import keras
 import safetensors.numpy
@@ -10,17 +10,17 @@ import safetensors.numpy
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import processors
-from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.architecture import HEAD_WIDTH
 from keras_bridgetower.convert.architecture import Architecture
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.checkpoint import to_tensors
+from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.convert.transformers_folder import CLASSES
 from keras_bridgetower.convert.transformers_folder import MODEL
 from keras_bridgetower.convert.transformers_folder import NAMES
 from keras_bridgetower.convert.transformers_folder import PREFIX
-from keras_bridgetower.convert.transformers_folder import rules_of
+from keras_bridgetower.convert.transformers_folder import rules
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
@@ -34,6 +34,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets.errors import ConversionError
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.safetensors"
@@ -42,8 +43,7 @@ HEAD = "head.safetensors"
 TEXT_EPSILON = 1e-5
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """The parts of a model that are exported.
 
     Args:
@@ -61,29 +61,23 @@ class Parts:
     image_converter: object
 
 
-def parts_of(model):
-    """The parts of a `BridgeTowerBackbone` or of a task."""
+def export_model(model, path):
+    """Write a `BridgeTowerBackbone` or a task as a `transformers` folder.
+
+    Args:
+        model: the backbone or task.
+        path: path of a folder that does not exist yet. If anything fails, it
+            does not exist afterwards either.
+    """
     preprocessor = getattr(model, "preprocessor", None)
-    return Parts(
+    parts = Parts(
         getattr(model, "backbone", model),
         getattr(model, "heads", {}),
         getattr(model, "head_values", {}),
         getattr(preprocessor, "tokenizer", None),
         getattr(preprocessor, "image_converter", None),
     )
-
-
-def export_model(model, path):
-    """Write a backbone or task as a new `transformers` folder.
-
-    If anything fails, no folder is left.
-    """
-    write(parts_of(model), path)
-
-
-def write(parts, path):
-    """Write `Parts` as a new `transformers` folder; none is left on errors."""
-    write_folder(path, lambda folder: export(parts, folder))
+    write(parts, path)
 
 
 def parts_of_preset(preset):
@@ -95,43 +89,48 @@ def parts_of_preset(preset):
         heads = head_table.make_all(values, backbone)
     if values:
         weights_file.load_heads(heads, list(values), folder)
-    processors_of = [
+    tokenizer, converter = (
         cls.from_preset(folder) if folder.has(file) else None
         for cls, file in (
             (PackedTokenizer, packed_tokenizer.CONFIG),
             (BridgeTowerImageConverter, image_converter.CONFIG),
         )
-    ]
-    return Parts(backbone, heads, values, *processors_of)
+    )
+    return Parts(backbone, heads, values, tokenizer, converter)
 
 
-def export(parts, folder):
-    """Write the files that `transformers` opens.
+def write(parts, path):
+    """Write a new folder that `transformers` opens.
 
     Args:
         parts: `Parts`.
-        folder: path of an existing, empty folder.
+        path: path of a folder that does not exist yet.
 
     Raises:
         ConversionError: transformers cannot run this architecture.
-        ValueError: the model is quantized.
+        ValueError: the model is quantized, or the folder exists.
     """
-    folder = pathlib.Path(folder)
+    write_folder(path, lambda folder: _write(parts, pathlib.Path(folder)))
+
+
+def _write(parts, folder):
     backbone, values = parts.backbone, parts.values
     for model in (backbone, *(parts.heads[name] for name in values)):
         quantization.check_not_quantized(model, "An export to transformers")
     architecture = _architecture(backbone)
-    theirs = {k: v for k, v in values.items() if k in CLASSES}
-    _check(backbone, architecture, theirs)
-    prefix = PREFIX if theirs else ""
-    table = rules_of(architecture, theirs)
-    layers = [backbone] + [parts.heads[name] for name in theirs]
-    variables = transfer.variables_of(*layers, encoder=backbone.image_encoder)
-    tensors = transfer.save(table, variables, _exported_extra(backbone.extra))
+    known = {k: v for k, v in values.items() if k in CLASSES}
+    _check(backbone, architecture, known)
+    layers = [backbone] + [parts.heads[name] for name in known]
+    tensors = to_tensors(
+        rules(architecture, known),
+        variables_by_path(*layers, encoder=backbone.image_encoder),
+        _exported_extra(backbone.extra),
+    )
     heads = tuple(
         rule.keys[0].partition(".")[0]
-        for rule in bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, theirs)
+        for rule in bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, known)
     )
+    prefix = PREFIX if known else ""
     tensors = {
         key if key.startswith(heads) else f"{prefix}{key}": value
         for key, value in tensors.items()
@@ -139,9 +138,9 @@ def export(parts, folder):
     safetensors.numpy.save_file(
         tensors, folder / WEIGHTS, metadata={"format": "pt"}
     )
-    registry.write_json(folder, "config.json", _config(architecture, theirs))
+    registry.write_json(folder, "config.json", _config(architecture, known))
     processors.write(folder, parts.tokenizer, parts.image_converter)
-    _write_other_heads(parts, values.keys() - theirs.keys(), folder)
+    _write_other_heads(parts, values.keys() - known.keys(), folder)
 
 
 def _architecture(backbone):
@@ -184,9 +183,9 @@ def _architecture(backbone):
 
 
 def _check(backbone, a, heads):
-    """Refuse what transformers cannot run; warn of what it runs differently."""
+    """Reject architectures of which transformers has no class, and warn."""
     fusion = backbone.fusion
-    unlike = [
+    requirements = [
         ("bridge", a.bridge, tuple(config_table.TRANSFORMERS_LINKS)),
         ("taps", fusion.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
@@ -199,13 +198,13 @@ def _check(backbone, a, heads):
         ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
     ]
     if heads.get("itc"):
-        unlike += [
+        requirements += [
             ("ways", heads["itc"]["ways"], ("three_way",)),
             ("projections", a.projections, ("shared",)),
         ]
     wrong = [
         f"{name}={value!r}, not one of {allowed}"
-        for name, value, allowed in unlike
+        for name, value, allowed in requirements
         if value not in allowed
     ]
     if a.image_width < HEAD_WIDTH:
@@ -219,14 +218,14 @@ def _check(backbone, a, heads):
         warnings.warn(
             "transformers has one epsilon for text encoder and cross-modal "
             f"layers, {TEXT_EPSILON}: it will run the exported model with it, "
-            f"not with layer_norm_epsilon={a.layer_norm_epsilon}, and give "
-            "slightly other numbers.",
+            f"not with layer_norm_epsilon={a.layer_norm_epsilon}, and outputs "
+            "will differ slightly.",
             stacklevel=2,
         )
 
 
 def _exported_extra(extra):
-    """The unused tensors that the classes of transformers have a place for."""
+    """Return the unused tensors for which transformers has a place."""
     kept = {}
     for name, value in extra.items():
         name = name.replace("text_transformer.", NAMES.text, 1)
@@ -268,7 +267,7 @@ def _config(a, heads):
 
 
 def _write_other_heads(parts, names, folder):
-    """Write heads without a class in transformers, with the authors' names."""
+    """Write the heads that transformers lacks, with the authors' names."""
     if not names:
         return
     tensors = {}
@@ -276,8 +275,8 @@ def _write_other_heads(parts, names, folder):
         table = bridgetower.heads(
             bridgetower.LIGHTNING_HEADS, {name: parts.values[name]}
         )
-        variables = transfer.variables_of(parts.heads[name])
-        tensors |= transfer.save(table, variables, {})
+        variables = variables_by_path(parts.heads[name])
+        tensors |= to_tensors(table, variables, {})
     if "nlvr2" in names:
         table = parts.backbone.fusion.type_embedding
         tensors["token_type_embeddings.weight"] = keras.ops.convert_to_numpy(

@@ -5,7 +5,6 @@ import warnings
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import tokenizers
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.preprocessing.image_converter import (
@@ -13,10 +12,21 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
+from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.registry import write_json
 
-# Pillow's number of the bicubic filter.
-BICUBIC = 3
+# Settings that cannot differ; 3 is Pillow's number of the bicubic filter.
+FIXED = dict(do_resize=True, do_center_crop=True, do_rescale=True, resample=3)
+# Defaults of settings that a file omits.
+DEFAULTS = dict(
+    FIXED,
+    image_processor_type="BridgeTower",
+    size_divisor=32,
+    max_text_len=TEXT_LENGTH,
+    rescale_factor=1 / 255,
+    image_mean=MEAN,
+    image_std=STD,
+)
 # Numbers may differ by so much: float32 and text round them.
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
 # Limits of statistics on the scale from 0 to 1.
@@ -32,9 +42,9 @@ def read(folder, architecture, mode="hf", sequence_length=None):
         folder: path of a folder with tokenizer and image processor files.
         architecture: `Architecture` of the model that they must fit.
         mode: str, mode of the converter if no file gives the settings.
-        sequence_length: int, number of tokens in a text; by default the
-            `max_text_len` of the image processor's file, which is where the
-            published models store it.
+        sequence_length: int, number of tokens in a text. By default
+            `max_text_len` in the image processor's file, where the published
+            models store it.
 
     Returns:
         `(tokenizer, image_converter)`; the tokenizer is None if the folder
@@ -45,33 +55,30 @@ def read(folder, architecture, mode="hf", sequence_length=None):
             does not support.
     """
     folder = pathlib.Path(folder)
-    path, config = _image_processor(folder)
     side = architecture.image_size
-    wrong = [] if path is None else _unsupported(config, side)
-    if wrong:
+    path, saved = _image_processor(folder)
+    config = DEFAULTS | (saved if isinstance(saved, dict) else {})
+    wrong = _unsupported(config, side)
+    if path is None:
+        converter = BridgeTowerImageConverter(side, mode=mode)
+    elif wrong or not isinstance(saved, dict):
         raise ConversionError(
             "An image processor must be transformers' for BridgeTower, with "
             f"the model's image size {side}.",
             path,
-            wrong,
+            wrong or ["no settings"],
         )
-    length = sequence_length or config.get("max_text_len", TEXT_LENGTH)
-    length = min(length, architecture.positions)
-    if path is None:
-        converter = BridgeTowerImageConverter(side, mode=mode)
     else:
-        divisor = config.get("size_divisor", 32)
-        mean, std = _statistics(config).values()
-        converter = BridgeTowerImageConverter(
-            side, "hf", divisor, tuple(map(float, mean)), tuple(map(float, std))
+        mean, std = (
+            tuple(map(float, values)) for values in _statistics(config).values()
         )
-    return _tokenizer(folder, architecture, length), converter
-
-
-def _tokenizer(folder, architecture, sequence_length):
-    tokenizer = tokenizers.read(
-        folder, architecture.text_encoder, sequence_length
+        converter = BridgeTowerImageConverter(
+            side, "hf", config["size_divisor"], mean, std
+        )
+    length = min(
+        sequence_length or config["max_text_len"], architecture.positions
     )
+    tokenizer = tokenizers.read(folder, architecture.text_encoder, length)
     rows = architecture.vocabulary_size
     if tokenizer is not None and tokenizer.vocabulary_size() > rows:
         raise ConversionError(
@@ -79,11 +86,11 @@ def _tokenizer(folder, architecture, sequence_length):
             folder,
             [f"{tokenizer.vocabulary_size()} tokens, {rows} rows"],
         )
-    return tokenizer
+    return tokenizer, converter
 
 
 def _image_processor(folder):
-    """Path and values of the image processor's file, or `(None, {})`."""
+    """Return path and values of the image processor, or `(None, {})`."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
         return path, read_json(path)
@@ -94,41 +101,29 @@ def _image_processor(folder):
 
 
 def _unsupported(config, side):
-    """The settings of an image processor that this library does not support."""
-    if not isinstance(config, dict):
-        return ["no settings"]
-    divisor = config.get("size_divisor", 32)
-    length = config.get("max_text_len", TEXT_LENGTH)
-    # Published files of the base size have `image_size`, the authors' name.
-    wrong = [
-        f"{name}={config[name]!r:.60}"
+    """List the settings of an image processor that are not supported."""
+    kind = config["image_processor_type"] or "BridgeTower"
+    divisor, length = config["size_divisor"], config["max_text_len"]
+    fits = {
+        # Published files of the base size have `image_size`, the authors' name.
+        name: config.get(name) is None or _side(config[name]) == side
         for name in ("size", "crop_size", "image_size")
-        if config.get(name) is not None and _side(config[name]) != side
-    ]
-    if not is_integer(divisor) or not 1 <= divisor <= side:
-        wrong.append(f"size_divisor={divisor!r:.60}")
-    if not is_integer(length) or length < SHORTEST_TEXT:
-        wrong.append(f"max_text_len={length!r:.60}")
-    kind = config.get("image_processor_type") or "BridgeTower"
-    if not str(kind).startswith("BridgeTower"):
-        wrong.append(f"image_processor_type={kind!r:.60}")
-    for name, value in (
-        *((f"do_{step}", True) for step in ("resize", "rescale")),
-        ("do_center_crop", True),
-        ("resample", BICUBIC),
-    ):
-        if config.get(name, value) != value:
-            wrong.append(f"{name}={config[name]!r:.60}")
-    factor = config.get("rescale_factor", 1 / 255)
-    if not _is_between(factor, BELOW / 255, ABOVE / 255):
-        wrong.append(f"rescale_factor={factor!r:.60}")
+    }
+    fits |= {name: config[name] == value for name, value in FIXED.items()}
+    fits |= {
+        "size_divisor": is_integer(divisor) and 1 <= divisor <= side,
+        "max_text_len": is_integer(length) and length >= SHORTEST_TEXT,
+        "image_processor_type": str(kind).startswith("BridgeTower"),
+        "rescale_factor": _is_between(
+            config["rescale_factor"], BELOW / 255, ABOVE / 255
+        ),
+    }
     for name, values in _statistics(config).items():
         least = SMALLEST_STD if name == "image_std" else -LARGEST
-        if len(values) != 3 or not all(
+        fits[name] = len(values) == 3 and all(
             _is_between(value, least, LARGEST) for value in values
-        ):
-            wrong.append(f"{name}={config[name]!r:.60}")
-    return wrong
+        )
+    return [f"{name}={config[name]!r:.60}" for name in fits if not fits[name]]
 
 
 def _is_between(value, least, most):
@@ -138,28 +133,27 @@ def _is_between(value, least, most):
 
 
 def _statistics(config):
-    """Mean and standard deviation of pixels, on the scale from 0 to 1.
+    """Return mean and standard deviation of pixels from 0 to 1.
 
     Args:
         config: dict, values of an image processor's file. As in
             transformers, a single number is that of all channels.
 
     Returns:
-        dict of tuples, of three numbers each if the file is valid. Absent
-        ones are CLIP's.
+        dict of tuples, each of three numbers if the file is valid.
     """
     if config.get("do_normalize") is False:
         return {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
-    made = {}
-    for name, clip in (("image_mean", MEAN), ("image_std", STD)):
-        given = config.get(name, clip)
-        several = isinstance(given, (list, tuple))
-        made[name] = tuple(given) if several else (given,) * 3
-    return made
+    return {
+        name: tuple(config[name])
+        if isinstance(config[name], (list, tuple))
+        else (config[name],) * 3
+        for name in ("image_mean", "image_std")
+    }
 
 
 def _side(size):
-    """The side of a square from any form of `size`; None if not a square."""
+    """Return the side of a square from any form of `size`, or None."""
     if isinstance(size, dict):
         names = {"shortest_edge", "height", "width"} & set(size)
         sides = {repr(size[name]) for name in names}
@@ -173,9 +167,9 @@ def write(folder, tokenizer, image_converter):
     Args:
         folder: path of a folder.
         tokenizer: a `BridgeTowerTokenizer`, or None.
-        image_converter: a `BridgeTowerImageConverter`, or None. If its mode
-            is not `"hf"`, transformers will make other pixels, of which a
-            warning tells.
+        image_converter: a `BridgeTowerImageConverter`, or None. A warning is
+            given if its mode is not `"hf"`, because transformers computes
+            other pixels.
     """
     folder = pathlib.Path(folder)
     length = TEXT_LENGTH
@@ -196,7 +190,7 @@ def _write_tokenizer(folder, tokenizer):
         sep_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        # White space before it belongs to it, as here.
+        # White space before a mask belongs to it, as here.
         mask_token=dict(
             __type="AddedToken",
             content="<mask>",
@@ -222,12 +216,12 @@ def _write_tokenizer(folder, tokenizer):
 def _write_image_processor(folder, image_converter, text_length):
     if image_converter.mode != "hf":
         warnings.warn(
-            "transformers resizes the shorter side of a picture and takes "
-            "the centre, as the mode 'hf' does, not as "
-            f"mode={image_converter.mode!r}. Its processor makes other pixels "
-            "of pictures that are not square, and so does a preset that is "
-            "opened from this folder, unless image_mode="
-            f"{image_converter.mode!r} is passed to `from_preset`.",
+            "transformers resizes the shorter side of a picture and crops the "
+            "center, as the mode 'hf' does, not as "
+            f"mode={image_converter.mode!r}. Its pixels of pictures that are "
+            "not square will differ, also in a preset that is opened from this "
+            f"folder, unless image_mode={image_converter.mode!r} is passed to "
+            "`from_preset`.",
             stacklevel=2,
         )
     size = {"shortest_edge": image_converter.image_size}
@@ -235,19 +229,16 @@ def _write_image_processor(folder, image_converter, text_length):
         folder,
         "preprocessor_config.json",
         dict(
+            FIXED,
             image_processor_type="BridgeTowerImageProcessor",
             processor_class="BridgeTowerProcessor",
             max_text_len=text_length,
             size=size,
             crop_size=size,
             size_divisor=image_converter.size_divisor,
-            resample=BICUBIC,
             rescale_factor=1 / 255,
             image_mean=image_converter.mean,
             image_std=image_converter.std,
-            do_resize=True,
-            do_center_crop=True,
-            do_rescale=True,
             do_normalize=True,
             do_pad=True,
         ),

@@ -2,24 +2,20 @@
 
 import pathlib
 
-import ml_dtypes  # A dependency of Keras; teaches NumPy bfloat16.
+import ml_dtypes  # A dependency of Keras; adds bfloat16 to NumPy.
 import safetensors
 
 from keras_bridgetower import files
-from keras_bridgetower.convert import torch_pickle
-from keras_bridgetower.convert import torch_tensors
-from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.errors import short_text
-from keras_bridgetower.convert.torch_tensors import Foreign
-from keras_bridgetower.convert.torch_zip import Archive
+from keras_bridgetower.convert.torch_files import pickled
 from keras_bridgetower.presets import needed_files
+from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import short_plain
 from keras_bridgetower.presets.needed_files import WEIGHT_FILES
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.safe_files import check_safetensors
-from keras_bridgetower.presets.weights_file import is_finite
 
-# How many tensors may share the same stored values: two, since a table that
-# two layers share has two names.
+# Number of tensors that may share the same stored values: a table that two
+# layers share has two names.
 MOST_SHARED = 2
 
 
@@ -46,7 +42,7 @@ class Tensors:
         self.read = read
 
     def with_value(self, name, shape, read):
-        """The same tensors, with one added or replaced; `read()` returns it."""
+        """Add or replace a tensor, whose value `read()` returns."""
         return Tensors(
             self.path,
             {**self.shapes, name: shape},
@@ -54,19 +50,14 @@ class Tensors:
         )
 
     def without_prefix(self, prefix):
-        """The same tensors; a prefix is removed from the names that have it."""
+        """Remove a prefix from the names that have it."""
         names = {name.removeprefix(prefix): name for name in self.shapes}
         if len(names) < len(self.shapes):
-            twice = sorted(
-                name
-                for name in self.shapes
-                if names[name.removeprefix(prefix)] != name
-            )
             raise ConversionError(
-                f"Tensors stand twice, with and without {prefix!r}. Remove "
+                f"Tensors occur twice, with and without {prefix!r}. Remove "
                 "one of each.",
                 self.path,
-                twice,
+                sorted(set(self.shapes) - set(names.values())),
             )
         return Tensors(
             self.path,
@@ -76,7 +67,7 @@ class Tensors:
 
 
 def check_links(source):
-    """Refuse links out of a folder among the files that a conversion reads.
+    """Check that no file that a conversion reads is a link out of the folder.
 
     Args:
         source: `pathlib.Path` of a folder, or of a checkpoint file, which may
@@ -88,11 +79,14 @@ def check_links(source):
     folder = source if source.is_dir() else source.parent
     below = files.Below(folder)
     paths = needed_files.of_checkpoint(source)
-    names = [path.name for path in paths if path != source]
-    away = [name for name in names if below.leads_out(name)]
+    away = [
+        path.name
+        for path in paths
+        if path != source and below.leads_out(path.name)
+    ]
     if away:
         raise ConversionError(
-            "The files of a folder must lie in it, and these are links that "
+            "The files of a folder must be in it, and these are links that "
             "leave it. Copy the files instead.",
             folder,
             away,
@@ -100,7 +94,7 @@ def check_links(source):
 
 
 def weight_file(folder):
-    """The path of a folder's weight file, or of the index of several."""
+    """Return the path of a folder's weight file, or of the index of several."""
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
@@ -122,7 +116,7 @@ def open_tensors(path):
         `Tensors`.
 
     Raises:
-        ConversionError: the file is damaged, or holds other things than
+        ConversionError: the file is damaged, or holds other objects than
             tensors.
     """
     path = pathlib.Path(path)
@@ -130,8 +124,8 @@ def open_tensors(path):
         return _open_shards(path)
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
-    state, names = load_pickle(path)
-    refuse_code(path, names)
+    state, names = pickled.load(path)
+    reject_code(path, names)
     return state_dict_tensors(path, state)
 
 
@@ -143,7 +137,7 @@ def read_json(path):
             hold an object.
     """
     try:
-        if not path.is_file():  # A pipe would be waited for.
+        if not path.is_file():  # Reading a pipe would block.
             raise OSError("it is no regular file")
         values = files.read_json(path, LARGEST_ASSET)
     except (OSError, ValueError) as error:
@@ -174,76 +168,63 @@ def _open_safetensors(path):
     def read(name):
         try:
             tensor = file.get_tensor(name)
-            if tensor.dtype == ml_dtypes.bfloat16:
-                tensor = tensor.astype("float32")
-            return tensor
-        except Exception as error:  # A type that NumPy does not know.
+        except Exception as error:  # A type that NumPy lacks.
             raise ConversionError(
                 f"The tensor must be readable: {error!s:.200}.", path, [name]
             ) from error
+        narrow = tensor.dtype == ml_dtypes.bfloat16
+        return tensor.astype("float32") if narrow else tensor
 
     return Tensors(path, shapes, read)
 
 
 def _open_shards(path):
-    where = read_json(path).get("weight_map")
-    names = list(where.values()) if isinstance(where, dict) else [None]
+    files_by_key = read_json(path).get("weight_map")
+    if not isinstance(files_by_key, dict):
+        files_by_key = {}
     bad = [
         name
-        for name in names
+        for name in files_by_key.values()
         if not isinstance(name, str)
         or pathlib.PurePath(name).name != name
         or not (path.parent / name).is_file()
         or name.endswith(".json")
     ]
-    if bad or not names:
+    if bad or not files_by_key:
         raise ConversionError(
-            "An index must have a `weight_map` from tensors to files that lie "
-            "beside it. Fetch the missing ones.",
+            "An index must have a `weight_map` from tensors to files beside "
+            "it. Fetch the missing ones.",
             path,
             sorted(set(map(repr, bad))),
         )
-    shards = {name: open_tensors(path.parent / name) for name in set(names)}
-    wrong = [k for k, name in where.items() if k not in shards[name].shapes]
-    for name, shard in shards.items():
-        wrong += [k for k in shard.shapes if where.get(k) != name]
-    if wrong:
+    shards = {
+        name: open_tensors(path.parent / name)
+        for name in set(files_by_key.values())
+    }
+    stored = {(k, name) for name, shard in shards.items() for k in shard.shapes}
+    if stored != set(files_by_key.items()):
+        odd = stored ^ set(files_by_key.items())
         raise ConversionError(
-            "An index and its files must name the same tensors.", path, wrong
+            "An index and its files must name the same tensors.",
+            path,
+            sorted({key for key, _ in odd}),
         )
     return Tensors(
         path,
-        {key: shards[name].shapes[key] for key, name in where.items()},
-        lambda key: shards[where[key]].read(key),
+        {key: shards[name].shapes[key] for key, name in files_by_key.items()},
+        lambda key: shards[files_by_key[key]].read(key),
     )
 
 
-def load_pickle(path):
-    """Read a file of `torch.save` without running any code from it.
-
-    Args:
-        path: `pathlib.Path` of the file.
-
-    Returns:
-        `(content, names)`: the object in the file, with a
-        `torch_tensors.Tensor` for each tensor; and the names of the classes
-        and functions that the file refers to and that were not loaded.
-
-    Raises:
-        ConversionError: the file is damaged, or has another format.
-    """
-    return torch_pickle.load(Archive(path))
-
-
-def refuse_code(path, names):
-    """Refuse a file that refers to classes or functions.
+def reject_code(path, names):
+    """Raise an error if a file refers to classes or functions.
 
     Raises:
         ConversionError: `names` is not empty.
     """
     if names:
         raise ConversionError(
-            f"The file asks for the code of {short_text(names[0])}, which is "
+            f"The file needs the code of {short_plain(names[0])}, which is "
             "not loaded: it could do anything. Save its state dict alone, of "
             "tensors and plain values.",
             path,
@@ -252,7 +233,7 @@ def refuse_code(path, names):
 
 
 def state_dict_tensors(path, state):
-    """The `Tensors` of a state dict that was read by `load_pickle`.
+    """Return the `Tensors` of a state dict that `pickled.load` read.
 
     Raises:
         ConversionError: it holds other objects than tensors, or tensors whose
@@ -261,7 +242,7 @@ def state_dict_tensors(path, state):
     if not isinstance(state, dict):
         raise ConversionError("The file must hold a state dict.", path)
     parts = (*state.keys(), *state.values())
-    refuse_code(path, [x.name for x in parts if isinstance(x, Foreign)])
+    reject_code(path, [x.name for x in parts if isinstance(x, pickled.Foreign)])
     bad = [
         f"{name}: {type(value).__name__} {problem}".rstrip()
         for name, value in state.items()
@@ -269,19 +250,19 @@ def state_dict_tensors(path, state):
     ]
     if bad or not state:
         raise ConversionError(
-            "A state dict must hold dense tensors, each with a value of its "
-            "own for each element.",
+            "A state dict must hold dense tensors with one stored value for "
+            "each element.",
             path,
             bad,
         )
     storages = {t.storage.key: t.storage.nbytes for t in state.values()}
-    taken, held = sum(t.nbytes for t in state.values()), sum(storages.values())
-    if taken > MOST_SHARED * held:
+    size, stored = sum(t.nbytes for t in state.values()), sum(storages.values())
+    if size > MOST_SHARED * stored:
         raise ConversionError(
-            "Two tensors may share stored values, as tied weights do, but not "
-            "more. Save each tensor with values of its own.",
+            "At most two tensors may share stored values, as tied weights do. "
+            "Save each tensor with values of its own.",
             path,
-            [f"{taken} bytes of tensors, {held} bytes stored"],
+            [f"{size} bytes of tensors, {stored} bytes stored"],
         )
     return Tensors(
         path,
@@ -291,27 +272,7 @@ def state_dict_tensors(path, state):
 
 
 def _problem(name, value):
-    """The reason why a state dict may not have this entry, or None."""
-    if isinstance(name, str) and isinstance(value, torch_tensors.Tensor):
+    """Return the reason why a state dict may not have this entry, or None."""
+    if isinstance(name, str) and isinstance(value, pickled.Tensor):
         return value.problem()
     return ""
-
-
-def check_finite(array, path, names):
-    """Refuse NaN and infinity.
-
-    Args:
-        array: NumPy array with the dtype of its variable.
-        path: path of the file, for the error.
-        names: list of str, the tensors from which it was made.
-
-    Raises:
-        ConversionError: the array holds NaN or infinity.
-    """
-    if not is_finite(array):
-        raise ConversionError(
-            "A tensor must be finite, also as the type of its variable. Pass "
-            "`allow_nonfinite=True` to load it as it is.",
-            path,
-            names,
-        )

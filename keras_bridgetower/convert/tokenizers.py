@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.preprocessing.bert_tokenizer import (
     BridgeTowerBertTokenizer,
@@ -12,11 +11,12 @@ from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 from keras_bridgetower.preprocessing.tokenizer_files import SPECIAL_TOKENS
 from keras_bridgetower.preprocessing.tokenizer_files import read_merges
 from keras_bridgetower.preprocessing.tokenizer_files import read_words
+from keras_bridgetower.presets.errors import ConversionError
 
 # Tokens in a text: `max_text_len` of the published models and the authors.
 TEXT_LENGTH = 50
-# The first versions of tokenizer.json do not name the type of the model. They
-# have these keys.
+# Keys that tell the type of the model in the first versions of tokenizer.json,
+# which do not name it.
 TYPE_KEYS = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
 # Settings that RoBERTa's files leave empty: null, false, or `""`.
 BPE_SETTINGS = (
@@ -57,7 +57,7 @@ def read(folder, kind, sequence_length):
 
 @contextlib.contextmanager
 def _readable(path):
-    """Turn errors that occur while a file is read into `ConversionError`."""
+    """Turn errors of reading a file into `ConversionError`."""
     try:
         yield
     except ConversionError:
@@ -81,7 +81,7 @@ def _roberta(folder):
         if len(lists) == 1:
             raise ConversionError(
                 "A tokenizer must have vocab.json and merges.txt, or "
-                "tokenizer.json, which holds both. Fetch what is missing.",
+                "tokenizer.json, which holds both. Fetch the missing file.",
                 lists[0],
             )
         return (vocabulary, tuple(map(str, lists))) if lists else _NONE
@@ -101,15 +101,15 @@ def _roberta(folder):
 
 def _contradiction(path, others):
     return ConversionError(
-        "A tokenizer.json must hold what the files beside it hold. Keep the "
-        "files of one tokenizer.",
+        "A tokenizer.json must have the values of the files beside it. Keep "
+        "the files of one tokenizer.",
         path,
         [f"other values in {name}" for name in others],
     )
 
 
 def _check_splitting(folder, path, values):
-    """Refuse settings that split texts differently than RoBERTa's tokenizer."""
+    """Reject settings that split texts differently than RoBERTa's tokenizer."""
     config = folder / "tokenizer_config.json"
     given = read_json(config) if config.is_file() else {}
     added = folder / "added_tokens.json"
@@ -146,8 +146,8 @@ def _bert(folder):
     given = read_json(config) if config.is_file() else {}
     path, values = _tokenizer_json(folder, "WordPiece", "BERT")
     before = values.get("normalizer")
-    said = before.get("lowercase") if isinstance(before, dict) else None
-    lowercase = given.get("do_lower_case", said is not False)
+    saved = before.get("lowercase") if isinstance(before, dict) else None
+    lowercase = given.get("do_lower_case", saved is not False)
     # If not set, accents are removed exactly if texts are lower-cased.
     wrong = [
         f"{name}={given[name]!r:.60}"
@@ -159,7 +159,7 @@ def _bert(folder):
     ]
     if wrong:
         raise ConversionError(
-            "A tokenizer of BERT must have its published settings.",
+            "A tokenizer of BERT must have the published settings.",
             config,
             wrong,
         )
@@ -168,7 +168,7 @@ def _bert(folder):
     with _readable(path):
         ids = values["model"]["vocab"]
         words = sorted(ids, key=ids.get)
-    others = [config.name] if said not in (None, lowercase) else []
+    others = [config.name] if saved not in (None, lowercase) else []
     with _readable(lines):
         if lines.is_file() and read_words(str(lines)) != words:
             others.append(lines.name)
@@ -178,7 +178,7 @@ def _bert(folder):
 
 
 def _tokenizer_json(folder, kind, name):
-    """The path and the values of `tokenizer.json`, or `(None, {})`."""
+    """Return path and values of `tokenizer.json`, or `(None, {})`."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None, {}

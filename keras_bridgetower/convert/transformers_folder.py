@@ -9,15 +9,15 @@ from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import processors
-from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert.checkpoint import Checkpoint
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
+from keras_bridgetower.presets.errors import ConversionError
 
 NAMES = architecture.Names(
     "text_model.", "vision_model.visual.", encoders.BRIDGETOWER_EMBEDDINGS
@@ -65,7 +65,7 @@ def read(folder):
         measured, **config_table.architecture_fields(levels)
     )
     heads = _heads(tensors, top)
-    tables = rules_of(built, heads)
+    table = rules(built, heads)
     decoder = "mlm_score.decoder.weight"
     if top["tie_word_embeddings"] and decoder not in tensors.shapes:
         word = "text_model.embeddings.word_embeddings.weight"
@@ -75,16 +75,15 @@ def read(folder):
         tensors,
         built,
         heads,
-        tables,
-        transfer.unread_keys(tables, tensors),
+        table,
+        unread_keys(table, tensors),
         processors.read(folder, built),
     )
 
 
-def _check(levels, measured, path):
-    """Refuse values that contradict the weights, or that cannot be run."""
-    m = measured
-    wrong = config_table.contradictions(levels, measured)
+def _check(levels, m, path):
+    """Reject values that contradict the weights, or that cannot be run."""
+    wrong = config_table.contradictions(levels, m)
     if m.text_layers != m.image_layers:
         # With `remove_last_layer`, the removed layer is not counted.
         wrong.append(
@@ -93,13 +92,13 @@ def _check(levels, measured, path):
         )
     if m.text_width != m.hidden_dim:
         wrong.append(
-            f"text hidden_size={m.text_width}, of which transformers makes "
+            f"text hidden_size={m.text_width}, from which transformers builds "
             f"its cross-modal layers of width {m.hidden_dim}"
         )
     if wrong:
         raise ConversionError(
-            "A configuration must be that of the weights, and one that "
-            "transformers can run.",
+            "A configuration must belong to the weights, and transformers must "
+            "be able to run it.",
             path,
             wrong,
         )
@@ -108,27 +107,27 @@ def _check(levels, measured, path):
         warnings.warn(
             "The text encoder has one dropout rate, hidden_dropout_prob="
             f"{text['hidden_dropout_prob']}: attention_probs_dropout_prob="
-            f"{text['attention_probs_dropout_prob']} is that of the fusion "
-            "alone, which only training feels.",
+            f"{text['attention_probs_dropout_prob']} is used in the fusion "
+            "alone. Only training is affected.",
             stacklevel=2,
         )
 
 
 def _heads(tensors, top):
-    """Names and constructor values of the heads in a file."""
+    """Return the names and constructor values of the heads in a file."""
     heads = {}
     if "itm_score.fc.weight" in tensors.shapes:
         heads["itm"] = {}
     if "mlm_score.bias" in tensors.shapes:
         heads["mlm"] = {"epsilon": float(top["layer_norm_eps"])}
-    width = architecture.rows_of(
+    width = architecture.head_rows(
         tensors.shapes, "itc_text_head.fc.weight", tensors.path
     )
     if width:
         if not top["share_cross_modal_transformer_layers"]:
             raise ConversionError(
-                "A contrastive head must go with shared projections: "
-                "transformers cannot run it otherwise.",
+                "A contrastive head needs shared projections: transformers "
+                "cannot run it otherwise.",
                 tensors.path,
                 ["share_cross_modal_transformer_layers=False"],
             )
@@ -136,8 +135,8 @@ def _heads(tensors, top):
     return heads
 
 
-def rules_of(a, heads):
-    """The rules for an architecture and heads, with transformers' names."""
+def rules(a, heads):
+    """Return the rules of an architecture and heads, in transformers' names."""
     return [
         *encoders.roberta(NAMES.text, a.text_layers),
         *encoders.openai_clip(NAMES.image, a.image_layers, NAMES.embeddings),

@@ -10,6 +10,7 @@ from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import remat
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
@@ -22,9 +23,7 @@ from keras_bridgetower.models.fusion import CrossModalEncoder
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.models.towers import resolve_taps
-from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 
 IMAGE_NORMS = ("shared", "per_tap")
@@ -280,7 +279,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
     def export_to_transformers(self, path):
         """Write a new folder that `transformers.BridgeTowerModel` can load."""
-        foreign.export(self, path)
+        registry.export(self, path)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):

@@ -10,14 +10,14 @@ from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import hidden_states
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.folder import CONFIG
-from keras_bridgetower.presets.keywords import OF_PRESETS
-from keras_bridgetower.presets.keywords import check_keywords
 
 ENCODERS = ("image_encoder", "text_encoder")
 # The least number of bytes that one block takes in a weight file: the names

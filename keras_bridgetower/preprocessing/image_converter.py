@@ -4,6 +4,8 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.eager_layers import DirectLayer
@@ -19,8 +21,6 @@ from keras_bridgetower.preprocessing.tf_graph import numpy_function
 from keras_bridgetower.preprocessing.verb_inputs import pictures_in
 from keras_bridgetower.preprocessing.verb_inputs import pictures_of
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.keywords import OF_PRESETS
-from keras_bridgetower.presets.keywords import check_keywords
 
 # As KerasHub names what a preset holds of a converter.
 CONFIG = "image_converter.json"

@@ -6,6 +6,8 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.eager_layers import DirectLayer
@@ -15,8 +17,6 @@ from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import shape_of
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.keywords import OF_PRESETS
-from keras_bridgetower.presets.keywords import check_keywords
 
 # As KerasHub names what a preset holds of a tokenizer.
 CONFIG = "tokenizer.json"

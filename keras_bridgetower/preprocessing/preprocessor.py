@@ -4,6 +4,8 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing import saved_preprocessors
@@ -14,8 +16,6 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.keywords import OF_PRESETS
-from keras_bridgetower.presets.keywords import check_keywords
 from keras_bridgetower.presets.table import PresetsOf
 
 FEATURES = ("images", "token_ids", "padding_mask")

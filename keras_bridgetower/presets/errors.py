@@ -1,17 +1,16 @@
-"""`PresetError`, and how it prints values from files safely."""
+"""Errors about files from others, whose values they print safely."""
 
-MOST_FINDINGS = 10
 LENGTH = 300
 
 
 class PresetError(ValueError):
-    """A preset folder that is damaged, malicious, or of another kind.
+    """A preset folder is damaged, malicious, or of another kind.
 
     Args:
         problem: str, what was expected and how to fix it.
         folder: path of the preset folder.
-        found: sequence of what was found. The `repr`s of the first 10 are
-            shown, each with at most 300 characters.
+        found: sequence of values that were found. The message shows the
+            `repr`s of the first 10, each with at most 300 characters.
 
     Example:
 
@@ -21,24 +20,63 @@ class PresetError(ValueError):
     """
 
     def __init__(self, problem, folder, found=()):
-        message = f"{problem} Received: preset={short_text(str(folder))}"
-        if found:
-            listed = "; ".join(map(short_text, found[:MOST_FINDINGS]))
-            more = (
-                f", {len(found)} in all" if len(found) > MOST_FINDINGS else ""
-            )
-            message += f": {listed}{more}"
-        # `problem` may contain messages of other libraries, with values from
-        # the file.
-        super().__init__(printable(message))
+        preset = f"preset={short_text(str(folder))}"
+        shown = list(map(short_text, found[:10]))
+        super().__init__(_message(problem, preset, shown, len(found)))
+
+
+class ConversionError(ValueError):
+    """The weights of another library cannot be read, or do not fit the model.
+
+    Args:
+        problem: str, what was expected and how to fix it.
+        file: path of the file with the problem.
+        found: sequence of str that were found, such as names of tensors. The
+            message shows the first 20, and the number of all.
+
+    Example:
+
+    ```python
+    raise ConversionError(
+        "Tensors are missing.", "model.safetensors", ["itm_score.fc.bias"])
+    ```
+    """
+
+    def __init__(self, problem, file, found=()):
+        shown = [f"{part!s:.{LENGTH}}" for part in found[:20]]
+        file = f"file={str(file)!r}"
+        super().__init__(_message(problem, file, shown, len(found)))
+
+
+def _message(problem, where, shown, count):
+    message = f"{problem} Received: {where}"
+    if shown:
+        message += f": {'; '.join(shown)}"
+    if count > len(shown):
+        message += f", {count} in all"
+    # Messages of other libraries in `problem` may quote the file.
+    return printable(message)
 
 
 def printable(text):
-    """The text with control characters, such as terminal codes, escaped."""
+    """Escape control characters in a text, such as terminal codes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def short_text(value):
-    """A value from a file, shortened and escaped for a message."""
+    """Return a shortened `repr` of a JSON value from a file."""
     text = repr(value)
     return text if len(text) <= LENGTH else f"{text[:LENGTH]}…"
+
+
+def short_plain(value):
+    """Return a short text for a value from a pickle.
+
+    Lists, dicts and other objects are shown by their type: a list may contain
+    itself many times, and its text could be endless.
+    """
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (str, int, float)) or value is None:
+        return f"{value!r:.80}"
+    return type(value).__name__

@@ -9,7 +9,6 @@ import safetensors.numpy
 
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.files import write_folder
-from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
@@ -27,19 +26,37 @@ from keras_bridgetower.presets.table import did_you_mean
 HEADS = "heads.json"
 # Tensors of a foreign checkpoint that the architecture never reads.
 EXTRA = "extra.safetensors"
+# Functions of `convert`, a higher layer, which presets may not import.
+_CONVERSIONS = {}
+
+
+def register_conversions(open_foreign, export):
+    """Register the functions that open and write other libraries' weights.
+
+    Args:
+        open_foreign: callable that takes a path and a dict of checksums, and
+            returns a `PresetFolder`.
+        export: callable that takes a model and the path of a new folder.
+    """
+    _CONVERSIONS.update(open_foreign=open_foreign, export=export)
+
+
+def export(model, path):
+    """Write a backbone or a task as a `transformers` folder."""
+    _CONVERSIONS["export"](model, path)
 
 
 def resolve(preset):
-    """Where a preset lies; its files are checked against its manifest.
+    """Return the path of a preset, after a check of all its files.
 
     Args:
-        preset: as `open_preset`.
+        preset: as in `open_preset`.
 
     Returns:
         str: the path of the preset folder.
 
     Raises:
-        ValueError: as `open_preset`.
+        ValueError: as in `open_preset`.
 
     Example:
 
@@ -62,14 +79,14 @@ def open_preset(preset, revision=None):
         revision: str, branch, tag or commit of a handle's repository.
 
     Returns:
-        `PresetFolder`. A handle's files are downloaded, or found in the
-        cache; what another library wrote is converted, or found in the cache.
-        Small files are checked against the manifest; `finish_check` waits for
-        the large ones. Where there is no manifest, a warning says so.
+        `PresetFolder`. Files of a handle are downloaded, and weights of
+        another library converted, if they are not cached. Small files are
+        checked against the manifest; `finish_check` waits for the large ones.
+        A warning is given if there is no manifest.
 
     Raises:
-        ValueError: nothing of that name, files that differ from the manifest
-            (`PresetError`), or foreign weights that do not fit
+        ValueError: there is no such preset, files differ from the manifest
+            (`PresetError`), or foreign weights do not fit
             (`ConversionError`).
 
     Example:
@@ -82,7 +99,7 @@ def open_preset(preset, revision=None):
     if isinstance(preset, PresetFolder):
         if revision is None:
             return preset
-        preset = preset.root  # Which has none, as the error says.
+        preset = preset.root  # It has no revisions, as the error says.
     if not isinstance(preset, (str, os.PathLike)):
         raise ValueError(
             "`preset` must be a name, a handle or the path of a folder. "
@@ -95,7 +112,7 @@ def open_preset(preset, revision=None):
     path = pathlib.Path(source)
     if source in PRESETS:
         path = SHIPPED / (PRESETS[source].folder or source)
-    # KerasHub would take a relative one for a preset of its own.
+    # KerasHub would take a relative path for the name of a preset.
     path = path.absolute()
     if not path.is_file() and not os.path.lexists(path / CONFIG):
         raise ValueError(
@@ -106,37 +123,34 @@ def open_preset(preset, revision=None):
             "such as 'hf://user/model' or "
             f"'kaggle://user/model/keras/variant'. Received: preset={name!r}"
         )
-    if is_foreign(path):
-        folder = foreign.open_foreign(path, hub.published(handle, revision))
+    if path.is_file() or not _is_keras(path):
+        open_foreign = _CONVERSIONS["open_foreign"]
+        folder = open_foreign(path, hub.published(handle, revision))
     else:
         folder = PresetFolder(path)
     if not folder.sealed:
         warnings.warn(
-            f"The preset {str(path)!r} has no {manifest.MANIFEST}, so nobody "
-            "vouches that its files are those that were saved; they were "
-            "checked by themselves. `save_to_preset` of the loaded model "
-            "writes a preset with one.",
-            # Of who called the `from_preset` of a task or backbone.
+            f"The preset {str(path)!r} has no {manifest.MANIFEST}, so its "
+            "files could not be verified. `save_to_preset` of the loaded model "
+            "writes a preset with a manifest.",
+            # The caller of the `from_preset` of a task or backbone.
             stacklevel=4,
         )
     return folder
 
 
-def is_foreign(path):
-    """Whether a path holds weights of another library."""
-    if path.is_file():
-        return True
-    path = path / CONFIG
-    # A pipe would be read for ever.
+def _is_keras(folder):
+    path = folder / CONFIG
+    # Reading a pipe would block.
     if not path.is_file() or path.stat().st_size > LARGEST_JSON:
         raise PresetError(
             "A preset's configuration must be a regular file of no more than "
             f"{LARGEST_JSON:,} bytes.",
-            path.parent,
-            [path.name],
+            folder,
+            [CONFIG],
         )
-    # What is wrong with a damaged one, the conversion says.
-    return not needed_files.is_keras(path.parent)
+    # The conversion reports what is wrong with a damaged configuration.
+    return needed_files.is_keras(folder)
 
 
 def write(folder, save):
@@ -144,16 +158,16 @@ def write(folder, save):
 
     Args:
         folder: path of the new folder.
-        save: callable that writes the files into the folder it is given.
+        save: callable that gets a folder and writes the files into it.
 
     Raises:
-        FolderExists: the folder exists, be it since another process wrote it.
+        FolderExists: the folder exists.
     """
     write_folder(folder, save, manifest.write)
 
 
-def forget_what_is_frozen(folder):
-    """Drop from configurations what only a running training needs."""
+def drop_frozen_state(folder):
+    """Drop from configurations the values that only a training needs."""
 
     def without(values):
         if isinstance(values, dict):
@@ -170,17 +184,17 @@ def forget_what_is_frozen(folder):
 
 
 def write_backbone(backbone, save, folder, max_shard_size):
-    """Write a backbone's preset folder, with what it carries along."""
+    """Write a backbone's preset folder, with its index and extra tensors."""
 
     def write_files(path):
         save(path, max_shard_size)
-        forget_what_is_frozen(path)
+        drop_frozen_state(path)
         written_weights.make_dense(
             pathlib.Path(path, weights_file.WEIGHTS), path
         )
         written_weights.write_index(backbone, path)
         if backbone.extra:
-            # Their own way of writing leaves a file that only its owner reads.
+            # `save_file` writes a file that only its owner can read.
             tensors = safetensors.numpy.save(dict(backbone.extra))
             pathlib.Path(path, EXTRA).write_bytes(tensors)
 
@@ -192,12 +206,12 @@ def load_backbone(backbone, folder):
     try:
         weights_file.load(backbone, folder)
     finally:
-        # A file that was changed may fail in any way: this error comes first.
+        # A changed file may fail in any way; this error comes first.
         folder.finish_check()
 
 
 def read_extra(folder):
-    """Tensors that a `PresetFolder` carries along, by name."""
+    """Read the extra tensors of a `PresetFolder`, by name."""
     if not folder.has(EXTRA):
         return {}
     path = folder.path(EXTRA)
@@ -211,8 +225,3 @@ def write_json(folder, file, values):
     """Write plain values into a preset folder."""
     text = json.dumps(values, indent=2)
     (pathlib.Path(folder) / file).write_text(text + "\n")
-
-
-def file_of(folder, name):
-    """The path of a file in a preset folder."""
-    return os.path.join(folder, name)

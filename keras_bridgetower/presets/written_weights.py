@@ -3,12 +3,14 @@
 import json
 import pathlib
 
+import h5py
 import keras
 import numpy as np
 
-from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets.weights_file import INDEX
 from keras_bridgetower.presets.weights_file import WEIGHTS
+from keras_bridgetower.presets.weights_file import Received
+from keras_bridgetower.presets.weights_file import array_places
 from keras_bridgetower.presets.weights_file import by_path
 from keras_bridgetower.presets.weights_file import is_int8
 
@@ -20,17 +22,51 @@ def make_dense(path, folder):
     integers of a small model.
 
     Args:
-        path: path of a weight file that was just saved, or of none.
+        path: path of a weight file that was just saved. It may be missing.
         folder: path of the preset folder, for errors.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         return
-    places = hdf5.array_places(path, folder).values()
+    places = array_places(path, folder).values()
     if any(is_int8(dtype) for _, _, dtype in places):
         dense = path.with_suffix(".dense.h5")
-        hdf5.rewrite(path, dense)
+        rewrite(path, dense)
         dense.replace(path)
+
+
+def rewrite(path, new, change=lambda name, values: values):
+    """Copy a weight file in HDF5's newer, denser layout.
+
+    In the older one the headers of many small arrays take a sixth of a file.
+
+    Args:
+        path: path of the file.
+        new: path of the copy.
+        change: callable from the name of an array and its values to the
+            values to be stored.
+    """
+
+    def create(target, name, dataset):
+        values = change(name, dataset[()])
+        return target.create_dataset(name, data=values)
+
+    _copy(path, new, create, libver="latest")
+
+
+def _copy(path, new, create, **kwargs):
+    """Copy groups and attributes; `create` makes the arrays."""
+    with h5py.File(path) as source, h5py.File(new, "w", **kwargs) as target:
+        target.attrs.update(source.attrs)
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                copied = create(target, name, item)
+            else:
+                copied = target.require_group(name)
+            copied.attrs.update(item.attrs)
+
+        source.visititems(copy)
 
 
 def write_index(backbone, folder):
@@ -38,17 +74,17 @@ def write_index(backbone, folder):
 
     Args:
         backbone: the backbone.
-        folder: path of the preset folder. Nothing is written where the
-            weights are in several files or not plainly stored.
+        folder: path of the preset folder. Nothing is written if the weights
+            are in several files or not plainly stored.
     """
     path = pathlib.Path(folder) / WEIGHTS
     if not path.is_file():
         return
-    places = list(hdf5.array_places(path, folder).values())
+    places = list(array_places(path, folder).values())
     if None in [offset for offset, _, _ in places]:
         return
     variables = by_path(backbone.weights, backbone.image_encoder)
-    numbers = _numbers_of(backbone, variables.values(), path, places)
+    numbers = _array_numbers(backbone, variables.values(), path, places)
     if len(set(numbers) - {None}) < len(variables):
         return
     index = {
@@ -62,12 +98,12 @@ def write_index(backbone, folder):
         (path.parent / INDEX).write_text(text + "\n")
 
 
-def _numbers_of(backbone, variables, path, places):
-    """The number of the array in a weight file that each variable loads.
+def _array_numbers(backbone, variables, path, places):
+    """Find the number of the array in a weight file that each variable loads.
 
-    Keras alone knows its layout. It is asked to load a file in which every
-    array is filled with its own number; if a type cannot hold the number,
-    one file for each of its digits. Nothing is assigned in this scope.
+    Only Keras knows its layout. So it loads a file in which every array is
+    filled with its own number; if a type cannot hold the number, one file for
+    each of its digits. Nothing is assigned.
 
     Args:
         backbone: the backbone that was saved in the file.
@@ -81,35 +117,42 @@ def _numbers_of(backbone, variables, path, places):
     variables = list(variables)
     numbers = [0] * len(variables)
     numbered = path.with_suffix(".numbered.weights.h5")
-    # Digits are below what the narrowest type of numbers tells apart.
+    # The narrowest types hold integers up to 127.
     narrow = any(np.dtype(dtype).itemsize < 4 for _, _, dtype in places)
     base = 100 if narrow else 2**24
     unit = 1
     while unit == 1 or unit < len(places):
-        digits = [k // unit % base for k in range(len(places))]
-        hdf5.write_filled(path, numbered, digits)
+        _write_numbered(
+            path, numbered, [k // unit % base for k in range(len(places))]
+        )
         try:
-            with _Numbers() as found:
+            with Received(_first_number) as received:
                 backbone.load_weights(str(numbered))
         finally:
             numbered.unlink()
-        read = [found.first_numbers.get(id(v)) for v in variables]
+        digits = {id(variable): digit for variable, digit in received.updates}
         numbers = [
-            None if number is None or digit is None else number + unit * digit
-            for number, digit in zip(numbers, read, strict=True)
+            None if None in (number, digit) else number + unit * digit
+            for number, digit in zip(
+                numbers, [digits.get(id(v)) for v in variables], strict=True
+            )
         ]
         unit *= base
     return numbers
 
 
-class _Numbers(keras.StatelessScope):
-    """A scope, of this thread alone, that only notes what is assigned."""
+def _write_numbered(path, new, numbers):
+    """Copy a file with each array full of one number, which takes no room."""
+    numbers = iter(numbers)
 
-    def __init__(self):
-        super().__init__()
-        self.first_numbers = {}
+    def create(target, name, dataset):
+        return target.create_dataset(
+            name, dataset.shape, dataset.dtype, fillvalue=next(numbers)
+        )
 
-    def add_update(self, update):
-        variable, value = update
-        first = np.ravel(keras.ops.convert_to_numpy(value))[:1]
-        self.first_numbers[id(variable)] = int(first[0]) if first.size else None
+    _copy(path, new, create)
+
+
+def _first_number(value):
+    first = np.ravel(keras.ops.convert_to_numpy(value))[:1]
+    return int(first[0]) if first.size else None

@@ -9,21 +9,20 @@ import keras
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
+from keras_bridgetower.checks import OF_CLASSES
+from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models import head_table
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
 from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.presets import configs
-from keras_bridgetower.presets import foreign
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets import written_weights
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.errors import short_text
-from keras_bridgetower.presets.keywords import OF_CLASSES
-from keras_bridgetower.presets.keywords import OF_PRESETS
-from keras_bridgetower.presets.keywords import check_keywords
 from keras_bridgetower.presets.weights_file import TASK
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 
@@ -90,7 +89,7 @@ class PresetTask(keras.Model):
 
         def save(folder):
             write_task(folder, max_shard_size)
-            registry.forget_what_is_frozen(folder)
+            registry.drop_frozen_state(folder)
             heads = os.path.join(folder, weights_file.TASK_WEIGHTS)
             written_weights.make_dense(heads, folder)
             held = self.new_heads.without_random(self.head_values)
@@ -111,7 +110,7 @@ class PresetTask(keras.Model):
         Raises:
             ConversionError: transformers cannot run this architecture.
         """
-        foreign.export(self, path)
+        registry.export(self, path)
 
 
 def load(

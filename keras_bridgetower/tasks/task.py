@@ -9,6 +9,7 @@ from keras_bridgetower.backend import quantization
 from keras_bridgetower.backend.keras_private import patches as keras_patches
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
+from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
@@ -16,7 +17,6 @@ from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting.exported import Exported
 from keras_bridgetower.preprocessing import verb_inputs
-from keras_bridgetower.presets.keywords import check_constructor
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import inference

@@ -25,15 +25,19 @@ from hub_server import use
 import keras_bridgetower as kbt
 from keras_bridgetower import files
 from keras_bridgetower.convert import cache
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only")]
 
 
 CONVERSION = 0.01  # Seconds of a stand-in.
+
+
+def converted(source, published=None):
+    return cache.open_converted(source, published).root
 
 
 @pytest.fixture(autouse=True)
@@ -102,20 +106,20 @@ def test_the_key_covers_all_that_may_be_read(kind, converting, tmp_path):
     for name, data in weights.items():
         (folder / name).write_bytes(data)
     path = folder / "model.weights" if kind == "file" else folder
-    seen = [cache.converted_folder(path)]
+    seen = [converted(path)]
     for name in SIDES:  # That one is there at all counts, too.
         (folder / name).write_text("{}")
-        seen.append(cache.converted_folder(path))
+        seen.append(converted(path))
     for name in (*SIDES, *weights):
         if not name.endswith("index.json"):
             before = (folder / name).read_bytes()
             (folder / name).write_bytes(before + b" ")
-            seen.append(cache.converted_folder(path))
+            seen.append(converted(path))
     assert len(set(seen)) == len(seen)
     (folder / "trainer_state.json").write_text("{}")
     (folder / "model.weights.h5").write_text("")
     (folder / "README.md").write_text("")
-    assert cache.converted_folder(path) == seen[-1]
+    assert converted(path) == seen[-1]
 
 
 OPENED = None
@@ -189,14 +193,14 @@ def test_no_file_is_opened_that_the_key_leaves_out(tokenizer, tmp_path):
     ids=repr,
 )
 def test_damaged_digests_break_nothing(damage, source, converting, home):
-    folder = cache.converted_folder(source)
+    folder = converted(source)
     remembered = home / "keras_bridgetower" / "presets" / "digests.json"
     remembered.write_bytes(damage)
-    assert cache.converted_folder(source) == folder
+    assert converted(source) == folder
     mark, _ = cache._file_states(source)[source / "pytorch_model.bin"]
     for digest in (3, None, ["a"], "short", "g" * 64):
         remembered.write_text(json.dumps({mark: digest}))
-        assert cache.converted_folder(source) == folder
+        assert converted(source) == folder
     assert converting() == 1
 
 
@@ -220,14 +224,14 @@ def test_digests_are_remembered_but_not_of_young_files(
 def test_a_cache_that_cannot_be_written_still_gives_what_it_has(
     source, converting, home, monkeypatch
 ):
-    folder = cache.converted_folder(source)
+    folder = converted(source)
 
     def refuse(*arguments, **kwargs):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(files, "write_atomically", refuse)
     monkeypatch.setattr(cache, "CLOCK_TICK", -1)
-    assert cache.converted_folder(source) == folder
+    assert converted(source) == folder
 
 
 def test_a_checkpoint_that_changes_meanwhile_is_refused(
@@ -241,7 +245,7 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(
 
     monkeypatch.setattr(cache, "open_checkpoint", changing)
     with pytest.raises(ConversionError, match="must not change"):
-        cache.converted_folder(source)
+        converted(source)
     assert not list(home.rglob("manifest.json"))
 
 
@@ -249,7 +253,7 @@ def test_a_cache_that_can_never_be_written_says_so(source, home):
     home.mkdir()
     (home / "keras_bridgetower").write_text("a file")
     with pytest.raises(ConversionError, match="Set .* KERAS_HOME.*Received"):
-        cache.converted_folder(source)
+        converted(source)
 
 
 def test_threads_and_processes_convert_once(source, converting, monkeypatch):
@@ -260,7 +264,7 @@ def test_threads_and_processes_convert_once(source, converting, monkeypatch):
 
     def job():
         together.wait(60)
-        found.append(cache.converted_folder(source))
+        found.append(converted(source))
 
     processes = [context.Process(target=job) for _ in range(4)]
     threads = [threading.Thread(target=job) for _ in range(4)]
@@ -278,7 +282,7 @@ def _die_converting(source):
         os.kill(os.getpid(), signal.SIGKILL)
 
     cache.open_checkpoint = die
-    cache.converted_folder(source)
+    converted(source)
 
 
 def test_a_killed_conversion_is_made_by_the_next(source, converting):
@@ -288,11 +292,11 @@ def test_a_killed_conversion_is_made_by_the_next(source, converting):
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and converting() == 0
-    assert cache.converted_folder(source).is_dir() and converting() == 1
+    assert converted(source).is_dir() and converting() == 1
 
 
 def test_a_damaged_conversion_is_made_anew(source, converting, monkeypatch):
-    folder = cache.converted_folder(source)
+    folder = converted(source)
     whole = (folder / "config.json").read_bytes()
     for count, damage in enumerate(
         (
@@ -304,7 +308,7 @@ def test_a_damaged_conversion_is_made_anew(source, converting, monkeypatch):
         2,
     ):
         damage()
-        assert cache.converted_folder(source) == folder
+        assert converted(source) == folder
         assert (folder / "config.json").read_bytes() == whole
         assert converting() == count
     # The sum of a large file is known only later.
@@ -320,11 +324,11 @@ def test_published_sums(source, converting, tmp_path):
     digest = files.sha256(source / "pytorch_model.bin")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cache.converted_folder(source, {"pytorch_model.bin": digest[:16]})
+        converted(source, {"pytorch_model.bin": digest[:16]})
     with pytest.warns(
         UserWarning, match=f"pytorch_model.bin.*{digest[:16]}.*0123abcd"
     ):
-        cache.converted_folder(source, {"pytorch_model.bin": "0123abcd"})
+        converted(source, {"pytorch_model.bin": "0123abcd"})
     known = registry.PRESETS["bridgetower_large_itm_mlm_itc"]
     assert hub.published(known.handle) == {
         "pytorch_model.bin": "deecb9697e35f9f7"

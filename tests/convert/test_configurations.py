@@ -20,8 +20,8 @@ from test_unimodal import vit
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import transformers_folder
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import Tensors
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -188,7 +188,7 @@ def test_older_names_and_places():
 
 def test_names_that_deny_each_other():
     vision = {"vit_remove_last": True, "remove_last_layer": False}
-    with pytest.raises(ConversionError, match="vit_remove_last otherwise"):
+    with pytest.raises(ConversionError, match="vit_remove_last differs"):
         configurations.read_levels({"vision_config": vision}, "config.json")
 
 

@@ -17,10 +17,10 @@ from builders import LONG_ELSEWHERE
 from builders import array
 
 from keras_bridgetower.convert import cache
-from keras_bridgetower.convert import transfer
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.tensors import open_tensors
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
 
@@ -133,7 +133,7 @@ def check(source, folder, seed):
         loaded = False
     else:
         loaded = True
-        variables = transfer.variables_of(
+        variables = variables_by_path(
             backbone, heads, encoder=backbone.image_encoder
         )
         tensors = held(path)

@@ -24,9 +24,9 @@ import keras_bridgetower as kbt
 from keras_bridgetower import files
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
 
@@ -268,7 +268,7 @@ def test_cross_modal_layers_follow_the_text_configuration(tmp_path):
     features, inputs = peer.inputs(peer.SMALL)
     with torch.no_grad():
         expected = theirs(**inputs).pooler_output
-    with pytest.warns(UserWarning, match="is that of the fusion alone"):
+    with pytest.warns(UserWarning, match="used in the fusion alone"):
         backbone = kbt.BridgeTowerBackbone.from_preset(path)
     got = backbone(features, training=False)["pooled"]
     assert difference(got, expected) <= 1e-5
@@ -412,7 +412,7 @@ def test_bad_index(where, folder, tmp_path):
     (path / "model.safetensors").rename(tmp_path / "model.safetensors")
     index = path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": where}}))
-    with pytest.raises(ConversionError, match="lie beside it"):
+    with pytest.raises(ConversionError, match="files beside it"):
         registry.resolve(path)
 
 
@@ -422,7 +422,7 @@ def test_two_processes_convert_at_once(folder, monkeypatch):
 
     On a file system without locks; with them the second one waits.
     """
-    monkeypatch.setattr(cache, "locked", contextlib.nullcontext)
+    monkeypatch.setattr(files, "locked", contextlib.nullcontext)
     write = manifest.write
     whole, written = [], []
 

@@ -19,7 +19,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import by_hand as self_check
 from keras_bridgetower.convert import cache
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
 
@@ -282,7 +282,7 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch):
         Malicious(),
     ):
         torch.save(file, "bad.ckpt")
-        with pytest.raises(ConversionError, match="asks for the code of"):
+        with pytest.raises(ConversionError, match="needs the code of"):
             authors.read("bad.ckpt")
     pathlib.Path("worse.ckpt").write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(ConversionError, match="worse.ckpt"):
@@ -373,7 +373,7 @@ def test_sizes_must_be_those_of_the_tensors(key, tmp_path):
     # The convolution leaves out what does not fill a patch.
     assert read(image_size=official.SIDE + 15).architecture
     for value in (SIZES[key] * 2, str(SIZES[key])):
-        with pytest.raises(ConversionError, match=f"{key}=.*its tensors say"):
+        with pytest.raises(ConversionError, match=f"{key}=.*in its tensors"):
             read(**{key: value})
 
 
@@ -440,13 +440,13 @@ def test_names_may_be_left_by_pattern(tmp_path):
 def test_cache_knows_the_tokenizer_beside(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     official.save(tmp_path / "model.ckpt", "pretrain")
-    first = cache.converted_folder(tmp_path / "model.ckpt")
+    first = cache.open_converted(tmp_path / "model.ckpt").root
     (tmp_path / "unrelated.json").write_text("{}")
-    assert cache.converted_folder(tmp_path / "model.ckpt") == first
+    assert cache.open_converted(tmp_path / "model.ckpt").root == first
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a"]
     kbt.BridgeTowerTokenizer(
         {t: i for i, t in enumerate(tokens)}, []
     ).save_assets(tmp_path)
     (tmp_path / "vocabulary.json").rename(tmp_path / "vocab.json")
-    second = cache.converted_folder(tmp_path / "model.ckpt")
+    second = cache.open_converted(tmp_path / "model.ckpt").root
     assert second != first and (second / "tokenizer.json").is_file()

@@ -14,10 +14,10 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import processors
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.transformers_folder import read
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
 

@@ -13,8 +13,8 @@ from tokenizer_files import few_words
 
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.preprocessing.tokenizer_files import read_vocabulary
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -113,7 +113,7 @@ def test_merges_that_deny_each_other(tmp_path):
 def test_half_a_tokenizer(name, tmp_path):
     tokenizer_files.write(tmp_path, "lists alone", *few_words())
     (tmp_path / name).unlink()
-    with pytest.raises(ConversionError, match="Fetch what is missing"):
+    with pytest.raises(ConversionError, match="Fetch the missing file"):
         tokenizers.read(tmp_path, "roberta", 12)
 
 

@@ -12,8 +12,8 @@ from builders import FASTEST
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.convert.by_hand import read_answers
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.presets import hub
+from keras_bridgetower.presets.errors import ConversionError
 
 
 def command(*words, code=0):
@@ -54,7 +54,7 @@ def test_answers_go_into_the_preset(tmp_path, capsys):
     command(*convert, tmp_path / "other", "--answers", file, code=1)
     assert "6 answers, 7 classes" in capsys.readouterr().err
     command(*convert, tmp_path / "other", "--task", "itm", code=1)
-    assert "holds vqa. Received: --task itm" in capsys.readouterr().err
+    assert "has vqa. Received: --task itm" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.convert.tensors import open_tensors
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",

@@ -9,9 +9,9 @@ import keras
 import pytest
 import torch
 
-from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.tensors import load_pickle
 from keras_bridgetower.convert.tensors import open_tensors
+from keras_bridgetower.convert.torch_files.pickled import load
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -178,7 +178,7 @@ def test_no_opcode_runs_code(kind, path, monkeypatch, tmp_path):
     # As an item that is skipped, it may also pass.
     write(path, state(OPCODES[kind] + b"0N"))
     try:
-        load_pickle(path)
+        load(path)
     except ConversionError:
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
@@ -194,5 +194,5 @@ def test_foreign_objects_take_anything_and_do_nothing(path):
         + b")R"
     )
     write(path, state(foreign))
-    content, names = load_pickle(path)
+    content, names = load(path)
     assert names == ["some.Thing"] and content["odd"].name == "some.Thing"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from keras_bridgetower.convert import torch_zip
-from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.tensors import load_pickle
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.convert.torch_files import archive as torch_zip
+from keras_bridgetower.convert.torch_files.pickled import load
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -134,7 +134,7 @@ def test_what_stands_beside_a_state_dict_is_skipped(path):
         },
         path,
     )
-    content, names = load_pickle(path)
+    content, names = load(path)
     assert f"{__name__}.Callback" in names
     assert content["hyper_parameters"] == {
         "config": {"a": [1, -(2**40), 0.5, None]}
@@ -142,7 +142,7 @@ def test_what_stands_beside_a_state_dict_is_skipped(path):
     step = content["optimizer_states"][0]["state"][0]["exp_avg"].read()
     moments = optimizer.state_dict()["state"][0]["exp_avg"]
     np.testing.assert_array_equal(step, moments.numpy())
-    with pytest.raises(ConversionError, match="asks for the code of"):
+    with pytest.raises(ConversionError, match="needs the code of"):
         open_tensors(path)
 
 
@@ -320,7 +320,7 @@ def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "fifo.bin")
     for path in (tmp_path / "fifo.bin", tmp_path, tmp_path / "absent.bin"):
         with pytest.raises(ConversionError, match="regular file"):
-            load_pickle(path)
+            load(path)
         with pytest.raises(ConversionError, match="regular file"):
             read_json(path)
 

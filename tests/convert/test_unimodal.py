@@ -11,10 +11,10 @@ from builders import array
 from builders import difference
 
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.convert.errors import ConversionError
 from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.models.towers import correct_defaults
+from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
 
@@ -232,5 +232,5 @@ def test_bad_configurations(values, found, tmp_path):
 )
 def test_epsilons_that_keras_hub_does_not_have(model, read, tmp_path):
     model().save_pretrained(tmp_path / "model")
-    with pytest.raises(ConversionError, match="the epsilon 1e-.*of KerasHub"):
+    with pytest.raises(ConversionError, match="the epsilon 1e-.*KerasHub"):
         read(tmp_path / "model")

@@ -12,7 +12,6 @@ from builders import slow_on
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 
@@ -26,7 +25,7 @@ def saved(tmp_path):
 
 def stored_types(folder, file):
     """The float types of a weight file, which holds position ids too."""
-    places = hdf5.array_places(folder / file, folder).values()
+    places = weights_file.array_places(folder / file, folder).values()
     return {dtype for _, _, dtype in places if dtype[1] == "f"}
 
 

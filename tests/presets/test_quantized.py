@@ -31,9 +31,9 @@ import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.backend import precision
 from keras_bridgetower.models.exporting.formats import FORMATS
-from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets import written_weights
 from keras_bridgetower.presets.errors import PresetError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -197,7 +197,7 @@ def test_another_backbone_and_another_task(int8):
 @FASTEST
 def test_the_folder_is_small_and_has_an_index(int8, tmp_path):
     model, folder, _ = int8
-    places = hdf5.array_places(folder / weights_file.WEIGHTS, folder)
+    places = weights_file.array_places(folder / weights_file.WEIGHTS, folder)
     integers = [p for p in places.values() if p[2] == "|i1"]
     stored = [w for w in model.backbone.weights if w.dtype == "int8"]
     assert len(integers) == len(stored) > 20
@@ -410,15 +410,15 @@ def test_damaged_configurations(file, change, int8, tmp_path):
 def test_floats_are_never_cut_to_integers(index, int8, tmp_path):
     folder = shutil.copytree(int8[1], tmp_path / "floats")
     path = folder / weights_file.WEIGHTS
-    hdf5.rewrite(
+    written_weights.rewrite(
         path,
         folder / "new",
         lambda name, x: x.astype("f4") if x.dtype == "i1" else x,
     )
     (folder / "new").replace(path)
-    places = hdf5.array_places(path, folder)
+    places = weights_file.array_places(path, folder)
     names = json.loads((folder / weights_file.INDEX).read_text())
-    before = hdf5.array_places(int8[1] / weights_file.WEIGHTS, folder)
+    before = weights_file.array_places(int8[1] / weights_file.WEIGHTS, folder)
     where = {tuple(p[:1]): name for name, p in before.items()}
     made = {k: places[where[(v[0],)]] for k, v in names.items()}
     (folder / weights_file.INDEX).write_text(json.dumps(made))

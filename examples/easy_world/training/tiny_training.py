@@ -11,7 +11,6 @@ import tokenizers
 
 import keras_bridgetower as kbt
 from easy_world import scenes as easy_vqa_scenes
-from keras_bridgetower.presets import hdf5
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import written_weights
 
@@ -222,7 +221,7 @@ def pack(backbone, folder):
     """
     for path in folder.glob("*.weights.h5"):
         dense = path.with_suffix(".dense")
-        hdf5.rewrite(path, dense)
+        written_weights.rewrite(path, dense)
         dense.replace(path)
     # The index and the sums are those of the files as they are now.
     written_weights.write_index(backbone, folder)

@@ -10,9 +10,9 @@ import tarfile
 
 from keras_bridgetower.apps.filtering import tables
 from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
-from keras_bridgetower.presets.locks import one_writer
 
 HEADER, RULE = "filter.json", "kept.json"
 _LARGEST = 1_000_000

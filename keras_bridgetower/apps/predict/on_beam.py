@@ -16,7 +16,7 @@ from keras_bridgetower.apps.predict.verbs import check_settings
 from keras_bridgetower.apps.predict.verbs import open_task
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import check_no_link
-from keras_bridgetower.presets.locks import one_writer
+from keras_bridgetower.files import one_writer
 
 # What `DirectRunner` ends up with. Before that it would try to download
 # another runner, which knows nothing of its options for workers.

@@ -12,8 +12,8 @@ from keras_bridgetower.apps.predict.identity import sum_of
 from keras_bridgetower.files import KERNEL
 from keras_bridgetower.files import KINDS
 from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import parse_json
-from keras_bridgetower.presets.locks import one_writer
 
 # How the first line begins.
 START = b'{"predictions":'

@@ -1,1 +1,1 @@
-"""Rules: which variable of a model belongs to which tensor of a checkpoint."""
+"""Rules that connect variables of a model and tensors of a checkpoint."""

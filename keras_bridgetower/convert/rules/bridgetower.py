@@ -1,9 +1,8 @@
-"""Rules for fusion and heads: which variable belongs to which tensor.
+"""Rules of fusion and heads.
 
 A `Rule` connects paths of variables, names of tensors, and the layout that
-converts one to the other. The same rules are used to load and to export. The
-functions below return the rules of each part; `encoders.py` has those of the
-encoders.
+converts one to the other. The same rules are used to load and to export. Each
+function returns the rules of a part; `encoders.py` has those of the encoders.
 """
 
 from typing import NamedTuple
@@ -51,7 +50,7 @@ UNREAD = (
     Unread(r".*\.position_ids", "a constant range of numbers"),
     Unread(
         r"vit_model\.(?!visual\.).*|vit_model\.visual\.proj",
-        "what is left of CLIP's text side and its projection",
+        "the rest of CLIP's text side and its projection",
     ),
     Unread(
         r"vision_model\.(token_embedding\.weight|positional_embedding|"
@@ -60,7 +59,7 @@ UNREAD = (
     ),
     Unread(
         r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
-        "norms per layer, which transformers makes and does not call",
+        "norms per layer, which transformers creates and does not call",
     ),
     Unread(
         r"temperature|logit_scale",
@@ -94,7 +93,7 @@ UNIMODAL_UNREAD = (
 
 
 def norm(path, key):
-    """Rules of a layer normalisation."""
+    """Return the rules of a layer normalization."""
     return [
         Rule((f"{path}/gamma",), (f"{key}.weight",), SAME),
         Rule((f"{path}/beta",), (f"{key}.bias",), SAME),
@@ -102,7 +101,7 @@ def norm(path, key):
 
 
 def dense(path, key, layout=DENSE):
-    """Rules of a dense layer with a bias."""
+    """Return the rules of a dense layer with a bias."""
     return [
         Rule((f"{path}/kernel",), (f"{key}.weight",), layout),
         Rule((f"{path}/bias",), (f"{key}.bias",), BIAS),
@@ -115,7 +114,7 @@ def attention(
     parts=("self.query", "self.key", "self.value"),
     output="output.dense",
 ):
-    """Rules of an attention layer whose query, key and value are separate."""
+    """Return the rules of attention with separate query, key and value."""
     rules = dense(f"{path}/attention_output", f"{key}.{output}", HEADS_DENSE)
     for name, part in zip(("query", "key", "value"), parts, strict=True):
         rules += dense(f"{path}/{name}", f"{key}.{part}")
@@ -123,7 +122,7 @@ def attention(
 
 
 def fusion(architecture):
-    """Rules of the fusion, whose tensors have the same names in both sources.
+    """Return the rules of the fusion, whose names are the same in both sources.
 
     Args:
         architecture: an `Architecture`.
@@ -166,7 +165,7 @@ def _projections(architecture, side):
     ]
 
 
-# Of the bridges that the sources know: own variable and tensor.
+# Variables and tensors of the bridges that both sources have.
 BRIDGE_SCALARS = {
     "add": (),
     "scaled_add": (("scale", "scaled_factor"),),
@@ -208,7 +207,7 @@ def _classifier(path, key):
 
 
 def _text(path):
-    # As transformers' RoBERTa; the authors fine-tuned that class.
+    # The authors fine-tuned transformers' class of RoBERTa.
     return dense(f"{path}/hidden_dense", "classifier.dense") + dense(
         f"{path}/output_dense", "classifier.out_proj"
     )
@@ -219,10 +218,10 @@ def _itc(scale):
         kinds = [("text", "text"), ("image", "image")]
         if values["ways"] == "three_way":
             kinds.append(("fused", "cross_modal"))
-        made = [Rule(("itc_head/logit_scale",), *scale)]
+        table = [Rule(("itc_head/logit_scale",), *scale)]
         for kind, name in kinds:
-            made += dense(f"itc_head/{kind}_dense", f"itc_{name}_head.fc")
-        return made
+            table += dense(f"itc_head/{kind}_dense", f"itc_{name}_head.fc")
+        return table
 
     return rules
 
@@ -242,8 +241,7 @@ _SHARED_HEADS = {
     "itm": lambda values: dense("itm_head/output_dense", "itm_score.fc"),
     "mlm": _mlm,
 }
-# From the name of a head to a function that takes its constructor values and
-# returns its rules.
+# Functions of a head's constructor values that return its rules.
 TRANSFORMERS_HEADS = {
     **_SHARED_HEADS,
     "itc": _itc((("logit_scale",), SCALAR)),
@@ -266,7 +264,7 @@ LIGHTNING_HEADS = {
 
 
 def heads(table, values):
-    """The rules of several heads.
+    """Return the rules of several heads.
 
     Args:
         table: `TRANSFORMERS_HEADS` or `LIGHTNING_HEADS`.

@@ -1,4 +1,4 @@
-"""Rules for text and image encoders, one function for each naming scheme."""
+"""Rules of text and image encoders, one function for each naming scheme."""
 
 from keras_bridgetower.convert.rules import layouts
 from keras_bridgetower.convert.rules.bridgetower import Rule
@@ -14,7 +14,7 @@ from keras_bridgetower.convert.rules.layouts import SPLIT_DENSE
 
 
 def roberta(prefix, num_layers):
-    """Rules of KerasHub's RoBERTa, with the names of `transformers`."""
+    """Return the rules of KerasHub's RoBERTa, with transformers' names."""
     key = f"{prefix}embeddings"
     table = "embeddings/token_embedding/embeddings"
     return [
@@ -33,10 +33,7 @@ def roberta(prefix, num_layers):
 
 
 def bert(prefix, num_layers):
-    """Rules of KerasHub's BERT, with the names of `transformers`.
-
-    Its pooler is left out.
-    """
+    """Return the rules of KerasHub's BERT without its pooler."""
     key = f"{prefix}embeddings"
     tables = {"token": "word", "position": "position", "segment": "token_type"}
     return [
@@ -85,7 +82,7 @@ BRIDGETOWER_EMBEDDINGS = (
 
 
 def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
-    """Rules of KerasHub's CLIP vision encoder, with OpenAI's names."""
+    """Return the rules of CLIP's vision encoder, with OpenAI's names."""
     rules = _clip_embeddings([f"{prefix}{name}" for name in embeddings])
     rules += norm("pre_layer_norm", f"{prefix}ln_pre")
     for layer in range(num_layers):
@@ -116,12 +113,12 @@ def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
 
 
 def final_norm(prefix):
-    """Rules of the final norm of a CLIP vision encoder."""
+    """Return the rules of the final norm of a CLIP vision encoder."""
     return norm("layer_norm", f"{prefix}ln_post")
 
 
 def tap_norms(prefix, num_layers, taps):
-    """Rules of the norms after taps, if each tap has a norm of its own."""
+    """Return the rules of the norms after taps, one for each tap."""
     return [
         rule
         for index, tap in enumerate(t for t in taps if t is not None)
@@ -142,7 +139,7 @@ def _clip_embeddings(keys):
 
 
 def clip(prefix, num_layers):
-    """Rules of KerasHub's CLIP vision encoder, with transformers' names."""
+    """Return the rules of CLIP's vision encoder, with transformers' names."""
     names = ("class_embedding", "patch_embedding.weight")
     rules = _clip_embeddings(
         [
@@ -170,7 +167,7 @@ def clip(prefix, num_layers):
 
 
 def vit(prefix, num_layers):
-    """Rules of KerasHub's ViT, with the names of `transformers`."""
+    """Return the rules of KerasHub's ViT, with transformers' names."""
     path = "vit_patching_and_embedding"
     key = f"{prefix}embeddings"
     return [
@@ -187,7 +184,7 @@ def vit(prefix, num_layers):
 
 
 def deit(prefix, num_layers):
-    """Rules of KerasHub's DeiT, with the names of `transformers`."""
+    """Return the rules of KerasHub's DeiT, with transformers' names."""
     path = "deit_patching_and_embedding"
     key = f"{prefix}embeddings"
     names = {

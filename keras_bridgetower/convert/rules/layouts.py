@@ -1,4 +1,4 @@
-"""Layouts: how tensors of PyTorch become values of Keras' variables, and back.
+"""Layouts that convert tensors of PyTorch to Keras' variables, and back.
 
 A layout is a pair of functions: `load` converts tensors to values, `save`
 converts values to tensors. Most only move or reshape axes; `POSITIONS` and
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
 
 def _one_to_one(load, save):
-    """A layout of one tensor and one variable."""
+    """Return a layout of one tensor and one variable."""
     return Layout(
         lambda tensors, shapes: [load(tensors[0], shapes[0])],
         lambda values: [save(values[0])],
@@ -34,13 +34,9 @@ def _one_to_one(load, save):
 
 # Weights whose axes are the same. `BIAS` of attention is split into heads in
 # Keras.
-SAME = _one_to_one(
-    lambda x, shape: np.reshape(x, shape), lambda x: np.reshape(x, x.shape)
-)
-BIAS = _one_to_one(lambda x, shape: np.reshape(x, shape), np.ravel)
-SCALAR = _one_to_one(
-    lambda x, shape: np.reshape(x, shape), lambda x: np.reshape(x, ())
-)
+SAME = _one_to_one(np.reshape, lambda x: x)
+BIAS = _one_to_one(np.reshape, np.ravel)
+SCALAR = _one_to_one(np.reshape, lambda x: np.reshape(x, ()))
 # (out, in) -> (in, out), the outputs split into heads or not.
 DENSE = _one_to_one(
     lambda x, shape: x.T.reshape(shape),
@@ -56,15 +52,12 @@ CONV = _one_to_one(
     lambda x, shape: x.transpose(2, 3, 1, 0),
     lambda x: x.transpose(3, 2, 0, 1),
 )
-# (1, 1, width) and (1, positions, width), as ViT and DeiT keep them.
-LEADING_AXIS = _one_to_one(
-    lambda x, shape: np.reshape(x, shape),
-    lambda x: x.reshape(1, -1, x.shape[-1]),
-)
+# (1, positions, width), as in ViT and DeiT.
+LEADING_AXIS = _one_to_one(np.reshape, lambda x: x.reshape(1, -1, x.shape[-1]))
 
 
 def _split(one):
-    """A layout for query, key and value in one tensor, each in layout `one`."""
+    """Return a layout for query, key and value in one tensor."""
 
     def load(tensors, shapes):
         parts = np.split(tensors[0], len(shapes))

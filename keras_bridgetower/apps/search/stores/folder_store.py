@@ -8,10 +8,10 @@ import pathlib
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import check_no_link
+from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
-from keras_bridgetower.presets.locks import one_writer
 
 HEADER = "search.json"
 _LOCK = "search.lock"

@@ -1,7 +1,7 @@
-"""Reads the zip files that `torch.save` writes, without PyTorch.
+"""Reads the zip files that `torch.save` writes.
 
 A zip file can be built so that two programs read different content from it.
-Any file that could be read in two ways is refused.
+Files that could be read in two ways are rejected.
 """
 
 import os
@@ -10,27 +10,27 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
-from keras_bridgetower.convert.errors import ConversionError
+from keras_bridgetower.presets.errors import ConversionError
 
 # The header before each entry: signature, version, flags, compression method,
 # time, date, checksum, both sizes, and the lengths of name and extra field.
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 ENCRYPTED, UTF8 = 0x1, 0x800
-# Values of a size in that header if the real size stands elsewhere: after the
-# entry, or in a field of 64 bits.
+# Values of a checksum or size in that header if the real one follows the entry
+# or is in a field of 64 bits.
 ELSEWHERE = (0, 0xFFFFFFFF)
 # The first bytes of files that PyTorch wrote before version 1.6.
 BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 VERSIONS = range(1, 11)
-# Bytes that are read at a time. So few are still in the processor's cache when
-# their checksum is computed.
+# Bytes that are read at a time, so that they are still in the processor's
+# cache when their checksum is computed.
 BLOCK = 1 << 20
 # Largest entry that describes the format.
 SMALL = 64
 
 
 class Entry(NamedTuple):
-    """Where the bytes of an entry begin, their number and their checksum."""
+    """Position, size and checksum of an entry's bytes."""
 
     start: int
     size: int
@@ -40,9 +40,9 @@ class Entry(NamedTuple):
 class Archive:
     """The entries of a `torch.save` file, by their names in its one folder.
 
-    The file is opened for each reading and is not mapped into memory. So if
-    it is truncated or replaced in the meantime, an error is raised; with a
-    mapped file the process would crash.
+    The file is opened for each read and never mapped into memory. If it is
+    truncated or replaced in the meantime, an error is raised; with a mapped
+    file the process would crash.
 
     Args:
         path: `pathlib.Path` of the file.
@@ -65,14 +65,12 @@ class Archive:
             raise self._error("It must be a regular file")
         with path.open("rb") as file:
             self._stamp = _stamp(file)
-            entries = list(self._listed(file))
+            entries = list(self._read_entries(file))
         self._entries = {name.partition("/")[2]: e for name, e in entries}
-        # Names of entries that were read in part, for which the checksum of
-        # the whole was checked.
         self._checked = set()
         self._check_layout([name for name, _ in entries])
 
-    def _listed(self, file):
+    def _read_entries(self, file):
         """Yield the name and the `Entry` of each entry; none may overlap."""
         if file.read(len(BEFORE_ZIP)) == BEFORE_ZIP or _is_tar(file):
             raise ConversionError(
@@ -84,10 +82,10 @@ class Archive:
         try:
             with zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
-        except Exception as error:  # Whatever a damaged directory raises.
-            raise self._error(f"{type(error).__name__}: {error!s:.100}") from (
-                error
-            )
+        except Exception as error:  # A damaged directory raises any error.
+            raise self._error(
+                f"{type(error).__name__}: {error!s:.100}"
+            ) from error
         if any(i.filename.endswith("/constants.pkl") for i in infos):
             raise ConversionError(
                 "The file is a TorchScript program, which is not run. Save "
@@ -106,7 +104,7 @@ class Archive:
             raise self._error("An entry goes beyond the end of the file")
 
     def _start(self, file, info):
-        """Where the bytes of an entry begin; its two headers must agree."""
+        """Return the position of an entry's bytes; its headers must agree."""
         if info.compress_type != zipfile.ZIP_STORED:
             raise ConversionError(
                 f"The entry {info.filename!r:.80} is compressed, which "
@@ -117,7 +115,7 @@ class Archive:
         file.seek(info.header_offset)
         header = file.read(LOCAL_HEADER.size)
         if len(header) < LOCAL_HEADER.size:
-            raise self._error(f"{info.filename!r:.80} lies outside")
+            raise self._error(f"{info.filename!r:.80} is beyond the end")
         signature, _, flags, method, _, _, *sizes, name, extra = (
             LOCAL_HEADER.unpack(header)
         )
@@ -144,15 +142,15 @@ class Archive:
         for name in ("data.pkl", "version"):
             if name not in self._entries:
                 raise self._error(f"It has no entry {name!r}")
-        version = self._small("version")
+        version = self._read_small("version")
         if version.strip() not in {b"%d" % v for v in VERSIONS}:
             raise self._error(f"Its version is {version!r:.80}")
         if "byteorder" in self._entries:
-            order = self._small("byteorder")
+            order = self._read_small("byteorder")
             if order != b"little":
                 raise self._error(f"Its byte order is {order!r:.80}")
 
-    def _small(self, name):
+    def _read_small(self, name):
         if self.size(name) > SMALL:
             raise self._error(f"{name!r} is too long")
         content = bytearray(self.size(name))
@@ -160,12 +158,12 @@ class Archive:
         return bytes(content)
 
     def size(self, name):
-        """Number of bytes of an entry, or None if there is no such entry."""
+        """Return the size of an entry in bytes, or None if it is absent."""
         entry = self._entries.get(name)
         return None if entry is None else entry.size
 
     def read_into(self, name, target, offset=0):
-        """Fill a buffer with bytes of an entry, after a check of its checksum.
+        """Check the checksum of an entry, and fill a buffer with its bytes.
 
         Args:
             name: str, name of the entry.
@@ -230,7 +228,7 @@ def _is_tar(file):
 
 
 def _stamp(file):
-    """Values that change when a file is written to or replaced."""
+    """Return values that change when a file is written to or replaced."""
     stat = os.fstat(file.fileno())
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 

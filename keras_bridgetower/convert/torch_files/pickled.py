@@ -1,19 +1,166 @@
 """Reads the pickle in a `torch.save` file without running code from it.
 
-Python's own unpickler calls any function that a file names. This one knows the
-opcodes that `torch.save` writes, plain values and tensors. Any other class or
-function that a file names becomes a `Foreign`: an object that does nothing.
+Python's own unpickler calls any function that a file names. This one supports
+only the opcodes that `torch.save` writes, plain values and tensors. Any other
+class or function that a file names becomes a `Foreign`, which does nothing.
+Values of tensors are read on demand.
 """
 
+import math
 import pickletools
+from typing import NamedTuple
 
-import ml_dtypes
+import ml_dtypes  # A dependency of Keras; adds bfloat16 to NumPy.
 import numpy as np
 
-from keras_bridgetower.convert.errors import ConversionError
-from keras_bridgetower.convert.torch_tensors import Foreign
-from keras_bridgetower.convert.torch_tensors import Storage
-from keras_bridgetower.convert.torch_tensors import Tensor
+from keras_bridgetower.convert.torch_files.archive import Archive
+from keras_bridgetower.presets.errors import ConversionError
+
+MOST_AXES = 8
+# PyTorch counts elements in signed 64-bit integers.
+MOST_ELEMENTS = 1 << 63
+
+
+class Foreign:
+    """A placeholder for a class or function that is not loaded.
+
+    Args:
+        name: str, the class or function that the file names.
+    """
+
+    def __init__(self, name):
+        self.name = name
+
+
+class Storage(NamedTuple):
+    """A flat array of numbers in a file; tensors are views of it.
+
+    Args:
+        archive: `Archive`.
+        key: str, the name of its entry in the archive is `data/<key>`.
+        dtype: NumPy dtype; a `Foreign` if the type is unknown.
+        count: int, the number of elements, as the pickle gives it.
+    """
+
+    archive: Archive
+    key: str
+    dtype: object
+    count: int
+
+    @property
+    def entry(self):
+        return f"data/{self.key}"
+
+    @property
+    def nbytes(self):
+        return self.count * self.dtype.itemsize
+
+
+class Tensor(NamedTuple):
+    """A view of a storage. Offset and strides count elements, not bytes.
+
+    Args:
+        storage: `Storage`.
+        offset: int.
+        shape: tuple of int.
+        strides: tuple of int.
+        flags: dict, such as `{"conj": True}`.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple
+    strides: tuple
+    flags: dict
+
+    @property
+    def nbytes(self):
+        return math.prod(self.shape) * self.storage.dtype.itemsize
+
+    @property
+    def span(self):
+        """int, number of stored elements from the first to the last."""
+        if 0 in self.shape:
+            return 0
+        axes = zip(self.shape, self.strides, strict=True)
+        return 1 + sum((size - 1) * stride for size, stride in axes)
+
+    def problem(self):
+        """Return the reason why the tensor cannot be read, or None."""
+        storage = self.storage
+        if isinstance(storage.dtype, Foreign):
+            return f"of {storage.dtype.name}"
+        numbers = (storage.count, self.offset, *self.shape, *self.strides)
+        if (
+            len(self.shape) != len(self.strides)
+            or len(self.shape) > MOST_AXES
+            or any(
+                type(n) is not int or not 0 <= n < MOST_ELEMENTS
+                for n in numbers
+            )
+        ):
+            return "of an impossible shape"
+        if any(self.flags.values()):
+            return "conjugated or negated only when it is read"
+        stored = storage.archive.size(storage.entry)
+        if stored != storage.nbytes:
+            return f"stored in {stored} bytes, not {storage.nbytes}"
+        if self.offset + self.span > storage.count:
+            return f"beyond its {storage.count} stored numbers"
+        if self._overlaps():
+            return f"of shape {self.shape}, several from one stored number"
+        return None
+
+    def _overlaps(self):
+        """Return True if two elements may share one stored element."""
+        axes = zip(self.strides, self.shape, strict=True)
+        reach = 0
+        for stride, size in sorted(axis for axis in axes if axis[1] > 1):
+            if stride <= reach:
+                return self.span > 0
+            reach += stride * (size - 1)
+        return False
+
+    def read(self):
+        """Read the values; bfloat16 becomes float32.
+
+        Returns:
+            NumPy array that owns its memory.
+
+        Raises:
+            ConversionError: the file is damaged.
+        """
+        storage = self.storage
+        width = storage.dtype.itemsize
+        memory = np.empty(self.span * width, "uint8")
+        storage.archive.read_into(storage.entry, memory, self.offset * width)
+        values = memory.view(storage.dtype)
+        if self.span == math.prod(self.shape) and self._in_order():
+            values = values.reshape(self.shape)
+        else:
+            # An axis of one element may have any stride.
+            strides = [
+                stride * width if size > 1 else 0
+                for size, stride in zip(self.shape, self.strides, strict=True)
+            ]
+            values = np.array(
+                np.lib.stride_tricks.as_strided(values, self.shape, strides),
+                order="C",
+            )
+        if values.dtype == ml_dtypes.bfloat16:
+            values = values.astype("float32")
+        return values
+
+    def _in_order(self):
+        expected = 1
+        for size, stride in zip(
+            reversed(self.shape), reversed(self.strides), strict=True
+        ):
+            if size > 1 and stride != expected:
+                return False
+            expected *= size
+        return True
+
 
 # The largest pickle in bytes and in opcodes. That of a large model with the
 # state of its optimizer has less than 1 MB and 200,000 opcodes.
@@ -42,13 +189,9 @@ class Damaged(Exception):
     """The pickle is damaged; the message gives the reason."""
 
 
-def _expect(true, reason):
-    if not true:
+def _expect(condition, reason):
+    if not condition:
         raise Damaged(reason)
-
-
-def _ordered_dict():
-    return {}
 
 
 def _tensor(storage, offset, shape, strides, grad, hooks, flags=None):
@@ -61,54 +204,51 @@ def _tensor(storage, offset, shape, strides, grad, hooks, flags=None):
     return Tensor(storage, offset, shape, strides, flags)
 
 
-def _parameter(tensor, grad, hooks):
-    return tensor
-
-
 # Functions that a file may call. The arguments come from the file.
 FUNCTIONS = {
-    "collections OrderedDict": _ordered_dict,
+    "collections OrderedDict": lambda: {},
     "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_parameter": _parameter,
+    "torch._utils _rebuild_parameter": lambda tensor, grad, hooks: tensor,
 }
 DTYPES = {
     f"torch {name}Storage": np.dtype(dtype) for name, dtype in STORAGES.items()
 }
 
 
-def load(archive):
-    """Read the object in an archive: plain values, tensors and `Foreign`s.
+def load(path):
+    """Read a file of `torch.save` without running any code from it.
 
     Args:
-        archive: `Archive`.
+        path: `pathlib.Path` of the file.
 
     Returns:
-        `(value, names)`: the object, and the list of the classes and
-        functions that became `Foreign`.
+        `(content, names)`: the object in the file, of plain values, `Tensor`s
+        and `Foreign`s; and the list of the classes and functions that became
+        `Foreign`.
 
     Raises:
-        ConversionError: the pickle is damaged, is too long, or holds other
-            things than `torch.save` writes.
+        ConversionError: the file is damaged, too long, or of another format.
     """
+    archive = Archive(path)
     size = archive.size("data.pkl")
     if size > MOST_BYTES:
         raise ConversionError(
             f"The names and shapes of a file must take at most {MOST_BYTES} "
             f"bytes, not {size}. Save its state dict alone.",
-            archive.path,
+            path,
         )
     data = bytearray(size)
     archive.read_into("data.pkl", data)
     machine = _Machine(archive)
     try:
         value = machine.run(bytes(data))
-    except Exception as error:  # Whatever a damaged pickle makes it raise.
+    except Exception as error:  # A damaged pickle raises any error.
         reason = str(error) if isinstance(error, Damaged) else "damaged pickle"
         raise ConversionError(
             "The file must be an intact file of `torch.save` with tensors and "
             f"plain values: {reason}. Fetch it again, or open it with PyTorch "
             "and save its state dict.",
-            archive.path,
+            path,
         ) from None
     return value, sorted(machine.foreign)
 
@@ -192,7 +332,7 @@ class _Machine:
         self.stack.append(function)
 
     def build(self, _):
-        """Set attributes: of a dict and a `Foreign` they are dropped."""
+        """Drop the attributes of a dict or a `Foreign`."""
         self.stack.pop()
         _expect(type(self.stack[-1]) in (dict, Foreign), "attributes")
 
