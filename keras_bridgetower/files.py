@@ -1,4 +1,4 @@
-"""Reads regular files and strict JSON, and writes whole files or nothing."""
+"""Reads regular files and strict JSON, writes whole files or none, and locks."""
 
 import collections
 import contextlib
@@ -15,10 +15,10 @@ import tempfile
 
 import filelock
 
-# Where a file is a question to the kernel: it may block, or never end.
+# Folders of the kernel, whose files may block or never end.
 KERNEL = ("proc", "sys")
-# Levels of nesting that JSON may have: Python code that walks a value must not
-# run out of stack. Annotations and configurations have fewer than ten.
+# Levels of nesting in JSON: Python code that walks a value must not run out of
+# stack. Annotations and configurations have fewer than ten.
 DEEPEST_JSON = 100
 _AT_ONCE = 1 << 20
 KINDS = {
@@ -30,16 +30,16 @@ KINDS = {
 
 
 def keras_home():
-    """The folder of Keras' own files, `$KERAS_HOME` or `~/.keras`."""
+    """Return the folder of Keras' own files, `$KERAS_HOME` or `~/.keras`."""
     home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
     return pathlib.Path(home)
 
 
 def open_regular(path):
-    """Open a plain file for reading, and refuse anything else at once.
+    """Open a plain file for reading, and reject anything else at once.
 
-    Reading a pipe may wait forever, reading a device may never end, and some
-    devices do something when they are opened.
+    Reading a pipe may wait forever, reading a device may never end, and
+    opening some devices has effects.
 
     Args:
         path: `str`, `bytes` or `os.PathLike`.
@@ -60,12 +60,12 @@ def open_regular(path):
     """
     _check(path, os.stat(path))
     flags = os.O_RDONLY
-    # Windows knows no O_NONBLOCK, and has to be told that bytes are wanted.
+    # Windows lacks O_NONBLOCK, and needs O_BINARY.
     for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, name, 0)
     handle = os.open(path, flags)
     try:
-        # Another file may have taken the name since.
+        # The file may have been replaced meanwhile.
         _check(path, os.fstat(handle))
     except BaseException:
         os.close(handle)
@@ -76,11 +76,11 @@ def open_regular(path):
 def open_bytes_of_text(path):
     """Open a text file for reading bytes; a NUL byte in it is an error.
 
-    No text has NUL bytes, and the holes of a sparse file consist of them. So
-    a file that takes no room on the disk cannot fill the memory.
+    The holes of a sparse file consist of NUL bytes, so a file that takes no
+    room on the disk cannot fill the memory.
 
     Args:
-        path: as `open_regular`.
+        path: as in `open_regular`.
 
     Returns:
         `io.BufferedReader`. Reading raises ValueError at the first NUL.
@@ -117,16 +117,16 @@ def read_text(path, largest=None):
     """Read a plain file in UTF-8, if it is not too long.
 
     Args:
-        path: as `open_regular`.
-        largest: int, the most bytes that it may have, or None.
+        path: as in `open_regular`.
+        largest: int, the largest size in bytes, or None.
 
     Returns:
         str.
 
     Raises:
-        ValueError: a longer file, another encoding, NUL bytes, or as
+        ValueError: a longer file, another encoding, NUL bytes, or as in
             `open_regular`.
-        OSError: as `open_regular`.
+        OSError: as in `open_regular`.
 
     Example:
 
@@ -140,11 +140,7 @@ def read_text(path, largest=None):
 
 
 def file_is_gone(path):
-    """Return True if there is no file at a path.
-
-    A file that cannot be seen, such as one in a folder without permission,
-    is not gone.
-    """
+    """Return True if there is no file; False if that cannot be found out."""
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -154,18 +150,18 @@ def file_is_gone(path):
 
 
 def check_no_link(path, name):
-    """Refuse an output that is a link: writing would change another file.
+    """Check that an output is no link: writing would change another file.
 
     Args:
-        path: path of a file or folder to write, or of one that is not there.
+        path: path of a file or folder to write; it need not exist.
         name: str, the argument that the error names.
 
     Raises:
-        ValueError: the path is a symbolic link, be its target there or not.
+        ValueError: the path is a symbolic link, even to nothing.
     """
     if os.path.islink(path):
         raise ValueError(
-            f"{name} must not be a link. Give the path that it leads to, or "
+            f"{name} must not be a link. Give the path of its target, or "
             f"delete the link. Received: {os.fspath(path)!r}, a link to "
             f"{os.path.realpath(path)!r}"
         )
@@ -175,11 +171,11 @@ def read_most(file, largest):
     """Read all bytes of an open binary file, at most `largest`.
 
     Raises:
-        ValueError: it has more.
+        ValueError: the file has more.
     """
     content = bytearray()
     size = os.fstat(file.fileno()).st_size
-    # `read(largest)` would allocate that many.
+    # `read(largest)` would allocate the largest size.
     while size <= largest and (part := file.read(_AT_ONCE)):
         content += part
         size = len(content)
@@ -189,7 +185,7 @@ def read_most(file, largest):
 
 
 def parse_json(text, nan=True):
-    """Parse JSON that can be read in one way only.
+    """Parse JSON that can be read in only one way.
 
     Args:
         text: str, or bytes in UTF-8.
@@ -212,7 +208,7 @@ def parse_json(text, nan=True):
     if not isinstance(text, str):
         # `json` would also guess UTF-16 and UTF-32.
         text = text.decode("utf-8-sig")
-    options = {} if nan else {"parse_constant": _refuse_constant}
+    options = {} if nan else {"parse_constant": _reject_constant}
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats, **options)
     except RecursionError:
@@ -220,10 +216,10 @@ def parse_json(text, nan=True):
     level = [[value]]
     for _ in range(DEEPEST_JSON + 1):
         level = [
-            held
+            inner
             for outer in level
-            for held in (outer.values() if type(outer) is dict else outer)
-            if type(held) in (dict, list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in (dict, list)
         ]
         if not level:
             return value
@@ -231,12 +227,12 @@ def parse_json(text, nan=True):
 
 
 def read_json(path, largest=None, nan=True):
-    """Read a JSON file as `read_text` and `parse_json` do."""
+    """Read a JSON file with `read_text` and `parse_json`."""
     return parse_json(read_text(path, largest), nan)
 
 
 def _without_repeats(pairs):
-    """Build the dict of a JSON object; `json` would keep the last values."""
+    """Build the dict of a JSON object without repeated keys."""
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = collections.Counter(name for name, _ in pairs)
@@ -245,7 +241,7 @@ def _without_repeats(pairs):
     return found
 
 
-def _refuse_constant(name):
+def _reject_constant(name):
     raise ValueError(f"{name} is not a number in JSON")
 
 
@@ -254,19 +250,19 @@ def _too_deep():
 
 
 def sha256(path):
-    """The SHA-256 digest of a file, in hexadecimal."""
+    """Return the SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_of(path):
-    """What is another tuple once a file was written to or replaced.
+    """Return a tuple that changes when a file is written to or replaced.
 
     Args:
         path: `pathlib.Path`.
 
     Returns:
-        tuple of the path and of integers, those two last that are times.
+        tuple of the path and of integers; the last two are times in ns.
     """
     found = path.stat()
     times = (found.st_mtime_ns, found.st_ctime_ns)
@@ -274,11 +270,11 @@ def state_of(path):
 
 
 def write_atomically(path, write):
-    """Write a file so that it holds all of it, or what it held before.
+    """Write all of a file, or leave it unchanged.
 
     Args:
         path: path of the file, which one process at a time may write.
-        write: callable that writes into the binary file it is given.
+        write: callable that gets a binary file and writes into it.
 
     Raises:
         ValueError: `<path>.part`, which is written first, is a link.
@@ -292,15 +288,15 @@ def write_atomically(path, write):
 
 
 def move_into_place(part, path):
-    """Rename a finished file once the disk holds it."""
+    """Rename a finished file once it is on the disk."""
     synchronise(part)
     os.replace(part, path)
     synchronise(os.path.dirname(path) or ".")
 
 
 def synchronise(path):
-    """Wait until the disk holds a file, or the names in a folder."""
-    # Windows does neither for what is open for reading.
+    """Wait until a file, or the names in a folder, are on the disk."""
+    # Windows cannot do it with a handle for reading.
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -311,7 +307,7 @@ def synchronise(path):
 
 
 class FolderExists(ValueError):
-    """A folder to be written exists already."""
+    """The folder to write already exists."""
 
     def __init__(self, folder):
         super().__init__(
@@ -320,7 +316,7 @@ class FolderExists(ValueError):
         )
 
 
-# Folders that this thread is writing, which parts of a model write into.
+# Folders that this thread is writing; the parts of a model write into them.
 _WRITING = contextvars.ContextVar("writing", default=frozenset())
 
 
@@ -330,12 +326,12 @@ def write_folder(folder, save, finish=None):
     Args:
         folder: path of the new folder, or of one that an outer call is
             writing.
-        save: callable that writes the files into the folder it is given.
-        finish: callable of the path of the whole folder, before it appears;
-            of the outer call alone.
+        save: callable that gets a folder and writes the files into it.
+        finish: callable that gets the complete folder before it appears. Only
+            that of the outer call is called.
 
     Raises:
-        FolderExists: the folder exists, be it since another process wrote it.
+        FolderExists: the folder exists.
         ValueError: the path is a link.
     """
     folder = pathlib.Path(folder)
@@ -367,7 +363,7 @@ def write_folder(folder, save, finish=None):
 
 
 class Below:
-    """The paths below a folder, as a table names them.
+    """The paths below a folder.
 
     Args:
         folder: path of the folder, which may itself be a link. In a snapshot
@@ -392,18 +388,18 @@ class Below:
             if path.parent.name == "snapshots"
         ]
         self._homes = [os.path.join(home, "") for home in homes]
-        # Pictures share folders, and following links asks the disk.
+        # Pictures share folders, and resolving links reads the disk.
         self._real_folder = functools.lru_cache(1024)(os.path.realpath)
 
     def key(self, name):
-        """A path, the same however it is written.
+        """Return the normal form of a path.
 
         Args:
-            name: str, relative to the folder or in full.
+            name: str, relative to the folder or absolute.
 
         Returns:
-            str: relative to the folder, with `/`, or in full where `name` is
-            and lies elsewhere.
+            str: relative to the folder, with `/`, or absolute if `name` is
+            absolute and elsewhere.
         """
         path = os.path.normpath(os.path.join(self.folder, name))
         if _begins(path, self._start):
@@ -413,24 +409,21 @@ class Below:
         return path.replace(os.sep, "/")
 
     def leads_out(self, name):
-        """Whether a path leaves the folder, by itself or by a link.
+        """Return True if a path, or a link in it, leaves the folder.
 
         Args:
-            name: str, as `key`.
-
-        Returns:
-            bool.
+            name: str, as in `key`.
         """
         path = os.path.join(self.folder, name)
         if not _begins(os.path.normpath(path), self._start):
             return True
         try:
-            # Not of the normal path: behind a link, `..` leads elsewhere.
+            # Not the normal path: behind a link, `..` leads elsewhere.
             folder, last = os.path.split(path)
             real = os.path.join(self._real_folder(folder), last)
             if last == ".." or os.path.islink(real):
                 real = os.path.realpath(path)
-        # What no file can be called is for reading to refuse.
+        # Reading reports names that no file can have.
         except ValueError:
             return False
         return not any(_begins(real, home) for home in self._homes)
@@ -450,18 +443,18 @@ def _check(path, found):
     if kind:
         raise ValueError(
             f"{path} must be a plain file on a disk. Received: {kind}. Copy "
-            "what it holds into a file."
+            "its content into a file."
         )
 
 
 @contextlib.contextmanager
 def locked(path):
-    """A context that only one process and thread can be in at a time.
+    """Wait for a lock that one process and thread can have at a time.
 
     The operating system releases the lock when the process ends.
 
     Args:
-        path: `pathlib.Path` of the lock file; its folder is made.
+        path: `pathlib.Path` of the lock file; its folder is created.
     """
     lock = filelock.FileLock(path, mode=0o664)
     # Some file systems have no locks, and some caches are read-only. Without
@@ -477,14 +470,14 @@ def locked(path):
 
 @contextlib.contextmanager
 def one_writer(path, refusal):
-    """A context that one process at a time can be in; others are refused.
+    """Take a lock, or raise an error if another process has it.
 
     Args:
         path: path of the lock file, in a folder that exists.
         refusal: str, the text of the error.
 
     Raises:
-        ValueError: another process or thread is in it, or the file is a link.
+        ValueError: another process or thread has it, or the file is a link.
     """
     check_no_link(path, "A lock file")
     lock = filelock.FileLock(path)
