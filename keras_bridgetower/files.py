@@ -1,4 +1,4 @@
-"""Reads regular files and strict JSON, writes whole files or none, and locks."""
+"""Reads regular files and strict JSON, writes whole files, and locks."""
 
 import collections
 import contextlib

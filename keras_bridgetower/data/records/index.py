@@ -6,11 +6,8 @@ import pathlib
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.records.format import SCHEMA_VERSION
-from keras_bridgetower.files import read_json
-from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.seal import sealed
-from keras_bridgetower.files import locked
-from keras_bridgetower.files import write_atomically
+from keras_bridgetower.files import read_json
 
 INDEX = "index.json"
 # Maximum size in bytes; the index of a million shards is smaller.
