@@ -6,7 +6,6 @@ import pathlib
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.records.format import SCHEMA_VERSION
-from keras_bridgetower.data.records.seal import sealed
 from keras_bridgetower.files import read_json
 
 INDEX = "index.json"

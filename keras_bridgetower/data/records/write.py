@@ -26,8 +26,8 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import index as indexes
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.data.written import written
+from keras_bridgetower.files import locked
 from keras_bridgetower.preprocessing import images
-from keras_bridgetower.presets.locks import locked
 
 RECORDS_PER_SHARD = 1000
 # The index is saved each time this share of the shards was written, and a kill
