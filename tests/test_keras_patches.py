@@ -14,7 +14,8 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import uninitialized
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.versions import is_known
 
 BACKEND = keras.config.backend()
 
@@ -23,7 +24,7 @@ LONG = pytest.mark.slow if BACKEND == "jax" else lambda test: test
 
 
 def use_version(monkeypatch, version):
-    monkeypatch.setattr(keras_patches.keras, "__version__", version)
+    monkeypatch.setattr(keras, "__version__", version)
 
 
 @FASTEST
@@ -44,7 +45,7 @@ def use_version(monkeypatch, version):
 )
 def test_versions(monkeypatch, version, known):
     use_version(monkeypatch, version)
-    assert keras_patches.is_known() == known
+    assert is_known() == known
 
 
 @pytest.fixture
@@ -102,9 +103,9 @@ def test_several_devices_say_their_own_error(unknown):
 @FASTEST
 def test_layers_are_found_without_the_patch(monkeypatch):
     task = vqa()
-    known = {id(layer) for layer in keras_patches.layers_in(task)}
+    known = {id(layer) for layer in layers_in(task)}
     use_version(monkeypatch, "3.16.0")
-    assert known <= {id(layer) for layer in keras_patches.layers_in(task)}
+    assert known <= {id(layer) for layer in layers_in(task)}
 
 
 def test_weights_are_filled_by_an_unknown_keras(unknown):

@@ -10,7 +10,10 @@ import operator
 
 import keras
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.variables import (
+    paths_without_value,
+)
 
 # Attributes in which layers and models record that they ran. They do not
 # affect outputs. PyTorch's `training` is one of them, because every call
@@ -92,7 +95,7 @@ def restore_weights(model):
     if keras.config.backend() != "jax":
         return
     model.jax_state_sync()
-    missing = keras_patches.paths_without_value(model.variables)
+    missing = paths_without_value(model.variables)
     if missing:
         raise RuntimeError(
             "The weights of this model are in use by the `fit`, `evaluate` "
@@ -115,7 +118,7 @@ class Structure:
 
     def __init__(self, model, settings):
         parts = [settings.run_eagerly, settings.jit_compile]
-        for layer in (model, *keras_patches.layers_in(model)):
+        for layer in (model, *layers_in(model)):
             # A copy, because other threads may set attributes meanwhile.
             own = vars(layer).copy()
             parts.append(layer)

@@ -8,9 +8,7 @@ import contextlib
 
 import keras
 
-from keras_bridgetower.backend.keras_private import (
-    updates as keras_patches_updates,
-)
+from keras_bridgetower.backend.keras_private.updates import count_updates
 
 KERAS_DISTRIBUTION = (
     "`keras.distribution` must not be set with the {backend} backend, which "
@@ -68,7 +66,7 @@ class Replicas:
                 )
             )
         if task.optimizer is not None:
-            keras_patches_updates.count_updates(task.optimizer)
+            count_updates(task.optimizer)
 
     def check_training(self, dataset):
         """Raise unless the replicas can divide every batch of a dataset.
@@ -94,6 +92,16 @@ class Replicas:
             ValueError: batches that cannot be divided.
         """
         return source
+
+    def run(self, method, model, *args, **kwargs):
+        """Call a method of `keras.Model` that trains, evaluates or predicts.
+
+        Args:
+            method: str, its name, such as `"fit"`.
+            model: a `keras.Model`.
+            *args, **kwargs: as for the method.
+        """
+        return getattr(keras.Model, method)(model, *args, **kwargs)
 
     def check_order(self):
         """Raise if processes have read their batches in different orders.

@@ -7,7 +7,8 @@ preset has no such record: all weights of what it opens as are trained.
 import logging
 
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.layers import weights_to_train
 
 _LOG = logging.getLogger(__name__)
 # The keys of a configuration; each is absent where there is nothing to say.
@@ -30,7 +31,7 @@ def state_of(model):
         and what they froze would leave nothing to train. Empty if all weights
         are trained.
     """
-    layers = [model, *keras_patches.layers_in(model)]
+    layers = [model, *layers_in(model)]
     if any(getattr(layer, "lora_enabled", False) for layer in layers):
         return {MERGED: True}
     numbered = _numbered(model)
@@ -68,7 +69,7 @@ def restore(model, saved, parts=()):
     if not frozen:
         return
     # Parts before what they hold, as a part freezes all that it holds.
-    layers = [(la, _weights_in(la)) for la in keras_patches.layers_in(model)]
+    layers = [(la, _weights_in(la)) for la in layers_in(model)]
     layers += [(part, _weights_in(part)) for part in parts]
     for layer, weights in sorted(layers, key=lambda held: -len(held[1])):
         trained = not weights or any(id(w) not in frozen for w in weights)
@@ -89,10 +90,8 @@ def _numbered(model):
 
 def _weights_in(layer):
     """Weights in a layer, at any depth, that are trained unless frozen."""
-    layers = [layer, *keras_patches.layers_in(layer)]
+    layers = [layer, *layers_in(layer)]
     found = {
-        id(weight): weight
-        for one in layers
-        for weight in keras_patches.weights_to_train(one)
+        id(weight): weight for one in layers for weight in weights_to_train(one)
     }
     return list(found.values())

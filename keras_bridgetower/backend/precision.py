@@ -7,7 +7,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 
 _HALF = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 # Names of the factors, below 1, by which optimizers decay running means.
@@ -195,8 +195,8 @@ def numbered_layers(model):
     """
     own = [
         layer
-        for layer in (model, *keras_patches.layers_in(model))
-        if layer.weights and not keras_patches.layers_in(layer)
+        for layer in (model, *layers_in(model))
+        if layer.weights and not layers_in(layer)
     ]
     # Backends list layers in different orders, so the paths decide.
     own.sort(key=lambda la: natural(la.weights[0].path.rpartition("/")[0]))

@@ -5,7 +5,8 @@ import threading
 
 import keras
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import check_training_of
+from keras_bridgetower.backend.keras_private.layers import training_of
 
 _RUNNING = threading.local()
 
@@ -110,11 +111,11 @@ def checkpoint(layer):
     Args:
         layer: a layer whose outputs are tensors; its `call` is replaced.
     """
-    keras_patches.check_training_of()
+    check_training_of()
     call = type(layer).call
 
     def checkpointed(*args, **kwargs):
-        training = keras_patches.training_of(layer)
+        training = training_of(layer)
         leaves = keras.tree.flatten((args, kwargs))
         symbolic = any(isinstance(x, keras.KerasTensor) for x in leaves)
         if not training or symbolic or layer in _running():

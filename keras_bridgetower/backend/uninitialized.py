@@ -13,7 +13,8 @@ import mmap
 import keras
 import numpy as np
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.variables import with_initializer
+from keras_bridgetower.backend.keras_private.variables import without_values
 
 # In bytes. JAX uses an array's memory without a copy only if it is aligned so.
 _ALIGNMENT = 64
@@ -135,7 +136,7 @@ def without_initialization(make, active=True, room=None):
                 f"at most {room[0]:,}."
             )
 
-    return keras_patches.with_initializer(_cheapest_initializer(), make, check)
+    return with_initializer(_cheapest_initializer(), make, check)
 
 
 @contextlib.contextmanager
@@ -154,7 +155,7 @@ def shapes_only():
     layer.count_params()  # 10,000,100,000
     ```
     """
-    with keras_patches.without_values():
+    with without_values():
         yield
 
 

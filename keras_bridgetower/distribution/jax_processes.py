@@ -8,10 +8,8 @@ import random
 import keras
 import numpy as np
 
-from keras_bridgetower.backend.keras_private import (
-    distribution as keras_patches_distribution,
-)
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.trainers import share_seed
+from keras_bridgetower.backend.keras_private.versions import is_known
 
 # Seconds without a heartbeat after which a process is taken to have failed.
 # The others wait that long for it, even if they end with an error themselves.
@@ -32,7 +30,7 @@ def initialize():
         return  # By an earlier call of `distribute`.
     known = inspect.signature(jax.distributed.initialize).parameters
     # Only newer versions of JAX have this argument.
-    if "heartbeat_timeout_seconds" not in known or not keras_patches.is_known():
+    if "heartbeat_timeout_seconds" not in known or not is_known():
         keras.distribution.initialize()
         return
     addresses, count, index = (
@@ -46,7 +44,7 @@ def initialize():
         index and int(index),
         heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
-    keras_patches_distribution.share_seed()
+    share_seed()
 
 
 def gather_text(text):

@@ -9,9 +9,8 @@ from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
 
 from keras_bridgetower.backend import compiled
-from keras_bridgetower.backend.keras_private import (
-    distribution as keras_patches_distribution,
-)
+from keras_bridgetower.backend.keras_private import trainers
+from keras_bridgetower.backend.keras_private.variables import temporary_values
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import jax_processes
@@ -122,7 +121,7 @@ class JaxReplicas(Several):
 
             self.index = jax.process_index()
             self.store = "orbax"
-        keras_patches_distribution.lay_out_each_batch(_BatchLayout)
+        trainers.check_version()
         keras.distribution.set_distribution(self.layout)
 
     @property
@@ -139,6 +138,11 @@ class JaxReplicas(Several):
             return dataset
         dataset = divide_batches.only_divisible(dataset, self.count)
         return divide_batches.own_pieces(dataset, self.index, self.processes)
+
+    def run(self, method, model, *args, **kwargs):
+        if method in ("fit", "evaluate", "predict"):
+            return trainers.jax_method(method)(model, *args, **kwargs)
+        return super().run(method, model, *args, **kwargs)
 
     def draw_number(self, step):
         return step * self.processes + self.index
@@ -173,9 +177,7 @@ class JaxReplicas(Several):
             yield
             return
         values = jax_processes.gathered([v.value for v in task.variables])
-        with keras_patches_distribution.temporary_values(
-            task.variables, values
-        ):
+        with temporary_values(task.variables, values):
             yield
 
     def any(self, flag):

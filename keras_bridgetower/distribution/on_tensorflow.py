@@ -7,9 +7,7 @@ import os
 
 import numpy as np
 
-from keras_bridgetower.backend.keras_private import (
-    distribution as keras_patches_distribution,
-)
+from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
@@ -32,7 +30,7 @@ class TensorFlowReplicas(Several):
         super().__init__()
         self.engine = engine
         self.count = engine.num_replicas_in_sync
-        keras_patches_distribution.distribute_on_tensorflow(engine, _divided)
+        trainers.check_version()
 
     @contextlib.contextmanager
     def scope(self):
@@ -40,7 +38,7 @@ class TensorFlowReplicas(Several):
             yield
 
     def dataset(self, dataset, training=True):
-        # Keras passes the dataset to `_divided`.
+        # `run` divides it, when Keras reads it.
         process_share.check_whole(dataset)
         if not training:
             dataset = divide_batches.without_short_end(dataset, self.count)
@@ -52,6 +50,20 @@ class TensorFlowReplicas(Several):
         if whole and self.count > 1 and process_share.is_dataset(source):
             return self.dataset(source, training)
         return super().divided(source, training)
+
+    def run(self, method, model, x, *args, **kwargs):
+        # Validation in `fit` goes on with the data of the epoch before.
+        begun = kwargs.get("_use_cached_eval_dataset")
+        if method in ("fit", "evaluate", "predict") and not begun:
+            x = self._for_keras(x, kwargs.get("class_weight"))
+            held_out = kwargs.get("validation_data")
+            if held_out is not None:
+                kwargs["validation_data"] = self._for_keras(held_out)
+        return super().run(method, model, x, *args, **kwargs)
+
+    def _for_keras(self, source, class_weight=None):
+        divide = functools.partial(_divided, self.engine)
+        return trainers.divided(source, class_weight, divide)
 
     def check_training(self, dataset):
         if self.count == 1:
@@ -77,7 +89,7 @@ class TensorFlowReplicas(Several):
             # `accumulate` reduces gradients itself, also after a second
             # `compile`.
             reduce_first(optimizer, _dense_sum)
-        keras_patches_distribution.gradients_are_summed(optimizer)
+        trainers.gradients_are_summed(optimizer)
 
 
 def accumulate(optimizer, variables):
@@ -226,6 +238,10 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     def prepare(self, task):
         super().prepare(task)
         process_seeds.seed_apart(task, self.index)
+
+    def run(self, method, model, x, *args, **kwargs):
+        trainers.make_worker_functions(model)
+        return super().run(method, model, x, *args, **kwargs)
 
     def gather_text(self, text):
         import tensorflow as tf

@@ -5,7 +5,7 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.models.exporting.exported import Exported
 
@@ -145,7 +145,7 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             chosen: list of `(layer, rank, alpha)`; alpha None means the rank.
         """
         self.trainable = True
-        for layer in keras_patches.layers_in(self):
+        for layer in layers_in(self):
             layer.trainable = False
         for layer, rank, alpha in chosen:
             layer.trainable = True
@@ -242,7 +242,7 @@ def _takes_adapter(layer):
 
 def _with_weights(backbone):
     # KerasHub's files number these layers, because names are not unique.
-    return [la for la in keras_patches.layers_in(backbone) if la.weights]
+    return [la for la in layers_in(backbone) if la.weights]
 
 
 def _adapted(backbone):
@@ -316,7 +316,7 @@ def merged_weights(model):
         weight has an adapter.
     """
     merged, left_out = {}, set()
-    for layer in (model, *keras_patches.layers_in(model)):
+    for layer in (model, *layers_in(model)):
         if not getattr(layer, "lora_enabled", False):
             continue
         for weight in layer.weights:

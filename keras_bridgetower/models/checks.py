@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend.backend_ops import host_array
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 
 # Largest magnitude of a normalized pixel. CLIP's statistics give values from
 # -1.8 to 2.2, ImageNet's from -2.2 to 2.7. The limit allows a standard
@@ -162,7 +162,7 @@ def check_pixel_dtype(images, encoder):
 
 
 def _reject_raw(encoder, received):
-    layers = keras_patches.layers_in(encoder)
+    layers = layers_in(encoder)
     if not any(isinstance(layer, NORMALIZING) for layer in layers):
         raise ValueError(
             "`images` must be normalized floats, `(pixels / 255 - mean) / "

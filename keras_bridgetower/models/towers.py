@@ -15,7 +15,8 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import quantization
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.backend.names import check_backend
 from keras_bridgetower.checks import check_count
@@ -139,7 +140,7 @@ def correct_defaults(encoder):
         ids.assign(np.arange(ids.shape[1])[None])
     elif isinstance(encoder, keras_hub.models.BertBackbone):
         for block in encoder.transformer_layers:
-            for layer in keras_patches.layers_in(block):
+            for layer in layers_in(block):
                 if layer.name == "feedforward_intermediate_dense":
                     layer.activation = keras.activations.gelu
 
@@ -221,7 +222,7 @@ class Tower(PatchedModel, keras.Model):
             for layer in self.layers
             if any(
                 isinstance(part, keras.layers.MultiHeadAttention)
-                for part in keras_patches.layers_in(layer)
+                for part in layers_in(layer)
             )
         ]
         if not blocks:
@@ -274,7 +275,7 @@ def _as_list(outputs):
 
 def _with_own_norm(state, index):
     """Return a state with its final norm replaced by a copy of the norm."""
-    shared, sources = keras_patches.source_layer(state)
+    shared, sources = source_layer(state)
     if not isinstance(shared, keras.layers.LayerNormalization):
         raise ValueError(
             "`image_norms='per_tap'` needs an encoder whose states end in a "

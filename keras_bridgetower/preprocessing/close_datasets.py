@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import gc
 
-from keras_bridgetower.backend.keras_private import fit as keras_patches_fit
+from keras_bridgetower.backend.keras_private.training import forget_evaluation
 
 # Whose finished frames are emptied. A debugger still finds the values in
 # those of the user's own functions.
@@ -33,7 +33,7 @@ def closed_on_error(model):
     try:
         yield
     except BaseException as error:
-        keras_patches_fit.forget_evaluation(model)
+        forget_evaluation(model)
         _empty_frames(error)
         # Iterators of Keras are part of cycles.
         gc.collect()

@@ -7,7 +7,10 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.training import loss_means
+from keras_bridgetower.backend.keras_private.training import (
+    with_public_optimizers,
+)
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.objectives.losses import is_padding
 from keras_bridgetower.objectives.losses import weight_column
@@ -143,11 +146,11 @@ class CompiledTask(keras_hub.models.Task):
         share = 1.0 if share is None else share
         rows = ops.cast(ops.shape(first)[0], "float32")
         before = {}
-        for mean in keras_patches.loss_means(self)[1]:
+        for mean in loss_means(self)[1]:
             before[id(mean)] = [ops.add(v, 0) for v in mean.variables]
             mean.reset_state()
         loss = super().compute_loss(x, y, y_pred, weights, training)
-        total, heads = keras_patches.loss_means(self)
+        total, heads = loss_means(self)
         for mean in heads:
             of_batch = mean.result()
             old = before.get(id(mean), (0, 0))
@@ -172,7 +175,7 @@ class CompiledTask(keras_hub.models.Task):
         return config
 
     def compile_from_config(self, config):
-        config = keras_patches.with_public_optimizers(config)
+        config = with_public_optimizers(config)
         without_slots = config.pop(_WITHOUT_SLOTS, False)
         self.compile(**keras.saving.deserialize_keras_object(config))
         if not without_slots:

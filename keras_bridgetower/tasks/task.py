@@ -6,7 +6,7 @@ import keras_hub
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_constructor
@@ -288,7 +288,7 @@ def _described(preprocessor):
         str, its name and a line for each tokenizer and image converter.
     """
     lines = [f'Preprocessor: "{preprocessor.name}"']
-    for layer in keras_patches.layers_in(preprocessor):
+    for layer in layers_in(preprocessor):
         if isinstance(layer, keras_hub.tokenizers.Tokenizer):
             told = f"vocabulary size {layer.vocabulary_size():,}"
         elif isinstance(layer, keras_hub.layers.ImageConverter):

@@ -7,10 +7,8 @@ import keras
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
-from keras_bridgetower.backend.keras_private import fit as keras_patches_fit
-from keras_bridgetower.backend.keras_private import (
-    updates as keras_patches_updates,
-)
+from keras_bridgetower.backend.keras_private.training import forget_continued
+from keras_bridgetower.backend.keras_private.updates import check_trained
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.fit import value_checks
 from keras_bridgetower.tasks.fit.batch_checks import check_arrays
@@ -24,8 +22,8 @@ class TrainableTask(CompiledTask):
     """Abstract: a task that is trained on raw inputs or features.
 
     The base of `BridgeTowerTask`. `fit/data_path.py` lists what data go
-    through. Keras' own methods are called by name, past those of
-    KerasHub, which would preprocess once more.
+    through. Keras' own methods are called by name
+    (`Replicas.run`), past those of KerasHub, which would preprocess once more.
     """
 
     def fit(
@@ -86,7 +84,7 @@ class TrainableTask(CompiledTask):
                 weights to train than at the last `compile`.
         """
         self._check_place()
-        keras_patches_updates.check_trained(self)
+        check_trained(self)
         check_place_of("epochs", epochs, numbers.Integral)
         kwargs |= {"epochs": epochs, "verbose": verbose}
         kwargs["class_weight"] = class_weight
@@ -104,10 +102,11 @@ class TrainableTask(CompiledTask):
         if compiled:
             kept = backend_ops.kept_weights(self, trains=True)
         with self.inference.training("fit"), kept:
-            keras_patches_fit.forget_continued(self)
+            forget_continued(self)
             with data_path.reading(self):
                 # Not KerasHub's, which would preprocess once more.
-                return keras.Model.fit(
+                return devices.current().run(
+                    "fit",
                     self,
                     **given,
                     callbacks=_with_callback(callbacks, FirstStep()),
@@ -142,7 +141,9 @@ class TrainableTask(CompiledTask):
             backend_ops.kept_weights(self),
             data_path.reading(self),
         ):
-            found = keras.Model.evaluate(self, x, verbose=verbose, **kwargs)
+            found = devices.current().run(
+                "evaluate", self, x, verbose=verbose, **kwargs
+            )
         devices.current().check_order()
         return found
 
@@ -158,7 +159,8 @@ class TrainableTask(CompiledTask):
         sizes, kept = _Sizes(), backend_ops.kept_weights
         with self.inference.predicting("predict"), kept(self):
             with data_path.reading(self):
-                made = keras.Model.predict(
+                made = devices.current().run(
+                    "predict",
                     self,
                     x,
                     verbose=verbose,
@@ -176,13 +178,17 @@ class TrainableTask(CompiledTask):
         A preprocessor draws by the steps that were taken before, as in `fit`.
         """
         self._check_place()
-        keras_patches_updates.check_trained(self)
+        check_trained(self)
         check_arrays(self, x, y, class_weight=class_weight)
         steps = Steps(getattr(self, "optimizer", None))
         made = self._prepared(x, y, sample_weight, steps.first)
         with self.inference.training("train_on_batch"):
-            return keras.Model.train_on_batch(
-                self, *made, class_weight=class_weight, **kwargs
+            return devices.current().run(
+                "train_on_batch",
+                self,
+                *made,
+                class_weight=class_weight,
+                **kwargs,
             )
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
@@ -190,13 +196,13 @@ class TrainableTask(CompiledTask):
         check_arrays(self, x, y)
         made = self._prepared(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
-            return keras.Model.test_on_batch(self, *made, **kwargs)
+            return devices.current().run("test_on_batch", self, *made, **kwargs)
 
     def predict_on_batch(self, x):
         """Outputs for one batch, as the first one of `predict`."""
         features, _, _ = self._prepared(x)
         with self.inference.predicting("predict_on_batch"):
-            return keras.Model.predict_on_batch(self, features)
+            return devices.current().run("predict_on_batch", self, features)
 
     def _prepared(self, *batch):
         # KerasHub's own fail at labels of several objectives.

@@ -22,7 +22,7 @@ from every_task import BATCH
 from every_task import TASKS
 from every_task import only
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.training.runs import state
 
 BACKEND = keras.config.backend()
@@ -71,13 +71,13 @@ def fit(task, model):
 
 
 def dense_in(model):
-    layers = keras_patches.layers_in(model)
+    layers = layers_in(model)
     return [la for la in layers if isinstance(la, keras.layers.Dense)]
 
 
 def roundings(model):
     """Layers with weights, each of which rounds what it puts out."""
-    layers = keras_patches.layers_in(model)
+    layers = layers_in(model)
     return sum(bool(layer.weights) for layer in layers)
 
 

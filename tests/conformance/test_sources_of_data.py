@@ -23,7 +23,7 @@ from sources import SOURCES
 from sources import Batches
 from sources import dataset
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 
 ON_TORCH = keras.config.backend() == "torch"
 # What tasks without pictures do not take.
@@ -165,7 +165,7 @@ def test_features(name, source, asked_features):
 def test_all_layers_are_built(name, asked):
     # Or Keras would read a batch before it predicts, and lose its place.
     task, *_ = asked(name)
-    layers = keras_patches.layers_in(task.preprocessor)
+    layers = layers_in(task.preprocessor)
     assert [layer for layer in layers if not layer.built] == []
 
 

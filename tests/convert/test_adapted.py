@@ -14,7 +14,7 @@ from builders import run
 from builders import shallow
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 
 pytestmark = LONG_ELSEWHERE
 
@@ -32,7 +32,7 @@ def task(tmp_path_factory):
     with pytest.warns(UserWarning, match="no tokenizer files"):
         task = kbt.BridgeTowerRetrieval.from_preset(root / "model")
     task.enable_lora(2)
-    dense = next(iter(keras_patches.layers_in(task.heads["itm"])))
+    dense = next(iter(layers_in(task.heads["itm"])))
     dense.enable_lora(2)
     task.backbone.text_encoder.token_embedding.enable_lora(3, lora_alpha=1.5)
     return adapted(task)

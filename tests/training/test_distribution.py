@@ -1,6 +1,5 @@
 """Training on several devices equals training on one."""
 
-import concurrent.futures
 import pathlib
 
 import forks
@@ -338,83 +337,6 @@ def test_layout_rows_know_every_part(reset, name):
     strategy = kbt.distribute("model_parallel", model_devices=1)
     with strategy.scope():
         LAID_OUT[name]().compile("sgd")
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="what is replaced there")
-def test_layouts_of_others_are_left_to_keras(reset):
-    from keras.src.backend.jax.trainer import JAXEpochIterator
-
-    class Theirs(keras.distribution.DataParallel):
-        asked = 0
-
-        def get_data_layout(self, shape):
-            self.asked += 1
-            return super().get_data_layout(shape)
-
-    kbt.distribute("data_parallel", devices=1)
-    theirs = Theirs(devices=keras.distribution.list_devices()[:1])
-    keras.distribution.set_distribution(theirs)
-    batches = JAXEpochIterator(x=np.ones((6, 2)), batch_size=2)
-    # Where it is ours, it is asked for each.
-    assert len(list(batches._get_distributed_iterator(theirs))) == 3
-    assert theirs.asked == 1
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="what is replaced there")
-def test_batches_of_others_are_left_to_keras(reset, monkeypatch):
-    import tensorflow as tf
-    from keras.src.backend.tensorflow.trainer import TFEpochIterator
-
-    ours, split = kbt.distribute("data_parallel", devices=1).engine, []
-    name = "keras_bridgetower_split"
-    monkeypatch.setattr(ours, name, lambda *given: split.append(given))
-    theirs = tf.distribute.MirroredStrategy(["CPU:0"])
-    for engine, calls in ((theirs, 0), (ours, 1)):
-        TFEpochIterator(engine, x=np.ones((6, 2)), batch_size=2)
-        assert len(split) == calls
-
-
-def replaced():
-    """What `distribute` replaces in Keras."""
-    if BACKEND == "jax":
-        from keras.src.backend.jax.trainer import JAXEpochIterator
-
-        return [JAXEpochIterator._get_distributed_iterator]
-    from keras.src.backend.tensorflow import trainer
-
-    return [
-        trainer.TFEpochIterator.__init__,
-        trainer.TensorFlowTrainer._maybe_symbolic_build,
-        trainer.reduce_per_replica,
-    ]
-
-
-def plain_losses(epochs):
-    """Train a Keras model that has nothing to do with this package."""
-    layer = keras.layers.Dense(1, kernel_initializer="ones")
-    model = keras.Sequential([layer])
-    model.compile("sgd", "mse", jit_compile=BACKEND == "jax")
-    x = np.arange(16, dtype="float32").reshape(8, 2) / 16
-    history = model.fit(x, x[:, :1], 4, epochs, shuffle=False, verbose=0)
-    return history.history["loss"]
-
-
-@pytest.mark.skipif(BACKEND == "torch", reason="replaces nothing in Keras")
-def test_repeated_distribute_replaces_keras_methods_once(reset):
-    expected = plain_losses(20)
-    kbt.distribute("data_parallel", devices=1)
-    before = replaced()
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        trained = thread.submit(plain_losses, 20)
-        calls = 0
-        # More calls than Python allows nested ones.
-        while calls < 1500 or not trained.done():
-            kbt.distribute("data_parallel", devices=1)
-            calls += 1
-        assert trained.result() == expected
-        assert thread.submit(plain_losses, 20).result() == expected
-    for one, other in zip(before, replaced(), strict=True):
-        assert one is other
 
 
 class Broken(keras.callbacks.Callback):

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend.keras_private import (
-    distribution as keras_patches_distribution,
-)
+from keras_bridgetower.backend.keras_private.variables import temporary_values
 from keras_bridgetower.distribution import jax_processes
 
 pytestmark = pytest.mark.skipif(
@@ -35,7 +33,7 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
 
     initialize.__signature__ = signature
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(keras_patches_distribution, "share_seed", lambda: None)
+    monkeypatch.setattr(jax_processes, "share_seed", lambda: None)
     for name, value in zip(VARIABLES, values, strict=True):
         name = f"KERAS_DISTRIBUTION_{name}"
         monkeypatch.delenv(name, raising=False)
@@ -57,5 +55,5 @@ def test_gathered_weights_are_read():
     variable = keras.Variable(np.zeros(3, "float32"))
     whole = np.arange(3, dtype="float32")
     assert backend_ops.local_part(variable).tolist() == [0, 0, 0]
-    with keras_patches_distribution.temporary_values([variable], [whole]):
+    with temporary_values([variable], [whole]):
         assert backend_ops.local_part(variable).tolist() == [0, 1, 2]

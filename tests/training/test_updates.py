@@ -26,7 +26,7 @@ from updates_run import UPDATES
 from updates_run import WARMUP
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.training import optimizer_value
 from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
@@ -251,7 +251,7 @@ class Skipped(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         skipped = self.model.optimizer.skipped
-        value = keras_patches.optimizer_value(self.model, skipped)
+        value = optimizer_value(self.model, skipped)
         self.found.append(int(value))
 
 

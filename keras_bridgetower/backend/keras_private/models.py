@@ -3,8 +3,10 @@
 import contextlib
 import gc
 
+from keras_bridgetower.backend.keras_private.trainers import BuiltByOneReplica
 
-class PatchedModel:
+
+class PatchedModel(BuiltByOneReplica):
     """Mixin of models: refuses `clone_model`, and quantizes in seconds.
 
     Not a `keras.Model`: in the bases of one that several models share, Keras

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.versions import is_known
 
 # Attributes of Keras' layers for the weights that become integers.
 _BECOME_INTEGERS = ("_kernel", "_embeddings", "reverse_embeddings")
@@ -23,7 +23,7 @@ def quantize_without_values(layer, config, policy):
     Raises:
         ValueError: a layer that is quantized already, or has another class.
     """
-    if not keras_patches.is_known():
+    if not is_known():
         layer.quantize(config=config)
         return
     found = [vars(layer).get(name) for name in _BECOME_INTEGERS]

@@ -12,8 +12,8 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend.keras_private.patches import check_version
-from keras_bridgetower.backend.keras_private.patches import is_known
+from keras_bridgetower.backend.keras_private.versions import check_version
+from keras_bridgetower.backend.keras_private.versions import is_known
 
 FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
 

@@ -9,7 +9,7 @@ import collections.abc
 import keras
 import numpy as np
 
-from keras_bridgetower.backend.keras_private import fit as keras_patches_fit
+from keras_bridgetower.backend.keras_private.training import read_again
 
 _KINDS = (
     "`x` must be a dict of arrays or lists, one row for each sample, such as "
@@ -81,7 +81,7 @@ def prepared(source, prepare, first):
             pass
     if is_read_once(source):
         return _each(source, prepare, first)
-    return keras_patches_fit.read_again(lambda: _each(source, prepare, first))
+    return read_again(lambda: _each(source, prepare, first))
 
 
 def is_read_once(source):

@@ -10,9 +10,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend.keras_private import (
-    updates as keras_patches_updates,
-)
+from keras_bridgetower.backend.keras_private.updates import count_updates
 
 # The authors' three groups. Their code searches for substrings of names, which
 # the type embedding, the contrastive scale and the ranking head lack, so these
@@ -141,7 +139,7 @@ class AdamW(keras.optimizers.Optimizer):
             variables, ["momentum", "velocity"]
         )
         # `compile` of a task does this already; other models need it here.
-        keras_patches_updates.count_updates(self)
+        count_updates(self)
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = match_rows(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)

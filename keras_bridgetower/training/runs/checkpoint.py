@@ -9,7 +9,7 @@ import warnings
 
 import keras
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.training import optimizer_value
 from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
@@ -428,10 +428,10 @@ def _skipped(model):
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     count = 0
     if hasattr(inner, "skipped"):
-        count = int(keras_patches.optimizer_value(model, inner.skipped))
+        count = int(optimizer_value(model, inner.skipped))
     if hasattr(optimizer, "dynamic_scale"):
         # With loss scaling, scaled gradients sometimes overflow, and the scale
         # is halved. Only if it falls below 1 are the gradients not finite.
-        scale = keras_patches.optimizer_value(model, optimizer.dynamic_scale)
+        scale = optimizer_value(model, optimizer.dynamic_scale)
         count += max(0, -math.log2(max(float(scale), 2.0**-1000)))
     return count

@@ -9,7 +9,7 @@ import warnings
 
 import keras
 
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.data.written import written_without_places
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -153,7 +153,7 @@ def of_model(model):
         strings, None and lists of them. Values of more than 200 characters
         are replaced by their SHA-256.
     """
-    layers = [model, *keras_patches.layers_in(model)]
+    layers = [model, *layers_in(model)]
     dropouts = [x for x in layers if isinstance(x, keras.layers.Dropout)]
     preprocessor = getattr(model, "preprocessor", None)
     tokenizer = getattr(preprocessor, "tokenizer", None)

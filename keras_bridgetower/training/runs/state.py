@@ -7,10 +7,8 @@ import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend.keras_private import (
-    distribution as keras_patches_distribution,
-)
-from keras_bridgetower.backend.keras_private import patches as keras_patches
+from keras_bridgetower.backend.keras_private.training import build_from_spec
+from keras_bridgetower.backend.keras_private.versions import is_known
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 _METRICS, _RANDOM = "metrics/", "random/"
@@ -95,8 +93,8 @@ def build_metrics(model, dataset):
     """
     if getattr(model, "preprocessor", None) is not None:
         dataset = dataset.map(model.preprocess_samples)
-    if keras_patches.is_known():
-        keras_patches_distribution.build_metrics(model, dataset.element_spec)
+    if is_known():
+        build_from_spec(model, dataset.element_spec)
         return
     batch = keras.tree.map_structure(
         keras.ops.convert_to_tensor, next(iter(dataset))

@@ -1,0 +1,91 @@
+"""Finds layers and weights that Keras does not list publicly."""
+
+import keras
+
+from keras_bridgetower.backend.keras_private.versions import check_version
+from keras_bridgetower.backend.keras_private.versions import is_known
+
+
+def layers_in(layer):
+    """All layers inside a layer, at any depth.
+
+    Keras' public `layers` lists only the top level of a model. For an unknown
+    Keras the attributes of all layers are searched, which may also find
+    layers that Keras does not track.
+
+    Args:
+        layer: a layer or model.
+
+    Returns:
+        list of layers, each once.
+    """
+    if is_known():
+        return list(layer._flatten_layers(include_self=False))
+    return layers_held_in(layer)
+
+
+def weights_to_train(layer):
+    """The layer's own weights that are trained unless they are frozen.
+
+    For an unknown Keras, all of its own weights.
+    """
+    if is_known():
+        return list(layer._trainable_variables)
+    inner = {id(w) for held in layers_in(layer) for w in held.weights}
+    return [w for w in layer.weights if id(w) not in inner]
+
+
+def layers_held_in(layer):
+    """All layers in the attributes of a layer, whether tracked or not."""
+    found, waiting = {id(layer): layer}, [layer]
+    while waiting:
+        for held in _layers_among(vars(waiting.pop()).values()):
+            if id(held) not in found:
+                found[id(held)] = held
+                waiting.append(held)
+    return list(found.values())[1:]
+
+
+def _layers_among(values):
+    for value in values:
+        if isinstance(value, keras.layers.Layer):
+            yield value
+        elif isinstance(value, dict):
+            yield from _layers_among(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _layers_among(value)
+
+
+def source_layer(tensor):
+    """The layer that made a symbolic tensor, and the inputs of that call.
+
+    Keras' public `layer.input` is that of the layer's first call only.
+
+    Args:
+        tensor: a `keras.KerasTensor`.
+
+    Returns:
+        `(layer, inputs)`, the latter a list of symbolic tensors.
+
+    Raises:
+        RuntimeError: an unknown Keras.
+    """
+    check_version("`image_norms='per_tap'`", "use `image_norms='shared'`")
+    layer, node, _ = tensor._keras_history
+    return layer, layer._inbound_nodes[node].input_tensors
+
+
+def check_training_of():
+    """Raise if `training_of` would raise."""
+    check_version(
+        "`checkpoint_activations`", "train without it, in more memory"
+    )
+
+
+def training_of(layer):
+    """Inside a layer's call: whether the model is being trained.
+
+    For layers whose `call` has no argument `training`.
+    """
+    check_training_of()
+    return layer._get_call_context().get_value("training")

@@ -1,0 +1,140 @@
+"""Reads and resets what Keras keeps during `fit`."""
+
+import keras
+
+from keras_bridgetower.backend.keras_private.versions import is_known
+
+
+def read_again(batches):
+    """A data source for `fit` that calls `batches` in each epoch.
+
+    Keras' public interface reads a generator only once. For an unknown Keras
+    the result is such a generator.
+
+    Args:
+        batches: callable that returns a generator of batches.
+    """
+    if not is_known():
+        return batches()
+    from keras.src.trainers.data_adapters import generator_data_adapter
+
+    adapter = generator_data_adapter.GeneratorDataAdapter(batches())
+    adapter.generator = batches
+    return adapter
+
+
+def forget_continued(model):
+    """Let `fit` start at its `initial_epoch`.
+
+    Keras' `BackupAndRestore` stores in the model the epoch at which it
+    continued, and every later `fit` would skip the epochs before it. For an
+    unknown Keras nothing is done.
+    """
+    if is_known():
+        model._initial_epoch = None
+
+
+def forget_evaluation(model):
+    """Release the validation data of a `fit` that ended with an error.
+
+    Keras keeps their iterator until the next `fit`. For an unknown Keras
+    nothing is done.
+
+    Args:
+        model: a `keras.Model`.
+    """
+    if not is_known():
+        return
+    if vars(model).get("_eval_epoch_iterator") is not None:
+        model._eval_epoch_iterator = None
+
+
+def build_from_spec(model, spec):
+    """Create the variables of a compiled model's losses and metrics.
+
+    Keras would read the first batch for it, and read it again to train.
+
+    Args:
+        model: a compiled `keras.Model`.
+        spec: nested structure of `tf.TensorSpec` that describes a batch.
+    """
+    model._symbolic_build(
+        data_batch=keras.tree.map_structure(
+            lambda s: keras.KerasTensor(tuple(s.shape), s.dtype.name), spec
+        )
+    )
+
+
+def loss_means(model):
+    """Return the metrics that average a compiled model's losses for the logs.
+
+    For an unknown Keras they are found by their names.
+
+    Args:
+        model: a compiled `keras.Model`.
+
+    Returns:
+        `(total, heads)`: a `keras.metrics.Mean`, and a list of them, which is
+        empty with a single output and before the first batch.
+    """
+    if is_known():
+        losses = model._compile_loss
+        return model._loss_tracker, losses.metrics if losses else []
+    means = [m for m in model.metrics if isinstance(m, keras.metrics.Mean)]
+    total = next(m for m in means if m.name == "loss")
+    return total, [m for m in means if m.name.endswith("_loss")]
+
+
+def optimizer_value(model, variable):
+    """The value of an optimizer's variable between two steps of `fit`.
+
+    On JAX the variable itself is empty then. The public way sets all
+    variables of the model, which is too slow to do in each step. For an
+    unknown Keras it is used nevertheless.
+
+    Args:
+        model: the model, in training or not.
+        variable: one of `model.optimizer.variables`.
+
+    Returns:
+        NumPy array.
+    """
+    if keras.config.backend() == "jax":
+        state = getattr(model, "_jax_state", None) if is_known() else None
+        if state and not model._jax_state_synced:
+            pairs = zip(
+                model.optimizer.variables,
+                state["optimizer_variables"],
+                strict=True,
+            )
+            variable = next(x for v, x in pairs if v is variable)
+        else:
+            model.jax_state_sync()
+    return keras.ops.convert_to_numpy(variable)
+
+
+def with_public_optimizers(config):
+    """A compile config whose optimizers can be loaded on every backend.
+
+    With PyTorch, Keras saves the name of an optimizer class that is for
+    PyTorch only and fails in the first step elsewhere. It is replaced by the
+    public class of the same name.
+
+    Args:
+        config: dict, as `keras.Model.get_compile_config` returns it.
+
+    Returns:
+        A changed copy.
+    """
+    if isinstance(config, (list, tuple)):
+        return [with_public_optimizers(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    public = {}
+    if str(config.get("module")).startswith(_OF_PYTORCH):
+        public = {"module": "keras.optimizers", "registered_name": None}
+    copy = {k: with_public_optimizers(value) for k, value in config.items()}
+    return copy | public
+
+
+_OF_PYTORCH = "keras.src.backend.torch.optimizers."
