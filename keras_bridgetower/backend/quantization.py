@@ -10,7 +10,7 @@ import re
 import keras
 
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend.keras_private.quantization import (
+from keras_bridgetower.backend.keras_private.models import (
     quantize_without_values,
 )
 

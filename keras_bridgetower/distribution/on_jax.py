@@ -1,19 +1,25 @@
 """Strategies for JAX: `keras.distribution` divides weights and batches."""
 
 import contextlib
+import hashlib
+import inspect
+import os
+import random
 import re
 
 import keras
+import numpy as np
 from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
 
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend.keras_private import trainers
+from keras_bridgetower.backend.keras_private.trainers import share_seed
 from keras_bridgetower.backend.keras_private.variables import temporary_values
+from keras_bridgetower.backend.keras_private.versions import is_known
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
-from keras_bridgetower.distribution import jax_processes
 from keras_bridgetower.distribution.strategy import Several
 
 BATCH, MODEL = "batch", "model"
@@ -162,7 +168,7 @@ class JaxReplicas(Several):
     @contextlib.contextmanager
     def scope(self):
         if self.processes > 1 and not self._entered:
-            jax_processes.check_seeds()
+            check_seeds()
         self._entered = True
         with super().scope():
             yield
@@ -176,7 +182,7 @@ class JaxReplicas(Several):
             # One process can read the shards of all its devices.
             yield
             return
-        values = jax_processes.gathered([v.value for v in task.variables])
+        values = _gathered([v.value for v in task.variables])
         with temporary_values(task.variables, values):
             yield
 
@@ -184,7 +190,7 @@ class JaxReplicas(Several):
         return any(self.gather_text("x" if flag else ""))
 
     def gather_text(self, text):
-        return jax_processes.gather_text(text) if self.processes > 1 else [text]
+        return _gather_text(text) if self.processes > 1 else [text]
 
     def wait(self):
         self.gather_text("")
@@ -273,7 +279,7 @@ class TPU(MultiWorker):
 
 def _initialize(instead):
     try:
-        jax_processes.initialize()
+        initialize()
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             "The processes must find each other, before anything runs on a "
@@ -288,3 +294,93 @@ def _chosen(devices):
     devices = len(known) if devices is None else devices
     check_at_most("devices", devices, len(known), "devices that JAX sees")
     return known[:devices]
+
+
+# Seconds without a heartbeat after which a process is taken to have failed.
+# The others wait that long for it, even if they end with an error themselves.
+HEARTBEAT_TIMEOUT = 45
+
+
+def initialize():
+    """Connect the processes, as `keras.distribution.initialize` does.
+
+    Keras' function would keep JAX's heartbeat timeout of 100 seconds.
+
+    Raises:
+        ValueError, RuntimeError: the processes cannot be connected.
+    """
+    import jax
+
+    if jax.distributed.is_initialized():
+        return  # By an earlier call of `distribute`.
+    known = inspect.signature(jax.distributed.initialize).parameters
+    # Only newer versions of JAX have this argument.
+    if "heartbeat_timeout_seconds" not in known or not is_known():
+        keras.distribution.initialize()
+        return
+    addresses, count, index = (
+        os.environ.get(f"KERAS_DISTRIBUTION_{name}")
+        for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+    )
+    jax.distributed.initialize(
+        # The first process is the coordinator.
+        addresses and addresses.split(",")[0],
+        count and int(count),
+        index and int(index),
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+    )
+    share_seed()
+
+
+def _gather_text(text):
+    """Gather a text of each process. Every process must call it.
+
+    Args:
+        text: str, of this process.
+
+    Returns:
+        list of str, in the order of the processes.
+    """
+    content = np.frombuffer(text.encode(), "uint8")
+    counts = np.asarray(_all_gather(np.array(len(content), "int32"))).tolist()
+    if not any(counts):
+        return [""] * len(counts)
+    # All processes must send arrays of one size, so pad with zeros.
+    sent = np.zeros(max(counts), "uint8")
+    sent[: len(content)] = content
+    return [
+        bytes(row[:count].tolist()).decode()
+        for row, count in zip(
+            np.asarray(_all_gather(sent)), counts, strict=True
+        )
+    ]
+
+
+def check_seeds():
+    """Raise in every process unless all will draw the same initial weights.
+
+    Raises:
+        ValueError: their random states differ. JAX itself would raise in one
+            process only.
+    """
+    # Keras draws default seeds from Python's random generator.
+    state = hashlib.sha256(repr(random.getstate()).encode()).hexdigest()[:8]
+    states = _gather_text(state)
+    if len(set(states)) > 1:
+        raise ValueError(
+            "All processes must begin with the same weights: call "
+            "`keras.utils.set_random_seed` with one seed in each of them, "
+            "before `strategy.scope()`. Each ends here. Received: random "
+            f"states {states}, in the order of the processes"
+        )
+
+
+def _gathered(arrays):
+    """Gather arrays that are split over processes; each gets all of them."""
+    return [_all_gather(array, tiled=True) for array in arrays]
+
+
+def _all_gather(array, **kwargs):
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array, **kwargs)

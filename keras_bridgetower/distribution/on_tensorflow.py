@@ -11,7 +11,6 @@ from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
-from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
@@ -39,15 +38,15 @@ class TensorFlowReplicas(Several):
 
     def dataset(self, dataset, training=True):
         # `run` divides it, when Keras reads it.
-        process_share.check_whole(dataset)
+        divide_batches.check_whole(dataset)
         if not training:
             dataset = divide_batches.without_short_end(dataset, self.count)
         return super().dataset(dataset, training)
 
     def divided(self, source, training):
         # A replica without rows in the last batch would fail.
-        whole = not training and not process_share.is_ready(source)
-        if whole and self.count > 1 and process_share.is_dataset(source):
+        whole = not training and not divide_batches.is_ready(source)
+        if whole and self.count > 1 and divide_batches.is_dataset(source):
             return self.dataset(source, training)
         return super().divided(source, training)
 
@@ -69,7 +68,7 @@ class TensorFlowReplicas(Several):
         if self.count == 1:
             return
         own = self.count
-        if process_share.is_divided(dataset):
+        if divide_batches.is_divided(dataset):
             own //= self.processes
         divide_batches.check_training_batch(dataset, own)
 
@@ -312,7 +311,7 @@ def _divided(engine, dataset):
         count = context.num_replicas_in_sync
         own = count // context.num_input_pipelines
         first = context.input_pipeline_id * own
-        if process_share.is_divided(dataset):
+        if divide_batches.is_divided(dataset):
             first, count = 0, own
         return divide_batches.pieces_in_turn(
             dataset, first, own, count

@@ -11,7 +11,6 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import lost_process
 from keras_bridgetower.distribution import process_seeds
-from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
@@ -59,7 +58,7 @@ class TorchDataParallel(Several):
             self._watch = lost_process.Watch(self, host)
 
     def dataset(self, dataset, training=True):
-        process_share.check_whole(dataset)
+        divide_batches.check_whole(dataset)
         if not training:
             dataset = divide_batches.without_short_end(dataset, self.count)
         dataset = super().dataset(dataset, training)
@@ -69,7 +68,7 @@ class TorchDataParallel(Several):
         return step * self.processes + self.index
 
     def gather_predictions(self, x, outputs, sizes):
-        if not process_share.is_divided(x):
+        if not divide_batches.is_divided(x):
             return outputs
         counts = [json.loads(x) for x in self.gather_text(json.dumps(sizes))]
         # The gathered predictions are ordered by process, then by batch. Sort

@@ -7,7 +7,6 @@ from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.distribution import divide_batches
-from keras_bridgetower.distribution import process_share
 from keras_bridgetower.distribution.same_order import SameOrder
 
 
@@ -81,7 +80,7 @@ class Strategy(Replicas):
         Raises:
             ValueError: a stream that is already divided in another way.
         """
-        return process_share.share(stream, self.processes, self.index)
+        return divide_batches.share(stream, self.processes, self.index)
 
     def batches(self, stream, start=(0, 0), epochs=None, training=True):
         """A dataset of a stream, of which each process reads only its share.
@@ -98,7 +97,7 @@ class Strategy(Replicas):
             ValueError: as `share` and `dataset`.
         """
         dataset = self.share(stream).dataset(start, epochs)
-        if not process_share.is_divided(dataset):
+        if not divide_batches.is_divided(dataset):
             return self.dataset(dataset, training)
         # Otherwise the processes might make different numbers of steps, or a
         # replica might get no samples.
@@ -269,17 +268,17 @@ class Several(Strategy):
             self._inside = before
 
     def dataset(self, dataset, training=True):
-        process_share.check_whole(dataset)
+        divide_batches.check_whole(dataset)
         if training:
             divide_batches.check_training_batch(dataset, self.count)
         if self.processes > 1:
             dataset = self._order.watched(dataset)
-        return process_share.ready(dataset)
+        return divide_batches.ready(dataset)
 
     def divided(self, source, training):
-        if self.processes == 1 or process_share.is_ready(source):
+        if self.processes == 1 or divide_batches.is_ready(source):
             return source
-        if not process_share.is_dataset(source):
+        if not divide_batches.is_dataset(source):
             raise ValueError(
                 f"With {self.processes} processes `x` must be a dict of arrays "
                 "or a `tf.data.Dataset`, which are divided among them; each "

@@ -8,7 +8,7 @@ import pytest
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend.keras_private.variables import temporary_values
-from keras_bridgetower.distribution import jax_processes
+from keras_bridgetower.distribution import on_jax
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "jax", reason="it is JAX's"
@@ -33,7 +33,7 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
 
     initialize.__signature__ = signature
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(jax_processes, "share_seed", lambda: None)
+    monkeypatch.setattr(on_jax, "share_seed", lambda: None)
     for name, value in zip(VARIABLES, values, strict=True):
         name = f"KERAS_DISTRIBUTION_{name}"
         monkeypatch.delenv(name, raising=False)
@@ -42,7 +42,7 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
     # Given a seed, Keras draws none.
     keras.utils.set_random_seed(0)
     keras.distribution.initialize()
-    jax_processes.initialize()
+    on_jax.initialize()
     keras_own, ours = called
     assert keras_own["heartbeat_timeout_seconds"] > 60
     assert ours.pop("heartbeat_timeout_seconds") < 60

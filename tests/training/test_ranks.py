@@ -31,7 +31,7 @@ from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds as own_draws
-from keras_bridgetower.distribution.process_share import is_divided
+from keras_bridgetower.distribution.divide_batches import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy

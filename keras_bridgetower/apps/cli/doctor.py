@@ -35,7 +35,7 @@ def doctor(context: typer.Context, as_json: AsJson = False):
     with output.status("Looking for devices"):
         try:
             frameworks.load(context.obj)
-            from keras_bridgetower.distribution.device_names import device_names
+            from keras_bridgetower.distribution.distribute import device_names
 
             devices = device_names()
         # Whatever it is, the rest of the report is still worth reading.
