@@ -1,1 +1,1 @@
-"""Code that differs by backend, and all uses of private parts of Keras."""
+"""Code that depends on the Keras backend or on private parts of Keras."""

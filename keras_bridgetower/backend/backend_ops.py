@@ -1,4 +1,4 @@
-"""Operations that TensorFlow, JAX and PyTorch need different code for.
+"""Operations whose code depends on the backend.
 
 Each framework is imported inside the functions that use it, so importing the
 package loads no framework that Keras itself has not loaded.
@@ -11,10 +11,10 @@ import numpy as np
 
 
 def inference_scope():
-    """A context in which eager calls record nothing for a backward pass.
+    """Return a context in which eager calls record no gradients.
 
-    PyTorch records every eager operation unless it is told not to. TensorFlow
-    and JAX record only inside a tape or a transformation.
+    PyTorch records every eager operation by default. TensorFlow and JAX record
+    only inside a tape or a transformation.
 
     Returns:
         A context manager.
@@ -27,30 +27,30 @@ def inference_scope():
 
 
 def local_part(variable):
-    """The part of a variable that this process holds.
+    """Return the part of a variable that is on this host.
 
-    That is all of it, unless JAX splits it over several hosts.
+    It is the whole variable, unless JAX splits it over several hosts.
 
     Returns:
         NumPy array.
     """
     value = variable.value
     if keras.config.backend() == "jax" and not isinstance(value, np.ndarray):
-        # The parts of an array that other hosts hold cannot be read. An array
-        # that was gathered before is a NumPy array already.
+        # Parts on other hosts cannot be read. A gathered array is already a
+        # NumPy array.
         value = value.addressable_data(0)
     return keras.ops.convert_to_numpy(value)
 
 
 def host_array(x):
-    """Return the values of an array or tensor that the host already holds.
+    """Return the values of an array or tensor in host memory.
 
     Args:
         x: NumPy array, or tensor of the backend.
 
     Returns:
-        NumPy array; None for a symbolic tensor, and for one on an accelerator,
-        for which the host would have to wait.
+        NumPy array; None for a symbolic tensor, and for a tensor on an
+        accelerator, which the host would have to wait for.
 
     Example:
 
@@ -68,7 +68,7 @@ def host_array(x):
     try:
         return keras.ops.convert_to_numpy(x) if on_host(x) else None
     except RuntimeError:
-        # Inside of `torch.func` and `torch.vmap` a tensor has no values.
+        # Inside `torch.func` and `torch.vmap` a tensor has no values.
         return None
 
 
@@ -99,12 +99,12 @@ def _torch_on_host(x):
 
 
 def after_reading(batch):
-    """A context whose operations run only after a batch has been read.
+    """Return a context whose operations wait until a batch has been read.
 
-    In a compiled step, TensorFlow runs operations that do not need the batch
-    while the batch is read. At the end of a dataset of unknown length there
-    is no batch, but the optimizer would count a step and dropout would draw a
-    mask.
+    In a compiled step, TensorFlow runs operations that do not depend on the
+    batch while it is still being read. At the end of a dataset of unknown
+    length, the optimizer would count a step and dropout would draw a mask
+    although there is no batch.
 
     Args:
         batch: nested structure of tensors, the batch of the traced step.
@@ -121,28 +121,28 @@ def after_reading(batch):
 
 
 def has_value(variable):
-    """Whether nobody has taken the value out of a variable, as JAX's `fit`."""
+    """Return False if the value was taken out, as by `fit` on JAX."""
     return variable._value is not None
 
 
 @contextlib.contextmanager
 def kept_weights(model, trains=False):
-    """A context after which a model has its weights, even after an error.
+    """Restore the weights of a model if the `with` block raises.
 
     On JAX, `fit`, `evaluate` and `predict` take the weights out of the model.
-    After an error `evaluate` and `predict` would not put them back, nor would
-    `fit` if the error came in its first step.
+    After an error `evaluate` and `predict` do not put them back, nor does
+    `fit` if its first step fails.
 
     Args:
         model: a `keras.Model`.
-        trains: bool, whether the optimizer is used, too.
+        trains: bool, True if the optimizer is used, too.
     """
     if keras.config.backend() != "jax":
         yield
         return
     optimizer = getattr(model, "optimizer", None)
     if trains and optimizer and not optimizer.built:
-        # As `fit` would; but its first values must be known here.
+        # `fit` would build it, but the values before are needed here.
         optimizer.build(model.trainable_variables)
     variables = [
         *model.variables,
@@ -153,24 +153,24 @@ def kept_weights(model, trains=False):
     try:
         yield
     except BaseException:
-        # A step may have taken over the memory of the old values; those that
-        # it returned are put into the model first.
+        # A step may have reused the memory of the old values, so first put
+        # those that it returned into the model.
         model.jax_state_sync()
         for variable, value in zip(variables, before, strict=True):
             if not value.is_deleted():
                 variable.assign(value)
-        # Those that were created inside.
+        # Metrics that were created inside have no value before.
         if not all(map(has_value, model.metrics_variables)):
             model.reset_metrics()
         raise
 
 
 def lookup(table, ids):
-    """Rows of a table, with a dense gradient on every backend.
+    """Look up rows of a table, with a dense gradient on every backend.
 
     TensorFlow's own gradient is a list of slices. A row that was looked up
-    twice is in the list twice, and Keras' optimizers square and clip the two
-    parts instead of their sum.
+    twice is listed twice, and Keras' optimizers square and clip the two parts
+    instead of their sum.
 
     Args:
         table: float tensor `(rows, width)`.
@@ -192,16 +192,16 @@ def lookup(table, ids):
 
         return tf.gather(table, ids), gradient
 
-    # A tensor: for a variable, `custom_gradient` would ask for an argument
-    # `variables`.
+    # For a variable, `custom_gradient` would require an argument
+    # `variables`, so pass a tensor.
     return gather(tf.convert_to_tensor(table))
 
 
 def take_tokens(states, positions):
-    """States of tokens at given positions, other ones in each text.
+    """Take the states of tokens at positions that differ by text.
 
     On PyTorch `ops.take_along_axis` would fix the sizes of an exported model
-    at those that it was traced with.
+    to those of its trace.
 
     Args:
         states: float tensor `(batch, tokens, width)`.
@@ -219,7 +219,7 @@ def take_tokens(states, positions):
 
 
 def gradients(function, arrays):
-    """Gradients of a scalar with respect to arrays.
+    """Compute the gradients of a scalar with respect to arrays.
 
     Args:
         function: callable that takes a list of tensors and returns a scalar
@@ -278,17 +278,16 @@ def _torch_gradients(function, tensors):
 def all_gather(x):
     """Concatenate the samples of all replicas, in the global batch's order.
 
-    It is differentiable: the gradient of a sample is the sum over all
-    replicas.
+    The gradient of a sample is the sum over all replicas.
 
     Args:
         x: tensor `(batch, ...)`, the samples of this replica; their number
             may differ between replicas.
 
     Returns:
-        `(everything, offset)`: tensor `(global batch, ...)`, and the index in
-        it of the first sample of `x`. On one device, and on JAX, which
-        computes on global arrays, these are `x` and 0.
+        `(everything, offset)`: tensor `(global batch, ...)`, and the index of
+        the first sample of `x` in it. On one device, and on JAX, whose arrays
+        are global, these are `x` and 0.
 
     Example:
 
@@ -320,10 +319,10 @@ def global_sum(x):
 
 
 def random_state():
-    """The state of the backend's own random generators.
+    """Return the state of the backend's own random generators.
 
-    PyTorch has one generator for each kind of device, which serves draws
-    without a seed, such as KerasHub's dropout. On TensorFlow and JAX all
+    PyTorch has one generator for each kind of device. Operations without a
+    seed draw from it, such as KerasHub's dropout. On TensorFlow and JAX all
     draws come from Keras' seeds.
 
     Returns:
@@ -368,8 +367,8 @@ def _tensorflow_gather(x):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return _on_one_replica(x)
-    # What comes out of a dataset is on no device until an operation takes it,
-    # and `all_gather` needs one.
+    # An element of a dataset has no device until an operation reads it, and
+    # `all_gather` needs one.
     x = tf.identity(x)
     counts = context.all_gather(tf.shape(x)[:1], axis=0)
     index = context.replica_id_in_sync_group

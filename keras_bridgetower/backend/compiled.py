@@ -1,9 +1,9 @@
 """Compiles forward passes without changing the model.
 
 `keras.Model.predict` takes the weights out of the model on JAX. On TensorFlow
-and JAX it also keeps its compiled function when layers are changed. The
-functions of this module may be called from several threads at once, and a
-`Structure` tells whether a compiled function is still up to date.
+and JAX it also keeps its compiled function after layers have changed. These
+functions are thread-safe, and comparing two `Structure`s shows if a compiled
+function is out of date.
 """
 
 import operator
@@ -15,9 +15,8 @@ from keras_bridgetower.backend.keras_private.variables import (
     paths_without_value,
 )
 
-# Attributes in which layers and models record that they ran. They do not
-# affect outputs. PyTorch's `training` is one of them, because every call
-# passes `training`.
+# Attributes that change when layers and models run, without an effect on
+# outputs. PyTorch's `training` has none because every call passes `training`.
 _NOTES_OF_LAYERS = ("_called", "_parent_path", "_trainable", "training")
 _NOTES_OF_MODELS = {
     "history",
@@ -32,14 +31,14 @@ _NOTES_OF_MODELS = {
 
 
 def forward(model, settings):
-    """Compile the forward pass of a model, at inference.
+    """Compile the forward pass of a model for inference.
 
     Args:
         model: a `keras.Model` that tracks all weights it uses.
         settings: the model whose `run_eagerly` and `jit_compile` are used.
 
     Returns:
-        Callable from a dict of NumPy arrays to what the model returns. Each
+        Callable from a dict of NumPy arrays to the outputs of the model. Each
         call uses the current values of the weights.
 
     Example:
@@ -57,7 +56,7 @@ def forward(model, settings):
 
 
 def is_eager(settings):
-    """Whether a model with these settings runs without being compiled."""
+    """Return True if a model with these settings is not compiled."""
     if settings.run_eagerly:
         return True
     # TensorFlow always makes a graph.
@@ -68,8 +67,8 @@ def is_eager(settings):
 def run_once(settings):
     """Run a model eagerly where that is faster for a single batch.
 
-    TensorFlow traces a graph for longer than it runs the small presets. JAX
-    would compile each operation by itself, and PyTorch compiles nothing.
+    On TensorFlow, tracing takes longer than running a small preset once. JAX
+    would compile each operation separately, and PyTorch compiles nothing.
 
     Args:
         settings: the model whose `run_eagerly` is set.
@@ -79,12 +78,12 @@ def run_once(settings):
 
 
 def takes_weights():
-    """Whether Keras' `predict` and `evaluate` take weights out of a model."""
+    """Return True if Keras' `predict` takes the weights out of a model."""
     return keras.config.backend() == "jax"
 
 
 def restore_weights(model):
-    """Put the weights of a model back in the middle of its own `fit` (JAX).
+    """Put the weights of a model back during its own `fit` (JAX).
 
     Args:
         model: a `keras.Model`, called by the thread that trains it.
@@ -105,11 +104,10 @@ def restore_weights(model):
 
 
 class Structure:
-    """What a compiled function depends on, except the values of weights.
+    """Everything that a compiled function depends on but values of weights.
 
-    Two structures are equal if the layers are the same objects and have the
-    same objects as attributes: activations, dtype policies, adapters,
-    variables.
+    Two structures are equal if the layers are the same objects and their
+    attributes are too: activations, dtype policies, adapters, variables.
 
     Args:
         model: a `keras.Model`.
@@ -119,7 +117,7 @@ class Structure:
     def __init__(self, model, settings):
         parts = [settings.run_eagerly, settings.jit_compile]
         for layer in (model, *layers_in(model)):
-            # A copy, because other threads may set attributes meanwhile.
+            # Copy, because other threads may set attributes meanwhile.
             own = vars(layer).copy()
             parts.append(layer)
             if isinstance(layer, keras.Model):
@@ -145,7 +143,7 @@ class Structure:
 
 
 def _affects_outputs(name):
-    """Whether an attribute of a model can change its outputs."""
+    """Return True if an attribute of a model can change its outputs."""
     private = name[0] == "_" and name != "_dtype_policy"
     return not private and name not in _NOTES_OF_MODELS
 
@@ -203,13 +201,13 @@ def _jax_forward(model, settings):
 
 
 def on_all_devices(outputs):
-    """JAX: copy outputs to all devices, so that every host can read them.
+    """Copy outputs to all devices of JAX, so that every host can read them.
 
     Args:
         outputs: nested structure of tensors, also inside a compiled step.
 
     Returns:
-        The same structure; the outputs themselves where one host trains.
+        The same structure; with a single host, the outputs themselves.
     """
     import jax
 
@@ -223,7 +221,7 @@ def on_all_devices(outputs):
 
 
 def _local(outputs):
-    """JAX: this host's copy of outputs that are on all devices."""
+    """Return this host's copy of JAX outputs that are on all devices."""
     return keras.tree.map_structure(
         lambda x: x if x.is_fully_addressable else x.addressable_data(0),
         outputs,
@@ -231,7 +229,7 @@ def _local(outputs):
 
 
 def _placed(inputs):
-    """JAX: the inputs, divided among devices if the batch size allows it."""
+    """Divide inputs among the devices of JAX if the batch size allows it."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)

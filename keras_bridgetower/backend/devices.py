@@ -1,7 +1,7 @@
-"""`Replicas`: the interface through which tasks use several devices.
+"""Interface between tasks and the devices that they are trained on.
 
-`kbt.distribute` sets the current `Replicas`. Tasks call its methods and so do
-not depend on a framework's way to distribute.
+`kbt.distribute` sets the current `Replicas`. Tasks call its methods, and so do
+not depend on how each framework distributes.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ class Replicas:
     """One device; the base class for several devices.
 
     Attributes:
-        place: str, describes the devices. A task that was compiled for one
-            place cannot be trained in another.
+        place: str, name of the devices. A task must be trained in the place
+            that it was compiled for.
         count: int, number of replicas of the model.
         index: int, number of this process, from 0.
         processes: int, number of processes that train together.
@@ -53,7 +53,7 @@ class Replicas:
         gradients, its schedule and averages count updates, not batches.
 
         Args:
-            task: a task whose `compile` just ran.
+            task: a task, at the end of its `compile`.
 
         Raises:
             ValueError: settings that these devices do not support.
@@ -72,18 +72,18 @@ class Replicas:
         """Raise unless the replicas can divide every batch of a dataset.
 
         Args:
-            dataset: the training data that Keras is going to read.
+            dataset: the training data, as Keras reads them.
 
         Raises:
             ValueError: batches of unknown size, or that cannot be divided.
         """
 
     def divided(self, source, training):
-        """The batches of a source for the replicas of this process.
+        """Return the batches of a source for the replicas of this process.
 
         Args:
-            source: the batches that a task was given, before preprocessing.
-            training: bool, whether they are trained on.
+            source: batches before preprocessing.
+            training: bool, True for batches to train on.
 
         Returns:
             The source, or a `tf.data.Dataset` of this process's rows.
@@ -124,7 +124,7 @@ class Replicas:
         return [text]
 
     def draw_number(self, step):
-        """The number from which this process draws random values for a batch.
+        """Return the number that seeds random values of a batch.
 
         Args:
             step: int or scalar tensor, the number of the batch.
@@ -135,18 +135,18 @@ class Replicas:
         """
         return step
 
-    def readable_outputs(self, made):
-        """The outputs of a prediction step, in a form that Keras can read."""
-        return made
+    def readable_outputs(self, outputs):
+        """Return the outputs of a prediction step as Keras can read them."""
+        return outputs
 
     def gather_predictions(self, x, outputs, sizes):
-        """Predictions of all processes, in the order of the global batches.
+        """Gather the predictions of all processes, in the order of the rows.
 
         Args:
-            x: the data given to `predict`.
+            x: the data passed to `predict`.
             outputs: nested structure of NumPy arrays `(samples, ...)`, the
                 predictions for the samples of this process.
-            sizes: list of ints, how many samples of each batch it had.
+            sizes: list of ints, its number of samples in each batch.
 
         Returns:
             The structure for the samples of all processes.
@@ -154,7 +154,7 @@ class Replicas:
         return outputs
 
     def summed(self, metrics):
-        """A context in which metrics hold the sums over all replicas.
+        """Return a context in which metrics are summed over all replicas.
 
         Args:
             metrics: list of the variables of metrics.
@@ -169,7 +169,7 @@ _CURRENT = [Replicas()]
 
 
 def current():
-    """The `Replicas` that tasks are trained on now."""
+    """Return the `Replicas` that tasks are trained on."""
     return _CURRENT[0]
 
 
@@ -181,7 +181,7 @@ def check_compiled(task, place):
         place: str, the `place` of the devices that it was compiled for.
 
     Raises:
-        ValueError: the current place is another one.
+        BuiltElsewhere: the current place is another one.
     """
     now = current().place
     if place != now:

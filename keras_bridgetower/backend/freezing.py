@@ -1,7 +1,7 @@
-"""Records which weights of a model are frozen, and freezes them again.
+"""Saves which weights of a model are frozen, and freezes them again.
 
-A configuration names them by number and name, such as `["3 kernel"]`. A
-preset has no such record: all weights of what it opens as are trained.
+A configuration lists them by number and name, such as `["3 kernel"]`. Presets
+have no such list: models loaded from presets are fully trainable.
 """
 
 import logging
@@ -11,25 +11,25 @@ from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.layers import weights_to_train
 
 _LOG = logging.getLogger(__name__)
-# The keys of a configuration; each is absent where there is nothing to say.
+# Keys of a configuration, which are absent if they do not apply.
 FROZEN = "frozen_weights"
 MERGED = "adapters_merged"
 STATE = (FROZEN, MERGED)
-# What a preset does not keep.
+# Keys that are not saved in a preset.
 KEYS = (*STATE, "trainable")
 
 
 def state_of(model):
-    """What is frozen in a layer or model, for its configuration.
+    """Return the frozen weights of a layer or model for its configuration.
 
     Args:
         model: a built layer or model.
 
     Returns:
-        dict: `FROZEN`, a list of weights, each by number and name, or
-        `MERGED`, true where adapters of LoRA were on: they are saved merged,
-        and what they froze would leave nothing to train. Empty if all weights
-        are trained.
+        dict: `FROZEN`, a list of weights by number and name; or `MERGED`, True
+        if LoRA adapters were enabled. They are saved merged, and freezing the
+        same weights again would leave nothing to train. Empty if no weight is
+        frozen.
     """
     layers = [model, *layers_in(model)]
     if any(getattr(layer, "lora_enabled", False) for layer in layers):
@@ -40,22 +40,22 @@ def state_of(model):
 
 
 def restore(model, saved, parts=()):
-    """Freeze what `state_of` named, and say where adapters were merged.
+    """Freeze the weights that `state_of` returned; warn of merged adapters.
 
     Args:
         model: a built layer or model of the same structure.
-        saved: dict, what `state_of` returned.
-        parts: tuple of layers that hold weights of the model and are not
-            among its layers.
+        saved: dict, as returned by `state_of`.
+        parts: tuple of layers that have weights of the model but are not
+            tracked by it.
 
     Raises:
-        ValueError: other weights than those that were saved.
+        ValueError: the model has no weight of that number and name.
     """
     if saved.get(MERGED):
         _LOG.warning(
-            "The adapters of LoRA of this model were merged into its weights "
-            "when it was saved or copied. All its weights are trained now: "
-            "call `enable_lora(rank)` again, or freeze what shall rest."
+            "LoRA adapters of this model were merged into its weights when it "
+            "was saved or copied. All weights are trainable now. Call "
+            "`enable_lora(rank)` again, or freeze layers yourself."
         )
     numbered = dict(_numbered(model))
     frozen = set()
@@ -68,7 +68,7 @@ def restore(model, saved, parts=()):
         frozen.add(id(numbered[place]))
     if not frozen:
         return
-    # Parts before what they hold, as a part freezes all that it holds.
+    # Outer layers first, because freezing a layer freezes its inner layers.
     layers = [(la, _weights_in(la)) for la in layers_in(model)]
     layers += [(part, _weights_in(part)) for part in parts]
     for layer, weights in sorted(layers, key=lambda held: -len(held[1])):
@@ -81,7 +81,7 @@ def restore(model, saved, parts=()):
 
 
 def _numbered(model):
-    """Weights that can be trained, each with its number and name."""
+    """Return the trainable weights as pairs of a numbered name and a weight."""
     weights = sorted(
         _weights_in(model), key=lambda w: precision.natural(w.path)
     )
@@ -89,7 +89,7 @@ def _numbered(model):
 
 
 def _weights_in(layer):
-    """Weights in a layer, at any depth, that are trained unless frozen."""
+    """Return the weights in a layer, at any depth, that can be trained."""
     layers = [layer, *layers_in(layer)]
     found = {
         id(weight): weight for one in layers for weight in weights_to_train(one)

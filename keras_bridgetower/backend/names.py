@@ -1,15 +1,15 @@
-"""The backends of Keras that run every layer of the models."""
+"""Supported backends of Keras."""
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def check_backend():
-    """Refuse a backend of Keras that cannot run the encoders.
+    """Raise if the backend of Keras cannot run the encoders.
 
     Raises:
-        ValueError: another backend than those of `BACKENDS`. That of OpenVINO
-            builds the encoders, and fails where the one of images repeats a
-            token for each picture.
+        ValueError: the backend is not in `BACKENDS`. OpenVINO's builds the
+            encoders, but fails in the image encoder, when a token is repeated
+            for each picture.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""Checks of dtypes: training in half precision, and saving dtype policies."""
+"""Checks training in half precision, and saves dtype policies of layers."""
 
 import re
 import warnings
@@ -17,8 +17,9 @@ _DECAYS = ("beta_1", "beta_2", "rho", "momentum")
 def warn_where_slow(policy):
     """Warn if a model's dtype is slower than float32 on its device.
 
-    On a CPU the compiler of JAX leaves the processor's units for bfloat16
-    idle. TensorFlow, which Keras does not compile there, and PyTorch use them.
+    On a CPU, code compiled by JAX does not use the processor's bfloat16 units.
+    PyTorch uses them, and so does TensorFlow, which Keras does not compile
+    there.
 
     Args:
         policy: a Keras dtype policy.
@@ -37,12 +38,11 @@ def warn_where_slow(policy):
 
 
 def check_training(variables, optimizer):
-    """Refuse or warn if half-precision weights cannot be trained.
+    """Raise or warn if half-precision weights cannot be trained.
 
     A weight has 8 significant bits in bfloat16 and 11 in float16. An update
-    smaller than half of the last bit is lost, which happens to most updates
-    at the learning rates of fine-tuning. This is a warning only, because it
-    may be intended.
+    below half of the last bit is lost, as are most updates at the learning
+    rates of fine-tuning. This only warns, because it may be intended.
 
     Args:
         variables: list of trainable variables.
@@ -76,7 +76,7 @@ def check_training(variables, optimizer):
             )
         warnings.warn(
             f"Weights of dtype {dtype} lose every update below 1/{smallest} of "
-            "them, so most stand still at a small learning "
+            "them, so most do not change at a small learning "
             f"rate. {remedy} {received}",
             # The line that called `fit`.
             stacklevel=8,
@@ -84,31 +84,28 @@ def check_training(variables, optimizer):
 
 
 def _lost(config, rounded):
-    """Says which hyperparameter of an optimizer a dtype rounds to 0 or 1.
-
-    None if there is none.
-    """
+    """Describe a hyperparameter that a dtype rounds to 0 or 1, or None."""
     epsilon = config.get("epsilon")
     if epsilon and rounded(epsilon) == 0:
         return f"epsilon={epsilon} is 0, and weights would become NaN"
     for name in _DECAYS:
         value = config.get(name)
         if value and value < 1 and rounded(value) == 1:
-            return f"{name}={value} is 1, and no weight would ever move"
+            return f"{name}={value} is 1, and no weight would ever change"
     return None
 
 
 def changed_policies(model, usual):
-    """Dtype policies of layers that differ from the model's usual policy.
+    """Return the dtype policies of layers that differ from the model's.
 
     Args:
         model: a built model.
         usual: `keras.DTypePolicy` that the model was built with.
 
     Returns:
-        dict from the number and class of a layer to its policy, as Keras
-        serializes it. Paths are not used, because they may differ when the
-        model is loaded. Of a quantized layer it is the policy from before.
+        dict from the number and class of a layer to its serialized policy.
+        Paths are not used, because they may differ in the loaded model. A
+        quantized layer has its policy from before quantization.
     """
     policies = {
         place: float_policy(layer) for place, layer in numbered_layers(model)
@@ -121,7 +118,7 @@ def changed_policies(model, usual):
 
 
 def policy_of(layer):
-    """The dtype policy of a layer that may have got a map of policies."""
+    """Return the dtype policy of a layer, which may have a map of policies."""
     policy = layer.dtype_policy
     if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
         return policy[layer.path]
@@ -129,11 +126,11 @@ def policy_of(layer):
 
 
 def float_policy(layer):
-    """The dtype policy that a layer has, or had before it was quantized."""
+    """Return the dtype policy of a layer, or that before quantization."""
     policy = policy_of(layer)
     if policy.quantization_mode is None:
         return policy
-    # When Keras writes a map of policies, quantized ones lose their names.
+    # Names of quantized policies are lost when Keras saves a map of them.
     name = policy.compute_dtype
     if policy.variable_dtype != name:
         name = f"mixed_{name}"
@@ -150,11 +147,11 @@ def build_once(optimizer, variables):
 
 
 def restore_policies(model, changed):
-    """Give layers the policies that `changed_policies` returned.
+    """Set the policies that `changed_policies` returned.
 
     Args:
         model: a model of the same structure.
-        changed: what `changed_policies` returned, or None.
+        changed: dict, as returned by `changed_policies`, or None.
     """
     places = dict(numbered_layers(model))
     for place, policy in (changed or {}).items():
@@ -167,7 +164,7 @@ def restore_policies(model, changed):
 
 
 def check_one_policy(*models):
-    """Refuse to save a preset of a model with several dtype policies."""
+    """Raise if a model to save as a preset has several dtype policies."""
     for model in models:
         policies = model.get_config().get(POLICIES)
         if policies:
@@ -178,17 +175,16 @@ def check_one_policy(*models):
             )
 
 
-# The key of a configuration for changed policies; absent if there are none.
-# It had another name while layers were numbered in another order, so that
-# such a configuration is refused.
+# Key of a configuration for changed policies, absent if there are none. The
+# name changed with the order of the numbers, so older ones are rejected.
 POLICIES = "policies_of_layers"
 
 
 def numbered_layers(model):
-    """Innermost layers that have weights, each with its number and class.
+    """Return the innermost layers with weights, by number and class.
 
     Args:
-        model: a built layer or model, which may be such a layer itself.
+        model: a built layer or model, which may itself be innermost.
 
     Returns:
         list of `(place, layer)`, such as `("3 Dense", layer)`.
@@ -198,12 +194,12 @@ def numbered_layers(model):
         for layer in (model, *layers_in(model))
         if layer.weights and not layers_in(layer)
     ]
-    # Backends list layers in different orders, so the paths decide.
+    # Sort by path, because the order of layers differs by backend.
     own.sort(key=lambda la: natural(la.weights[0].path.rpartition("/")[0]))
     return [(f"{i} {type(la).__name__}", la) for i, la in enumerate(own)]
 
 
 def natural(path):
-    """A key that puts `dense_10` after `dense_9`."""
+    """Return a sort key that puts `dense_10` after `dense_9`."""
     parts = re.split(r"(\d+)", path)
     return [int(part) if part.isdecimal() else part for part in parts]

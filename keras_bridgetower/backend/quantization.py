@@ -1,8 +1,8 @@
-"""Records which layers of a model Keras has quantized, and repeats it.
+"""Saves which layers of a model are quantized, and quantizes them again.
 
 Keras' `quantize` turns weights of single layers into integers with scales. A
-configuration names these layers by number and class, grouped by the way they
-were quantized, such as `{"int8": ["0 Embedding", "3 Dense"]}`.
+configuration lists these layers by number and class, grouped by method, such
+as `{"int8": ["0 Embedding", "3 Dense"]}`.
 """
 
 import re
@@ -14,12 +14,12 @@ from keras_bridgetower.backend.keras_private.models import (
     quantize_without_values,
 )
 
-# The key of a configuration for quantized layers; absent if there are none.
+# Key of a configuration for quantized layers, absent if there are none.
 QUANTIZED = "quantized_layers"
 INT8 = "int8"
-# `int8` of weights alone: activations stay floats.
+# `int8` weights with float activations.
 INT8_WEIGHTS = "int8_weights"
-# By rows of a block, such as `int4/128`; `int4/-1` without blocks.
+# With the rows of a block, such as `int4/128`; `int4/-1` has no blocks.
 _INT4 = re.compile(r"int4/(-1|[1-9]\d{0,8})")
 ALLOWED = (
     '`quantize("int8")`, with or without quantized activations, or '
@@ -28,81 +28,80 @@ ALLOWED = (
 
 
 def quantized_layers(model):
-    """The quantized layers of a layer or model, for its configuration.
+    """Return the quantized layers of a model for its configuration.
 
     Args:
         model: a built layer or model.
 
     Returns:
-        dict from the way of quantization, such as `"int8"`, to a list of
-        layers, each by number and class; `{}` for a float model.
+        dict from the method, such as `"int8"`, to a list of layers by number
+        and class; `{}` for a float model.
 
     Raises:
-        ValueError: layers that were quantized in a way that is not saved.
+        ValueError: a layer was quantized by a method that cannot be saved.
     """
     found = {}
     for place, layer in precision.numbered_layers(model):
         if layer.quantization_mode is not None:
-            found.setdefault(_way_of(layer), []).append(place)
+            found.setdefault(_method(layer), []).append(place)
     return found
 
 
-def _way_of(layer):
-    """The key of a layer among `quantized_layers`."""
+def _method(layer):
+    """Return the key of a layer in `quantized_layers`."""
     mode, config = layer.quantization_mode, layer.quantization_config
-    way = mode
+    method = mode
     if mode == "int4":
-        way = f"int4/{precision.policy_of(layer).block_size}"
+        method = f"int4/{precision.policy_of(layer).block_size}"
     elif mode == INT8 and config and config.activation_quantizer is None:
-        way = INT8_WEIGHTS
-    known = _config_of(way)
+        method = INT8_WEIGHTS
+    known = _config(method)
     if known is None or (config and _inputs(config) != _inputs(known)):
         raise ValueError(
             f"A model can be saved and copied that was quantized by {ALLOWED}, "
             "with Keras' own quantizer of activations. Save it before "
             f"`quantize`. Received: {layer.path} quantized to {mode}"
         )
-    return way
+    return method
 
 
 def _inputs(config):
-    """What a configuration says of activations, to be compared."""
+    """Return the settings for activations in comparable form."""
     quantizer = config.activation_quantizer
     return quantizer and (type(quantizer), quantizer.get_config())
 
 
-def _config_of(way):
-    """The `QuantizationConfig` of a way of quantization, or None."""
+def _config(method):
+    """Return the `QuantizationConfig` of a method, or None."""
     quantizers = keras.quantizers
-    if way == INT8:
+    if method == INT8:
         return quantizers.Int8QuantizationConfig()
-    if way == INT8_WEIGHTS:
+    if method == INT8_WEIGHTS:
         return quantizers.Int8QuantizationConfig(activation_quantizer=None)
-    if match := _INT4.fullmatch(way):
+    if match := _INT4.fullmatch(method):
         return quantizers.Int4QuantizationConfig(block_size=int(match[1]))
     return None
 
 
 def quantize_as(model, saved):
-    """Quantize the layers that `quantized_layers` named.
+    """Quantize the layers that `quantized_layers` returned.
 
-    Their integers are zeros: all weights must be loaded afterwards.
+    Their integers are zeros, so all weights must be loaded afterwards.
 
     Args:
         model: a built layer or model of the same structure.
-        saved: what `quantized_layers` returned, or None.
+        saved: dict, as returned by `quantized_layers`, or None.
 
     Raises:
-        ValueError: other layers than those that were saved, or an unknown
-            way of quantization.
+        ValueError: the model lacks a saved layer, or the method is unknown.
     """
     layers = dict(precision.numbered_layers(model))
-    for way, places in dict(saved or {}).items():
-        config = _config_of(way)
+    for method, places in dict(saved or {}).items():
+        config = _config(method)
         if config is None:
             raise ValueError(
                 f"`{QUANTIZED}` must name layers quantized by {ALLOWED}. "
-                f"Received: {way!r:.100}"
+                f"Received: {method!r:.100}"
             )
         for place in places:
             if place not in layers:
@@ -117,21 +116,21 @@ def quantize_as(model, saved):
                     "are quantized to int8. Received: dtype="
                     f"{precision.float_policy(layer).name!r}"
                 )
-            name = "int8" if config.mode == INT8 else way
+            name = "int8" if config.mode == INT8 else method
             policy = f"{name}_from_{precision.float_policy(layer).name}"
             quantize_without_values(layer, config, policy)
 
 
 def check_not_quantized(model, doing, then="quantize the result"):
-    """Refuse quantized layers where weights must be floats.
+    """Raise if a model that must have float weights is quantized.
 
     Args:
         model: a layer or model.
-        doing: str, what needs floats; it begins the error.
-        then: str, what to do with the float model afterwards.
+        doing: str, the operation that needs floats; it begins the error.
+        then: str, the next step with the float model, for the error.
 
     Raises:
-        ValueError: a quantized layer.
+        ValueError: a layer is quantized.
     """
     for _, layer in precision.numbered_layers(model):
         if layer.quantization_mode is not None:

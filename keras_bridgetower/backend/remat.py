@@ -1,4 +1,4 @@
-"""Recomputes activations in the backward pass, to save memory."""
+"""Recomputes activations in the backward pass to save memory."""
 
 import contextlib
 import threading
@@ -14,20 +14,19 @@ _RUNNING = threading.local()
 def remat(layer, function, *args):
     """Run a function and keep only `args` for the backward pass.
 
-    The backward pass runs the function again, with the same dropout masks. To
-    do so, both runs start from the same states of the layer's seed
-    generators, and the states are advanced once afterwards. With Keras' own
-    `keras.remat` the second run would draw new masks, or leak a tracer on
-    JAX.
+    The backward pass runs the function again with the same dropout masks: both
+    runs start from the same states of the layer's seed generators, which
+    advance once afterwards. With `keras.remat` alone the second run would draw
+    new masks, or leak a tracer on JAX.
 
     Args:
-        layer: the layer that `function` calls, with all its sub-layers.
+        layer: the layer that `function` calls.
         function: callable of float tensors that returns tensors, or a nested
             structure of tensors and None.
         *args: float tensors.
 
     Returns:
-        What `function` returned.
+        The outputs of `function`.
 
     Example:
 
@@ -45,7 +44,7 @@ def remat(layer, function, *args):
             outputs = function(*args)
         draws.append(replay.draws)
         absent.append(keras.tree.map_structure(_is_none, outputs))
-        # TensorFlow refuses None as an output.
+        # TensorFlow rejects None as an output.
         return [x for x in keras.tree.flatten(outputs) if not _is_none(x)]
 
     tensors = iter(keras.remat(run)(*args))
@@ -58,17 +57,17 @@ def remat(layer, function, *args):
 
 
 def _seed_states(layer):
-    """States of all seed generators in a layer: no weights and no metrics."""
+    """Return the states of all seed generators in a layer."""
     others = (*layer.weights, *layer.metrics_variables)
     others = {id(v) for v in others}
     return [v for v in layer.variables if id(v) not in others]
 
 
 class _Replay(keras.StatelessScope):
-    """A scope in which seed generators start from `seeds`.
+    """Scope in which seed generators start from `seeds`.
 
     Their states outside do not change. All other variables are read and
-    assigned as if there were no scope.
+    assigned as without a scope.
     """
 
     def __init__(self, states, seeds):
@@ -98,18 +97,19 @@ class _Replay(keras.StatelessScope):
 
 
 def _after(seed, draws):
-    """The state of a seed generator after a number of draws."""
+    """Return the state of a seed generator after a number of draws."""
     return seed + keras.ops.cast([0, draws], seed.dtype)
 
 
 def checkpoint(layer):
     """Let a layer recompute its activations in the backward pass.
 
-    Outputs and gradients are the same. Training needs less memory and more
-    time. Inference does not change.
+    Outputs and gradients do not change, nor does inference. Training needs
+    less memory and more time.
 
     Args:
-        layer: a layer whose outputs are tensors; its `call` is replaced.
+        layer: a layer whose outputs are tensors. The `call` of this object is
+            replaced, not that of its class.
     """
     check_training_of()
     call = type(layer).call
@@ -120,12 +120,12 @@ def checkpoint(layer):
         symbolic = any(isinstance(x, keras.KerasTensor) for x in leaves)
         if not training or symbolic or layer in _running():
             return call(layer, *args, **kwargs)
-        # Only float tensors have gradients; the others are passed as they are.
+        # Only float tensors have gradients; pass the others unchanged.
         floats = [i for i, x in enumerate(leaves) if _is_float(x)]
 
-        def run(*given):
+        def run(*tensors):
             filled = list(leaves)
-            for i, x in zip(floats, given, strict=True):
+            for i, x in zip(floats, tensors, strict=True):
                 filled[i] = x
             again = keras.tree.pack_sequence_as((args, kwargs), filled)
             with _without(layer):
@@ -149,7 +149,7 @@ def _is_float(x):
 
 
 def _running():
-    """Layers that this thread is running inside `remat`."""
+    """Return the layers that this thread is running inside `remat`."""
     if not hasattr(_RUNNING, "layers"):
         _RUNNING.layers = []
     return _RUNNING.layers
@@ -157,7 +157,7 @@ def _running():
 
 @contextlib.contextmanager
 def _without(layer):
-    """A context in which the layer runs without `remat`."""
+    """Run a layer without `remat` inside the `with` block."""
     _running().append(layer)
     try:
         yield

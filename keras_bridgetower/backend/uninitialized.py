@@ -1,8 +1,7 @@
-"""Builds models without initial values of weights, to load them faster.
+"""Builds models with uninitialized weights, to load them faster.
 
-Weights are not initialized before their values are read from a file. PyTorch
-writes into the memory of a weight, so two weights must not share memory.
-TensorFlow and JAX give a weight a new tensor.
+PyTorch writes into the memory of a weight, so two weights must not share
+memory. TensorFlow and JAX assign a new tensor.
 """
 
 import contextlib
@@ -24,8 +23,8 @@ _BLOCK = 2**26
 class Blocks:
     """Allocates memory for arrays that become weights, see `give`.
 
-    Memory is allocated in large blocks, because one allocation for each array
-    would take longer. A block is freed when all its weights are gone.
+    Large blocks take less time than one allocation for each array. A block is
+    freed with the last of its weights.
 
     Example:
 
@@ -38,7 +37,7 @@ class Blocks:
         self._left = np.empty(0, "uint8")
 
     def empty(self, shape, dtype):
-        """An uninitialized NumPy array, aligned for JAX."""
+        """Return an uninitialized NumPy array, aligned for JAX."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         taken = -(-size // _ALIGNMENT) * _ALIGNMENT
         if taken >= _BLOCK:
@@ -51,10 +50,10 @@ class Blocks:
 
 
 def _pages(size):
-    """Zeros that take memory only when they are touched, page by page.
+    """Return zeros that take memory only when written, page by page.
 
-    NumPy would ask for large pages. In a virtual machine that must get them
-    from its host, that can take four times as long.
+    NumPy asks for large pages. In a virtual machine that gets them from its
+    host, this can take four times as long.
     """
     memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
     return np.frombuffer(memory, "uint8")[:size]
@@ -64,9 +63,9 @@ def give(variable, array):
     """Set a variable to an array, without a copy if possible.
 
     The caller must not use the array afterwards. On a CPU, PyTorch and JAX
-    use the array's memory for the variable if the dtype is the same and the
-    array comes from `Blocks`. TensorFlow copies it, which takes half a second
-    for a base model.
+    use its memory for the variable if the dtype is the same and the array
+    comes from `Blocks`. TensorFlow copies it, in half a second for a base
+    model.
 
     Args:
         variable: variable of a layer.
@@ -89,29 +88,28 @@ def give(variable, array):
             return
     variable.assign(array)
     if keras.config.backend() == "jax":
-        # Wait for the cast, or arrays that wait for theirs fill the memory.
+        # Wait for the cast, or pending arrays fill the memory.
         variable.value.block_until_ready()
 
 
 def without_initialization(make, active=True, room=None):
     """Build a layer or model whose weights are uninitialized.
 
-    It is for models whose weights are all set afterwards. For a large model,
-    drawing random weights, or even writing zeros, takes longer than to read
-    them from a file. Models that other threads build meanwhile are not
-    affected.
+    All weights must be set afterwards. For a large model, drawing random
+    weights or even writing zeros takes longer than reading a file. Models
+    that other threads build are not affected.
 
     Args:
         make: callable that returns a new layer or model.
         active: bool; if False, the weights are initialized as usual.
-        room: `(count, file)`, the most weights that it may have and the name
-            of the file that they come from; or None. Used only if `active`.
+        room: `(count, file)`, the maximum number of weights and the name of
+            the file that they come from; or None. Used only if `active`.
 
     Returns:
-        What `make` returned.
+        The layer or model.
 
     Raises:
-        ValueError: it has more weights. None of them took memory.
+        ValueError: it has more weights; no memory was allocated for them.
 
     Example:
 
@@ -141,7 +139,7 @@ def without_initialization(make, active=True, room=None):
 
 @contextlib.contextmanager
 def shapes_only():
-    """A context in which new weights have a shape but no value.
+    """Create weights with a shape but no value inside the `with` block.
 
     Use it to count the weights of a model of any size. The model cannot be
     called. Other threads are not affected.
@@ -160,22 +158,22 @@ def shapes_only():
 
 
 def _cheapest_initializer():
-    """The fastest initializer of float weights."""
+    """Return the fastest initializer of float weights."""
     if keras.distribution.distribution() is not None:
-        # An initializer of Keras, whose result is divided among the devices.
+        # Keras divides the values of its own initializers among devices.
         return keras.initializers.Zeros()
-    # TensorFlow and JAX would fill `empty` with zeros. But they never write
-    # into a tensor, so all weights of one shape can share one.
+    # On TensorFlow and JAX `empty` writes zeros. They never write into a
+    # tensor later, so all weights of one shape can share one.
     writes_in_place = keras.config.backend() == "torch"
     return keras.ops.empty if writes_in_place else _shared_zeros()
 
 
 def _shared_zeros():
-    """An initializer that returns the same zeros for each shape and dtype."""
+    """Return an initializer that reuses the zeros of each shape and dtype."""
 
     @functools.cache
     def zeros(shape, dtype):
-        # Made in NumPy: JAX would compile a program for each shape.
+        # By NumPy, because JAX would compile a program for each shape.
         size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = _pages(size).view(dtype)
         return keras.ops.convert_to_tensor(memory.reshape(shape))
@@ -189,8 +187,7 @@ def move(new, old):
     Args:
         new: variable of a layer.
         old: variable of the same shape and dtype, which must not be used
-            afterwards. On PyTorch, where an assignment copies, both share
-            the same memory.
+            afterwards. On PyTorch both share the same memory.
 
     Example:
 

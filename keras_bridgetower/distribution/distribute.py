@@ -1,4 +1,4 @@
-"""`distribute`: chooses the devices on which tasks are trained."""
+"""`distribute`, which chooses the devices that tasks are trained on."""
 
 import inspect
 import os
@@ -15,7 +15,7 @@ from keras_bridgetower.distribution.strategy import Strategy
 
 
 def _one_device(devices=1):
-    """Make the strategy of kind "none"."""
+    """Return the strategy of kind "none"."""
     if devices not in (None, 1):
         raise ValueError(
             "`devices` must be 1 or left out with the kind 'none', which "
@@ -49,8 +49,8 @@ STRATEGIES = {
         "multi_worker": on_torch.TorchDataParallel,
     },
 }
-# For each backend the environment variable that a launcher of several
-# processes sets, and the kind that "auto" then means.
+# Environment variable that launchers of several processes set, and the kind
+# that "auto" then means.
 LAUNCHED = {
     "jax": ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "multi_worker"),
     "tensorflow": ("TF_CONFIG", "multi_worker"),
@@ -61,9 +61,9 @@ LAUNCHED = {
 def distribute(kind="auto", **values):
     """Choose the devices on which tasks are built and trained from now on.
 
-    The work is done by each framework's own way to distribute. Call this
-    first, before any task exists. Build and compile tasks in `scope()`, and
-    pass data through `dataset`.
+    Each framework distributes by its own means. Call this first, before any
+    task exists. Build and compile tasks in `scope()`, and pass data through
+    `dataset`.
 
     Args:
         kind: `"none"`: one device; `"data_parallel"`: each device has the
@@ -78,8 +78,8 @@ def distribute(kind="auto", **values):
         A `Strategy`.
 
     Raises:
-        ValueError: a kind that the backend does not support, arguments that
-            the kind does not take, or fewer devices than asked for.
+        ValueError: the backend does not support the kind, the kind does not
+            take an argument, or there are too few devices.
 
     Example:
 
@@ -106,9 +106,9 @@ def distribute(kind="auto", **values):
             f"`kind` must be 'auto' or one of {', '.join(everything)}. "
             f"Received: kind={kind!r}"
         )
-    given = keras.distribution.distribution()
-    if backend != "jax" and given is not None:
-        raise ValueError(KERAS_DISTRIBUTION.format(backend=backend, d=given))
+    ignored = keras.distribution.distribution()
+    if backend != "jax" and ignored is not None:
+        raise ValueError(KERAS_DISTRIBUTION.format(backend=backend, d=ignored))
     for name, value in values.items():
         if value is not None:
             check_count(name, value)
@@ -135,7 +135,7 @@ def distribute(kind="auto", **values):
 
 
 def _kind_of_machine(backend, devices):
-    """The kind that "auto" means, from devices and launcher."""
+    """Return the kind that "auto" means, from devices and launcher."""
     variable, kind = LAUNCHED[backend]
     if variable in os.environ:
         return kind
@@ -153,13 +153,13 @@ def _tensorflow_devices():
 _DEVICES = {
     "jax": lambda: len(keras.distribution.list_devices()),
     "tensorflow": _tensorflow_devices,
-    # A process uses one device; a launcher starts several processes.
+    # A process uses one device, and a launcher starts several processes.
     "torch": lambda: 1,
 }
 
 
 def device_names():
-    """The devices of the backend, a list of str, GPUs before the CPU."""
+    """Return the names of the backend's devices, GPUs before the CPU."""
     return _NAMES[keras.config.backend()]()
 
 

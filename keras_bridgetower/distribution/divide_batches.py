@@ -1,13 +1,16 @@
-"""Divides global batches among replicas.
+"""Divides global batches among replicas, and marks divided data.
 
-Scalars of a batch, such as its number, go to all replicas.
+Scalars of a batch, such as its number, go to all replicas. The share of one
+process is marked by an option of TensorFlow: its `auto_shard_policy` is OFF.
+`map` and other transformations keep the option, so no dataset is divided twice.
+Another option marks datasets that a strategy has returned.
 """
 
 import keras
 
 
 def piece(batch, index, count):
-    """One of `count` pieces of a batch, whose sizes differ by at most 1.
+    """Return one of `count` pieces of a batch; sizes differ by at most 1.
 
     Args:
         batch: nested structure of tensors `(batch, ...)` and scalars.
@@ -34,12 +37,12 @@ def piece(batch, index, count):
 
 
 def pieces_in_turn(dataset, first, number, count):
-    """A dataset of some pieces of each batch, each as a batch of its own.
+    """Return a dataset of some pieces of each batch, each as a batch.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
         first: int, the first piece to take of each batch.
-        number: int, how many pieces to take of each batch.
+        number: int, number of pieces to take of each batch.
         count: int, number of pieces into which each batch is divided.
 
     Returns:
@@ -56,7 +59,7 @@ def pieces_in_turn(dataset, first, number, count):
     known = int(dataset.cardinality())
     if known != tf.data.UNKNOWN_CARDINALITY:
         known = known * number if known > 0 else known
-        divided = _of_length(divided, known)
+        divided = _with_length(divided, known)
     rows = static_rows(dataset)
     if rows is None or rows % count:
         return divided
@@ -65,17 +68,17 @@ def pieces_in_turn(dataset, first, number, count):
         return tf.ensure_shape(x, (rows // count, *x.shape[1:]))
 
     return divided.map(
-        lambda *batch: _of_rows(
+        lambda *batch: _map_rows(
             with_shape, batch if len(batch) > 1 else batch[0]
         )
     )
 
 
 def own_pieces(dataset, index, count):
-    """The piece of each batch that one process reads.
+    """Return a dataset of the piece of each batch that one process reads.
 
-    If a batch has a number (`step`), the piece gets a number of its own.
-    Random values are drawn from it, so each process draws different ones.
+    If a batch has a number (`step`), which seeds random values, the piece gets
+    another one, so that each process draws different values.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
@@ -97,7 +100,7 @@ def own_pieces(dataset, index, count):
 
 
 def static_rows(dataset):
-    """The batch size if it is static in the dataset, or None."""
+    """Return the batch size if it is static in the dataset, or None."""
     specs = _with_rows(dataset.element_spec)
     return specs[0].shape[0] if specs and specs[0].shape.rank else None
 
@@ -110,7 +113,7 @@ def check_training_batch(dataset, count):
         count: int, number of replicas.
 
     Raises:
-        ValueError: batches of unknown or indivisible size.
+        ValueError: the size of batches is unknown or cannot be divided.
     """
     if count > 1:
         check_size(dataset, count)
@@ -124,7 +127,7 @@ def check_size(dataset, count):
         count: int, number of replicas.
 
     Raises:
-        ValueError: batches of unknown or indivisible size.
+        ValueError: the size of batches is unknown or cannot be divided.
     """
     spec = getattr(dataset, "element_spec", type(dataset).__name__)
     rows = None if isinstance(spec, str) else static_rows(dataset)
@@ -146,10 +149,9 @@ def check_size(dataset, count):
 
 
 def only_divisible(dataset, count):
-    """The same dataset, which raises at a batch that cannot be divided evenly.
+    """Return the dataset, raising at a batch that cannot be divided evenly.
 
-    All processes see the same batches and raise at the same one, so none
-    waits forever for another.
+    All processes raise at the same batch, so none waits forever for another.
 
     Args:
         dataset: `tf.data.Dataset` of global batches.
@@ -167,14 +169,14 @@ def only_divisible(dataset, count):
             "one process.",
         )
         with tf.control_dependencies([check]):
-            batch = _of_rows(tf.identity, batch)
+            batch = _map_rows(tf.identity, batch)
         return batch if len(batch) > 1 else batch[0]
 
     return dataset.map(checked)
 
 
 def without_short_end(dataset, count):
-    """The same samples, but at least one for each replica in every batch.
+    """Return the same samples with at least one per replica in each batch.
 
     Only the last batch can have fewer samples than there are replicas. It is
     joined with the batch before, and the result is divided again.
@@ -200,56 +202,58 @@ def without_short_end(dataset, count):
         )
 
     def batches():
-        held = None
+        last = None
         for batch in dataset:
-            if held is not None and _batch_size(batch) < count:
-                batch = _joined(held, batch)
+            if last is not None and _batch_size(batch) < count:
+                batch = _joined(last, batch)
                 # Leave one sample for each replica in the last batch, if the
                 # first part keeps enough.
                 cut = max(0, _batch_size(batch) - count)
-                held = _slice_rows(batch, 0, cut)
+                last = _slice_rows(batch, 0, cut)
                 if cut < count:
-                    held, cut = None, 0
+                    last, cut = None, 0
                 batch = _slice_rows(batch, cut, None)
-            if held is not None:
-                yield held
-            held = batch
-        yield held
+            if last is not None:
+                yield last
+            last = batch
+        yield last
 
-    signature = _of_rows(
+    signature = _map_rows(
         lambda s: tf.TensorSpec((None, *s.shape[1:]), s.dtype),
         dataset.element_spec,
     )
-    made = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    rebatched = tf.data.Dataset.from_generator(
+        batches, output_signature=signature
+    )
     known = int(dataset.cardinality())
     if known == tf.data.UNKNOWN_CARDINALITY:
-        return made
+        return rebatched
     if first < 2 * count - 1:
         # The last two batches may have become one. To know, count the samples.
         end = sum(map(_batch_size, dataset)) % first
         if 0 < end < count and first + end < 2 * count:
             known -= 1
-    return _of_length(made, known)
+    return _with_length(rebatched, known)
 
 
-def _of_length(dataset, number):
+def _with_length(dataset, number):
     import tensorflow as tf
 
-    # Without a known length, Keras would warn at the end that data ran out.
+    # Keras would warn at the end of a dataset of unknown length.
     return dataset.apply(tf.data.experimental.assert_cardinality(number))
 
 
 def _with_rows(batch):
-    """The tensors of a batch that are not scalars, in a list."""
+    """Return the tensors of a batch that are not scalars, in a list."""
     return [x for x in keras.tree.flatten(batch) if _has_rows(x)]
 
 
 def _has_rows(x):
-    # Where a batch has weights and no labels, these are None.
+    # In a batch with weights but no labels, the labels are None.
     return getattr(x, "shape", None) is not None and x.shape.rank != 0
 
 
-def _of_rows(change, *batches):
+def _map_rows(change, *batches):
     """Apply `change` to all tensors of batches that are not scalars."""
     return keras.tree.map_structure(
         lambda *x: change(*x) if _has_rows(x[0]) else x[0], *batches
@@ -257,25 +261,25 @@ def _of_rows(change, *batches):
 
 
 def _batch_size(batch):
-    """The size of an eager batch."""
+    """Return the size of an eager batch."""
     return len(_with_rows(batch)[0])
 
 
 def _slice_rows(batch, start, stop):
-    return _of_rows(lambda x: x[start:stop], batch)
+    return _map_rows(lambda x: x[start:stop], batch)
 
 
 def _joined(first, second):
     import tensorflow as tf
 
-    return _of_rows(lambda a, b: tf.concat([a, b], axis=0), first, second)
+    return _map_rows(lambda a, b: tf.concat([a, b], axis=0), first, second)
 
 
 _READY = "keras_bridgetower"
 
 
 def marked(dataset):
-    """The same dataset, marked as the share of one process."""
+    """Return the same dataset, marked as the share of one process."""
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -292,7 +296,7 @@ def is_dataset(source):
 
 
 def is_divided(dataset):
-    """Whether a dataset is marked as the share of one process."""
+    """Return True if a dataset is marked as the share of one process."""
     import tensorflow as tf
 
     if not is_dataset(dataset):
@@ -322,7 +326,7 @@ def check_whole(dataset):
     """Raise if a dataset is marked as the share of one process.
 
     Raises:
-        ValueError: it would be divided again, and samples would be lost.
+        ValueError: the dataset is marked, so samples would be lost.
     """
     if is_divided(dataset):
         raise ValueError(
@@ -335,11 +339,11 @@ def check_whole(dataset):
 
 
 def share(stream, processes, index):
-    """The share of one process in a stream of global batches.
+    """Return the share of one process in a stream of global batches.
 
     Args:
         stream: a `Stream`, or an object with its methods. Without a method
-            `of_host` it is returned as it is.
+            `of_host` it is returned unchanged.
         processes: int, number of processes.
         index: int, number of this process, from 0.
 
@@ -347,7 +351,7 @@ def share(stream, processes, index):
         A stream.
 
     Raises:
-        ValueError: a stream that is already divided in another way.
+        ValueError: the stream is already divided in another way.
     """
     hosts = getattr(stream, "num_hosts", 1), getattr(stream, "host", 0)
     if hosts == (processes, index):

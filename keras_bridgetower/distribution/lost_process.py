@@ -1,8 +1,8 @@
 """Ends all processes of a run soon after one of them has died.
 
-Frameworks do not: only a process that communicates with the dead one gets an
-error. The others wait for that process until it has ended too, and unloading a
-framework takes seconds, on a busy machine half a minute, one after another.
+In the frameworks, only a process that communicates with the dead one gets an
+error. The others wait until that process has ended, too. Unloading a framework
+takes seconds, or half a minute on a busy machine, for one after another.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ import time
 import traceback
 import warnings
 
-# Documented: 10 seconds after the death of a process the others have ended. Of
-# these, the seconds in which a process may end by its own error.
+# Seconds in which a process may end by its own error. The documented limit is
+# 10 seconds from the death of a process to the end of the others.
 _GRACE = 3
-# Seconds in which processes connect.
+# Timeout of connecting, in seconds.
 _CONNECT = 10
-# After a network or a host has been silent for 45 s, a process counts as dead.
+# A process counts as dead if its network or host is silent for 45 s.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
-# Messages: the index of a process that was lost, or that the sender is done.
+# A message is the index of a lost process, or `_DONE` from a finished sender.
 _MESSAGE, _DONE = struct.Struct("!i"), -1
 _LOST = (
     "Process {lost} of {count} has ended before the others, so this one ends "
@@ -37,13 +37,13 @@ _LOST = (
 
 
 class Watch:
-    """Connections to the other processes, which close when a process dies.
+    """Watches connections to the other processes, which close when one dies.
 
-    Process 0 is connected with all others and tells them which one was lost.
-    A thread waits for this, so a step costs nothing. Once a process is lost,
-    this one has a few seconds to end by an error of its own. Then it prints
-    the error and ends with exit code 1, whatever it is doing. A process that
-    finishes says so first.
+    Process 0 is connected to all others and reports a lost one to them. A
+    thread waits for this, so steps cost nothing. Once a process is lost, this
+    one has a few seconds to end by its own error. Then it prints the error and
+    exits with code 1, whatever it is doing. A process that finishes sends a
+    message first.
 
     Args:
         strategy: a `Strategy`; every process must call this.
@@ -65,8 +65,8 @@ class Watch:
         """Return a text about a lost process, or "" if there is none.
 
         Args:
-            seconds: float, how long to wait for one. A framework may notice a
-                closed connection first.
+            seconds: float, maximum time to wait for one, because a framework
+                may notice a closed connection first.
         """
         if not self._known.wait(seconds):
             return ""
@@ -84,14 +84,14 @@ class Watch:
                         return
                     lost = _received(peer, self._peers[peer])
                     if self._has_left:
-                        return  # This process closed the connection itself.
+                        return  # This process has closed the connection.
                     if lost != _DONE:
                         self._end(lost)
                     selector.unregister(peer)
 
     def _end(self, lost):
         self._lost = lost
-        self._tell(lost)
+        self._send(lost)
         self._known.set()
         time.sleep(_GRACE)
         # Imported here because `strategy` imports this module.
@@ -101,7 +101,7 @@ class Watch:
         print(f"{name}: {self.lost()}", file=sys.stderr)
         _exit()
 
-    def _tell(self, message):
+    def _send(self, message):
         for peer in self._peers:
             with contextlib.suppress(OSError):
                 peer.sendall(_MESSAGE.pack(message))
@@ -110,14 +110,14 @@ class Watch:
         error = sys.exc_info()[1] or getattr(sys, "last_value", None)
         failed = error is not None and not isinstance(error, SystemExit)
         if self._known.wait(1 if failed else 0):
-            # What follows, such as unloading a framework, may take too long.
+            # Unloading a framework, for example, could take too long.
             if sys.exc_info()[1]:
                 # `multiprocessing` has not printed it yet.
                 traceback.print_exc()
             _exit()
         self._has_left = True
         if not failed:
-            self._tell(_DONE)
+            self._send(_DONE)
         self._waker.close()
         for peer in self._peers:
             peer.close()
@@ -131,7 +131,7 @@ def _exit():
 
 
 def _received(peer, index):
-    """The message of a peer; its own index if the connection was closed."""
+    """Return the message of a peer, or its index if it has disconnected."""
     try:
         message = _read(peer, _MESSAGE.size)
     except OSError:
@@ -144,7 +144,7 @@ def _connected(strategy, host):
     """Connect process 0 with each other process.
 
     Returns:
-        dict from sockets to the indices of the processes at the other end.
+        dict from sockets to the indices of the connected processes.
     """
     listener, offer = None, None
     if strategy.is_chief:

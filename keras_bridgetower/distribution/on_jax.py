@@ -1,4 +1,4 @@
-"""Strategies for JAX: `keras.distribution` divides weights and batches."""
+"""Strategies for JAX, on `keras.distribution`, and its processes."""
 
 import contextlib
 import hashlib
@@ -23,13 +23,14 @@ from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.strategy import Several
 
 BATCH, MODEL = "batch", "model"
-# Names of dense layers whose output, or whose input, is the hidden width.
+# Names of dense layers whose output (`_IN`) or input (`_OUT`) is the hidden
+# width.
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
 _IN += "|hidden_dense|transform|text_dense|image_dense|fused_dense"
 _IN += r"|\w+_bridge_[0-9]+/hidden"
 _OUT = "output_dense|feedforward_output_dense|dense_2|output_layer/output"
 _OUT += r"|decoder|\w+_bridge_[0-9]+/output"
-# Which axis of a weight is split among the devices of one model: attention
+# The axis of a weight that is split among the devices of one model: attention
 # heads, and the hidden width of feed-forward networks and classifiers. Token
 # embeddings are split along the width, since a vocabulary may have any size.
 MODEL_ROWS = (
@@ -43,8 +44,8 @@ MODEL_ROWS = (
     # LoRA adapters are not split along the rank.
     (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
 )
-# Weights that are not split: each device has a copy. They are small, or have
-# no axis of heads or hidden width.
+# Weights that are not split, so each device has a copy. They are small, or
+# have no axis of heads or hidden width.
 WHOLE = (
     r".*/(gamma|beta)",
     rf".*/({_OUT}|attention_output)/bias",
@@ -59,7 +60,7 @@ WHOLE = (
 
 
 class _BatchLayout:
-    """Mixin: copies a batch that the replicas cannot divide to all of them."""
+    """Mixin: copies a batch to all replicas if they cannot divide it."""
 
     def get_data_layout(self, data_shape):
         if not data_shape:
@@ -93,7 +94,7 @@ class _Sharded(_BatchLayout, keras.distribution.DataParallel):
 
 
 class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
-    """Each layer is split as `MODEL_ROWS` says."""
+    """Each layer is split by the rows of `MODEL_ROWS`."""
 
     def get_variable_layout(self, variable):
         layout = super().get_variable_layout(variable)
@@ -111,8 +112,8 @@ class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
 class JaxReplicas(Several):
     """Abstract: base of the strategies for JAX.
 
-    A task is the same program on one device and on many. Losses see the
-    global batch, and the compiler adds the communication between devices.
+    A task is the same program on one device and on many. Losses are computed
+    from the global batch, and the compiler adds the communication.
     """
 
     def __init__(self, devices=None):
@@ -135,7 +136,7 @@ class JaxReplicas(Several):
         return f"{super().place} on {len(self.devices)} devices"
 
     def make_layout(self):
-        """The `keras.distribution.Distribution`."""
+        """Return the `keras.distribution.Distribution`."""
         return _Replicated(devices=self.devices, auto_shard_dataset=False)
 
     def dataset(self, dataset, training=True):
@@ -153,8 +154,8 @@ class JaxReplicas(Several):
     def draw_number(self, step):
         return step * self.processes + self.index
 
-    def readable_outputs(self, made):
-        outputs, state = made
+    def readable_outputs(self, outputs):
+        outputs, state = outputs
         return compiled.on_all_devices(outputs), state
 
     def holds(self, variable):
@@ -201,14 +202,14 @@ class DataParallel(JaxReplicas):
 
 
 class FSDP(JaxReplicas):
-    """As data parallel, but weights and optimizer are split over devices."""
+    """Data parallel with weights and optimizer split over the devices."""
 
     def make_layout(self):
         return _Sharded(devices=self.devices, auto_shard_dataset=False)
 
 
 class ModelParallel(JaxReplicas):
-    """Groups of devices; the layers of a model are split within each group.
+    """Groups of devices, within which the layers of a model are split.
 
     Args:
         devices: int, number of devices in all groups, or None for all
@@ -296,8 +297,8 @@ def _chosen(devices):
     return known[:devices]
 
 
-# Seconds without a heartbeat after which a process is taken to have failed.
-# The others wait that long for it, even if they end with an error themselves.
+# Seconds without a heartbeat until a process counts as failed. The others wait
+# that long for it, even if they have failed themselves.
 HEARTBEAT_TIMEOUT = 45
 
 
@@ -314,7 +315,7 @@ def initialize():
     if jax.distributed.is_initialized():
         return  # By an earlier call of `distribute`.
     known = inspect.signature(jax.distributed.initialize).parameters
-    # Only newer versions of JAX have this argument.
+    # Older versions of JAX do not have this argument.
     if "heartbeat_timeout_seconds" not in known or not is_known():
         keras.distribution.initialize()
         return
@@ -323,7 +324,7 @@ def initialize():
         for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
     )
     jax.distributed.initialize(
-        # The first process is the coordinator.
+        # Process 0 is the coordinator.
         addresses and addresses.split(",")[0],
         count and int(count),
         index and int(index),
@@ -360,7 +361,7 @@ def check_seeds():
     """Raise in every process unless all will draw the same initial weights.
 
     Raises:
-        ValueError: their random states differ. JAX itself would raise in one
+        ValueError: the random states differ. JAX itself would raise in one
             process only.
     """
     # Keras draws default seeds from Python's random generator.
@@ -376,7 +377,7 @@ def check_seeds():
 
 
 def _gathered(arrays):
-    """Gather arrays that are split over processes; each gets all of them."""
+    """Gather arrays that are split over processes in each of them."""
     return [_all_gather(array, tiled=True) for array in arrays]
 
 

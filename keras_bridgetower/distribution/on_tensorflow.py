@@ -1,4 +1,4 @@
-"""Strategies for TensorFlow, on `tf.distribute`: GPUs, processes, TPU."""
+"""Strategies for TensorFlow by `tf.distribute`: GPUs, processes, TPUs."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ class TensorFlowReplicas(Several):
     """Abstract: base of the strategies for TensorFlow.
 
     Gradients are made dense and summed before they are clipped. XLA is off,
-    because it cannot compile the collectives on every device.
+    because it cannot compile collectives on every device.
 
     Args:
         engine: a `tf.distribute.Strategy`.
@@ -37,7 +37,7 @@ class TensorFlowReplicas(Several):
             yield
 
     def dataset(self, dataset, training=True):
-        # `run` divides it, when Keras reads it.
+        # `run` divides it when Keras reads it.
         divide_batches.check_whole(dataset)
         if not training:
             dataset = divide_batches.without_short_end(dataset, self.count)
@@ -51,7 +51,7 @@ class TensorFlowReplicas(Several):
         return super().divided(source, training)
 
     def run(self, method, model, x, *args, **kwargs):
-        # Validation in `fit` goes on with the data of the epoch before.
+        # `fit` keeps the divided validation data for later epochs.
         begun = kwargs.get("_use_cached_eval_dataset")
         if method in ("fit", "evaluate", "predict") and not begun:
             x = self._for_keras(x, kwargs.get("class_weight"))
@@ -85,8 +85,7 @@ class TensorFlowReplicas(Several):
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
-            # `accumulate` reduces gradients itself, also after a second
-            # `compile`.
+            # `accumulate` reduces gradients, also after a second `compile`.
             reduce_first(optimizer, _dense_sum)
         trainers.gradients_are_summed(optimizer)
 
@@ -94,9 +93,10 @@ class TensorFlowReplicas(Several):
 def accumulate(optimizer, variables):
     """Let an optimizer sum gradients of several batches before an update.
 
-    Keras decides inside each replica whether to update, which does not work
-    under `tf.distribute`. Here it is decided once for all replicas. The
-    optimizer's iterations count updates, as its schedules expect.
+    Keras updates under a condition inside each replica, which fails under
+    `tf.distribute` (https://github.com/keras-team/keras/issues/20582). Here
+    the condition is outside of the replicas. The optimizer's iterations count
+    updates, as its schedules expect.
 
     Args:
         optimizer: a Keras optimizer that is not built yet and has
@@ -107,8 +107,7 @@ def accumulate(optimizer, variables):
     import tensorflow as tf
 
     scaled, optimizer = optimizer, _learning(optimizer)
-    # Loss scaling has already reduced the gradients, to see whether they are
-    # finite.
+    # Loss scaling has already reduced the gradients to check for infinities.
     reduce = _dense_sum if scaled is optimizer else list
     steps = optimizer.gradient_accumulation_steps
     optimizer.gradient_accumulation_steps = None
@@ -120,26 +119,26 @@ def accumulate(optimizer, variables):
     }
     apply = type(optimizer).apply
 
-    # `AdamW` of this package counts a batch that is not finite as zero.
+    # `AdamW` of this package replaces gradients that are not finite by zeros.
     checked = getattr(optimizer, "finite_or_zero", None)
 
     def accumulated(grads, trainable_variables=None):
         pairs = zip(grads, trainable_variables or variables, strict=True)
         pairs = [(g, v) for g, v in pairs if g is not None]
-        grads, learnt = map(list, zip(*pairs, strict=True))
+        grads, trained = map(list, zip(*pairs, strict=True))
         grads = reduce(grads)
         if checked:
-            grads, learnt, _ = checked(grads, learnt)
-        learnt_sums = [sums[id(v)] for v in learnt]
+            grads, trained, _ = checked(grads, trained)
+        trained_sums = [sums[id(v)] for v in trained]
 
         def update():
-            means = [s / steps for s in learnt_sums]
-            apply(optimizer, means, learnt)
-            for one in learnt_sums:
+            means = [s / steps for s in trained_sums]
+            apply(optimizer, means, trained)
+            for one in trained_sums:
                 one.assign(tf.zeros_like(one))
 
         def merged(engine, grads):
-            for one, grad in zip(learnt_sums, grads, strict=True):
+            for one, grad in zip(trained_sums, grads, strict=True):
                 engine.extended.update(
                     one.value, lambda v, g: v.assign_add(g), args=(grad,)
                 )
@@ -154,7 +153,7 @@ def accumulate(optimizer, variables):
         context.merge_call(merged, args=(grads,))
 
     def get_config():
-        # So a saved optimizer accumulates as many batches when it is loaded.
+        # A loaded optimizer accumulates as many batches as the saved one.
         config = type(optimizer).get_config(optimizer)
         return {**config, "gradient_accumulation_steps": steps}
 
@@ -164,12 +163,12 @@ def accumulate(optimizer, variables):
 
 
 def _learning(optimizer):
-    """The optimizer that updates weights, inside one that scales losses."""
+    """Return the optimizer that updates weights, inside loss scaling."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _check_parts(optimizer):
-    """Refuse accumulation in one of several optimizers: it does not work."""
+    """Raise if one of several optimizers accumulates gradients."""
     parts = getattr(_learning(optimizer), "optimizers", ())
     steps = [part.gradient_accumulation_steps for part in parts]
     if any(steps):
@@ -182,7 +181,7 @@ def _check_parts(optimizer):
 
 
 class Mirrored(TensorFlowReplicas):
-    """A replica on each GPU of this machine, or on each logical CPU."""
+    """One replica on each GPU of this machine, or on each logical CPU."""
 
     def __init__(self, devices=None):
         import tensorflow as tf
@@ -198,17 +197,17 @@ class Mirrored(TensorFlowReplicas):
 
 @functools.cache
 def _mirrored(devices):
-    # Only one strategy is made for the same devices. A second one would give
-    # its messages the same numbers, and receive those of the first.
+    # One strategy for the same devices: a second one would number its messages
+    # alike, and receive those of the first.
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(devices)
 
 
 class MultiWorkerMirrored(TensorFlowReplicas):
-    """Several processes; the environment variable `TF_CONFIG` lists them.
+    """Several processes, listed in the environment variable `TF_CONFIG`.
 
-    Make it in each process before TensorFlow runs anything else.
+    Create it in each process before TensorFlow runs anything else.
     """
 
     own_draws = staticmethod(process_seeds.select)
@@ -245,17 +244,17 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     def gather_text(self, text):
         import tensorflow as tf
 
-        # A leading 0, because a process cannot send an empty array.
+        # The leading 0 avoids an empty array, which cannot be sent.
         content = tf.constant([0, *text.encode()], tf.int32)
 
-        def of_all():
+        def gather():
             context = tf.distribute.get_replica_context()
             count = context.all_gather(tf.shape(content), axis=0)
             return count, context.all_gather(content, axis=0)
 
         counts, sent = (
             self.engine.experimental_local_results(values)[0].numpy()
-            for values in self.engine.run(of_all)
+            for values in self.engine.run(gather)
         )
         ends = np.cumsum(counts)
         each = [
@@ -280,7 +279,7 @@ class MultiWorkerMirrored(TensorFlowReplicas):
 
 
 class TPU(TensorFlowReplicas):
-    """A replica on each core of a TPU. Not tested on a TPU so far."""
+    """One replica on each core of a TPU. Not tested on a TPU so far."""
 
     def __init__(self, devices=None):
         import tensorflow as tf
@@ -299,7 +298,7 @@ class TPU(TensorFlowReplicas):
 
 
 def _divided(engine, dataset):
-    """A dataset of global batches, each divided among the replicas."""
+    """Divide the batches of a dataset among the replicas."""
     import tensorflow as tf
 
     if isinstance(dataset, tf.distribute.DistributedDataset):
@@ -307,7 +306,7 @@ def _divided(engine, dataset):
     if engine.num_replicas_in_sync == 1:
         return engine.experimental_distribute_dataset(dataset)
 
-    def of_worker(context):
+    def worker_pieces(context):
         count = context.num_replicas_in_sync
         own = count // context.num_input_pipelines
         first = context.input_pipeline_id * own
@@ -317,7 +316,7 @@ def _divided(engine, dataset):
             dataset, first, own, count
         ).prefetch(own)
 
-    return engine.distribute_datasets_from_function(of_worker)
+    return engine.distribute_datasets_from_function(worker_pieces)
 
 
 def _dense_sum(gradients):

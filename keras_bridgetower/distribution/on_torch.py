@@ -1,4 +1,4 @@
-"""The strategy for PyTorch: several processes, each with one device."""
+"""Strategy for PyTorch: several processes with one device each."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TorchDataParallel(Several):
-    """Each process trains on its samples, and gradients are averaged.
+    """Data parallel: gradients are averaged over all processes.
 
     Start the processes by PyTorch's launcher:
     `torchrun --nproc-per-node=2 train.py`. They communicate by NCCL on GPUs
@@ -71,13 +71,13 @@ class TorchDataParallel(Several):
         if not divide_batches.is_divided(x):
             return outputs
         counts = [json.loads(x) for x in self.gather_text(json.dumps(sizes))]
-        # The gathered predictions are ordered by process, then by batch. Sort
-        # them by batch, then by process.
-        of_process = np.repeat(
+        # Gathered predictions are ordered by process, then by batch. Sort them
+        # by batch, then by process.
+        process_numbers = np.repeat(
             np.arange(self.processes), list(map(sum, counts))
         )
-        of_batch = [np.repeat(np.arange(len(c)), c) for c in counts]
-        order = np.lexsort((of_process, np.concatenate(of_batch)))
+        batch_numbers = [np.repeat(np.arange(len(c)), c) for c in counts]
+        order = np.lexsort((process_numbers, np.concatenate(batch_numbers)))
 
         def gathered(own):
             every, _ = backend_ops.all_gather(keras.ops.convert_to_tensor(own))
@@ -104,7 +104,7 @@ class TorchDataParallel(Several):
                 variable.assign(value)
 
     def keep_sums(self, metrics):
-        # The first process has the sums, so the others start from 0.
+        # Process 0 has the sums, so the others start from 0.
         if self.index:
             for variable in metrics:
                 variable.assign(variable * 0)
@@ -129,13 +129,13 @@ class TorchDataParallel(Several):
 def _draw_apart(task, index):
     """Let each process draw different dropout masks.
 
-    KerasHub's layers draw from PyTorch's generator, others from seeds of
-    their own, so both are changed.
+    KerasHub's layers draw from PyTorch's generator, others from their own
+    seeds, so both are changed.
     """
     import torch
 
     seed = torch.initial_seed() % 2**63
-    (start,) = _as_first([keras.ops.convert_to_tensor([seed], "int64")])
+    (start,) = _from_first([keras.ops.convert_to_tensor([seed], "int64")])
     if index:
         start = np.random.SeedSequence([int(start), index])
         torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))
@@ -143,36 +143,38 @@ def _draw_apart(task, index):
 
 
 def _mean(tensors):
-    """Means over all processes."""
+    """Average tensors over all processes."""
     import torch.distributed as dist
 
     return [t / dist.get_world_size() for t in _sum(tensors)]
 
 
 def _sum(tensors):
-    """Sums over all processes."""
+    """Sum tensors over all processes."""
     import torch.distributed as dist
 
-    return _as_one(tensors, dist.all_reduce)
+    return _in_one_message(tensors, dist.all_reduce)
 
 
 def _broadcast(tensors):
-    """Give every process the values of the first one."""
+    """Copy the values of process 0 to every process."""
     import torch
 
     with torch.no_grad():
-        for tensor, value in zip(tensors, _as_first(tensors), strict=True):
+        for tensor, value in zip(tensors, _from_first(tensors), strict=True):
             tensor.copy_(value)
 
 
-def _as_first(tensors):
-    """The values that the first process has."""
+def _from_first(tensors):
+    """Return the values of process 0."""
     import torch.distributed as dist
 
-    return _as_one(tensors, lambda message: dist.broadcast(message, src=0))
+    return _in_one_message(
+        tensors, lambda message: dist.broadcast(message, src=0)
+    )
 
 
-def _as_one(tensors, send):
+def _in_one_message(tensors, send):
     """Communicate many tensors as one message for each dtype."""
     import torch
 

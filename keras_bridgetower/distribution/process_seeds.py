@@ -1,7 +1,7 @@
 """Random states that differ between the processes of a run.
 
-A checkpoint holds those of all processes. The names of arrays of the first
-process are as usual, those of another one begin with the process number.
+A checkpoint contains those of all processes. Names of arrays begin with the
+process number, except in process 0.
 """
 
 import json
@@ -19,7 +19,7 @@ def seed_apart(task, index):
 
     Args:
         task: a task.
-        index: int, number of the process; those of process 0 do not change.
+        index: int, number of the process; process 0 keeps its seeds.
     """
     if index:
         for variable in task.variables:
@@ -33,13 +33,13 @@ def _is_seed(name):
 
 
 def _apart(state, index):
-    # The state is a seed and a counter.
+    # A state is a seed and a counter.
     moved = [int(state[0]) + index * _STRIDE, int(state[1])]
     return (np.array(moved) % 2**31).astype(state.dtype)
 
 
 def select(arrays):
-    """The arrays of a run that differ between processes."""
+    """Return the arrays of a run that differ between processes."""
     return {
         name: array
         for name, array in arrays.items()
@@ -47,14 +47,14 @@ def select(arrays):
     }
 
 
-def of_all(strategy, arrays):
-    """The arrays of a run, with the random states of all processes.
+def with_all_processes(strategy, arrays):
+    """Add the random states of all processes to the arrays of a run.
 
     Every process must call it.
 
     Args:
         strategy: a `Strategy`.
-        arrays: dict from name to array, those of this process.
+        arrays: dict from name to array, of this process.
 
     Returns:
         dict from name to array.
@@ -73,12 +73,13 @@ def of_all(strategy, arrays):
     return {**arrays, **others}
 
 
-def of_process(strategy, arrays):
-    """The arrays that this process restores, from what `of_all` returned.
+def for_process(strategy, arrays):
+    """Return the arrays that this process restores from a checkpoint.
 
     Args:
         strategy: a `Strategy`.
-        arrays: dict from name to NumPy array.
+        arrays: dict from name to NumPy array, as returned by
+            `with_all_processes`.
 
     Returns:
         dict from name to NumPy array.
@@ -89,7 +90,7 @@ def of_process(strategy, arrays):
     own = {k: v for k, v in arrays.items() if k.startswith(mine)}
     first = strategy.own_draws(shared)
     if index and first and not own:
-        # The checkpoint is of a run with fewer processes: make new seeds.
+        # The checkpoint has fewer processes, so derive new seeds.
         seeds = {k: _apart(v, index) for k, v in first.items() if _is_seed(k)}
         rest = {k: v for k, v in shared.items() if k not in first}
         return {**rest, **seeds}

@@ -1,7 +1,7 @@
 """Checks that all processes read the rows of a dataset in the same order.
 
-Each process reads every batch and keeps its part. If the orders differed, as
-after a shuffle without a seed, rows would be lost and others read twice.
+Each process reads every batch and keeps its part. If the orders differ, as
+after a shuffle without a seed, rows are lost and others are read twice.
 """
 
 import hashlib
@@ -11,12 +11,12 @@ import math
 
 import numpy as np
 
-# Batches that are read and compared before a dataset is used.
+# Number of batches that are compared before a dataset is used.
 FIRST = 4
-# Sums of so many batches are kept. A process reads ahead by fewer batches.
+# Number of batches whose sums are kept, more than a process reads ahead.
 KEPT = 1000
-# If some values are drawn at random, others must show the order of the rows.
-# A chance agreement is then less likely than one in two to the power of this.
+# If some arrays are random, others must prove the order of the rows with this
+# many bits: the probability of a chance agreement is below 2 ** -CERTAIN.
 CERTAIN = 10
 
 
@@ -32,8 +32,8 @@ class SameOrder:
         self._passes = {}
         self._numbers = itertools.count()
 
-    def watched(self, dataset):
-        """Return the same dataset, compared by `check` as it is read.
+    def recorded(self, dataset):
+        """Return the dataset, which records its rows for `check`.
 
         The first batches are read and compared at once.
 
@@ -41,7 +41,7 @@ class SameOrder:
             dataset: `tf.data.Dataset` of global batches.
 
         Raises:
-            ValueError: in every process, if the orders differ.
+            ValueError: the orders differ; raised in every process.
         """
         import tensorflow as tf
 
@@ -72,20 +72,20 @@ class SameOrder:
             place.set_shape(())
             return place, batch
 
-        made = dataset.enumerate().scan(np.int64(0), record)
-        self._strategy.together(lambda: [None for _ in made.take(FIRST)])
+        recorded = dataset.enumerate().scan(np.int64(0), record)
+        self._strategy.together(lambda: [None for _ in recorded.take(FIRST)])
         self.check()
-        return made
+        return recorded
 
     def check(self):
-        """Raise if the processes read in different orders so far.
+        """Raise if the processes have read in different orders.
 
         Every process must call it.
 
         Raises:
-            ValueError: in every process.
+            ValueError: the orders differ; raised in every process.
         """
-        passes = dict(self._passes)  # Other threads add to it.
+        passes = dict(self._passes)  # A copy, because other threads add to it.
         if not passes:
             return
         counts = self._gathered({name: p.count for name, p in passes.items()})
@@ -115,10 +115,10 @@ class SameOrder:
 
 
 class _Pass:
-    """What was read in one pass over a dataset.
+    """Sums of the rows that were read in one pass over a dataset.
 
     Args:
-        facts: str, which must be the same in all processes.
+        facts: str that must be the same in all processes.
     """
 
     def __init__(self, facts):
@@ -147,7 +147,7 @@ def _error(found, count):
         return None
     arrays = list(zip(*found, strict=False))
     equal = [a for a in arrays if len({digest for digest, _ in a}) == 1]
-    # Values that are drawn at random, as to augment pictures, may differ.
+    # Random values may differ, such as augmented pictures.
     ordered = any(bits >= CERTAIN for ((_, bits), *_) in equal)
     if ordered or len(equal) == len(arrays):
         return None

@@ -30,7 +30,7 @@ from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
-from keras_bridgetower.distribution import process_seeds as own_draws
+from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.divide_batches import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
@@ -304,7 +304,7 @@ def test_equal_lines_stand_together():
 
 
 class Apart(Told):
-    own_draws = staticmethod(own_draws.select)
+    own_draws = staticmethod(process_seeds.select)
 
 
 @fastest
@@ -312,24 +312,24 @@ def test_each_process_goes_on_with_its_own_draws():
     seed = "model/3/seed_generator_state"
     one = {seed: np.array([7, 2]), "random/cpu": np.arange(4, dtype="uint8")}
     other = {seed: ["int64", [8, 5]], "random/cpu": ["uint8", [3, 2, 1, 0]]}
-    saved = own_draws.of_all(
+    saved = process_seeds.with_all_processes(
         Apart(json.dumps(other)), {**one, "model/0/kernel": np.ones(2)}
     )
-    first = own_draws.of_process(Apart(""), saved)
-    second = own_draws.of_process(Apart("", index=1), saved)
+    first = process_seeds.for_process(Apart(""), saved)
+    second = process_seeds.for_process(Apart("", index=1), saved)
     assert set(first) == set(second) == {*one, "model/0/kernel"}
     assert first[seed].tolist() == [7, 2]
     assert second[seed].tolist() == [8, 5]
     assert second["random/cpu"].dtype == "uint8"
     assert second["random/cpu"].tolist() == [3, 2, 1, 0]
     # One more process than there were: its draws begin, apart from others.
-    third = own_draws.of_process(Apart("", index=2), saved)
+    third = process_seeds.for_process(Apart("", index=2), saved)
     assert "random/cpu" not in third
     assert third[seed][0] not in (7, 8) and third[seed][1] == 2
     # Where one program draws for all, there is nothing apart.
-    assert own_draws.of_process(Told("", index=1), one) == one
+    assert process_seeds.for_process(Told("", index=1), one) == one
     # What one process saves is as it ever was.
-    assert own_draws.of_all(Strategy(), one) == one
+    assert process_seeds.with_all_processes(Strategy(), one) == one
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,4 @@
-"""All uses of private parts of Keras."""
+"""All uses of private names of Keras, one topic in each module.
+
+`docs/design/keras.md` lists the public hooks that would replace them.
+"""

@@ -7,11 +7,11 @@ from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 def layers_in(layer):
-    """All layers inside a layer, at any depth.
+    """Return all layers inside a layer, at any depth.
 
-    Keras' public `layers` lists only the top level of a model. For an unknown
-    Keras the attributes of all layers are searched, which may also find
-    layers that Keras does not track.
+    Keras' public `layers` lists only the top level of a model. On an unknown
+    Keras, attributes of layers are searched, which may also find layers that
+    Keras does not track.
 
     Args:
         layer: a layer or model.
@@ -21,13 +21,13 @@ def layers_in(layer):
     """
     if is_known():
         return list(layer._flatten_layers(include_self=False))
-    return layers_held_in(layer)
+    return attribute_layers(layer)
 
 
 def weights_to_train(layer):
-    """The layer's own weights that are trained unless they are frozen.
+    """Return the layer's own weights that are trained unless frozen.
 
-    For an unknown Keras, all of its own weights.
+    On an unknown Keras, return all of its own weights.
     """
     if is_known():
         return list(layer._trainable_variables)
@@ -35,8 +35,8 @@ def weights_to_train(layer):
     return [w for w in layer.weights if id(w) not in inner]
 
 
-def layers_held_in(layer):
-    """All layers in the attributes of a layer, whether tracked or not."""
+def attribute_layers(layer):
+    """Return the layers in the attributes of a layer, tracked or not."""
     found, waiting = {id(layer): layer}, [layer]
     while waiting:
         for held in _layers_among(vars(waiting.pop()).values()):
@@ -57,7 +57,7 @@ def _layers_among(values):
 
 
 def source_layer(tensor):
-    """The layer that made a symbolic tensor, and the inputs of that call.
+    """Return the layer that produced a symbolic tensor, and its inputs.
 
     Keras' public `layer.input` is that of the layer's first call only.
 
@@ -68,7 +68,7 @@ def source_layer(tensor):
         `(layer, inputs)`, the latter a list of symbolic tensors.
 
     Raises:
-        RuntimeError: an unknown Keras.
+        RuntimeError: the version of Keras is unknown.
     """
     check_version("`image_norms='per_tap'`", "use `image_norms='shared'`")
     layer, node, _ = tensor._keras_history
@@ -83,9 +83,9 @@ def check_training_of():
 
 
 def training_of(layer):
-    """Inside a layer's call: whether the model is being trained.
+    """Return the `training` argument of the running call of a model.
 
-    For layers whose `call` has no argument `training`.
+    Use it inside layers whose own `call` has no such argument.
     """
     check_training_of()
     return layer._get_call_context().get_value("training")

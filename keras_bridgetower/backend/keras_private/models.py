@@ -1,4 +1,4 @@
-"""Overrides methods of `keras.Model` that do not fit this package's models."""
+"""Overrides methods of `keras.Model`, and quantizes layers without values."""
 
 import contextlib
 import gc
@@ -10,10 +10,10 @@ from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 class PatchedModel(BuiltByOneReplica):
-    """Mixin of models: refuses `clone_model`, and quantizes in seconds.
+    """Mixin of models: rejects `clone_model`, and quantizes in seconds.
 
-    Not a `keras.Model`: in the bases of one that several models share, Keras
-    puts `Functional` before the other bases of some.
+    It is no `keras.Model`: Keras changes the order of bases of a model class
+    that several models share.
     """
 
     def _run_through_graph(self, *args, **kwargs):
@@ -35,14 +35,13 @@ class PatchedModel(BuiltByOneReplica):
 
 @contextlib.contextmanager
 def _searched_once():
-    """A context in which a search for garbage leaves out older objects.
+    """Exclude older objects from garbage collection in the `with` block.
 
-    Keras makes Python search the whole process for garbage whenever a layer
-    replaces its weight. With the frameworks imported this took one to two
-    seconds for each layer.
+    Keras collects garbage whenever a layer replaces its weight. With the
+    frameworks imported, each collection took one to two seconds.
     """
     if gc.get_freeze_count():
-        # This process has frozen its objects itself.
+        # The process has frozen its objects itself.
         yield
         return
     gc.freeze()
@@ -60,9 +59,9 @@ _BECOME_INTEGERS = ("_kernel", "_embeddings", "reverse_embeddings")
 def quantize_without_values(layer, config, policy):
     """Quantize a built layer whose weights will all be loaded afterwards.
 
-    The integers are zeros. `layer.quantize` computes them, and makes Python
-    search the whole process for garbage once for each layer, which takes
-    longer than all else. For an unknown Keras it is used nevertheless.
+    The integers are zeros. `layer.quantize` would compute them, and collect
+    garbage for each layer, which takes most of the time. It is used on an
+    unknown Keras.
 
     Args:
         layer: a Dense, EinsumDense or embedding layer that has no adapter.
@@ -70,7 +69,7 @@ def quantize_without_values(layer, config, policy):
         policy: str, dtype policy of the quantized layer.
 
     Raises:
-        ValueError: a layer that is quantized already, or has another class.
+        ValueError: the layer is already quantized, or of another class.
     """
     if not is_known():
         layer.quantize(config=config)

@@ -6,9 +6,9 @@ from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 def read_again(batches):
-    """A data source for `fit` that calls `batches` in each epoch.
+    """Return a data source for `fit` that calls `batches` in each epoch.
 
-    Keras' public interface reads a generator only once. For an unknown Keras
+    Keras' public interface reads a generator only once. On an unknown Keras
     the result is such a generator.
 
     Args:
@@ -27,8 +27,8 @@ def forget_continued(model):
     """Let `fit` start at its `initial_epoch`.
 
     Keras' `BackupAndRestore` stores in the model the epoch at which it
-    continued, and every later `fit` would skip the epochs before it. For an
-    unknown Keras nothing is done.
+    continued, and every later `fit` would skip the epochs before it. On an
+    unknown Keras this does nothing.
     """
     if is_known():
         model._initial_epoch = None
@@ -37,8 +37,8 @@ def forget_continued(model):
 def forget_evaluation(model):
     """Release the validation data of a `fit` that ended with an error.
 
-    Keras keeps their iterator until the next `fit`. For an unknown Keras
-    nothing is done.
+    Keras keeps their iterator until the next `fit`. On an unknown Keras this
+    does nothing.
 
     Args:
         model: a `keras.Model`.
@@ -52,7 +52,7 @@ def forget_evaluation(model):
 def build_from_spec(model, spec):
     """Create the variables of a compiled model's losses and metrics.
 
-    Keras would read the first batch for it, and read it again to train.
+    Keras would read the first batch twice, to build them and to train.
 
     Args:
         model: a compiled `keras.Model`.
@@ -68,7 +68,7 @@ def build_from_spec(model, spec):
 def loss_means(model):
     """Return the metrics that average a compiled model's losses for the logs.
 
-    For an unknown Keras they are found by their names.
+    On an unknown Keras they are found by name.
 
     Args:
         model: a compiled `keras.Model`.
@@ -86,14 +86,14 @@ def loss_means(model):
 
 
 def optimizer_value(model, variable):
-    """The value of an optimizer's variable between two steps of `fit`.
+    """Return the value of an optimizer's variable between steps of `fit`.
 
     On JAX the variable itself is empty then. The public way sets all
-    variables of the model, which is too slow to do in each step. For an
-    unknown Keras it is used nevertheless.
+    variables of the model, which is too slow for every step. It is used on
+    an unknown Keras.
 
     Args:
-        model: the model, in training or not.
+        model: the model, which may be in training.
         variable: one of `model.optimizer.variables`.
 
     Returns:
@@ -114,11 +114,10 @@ def optimizer_value(model, variable):
 
 
 def with_public_optimizers(config):
-    """A compile config whose optimizers can be loaded on every backend.
+    """Return a compile config whose optimizers load on every backend.
 
-    With PyTorch, Keras saves the name of an optimizer class that is for
-    PyTorch only and fails in the first step elsewhere. It is replaced by the
-    public class of the same name.
+    On PyTorch, Keras saves the name of a class for PyTorch only, which fails
+    in the first step elsewhere. Here it is the public class of that name.
 
     Args:
         config: dict, as `keras.Model.get_compile_config` returns it.

@@ -4,8 +4,8 @@ With `gradient_accumulation_steps=n`, Keras calls a schedule with the number of
 batches and moves the averages of weights after each batch. The schedule then
 ends n times too early, and the averages decay n times too fast.
 
-Before the first update the averages are zeros. Here they do not replace the
-weights when `fit` ends before it, for too few batches or in loss scaling.
+Before the first update the averages are zeros. If `fit` ends before it, because
+of too few batches or loss scaling, the weights keep their values.
 """
 
 import keras
@@ -19,7 +19,7 @@ FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
 
 
 def accumulation(optimizer):
-    """How many batches make an update.
+    """Return the number of batches in an update.
 
     Args:
         optimizer: a Keras optimizer, or one that contains others.
@@ -28,7 +28,7 @@ def accumulation(optimizer):
         int from 1.
 
     Raises:
-        ValueError: the optimizers that it contains have different values.
+        ValueError: contained optimizers have different values.
     """
     found = {_accumulation(one) for one in _learning(optimizer)}
     if len(found) > 1:
@@ -42,16 +42,16 @@ def accumulation(optimizer):
 def count_updates(optimizer):
     """Let the schedule and the averages of an optimizer count updates.
 
-    Without accumulation only the end of `fit` is changed. Methods are replaced
-    in this optimizer only, not in its class.
+    Without accumulation, only the end of `fit` changes. Methods of this object
+    are replaced, not those of its class.
 
     Args:
         optimizer: a Keras optimizer, or one that contains others.
 
     Raises:
-        RuntimeError: an unknown Keras.
-        ValueError: `ema_overwrite_frequency`, by which Keras changes weights
-            in the middle of an update.
+        RuntimeError: the version of Keras is unknown.
+        ValueError: `ema_overwrite_frequency` is set, by which Keras changes
+            weights in the middle of an update.
     """
     for one in _learning(optimizer):
         if one.use_ema:
@@ -61,10 +61,10 @@ def count_updates(optimizer):
 
 
 def check_trained(task):
-    """Reject training if other weights are trained than at the last `compile`.
+    """Raise if other weights are trainable than at the last `compile`.
 
-    Keras on TensorFlow would go on training those, and JAX would name numbers
-    of variables. For an unknown Keras nothing is checked.
+    TensorFlow would go on training the old ones, and the error of JAX shows
+    only numbers of variables. On an unknown Keras nothing is checked.
 
     Args:
         task: a compiled task.
@@ -73,7 +73,7 @@ def check_trained(task):
         ValueError: `trainable` of a layer has changed since the optimizer was
             built.
     """
-    # A task that was never compiled is for Keras to refuse.
+    # Keras rejects a task that was never compiled.
     optimizer = getattr(task, "optimizer", None)
     optimizers = _learning(optimizer) if optimizer else []
     if not is_known() or not all(one.built for one in optimizers):
@@ -93,20 +93,20 @@ def check_trained(task):
 
 
 def _learning(optimizer):
-    """The optimizers that update variables, inside loss scaling or a list."""
+    """Return the optimizers inside of loss scaling or a `MultiOptimizer`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    # A `MultiOptimizer` may make its optimizers only when it is built.
+    # A `MultiOptimizer` may create its optimizers only when it is built.
     return getattr(inner, "optimizers", None) or [inner]
 
 
 def _accumulation(optimizer):
-    # Under `tf.distribute` the strategy accumulates in place of Keras.
+    # Under `tf.distribute` the strategy accumulates instead of Keras.
     ours = getattr(optimizer.apply, "accumulates", None)
     return ours or optimizer.gradient_accumulation_steps or 1
 
 
 def _count_updates(optimizer):
-    # Not from `get_config`: TensorFlow may be tracing, and has no numbers then.
+    # Not from `get_config`, which has no numbers while TensorFlow traces.
     if optimizer.ema_overwrite_frequency:
         raise ValueError(
             "`ema_overwrite_frequency` must be None with "
@@ -114,7 +114,7 @@ def _count_updates(optimizer):
             "the middle of an update. Received: ema_overwrite_frequency="
             f"{optimizer.ema_overwrite_frequency}"
         )
-    # What a schedule returns is a tensor.
+    # A schedule returns a tensor.
     is_constant = isinstance(optimizer.learning_rate, keras.Variable)
     if is_constant and not optimizer.use_ema:
         return
@@ -154,8 +154,8 @@ def _take_averages_of_updates(optimizer):
     """Let the end of `fit` keep the weights if there was no update yet.
 
     On JAX a weight would share the array of its average, and a step cannot
-    take over the memory of both; after an error Keras may have put no values
-    back, and would hide that error.
+    reuse the memory of both. After an error Keras may have put no values back,
+    and would hide that error.
     """
     finalize = type(optimizer).finalize_variable_values
 

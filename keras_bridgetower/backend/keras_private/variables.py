@@ -1,19 +1,18 @@
-"""Creates and reads variables whose value is elsewhere."""
+"""Creates variables without a value, and finds those that have lost it."""
 
 import contextlib
 
 import keras
 
-from keras_bridgetower.backend.keras_private.layers import layers_held_in
+from keras_bridgetower.backend.keras_private.layers import attribute_layers
 from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 @contextlib.contextmanager
 def temporary_values(variables, values):
-    """A context in which variables hold other values.
+    """Set variables to other values inside the `with` block.
 
-    They are set without an assignment, which would divide the values among
-    devices.
+    An assignment would divide the values among devices, so this makes none.
 
     Args:
         variables: list of variables.
@@ -30,10 +29,10 @@ def temporary_values(variables, values):
 
 
 def paths_without_value(variables):
-    """Paths of variables whose values JAX's trainer has taken out.
+    """Return the paths of variables whose values JAX's trainer has taken.
 
-    Reading such a variable would give its initial value. For an unknown Keras
-    the result is empty.
+    Reading such a variable would give its initial value. On an unknown Keras
+    the list is empty.
     """
     if not is_known():
         return []
@@ -42,15 +41,15 @@ def paths_without_value(variables):
 
 @contextlib.contextmanager
 def without_values():
-    """A context in which the new variables of this thread get no value.
+    """Create variables of this thread without a value in the `with` block.
 
-    A `keras.StatelessScope` leaves new variables without a value and puts
-    them on a list of the thread, which Keras initializes after the next
-    scope. Here this list is replaced for the time of the context.
+    A `keras.StatelessScope` leaves new variables without a value and adds
+    them to a list of the thread, which Keras initializes after the next
+    scope. Inside the block Keras uses another list.
 
     Yields:
-        `(scope, variables)`: the `keras.StatelessScope`, and the list to
-        which new variables are added. For an unknown Keras it stays empty.
+        `(scope, variables)`: the `keras.StatelessScope`, and the list of new
+        variables, which stays empty on an unknown Keras.
     """
     scope = _Scope(initialize_variables=False)
     if not is_known():
@@ -70,7 +69,7 @@ def without_values():
 
 
 class _Scope(keras.StatelessScope):
-    """A scope that records which variables were assigned in it."""
+    """Scope that records the variables that were assigned in it."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -79,7 +78,7 @@ class _Scope(keras.StatelessScope):
     def add_update(self, update):
         variable, value = update
         if isinstance(value, keras.Variable):
-            # TensorFlow passes the variable itself, which could change later.
+            # TensorFlow passes a variable, whose value could change later.
             value = value.value
         super().add_update((variable, value))
         self.assigned[id(variable)] = variable
@@ -88,19 +87,19 @@ class _Scope(keras.StatelessScope):
 def with_initializer(initializer, make, check=lambda variables: None):
     """Build a model whose float weights all use the same initializer.
 
-    Keras has no option for it. So the variables are made without values,
-    their initializer is replaced, and then they are initialized. For an
-    unknown Keras, and if a layer makes a variable that needs its value at
-    once, each variable keeps its own initializer.
+    Keras has no option for it. Variables are created without values, get the
+    initializer, and are then initialized. Each variable keeps its own
+    initializer on an unknown Keras, and if a layer creates a variable that
+    needs its value at once.
 
     Args:
         initializer: callable of a shape and a dtype.
         make: callable that returns a new layer or model.
-        check: callable of the list of the new variables, before any of them
-            takes memory. What it raises is raised here.
+        check: callable that may raise, called with the list of the new
+            variables before any of them takes memory.
 
     Returns:
-        What `make` returned.
+        The layer or model.
     """
     if not is_known():
         return make()
@@ -110,9 +109,9 @@ def with_initializer(initializer, make, check=lambda variables: None):
         return make()  # The outer scope decides about all variables.
     try:
         with without_values() as (scope, variables):
-            made = make()
+            model = make()
     except ValueError:
-        # A variable was made from an array. Any other error is raised again.
+        # A variable was created from an array. Other errors are raised again.
         check(variables)
         return make()
     check(variables)
@@ -124,9 +123,9 @@ def with_initializer(initializer, make, check=lambda variables: None):
     for key, variable in scope.assigned.items():
         variable.assign(scope.state_mapping[key])
     if keras.config.backend() == "torch":
-        # A layer of Keras on PyTorch lists its parameters when it is built,
-        # but here they had no value then. A model lists them when asked.
-        for layer in (made, *layers_held_in(made)):
+        # On PyTorch, Keras lists the parameters of a layer when it is built;
+        # here they had no value then. Models list theirs on demand.
+        for layer in (model, *attribute_layers(model)):
             if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()
-    return made
+    return model

@@ -1,4 +1,8 @@
-"""Names the versions of Keras whose source was checked."""
+"""Checks that the version of Keras is one whose source was read.
+
+On other versions, functions of this folder take a slower public way, or raise
+an error that names the feature.
+"""
 
 import re
 
@@ -8,21 +12,21 @@ FROM, BEFORE = (3, 15, 1), (3, 16, 0)
 
 
 def is_known():
-    """Whether this version of Keras is one that the patches were made for."""
+    """Return True for a version of Keras whose private names are known."""
     numbers = re.match(r"\d+(\.\d+)*", keras.__version__).group().split(".")
-    # Only the digits count, so a release candidate of 3.16.0 is unknown, too.
+    # Only digits count, so a release candidate of 3.16.0 is unknown, too.
     return FROM <= (*map(int, numbers), 0, 0)[:3] < BEFORE
 
 
 def check_version(feature, instead):
-    """Raise if this version of Keras is not known.
+    """Raise if this version of Keras is unknown.
 
     Args:
-        feature: str, the feature that needs private parts of Keras.
-        instead: str, what a user can do instead.
+        feature: str, the feature that uses private names of Keras.
+        instead: str, an alternative for the user.
 
     Raises:
-        RuntimeError: an unknown version.
+        RuntimeError: the version is unknown.
     """
     if not is_known():
         allowed = (".".join(map(str, v)) for v in (FROM, BEFORE))
