@@ -8,6 +8,9 @@ Another option marks datasets that a strategy has returned.
 
 import keras
 
+# Value of the option of datasets that a strategy has returned.
+_READY = "keras_bridgetower"
+
 
 def piece(batch, index, count):
     """Return one of `count` pieces of a batch; sizes differ by at most 1.
@@ -273,9 +276,6 @@ def _joined(first, second):
     import tensorflow as tf
 
     return _map_rows(lambda a, b: tf.concat([a, b], axis=0), first, second)
-
-
-_READY = "keras_bridgetower"
 
 
 def marked(dataset):

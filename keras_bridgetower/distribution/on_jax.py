@@ -23,6 +23,9 @@ from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.strategy import Several
 
 BATCH, MODEL = "batch", "model"
+# Seconds without a heartbeat until a process counts as failed. The others wait
+# that long for it, even if they have failed themselves.
+HEARTBEAT_TIMEOUT = 45
 # Names of dense layers whose output (`_IN`) or input (`_OUT`) is the hidden
 # width.
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
@@ -295,11 +298,6 @@ def _chosen(devices):
     devices = len(known) if devices is None else devices
     check_at_most("devices", devices, len(known), "devices that JAX sees")
     return known[:devices]
-
-
-# Seconds without a heartbeat until a process counts as failed. The others wait
-# that long for it, even if they have failed themselves.
-HEARTBEAT_TIMEOUT = 45
 
 
 def initialize():
