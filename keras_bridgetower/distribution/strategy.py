@@ -1,4 +1,4 @@
-"""`Strategy`: the interface of all ways to train on several devices."""
+"""`Strategy`, the interface for training on several devices."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from keras_bridgetower.distribution.same_order import SameOrder
 
 
 class Strategy(Replicas):
-    """One device; the base class of what `kbt.distribute` returns.
+    """One device; the base class of all strategies of `kbt.distribute`.
 
     Attributes:
         count: int, number of replicas, among which a batch is divided.
@@ -31,26 +31,26 @@ class Strategy(Replicas):
     """
 
     store = "file"
-    # Function that selects, from a run's arrays by name, the random states
+    # Function of the named arrays of a run that selects the random states
     # that differ between processes.
     own_draws = staticmethod(lambda arrays: {})
 
     @property
     def is_chief(self):
-        """Whether this is process 0, the only one that writes files."""
+        """True in process 0, the only one that writes files."""
         return self.index == 0
 
     def scope(self):
-        """A context in which tasks are built and compiled."""
+        """Return a context in which tasks are built and compiled."""
         return contextlib.nullcontext()
 
     def dataset(self, dataset, training=True):
-        """The samples for the replicas of this process.
+        """Return the samples for the replicas of this process.
 
         Each process reads the whole dataset and keeps its share. For a
         `Stream`, `batches` reads only the share. All processes must call this
-        and read the rows in the same order: give `shuffle` a seed. The first
-        batches are compared at once, the others after each epoch.
+        and read the rows in the same order, so pass a seed to `shuffle`. The
+        first batches are compared at once, the others after each epoch.
 
         Args:
             dataset: `tf.data.Dataset` of global batches, as on one device.
@@ -62,13 +62,13 @@ class Strategy(Replicas):
             `tf.data.Dataset`.
 
         Raises:
-            ValueError: batches that cannot be divided, or that are already
-                divided; or processes that read in different orders.
+            ValueError: the batches cannot be divided or are already divided,
+                or processes read in different orders.
         """
         return dataset
 
     def share(self, stream):
-        """The share of this process in a stream of global batches.
+        """Return the share of this process in a stream of global batches.
 
         Args:
             stream: a `Stream` that is not divided among hosts, or that is
@@ -78,12 +78,12 @@ class Strategy(Replicas):
             `Stream` of this process's samples of each batch.
 
         Raises:
-            ValueError: a stream that is already divided in another way.
+            ValueError: the stream is already divided in another way.
         """
         return divide_batches.share(stream, self.processes, self.index)
 
     def batches(self, stream, start=(0, 0), epochs=None, training=True):
-        """A dataset of a stream, of which each process reads only its share.
+        """Return a dataset of a stream that reads only this process's share.
 
         Args:
             stream: as in `share`.
@@ -99,20 +99,20 @@ class Strategy(Replicas):
         dataset = self.share(stream).dataset(start, epochs)
         if not divide_batches.is_divided(dataset):
             return self.dataset(dataset, training)
-        # Otherwise the processes might make different numbers of steps, or a
-        # replica might get no samples.
+        # Other sizes could give processes different numbers of steps, or a
+        # replica no samples.
         divide_batches.check_size(dataset, self.count // self.processes or 1)
         return dataset
 
     @contextlib.contextmanager
     def gathered(self, task):
-        """A context in which every process can read all weights of a task."""
+        """Return a context in which every process can read all weights."""
         yield
 
     def keep_sums(self, metrics):
-        """After a restore, keep the values of metrics in process 0 only.
+        """Keep restored values of metrics in process 0 only.
 
-        A checkpoint holds the sums over all replicas, which `summed` gave.
+        A checkpoint contains the sums over all replicas, see `summed`.
 
         Args:
             metrics: list of the variables of metrics.
@@ -131,7 +131,7 @@ class Strategy(Replicas):
             self.by_chief(lambda: task.save_to_preset(preset_dir))
 
     def any(self, flag):
-        """Whether a flag is set in any process. Every process must call it.
+        """Return True if any process passes True. Every process must call it.
 
         Args:
             flag: bool.
@@ -142,7 +142,7 @@ class Strategy(Replicas):
         return flag
 
     def is_whole(self, variable):
-        """Whether this process has all values of a variable."""
+        """Return True if this process has all values of a variable."""
         return True
 
     def wait(self):
@@ -153,18 +153,17 @@ class Strategy(Replicas):
         return ""
 
     def together(self, function):
-        """Call a function in every process; if it fails in one, all raise.
+        """Call a function in every process, and raise in all if one fails.
 
         Args:
             function: callable without arguments.
 
         Returns:
-            What the function returned in this process.
+            The function's value in this process.
 
         Raises:
-            Exception: the function's own error, if it is the same in all
-                processes.
-            ProcessError: otherwise; it lists the error of each process.
+            Exception: the error of the function, if all processes have it.
+            ProcessError: processes have different errors; it lists them.
         """
         result, error = None, None
         try:
@@ -179,8 +178,8 @@ class Strategy(Replicas):
         if error is not None and len(set(errors)) == 1:
             raise error
         raise ProcessError(
-            "All processes of a run must be able to go on; this one ends as "
-            f"another has failed. Received:\n{by_process(errors)}"
+            "All processes of a run must be able to continue; this one ends "
+            f"because another has failed. Received:\n{by_process(errors)}"
         ) from error
 
     def by_chief(self, function):
@@ -196,11 +195,11 @@ class Strategy(Replicas):
 
 
 class ProcessError(RuntimeError):
-    """An error of some processes, raised in all of them."""
+    """Error of one or more processes, raised in all of them."""
 
 
 def by_process(texts):
-    """Lines with the text of each process; equal texts share a line."""
+    """Return lines with the text of each process, equal ones merged."""
     lines = {}
     for index, text in enumerate(texts):
         lines.setdefault(text or "nothing failed", []).append(f"{index}")
@@ -245,7 +244,7 @@ def _flat(values, prefix=""):
 
 
 class Several(Strategy):
-    """Abstract: several replicas, whose tasks must be built in the scope."""
+    """Abstract: several replicas. Tasks must be built in the scope."""
 
     def __init__(self):
         self._inside = False
@@ -272,7 +271,7 @@ class Several(Strategy):
         if training:
             divide_batches.check_training_batch(dataset, self.count)
         if self.processes > 1:
-            dataset = self._order.watched(dataset)
+            dataset = self._order.recorded(dataset)
         return divide_batches.ready(dataset)
 
     def divided(self, source, training):
@@ -316,25 +315,25 @@ class Several(Strategy):
             )
 
     def holds(self, variable):
-        """Whether a variable was created on the devices of this strategy."""
+        """Return True if a variable was created on these devices."""
         return True
 
 
 def reduce_first(optimizer, reduce):
-    """Let an optimizer reduce gradients over replicas before all else.
+    """Let an optimizer first reduce gradients over replicas.
 
     Args:
         optimizer: any Keras optimizer.
         reduce: function that takes and returns a list of tensors.
     """
-    # The method of the class, not of the object: after a second `compile`
-    # gradients are still reduced only once.
+    # The method of the class, so that gradients are reduced only once after a
+    # second `compile`.
     apply = type(optimizer).apply
 
     def reduced(grads, trainable_variables=None):
         grads = list(grads)
-        made = iter(reduce([g for g in grads if g is not None]))
-        grads = [None if g is None else next(made) for g in grads]
+        reduced_grads = iter(reduce([g for g in grads if g is not None]))
+        grads = [None if g is None else next(reduced_grads) for g in grads]
         return apply(optimizer, grads, trainable_variables)
 
     optimizer.apply = reduced

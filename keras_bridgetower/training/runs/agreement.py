@@ -90,7 +90,7 @@ def newest(strategy, directory, started):
     found = strategy.together(lambda: checkpoints.newest(directory))
     arrays, facts = found or ({}, None)
     check(strategy, _checkpoint_facts(facts))
-    return found and (process_seeds.of_process(strategy, arrays), facts)
+    return found and (process_seeds.for_process(strategy, arrays), facts)
 
 
 def check_model(strategy, model, position):

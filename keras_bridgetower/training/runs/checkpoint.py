@@ -284,7 +284,7 @@ class Checkpoint(keras.callbacks.Callback):
         agreement.check_model(strategy, model, position)
         with folders.STORES[strategy.store].values(strategy, model) as value:
             arrays = {**state.arrays(model, value), **random}
-            arrays = process_seeds.of_all(strategy, arrays)
+            arrays = process_seeds.with_all_processes(strategy, arrays)
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
