@@ -1,4 +1,4 @@
-"""Checks of single arguments: a name among some, a number, hosts."""
+"""Checks of arguments: choices, numbers, host names, keywords."""
 
 import inspect
 import ipaddress
@@ -10,7 +10,7 @@ _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^\[\]:@/]+?)\.?)(?::\d*)?")
 
 
 def check_choice(name, value, allowed):
-    """Refuse a value that is not in `allowed`."""
+    """Reject a value that is not in `allowed`."""
     if value not in allowed:
         raise ValueError(
             f"`{name}` must be one of {list(allowed)}. "
@@ -19,7 +19,7 @@ def check_choice(name, value, allowed):
 
 
 def check_count(name, value):
-    """Refuse a value that is not an integer of at least 1."""
+    """Reject a value that is not an integer of at least 1."""
     if not is_integer(value) or value < 1:
         raise ValueError(
             f"`{name}` must be an integer from 1. Received: {name}={value!r}"
@@ -27,13 +27,13 @@ def check_count(name, value):
 
 
 def check_at_most(name, value, most, of):
-    """Refuse a value that is not an integer from 1 to `most`.
+    """Reject a value that is not an integer from 1 to `most`.
 
     Args:
         name: str, the argument.
-        value: what was given for it.
+        value: its value.
         most: int.
-        of: str, what `most` is the number of.
+        of: str, the things of which `most` is the number.
     """
     if not is_integer(value) or not 1 <= value <= most:
         raise ValueError(
@@ -43,7 +43,7 @@ def check_at_most(name, value, most, of):
 
 
 def check_share(name, value):
-    """Refuse a value that is not a number from 0 to below 1."""
+    """Reject a value that is not a number from 0 to below 1."""
     if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"`{name}` must be a number from 0 to below 1. "
@@ -52,7 +52,7 @@ def check_share(name, value):
 
 
 def check_above_zero(name, value):
-    """Refuse a value that is not a number above 0."""
+    """Reject a value that is not a number above 0."""
     if not _is_number(value) or not value > 0:
         raise ValueError(
             f"`{name}` must be a number above 0. Received: {name}={value!r}"
@@ -74,7 +74,7 @@ def check_hosts(name, value):
 
 
 def is_loopback(host):
-    """Return True if only programs of this machine reach an address."""
+    """Return True if only programs on this machine can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -82,7 +82,7 @@ def is_loopback(host):
 
 
 def is_known_host(header, names):
-    """Return True if a browser that sends this `Host` header was not misled.
+    """Return True if a `Host` header names an allowed host.
 
     DNS rebinding points a name of the attacker to this machine. So a request
     must name an IP address, `localhost`, or one of the allowed names.
@@ -108,16 +108,16 @@ def _is_number(value):
 
 
 def is_integer(value):
-    """Whether a value is an integer, also NumPy's, and not a bool."""
+    """Return True for an integer, also of NumPy, and False for a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 class MissingMethod(TypeError):
-    """A task class that lacks a method which every task defines.
+    """A task class lacks a method that every task defines.
 
     Args:
-        name: str, of the class.
-        method: str, what it lacks.
+        name: str, name of the class.
+        method: str, name of the missing method.
     """
 
     def __init__(self, name, method):
@@ -134,7 +134,7 @@ OF_CLASSES = ("heads", "head")
 
 
 def check_keywords(cls, keywords, others=(), without=()):
-    """Refuse keywords that a class's `from_preset` does not take.
+    """Reject keywords that a class's `from_preset` does not take.
 
     Args:
         cls: the class.
@@ -147,38 +147,37 @@ def check_keywords(cls, keywords, others=(), without=()):
         TypeError: an unknown keyword; the error lists the allowed ones.
     """
     allowed = constructor_values(cls) - set(without)
-    said = f"`{cls.__name__}.from_preset` takes the keywords"
-    _refuse_others(keywords, allowed, said, allowed | set(others))
+    start = f"`{cls.__name__}.from_preset` takes the keywords"
+    _check_allowed(keywords, allowed, start, allowed | set(others))
 
 
 def check_constructor(model, keywords, allowed):
-    """Refuse arguments that no class of a model takes: Keras drops them.
+    """Reject arguments that no class of a model takes: Keras drops them.
 
     Args:
-        model: the model that is made.
-        keywords: dict, what is left of the `**kwargs` of its constructor.
-        allowed: tuple of str, those that Keras and KerasHub take.
+        model: the model that is created.
+        keywords: dict, the rest of the `**kwargs` of its constructor.
+        allowed: tuple of str, the arguments that Keras and KerasHub take.
 
     Raises:
         TypeError: an unknown argument; the error lists the allowed ones.
     """
     cls = type(model)
     names = constructor_values(cls) - set(OF_CLASSES) | set(allowed)
-    said = f"`{cls.__name__}` takes the arguments"
-    _refuse_others(keywords, set(allowed), said, names)
+    start = f"`{cls.__name__}` takes the arguments"
+    _check_allowed(keywords, set(allowed), start, names)
 
 
-def _refuse_others(keywords, allowed, said, names):
-    """Raise for the first keyword that is not allowed, and list `names`."""
+def _check_allowed(keywords, allowed, start, names):
     for name in sorted(set(keywords) - allowed):
         raise TypeError(
-            f"{said} {', '.join(sorted(names))}. Received: "
+            f"{start} {', '.join(sorted(names))}. Received: "
             f"{name}={keywords[name]!r:.200}"
         )
 
 
 def constructor_values(cls):
-    """The names of a class's constructor arguments, and `name`."""
+    """Return the names of a class's constructor arguments, and `name`."""
     names = {"name"}
     for base in cls.__mro__:
         # Of Keras' own arguments, presets use only `name`.
@@ -187,14 +186,12 @@ def constructor_values(cls):
         if "__init__" not in vars(base):
             continue
         parameters = inspect.signature(base.__init__).parameters.values()
-        names |= {p.name for p in parameters if p.kind in _NAMED}
+        named = (
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
+        )
+        names |= {p.name for p in parameters if p.kind in named}
         # Without `**kwargs`, no argument is passed on to the next class.
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return names - {"self"}
-
-
-_NAMED = (
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.KEYWORD_ONLY,
-)

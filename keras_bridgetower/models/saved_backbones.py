@@ -73,7 +73,7 @@ def load(
             else None,
         )
 
-    backbone = folder.made(CONFIG, make, config, kwargs)
+    backbone = folder.create(CONFIG, make, config, kwargs)
     if load_weights:
         registry.load_backbone(backbone, folder)
     if image_size not in (None, backbone.image_size):

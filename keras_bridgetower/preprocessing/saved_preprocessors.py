@@ -72,7 +72,7 @@ def load(cls, base, folder, pictures, texts, keywords):
     with folder.reading(CONFIG):
         configs.check_values(config)
         configs.check_own_file(config, CONFIG, ())
-    return folder.made(
+    return folder.create(
         CONFIG, lambda values: cls(**values), {**config, **made}, keywords
     )
 

@@ -1,8 +1,8 @@
 """Checks of configurations in preset files: known classes, allowed sizes.
 
-Keras imports and calls what a configuration names. This module only looks up
-classes that are already registered with Keras, and accepts a class only where
-one of its kind is expected.
+Keras imports and calls functions that a configuration names. This module only
+looks up classes that are already registered with Keras, and accepts only
+subclasses of the expected class.
 """
 
 import keras
@@ -10,8 +10,8 @@ import keras
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.presets.errors import short_text
 
-# Libraries whose objects are saved with plain values and dtypes only. So their
-# classes may not be nested in other objects.
+# Libraries that save objects with plain values and dtypes only; their classes
+# may not be nested in other objects.
 _LIBRARIES = ("keras", "keras_hub", "keras_bridgetower", "builtins")
 # Largest allowed values, by the end of their names. A model with larger ones
 # would use up memory or time before an error occurs.
@@ -35,7 +35,7 @@ WEIGHTS_IN_A_BYTE = 2
 
 
 def class_and_values(spec, base):
-    """The class that a configuration names, and its constructor arguments.
+    """Return the class that a configuration names, and its arguments.
 
     Args:
         spec: dict, an object as Keras serialises it.
@@ -56,7 +56,7 @@ def class_and_values(spec, base):
     cls = registered(spec)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ValueError(
-            f"A {base.__name__} must stand here, or a subclass of it that was "
+            f"The class must be {base.__name__}, or a subclass of it that was "
             "registered by `keras.saving.register_keras_serializable` before. "
             "Received: registered_name="
             f"{short_text(spec.get('registered_name'))}"
@@ -65,7 +65,7 @@ def class_and_values(spec, base):
 
 
 def registered(spec):
-    """The registered class that a configuration names, or None."""
+    """Return the registered class that a configuration names, or None."""
     name = spec.get("registered_name")
     found = keras.saving.get_registered_object(name) if _is_name(name) else None
     # Keras gives some values of `class_name` another meaning, so it must be
@@ -82,7 +82,7 @@ def _name_of(cls):
 
 
 def check_values(values, name="config", depth=0):
-    """Refuse values that a saved object cannot have.
+    """Reject values that a saved object cannot have.
 
     Args:
         values: the values of a configuration: plain values, and dicts that
@@ -118,7 +118,7 @@ def check_values(values, name="config", depth=0):
 
 
 def _check_size(name, value):
-    """Refuse a number that is larger than its name allows."""
+    """Reject a number that is larger than its name allows."""
     for end, largest in _LARGEST.items():
         if name.endswith(end) and not abs(value) <= largest:
             raise ValueError(
@@ -128,7 +128,7 @@ def _check_size(name, value):
 
 
 def check_own_file(config, name, without):
-    """Refuse values that would make an object read or write other files.
+    """Reject values that would make an object read or write other files.
 
     Args:
         config: dict, the saved values of the object.
@@ -144,7 +144,7 @@ def check_own_file(config, name, without):
     for key in without:
         if config.get(key) is not None:
             raise ValueError(
-                f"`{key}` must not stand here: it lies in files of its own. "
+                f"`{key}` must not be set: it has files of its own. "
                 f"Received: {key}={short_text(config[key])}"
             )
 
@@ -167,7 +167,7 @@ def _is_users(spec):
 
 
 def _patches(config):
-    """The number of patches of an image encoder, each with a position."""
+    """Return the number of patches of an image encoder."""
     sides, patch = config.get("image_shape"), config.get("patch_size")
     if not (isinstance(sides, list) and len(sides) == 3):
         return 0
@@ -177,7 +177,7 @@ def _patches(config):
 
 
 def fewest_weights(config):
-    """A lower bound for the number of weights of a backbone.
+    """Compute a lower bound for the number of weights of a backbone.
 
     Args:
         config: dict, constructor arguments of a `BridgeTowerBackbone`.
@@ -193,8 +193,8 @@ def fewest_weights(config):
         rows = part.get("vocabulary_size", 0)
         positions = part.get("max_sequence_length", 0)
         if all(map(is_integer, (width, count, inner, rows, positions))):
-            # The four matrices of one attention and the two behind it in each
-            # layer, and the embeddings of tokens and of positions.
+            # Each layer has four matrices of attention and two after it; then
+            # the embeddings of tokens and of positions.
             weights += count * (4 * width + 2 * inner) * width
             weights += (rows + positions + _patches(part)) * width
             layers += count

@@ -26,7 +26,7 @@ class PresetFolder:
 
     Every `from_preset` also takes an opened folder in place of a name. So a
     task with its backbone, tokenizer and image converter finds and checks the
-    folder once and parses each file once. `registry.open_preset` makes it.
+    folder once and parses each file once. `registry.open_preset` returns it.
 
     Args:
         root: path of the folder. If it has a manifest, its small files are
@@ -66,13 +66,13 @@ class PresetFolder:
             self._seal.finish(names or None)
 
     def has(self, name):
-        """Whether the folder has a file of this name."""
+        """Return True if the folder has a file of this name."""
         if self.sealed:
             return name in self._seal.names
         return plain_name(name) and os.path.lexists(self.root / name)
 
     def path(self, name):
-        """The path of a file, after a check that it may be opened.
+        """Return the path of a file, after a check that it may be opened.
 
         Args:
             name: str, name of a file inside the folder.
@@ -81,11 +81,11 @@ class PresetFolder:
             `pathlib.Path` of a regular file.
 
         Raises:
-            PresetError: the file does not exist, or may not be opened.
+            PresetError: the file is missing, or may not be opened.
         """
         if not plain_name(name):
             raise PresetError(
-                "Every file name in a preset must be plain and lead into its "
+                "Every file name in a preset must be plain and inside its "
                 "folder.",
                 self.root,
                 [name],
@@ -102,7 +102,7 @@ class PresetFolder:
         return path
 
     def asset(self, name):
-        """As `path`, for a file that is read as a whole, so of limited size."""
+        """Return the `path` of a file of limited size, verified."""
         path = self.path(name)
         if path.stat().st_size > LARGEST_ASSET:
             raise PresetError(
@@ -114,15 +114,16 @@ class PresetFolder:
         return path
 
     def weight_bytes(self):
-        """int, the size of all weight files of the backbone."""
+        """Return the size of the backbone's weight files in bytes."""
         names = [path.name for path in self.root.glob("model*.weights.h5")]
         paths = map(self.path, names or [weights_file.WEIGHTS])
         return sum(path.stat().st_size for path in paths)
 
     def room_for_heads(self):
-        """`(count, file)`, the most weights in the file of the heads, or None.
+        """Return the most weights of the heads and their file, or None.
 
-        None stands for no such file.
+        Returns:
+            `(count, file)`, or None if there is no such file.
         """
         file = weights_file.TASK_WEIGHTS
         if not self.has(file):
@@ -134,7 +135,8 @@ class PresetFolder:
 
         Args:
             name: str, name of the file.
-            default: dict to return if there is no such file; None raises.
+            default: dict to return if there is no such file. If None, an
+                error is raised.
 
         Returns:
             dict, a copy.
@@ -149,7 +151,7 @@ class PresetFolder:
         return copy.deepcopy(self._parsed[name])
 
     def spec(self, name, base):
-        """The class and arguments of an object that a JSON file describes.
+        """Return the class and arguments that a JSON file describes.
 
         Args:
             name: str, name of the file.
@@ -179,17 +181,17 @@ class PresetFolder:
             Object of `base`.
 
         Raises:
-            PresetError: the file describes something else.
-            ValueError: as `made`.
+            PresetError: the file describes another object.
+            ValueError: as in `create`.
         """
         with self.reading(name):
             spec = self.json(name) if spec is None else spec
             cls, config = configs.class_and_values(spec, base)
             configs.check_values(config)
             configs.check_own_file(config, name, without)
-        return self.made(name, cls.from_config, config, values)
+        return self.create(name, cls.from_config, config, values)
 
-    def made(self, name, make, saved, given):
+    def create(self, name, make, saved, given):
         """Build an object from saved values and those of a caller.
 
         Args:
@@ -199,10 +201,10 @@ class PresetFolder:
             given: dict of values that replace saved ones.
 
         Returns:
-            What `make` returns.
+            The result of `make`.
 
         Raises:
-            ValueError: it can be built, but not with what the caller gave.
+            ValueError: only the values of the caller are at fault.
             PresetError: it cannot be built from the saved values either.
         """
         try:
@@ -213,22 +215,22 @@ class PresetFolder:
             wrong = _at_fault(make, saved, given) if cause else ()
             if not wrong:
                 raise
-        # Keras' `from_config` packs the error of a constructor in its own.
-        packed = isinstance(cause, TypeError)
-        if packed and isinstance(cause.__context__, ValueError):
+        # Keras' `from_config` wraps the error of a constructor in its own.
+        wrapped = isinstance(cause, TypeError)
+        if wrapped and isinstance(cause.__context__, ValueError):
             cause = cause.__context__
-        told = f"{cause!s:.600}".rstrip(".")
+        message = f"{cause!s:.600}".rstrip(".")
         names = " and ".join(f"`{name}`" for name in wrong)
         if not isinstance(cause, ValueError):
-            shown = ", ".join(f"{k}={short_text(given[k])}" for k in wrong)
-            told = f"{names} cannot be used: {told}. Received: {shown}"
+            received = ", ".join(f"{k}={short_text(given[k])}" for k in wrong)
+            message = f"{names} cannot be used: {message}. Received: {received}"
         raise ValueError(
-            printable(f"{told}. Without {names} the preset can be built.")
+            printable(f"{message}. Omit {names} to use the preset's own.")
         ) from cause
 
     @contextlib.contextmanager
     def reading(self, name):
-        """A context that turns errors into a `PresetError` about a file.
+        """Turn errors in a `with` block into a `PresetError` about a file.
 
         Constructors check the arguments of users, but values of a damaged
         file may raise any error.
@@ -248,22 +250,22 @@ class PresetFolder:
             raise
         except Exception as error:
             raise PresetError(
-                f"{name} does not hold what can be built, with the values that "
-                f"were passed: {type(error).__name__}: {error!s:.600}",
+                f"{name} describes nothing that can be built, with the values "
+                f"that were passed: {type(error).__name__}: {error!s:.600}",
                 self.root,
             ) from error
 
 
 def _at_fault(make, saved, given):
-    """The names of a caller's values without which an object can be built."""
+    """Return the names of the caller's values that prevent building."""
     if not given:
         return ()
-    # First each alone: a preset may need the others, such as its labels.
+    # First each alone: the preset may need the others, such as its labels.
     for left_out in (*((name,) for name in given), tuple(given)):
         others = {k: v for k, v in given.items() if k not in left_out}
         try:
             make({**saved, **others})
-        # Of a damaged file too, whose values may raise any error.
+        # Values of a damaged file may raise any error.
         except Exception:
             continue
         return left_out

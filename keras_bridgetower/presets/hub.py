@@ -1,4 +1,4 @@
-"""Handles such as `hf://user/model`, and their folders in the local cache."""
+"""Handles such as `hf://user/model`: downloads, and the local cache."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _REVISION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*", re.ASCII)
 
 
 def _from_hugging_face(handle):
-    """The folder of a repository, from the cache or the network."""
+    """Return the folder of a repository, from the cache or the network."""
     repository, _, revision = handle.partition("@")
     revision = revision or MAIN
     folder = _cached(repository, revision)
@@ -42,7 +42,7 @@ def _from_hugging_face(handle):
 
 
 def _cached(repository, revision):
-    """The cached folder of a revision, perhaps incomplete, or None."""
+    """Return the cached folder of a revision, perhaps incomplete, or None."""
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(
@@ -60,8 +60,8 @@ def _from_kaggle(handle):
 DOWNLOADS = {"hf": _from_hugging_face, "kaggle": _from_kaggle}
 
 
-def fetch(handle, asked, revision=None):
-    """The folder of a handle, downloaded if it is not in the local cache.
+def fetch(handle, preset, revision=None):
+    """Return the folder of a handle, downloaded if it is not cached.
 
     Files in the cache are used without asking the network, even for the
     branch `main`. To get a newer commit, name it, or download it with
@@ -71,7 +71,7 @@ def fetch(handle, asked, revision=None):
         handle: str, `hf://user/model`, `hf://user/model@revision` (a branch,
             a tag, a commit or `refs/pr/2`), or
             `kaggle://user/model/keras/variant`. Any other text is returned.
-        asked: str, the preset that the user named, for errors.
+        preset: str, the preset that the user named, for errors.
         revision: str, the part after the `@`, or None.
 
     Returns:
@@ -89,35 +89,35 @@ def fetch(handle, asked, revision=None):
     """
     scheme, _, name = handle.rpartition("://")
     if scheme == "hf":
-        name = "@".join(filter(None, _parsed(name, asked, revision)))
+        name = "@".join(filter(None, _parsed(name, preset, revision)))
     elif revision is not None:
         raise ValueError(
-            "`revision` must be left out except with presets from Hugging "
-            "Face's hub, such as 'hf://user/model'. Received: "
-            f"revision={revision!r:.100}, preset={asked!r:.200}"
+            "`revision` can only be used with presets from Hugging Face's "
+            "hub, such as 'hf://user/model'. Received: "
+            f"revision={revision!r:.100}, preset={preset!r:.200}"
         )
     if scheme not in DOWNLOADS:
         return handle
     try:
         return DOWNLOADS[scheme](name)
     except Exception as error:  # Each hub has its own kinds of errors.
-        said = " ".join(str(error).split()).rstrip(".")
+        message = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"`preset` needs the configuration, tokenizer and weights of "
             f"{name!r} from the hub {scheme!r}, which could not be fetched: "
-            f"{type(error).__name__}: {said:.500}. Check the name and the "
+            f"{type(error).__name__}: {message:.500}. Check the name and the "
             "connection, or fetch the repository elsewhere and pass the path "
-            f"of its folder. Received: preset={asked!r}"
+            f"of its folder. Received: preset={preset!r}"
         ) from error
 
 
-def _parsed(name, asked, revision):
-    """The repository and the revision (or None) of a handle."""
+def _parsed(name, preset, revision):
+    """Split a handle into the repository and the revision, or None."""
     repository, at, written = name.partition("@")
     if at and revision is not None and revision != written:
         raise ValueError(
-            "A revision must be given once, in the handle or by itself. "
-            f"Received: preset={asked!r:.200}, revision={revision!r:.100}"
+            "A revision must be given once, in the handle or as `revision`. "
+            f"Received: preset={preset!r:.200}, revision={revision!r:.100}"
         )
     revision = written if at else revision
     named = _REPOSITORY.fullmatch(repository) and "--" not in repository
@@ -126,14 +126,14 @@ def _parsed(name, asked, revision):
         raise ValueError(
             "`preset` must be a handle 'hf://user/model' or "
             "'hf://user/model@revision', the revision a branch, a tag, a "
-            f"commit or such as 'refs/pr/2'. Received: preset={asked!r:.200}"
+            f"commit or such as 'refs/pr/2'. Received: preset={preset!r:.200}"
             f"{more}"
         )
     return repository, revision
 
 
 def _is_revision(value):
-    """Whether a value may be the name of a revision, and part of a path."""
+    """Return True for the name of a revision that is safe in a path."""
     return value is None or (
         isinstance(value, str)
         and _REVISION.fullmatch(value) is not None
@@ -142,7 +142,7 @@ def _is_revision(value):
 
 
 def published(handle, revision=None):
-    """The known checksums of the files behind a handle.
+    """Return the known checksums of the files of a handle.
 
     Args:
         handle: str, as in `fetch`.
@@ -156,9 +156,9 @@ def published(handle, revision=None):
     if revision not in (None, MAIN):
         return {}
     handle = handle.removesuffix(f"@{MAIN}")
-    for preset in PRESETS.values():
-        if preset.handle == handle:
-            return {WEIGHTS: preset.sha256}
+    for known in PRESETS.values():
+        if known.handle == handle:
+            return {WEIGHTS: known.sha256}
     return {}
 
 
@@ -217,10 +217,10 @@ def download(repository, revision):
 
 
 def _fetch_blob(folder, url, name, sha256, size):
-    """Download a large file to the place of its content in the hub's cache.
+    """Download a large file to its place in the hub's cache.
 
-    After an interruption `hf_hub_download` would start from the first byte
-    again. Here it only has to link the finished file to its name.
+    After an interruption `hf_hub_download` would start again from the first
+    byte. Here it only links the finished file to its name.
     """
     repository = folder.parents[1]
     whole = repository / "blobs" / sha256
@@ -237,7 +237,7 @@ def _fetch_blob(folder, url, name, sha256, size):
         if digest != sha256:
             part.unlink()
             raise OSError(
-                f"{name} has come damaged, with the SHA-256 {digest:.16}... "
+                f"{name} arrived damaged, with the SHA-256 {digest:.16}... "
                 f"instead of {sha256:.16}..., and was removed."
             )
         part.replace(whole)

@@ -25,12 +25,12 @@ MANIFEST = "manifest.json"
 LARGE = 16_000_000
 _DIGESTS = {}
 _LOCK = threading.Lock()
-# More files than that have no place in a preset.
+# Largest number of files in a preset.
 _MOST_FILES = 10_000
 
 
 class Seal:
-    """The sums of a folder's files, those of large files still being made.
+    """The checksums of a folder's files; those of large files run in a thread.
 
     Args:
         folder: path of the preset folder.
@@ -56,39 +56,38 @@ class Seal:
             raise _mismatch(folder, wrong)
 
     def finish(self, names=None):
-        """Wait for the sums of the large files.
+        """Wait for the checksums of the large files.
 
         Args:
-            names: collection of str, the files that matter; by default all.
+            names: collection of str, the files to wait for; by default all.
 
         Raises:
             PresetError: one of them was changed, or cannot be read.
         """
         wrong = []
-        for name in self._pending if names is None else names:
-            if name not in self._pending:
-                continue  # A small one, checked already.
-            made, digest = self._pending[name]
-            if error := made.exception():
+        for name, (future, digest) in self._pending.items():
+            if names is not None and name not in names:
+                continue
+            if error := future.exception():
                 wrong.append(f"{name} cannot be read: {error!s:.200}")
-            elif made.result() != digest:
+            elif future.result() != digest:
                 wrong.append(f"{name} was changed")
         if wrong:
             raise _mismatch(self.folder, wrong)
 
 
 def verify(folder):
-    """Check a preset folder against its manifest, where it has one.
+    """Check a preset folder against its manifest, if it has one.
 
     Args:
         folder: path of the folder.
 
     Returns:
-        `Seal`, whose `finish` must be called before what large files hold is
-        handed out: their check has only begun. None without a manifest.
+        `Seal`, or None without a manifest. The check of large files has only
+        begun: call `finish` before their content is handed out.
 
     Raises:
-        PresetError: a file is missing, differs, or does not stand in it.
+        PresetError: a file is missing, differs, or is not in the manifest.
     """
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
@@ -99,33 +98,33 @@ def verify(folder):
         sums = saved["sha256"]
         intact = path.read_text() == _text(saved["versions"], sums)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        problem = f"{MANIFEST} is unreadable"
-        raise _mismatch(folder, [problem]) from error
+        raise _mismatch(folder, [f"{MANIFEST} is unreadable"]) from error
     if not intact or not isinstance(sums, dict):
         raise _mismatch(folder, [f"{MANIFEST} was changed"])
-    odd = [name for name in sums if not plain_name(name)]
+    odd = [
+        f"{short_text(name)} is no name of a file in it"
+        for name in sums
+        if not plain_name(name)
+    ]
     if odd:
-        raise _mismatch(
-            folder,
-            [f"{short_text(name)} is no name of a file in it" for name in odd],
-        )
+        raise _mismatch(folder, odd)
     return Seal(folder, sums)
 
 
 def _mismatch(folder, wrong):
     return PresetError(
         f"The preset does not match its {MANIFEST}: {'; '.join(wrong[:20])}. "
-        "Fetch it again, or save the model anew with `save_to_preset`. What "
-        "was converted into a cache is converted again once its folder is "
+        "Fetch it again, or save the model anew with `save_to_preset`. A "
+        "converted preset in the cache is converted again once its folder is "
         "removed.",
         folder,
     )
 
 
 def _unlisted(folder, names):
-    """Files that no manifest names; what tools hide there does not count."""
+    """List files that are not in the manifest, at most 21."""
     found = []
-    for name in _files_of(folder):
+    for name in _file_names(folder):
         if name not in names and name != MANIFEST:
             found.append(short_text(name))
         if len(found) > 20:
@@ -133,19 +132,19 @@ def _unlisted(folder, names):
     return found
 
 
-def _files_of(folder):
-    """The names of all files below a folder, links not followed."""
+def _file_names(folder):
+    """Yield the names of all files below a folder, links not followed."""
     count, waiting = 0, [""]
     while waiting:
         below = waiting.pop()
         with os.scandir(folder / below) as entries:
             for entry in entries:
-                # Of git, of file managers, of download tools: never opened.
+                # Files of git, file managers or download tools, never opened.
                 if not below and entry.name.startswith("."):
                     continue
                 count += 1
                 if count > _MOST_FILES:
-                    raise _mismatch(folder, ["it holds too many files"])
+                    raise _mismatch(folder, ["it has too many files"])
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{below}{entry.name}/")
                 else:
@@ -164,7 +163,7 @@ def write(folder):
 
 
 def sums_of(folder):
-    """The SHA-256 of each file of a folder but the manifest, by its path."""
+    """Return the SHA-256 of each file but the manifest, by its path."""
     return {
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -173,25 +172,25 @@ def sums_of(folder):
 
 
 def _text(versions, sums):
-    """The whole file, which ends with a seal of its own content."""
+    """Return the content of the file, which ends with its own checksum."""
     content = {"versions": versions, "sha256": sums}
     seal = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return json.dumps({**content, "seal": seal}, indent=2) + "\n"
 
 
 def _digest_of_large(file):
-    """The future sum of a file, begun once for each state of the file."""
+    """Return the future checksum of a file, one for each state of the file."""
     process = os.getpid()
-    mark = (process, *state_of(file))
+    key = (process, *state_of(file))
     with _LOCK:
-        made = _DIGESTS.get(mark)
-        # What could not be read once may be read now.
-        if made is None or (made.done() and made.exception()):
-            made = _DIGESTS[mark] = _pool(process).submit(sha256, file)
-    return made
+        future = _DIGESTS.get(key)
+        # A file that could not be read may be readable now.
+        if future is None or (future.done() and future.exception()):
+            future = _DIGESTS[key] = _pool(process).submit(sha256, file)
+    return future
 
 
 @functools.cache
 def _pool(process):
-    """The thread of a process; one that was forked has none of its parent."""
+    """Return the thread of a process; a forked one has none of its parent."""
     return concurrent.futures.ThreadPoolExecutor(1)

@@ -1,4 +1,4 @@
-"""Lists the files that a model needs, and those that a folder lacks."""
+"""Lists the files that a model needs, and the missing ones."""
 
 import pathlib
 
@@ -32,7 +32,7 @@ CONFIG = "config.json"
 
 
 def beside_weights(folder, names):
-    """The files to download before the weights.
+    """List the files to download before the weights.
 
     Args:
         folder: `pathlib.Path` with the config.json of the repository.
@@ -48,7 +48,7 @@ def beside_weights(folder, names):
 
 
 def weights(folder, names):
-    """The weight files, and other files that a manifest or an index names.
+    """List the weight files, and files that a manifest or an index names.
 
     Args:
         folder: `pathlib.Path` with the files of `beside_weights`.
@@ -69,14 +69,14 @@ def weights(folder, names):
 
 
 def lacking(folder):
-    """What a folder lacks for a complete model.
+    """List the files that a folder lacks for a complete model.
 
     Args:
         folder: `pathlib.Path`, with a config.json.
 
     Returns:
         list of str: names of files, or "weights" or "a tokenizer" if
-        different files would do.
+        several sets of files would do.
     """
     names = {
         path.relative_to(folder).as_posix()
@@ -86,7 +86,7 @@ def lacking(folder):
     found = weights(folder, names)
     if is_keras(folder):
         whole = any(name.startswith("model.weights") for name in found)
-        # `downloads.fetch` gets a tokenizer before the weights, if any.
+        # A tokenizer is downloaded before the weights, if there is one.
         tokenized = True
     else:
         whole = bool(found)
@@ -96,7 +96,7 @@ def lacking(folder):
 
 
 def of_checkpoint(source):
-    """All files that a conversion of another library's checkpoint reads.
+    """List all files that the conversion of a checkpoint reads.
 
     Args:
         source: `pathlib.Path` of a file, or of a `transformers` folder.
@@ -115,7 +115,7 @@ def of_checkpoint(source):
 
 
 def _foreign_weights(folder, names):
-    """The weight file, or an index and the files that it names."""
+    """List the weight file, or an index and the files that it names."""
     found = _preferred(names)
     for index in [name for name in found if name.endswith(".json")]:
         found += _entries(folder / index, "weight_map").values()
@@ -123,26 +123,26 @@ def _foreign_weights(folder, names):
 
 
 def _preferred(names):
-    """The first of `WEIGHT_FILES` that exists, in a list; may be empty."""
+    """Return a list of the first of `WEIGHT_FILES` that exists."""
     return [name for name in WEIGHT_FILES if name in names][:1]
 
 
 def is_keras(folder):
-    """Whether a folder has a configuration, and so weights, of Keras."""
+    """Return True if a folder has a configuration of Keras."""
     return "registered_name" in _values(folder / CONFIG)
 
 
 def _entries(path, key):
-    """A dict of strings under a key of a JSON file, or an empty dict."""
+    """Return the dict of strings under a key of a JSON file, or {}."""
     entries = _values(path).get(key)
     entries = entries.items() if isinstance(entries, dict) else ()
     return {k: value for k, value in entries if isinstance(value, str)}
 
 
 def _values(path):
-    """The dict in a JSON file, or an empty dict."""
+    """Return the dict in a JSON file, or {}."""
     try:
         values = read_json(path, LARGEST_ASSET)
     except (OSError, ValueError):
-        return {}  # The reader of the file will report what is wrong.
+        return {}  # The reader of the file will report the damage.
     return values if isinstance(values, dict) else {}

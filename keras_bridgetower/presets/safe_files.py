@@ -18,13 +18,13 @@ SHIPPED = pathlib.Path(__file__).parent
 
 
 def plain_name(name):
-    """Whether a name from a preset is a safe path of a file in its folder.
+    """Return True if a name from a preset is a safe path in its folder.
 
     Args:
         name: anything.
 
     Returns:
-        bool. True for a relative path with `/` as separator that cannot leave
+        bool: True for a relative path with `/` as separator that cannot leave
         the folder.
     """
     if not isinstance(name, str) or not name.isprintable():
@@ -36,9 +36,9 @@ def plain_name(name):
 
 
 def check_regular(path, folder):
-    """Refuse a file that is not a regular file inside the folder.
+    """Check that a file is a regular file inside the folder.
 
-    Reading a pipe or a device may wait for ever or end the process. A link
+    Reading a pipe or a device may wait forever or end the process. A link
     may lead to any private file of the user. Two kinds of links are allowed:
     the cache of the Hugging Face hub links to its own `blobs`, and an
     installer may link the files of the package.
@@ -65,24 +65,23 @@ def check_regular(path, folder):
         raise PresetError(
             "Every file of a preset must be a regular file.", folder, [name]
         )
-    # An installer may link the files of the package.
     shipped = pathlib.Path(os.path.realpath(folder)).parent == SHIPPED
     if not shipped and files.Below(folder).leads_out(name):
         raise PresetError(
-            "A file of a preset must lie in its folder, and this one is a "
-            "link that leaves it. Copy the file instead.",
+            "A file of a preset must be in its folder, and this one is a link "
+            "that leaves it. Copy the file instead.",
             folder,
             [name],
         )
 
 
 def check_safetensors(path):
-    """Refuse a `.safetensors` file whose header names a tensor twice.
+    """Reject a `.safetensors` file whose header names a tensor twice.
 
-    The library keeps the last one, of another shape or type.
+    The library, which finds all other damage, would keep the last one.
 
     Args:
-        path: path of the file. What else is damaged, the library refuses.
+        path: path of the file.
 
     Raises:
         ValueError: such a header, or one that is not JSON.

@@ -11,8 +11,8 @@ class Preset:
     Args:
         name: str, its name in `from_preset`.
         description: str, one sentence.
-        knows: str, the pictures and words that it was trained on. Of others
-            it says something, without a sign that it does not know them.
+        knows: str, the pictures and words that it was trained on. On others
+            it only guesses.
         parameters: int, number of parameters, heads included.
         image_size: int, side of its images in pixels.
         heads: tuple of str, names of its heads.
@@ -21,8 +21,8 @@ class Preset:
             package.
         sha256: str, first digits of the SHA-256 of the published weights, in
             hexadecimal.
-        folder: str, its folder in the package, where that is another than
-            its name: presets that differ by their head alone share one.
+        folder: str, its folder in the package if that is not its name:
+            presets that differ only by their head share one.
     """
 
     name: str
@@ -49,50 +49,63 @@ PHOTOGRAPHS = (
     "Captions) and their English captions"
 )
 
-# What the names of the presets begin with that are opened by default.
+# The start of the names of the presets that are opened by default.
 DEFAULT_FAMILY = "bridgetower_tiny_emoji_"
+# Class and heads of a small preset, by the end of its name.
+KINDS = {
+    "vqa": ("BridgeTowerVQA", "vqa"),
+    "contrastive": ("BridgeTowerContrastive", "itc"),
+    "retrieval": ("BridgeTowerRetrieval", "itm", "itc"),
+    "mlm": ("BridgeTowerMaskedLM", "mlm"),
+    "pretrain": ("BridgeTowerPretraining", "mlm", "itm", "itc"),
+    "entailment": ("BridgeTowerEntailment", "entailment"),
+    "nlvr2": ("BridgeTowerNLVR2", "nlvr2"),
+}
+# Classes by the heads in the names of published presets.
+HEADS = {
+    "itm": "BridgeTowerRetrieval",
+    "mlm": "BridgeTowerMaskedLM",
+    "itc": "BridgeTowerContrastive",
+}
 
 
-def _tiny(name, description, parameters, task, *heads):
+def _tiny(
+    kind,
+    parameters,
+    description,
+    knows=SHAPES,
+    family="bridgetower_tiny_easy_",
+    folder=None,
+):
+    task, *heads = KINDS[kind]
     return Preset(
-        f"bridgetower_tiny_easy_{name}",
+        f"{family}{kind}",
         description,
-        SHAPES,
+        knows,
         parameters,
         64,
-        heads,
-        (f"BridgeTower{task}",),
+        tuple(heads),
+        (task,),
+        folder=folder,
     )
 
 
-def _emoji(name, description, parameters, task, *heads):
-    prefix = "bridgetower_tiny_emoji_"
-    return Preset(
-        prefix + name,
-        description,
-        EMOJI,
-        parameters,
-        64,
-        heads,
-        (f"BridgeTower{task}",),
-        folder=prefix + "vqa",
-    )
+def _emoji(kind, parameters, description):
+    family = "bridgetower_tiny_emoji_"
+    return _tiny(kind, parameters, description, EMOJI, family, f"{family}vqa")
 
 
-def _published(name, sha256, description, parameters, image_size, *heads):
-    tasks = {
-        "itm": "BridgeTowerRetrieval",
-        "mlm": "BridgeTowerMaskedLM",
-        "itc": "BridgeTowerContrastive",
-    }
+def _published(name, sha256, parameters, description):
+    size, *words = name.split("-")
+    heads = tuple(word for word in words if word in HEADS)
     return Preset(
         f"bridgetower_{name.replace('-', '_')}",
         description,
         PHOTOGRAPHS,
         parameters,
-        image_size,
+        {"base": 288, "large": 294}[size],
         heads,
-        tuple(tasks[head] for head in heads),
+        tuple(HEADS[head] for head in heads),
         f"hf://BridgeTower/bridgetower-{name}",
         sha256,
     )
@@ -105,137 +118,82 @@ PRESETS = {
     for preset in (
         _emoji(
             "vqa",
-            "Answers simple questions about emoji; runs offline.",
             3_126_928,
-            "VQA",
-            "vqa",
+            "Answers simple questions about emoji; runs offline.",
         ),
         _emoji(
             "contrastive",
-            "Finds emoji by texts: embeds both in one space; runs offline.",
             3_087_586,
-            "Contrastive",
-            "itc",
+            "Finds emoji by texts: embeds both in one space; runs offline.",
         ),
         _emoji(
             "retrieval",
-            "Says whether a text fits an emoji; runs offline.",
             3_087_972,
-            "Retrieval",
-            "itm",
-            "itc",
+            "Says whether a text fits an emoji; runs offline.",
         ),
         _emoji(
             "mlm",
-            "Fills blanks in short texts about emoji; runs offline.",
             3_625_651,
-            "MaskedLM",
-            "mlm",
+            "Fills blanks in short texts about emoji; runs offline.",
         ),
         _emoji(
             "pretrain",
-            "Pre-trained on emoji by three objectives; runs offline.",
             3_679_670,
-            "Pretraining",
-            "mlm",
-            "itm",
-            "itc",
+            "Pre-trained on emoji by three objectives; runs offline.",
         ),
         _tiny(
-            "vqa",
-            "Trained from scratch on easy-VQA; runs offline.",
-            846_414,
-            "VQA",
-            "vqa",
+            "vqa", 846_414, "Trained from scratch on easy-VQA; runs offline."
         ),
         _tiny(
             "pretrain",
-            "Pre-trained on captions derived from easy-VQA; runs offline.",
             673_021,
-            "Pretraining",
-            "mlm",
-            "itm",
-            "itc",
+            "Pre-trained on captions derived from easy-VQA; runs offline.",
         ),
         _tiny(
-            "mlm",
-            "Fills blanks in captions of easy-VQA's pictures.",
-            698_756,
-            "MaskedLM",
-            "mlm",
+            "mlm", 698_756, "Fills blanks in captions of easy-VQA's pictures."
         ),
         _tiny(
             "retrieval",
-            "Matches and ranks captions and pictures of easy-VQA.",
             640_068,
-            "Retrieval",
-            "itm",
-            "itc",
+            "Matches and ranks captions and pictures of easy-VQA.",
         ),
         _tiny(
             "contrastive",
-            "Embeds captions and pictures of easy-VQA in one space.",
             648_066,
-            "Contrastive",
-            "itc",
+            "Embeds captions and pictures of easy-VQA in one space.",
         ),
         _tiny(
             "entailment",
-            "Judges statements about easy-VQA's pictures.",
             682_820,
-            "Entailment",
-            "entailment",
+            "Judges statements about easy-VQA's pictures.",
         ),
-        _tiny(
-            "nlvr2",
-            "Compares two of easy-VQA's pictures.",
-            681_539,
-            "NLVR2",
-            "nlvr2",
-        ),
+        _tiny("nlvr2", 681_539, "Compares two of easy-VQA's pictures."),
         _published(
-            "base",
-            "02b01b0a80fab961",
-            "Base size; no head.",
-            325_754_880,
-            288,
+            "base", "02b01b0a80fab961", 325_754_880, "Base size; no head."
         ),
         _published(
             "base-itm-mlm",
             "5754f311cc052519",
-            "Base size, pre-trained by matching and masked language.",
             365_003_867,
-            288,
-            "itm",
-            "mlm",
+            "Base size, pre-trained by matching and masked language.",
         ),
         _published(
             "large-itm-mlm",
             "1975358bb83638d2",
-            "Large size, pre-trained by matching and masked language.",
             916_039_771,
-            294,
-            "itm",
-            "mlm",
+            "Large size, pre-trained by matching and masked language.",
         ),
         _published(
             "large-itm-mlm-itc",
             "deecb9697e35f9f7",
-            "Large size, with a shared space of text, image and both.",
             918_138_460,
-            294,
-            "itm",
-            "mlm",
-            "itc",
+            "Large size, with a shared space of text, image and both.",
         ),
         _published(
             "large-itm-mlm-gaudi",
             "71db1ed29917be01",
-            "Large size, pre-trained on Gaudi accelerators.",
             916_039_771,
-            294,
-            "itm",
-            "mlm",
+            "Large size, pre-trained on Gaudi accelerators.",
         ),
     )
 }
@@ -244,8 +202,7 @@ PRESETS = {
 def default_preset(task):
     """Return the name of the preset that a task opens by default.
 
-    It is of `DEFAULT_FAMILY` if one of that family has the task, else the
-    first in the package that has it.
+    A preset of `DEFAULT_FAMILY` comes first, then the order of the table.
 
     Args:
         task: str, name of a task class.
@@ -277,24 +234,24 @@ def did_you_mean(name):
 
 
 def sharing(preset):
-    """The `Preset` of a name that shares a folder with others, or None.
+    """Return the `Preset` of a name that shares a folder, or None.
 
-    Such a folder has more heads than the name stands for, and was saved as
-    the task of one of its names.
+    Such a folder has the heads of several presets, and was saved as the task
+    of one of them.
 
     Args:
-        preset: as `from_preset` takes it.
+        preset: as in `from_preset`.
     """
     named = PRESETS.get(preset) if isinstance(preset, str) else None
     return named if named and named.folder else None
 
 
 def named_heads(preset, saved):
-    """Those of a folder's heads that the name of a preset stands for.
+    """Return the heads of a folder that belong to a preset.
 
     Args:
         preset: as `from_preset` takes it.
-        saved: dict by the names of all heads of its folder.
+        saved: dict with the names of all heads of its folder as keys.
 
     Returns:
         dict, a part of `saved`.

@@ -158,7 +158,7 @@ def load(
         with head_table.awaiting(awaited, folder.room_for_heads()):
             return cls(backbone=backbone, **values)
 
-    model = folder.made(TASK, make, own, kwargs)
+    model = folder.create(TASK, make, own, kwargs)
     if load_weights:
         # Other answers or sizes than the preset's make a new head.
         changed = bool(set(given) - {"name"}) or "preprocessor" in kwargs

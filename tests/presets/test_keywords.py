@@ -195,7 +195,7 @@ def test_values_of_the_caller_are_told_first(name, preset):
         make(preset)
     said = str(error.value)
     assert re.match(told, said)
-    assert said.endswith(f". Without `{name}` the preset can be built.")
+    assert said.endswith(f". Omit `{name}` to use the preset's own.")
     assert not isinstance(error.value, PresetError)
 
 
