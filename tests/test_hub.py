@@ -258,7 +258,7 @@ def test_a_part_that_was_damaged_is_no_beginning(served):
     part = hub_cache / "models--someone--model" / "blobs"
     part.mkdir(parents=True)
     (part / f"{sha256}.part.incomplete").write_bytes(bytes(10_000))
-    with pytest.raises(ValueError, match="pytorch_model.bin has come damaged"):
+    with pytest.raises(ValueError, match="pytorch_model.bin arrived damaged"):
         hub.fetch(HANDLE, "x")
     assert present(hub.fetch(HANDLE, "x")) == FOREIGN
 
@@ -303,5 +303,5 @@ def test_a_revision_is_given_once_and_with_a_handle(offline, tmp_path):
     with pytest.raises(ValueError, match="given once.*revision='b'"):
         hub.fetch(f"{HANDLE}@a", HANDLE, "b")
     for preset in ("kaggle://a/b/keras/c", str(tmp_path), "bridgetower_x"):
-        with pytest.raises(ValueError, match="left out.*revision='main'"):
+        with pytest.raises(ValueError, match="can only.*revision='main'"):
             hub.fetch(preset, preset, "main")
