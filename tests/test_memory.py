@@ -8,7 +8,7 @@ from builders import array
 from keras_bridgetower.backend import uninitialized
 
 
-def test_without_initialization():
+def test_initializers_of_loaded_weights_are_not_called():
     def refuse(shape, dtype):
         raise AssertionError("a weight that is overwritten was initialised")
 
@@ -30,7 +30,7 @@ def test_without_initialization():
     np.testing.assert_array_equal(array(fresh.kernel), np.ones((3, 2)))
 
 
-def test_move():
+def test_values_move_between_variables():
     new, old = (keras.Variable(np.full((2, 3), v)) for v in (0.0, 7.0))
     uninitialized.move(new, old)
     np.testing.assert_array_equal(array(new), np.full((2, 3), 7.0))
@@ -40,7 +40,7 @@ def test_move():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(), (3,), (50, 7)])
-def test_given_memory(shape, dtype):
+def test_variables_take_over_memory(shape, dtype):
     variable = keras.Variable(np.zeros(shape), dtype=dtype)
     blocks = uninitialized.Blocks()
     values = blocks.empty(shape, "float32")
@@ -55,7 +55,7 @@ def test_given_memory(shape, dtype):
         uninitialized.give(variable, blocks.empty((2, 2), "float32"))
 
 
-def test_training_after_given_memory():
+def test_training_after_taking_over_memory():
     """One step is that of weights that were set in the usual way."""
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
@@ -70,7 +70,7 @@ def test_training_after_given_memory():
         np.testing.assert_allclose(array(weight), 0.05, rtol=1e-6)
 
 
-def test_blocks():
+def test_blocks_are_aligned_and_disjoint():
     """Aligned arrays of their own, small ones side by side, whatever size."""
     blocks = uninitialized.Blocks()
     shapes = [(), (3,), (0,), (2**23, 2), (50, 7), (2**22,), (2**23 + 1,)]

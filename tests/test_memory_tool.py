@@ -18,7 +18,7 @@ def tiny(name="vqa_base"):
     "name",
     ["vqa_base", "pretrain_base", "nlvr2_base", "coco_base", "cifar", "glue"],
 )
-def test_activations_of_shapes_are_those_of_tensors(name):
+def test_activations_predicted_from_shapes_equal_measured_ones(name):
     import predict_memory
 
     with keras.device(predict_memory.Meta("meta")):

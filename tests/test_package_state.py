@@ -102,7 +102,7 @@ def made_in(tree):
                 yield literal_name(node)
 
 
-def test_private_parts_of_keras_stand_in_the_patches():
+def test_private_names_of_keras_are_in_one_folder():
     own = {name for tree in trees().values() for name in made_in(tree)}
     overridden = {name for _, name in OVERRIDDEN}
     odd = [
@@ -116,7 +116,7 @@ def test_private_parts_of_keras_stand_in_the_patches():
     assert odd == []
 
 
-def test_no_module_of_keras_is_opened():
+def test_internal_modules_of_keras_are_imported_in_one_folder():
     for path, tree in trees().items():
         for node in ast.walk(tree):
             names = []
@@ -149,7 +149,7 @@ def privates_of(module):
     return {a or b for a, b in found if is_private(a or b)}
 
 
-def test_no_name_of_ours_is_one_of_keras():
+def test_private_names_differ_from_those_of_keras():
     """A name that Keras uses, too, would be changed unknowingly."""
     found = set()
     for cls in classes():
@@ -206,7 +206,7 @@ def shared_in(tree):
                 yield one.id
 
 
-def test_state_that_modules_share_is_documented():
+def test_shared_state_is_documented():
     """Each with the reason why several threads may use it."""
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     part = text.split("## State that is shared")[1].split("\n## ")[0]

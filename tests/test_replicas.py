@@ -61,7 +61,7 @@ def test_training_equals_one_device(found):
 
 
 @gathers
-def test_without_gathering_it_does_not(found):
+def test_missing_gathering_changes_weights(found):
     for process in found:
         assert weights_differ(process["one"], process["local"]) > 1e-3
     one, local = (mean_loss(found, way) for way in ("one", "local"))
@@ -80,7 +80,7 @@ def hard_negatives(x):
 
 
 @gathers
-def test_replicas_of_unequal_size(found):
+def test_objectives_on_replicas_of_unequal_size(found):
     seen = {k: v for process in found for k, v in process.items()}
     x, factors = seen["0"]["x"], seen["0"]["factors"]
     for rank, own in (("0", slice(0, 3)), ("1", slice(3, 5))):

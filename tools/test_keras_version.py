@@ -1,7 +1,7 @@
 """Run the test suite with a given version of Keras, in a new environment.
 
 python tools/test_keras_version.py 3.16.0rc1
-python tools/test_keras_version.py 3.16.0rc1 tests/test_keras_patches.py
+python tools/test_keras_version.py 3.16.0rc1 tests/test_keras_private.py
 
 What follows the version goes to pytest. The environment stays in
 `.venv-keras-VERSION`, and a second run starts at once; pip's cache is used.

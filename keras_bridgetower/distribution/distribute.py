@@ -20,7 +20,7 @@ def _one_device(devices=1):
         raise ValueError(
             "`devices` must be 1 or left out with the kind 'none', which "
             f"trains on one device. {keras.config.backend()} sees "
-            f"{_DEVICES[keras.config.backend()]()}; use 'data_parallel' for "
+            f"{_device_count()}; use 'data_parallel' for "
             f"several. Received: devices={devices!r}"
         )
     if keras.config.backend() == "jax":
@@ -139,54 +139,36 @@ def _kind_of_machine(backend, devices):
     variable, kind = LAUNCHED[backend]
     if variable in os.environ:
         return kind
-    count = _DEVICES[backend]() if devices is None else devices
+    count = _device_count() if devices is None else devices
     return "data_parallel" if count > 1 else "none"
 
 
-def _tensorflow_devices():
-    import tensorflow as tf
-
-    gpus = tf.config.list_logical_devices("GPU")
-    return len(gpus or tf.config.list_logical_devices("CPU"))
-
-
-_DEVICES = {
-    "jax": lambda: len(keras.distribution.list_devices()),
-    "tensorflow": _tensorflow_devices,
-    # A process uses one device, and a launcher starts several processes.
-    "torch": lambda: 1,
-}
+def _device_count():
+    """Return the number of devices that one process can use."""
+    backend = keras.config.backend()
+    if backend == "torch":
+        # A launcher starts a process for each device.
+        return 1
+    if backend == "jax":
+        return len(keras.distribution.list_devices())
+    return len(on_tensorflow.usable_devices())
 
 
 def device_names():
     """Return the names of the backend's devices, GPUs before the CPU."""
-    return _NAMES[keras.config.backend()]()
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
 
+        kinds = ("TPU", "GPU", "CPU")
+        devices = [d for k in kinds for d in tf.config.list_logical_devices(k)]
+        return [device.name.removeprefix("/device:") for device in devices]
+    if backend == "jax":
+        import jax
 
-def _of_tensorflow():
-    import tensorflow as tf
-
-    kinds = ("TPU", "GPU", "CPU")
-    devices = [d for k in kinds for d in tf.config.list_logical_devices(k)]
-    return [device.name.removeprefix("/device:") for device in devices]
-
-
-def _of_jax():
-    import jax
-
-    return [f"{device} ({device.device_kind})" for device in jax.devices()]
-
-
-def _of_torch():
+        return [f"{device} ({device.device_kind})" for device in jax.devices()]
     import torch
 
-    count = torch.cuda.device_count()
-    gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count)]
-    return [*gpus, "cpu"]
-
-
-_NAMES = {
-    "tensorflow": _of_tensorflow,
-    "jax": _of_jax,
-    "torch": _of_torch,
-}
+    gpus = range(torch.cuda.device_count())
+    names = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in gpus]
+    return [*names, "cpu"]

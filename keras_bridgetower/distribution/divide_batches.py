@@ -108,20 +108,6 @@ def static_rows(dataset):
     return specs[0].shape[0] if specs and specs[0].shape.rank else None
 
 
-def check_training_batch(dataset, count):
-    """Raise unless the replicas can divide every batch evenly.
-
-    Args:
-        dataset: `tf.data.Dataset` of global batches.
-        count: int, number of replicas.
-
-    Raises:
-        ValueError: the size of batches is unknown or cannot be divided.
-    """
-    if count > 1:
-        check_size(dataset, count)
-
-
 def check_size(dataset, count):
     """Raise unless all batches have one size, and `count` divides it.
 

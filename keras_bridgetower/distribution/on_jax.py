@@ -119,6 +119,9 @@ class JaxReplicas(Several):
     from the global batch, and the compiler adds the communication.
     """
 
+    # A batch that cannot be divided is copied to all replicas.
+    fills_replicas = False
+
     def __init__(self, devices=None):
         super().__init__()
         self._entered = False

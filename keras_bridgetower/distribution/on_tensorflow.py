@@ -36,13 +36,6 @@ class TensorFlowReplicas(Several):
         with super().scope(), self.engine.scope():
             yield
 
-    def dataset(self, dataset, training=True):
-        # `run` divides it when Keras reads it.
-        divide_batches.check_whole(dataset)
-        if not training:
-            dataset = divide_batches.without_short_end(dataset, self.count)
-        return super().dataset(dataset, training)
-
     def divided(self, source, training):
         # A replica without rows in the last batch would fail.
         whole = not training and not divide_batches.is_ready(source)
@@ -65,12 +58,10 @@ class TensorFlowReplicas(Several):
         return trainers.divided(source, class_weight, divide)
 
     def check_training(self, dataset):
-        if self.count == 1:
-            return
-        own = self.count
-        if divide_batches.is_divided(dataset):
-            own //= self.processes
-        divide_batches.check_training_batch(dataset, own)
+        share = divide_batches.is_divided(dataset)
+        count = self.count // self.processes if share else self.count
+        if self.count > 1:
+            divide_batches.check_size(dataset, count)
 
     def holds(self, variable):
         return self.engine.extended.variable_created_in_scope(variable.value)
@@ -184,15 +175,20 @@ class Mirrored(TensorFlowReplicas):
     """One replica on each GPU of this machine, or on each logical CPU."""
 
     def __init__(self, devices=None):
-        import tensorflow as tf
-
-        known = tf.config.list_logical_devices("GPU")
-        known = known or tf.config.list_logical_devices("CPU")
+        known = usable_devices()
         devices = len(known) if devices is None else devices
         check_at_most(
             "devices", devices, len(known), "devices that TensorFlow sees"
         )
         super().__init__(_mirrored(tuple(d.name for d in known[:devices])))
+
+
+def usable_devices():
+    """Return TensorFlow's GPUs, or its CPUs if there is none."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return gpus or tf.config.list_logical_devices("CPU")
 
 
 @functools.cache

@@ -58,9 +58,6 @@ class TorchDataParallel(Several):
             self._watch = lost_process.Watch(self, host)
 
     def dataset(self, dataset, training=True):
-        divide_batches.check_whole(dataset)
-        if not training:
-            dataset = divide_batches.without_short_end(dataset, self.count)
         dataset = super().dataset(dataset, training)
         return divide_batches.own_pieces(dataset, self.index, self.count)
 

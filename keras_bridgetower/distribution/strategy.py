@@ -246,6 +246,9 @@ def _flat(values, prefix=""):
 class Several(Strategy):
     """Abstract: several replicas. Tasks must be built in the scope."""
 
+    # Batches to evaluate must have a row for each replica.
+    fills_replicas = True
+
     def __init__(self):
         self._inside = False
         self._order = SameOrder(self)
@@ -268,8 +271,10 @@ class Several(Strategy):
 
     def dataset(self, dataset, training=True):
         divide_batches.check_whole(dataset)
-        if training:
-            divide_batches.check_training_batch(dataset, self.count)
+        if training and self.count > 1:
+            divide_batches.check_size(dataset, self.count)
+        if not training and self.fills_replicas:
+            dataset = divide_batches.without_short_end(dataset, self.count)
         if self.processes > 1:
             dataset = self._order.recorded(dataset)
         return divide_batches.ready(dataset)

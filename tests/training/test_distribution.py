@@ -113,13 +113,13 @@ def test_ten_steps_equal_one_device(found):
 
 
 @pytest.mark.parametrize("wrong", QUICK_WRONG)
-def test_what_is_left_out_is_seen(found, wrong):
+def test_missing_reduction_changes_weights(found, wrong):
     check_seen(found, wrong)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="above, or nothing")
-def test_what_is_left_out_is_seen_here_too(tmp_path):
+def test_missing_reduction_changes_weights_on_tensorflow(tmp_path):
     found = launched(tmp_path, "sgd", WRONG, kinds=())
     for wrong in WRONG:
         check_seen(found, wrong)
@@ -133,7 +133,7 @@ def check_seen(found, wrong):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", TOLERANCE)
-def test_ten_steps_of_all_ways(tmp_path, optimizer):
+def test_ten_steps_of_each_kind_equal_one_device(tmp_path, optimizer):
     check(launched(tmp_path, optimizer), KINDS, optimizer)
 
 
@@ -185,14 +185,14 @@ def refused(message, *args, **kwargs):
         kbt.distribute(*args, **kwargs)
 
 
-def test_unknown_kinds(reset):
+def test_unknown_kinds_are_rejected(reset):
     refused("`kind` must be 'auto' or one of.*Received: kind='dp'", "dp")
     if BACKEND != "jax":
         for kind in ("fsdp", "model_parallel"):
             refused("needs the backend jax. Received: kind=", kind)
 
 
-def test_values_that_a_kind_does_not_take(reset):
+def test_wrong_arguments_are_rejected(reset):
     message = "the kind {} takes devices alone. Received: model_devices=2"
     for kind in ("none", "data_parallel"):
         refused(message.format(repr(kind)), kind, model_devices=2)
@@ -202,7 +202,7 @@ def test_values_that_a_kind_does_not_take(reset):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX obeys it")
-def test_what_keras_would_ignore(reset):
+def test_keras_distribution_is_rejected(reset):
     mesh = keras.distribution.DeviceMesh((1,), ("batch",), ["cpu:0"])
     layout = keras.distribution.DataParallel(device_mesh=mesh)
     keras.distribution.set_distribution(layout)
@@ -212,7 +212,7 @@ def test_what_keras_would_ignore(reset):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
 
 
-def test_devices_that_are_not_there(reset, monkeypatch):
+def test_absent_devices_are_rejected(reset, monkeypatch):
     for name in ("WORLD_SIZE", "TF_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     message = {"torch": "Start it with `torchrun"}.get(
@@ -230,7 +230,7 @@ def test_devices_that_are_not_there(reset, monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="needs a launcher")
-def test_tasks_outside_of_the_scope(reset):
+def test_tasks_outside_of_the_scope_are_rejected(reset):
     backbone = shallow()
     strategy = kbt.distribute("data_parallel", devices=1)
     message = r"must be built and compiled inside of `strategy.scope\(\)`"
@@ -245,7 +245,7 @@ def test_tasks_outside_of_the_scope(reset):
 
 
 @slow_on("tensorflow", "jax")
-def test_tasks_compiled_for_other_devices(reset):
+def test_tasks_compiled_for_other_devices_are_rejected(reset):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     fast(task, "sgd", jit_compile=MANY_STEPS)
     x, y = features(batch=2), np.eye(4, dtype="float32")[:2]
@@ -296,7 +296,7 @@ def test_accumulation_equals_that_of_keras(reset):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's launcher")
-def test_workers_without_addresses(reset, monkeypatch):
+def test_workers_without_addresses_are_rejected(reset, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     refused("TF_CONFIG, such as", "multi_worker")
 
@@ -333,7 +333,7 @@ LAID_OUT = {
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
 @pytest.mark.parametrize("name", LAID_OUT)
 @slow_on("jax")
-def test_layout_rows_know_every_part(reset, name):
+def test_layout_rows_name_weights_of_every_part(reset, name):
     strategy = kbt.distribute("model_parallel", model_devices=1)
     with strategy.scope():
         LAID_OUT[name]().compile("sgd")
@@ -363,7 +363,7 @@ class Broken(keras.callbacks.Callback):
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
 @slow_on("jax")
-def test_weights_stay_after_an_error():
+def test_weights_are_kept_after_an_error_in_evaluate_and_predict():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.compile("sgd", jit_compile=True)
     before = [array(v) for v in task.variables]
@@ -379,7 +379,7 @@ def test_weights_stay_after_an_error():
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
 @slow_on("jax")
-def test_weights_stay_after_an_error_in_training():
+def test_weights_are_kept_after_an_error_in_fit():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=True)
     x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")

@@ -20,7 +20,9 @@ VARIABLES = "JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID"
     "values",
     [("host:1", "2", "0"), ("host:1,other:2", "2", "1"), (None, None, None)],
 )
-def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
+def test_processes_connect_as_by_keras_with_a_shorter_timeout(
+    monkeypatch, values
+):
     import jax
 
     signature = inspect.signature(jax.distributed.initialize)
@@ -50,7 +52,7 @@ def test_as_keras_does_but_a_dead_one_is_noticed_sooner(monkeypatch, values):
     assert ours == keras_own
 
 
-def test_gathered_weights_are_read():
+def test_gathered_weights_can_be_read():
     """As `save_to_preset` does, which asks whether new heads have learnt."""
     variable = keras.Variable(np.zeros(3, "float32"))
     whole = np.arange(3, dtype="float32")

@@ -160,7 +160,7 @@ def test_two_processes_read(two_that_read):
 
 
 @slow_on("jax")
-def test_rows_read_in_different_orders_are_refused(two_that_read):
+def test_rows_read_in_different_orders_are_rejected(two_that_read):
     for name in two_that_read[0][1]["orders"]:
         first, second = (facts["orders"][name] for _, facts in two_that_read)
         if name in READ:
@@ -188,7 +188,7 @@ def test_two_processes_train(two_that_trained):
 
 
 @of_two_that_trained
-def test_undivided_data_are_divided_or_refused(two_that_trained):
+def test_undivided_data_are_divided_or_rejected(two_that_trained):
     found, other = (facts["plain"] for _, facts in two_that_trained)
     assert found == other
     rows = ROWS - 5 * (BACKEND != "jax")
@@ -258,7 +258,7 @@ def failing():
 
 
 @fastest
-def test_what_fails_in_one_process_ends_all():
+def test_an_error_in_one_process_ends_all():
     assert Told("").together(lambda: 3) == 3
     message = "(?s)process 0: no space left.*process 1: nothing failed"
     with pytest.raises(ProcessError, match=message):
@@ -275,7 +275,7 @@ def test_what_fails_in_one_process_ends_all():
 
 
 @fastest
-def test_an_error_says_that_another_process_may_have_ended():
+def test_errors_mention_other_processes():
     with (
         pytest.raises(RuntimeError) as alone,
         agreement.other_processes_named(Strategy()),
@@ -298,7 +298,7 @@ def test_an_error_says_that_another_process_may_have_ended():
 
 
 @fastest
-def test_equal_lines_stand_together():
+def test_equal_texts_of_processes_share_a_line():
     lines = by_process(["a", "b", "a"]).splitlines()
     assert lines == ["process 0, 2: a", "process 1: b"]
 
@@ -308,7 +308,7 @@ class Apart(Told):
 
 
 @fastest
-def test_each_process_goes_on_with_its_own_draws():
+def test_random_states_are_restored_by_process():
     seed = "model/3/seed_generator_state"
     one = {seed: np.array([7, 2]), "random/cpu": np.arange(4, dtype="uint8")}
     other = {seed: ["int64", [8, 5]], "random/cpu": ["uint8", [3, 2, 1, 0]]}
@@ -388,7 +388,7 @@ def test_a_stream_is_shared_by_the_strategy(records):
 
 
 @fastest
-def test_hosts_fill_up_with_other_rows(tmp_path):
+def test_replacements_for_bad_rows_differ_by_host(tmp_path):
     """What is missing of one host's rows is no row of the other's."""
     rows = [streams.record("captions", i, samples=1) for i in range(12)]
     rows[0] = streams.Record("k0", (b"",), rows[0].samples, "s")
@@ -400,7 +400,7 @@ def test_hosts_fill_up_with_other_rows(tmp_path):
 
 
 @fastest
-def test_pieces_are_numbered_apart(records):
+def test_pieces_have_distinct_numbers(records):
     numbers = []
     for index in range(2):
         pieces = rows.own_pieces(stream(records).dataset(epochs=2), index, 2)
@@ -410,7 +410,7 @@ def test_pieces_are_numbered_apart(records):
 
 
 @fastest
-def test_one_row_has_no_pairs(records, monkeypatch):
+def test_matching_needs_two_rows_in_each_process(records, monkeypatch):
     task = pretraining()
     alone = stream(records, 1).dataset(epochs=1)
     check_partners(task, alone)
@@ -424,7 +424,7 @@ def test_one_row_has_no_pairs(records, monkeypatch):
 
 
 @fastest
-def test_metrics_are_built_of_shapes_alone(records, monkeypatch):
+def test_metrics_are_built_from_shapes(records, monkeypatch):
     task = pretraining()
     dataset = stream(records).dataset(epochs=1)
     with monkeypatch.context() as patched:
@@ -436,7 +436,7 @@ def test_metrics_are_built_of_shapes_alone(records, monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others weigh rows")
-def test_uneven_batches_are_refused(monkeypatch):
+def test_uneven_batches_are_rejected(monkeypatch):
     strategy = kbt.distribute("data_parallel", devices=1)
     with strategy.scope():
         task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
@@ -454,7 +454,7 @@ def test_uneven_batches_are_refused(monkeypatch):
 
 
 @fastest
-def test_as_many_batches_as_fit_in_memory():
+def test_parallel_batches_are_limited_by_memory():
     few = batches_at_once([("uint8", (288, 288, 3)), ("object", ())], 8)
     assert few == os.cpu_count()
     assert batches_at_once([("uint8", (2**20,))], 1024) == min(

@@ -84,7 +84,7 @@ def test_scalars_go_to_every_replica(number, batch, count):
 def test_shapes_beside_a_scalar():
     data = numbered(8, 4, drop_remainder=True)
     assert divide_batches.static_rows(data) == 4
-    divide_batches.check_training_batch(data, 2)
+    divide_batches.check_size(data, 2)
     x, y = divide_batches.pieces_in_turn(data, 1, 1, 2).element_spec
     assert x["text"].shape == y.shape == (2,) and x["step"].shape == ()
 
@@ -103,12 +103,9 @@ def test_weights_without_labels():
 
 def test_batches_that_do_not_fit():
     with pytest.raises(ValueError, match=r"Stream\(remainder=.*drop_remainder"):
-        divide_batches.check_training_batch(dataset(8, 4), 2)
-    divide_batches.check_training_batch(dataset(8, 4), 1)
+        divide_batches.check_size(dataset(8, 4), 2)
     with pytest.raises(ValueError, match="such as of 4 or 8 rows.*of 6 rows"):
-        divide_batches.check_training_batch(
-            dataset(6, 6, drop_remainder=True), 4
-        )
+        divide_batches.check_size(dataset(6, 6, drop_remainder=True), 4)
     with pytest.raises(ValueError, match="at least a row for each of 4"):
         divide_batches.without_short_end(dataset(3, 8), 4)
 

@@ -43,7 +43,7 @@ def use_version(monkeypatch, version):
         ("4.0", False),
     ],
 )
-def test_versions(monkeypatch, version, known):
+def test_versions_whose_private_names_are_known(monkeypatch, version, known):
     use_version(monkeypatch, version)
     assert is_known() == known
 
@@ -55,7 +55,7 @@ def unknown(monkeypatch):
 
 @LONG
 @slow_on("tensorflow")
-def test_what_needs_no_patch_works_with_any_keras(unknown, tmp_path):
+def test_unknown_keras_trains_saves_and_loads(unknown, tmp_path):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.save_to_preset(tmp_path / "made")
     task = kbt.BridgeTowerVQA.from_preset(tmp_path / "made", preprocessor=None)
@@ -74,7 +74,7 @@ def test_what_needs_no_patch_works_with_any_keras(unknown, tmp_path):
 
 
 @FASTEST
-def test_answers_with_any_keras(unknown):
+def test_unknown_keras_answers_and_adapts(unknown):
     task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     red = np.zeros((64, 64, 3), "uint8") + np.array([255, 0, 0], "uint8")
     assert len(task.answer(red, "what color is it?", top_k=2)) == 2
@@ -84,7 +84,7 @@ def test_answers_with_any_keras(unknown):
 
 
 @FASTEST
-def test_each_feature_says_its_own_error(unknown):
+def test_unknown_keras_errors_name_the_feature(unknown):
     received = "keras>=3.15.1,<3.16.0.*Received: keras==3.16.0rc1"
     with pytest.raises(
         RuntimeError, match=f"`checkpoint_activations`.*{received}"
@@ -95,20 +95,20 @@ def test_each_feature_says_its_own_error(unknown):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="needs no patch there")
-def test_several_devices_say_their_own_error(unknown):
+def test_unknown_keras_rejects_several_devices(unknown):
     with pytest.raises(RuntimeError, match="several devices.*3.16.0rc1"):
         kbt.distribute("data_parallel", devices=1)
 
 
 @FASTEST
-def test_layers_are_found_without_the_patch(monkeypatch):
+def test_unknown_keras_finds_all_layers(monkeypatch):
     task = vqa()
     known = {id(layer) for layer in layers_in(task)}
     use_version(monkeypatch, "3.16.0")
     assert known <= {id(layer) for layer in layers_in(task)}
 
 
-def test_weights_are_filled_by_an_unknown_keras(unknown):
+def test_unknown_keras_initializes_weights(unknown):
     def make():
         layer = keras.layers.Dense(2, kernel_initializer="ones")
         layer.build((None, 3))
@@ -118,7 +118,7 @@ def test_weights_are_filled_by_an_unknown_keras(unknown):
     np.testing.assert_array_equal(array(layer.kernel), np.ones((3, 2)))
 
 
-def test_a_variable_that_cannot_wait():
+def test_variables_from_arrays_keep_their_values():
     """Keras refuses to make one from an array before its scope has ended."""
 
     class Table(keras.layers.Layer):
@@ -134,7 +134,7 @@ def test_a_variable_that_cannot_wait():
     np.testing.assert_array_equal(array(layer.table), np.arange(3))
 
 
-def test_what_is_assigned_while_building_stays():
+def test_values_assigned_while_building_are_kept():
     """CLIP's rule sets positions, `per_tap` copies a norm."""
     made = uninitialized.without_initialization(
         lambda: backbone(image_norms="per_tap")
@@ -147,7 +147,7 @@ def test_what_is_assigned_while_building_stays():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own names")
-def test_parameters_have_their_names_in_pytorch():
+def test_parameter_names_on_pytorch():
     loaded, usual = uninitialized.without_initialization(backbone), backbone()
     for name in ("image_encoder", "text_encoder", "fusion"):
         ours, theirs = (getattr(m, name) for m in (loaded, usual))
@@ -156,7 +156,7 @@ def test_parameters_have_their_names_in_pytorch():
     assert set(loaded.state_dict()) == set(usual.state_dict())
 
 
-def test_shapes_only_leaves_what_waits_elsewhere():
+def test_shapes_only_keeps_variables_of_outer_scopes():
     with keras.StatelessScope():
         waits = keras.layers.Dense(2, kernel_initializer="ones")
         waits.build((None, 3))
