@@ -1,4 +1,4 @@
-"""What is touched of Keras' private parts, and what goes without it."""
+"""Private names of Keras are used for known versions only."""
 
 import keras
 import numpy as np
@@ -94,7 +94,7 @@ def test_unknown_keras_errors_name_the_feature(unknown):
         backbone(image_norms="per_tap")
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="needs no patch there")
+@pytest.mark.skipif(BACKEND == "torch", reason="uses no private names")
 def test_unknown_keras_rejects_several_devices(unknown):
     with pytest.raises(RuntimeError, match="several devices.*3.16.0rc1"):
         kbt.distribute("data_parallel", devices=1)
@@ -119,7 +119,7 @@ def test_unknown_keras_initializes_weights(unknown):
 
 
 def test_variables_from_arrays_keep_their_values():
-    """Keras refuses to make one from an array before its scope has ended."""
+    """Keras cannot create one from an array before its scope has ended."""
 
     class Table(keras.layers.Layer):
         def build(self, shape):
@@ -135,13 +135,13 @@ def test_variables_from_arrays_keep_their_values():
 
 
 def test_values_assigned_while_building_are_kept():
-    """CLIP's rule sets positions, `per_tap` copies a norm."""
-    made = uninitialized.without_initialization(
+    """CLIP's rule sets positions, and `per_tap` copies a norm."""
+    model = uninitialized.without_initialization(
         lambda: backbone(image_norms="per_tap")
     )
-    table = made.image_encoder.embedding.position_ids
+    table = model.image_encoder.embedding.position_ids
     np.testing.assert_array_equal(array(table), np.arange(17)[None])
-    taps = {x.path: array(x) for x in made.weights if x.path[:4] == "tap_"}
+    taps = {x.path: array(x) for x in model.weights if x.path[:4] == "tap_"}
     np.testing.assert_array_equal(taps["tap_1_norm/gamma"], np.ones(16))
     np.testing.assert_array_equal(taps["tap_1_norm/beta"], np.zeros(16))
 

@@ -1,4 +1,4 @@
-"""The package as a whole: private parts of Keras, state that modules share."""
+"""Uses of private names of Keras, and state that modules share."""
 
 import ast
 import functools
@@ -13,26 +13,26 @@ import pytest
 import keras_bridgetower as kbt
 
 PACKAGE = pathlib.Path(kbt.__file__).parent
-PATCHES = "backend/keras_private/"
-# Each needs the library that it is for, and has nothing of Keras.
+PRIVATE = "backend/keras_private/"
+# Need other libraries, and use nothing of Keras.
 ALONE = (
     *("apps/demo/", "apps/predict/model_handler.py", "apps/search/adapters/"),
     *("apps/serve/", "integrations.py", "search.py"),
 )
-# What is no private part of Keras.
+# Private names of other libraries.
 FOREIGN = {
     *(("torch", "_foreach_"), ("os", "_exit")),
-    # Of TensorFlow; without it the labels of a stream are unknown.
+    # TensorFlow; without it the labels of a stream are unknown.
     ("dataset", "_input_dataset"),
 }
-# What subclasses of Keras' classes override or set of theirs, and why.
+# Private names of Keras that our subclasses override or set, and why.
 OVERRIDDEN = {
     ("BridgeTowerAttention", "_compute_attention"): (
         "Keras never fuses a layer that was built with dropout; a Keras "
         "without the method never calls ours"
     ),
     ("BridgeTowerAttention", "_masked_softmax"): (
-        "where weights are shown to watchers; as above"
+        "passes weights to watchers; as above"
     ),
     ("AdamW", "_backend_update_step"): (
         "many variables at once on PyTorch; a Keras without the method calls "
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.skipif(
 
 @functools.cache
 def trees():
-    """Syntax trees of all modules, by path in the package."""
+    """Return the syntax trees of all modules, by path in the package."""
     return {
         path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -63,7 +63,7 @@ def is_private(name):
 
 
 def literal_name(node):
-    """The name in `getattr(x, "name")` and the like, else None."""
+    """Return the name in `getattr(x, "name")` and similar calls, or None."""
     called = getattr(node.func, "id", getattr(node.func, "attr", ""))
     named = {"getattr", "setattr", "hasattr", "delattr", "__setattr__"}
     if called in named and len(node.args) > 1:
@@ -72,7 +72,7 @@ def literal_name(node):
 
 
 def named_in(tree):
-    """`(owner, name)` of every private name that is read or set."""
+    """Yield `(owner, name)` of every private name that is read or set."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             yield ast.unparse(node.value), node.attr
@@ -82,8 +82,8 @@ def named_in(tree):
                 yield ast.unparse(node.args[0]), name
 
 
-def made_in(tree):
-    """The private names that a module defines, sets on `self` or imports."""
+def defined_in(tree):
+    """Yield the names that a module defines or sets on `self`."""
     for node in ast.walk(tree):
         if isinstance(
             node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -103,12 +103,12 @@ def made_in(tree):
 
 
 def test_private_names_of_keras_are_in_one_folder():
-    own = {name for tree in trees().values() for name in made_in(tree)}
+    own = {name for tree in trees().values() for name in defined_in(tree)}
     overridden = {name for _, name in OVERRIDDEN}
     odd = [
         (path, f"{owner}.{name}")
         for path, tree in trees().items()
-        if not path.startswith(PATCHES)
+        if not path.startswith(PRIVATE)
         for owner, name in named_in(tree)
         if name not in own | overridden
         and not any(owner == o and name.startswith(n) for o, n in FOREIGN)
@@ -127,13 +127,13 @@ def test_internal_modules_of_keras_are_imported_in_one_folder():
             elif isinstance(node, ast.Attribute):
                 names = [ast.unparse(node)]
             found = [n for n in names if re.match(r"keras(_hub)?\.src\b", n)]
-            assert path.startswith(PATCHES) or not found, (path, found)
+            assert path.startswith(PRIVATE) or not found, (path, found)
 
 
 def classes():
     for path in trees():
         name = path.removesuffix(".py").removesuffix("/__init__")
-        if name == "__init__" or path.startswith((PATCHES, *ALONE)):
+        if name == "__init__" or path.startswith((PRIVATE, *ALONE)):
             continue
         name = "keras_bridgetower." + name.replace("/", ".")
         for cls in vars(importlib.import_module(name)).values():
@@ -143,14 +143,14 @@ def classes():
 
 @functools.cache
 def privates_of(module):
-    """Private names of the objects of a module of Keras."""
+    """Return the private names of objects in a module of Keras."""
     source = inspect.getsource(importlib.import_module(module))
     found = re.findall(r"(?:self|cls|obj)\.(_\w+)|def (_\w+)\(self", source)
     return {a or b for a, b in found if is_private(a or b)}
 
 
 def test_private_names_differ_from_those_of_keras():
-    """A name that Keras uses, too, would be changed unknowingly."""
+    """Otherwise an attribute of Keras would be overridden by accident."""
     found = set()
     for cls in classes():
         theirs = set()
@@ -173,7 +173,7 @@ CACHES = ("functools.cache", "functools.lru_cache", "functools.singledispatch")
 
 
 def shared_in(tree):
-    """Names of a module whose values may change after its import."""
+    """Yield names of a module whose values may change after its import."""
     module_names = set()
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
@@ -207,7 +207,7 @@ def shared_in(tree):
 
 
 def test_shared_state_is_documented():
-    """Each with the reason why several threads may use it."""
+    """`docs/architecture.md` says why each is thread-safe."""
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     part = text.split("## State that is shared")[1].split("\n## ")[0]
     listed = set(re.findall(r"^\| `([\w/.]+)` \| `(\w+)` \|", part, re.M))

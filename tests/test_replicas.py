@@ -21,7 +21,7 @@ gathers = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each process saved: way to name to array."""
+    """Return the arrays that each process saved, by way and name."""
     folder = tmp_path_factory.mktemp("replicas")
     environment = {"MEETING": f"file://{folder}/meeting"}
     files = [folder / f"{rank}.npz" for rank in range(PROCESSES)]
@@ -69,7 +69,7 @@ def test_missing_gathering_changes_weights(found):
 
 
 def hard_negatives(x):
-    """Rows that all rows of one device draw, images and texts."""
+    """Return the rows that all rows of one device draw, images and texts."""
     rows = np.arange(len(x))
     _, places, _ = pair_objectives.make_objective("hard_negatives").draw(
         0, rows

@@ -32,10 +32,10 @@ KINDS = {
     "tensorflow": ["data_parallel"],
     "torch": ["data_parallel"],
 }[BACKEND]
-# Each has to be compiled; the slow tests run all of them, and
-# `tests/test_replicas.py` the data parallel kind of JAX.
+# Each must be compiled. Slow tests run all of them, and `tests/test_replicas.py`
+# the data parallel kind of JAX.
 SOME_KINDS = ["fsdp"] if BACKEND == "jax" else KINDS
-# What is left out on purpose, so that the test is known to see it.
+# Parts that are left out on purpose, to prove that the test notices it.
 WRONG = {
     "jax": [],
     "tensorflow": ["unreduced"],
@@ -55,7 +55,7 @@ TOLERANCE = {
 
 
 def run(folder, environments, kinds, optimizers):
-    """What each of the processes saved: kind to name to array."""
+    """Return the arrays that each process saved, by kind and name."""
     command = [RUN, ",".join(kinds), optimizers, folder / "{}.npz"]
     processes = forks.started([command] * len(environments), environments)
     launch.codes(processes)
@@ -77,7 +77,7 @@ def launched(folder, optimizers, wrong=(), task="both", kinds=KINDS):
 
 
 def differences(one, other):
-    """Largest difference of weights, of training logs and of tested ones."""
+    """Return the largest differences of weights, training and test logs."""
     worst = {"weight": 0.0, "fit": 0.0, "test": 0.0}
     for name, value in one.items():
         group = name.split("/")[-2 if "fit" in name or "test" in name else 1]
@@ -118,7 +118,9 @@ def test_missing_reduction_changes_weights(found, wrong):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="above, or nothing")
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="tested above, or does not apply"
+)
 def test_missing_reduction_changes_weights_on_tensorflow(tmp_path):
     found = launched(tmp_path, "sgd", WRONG, kinds=())
     for wrong in WRONG:
@@ -149,7 +151,7 @@ def test_hard_negatives_equal_those_of_one_device(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "torch", reason="has only this way, above")
+@pytest.mark.skipif(BACKEND == "torch", reason="its only kind, tested above")
 @pytest.mark.parametrize(
     "optimizer, task",
     [*((optimizer, "both") for optimizer in TOLERANCE), ("sgd", "matching")],
@@ -169,7 +171,7 @@ def test_two_processes(tmp_path, optimizer, task):
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits weights")
 def test_split_weights_are_saved_whole(found):
     assert found[0]["fsdp"]["saved"] == 0
-    # All but what no eight devices divide.
+    # Eight devices cannot divide a few small weights.
     assert found[0]["fsdp"]["share"] < 0.2
 
 
@@ -201,7 +203,7 @@ def test_wrong_arguments_are_rejected(reset):
         refused("must be an integer from 1. Received: d", devices=value)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX obeys it")
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX uses it")
 def test_keras_distribution_is_rejected(reset):
     mesh = keras.distribution.DeviceMesh((1,), ("batch",), ["cpu:0"])
     layout = keras.distribution.DataParallel(device_mesh=mesh)
@@ -236,7 +238,7 @@ def test_tasks_outside_of_the_scope_are_rejected(reset):
     message = r"must be built and compiled inside of `strategy.scope\(\)`"
     with pytest.raises(ValueError, match=message):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-    # It is no fault of the preset's files.
+    # The error does not blame the preset's files.
     with pytest.raises(devices.BuiltElsewhere, match=message):
         kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     if BACKEND == "tensorflow":
@@ -256,7 +258,7 @@ def test_tasks_compiled_for_other_devices_are_rejected(reset):
             run(x, y)
     with pytest.raises(ValueError, match=message):
         task.predict(x)
-    # Weights and optimizer are as they were.
+    # Weights and optimizer are unchanged.
     kbt.distribute("none")
     task.fit(x, y, verbose=0)
 
@@ -277,7 +279,7 @@ def test_accumulation_equals_that_of_keras(reset):
                 gradient_accumulation_steps=2,
             )
             task.compile(optimizer, jit_compile=False)
-            # Once more, as for other metrics: it must go on to accumulate.
+            # A second `compile` must keep accumulating.
             task.compile(optimizer, jit_compile=False)
         x, y = features(task.backbone, batch=10), np.eye(4)[np.arange(10) % 4]
         batches = tf.data.Dataset.from_tensor_slices((x, y.astype("float32")))
@@ -288,7 +290,7 @@ def test_accumulation_equals_that_of_keras(reset):
     expected, _ = trained("none")
     found, optimizer = trained("data_parallel", devices=1)
     assert array(optimizer.iterations) == 2  # The fifth batch waits.
-    # What is drawn is numbered by batches, and a file says how many to sum.
+    # Draws are numbered by batches, and the configuration keeps the number.
     assert Steps(optimizer).first == 5
     assert optimizer.get_config()["gradient_accumulation_steps"] == 2
     for a, b in zip(expected, found, strict=True):

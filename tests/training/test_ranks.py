@@ -50,7 +50,7 @@ fastest = pytest.mark.skipif(
 
 
 def ran(what, folder, count=2, batch=8):
-    """What each of some processes saved: its arrays and its facts."""
+    """Run processes; return the arrays and facts that each has saved."""
     rows = [streams.record("captions", i, samples=1) for i in range(ROWS)]
     streams.write(folder / "records", rows, "captions")
     run = [RUN, what, folder / "records", folder]
@@ -70,7 +70,7 @@ def ran(what, folder, count=2, batch=8):
 
 
 def check_read(found, batch=8):
-    """Whole epochs, in which every row is decoded once, by one process."""
+    """Check that in an epoch every row is decoded once, by one process."""
     _, facts = zip(*found, strict=True)
     decoded = [tuple(row) for one in facts for row in one["decoded"]]
     assert len(decoded) == len(set(decoded)) == STEPS * batch
@@ -78,7 +78,7 @@ def check_read(found, batch=8):
 
 
 def check_faults(found, **more):
-    """Each ends all processes with one error."""
+    """Check that each fault ends all processes with one error."""
     _, facts = zip(*found, strict=True)
     differ = {
         "absent": "checkpoint='step 8'.*checkpoint='none'",
@@ -112,7 +112,7 @@ def check_trained(found, batch=8):
 
 
 def check_draws(arrays):
-    """Draws of two processes agree as often as chance lets them."""
+    """Check that draws of two processes are independent."""
     for kind in ("mask/", "match/"):
         drawn = [
             np.stack([one[n] for n in sorted(one) if n.startswith(kind)])
@@ -178,7 +178,7 @@ READ = ("in order", "seed", "seed, two passes alike", "augmented")
 SAME_IN_EACH_PASS = ("in order", "seed, two passes alike")
 
 
-# Each process traces its model there, for a minute.
+# Each process traces its model for a minute.
 of_two_that_trained = slow_on("tensorflow", "jax")
 
 
@@ -240,8 +240,8 @@ def test_an_example_scores_in_two_processes(tmp_path):
     assert len({out[out.index("validation: ") :] for out, _ in printed}) == 1
 
 
-class Told(Strategy):
-    """One of two processes, of which the other says something."""
+class Pair(Strategy):
+    """One of two processes, with a fixed text of the other."""
 
     processes = 2
 
@@ -249,8 +249,8 @@ class Told(Strategy):
         self.other, self.index = other, index
 
     def gather_text(self, text):
-        told = [text, self.other]
-        return told if self.index == 0 else told[::-1]
+        texts = [text, self.other]
+        return texts if self.index == 0 else texts[::-1]
 
 
 def failing():
@@ -259,19 +259,19 @@ def failing():
 
 @fastest
 def test_an_error_in_one_process_ends_all():
-    assert Told("").together(lambda: 3) == 3
+    assert Pair("").together(lambda: 3) == 3
     message = "(?s)process 0: no space left.*process 1: nothing failed"
     with pytest.raises(ProcessError, match=message):
-        Told("").together(failing)
+        Pair("").together(failing)
     with pytest.raises(ProcessError, match="process 1: no such file"):
-        Told("no such file").together(lambda: 3)
-    # All fail alike, or there is one: the error is its own.
+        Pair("no such file").together(lambda: 3)
+    # With one process, or equal errors, the original error is raised.
     with pytest.raises(OSError, match="no space left"):
-        Told("no space left").together(failing)
+        Pair("no space left").together(failing)
     with pytest.raises(OSError, match="no space left"):
         Strategy().together(failing)
-    # What the others wait for is no failure of theirs.
-    assert Told("", index=1).by_chief(failing) is None
+    # Waiting for process 0 raises nothing.
+    assert Pair("", index=1).by_chief(failing) is None
 
 
 @fastest
@@ -284,16 +284,16 @@ def test_errors_mention_other_processes():
     assert not hasattr(alone.value, "__notes__")
     with (
         pytest.raises(RuntimeError) as second,
-        agreement.other_processes_named(Told("", index=1)),
+        agreement.other_processes_named(Pair("", index=1)),
     ):
         raise RuntimeError("connection closed")
     (note,) = second.value.__notes__
     assert re.match("This is process 1 of 2. .*another process ended", note)
     with (
         pytest.raises(ProcessError) as typed,
-        agreement.other_processes_named(Told("no space left")),
+        agreement.other_processes_named(Pair("no space left")),
     ):
-        Told("no space left").together(lambda: 3)
+        Pair("no space left").together(lambda: 3)
     assert not hasattr(typed.value, "__notes__")
 
 
@@ -322,13 +322,13 @@ def test_random_states_are_restored_by_process():
     assert second[seed].tolist() == [8, 5]
     assert second["random/cpu"].dtype == "uint8"
     assert second["random/cpu"].tolist() == [3, 2, 1, 0]
-    # One more process than there were: its draws begin, apart from others.
+    # A new process gets new draws.
     third = process_seeds.for_process(Apart("", index=2), saved)
     assert "random/cpu" not in third
     assert third[seed][0] not in (7, 8) and third[seed][1] == 2
-    # Where one program draws for all, there is nothing apart.
-    assert process_seeds.for_process(Told("", index=1), one) == one
-    # What one process saves is as it ever was.
+    # A single program draws for all processes.
+    assert process_seeds.for_process(Pair("", index=1), one) == one
+    # A single process saves its arrays unchanged.
     assert process_seeds.with_all_processes(Strategy(), one) == one
 
 
@@ -362,16 +362,16 @@ def test_a_stream_is_shared_by_the_strategy(records):
     whole = streams.ids(stream(records).batch(0)[0])
     shares = []
     for index in range(2):
-        strategy = Told("", index)
+        strategy = Pair("", index)
         own = strategy.share(stream(records))
         x, _ = own.batch(0)
         assert int(x["step"]) == index
         shares += streams.ids(x)
-        # As the stream of this process it may come, too.
+        # A stream that is already this process's share is accepted.
         same = strategy.share(stream(records, num_hosts=2, host=index))
         assert streams.ids(same.batch(0)[0]) == streams.ids(x)
         assert same.identity == own.identity
-        # What it is divided into is not divided once more.
+        # Its batches cannot be divided again.
         for batches in (
             strategy.batches(stream(records), epochs=1),
             own.dataset(epochs=1),
@@ -382,14 +382,14 @@ def test_a_stream_is_shared_by_the_strategy(records):
     assert shares == whole
     message = "this one is 0 of 2.*num_hosts=4, host=3"
     with pytest.raises(ValueError, match=message):
-        Told("").share(stream(records, num_hosts=4, host=3))
+        Pair("").share(stream(records, num_hosts=4, host=3))
     with pytest.raises(ValueError, match="batches of one known size"):
-        Told("").batches(stream(records, remainder="keep"))
+        Pair("").batches(stream(records, remainder="keep"))
 
 
 @fastest
 def test_replacements_for_bad_rows_differ_by_host(tmp_path):
-    """What is missing of one host's rows is no row of the other's."""
+    """Replacements on one host are not rows of the other."""
     rows = [streams.record("captions", i, samples=1) for i in range(12)]
     rows[0] = streams.Record("k0", (b"",), rows[0].samples, "s")
     rows[2] = streams.Record("k2", (b"",), rows[2].samples, "s")
@@ -418,7 +418,7 @@ def test_matching_needs_two_rows_in_each_process(records, monkeypatch):
     check_partners(task, stream(records, 2).dataset(epochs=1))
     with pytest.raises(ValueError, match="one row in each of 2 processes"):
         task.fit(alone, verbose=0)
-    # No other row is asked there.
+    # Masked tokens need no other row.
     task.preprocessor.objectives = ("mlm",)
     check_partners(task, alone)
 
