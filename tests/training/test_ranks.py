@@ -303,7 +303,7 @@ def test_equal_texts_of_processes_share_a_line():
     assert lines == ["process 0, 2: a", "process 1: b"]
 
 
-class Apart(Told):
+class Apart(Pair):
     own_draws = staticmethod(process_seeds.select)
 
 
