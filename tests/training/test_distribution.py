@@ -32,7 +32,7 @@ KINDS = {
     "tensorflow": ["data_parallel"],
     "torch": ["data_parallel"],
 }[BACKEND]
-# Each must be compiled. Slow tests run all of them, and `tests/test_replicas.py`
+# Each must be compiled. Slow tests run all of them, `tests/test_replicas.py`
 # the data parallel kind of JAX.
 SOME_KINDS = ["fsdp"] if BACKEND == "jax" else KINDS
 # Parts that are left out on purpose, to prove that the test notices it.
