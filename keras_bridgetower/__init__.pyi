@@ -56,6 +56,7 @@ from .preprocessing.unimodal import (
 from .preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
 )
+from .presets.verbs import Verb as Verb
 from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
 from .tasks.embedder import BridgeTowerEmbedder as BridgeTowerEmbedder
 from .tasks.entailment import BridgeTowerEntailment as BridgeTowerEntailment

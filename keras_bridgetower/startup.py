@@ -4,6 +4,7 @@
 be set before it is imported. The package asks this while it is imported.
 """
 
+import importlib
 import os
 import pathlib
 import sys
@@ -13,6 +14,8 @@ MODULE = "keras_bridgetower"
 # Set in the environment of the server's processes. The one that answers HTTP
 # needs no Keras.
 SERVER = "KERAS_BRIDGETOWER_SERVER"
+# The environment variable that names modules with your own tasks.
+OWN_MODULES = "KERAS_BRIDGETOWER_MODULES"
 
 
 def imports_late():
@@ -30,3 +33,14 @@ def is_command_line():
             given, given[1:], strict=False
         )
     return pathlib.Path(program).stem == COMMAND
+
+
+def import_own_modules():
+    """Import the modules with your own tasks, heads and encoders.
+
+    The command line, the server and the page do so before they open presets.
+    `OWN_MODULES` names them, with commas between.
+    """
+    for name in os.environ.get(OWN_MODULES, "").split(","):
+        if name.strip():
+            importlib.import_module(name.strip())

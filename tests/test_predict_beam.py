@@ -15,11 +15,11 @@ from builders import FASTEST
 from drawn_photos import COLOURS
 from drawn_photos import draw
 
-from keras_bridgetower.apps.predict import main
 from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import rows as prediction_rows
+from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.apps.predict import shards
-from keras_bridgetower.apps.predict import verbs
+from keras_bridgetower.presets.verbs import BUILT_IN
 
 pytestmark = FASTEST
 HERE = pathlib.Path(__file__).parent
@@ -60,7 +60,9 @@ def table_of(folder, count, bad_every):
 
 def looped(table, out, task, preset, top_k):
     """What the simple loop writes."""
-    main.run(preset, task, table, out, top_k=top_k, on_rows=lambda *_: None)
+    predicting.run(
+        preset, task, table, out, top_k=top_k, on_rows=lambda *_: None
+    )
     return [json.loads(line) for line in out.read_text().splitlines()[1:]]
 
 
@@ -189,7 +191,7 @@ def test_every_result_has_a_column(tmp_path):
     """What each verb returns, as Parquet and back."""
     from pyarrow import parquet
 
-    from keras_bridgetower.apps.predict.parquet import to_parquet
+    from keras_bridgetower.apps.predict.shards import to_parquet
 
     values = {
         "answers": [("blue", 0.5), ("red", 0.25)],
@@ -204,11 +206,11 @@ def test_every_result_has_a_column(tmp_path):
         "grade": 2.5,
     }
     path = tmp_path / "a.parquet"
-    for name, verb in verbs.VERBS.items():
+    for verb in BUILT_IN.values():
         result = {column: values[column] for column in verb.results}
         texts = {column: f"of {column}" for column in verb.columns}
         row = {"row": 7, "id": 5, **texts, **result}
-        path.write_bytes(to_parquet([row], name))
+        path.write_bytes(to_parquet([row], verb))
         [found] = parquet.read_table(path).to_pylist()
         assert (found["row"], found["id"]) == (7, "5")
         assert {c: found[c] for c in texts} == texts
@@ -220,7 +222,7 @@ def test_every_result_has_a_column(tmp_path):
                 plain = type(value)(tuple(t.values()) for t in plain)
             assert plain == value, column
         # A shard of bad rows alone has the same columns.
-        path.write_bytes(to_parquet([], name))
+        path.write_bytes(to_parquet([], verb))
         assert parquet.read_table(path).column_names == list(found)
 
 
@@ -249,7 +251,7 @@ def test_shards_hold_all_rows_once(tmp_path):
         ({"shard_rows": 0}, "`shard_rows`"),
         ({"out": "{table}"}, "must be a folder with `--runner`"),
         ({"out": "{photos}"}, "which holds other files"),
-        ({"out": "{photos}/a/b"}, "must lie in a folder that exists"),
+        ({"out": "{photos}/a/b"}, "must be in an existing folder"),
         ({"source": "{photos}/none"}, "SOURCE must be a folder"),
         ({"preset": "bridgetower_nobody"}, "`preset` must be one of"),
     ],

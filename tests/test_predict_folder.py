@@ -1,7 +1,6 @@
 """The tool that runs a task over a folder or a table."""
 
 import json
-import runpy
 import sys
 
 import keras
@@ -9,16 +8,16 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import retrieval
-from builders import slow_on
 from builders import vqa
 from PIL import Image
 
 from keras_bridgetower.apps.predict import batches
-from keras_bridgetower.apps.predict import main
 from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import rows as prediction_rows
-from keras_bridgetower.apps.predict import verbs
+from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.presets.verbs import BUILT_IN
+from keras_bridgetower.tasks import by_name
 
 pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
@@ -53,8 +52,8 @@ def folder(tmp_path):
 
 
 def run(task, rows, out, name="vqa", **kwargs):
-    return main.predict(
-        task, name, rows, out, verbose=0, **{"batch_size": 4} | kwargs
+    return predicting.predict(
+        task, BUILT_IN[name], rows, out, verbose=0, **{"batch_size": 4} | kwargs
     )
 
 
@@ -130,12 +129,12 @@ def test_refuses_the_file_of_something_else(task, folder, tmp_path):
     out = tmp_path / "out.jsonl"
     run(task, rows_of(folder), out)
     before = out.read_bytes()
-    with pytest.raises(ValueError, match="in which differ: rows"):
+    with pytest.raises(ValueError, match="differing in: rows"):
         run(task, rows_of(folder, TEXTS[:1]), out)
-    with pytest.raises(ValueError, match="in which differ: top_k"):
+    with pytest.raises(ValueError, match="differing in: top_k"):
         run(task, rows_of(folder), out, top_k=2)
     keras.utils.set_random_seed(1)
-    with pytest.raises(ValueError, match="in which differ: model"):
+    with pytest.raises(ValueError, match="differing in: model"):
         run(eager(vqa()), rows_of(folder), out)
     assert out.read_bytes() == before
     for text in ("my notes", "my notes\n", '{"row": 0}\n'):
@@ -237,10 +236,17 @@ def test_rows_with_a_second_text_and_without(tmp_path):
     rows = prediction_rows.open_rows(path, ("text",), ("second_text",))
     *good, bad = (batches.with_pictures(row) for row in rows)
     assert "must have the columns second_text" in bad[0].error
-    verb = verbs.Verb(None, ("text",), lambda task, rows, *_: [rows], ())
     taken = [taken for _, taken in good]
-    found = batches._verb_results(None, verb, taken, 1, 32)
-    assert found == [{"text": ["a"]}, {"text": ["b"], "second_text": ["c"]}]
+
+    class Rates:
+        def rate(self, batch_size, **values):
+            return [values]
+
+    found = batches.run_verb(Rates(), BUILT_IN["text_regressor"], taken, 1, 32)
+    assert [row["grade"] for row in found] == [
+        {"texts": ["a"]},
+        {"texts": ["b"], "second_texts": ["c"]},
+    ]
 
 
 TABLES = {
@@ -316,42 +322,32 @@ def test_many_machines_need_a_package(folder, tmp_path, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
-def test_the_package_is_a_command(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["_", "--help"])
-    main = "keras_bridgetower.apps.predict.__main__"
-    monkeypatch.delitem(sys.modules, main, raising=False)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("keras_bridgetower.apps.predict", run_name="__main__")
-    assert ended.value.code == 0
-    assert "columns by task: vqa: image,text" in capsys.readouterr().out
+def test_a_preset_by_name(folder, tmp_path):
+    def run(out, **kwargs):
+        preset = "bridgetower_tiny_easy_vqa"
+        rows = {"on_rows": lambda *_: None, **kwargs}
+        return predicting.run(preset, "vqa", folder, out, **rows)
 
-
-@slow_on("tensorflow")
-def test_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.jsonl"
-    call = ["_", "bridgetower_tiny_easy_vqa", "vqa", str(folder), str(out)]
-    monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
-    main.main()
-    assert "1 rows could not be read" in capsys.readouterr().out
-    assert len(lines(out)) == 7
-    monkeypatch.setattr(sys, "argv", call)
-    with pytest.raises(SystemExit, match="a folder has pictures alone"):
-        main.main()
-    call[-1] = str(tmp_path / "none" / "out.jsonl")
-    monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
-    with pytest.raises(SystemExit, match="OUT must lie in a folder that"):
-        main.main()
-    call[-1] = str(folder)
-    monkeypatch.setattr(sys, "argv", [*call, "--text", "what shape is it?"])
-    with pytest.raises(SystemExit, match="IsADirectoryError"):
-        main.main()
+    bad, _ = run(out, text=["what shape is it?"])
+    assert bad == 1 and len(lines(out)) == 7
+    for path, kwargs, error, words in (
+        (out, {}, ValueError, "a folder has pictures alone"),
+        (tmp_path / "none/out", {}, ValueError, "in an existing folder"),
+        (folder, {}, IsADirectoryError, "a folder"),
+    ):
+        with pytest.raises(error, match=words):
+            run(path, **kwargs)
 
 
-@pytest.mark.parametrize("name", main.VERBS)
-def test_verbs_name_tasks_and_columns(name):
-    verb = main.VERBS[name]
-    assert set(verb.columns) <= {"image", "second_image", "text"}
-    assert hasattr(verb.task, "from_preset")
+def test_verbs_name_tasks_and_inputs():
+    known = by_name.verbs()
+    assert set(BUILT_IN) <= set(known)
+    columns = {"image", "second_image", "text", "second_text"}
+    for name, verb in BUILT_IN.items():
+        cls, same = known[name]
+        assert same is verb and hasattr(cls, verb.method)
+        assert set(verb.columns) <= columns
 
 
 TINY = {
@@ -363,11 +359,11 @@ TINY = {
 @pytest.mark.parametrize("name", TINY)
 def test_tiny_presets(name, folder, tmp_path):
     preset, text = TINY[name]
-    verb = main.VERBS[name]
+    cls, verb = by_name.verbs()[name]
     rows = prediction_rows.open_rows(
-        folder, verb.columns, (), [text] if text else []
+        folder, tuple(verb.inputs), (), [text] if text else []
     )
-    task = eager(verb.task.from_preset(f"bridgetower_tiny_easy_{preset}"))
+    task = eager(cls.from_preset(f"bridgetower_tiny_easy_{preset}"))
     out = tmp_path / "out.jsonl"
     assert run(task, rows, out, name) == 1
     assert len(lines(out)) == 7

@@ -17,7 +17,7 @@ from keras_bridgetower.apps.predict.batches import results_of
 from keras_bridgetower.apps.predict.identity import sum_of
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.apps.predict.rows import open_rows
-from keras_bridgetower.apps.predict.verbs import VERBS
+from keras_bridgetower.presets.verbs import BUILT_IN
 from keras_bridgetower.tasks import inference as verb_batches
 
 pytestmark = FASTEST
@@ -89,7 +89,9 @@ def test_a_file_of_another_reading_is_refused(other, differs, tmp_path):
     rows = open_rows(photos, ("image", "text"), (), ["what?"])
     task = opened()
     out = tmp_path / "out.jsonl"
-    with output.PredictionFile(out, output.header_of(task, "vqa", rows, 1)):
+    with output.PredictionFile(
+        out, output.header_of(task, BUILT_IN["vqa"], rows, 1)
+    ):
         pass
     preprocessor = task.preprocessor
     if other == "mean":
@@ -108,15 +110,15 @@ def test_a_file_of_another_reading_is_refused(other, differs, tmp_path):
             )
     else:
         task = opened(**other)
-    header = output.header_of(task, "vqa", rows, 1)
+    header = output.header_of(task, BUILT_IN["vqa"], rows, 1)
     # The size of pictures also changes the positions of the model.
     more = "model, " if differs == "image_size" else ""
-    with pytest.raises(ValueError, match=f"differ: {more}{differs}$"):
+    with pytest.raises(ValueError, match=f"differing in: {more}{differs}$"):
         with output.PredictionFile(out, header):
             pass
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_batch_is_one_forward_pass(name, monkeypatch):
     """Also one above the verbs' own size, 32."""
     named = "contrastive" if name.startswith("embed") else name
@@ -130,9 +132,9 @@ def test_a_batch_is_one_forward_pass(name, monkeypatch):
 
     verb_batches_filled = verb_batches.filled
     monkeypatch.setattr(verb_batches, "filled", filled)
-    values = {c: "a <mask> circle" for c in VERBS[name].columns}
+    values = {c: "a <mask> circle" for c in BUILT_IN[name].inputs}
     rows = [Row(i, values, "", None) for i in range(34)]
     pixels = np.zeros((SIDE, SIDE, 3), "uint8")
-    [made] = results_of(task, name, rows, 1, 34, lambda *_: pixels)
+    [made] = results_of(task, BUILT_IN[name], rows, 1, 34, lambda *_: pixels)
     assert len(made) == 34 and not any("error" in row for row in made)
     assert set(sizes) == {34}

@@ -8,10 +8,11 @@ from builders import FASTEST
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
-from keras_bridgetower.apps.predict import main
+import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
-from keras_bridgetower.apps.predict import verbs
+from keras_bridgetower.apps.predict import run as predicting
+from keras_bridgetower.tasks import by_name
 
 pytestmark = FASTEST
 PRESET = "bridgetower_tiny_easy_vqa"
@@ -22,9 +23,9 @@ DEEP = "[" * 100_000
 @pytest.fixture(scope="module", autouse=True)
 def opened(request):
     """The preset is opened once, whatever is refused."""
-    task = verbs.open_task("vqa", PRESET)
+    task = by_name.open_verb(PRESET, "vqa")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "open_task", lambda name, preset: task)
+        patch.setattr(by_name, "open_verb", lambda preset, name: task)
         yield task
 
 
@@ -37,7 +38,7 @@ def folder(tmp_path):
 
 
 def run(source, out, **kwargs):
-    return main.run(
+    return predicting.run(
         PRESET, "vqa", source, out, on_rows=lambda *_: None, **kwargs
     )
 
@@ -106,39 +107,47 @@ def test_settings_with_which_each_row_would_fail(folder, tmp_path, opened):
     out = tmp_path / "out.jsonl"
     most = len(opened.answers)
     for top_k in (0, most + 1):
-        with pytest.raises(verbs.UnfitSetting, match=f"from 1 to {most}, the"):
+        with pytest.raises(
+            predicting.UnfitSetting, match=f"from 1 to {most}, the"
+        ):
             run(folder, out, text=["what?"], top_k=top_k)
     for text in ("", "  ", "a\0b"):
-        with pytest.raises(verbs.UnfitSetting, match="`text` must not"):
+        with pytest.raises(predicting.UnfitSetting, match="`text` must not"):
             run(folder, out, text=["what?", text])
     assert os.listdir(tmp_path) == ["photos"]
-    mlm = verbs.open_task("masked_lm", "bridgetower_tiny_easy_mlm")
+    mlm = kbt.BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
     most = mlm.preprocessor.tokenizer.vocabulary_size()
-    verbs.check_settings(mlm, "masked_lm", (), most)
-    with pytest.raises(verbs.UnfitSetting, match="tokens of the vocabulary"):
-        verbs.check_settings(mlm, "masked_lm", (), most + 1)
+    predicting.check_request(mlm, (), most)
+    with pytest.raises(
+        predicting.UnfitSetting, match="tokens of the vocabulary"
+    ):
+        predicting.check_request(mlm, (), most + 1)
     blank = "what <mask> is it?"
-    verbs.check_settings(mlm, "masked_lm", [blank])
+    predicting.check_request(mlm, [blank])
     for text, told in (
         ("no blank here", r"hold <mask> where .*text\[1\]='no blank here'"),
         ("", "not be empty"),
     ):
-        with pytest.raises(verbs.UnfitSetting, match=f"`text` must {told}"):
-            verbs.check_settings(mlm, "masked_lm", [blank, text])
+        with pytest.raises(
+            predicting.UnfitSetting, match=f"`text` must {told}"
+        ):
+            predicting.check_request(mlm, [blank, text])
     with (
         pytest.warns(UserWarning, match="1 of 1 texts cut"),
-        pytest.raises(verbs.UnfitSetting, match="hold every <mask> within"),
+        pytest.raises(
+            predicting.UnfitSetting, match="hold every <mask> within"
+        ),
     ):
-        verbs.check_settings(mlm, "masked_lm", ["so " * 200 + blank])
+        predicting.check_request(mlm, ["so " * 200 + blank])
     # Of a table nobody knows the texts yet.
-    verbs.check_settings(opened, "vqa", ["no blank here"])
+    predicting.check_request(opened, ["no blank here"])
 
 
 def test_out_must_be_a_plain_file(folder, tmp_path, monkeypatch):
     def opened(*_):
         raise AssertionError("a model is opened")
 
-    monkeypatch.setattr(main, "open_task", opened)
+    monkeypatch.setattr(by_name, "open_verb", opened)
     os.mkfifo(tmp_path / "pipe")
     os.symlink(tmp_path / "pipe", tmp_path / "link")
     before = sorted(os.listdir(tmp_path))
@@ -165,7 +174,7 @@ def test_no_lock_lies_beside_what_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="which is another file"):
         run(folder, out, text=["what?"])
     assert sorted(os.listdir(tmp_path)) == ["notes.txt", "photos"]
-    with pytest.raises(ValueError, match="in which differ: rows"):
+    with pytest.raises(ValueError, match="differing in: rows"):
         with output.PredictionFile(tmp_path / "out", {"rows": 1}):
             (tmp_path / "out.lock").unlink()
         output.PredictionFile(tmp_path / "out", {"rows": 2}).__enter__()

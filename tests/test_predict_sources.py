@@ -12,9 +12,11 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 
-from keras_bridgetower.apps.predict import main
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
+from keras_bridgetower.apps.predict import run as predicting
+from keras_bridgetower.presets.verbs import ANSWER
+from keras_bridgetower.tasks import by_name
 
 pytestmark = FASTEST
 
@@ -31,12 +33,15 @@ class Answers:
     def needed_preprocessor(self):
         return mock.Mock(image_converter=None, tokenizer=None)
 
-    def answer(self, images, texts, top_k, batch_size):
+    def check_request(self, texts, top_k):
+        pass
+
+    def answer(self, images, questions, top_k, batch_size):
         return [[(str(image.width), 1.0)] for image in images]
 
 
 def run(rows, out):
-    return main.predict(Answers(), "vqa", rows, out, verbose=0)
+    return predicting.predict(Answers(), ANSWER, rows, out, verbose=0)
 
 
 def lines(path):
@@ -81,18 +86,17 @@ def test_pictures_are_known_by_content_and_the_rest_is_told(folder):
     assert dict(+rows.passed_over) == wanted | {"linked folder": 1}
 
 
-def test_what_was_passed_over_is_printed(folder, monkeypatch, capsys):
+def test_skipped_files_are_reported(folder, monkeypatch):
     (folder / "d.avif").write_bytes(b"\0\0\0 ftypavif")
-    call = ["_", "preset", "vqa", str(folder), str(folder.parent / "out.jsonl")]
-    monkeypatch.setattr(sys, "argv", [*call, "--text", "what?"])
-    verb = main.VERBS["vqa"]
-    monkeypatch.setattr(
-        verb.task, "from_preset", classmethod(lambda *_: Answers())
+    monkeypatch.setattr(by_name, "open_verb", lambda *_: Answers())
+    out = folder.parent / "out.jsonl"
+    report = predicting.run(
+        "preset", "vqa", folder, out, ["what?"], on_rows=lambda *_: None
     )
-    main.main()
-    told = "0 rows could not be read; each has a line with its error.\npassed"
-    assert told in (out := capsys.readouterr().out)
-    assert "no picture that is read: 1 .avif" in out
+    assert list(predicting.report(*report)) == [
+        "0 rows could not be read; each has a line with its error.",
+        "skipped, not a picture in a known format: 1 .avif",
+    ]
 
 
 @pytest.mark.parametrize("change", ["content", "time", "gone"])
@@ -113,7 +117,7 @@ def test_changed_pictures_are_noticed(folder, tmp_path, change):
     else:
         os.utime(folder / "a.png", ns=(about.st_atime_ns, 1))
     source = folder if change != "gone" else source
-    with pytest.raises(ValueError, match="in which differ: .*pictures"):
+    with pytest.raises(ValueError, match="differing in: .*pictures"):
         run(rows_of(source), out)
     assert out.read_bytes() == before
 
@@ -124,7 +128,7 @@ def test_a_file_without_the_state_of_pictures_is_refused(folder, tmp_path):
     header, *rest = lines(out)
     del header["predictions"]["pictures"]
     out.write_text("\n".join(map(json.dumps, [header, *rest])) + "\n")
-    with pytest.raises(ValueError, match="in which differ: pictures"):
+    with pytest.raises(ValueError, match="differing in: pictures"):
         run(rows_of(folder), out)
     for held in ("3", '"a"', "[]"):
         out.write_text(f'{{"predictions":{held}}}\n')
@@ -150,14 +154,14 @@ def test_one_process_at_a_time_writes(folder, tmp_path):
     inside, go_on = threading.Event(), threading.Event()
 
     class Waits(Answers):
-        def answer(self, *given):
+        def answer(self, **inputs):
             inside.set()
             assert go_on.wait(60)
-            return super().answer(*given)
+            return super().answer(**inputs)
 
     first = threading.Thread(
-        target=main.predict,
-        args=(Waits(), "vqa", rows_of(folder), out),
+        target=predicting.predict,
+        args=(Waits(), ANSWER, rows_of(folder), out),
         kwargs={"verbose": 0},
     )
     first.start()

@@ -199,20 +199,20 @@ PRESETS = {
 }
 
 
-def default_preset(task):
-    """Return the name of the preset that a task opens by default.
+def shipped_with(heads):
+    """Return the names of presets in the package with one of some heads.
 
-    A preset of `DEFAULT_FAMILY` comes first, then the order of the table.
+    Presets of `DEFAULT_FAMILY` come first, then the order of the table.
 
     Args:
-        task: str, name of a task class.
+        heads: tuple of str.
     """
-    shipped = [
+    names = [
         name
         for name, preset in PRESETS.items()
-        if task in preset.tasks and preset.handle is None
+        if set(heads) & set(preset.heads) and preset.handle is None
     ]
-    return min(shipped, key=lambda name: not name.startswith(DEFAULT_FAMILY))
+    return sorted(names, key=lambda name: not name.startswith(DEFAULT_FAMILY))
 
 
 class PresetsOf:

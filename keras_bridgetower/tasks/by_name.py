@@ -1,59 +1,91 @@
-"""The task of a preset, by the name of the task or as the preset says."""
+"""Finds task classes and their verbs by name, and opens presets as them."""
 
+import functools
+import operator
+
+from keras_bridgetower import startup
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import sharing
 from keras_bridgetower.presets.weights_file import TASK
-from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
-from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
-from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
-from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2
-from keras_bridgetower.tasks.pretraining import BridgeTowerPretraining
-from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
-from keras_bridgetower.tasks.unimodal import BridgeTowerImageClassifier
-from keras_bridgetower.tasks.unimodal import BridgeTowerTextClassifier
-from keras_bridgetower.tasks.unimodal import BridgeTowerTextRegressor
-from keras_bridgetower.tasks.vqa import BridgeTowerVQA
-
-TASKS = {
-    "vqa": BridgeTowerVQA,
-    "masked_lm": BridgeTowerMaskedLM,
-    "retrieval": BridgeTowerRetrieval,
-    "contrastive": BridgeTowerContrastive,
-    "entailment": BridgeTowerEntailment,
-    "nlvr2": BridgeTowerNLVR2,
-    "pretraining": BridgeTowerPretraining,
-    "image_classifier": BridgeTowerImageClassifier,
-    "text_classifier": BridgeTowerTextClassifier,
-    "text_regressor": BridgeTowerTextRegressor,
-}
+from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
-def open_task(preset, name=None, verb="export"):
-    """The task of a preset, with trained heads.
+def task_classes():
+    """Return every task class with a name of its own, yours included.
+
+    Returns:
+        dict from `task_name` to class.
+    """
+    startup.import_own_modules()
+    return {
+        cls.task_name: cls
+        for cls in _subclasses(BridgeTowerTask)
+        if vars(cls).get("task_name")
+    }
+
+
+def verbs():
+    """Return the verbs of all tasks.
+
+    Returns:
+        dict from the name of a verb to a pair of task class and `Verb`.
+    """
+    return {
+        verb.name: (cls, verb)
+        for cls in task_classes().values()
+        for verb in cls.verbs
+    }
+
+
+def open_verb(preset, name):
+    """Open a preset as the task of a verb, with trained heads.
 
     Args:
         preset: as the `from_preset` of a task takes it.
-        name: str, a key of `TASKS`; by default the task that the name of the
-            preset stands for, or that the preset was saved as.
-        verb: str, what is done with the heads, for the error.
+        name: str, the name of a verb.
+
+    Raises:
+        ValueError: no such verb or preset, or a preset without the head.
+    """
+    known = verbs()
+    check_choice("task", name, tuple(known))
+    task = known[name][0].from_preset(preset)
+    task.new_heads.check(name, task.answering_heads)
+    return task
+
+
+def open_task(preset, name=None, purpose="export"):
+    """Open a preset as a task, with trained heads.
+
+    Args:
+        preset: as the `from_preset` of a task takes it.
+        name: str, the `task_name` of a class; by default that of the class
+            that the name of the preset stands for, or that was saved.
+        purpose: str, what the heads are needed for, for the error.
 
     Raises:
         ValueError: no such preset or task, a preset that names no task, or
             one without the heads.
     """
+    classes = task_classes()
     folder = registry.open_preset(preset)
     saved = folder.json(TASK, {}).get("class_name")
     if named := sharing(preset):
         (saved,) = named.tasks
-    known = {cls.__name__: key for key, cls in TASKS.items()}
+    known = {cls.__name__: key for key, cls in classes.items()}
     if name is None and saved not in known:
         raise ValueError(
-            f"`task` must be one of {list(TASKS)}: the preset names no task. "
-            f"Received: task=None, preset={str(preset)!r}"
+            f"`task` must be one of {list(classes)}: the preset names no "
+            f"task. Received: task=None, preset={str(preset)!r}"
         )
     name = name or known[saved]
-    check_choice("task", name, tuple(TASKS))
-    task = TASKS[name].from_preset(folder)
-    task.new_heads.check(verb, task.answering_heads)
+    check_choice("task", name, tuple(classes))
+    task = classes[name].from_preset(folder)
+    task.new_heads.check(purpose, task.answering_heads)
     return task
+
+
+def _subclasses(cls):
+    below = map(_subclasses, cls.__subclasses__())
+    return functools.reduce(operator.iadd, below, cls.__subclasses__())

@@ -20,6 +20,7 @@ from keras_bridgetower.preprocessing.verb_inputs import check_not_words
 from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.inference import in_batches
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.loss_and_metrics import unread_of
@@ -78,6 +79,8 @@ class BridgeTowerContrastive(BridgeTowerTask):
     """
 
     preprocessor_cls = BridgeTowerContrastivePreprocessor
+    task_name = "contrastive"
+    verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
 
     def __init__(
         self,

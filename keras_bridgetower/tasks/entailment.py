@@ -8,6 +8,7 @@ from keras_bridgetower.preprocessing.entailment import (
 )
 from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
 
@@ -48,6 +49,9 @@ class BridgeTowerEntailment(ClassificationTask):
     """
 
     preprocessor_cls = BridgeTowerEntailmentPreprocessor
+    task_name = "entailment"
+    verbs = (verbs.ENTAIL,)
+    recipe_arguments = {"head_hidden_scale": "head_scale"}
 
     def __init__(
         self, backbone, preprocessor=None, head_hidden_scale=2, **kwargs

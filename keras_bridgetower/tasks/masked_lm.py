@@ -14,6 +14,7 @@ from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
@@ -52,6 +53,8 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     """
 
     preprocessor_cls = BridgeTowerMaskedLMPreprocessor
+    task_name = "masked_lm"
+    verbs = (verbs.FILL,)
 
     def __init__(
         self, backbone, preprocessor=None, head_epsilon=1e-5, **kwargs
@@ -83,6 +86,13 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         saved = heads.get("mlm", {})
         return {"head_epsilon": saved["epsilon"]} if saved else {}
 
+    def check_request(self, texts=(), top_k=1):
+        preprocessor = self.needed_preprocessor()
+        size = preprocessor.tokenizer.vocabulary_size()
+        check_at_most("top_k", top_k, size, "tokens of the vocabulary")
+        if texts:
+            preprocessor.text_with_blanks(list(texts))
+
     def fill_mask(self, images, texts, top_k=1, batch_size=32):
         """Find what stands at each `<mask>` of a text about a picture.
 
@@ -111,10 +121,10 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         mlm.fill_mask("photo.png", "a small <mask> circle.", top_k=3)
         ```
         """
-        preprocessor = self.needed_preprocessor()
+        self.check_request(top_k=top_k)
+        preprocessor = self.preprocessor
         tokenizer = preprocessor.tokenizer
         size = tokenizer.vocabulary_size()
-        check_at_most("top_k", top_k, size, "tokens of the vocabulary")
         sources = [
             Pictures(preprocessor, images),
             MaskedTexts(preprocessor, texts),

@@ -11,6 +11,7 @@ from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.contrastive import text_states
 
@@ -59,6 +60,12 @@ class BridgeTowerNLVR2(ClassificationTask):
     """
 
     preprocessor_cls = BridgeTowerNLVR2Preprocessor
+    task_name = "nlvr2"
+    verbs = (verbs.COMPARE,)
+    recipe_arguments = {
+        "head_hidden_scale": "head_scale",
+        "dropout": "head_dropout",
+    }
 
     def __init__(
         self,

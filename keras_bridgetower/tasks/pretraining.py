@@ -70,6 +70,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerPretrainingPreprocessor
     label_arguments = ("objectives", "negatives")
+    task_name = "pretraining"
+    recipe_arguments = {"objectives": "objective"}
 
     def __init__(
         self,

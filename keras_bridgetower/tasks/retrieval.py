@@ -1,6 +1,7 @@
 """Retrieval: how well pictures and texts match, and which match best."""
 
 import keras
+import numpy as np
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
@@ -15,14 +16,19 @@ from keras_bridgetower.preprocessing.retrieval import (
 from keras_bridgetower.preprocessing.verb_inputs import check_pairs
 from keras_bridgetower.preprocessing.verb_inputs import check_some
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.ranking.memory_plan import Sizes
+from keras_bridgetower.tasks.ranking.rank import match_odds
 from keras_bridgetower.tasks.ranking.rank import rank
 from keras_bridgetower.tasks.ranking.shortlist import top_matches
 from keras_bridgetower.tasks.task import BridgeTowerTask
+
+# Bytes that a ranking uses by default.
+MEMORY = 4 * 2**30
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -74,6 +80,12 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerRetrievalPreprocessor
     label_arguments = ("objective",)
+    task_name = "retrieval"
+    verbs = (verbs.SCORE,)
+    recipe_arguments = {
+        "objective": "objective",
+        "projection_dim": "projection_dim",
+    }
 
     def __init__(
         self,
@@ -211,7 +223,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         texts,
         top_k=None,
         shortlist=None,
-        max_memory=4 * 2**30,
+        max_memory=MEMORY,
         cache_dir=None,
         batch_size=32,
         verbose=1,
@@ -270,6 +282,40 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         with self.inference.reading("rank"):
             scores = rank(self, *sources, sizes, shortlist, cache_dir, verbose)
         return scores if top_k is None else top_matches(scores, top_k)
+
+    def match_probabilities(self, images, texts, batch_size=32):
+        """Compute how probably each picture and each text match.
+
+        Args:
+            images: list of N pictures, in any form that `score` takes, or
+                one picture.
+            texts: list of M texts, or one text.
+            batch_size: int, pairs, pictures or texts per forward pass.
+
+        Returns:
+            float32 array `(N, M)` in 0..1. A matching head judges each pair
+            on its own. A ranking head compares the texts of a picture, so
+            each row adds up to 1.
+
+        Raises:
+            ValueError: no preprocessor, no pictures or texts, unreadable
+                pictures or empty texts.
+
+        Example:
+
+        ```python
+        retrieval.match_probabilities(["photo.png"], ["a circle", "a square"])
+        ```
+        """
+        sources = self.sources(images, texts, "texts")
+        check_some(sources)
+        with self.inference.reading("match_probabilities"):
+            sizes = Sizes(self, batch_size, MEMORY)
+            odds = rank(self, *sources, sizes, score=match_odds)
+        if "rank" in self.answering_heads:
+            weights = np.exp(odds - odds.max(axis=1, keepdims=True))
+            return weights / weights.sum(axis=1, keepdims=True)
+        return 1 / (1 + np.exp(-odds))
 
     def default_loss(self):
         classes = {name: class_loss() for name in ("itm", "rank")}

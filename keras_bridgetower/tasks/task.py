@@ -17,6 +17,7 @@ from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting.exported import Exported
 from keras_bridgetower.preprocessing import verb_inputs
+from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import inference
@@ -52,6 +53,13 @@ class BridgeTowerTask(
     presets = PresetsOf()
     # Constructor values that the preprocessor takes too.
     label_arguments = ()
+    # By which commands call the task, such as "vqa"; None for base classes.
+    task_name = None
+    # The `Verb`s by which applications ask the task.
+    verbs = ()
+    # Constructor values of a task that a `Recipe` trains, and the fields that
+    # hold them; "labels" are those of the data.
+    recipe_arguments = {}
 
     def __init__(self, backbone, preprocessor, heads, **kwargs):
         check_constructor(self, kwargs, ("name", "compile", "trainable"))
@@ -145,6 +153,45 @@ class BridgeTowerTask(
                 "features. Received: preprocessor=None"
             )
         return self.preprocessor
+
+    def check_request(self, texts=(), top_k=1):
+        """Raise a ValueError if the verb accepts no such texts or `top_k`.
+
+        Args:
+            texts: list of str, or empty.
+            top_k: int, results per row.
+        """
+        checked_texts(list(texts))
+
+    def outputs_for(
+        self, verb, images, texts, batch_size=32, texts_name="texts"
+    ):
+        """Compute the outputs for pictures and texts, for a verb of a task.
+
+        Args:
+            verb: str, the name of the method, for errors.
+            images: one picture or a list.
+            texts: one text or a list. A single picture or text that is not in
+                a list is used with every other.
+            batch_size: int, pairs per forward pass.
+            texts_name: str, the name of the parameter of the texts.
+
+        Returns:
+            NumPy arrays, as `predict` returns them; without the batch axis if
+            neither came in a list.
+
+        Raises:
+            ValueError: no preprocessor, an untrained head, different numbers
+                of pictures and texts, or unreadable ones.
+        """
+        sources = self.sources(images, texts, texts_name)
+        verb_inputs.check_same_or_single(sources)
+        found = inference.joined(
+            self.batches(verb, sources, batch_size, buckets=self.buckets)
+        )
+        if all(source.single for source in sources):
+            return keras.tree.map_structure(lambda x: x[0], found)
+        return found
 
     def predict_features(self, features, batch_size=32):
         """Outputs for features that a preprocessor made.

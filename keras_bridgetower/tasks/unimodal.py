@@ -15,6 +15,7 @@ from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import TextPairs
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import checked_answers
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
 from keras_bridgetower.tasks.inference import joined
@@ -25,6 +26,7 @@ class _Labelled(ClassificationTask):
     """Abstract: one head, `head_name`, whose classes have names."""
 
     label_arguments = ("labels",)
+    recipe_arguments = {"labels": "labels"}
     head_name = None
 
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
@@ -100,6 +102,8 @@ class BridgeTowerImageClassifier(_Labelled):
     """
 
     preprocessor_cls = BridgeTowerImageClassifierPreprocessor
+    task_name = "image_classifier"
+    verbs = (verbs.CLASSIFY_IMAGE,)
     head_name = "image_class"
 
     def __init__(self, backbone, preprocessor=None, labels=None, **kwargs):
@@ -172,6 +176,8 @@ class BridgeTowerTextClassifier(_Labelled):
     """
 
     preprocessor_cls = BridgeTowerTextClassifierPreprocessor
+    task_name = "text_classifier"
+    verbs = (verbs.CLASSIFY_TEXT,)
     head_name = "text_class"
 
     def __init__(
@@ -241,6 +247,8 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     """
 
     preprocessor_cls = BridgeTowerTextRegressorPreprocessor
+    task_name = "text_regressor"
+    verbs = (verbs.RATE,)
 
     def __init__(self, backbone, preprocessor=None, dropout=0.1, **kwargs):
         head = {"num_classes": 1, "dropout": dropout}

@@ -10,6 +10,7 @@ from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.preprocessing.vqa import checked_answers
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
@@ -53,6 +54,9 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerVQAPreprocessor
     label_arguments = ("answers",)
+    task_name = "vqa"
+    verbs = (verbs.ANSWER,)
+    recipe_arguments = {"answers": "labels", "head_hidden_scale": "head_scale"}
 
     def __init__(
         self,
@@ -101,6 +105,10 @@ class BridgeTowerVQA(BridgeTowerTask):
         saved = heads.get("vqa", {})
         names = ("answers", "head_hidden_scale")
         return {k: saved[k] for k in names if saved.get(k) is not None}
+
+    def check_request(self, texts=(), top_k=1):
+        super().check_request(texts)
+        check_at_most("top_k", top_k, len(self.answers), "answers")
 
     def answer(self, images, questions, top_k=1, batch_size=32):
         """Answer questions about pictures.

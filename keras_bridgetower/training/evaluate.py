@@ -57,7 +57,7 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
             f"{', '.join(known)}. Received: splits={list(splits)}"
         )
     chosen = _recipe(recipe, index["task"])
-    cls, _ = task_of_recipe.TASKS[chosen.task]
+    cls = task_of_recipe.task_class(chosen)
     strategy = distribute("none")
     with strategy.scope():
         task = cls.from_preset(

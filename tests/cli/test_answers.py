@@ -11,12 +11,11 @@ from builders import FASTEST
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import ask
 from keras_bridgetower.apps.cli import main
-from keras_bridgetower.apps.cli import retrieve
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.demo import models as demo
 from keras_bridgetower.presets import table
+from keras_bridgetower.presets import verbs
 
 pytestmark = FASTEST
 PICTURES = pathlib.Path(__file__).parents[2] / "examples/pictures"
@@ -263,12 +262,13 @@ def test_defaults_are_of_one_family_where_it_has_the_task(monkeypatch):
             assert preset == f"bridgetower_tiny_{others[command]}"
         else:
             assert preset.startswith(family)
-    for tab in (demo.ASK, demo.MATCH, demo.SEARCH, demo.FILL):
-        assert demo.DemoModels().offered((tab,))[0].startswith(family)
+    for verb in (verbs.ANSWER, verbs.SCORE, demo.SEARCH, verbs.FILL):
+        assert demo.DemoModels().offered((verb,))[0].startswith(family)
     # It changes in one place.
     monkeypatch.setattr(table, "DEFAULT_FAMILY", "bridgetower_tiny_easy_")
-    assert retrieve.RANK.default == "bridgetower_tiny_easy_retrieval"
-    assert ask.FILL.default == "bridgetower_tiny_easy_mlm"
+    for verb, name in ((verbs.SCORE, "retrieval"), (verbs.FILL, "mlm")):
+        names = table.shipped_with(verb.heads)
+        assert names[0] == f"bridgetower_tiny_easy_{name}"
 
 
 def test_a_default_of_another_family_says_what_it_knows(capsys):
@@ -278,7 +278,7 @@ def test_a_default_of_another_family_says_what_it_knows(capsys):
         assert main.main([*words, *more]) == 0
         out, err = capsys.readouterr()
         assert out.startswith("entailment\t")
-        assert ("bridgetower_tiny_easy_entailment answers" in err) == said
+        assert ("Using bridgetower_tiny_easy_entailment" in err) == said
         assert ("one colored shape" in err) == said
 
 

@@ -254,10 +254,3 @@ def test_only_warnings_of_the_package_are_shown(capsys, monkeypatch, tmp_path):
     assert len(lines) == 1
     assert lines[0].startswith("warning: The preset ")
     assert "has no manifest.json" in lines[0]
-
-
-def test_predict_knows_all_tasks():
-    from keras_bridgetower.apps.cli import predict
-    from keras_bridgetower.apps.predict.verbs import VERBS
-
-    assert predict.TASKS == tuple(VERBS)

@@ -13,19 +13,20 @@ from drawn_photos import jpeg_of_scans
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.demo import asking
-from keras_bridgetower.apps.demo import filling
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo import inputs
-from keras_bridgetower.apps.demo import looking
-from keras_bridgetower.apps.demo import matching
 from keras_bridgetower.apps.demo import models
 from keras_bridgetower.apps.demo.drawings import draw_all
 from keras_bridgetower.apps.demo.drawings import drawn
+from keras_bridgetower.apps.demo.fragments import overlay
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.limits import Limits
-from keras_bridgetower.apps.demo.overlays import overlay
+from keras_bridgetower.apps.demo.tabs import ask
+from keras_bridgetower.apps.demo.tabs import fill
+from keras_bridgetower.apps.demo.tabs import look
 from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.presets.verbs import ANSWER
+from keras_bridgetower.presets.verbs import FILL
 
 pytestmark = FASTEST
 VQA, MLM, PRETRAIN = (
@@ -48,12 +49,12 @@ def picture():
 
 
 def test_ask(opened, picture):
-    found = asking.ask(opened, picture, COLOR, VQA)
+    answers, looked = ask.ask(opened, picture, COLOR, VQA)
     vqa = kbt.BridgeTowerVQA.from_preset(VQA)
-    assert found.answers == vqa.answer(picture, COLOR, top_k=5)
-    assert found.answers[0][0] == "red"
+    assert answers == vqa.answer(picture, COLOR, top_k=5)
+    assert answers[0][0] == "red"
     # Orange lies where the triangle is, nowhere else.
-    red, _, blue = np.moveaxis(np.asarray(found.looked, "float32"), -1, 0)
+    red, _, blue = np.moveaxis(np.asarray(looked, "float32"), -1, 0)
     side = len(red)
     y, x = np.unravel_index((red - blue).argmax(), red.shape)
     assert abs(x / side - 44 / 64) < 0.25 and abs(y / side - 24 / 64) < 0.25
@@ -62,33 +63,28 @@ def test_ask(opened, picture):
 def test_match(opened, picture):
     texts = ["a large red triangle in the east.", "a blue circle."]
     pictures = [picture, drawn(*CIRCLE), drawn(*TRIANGLE[:1], "green", 9, 9, 9)]
-    matched = matching.match(opened, pictures, texts, PRETRAIN)
-    found = matched.shares
-    assert not matched.ranked
     task = kbt.BridgeTowerRetrieval.from_preset(PRETRAIN)
+    found = task.match_probabilities(pictures, texts).T
     for text, row in zip(texts, found, strict=True):
         x = task.preprocessor({"images": pictures, "text": [text] * 3})
         logits = keras.ops.convert_to_numpy(task(x)).astype("float64")
         odds = np.exp(logits[:, 1] - logits[:, 0])
         np.testing.assert_allclose(row, odds / (1 + odds), atol=1e-5)
     assert found[0].argmax() == 0 and found[0, 0] > 0.9
-    # Of a head that ranks: the shares of the texts of each picture.
-    shares = matching._probabilities(np.log([[[1.0], [2.0]], [[3.0], [2.0]]]))
-    np.testing.assert_allclose(shares, [[0.25, 0.5], [0.75, 0.5]])
 
 
 def test_fill(opened, picture):
     limits = Limits()
     text = inputs.with_blanks("a large ____ <mask> in  the east.", limits)
     assert text == "a large <mask> <mask> in the east."
-    found = filling.fill(opened, picture, text, MLM)
+    words, around = fill.fill(opened, picture, text, MLM)
     task = kbt.BridgeTowerMaskedLM.from_preset(MLM)
     masks, filled = task.fill_mask(picture, text, top_k=5)
-    assert [[s for _, s in words] for words in found.words] == [
+    assert [[s for _, s in some] for some in words] == [
         [s for _, s in tokens] for tokens in masks
     ]
-    first, middle, last = found.parts
-    best = [words[0][0] for words in found.words]
+    first, middle, last = around
+    best = [some[0][0] for some in words]
     assert f"{first} {best[0]}{middle} {best[1]}{last}" == filled
     assert best == ["red", "triangle"]
 
@@ -96,7 +92,7 @@ def test_fill(opened, picture):
 def test_look(opened, picture):
     vqa = kbt.BridgeTowerVQA.from_preset(VQA)
     seen = kbt.analysis.attention_map(vqa, picture, COLOR, layer=1, head=2)
-    found = looking.look(opened, picture, COLOR, VQA, 2, head=3, word=1)
+    found = look.look(opened, picture, COLOR, VQA, 2, head=3, word=1)
     expected = overlay(seen.pictures[0], seen.word_maps[1, 0])
     assert np.array_equal(found.picture, expected)
     assert found.words == COLOR.split()
@@ -105,14 +101,14 @@ def test_look(opened, picture):
     assert found.weights[:4] == pytest.approx(seen.word_weights[:4].tolist())
     assert sum(found.weights) == pytest.approx(1)
     assert found.shown == f"“{COLOR}” · “color” · layer 2 of 3 · head 3"
-    found = looking.look(opened, picture, COLOR, VQA, 2, head=3, word=4)
+    found = look.look(opened, picture, COLOR, VQA, 2, head=3, word=4)
     mean = overlay(seen.pictures[0], seen.word_maps[4:, 0].mean(0))
     assert np.array_equal(found.picture, mean)
     # What another model had more of is the last, or all.
-    found = looking.look(opened, picture, COLOR, VQA, 99, head=99, word=99)
+    found = look.look(opened, picture, COLOR, VQA, 99, head=99, word=99)
     assert found.shown == f"“{COLOR}” · whole text · layer 3 of 3 · all heads"
     for name in models.OFFERED:
-        found = looking.look(opened, picture, COLOR, name, 1)
+        found = look.look(opened, picture, COLOR, name, 1)
         assert " · whole text · layer 1 of" in found.shown
 
 
@@ -121,14 +117,14 @@ def test_look(opened, picture):
     ["what colour is it mostly?", "un café, don't 🐙 strawberries", "a"],
 )
 def test_words_are_whole(opened, picture, text):
-    found = looking.look(opened, picture, text, f"{EMOJI}_vqa", 1)
+    found = look.look(opened, picture, text, f"{EMOJI}_vqa", 1)
     assert found.words == text.split()
     assert len(found.weights) == len(found.words)
 
 
 def test_a_mask_is_a_word(opened, picture):
     text = "a <mask>. circle<mask>"
-    found = looking.look(opened, picture, text, f"{EMOJI}_mlm", 1)
+    found = look.look(opened, picture, text, f"{EMOJI}_mlm", 1)
     assert found.words == ["a", "<mask>", ".", "circle", "<mask>"]
 
 
@@ -213,36 +209,32 @@ def test_good_hits_end_at_the_largest_drop(scores, good):
 def test_threads_share_one_model(opened, picture):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(
-            pool.map(
-                lambda _: asking.ask(opened, picture, COLOR, VQA), range(8)
-            )
+            pool.map(lambda _: ask.ask(opened, picture, COLOR, VQA), range(8))
         )
-    assert len({tuple(one.answers) for one in found}) == 1
+    assert len({tuple(answers) for answers, _ in found}) == 1
     fresh = models.DemoModels()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        same = set(
-            pool.map(lambda _: id(fresh.open(MLM, models.FILL)), range(4))
-        )
+        same = set(pool.map(lambda _: id(fresh.open(MLM, FILL)), range(4)))
     assert len(same) == 1
 
 
 def test_presets(opened):
-    assert opened.offered((models.ASK,)) == [f"{EMOJI}_vqa", VQA]
+    assert opened.offered((ANSWER,)) == [f"{EMOJI}_vqa", VQA]
     assert opened.offered((models.SEARCH,))[0] == f"{EMOJI}_contrastive"
     with pytest.raises(RefusedInput, match=f"cannot answer.*such as {EMOJI}"):
-        opened.open(MLM, models.ASK)
+        opened.open(MLM, ANSWER)
     with pytest.raises(RefusedInput, match="Choose a model"):
-        opened.open(None, models.ASK)
+        opened.open(None, ANSWER)
     with pytest.raises(ValueError, match="`preset` must be one of the names"):
-        opened.open("none", models.ASK)
+        opened.open("none", ANSWER)
     closed = models.DemoModels((VQA,), others=False)
     with pytest.raises(RefusedInput, match="does not offer"):
-        closed.open(MLM, models.FILL)
+        closed.open(MLM, FILL)
     # The one that was asked longest ago leaves the memory.
     few = models.DemoModels(limits=Limits(models=1))
-    first = few.open(VQA, models.ASK)
-    few.open(MLM, models.FILL)
-    assert few.open(VQA, models.ASK) is not first
+    first = few.open(VQA, ANSWER)
+    few.open(MLM, FILL)
+    assert few.open(VQA, ANSWER) is not first
 
 
 def test_inputs(tmp_path):

@@ -154,6 +154,18 @@ def test_shortlist(task, scores, memory):
     assert difference(found, expected) <= 1e-5
 
 
+@pytest.mark.parametrize("objective", ["random_negatives", "ranking"])
+def test_match_probabilities(objective):
+    task = randomise(retrieval(objective))
+    found = task.match_probabilities(IMAGES, TEXTS, batch_size=4)
+    x = {"images": IMAGES * len(TEXTS), "text": np.repeat(TEXTS, len(IMAGES))}
+    logits = array(task(task.preprocessor(x))).astype("float64")
+    weights = np.exp(logits).reshape(len(TEXTS), len(IMAGES), -1)
+    axis = 0 if objective == "ranking" else 2
+    shares = weights / weights.sum(axis=axis, keepdims=True)
+    np.testing.assert_allclose(found, shares[..., -1].T, atol=1e-5)
+
+
 def test_shortlisted_in_pieces(monkeypatch):
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(20, 4)), rng.normal(size=(30, 4))

@@ -1,21 +1,29 @@
-"""Commands that ask a model about a picture or two."""
+"""Commands that ask a model about pictures and texts."""
 
+import collections
+import pathlib
+import sys
 from typing import Annotated
 
 import typer
 
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
+from keras_bridgetower.apps.cli.errors import UsageError
+from keras_bridgetower.apps.cli.models import DEFAULTS
 from keras_bridgetower.apps.cli.models import AsJson
-from keras_bridgetower.apps.cli.models import Asked
 from keras_bridgetower.apps.cli.models import Picture
 from keras_bridgetower.apps.cli.models import preset_option
+from keras_bridgetower.presets.verbs import ANSWER
+from keras_bridgetower.presets.verbs import COMPARE
+from keras_bridgetower.presets.verbs import EMBED_IMAGES
+from keras_bridgetower.presets.verbs import ENTAIL
+from keras_bridgetower.presets.verbs import FILL
+from keras_bridgetower.presets.verbs import SCORE
 
-ASK = Asked("answer", "BridgeTowerVQA", ("vqa",))
-FILL = Asked("fill_mask", "BridgeTowerMaskedLM", ("mlm",))
-ENTAIL = Asked("entail", "BridgeTowerEntailment", ("entailment",))
-COMPARE = Asked("compare", "BridgeTowerNLVR2", ("nlvr2",))
 TopK = Annotated[int, typer.Option(min=1, help="How many to print.")]
+# Numbers of a vector that a terminal shows.
+SHOWN = 4
 
 
 def ask(
@@ -24,7 +32,7 @@ def ask(
     question: Annotated[
         str, typer.Argument(help="Question about the picture.")
     ],
-    preset: preset_option(True) = ASK.default,
+    preset: preset_option() = DEFAULTS[ANSWER.name],
     top_k: TopK = 1,
     as_json: AsJson = False,
 ):
@@ -33,7 +41,7 @@ def ask(
     Prints the best answers and their scores, from 0 to 1.
     """
     (image,) = models.open_pictures(picture)
-    task = models.open_task(ASK, preset, context)
+    task = models.open_task(ANSWER, preset, context)
     found = task.answer(image, question, top_k=top_k)
     answers = [{"answer": answer, "score": score} for answer, score in found]
     value = {"picture": str(picture), "question": question, "preset": preset}
@@ -48,7 +56,7 @@ def fill(
     text: Annotated[
         str, typer.Argument(help="Text about the picture, with <mask> in it.")
     ],
-    preset: preset_option(True) = FILL.default,
+    preset: preset_option() = DEFAULTS[FILL.name],
     top_k: TopK = 3,
     as_json: AsJson = False,
 ):
@@ -85,7 +93,7 @@ def entail(
     hypothesis: Annotated[
         str, typer.Argument(help="Sentence that may be true of the picture.")
     ],
-    preset: preset_option(True) = ENTAIL.default,
+    preset: preset_option() = DEFAULTS[ENTAIL.name],
     as_json: AsJson = False,
 ):
     """Say if a picture supports a sentence, contradicts it, or neither.
@@ -114,13 +122,13 @@ def compare(
     statement: Annotated[
         str, typer.Argument(help="Statement about the two pictures.")
     ],
-    preset: preset_option(True) = COMPARE.default,
+    preset: preset_option() = DEFAULTS[COMPARE.name],
     as_json: AsJson = False,
 ):
     """Say if a statement about two pictures is true.
 
-    Prints the judgment and how probable it is. The default preset was trained
-    on pictures of one colored shape.
+    Prints the judgment and its probability. The default preset was trained on
+    pictures of one colored shape.
     """
     images = models.open_pictures(left, right)
     task = models.open_task(COMPARE, preset, context)
@@ -135,3 +143,183 @@ def compare(
     }
     rows = [("true" if true else "false", probability)]
     output.show(as_json, value, ("statement is", "probability"), rows)
+
+
+def match(
+    context: typer.Context,
+    picture: Picture,
+    texts: Annotated[
+        list[str], typer.Argument(help="Texts that may fit the picture.")
+    ],
+    preset: preset_option() = DEFAULTS[SCORE.name],
+    as_json: AsJson = False,
+):
+    """Score how well each text fits a picture.
+
+    A score is the logit of "match": higher is better.
+    """
+    (image,) = models.open_pictures(picture)
+    task = models.open_task(SCORE, preset, context, len(texts))
+    scores = task.score(image, list(texts)).tolist()
+    rows = list(zip(texts, scores, strict=True))
+    matches = [{"text": text, "score": score} for text, score in rows]
+    value = {"picture": str(picture), "preset": preset, "matches": matches}
+    output.show(as_json, value, ("text", "score"), rows)
+
+
+def rank(
+    context: typer.Context,
+    text: Annotated[str, typer.Argument(help="Text to look for.")],
+    pictures: Annotated[
+        list[pathlib.Path],
+        typer.Argument(help="Picture files, and folders of them."),
+    ],
+    preset: preset_option() = DEFAULTS[SCORE.name],
+    top_k: Annotated[
+        int, typer.Option(min=1, help="How many pictures to print.")
+    ] = 10,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pictures per batch.")
+    ] = 32,
+    as_json: AsJson = False,
+):
+    """Order pictures by how well they fit a text, the best first.
+
+    Pictures that cannot be read are left out with a warning.
+    """
+    paths = _picture_paths(pictures)
+    task = models.open_task(SCORE, preset, context, len(paths))
+    # Otherwise each picture would get the error of the text.
+    task.check_request([text])
+    with output.status(f"Ranking {len(paths)} pictures"):
+        results = _scored(task, text, paths, batch_size)
+    bad = [row for row in results if "error" in row]
+    for row in bad:
+        output.warn(f"{row['image']} is left out: {row['error']}")
+    if len(bad) == len(results):
+        raise _none_readable(pictures)
+    good = [(r["image"], r["score"]) for r in results if "error" not in r]
+    best = sorted(good, key=lambda pair: -pair[1])[:top_k]
+    value = {
+        "text": text,
+        "preset": preset,
+        "searched": len(good),
+        "pictures": [{"picture": path, "score": s} for path, s in best],
+    }
+    output.show(as_json, value, ("picture", "score"), best)
+
+
+def embed(
+    context: typer.Context,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="Text to embed. May be given again."),
+    ] = None,
+    images: Annotated[
+        list[pathlib.Path] | None,
+        typer.Option("--image", help="Picture to embed. May be given again."),
+    ] = None,
+    preset: preset_option() = DEFAULTS[EMBED_IMAGES.name],
+    as_json: AsJson = False,
+):
+    """Embed texts or pictures in one space, for search.
+
+    Prints a vector of length 1 for each `--text` or `--image`, in order. As
+    many of both are embedded as pairs, if the preset has a head for pairs.
+    """
+    texts, images = texts or None, images or None
+    if not (texts or images):
+        raise UsageError("Give `--text` or `--image`, once or more.")
+    if texts and images and len(texts) != len(images):
+        raise UsageError(
+            "`--text` and `--image` together are pairs: give as many of both. "
+            f"Received: {len(texts)} texts, {len(images)} pictures"
+        )
+    opened = models.open_pictures(*images) if images else None
+    count = len(texts or images)
+    task = models.open_task(EMBED_IMAGES, preset, context, count)
+    embeddings = [
+        {"embedding": vector.tolist()}
+        for vector in task.embed(images=opened, texts=texts)
+    ]
+    for name, values in {"image": images, "text": texts}.items():
+        for i, one in enumerate(values or ()):
+            embeddings[i] = {name: str(one), **embeddings[i]}
+    value = {"preset": preset, "embeddings": embeddings}
+    columns = ("text", "image", "numbers", "the first of them")
+    output.show(as_json, value, columns, _vector_rows(embeddings))
+
+
+def _vector_rows(embeddings):
+    """Return a row for each vector; for a pipe all its numbers, for NumPy."""
+    if not sys.stdout.isatty():
+        return [[f"{x:.9g}" for x in row["embedding"]] for row in embeddings]
+    return [
+        (
+            row.get("text"),
+            row.get("image"),
+            len(row["embedding"]),
+            ", ".join(f"{x:.3f}" for x in row["embedding"][:SHOWN]),
+        )
+        for row in embeddings
+    ]
+
+
+def _picture_paths(sources):
+    """List the pictures of files and folders, each folder in order.
+
+    Those that cannot be read are left out with a warning.
+
+    Args:
+        sources: list of `pathlib.Path`.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        UsageError: there is no picture.
+    """
+    from keras_bridgetower.apps.predict.rows import picture_files
+    from keras_bridgetower.data.datasets.tables import FilePicture
+
+    paths = []
+    for source in sources:
+        if source.is_dir():
+            found = picture_files(source, collections.Counter())
+            paths += [source / name for name in found]
+        else:
+            models.check_is_file(source)
+            paths.append(source)
+    problems = {path: FilePicture(str(path)).problem() for path in paths}
+    good = [path for path in paths if not problems[path]]
+    for path, problem in problems.items():
+        if problem:
+            output.warn(f"{path} is left out: {problem}")
+    if not good:
+        raise _none_readable(sources)
+    return good
+
+
+def _scored(task, text, paths, batch_size):
+    """Return the results of `predict` for each picture with the text."""
+    from keras_bridgetower.apps.predict.batches import open_picture
+    from keras_bridgetower.apps.predict.batches import results_of
+    from keras_bridgetower.apps.predict.rows import Row
+    from keras_bridgetower.preprocessing.geometry import as_square
+
+    converter = task.needed_preprocessor().image_converter
+
+    def read(row, column):
+        return as_square(open_picture(row, column), converter, column)
+
+    rows = [
+        Row(number, {"image": str(path), "text": text}, pathlib.Path())
+        for number, path in enumerate(paths)
+    ]
+    batches = results_of(task, SCORE, rows, 1, batch_size, read)
+    return [result for batch in batches for result in batch]
+
+
+def _none_readable(sources):
+    return UsageError(
+        "There must be a picture that can be read. Received: none in "
+        + ", ".join(map(str, sources))
+    )

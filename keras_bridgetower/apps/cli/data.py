@@ -1,4 +1,4 @@
-"""Commands that build data sets of records and look at them."""
+"""Commands that build, show and filter data sets."""
 
 import dataclasses
 import os
@@ -9,9 +9,19 @@ import typer
 
 from keras_bridgetower.apps.cli import errors
 from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
+from keras_bridgetower.apps.cli.errors import UsageError
+from keras_bridgetower.apps.cli.models import DEFAULTS
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.apps.cli.models import preset_option
+from keras_bridgetower.presets.verbs import EMBED_IMAGES
+from keras_bridgetower.presets.verbs import SCORE
 
+# The heads that can compute each score of `filter`.
+SCORE_HEADS = {"itm": SCORE.heads, "itc": EMBED_IMAGES.heads}
+# Bad samples that `filter` names one by one.
+NAMED = 10
 Name = Annotated[
     str,
     typer.Argument(
@@ -32,7 +42,7 @@ Values = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Further value of the data set. May be given again.",
+        help="Further option of the data set. May be given again.",
     ),
 ]
 
@@ -55,7 +65,7 @@ def check(
         from keras_bridgetower.data import build as building
 
         data = building.open_original(name, root, values or (), protocol)
-        reports = data.check(protocol, splits, _watched(update))
+        reports = data.check(protocol, splits, _counted(update))
     good = all(report.ok for report in reports)
     value = {
         "good": good,
@@ -100,7 +110,7 @@ def build(
 ):
     """Write the splits of a data set as records.
 
-    It may be killed at any time: the same command continues.
+    If it is interrupted, the same command continues.
     """
     left_out = []
     with output.progress("Writing shards") as update:
@@ -140,7 +150,7 @@ def stats(
     ] = False,
     as_json: AsJson = False,
 ):
-    """Print what a data set holds."""
+    """Print the splits and sizes of a data set."""
     with output.status("Reading"):
         frameworks.load(context.obj)
         from keras_bridgetower.data import look
@@ -176,19 +186,104 @@ def show(
 
 
 def _show_lines(as_json, value, lines):
-    """Print JSON, or the lines as they are."""
+    """Print JSON, or lines."""
     if as_json:
         output.show(True, value, (), ())
     else:
         output.print_lines(lines)
 
 
-def _watched(update):
-    """What passes records on, and tells how many went by."""
+def _counted(update):
+    """Return a wrapper of a list of records that reports progress."""
 
-    def watch(items):
+    def counted(items):
         for number, item in enumerate(items, 1):
             yield item
             update(number, len(items))
 
-    return watch
+    return counted
+
+
+def filter(
+    context: typer.Context,
+    source: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            help="Tar of WebDataset, or folder of tars or of img2dataset."
+        ),
+    ],
+    out: Annotated[
+        pathlib.Path, typer.Argument(help="Folder to write, new or begun.")
+    ],
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the samples to keep, such as 0.3."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest score to keep.")
+    ] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score",
+            help="itm (matching head) or itc (contrastive head). May be given "
+            "again; the first one decides. [default: itm, itc]",
+        ),
+    ] = None,
+    tars: Annotated[
+        bool, typer.Option("--tars", help="Write the kept samples as tars too.")
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pairs per batch.")
+    ] = 32,
+    preset: preset_option() = DEFAULTS[SCORE.name],
+    as_json: AsJson = False,
+):
+    """Keep the best image-text pairs of a web data set.
+
+    Writes a table of scores, and one of the kept samples, for each shard. If it
+    is interrupted, the same command continues. To keep another share, run it
+    again: the scores are reused.
+    """
+    scores = tuple(scores or SCORE_HEADS)
+    if set(scores) - set(SCORE_HEADS):
+        raise UsageError(
+            f"`--score` must be one of {', '.join(SCORE_HEADS)}. "
+            f"Received: {', '.join(scores)}"
+        )
+    if (keep is None) == (threshold is None):
+        raise UsageError("Give `--keep` or `--threshold`, and not both.")
+    for score in scores:
+        models.check_preset(preset, SCORE_HEADS[score])
+    with output.progress("Scoring shards") as update:
+        frameworks.load(context.obj)
+        from keras_bridgetower.apps.filtering import run as filtering
+
+        report = filtering.run(
+            source,
+            out,
+            preset,
+            scores,
+            keep_share=keep,
+            threshold=threshold,
+            write_tars=tars,
+            batch_size=batch_size,
+            on_shards=update,
+        )
+    found = dataclasses.asdict(report)
+    named = found.pop("bad_samples")
+    for shard, key, error in named[:NAMED]:
+        output.warn(f"{key} of {shard} has no score: {error}")
+    if report.bad > NAMED:
+        output.warn(
+            f"{report.bad} samples in all have no score. See the column error "
+            f"of the tables in {out / 'scores'}."
+        )
+    value = {"out": out, "preset": preset, **found}
+    value["bad_samples"] = [
+        {"shard": shard, "key": key, "error": error}
+        for shard, key, error in named
+    ]
+    output.show(as_json, value, ("what", "value"), list(found.items()))

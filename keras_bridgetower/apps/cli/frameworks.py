@@ -15,6 +15,7 @@ import pathlib
 import sys
 import warnings
 
+from keras_bridgetower import startup
 from keras_bridgetower.backend.names import BACKENDS
 from keras_bridgetower.files import keras_home
 
@@ -116,6 +117,7 @@ def load(debug=False, first=(), bars=False, datasets=False):
         keras = importlib.import_module("keras")
         for name in ("keras_hub", f"{PACKAGE}.convert", f"{PACKAGE}.tasks"):
             importlib.import_module(name)
+        startup.import_own_modules()
         # Frameworks look for devices when the first array is made.
         keras.ops.zeros((1,))
         if datasets:

@@ -12,17 +12,13 @@ from keras_bridgetower.apps.cli import ask
 from keras_bridgetower.apps.cli import data
 from keras_bridgetower.apps.cli import demo
 from keras_bridgetower.apps.cli import doctor
-from keras_bridgetower.apps.cli import embed
 from keras_bridgetower.apps.cli import errors
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli import predict
-from keras_bridgetower.apps.cli import quantize
-from keras_bridgetower.apps.cli import retrieve
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.cli import serve
 from keras_bridgetower.apps.cli import train
-from keras_bridgetower.apps.cli import web_data
 from keras_bridgetower.apps.cli import weights
 from keras_bridgetower.startup import COMMAND
 from keras_bridgetower.version import __version__
@@ -33,10 +29,10 @@ DEBUG = "--debug"
 COMMANDS = {
     "Ask a model": (
         ask.ask,
-        retrieve.match,
-        retrieve.rank,
+        ask.match,
+        ask.rank,
         ask.fill,
-        embed.embed,
+        ask.embed,
         ask.entail,
         ask.compare,
         predict.predict,
@@ -55,7 +51,7 @@ COMMANDS = {
         {
             "data": (
                 *(data.check, data.build, data.stats, data.show),
-                web_data.filter,
+                data.filter,
             )
         },
         train.train,
@@ -65,7 +61,7 @@ COMMANDS = {
         doctor.presets,
         weights.convert,
         weights.export,
-        quantize.quantize,
+        weights.quantize,
         doctor.doctor,
     ),
 }

@@ -1,11 +1,10 @@
-"""Opens the presets and pictures that a command names, checked early.
+"""Opens the presets and pictures that a command names.
 
-What can be wrong is looked at before Keras is imported, which takes seconds.
+Arguments are checked before Keras is imported, which takes seconds.
 """
 
 import os
 import pathlib
-import typing
 from typing import Annotated
 
 import typer
@@ -15,17 +14,27 @@ from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.presets.table import DEFAULT_FAMILY
 from keras_bridgetower.presets.table import PRESETS
-from keras_bridgetower.presets.table import default_preset
 from keras_bridgetower.presets.table import did_you_mean
+from keras_bridgetower.presets.table import shipped_with
+from keras_bridgetower.presets.verbs import BUILT_IN
+
+# The preset that a command opens by default, by the name of its verb.
+DEFAULTS = {
+    verb.name: shipped[0]
+    for verb in BUILT_IN.values()
+    if (shipped := shipped_with(verb.heads))
+}
+# Inputs that pass through the model in one batch.
+ONE_BATCH = 32
 
 
 def names_starting(incomplete):
-    """The known presets that begin like this, for completion in a shell."""
+    """List the known presets that start like this, for shell completion."""
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
-def preset_option(default):
-    """The type of an option `--preset` of a command."""
+def preset_option(default=True):
+    """Return the type of the option `--preset`; `default` is for its help."""
     return Annotated[
         str,
         typer.Option(
@@ -38,56 +47,47 @@ def preset_option(default):
     ]
 
 
-# Inputs that a verb passes through the model at once.
-ONE_BATCH = 32
+def preset_argument(help):
+    """Return the type of an argument that names a preset."""
+    return Annotated[
+        str, typer.Argument(help=help, autocompletion=names_starting)
+    ]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Picture = Annotated[
     pathlib.Path, typer.Argument(help="Picture file.", show_default=False)
 ]
 
 
-class Asked(typing.NamedTuple):
-    """A command that asks a model.
+def open_task(verb, preset, context, inputs=1):
+    """Open a preset as the task of a verb.
 
     Args:
-        verb: str, the method of the task.
-        task: str, name of the task's class.
-        heads: tuple of str. One of them answers.
-    """
-
-    verb: str
-    task: str
-    heads: tuple
-
-    @property
-    def default(self):
-        """The name of the preset that answers where nobody names one."""
-        return default_preset(self.task)
-
-
-def open_task(asked, preset, context, inputs=1):
-    """The task of a preset.
-
-    Args:
-        asked: `Asked`.
+        verb: `Verb`.
         preset: str, as `from_preset` takes it.
-        context: `typer.Context` of the command. Its object says whether
+        context: `typer.Context` of the command. Its object is True if
             frameworks may print.
-        inputs: int, how many pictures, texts or pairs it is asked about.
+        inputs: int, number of pictures, texts or pairs.
 
     Raises:
         UsageError: no such preset, or one without the head.
         ValueError: as `from_preset`.
     """
-    check_preset(preset, asked.heads)
+    check_preset(preset, verb.heads)
     chosen = context.get_parameter_source("preset")
     if chosen.name == "DEFAULT" and not preset.startswith(DEFAULT_FAMILY):
-        output.note(f"{preset} answers. It knows {PRESETS[preset].knows}.")
+        output.note(
+            f"Using {preset}, which was trained on {PRESETS[preset].knows}."
+        )
     with output.status(f"Loading {preset}"):
-        package = frameworks.load(context.obj)
-        task = getattr(package, asked.task).from_preset(preset)
-    # A warning told of a random head, and no command answers by one.
-    task.new_heads.check(asked.verb, task.answering_heads)
+        frameworks.load(context.obj)
+        from keras_bridgetower.tasks import by_name
+
+        cls, _ = by_name.verbs()[verb.name]
+        task = cls.from_preset(preset)
+    # A random head only warned; no command uses it.
+    task.new_heads.check(verb.method, task.answering_heads)
     if inputs <= ONE_BATCH:
         from keras_bridgetower.backend import compiled
 
@@ -96,24 +96,20 @@ def open_task(asked, preset, context, inputs=1):
 
 
 def check_preset(preset, heads=()):
-    """Refuse what is no preset, or a known one without the heads.
+    """Raise UsageError for an unknown preset, or one without the heads.
 
     Args:
         preset: str, as `from_preset` takes it.
-        heads: tuple of str, of which the preset must have one. Any will do
-            if there are none.
-
-    Raises:
-        UsageError: it is neither known nor a handle nor a path that exists,
-            or has none of the heads.
+        heads: tuple of str. A known preset must have one of them; empty for
+            any preset.
     """
     known = PRESETS.get(preset)
     if known is None and "://" not in preset and not os.path.exists(preset):
         raise UsageError(
             f"There is no preset {preset!r}. {did_you_mean(preset)}"
-            "`keras-bridgetower "
-            "presets` lists the names. A folder, a checkpoint file and a "
-            "handle such as hf://user/model are presets too."
+            "`keras-bridgetower presets` lists the names. A folder, a "
+            "checkpoint file and a handle such as hf://user/model are presets "
+            "too."
         )
     if known and heads and not set(heads) & set(known.heads):
         others = [n for n, p in PRESETS.items() if set(heads) & set(p.heads)]
@@ -125,14 +121,14 @@ def check_preset(preset, heads=()):
 
 
 def open_pictures(*paths):
-    """Pictures as Pillow images, decoded here and only once.
+    """Open and decode pictures as Pillow images.
 
     Args:
         *paths: `pathlib.Path`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no picture, a damaged one, or one with too many pixels.
+        ValueError: not a picture, a damaged one, or one with too many pixels.
     """
     for path in paths:
         check_is_file(path)
@@ -142,7 +138,7 @@ def open_pictures(*paths):
 
 
 def check_is_file(path):
-    """Refuse a path that leads to nothing, or to a folder."""
+    """Raise an error for a missing file or a folder."""
     if not path.exists():
         raise FileNotFoundError(2, "No such file", str(path))
     if path.is_dir():

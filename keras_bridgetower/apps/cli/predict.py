@@ -1,5 +1,6 @@
 """The command that runs a task over many rows."""
 
+import os
 import pathlib
 from typing import Annotated
 
@@ -10,29 +11,21 @@ from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.presets.verbs import BUILT_IN
+from keras_bridgetower.startup import OWN_MODULES
 
 # The heading of the options that need Apache Beam.
 MANY = "Many machines"
-# The keys of `predict.verbs.VERBS`, which imports Keras.
-TASKS = (
-    *("vqa", "masked_lm", "retrieval", "embed_images", "embed_texts"),
-    *("entailment", "nlvr2", "image_classifier", "text_classifier"),
-    "text_regressor",
-)
 
 
 def predict(
     context: typer.Context,
-    preset: Annotated[
-        str,
-        typer.Argument(
-            help="Preset of the task.", autocompletion=models.names_starting
-        ),
-    ],
+    preset: models.preset_argument("Preset of the task."),
     task: Annotated[
         str,
         typer.Argument(
-            help=f"One of {', '.join(TASKS)}.", autocompletion=lambda: TASKS
+            help=f"One of {', '.join(BUILT_IN)}; or one of your own.",
+            autocompletion=lambda: tuple(BUILT_IN),
         ),
     ],
     source: Annotated[
@@ -53,7 +46,7 @@ def predict(
         int, typer.Option(min=1, help="Answers of a row, best first.")
     ] = 1,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Rows of a forward pass.")
+        int, typer.Option(min=1, help="Rows per batch.")
     ] = 32,
     outside: Annotated[
         bool, typer.Option(help="Let a table name pictures anywhere.")
@@ -93,8 +86,8 @@ def predict(
 ):
     """Run a task over a folder of pictures or a table.
 
-    Writes a line of JSON for each row. The same command continues a file that
-    was interrupted. A row that cannot be read gets a line with its error.
+    Writes a line of JSON for each row. If it is interrupted, the same command
+    continues. A row that cannot be read gets a line with its error.
     """
     values = {
         "options": options,
@@ -106,17 +99,19 @@ def predict(
         raise UsageError(
             "`--set`, `--pictures` and `--shard-rows` need `--runner`."
         )
-    if task not in TASKS:
+    # The names of your own tasks are known once their modules are imported.
+    if task not in BUILT_IN and not os.environ.get(OWN_MODULES):
         raise UsageError(
-            f"TASK must be one of {', '.join(TASKS)}. Received: {task!r}"
+            f"TASK must be one of {', '.join(BUILT_IN)}; set {OWN_MODULES} to "
+            f"the module of your own task. Received: {task!r}"
         )
     models.check_preset(preset)
     rows = (preset, task, source, out, text or (), top_k, batch_size, outside)
     with output.progress("Predicting") as on_rows:
         frameworks.load(context.obj)
-        from keras_bridgetower.apps.predict import main
         from keras_bridgetower.apps.predict import on_beam
-        from keras_bridgetower.apps.predict.verbs import UnfitSetting
+        from keras_bridgetower.apps.predict import run
+        from keras_bridgetower.apps.predict.run import UnfitSetting
 
         try:
             if runner:
@@ -124,7 +119,7 @@ def predict(
                     found = on_beam.run(*rows, runner=runner, **values)
                 bad, passed_over = found.bad, found.passed_over
             else:
-                bad, passed_over = main.run(*rows, on_rows)
+                bad, passed_over = run.run(*rows, on_rows)
         except UnfitSetting as error:
             raise UsageError(str(error)) from error
     value = {
@@ -132,5 +127,5 @@ def predict(
         "unreadable_rows": bad,
         "passed_over": dict(passed_over),
     }
-    lines = [(line,) for line in main.report(bad, passed_over)]
+    lines = [(line,) for line in run.report(bad, passed_over)]
     output.show(as_json, value, ("result",), lines)

@@ -10,13 +10,13 @@ from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
+from keras_bridgetower.apps.cli.models import DEFAULTS
 from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.apps.cli.models import preset_option
-from keras_bridgetower.presets.table import default_preset
+from keras_bridgetower.presets.verbs import EMBED_IMAGES
 
-DEFAULT = default_preset("BridgeTowerContrastive")
-# The head whose vectors find the pictures.
-HEADS = ("itc",)
+HEADS = EMBED_IMAGES.heads
+DEFAULT = DEFAULTS[EMBED_IMAGES.name]
 StoreName = Annotated[
     str,
     typer.Option(

@@ -19,9 +19,10 @@ from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.plan import whole_name
 from keras_bridgetower.checks import is_loopback
+from keras_bridgetower.presets.verbs import BUILT_IN
 
 DEFAULT = Limits()
-HEADS = ("itc", "itm", "rank", "vqa", "mlm")
+HEADS = tuple(head for verb in BUILT_IN.values() for head in verb.heads)
 
 
 class Engine(enum.StrEnum):

@@ -1,7 +1,9 @@
-"""Commands that bring weights of other libraries in, and out again."""
+"""Commands that convert, export and quantize weights."""
 
+import gc
 import os
 import pathlib
+import warnings
 from typing import Annotated
 
 import typer
@@ -11,11 +13,12 @@ from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.files import FolderExists
 
-# Both are compared with transformers, which runs on PyTorch.
+# Both use transformers, which runs on PyTorch.
 BEFORE_KERAS = ("torch",)
 TRANSFORMERS = "transformers"
-# The keys of `models.exporting.formats.FORMATS`, which imports Keras, and a
+# The keys of `models.exporting.formats.FORMATS`, which imports Keras, and the
 # backend that writes each.
 FORMATS = {
     TRANSFORMERS: "torch",
@@ -25,7 +28,7 @@ FORMATS = {
     "tf_saved_model": "tensorflow",
     "litert": "tensorflow",
 }
-# Those that can be computed in int8.
+# Formats with int8.
 QUANTIZED = ("onnx", "openvino")
 Destination = Annotated[
     pathlib.Path, typer.Argument(help="Folder to write, which must be new.")
@@ -102,12 +105,7 @@ def convert(
 
 def export(
     context: typer.Context,
-    preset: Annotated[
-        str,
-        typer.Argument(
-            help="Preset to export.", autocompletion=models.names_starting
-        ),
-    ],
+    preset: models.preset_argument("Preset to export."),
     destination: Annotated[
         pathlib.Path,
         typer.Argument(
@@ -158,9 +156,9 @@ def export(
 ):
     """Export a preset for programs without Keras, or for transformers.
 
-    A folder for onnx or openvino has a `run.py`, which asks the model without
-    Keras. A folder for transformers has every head; those that transformers
-    does not know go into head.safetensors beside the others.
+    A folder for onnx or openvino has a `run.py`, which runs the model without
+    Keras. A folder for transformers has every head; heads that transformers
+    does not know are in head.safetensors.
     """
     models.check_preset(preset)
     if format not in FORMATS:
@@ -189,7 +187,7 @@ def export(
     else:
         if verify:
             raise UsageError("`--verify` needs `--format transformers`.")
-        # Where the user has not chosen, the backend that can write it.
+        # Unless the user chose one, take a backend that can write the format.
         if "KERAS_BACKEND" not in os.environ:
             _check_installed(format)
             os.environ["KERAS_BACKEND"] = FORMATS[format]
@@ -223,7 +221,7 @@ def _show(as_json, found):
 
 
 def _check_installed(format):
-    """Refuse a format whose backend is missing; no other could write it."""
+    """Raise if the only backend that can write a format is not installed."""
     backend = FORMATS[format]
     if backend not in frameworks.installed_backends():
         raise frameworks.BackendMissing(
@@ -231,3 +229,52 @@ def _check_installed(format):
             "is not installed: `pip install "
             f'"keras-bridgetower[{backend},export]"`.'
         )
+
+
+def quantize(
+    context: typer.Context,
+    preset: models.preset_argument("Preset to quantize."),
+    destination: Destination,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task whose heads are kept, such as vqa. By default the one "
+            "of the preset's name, or that it was saved as."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Write a preset whose matrices are 8-bit integers.
+
+    Its weights take about a quarter of the space of float32. It opens on every
+    backend. Evaluate it before you use it.
+    """
+    models.check_preset(preset)
+    if destination.exists():
+        raise FolderExists(destination)
+    with output.status("Quantizing"):
+        frameworks.load(context.obj)
+        from keras_bridgetower.backend.quantization import check_not_quantized
+        from keras_bridgetower.tasks import by_name
+
+        opened = by_name.open_task(preset, task, "quantize")
+        check_not_quantized(opened, "`quantize`")
+        # Keras collects garbage after each layer; skip existing objects.
+        gc.freeze()
+        try:
+            with warnings.catch_warnings():
+                # Other kinds of layers, such as norms, are not quantized.
+                warnings.filterwarnings("ignore", "Layer .* does not have a")
+                opened.quantize("int8")
+        finally:
+            gc.unfreeze()
+        opened.save_to_preset(destination)
+    found = {
+        "task": type(opened).__name__,
+        "parameters": opened.count_params(),
+        "weight_bytes": sum(
+            path.stat().st_size for path in destination.glob("*.h5")
+        ),
+        "written": str(destination),
+    }
+    _show(as_json, found)

@@ -1,15 +1,19 @@
-"""Pieces of HTML that show results: bars, a heat map, marked words."""
+"""Pieces of HTML and pictures that show results: bars, a heat map, words."""
 
 import base64
 import html
 import io
 import pathlib
 
+import numpy as np
 from PIL import Image
 
 _THUMBNAIL = (96, 96)
 # Unreadable files that are named.
 _NAMED = 5
+_SIDE = 384
+_ORANGE = np.array((255, 106, 0), "float32")
+_STRONGEST = 0.78
 
 
 def bars(rows):
@@ -37,6 +41,26 @@ def answer(text, rows, told):
     return (
         f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{_note(told)}'
     )
+
+
+def result(name, kind, value):
+    """A result of any verb: a number or a word in large letters, or bars.
+
+    Args:
+        name: str, its name in `Verb.results`.
+        kind: its type there.
+        value: the result.
+    """
+    if isinstance(kind, list):
+        return "".join(result(name, kind[0], one) for one in value)
+    if isinstance(kind, tuple):
+        pairs = value.items() if isinstance(value, dict) else value
+        return label(name) + bars(sorted(pairs, key=lambda pair: -pair[1]))
+    if kind is list:
+        value = f"{len(value)} numbers"
+    elif kind is float:
+        value = f"{value:.4g}"
+    return f'{label(name)}<p class="kb-answer">{html.escape(str(value))}</p>'
 
 
 def filled(words, parts, told):
@@ -156,3 +180,38 @@ def _inline(picture):
     file = io.BytesIO()
     small.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def overlay(picture, weights, side=_SIDE):
+    """Draw a picture in gray, with weights over it in orange.
+
+    Args:
+        picture: float array `(S, S, 3)` in 0..1.
+        weights: float array `(rows, columns)`, not negative.
+        side: int, pixels of the result.
+
+    Returns:
+        `PIL.Image.Image` `(side, side)` of mode RGB.
+    """
+    size = (side, side)
+    shown = Image.fromarray(np.uint8(np.round(picture * 255)))
+    shown = shown.convert("L").resize(size, Image.Resampling.BICUBIC)
+    gray = 0.55 * np.asarray(shown, "float32")[..., None] + 0.45 * 255
+    strength = Image.fromarray(strengths(weights).astype("float32"))
+    strength = np.asarray(strength.resize(size, Image.Resampling.BILINEAR))
+    share = _STRONGEST * strength[..., None]
+    mixed = gray * (1 - share) + _ORANGE * share
+    return Image.fromarray(np.uint8(np.round(mixed)))
+
+
+def strengths(weights):
+    """Scale weights, from 0 for the median to 1 for the largest.
+
+    Most patches show background and get the same small share, which would
+    colour the whole picture.
+    """
+    weights = np.asarray(weights, "float64")
+    typical, largest = np.median(weights), weights.max()
+    if largest - typical <= 1e-9 * max(largest, 1e-30):
+        return np.zeros_like(weights)
+    return np.clip((weights - typical) / (largest - typical), 0, 1)

@@ -1,70 +1,40 @@
-"""The models of the page: each is opened once, whoever asks first."""
+"""The models of the page: each is opened once, by its first request."""
 
+import dataclasses
 import threading
-import typing
 
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.limits import Limits
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.models import head_table
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.table import DEFAULT_FAMILY
 from keras_bridgetower.presets.table import PRESETS
-from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
-from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
-from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
-from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
-from keras_bridgetower.tasks.vqa import BridgeTowerVQA
+from keras_bridgetower.presets.table import shipped_with
+from keras_bridgetower.presets.verbs import EMBED_IMAGES
+from keras_bridgetower.tasks import by_name
 
 _OFFERED = {
-    "easy": ("vqa", "mlm", "pretrain", "retrieval", "contrastive"),
     "emoji": ("vqa", "contrastive", "retrieval", "mlm"),
+    "easy": ("vqa", "mlm", "pretrain", "retrieval", "contrastive"),
 }
-# The presets of the page unless others are named, those of the default family
-# first: a tab starts with the first that has its head.
+# The presets of the page unless others are named. A tab starts with the first
+# one that has its head.
 OFFERED = tuple(
-    sorted(
-        (
-            f"bridgetower_tiny_{family}_{name}"
-            for family, names in _OFFERED.items()
-            for name in names
-        ),
-        key=lambda name: not name.startswith(DEFAULT_FAMILY),
-    )
+    f"bridgetower_tiny_{family}_{name}"
+    for family, names in _OFFERED.items()
+    for name in names
 )
-
-
-class Kind(typing.NamedTuple):
-    """What a tab asks of a preset.
-
-    Args:
-        opens: class with `from_preset`.
-        heads: tuple of str. The preset must have one of them.
-        does: str, what a preset without them cannot do.
-    """
-
-    opens: type
-    heads: tuple
-    does: str
-
-
-ASK = Kind(BridgeTowerVQA, ("vqa",), "answer questions")
-MATCH = Kind(BridgeTowerRetrieval, ("itm", "rank"), "match texts and pictures")
-SEARCH = Kind(SearchModels, ("itc",), "search pictures")
-FILL = Kind(BridgeTowerMaskedLM, ("mlm",), "fill blanks")
-ENTAIL = Kind(BridgeTowerEntailment, ("entailment",), "judge sentences")
-EMBED = Kind(BridgeTowerContrastive, ("itc",), "embed texts and pictures")
-# Any of them shows its attention.
-LOOK = (ASK, MATCH, FILL, ENTAIL, EMBED)
+# Opens `SearchModels` rather than the task of its verb.
+SEARCH = dataclasses.replace(EMBED_IMAGES, does="search pictures")
 
 
 class DemoModels:
-    """Models by preset, opened when they are first asked. Any thread may ask.
+    """Models by preset, opened when first used, for any number of threads.
 
     Args:
         presets: tuple of str, the presets that the page offers, as
             `from_preset` takes them.
-        others: bool, whether other presets may be opened too.
+        others: bool, True if visitors may open other presets.
         limits: `Limits`.
 
     Raises:
@@ -79,52 +49,59 @@ class DemoModels:
         self._opened = {}
         self._lock, self._opening = threading.Lock(), threading.Lock()
 
-    def offered(self, kinds):
-        """The offered presets that can do one of some kinds.
+    def offered(self, verbs):
+        """List the offered presets that have one of some verbs.
 
         Args:
-            kinds: tuple of `Kind`.
-
-        Returns:
-            list of str.
+            verbs: tuple of `Verb`.
         """
-        return [name for name in self.presets if self._kinds(name, kinds)]
+        return [name for name in self.presets if self._verbs(name, verbs)]
 
-    def open(self, preset, *kinds):
-        """The model of a preset, for the first of some kinds that it can do.
+    def open(self, preset, *verbs):
+        """Open a preset as the task of the first of some verbs that it has.
 
         Args:
             preset: str.
-            *kinds: `Kind`.
-
-        Returns:
-            What `from_preset` of the kind gives.
+            *verbs: `Verb`.
 
         Raises:
-            RefusedInput: no preset was chosen, one that may not be opened,
-                or one that lacks the head.
+            RefusedInput: no preset, one that visitors may not open, or one
+                without the head.
             ValueError: as `from_preset`.
         """
+        verb = self._checked(preset, verbs)
+        cls, _ = by_name.verbs()[verb.name]
+        return self._open(preset.strip(), cls)
+
+    def open_search(self, preset):
+        """Open the `SearchModels` of a preset, with errors as in `open`."""
+        self._checked(preset, (SEARCH,))
+        return self._open(preset.strip(), SearchModels)
+
+    def _checked(self, preset, verbs):
         preset = preset.strip() if isinstance(preset, str) else ""
         if not preset:
             raise RefusedInput("Choose a model first.")
         if not (self.others or preset in self.presets):
             raise RefusedInput(f"This page does not offer “{preset}”.")
-        fitting = self._kinds(preset, kinds)
+        fitting = self._verbs(preset, verbs)
         if not fitting:
-            raise RefusedInput(_lacks_head(preset, kinds[0]))
-        return self._open(preset, fitting[0])
+            raise RefusedInput(
+                f"The model “{preset}” cannot {verbs[0].does}: it has no head "
+                f"{' or '.join(verbs[0].heads)}. {other_model(verbs)}"
+            )
+        return fitting[0]
 
-    def _open(self, preset, kind):
-        key = preset, kind.opens
+    def _open(self, preset, cls):
+        key = preset, cls
         model = self._found(key)
         if model is not None:
             return model
-        # One at a time: two that are opened at once need memory for both.
+        # One at a time: two at once need memory for both.
         with self._opening:
             model = self._found(key)
             if model is None:
-                model = kind.opens.from_preset(preset)
+                model = cls.from_preset(preset)
                 self._keep(key, model)
             return model
 
@@ -132,7 +109,7 @@ class DemoModels:
         with self._lock:
             model = self._opened.pop(key, None)
             if model is not None:
-                # The one that was asked last stands last.
+                # The most recently used is the last.
                 self._opened[key] = model
             return model
 
@@ -142,32 +119,21 @@ class DemoModels:
             while len(self._opened) > self.limits.models:
                 del self._opened[next(iter(self._opened))]
 
-    def _kinds(self, preset, kinds):
+    def _verbs(self, preset, verbs):
         known = self._heads.get(preset)
         heads = _heads_of(preset) if known is None else known
-        return [kind for kind in kinds if set(kind.heads) & set(heads)]
+        return [verb for verb in verbs if set(verb.heads) & set(heads)]
 
 
-def shipped_with(kind):
-    """The names of presets in the package that can do a `Kind`."""
-    return [
-        name
-        for name, preset in PRESETS.items()
-        if set(kind.heads) & set(preset.heads) and not preset.handle
-    ]
+def other_model(verbs):
+    """Return a sentence that names a preset with a verb, or an empty one."""
+    shipped = shipped_with(verbs[0].heads)
+    return f"Choose another one, such as {shipped[0]}." if shipped else ""
 
 
 def _heads_of(preset):
-    """The names of the heads of a preset."""
+    """Return the names of the heads of a preset."""
     known = PRESETS.get(preset)
     if known:
         return known.heads
     return tuple(head_table.saved_heads(registry.open_preset(preset)))
-
-
-def _lacks_head(preset, kind):
-    return (
-        f"The model “{preset}” cannot {kind.does}: it has no head "
-        f"{' or '.join(kind.heads)}. Choose another one, such as "
-        f"{shipped_with(kind)[0]}."
-    )

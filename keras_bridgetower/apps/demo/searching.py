@@ -9,7 +9,6 @@ import threading
 
 from PIL import Image
 
-from keras_bridgetower.apps.demo import models
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.predict.rows import picture_files
 from keras_bridgetower.apps.search.picture_search import PictureSearch
@@ -80,7 +79,7 @@ class IndexShelf:
         Returns:
             `Found`.
         """
-        searched = self._opened.open(preset, models.SEARCH)
+        searched = self._opened.open_search(preset)
         kept = self._kept_index((source, preset), searched)
         # One at a time: an index has one writer.
         with kept.lock:

@@ -1,1 +1,1 @@
-"""Runs a task over a folder of pictures or a table, and writes a JSONL file."""
+"""Runs a task over a folder of pictures or a table, and writes the results."""

@@ -1,4 +1,4 @@
-"""Runs a task on rows, batch by batch, while pictures are read ahead."""
+"""Runs a verb on rows, batch by batch, while pictures are read ahead."""
 
 import collections
 import concurrent.futures
@@ -8,48 +8,55 @@ import itertools
 
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import PICTURES
-from keras_bridgetower.apps.predict.verbs import VERBS
 from keras_bridgetower.preprocessing.images import open_image
 
 
 def open_picture(row, column):
-    """The picture of a row as an RGB `PIL.Image`, or a ValueError."""
+    """Open the picture of a row as an RGB `PIL.Image`, or raise ValueError."""
     return open_image(row.path(column), column)
 
 
-def results_of(task, name, rows, top_k, batch_size, read=open_picture):
-    """What a task says of rows, in their order.
+def results_of(task, verb, rows, top_k, batch_size, read=open_picture):
+    """Run a verb on rows, in their order.
 
     Args:
         task: a task.
-        name: str, key of `VERBS`.
+        verb: `Verb` of the task.
         rows: iterable of `Row`.
-        top_k: int, answers or tokens of a row.
-        batch_size: int, rows of a forward pass; about two batches of pictures
-            are held in memory.
-        read: callable of a `Row` and the name of a column, which returns the
-            picture. A ValueError of it becomes the error of the row.
+        top_k: int, answers or tokens per row.
+        batch_size: int, rows per forward pass. About two batches of pictures
+            are in memory.
+        read: callable of a `Row` and the name of a column that returns the
+            picture. Its ValueError becomes the error of the row.
 
     Yields:
-        list of dicts, one for each row of a batch: `"row"`, the values of the
+        list of dict, one for each row of a batch: `"row"`, the values of the
         row, and the results or `"error"`.
     """
-    verb = VERBS[name]
-    taken = functools.partial(with_pictures, read=read)
-    for batch in read_ahead(rows, batch_size, taken):
-        yield _results(task, verb, batch, top_k, batch_size)
+    read = functools.partial(with_pictures, read=read)
+    for batch in read_ahead(rows, batch_size, read):
+        good = [inputs for row, inputs in batch if row.error is None]
+        found = iter(run_verb(task, verb, good, top_k, batch_size))
+        yield [
+            {
+                "row": row.number,
+                **row.values,
+                **({"error": row.error} if row.error else next(found)),
+            }
+            for row, _ in batch
+        ]
 
 
 def read_ahead(items, batch_size, read):
-    """Batches of items, read by threads while a model runs on those before.
+    """Read items in threads while a model runs on the batch before.
 
     Args:
         items: iterable.
-        batch_size: int. About two batches are held in memory.
+        batch_size: int. About two batches are in memory.
         read: callable of an item.
 
     Yields:
-        list, what `read` returned for each item of a batch.
+        list, the return values of `read` for a batch.
     """
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -65,13 +72,13 @@ def read_ahead(items, batch_size, read):
 
 
 def each_or_refused(function, items, refused):
-    """The results of a batch, in which one bad item does no harm to others.
+    """Run a function on a batch, so that a bad item spoils no other.
 
     Args:
         function: callable of a list of items that returns a list, and raises
-            a ValueError where it cannot read one.
+            ValueError if it cannot read one of them.
         items: list.
-        refused: callable of that error, which returns the result of its item.
+        refused: callable of that error that returns the result of its item.
 
     Returns:
         list, a result for each item.
@@ -83,7 +90,7 @@ def each_or_refused(function, items, refused):
     except ValueError as error:
         if len(items) == 1:
             return [refused(error)]
-        # Each on its own tells which it is.
+        # One by one, to find which item it is.
         alone = (each_or_refused(function, [item], refused) for item in items)
         return [result for results in alone for result in results]
 
@@ -93,41 +100,30 @@ def with_pictures(row, read=open_picture):
 
     Args:
         row: `Row`.
-        read: as `results_of` takes it.
+        read: as in `results_of`.
 
     Returns:
-        `(row, taken)`: the row as it is written, with the error of a picture
-        that cannot be read, and a dict of its columns as a model takes them.
+        `(row, inputs)`: the row, with an error if a picture cannot be read,
+        and a dict of its columns as the model reads them.
     """
     if row.error:
         return row, {}
-    taken = {k: v for k, v in row.values.items() if k != ID}
+    inputs = {k: v for k, v in row.values.items() if k != ID}
     try:
-        for column in PICTURES & set(taken):
-            taken[column] = read(row, column)
+        for column in PICTURES & set(inputs):
+            inputs[column] = read(row, column)
     except ValueError as error:
         return dataclasses.replace(row, error=str(error)), {}
-    return row, taken
+    return row, inputs
 
 
-def _results(task, verb, batch, top_k, batch_size):
-    good = [(row, taken) for row, taken in batch if row.error is None]
-    taken = [taken for _, taken in good]
-    found = iter(_verb_results(task, verb, taken, top_k, batch_size))
-    results = []
-    for row, _ in batch:
-        result = {"error": row.error} if row.error else next(found)
-        results.append({"row": row.number, **row.values, **result})
-    return results
+def run_verb(task, verb, rows, top_k, batch_size):
+    """Return the results of a verb for each row, or `{"error": text}`."""
 
+    def run(rows):
+        # Rows with a second text and rows without cannot be one batch.
+        (names,) = {tuple(row) for row in rows}
+        columns = {name: [row[name] for row in rows] for name in names}
+        return verb.run(task, columns, top_k, batch_size)
 
-def _verb_results(task, verb, taken, top_k, batch_size):
-    """What the verb finds for each row, or why it does not."""
-
-    def asked(some):
-        # Rows with a second text and rows without are no batch: an error.
-        (names,) = {tuple(row) for row in some}
-        columns = {name: [row[name] for row in some] for name in names}
-        return verb.function(task, columns, top_k, batch_size)
-
-    return each_or_refused(asked, taken, lambda e: {"error": str(e)})
+    return each_or_refused(run, rows, lambda error: {"error": str(error)})

@@ -1,16 +1,16 @@
-"""What results depend on: a model's values, and how it reads its inputs."""
+"""Values on which results depend: weights, and how inputs are read."""
 
 import hashlib
 import json
 
 import keras
 
-# States of random generators and position ids, which backends keep otherwise.
-_NO_VALUES = ("int32", "int64", "uint32")
+# States of random generators and position ids, which differ by backend.
+_SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
 
 def sum_of(task):
-    """A sum of a task's weights and of the classes of its heads.
+    """Compute a checksum of a task's weights and its heads' classes.
 
     Args:
         task: a task.
@@ -23,31 +23,31 @@ def sum_of(task):
             str(weight.shape).encode() + _array(weight).tobytes()
         ).hexdigest()
         for weight in task.weights
-        if keras.backend.standardize_dtype(weight.dtype) not in _NO_VALUES
+        if keras.backend.standardize_dtype(weight.dtype) not in _SKIPPED_DTYPES
     )
     heads = json.dumps(task.head_values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 
 
 def dtype_of(task):
-    """str, the name of the dtype policy in which a task computes."""
+    """Return the name of the dtype policy in which a task computes."""
     return task.backbone.dtype_policy.name
 
 
 def reading_of(preprocessor):
-    """How a preprocessor reads pictures and texts.
+    """Describe how a preprocessor reads pictures and texts.
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
 
     Returns:
-        dict of plain values, of what the preprocessor reads alone.
+        dict of plain values, only for the parts that the preprocessor has.
     """
     return {**picture_reading(preprocessor), **text_reading(preprocessor)}
 
 
 def picture_reading(preprocessor):
-    """`reading_of` for pictures alone."""
+    """Describe how a preprocessor reads pictures, as `reading_of`."""
     converter = preprocessor.image_converter
     if converter is None:
         return {}
@@ -61,7 +61,7 @@ def picture_reading(preprocessor):
 
 
 def text_reading(preprocessor):
-    """`reading_of` for texts alone."""
+    """Describe how a preprocessor reads texts, as `reading_of`."""
     tokenizer = preprocessor.tokenizer
     if tokenizer is None:
         return {}
@@ -76,6 +76,6 @@ def text_reading(preprocessor):
 def _array(weight):
     value = weight.value
     if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
-        # NumPy has no such dtype of its own.
+        # NumPy has no such dtype.
         value = keras.ops.cast(value, "float32")
     return keras.ops.convert_to_numpy(value)

@@ -1,4 +1,4 @@
-"""Runs a task over millions of rows on many machines, with Apache Beam."""
+"""Runs a verb over millions of rows on many machines, by Apache Beam."""
 
 import collections
 import contextlib
@@ -11,30 +11,30 @@ import pathlib
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import shards
 from keras_bridgetower.apps.predict.rows import open_rows
-from keras_bridgetower.apps.predict.verbs import VERBS
-from keras_bridgetower.apps.predict.verbs import check_settings
-from keras_bridgetower.apps.predict.verbs import open_task
+from keras_bridgetower.apps.predict.run import check_request
+from keras_bridgetower.apps.predict.run import verb_named
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
+from keras_bridgetower.tasks import by_name
 
-# What `DirectRunner` ends up with. Before that it would try to download
-# another runner, which knows nothing of its options for workers.
+# `DirectRunner` ends up with it, but would first try to download another
+# runner, which does not know its options for workers.
 _DIRECT = "FnApiRunner"
 
 
 @dataclasses.dataclass(frozen=True)
 class BeamReport:
-    """What a run on many machines did.
+    """Report of a run on many machines.
 
     Args:
         rows: int, rows of the source.
         bad: int, those that could not be read.
         shards: int, files of results.
-        kept: int, those that stood already.
-        passed_over: `Counter` of what of a folder was left out.
-        metrics: the metrics of the pipeline, as its runner gives them; None
-            if it did not run, or gives none.
+        kept: int, files that existed already.
+        passed_over: `Counter` of skipped files of a folder.
+        metrics: the metrics of the pipeline, as its runner returns them, or
+            None.
     """
 
     rows: int
@@ -59,20 +59,21 @@ def run(
     runner="DirectRunner",
     options=(),
 ):
-    """Run a task of a preset over a folder or a table, on a runner of Beam.
+    """Run a verb of a preset over a folder or a table, on a runner of Beam.
 
     The rows are divided into shards. A worker takes a shard, runs the task,
     and writes a Parquet file in `OUT/predictions`, and a JSONL file of the
-    rows with errors in `OUT/errors`. The same call makes the shards that are
-    missing, so it goes on after an interruption.
+    rows with errors in `OUT/errors`. After an interruption, the same call
+    computes the missing shards.
 
     Args:
-        preset, task, source, text, top_k, batch_size, outside: as `main.run`.
-        out: str, path of a folder or address such as `"gs://bucket/run"`, which
-            all machines can write.
+        preset, task, source, text, top_k, batch_size, outside: as in
+            `run.run`.
+        out: str, path of a folder or address such as `"gs://bucket/run"` to
+            which all machines can write.
         pictures: str, the folder of the pictures as the workers see it. By
             default that of the source.
-        shard_rows: int, rows of a shard.
+        shard_rows: int, rows per shard.
         runner: str, name of a runner of Beam.
         options: list of str, `"KEY=VALUE"`, options of the pipeline.
 
@@ -81,7 +82,7 @@ def run(
 
     Raises:
         ImportError: Apache Beam is not installed.
-        ValueError: a source, preset, folder or option that does not fit.
+        ValueError: a source, preset, folder or option of the wrong kind.
         RuntimeError: the pipeline failed.
 
     Source: Apache Beam, `RunInference`.
@@ -91,19 +92,21 @@ def run(
     check_count("shard_rows", shard_rows)
     settings = _settings(runner, options)
     out = _full(out)
-    verb = VERBS[task]
-    rows = open_rows(source, verb.columns, verb.optional, text, outside, out)
+    verb = verb_named(task)
+    rows = open_rows(
+        source, tuple(verb.inputs), tuple(verb.optional), text, outside, out
+    )
     preset = os.fspath(preset)
-    model = open_task(task, preset)
-    check_settings(model, task, text, top_k)
-    header = output.header_of(model, task, rows, top_k)
+    model = by_name.open_verb(preset, task)
+    check_request(model, text, top_k)
+    header = output.header_of(model, verb, rows, top_k)
     header["shard_rows"] = shard_rows
     folder = pathlib.Path(source)
     folder = folder if folder.is_dir() else folder.parent
-    with _alone(out):
+    with _lock(out):
         shards.begin(out, header)
         shards.clear(out)
-        done, missing = shards.standing(out), []
+        done, missing = shards.finished(out), []
         for shard, some in shards.divide(
             rows, shard_rows, out, _full(pictures or folder)
         ):
@@ -112,14 +115,14 @@ def run(
                 missing.append(shard)
         metrics = None
         if missing:
-            values = (preset, task, top_k, batch_size, header["model"])
+            values = (preset, verb, top_k, batch_size, header["model"])
             metrics = _run(missing, values, settings)
-            lost = {s.name for s in missing} - shards.standing(out)
+            lost = {s.name for s in missing} - shards.finished(out)
             if lost:
                 raise RuntimeError(
                     f"The pipeline ended without {len(lost)} of "
-                    f"{len(missing)} shards. Run the same command again: it "
-                    "makes those that are missing."
+                    f"{len(missing)} shards. Run the same command again to "
+                    "compute the missing ones."
                 )
         shards.clear(out)
         return BeamReport(
@@ -133,7 +136,7 @@ def run(
 
 
 def _run(missing, values, settings):
-    """Run a pipeline that makes some shards, and return its metrics."""
+    """Run a pipeline that computes some shards, and return its metrics."""
     import apache_beam as beam
     from apache_beam.ml.inference.base import KeyedModelHandler
     from apache_beam.ml.inference.base import RunInference
@@ -142,20 +145,20 @@ def _run(missing, values, settings):
         BridgeTowerModelHandler,
     )
 
-    preset, task, top_k, batch_size, model_sum = values
+    preset, verb, top_k, batch_size, model_sum = values
     handler = BridgeTowerModelHandler(
-        preset, task, top_k, batch_size, model_sum
+        preset, verb.name, top_k, batch_size, model_sum
     )
     pipeline = beam.Pipeline(options=settings)
     (
         pipeline
         | "Shards" >> beam.Create(missing)
-        # Without this step, one machine would take all shards.
+        # Otherwise one machine would take all shards.
         | "Divide" >> beam.Reshuffle()
         | "Rows" >> beam.Map(with_rows)
         | "Predict" >> RunInference(KeyedModelHandler(handler))
         # In the same step as the model, so each shard is written at once.
-        | "Write" >> beam.Map(write, name=task)
+        | "Write" >> beam.Map(write, verb=verb)
     )
     try:
         result = pipeline.run()
@@ -164,25 +167,25 @@ def _run(missing, values, settings):
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise RuntimeError(
             f"The pipeline failed: {said[-1]:.500}. Shards that are written "
-            "stay: run the same command again once this is mended."
+            "are kept: run the same command again once this is fixed."
         ) from error
     with contextlib.suppress(Exception):
         return result.metrics().query()
 
 
 def with_rows(shard):
-    """A shard and its rows."""
+    """Return a shard and its rows."""
     return shard, shard.rows()
 
 
-def write(made, name):
-    """Write a shard and its results."""
-    shard, results = made
-    shard.write_results(results, name)
+def write(predicted, verb):
+    """Write the results of a shard."""
+    shard, results = predicted
+    shard.write_results(results, verb)
 
 
 def _settings(runner, options):
-    """Options of the pipeline, checked before anything is read.
+    """Check the options of the pipeline, before anything is read.
 
     Raises:
         ImportError: Apache Beam is not installed.
@@ -214,7 +217,7 @@ def _settings(runner, options):
     flags = [f"--{option}" for option in options]
     settings = PipelineOptions([f"--runner={runner}", *flags])
     try:
-        # Values are read here; argparse would print its usage.
+        # Reads the values; argparse would print its usage.
         with contextlib.redirect_stderr(io.StringIO()):
             settings.get_all_options()
         return settings
@@ -226,7 +229,7 @@ def _settings(runner, options):
 
 
 def _full(path):
-    """An address as it is, and the full path of a folder."""
+    """Return an address unchanged, and a folder as an absolute path."""
     path = os.fspath(path)
     if "://" in path:
         return path
@@ -234,8 +237,8 @@ def _full(path):
 
 
 @contextlib.contextmanager
-def _alone(out):
-    """A context in which this process alone writes, if OUT is a folder."""
+def _lock(out):
+    """Return a context in which no other process writes to a folder."""
     if "://" in out:
         yield
         return

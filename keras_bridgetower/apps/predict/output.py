@@ -1,4 +1,4 @@
-"""Writes predictions to a JSONL file, and continues a file that was cut off."""
+"""Writes predictions to a JSONL file, or continues an unfinished one."""
 
 import contextlib
 import json
@@ -15,27 +15,27 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import parse_json
 
-# How the first line begins.
+# Start of the first line.
 START = b'{"predictions":'
 
 
 class PredictionFile:
-    """Lines of results, one for each row, below a line that says of what.
+    """A header line, then a line of results for each row.
 
-    One process at a time writes; `<path>.lock` beside it says so, and is free
-    again once that process is gone. It stays there: if it were removed, two
-    processes could each lock a file of that name.
+    `<path>.lock` allows one process at a time to write. It is released when
+    that process ends, and never deleted: otherwise two processes could each
+    lock a file of that name.
 
     Args:
         path: path of the file, new or begun.
-        header: dict of plain values, what the results depend on.
+        header: dict of plain values on which the results depend.
 
     Attributes:
         rows_written: int, number of rows in the file.
 
     Raises:
-        ValueError: the file was begun with another header, is no such file,
-            or is being written by another process.
+        ValueError: the file was begun with another header, is another kind of
+            file, or is being written by another process.
         OSError: it is a folder.
     """
 
@@ -48,23 +48,22 @@ class PredictionFile:
 
     def __enter__(self):
         check_file(self._path)
-        # Beside a file that is refused no lock is made.
-        self._whole_lines()
+        # Check before a lock is created.
+        self._read_whole_lines()
         with contextlib.ExitStack() as opened:
-            opened.enter_context(self._alone())
-            whole = self._whole_lines()
+            opened.enter_context(self._lock())
+            whole = self._read_whole_lines()
             self._file = opened.enter_context(open(self._path, "ab"))
             self._file.truncate(whole)
             if not whole:
                 self._append([{"predictions": self._header}])
-            # Open until the end, unless something here has failed.
             self._open = opened.pop_all()
         return self
 
     def __exit__(self, *error):
         self._open.close()
 
-    def _alone(self):
+    def _lock(self):
         return one_writer(
             f"{self._path}.lock",
             "OUT must be written by one process at a time. Wait for the other "
@@ -72,7 +71,7 @@ class PredictionFile:
         )
 
     def write(self, results):
-        """Append a line for each of some dicts."""
+        """Append a line for each dict."""
         self._append(results)
         self.rows_written += len(results)
 
@@ -82,8 +81,8 @@ class PredictionFile:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _whole_lines(self):
-        """Bytes of the file up to the end of its last whole line."""
+    def _read_whole_lines(self):
+        """Count rows; return the bytes up to the end of the last whole line."""
         self.rows_written = 0
         if not self._path.exists():
             return 0
@@ -96,7 +95,7 @@ class PredictionFile:
                 if number == 0:
                     self._check(line)
                 whole, last, self.rows_written = whole + len(line), line, number
-        # Nothing whole: our first line, cut off, or the file of another.
+        # No whole line: our first one, cut off, or another kind of file.
         if not whole and not START.startswith(rest[: len(START)]):
             self._check(rest)
         if (
@@ -115,7 +114,7 @@ class PredictionFile:
 
 
 def check_header(text, header, path):
-    """Refuse what was made by another model, of other rows, or elsewhere.
+    """Raise if an output was begun with another model, rows or settings.
 
     Args:
         text: str or bytes, the header that was found.
@@ -137,12 +136,12 @@ def check_header(text, header, path):
         raise ValueError(
             "OUT must be of the same model, rows, pictures and settings. "
             "Write to another file, or delete it. Received: "
-            f"{str(path)!r}, in which differ: {', '.join(other)}"
+            f"{str(path)!r}, differing in: {', '.join(other)}"
         )
 
 
 def check_folder(path):
-    """Refuse a file in a folder that is not there, before a model is loaded.
+    """Raise if the folder of a file does not exist, before a model is loaded.
 
     Args:
         path: path of the file.
@@ -153,13 +152,13 @@ def check_folder(path):
     folder = pathlib.Path(path).parent
     if not folder.is_dir():
         raise ValueError(
-            "OUT must lie in a folder that exists. Make it, or choose another. "
+            "OUT must be in an existing folder. Create it, or choose another. "
             f"Received: {str(path)!r}, and no folder {str(folder)!r}"
         )
 
 
 def check_file(path):
-    """Refuse what is no file to write to, before a model is loaded.
+    """Raise if a path is not a plain file, before a model is loaded.
 
     Args:
         path: path of the file.
@@ -173,7 +172,7 @@ def check_file(path):
     path = pathlib.Path(path)
     folder = os.path.realpath(path.parent)
     kind = None
-    # Such as /dev/stdout, into which the results of commands go.
+    # Such as /dev/stdout.
     if folder == "/dev" or folder.split(os.sep)[1:2] in [[k] for k in KERNEL]:
         kind = "a file of the kernel"
     elif path.is_dir():
@@ -190,7 +189,7 @@ def check_file(path):
 
 
 def count_errors(path):
-    """int, the rows in a file that have an error."""
+    """Count the rows of a file that have an error."""
     with open(path, "rb") as file:
         # Most lines need not be parsed.
         return sum(
@@ -198,12 +197,12 @@ def count_errors(path):
         )
 
 
-def header_of(task, name, rows, top_k):
-    """What the results of a task depend on.
+def header_of(task, verb, rows, top_k):
+    """Return the values on which results depend.
 
     Args:
         task: a task.
-        name: str, key of `VERBS`.
+        verb: `Verb`.
         rows: `Rows`.
         top_k: int.
 
@@ -211,7 +210,7 @@ def header_of(task, name, rows, top_k):
         dict of plain values.
     """
     return {
-        "task": name,
+        "task": verb.name,
         "model": sum_of(task),
         "dtype": dtype_of(task),
         **reading_of(task.needed_preprocessor()),

@@ -1,35 +1,30 @@
-"""Reads the rows to predict, one by one, from a folder or from a table."""
+"""Reads rows to predict, one by one, from a folder or a table."""
 
 import collections
+import csv
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 
-from keras_bridgetower.apps.predict.tables import TABLES
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.files import Below
+from keras_bridgetower.files import parse_json
 
 PICTURES = {"image", "second_image"}
-# What names a row for its reader, and no model reads.
+# The column that identifies a row to its reader; no model reads it.
 ID = "id"
-# How a folder is counted whose files nobody knows.
+# The name under which unreadable folders are counted.
 UNREADABLE_FOLDER = "folder that cannot be read"
-# Files that were meant as pictures; what others are, their content says.
+# Suffixes of pictures. Other files are pictures if their content says so.
 SUFFIXES = {
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
+    *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
 }
-# What a run leaves beside its output is nothing that was passed over.
+# A lock beside the output does not count as skipped.
 LOCK = ".lock"
 
 
@@ -39,9 +34,9 @@ class Row:
 
     Args:
         number: int from 0.
-        values: dict from column to str, and `id` as the source has it; paths
-            are those of the source.
-        folder: path below which they lie.
+        values: dict from column to str, and `id` as in the source. Paths are
+            those of the source.
+        folder: path, to which the paths are relative.
         error: str, why the row cannot be used, or None.
     """
 
@@ -55,12 +50,12 @@ class Row:
 
 
 class Rows:
-    """Rows that can be gone through again and again.
+    """Rows that can be iterated over again and again.
 
     Args:
         source: callable that returns an iterator of `(values, error)`.
-        folder: path below which pictures lie.
-        passed_over: `Counter` of what the source found and left out.
+        folder: path, to which paths of pictures are relative.
+        passed_over: `Counter` of files that the source skipped.
         path: path of the source, for messages.
 
     Attributes:
@@ -87,13 +82,13 @@ class Rows:
             )
 
     def _state(self, values):
-        """What tells of a row's pictures whether they were changed."""
+        """Return sizes and times of a row's pictures, to detect changes."""
         found = []
         for column in sorted(PICTURES & set(values)):
             try:
                 about = os.stat(self._folder / values[column])
                 found.append([about.st_size, about.st_mtime_ns])
-            # It is told when the row is read.
+            # Reported when the row is read.
             except (OSError, ValueError):
                 found.append(None)
         return json.dumps(found)
@@ -104,33 +99,33 @@ class Rows:
 
 
 def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
-    """The rows of a folder or of a table.
+    """Open the rows of a folder or of a table.
 
     Args:
         source: path of a folder, or of a `.csv` or `.jsonl` file.
-        columns: tuple of str, those that each row must have.
-        optional: tuple of str, those that rows may have, all or none.
-        texts: list of str. Each row of the source is taken with each, as its
-            `text`. An `id` is carried along where rows have one.
-        outside: bool, whether a table may name pictures that do not lie below
-            its folder: in full, with `..`, or by links.
-        out: path of what the run writes, which is no part of the source where
-            it lies in it.
+        columns: tuple of str that each row must have.
+        optional: tuple of str that rows may have, all or none of them.
+        texts: list of str. Each row of the source is used with each, as its
+            `text`. An `id` is kept if rows have one.
+        outside: bool, True if a table may name pictures outside its folder:
+            by absolute paths, with `..`, or by links.
+        out: path that the run writes, which is skipped if it is in the
+            source.
 
     Returns:
         `Rows`.
 
     Raises:
         ValueError: no such source, one without rows, a folder or a `.csv`
-            without the columns, or a `.csv` with a quote that is open.
+            without the columns, or a `.csv` with an unclosed quote.
     """
     source = pathlib.Path(source)
     suffix = source.suffix.lower()
     if source.is_dir():
-        found, folder = functools.partial(_pictures, out), source
+        read, folder = functools.partial(_pictures, out), source
         columns_of_source = ("image",)
     elif source.is_file() and suffix in TABLES:
-        found, folder = TABLES[suffix], source.parent
+        read, folder = TABLES[suffix], source.parent
         columns_of_source = columns
     else:
         raise ValueError(
@@ -146,20 +141,16 @@ def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
         )
 
     below = Below(folder)
-    # Whoever points at a folder has seen the links in it.
+    # Links in a folder that the user named are trusted.
     outside = outside or source.is_dir()
     passed_over = collections.Counter()
 
     def rows():
         passed_over.clear()
-        for values, error in found(source, own, passed_over):
-            there = [c for c in optional if c in values]
-            pictures = PICTURES & {*own, *there}
-            error = error or _missing(values, [*own, *there])
-            error = error or _blank(values, pictures)
-            if not (error or outside):
-                error = _leads_out(values, pictures, below)
-            values = {c: values[c] for c in (ID, *own, *there) if c in values}
+        for values, error in read(source, own, passed_over):
+            present = [*own, *(c for c in optional if c in values)]
+            error = error or _problem(values, present, below, outside)
+            values = {c: values[c] for c in (ID, *present) if c in values}
             if problem := _unwritable(values):
                 values, error = {}, problem
             for text in texts or [None]:
@@ -169,55 +160,49 @@ def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
     return Rows(rows, folder, passed_over, source)
 
 
-def _missing(values, columns):
+def _problem(values, columns, below, outside):
+    """Return the reason why a row cannot be used, or None."""
     missing = [c for c in columns if not isinstance(values.get(c), str)]
     if missing:
         return f"it must have the columns {', '.join(missing)}, strings"
-    return None
-
-
-def _blank(values, columns):
-    blank = [c for c in sorted(columns) if not values[c].strip()]
+    pictures = sorted(PICTURES & set(columns))
+    blank = [c for c in pictures if not values[c].strip()]
     if blank:
         return (
             f"its {' and '.join(blank)} must not be empty. Write the path of "
-            "a picture, or take the row away"
+            "a picture, or delete the row"
+        )
+    away = [c for c in pictures if not outside and below.leads_out(values[c])]
+    if away:
+        return (
+            f"its {' and '.join(away)} must be below the table's folder, and "
+            "not a link that leaves it. Pass `--outside` to read it anyway. "
+            f"Received: {values[away[0]]!r:.200}"
         )
     return None
 
 
 def _unwritable(values):
-    """Why no line of JSON can hold some values, or None."""
+    """Return the reason why values cannot be written as JSON, or None."""
     try:
-        # Deeper than any line holds them.
+        # Nested deeper than in any line that is written.
         json.dumps([[values]], allow_nan=False)
     except (ValueError, RecursionError) as error:
         return f"it must be JSON, which has no NaN and no Infinity: {error}"
     return None
 
 
-def _leads_out(values, columns, below):
-    away = [c for c in sorted(columns) if below.leads_out(values[c])]
-    if away:
-        return (
-            f"its {' and '.join(away)} must lie below the table's folder, and "
-            "be no link that leaves it. Pass `--outside` to read it all the "
-            f"same. Received: {values[away[0]]!r:.200}"
-        )
-    return None
-
-
 def picture_files(folder, passed_over, out=None):
-    """The pictures of a folder and those below it, in a fixed order.
+    """Find the pictures below a folder, in a fixed order.
 
     Args:
         folder: path.
-        passed_over: `Counter` of what was found and left out.
-        out: path of a file or folder that is no part of it, or None.
+        passed_over: `Counter` of skipped files.
+        out: path of a file or folder that is skipped, or None.
 
     Yields:
-        str: paths relative to the folder, with `/`. Files that are named as
-        pictures come too if they are none.
+        str: paths relative to the folder, with `/`. Files with the suffix of a
+        picture are included even if their content is not a picture.
     """
 
     def unreadable(error):
@@ -226,8 +211,7 @@ def picture_files(folder, passed_over, out=None):
     real = None if out is None else os.path.realpath(out)
     names_of_out = {os.path.basename(path) for path in (out, real) if path}
 
-    def others(parent, names):
-        """The names but for that of `out`, sorted."""
+    def without_out(parent, names):
         return sorted(
             name
             for name in names
@@ -236,10 +220,10 @@ def picture_files(folder, passed_over, out=None):
         )
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = others(parent, folders)
+        folders[:] = without_out(parent, folders)
         links = [f for f in folders if os.path.islink(f"{parent}/{f}")]
         passed_over["linked folder"] += len(links)
-        for name in others(parent, files):
+        for name in without_out(parent, files):
             path = pathlib.Path(parent, name)
             suffix = path.suffix.lower()
             if suffix in SUFFIXES or not FilePicture(str(path)).problem():
@@ -251,3 +235,79 @@ def picture_files(folder, passed_over, out=None):
 def _pictures(out, folder, columns, passed_over):
     for path in picture_files(folder, passed_over, out):
         yield {"image": path}, None
+
+
+def _json_lines(path, columns, passed_over):
+    with open(path, "rb") as file:
+        for line in file:
+            if line.strip():
+                yield _json_row(line)
+
+
+def _json_row(line):
+    try:
+        values = parse_json(line)
+    except ValueError as error:
+        return {}, f"it must be JSON in UTF-8: {error}"
+    if not isinstance(values, dict):
+        return {}, f"it must be a JSON object. Received: {line[:80]!r}"
+    return values, None
+
+
+def _csv(path, columns, passed_over):
+    # A long text is an error of its row, not of the whole table.
+    csv.field_size_limit(2**31 - 1)
+    # Bytes that are not UTF-8 become lone surrogates, which are rejected.
+    with open(
+        path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as file:
+        rows = csv.DictReader(file, strict=True)
+        begin = 1
+        try:
+            _check_header(path, rows.fieldnames or [], columns)
+            begin = rows.line_num + 1
+            for values in rows:
+                yield values, _not_utf8(values) or _too_long(values)
+                begin = rows.line_num + 1
+        # Where the next row starts is unknown.
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} must be a table with commas, in which each quote "
+                "that opens a cell also ends it. Received: a row from line "
+                f"{begin} that fails with: {error}"
+            ) from error
+
+
+def _check_header(path, found, columns):
+    if not set(columns) <= set(found):
+        raise ValueError(
+            f"{path} must begin with a header that names the columns "
+            f"{', '.join(columns)}, with commas between. Received: {found}"
+        )
+    if len(set(found)) < len(found):
+        raise ValueError(
+            f"The header of {path} must name each column once. Received: "
+            f"{found}"
+        )
+
+
+def _too_long(values):
+    if None not in values:
+        return None
+    return (
+        "it must have as many cells as the header. Received: "
+        f"{len(values[None])} more, the last of which is "
+        f"{values[None][-1]!r:.80}. Put a text with commas between quotes"
+    )
+
+
+def _not_utf8(values):
+    texts = itertools.chain(*values.items())
+    try:
+        "".join(text for text in texts if isinstance(text, str)).encode()
+    except UnicodeEncodeError:
+        return "it must be UTF-8"
+    return None
+
+
+TABLES = {".csv": _csv, ".jsonl": _json_lines}

@@ -9,12 +9,13 @@ import pathlib
 import uuid
 
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict.parquet import to_parquet
+from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.preprocessing.images import open_file
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.presets.verbs import named
 
 HEADER = "predictions.json"
 ROWS, RESULTS, ERRORS = "rows", "predictions", "errors"
@@ -26,11 +27,11 @@ INSTALL = (
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Shard:
-    """Some rows in a sequence, whose results are one file.
+    """Consecutive rows whose results are one file.
 
     Args:
         out: str, folder of the run.
-        pictures: str, address of the folder below which pictures lie.
+        pictures: str, address of the folder of the pictures.
         number: int from 0.
         count: int, number of shards.
     """
@@ -45,7 +46,7 @@ class Shard:
         return f"{self.number:05}-of-{self.count:05}"
 
     def path(self, kind):
-        """Where its rows, results or errors lie."""
+        """Return the path of its rows, results or errors."""
         suffix = "parquet" if kind == RESULTS else "jsonl"
         return join(self.out, kind, f"{self.name}.{suffix}")
 
@@ -55,54 +56,54 @@ class Shard:
         write(self.path(ROWS), _lines(lines))
 
     def rows(self):
-        """list of `Row`, as they were written."""
+        """Read the rows, a list of `Row`."""
         lines = read(self.path(ROWS)).splitlines()
         return [
             Row(number, values, self.pictures, error)
             for number, values, error in map(parse_json, lines)
         ]
 
-    def write_results(self, results, name):
-        """Write results and errors; the results last, as a sign of both.
+    def write_results(self, results, verb):
+        """Write errors, then results, whose file marks the shard as done.
 
         Args:
-            results: list of dicts, see `results_of`.
-            name: str, key of `VERBS`.
+            results: list of dict, see `results_of`.
+            verb: `Verb`.
         """
         good = [result for result in results if "error" not in result]
         bad = [result for result in results if "error" in result]
         write(self.path(ERRORS), _lines(bad))
-        write(self.path(RESULTS), to_parquet(good, name))
+        write(self.path(RESULTS), to_parquet(good, verb))
 
 
 def divide(rows, shard_rows, out, pictures):
-    """The shards of rows, of which none is written yet.
+    """Divide rows into shards, without writing them.
 
     Args:
         rows: `Rows`.
-        shard_rows: int, rows of a shard; the last one may have fewer.
+        shard_rows: int, rows per shard; the last one may have fewer.
         out: str, folder of the run.
-        pictures: str, address of the folder below which pictures lie.
+        pictures: str, address of the folder of the pictures.
 
     Yields:
-        `(Shard, iterator of its rows)`. Take the rows before the next shard.
+        `(Shard, iterator of its rows)`. Use the rows before the next shard.
     """
     count = -(-rows.count // shard_rows)
     waiting = iter(rows)
     for number in range(count):
         some = itertools.islice(waiting, shard_rows)
         yield Shard(out, pictures, number, count), some
-        # What was not taken belongs to no other shard.
+        # Skip rows that the caller did not use.
         for _ in some:
             pass
 
 
 def begin(out, header):
-    """Make the folder of a run, or check one that was begun.
+    """Create the folder of a run, or check one that was begun.
 
     Args:
         out: str, address of the folder.
-        header: dict of plain values, what the results depend on.
+        header: dict of plain values on which the results depend.
 
     Raises:
         ValueError: it was begun with another header, or is another folder.
@@ -120,20 +121,20 @@ def begin(out, header):
     write(path, json.dumps({"predictions": header}).encode())
 
 
-def standing(out):
-    """set of the names of the shards whose results are written."""
+def finished(out):
+    """Return the set of names of the shards whose results are written."""
     found = names(out, RESULTS)
     return {n.removesuffix(".parquet") for n in found if n[0] != "_"}
 
 
 def count_errors(out):
-    """int, the rows with errors in all shards."""
+    """Count the rows with errors in all shards."""
     paths = [join(out, ERRORS, n) for n in names(out, ERRORS) if n[0] != "_"]
     return sum(read(path).count(b"\n") for path in paths)
 
 
 def clear(out):
-    """Remove the rows for the workers, and files that were cut off."""
+    """Remove the rows for the workers, and unfinished files."""
     paths = [join(out, ROWS, name) for name in names(out, ROWS)]
     for kind in (RESULTS, ERRORS):
         cut = [name for name in names(out, kind) if name[0] == "_"]
@@ -143,7 +144,7 @@ def clear(out):
 
 
 def read_picture(row, column):
-    """The picture of a row below a local folder or an address.
+    """Read the picture of a row below a local folder or an address.
 
     Args:
         row: `Row` with `folder` as a str.
@@ -153,7 +154,7 @@ def read_picture(row, column):
         `PIL.Image.Image` of mode RGB.
 
     Raises:
-        ValueError: no such file, or no picture.
+        ValueError: no such file, or not a picture.
         OSError: the storage fails. The runner tries the shard again.
     """
     if "://" not in row.folder:
@@ -171,13 +172,70 @@ def read_picture(row, column):
     return open_file(io.BytesIO(data), path, column)
 
 
+def to_parquet(results, verb):
+    """Convert results of rows to the content of a Parquet file.
+
+    Args:
+        results: list of dict without `"error"`, see `results_of`.
+        verb: `Verb`.
+
+    Returns:
+        bytes. The columns are `row`, `id` (a string; other values as JSON),
+        the inputs of the verb, and its results.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = (ID, *verb.columns)
+    fields = [("row", pyarrow.int64())]
+    fields += [(column, pyarrow.string()) for column in texts]
+    fields += [
+        (column, _arrow_type(pyarrow, kind))
+        for column, kind in verb.results.items()
+    ]
+    rows = [
+        {
+            "row": result["row"],
+            **{column: _text(result.get(column)) for column in texts},
+            **{c: named(kind, result[c]) for c, kind in verb.results.items()},
+        }
+        for result in results
+    ]
+    table = pyarrow.Table.from_pylist(rows, pyarrow.schema(fields))
+    file = io.BytesIO()
+    parquet.write_table(table, file)
+    return file.getvalue()
+
+
+def _arrow_type(pyarrow, kind):
+    """Return the Arrow type of a kind of `Verb.results`."""
+    if isinstance(kind, list):
+        return pyarrow.list_(_arrow_type(pyarrow, kind[0]))
+    if isinstance(kind, tuple):
+        text, number = kind
+        pair = [(text, pyarrow.string()), (number, pyarrow.float64())]
+        return pyarrow.list_(pyarrow.struct(pair))
+    return {
+        bool: pyarrow.bool_(),
+        str: pyarrow.string(),
+        float: pyarrow.float64(),
+        list: pyarrow.list_(pyarrow.float32()),
+    }[kind]
+
+
+def _text(value):
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
 def join(folder, *parts):
-    """A path below a folder, which may be an address such as `gs://b/f`."""
+    """Join a folder, or an address such as `gs://b/f`, and parts of a path."""
     return "/".join([folder.rstrip("/"), *parts])
 
 
 def names(*folder):
-    """The names of the files in a folder; none where there is no folder."""
+    """List the files of a folder, or none if there is no such folder."""
     folder = join(*folder)
     try:
         if "://" not in folder:
@@ -189,16 +247,16 @@ def names(*folder):
 
 
 def read(path):
-    """The bytes of a file."""
+    """Read the bytes of a file."""
     with _files().open(path, compression_type="uncompressed") as file:
         return file.read()
 
 
 def write(path, data):
-    """Write a file so that it is there as a whole or not at all."""
+    """Write a file as a whole or not at all."""
     files = _files()
     folder, name = path.rsplit("/", 1)
-    # Two workers may write the same file, each under a name of its own.
+    # Two workers may write the same file, each under its own name.
     part = f"{folder}/_{uuid.uuid4().hex}-{name}"
     with files.create(part, compression_type="uncompressed") as file:
         file.write(data)

@@ -22,13 +22,14 @@ from keras_bridgetower.apps.serve.presets import Presets
 from keras_bridgetower.apps.serve.routes import asking
 from keras_bridgetower.apps.serve.routes import embeddings
 from keras_bridgetower.apps.serve.routes import matching
+from keras_bridgetower.apps.serve.routes import predicting
 from keras_bridgetower.apps.serve.routes import search
 from keras_bridgetower.apps.serve.routes import state
 from keras_bridgetower.version import __version__
 
 # Each route says that it returns a dict. So FastAPI leaves the JSON to
 # pydantic, which writes vectors many times faster.
-ROUTES = (embeddings, matching, asking, search, state)
+ROUTES = (embeddings, matching, asking, predicting, search, state)
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ import itertools
 
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToMatch
+from keras_bridgetower.apps.serve.inputs import images_of
 
 # Searches at a time. Each waits in a thread for its batches.
 _SEARCHES = 16
@@ -67,7 +68,7 @@ class BatchedPreset:
         parts = list(_parts(asked, self._limits.batch_size))
         pixels, refused = await self._pixels(parts)
         if refused:
-            return [refused.get(one.image) for one in asked]
+            return [_refused(one, refused) for one in asked]
         results, squares = [], {}
         for part in parts:
             # Few squares are in memory, and one of the part before is kept.
@@ -225,26 +226,34 @@ def _parts(asked, most):
     """Divide inputs into lists that have at most so many with an image."""
     part, count = [], 0
     for one in asked:
-        if count == most and one.image is not None:
+        has_image = bool(images_of(one))
+        if count == most and has_image:
             yield part
             part, count = [], 0
         part.append(one)
-        count += one.image is not None
+        count += has_image
     yield part
+
+
+def _refused(one, refused):
+    """Return the `Refused` of an input's images, or None."""
+    for name, image in images_of(one).items():
+        if image in refused:
+            return dataclasses.replace(refused[image], about=name)
+    return None
 
 
 def _images(asked):
     """The images of inputs, each once."""
     return list(
-        dict.fromkeys(one.image for one in asked if one.image is not None)
+        dict.fromkeys(x for one in asked for x in images_of(one).values())
     )
 
 
 def _with_square(one, squares):
     """An input with its image decoded, or the `Refused` of its image."""
-    if one.image is None:
-        return one
-    square = squares[one.image]
-    if isinstance(square, Refused):
-        return square
-    return dataclasses.replace(one, image=square)
+    decoded = {name: squares[x] for name, x in images_of(one).items()}
+    for name, square in decoded.items():
+        if isinstance(square, Refused):
+            return dataclasses.replace(square, about=name)
+    return dataclasses.replace(one, **decoded) if decoded else one

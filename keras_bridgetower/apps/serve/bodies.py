@@ -195,6 +195,24 @@ class FillBody(Body):
     top_k: TopK = 1
 
 
+class Row(Body):
+    """The inputs of a task. Pictures are as in `Input`."""
+
+    image: str | None = None
+    second_image: str | None = None
+    text: str | None = None
+    second_text: str | None = None
+
+
+class PredictBody(Body):
+    """Rows for a task without a route of its own."""
+
+    task: str
+    inputs: Annotated[list[Row], pydantic.Field(min_length=1)]
+    model: str | None = None
+    top_k: TopK = 1
+
+
 class SearchBody(Body):
     """What to look for in the index: a text, a picture, or both."""
 

@@ -2,7 +2,6 @@
 
 import itertools
 
-from keras_bridgetower.apps.predict.verbs import VERBS
 from keras_bridgetower.apps.serve.errors import InputError
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_image
@@ -57,30 +56,30 @@ def check_lengths(counts, most, mend="Send a shorter text."):
             )
 
 
-def check_top_k(name, task, asked):
+def check_top_k(task, asked):
     """Refuse more answers than there are.
 
     Args:
-        name: str, key of `VERBS`.
         task: a task.
-        asked: list of `inputs.ToAsk`.
+        asked: list of `inputs.ToAsk` or `inputs.ToPredict`.
 
     Raises:
         InputError: one of them asks for more.
     """
     try:
         for one in asked:
-            VERBS[name].check(task, one.top_k)
+            task.check_request(top_k=one.top_k)
     except ValueError as error:
         raise InputError("top_k", str(error)) from error
 
 
-def opened_pictures(task, images):
+def opened_pictures(task, images, name="image"):
     """Pictures as small as the task takes them.
 
     Args:
         task: a task with a preprocessor.
         images: list of bytes of image files.
+        name: str, the input that holds them.
 
     Raises:
         InputError: one of them cannot be read.
@@ -88,8 +87,8 @@ def opened_pictures(task, images):
     converter = task.needed_preprocessor().image_converter
     try:
         return [
-            as_square(open_image(image, "image"), converter, "image")
+            as_square(open_image(image, name), converter, name)
             for image in images
         ]
     except ValueError as error:
-        raise InputError("image", str(error)) from error
+        raise InputError(name, str(error)) from error

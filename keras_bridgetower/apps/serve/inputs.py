@@ -7,6 +7,8 @@ from PIL import Image
 
 # The rule by which no text is cut, as in `BridgeTowerContrastive.embed`.
 REFUSE = "refuse"
+# The inputs that are pictures.
+IMAGES = {"image", "second_image"}
 # The side of the picture that models are warmed up with.
 _SIDE = 32
 
@@ -75,6 +77,35 @@ class ToAsk:
 
 
 @dataclasses.dataclass(frozen=True)
+class ToPredict:
+    """The inputs of a `Verb` without a route of its own.
+
+    Args:
+        image, second_image: bytes of an image file, or `PIL.Image.Image` when
+            it is decoded; or None.
+        text, second_text: str, or None.
+        top_k: int, results that are wanted.
+    """
+
+    image: bytes | None = None
+    second_image: bytes | None = None
+    text: str | None = None
+    second_text: str | None = None
+    top_k: int = 1
+
+    @property
+    def columns(self):
+        """Names of the inputs that are present."""
+        names = ("image", "second_image", "text", "second_text")
+        return tuple(n for n in names if getattr(self, n) is not None)
+
+    @property
+    def batch(self):
+        """What inputs of one batch have in common."""
+        return self.columns, self.top_k
+
+
+@dataclasses.dataclass(frozen=True)
 class ToFind:
     """What to look for in an index.
 
@@ -92,17 +123,28 @@ class ToFind:
     rerank: int
 
 
-def examples(verb, kinds):
+def images_of(one):
+    """Return the images of an input by the names of its fields."""
+    found = {name: getattr(one, name, None) for name in sorted(IMAGES)}
+    return {name: image for name, image in found.items() if image is not None}
+
+
+def examples(verb, kinds, columns=()):
     """An input of each kind that a verb takes, to warm a model up.
 
     Args:
-        verb: str, `"embed"`, `"score"`, `"answer"` or `"fill"`.
+        verb: str, `"embed"`, `"score"`, `"answer"`, `"fill"`, or the name of
+            a `Verb` without a route of its own.
         kinds: tuple of str, what can be embedded.
+        columns: tuple of str, the inputs of that `Verb`.
 
     Returns:
         list of the classes above.
     """
     image = _picture()
+    if columns:
+        given = {name: image if name in IMAGES else "a" for name in columns}
+        return [ToPredict(**given)]
     if verb == "embed":
         text = {"text": "a", "image": None, "fused": "a"}
         return [

@@ -3,11 +3,15 @@
 Their modules import Keras. A process that only answers HTTP does without.
 """
 
+from keras_bridgetower import startup
+
 
 def import_package():
     """Import what registers presets and checkpoints, see `startup`."""
     from keras_bridgetower import convert  # noqa: F401
     from keras_bridgetower import tasks  # noqa: F401
+
+    startup.import_own_modules()
 
 
 def opened_preset(preset, limits, tokens=None, store=None):

@@ -1,5 +1,7 @@
 """The tasks of one preset around one backbone, asked in batches of inputs."""
 
+import functools
+
 from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.serve import inputs
 from keras_bridgetower.apps.serve.checks import check_lengths
@@ -7,25 +9,26 @@ from keras_bridgetower.apps.serve.checks import check_top_k
 from keras_bridgetower.apps.serve.checks import opened_pictures
 from keras_bridgetower.apps.serve.checks import token_counts
 from keras_bridgetower.apps.serve.errors import Refused
+from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import kinds_of
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import named_heads
+from keras_bridgetower.tasks import by_name
 from keras_bridgetower.tasks import preset_io
-from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
-from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
-from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
-from keras_bridgetower.tasks.vqa import BridgeTowerVQA
 
-# The task of each verb, and the heads of which it needs one.
-TASKS = {
-    "embed": (BridgeTowerContrastive, ("itc",)),
-    "score": (BridgeTowerRetrieval, ("itm", "rank")),
-    "answer": (BridgeTowerVQA, ("vqa",)),
-    "fill": (BridgeTowerMaskedLM, ("mlm",)),
+# Verbs with routes of their own, by the name of their method below. Both
+# verbs that embed share one. The route /v1/predict runs all others.
+OWN_ROUTES = {
+    verbs.EMBED_IMAGES.name: "embed",
+    verbs.EMBED_TEXTS.name: "embed",
+    verbs.SCORE.name: "score",
+    verbs.ANSWER.name: "answer",
+    verbs.FILL.name: "fill",
 }
 # Of the routes that embed; others cut no text.
 _MEND = 'Send a shorter text, or `"truncate": true` to /v1/embeddings.'
@@ -45,16 +48,26 @@ class ServedPreset:
     """
 
     def __init__(self, preset, tokens=None):
+        known = by_name.verbs()
         folder = registry.open_preset(preset)
         saved = named_heads(preset, head_table.saved_heads(folder))
-        self.tasks = {}
-        for verb, (cls, heads) in TASKS.items():
-            if set(heads) & set(saved):
-                self.tasks[verb] = _task(cls, folder, saved, self.tasks)
+        # Tasks and, for /v1/predict, `Verb`s by the names of operations.
+        self.tasks, self._others = {}, {}
+        opened = {}
+        for verb_name, (cls, verb) in known.items():
+            if not set(verb.heads) & set(saved):
+                continue
+            if cls not in opened:
+                opened[cls] = _task(cls, folder, saved, opened)
+            operation = OWN_ROUTES.get(verb_name, verb_name)
+            self.tasks[operation] = opened[cls]
+            if verb_name not in OWN_ROUTES:
+                self._others[verb_name] = verb
         if not self.tasks:
+            heads = dict.fromkeys(h for _, v in known.values() for h in v.heads)
             raise ValueError(
-                "`preset` must have a head that answers: itc, itm, rank, vqa "
-                f"or mlm. Received: preset={preset!r} with the heads "
+                f"`preset` must have one of the heads {', '.join(heads)}. "
+                f"Received: preset={preset!r} with the heads "
                 f"{', '.join(saved) or 'none'}"
             )
         self.tokens = tokens
@@ -73,6 +86,10 @@ class ServedPreset:
             "verbs": tuple(self.tasks),
             "kinds": self.kinds(),
             "width": embed.projection_dim if embed else None,
+            "inputs": {
+                name: (tuple(verb.inputs), tuple(verb.optional))
+                for name, verb in self._others.items()
+            },
         }
 
     def square(self, verb):
@@ -90,7 +107,32 @@ class ServedPreset:
         Returns:
             list, a result for each. One bad input does no harm to the others.
         """
-        return batches.each_or_refused(getattr(self, verb), asked, Refused.of)
+        return batches.each_or_refused(self._run(verb), asked, Refused.of)
+
+    def _run(self, verb):
+        if verb in self._others:
+            return functools.partial(self._predict, verb)
+        return getattr(self, verb)
+
+    def _predict(self, name, asked):
+        """Run a verb without a route of its own on some `inputs.ToPredict`."""
+        task, verb, first = self.tasks[name], self._others[name], asked[0]
+        columns = {
+            column: [getattr(one, column) for one in asked]
+            for column in first.columns
+        }
+        if "text" in columns and "second_text" not in columns:
+            tokenizer = task.needed_preprocessor().tokenizer
+            counts = token_counts(tokenizer, columns["text"])
+            check_lengths(counts, tokenizer.sequence_length)
+        for column in IMAGES & set(columns):
+            columns[column] = opened_pictures(task, columns[column], column)
+        check_top_k(task, asked)
+        found = verb.run(task, columns, first.top_k, len(asked))
+        return [
+            {k: verbs.named(kind, row[k]) for k, kind in verb.results.items()}
+            for row in found
+        ]
 
     def embed(self, asked):
         """Embed texts, pictures or pairs, all of the same kind and rule.
@@ -132,7 +174,7 @@ class ServedPreset:
     def answer(self, asked):
         """The best `(answer, score)` of each `inputs.ToAsk`, in lists."""
         task = self.tasks["answer"]
-        check_top_k("vqa", task, asked)
+        check_top_k(task, asked)
         found = task.answer(
             *_pairs(task, asked),
             top_k=max(one.top_k for one in asked),
@@ -146,7 +188,7 @@ class ServedPreset:
     def fill(self, asked):
         """The tokens of each mask and the filled text of each `ToAsk`."""
         task = self.tasks["fill"]
-        check_top_k("masked_lm", task, asked)
+        check_top_k(task, asked)
         found = task.fill_mask(
             *_pairs(task, asked, parts_of=split_at_masks),
             top_k=max(one.top_k for one in asked),
@@ -171,9 +213,10 @@ class ServedPreset:
             sizes = [1]
             if not compiled.is_eager(task):
                 sizes = _powers_of_two(batch_size)
-            for one in inputs.examples(verb, self.kinds()):
+            columns = self._others[verb].inputs if verb in self._others else ()
+            for one in inputs.examples(verb, self.kinds(), tuple(columns)):
                 for size in sizes:
-                    getattr(self, verb)([one] * size)
+                    self._run(verb)([one] * size)
 
     def _length(self, task, tokens):
         """Tokens of each text, at most the positions of the text encoder."""

@@ -4,7 +4,7 @@ from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.plan import served_name
 
-# What a preset lacks that cannot do something.
+# The head that each verb with a route of its own needs.
 _NEEDS = {
     "embed": "a contrastive head",
     "score": "a matching head",
@@ -29,6 +29,8 @@ class AskedPreset:
         self.verbs = facts["verbs"]
         self.kinds = facts["kinds"]
         self.width = facts["width"]
+        # Needed and optional inputs of the verbs of /v1/predict.
+        self.inputs = facts["inputs"]
         self._ask = ask
         self._count = count
 
@@ -105,7 +107,7 @@ class Presets:
         if verb not in preset.verbs:
             raise RequestError(
                 400,
-                f"The model {preset.name} lacks {_NEEDS[verb]}, which this "
+                f"The model {preset.name} lacks {_needs(verb)}, which this "
                 "route needs.",
                 "model",
             )
@@ -116,8 +118,12 @@ class Presets:
             if verb in preset.verbs:
                 return preset
         raise RequestError(
-            404, f"No model here has {_NEEDS[verb]}, which this route needs."
+            404, f"No model here has {_needs(verb)}, which this route needs."
         )
+
+
+def _needs(verb):
+    return _NEEDS.get(verb, f"a head for the task {verb[:100]!r}")
 
 
 def _same(name):

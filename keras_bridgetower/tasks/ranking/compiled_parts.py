@@ -69,7 +69,7 @@ class Parts:
                 ("pooled",),
             )["pooled"]
             (head,) = task.answering_heads
-            return task.heads[head](pooled)[:, -1]
+            return task.heads[head](pooled)
 
         self.text, self.image, self.pairs = (
             task.inference.forward("rank", Part(task, function))

@@ -22,7 +22,26 @@ def _batches(source, first, last, batch_size):
         yield source.features(start, min(start + batch_size, last))
 
 
-def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
+def match_logit(logits):
+    """Return the logits of "match", the last class."""
+    return logits[:, -1]
+
+
+def match_odds(logits):
+    """Return the log-odds of "match", or of a ranking head its logits."""
+    return match_logit(logits) - (logits[:, 0] if logits.shape[1] > 1 else 0)
+
+
+def rank(
+    task,
+    images,
+    texts,
+    sizes,
+    shortlist=None,
+    cache_dir=None,
+    verbose=0,
+    score=match_logit,
+):
     """All scores, or those of a shortlist, as `BridgeTowerRetrieval.rank`.
 
     Args:
@@ -31,6 +50,7 @@ def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
         texts: `Texts`.
         sizes: `Sizes`.
         shortlist, cache_dir, verbose: as `BridgeTowerRetrieval.rank`.
+        score: callable from logits `(pairs, classes)` to scores `(pairs,)`.
 
     Returns:
         float32 array `(images, texts)`.
@@ -62,7 +82,7 @@ def rank(task, images, texts, sizes, shortlist, cache_dir, verbose):
         else:
             scores[rows] = found
     if left:
-        blocks = _Blocks(task, images, texts, sizes, plan, shortlist)
+        blocks = _Blocks(task, images, texts, sizes, plan, shortlist, score)
         with contextlib.closing(blocks):
             blocks.expect([rows for _, rows in left], verbose)
             for number, rows in left:
@@ -75,12 +95,12 @@ class _Blocks:
     """Scores by blocks of pictures.
 
     Args:
-        task, images, texts, sizes, shortlist: as `rank`.
+        task, images, texts, sizes, shortlist, score: as `rank`.
         plan: `Plan`.
     """
 
-    def __init__(self, task, images, texts, sizes, plan, shortlist):
-        self.parts = parts_of(task)
+    def __init__(self, task, images, texts, sizes, plan, shortlist, score):
+        self.parts, self.score = parts_of(task), score
         self.images, self.texts = images, texts
         self.sizes, self.plan = sizes, plan
         self.text_block = {}
@@ -166,7 +186,7 @@ class _Blocks:
                     for x in (row, column)
                 )
                 logits = ops.convert_to_numpy(self.parts.pairs(inputs))
-                scores[row, first + column] = logits[: len(batch)]
+                scores[row, first + column] = self.score(logits[: len(batch)])
                 self.bar.add(len(batch))
         return scores
 

@@ -11,13 +11,7 @@ from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
 from keras_bridgetower.presets import registry
-from keras_bridgetower.tasks.entailment import BridgeTowerEntailment
-from keras_bridgetower.tasks.nlvr2 import BridgeTowerNLVR2
-from keras_bridgetower.tasks.pretraining import BridgeTowerPretraining
-from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
-from keras_bridgetower.tasks.unimodal import BridgeTowerImageClassifier
-from keras_bridgetower.tasks.unimodal import BridgeTowerTextClassifier
-from keras_bridgetower.tasks.vqa import BridgeTowerVQA
+from keras_bridgetower.tasks.by_name import task_classes
 
 # Parts of the warning of `from_preset` about a new head.
 _HEAD_IS_NEW = re.compile("New and random|newly initialized")
@@ -99,8 +93,18 @@ def class_and_values(recipe, labels):
         recipe: a `Recipe`.
         labels: list of str, the classes of a VQA or a classifier.
     """
-    cls, values = TASKS[recipe.task]
-    return cls, values(recipe, labels)
+    cls = task_class(recipe)
+    values = {
+        name: labels if field == "labels" else getattr(recipe, field)
+        for name, field in cls.recipe_arguments.items()
+    }
+    return cls, {k: v for k, v in values.items() if v is not None}
+
+
+def task_class(recipe):
+    """Return the task class that a `Recipe` trains."""
+    classes = {cls.__name__: cls for cls in task_classes().values()}
+    return classes[f"BridgeTower{recipe.task}"]
 
 
 def print_kept_values(recipe, task):
@@ -141,33 +145,6 @@ def _placing(recipe):
     return {"mode": last.steps[-1].mode, "mean": last.mean, "std": last.std}
 
 
-def _objectives(recipe, labels):
-    return {"objectives": recipe.objective}
-
-
-def _matching(recipe, labels):
-    values = {"objective": recipe.objective}
-    if recipe.projection_dim is not None:
-        values["projection_dim"] = recipe.projection_dim
-    return values
-
-
-def _head(recipe, labels):
-    return {"head_hidden_scale": recipe.head_scale}
-
-
-def _answers(recipe, labels):
-    return {**_head(recipe, labels), "answers": labels}
-
-
-def _two_pictures(recipe, labels):
-    return {**_head(recipe, labels), "dropout": recipe.head_dropout}
-
-
-def _labels(recipe, labels):
-    return {"labels": labels}
-
-
 # Tasks of the records that tasks are trained on.
 RECORD_TASKS = {
     "Pretraining": "captions",
@@ -175,13 +152,4 @@ RECORD_TASKS = {
     "VQA": "vqa",
     "Entailment": "entailment",
     "NLVR2": "nlvr2",
-}
-TASKS = {
-    "Pretraining": (BridgeTowerPretraining, _objectives),
-    "Retrieval": (BridgeTowerRetrieval, _matching),
-    "VQA": (BridgeTowerVQA, _answers),
-    "Entailment": (BridgeTowerEntailment, _head),
-    "NLVR2": (BridgeTowerNLVR2, _two_pictures),
-    "ImageClassifier": (BridgeTowerImageClassifier, _labels),
-    "TextClassifier": (BridgeTowerTextClassifier, _labels),
 }

@@ -49,7 +49,7 @@ class KerasRanking(Timed):
                     "text_rows": np.zeros_like(rows),
                 }
             )
-            return ops.convert_to_numpy(logits).astype("float32")[:, None]
+            return ops.convert_to_numpy(logits).astype("float32")[:, -1:]
 
         return rank
 

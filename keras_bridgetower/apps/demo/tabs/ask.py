@@ -1,12 +1,13 @@
-"""The tab *Ask*: a picture and a question become answers."""
+"""The tab *Ask*: answers to a question, and where the model looked."""
 
-from keras_bridgetower.apps.demo import asking
+from keras_bridgetower.analysis import relevance
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo import models
 from keras_bridgetower.apps.demo.inputs import checked_text
+from keras_bridgetower.presets.verbs import ANSWER
 
 TITLE = "Ask"
-KINDS = (models.ASK,)
+VERBS = (ANSWER,)
+_ANSWERS = 5
 _EXAMPLES = (
     ("octopus", "what kind of thing is it?"),
     ("strawberry", "what color is it mostly?"),
@@ -19,8 +20,28 @@ _SCORES = (
 )
 
 
+def ask(opened, image, question, preset):
+    """Answer a question about a picture.
+
+    Args:
+        opened: `DemoModels`.
+        image: a picture.
+        question: str.
+        preset: str.
+
+    Returns:
+        list of `(answer, score)`, the best first, scores in 0..1; and a
+        `PIL.Image.Image` of the regions that support the best one.
+    """
+    task = opened.open(preset, *VERBS)
+    top_k = min(_ANSWERS, len(task.answers))
+    answers = task.answer(image, question, top_k=top_k)
+    found = relevance(task, image, question, answers[0][0])
+    return answers, fragments.overlay(found.pictures[0], found.whole[0])
+
+
 def add(parts):
-    """Put the tab's content on the page.
+    """Add the tab's content to the page.
 
     Args:
         parts: `Parts`.
@@ -30,11 +51,10 @@ def add(parts):
         "Ask a question about a picture",
         "The model answers, says how sure it is, and shows where it looked.",
     )
-    rows = [parts.drawn_example(*example) for example in _EXAMPLES]
-    examples = parts.examples(rows)
+    examples = parts.picture_examples(_EXAMPLES)
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
-            "Question", "what kind of thing is it?", "Ask", KINDS
+            "Question", "what kind of thing is it?", "Ask", VERBS
         )
         with gr.Column(min_width=280):
             answer = parts.result("The answer appears here.")
@@ -43,11 +63,11 @@ def add(parts):
     def run(value, question, preset):
         question = checked_text(question, "question", parts.limits)
         image = parts.image(value)
-        found = asking.ask(parts.opened, image, question, preset)
-        best = found.answers[0][0]
+        answers, picture = ask(parts.opened, image, question, preset)
+        best = answers[0][0]
         where = f"Where it looked (orange): “{question}” – “{best}”"
-        shown = fragments.answer(best, found.answers, _SCORES)
-        return shown, fragments.label(where), found.looked
+        html = fragments.answer(best, answers, _SCORES)
+        return html, fragments.label(where), picture
 
     parts.answers(
         [button.click, text.submit],

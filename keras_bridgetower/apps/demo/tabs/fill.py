@@ -1,12 +1,13 @@
-"""The tab *Fill the blank*: a picture and a sentence with a blank."""
+"""The tab *Fill the blank*: the words that fit each blank of a sentence."""
 
-from keras_bridgetower.apps.demo import filling
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo import models
 from keras_bridgetower.apps.demo.inputs import with_blanks
+from keras_bridgetower.preprocessing.texts import split_at_masks
+from keras_bridgetower.presets.verbs import FILL
 
 TITLE = "Fill the blank"
-KINDS = (models.FILL,)
+VERBS = (FILL,)
+_WORDS = 5
 _EXAMPLES = (
     ("apple", "a ___ apple"),
     ("umbrella", "this is an ___"),
@@ -19,8 +20,29 @@ _SCORES = (
 )
 
 
+def fill(opened, image, text, preset):
+    """Fill the blanks of a text about a picture.
+
+    Args:
+        opened: `DemoModels`.
+        image: a picture.
+        text: str, each blank written `<mask>`.
+        preset: str.
+
+    Returns:
+        For each blank a list of `(word, probability)`, the best first; and
+        the parts of the text around the blanks, one more.
+    """
+    masks, _ = opened.open(preset, *VERBS).fill_mask(image, text, top_k=_WORDS)
+    words = [
+        [(token.strip() or token, share) for token, share in tokens]
+        for tokens in masks
+    ]
+    return words, split_at_masks(text)
+
+
 def add(parts):
-    """Put the tab's content on the page.
+    """Add the tab's content to the page.
 
     Args:
         parts: `Parts`.
@@ -31,23 +53,19 @@ def add(parts):
         "Write `___` for a missing word. The model finds it by looking at the "
         "picture.",
     )
-    rows = [parts.drawn_example(*example) for example in _EXAMPLES]
-    examples = parts.examples(rows)
+    examples = parts.picture_examples(_EXAMPLES)
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
-            "Sentence with ___",
-            "a ___ apple",
-            "Fill the blank",
-            KINDS,
+            "Sentence with ___", "a ___ apple", "Fill the blank", VERBS
         )
         with gr.Column(min_width=280):
-            filled = parts.result("The full sentence appears here.")
+            result = parts.result("The full sentence appears here.")
 
     def run(value, sentence, preset):
         sentence = with_blanks(sentence, parts.limits)
         image = parts.image(value)
-        found = filling.fill(parts.opened, image, sentence, preset)
-        return fragments.filled(found.words, found.parts, _SCORES)
+        words, around = fill(parts.opened, image, sentence, preset)
+        return fragments.filled(words, around, _SCORES)
 
     parts.answers(
         [button.click, text.submit],
@@ -55,5 +73,5 @@ def add(parts):
         [box, text],
         run,
         [box, text, preset],
-        [filled],
+        [result],
     )

@@ -1,26 +1,125 @@
 """The tab *Look inside*: the attention of a layer, a head and a word."""
 
+import dataclasses
+
+from keras_bridgetower.analysis import attention_map
+from keras_bridgetower.analysis.maps import features_of_pair
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo import looking
-from keras_bridgetower.apps.demo import models
+from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import checked_text
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.presets import verbs
 
 TITLE = "Look inside"
-KINDS = models.LOOK
+# Tasks whose attention can be shown.
+VERBS = (
+    *(verbs.ANSWER, verbs.SCORE, verbs.FILL, verbs.ENTAIL),
+    verbs.EMBED_IMAGES,
+)
+# Choices for all words, and for all heads.
+WHOLE, EVERY_HEAD = "whole text", "all heads"
 _EXAMPLES = (
     ("strawberry", "what color is it mostly?"),
     ("owl", "is this a bird?"),
     ("fire_engine", "is it a vehicle?"),
 )
-# What the choices send for all words and all heads.
+# The value of the choices for all words and all heads.
 _ALL = 0
-# Layer of a model whose layers nobody has counted yet.
+# The last layer of a model with an unknown number of layers.
 _HIGHEST = 10_000
 
 
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """The attention of one word of a text over a picture.
+
+    Args:
+        layers, heads: int, how many the model has.
+        words: list of str, the words of the text.
+        weights: list of float, how much each counts for the whole text.
+        picture: `PIL.Image.Image`, the attention over the picture.
+        shown: str, the text, word, layer and head.
+    """
+
+    layers: int
+    heads: int
+    words: list
+    weights: list
+    picture: object
+    shown: str
+
+
+def look(opened, image, text, preset, layer, head=None, word=None):
+    """Compute the attention of a word over a picture.
+
+    Args:
+        opened: `DemoModels`.
+        image: a picture.
+        text: str.
+        preset: str.
+        layer: int, from 1, the lowest. Higher numbers mean the last layer.
+        head: int from 1, or None for the mean of all.
+        word: int from 0, the number of a word, or None for the whole text.
+
+    Returns:
+        `Look`.
+    """
+    task = opened.open(preset, *VERBS)
+    fusion = task.backbone.fusion
+    layer = min(max(int(layer or 1), 1), fusion.num_layers)
+    if head is not None and not 1 <= head <= fusion.num_heads:
+        head = None
+    found = attention_map(
+        task, image, text, layer - 1, None if head is None else head - 1
+    )
+    if not found.words:
+        raise RefusedInput("The model reads no word of this text.")
+    words = _whole_words(task, image, text)
+    if word is not None and not 0 <= word < len(words):
+        word = None
+    if word is None:
+        weights, named = found.whole, WHOLE
+    else:
+        name, tokens = words[word]
+        weights, named = found.word_maps[tokens].mean(0), f"“{name}”"
+    by = EVERY_HEAD if head is None else f"head {head}"
+    return Look(
+        fusion.num_layers,
+        fusion.num_heads,
+        [name for name, _ in words],
+        [float(found.word_weights[tokens].sum()) for _, tokens in words],
+        fragments.overlay(found.pictures[0], weights[0]),
+        f"“{text}” · {named} · layer {layer} of {fusion.num_layers} · {by}",
+    )
+
+
+def _whole_words(task, image, text):
+    """Return the words of a text, each with the numbers of its tokens."""
+    features = features_of_pair(task, image, text)
+    # Without the start and end tokens, as in `AttentionMap`.
+    ids = features["token_ids"][0][features["padding_mask"][0] == 1][1:-1]
+    tokenizer = task.preprocessor.tokenizer
+    words, before, after_special = [], "", True
+    for number, token in enumerate(ids.tolist()):
+        until = tokenizer.detokenize(ids[: number + 1].tolist())
+        # A special token, such as a mask, has no text, and is a word.
+        special = not tokenizer.detokenize([token])
+        if special or after_special or until[len(before) :][:1].isspace():
+            words.append([])
+        words[-1].append(number)
+        before, after_special = until, special
+    return [
+        (
+            tokenizer.detokenize(ids[tokens].tolist()).strip()
+            or tokenizer.id_to_token(int(ids[tokens[0]])),
+            tokens,
+        )
+        for tokens in words
+    ]
+
+
 def add(parts):
-    """Put the tab's content on the page.
+    """Add the tab's content to the page.
 
     Args:
         parts: `Parts`.
@@ -31,43 +130,40 @@ def add(parts):
         "Each word of the text looks at parts of the picture. Choose a word, "
         "a layer and a head: orange shows where it looks.",
     )
-    rows = [parts.drawn_example(*example) for example in _EXAMPLES]
-    examples = parts.examples(rows)
+    examples = parts.picture_examples(_EXAMPLES)
     with gr.Row():
         box, text, button, preset = parts.picture_and_text(
-            "Text", "what color is it mostly?", "Look inside", KINDS
+            "Text", "what color is it mostly?", "Look inside", VERBS
         )
         with gr.Column(min_width=280):
             words = parts.result("The attention appears here.")
             title, looked = parts.looked("Where it looks (orange)")
-            word = gr.Radio(_choices(looking.WHOLE), value=_ALL, label="Word")
+            word = gr.Radio(_choices(WHOLE), value=_ALL, label="Word")
             with gr.Row():
                 layer = gr.Dropdown(_layers(1), value=1, label="Layer")
                 head = gr.Dropdown(
-                    _choices(looking.EVERY_HEAD), value=_ALL, label="Head"
+                    _choices(EVERY_HEAD), value=_ALL, label="Head"
                 )
 
     def run(value, text, preset, layer, head, word):
         text = checked_text(text, "text", parts.limits)
         asked = layer, _number(head), _number(word, first=0)
-        return looking.look(
-            parts.opened, parts.image(value), text, preset, *asked
-        )
+        return look(parts.opened, parts.image(value), text, preset, *asked)
 
     def start(value, text, preset, *_):
-        """Another text has other words: begin with all of them."""
+        """Show the last layer, all heads and all words of a new text."""
         found = run(value, text, preset, _HIGHEST, _ALL, _ALL)
         return (
             *_shown(found),
             gr.update(choices=_layers(found.layers), value=found.layers),
             gr.update(
                 choices=_choices(
-                    looking.EVERY_HEAD,
+                    EVERY_HEAD,
                     [f"head {i + 1}" for i in range(found.heads)],
                 ),
                 value=_ALL,
             ),
-            gr.update(choices=_choices(looking.WHOLE, found.words), value=_ALL),
+            gr.update(choices=_choices(WHOLE, found.words), value=_ALL),
         )
 
     def again(*values):
@@ -111,10 +207,10 @@ def _layers(count):
 
 
 def _choices(every, names=()):
-    """Names with the numbers that the browser sends for them."""
+    """Return names with the numbers that the browser sends for them."""
     return [(every, _ALL), *((n, i) for i, n in enumerate(names, 1))]
 
 
 def _number(sent, first=1):
-    """The number of a word or head, from `first`, or None for all."""
+    """Return the number of a word or head, from `first`, or None for all."""
     return None if not is_integer(sent) or sent < 1 else sent - 1 + first

@@ -1,15 +1,14 @@
-"""The tab *Match*: texts and pictures become a heat map."""
+"""The tab *Match*: a heat map of texts and pictures."""
 
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo import matching
-from keras_bridgetower.apps.demo import models
 from keras_bridgetower.apps.demo.inputs import checked_lines
 from keras_bridgetower.apps.demo.inputs import opened_picture
 from keras_bridgetower.apps.demo.inputs import paths_of
 from keras_bridgetower.apps.demo.tabs.parts import Example
+from keras_bridgetower.presets.verbs import SCORE
 
 TITLE = "Match"
-KINDS = (models.MATCH,)
+VERBS = (SCORE,)
 _PICTURES = ("dog", "sailboat", "strawberry", "umbrella")
 _TEXTS = (
     "a drawing of a dog",
@@ -32,7 +31,7 @@ _RANKED = (
 
 
 def add(parts):
-    """Put the tab's content on the page.
+    """Add the tab's content to the page.
 
     Args:
         parts: `Parts`.
@@ -62,16 +61,17 @@ def add(parts):
                 lines=6,
             )
             button = gr.Button("Match", variant="primary")
-            preset = parts.preset(KINDS)
+            preset = parts.preset(VERBS)
     table = parts.result("The heat map appears here.")
 
     def run(values, lines, preset):
         texts = checked_lines(lines, limits)
         paths = paths_of(values, limits.pictures)
         images = [opened_picture(path, limits) for path in paths]
-        found = matching.match(parts.opened, images, texts, preset)
-        told = _RANKED if found.ranked else _EACH
-        return fragments.heat_map(texts, images, found.shares, told)
+        task = parts.opened.open(preset, *VERBS)
+        shares = task.match_probabilities(images, texts)
+        note = _RANKED if "rank" in task.answering_heads else _EACH
+        return fragments.heat_map(texts, images, shares.T, note)
 
     parts.answers(
         [button.click],

@@ -10,7 +10,7 @@ from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import check_picture
 from keras_bridgetower.apps.demo.inputs import opened_picture
 from keras_bridgetower.apps.demo.inputs import path_of
-from keras_bridgetower.apps.demo.models import shipped_with
+from keras_bridgetower.presets.table import shipped_with
 
 # What is wrong with what a visitor gave, or with a preset that was named.
 _TOLD = (ValueError, OSError, ImportError)
@@ -74,12 +74,12 @@ class Parts:
         """The heading of a tab, and one sentence that says what it does."""
         self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
 
-    def picture(self):
-        """A place for a picture, which refuses at once what is none."""
+    def picture(self, label="Picture"):
+        """Add a box for a picture, which rejects other files at once."""
         gr = self.gr
-        self.label("Picture")
+        self.label(label)
         box = gr.Image(
-            label="Picture",
+            label=label,
             show_label=False,
             # Files stay as they are: this package reads them.
             type="filepath",
@@ -140,19 +140,19 @@ class Parts:
             buttons=["fullscreen"],
         )
 
-    def preset(self, kinds):
-        """The choice of a model, closed at first."""
+    def preset(self, verbs):
+        """Add the choice of a model, closed at first."""
         gr = self.gr
-        offered = self.opened.offered(kinds)
-        told = "Name of a preset, or the path of its folder."
+        offered = self.opened.offered(verbs)
+        info = "Name of a preset, or the path of its folder."
         if not offered:
-            told = f"{lacking(kinds)} Type the name of one that can."
+            info = f"{lacking(verbs)} Type the name of one that can."
         with gr.Accordion("Choose another model", open=not offered):
             return gr.Dropdown(
                 offered,
                 value=offered[0] if offered else None,
                 label="Model",
-                info=told if self.local else None,
+                info=info if self.local else None,
                 allow_custom_value=self.local,
                 interactive=True,
             )
@@ -255,13 +255,13 @@ class Parts:
             for button, values in examples
         ]
 
-    def picture_and_text(self, label, placeholder, action, kinds):
+    def picture_and_text(self, label, placeholder, action, verbs):
         """A column that takes a picture and a text.
 
         Args:
             label, placeholder: str, of the text.
             action: str, what the button does.
-            kinds: as `preset`.
+            verbs: as in `preset`.
 
         Returns:
             The picture, the text, the button and the choice of a preset.
@@ -270,11 +270,13 @@ class Parts:
             box = self.picture()
             text = self.gr.Textbox(label=label, placeholder=placeholder)
             button = self.gr.Button(action, variant="primary")
-            return box, text, button, self.preset(kinds)
+            return box, text, button, self.preset(verbs)
 
-    def drawn_example(self, name, text):
-        """An `Example` of a drawn picture and a text about it."""
-        return Example(text, (self.drawn[name], text), name)
+    def picture_examples(self, pairs):
+        """Add `examples` of pictures, by name, and a text about each."""
+        return self.examples(
+            [Example(text, (self.drawn[n], text), n) for n, text in pairs]
+        )
 
     def on(self, triggers, run, inputs, outputs, **kwargs):
         """Run a function when something happens.
@@ -347,11 +349,11 @@ class Parts:
         return True
 
 
-def lacking(kinds):
-    """That no model of the page can do what a tab needs, and one that can."""
+def lacking(verbs):
+    """Return a sentence that names a preset with a verb that none here has."""
     return (
-        f"None of the models of this page can {kinds[0].does}; "
-        f"{shipped_with(kinds[0])[0]} can."
+        f"None of the models of this page can {verbs[0].does}; "
+        f"{shipped_with(verbs[0].heads)[0]} can."
     )
 
 

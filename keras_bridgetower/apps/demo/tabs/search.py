@@ -13,7 +13,7 @@ from keras_bridgetower.apps.demo.inputs import paths_of
 from keras_bridgetower.apps.demo.tabs.parts import Example
 
 TITLE = "Search"
-KINDS = (models.SEARCH,)
+VERBS = (models.SEARCH,)
 _EXAMPLES = (
     "something sweet",
     "an animal that lives in the sea",
@@ -46,7 +46,7 @@ def add(parts):
                 placeholder="/home/me/pictures",
                 visible=parts.local,
             )
-            preset = parts.preset(KINDS)
+            preset = parts.preset(VERBS)
         with gr.Column(min_width=280):
             told = parts.result("What was found appears here.")
             gallery = gr.Gallery(

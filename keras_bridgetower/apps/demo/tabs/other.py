@@ -1,0 +1,82 @@
+"""Tabs for verbs without a tab of their own, such as those of your tasks."""
+
+from keras_bridgetower.apps.demo import fragments
+from keras_bridgetower.apps.demo.inputs import checked_text
+
+_LABELS = {
+    "image": "Picture",
+    "second_image": "Second picture",
+    "text": "Text",
+    "second_text": "Second text",
+}
+
+
+class OtherTab:
+    """A tab with the inputs of a verb, and its results.
+
+    Args:
+        verb: `Verb`.
+    """
+
+    def __init__(self, verb):
+        self.TITLE = verb.does[:1].upper() + verb.does[1:]
+        self.VERBS = (verb,)
+
+    def add(self, parts):
+        """Add the tab's content to the page.
+
+        Args:
+            parts: `Parts`.
+        """
+        gr, (verb,) = parts.gr, self.VERBS
+        parts.intro(self.TITLE, f"The model's task is `{verb.name}`.")
+        with gr.Row():
+            with gr.Column(min_width=280):
+                boxes = [self._box(parts, column) for column in verb.columns]
+                button = gr.Button("Run", variant="primary")
+                preset = parts.preset(self.VERBS)
+            with gr.Column(min_width=280):
+                result = parts.result("The result appears here.")
+
+        def run(*values):
+            *values, preset = values
+            found = self.ask(parts, preset, values)
+            return "".join(
+                fragments.result(name, kind, found[name])
+                for name, kind in verb.results.items()
+            )
+
+        parts.answers(
+            [button.click], [], boxes, run, [*boxes, preset], [result]
+        )
+
+    def ask(self, parts, preset, values):
+        """Run the verb on what the browser sent.
+
+        Args:
+            parts: `Parts`.
+            preset: str.
+            values: list, a value for each of the verb's inputs.
+
+        Returns:
+            dict, as from `Verb.run`.
+        """
+        (verb,) = self.VERBS
+        columns = {}
+        for column, value in zip(verb.columns, values, strict=True):
+            if column in verb.optional and not value:
+                continue
+            if "image" in column:
+                columns[column] = [parts.image(value)]
+            else:
+                columns[column] = [
+                    checked_text(value, _LABELS[column].lower(), parts.limits)
+                ]
+        [found] = verb.run(parts.opened.open(preset, verb), columns)
+        return found
+
+    def _box(self, parts, column):
+        label = _LABELS[column]
+        if "image" in column:
+            return parts.picture(label)
+        return parts.gr.Textbox(label=label)

@@ -1,0 +1,201 @@
+"""Verbs: the ways to ask a task, as data that every application reads.
+
+Keras is not imported here, so that a command can check its arguments first.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """One way to ask a task, as data that every application reads.
+
+    A task lists its verbs in the class attribute `verbs`. `predict`, the
+    server and the page need nothing else to offer a task.
+
+    Args:
+        name: str, unique among the verbs of all tasks, such as `"vqa"`.
+        method: str, the method of the task.
+        heads: tuple of str, heads that can answer. A preset needs one of them.
+        does: str, what the verb does, as in "cannot answer questions".
+        inputs: dict from `"image"`, `"second_image"`, `"text"` or
+            `"second_text"` to the parameter of the method that takes a list
+            of them.
+        results: dict from the name of each value that the method returns for
+            a row to its type: `float`, `bool`, `str`, `list` (a vector of
+            floats), a pair of names for texts with numbers, such as
+            `("answer", "score")`, or a list of such a pair for several.
+        optional: dict as `inputs`, of inputs that may be absent.
+        top_k: bool, True if the method takes `top_k`.
+
+    Example:
+
+    ```python
+    Verb(
+        "count",
+        "count",
+        ("count",),
+        "count things",
+        inputs={"image": "images", "text": "texts"},
+        results={"count": float},
+    )
+    ```
+    """
+
+    name: str
+    method: str
+    heads: tuple
+    does: str
+    inputs: dict
+    results: dict
+    optional: dict = dataclasses.field(default_factory=dict)
+    top_k: bool = False
+
+    @property
+    def columns(self):
+        """Names of all inputs, the optional ones last."""
+        return (*self.inputs, *self.optional)
+
+    def run(self, task, columns, top_k=1, batch_size=32):
+        """Ask a task about some rows.
+
+        Args:
+            task: a task with this verb.
+            columns: dict from the name of an input to a list, a value for
+                each row.
+            top_k: int, results per row, if the verb takes it.
+            batch_size: int, rows per forward pass.
+
+        Returns:
+            list of dict from the names in `results` to plain values.
+        """
+        parameters = self.inputs | self.optional
+        values = {parameters[name]: rows for name, rows in columns.items()}
+        if self.top_k:
+            values["top_k"] = top_k
+        found = getattr(task, self.method)(**values, batch_size=batch_size)
+        if len(self.results) == 1:
+            found = ((value,) for value in found)
+        return [
+            dict(zip(self.results, map(_plain, row), strict=True))
+            for row in found
+        ]
+
+
+def _plain(value):
+    """Convert NumPy arrays and numbers to lists and numbers of Python."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def named(kind, value):
+    """Return a result with a name for each of its parts.
+
+    Args:
+        kind: its type in `Verb.results`.
+        value: the result.
+
+    Returns:
+        A list of dict for texts with numbers, else the value.
+    """
+    if isinstance(kind, list):
+        return [named(kind[0], one) for one in value]
+    if isinstance(kind, tuple):
+        pairs = value.items() if isinstance(value, dict) else value
+        return [dict(zip(kind, pair, strict=True)) for pair in pairs]
+    return value
+
+
+_PAIR = {"image": "images", "text": "texts"}
+_LABELS = {"label": str, "probabilities": ("label", "probability")}
+
+ANSWER = Verb(
+    "vqa",
+    "answer",
+    ("vqa",),
+    "answer questions",
+    {"image": "images", "text": "questions"},
+    {"answers": ("answer", "score")},
+    top_k=True,
+)
+FILL = Verb(
+    "masked_lm",
+    "fill_mask",
+    ("mlm",),
+    "fill blanks",
+    _PAIR,
+    {"masks": [("token", "probability")], "filled": str},
+    top_k=True,
+)
+SCORE = Verb(
+    "retrieval",
+    "score",
+    ("itm", "rank"),
+    "match texts and pictures",
+    _PAIR,
+    {"score": float},
+)
+EMBED_IMAGES = Verb(
+    "embed_images",
+    "embed",
+    ("itc",),
+    "embed pictures",
+    {"image": "images"},
+    {"embedding": list},
+)
+EMBED_TEXTS = Verb(
+    "embed_texts",
+    "embed",
+    ("itc",),
+    "embed texts",
+    {"text": "texts"},
+    {"embedding": list},
+)
+ENTAIL = Verb(
+    "entailment",
+    "entail",
+    ("entailment",),
+    "judge sentences",
+    {"image": "images", "text": "hypotheses"},
+    _LABELS,
+)
+COMPARE = Verb(
+    "nlvr2",
+    "compare",
+    ("nlvr2",),
+    "compare pictures",
+    {"image": "left", "second_image": "right", "text": "statements"},
+    {"true": bool, "probability": float},
+)
+CLASSIFY_IMAGE = Verb(
+    "image_classifier",
+    "classify",
+    ("image_class",),
+    "classify pictures",
+    {"image": "images"},
+    _LABELS,
+)
+CLASSIFY_TEXT = Verb(
+    "text_classifier",
+    "classify",
+    ("text_class",),
+    "classify texts",
+    {"text": "texts"},
+    _LABELS,
+    {"second_text": "second_texts"},
+)
+RATE = Verb(
+    "text_regressor",
+    "rate",
+    ("text_number",),
+    "grade texts",
+    {"text": "texts"},
+    {"grade": float},
+    {"second_text": "second_texts"},
+)
+BUILT_IN = {
+    verb.name: verb
+    for verb in (
+        *(ANSWER, FILL, SCORE, EMBED_IMAGES, EMBED_TEXTS, ENTAIL, COMPARE),
+        *(CLASSIFY_IMAGE, CLASSIFY_TEXT, RATE),
+    )
+}
