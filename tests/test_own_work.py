@@ -1,6 +1,8 @@
 """The code of docs/own_work.md, in a file outside of the package."""
 
+import base64
 import importlib
+import json
 import pathlib
 import re
 
@@ -20,8 +22,14 @@ from builders import raw
 from builders import roberta
 from builders import run
 from builders import tokenizer
+from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower import startup
+from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.demo.models import DemoModels
+from keras_bridgetower.apps.demo.tabs.other import other_tabs
+from keras_bridgetower.apps.demo.tabs.parts import Parts
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import LinearHead
 
@@ -96,9 +104,61 @@ def test_own_head_on_the_preset_of_another_task(mine):
     ):
         task = mine.Counter.from_preset("bridgetower_tiny_easy_vqa")
     paths = [weight.path for weight in task.trainable_weights]
-    assert "count_head/output_dense/kernel" in paths
+    assert "count_head/kernel" in paths
     with pytest.raises(ValueError, match="`count` reads the head count"):
         task.count(np.zeros((8, 8, 3), "uint8"), "how many?")
+
+
+@FASTEST
+def test_own_task_in_the_applications(
+    mine, task, folder, monkeypatch, tmp_path
+):
+    """The command line, the server and the page know it by its module."""
+    monkeypatch.setenv(startup.OWN_MODULES, "my_work")
+    task.save_to_preset(folder / "applied")
+    preset = str(folder / "applied")
+    picture = raw(1)[0]["images"][0].astype("uint8")
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    expected = pytest.approx(task.count(picture, "how many?"), rel=1e-4)
+
+    out = tmp_path / "out.jsonl"
+    words = ["predict", preset, "count", tmp_path, out, "--text", "how many?"]
+    assert main.main([*map(str, words)]) == 0
+    _, row = map(json.loads, out.read_text().splitlines())
+    assert row["count"] == expected
+
+    pytest.importorskip("uvicorn", reason="the extra `serve`")
+    httpx = pytest.importorskip("httpx", reason="comes with the tests")
+    from local_server import serving
+
+    from keras_bridgetower.apps.serve.models import ServedPreset
+    from keras_bridgetower.apps.serve.plan import Plan
+
+    served = ServedPreset(preset)
+    served.warm_up(1)
+    image = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    row = {"image": image, "text": "how many?"}
+    with serving(Plan((preset,)), [served]) as running:
+
+        def post(**body):
+            url = f"{running.url}/v1/predict"
+            return httpx.post(url, json=body, timeout=60).json()
+
+        found = post(task="count", inputs=[row, row])
+        assert [r["count"] for r in found["data"]] == [expected] * 2
+        for body, words in (
+            ({"task": "count", "inputs": [{"text": "a"}]}, "image, text"),
+            ({"task": "vqa", "inputs": [row]}, "head for the task 'vqa'"),
+        ):
+            assert words in post(**body)["error"]["message"]
+
+    shown = {"path": str(tmp_path / "a.png")}
+    opened = DemoModels((preset,), others=False)
+    (tab,) = other_tabs(opened)
+    parts = Parts(None, opened, None, {})
+    assert tab.TITLE == "Count things"
+    found = tab.ask(parts, preset, [shown, "how many?"])
+    assert found["count"] == expected
 
 
 READ = """

@@ -9,6 +9,7 @@ from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing import saved_preprocessors
+from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -127,6 +128,29 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             "`BridgeTowerPreprocessor` is abstract. Use the preprocessor of a "
             f"task. Received: preprocessor={type(self).__name__}"
         )
+
+    def numpy_targets(self, function, y, batched=True, dtype="float32"):
+        """Compute targets by a NumPy function, also inside `tf.data` graphs.
+
+        Args:
+            function: callable of the labels as a NumPy array that returns an
+                array with one number per sample.
+            y: labels; in `fit` a tensor of TensorFlow.
+            batched: bool, True if `y` has a batch axis.
+            dtype: str, dtype of the returned array.
+
+        Returns:
+            Array of targets, in a graph a tensor.
+
+        Example:
+
+        ```python
+        def targets(self, y, batched=True):
+            return self.numpy_targets(np.log1p, y, batched)
+        ```
+        """
+        shape = tf_graph.shape_of(y)[:1] if batched else ()
+        return apply_numpy(function, [y], (dtype, shape))
 
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)

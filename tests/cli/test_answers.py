@@ -266,9 +266,9 @@ def test_defaults_are_of_one_family_where_it_has_the_task(monkeypatch):
         assert demo.DemoModels().offered((verb,))[0].startswith(family)
     # It changes in one place.
     monkeypatch.setattr(table, "DEFAULT_FAMILY", "bridgetower_tiny_easy_")
-    for verb, name in ((verbs.SCORE, "retrieval"), (verbs.FILL, "mlm")):
-        names = table.shipped_with(verb.heads)
-        assert names[0] == f"bridgetower_tiny_easy_{name}"
+    for verb in (verbs.SCORE, verbs.FILL):
+        first = table.shipped_with(verb.heads)[0]
+        assert first.startswith("bridgetower_tiny_easy_")
 
 
 def test_a_default_of_another_family_says_what_it_knows(capsys):

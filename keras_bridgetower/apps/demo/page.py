@@ -18,7 +18,7 @@ from keras_bridgetower.apps.demo.tabs import fill
 from keras_bridgetower.apps.demo.tabs import look
 from keras_bridgetower.apps.demo.tabs import match
 from keras_bridgetower.apps.demo.tabs import search
-from keras_bridgetower.apps.demo.tabs.other import OtherTab
+from keras_bridgetower.apps.demo.tabs.other import other_tabs
 from keras_bridgetower.apps.demo.tabs.parts import Parts
 from keras_bridgetower.apps.demo.tabs.parts import lacking
 from keras_bridgetower.checks import check_hosts
@@ -28,9 +28,6 @@ from keras_bridgetower.presets.table import PHOTOGRAPHS
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import SHAPES
 from keras_bridgetower.presets.table import shipped_with
-from keras_bridgetower.presets.verbs import EMBED_TEXTS
-from keras_bridgetower.presets.verbs import ENTAIL
-from keras_bridgetower.tasks import by_name
 
 TABS = (ask, match, search, fill, look)
 _HOUR, _DAY = 3600, 86400
@@ -162,7 +159,7 @@ class Page:
                     gr.Markdown(names, elem_classes="kb-note")
             # On a phone some tabs would hide behind a menu.
             with gr.Tabs(overflow_behavior="wrap"):
-                for tab in (*TABS, *_other_tabs(self.opened)):
+                for tab in (*TABS, *other_tabs(self.opened)):
                     with gr.Tab(tab.TITLE):
                         _fill_tab(parts, tab)
         _refuse_malformed_calls(gr, blocks)
@@ -207,20 +204,6 @@ def _fill_tab(parts, tab):
         f"{lacking(tab.VERBS)} Start the page with it: "
         f"`keras-bridgetower demo {needed}`."
     )
-
-
-def _other_tabs(opened):
-    """Return a tab for each verb of the offered presets that has none."""
-    known = {verb.name for tab in TABS for verb in tab.VERBS}
-    # The tab *Search* embeds texts too.
-    known.add(EMBED_TEXTS.name)
-    # A verb of the tab *Look inside* alone.
-    known -= {ENTAIL.name}
-    return [
-        OtherTab(verb)
-        for name, (_, verb) in by_name.verbs().items()
-        if name not in known and opened.offered((verb,))
-    ]
 
 
 def _what_they_know(presets):

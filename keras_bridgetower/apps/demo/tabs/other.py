@@ -2,6 +2,12 @@
 
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import checked_text
+from keras_bridgetower.presets.verbs import ANSWER
+from keras_bridgetower.presets.verbs import EMBED_IMAGES
+from keras_bridgetower.presets.verbs import EMBED_TEXTS
+from keras_bridgetower.presets.verbs import FILL
+from keras_bridgetower.presets.verbs import SCORE
+from keras_bridgetower.tasks import by_name
 
 _LABELS = {
     "image": "Picture",
@@ -9,6 +15,23 @@ _LABELS = {
     "text": "Text",
     "second_text": "Second text",
 }
+# Verbs with tabs of their own.
+_OWN_TABS = {
+    verb.name for verb in (ANSWER, SCORE, FILL, EMBED_IMAGES, EMBED_TEXTS)
+}
+
+
+def other_tabs(opened):
+    """Return an `OtherTab` for each verb of the offered presets without one.
+
+    Args:
+        opened: `DemoModels`.
+    """
+    return [
+        OtherTab(verb)
+        for name, (_, verb) in by_name.verbs().items()
+        if name not in _OWN_TABS and opened.offered((verb,))
+    ]
 
 
 class OtherTab:
