@@ -27,6 +27,8 @@ def models() -> None:
 
 
 def tasks() -> None:
+    verb = kbt.Verb("a", "b", ("c",), "d", {"image": "images"}, {"e": float})
+    print(verb.columns)
     backbone = kbt.BridgeTowerBackbone.from_preset(PRESET)
     kbt.BridgeTowerVQA(backbone, answers=["yes", "no"], head_hidden_scale=2)
     kbt.BridgeTowerRetrieval(backbone)
