@@ -42,7 +42,7 @@ def by_name(outputs):
 
 
 def _by_runtime(path, inputs):
-    return runtime.opened(path)(inputs)
+    return runtime.load(path)(inputs)
 
 
 def _program(path, inputs):

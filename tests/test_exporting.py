@@ -134,11 +134,11 @@ def test_the_program_says_what_is_wrong(tmp_path):
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((9, 9), 30_000, "uint16")).save(path)
     with pytest.raises(ValueError, match="8 bits in each.*grey.png.*I;16"):
-        runtime._opened(path)
+        runtime._open(path)
     with pytest.raises(ValueError, match="must hold one model"):
-        runtime._model_of(tmp_path)
+        runtime._find_model(tmp_path)
     with pytest.raises(ValueError, match="not make: mask_positions"):
-        runtime._check_made([{"images"}, {"mask_positions"}], model.features)
+        runtime._check_inputs([{"images"}, {"mask_positions"}], model.features)
 
 
 @exported_files.ON_TORCH

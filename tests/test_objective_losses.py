@@ -59,7 +59,7 @@ def contrastive(ways, ids=IDS):
 
 
 def packed(ways):
-    kinds = heads.kinds_of(ways)
+    kinds = heads.embedding_kinds(ways)
     return pack_embeddings(
         {k: ops.convert_to_tensor(EMBEDDINGS[k]) for k in kinds},
         ops.convert_to_tensor(np.float32(SCALE)),
@@ -129,7 +129,7 @@ def test_contrast_of_a_batch_that_is_filled_up(ways):
 
 @pytest.mark.parametrize("ways", PAIRS)
 def test_packing_and_back(ways):
-    kinds = heads.kinds_of(ways)
+    kinds = heads.embedding_kinds(ways)
     *found, scale = unpack_embeddings(packed(ways), ways)
     assert len(found) == len(kinds)
     for kind, x in zip(kinds, found, strict=True):
@@ -193,7 +193,7 @@ def test_labels_that_are_no_image_ids():
 
 def test_gradient_of_the_scale():
     """By finite differences of the closed form."""
-    kinds = [EMBEDDINGS[k] for k in heads.kinds_of("two_way")]
+    kinds = [EMBEDDINGS[k] for k in heads.embedding_kinds("two_way")]
 
     def loss(xs):
         made = dict(zip(("text", "image"), xs[1:], strict=True))

@@ -172,7 +172,7 @@ def _of_keras(task):
 
 
 def _of_file(path):
-    run = runtime.opened(path, threads=1)
+    run = runtime.load(path, threads=1)
     return lambda x: next(iter(run(x).values()))
 
 

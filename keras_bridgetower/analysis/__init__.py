@@ -1,4 +1,4 @@
-"""Analysis of trained models: attention maps, relevance, head diversity."""
+"""Analyze trained models: attention maps, relevance, head diversity."""
 
 from keras_bridgetower.analysis import figures as figures
 from keras_bridgetower.analysis.diversity import HeadDiversity as HeadDiversity

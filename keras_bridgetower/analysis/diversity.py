@@ -1,17 +1,17 @@
-"""Head diversity: how much the heads of a cross-modal layer differ."""
+"""Head diversity: the divergence between heads of a cross-modal layer."""
 
 import dataclasses
 
 import keras
 import numpy as np
 
-from keras_bridgetower.analysis.maps import branches
+from keras_bridgetower.analysis.maps import attention_branches
 from keras_bridgetower.analysis.maps import check_cross_modal
-from keras_bridgetower.analysis.maps import features_of
+from keras_bridgetower.analysis.maps import inference_features
 from keras_bridgetower.models.attention import attention_blocks
 
 KINDS = ("image_self", "text_self", "image_cross", "text_cross")
-# Smaller probabilities, such as the 0 of masked keys, count as this one.
+# Minimum probability: masked keys have 0.
 FLOOR = 1e-12
 
 
@@ -23,7 +23,7 @@ class HeadDiversity:
         mean: dict from `"image_self"`, `"text_self"`, `"image_cross"` and
             `"text_cross"` to a float array `(layers,)`, in nats.
         spread: dict with the same keys: standard deviation over the samples.
-        samples: int, number of pairs of picture and text.
+        samples: int, number of picture-text pairs.
     """
 
     mean: dict
@@ -32,7 +32,7 @@ class HeadDiversity:
 
 
 def head_divergence(maps, queries=None):
-    """Kullback-Leibler divergence between heads, for each sample.
+    """Compute the Kullback-Leibler divergence between heads, per sample.
 
     `D = mean over h != g, over i of sum_j p[h,i,j] log(p[h,i,j] / p[g,i,j])`,
     with heads h and g, queries i and keys j. Both directions of each pair of
@@ -41,7 +41,7 @@ def head_divergence(maps, queries=None):
     Args:
         maps: float array `(batch, heads, queries, keys)`, rows sum to 1.
         queries: optional array `(batch, queries)`, 1 at tokens and 0 at
-            padding, which is ignored.
+            ignored padding.
 
     Returns:
         float64 array `(batch,)`, in nats.
@@ -70,18 +70,17 @@ def head_divergence(maps, queries=None):
     by_query = (own.sum(-1) * heads - cross.sum((-1, -2))) / (
         heads * (heads - 1)
     )
-    kept = np.ones(by_query.shape) if queries is None else np.asarray(queries)
-    return (by_query * kept).sum(-1) / kept.sum(-1)
+    weights = np.ones(by_query.shape) if queries is None else queries
+    return np.average(by_query, axis=-1, weights=weights)
 
 
 def head_diversity(model, dataset):
-    """Measure how much the heads of every cross-modal layer differ.
+    """Measure the divergence between heads of every cross-modal layer.
 
-    The measure is the divergence between the attention of two heads
-    (`head_divergence`). It is computed for each layer and for self- and
-    cross-attention of both modalities. It is averaged over pairs of heads,
-    over tokens without padding, and over the samples. Only one batch is in
-    memory at a time.
+    `head_divergence` compares the attention of two heads, for each layer and
+    for self- and cross-attention of both modalities. It is averaged over
+    pairs of heads, over tokens without padding, and over the samples. Only
+    one batch is in memory at a time.
 
     Args:
         model: a task that reads pictures and texts.
@@ -104,19 +103,19 @@ def head_diversity(model, dataset):
     found.mean["text_cross"]  # One number for each layer.
     ```
 
-    Source: BridgeTower (AAAI 2023), visualisation of attention heads.
+    Source: BridgeTower (AAAI 2023), visualization of attention heads.
     """
     check_cross_modal(model)
     totals, count = 0.0, 0
     for batch in dataset:
         x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-        features = features_of(model, x)
+        features = inference_features(model, x)
         text = np.asarray(features["padding_mask"])
-        for layers in branches(model, features):
-            found = np.array([_of_layer(layer, text) for layer in layers])
-            # Sums over the samples, of divergences and of their squares.
-            totals = totals + np.stack([found.sum(-1), (found**2).sum(-1)])
-            count += found.shape[-1]
+        for layers in attention_branches(model, features):
+            values = np.array([_divergences(x, text) for x in layers])
+            # Sums over the samples of divergences and of their squares.
+            totals = totals + np.stack([values.sum(-1), (values**2).sum(-1)])
+            count += values.shape[-1]
     if not count:
         raise ValueError(
             "`dataset` must hold at least one batch. Received: an empty one"
@@ -128,8 +127,8 @@ def head_diversity(model, dataset):
     )
 
 
-def _of_layer(layer, text):
-    """Divergences `(kinds, batch)` of a layer, in the order of `KINDS`."""
+def _divergences(layer, text):
+    """Return divergences `(kinds, batch)` of a layer, ordered as `KINDS`."""
     blocks = attention_blocks(layer, text.shape[1])
     queries = {"text": text, "image": None}
     return [

@@ -1,20 +1,20 @@
-"""Relevance: explains one answer of a task by attention and its gradient."""
+"""Relevance: explain one answer of a task by attention and its gradient."""
 
 import collections
 
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.analysis.maps import features_of_pair
-from keras_bridgetower.analysis.maps import made_of
-from keras_bridgetower.analysis.maps import pixels_of
+from keras_bridgetower.analysis.maps import make_map
+from keras_bridgetower.analysis.maps import pair_features
+from keras_bridgetower.analysis.maps import pixels
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.attention import watch_attention
 
 
 def relevance(model, image, text, answer=None):
-    """What speaks for one answer: attention weighted by its gradient.
+    """Explain one answer by attention weighted by its gradient.
 
     `R <- R + sum over branches of mean over heads of max(dS/dA * A, 0) R`
     from the identity, layer by layer, with A a branch's attention and S the
@@ -24,7 +24,7 @@ def relevance(model, image, text, answer=None):
         model, image, text: as `attention_map`. The task must predict logits
             of classes.
         answer: int or, for a task with `answers` or `labels`, one of them.
-            By default the class of the highest logit. Of a text with a
+            By default the class of the highest logit. For a text with a
             `<mask>`, the token id at the first one.
 
     Returns:
@@ -32,7 +32,7 @@ def relevance(model, image, text, answer=None):
 
     Raises:
         ValueError: as `attention_map`; a task that predicts no logits, or an
-            answer that is not there.
+            unknown answer.
 
     Example:
 
@@ -44,7 +44,7 @@ def relevance(model, image, text, answer=None):
     Source: generic attention explainability (Chefer et al., 2021), over both
     modalities joined.
     """
-    features = features_of_pair(model, image, text)
+    features = pair_features(model, image, text)
     if isinstance(model.output, dict):
         raise ValueError(
             "`model` must predict logits of classes to explain one of them. "
@@ -55,9 +55,10 @@ def relevance(model, image, text, answer=None):
         features = _with_mask(model, features)
     tensors = {k: ops.convert_to_tensor(v) for k, v in features.items()}
     maps, logits = _captured(model, tensors)
-    index = _index_of(model, logits, answer)
-    slopes = _slopes(model, tensors, maps, index)
-    weighted = {at: np.maximum(maps[at] * slopes[at], 0) for at in maps}
+    names = _class_names(model)
+    index = _class_index(names, logits, answer)
+    gradients = _gradients(model, tensors, maps, index)
+    weighted = {at: np.maximum(maps[at] * gradients[at], 0) for at in maps}
     joined = [
         _rollout(
             model,
@@ -68,18 +69,18 @@ def relevance(model, image, text, answer=None):
                 if visit == place
             },
         )
-        for place in range(pixels_of(features).shape[1])
+        for place in range(pixels(features).shape[1])
     ]
-    name = _names_of(model)[index] if _names_of(model) else index
-    return made_of(model, features, joined, f"relevance for {name}")
+    name = names[index] if names else index
+    return make_map(model, features, joined, f"relevance for {name}")
 
 
 def _captured(model, tensors):
-    """The attention maps of a forward pass, and its logits.
+    """Run a forward pass and capture its attention maps.
 
     Returns:
-        `(maps, logits)`: dict from the name of a layer and the number of its
-        visit, one for each picture, to its map, a NumPy array.
+        `(maps, logits)`: dict from `(name, visit)` to a NumPy array, the map
+        of a layer; a layer is visited once per picture.
     """
     maps = {}
 
@@ -97,8 +98,8 @@ def _captured(model, tensors):
     return maps, logits
 
 
-def _slopes(model, tensors, maps, index):
-    """The gradients of one logit with respect to each map, as `maps`."""
+def _gradients(model, tensors, maps, index):
+    """Compute the gradients of one logit with respect to each map."""
 
     def score(probes):
         added = dict(zip(maps, probes, strict=True))
@@ -107,16 +108,16 @@ def _slopes(model, tensors, maps, index):
             logits = model.outputs_of(tensors)
         return ops.reshape(logits, (-1, logits.shape[-1]))[0, index]
 
-    # The gradient of what is added to a map is the map's own.
+    # The gradient of a term added to a map is that of the map.
     with model.inference.reading("relevance"):
-        slopes = backend_ops.gradients(
+        gradients = backend_ops.gradients(
             score, [np.zeros_like(x) for x in maps.values()]
         )
-    return dict(zip(maps, slopes, strict=True))
+    return dict(zip(maps, gradients, strict=True))
 
 
 def _by_visit(watch):
-    """A watcher that also tells how often a layer was visited before."""
+    """Make a watcher that also receives the number of earlier visits."""
     visits = collections.Counter()
 
     def watcher(name, weights):
@@ -128,7 +129,7 @@ def _by_visit(watch):
 
 
 def _rollout(model, features, weighted):
-    """Relevance of all tokens for what the head reads, over all layers.
+    """Compute the relevance of all tokens over all layers.
 
     Args:
         model: the task.
@@ -137,33 +138,34 @@ def _rollout(model, features, weighted):
             `(1, heads, queries, keys)`.
 
     Returns:
-        array `(T, T + P)`: a row for each token of the text. The first one is
-        that of what the head reads.
+        array `(T, T + P)`: a row for each token of the text. The first row
+        is the mean of the tokens that the head reads.
     """
     fusion = model.backbone.fusion
     sizes = (
         features["token_ids"].shape[1],
         model.backbone.output["image"].shape[1],
     )
-    # What the last layer computes, and where the head reads.
+    # Tokens that the last layer computes, and those that the head reads.
     last, read = ((1, 1), [0, sizes[0]])
     if "mask_positions" in model.input:
         last, read = (sizes[0], 0), [int(features["mask_positions"][0, 0])]
     identity = np.eye(sum(sizes))
-    found = np.zeros_like(identity)
+    relevances = np.zeros_like(identity)
     for layer, step in enumerate(fusion.steps):
         if fusion.taps[layer] is not None:
-            found = found + identity
+            relevances = relevances + identity
         queries = last if layer == fusion.num_layers - 1 else sizes
         parts = step.branches(weighted, sizes, queries)
-        found = found + sum(p[0].mean(0) for p in parts) @ found
-    rows = found[: sizes[0]].copy()
-    rows[0] = found[read].mean(0)
+        change = sum(part[0].mean(0) for part in parts)
+        relevances = relevances + change @ relevances
+    rows = relevances[: sizes[0]].copy()
+    rows[0] = relevances[read].mean(0)
     return rows
 
 
 def _with_mask(model, features):
-    """Features with the place of the first masked token."""
+    """Add the position of the first masked token to features."""
     blank = features["token_ids"] == model.preprocessor.tokenizer.mask_token_id
     if not blank.any():
         raise ValueError(
@@ -175,21 +177,21 @@ def _with_mask(model, features):
     }
 
 
-def _names_of(model):
-    """The classes of the task's head, where they have names."""
+def _class_names(model):
+    """Return the names of the classes of the task's head, if any."""
     (head,) = list(model.head_values.values())[:1]
     return head.get("answers") or head.get("labels") or []
 
 
-def _index_of(model, logits, answer):
-    """The number of an answer; by default the most likely."""
-    names, count = _names_of(model), logits.shape[-1]
+def _class_index(names, logits, answer):
+    """Return the class of an answer; by default the most likely."""
+    count = logits.shape[-1]
     if answer is None:
         flat = ops.convert_to_numpy(logits).reshape(-1, count)
         return int(flat[0].argmax())
     if answer in names:
         return names.index(answer)
-    # NLVR2's own verb answers True and False, of its two classes.
+    # NLVR2's own verb answers True and False.
     if isinstance(answer, (bool, np.bool_)) and count == 2:
         return int(answer)
     if is_integer(answer) and 0 <= answer < count:

@@ -1,4 +1,4 @@
-"""Figures of scores, head diversity and attention, with matplotlib."""
+"""Plot scores, head diversity and attention with matplotlib."""
 
 import functools
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 _INK, _ACCENT = "#444444", "#2a6f97"
-# Red, green and blue of attention.
+# Color of attention, RGB.
 _HEAT = (0.9, 0.35, 0.0)
 # Titles of the panels, as in the paper.
 PANELS = {
@@ -18,7 +18,7 @@ PANELS = {
 
 
 def _new_figure(*args, **kwargs):
-    """A new matplotlib figure that notebooks can show."""
+    """Create a matplotlib figure that notebooks can show."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -26,27 +26,27 @@ def _new_figure(*args, **kwargs):
             "Figures need matplotlib: `pip install matplotlib`, or install "
             "keras-bridgetower with its extra `viz`."
         ) from error
-    # Without pyplot, which needs a display and keeps figures until closed.
+    # Not by pyplot, which needs a display and keeps figures until closed.
     figure = Figure(*args, layout="constrained", **kwargs)
-    # Notebooks show only figures of pyplot, or objects with this method.
+    # Notebooks show only pyplot figures and objects with this method.
     figure._repr_png_ = functools.partial(_repr_png_, figure)
     return figure
 
 
 def _repr_png_(figure):
-    """The figure as bytes of a PNG file, for notebooks."""
+    """Return the figure as a PNG file, for notebooks."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
 
 
 def scores(by_name, title, label):
-    """Draw scores of several seeds, one line for each variant.
+    """Plot scores of several seeds, one line for each variant.
 
     Args:
         by_name: dict from a variant's name to a list of its scores.
         title: str, title of the figure.
-        label: str, label of the axis of scores.
+        label: str, label of the score axis.
 
     Returns:
         A matplotlib `Figure`: a dot for each seed, a bar at the mean.
@@ -73,7 +73,7 @@ def scores(by_name, title, label):
 
 
 def head_diversity(found):
-    """Draw the paper's figure of head diversity, four panels for each model.
+    """Plot the paper's figure of head diversity, four panels per model.
 
     Args:
         found: dict from a model's name to its `HeadDiversity`, such as
@@ -88,8 +88,8 @@ def head_diversity(found):
 
     ```python
     mean = {name: np.array([1.0, 2.0]) for name in PANELS}
-    made = HeadDiversity(mean, mean, samples=3)
-    head_diversity({"METER": made, "BridgeTower": made}).savefig("kl.png")
+    found = HeadDiversity(mean, mean, samples=3)
+    head_diversity({"METER": found, "BridgeTower": found}).savefig("kl.png")
     ```
 
     Source: BridgeTower (AAAI 2023), KL divergence between attention heads.
@@ -115,7 +115,7 @@ def head_diversity(found):
 
 
 def attention(seen, top_k=5):
-    """Draw a picture, attention maps over it, and the words of most weight.
+    """Plot a picture, its attention maps, and the words of most weight.
 
     Args:
         seen: `AttentionMap`.
@@ -124,9 +124,9 @@ def attention(seen, top_k=5):
     Returns:
         A matplotlib `Figure`. Each picture has a row: the picture itself, the
         map of the whole text, and the map of the word with the largest
-        weight. A patch without weight is left as it is, and the largest
-        weight is the darkest orange. The colour bar gives the share of a
-        patch in its map. Beside them stands a bar chart of word weights.
+        weight. A patch without weight is unchanged, and the largest weight is
+        the darkest orange. The color bar shows the share of a patch in its
+        map. A bar chart beside them shows the word weights.
 
     Example:
 
@@ -169,15 +169,15 @@ def attention(seen, top_k=5):
 
 
 def _over(axes, picture, weights):
-    """Draw weights over a pale grey picture, which shows through."""
+    """Plot weights over a pale gray picture, which shows through."""
     from matplotlib.colors import LinearSegmentedColormap
 
     side = picture.shape[0]
-    grey = 1 - 0.5 * (1 - picture.mean(-1))
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    gray = 1 - 0.5 * (1 - picture.mean(-1))
+    axes.imshow(gray, cmap="gray", vmin=0, vmax=1)
     return axes.imshow(
         weights,
-        # From nothing at all to an orange that hides no edge.
+        # From transparent to an orange that hides no edge.
         cmap=LinearSegmentedColormap.from_list(
             "", [(*_HEAT, 0.0), (*_HEAT, 0.8)]
         ),

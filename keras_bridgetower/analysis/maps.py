@@ -24,11 +24,11 @@ class AttentionMap:
         word_maps: float array `(words, pictures, rows, columns)`, for each
             word the weights of the patches of each picture; a map sums to 1.
         whole: float array `(pictures, rows, columns)`, the map of the text's
-            first token, or, of `relevance`, of what the task's head reads,
-            such as the first `<mask>`; a map sums to 1.
+            first token, or, from `relevance`, of the tokens that the task's
+            head reads, such as the first `<mask>`; a map sums to 1.
         pictures: float array `(pictures, S, S, 3)` in 0..1, the pictures
             after preprocessing.
-        title: str, how the map was made.
+        title: str, the method.
     """
 
     words: list
@@ -47,7 +47,7 @@ class AttentionMap:
 
 
 def attention_map(model, image, text, layer=-1, head=None):
-    """Attention of one layer from words to patches.
+    """Compute the attention of one layer from words to patches.
 
     Args:
         model: a task that reads pictures and texts, with a preprocessor.
@@ -64,7 +64,7 @@ def attention_map(model, image, text, layer=-1, head=None):
 
     Raises:
         ValueError: a task of one tower or without preprocessor, or an index
-            that is out of range.
+            out of range.
 
     Example:
 
@@ -73,26 +73,25 @@ def attention_map(model, image, text, layer=-1, head=None):
     seen.whole.shape  # (1, 8, 8)
     ```
     """
-    features = features_of_pair(model, image, text)
+    features = pair_features(model, image, text)
     fusion = model.backbone.fusion
-    check_index("layer", layer, fusion.num_layers)
+    _check_index("layer", layer, fusion.num_layers)
     if head is not None:
-        check_index("head", head, fusion.num_heads)
+        _check_index("head", head, fusion.num_heads)
     tokens = features["token_ids"].shape[1]
     joined = []
-    for layers in branches(model, features):
+    for layers in attention_branches(model, features):
         blocks = attention_blocks(layers[layer], tokens)
         rows = [blocks["text_self"][0], blocks["text_cross"][0]]
         rows = np.concatenate(rows, axis=-1)
         joined.append(rows.mean(0) if head is None else rows[head])
-    shown = "mean of heads" if head is None else f"head {head}"
-    return made_of(
-        model, features, joined, f"attention, layer {layer}, {shown}"
-    )
+    heads = "mean of heads" if head is None else f"head {head}"
+    title = f"attention, layer {layer}, {heads}"
+    return make_map(model, features, joined, title)
 
 
 def attention_rollout(model, image, text):
-    """Attention rollout: attention through all cross-modal layers.
+    """Compute attention rollout: attention through all cross-modal layers.
 
     The attention A of a residual branch is the mean over its heads, as a
     matrix over the tokens of both modalities. Branch and residual connection
@@ -119,14 +118,14 @@ def attention_rollout(model, image, text):
 
     Source: attention rollout (Abnar and Zuidema, 2020).
     """
-    features = features_of_pair(model, image, text)
+    features = pair_features(model, image, text)
     taps = model.backbone.fusion.taps
     joined = []
-    for layers in branches(model, features):
+    for layers in attention_branches(model, features):
         identity = np.eye(layers[0][0].shape[-1])
         rolled = identity
         for layer, tap in zip(layers, taps, strict=True):
-            # In the lowest layer `rolled` is the identity: no change.
+            # No change in the lowest layer, where `rolled` is the identity.
             if tap is not None:
                 rolled = (rolled + identity) / 2
             mixed = identity
@@ -134,79 +133,19 @@ def attention_rollout(model, image, text):
                 mixed = (mixed + branch[0].mean(0)) / 2
             rolled = mixed @ rolled
         joined.append(rolled)
-    return made_of(model, features, joined, "attention rollout")
+    return make_map(model, features, joined, "attention rollout")
 
 
-def features_of_pair(model, image, text):
-    """Features of a text and its picture or pair of pictures, as arrays."""
+def pair_features(model, image, text):
+    """Return the features of a text and its picture or pair, as arrays."""
     check_cross_modal(model)
     model.needed_preprocessor()
-    return {
-        name: np.asarray(x)
-        for name, x in features_of(
-            model, {"images": [image], "text": [text]}
-        ).items()
-    }
+    features = inference_features(model, {"images": [image], "text": [text]})
+    return {name: np.asarray(x) for name, x in features.items()}
 
 
-def made_of(model, features, joined, title):
-    """Make an `AttentionMap` from one matrix over all tokens per picture."""
-    tokenizer = model.preprocessor.tokenizer
-    ids = features["token_ids"][0]
-    # Without the start and end tokens.
-    kept = np.flatnonzero(features["padding_mask"][0])[1:-1]
-    prefix, side = tokens_of(model)
-    first = len(ids) + prefix
-    maps = np.stack([rows[: len(ids), first:] for rows in joined], axis=1)
-    maps = _normal(maps).reshape(*maps.shape[:2], side, side)
-    weights = np.mean([rows[0, kept] for rows in joined], axis=0)
-    converter = model.preprocessor.image_converter
-    pictures = pixels_of(features)[0] * np.array(converter.std)
-    pictures = pictures + np.array(converter.mean)
-    return AttentionMap(
-        words=[_word(tokenizer, int(id)) for id in ids[kept]],
-        word_weights=_normal(weights),
-        word_maps=maps[kept],
-        whole=maps[0],
-        pictures=np.clip(pictures, 0, 1),
-        title=title,
-    )
-
-
-def _word(tokenizer, id):
-    """The text of a token, or the name of a special token."""
-    return tokenizer.detokenize([id]).strip() or tokenizer.id_to_token(id)
-
-
-def _normal(rows):
-    """Rows scaled to sum to 1; rows of zeros become uniform."""
-    total = rows.sum(-1, keepdims=True)
-    even = np.full_like(rows, 1 / rows.shape[-1])
-    return np.where(total > 0, rows / np.where(total > 0, total, 1), even)
-
-
-def check_cross_modal(model):
-    """Refuse a task that does not read both pictures and texts."""
-    read = [name for name in ("images", "token_ids") if name in model.input]
-    if len(read) < 2:
-        raise ValueError(
-            "`model` must be a task that reads pictures and texts: one of a "
-            "single tower has no cross-modal attention. "
-            f"Received: model={type(model).__name__}, which reads {read}"
-        )
-
-
-def check_index(name, value, count):
-    """Refuse an index of a layer or head that is out of range."""
-    if not is_integer(value) or not -count <= value < count:
-        raise ValueError(
-            f"`{name}` must be an int from {-count} to {count - 1}, there are "
-            f"{count}. Received: {name}={value!r}"
-        )
-
-
-def features_of(model, x):
-    """Features of raw inputs, without random draws and masking.
+def inference_features(model, x):
+    """Return features of raw inputs, without random draws and masking.
 
     Args:
         model: a task.
@@ -226,21 +165,14 @@ def features_of(model, x):
     return preprocessor.features_of(x, encode)[0]
 
 
-def pixels_of(features):
-    """Pixels `(batch, pictures, S, S, 3)`, with one or two pictures a text."""
+def pixels(features):
+    """Return pixels `(batch, pictures, S, S, 3)`, 1 or 2 pictures per text."""
     images = np.asarray(features["images"])
     return images if images.ndim == 5 else images[:, None]
 
 
-def tokens_of(model):
-    """`(prefix, side)`: number of tokens before the patches, and grid side."""
-    count = model.backbone.output["image"].shape[1]
-    side = int(np.sqrt(count))
-    return count - side**2, side
-
-
-def branches(model, features):
-    """Attention maps over the tokens of both modalities, text first.
+def attention_branches(model, features):
+    """Yield attention maps over the tokens of both modalities, text first.
 
     The last layer is computed for all tokens, even if the task's head does
     not read them.
@@ -250,9 +182,9 @@ def branches(model, features):
         features: dict of arrays with a batch axis.
 
     Yields:
-        For the first picture of each text, and then for the second one if
-        there is one: a list with one entry for each cross-modal layer, lowest
-        first. An entry is the result of the layer's `branches`: float arrays
+        For the first picture of each text, and then for the second one, if
+        any: a list with one entry for each cross-modal layer, lowest first.
+        An entry is the result of the layer's `branches`: float arrays
         `(batch, heads, T + P, T + P)`.
     """
     backbone = model.backbone
@@ -262,7 +194,7 @@ def branches(model, features):
         for name, x in features.items()
         if name in backbone.input and name != "images"
     }
-    pictures = pixels_of(features)
+    pictures = pixels(features)
     for place in range(pictures.shape[1]):
         with (
             model.inference.reading("attention maps"),
@@ -279,3 +211,60 @@ def branches(model, features):
             )
         sizes = tuple(outputs[name].shape[1] for name in ("text", "image"))
         yield [step.branches(captured, sizes) for step in fusion.steps]
+
+
+def make_map(model, features, joined, title):
+    """Make an `AttentionMap` from one matrix over all tokens per picture."""
+    tokenizer = model.preprocessor.tokenizer
+    ids = features["token_ids"][0]
+    # Without the start and end tokens.
+    kept = np.flatnonzero(features["padding_mask"][0])[1:-1]
+    patches = model.backbone.output["image"].shape[1]
+    side = int(np.sqrt(patches))
+    # After the text and the prefix tokens of the image.
+    first = len(ids) + patches - side**2
+    maps = np.stack([rows[: len(ids), first:] for rows in joined], axis=1)
+    maps = _normalize(maps).reshape(*maps.shape[:2], side, side)
+    weights = np.mean([rows[0, kept] for rows in joined], axis=0)
+    converter = model.preprocessor.image_converter
+    pictures = pixels(features)[0] * np.array(converter.std)
+    pictures = pictures + np.array(converter.mean)
+    return AttentionMap(
+        words=[_word(tokenizer, int(id)) for id in ids[kept]],
+        word_weights=_normalize(weights),
+        word_maps=maps[kept],
+        whole=maps[0],
+        pictures=np.clip(pictures, 0, 1),
+        title=title,
+    )
+
+
+def _word(tokenizer, id):
+    """Return the text of a token, or the name of a special token."""
+    return tokenizer.detokenize([id]).strip() or tokenizer.id_to_token(id)
+
+
+def _normalize(rows):
+    """Scale rows to sum to 1; rows of zeros become uniform."""
+    total = rows.sum(-1, keepdims=True)
+    even = np.full_like(rows, 1 / rows.shape[-1])
+    return np.where(total > 0, rows / np.where(total > 0, total, 1), even)
+
+
+def check_cross_modal(model):
+    """Raise unless a task reads both pictures and texts."""
+    read = [name for name in ("images", "token_ids") if name in model.input]
+    if len(read) < 2:
+        raise ValueError(
+            "`model` must be a task that reads pictures and texts: one of a "
+            "single tower has no cross-modal attention. "
+            f"Received: model={type(model).__name__}, which reads {read}"
+        )
+
+
+def _check_index(name, value, count):
+    if not is_integer(value) or not -count <= value < count:
+        raise ValueError(
+            f"`{name}` must be an int from {-count} to {count - 1}, there are "
+            f"{count}. Received: {name}={value!r}"
+        )

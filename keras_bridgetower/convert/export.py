@@ -25,7 +25,7 @@ from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.heads import LOGIT_SCALE
-from keras_bridgetower.models.positions import patch_size_of
+from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.image_converter import (
@@ -163,7 +163,7 @@ def _architecture(backbone):
         image_width=image.hidden_dim,
         image_layers=image.num_layers,
         image_intermediate=image.intermediate_dim,
-        patch_size=patch_size_of(image),
+        patch_size=patch_size(image),
         image_size=backbone.image_size,
         hidden_dim=fusion.hidden_dim,
         num_layers=fusion.num_layers,

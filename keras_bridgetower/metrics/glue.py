@@ -1,15 +1,12 @@
 """Metrics of the GLUE tasks, computed by scikit-learn and SciPy."""
 
-from keras import ops
+import importlib
 
-_INSTALL = (
-    "This metric needs {0}: `pip install {0}`, or install keras-bridgetower "
-    "with its extra `metrics`."
-)
+from keras import ops
 
 
 def matthews_correlation(labels, predictions):
-    """Matthews correlation of classes, the metric of CoLA in GLUE.
+    """Compute the Matthews correlation of classes, CoLA's metric in GLUE.
 
     Args:
         labels: int array `(examples,)`.
@@ -30,23 +27,20 @@ def matthews_correlation(labels, predictions):
 
     Source: `sklearn.metrics.matthews_corrcoef`.
     """
-    labels, predictions = _pair(labels, predictions)
-    try:
-        from sklearn.metrics import matthews_corrcoef
-    except ImportError as error:
-        raise ImportError(_INSTALL.format("scikit-learn")) from error
-    return float(matthews_corrcoef(labels, predictions))
+    labels, predictions = _arrays(labels, predictions)
+    metrics = _import("sklearn.metrics", "scikit-learn")
+    return float(metrics.matthews_corrcoef(labels, predictions))
 
 
 def f1_score(labels, predictions):
-    """F1 of class 1, the metric of MRPC and QQP in GLUE.
+    """Compute F1 of class 1, the metric of MRPC and QQP in GLUE.
 
     Args:
         labels: int array `(examples,)` of 0 and 1.
         predictions: int array `(examples,)` of 0 and 1.
 
     Returns:
-        float in 0..1; 0 if class 1 is among neither labels nor predictions.
+        float in 0..1; 0 if class 1 is in neither labels nor predictions.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -60,16 +54,13 @@ def f1_score(labels, predictions):
 
     Source: `sklearn.metrics.f1_score`.
     """
-    labels, predictions = _pair(labels, predictions)
-    try:
-        from sklearn import metrics
-    except ImportError as error:
-        raise ImportError(_INSTALL.format("scikit-learn")) from error
+    labels, predictions = _arrays(labels, predictions)
+    metrics = _import("sklearn.metrics", "scikit-learn")
     return float(metrics.f1_score(labels, predictions, zero_division=0))
 
 
 def spearman_correlation(labels, predictions):
-    """Spearman's rank correlation, the metric of STS-B in GLUE.
+    """Compute Spearman's rank correlation, STS-B's metric in GLUE.
 
     Args:
         labels: float array `(examples,)`.
@@ -91,16 +82,23 @@ def spearman_correlation(labels, predictions):
 
     Source: `scipy.stats.spearmanr`.
     """
-    labels, predictions = _pair(labels, predictions)
+    labels, predictions = _arrays(labels, predictions)
+    stats = _import("scipy.stats", "scipy")
+    return float(stats.spearmanr(labels, predictions).statistic)
+
+
+def _import(module, package):
     try:
-        from scipy.stats import spearmanr
+        return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(_INSTALL.format("scipy")) from error
-    return float(spearmanr(labels, predictions).statistic)
+        raise ImportError(
+            f"This metric needs {package}: `pip install {package}`, or "
+            "install keras-bridgetower with its extra `metrics`."
+        ) from error
 
 
-def _pair(labels, predictions):
-    """Both as NumPy arrays, after a check of their shapes."""
+def _arrays(labels, predictions):
+    """Return both as NumPy arrays, after a check of their shapes."""
     pair = [ops.convert_to_numpy(values) for values in (labels, predictions)]
     if pair[0].ndim != 1 or pair[0].shape != pair[1].shape or not pair[0].size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Accuracy of contrastive training, within a batch."""
+"""Metrics of training, as Keras metrics."""
 
 import keras
 from keras import ops
@@ -23,7 +23,7 @@ class ContrastiveAccuracy(keras.metrics.MeanMetricWrapper):
 
     Call arguments:
         y_true: int tensor `(batch,)`, image ids.
-        y_pred: float tensor, what `pack_embeddings` returned.
+        y_pred: float tensor, as `pack_embeddings` returns it.
 
     Example:
 
@@ -73,7 +73,7 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
         sample_weight: float tensor `(batch, M)` or `(batch,)`, or None.
 
     Raises:
-        ValueError: labels and logits whose shapes do not agree.
+        ValueError: inconsistent shapes of labels and logits.
 
     Example:
 
@@ -100,12 +100,12 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         weight = ops.cast(y_true != self.ignore_id, self.dtype)
         if sample_weight is not None:
-            given = ops.cast(sample_weight, self.dtype)
-            if len(given.shape) == 1:
-                given = given[:, None]
-            weight = weight * given
-        right = ops.cast(best == y_true, self.dtype)
-        return super().update_state(right, weight)
+            sample_weight = ops.cast(sample_weight, self.dtype)
+            if len(sample_weight.shape) == 1:
+                sample_weight = sample_weight[:, None]
+            weight = weight * sample_weight
+        correct = ops.cast(best == y_true, self.dtype)
+        return super().update_state(correct, weight)
 
     def get_config(self):
         return {
@@ -120,7 +120,7 @@ class VQAScore(keras.metrics.MeanMetricWrapper):
     """Mean soft score of the answer with the highest logit.
 
     This is the validation score of the VQAv2 literature. It differs from the
-    official accuracy if a true answer is not in the answer list, or if all
+    official accuracy if a correct answer is not in the answer list, or if all
     ten people agree.
 
     Args:
@@ -150,7 +150,7 @@ class VQAScore(keras.metrics.MeanMetricWrapper):
 
 
 def score_of_best_answer(y_true, y_pred):
-    """Soft score `(batch,)` of the answer with the highest logit."""
+    """Return the soft score `(batch,)` of the answer with the top logit."""
     y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
     check_soft_scores(y_true, y_pred)
     best = ops.argmax(y_pred, axis=-1, keepdims=True)

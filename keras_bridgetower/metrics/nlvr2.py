@@ -14,9 +14,9 @@ class NLVR2Report:
     """The result of an evaluation, in percent; `print` shows all of it.
 
     Args:
-        accuracy: float, share of right answers.
-        consistency: float, share of the sentences that are answered right
-            for all their pairs of images.
+        accuracy: float, share of correct answers.
+        consistency: float, share of the sentences answered correctly for all
+            their pairs of images.
         examples: int, number of answers.
         sentences: int, number of distinct sentences.
         split: str, name of the split.
@@ -39,11 +39,11 @@ class NLVR2Report:
 
 
 def evaluate_nlvr2(identifiers, labels, predictions, split=None):
-    """Accuracy and consistency of NLVR2.
+    """Compute the accuracy and consistency of NLVR2.
 
     Args:
-        identifiers: list of distinct str `"split-set-pair-sentence"`. If two
-            differ only in the pair, they have the same sentence.
+        identifiers: list of distinct str `"split-set-pair-sentence"`. Those
+            that differ only in the pair have the same sentence.
         labels: array-like `(examples,)` of bools, of 0 and 1, or of "True"
             and "False" as in the files.
         predictions: array-like `(examples,)`, in the same form.
@@ -55,7 +55,7 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
 
     Raises:
         ValueError: different numbers of values, no examples, identifiers
-            that are repeated or of another form, or other labels.
+            that are repeated or malformed, or other labels.
 
     Example:
 
@@ -75,9 +75,9 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
     counts = len(identifiers), len(labels), len(predictions)
     if len(set(counts)) > 1 or not identifiers:
         raise ValueError(
-            "There must be as many labels and predictions as identifiers, at "
-            f"least one. Received: {counts[0]} identifiers, {counts[1]} "
-            f"labels, {counts[2]} predictions"
+            "`labels`, `predictions` and `identifiers` must have the same "
+            f"length, at least 1. Received: {counts[0]} identifiers, "
+            f"{counts[1]} labels, {counts[2]} predictions"
         )
     repeated = [i for i, n in collections.Counter(identifiers).items() if n > 1]
     if repeated:
@@ -85,9 +85,9 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
             "`identifiers` must be distinct. Received, more than once: "
             f"identifiers={repeated[:10]}"
         )
-    right = np.array(labels) == np.array(predictions)
+    correct = np.array(labels) == np.array(predictions)
     splits, sentences = {}, {}
-    for identifier, hit in zip(identifiers, right.tolist(), strict=True):
+    for identifier, hit in zip(identifiers, correct.tolist(), strict=True):
         parts = str(identifier).rsplit("-", 3)
         if len(parts) < 4:
             raise ValueError(
@@ -98,7 +98,7 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
         splits[name] = None
         sentences.setdefault((name, group, sentence), []).append(hit)
     return NLVR2Report(
-        accuracy=float(100 * right.mean()),
+        accuracy=float(100 * correct.mean()),
         consistency=float(100 * np.mean([*map(all, sentences.values())])),
         examples=len(identifiers),
         sentences=len(sentences),

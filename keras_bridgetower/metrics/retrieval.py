@@ -9,7 +9,7 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import is_integer
 
 PROTOCOL = "recall over the whole pool, ties against the model"
-# How many scores are compared at a time, with about 100 MB of temporary memory.
+# Scores compared at a time, with about 100 MB of temporary memory.
 _BLOCK = 8_000_000
 
 
@@ -24,7 +24,7 @@ class RetrievalReport:
         images: int, number of images, in one fold if there are several.
         texts: int, number of texts, in one fold if there are several.
         split: str, name of the split.
-        protocol: str, how ranks are counted.
+        protocol: str, the counting of ranks.
     """
 
     recalls: dict
@@ -45,24 +45,26 @@ class RetrievalReport:
 
     @property
     def r_mean(self):
-        """Mean of `ir_mean` and `tr_mean`, percent, to select a checkpoint."""
+        """Mean of `ir_mean` and `tr_mean`, percent; selects a checkpoint."""
         return (self.ir_mean + self.tr_mean) / 2
 
     @property
     def rsum(self):
-        """Sum of the recalls; at most 600 with three ranks each."""
+        """Sum of the recalls: at most 600 with three ranks."""
         return float(sum(self.recalls.values()))
 
     def _mean(self, direction):
-        of = [r for name, r in self.recalls.items() if name[:2] == direction]
-        return float(np.mean(of))
+        recalls = self.recalls.items()
+        return float(
+            np.mean([r for name, r in recalls if name[:2] == direction])
+        )
 
     def __str__(self):
-        shown = {**self.recalls, "RSUM": self.rsum}
+        values = {**self.recalls, "RSUM": self.rsum}
         return (
             f"{self.protocol}; split: {self.split}, {self.images} images, "
             f"{self.texts} texts\n"
-            + ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
+            + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         )
 
 
@@ -74,7 +76,7 @@ def retrieval_recall(
     folds=1,
     split="not stated",
 ):
-    """Recall of images for texts and of texts for images.
+    """Compute the recall of images for texts and of texts for images.
 
     An item is found at rank k if fewer than k other items have an equal or
     higher score, so a model gains nothing from equal scores. An image may
@@ -87,17 +89,17 @@ def retrieval_recall(
         image_ids: array-like `(images,)`, the distinct ids of the rows of
             `scores`; by default the row numbers.
         ks: sequence of int, the ranks k.
-        folds: int, the number of parts into which the images are divided, in
-            order; recalls are means over the folds. With 5 folds, COCO's
-            5,000 test images give the easier "1k" figures.
+        folds: int, number of consecutive parts of the images; recalls are
+            means over the folds. With 5 folds, COCO's 5,000 test images give
+            the easier "1k" figures.
         split: str, name of the split for the report.
 
     Returns:
         `RetrievalReport`.
 
     Raises:
-        ValueError: shapes that do not agree, scores that are NaN, repeated
-            image ids, a text of an unknown image, or an image without text.
+        ValueError: inconsistent shapes, scores that are NaN, repeated image
+            ids, a text of an unknown image, or an image without text.
 
     Example:
 
@@ -136,7 +138,7 @@ def retrieval_recall(
 
 
 def _owners(scores, text_image_ids, image_ids):
-    """For each text, the row of its image in `scores`."""
+    """Return the row of each text's image in `scores`."""
     text_image_ids = np.asarray(text_image_ids)
     if scores.ndim != 2 or text_image_ids.shape != scores.shape[1:]:
         raise ValueError(
@@ -167,7 +169,7 @@ def _owners(scores, text_image_ids, image_ids):
 
 
 def _ranks(scores, owner, rows):
-    """For each image and each text, how many others score at least as high.
+    """Count, for each image and text, the others that score at least as high.
 
     Args:
         scores: float array `(images, texts)`.
@@ -194,6 +196,6 @@ def _ranks(scores, owner, rows):
             [row[mine].max() for row, mine in zip(block, own, strict=True)]
         )
         image_ranks.append(((block >= best[:, None]) & ~own).sum(axis=1))
-        # The first sum counts a text's own image, too: subtract it.
+        # The first sum counts a text's own image too.
         text_ranks += (block >= own_scores).sum(axis=0) - own.sum(axis=0)
     return np.concatenate(image_ranks), text_ranks

@@ -1,4 +1,4 @@
-"""LoRA adapters of a backbone: enabling, saving and loading them."""
+"""LoRA adapters of a backbone: enabling, saving, loading and merging them."""
 
 import h5py
 import keras
@@ -11,20 +11,22 @@ from keras_bridgetower.models.exporting.exported import Exported
 
 # As in the files of KerasHub.
 _GROUP, _RANK, _ALPHA = "lora", "lora/vars/rank", "lora_alpha"
-# Beside them, what a task trains too.
+# Group of the heads that a task trains too.
 _HEADS = "heads"
+# Names of the weights that have adapters. The layer's property of this name
+# returns the weight with its adapter added.
+_ADAPTED = ("kernel", "embeddings")
 
 
 class AdaptedBackbone(Exported, keras_hub.models.Backbone):
-    """Abstract: a backbone whose LoRA file holds all that LoRA trains.
+    """Abstract: a backbone whose LoRA file contains all trained weights.
 
     KerasHub's own class also trains the biases of adapted layers, but does
-    not save them. It does not save adapters that were enabled on a single
-    layer either.
+    not save them, nor adapters that were enabled on a single layer.
     """
 
     def enable_lora(self, rank, target_layer_names=None):
-        """Train low-rank adapters of the attention and freeze all else.
+        """Add low-rank adapters to the attention and freeze all else.
 
         Call it before training starts.
 
@@ -35,19 +37,19 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
 
         Raises:
             ValueError: a rank that is not a positive integer, no layer of
-                these names, or adapters that are on.
+                these names, or adapters that are already enabled.
         """
         check_count("rank", rank)
-        if _adapted(self):
+        if _adapted_layers(self):
             raise ValueError(
-                "`enable_lora` must be called once: the adapters are on. Save "
-                "them by `save_lora_weights`, and start from the preset for "
-                f"others. Received: rank={rank}"
+                "`enable_lora` must be called once: adapters are already "
+                "enabled. Save them by `save_lora_weights`, and reload the "
+                f"preset to use others. Received: rank={rank}"
             )
         names = target_layer_names or self.default_lora_layer_names()
         chosen = [
             layer
-            for layer in _with_weights(self)
+            for layer in _weighted_layers(self)
             if layer.name in names and _takes_adapter(layer)
         ]
         if not chosen:
@@ -70,7 +72,7 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             ValueError: another ending, or no adapters.
         """
         _check_path(filepath)
-        adapted = _adapted(self)
+        adapted = _adapted_layers(self)
         if not adapted:
             raise ValueError(
                 "There are no adapters to save. Call `enable_lora(rank)` of "
@@ -83,11 +85,10 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 group = file.create_group(f"{_GROUP}/{index}/vars")
                 group.attrs[_ALPHA] = layer.lora_alpha
                 for name, variable in _factors(layer).items():
-                    values = keras.ops.cast(variable, "float32")
-                    group[name] = keras.ops.convert_to_numpy(values)
+                    group[name] = _float32(variable)
 
     def load_lora_weights(self, filepath):
-        """Load what `save_lora_weights` saved.
+        """Load a file of `save_lora_weights`.
 
         If the backbone has no adapters yet, those of the file are added and
         all other weights are frozen.
@@ -96,8 +97,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             filepath: path of the file.
 
         Raises:
-            ValueError: the backbone has other layers, or other adapters, than
-                the one that was saved.
+            ValueError: the backbone has other layers or adapters than the
+                saved one.
         """
         _check_path(filepath)
         with h5py.File(filepath) as file:
@@ -110,25 +111,21 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         self._load_adapters(filepath)
 
     def _load_adapters(self, filepath):
-        layers = _with_weights(self)
+        layers = dict(enumerate(_weighted_layers(self)))
         with h5py.File(filepath) as file:
             saved = {
                 int(index): _SavedAdapter(group["vars"])
                 for index, group in file[_GROUP].items()
                 if index != "vars"
             }
-        known = {
-            i: layers[i]
-            for i in saved
-            if i < len(layers) and _takes_adapter(layers[i])
-        }
-        if not _adapted(self) and len(known) == len(saved):
+        known = [i for i in saved if i in layers and _takes_adapter(layers[i])]
+        if not _adapted_layers(self) and len(known) == len(saved):
             self._adapt(
-                [(la, saved[i].rank, saved[i].alpha) for i, la in known.items()]
+                [(layers[i], saved[i].rank, saved[i].alpha) for i in known]
             )
-        adapted = _adapted(self)
+        adapted = _adapted_layers(self)
         if set(adapted) != set(saved):
-            raise _differs(
+            raise _other_adapters(
                 filepath,
                 f"{len(adapted)} adapted layers, {len(saved)} in the file",
             )
@@ -151,7 +148,7 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             layer.trainable = True
             layer.enable_lora(rank, alpha)
             if getattr(layer, "bias", None) is not None:
-                # `save_lora_weights` saves no biases, so none may change.
+                # `save_lora_weights` saves no biases, so they are frozen.
                 layer.bias.trainable = False
 
 
@@ -170,7 +167,7 @@ class AdaptedTask(keras.Model):
         self.backbone.enable_lora(rank, target_layer_names)
 
     def save_lora_weights(self, filepath):
-        """Save the adapters of the backbone, and the heads trained with them.
+        """Save the adapters of the backbone, and the heads.
 
         Args:
             filepath: path that ends with `.lora.h5`.
@@ -191,18 +188,17 @@ class AdaptedTask(keras.Model):
         self.backbone.save_lora_weights(filepath)
         with h5py.File(filepath, "a") as file:
             for name, weight in _head_weights(self).items():
-                values = keras.ops.cast(weight, "float32")
-                file[name] = keras.ops.convert_to_numpy(values)
+                file[name] = _float32(weight)
 
     def load_lora_weights(self, filepath):
-        """Load what `save_lora_weights` of a task saved.
+        """Load a file of a task's `save_lora_weights`.
 
         Args:
             filepath: path of the file.
 
         Raises:
             ValueError: the file has no heads, or other heads or adapters than
-                this task. Adapters of a backbone alone are loaded by
+                this task. Load the adapters of a backbone alone by
                 `backbone.load_lora_weights`.
         """
         _check_path(filepath)
@@ -227,8 +223,36 @@ class AdaptedTask(keras.Model):
             weight.assign(saved[name])
 
 
+def merged_weights(model):
+    """List the paths and values of weights, with adapters merged in.
+
+    Args:
+        model: a built layer or model that is not quantized.
+
+    Returns:
+        list of `(path, value)` in the order of the model's weights, without
+        those of adapters. A value is the variable itself, or a tensor if the
+        weight has an adapter.
+    """
+    merged, adapters = {}, set()
+    for layer in (model, *layers_in(model)):
+        if not getattr(layer, "lora_enabled", False):
+            continue
+        for weight in layer.weights:
+            name = weight.path.rpartition("/")[2]
+            if name in _ADAPTED:
+                merged[id(weight)] = getattr(layer, name)
+            elif name.startswith("lora_"):
+                adapters.add(id(weight))
+    return [
+        (weight.path, merged.get(id(weight), weight))
+        for weight in model.weights
+        if id(weight) not in adapters
+    ]
+
+
 def _head_weights(task):
-    """dict from the name in a file to each weight of a task's heads."""
+    """Return a dict from the name in a file to each weight of the heads."""
     return {
         f"{_HEADS}/{name}/{index}": weight
         for name in task.heads
@@ -236,32 +260,37 @@ def _head_weights(task):
     }
 
 
+def _float32(variable):
+    values = keras.ops.cast(variable, "float32")
+    return keras.ops.convert_to_numpy(values)
+
+
 def _takes_adapter(layer):
     return hasattr(layer, "enable_lora") and not isinstance(layer, keras.Model)
 
 
-def _with_weights(backbone):
+def _weighted_layers(backbone):
     # KerasHub's files number these layers, because names are not unique.
     return [la for la in layers_in(backbone) if la.weights]
 
 
-def _adapted(backbone):
-    """dict from the number of each layer with an adapter to the layer."""
-    layers = enumerate(_with_weights(backbone))
+def _adapted_layers(backbone):
+    """Return a dict from the number to the layer, of layers with adapters."""
+    layers = enumerate(_weighted_layers(backbone))
     return {i: la for i, la in layers if getattr(la, "lora_enabled", False)}
 
 
 def _factors(layer):
-    """dict from name to variable: the two matrices of a layer's adapter."""
+    """Return a dict from name to variable: the matrices of an adapter."""
     named = {w.path.split("/")[-1]: w for w in layer.weights}
     return {k: w for k, w in named.items() if k.startswith("lora_")}
 
 
 class _SavedAdapter:
-    """The adapter of one layer, as a file stores it.
+    """The adapter of one layer in a file.
 
     Args:
-        group: the group of `h5py` that holds it.
+        group: its `h5py` group.
     """
 
     def __init__(self, group):
@@ -275,7 +304,7 @@ class _SavedAdapter:
         shapes = {name: tuple(v.shape) for name, v in _factors(layer).items()}
         saved = {name: x.shape for name, x in self.factors.items()}
         if (shapes, layer.lora_alpha) != (saved, self.alpha):
-            raise _differs(
+            raise _other_adapters(
                 filepath,
                 f"rank={layer.lora_rank}, lora_alpha={layer.lora_alpha}, "
                 f"{shapes} at {layer.path}; rank={self.rank}, "
@@ -291,42 +320,9 @@ def _check_path(filepath):
         )
 
 
-def _differs(filepath, received):
+def _other_adapters(filepath, received):
     return ValueError(
         "The adapters must have been saved by a backbone like this one, with "
         "adapters of the same layers and rank. Load them into a new backbone. "
         f"Received: filepath={str(filepath)!r}, {received}"
     )
-
-
-# Names of the weights that have adapters. The layer's property of this name
-# returns the weight with its adapter added.
-_ADAPTED = ("kernel", "embeddings")
-
-
-def merged_weights(model):
-    """Paths and values of a model's weights, with its adapters merged in.
-
-    Args:
-        model: a built layer or model that is not quantized.
-
-    Returns:
-        list of `(path, value)` in the order of the model's weights, without
-        those of adapters. A value is the variable itself, or a tensor if the
-        weight has an adapter.
-    """
-    merged, left_out = {}, set()
-    for layer in (model, *layers_in(model)):
-        if not getattr(layer, "lora_enabled", False):
-            continue
-        for weight in layer.weights:
-            name = weight.path.rpartition("/")[2]
-            if name in _ADAPTED:
-                merged[id(weight)] = getattr(layer, name)
-            elif name.startswith("lora_"):
-                left_out.add(id(weight))
-    return [
-        (weight.path, merged.get(id(weight), weight))
-        for weight in model.weights
-        if id(weight) not in left_out
-    ]

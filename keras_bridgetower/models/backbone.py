@@ -1,4 +1,4 @@
-"""The backbone: image tower, text tower, and the encoder that joins them."""
+"""The backbone: image tower, text tower, and the fusion that joins them."""
 
 import functools
 
@@ -33,9 +33,9 @@ IMAGE_NORMS = ("shared", "per_tap")
 class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
     """Image and text encoder, joined by bridges to a cross-modal encoder.
 
-    The backbone is the composition of `image_tower`, `text_tower` and
-    `fusion`, each of which can also be called alone. To freeze one of them,
-    set `backbone.text_tower.trainable = False` before `compile`.
+    The backbone consists of `image_tower`, `text_tower` and `fusion`, which
+    can also be called alone. To freeze one of them, set for example
+    `backbone.text_tower.trainable = False` before `compile`.
 
     Args:
         image_encoder: an image encoder with a rule in `hidden_states`, such
@@ -49,25 +49,26 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         intermediate_dim: int, feed-forward width. None means 4D.
         bridge: identifier of the bridge, of `keras_bridgetower.models.bridges`,
             or None for the two-tower baseline METER.
-        taps: which tower states feed which layer, see `CrossModalEncoder`.
+        taps: the tower state of each cross-modal layer, see
+            `CrossModalEncoder`.
         cross_encoder: `"co_attention"` or `"merged_attention"`.
         projections: `"shared"` or `"per_layer"`.
-        image_norms: `"shared"`: all image states pass the encoder's final
-            norm, or `"per_tap"`: each has its own.
+        image_norms: `"shared"`: the encoder's final norm is applied to all
+            image states, or `"per_tap"`: each state has its own norm.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
-            means `dropout`, as the authors have it. With 0 attention stays
-            fused in training, which is faster.
+            means `dropout`, as in the authors' code. With 0 attention uses a
+            fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries and bridges.
         dtype: dtype policy of the fusion, the same as that of the encoders.
         **kwargs: `name`, `trainable`.
 
     Call arguments:
-        inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalised;
+        inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalized;
             `"token_ids"` and `"padding_mask"`, int32 `(batch, T)`; and
             `"segment_ids"` if the text encoder takes them. The mask is 1 at
-            tokens and 0 at the padding, which must follow the tokens.
+            tokens and 0 at padding. Texts are right-padded.
 
     Returns:
         dict of float tensors: `"text"` `(batch, T, D)`, `"image"`
@@ -75,7 +76,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
     Raises:
         TypeError: an encoder without a rule, or an unknown argument.
-        ValueError: arguments that do not fit together.
+        ValueError: invalid or inconsistent arguments.
 
     Example:
 
@@ -137,7 +138,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             num_heads,
             num_layers,
             intermediate_dim,
-            # By its name, which Keras can write into a config.
+            # Names and plain values, which Keras can save in a config.
             bridge=None if bridge is None else bridges.serialize(bridge),
             taps=taps,
             cross_encoder=cross_encoder,
@@ -146,7 +147,6 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             attention_dropout=attention_dropout,
             layer_norm_epsilon=layer_norm_epsilon,
             bridge_epsilon=bridge_epsilon,
-            # As plain values, which Keras can write into a config.
             dtype=keras.dtype_policies.serialize(policy),
             name="fusion",
         )
@@ -165,8 +165,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
         # === Config ===
         self.image_norms = image_norms
-        # Tensors of a converted checkpoint that the model does not use, by
-        # name. Export writes them back.
+        # Tensors of a converted checkpoint that the model does not use, from
+        # name to array. `export_to_transformers` writes them back.
         self.extra = {}
 
     presets = PresetsOf()
@@ -187,14 +187,14 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return self.image_tower.inputs[0].shape[1]
 
     def fuse(self, inputs, outputs=("text", "image", "pooled")):
-        """Run towers and fusion, and compute only the outputs asked for.
+        """Run towers and fusion, and compute only some outputs.
 
         Args:
-            inputs: dict of tensors, as the backbone is called with.
-            outputs: tuple out of `"text"`, `"image"`, `"pooled"`.
+            inputs: dict of tensors, the inputs of the backbone.
+            outputs: tuple of some of `"text"`, `"image"`, `"pooled"`.
 
         Returns:
-            dict of tensors with those keys.
+            dict of tensors with these keys.
         """
         text = {key: inputs[key] for key in self.text_tower.input}
         return self.fusion(
@@ -209,18 +209,18 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return super().__call__(inputs, *args, **kwargs)
 
     def attention_maps(self, inputs):
-        """All cross-modal attention maps of a batch.
+        """Compute all cross-modal attention maps of a batch.
 
         Args:
-            inputs: dict of arrays, as the backbone is called with.
+            inputs: dict of arrays, the inputs of the backbone.
 
         Returns:
             dict of lists with one float array per cross-modal layer, lowest
             first, each `(batch, heads, queries, keys)`, rows summing to 1:
             `"text_self"` `(…, T, T)`, `"text_cross"` `(…, T, P)`,
             `"image_self"` `(…, P, P)`, `"image_cross"` `(…, P, T)`. Merged
-            attention has one map over both modalities: each of its four
-            blocks is scaled so that its rows sum to 1.
+            attention has one map over both modalities; the rows of each of
+            its four blocks are scaled to sum to 1.
 
         Raises:
             RuntimeError: on JAX, if another thread trains these weights.
@@ -243,20 +243,20 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return attention_maps(self.fusion.steps, run, tokens)
 
     def checkpoint_activations(self):
-        """Use less memory in training: recompute activations when needed.
+        """Recompute activations in the backward pass, to save memory.
 
         Encoder blocks and cross-modal layers keep only their inputs, and run
-        once more in the backward pass. Outputs and gradients are the same.
-        Call this before `compile`.
+        again in the backward pass. Outputs and gradients are the same. Call
+        this before `compile`.
         """
         towers = (*self.image_tower.blocks, *self.text_tower.blocks)
         for block in (*towers, *self.fusion.steps):
             remat.checkpoint(block)
 
     def with_image_size(self, side):
-        """A new backbone with the same weights, for images of another size.
+        """Return a new backbone with the same weights for another image size.
 
-        Its learned image positions are resized.
+        The learned image positions are resized.
 
         Args:
             side: int, side in pixels, a multiple of the patch size.
@@ -269,7 +269,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return resized
 
     def get_config(self):
-        return saved_backbones.config_of(self, super().get_config())
+        return saved_backbones.complete_config(self, super().get_config())
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone and a manifest to a new preset folder."""
@@ -278,7 +278,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         registry.write_backbone(self, save, preset_dir, max_shard_size)
 
     def export_to_transformers(self, path):
-        """Write a new folder that `transformers.BridgeTowerModel` can load."""
+        """Write a new folder for `transformers.BridgeTowerModel`."""
         registry.export(self, path)
 
     @classmethod
@@ -287,7 +287,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
         Args:
             preset, load_weights: as `BridgeTowerVQA.from_preset`.
-            **kwargs: `image_size`, `dtype` and `revision` as there, and
+            **kwargs: `image_size`, `dtype` and `revision`, as there, and
                 constructor arguments that replace the saved ones.
         """
         return saved_backbones.load(cls, preset, load_weights, **kwargs)
@@ -295,7 +295,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = saved_backbones.with_encoders(config, custom_objects)
-        config, kept = saved_backbones.split(config)
+        config, state = saved_backbones.split(config)
         backbone = super().from_config(config)
-        saved_backbones.restore(backbone, kept)
+        saved_backbones.restore(backbone, state)
         return backbone

@@ -1,6 +1,6 @@
 """The table of heads: builds a head from its name and its plain values.
 
-A preset stores the names and values in `heads.json`.
+A preset stores names and values in `heads.json`.
 """
 
 import contextlib
@@ -25,13 +25,12 @@ _AWAITED = contextvars.ContextVar("awaited", default=({}, None))
 
 @contextlib.contextmanager
 def awaiting(saved, room=None):
-    """A context in which heads that will be loaded stay uninitialized.
+    """Leave heads uninitialized in a context if they will be loaded.
 
     Args:
-        saved: dict from the name of a head to its plain values, as
-            `heads.json` of a preset holds it. A head of these values is
-            going to be loaded.
-        room: as for `without_initialization`, of each of these heads.
+        saved: dict from the name of a head to its plain values, as in
+            `heads.json` of a preset. Heads with these values will be loaded.
+        room: as for `without_initialization`, for each of these heads.
     """
     token = _AWAITED.set((saved, room))
     try:
@@ -48,13 +47,12 @@ def make(name, backbone, **values):
             itc, image_class, text_class, text_number; or one of your own, see
             `register_head`.
         backbone: a `BridgeTowerBackbone`.
-        **values: plain values of the head, as `heads.json` of a preset holds
-            them.
+        **values: plain values of the head, as in `heads.json` of a preset.
 
     Returns:
         The layer, built, named `<name>_head`.
     """
-    head, shape = maker_of(name)(backbone, **values)
+    head, shape = _maker(name)(backbone, **values)
     if head.name != f"{name}_head":
         raise ValueError(
             f"The head {name!r} must be a layer of the name '{name}_head', by "
@@ -71,50 +69,46 @@ def make(name, backbone, **values):
     return uninitialized.without_initialization(built, loaded, room)
 
 
-def _classifier(name, pooled):
+def _common(backbone, name):
+    """Return the name and the dtype policy of a head, as plain values."""
+    dtype = keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
+    return {"dtype": dtype, "name": f"{name}_head"}
+
+
+def _width(tower):
+    return tower.outputs[-1].shape[-1]
+
+
+def _classifier(name, pairs=1):
     def maker(
         backbone, num_classes, head_hidden_scale=2, dropout=0.0, answers=None
     ):
         width = 2 * backbone.fusion.hidden_dim
+        hidden = int(width * head_hidden_scale)
         head = ClassifierHead(
-            num_classes,
-            int(width * head_hidden_scale),
-            dropout,
-            dtype=_dtype(backbone),
-            name=f"{name}_head",
+            num_classes, hidden, dropout, **_common(backbone, name)
         )
-        return head, (None, pooled * width)
+        return head, (None, pairs * width)
 
     return maker
 
 
 def _linear(name, num_classes):
     def maker(backbone):
-        head = LinearHead(
-            num_classes, dtype=_dtype(backbone), name=f"{name}_head"
-        )
+        head = LinearHead(num_classes, **_common(backbone, name))
         return head, (None, 2 * backbone.fusion.hidden_dim)
 
     return maker
 
 
 def _mlm(backbone, epsilon=1e-5):
-    head = MaskedLMHead(
-        backbone.text_encoder.vocabulary_size,
-        epsilon,
-        dtype=_dtype(backbone),
-        name="mlm_head",
-    )
+    size = backbone.text_encoder.vocabulary_size
+    head = MaskedLMHead(size, epsilon, **_common(backbone, "mlm"))
     return head, (None, None, backbone.fusion.hidden_dim)
 
 
 def _itc(backbone, projection_dim=512, ways="three_way"):
-    head = ContrastiveHead(
-        projection_dim,
-        ways,
-        dtype=_dtype(backbone),
-        name="itc_head",
-    )
+    head = ContrastiveHead(projection_dim, ways, **_common(backbone, "itc"))
     width = backbone.fusion.hidden_dim
     # The authors embed the tower's image state, transformers the state after
     # the fusion's projection.
@@ -127,40 +121,22 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
 
 
 def _image_class(backbone, num_classes, labels=None):
-    head = LinearHead(
-        num_classes,
-        dtype=_dtype(backbone),
-        name="image_class_head",
-    )
+    head = LinearHead(num_classes, **_common(backbone, "image_class"))
     return head, (None, _width(backbone.image_tower))
 
 
 def _text(name):
     def maker(backbone, num_classes, dropout=0.1, labels=None):
-        head = TextHead(
-            num_classes,
-            dropout,
-            dtype=_dtype(backbone),
-            name=f"{name}_head",
-        )
+        head = TextHead(num_classes, dropout, **_common(backbone, name))
         return head, (None, None, _width(backbone.text_tower))
 
     return maker
 
 
-def _dtype(backbone):
-    """The backbone's dtype policy as plain values, which Keras can save."""
-    return keras.dtype_policies.serialize(backbone.fusion.dtype_policy)
-
-
-def _width(tower):
-    return tower.outputs[-1].shape[-1]
-
-
 BUILT_IN = {
-    "vqa": _classifier("vqa", 1),
-    "entailment": _classifier("entailment", 1),
-    "nlvr2": _classifier("nlvr2", 2),
+    "vqa": _classifier("vqa"),
+    "entailment": _classifier("entailment"),
+    "nlvr2": _classifier("nlvr2", pairs=2),
     "itm": _linear("itm", 2),
     "rank": _linear("rank", 1),
     "mlm": _mlm,
@@ -192,7 +168,7 @@ def register_head(name):
         `<name>_head`, not built yet, and the input shape to build it for.
 
     Raises:
-        ValueError: a name that is not allowed.
+        ValueError: an invalid name.
 
     Example:
 
@@ -207,30 +183,23 @@ def register_head(name):
     taken = name in BUILT_IN or hasattr(HeadSet({}), str(name))
     if not isinstance(name, str) or not _NAME.fullmatch(name) or taken:
         raise ValueError(
-            "`name` must be of small letters, digits and underscores, and "
+            "`name` must be of lowercase letters, digits and underscores, and "
             f"neither one of {', '.join(BUILT_IN)} nor an attribute of Keras' "
             f"layers. Received: name={name!r:.100}"
         )
 
-    def keep(maker):
+    def register(maker):
         global _registered
         with _LOCK:
             # Replaced as a whole: another thread sees the old or the new one.
             _registered = {**_registered, name: maker}
         return maker
 
-    return keep
+    return register
 
 
-def maker_of(name):
-    """The function that makes the head of this name.
-
-    Args:
-        name: str.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+def _maker(name):
+    """Return the function that makes the head of this name."""
     known = {**BUILT_IN, **_registered}
     if name not in known:
         raise ValueError(
@@ -242,17 +211,17 @@ def maker_of(name):
 
 
 def check_values(name, values):
-    """Refuse stored values that a head does not have.
+    """Raise on stored values that a head does not have.
 
     Args:
         name: str, the name of a head.
         values: dict of its plain values; those with defaults may be absent.
 
     Raises:
-        ValueError: an unknown name, or values that the head does not have.
+        ValueError: an unknown name or unknown values.
     """
     # The first parameter is the backbone.
-    known = set(list(inspect.signature(maker_of(name)).parameters)[1:])
+    known = set(list(inspect.signature(_maker(name)).parameters)[1:])
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(
             f"The head {name!r} has the values {sorted(known)}. Received: "
@@ -278,14 +247,14 @@ def saved_heads(folder):
 
 
 def agrees_with_saved(name, saved, values):
-    """Whether stored values are equal to those of a head, defaults included.
+    """Return True if stored values equal those of a head, with defaults.
 
     A stored None agrees with any value: a converted checkpoint may not name
     its answers.
     """
     if saved is None:
         return False
-    parameters = inspect.signature(maker_of(name)).parameters
+    parameters = inspect.signature(_maker(name)).parameters
     values = {key: p.default for key, p in parameters.items()} | values
     return all(
         value is None or values.get(key) == value
@@ -294,7 +263,7 @@ def agrees_with_saved(name, saved, values):
 
 
 def make_all(heads, backbone):
-    """A `HeadSet` of heads by name, from a dict of their plain values."""
+    """Build a `HeadSet` from a dict of heads' names and plain values."""
     return HeadSet(
         {name: make(name, backbone, **v) for name, v in heads.items()}
     )
@@ -308,7 +277,8 @@ class HeadSet(keras.layers.Layer):
     """
 
     def __init__(self, heads):
-        super().__init__(name="heads", dtype=_policy(heads))
+        policies = [head.dtype_policy for head in heads.values()]
+        super().__init__(name="heads", dtype=policies[0] if policies else None)
         for name, head in heads.items():
             setattr(self, name, head)
         self._names = tuple(heads)
@@ -329,7 +299,3 @@ class HeadSet(keras.layers.Layer):
         named = {n: self[n] for n in self._names if n not in without}
         if named:
             keras.saving.load_weights(HeadSet(named), path)
-
-
-def _policy(heads):
-    return next((head.dtype_policy for head in heads.values()), None)

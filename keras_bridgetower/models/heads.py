@@ -8,7 +8,6 @@ from keras import ops
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import initializer
-from keras_bridgetower.models.fusion import IMAGE_ROW
 
 # log(1 / 0.07), the initial value in CLIP, BridgeTower and transformers.
 LOGIT_SCALE = math.log(1 / 0.07)
@@ -21,13 +20,13 @@ WAYS = {
 }
 
 
-def kinds_of(ways):
-    """The kinds that a contrastive head of these `ways` embeds, in order."""
+def embedding_kinds(ways):
+    """Return the kinds that a contrastive head of `ways` embeds, in order."""
     return [k for k in KINDS if any(k in pair for pair in WAYS[ways])]
 
 
 class _Head(keras.layers.Layer):
-    """Abstract: makes dense layers with the authors' initializer."""
+    """Abstract: a layer whose dense layers have the authors' initializer."""
 
     def _dense(self, units, name, use_bias=True):
         return keras.layers.Dense(
@@ -46,7 +45,7 @@ class _Head(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class ClassifierHead(_Head):
-    """Linear, LayerNorm, GELU, Linear: head of VQA, entailment and NLVR2.
+    """Linear, LayerNorm, GELU, Linear: the head of VQA, entailment, NLVR2.
 
     Args:
         num_classes: int, number of logits.
@@ -58,8 +57,7 @@ class ClassifierHead(_Head):
         x: float tensor `(batch, width)`, the pooled representation.
 
     Returns:
-        float32 tensor `(batch, num_classes)`: logits, whatever the dtype
-        policy.
+        float32 tensor `(batch, num_classes)`: logits, with any dtype policy.
 
     Example:
 
@@ -99,7 +97,7 @@ class ClassifierHead(_Head):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class LinearHead(_Head):
-    """One Linear: head of image-text matching and of ranking.
+    """One Linear: the head of image-text matching and of ranking.
 
     Args:
         num_classes: int, number of logits: 2 for matching, where the second
@@ -135,7 +133,7 @@ class LinearHead(_Head):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class TextHead(_Head):
-    """Linear, tanh, Linear over the first token: head of the text tower.
+    """Linear, tanh, Linear over the first token: the head of the text tower.
 
     Args:
         num_classes: int, number of outputs.
@@ -177,9 +175,9 @@ class TextHead(_Head):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class MaskedLMHead(_Head):
-    """Linear, GELU, LayerNorm, Linear to the vocabulary.
+    """Linear, GELU, LayerNorm, Linear: the head of masked language modeling.
 
-    The last Linear has weights of its own, not those of the token embedding.
+    The last Linear does not share its weights with the token embedding.
 
     Args:
         vocabulary_size: int, number of logits.
@@ -221,7 +219,7 @@ class MaskedLMHead(_Head):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class ContrastiveHead(_Head):
-    """One Linear for each kind of representation, and a learned scale.
+    """One Linear for each kind of embedding, and a learned scale.
 
     Args:
         projection_dim: int, width of the shared space.
@@ -230,13 +228,13 @@ class ContrastiveHead(_Head):
         **kwargs: `name`, `dtype`.
 
     Call arguments:
-        features: dict out of `"text"` `(batch, width)`, `"image"`
+        features: dict of some of `"text"` `(batch, width)`, `"image"`
             `(batch, width)` and `"fused"` `(batch, 2D)`.
 
     Returns:
-        dict with the same keys: float32 `(batch, projection_dim)`, vectors
-        of length 1. The weight `logit_scale` is the logarithm of the factor
-        by which their products are multiplied.
+        dict with the same keys: float32 unit vectors
+        `(batch, projection_dim)`. The weight `logit_scale` is the logarithm
+        of the factor by which their products are multiplied.
 
     Example:
 
@@ -273,7 +271,7 @@ class ContrastiveHead(_Head):
             shape=(),
             initializer=keras.initializers.Constant(LOGIT_SCALE),
             # The authors clamp their temperature before every step.
-            constraint=_clamped_scale,
+            constraint=_clamp_scale,
             dtype="float32",
             name="logit_scale",
         )
@@ -293,32 +291,22 @@ class ContrastiveHead(_Head):
         }
 
     def _unit(self, x):
-        """Vectors scaled to length 1."""
+        """Scale vectors to length 1."""
         x = ops.cast(x, "float32")
         # The same lower bound as in torch's `normalize`.
         norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
         return x / ops.maximum(norm, 1e-12)
 
 
-def _clamped_scale(value):
+def _clamp_scale(value):
     return ops.clip(value, *LOGIT_SCALE_LIMITS)
 
 
-def _projected_image(fusion, image):
-    # Only the first token is used, so only that one is projected.
-    return fusion.project_image([x[:, :1] for x in image], IMAGE_ROW)[-1][:, 0]
-
-
-# The image vector, by the `ways` of the head: transformers projects it into
-# the fusion's space, the authors take it as the tower gives it.
-_IMAGE_VECTOR = {
-    "three_way": _projected_image,
-    "two_way": lambda fusion, image: image[-1][:, 0],
-}
-
-
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
-    """The inputs of a contrastive head, from tower states and fusion.
+    """Return the inputs of a contrastive head.
+
+    The image vector is the first token of the tower. For `"three_way"` the
+    fusion projects it, as in transformers.
 
     Args:
         fusion: `CrossModalEncoder`.
@@ -335,7 +323,10 @@ def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
     if text is not None:
         vectors["text"] = text[-1][:, 0]
     if image is not None:
-        vectors["image"] = _IMAGE_VECTOR[ways](fusion, image)
+        first = [x[:, :1] for x in image]
+        if ways == "three_way":
+            first = fusion.project_image(first)
+        vectors["image"] = first[-1][:, 0]
     if pooled is not None:
         vectors["fused"] = pooled
     return vectors

@@ -1,4 +1,4 @@
-"""Resizing of learned image positions, for images of another size."""
+"""Other image sizes: resizes the learned image positions of a model."""
 
 import functools
 import math
@@ -15,14 +15,14 @@ from keras_bridgetower.models.adapters import merged_weights
 def resize_positions(table, count):
     """Resize a table of learned positions to another grid.
 
-    The grid is resized by bicubic interpolation with a = -0.75, half-pixel
-    centres and no anti-aliasing, as the authors did. It is done in NumPy,
-    because TensorFlow and JAX use a = -0.5. The positions of prefix tokens
-    (class, distillation) stay the same.
+    Interpolation is bicubic with a = -0.75, half-pixel centers and no
+    anti-aliasing, as in the authors' code. It uses NumPy, because TensorFlow
+    and JAX have a = -0.5. The positions of prefix tokens (class,
+    distillation) stay the same.
 
     Args:
         table: float array `(..., positions, width)`, prefix tokens first.
-        count: int, number of positions wanted, prefix tokens included.
+        count: int, new number of positions, prefix tokens included.
 
     Returns:
         Float array `(..., count, width)`.
@@ -56,7 +56,7 @@ def resize_positions(table, count):
 
 
 def _bicubic(size, new_size, a=-0.75):
-    """Interpolation matrix `(new_size, size)`, with clamped edges."""
+    """Return the interpolation matrix `(new_size, size)`, edges clamped."""
     source = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     base = np.floor(source).astype(int)
     matrix = np.zeros((new_size, size))
@@ -71,14 +71,14 @@ def _bicubic(size, new_size, a=-0.75):
 
 
 def with_positions_for(backbone, side, assign=keras.Variable.assign):
-    """A new backbone for images of another size, with resized positions.
+    """Return a new backbone for another image size, with resized positions.
 
     Args:
-        backbone: a backbone that can be made from its configuration.
+        backbone: a `BridgeTowerBackbone`.
         side: int, side of the new images in pixels.
         assign: callable of a new variable and the old one of the same shape,
-            such as `uninitialized.move` if the old backbone is not needed
-            any more.
+            such as `uninitialized.move` if the old backbone is no longer
+            needed.
 
     Returns:
         A new backbone of the same class with the same weights.
@@ -88,11 +88,11 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
             backbone is quantized.
     """
     quantization.check_not_quantized(backbone, "Another image size")
-    patch = patch_size_of(backbone.image_encoder)
+    patch = patch_size(backbone.image_encoder)
     if not is_integer(side) or side < patch or side % patch:
         raise ValueError(
             "`side`, the `image_size` of a preset, must be one integer, the "
-            "side of square pictures in pixels: a positive multiple of the "
+            "side of square images in pixels: a positive multiple of the "
             f"patch size {patch}. Received: side={side!r}"
         )
     config = backbone.get_config()
@@ -103,15 +103,8 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
     return copy_resized(backbone, resized, assign)
 
 
-def _is_table(new, old):
-    """Whether shapes of a weight differ in the number of positions alone."""
-    new, old = tuple(new), tuple(old)
-    alike = len(new) == len(old) >= 2
-    return alike and (*new[:-2], new[-1]) == (*old[:-2], old[-1])
-
-
-def patch_size_of(encoder):
-    """int, side of an image encoder's square patches in pixels."""
+def patch_size(encoder):
+    """Return the side of an image encoder's square patches, in pixels."""
     size = encoder.patch_size
     return size if isinstance(size, int) else size[0]
 
@@ -121,8 +114,8 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
 
     Args:
         model: the model with the weights.
-        resized: a model of the same architecture; only the number of its
-            image positions may differ.
+        resized: a model of the same architecture; only the number of image
+            positions may differ.
         assign: callable, as in `with_positions_for`.
 
     Returns:
@@ -130,17 +123,18 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
     """
     pairs = zip(resized.weights, merged_weights(model), strict=True)
     for new, (path, old) in pairs:
-        if new.shape == old.shape:
+        shape, old_shape = tuple(new.shape), tuple(old.shape)
+        same_rank = len(shape) == len(old_shape) >= 2
+        if shape == old_shape:
             assign(new, old)
-        elif _is_table(new.shape, old.shape):
+        elif same_rank and (*old_shape[:-2], shape[-2], old_shape[-1]) == shape:
             table = keras.ops.convert_to_numpy(old)
-            new.assign(resize_positions(table, new.shape[-2]))
-        # The rule of CLIP's encoder has set its position ids already.
+            new.assign(resize_positions(table, shape[-2]))
+        # `Tower` sets the position ids of CLIP.
         elif not str(new.dtype).startswith("int"):
             raise ValueError(
                 "Another image size must change nothing but tables of "
                 "positions, (..., positions, width). Received: the weight "
-                f"{path} of shape {tuple(old.shape)}, which would be of "
-                f"{tuple(new.shape)}"
+                f"{path} of shape {old_shape}, which would be of {shape}"
             )
     return resized

@@ -20,8 +20,25 @@ from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.folder import CONFIG
 
 ENCODERS = ("image_encoder", "text_encoder")
-# The least number of bytes that one block takes in a weight file: the names
-# and offsets of its arrays.
+# Values of a config, in the order of saved files.
+_VALUES = (
+    "hidden_dim",
+    "num_heads",
+    "num_layers",
+    "intermediate_dim",
+    "bridge",
+    "taps",
+    "cross_encoder",
+    "projections",
+    "image_norms",
+    "dropout",
+    "attention_dropout",
+    "layer_norm_epsilon",
+    "bridge_epsilon",
+)
+# Values of a config that `restore` applies to layers.
+_STATE = (precision.POLICIES, quantization.QUANTIZED, *freezing.STATE)
+# Minimum size of a block in a weight file: the names and offsets of its arrays.
 _BYTES_OF_LAYER = 4_000
 
 
@@ -57,8 +74,8 @@ def load(
     folder = registry.open_preset(preset, revision)
     cls, config = folder.spec(CONFIG, cls)
     with folder.reading(CONFIG):
-        there = load_weights or folder.has(weights_file.WEIGHTS)
-        size = folder.weight_bytes() if there else None
+        has_weights = load_weights or folder.has(weights_file.WEIGHTS)
+        size = folder.weight_bytes() if has_weights else None
         _check_config(config, size)
         if dtype is not None:
             kwargs["dtype"] = dtype
@@ -83,10 +100,10 @@ def load(
 
 
 def _check_config(config, weight_bytes):
-    """Refuse encoders without a rule, and sizes that the weights cannot fill.
+    """Raise on encoders without a rule, and on more weights than the file has.
 
-    The file of weights bounds what is built, so that a damaged or hostile
-    configuration cannot ask for any amount of memory.
+    The size of the weight file limits the model, so that a damaged or hostile
+    configuration cannot request any amount of memory.
     """
     plain = dict(config)
     for name in ENCODERS:
@@ -109,31 +126,31 @@ def _check_config(config, weight_bytes):
         )
 
 
-def encoder_spec(encoder):
-    """The configuration of an encoder, without a name that Keras made up.
+def encoder_config(encoder):
+    """Return the configuration of an encoder, without a generated name.
 
-    KerasHub's CLIP puts the name that it was given in front of the names of
-    its layers. If it were saved with a generated name, the loaded encoder
-    would have other layer names, and a rule might not find its layers.
+    KerasHub's CLIP prefixes the names of its layers with its own name. With a
+    generated name in the config, a loaded encoder would have other layer
+    names, and a rule might not find its layers.
     """
     spec = keras.layers.serialize(encoder)
-    # The backbone says what is frozen.
+    # The backbone saves which layers are frozen.
     spec["config"].pop("trainable", None)
     if isinstance(spec["config"].get("dtype"), dict):
-        # KerasHub's own names quantized layers by their paths.
+        # KerasHub's config names quantized layers by their paths.
         policy = precision.float_policy(encoder)
         spec["config"]["dtype"] = keras.dtype_policies.serialize(policy)
     plain = re.sub(r"[_\d]", "", encoder.name)
-    made_up = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
-    before = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)
+    generated = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
+    prefix = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)
     # A plain functional model lists the names of all its layers.
-    if made_up and not before and "layers" not in spec["config"]:
+    if generated and not prefix and "layers" not in spec["config"]:
         del spec["config"]["name"]
     return spec
 
 
 def with_encoders(config, custom_objects):
-    """A backbone's configuration with encoders in place of their configs.
+    """Replace the configs of encoders in a backbone's config by encoders.
 
     Args:
         config: dict, as `get_config` returns it.
@@ -146,8 +163,7 @@ def with_encoders(config, custom_objects):
     dtype = config.get("dtype")
     for key in ENCODERS:
         if isinstance(config[key], dict):
-            # A caller may load the backbone, and so its encoders, in another
-            # dtype.
+            # A caller may load the backbone with another dtype.
             if dtype is not None:
                 config[key]["config"]["dtype"] = dtype
             config[key] = keras.layers.deserialize(
@@ -156,61 +172,52 @@ def with_encoders(config, custom_objects):
     return config
 
 
-def config_of(backbone, config):
-    """The configuration of a backbone, with what its layers were changed to.
+def complete_config(backbone, config):
+    """Return the whole configuration of a backbone, with its layers' state.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
         config: dict, the configuration that KerasHub makes of it.
     """
     fusion = backbone.fusion
-    kept = {
+    state = {
         precision.POLICIES: precision.changed_policies(
             backbone, fusion.dtype_policy
         ),
         quantization.QUANTIZED: quantization.quantized_layers(backbone),
         **freezing.state_of(backbone),
     }
-    config.update(
-        # KerasHub's own names quantized layers by their paths.
-        dtype=keras.dtype_policies.serialize(backbone.dtype_policy),
-        image_encoder=encoder_spec(backbone.image_encoder),
-        text_encoder=encoder_spec(backbone.text_encoder),
-        hidden_dim=fusion.hidden_dim,
-        num_heads=fusion.num_heads,
-        num_layers=fusion.num_layers,
-        intermediate_dim=fusion.intermediate_dim,
-        bridge=fusion.bridge,
-        taps=fusion.taps,
-        cross_encoder=fusion.cross_encoder,
-        projections=fusion.projections,
-        image_norms=backbone.image_norms,
-        dropout=fusion.dropout,
-        attention_dropout=fusion.attention_dropout,
-        layer_norm_epsilon=fusion.layer_norm_epsilon,
-        bridge_epsilon=fusion.bridge_epsilon,
-    )
-    return config | {name: found for name, found in kept.items() if found}
+    return {
+        **config,
+        # KerasHub's config names quantized layers by their paths.
+        "dtype": keras.dtype_policies.serialize(backbone.dtype_policy),
+        "image_encoder": encoder_config(backbone.image_encoder),
+        "text_encoder": encoder_config(backbone.text_encoder),
+        **{
+            name: getattr(backbone if name == "image_norms" else fusion, name)
+            for name in _VALUES
+        },
+        **{name: value for name, value in state.items() if value},
+    }
 
 
 def split(config):
-    """Take out of a configuration what `restore` gives back to layers.
+    """Split a configuration into constructor arguments and layers' state.
 
     Args:
         config: dict, as `with_encoders` returns it.
 
     Returns:
-        `(arguments, kept)`, two dicts.
+        `(arguments, state)`, two dicts.
     """
-    names = precision.POLICIES, quantization.QUANTIZED, *freezing.STATE
-    kept = {name: config.get(name) for name in names}
-    return {k: v for k, v in config.items() if k not in kept}, kept
+    state = {name: config.get(name) for name in _STATE}
+    return {k: v for k, v in config.items() if k not in state}, state
 
 
-def restore(backbone, kept):
-    """Change the layers of a new backbone as `split` found them changed."""
-    precision.restore_policies(backbone, kept[precision.POLICIES])
-    quantization.quantize_as(backbone, kept[quantization.QUANTIZED])
-    frozen = {name: kept[name] for name in freezing.STATE}
+def restore(backbone, state):
+    """Apply the state of `split` to the layers of a new backbone."""
+    precision.restore_policies(backbone, state[precision.POLICIES])
+    quantization.quantize_as(backbone, state[quantization.QUANTIZED])
+    frozen = {name: state[name] for name in freezing.STATE}
     parts = backbone.image_encoder, backbone.text_encoder
     freezing.restore(backbone, frozen, parts)

@@ -1,4 +1,4 @@
-"""Losses of question answering, masked language and contrastive training.
+"""Losses of VQA, masked language modeling and contrastive training.
 
 Each computes one value for every sample of this replica. Samples of weight 0
 are padding, and their content does not change the loss.
@@ -12,17 +12,16 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.heads import KINDS
 from keras_bridgetower.models.heads import WAYS
-from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.models.heads import embedding_kinds
 
 # The label of padded samples. No `ignore_id` or image id has this value.
 _PADDED = -(2**31)
-# Independent of `keras.config.floatx()`, because half precision would round
-# ids and scores.
+# Whatever `keras.config.floatx()`: half precision would round ids and scores.
 _FLOAT32 = {"dtype": "float32"}
 
 
 def rows_with_weight(sample_weight):
-    """Which samples count: those whose weight is not 0.
+    """Return which samples count: those whose weight is not 0.
 
     Args:
         sample_weight: float tensor `(batch,)` or `(batch, 1)`.
@@ -67,7 +66,7 @@ def is_padding(sample_weight):
 
 
 def weight_column(sample_weight, samples=None):
-    """Sample weights as a column `(batch, 1)`, which is right for any loss.
+    """Return sample weights as a column `(batch, 1)`, for any loss.
 
     Keras aligns weights `(batch,)` with the last axis of a loss. If labels
     have several axes, this is not the axis of the samples.
@@ -129,8 +128,7 @@ class MaskedLMLoss(keras.losses.Loss):
 
     The value of a sample is the sum over its masked tokens, divided by the
     mean number of masked tokens in the global batch. So the mean over samples
-    is the mean over all masked tokens, however the batch is divided among
-    devices.
+    is the mean over all masked tokens, for any number of devices.
 
     Args:
         ignore_id: int, the label of slots without a masked token.
@@ -143,7 +141,7 @@ class MaskedLMLoss(keras.losses.Loss):
         Scalar: the mean over the masked tokens, 0 if there are none.
 
     Raises:
-        ValueError: shapes that do not agree.
+        ValueError: inconsistent shapes.
 
     Example:
 
@@ -175,8 +173,8 @@ class MaskedLMLoss(keras.losses.Loss):
             ops.maximum(y_true, 0), y_pred, from_logits=True
         )
         count = backend_ops.global_sum(ops.sum(weights))
-        # Keras takes the mean over the samples of all replicas afterwards.
-        # The factor `samples` undoes it.
+        # Keras then averages over the samples of all replicas. The factor
+        # `samples` undoes it.
         samples = ops.sum(ops.cast(counted[:, 0], weights.dtype))
         samples = backend_ops.global_sum(samples)
         # Without any masked token the losses are 0 already.
@@ -187,13 +185,13 @@ class MaskedLMLoss(keras.losses.Loss):
 
 
 def pack_embeddings(embeddings, logit_scale=0.0):
-    """Put embeddings and their scale into one tensor for `ContrastiveLoss`.
+    """Pack embeddings and their scale into one tensor for `ContrastiveLoss`.
 
     Args:
         embeddings: dict from a kind (`"text"`, `"image"`, `"fused"`) to
             float tensors `(batch, width)`.
         logit_scale: scalar tensor, the logarithm of the factor by which their
-            products are multiplied. Metrics do not need it.
+            products are multiplied. Metrics omit it.
 
     Returns:
         Float tensor `(batch, kinds * width + 1)`.
@@ -205,7 +203,7 @@ def pack_embeddings(embeddings, logit_scale=0.0):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class ContrastiveLoss(keras.losses.Loss):
-    """Cross-entropy of finding the matching embedding in the global batch.
+    """Cross-entropy of the matching embedding in the global batch.
 
     Samples with the same image id match each other; the target is divided
     equally among them.
@@ -217,13 +215,13 @@ class ContrastiveLoss(keras.losses.Loss):
 
     Call arguments:
         y_true: int tensor `(batch,)`, image ids.
-        y_pred: float tensor, what `pack_embeddings` returned.
+        y_pred: float tensor, as `pack_embeddings` returns it.
 
     Returns:
         Scalar: the mean over batch and directions.
 
     Raises:
-        ValueError: labels that are no image ids.
+        ValueError: labels that are not image ids.
 
     Example:
 
@@ -276,10 +274,7 @@ class ContrastiveLoss(keras.losses.Loss):
 
 
 def _first_of_same_id(ids):
-    """For each id, the number of the first sample that has it.
-
-    Samples are numbered in the global batch.
-    """
+    """Return the index in the global batch of the first sample of each id."""
     ids = ops.convert_to_tensor(ids)
     check_image_ids(ids)
     ids = ops.reshape(ids, (-1,))
@@ -302,13 +297,13 @@ def unpack_embeddings(packed, ways):
         last the factor `(batch, 1)`.
     """
     return [
-        *ops.split(packed[:, :-1], len(kinds_of(ways)), axis=-1),
+        *ops.split(packed[:, :-1], len(embedding_kinds(ways)), axis=-1),
         packed[:, -1:],
     ]
 
 
 def check_scores(name, scores):
-    """Refuse soft scores below 0 or above 1."""
+    """Raise on soft scores below 0 or above 1."""
     scores = np.asarray(scores)
     # NaN passes here; the loss becomes NaN, which training reports.
     wrong = (scores < 0) | (scores > 1)
@@ -321,9 +316,9 @@ def check_scores(name, scores):
 
 
 def check_soft_scores(y_true, y_pred):
-    """Refuse targets of another shape than the logits.
+    """Raise if targets have another shape than the logits.
 
-    They would be broadcast, and the loss would be wrong without an error.
+    They would be broadcast, which gives a wrong loss without an error.
     """
     if tuple(y_true.shape)[1:] != tuple(y_pred.shape)[1:]:
         raise ValueError(
@@ -335,7 +330,7 @@ def check_soft_scores(y_true, y_pred):
 
 
 def check_sample_weights(weights, samples=None):
-    """Refuse sample weights that are not one for each sample.
+    """Raise unless there is one sample weight for each sample.
 
     Args:
         weights: array or tensor.
@@ -353,7 +348,7 @@ def check_sample_weights(weights, samples=None):
 
 
 def check_masked_ids(y_true, y_pred):
-    """Refuse labels that are not one token id for each vector of logits."""
+    """Raise unless there is one token id for each vector of logits."""
     shape = tuple(y_true.shape)
     if len(shape) != 2 or shape[1:] != tuple(y_pred.shape)[1:-1]:
         raise ValueError(
@@ -364,9 +359,9 @@ def check_masked_ids(y_true, y_pred):
 
 
 def check_image_ids(ids):
-    """Refuse labels that are not one image id for each sample."""
-    # The dtype is not checked: with several replicas on TensorFlow, Keras
-    # builds losses on floats in place of the labels.
+    """Raise unless there is one image id for each sample."""
+    # Of any dtype: with several replicas on TensorFlow, Keras builds losses
+    # with floats in place of the labels.
     shape = tuple(ids.shape)
     if shape[1:] not in ((), (1,)):
         raise ValueError(

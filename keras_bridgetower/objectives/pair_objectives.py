@@ -1,6 +1,7 @@
 """Objectives of matching: which image-text pairs are drawn from a batch.
 
 An objective draws the pairs, gives their labels, and computes their logits.
+The layers below take the pairs from the global batch of all replicas.
 """
 
 import abc
@@ -15,20 +16,21 @@ from keras_bridgetower.checks import check_choice
 # Labels of a matching head.
 NO_MATCH, MATCH = 0, 1
 FALSE_TEXTS = 15
+# In place of a number from 0 to 1: `DrawSamples` does not replace the sample.
+ITSELF = -1.0
 
 
 class Objective(abc.ABC):
     """Abstract: draws pairs of a batch's images and texts, and scores them.
 
     The preprocessor calls `draw`, which uses NumPy. The task calls `logits`,
-    which uses tensors. Both are methods of one object, so that they fit
-    together.
+    which uses tensors. Both are methods of one object, so that they agree.
     """
 
     # Names of the heads that score pairs. The last logit of the first head
-    # tells how well a pair matches.
+    # scores the match of a pair.
     heads = ("itm",)
-    # Whether the task can also learn pairs that the data set labels itself.
+    # True if the task can also learn pairs with labels from the data set.
     takes_labels = False
     # Features that `draw` adds: name to dtype and shape for one sample.
     drawn = {}
@@ -65,7 +67,7 @@ class Objective(abc.ABC):
         """
 
     def targets(self, labels, features):
-        """dict from the name of each head to its labels.
+        """Return a dict from the name of each head to its labels.
 
         Args:
             labels: labels of the first head, as `draw` returns them.
@@ -76,7 +78,7 @@ class Objective(abc.ABC):
         return {self.heads[0]: labels, **others}
 
     def specs(self, batch):
-        """Dtypes and shapes of what `draw` returns for a batch.
+        """List the dtypes and shapes of the results of `draw`.
 
         Args:
             batch: tuple `(batch,)`, the shape of the image ids.
@@ -88,7 +90,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def logits(self, fuse, heads, batch, embeddings=None):
-        """Logits of the drawn pairs.
+        """Compute the logits of the drawn pairs.
 
         Args:
             fuse: callable that takes text states, image states and padding
@@ -104,7 +106,7 @@ class Objective(abc.ABC):
         """
 
     def other_logits(self, fuse, heads, batch):
-        """Logits of further heads, for pairs of their own.
+        """Compute the logits of further heads, for their own pairs.
 
         Args:
             fuse, heads, batch: as in `logits`.
@@ -116,7 +118,7 @@ class Objective(abc.ABC):
 
 
 class Batch:
-    """Tower states of a batch, and its features.
+    """Tower states and features of a batch.
 
     Args:
         text: list of float tensors `(batch, tokens, width)`.
@@ -134,12 +136,12 @@ class RandomNegatives(Objective):
     """Half of the texts keep their image, the others get the next image.
 
     If the next sample has the same image id, the pair is a match. The next
-    sample is taken from the global batch, of which a process may draw a part
-    alone. The last text therefore always keeps its image: what follows it
-    is not known.
+    sample is taken from the global batch, of which a process may draw only a
+    part. The sample after the last text is then unknown, so the last text
+    always keeps its image.
 
-    Source: matching in pre-training. Images of other samples take the place
-    of the authors' `false_image_0`, so that each image is encoded once.
+    Source: matching in pre-training. Images of other samples replace the
+    authors' `false_image_0`, so that each image is encoded once.
     """
 
     takes_labels = True
@@ -154,7 +156,7 @@ class RandomNegatives(Objective):
         return match, match
 
     def logits(self, fuse, heads, batch, embeddings=None):
-        # Symbolic tensors know no `==`: it compares the objects.
+        # Not `==`, which compares symbolic tensors as objects.
         own = ops.equal(ops.reshape(batch.features["match"], (-1, 1, 1)), MATCH)
         following = NextSample()
         image = [ops.where(own, x, following(x)) for x in batch.image]
@@ -168,8 +170,8 @@ class HardNegatives(Objective):
     Negatives are drawn from the global batch, with the softmax of the
     contrastive scores as probabilities. The preprocessor draws the random
     numbers, so that the pairs are the same on every backend and any number of
-    devices. Where all samples have the same image id, each draws itself, and
-    the pair is a match.
+    devices. If all samples have the same image id, each draws itself, and the
+    pair is a match.
 
     Source: `compute_itm_itc` and `compute_irtr_itm_itc` of BridgeTower with
     `gather_global_negative`.
@@ -185,7 +187,7 @@ class HardNegatives(Objective):
         labels[:, 0] = MATCH
         places = np.random.default_rng(seed).random((len(ids), 2), "float32")
         if (ids == ids[0]).all():
-            # The global batch may have others, which would be no match.
+            # The global batch may have other ids, which would not match.
             labels[:], places[:] = MATCH, ITSELF
         return ids, places, labels
 
@@ -213,14 +215,14 @@ class HardNegatives(Objective):
 
 
 class Ranking(Objective):
-    """Finds the text of an image among this text and 15 false ones.
+    """Find the text of an image among this text and 15 false ones.
 
-    False texts are texts of other samples. They are drawn with replacement
-    if the batch has fewer than 16 samples. A text of the same image id is
-    drawn only if there are no others.
+    False texts are texts of other samples, drawn with replacement if the
+    batch has fewer than 16 samples. A text of the same image id is drawn only
+    if there are no others.
 
     Source: `compute_irtr` of METER. BridgeTower's function of this name fails,
-    because it joins tensors of unequal rank.
+    because it concatenates tensors of unequal rank.
     """
 
     heads = ("rank",)
@@ -261,7 +263,7 @@ class RankingAndMatching(Ranking):
 
     Source: retrieval by `irtr` in the configurations of METER and
     BridgeTower. Their value `itm=0.5` is not a weight: any value above 0
-    turns the loss on.
+    enables the loss.
     """
 
     heads = ("rank", "itm")
@@ -286,24 +288,20 @@ PAIR_OBJECTIVES = {
 
 
 def make_objective(name):
-    """A new objective from its name in `PAIR_OBJECTIVES`."""
+    """Create an objective by its name in `PAIR_OBJECTIVES`."""
     check_choice("objective", name, tuple(PAIR_OBJECTIVES))
     return PAIR_OBJECTIVES[name]()
 
 
 def only_or_all(values):
-    """The only value of a dict, or the dict if it has several values.
+    """Return the only value of a dict, or the dict if it has several.
 
-    Tasks with one head pass their outputs and labels without a dict.
+    Tasks with one head have outputs and labels without a dict.
 
     Args:
         values: dict from the name of a head to its outputs or labels.
     """
     return values if len(values) > 1 else next(iter(values.values()))
-
-
-# In place of a number from 0 to 1: `DrawSamples` does not replace the sample.
-ITSELF = -1.0
 
 
 class GlobalBatchLayer(keras.layers.Layer):
@@ -315,14 +313,14 @@ class GlobalBatchLayer(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
 
-    def gathered(self, x):
-        """The samples of all replicas, and the indices of `x` among them."""
+    def gather(self, x):
+        """Return the samples of all replicas, and the indices of `x`."""
         every, first = backend_ops.all_gather(x)
         return every, first + ops.arange(ops.shape(x)[0], dtype="int32")
 
 
 class NextSample(GlobalBatchLayer):
-    """Replaces each sample by the next one of the global batch.
+    """Replace each sample by the next one of the global batch.
 
     The last sample is replaced by the first one.
 
@@ -343,8 +341,8 @@ class NextSample(GlobalBatchLayer):
         # Only the first sample of each replica is sent to another one.
         firsts, own = backend_ops.all_gather(x[:1])
         following = firsts[(own + 1) % ops.shape(firsts)[0]]
-        # Cut after they are joined: exports would ask for a batch above 2 of
-        # a piece without the first sample, and LiteRT cannot roll.
+        # Sliced after concatenation: exports of `x[1:]` would need a batch
+        # above 2, and LiteRT has no roll.
         return ops.concatenate([x, following[None]], axis=0)[1:]
 
     def compute_output_spec(self, x):
@@ -352,7 +350,7 @@ class NextSample(GlobalBatchLayer):
 
 
 class TakeSamples(GlobalBatchLayer):
-    """Takes samples of the global batch by their distance from each sample.
+    """Take samples of the global batch by their distance from each sample.
 
     Call arguments:
         x: tensor `(batch, ...)`, the samples of this replica.
@@ -372,7 +370,7 @@ class TakeSamples(GlobalBatchLayer):
     """
 
     def call(self, x, distances):
-        every, own = self.gathered(x)
+        every, own = self.gather(x)
         indices = own[:, None] + ops.cast(distances, "int32")
         indices = ops.mod(indices, ops.shape(every)[0])
         return ops.take(every, ops.reshape(indices, (-1,)), axis=0)
@@ -382,7 +380,7 @@ class TakeSamples(GlobalBatchLayer):
 
 
 class DrawSamples(GlobalBatchLayer):
-    """Draws for each sample a similar sample of the global batch.
+    """Draw a similar sample of the global batch for each sample.
 
     The probabilities are the softmax of the products with all samples.
     Samples with the same id have probability 0, unless all have the same id.
@@ -390,14 +388,14 @@ class DrawSamples(GlobalBatchLayer):
     Call arguments:
         own: float tensor `(batch, width)`, embeddings of this replica.
         others: float tensor `(batch, width)`, the embeddings of this replica
-            that are drawn from, such as of the other modality.
+            to draw from, such as those of the other modality.
         ids: int tensor `(batch,)`.
-        places: float tensor `(batch,)`, uniform from 0 to 1. The sample is
-            drawn at which the cumulative probability exceeds this number.
-            A sample with `ITSELF` is not replaced.
+        places: float tensor `(batch,)`, uniform from 0 to 1. The first sample
+            whose cumulative probability exceeds this number is drawn. A
+            sample with `ITSELF` is not replaced.
 
     Returns:
-        int32 tensor `(batch, 1)`, distances as `TakeSamples` takes them.
+        int32 tensor `(batch, 1)`, distances for `TakeSamples`.
 
     Example:
 
@@ -409,14 +407,13 @@ class DrawSamples(GlobalBatchLayer):
     """
 
     def call(self, own, others, ids, places):
-        every, own_indices = self.gathered(others)
+        every, own_indices = self.gather(others)
         every_id, _ = backend_ops.all_gather(ids)
         scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
         same = ops.expand_dims(ids, 1) == ops.expand_dims(every_id, 0)
-        # Not `softmax`, of which Keras warns where there is one sample alone.
+        # Keras' `softmax` would warn if there is a single sample.
         logs = ops.log_softmax(ops.where(same, -1e9, scores))
-        probabilities = ops.exp(logs)
-        sums = ops.cumsum(probabilities, axis=-1)
+        sums = ops.cumsum(ops.exp(logs), axis=-1)
         itself = ops.cast(places, "float32") < 0.0
         # Rounding must give neither an index above the last one nor a sample
         # of probability 0.

@@ -1,15 +1,15 @@
-"""Outputs of a task for the pairs that an objective has drawn."""
+"""Compute the outputs of a task for the pairs that an objective drew."""
 
 from keras import ops
 
 from keras_bridgetower.models.fusion import with_weight
 from keras_bridgetower.models.heads import contrastive_features
-from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import pack_embeddings
 
 
-def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
+def pair_outputs(names, objective, backbone, heads, text, image, inputs):
     """Compute the outputs of the matching and the contrastive head.
 
     Args:
@@ -40,8 +40,8 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
             contrastive_features(backbone.fusion, head.ways, text, image)
         )
         text_vectors, image_vectors = embeddings["text"], embeddings["image"]
-        # The vectors only say to which graph the factor belongs.
-        factor = with_weight(_factor_of, text_vectors, head.logit_scale)
+        # The vectors only determine the graph of the factor.
+        factor = with_weight(_factor, text_vectors, head.logit_scale)
         scored = text_vectors, image_vectors, factor
     pair_head = objective.heads[0]
     if pair_head in names:
@@ -50,7 +50,7 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
         )
         outputs |= objective.other_logits(fuse, heads, batch)
     if "itc" in names:
-        if "fused" in kinds_of(head.ways):
+        if "fused" in embedding_kinds(head.ways):
             if pooled is None:
                 pooled = fuse(text, image, batch.padding_mask)
             embeddings |= head({"fused": pooled})
@@ -58,17 +58,17 @@ def outputs_of_drawn(names, objective, backbone, heads, text, image, inputs):
     return outputs
 
 
-def _factor_of(vectors, logit_scale):
-    # In half precision Keras casts weights when they are read.
+def _factor(vectors, logit_scale):
+    # Keras reads weights in half precision if the policy is.
     return ops.cast(ops.exp(logit_scale), "float32")
 
 
 def with_packed(outputs, *logit_scale):
-    """Outputs in which the embeddings are packed into one tensor, for losses.
+    """Return outputs with the embeddings packed into one tensor, for losses.
 
     Args:
         outputs: dict of outputs.
-        *logit_scale: the scale of the contrastive head; metrics leave it out.
+        *logit_scale: the scale of the contrastive head; omitted for metrics.
     """
     if "itc" not in outputs:
         return outputs

@@ -7,7 +7,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.checks import check_positions
 from keras_bridgetower.models.heads import contrastive_features
-from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import pack_embeddings
 from keras_bridgetower.preprocessing.contrastive import (
@@ -100,7 +100,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         text = text_states(backbone, inputs)
         image = backbone.image_tower(inputs["images"])
         pooled = None
-        if "fused" in kinds_of(self.ways):
+        if "fused" in embedding_kinds(self.ways):
             pooled = backbone.fusion(
                 text,
                 image,
@@ -117,7 +117,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return None
 
     def unread_layers(self):
-        fused = "fused" in kinds_of(self.ways)
+        fused = "fused" in embedding_kinds(self.ways)
         return unread_of(self.backbone.fusion, ("pooled",) if fused else ())
 
     @classmethod
@@ -234,7 +234,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
                 "Received: images=None, texts=None"
             )
         kind = KIND_OF[given]
-        if kind not in kinds_of(self.ways):
+        if kind not in embedding_kinds(self.ways):
             raise ValueError(
                 "`images` and `texts` together have no embedding here: the "
                 "two-way head knows either alone. Embed them one by one, or "

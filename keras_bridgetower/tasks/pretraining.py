@@ -8,7 +8,7 @@ from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss
-from keras_bridgetower.objectives.pair_outputs import outputs_of_drawn
+from keras_bridgetower.objectives.pair_outputs import pair_outputs
 from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
 from keras_bridgetower.preprocessing.pretraining import (
@@ -131,7 +131,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
             outputs["mlm"] = self._masked_tokens(inputs, image)
         if names != ("mlm",):
             text = text_states(backbone, inputs)
-            outputs |= outputs_of_drawn(
+            outputs |= pair_outputs(
                 names,
                 self.pair_objective,
                 backbone,

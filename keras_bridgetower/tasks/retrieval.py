@@ -8,7 +8,7 @@ from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.pair_objectives import MATCH
-from keras_bridgetower.objectives.pair_outputs import outputs_of_drawn
+from keras_bridgetower.objectives.pair_outputs import pair_outputs
 from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
@@ -136,7 +136,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return self.heads[self.answering_heads[0]](fused["pooled"])
 
     def _outputs_of_drawn(self, inputs):
-        outputs = outputs_of_drawn(
+        outputs = pair_outputs(
             self.pair_objective.heads,
             self.pair_objective,
             self.backbone,

@@ -217,5 +217,7 @@ def test_values_of_the_file_are_told_as_such(preset, tmp_path):
     make = kbt.BridgeTowerTokenizer.from_preset
     assert make(tmp_path / "copy", sequence_length=7).sequence_length == 7
     for values in ({}, {"sequence_length": 1}):
-        with pytest.raises(PresetError, match="tokenizer.json describes nothing"):
+        with pytest.raises(
+            PresetError, match="tokenizer.json describes nothing"
+        ):
             make(tmp_path / "copy", **values)

@@ -10,7 +10,7 @@ from keras_bridgetower.apps.predict.identity import sum_of
 from keras_bridgetower.apps.predict.identity import text_reading
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
-from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
@@ -105,7 +105,9 @@ class SearchModels:
 
     def check_kind(self, vectors):
         """Refuse to embed what the contrastive head has no part for."""
-        known = [k for k in kinds_of(self.contrastive.ways) if k != "text"]
+        known = [
+            k for k in embedding_kinds(self.contrastive.ways) if k != "text"
+        ]
         if vectors not in known:
             raise ValueError(
                 f"`vectors` must be one of {known} with this model, whose "
@@ -142,7 +144,7 @@ class SearchModels:
                 "`text` or `image` must be given, or both. "
                 "Received: text=None, image=None"
             )
-        if len(given) == 1 or "fused" in kinds_of(self.contrastive.ways):
+        if len(given) == 1 or "fused" in embedding_kinds(self.contrastive.ways):
             vector = self.embed(**given)
         else:
             mean = sum(self.embed(**{name: x}) for name, x in given.items())

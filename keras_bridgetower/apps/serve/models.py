@@ -13,7 +13,7 @@ from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
-from keras_bridgetower.models.heads import kinds_of
+from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import verbs
@@ -77,7 +77,7 @@ class ServedPreset:
     def kinds(self):
         """What can be embedded: `"text"`, `"image"`, perhaps `"fused"`."""
         embed = self.tasks.get("embed")
-        return tuple(kinds_of(embed.ways)) if embed else ()
+        return tuple(embedding_kinds(embed.ways)) if embed else ()
 
     def facts(self):
         """What a client may be told of it, a dict of plain values."""

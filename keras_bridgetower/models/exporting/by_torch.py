@@ -1,4 +1,4 @@
-"""Writes PyTorch programs, ONNX and OpenVINO, on the PyTorch backend."""
+"""Write PyTorch programs, ONNX, int8 ONNX and OpenVINO, by PyTorch."""
 
 import pathlib
 import tempfile
@@ -7,11 +7,15 @@ import warnings
 import keras
 import numpy as np
 
-from keras_bridgetower.models.exporting import by_torch as onnx_int8
-
 # Sizes of the free axes while the function is traced. They differ, so that
-# PyTorch cannot take one axis for another.
+# PyTorch cannot confuse two axes.
 TRACED = {"batch": 3, "tokens": 5, "masks": 4}
+# Products of matrices that int8 computes.
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
+# Samples per forward pass while value ranges are measured.
+_BATCH = 8
+# Larger weights, in bytes, are in a file beside the model.
+_ONE_FILE = 1.5e9
 
 
 def write_program(function, path, **kwargs):
@@ -22,7 +26,7 @@ def write_program(function, path, **kwargs):
 
 
 def write_onnx(function, path, calibration=None, **kwargs):
-    """Write an `.onnx` file; weights above 1.5 GB lie in a file beside it.
+    """Write an `.onnx` file, with weights above 1.5 GB in a file beside it.
 
     Args:
         function: `Function`.
@@ -33,10 +37,10 @@ def write_onnx(function, path, calibration=None, **kwargs):
     import torch
 
     with warnings.catch_warnings():
-        # Of the converter itself: its own deprecations.
+        # Deprecations inside the converter.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _in_products(traced(function, function.values)),
+            _without_einsum(traced(function, function.values)),
             input_names=list(function.features),
             output_names=function.output_names(),
             dynamo=True,
@@ -46,13 +50,13 @@ def write_onnx(function, path, calibration=None, **kwargs):
     _name_axes(program.model.graph, function.features)
     program.save(path)
     if calibration is not None:
-        onnx_int8.quantize(path, calibration)
+        _quantize(path, calibration)
 
 
 def write_openvino(function, path, compress_to_fp16=False, **kwargs):
-    """Write an `.xml` file and the weights, `.bin`, by way of ONNX.
+    """Write an `.xml` file and a `.bin` file of weights, from ONNX.
 
-    Its reader of ONNX is a part of OpenVINO's core, and sends no statistics.
+    OpenVINO's core reads ONNX, and does so without telemetry.
     """
     import openvino
 
@@ -64,24 +68,24 @@ def write_openvino(function, path, compress_to_fp16=False, **kwargs):
 
 
 def traced(function, run, **kwargs):
-    """The function as a `torch.export.ExportedProgram`.
+    """Trace a function to a `torch.export.ExportedProgram`.
 
     Args:
         function: `Function`.
-        run: its method that is traced. Not `__call__`, which would check
-            values that are not there.
+        run: its method to trace. Not `__call__`, which would check values
+            that do not exist while tracing.
         **kwargs: of `torch.export.export`.
     """
     import torch
 
     features, limits = function.features, function.limits
     samples = {name: _sample(f, limits) for name, f in features.items()}
-    weights = _read_by(run, samples, function.model.weights)
+    weights = _used_weights(run, samples, function.model.weights)
 
     class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            # Weights that no module holds would be copied as constants.
+            # Weights outside of a module would be copied as constants.
             self.weights = torch.nn.ParameterDict(
                 {v.path.replace(".", "_"): v.value for v in weights}
             )
@@ -100,29 +104,29 @@ def traced(function, run, **kwargs):
         return torch.export.export(Module().eval(), (samples,), **values)
 
 
-def _read_by(run, samples, weights):
-    """Those weights that a function reads: a part of a model needs few."""
+def _used_weights(run, samples, weights):
+    """List the weights that a function reads: a part of a model needs few."""
     read = set()
 
-    class Noting(keras.StatelessScope):
+    class Recording(keras.StatelessScope):
         def get_current_value(self, variable):
             read.add(id(variable))
             return super().get_current_value(variable)
 
-    with Noting():
+    with Recording():
         run(samples)
     return [v for v in weights if id(v) in read]
 
 
 def _sample(feature, limits):
-    """Ones in place of a feature: a padding mask needs them."""
+    """Return ones for a feature: a padding mask needs them."""
     sizes = {n: min(k, limits.get(n, k)) for n, k in TRACED.items()}
     shape = [sizes.get(n, n) for n in feature.shape]
     return keras.ops.ones(shape, dtype=feature.dtype)
 
 
-def _in_products(program):
-    """A program without Einsum, which runtimes do not compute in integers."""
+def _without_einsum(program):
+    """Replace Einsum, which runtimes cannot compute in integers."""
     import torch
 
     einsum = torch.ops.aten.einsum.default
@@ -135,7 +139,7 @@ def _in_products(program):
         new = right[len(summed) :]
         if (left, right, out) != (kept + summed, summed + new, kept + new):
             return NotImplemented
-        # A dense layer of several axes: one product of matrices.
+        # A dense layer over several axes: one product of matrices.
         x, weight = operands
         sizes = weight.shape[len(summed) :]
         weight = weight.flatten(0, len(summed) - 1).flatten(1)
@@ -145,7 +149,7 @@ def _in_products(program):
 
 
 def _name_axes(graph, features):
-    """Give the free axes of an ONNX graph the names that users know."""
+    """Give the free axes of an ONNX graph the names of `Feature`."""
     names = {
         str(size): axis
         for value in graph.inputs
@@ -155,33 +159,30 @@ def _name_axes(graph, features):
         if type(axis) is str
     }
     outputs = {value.name: value for value in graph.outputs}
-    made = [value for node in graph for value in node.outputs]
-    for value in made:
-        # The converter names values inside after operations, and checks
-        # nothing.
+    inner = [value for node in graph for value in node.outputs]
+    for value in inner:
+        # The converter names inner values after operations, which may be the
+        # name of an output.
         if value is not outputs.get(value.name, value):
             value.name = f"{value.name}_inside"
-    for value in (*graph.inputs, *made):
-        for place, size in enumerate(value.shape or ()):
+    for value in (*graph.inputs, *inner):
+        for axis, size in enumerate(value.shape or ()):
             if str(size) in names:
-                value.shape[place] = names[str(size)]
+                value.shape[axis] = names[str(size)]
 
 
-# What runs in integers. Weights have a scale for each of their columns.
-_PRODUCTS = ("MatMul", "Gemm", "Conv")
-# Samples of one forward pass while ranges are measured.
-_BATCH = 8
-# Weights above it lie in a file beside the model.
-_ONE_FILE = 1.5e9
+def _quantize(path, calibration):
+    """Quantize the matrix products of an ONNX file to int8, in place.
 
-
-def quantize(path, calibration):
-    """Quantize an ONNX file in its place.
+    Weights, with one scale per column, and the activations that multiply them
+    become integers. Everything else stays float32, including the products of
+    attention, whose weights are mostly below 1/255. Inputs and outputs stay
+    the same.
 
     Args:
         path: path of the file.
         calibration: dict of arrays, one for each input, with equally many
-            rows. The ranges of activations are those that these rows show.
+            rows. They determine the ranges of activations.
     """
     from onnxruntime.quantization import QuantFormat
     from onnxruntime.quantization import QuantType
@@ -196,7 +197,7 @@ def quantize(path, calibration):
         quant_pre_process(
             path,
             simplified,
-            skip_symbolic_shape=True,  # It does not know free sizes.
+            skip_symbolic_shape=True,  # It does not support free sizes.
             save_as_external_data=large,
         )
         for file in files:
@@ -204,10 +205,10 @@ def quantize(path, calibration):
         quantize_static(
             simplified,
             path,
-            _rows(calibration),
+            _samples(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_PRODUCTS),
-            nodes_to_exclude=_without_weights(simplified),
+            nodes_to_exclude=_products_of_activations(simplified),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -215,8 +216,8 @@ def quantize(path, calibration):
         )
 
 
-def _without_weights(path):
-    """Names of products of two activations."""
+def _products_of_activations(path):
+    """List the names of products without a weight."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -228,14 +229,14 @@ def _without_weights(path):
     ]
 
 
-def _rows(calibration):
-    """ONNX Runtime's reader of samples."""
+def _samples(calibration):
+    """Return ONNX Runtime's reader of samples."""
     from onnxruntime.quantization import CalibrationDataReader
 
     arrays = {name: np.asarray(value) for name, value in calibration.items()}
     count = len(next(iter(arrays.values())))
 
-    class Rows(CalibrationDataReader):
+    class Samples(CalibrationDataReader):
         def __init__(self):
             self.batches = iter(
                 {name: a[i : i + _BATCH] for name, a in arrays.items()}
@@ -245,4 +246,4 @@ def _rows(calibration):
         def get_next(self):
             return next(self.batches, None)
 
-    return Rows()
+    return Samples()

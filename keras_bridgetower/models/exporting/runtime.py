@@ -1,8 +1,8 @@
-"""Runs an exported model without Keras: from pictures and texts to outputs.
+"""Run an exported model without Keras: from pictures and texts to outputs.
 
 `export` copies this file, as `run.py`, into the folder of an ONNX or OpenVINO
-model. It imports nothing of this package and needs numpy, pillow, tokenizers,
-and onnxruntime or openvino:
+model. It imports nothing from this package and needs numpy, pillow,
+tokenizers, and onnxruntime or openvino:
 
     python run.py photo.png "what color is the shape?"
 """
@@ -27,57 +27,57 @@ class ExportedModel:
 
     Call arguments:
         pictures: list of paths of 8-bit pictures; for a task that compares
-            two pictures, list of pairs of paths. Not used by a task that
-            reads texts alone.
-        texts: list of str, as many. Not used by a task that reads pictures
-            alone.
+            two pictures, list of pairs of paths. Leave out for a task that
+            reads only texts.
+        texts: list of str, one per picture. Leave out for a task that reads
+            only pictures.
 
     Returns:
         dict of arrays: the outputs by name.
 
     Raises:
-        ValueError: a folder without a model, or of a task that reads what
-            this program does not make; no lists, lists of different lengths,
-            or a picture or a text that the task refuses.
+        ValueError: a folder without a model, or with a model of unsupported
+            inputs; no lists, lists of different lengths, or an invalid
+            picture or text.
     """
 
     def __init__(self, folder):
         folder = pathlib.Path(folder)
         saved = json.loads((folder / "preprocessor.json").read_text())["config"]
         self.features = saved["features"]
-        described = json.loads((folder / "export.json").read_text())
-        self.names = described["class_names"]
+        export = json.loads((folder / "export.json").read_text())
+        self.names = export["class_names"]
         self.image = (saved.get("image_converter") or {}).get("config")
         if saved.get("tokenizer"):
             self.text = saved["tokenizer"]["config"]
             self.engine, self.special = _tokenizer(
                 folder / "assets" / "tokenizer", self.text
             )
-        self.run = opened(_model_of(folder))
-        _check_made(self.run.inputs, self.features)
+        self.run = load(_find_model(folder))
+        _check_inputs(self.run.inputs, self.features)
         # A part of a model reads some of them.
         read = set().union(*self.run.inputs)
         self.features = [name for name in self.features if name in read]
 
     def __call__(self, pictures=(), texts=()):
-        given = {"pictures": pictures, "texts": texts}
-        _check_lists({name: given[name] for name in self.reads})
-        made = {}
+        inputs = {"pictures": pictures, "texts": texts}
+        _check_lists({name: inputs[name] for name in self.reads})
+        features = {}
         if "images" in self.features:
             images = [self._pixels(picture) for picture in pictures]
-            made["images"] = np.stack(images)
+            features["images"] = np.stack(images)
         if "token_ids" in self.features:
-            made |= self._tokens(texts)
-        return self.run({name: made[name] for name in self.features})
+            features |= self._tokens(texts)
+        return self.run({name: features[name] for name in self.features})
 
     @property
     def reads(self):
-        """What the task reads: `"pictures"`, `"texts"` or both."""
-        made = {"images": "pictures", "token_ids": "texts"}
-        return [made[name] for name in made if name in self.features]
+        """list of `"pictures"`, `"texts"` or both: the inputs of the task."""
+        kinds = {"images": "pictures", "token_ids": "texts"}
+        return [kinds[name] for name in kinds if name in self.features]
 
     def answer(self, pictures=(), texts=()):
-        """The best answer, or label, and its logit for each text."""
+        """Return the best answer or label, and its logit, for each text."""
         (logits,) = self(pictures, texts).values()
         best = logits.argmax(axis=-1)
         rows = zip(logits, best, strict=True)
@@ -86,19 +86,19 @@ class ExportedModel:
     def _pixels(self, picture):
         if isinstance(picture, (list, tuple)):
             return np.stack([self._pixels(one) for one in picture])
-        values = np.asarray(_square(_opened(picture), self.image))
+        values = np.asarray(_square(_open(picture), self.image))
         values = values.astype("float32") / np.float32(255)
         mean, std = (np.float32(self.image[name]) for name in ("mean", "std"))
         return (values - mean) / std
 
     def _tokens(self, texts):
-        _check(texts)
+        _check_texts(texts)
         start, pad, end = self.special
         ids = np.full((len(texts), self.text["sequence_length"]), pad, "int32")
         for row, text in zip(ids, texts, strict=True):
-            found = self.engine.encode(text, add_special_tokens=False).ids
-            found = [start, *found[: len(row) - 2], end]
-            row[: len(found)] = found
+            tokens = self.engine.encode(text, add_special_tokens=False).ids
+            tokens = [start, *tokens[: len(row) - 2], end]
+            row[: len(tokens)] = tokens
         mask = (ids != pad).astype("int32")
         return {
             "token_ids": ids,
@@ -107,24 +107,24 @@ class ExportedModel:
         }
 
 
-def _check_lists(given):
-    """Refuse what is no list, and lists of different lengths."""
-    for name, values in given.items():
+def _check_lists(inputs):
+    """Raise unless all inputs are lists of the same length."""
+    for name, values in inputs.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise ValueError(
                 f"`{name}` must be a list with at least one entry. "
                 f"Received: {name}={values!r:.200}"
             )
-    counts = [f"{len(values)} {name}" for name, values in given.items()]
-    if len({len(values) for values in given.values()}) > 1:
+    counts = [f"{len(values)} {name}" for name, values in inputs.items()]
+    if len({len(values) for values in inputs.values()}) > 1:
         raise ValueError(
-            "`pictures` and `texts` must be of the same number; repeat what "
-            f"belongs to several. Received: {' and '.join(counts)}"
+            "`pictures` and `texts` must have the same length; repeat those "
+            f"that belong to several. Received: {' and '.join(counts)}"
         )
 
 
-def _check(texts):
-    """Refuse texts that the task refuses, in its words."""
+def _check_texts(texts):
+    """Raise on the texts that the task rejects, with the same errors."""
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(
@@ -138,8 +138,8 @@ def _check(texts):
         )
 
 
-def _model_of(folder):
-    """The file of the one model in a folder."""
+def _find_model(folder):
+    """Return the path of the one model in a folder."""
     files = sorted([*folder.glob("*.onnx"), *folder.glob("*.xml")])
     if len(files) != 1:
         raise ValueError(
@@ -149,8 +149,8 @@ def _model_of(folder):
     return files[0]
 
 
-def _check_made(inputs, features):
-    """Refuse a model whose inputs, sets of names, are not all made here."""
+def _check_inputs(inputs, features):
+    """Raise if a model has inputs, sets of names, that are not features."""
     others = sorted(min(names) for names in inputs if not names & set(features))
     if others:
         raise ValueError(
@@ -160,8 +160,8 @@ def _check_made(inputs, features):
         )
 
 
-class Opened(NamedTuple):
-    """An exported file, which is called with a dict of arrays.
+class Loaded(NamedTuple):
+    """A loaded model, which is called with a dict of arrays.
 
     Args:
         compute: callable from a dict of arrays to the dict of the outputs.
@@ -175,15 +175,15 @@ class Opened(NamedTuple):
         return self.compute(arrays)
 
 
-def opened(file, threads=0):
-    """Open a file by ONNX Runtime if it is `.onnx`, by OpenVINO if `.xml`.
+def load(file, threads=0):
+    """Load `.onnx` by ONNX Runtime, `.xml` by OpenVINO.
 
     Args:
         file: path of the file.
-        threads: int, how many threads compute; with 0 the runtime chooses.
+        threads: int, number of threads; with 0 the runtime chooses.
 
     Returns:
-        `Opened`.
+        `Loaded`.
     """
     if pathlib.Path(file).suffix == ".onnx":
         return _by_onnxruntime(file, threads)
@@ -197,19 +197,19 @@ def _by_onnxruntime(file, threads):
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options)
     names = [output.name for output in session.get_outputs()]
-    return Opened(
+    return Loaded(
         lambda x: dict(zip(names, session.run(None, x), strict=True)),
-        [{read.name} for read in session.get_inputs()],
+        [{value.name} for value in session.get_inputs()],
     )
 
 
 def by_openvino(file, threads=0, precision="f32"):
-    """As `opened`, by OpenVINO, which also reads `.onnx`.
+    """Load a file, `.xml` or `.onnx`, by OpenVINO.
 
     Args:
-        file, threads: as of `opened`.
-        precision: str, `"f32"` or `"bf16"`, in which it computes. Left alone,
-            it takes bfloat16 on new processors.
+        file, threads: as of `load`.
+        precision: str, precision of computations, `"f32"` or `"bf16"`. By
+            default OpenVINO would use bfloat16 on new processors.
     """
     import openvino
 
@@ -218,16 +218,16 @@ def by_openvino(file, threads=0, precision="f32"):
         "INFERENCE_NUM_THREADS": threads,
     }
     model = openvino.Core().compile_model(file, "CPU", values)
-    return Opened(
+    return Loaded(
         lambda x: {
             output.any_name: value for output, value in model(x).items()
         },
-        [read.names for read in model.inputs],
+        [value.names for value in model.inputs],
     )
 
 
 def _tokenizer(folder, config):
-    """The tokenizer, and the ids of start, padding and end."""
+    """Return the tokenizer, and the ids of start, padding and end."""
     if (folder / "merges.txt").exists():
         engine = tokenizers.Tokenizer(
             tokenizers.models.BPE.from_file(
@@ -255,10 +255,10 @@ def _tokenizer(folder, config):
     return engine, [engine.token_to_id(token) for token in special]
 
 
-def _opened(path):
-    """A picture turned upright, in RGB, over white where transparent."""
+def _open(path):
+    """Open a picture upright, in RGB, over white where transparent."""
     image = ImageOps.exif_transpose(Image.open(path))
-    # Pillow would make nearly all of their values white.
+    # Pillow would convert nearly all of their values to white.
     if image.mode[0] in "IF":
         raise ValueError(
             "`pictures` must have 8 bits in each channel. Received: "
@@ -272,7 +272,7 @@ def _opened(path):
 
 
 def _square(image, config):
-    """Resize a picture by the mode of the preset, and cut the square."""
+    """Resize a picture by the mode of the preset, and crop the square."""
     side, mode = config["image_size"], config["mode"]
     short, size = min(image.size), [side, side]
     if mode == "crop":
@@ -286,7 +286,7 @@ def _square(image, config):
             size = [limit / max(size) * n for n in size]
         step = config["size_divisor"]
         size = [int(n + 0.5) // step * step for n in size]
-    # The centre; what lies outside of the picture becomes black.
+    # The center crop; outside of the picture it is black.
     left, top = (
         (n - side) // 2 if mode == "hf" else round((n - side) / 2) for n in size
     )
@@ -300,19 +300,20 @@ if __name__ == "__main__":
         "inputs",
         nargs="+",
         metavar="input",
-        help="what the task reads: a picture or two, and then a text",
+        help="inputs of the task: a picture or two, and then a text",
     )
-    inputs = parser.parse_args().inputs
+    arguments = parser.parse_args().inputs
     model = ExportedModel(pathlib.Path(__file__).parent)
-    given = {}
+    inputs = {}
     if "texts" in model.reads:
-        given["texts"] = [inputs.pop()]
-    if inputs:
-        given["pictures"] = inputs if len(inputs) == 1 else [inputs]
-    if sorted(given) != model.reads:
+        inputs["texts"] = [arguments.pop()]
+    if arguments:
+        single = len(arguments) == 1
+        inputs["pictures"] = arguments if single else [arguments]
+    if sorted(inputs) != model.reads:
         parser.error(f"the task reads {' and '.join(model.reads)}")
     if model.names:
-        print(json.dumps(model.answer(**given)[0]))
+        print(json.dumps(model.answer(**inputs)[0]))
     else:
-        outputs = model(**given)
+        outputs = model(**inputs)
         print(json.dumps({k: v[0].tolist() for k, v in outputs.items()}))

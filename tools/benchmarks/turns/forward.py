@@ -71,7 +71,7 @@ class OnnxRuntimeForward(ExportedForward):
     """By ONNX Runtime, as it is installed."""
 
     def opened(self, path, dtype):
-        return runner()["opened"](path)
+        return runner()["load"](path)
 
 
 class OpenVINOForward(ExportedForward):
@@ -83,9 +83,9 @@ class OpenVINOForward(ExportedForward):
 
 
 def runner():
-    """What `run.py` of an exported folder defines, without importing Keras."""
+    """Return the names of an exported `run.py`, without importing Keras."""
     (folder,) = find_spec("keras_bridgetower").submodule_search_locations
-    return runpy.run_path(f"{folder}/runtime.py")
+    return runpy.run_path(f"{folder}/models/exporting/runtime.py")
 
 
 LIBRARIES = {

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_bridgetower.analysis import attention_map
-from keras_bridgetower.analysis.maps import features_of_pair
+from keras_bridgetower.analysis.maps import pair_features
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import checked_text
@@ -95,7 +95,7 @@ def look(opened, image, text, preset, layer, head=None, word=None):
 
 def _whole_words(task, image, text):
     """Return the words of a text, each with the numbers of its tokens."""
-    features = features_of_pair(task, image, text)
+    features = pair_features(task, image, text)
     # Without the start and end tokens, as in `AttentionMap`.
     ids = features["token_ids"][0][features["padding_mask"][0] == 1][1:-1]
     tokenizer = task.preprocessor.tokenizer
