@@ -37,7 +37,7 @@ def as_number(text):
 @pytest.mark.parametrize(
     "study", [pytest.param("definition", marks=pytest.mark.slow), "layers"]
 )
-def test_columns_of_parameters_are_the_papers(study):
+def test_parameter_counts_equal_the_paper(study):
     counted = COUNTS[STUDIES[study].counted]
     for variant in STUDIES[study].variants(BASE):
         count = counted(variant, BASE)
@@ -80,12 +80,12 @@ def test_meter_differs_by_one_value():
         (Variant("x", {}, text="T5"), ValueError, "'RoBERTa', 'BERT'.*='T5'"),
     ],
 )
-def test_variants_that_cannot_be_built(variant, error, message):
+def test_invalid_variants_are_rejected(variant, error, message):
     with pytest.raises(error, match=message):
         check([variant], TINY)
 
 
-def test_shown():
+def test_scores_are_formatted():
     assert [count_text(x) for x in (18_432, 113_421_312)] == ["18.4K", "113.4M"]
     assert mean_and_spread([1.0]) == "1.00"
     assert mean_and_spread([None, None]) == ""
@@ -121,7 +121,7 @@ def command(monkeypatch, output, *arguments):
 
 
 @pytest.mark.slow
-def test_an_interrupted_table_goes_on(tmp_path, monkeypatch, capsys):
+def test_interrupted_tables_continue(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation_training, "Bench", Counting)
     monkeypatch.setattr(Counting, "runs", [])
     output = tmp_path / "runs"
@@ -144,7 +144,7 @@ def test_an_interrupted_table_goes_on(tmp_path, monkeypatch, capsys):
         command(monkeypatch, output, "--steps", "9")
 
 
-def test_a_folder_of_other_settings(tmp_path):
+def test_folders_of_other_settings_are_rejected(tmp_path):
     made = RunDirectory(tmp_path / "a", {"steps": 3, "sizes": (1, 2)})
     assert made.once("x/y", lambda: {"score": 1}) == {"score": 1}
     same = RunDirectory(tmp_path / "a", {"steps": 3, "sizes": [1, 2]})
@@ -162,7 +162,7 @@ def bench(tmp_path):
     return ablation_training.Bench(settings, tmp_path, TINY)
 
 
-def test_a_preset_without_such_answers(bench):
+def test_presets_with_other_answers_are_rejected(bench):
     with pytest.raises(ValueError, match="--preset-steps.*tiny_easy_pretrain"):
         bench.preset("bridgetower_tiny_easy_pretrain")
 

@@ -84,7 +84,7 @@ def test_every_bridge_saves_and_loads(bridge, tmp_path):
         ),
     ],
 )
-def test_a_saved_model_is_the_same_model(values, tmp_path):
+def test_saved_models_give_the_same_outputs(values, tmp_path):
     model = randomise(backbone(**values))
     inputs = features(model)
     expected = run(model, inputs)
@@ -97,7 +97,7 @@ def test_a_saved_model_is_the_same_model(values, tmp_path):
     assert difference(run(copy, inputs), expected) == 0
 
 
-def test_the_whole_is_the_composition_of_its_parts():
+def test_backbone_equals_its_parts():
     model = randomise(backbone(clip(layers=4), bert(layers=2)))
     inputs = features(model)
     text = {k: inputs[k] for k in model.text_tower.input}
@@ -110,7 +110,7 @@ def test_the_whole_is_the_composition_of_its_parts():
     assert difference(pooled, run(model, inputs)["pooled"]) <= 1e-6
 
 
-def test_variable_length():
+def test_padding_does_not_change_outputs():
     model = randomise(backbone())
     short = features(tokens=4)
     long = {
@@ -124,7 +124,7 @@ def test_variable_length():
     assert difference(a, b) <= 1e-5
 
 
-def test_states_depend_on_one_modality_only():
+def test_tower_states_depend_on_one_modality():
     model = randomise(backbone())
     inputs = features()
     other = features(seed=5)
@@ -135,7 +135,7 @@ def test_states_depend_on_one_modality_only():
     assert difference(run(model, inputs)["text"], run(model, changed)["text"])
 
 
-def test_meter_is_a_value():
+def test_meter_is_a_backbone_without_bridges():
     model = backbone(bridge=None)
     assert type(model) is type(backbone())
     assert model.fusion.taps == (-1, None)
@@ -143,7 +143,7 @@ def test_meter_is_a_value():
 
 
 @pytest.mark.parametrize("make", some_everywhere([clip, vit, deit], clip))
-def test_another_image_size(make):
+def test_other_image_sizes_resize_only_positions(make):
     model = randomise(backbone(make()))
     same = model.with_image_size(32)
     assert difference(run(same, features()), run(model, features())) == 0
@@ -173,13 +173,13 @@ def unchanged():
 
 
 @pytest.mark.parametrize("side", [30, 0, -8, 32.0, "32"])
-def test_a_side_that_patches_do_not_tile(unchanged, side):
+def test_invalid_image_sizes_are_rejected(unchanged, side):
     with pytest.raises(ValueError, match="patch size 8.*Received: side="):
         unchanged.with_image_size(side)
 
 
 @pytest.mark.parametrize("cross", CROSS_ENCODERS)
-def test_attention_maps(cross):
+def test_attention_maps_are_normalized_and_masked(cross):
     model = randomise(backbone(dropout=0.1, cross_encoder=cross))
     inputs = features()
     maps = model.attention_maps(inputs)
@@ -200,7 +200,7 @@ def test_attention_maps(cross):
 
 
 @pytest.mark.parametrize("frozen", ["image_tower", "text_tower", "fusion"])
-def test_freezing_a_part(frozen):
+def test_frozen_parts_have_no_trainable_weights(frozen):
     model = backbone()
     part = getattr(model, frozen)
     count = len(model.trainable_weights)
@@ -210,7 +210,7 @@ def test_freezing_a_part(frozen):
     assert len(model.trainable_weights) == count - own
 
 
-def test_half_precision_is_near():
+def test_bfloat16_is_close_to_float32():
     model = randomise(backbone(), scale=0.05)
     half = kbt.BridgeTowerBackbone.from_config(
         model.get_config() | {"dtype": "mixed_bfloat16"}
@@ -251,12 +251,12 @@ def replaced(key, change):
         (replaced("images", lambda m: m[:1]), "same batch size"),
     ],
 )
-def test_inputs_that_do_not_fit(unchanged, inputs, message):
+def test_inconsistent_inputs_are_rejected(unchanged, inputs, message):
     with pytest.raises(ValueError, match=message):
         unchanged(inputs)
 
 
-def test_encoders_that_do_not_fit():
+def test_unsuitable_encoders_are_rejected():
     with pytest.raises(ValueError, match="`image_encoder` must take one input"):
         kbt.BridgeTowerBackbone(roberta(), clip(), 16, 2, 2)
     with pytest.raises(ValueError, match="`text_encoder` must take a dict"):
@@ -289,13 +289,13 @@ def test_encoders_that_do_not_fit():
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_values_that_no_backbone_has(values, message):
+def test_invalid_config_values_are_rejected(values, message):
     with pytest.raises(ValueError, match=message):
         kbt.BridgeTowerBackbone.from_config(shallow().get_config() | values)
 
 
 @FASTEST
-def test_taps_of_numpy():
+def test_numpy_taps_are_serializable():
     made = backbone(taps=np.array([-2, -1]), num_layers=2)
     assert made.fusion.taps == (-2, -1)
     json.dumps(made.get_config()["taps"])

@@ -87,7 +87,7 @@ def streams():
 
 
 @pytest.mark.parametrize("name", bridges.BRIDGES)
-def test_formula(name):
+def test_bridges_equal_their_formulas(name):
     x, y, mask = streams()
     layer = bridges.get(name, WIDTH, HEADS)
     layer(x, y, mask)
@@ -115,14 +115,14 @@ def test_formula(name):
         ("interpolate_scalar", lambda x, y: (x + y) / 2),
     ],
 )
-def test_what_a_bridge_is_at_the_start(name, same_as):
+def test_initial_values_of_bridges(name, same_as):
     x, y, mask = streams()
     layer = bridges.get(name, WIDTH)
     assert difference(layer(x, y), layer_norm(same_as(x, y))) <= 1e-5
 
 
 @pytest.mark.parametrize("name", bridges.BRIDGES)
-def test_config_round_trip(name):
+def test_bridges_are_restored_from_config(name):
     x, y, mask = streams()
     layer = bridges.get(name, WIDTH, HEADS, 0.1, 1e-12, name="bridge")
     before = layer(x, y, mask)
@@ -134,7 +134,7 @@ def test_config_round_trip(name):
     assert difference(before, copy(x, y, mask)) == 0
 
 
-def test_a_bridge_of_ones_own():
+def test_custom_bridge():
     @keras.saving.register_keras_serializable("tests")
     class MaxBridge(bridges.BridgeLayer):
         def merge(self, x, y, mask=None):
@@ -148,13 +148,13 @@ def test_a_bridge_of_ones_own():
         assert difference(layer(x, y), expected) <= 1e-5
 
 
-def test_the_abstract_bridge_cannot_run():
+def test_abstract_bridge_cannot_be_called():
     x, y, _ = streams()
     with pytest.raises(TypeError, match="abstract"):
         bridges.BridgeLayer(WIDTH)(x, y)
 
 
 @pytest.mark.parametrize("identifier", ["sum", "keras>Dense", 3, object])
-def test_no_such_bridge(identifier):
+def test_unknown_bridges_are_rejected(identifier):
     with pytest.raises(ValueError, match="'add_linear'.*Received: bridge="):
         bridges.get(identifier, WIDTH)

@@ -60,7 +60,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @exported_files.ON_TORCH
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
+def test_exported_folder_runs_without_keras(form, vqa, picture, tmp_path):
     exported_files.need(form)
     folder = tmp_path / "made" / "vqa"
     vqa.export(folder, format=form)
@@ -84,7 +84,7 @@ def test_a_folder_answers_without_keras(form, vqa, picture, tmp_path):
 @FASTEST
 @pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
 @pytest.mark.parametrize("size", [(40, 60), (37, 200), (300, 31), (64, 64)])
-def test_pictures_are_prepared_alike(mode, size):
+def test_runtime_prepares_the_same_pixels(mode, size):
     converter = kbt.BridgeTowerImageConverter(64, mode=mode, size_divisor=8)
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), "uint8")
     made = runtime._square(Image.fromarray(pixels), converter.get_config())
@@ -93,7 +93,7 @@ def test_pictures_are_prepared_alike(mode, size):
 
 
 @FASTEST
-def test_texts_are_tokenized_alike(tmp_path):
+def test_runtime_prepares_the_same_tokens(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "!"]
     bert_tokenizer = kbt.BridgeTowerBertTokenizer(words, sequence_length=6)
     texts = ["Playing!", "play play play play play play", "other"]
@@ -117,7 +117,7 @@ def test_texts_are_tokenized_alike(tmp_path):
 
 
 @FASTEST
-def test_the_program_says_what_is_wrong(tmp_path):
+def test_runtime_rejects_invalid_inputs(tmp_path):
     """Not by the words of a runtime, and not by other numbers."""
     model = runtime.ExportedModel.__new__(runtime.ExportedModel)
     model.features = ["images", "token_ids", "padding_mask"]
@@ -142,7 +142,7 @@ def test_the_program_says_what_is_wrong(tmp_path):
 
 
 @exported_files.ON_TORCH
-def test_a_task_of_texts_alone_needs_no_picture(tmp_path):
+def test_exported_text_task_needs_no_picture(tmp_path):
     exported_files.need("onnx")
     task = randomise(every_task.make("text_classifier"))
     task.export(tmp_path / "a", format="onnx")
@@ -157,7 +157,7 @@ def test_a_task_of_texts_alone_needs_no_picture(tmp_path):
 
 
 @exported_files.ON_TORCH
-def test_a_part_in_a_folder_reads_what_it_needs(vqa, picture, tmp_path):
+def test_exported_part_reads_only_its_inputs(vqa, picture, tmp_path):
     exported_files.need("onnx")
     vqa.export(tmp_path / "a", format="onnx", part="image_tower")
     model = runtime.ExportedModel(tmp_path / "a")
@@ -172,7 +172,7 @@ def test_a_part_in_a_folder_reads_what_it_needs(vqa, picture, tmp_path):
 
 
 @exported_files.ON_TORCH
-def test_parts_make_the_whole(tmp_path):
+def test_exported_parts_equal_the_model(tmp_path):
     """Towers once for each picture and text, and the fusion for pairs."""
     import torch
 
@@ -219,7 +219,7 @@ def test_parts_make_the_whole(tmp_path):
 
 
 @exported_files.ON_TORCH
-def test_names_in_onnx(tmp_path):
+def test_names_of_onnx_inputs_and_outputs(tmp_path):
     """A part, one of whose outputs has the name of an operation."""
     exported_files.need("onnx")
     import onnxruntime
@@ -240,7 +240,7 @@ def test_names_in_onnx(tmp_path):
 # Each task is exported in tests/conformance.
 @pytest.mark.slow
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
-def test_a_backbone(form, tmp_path):
+def test_export_of_a_backbone(form, tmp_path):
     """Another text encoder, with segments, and sizes that the user fixed."""
     exported_files.need(form)
     if form not in ("torch", "tf_saved_model"):
@@ -261,7 +261,7 @@ def test_a_backbone(form, tmp_path):
 
 
 @FASTEST
-def test_parts_that_a_task_does_not_have(tmp_path):
+def test_unavailable_parts_are_rejected(tmp_path):
     for task in ("nlvr2", "image_classifier"):
         with pytest.raises(ValueError, match="`part` must be None.*backbone"):
             every_task.make(task).export(
@@ -274,14 +274,14 @@ def test_parts_that_a_task_does_not_have(tmp_path):
 
 
 @FASTEST
-def test_a_package_is_missing(monkeypatch):
+def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"onnxscript.*\[export\]"):
         formats.get("onnx")
 
 
 @FASTEST
-def test_the_command_knows_every_format():
+def test_command_has_every_format():
     known = {k: v for k, v in weights.FORMATS.items() if k != "transformers"}
     assert set(known) == set(formats.FORMATS)
     for name, backend in known.items():
@@ -289,14 +289,14 @@ def test_the_command_knows_every_format():
 
 
 @FASTEST
-def test_the_table_of_the_guide():
+def test_table_of_the_guide_is_current():
     assert export_table.parts()[1] == export_table.table(), (
         "run tools/export_table.py"
     )
 
 
 @FASTEST
-def test_the_command(tmp_path, capsys):
+def test_export_command(tmp_path, capsys):
     preset, path = "bridgetower_tiny_easy_entailment", tmp_path / "tower.pt2"
     words = ["export", preset, str(path), "--format", "torch", "--json"]
     assert main.main([*words, "--part", "text_tower"]) == 0

@@ -32,7 +32,7 @@ def vqa():
 @pytest.mark.parametrize(
     "form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 )
-def test_int8_is_near_and_smaller(form, vqa, tmp_path):
+def test_int8_is_close_and_smaller(form, vqa, tmp_path):
     exported_files.need(form)
     pytest.importorskip("onnxruntime", reason="the extra `export`")
     samples = features(vqa, batch=16, tokens=8)
@@ -72,7 +72,7 @@ def _weights_in_float(path):
     ]
 
 
-def test_what_cannot_be_calibrated_is_refused(vqa, tmp_path):
+def test_invalid_calibrations_are_rejected(vqa, tmp_path):
     form = "torch" if BACKEND == "torch" else "tf_saved_model"
     with pytest.raises(ValueError, match="`calibration` must be None but for"):
         vqa.export(tmp_path / "a", format=form, calibration={})
@@ -101,7 +101,7 @@ def table(tmp_path):
 
 
 @FASTEST
-def test_samples_are_the_rows_prepared(table, tmp_path):
+def test_samples_are_prepared_rows(table, tmp_path):
     path, rows = table
     task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     for most, step in ((9, 1), (2, 3)):
@@ -153,7 +153,7 @@ def test_many_rows_are_thinned_evenly(tmp_path):
 
 
 @FASTEST
-def test_samples_of_tasks_that_make_their_labels(table):
+def test_samples_of_tasks_with_drawn_labels(table):
     """Masked language and pre-training: features without labels."""
     path, rows = table
     task = every_task.make("pretraining")
@@ -171,7 +171,7 @@ def test_samples_of_tasks_that_make_their_labels(table):
 
 @pytest.mark.slow
 @FASTEST
-def test_the_command_in_int8(table, tmp_path, capsys):
+def test_export_command_in_int8(table, tmp_path, capsys):
     exported_files.need("onnx")
     pytest.importorskip("onnxruntime", reason="the extra `export`")
     path = tmp_path / "small.onnx"
@@ -183,7 +183,7 @@ def test_the_command_in_int8(table, tmp_path, capsys):
 
 
 @FASTEST
-def test_what_the_command_refuses(table, tmp_path, capsys):
+def test_invalid_commands_are_rejected(table, tmp_path, capsys):
     quantized = [k for k, form in formats.FORMATS.items() if form.calibrates]
     assert list(weights.QUANTIZED) == quantized
     words = ["export", "bridgetower_tiny_easy_vqa", str(tmp_path / "a.onnx")]

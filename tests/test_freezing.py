@@ -77,7 +77,7 @@ def test_copies_of_a_frozen_part(case, task, tmp_path):
         assert mine.trainable_variables or not its.trainable_variables
 
 
-def test_a_run_goes_on_with_what_is_frozen(task, tmp_path):
+def test_loaded_models_keep_weights_frozen_in_training(task, tmp_path):
     task.backbone.trainable = False
     task.compile(keras.optimizers.AdamW(1e-2), run_eagerly=True)
     x, y = raw()
@@ -109,7 +109,7 @@ def test_another_choice_of_weights_needs_another_compile(trainable):
         assert changed == {w.path for w in task.trainable_weights}
 
 
-def test_one_weight_is_frozen(task, tmp_path):
+def test_single_frozen_weights_are_saved(task, tmp_path):
     never = frozen_of(task)
     task.backbone.fusion.trainable_variables[3].trainable = False
     copied = saved_and_loaded(task, tmp_path)
@@ -117,7 +117,7 @@ def test_one_weight_is_frozen(task, tmp_path):
     assert len(frozen_of(copied)) == len(never) + 1
 
 
-def test_a_preset_opens_with_nothing_frozen(task, tmp_path):
+def test_presets_open_fully_trainable(task, tmp_path):
     never = frozen_of(task)
     task.backbone.trainable = False
     task.save_to_preset(tmp_path / "frozen")
@@ -135,12 +135,12 @@ def test_a_preset_opens_with_nothing_frozen(task, tmp_path):
         assert frozen == free
 
 
-def test_heads_that_an_objective_freezes(tmp_path):
+def test_heads_frozen_by_an_objective_are_saved(tmp_path):
     task = retrieval("ranking")
     assert frozen_of(saved_and_loaded(task, tmp_path)) == frozen_of(task)
 
 
-def test_merged_adapters_are_told(task, tmp_path, caplog):
+def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
     never = frozen_of(task)
     task.enable_lora(2)
     copied = saved_and_loaded(task, tmp_path)
@@ -157,13 +157,13 @@ def test_merged_adapters_are_told(task, tmp_path, caplog):
     )
 
 
-def test_weights_that_are_not_there(task):
+def test_unknown_frozen_weights_are_rejected(task):
     config = task.backbone.get_config() | {"frozen_weights": ["9999 kernel"]}
     with pytest.raises(ValueError, match="'9999 kernel', which is not there"):
         kbt.BridgeTowerBackbone.from_config(config)
 
 
-def test_parts_in_a_model_of_ones_own(tmp_path):
+def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
     model = backbone()
     model.text_tower.trainable = False
     model.fusion.steps[0].trainable = False

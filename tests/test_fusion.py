@@ -43,7 +43,7 @@ every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
 @pytest.mark.parametrize(
     "outputs", [("pooled",), ("text",), ("image",), ("text", "pooled")]
 )
-def test_asking_for_less_gives_the_same(cross, bridge, outputs):
+def test_fewer_outputs_are_the_same(cross, bridge, outputs):
     layer, inputs = fusion(bridge=bridge, cross_encoder=cross)
     everything = layer(*inputs)
     asked = layer(*inputs, outputs=outputs)
@@ -53,7 +53,7 @@ def test_asking_for_less_gives_the_same(cross, bridge, outputs):
 
 
 @every_cross_encoder
-def test_asking_for_less_computes_less(cross, monkeypatch):
+def test_fewer_outputs_compute_fewer_tokens(cross, monkeypatch):
     layer, inputs = fusion(cross_encoder=cross)
     queries = []
     step = CROSS_ENCODERS[cross]
@@ -96,7 +96,7 @@ def test_padding_has_no_influence(cross, bridge):
     assert difference(before["pooled"], unmasked["pooled"]) > 1e-2
 
 
-def test_the_fused_attention_equals_the_plain_one():
+def test_fused_attention_equals_plain_attention():
     rng = np.random.default_rng(0)
     q, kv = rng.normal(size=(2, 4, 16)), rng.normal(size=(2, 7, 16))
     mask = rng.integers(0, 2, (2, 1, 7))
@@ -113,7 +113,7 @@ def test_the_fused_attention_equals_the_plain_one():
     assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
 
 
-def test_captures_nest_and_end():
+def test_captures_of_attention_nest():
     x = np.ones((1, 3, 16), "float32")
     layer = BridgeTowerAttention(num_heads=2, key_dim=8, name="mine")
     with capture_attention() as outer:
@@ -124,7 +124,7 @@ def test_captures_nest_and_end():
     assert outer["mine"].shape == (1, 2, 3, 3)
 
 
-def test_the_second_image_of_a_pair_has_its_own_type():
+def test_second_image_has_its_own_type_embedding():
     layer, inputs = fusion()
     first, second = layer(*inputs), layer(*inputs, image_row=2)
     assert difference(first["pooled"], second["pooled"]) > 1e-3
@@ -134,7 +134,7 @@ def test_the_second_image_of_a_pair_has_its_own_type():
     assert difference(first, layer(*inputs, image_row=2)) == 0
 
 
-def test_external_layers_stack_on_top():
+def test_layers_without_a_tap():
     layer, inputs = fusion(taps=(-2, -1, None))
     assert layer.text_bridges[2] is None and layer.text_bridges[1] is not None
     assert layer(*inputs)["text"].shape == (2, 5, WIDTH)
@@ -149,7 +149,7 @@ def test_external_layers_stack_on_top():
         ((-2, None, -1), 3, "gate", (-2, None, -1)),
     ],
 )
-def test_taps(taps, layers, bridge, expected):
+def test_taps_are_resolved(taps, layers, bridge, expected):
     assert resolve_taps(taps, layers, bridge) == expected
 
 
@@ -166,7 +166,7 @@ def test_taps(taps, layers, bridge, expected):
         ((-3, -2, -1), None, "With `bridge=None`"),
     ],
 )
-def test_taps_that_cannot_be_built(taps, bridge, message):
+def test_invalid_taps_are_rejected(taps, bridge, message):
     with pytest.raises(ValueError, match=f"{message}.*Received: taps="):
         resolve_taps(taps, 3, bridge)
 
@@ -187,13 +187,13 @@ def test_taps_that_cannot_be_built(taps, bridge, message):
         (dict(bridge="sum"), "'add'.*bridge='sum'"),
     ],
 )
-def test_values_that_cannot_be_built(values, message):
+def test_invalid_values_are_rejected(values, message):
     values = dict(hidden_dim=16, num_heads=2, num_layers=3) | values
     with pytest.raises(ValueError, match=message):
         kbt.CrossModalEncoder(**values)
 
 
-def test_poolers_start_anew_and_nothing_else():
+def test_only_poolers_are_reset():
     layer, inputs = fusion()
     before = layer(*inputs)
     weights = [array(weight) for weight in layer.weights]
@@ -207,7 +207,7 @@ def test_poolers_start_anew_and_nothing_else():
 
 
 @every_cross_encoder
-def test_config_is_written_by_keras(cross):
+def test_fusion_is_restored_from_config(cross):
     layer, inputs = fusion(
         bridge="gate", taps=(-3, -1, None), dropout=0.2, cross_encoder=cross
     )
@@ -219,7 +219,7 @@ def test_config_is_written_by_keras(cross):
 
 
 @every_cross_encoder
-def test_attention_weights_have_a_dropout_of_their_own(cross):
+def test_attention_dropout_differs_from_dropout(cross):
     def changes_in_training(**rates):
         layer, inputs = fusion(cross_encoder=cross, **rates)
         trained, inferred = (
@@ -233,7 +233,7 @@ def test_attention_weights_have_a_dropout_of_their_own(cross):
     assert changes_in_training(dropout=0.5, attention_dropout=0.0)
 
 
-def test_without_dropout_of_its_weights_attention_stays_fused():
+def test_attention_without_dropout_stays_fused():
     layer, _ = fusion(dropout=0.5, attention_dropout=0.0)
     rates = {
         part.dropout
@@ -244,7 +244,7 @@ def test_without_dropout_of_its_weights_attention_stays_fused():
 
 
 @FASTEST
-def test_states_that_do_not_fit_are_not_broadcast():
+def test_inconsistent_states_are_rejected():
     layer, inputs = fusion()
     text, image = inputs[:2]
     count = len(text)

@@ -71,7 +71,7 @@ def by_formula(step, text, image, mask):
     return norm(x + hidden, "feedforward"), weights
 
 
-def test_the_formula():
+def test_merged_attention_equals_its_formula():
     step, text, image, mask = joined()
     with capture_attention() as maps:
         found = step(text, image, text, image, mask)
@@ -83,7 +83,7 @@ def test_the_formula():
     assert difference(found[0], fused[0]) <= 1e-5
 
 
-def test_one_side_alone():
+def test_queries_of_one_modality():
     step, text, image, mask = joined()
     both = step(text, image, text, image, mask)
     alone, none = step(text, None, text, image, mask)
@@ -93,7 +93,7 @@ def test_one_side_alone():
 
 
 @pytest.mark.parametrize("queries", [(4, 7), (4, 0), (1, 1), (0, 7)])
-def test_rows_that_were_asked_for_stand_in_their_places(queries):
+def test_maps_contain_the_computed_rows(queries):
     step, text, image, mask = joined()
     t, p = queries
     with capture_attention() as everything:
@@ -114,7 +114,7 @@ def test_rows_that_were_asked_for_stand_in_their_places(queries):
     assert not part[..., others, :].any()
 
 
-def test_maps_are_the_softmax_within_a_modality():
+def test_blocks_are_normalized_within_a_modality():
     model = randomise(backbone(cross_encoder="merged_attention"))
     inputs = features()
     with capture_attention() as captured:
@@ -127,7 +127,7 @@ def test_maps_are_the_softmax_within_a_modality():
     assert np.abs(maps["text_cross"][1] - expected).max() <= 1e-5
 
 
-def test_a_masked_language_model_trains_every_weight_it_has():
+def test_masked_language_model_trains_every_weight():
     model = fast(
         kbt.BridgeTowerMaskedLM(
             shallow(cross_encoder="merged_attention"),

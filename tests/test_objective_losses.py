@@ -1,4 +1,4 @@
-"""Losses of masked language and contrast, and their metric, in closed form."""
+"""Losses and their metrics against closed forms."""
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from builders import difference
 from builders import slow_on
 from keras import ops
 
+import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models import heads
@@ -22,6 +23,8 @@ LOGITS = RNG.normal(size=(4, 3, 7)).astype("float32")
 LABELS = np.array([[3, 6, -100], [-100] * 3, [0, 1, 2], [5, -100, -100]])
 IDS = np.array([4, 9, 4, 7, 9])
 SCALE = 2.5
+VQA_LOGITS = np.array([[2.0, -1.0, 0.5], [-80.0, 80.0, 0.0]], "float32")
+VQA_SCORES = np.array([[0.3, 1.0, 0.0], [0.0, 1.0, 0.6]], "float32")
 PAIRS = {
     "two_way": [("text", "image"), ("image", "text")],
     "three_way": [("text", "image"), ("text", "fused"), ("image", "fused")],
@@ -82,7 +85,7 @@ def test_masked_lm_is_the_mean_over_masked_tokens():
     )
 
 
-def test_masked_lm_without_masks_is_nothing():
+def test_masked_lm_without_masks_is_zero():
     nothing = np.full_like(LABELS, -100)
     assert float(MaskedLMLoss()(nothing, LOGITS)) == 0
     (gradient,) = backend_ops.gradients(
@@ -91,7 +94,7 @@ def test_masked_lm_without_masks_is_nothing():
     assert np.abs(gradient).max() == 0
 
 
-def test_masked_lm_takes_another_id_and_refuses_other_shapes():
+def test_masked_lm_ignore_id_and_shapes():
     loss = MaskedLMLoss.from_config(MaskedLMLoss(ignore_id=-1).get_config())
     assert loss.ignore_id == -1 and loss.name == "masked_lm_loss"
     labels = np.where(LABELS < 0, -1, LABELS)
@@ -112,7 +115,7 @@ def weights_of(values):
     return np.where(np.arange(len(values) + 2) < len(values), 1.0, 0.0)
 
 
-def test_masked_lm_of_a_batch_that_is_filled_up():
+def test_masked_lm_ignores_padded_samples():
     loss, whole = MaskedLMLoss(), MaskedLMLoss()(LABELS, LOGITS)
     got = loss(filled(LABELS), filled(LOGITS), weights_of(LABELS))
     # Keras divides by all six rows.
@@ -121,14 +124,14 @@ def test_masked_lm_of_a_batch_that_is_filled_up():
 
 @pytest.mark.parametrize("ways", PAIRS)
 @slow_on("jax")
-def test_contrast_of_a_batch_that_is_filled_up(ways):
+def test_contrastive_loss_ignores_padded_samples(ways):
     y_pred = array(packed(ways))
     got = ContrastiveLoss(ways)(filled(IDS), filled(y_pred), weights_of(IDS))
     np.testing.assert_allclose(7 * got, contrastive(ways).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("ways", PAIRS)
-def test_packing_and_back(ways):
+def test_embeddings_are_packed_and_unpacked(ways):
     kinds = heads.embedding_kinds(ways)
     *found, scale = unpack_embeddings(packed(ways), ways)
     assert len(found) == len(kinds)
@@ -138,7 +141,7 @@ def test_packing_and_back(ways):
 
 
 @pytest.mark.parametrize("ways", PAIRS)
-def test_contrast_in_closed_form(ways):
+def test_contrastive_loss_equals_its_formula(ways):
     loss, expected = ContrastiveLoss(ways), contrastive(ways)
     np.testing.assert_allclose(
         array(loss.call(IDS, packed(ways))), expected, rtol=1e-5
@@ -158,7 +161,7 @@ def test_contrast_in_closed_form(ways):
     assert ContrastiveLoss.from_config(loss.get_config()).ways == ways
 
 
-def test_only_the_pairs_of_equal_ids_matter():
+def test_contrastive_loss_depends_on_equal_ids_only():
     for ids in (IDS, IDS - 100, IDS[:, None], IDS * 1000):
         assert float(
             ContrastiveLoss("two_way")(ids, packed("two_way"))
@@ -166,7 +169,7 @@ def test_only_the_pairs_of_equal_ids_matter():
 
 
 @slow_on("tensorflow")
-def test_ids_that_float32_would_make_equal_stay_apart():
+def test_large_ids_stay_distinct():
     large = 2**30 + np.arange(5, dtype="int32")
     assert len(set(large.astype("float32").tolist())) == 1
     found = float(ContrastiveLoss("two_way")(large, packed("two_way")))
@@ -186,7 +189,7 @@ def test_ids_that_float32_would_make_equal_stay_apart():
     assert accuracy == pytest.approx(np.mean(best == np.arange(5)))
 
 
-def test_labels_that_are_no_image_ids():
+def test_labels_must_be_image_ids():
     with pytest.raises(ValueError, match=r"image ids.*Received: y.*\(5, 5\)"):
         ContrastiveLoss("two_way")(np.eye(5, dtype=int), packed("two_way"))
 
@@ -213,13 +216,13 @@ def test_gradient_of_the_scale():
     )
 
 
-def test_unknown_ways():
+def test_unknown_ways_are_rejected():
     with pytest.raises(ValueError, match="`ways` must be.*ways='four_way'"):
         ContrastiveLoss("four_way")
 
 
 @pytest.mark.parametrize("ways", PAIRS)
-def test_accuracy(ways):
+def test_contrastive_accuracy(ways):
     accuracy = ContrastiveAccuracy(ways)
     best = (EMBEDDINGS["text"] @ EMBEDDINGS["image"].T).argmax(1)
     right = (IDS[best] == IDS).astype(float)
@@ -234,7 +237,7 @@ def test_accuracy(ways):
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-def test_no_step_takes_the_scale_out_of_its_limits(direction):
+def test_logit_scale_stays_within_its_limits(direction):
     head = heads.ContrastiveHead(4, "two_way")
     head.build({"text": (None, 6), "image": (None, 6)})
     assert float(array(head.logit_scale)) == pytest.approx(np.log(1 / 0.07))
@@ -245,3 +248,37 @@ def test_no_step_takes_the_scale_out_of_its_limits(direction):
     )
     limit = {1: np.log(2), -1: np.log(1000)}[direction]
     assert float(array(head.logit_scale)) == pytest.approx(limit, abs=1e-6)
+
+
+def test_vqa_loss_equals_its_formula():
+    z = VQA_LOGITS.astype("float64")
+    losses = np.logaddexp(0, z) - z * VQA_SCORES
+    loss = kbt.VQALoss()
+    assert float(loss(VQA_SCORES, VQA_LOGITS)) == pytest.approx(
+        losses.sum(-1).mean(), rel=1e-6
+    )
+    per_sample = array(loss.call(VQA_SCORES, ops.convert_to_tensor(VQA_LOGITS)))
+    np.testing.assert_allclose(per_sample, losses.sum(-1), rtol=1e-5)
+    weighted = loss(VQA_SCORES, VQA_LOGITS, sample_weight=np.array([1.0, 0.0]))
+    assert float(weighted) == pytest.approx(losses[0].sum() / 2, rel=1e-6)
+
+
+def test_vqa_score_of_the_best_answer():
+    score = kbt.VQAScore()
+    score.update_state(VQA_SCORES, VQA_LOGITS)
+    assert float(score.result()) == pytest.approx((0.3 + 1.0) / 2)
+    score.update_state(VQA_SCORES[:1], VQA_LOGITS[:1])
+    assert float(score.result()) == pytest.approx((0.3 + 1.0 + 0.3) / 3)
+    score.reset_state()
+    score.update_state(
+        VQA_SCORES, VQA_LOGITS, sample_weight=np.array([3.0, 1.0])
+    )
+    assert float(score.result()) == pytest.approx((0.9 + 1.0) / 4)
+    assert kbt.VQAScore.from_config(score.get_config()).name == "vqa_score"
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 4)])
+def test_vqa_targets_are_not_broadcast(shape):
+    for measure in (kbt.VQALoss(), kbt.VQAScore()):
+        with pytest.raises(ValueError, match="soft scores.*Received: y of"):
+            measure(np.ones(shape, "float32"), VQA_LOGITS)

@@ -47,7 +47,7 @@ def test_random_negatives(ids):
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
-def test_random_negatives_of_processes_that_draw_apart(ids):
+def test_random_negatives_of_several_processes(ids):
     """The last row of a process gets the first image of the next one."""
     objective = pair_objectives.make_objective("random_negatives")
     for processes in (1, 2, 3):
@@ -206,7 +206,7 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
         np.testing.assert_array_equal(drawn, (sums > place).argmax(1))
 
 
-def test_one_image_alone_draws_itself():
+def test_hard_negatives_of_a_single_image():
     """Also where another process has other images: they are no match."""
     batch = hard(4, np.array([5, 5], "int32").repeat(2))
     batch.features["image_id"] = ops.array([5, 5, 6, 7], "int32")
@@ -219,7 +219,7 @@ def test_one_image_alone_draws_itself():
         np.testing.assert_array_equal(drawn[:, 1], [100, 101, 102, 103])
 
 
-def test_gradients_reach_states_but_not_the_scores_of_a_draw():
+def test_gradients_reach_states_but_not_draw_scores():
     drawn = hard(3).features
     rng = np.random.default_rng(0)
     arrays = rng.normal(size=(4, 3, 2, 4)).astype("float32")
@@ -296,6 +296,6 @@ def test_drawn_pairs_score_as_given_pairs():
     assert difference(found, expected) <= 1e-5
 
 
-def test_an_unknown_objective_is_named():
+def test_unknown_objectives_are_rejected():
     with pytest.raises(ValueError, match="ranking.*Received: objective='all'"):
         pair_objectives.make_objective("all")

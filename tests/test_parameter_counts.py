@@ -88,14 +88,14 @@ def test_merged_attention_is_one_transformer_block():
 
 
 @pytest.mark.parametrize("layers", PUBLISHED_LAYERS)
-def test_number_of_layers(layers):
+def test_cross_modal_layers_of_any_number(layers):
     counted = steps(BASE | {"num_layers": layers})
     assert counted == 113_421_312 // 6 * layers
     assert abs(counted / 1e6 - PUBLISHED_LAYERS[layers]) <= 0.1
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)
-def test_bridges(bridge):
+def test_parameters_of_bridges(bridge):
     bare = count(fusion(BASE, bridge=None))
     added = count(fusion(BASE, bridge=bridge)) - bare
     assert added == BRIDGES[bridge]

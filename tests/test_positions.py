@@ -16,7 +16,7 @@ from keras_bridgetower.models.positions import resize_positions
 
 @pytest.mark.parametrize("side, new", [(3, 5), (18, 24), (24, 14), (4, 4)])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
-def test_grid(side, new, prefix):
+def test_grid_is_resized_as_by_pytorch(side, new, prefix):
     rng = np.random.default_rng(0)
     # In float32 the peer itself is off by 7e-6.
     table = rng.normal(size=(prefix + side**2, 7))
@@ -38,7 +38,7 @@ def test_leading_axes_and_dtype_are_kept():
 
 
 @pytest.mark.parametrize("count", [1, 11, 0])
-def test_a_count_that_is_no_grid(count):
+def test_counts_without_a_square_grid_are_rejected(count):
     with pytest.raises(ValueError, match=f"1 prefix.*Received: count={count}"):
         resize_positions(np.zeros((1 + 16, 4)), count)
 
@@ -95,7 +95,7 @@ def table_of(model):
 
 
 @FASTEST
-def test_positions_under_another_name():
+def test_positions_of_a_custom_encoder():
     made = randomise(backbone(OwnImages(), num_layers=1))
     larger = made.with_image_size(np.int64(64))
     assert larger.image_size == 64
@@ -105,7 +105,7 @@ def test_positions_under_another_name():
 
 
 @FASTEST
-def test_a_weight_that_cannot_be_resized():
+def test_other_weights_are_not_resized():
     made = backbone(OwnImages(wide=True), num_layers=1)
     with pytest.raises(ValueError, match="tables of positions.*/places of"):
         made.with_image_size(64)

@@ -62,7 +62,7 @@ def trained(image, text, make, prepare):
 
 @slow_on("tensorflow", "jax")
 @pytest.mark.parametrize("image,text,make", CASES)
-def test_same_training_with_dropout(image, text, make):
+def test_recomputation_does_not_change_training(image, text, make):
     plain, history = trained(image, text, make, lambda model: None)
     made, other = trained(
         image, text, make, lambda model: model.checkpoint_activations()
@@ -78,7 +78,7 @@ def test_same_training_with_dropout(image, text, make):
 @pytest.mark.skipif(
     keras.config.backend() == "jax", reason="compiles each operation"
 )
-def test_configuration_stays():
+def test_recomputation_does_not_change_the_config():
     model = backbone()
     config = model.get_config()
     model.checkpoint_activations()
@@ -90,7 +90,7 @@ def test_configuration_stays():
 
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="torch's hooks")
-def test_less_is_kept():
+def test_recomputation_keeps_fewer_activations():
     import torch
 
     def kept(prepare):
@@ -112,7 +112,7 @@ def test_less_is_kept():
 
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
-def test_keras_own_draws_another_mask():
+def test_keras_remat_draws_another_dropout_mask():
     # What `remat` is for: the plain way is silently wrong.
     block = keras.layers.Dropout(0.5, seed=1)
     x = keras.ops.ones((8, 8))
@@ -134,7 +134,7 @@ def test_keras_own_draws_another_mask():
 
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
-def test_another_thread_draws_as_usual():
+def test_recomputation_affects_one_thread_only():
     block = keras.layers.Dropout(0.5, seed=1)
     x = keras.ops.ones((8, 8))
     expected = keras.layers.Dropout(0.5, seed=1)(x, training=True)

@@ -48,7 +48,7 @@ def last_output(encoder, inputs):
 
 
 @pytest.mark.parametrize("name", [*IMAGE_ENCODERS, *TEXT_ENCODERS])
-def test_states_are_those_of_the_encoder(name):
+def test_states_equal_the_outputs_of_encoders(name):
     make = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]
     encoder = make()
     tower = kbt.Tower(encoder, range(-encoder.num_layers, 0))
@@ -70,7 +70,7 @@ def test_states_are_those_of_the_encoder(name):
 
 
 @pytest.mark.parametrize("name", [*IMAGE_ENCODERS, *TEXT_ENCODERS])
-def test_a_single_tap_gives_a_list(name):
+def test_single_tap_returns_a_list(name):
     encoder = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]()
     tower = kbt.Tower(encoder, (-1, None))
     inputs = own_input(encoder)
@@ -81,7 +81,7 @@ def test_a_single_tap_gives_a_list(name):
     assert symbolic.shape[1:][-1] == called.shape[-1]
 
 
-def test_blocks_above_the_highest_tap_are_left_out():
+def test_blocks_above_the_highest_tap_are_excluded():
     encoder = clip(layers=3)
     whole = kbt.Tower(encoder, (-2, -1))
     lower = kbt.Tower(encoder, (-3, -2))
@@ -118,7 +118,7 @@ def gelu_layers(bert):
 
 
 @pytest.mark.parametrize("make", [clip, deit])
-def test_own_norms_start_as_the_shared_one_and_part(make):
+def test_per_tap_norms_start_as_copies(make):
     encoder = make()
     randomise(encoder)
     shared = kbt.Tower(encoder, (-2, -1))
@@ -134,7 +134,7 @@ def test_own_norms_start_as_the_shared_one_and_part(make):
     assert difference(low, before[0]) > 0.1
 
 
-def test_text_has_no_norm_of_its_own_to_copy():
+def test_per_tap_norms_need_a_layer_norm():
     class Bare(keras.Model):
         pass
 
@@ -150,19 +150,19 @@ def test_text_has_no_norm_of_its_own_to_copy():
         kbt.Tower(encoder, (-1,), norms="per_tap")
 
 
-def test_an_unknown_encoder_is_named_with_the_mend():
+def test_unknown_encoders_are_rejected():
     encoder = keras.Sequential([keras.layers.Dense(2)])
     with pytest.raises(TypeError, match="hidden_states.register.*Received"):
         kbt.hidden_states(encoder)
 
 
-def test_taps_below_the_lowest_block():
+def test_taps_below_the_lowest_block_are_rejected():
     with pytest.raises(ValueError, match=r"lowest of the 2 blocks.*\(-3,"):
         kbt.Tower(roberta(layers=2), (-3, -2, -1))
 
 
 @FASTEST
-def test_another_backend_of_keras_is_refused():
+def test_unsupported_backend_is_rejected():
     """As it is, where OpenVINO is installed."""
     pytest.importorskip("openvino", reason="the extra `export`")
     ran = subprocess.run(
@@ -175,7 +175,7 @@ def test_another_backend_of_keras_is_refused():
     assert "`export(path, format=" in ran.stderr
 
 
-def test_a_mask_is_not_broadcast():
+def test_masks_of_other_shapes_are_rejected():
     tower = kbt.Tower(roberta(), taps=(-2, -1))
     ids = np.ones((3, 4), "int32")
     for shape in ((1, 4), (3, 1)):

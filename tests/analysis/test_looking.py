@@ -75,7 +75,7 @@ def by_loops(maps, queries):
 
 
 @pytest.mark.parametrize("cross", CROSS_ENCODERS)
-def test_head_diversity_is_the_double_loop(cross):
+def test_head_diversity_equals_a_double_loop(cross):
     model = vqa(cross_encoder=cross, num_layers=2)
     batches = [raw(3, seed)[0] for seed in range(2)]
     batches[0]["text"][0] = "a text that is far longer"
@@ -96,7 +96,7 @@ def test_head_diversity_is_the_double_loop(cross):
 
 
 @FASTEST
-def test_diversity_of_datasets_of_any_form(task):
+def test_head_diversity_of_all_dataset_forms(task):
     import tensorflow as tf
 
     x, y = raw(4)
@@ -110,12 +110,12 @@ def test_diversity_of_datasets_of_any_form(task):
         assert np.allclose(featured.mean[kind], expected.mean[kind], atol=1e-6)
 
 
-def test_equal_heads_do_not_differ():
+def test_equal_heads_have_no_divergence():
     maps = np.tile(np.random.default_rng(0).dirichlet([1] * 5, 3), (2, 4, 1, 1))
     assert np.abs(diversity.head_divergence(maps)).max() <= 1e-12
 
 
-def test_maps_equal_those_of_transformers():
+def test_attention_maps_equal_transformers():
     import torch
 
     model, ours = peer.peer(peer.SMALL), peer.ours(peer.SMALL)
@@ -179,7 +179,7 @@ def test_every_map_sums_to_one(name):
     assert ("<mask>" in made.words) == (name == "masked_lm")
 
 
-def test_a_map_is_the_attention_of_its_layer(task):
+def test_attention_map_is_the_attention_of_its_layer(task):
     made = analysis.attention_map(task, picture(), TEXT, layer=1, head=0)
     inputs = task.preprocessor({"images": [picture()], "text": [TEXT]})
     maps = task.backbone.attention_maps(inputs)["text_cross"][1][0, 0]
@@ -199,7 +199,7 @@ def test_a_map_is_the_attention_of_its_layer(task):
 
 
 @pytest.mark.parametrize("cross", CROSS_ENCODERS)
-def test_relevance_is_the_slope_of_the_answer(cross):
+def test_attention_gradient_equals_a_finite_difference(cross):
     """A change of a map moves the logit by its gradient."""
     from keras_bridgetower.backend import backend_ops
     from keras_bridgetower.models.attention import watch_attention
@@ -239,7 +239,7 @@ def test_relevance_of_different_answers(task):
     assert np.abs(red.whole - blue.whole).max() > 1e-4
 
 
-def test_what_cannot_be_looked_into(task):
+def test_invalid_analyses_are_rejected(task):
     for values, message in (
         (dict(layer=2), "`layer` must be an int from -2 to 1.*layer=2"),
         (dict(head=2), "`head` must be an int from -2 to 1.*head=2"),
@@ -265,7 +265,7 @@ def test_what_cannot_be_looked_into(task):
         diversity.head_divergence(np.ones((1, 1, 2, 2)))
 
 
-def test_figures(task, tmp_path):
+def test_figures_are_drawn(task, tmp_path):
     pytest.importorskip("matplotlib")
     from PIL import Image
 

@@ -19,7 +19,7 @@ HITS = LOGITS.argmax(-1) == IDS
 
 
 @slow_on("jax")
-def test_masked_tokens_stream():
+def test_masked_token_accuracy_over_batches():
     """The mean is over all tokens, whatever the batches."""
     expected = HITS[WEIGHTS == 1].mean()
     ignored = np.where(WEIGHTS == 1, IDS, -100)
@@ -39,7 +39,7 @@ def test_masked_tokens_stream():
     )
 
 
-def test_masked_tokens_in_compile():
+def test_masked_token_accuracy_in_compile():
     inputs = keras.Input((4, 9))
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
     model.compile(
@@ -55,7 +55,7 @@ def test_masked_tokens_in_compile():
     )
 
 
-def test_masked_tokens_config():
+def test_masked_token_accuracy_config():
     metric = MaskedTokenAccuracy(ignore_id=0, name="acc")
     copy = MaskedTokenAccuracy.from_config(metric.get_config())
     assert (copy.ignore_id, copy.name) == (0, "acc")
@@ -66,7 +66,7 @@ def test_masked_tokens_config():
         metric.update_state(IDS[:, :3], LOGITS)
 
 
-def test_nlvr2_by_hand():
+def test_nlvr2_report():
     names = [f"dev-{s}-{p}-{t}" for s in (0, 1) for p in (0, 1) for t in (0, 1)]
     labels = ["True", "False"] * 4
     predictions = np.array([1, 0, 1, 1, 0, 0, 1, 0])
@@ -94,18 +94,18 @@ def test_nlvr2_by_hand():
         (["dev-0-0-0"] * 2, [0, 1], r"more than once: identifiers=\['dev-0-"),
         (["dev-0-0", "b"], [0, 1], "Received: identifier='dev-0-0'"),
         (["dev-0-0-0"], [0, 1], "Received: 1 identifiers, 2 labels"),
-        ([], [], "at least one. Received: 0 identifiers"),
+        ([], [], "at least 1. Received: 0 identifiers"),
         (["dev-0-0-0"], ["yes"], "Received: 'yes' among labels"),
         (["dev-0-0-0"], [2], "Received: 2 among labels"),
         (["dev-0-0-0"], [[1]], r"Received: \[1\] among labels"),
     ],
 )
-def test_nlvr2_bad_input(names, labels, message):
+def test_nlvr2_rejects_invalid_input(names, labels, message):
     with pytest.raises(ValueError, match=message):
         evaluate_nlvr2(names, labels, [0] * len(labels))
 
 
-def test_glue_by_hand():
+def test_matthews_and_f1_equal_their_formulas():
     pytest.importorskip("sklearn")
     labels, given = np.array([1, 1, 1, 0, 0, 0, 0, 1]), [1, 1, 0, 0, 0, 1, 0, 1]
     tp, tn, fp, fn = 3, 3, 1, 1
@@ -120,7 +120,7 @@ def test_glue_by_hand():
     assert isinstance(f1, float)
 
 
-def test_spearman_by_hand():
+def test_spearman_equals_its_formula():
     pytest.importorskip("scipy")
     labels = RNG.random(20)
     given = RNG.random(20)
@@ -140,11 +140,11 @@ def test_spearman_by_hand():
             "sklearn.metrics",
             "scikit-learn",
         ),
-        (glue.f1_score, "sklearn", "scikit-learn"),
+        (glue.f1_score, "sklearn.metrics", "scikit-learn"),
         (glue.spearman_correlation, "scipy.stats", "scipy"),
     ],
 )
-def test_glue_bad_input(metric, module, package, monkeypatch):
+def test_glue_errors(metric, module, package, monkeypatch):
     with pytest.raises(ValueError, match=r"shape \(2,\), predictions.* \(1,\)"):
         metric([0, 1], [1])
     monkeypatch.setitem(sys.modules, module, None)

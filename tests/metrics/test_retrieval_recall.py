@@ -34,7 +34,7 @@ def slow_recall(scores, owner, k):
 
 @pytest.mark.parametrize("levels", [3, 40, None])
 @pytest.mark.parametrize("block", [1, 100, 10**6])
-def test_against_a_slow_version_with_ties(levels, block, monkeypatch):
+def test_recall_equals_a_slow_version(levels, block, monkeypatch):
     monkeypatch.setattr(retrieval, "_BLOCK", block)
     rng = np.random.default_rng(0)
     # One to five texts for each image, in no order.
@@ -48,7 +48,7 @@ def test_against_a_slow_version_with_ties(levels, block, monkeypatch):
         assert found == pytest.approx(slow_recall(scores, owner, k))
 
 
-def test_closed_forms():
+def test_recall_of_known_scores():
     owner = np.repeat(np.arange(20), 5)
     perfect = (owner == np.arange(20)[:, None]).astype("float32")
     report = retrieval_recall(perfect, owner, split="toy")
@@ -72,7 +72,7 @@ def test_closed_forms():
     }
 
 
-def test_means_and_sum():
+def test_report_means_and_sum():
     report = retrieval.RetrievalReport(
         {"IR@1": 1.0, "IR@5": 2.0, "TR@1": 5.0, "TR@5": 8.0}, 1, 1, "x"
     )
@@ -80,7 +80,7 @@ def test_means_and_sum():
     assert (report.r_mean, report.rsum) == (4.0, 16.0)
 
 
-def test_ids_tensors_and_integers():
+def test_recall_of_ids_tensors_and_integers():
     scores = np.array([[3, 1, 2], [0, 5, 4]])
     expected = {"IR@1": 200 / 3, "TR@1": 100.0}
     for given in (scores, ops.convert_to_tensor(scores), scores.tolist()):
@@ -90,7 +90,7 @@ def test_ids_tensors_and_integers():
         assert report.recalls == pytest.approx(expected)
 
 
-def test_folds():
+def test_recall_by_folds():
     rng = np.random.default_rng(1)
     owner = np.repeat(np.arange(12), 3)
     scores = rng.random((12, 36))
@@ -107,7 +107,7 @@ def test_folds():
     assert (whole.images, whole.texts) == (4, 12)
 
 
-def test_memory_stays_within_blocks(tmp_path):
+def test_recall_reads_scores_in_blocks(tmp_path):
     shape = (400, 100_000)
     scores = np.memmap(tmp_path / "scores", "float32", mode="w+", shape=shape)
     scores[0] = 1
@@ -133,7 +133,7 @@ def test_memory_stays_within_blocks(tmp_path):
         ({"folds": 3}, "Received: folds=3"),
     ],
 )  # fmt: skip
-def test_bad_input(change, message):
+def test_recall_rejects_invalid_input(change, message):
     arguments = {"scores": np.zeros((2, 3)), "text_image_ids": [0, 1, 1]}
     with pytest.raises(ValueError, match=message):
         retrieval_recall(**arguments | change)
