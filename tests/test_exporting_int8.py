@@ -81,7 +81,7 @@ def test_invalid_calibrations_are_rejected(vqa, tmp_path):
         given = {"images": np.zeros((1, 4))}
         with pytest.raises(ValueError, match="`calibration` must be a dict of"):
             vqa.export(tmp_path / "a", format="onnx", calibration=given)
-        with pytest.raises(ValueError, match="the first of what it returns"):
+        with pytest.raises(ValueError, match="pass its first output"):
             vqa.export(tmp_path / "a", format="onnx", calibration=(given, 0))
 
 
