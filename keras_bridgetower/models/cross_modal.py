@@ -382,7 +382,7 @@ class MergedAttention(PostNormLayer):
         return x[:, :first], x[:, first:]
 
     def branches(self, captured, tokens, queries=None):
-        """As `CoAttention.branches`, with a single branch."""
+        """Arrange the maps of the single branch, see `CoAttention.branches`."""
         part = ops.convert_to_numpy(captured[f"{self.name}_attention"])
         joined = _empty_map(part, tokens)
         text, image = queries or tokens

@@ -10,7 +10,7 @@ from keras_bridgetower.backend.quantization import check_not_quantized
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.exporting import formats
-from keras_bridgetower.models.exporting.function import function_of
+from keras_bridgetower.models.exporting.function import make_function
 
 # Name of the model in a folder, before the suffix of its format.
 MODEL = "model"
@@ -95,7 +95,7 @@ class Exported(keras.Model):
             # It would be written without an error, and nothing could run it.
             then = "pass `calibration`" if chosen.calibrates else "export that"
             check_not_quantized(self, f"`format={format!r}`", then)
-        function = function_of(self, part).with_sizes(input_signature)
+        function = make_function(self, part).with_sizes(input_signature)
         if chosen.verbose:
             kwargs["verbose"] = verbose
         elif verbose:

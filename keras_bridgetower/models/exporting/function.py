@@ -124,7 +124,7 @@ def _flat(outputs):
     return flat
 
 
-def function_of(model, part=None):
+def make_function(model, part=None):
     """Make the exported function of a model or of a part of it.
 
     Args:
@@ -135,7 +135,7 @@ def function_of(model, part=None):
         ValueError: an unknown part, or a model that does not consist of them.
     """
     if part is None:
-        return Function(model, model.call, _features_of(model))
+        return Function(model, model.call, _input_features(model))
     check_choice("part", part, tuple(PARTS))
     backbone = getattr(model, "backbone", model)
     inputs = model.input
@@ -152,7 +152,7 @@ def function_of(model, part=None):
     return Function(model, run, features)
 
 
-def _features_of(model):
+def _input_features(model):
     features = {}
     for name, x in model.input.items():
         free = TOKENS if name in TOKEN_FEATURES else MASKS
