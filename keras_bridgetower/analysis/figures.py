@@ -136,25 +136,23 @@ def attention(seen, top_k=5):
     ```
     """
     best = np.argsort(-seen.word_weights, kind="stable")[:top_k]
-    maps_by_title = {
+    overlays = {
         "where the text looks": seen.whole,
         f"where “{seen.words[best[0]]}” looks": seen.word_maps[best[0]],
     }
     count = len(seen.pictures)
     figure = _new_figure(figsize=(11, 3.1 * count + 0.4))
     maps, words = figure.subfigures(1, 2, width_ratios=(3.4, 1))
-    grid = maps.subplots(count, 1 + len(maps_by_title), squeeze=False)
-    largest = max(weights.max() for weights in maps_by_title.values())
+    grid = maps.subplots(count, 1 + len(overlays), squeeze=False)
+    largest = max(weights.max() for weights in overlays.values())
     for row, picture in zip(grid, range(count), strict=True):
         row[0].imshow(seen.pictures[picture])
-        for axes, weights in zip(row[1:], maps_by_title.values(), strict=True):
+        for axes, weights in zip(row[1:], overlays.values(), strict=True):
             heat = _over(axes, seen.pictures[picture], weights[picture])
             heat.set_clim(0, largest)
         for axes in row:
             axes.set_axis_off()
-    for axes, name in zip(
-        grid[0], ("the picture", *maps_by_title), strict=True
-    ):
+    for axes, name in zip(grid[0], ("the picture", *overlays), strict=True):
         axes.set_title(name, fontsize=11)
     bar = maps.colorbar(heat, ax=grid, shrink=0.8, pad=0.02)
     bar.ax.yaxis.set_major_formatter("{x:.0%}")
