@@ -91,7 +91,7 @@ def _register(cls):
     return keras.saving.register_keras_serializable("keras_bridgetower")(cls)
 
 
-def _shape_of_both(shape):
+def _joined_shape(shape):
     """Return the shape of x and y concatenated along their width."""
     return (*shape[:-1], 2 * shape[-1])
 
@@ -133,7 +133,7 @@ class GateBridge(BridgeLayer):
 
     def build_merge(self, shape):
         self.gate = self._dense(
-            _shape_of_both(shape), shape[-1], "gate", "sigmoid"
+            _joined_shape(shape), shape[-1], "gate", "sigmoid"
         )
 
     def merge(self, x, y, mask=None):
@@ -146,7 +146,7 @@ class LinearBridge(BridgeLayer):
     """(e) W [x; y]."""
 
     def build_merge(self, shape):
-        self.linear = self._dense(_shape_of_both(shape), shape[-1], "linear")
+        self.linear = self._dense(_joined_shape(shape), shape[-1], "linear")
 
     def merge(self, x, y, mask=None):
         return self.linear(ops.concatenate([x, y], axis=-1))
@@ -157,7 +157,7 @@ class MLPBridge(BridgeLayer):
     """(f) W2 GELU(W1 [x; y]), hidden width 2D."""
 
     def build_merge(self, shape):
-        both = _shape_of_both(shape)
+        both = _joined_shape(shape)
         self.hidden = self._dense(both, both[-1], "hidden", "gelu")
         self.output_dense = self._dense(both, shape[-1], "output")
 
@@ -165,8 +165,9 @@ class MLPBridge(BridgeLayer):
         return self.output_dense(self.hidden(ops.concatenate([x, y], axis=-1)))
 
 
-class _AttentionBridge(BridgeLayer):
-    """Abstract: x attends to the tokens of y."""
+@_register
+class CrossAttentionBridge(BridgeLayer):
+    """(g) MCA(x, y): multi-head attention from x to y."""
 
     def build_merge(self, shape):
         self.attention = attention(
@@ -178,23 +179,14 @@ class _AttentionBridge(BridgeLayer):
         )
         self.attention.build(shape, shape)
 
-    def attend(self, x, y, mask):
-        """Compute attention from `x` to `y`, whose padding is masked."""
+    def merge(self, x, y, mask=None):
         if mask is not None:
             mask = ops.expand_dims(mask, 1)
         return self.attention(x, y, attention_mask=mask)
 
 
 @_register
-class CrossAttentionBridge(_AttentionBridge):
-    """(g) MCA(x, y): multi-head attention from x to y."""
-
-    def merge(self, x, y, mask=None):
-        return self.attend(x, y, mask)
-
-
-@_register
-class CrossAttentionFFNBridge(_AttentionBridge):
+class CrossAttentionFFNBridge(CrossAttentionBridge):
     """(h) FFN(MCA(x, y)), hidden width 4D."""
 
     def build_merge(self, shape):
@@ -204,7 +196,8 @@ class CrossAttentionFFNBridge(_AttentionBridge):
         self.output_dense = self._dense(hidden, shape[-1], "output")
 
     def merge(self, x, y, mask=None):
-        return self.output_dense(self.hidden(self.attend(x, y, mask)))
+        attended = super().merge(x, y, mask)
+        return self.output_dense(self.hidden(attended))
 
 
 @_register
@@ -213,7 +206,7 @@ class AddLinearBridge(BridgeLayer):
 
     def build_merge(self, shape):
         self.linear = self._dense(
-            _shape_of_both(shape), shape[-1], "linear", kernel="zeros"
+            _joined_shape(shape), shape[-1], "linear", kernel="zeros"
         )
 
     def merge(self, x, y, mask=None):
