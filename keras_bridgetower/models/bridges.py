@@ -238,15 +238,15 @@ class InterpolateScalarBridge(BridgeLayer):
 
 
 BRIDGES = {
-    "add": AddBridge,
-    "multiply": MultiplyBridge,
-    "interpolate": InterpolateBridge,
-    "gate": GateBridge,
-    "linear": LinearBridge,
-    "mlp": MLPBridge,
-    "cross_attention": CrossAttentionBridge,
-    "cross_attention_ffn": CrossAttentionFFNBridge,
-    "add_linear": AddLinearBridge,
+    "add": AddBridge,  # (a)
+    "multiply": MultiplyBridge,  # (b)
+    "interpolate": InterpolateBridge,  # (c)
+    "gate": GateBridge,  # (d)
+    "linear": LinearBridge,  # (e)
+    "mlp": MLPBridge,  # (f)
+    "cross_attention": CrossAttentionBridge,  # (g)
+    "cross_attention_ffn": CrossAttentionFFNBridge,  # (h)
+    "add_linear": AddLinearBridge,  # (i)
     "scaled_add": ScaledAddBridge,
     "interpolate_scalar": InterpolateScalarBridge,
 }
