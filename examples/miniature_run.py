@@ -55,7 +55,7 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         train.with_changes(recipe.tiny(), settings.set),
         settings,
         folders=lambda strategy: [records_folder(recipe, settings, strategy)],
-        start=start_of,
+        start=build_task,
         show=show,
         callbacks=callbacks,
     )
@@ -151,10 +151,10 @@ def records_folder(recipe, settings, strategy):
     return folder
 
 
-def start_of(recipe, settings, labels):
-    """As `train.start_of`; by default pre-trained encoders, the rest new."""
+def build_task(recipe, settings, labels):
+    """As `train.build_task`; by default pre-trained encoders, the rest new."""
     if settings.init or settings.encoders:
-        return train.start_of(recipe, settings, labels)
+        return train.build_task(recipe, settings, labels)
     task = task_of_recipe.from_preset(recipe, ENCODERS, labels)
     fresh = task_of_recipe.from_preset(
         recipe, ENCODERS, labels, load_weights=False

@@ -59,46 +59,52 @@ ROWS = {
     "run's folder": {
         "another process trains": (IDENTITY + "one_run", TYPED),
         "lock of a killed process": (IDENTITY + "one_run", "goes on"),
-        "killed in a save, then SIGTERM": (SURVIVAL + "killed_in", EXACT),
+        "killed in a save, then SIGTERM": (
+            SURVIVAL + "a_run_continues_after_a_kill",
+            EXACT,
+        ),
     },
     "callbacks beside it": {
         "`BackupAndRestore`": (
-            IDENTITY + "callbacks_that_set_weights_are_refused[backup",
+            CHECKS + "arguments_of_fit_are_rejected[backup",
             TYPED,
         ),
         "`EarlyStopping` that sets back weights": (
-            IDENTITY + "callbacks_that_set_weights_are_refused[best",
+            CHECKS + "arguments_of_fit_are_rejected[best",
             TYPED,
         ),
-        "`SwapEMAWeights`": (CHECKS + "weights_that_are_swapped", TYPED),
+        "`SwapEMAWeights`": (
+            CHECKS + "arguments_of_fit_are_rejected[swapped",
+            TYPED,
+        ),
         "`EarlyStopping`, `ModelCheckpoint(save_best_only)`, "
         "`ReduceLROnPlateau`, interrupted": (
-            IDENTITY + "callbacks_of_keras_go_on",
+            IDENTITY + "states_of_keras_callbacks_continue",
             EXACT,
         ),
     },
     "changed before it goes on": {
         "rate, schedule, decay, clipping": (
-            IDENTITY + "another_optimizer",
+            IDENTITY + "changed_optimizers",
             TYPED,
         ),
-        "class of the optimizer": (SURVIVAL + "another_model", TYPED),
+        "class of the optimizer": (SURVIVAL + "other_models", TYPED),
         "converter, tokenizer, preprocessor, dropout, dtype": (
-            IDENTITY + "what_decides_a_run",
+            IDENTITY + "identity_of_models",
             LISTED,
         ),
         "functions of a transform": (
-            IDENTITY + "functions_of_a_transform",
+            IDENTITY + "identity_of_custom_transforms",
             LISTED,
         ),
         "batch size, seed, order, weights, transform, records": (
-            CHECKS + "a_stream_says",
+            CHECKS + "identity_of_streams",
             LISTED,
         ),
-        "length of an epoch": (CHECKS + "other_data_are_refused", TYPED),
+        "length of an epoch": (CHECKS + "other_data_are_rejected", TYPED),
         "settings": (SURVIVAL + "other_settings", TYPED),
     },
-    "labels": {"not finite": (SURVIVAL + "a_loss_that_is_not", TYPED)},
+    "labels": {"not finite": (SURVIVAL + "nonfinite_losses", TYPED)},
     "ending, while a stream is read": {
         "error inside the first step": (ENDS + "[loss:1", GONE),
         "error behind the tenth step": (ENDS + "[error:10", GONE),
@@ -131,8 +137,8 @@ ROWS = {
         "batch with no row left": (DAMAGE + "a_batch_without", TYPED),
     },
     "own tables": {
-        "column nearly right": (TABLES + "columns_that_are", TYPED),
-        "path or link out of the folder": (TABLES + "pictures_else", TYPED),
+        "column nearly right": (TABLES + "misspelled_columns", TYPED),
+        "path or link out of the folder": (TABLES + "pictures_outside", TYPED),
     },
     "`predict`": {
         "two at once": (SOURCES + "one_process", TYPED),

@@ -179,7 +179,7 @@ def read_run(folder):
     arrays, facts = folders.newest(folder)
     # The seal is no fact.
     facts = {k: v for k, v in facts.items() if k != "seal"}
-    position = checks.position_of(facts, 6)
+    position = checks.saved_position(facts, 6)
     return {k: a.tolist() for k, a in arrays.items()}, facts, position
 
 

@@ -141,7 +141,7 @@ def _value(text):
         return text
 
 
-def start_of(recipe, settings, labels):
+def build_task(recipe, settings, labels):
     """Build the task to train, from `--init` or `--encoders`."""
     if settings.encoders:
         return task_of_recipe.from_encoders(recipe, *settings.encoders, labels)
@@ -152,7 +152,7 @@ def run(
     recipe,
     settings,
     folders=None,
-    start=start_of,
+    start=build_task,
     show=evaluate.print_scores,
     callbacks=lambda checkpoint: [],
 ):
@@ -179,9 +179,9 @@ def run(
     strategy = distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
     readers = strategy.together(
-        lambda: readers_of(folders(strategy) if folders else settings.data)
+        lambda: open_splits(folders(strategy) if folders else settings.data)
     )
-    train = stream_of(recipe, readers["train"], settings.seed)
+    train = training_stream(recipe, readers["train"], settings.seed)
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = start(recipe, settings, train.labels)
@@ -219,7 +219,7 @@ def run(
     return preset, found
 
 
-def readers_of(folders):
+def open_splits(folders):
     """Return a dict from the splits of a run's data to `RecordReader`s."""
     readers = {split: [] for split in SPLITS}
     for folder in folders:
@@ -231,7 +231,7 @@ def readers_of(folders):
     return readers
 
 
-def stream_of(recipe, readers, seed):
+def training_stream(recipe, readers, seed):
     """Return the `Stream` for training."""
     return Stream(
         readers,

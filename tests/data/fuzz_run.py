@@ -98,11 +98,11 @@ class Cifar:
         )
         (folder / "cifar-100-python").mkdir()
         pixels = np.arange(4 * 3072).reshape(4, 3072).astype("uint8")
-        held = {b"data": pixels, b"fine_labels": [0, 1, 1, 0]}
+        content = {b"data": pixels, b"fine_labels": [0, 1, 1, 0]}
         for name in self.files:
             meta = {b"fine_label_names": [b"apple", b"bear"]}
             (folder / name).write_bytes(
-                pickle.dumps(meta if name.endswith("meta") else held, 2)
+                pickle.dumps(meta if name.endswith("meta") else content, 2)
             )
 
     def read(self, folder):
@@ -118,16 +118,16 @@ KINDS = {"arrow": Arrow, "cifar": Cifar}
 def main(seed, count):
     for kind, of in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
-            told = run(of, pathlib.Path(folder), int(seed), int(count))
-        print(kind, *told)
+            message = run(of, pathlib.Path(folder), int(seed), int(count))
+        print(kind, *message)
 
 
 def run(of, folder, seed, count):
     """How many mutants of one kind were read, and how many refused."""
     rng = np.random.default_rng(seed)
-    made = of(folder)
-    whole = {path: (folder / path).read_bytes() for path in made.files}
-    made.read(folder)
+    built = of(folder)
+    whole = {path: (folder / path).read_bytes() for path in built.files}
+    built.read(folder)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
     limit = used * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -136,11 +136,11 @@ def run(of, folder, seed, count):
         path = str(rng.choice([*whole]))
         data = whole[path]
         # Most bytes of a pickle are pixels, which may be anything.
-        head = made.head if rng.random() < 0.7 else None
+        head = built.head if rng.random() < 0.7 else None
         damaged = mutant(data[:head], rng) + data[len(data[:head]) :]
         (folder / path).write_bytes(damaged)
         try:
-            made.read(folder)
+            built.read(folder)
             read += 1
         except ValueError:
             pass

@@ -82,12 +82,12 @@ ANSWERS = ("no", "yes", "circle", "red")
 
 
 def questions(number, answered):
-    shown = pictures()[number]
-    asked = [q for q, a in shown.questions if a in ("yes", "no")]
-    answers = [a for q, a in shown.questions if a in ("yes", "no")]
+    item = pictures()[number]
+    pairs = [q for q, a in item.questions if a in ("yes", "no")]
+    answers = [a for q, a in item.questions if a in ("yes", "no")]
     return {
-        "image": shown.encoded(),
-        "questions": asked,
+        "image": item.encoded(),
+        "questions": pairs,
         # Two answers each: the true one and, by three people, "circle".
         "answers": [[a, "circle"] for a in answers] if answered else [],
         "answer_labels": (
@@ -95,7 +95,7 @@ def questions(number, answered):
         ),
         "answer_scores": [[1.0, 0.9] for _ in answers] if answered else [],
         "image_id": number,
-        "question_id": [1000 * number + i for i in range(len(asked))],
+        "question_id": [1000 * number + i for i in range(len(pairs))],
         "split": "train",
     }
 
@@ -125,11 +125,11 @@ def snli_ve_tables(folder):
     for name, numbers in parts.items():
         rows = []
         for n in numbers:
-            shown = pictures()[n]
-            pair = [shown.caption, f"The shape is {shown.colour}. "]
+            item = pictures()[n]
+            pair = [item.caption, f"The shape is {item.colour}. "]
             label = statements.ENTAILMENT_LABELS.index("entailment")
             row = {"sentences": [pair, [pair[0], "It is old."]]}
-            rows.append({"image": shown.encoded(), **row, "labels": [label, 1]})
+            rows.append({"image": item.encoded(), **row, "labels": [label, 1]})
         write(folder, f"snli_{name}", rows)
     return folder, {}
 

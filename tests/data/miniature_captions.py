@@ -72,11 +72,11 @@ def flickr30k(folder):
 
 def visual_genome(folder):
     rows = []
-    for number, shown in enumerate(pictures()):
+    for number, item in enumerate(pictures()):
         side = "VG_100K" if number % 2 else "VG_100K_2"
-        shown.save(folder / "images" / side / f"{number}.jpg")
+        item.save(folder / "images" / side / f"{number}.jpg")
         box = {"x": 1, "y": 2, "width": 30, "height": 20}
-        texts = [shown.caption, f"{shown.colour} shape", shown.caption]
+        texts = [item.caption, f"{item.colour} shape", item.caption]
         regions = [
             {"region_id": 10 * number + i, "image_id": number, "phrase": text}
             | box
@@ -99,11 +99,11 @@ def cc3m(folder):
     for short, (table, numbers) in tables.items():
         lines, exist = [], []
         for row, number in enumerate(numbers):
-            shown = pictures()[number]
-            lines.append(f'"{shown.caption}\thttp://x/{number}.jpg\n')
+            item = pictures()[number]
+            lines.append(f'"{item.caption}\thttp://x/{number}.jpg\n')
             if row % 3:
                 exist.append(f"/their/disk/{short}_image/{row}.png\n")
-                shown.save(folder / f"{short}_image/{row}.png", "PNG")
+                item.save(folder / f"{short}_image/{row}.png", "PNG")
         (folder / "utils" / table).write_text("".join(lines))
         (folder / f"{short}_image_exist.txt").write_text("".join(exist))
     return folder, {}
@@ -112,13 +112,13 @@ def cc3m(folder):
 def sbu(folder):
     """One url is gone; one picture has three captions, two of them equal."""
     urls = [f"http://static.flickr.com/2723/{n}_7b.jpg" for n in range(24)]
-    captions = [shown.caption for shown in pictures()]
+    captions = [item.caption for item in pictures()]
     urls += [urls[3], urls[3]]
     captions += [captions[3], "once more"]
-    held = {"image_urls": urls, "captions": captions, "user_ids": ["u"] * 26}
-    write_json(folder / "sbu-captions-all.json", held)
-    for number, shown in enumerate(pictures()[:-1]):
-        shown.save(folder / "SBU" / f"{number}_7b.jpg")
+    content = {"image_urls": urls, "captions": captions, "user_ids": ["u"] * 26}
+    write_json(folder / "sbu-captions-all.json", content)
+    for number, item in enumerate(pictures()[:-1]):
+        item.save(folder / "SBU" / f"{number}_7b.jpg")
     return folder, {}
 
 
@@ -127,9 +127,9 @@ def _annotated(folder, name, numbers):
     rows = []
     for number in numbers:
         file = f"{number:04d}5678.jpg"
-        shown = pictures()[number]
-        shown.save(folder / f"images_{short}" / file[:4] / file)
-        rows.append([f"/their/{file[:4]}/{file}", shown.caption])
+        item = pictures()[number]
+        item.save(folder / f"images_{short}" / file[:4] / file)
+        rows.append([f"/their/{file[:4]}/{file}", item.caption])
     write_json(folder / name, rows)
 
 

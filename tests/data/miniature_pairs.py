@@ -10,12 +10,12 @@ def snli_ve(folder):
     for part, numbers in parts.items():
         rows = []
         for number in numbers:
-            shown = pictures()[number]
-            shown.save(folder / "flickr30k-images" / f"{number}.jpg")
-            other = "red" if shown.colour != "red" else "blue"
+            item = pictures()[number]
+            item.save(folder / "flickr30k-images" / f"{number}.jpg")
+            other = "red" if item.colour != "red" else "blue"
             for i, (text, label) in enumerate(
                 (
-                    (f"The shape is {shown.colour}. ", "entailment"),
+                    (f"The shape is {item.colour}. ", "entailment"),
                     (f"The shape is {other}.", "contradiction"),
                     ("The shape is old.", "neutral"),
                 )
@@ -29,7 +29,7 @@ def snli_ve(folder):
                     image
                     | {
                         "gold_label": label,
-                        "sentence1": f"{shown.caption}.",
+                        "sentence1": f"{item.caption}.",
                         "sentence2": text,
                         "pairID": f"{number}.jpg#0r{i}",
                         "captionID": f"{number}.jpg#0",

@@ -40,21 +40,19 @@ def pictures():
     """The first test pictures with their questions."""
     import easy_vqa as package
 
-    asked = {}
+    pairs = {}
     for question, answer, image in zip(
         *package.get_test_questions(), strict=True
     ):
-        asked.setdefault(image, []).append((question, answer))
+        pairs.setdefault(image, []).append((question, answer))
     paths = package.get_test_image_paths()
-    shown = []
+    item = []
     for number in sorted(paths)[:COUNT]:
         with Image.open(paths[number]) as opened:
             image = opened.convert("RGB")
         seen = easy_vqa.attributes(np.asarray(image))
-        shown.append(
-            Shown(image, seen.shape, seen.colour, tuple(asked[number]))
-        )
-    return tuple(shown)
+        item.append(Shown(image, seen.shape, seen.colour, tuple(pairs[number])))
+    return tuple(item)
 
 
 def write_json(path, value):

@@ -21,10 +21,10 @@ def _batch(numbers, labels):
     return {b"batch_label": b"a batch", b"data": data} | labels(numbers)
 
 
-def _pickle(path, held):
+def _pickle(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     # As Python 2 wrote them.
-    path.write_bytes(pickle.dumps(held, protocol=2))
+    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def cifar10(folder):
@@ -46,10 +46,10 @@ def cifar100(folder):
     inner = folder / "cifar-100-python"
 
     def labels(numbers):
-        shown = [pictures()[n] for n in numbers]
+        item = [pictures()[n] for n in numbers]
         return {
-            b"fine_labels": [COLOURS.index(s.colour.encode()) for s in shown],
-            b"coarse_labels": [SHAPES.index(s.shape.encode()) for s in shown],
+            b"fine_labels": [COLOURS.index(s.colour.encode()) for s in item],
+            b"coarse_labels": [SHAPES.index(s.shape.encode()) for s in item],
         }
 
     _pickle(inner / "train", _batch(range(20), labels))
@@ -125,11 +125,11 @@ def glue(folder):
 def own(folder, form=".csv"):
     """Questions about pictures below `images/`, one table for all."""
     rows = []
-    for number, shown in enumerate(pictures()):
-        shown.save(folder / "images" / f"{number}.jpg")
+    for number, item in enumerate(pictures()):
+        item.save(folder / "images" / f"{number}.jpg")
         rows += [
             {"image": f"images/{number}.jpg", "text": question, "answer": a}
-            for question, a in shown.questions
+            for question, a in item.questions
         ]
     write_table(folder / f"data{form}", rows)
     return folder, {}

@@ -14,10 +14,10 @@ HEAD = {"info": {}, "data_type": "mscoco", "license": {}}
 
 def people(answer):
     """Ten answers: six as expected, two spelled otherwise, two others."""
-    given = [answer] * 6 + [f"{answer.title()}."] * 2 + ["dont know"] * 2
+    answers = [answer] * 6 + [f"{answer.title()}."] * 2 + ["dont know"] * 2
     return [
         {"answer": text, "answer_confidence": "yes", "answer_id": i}
-        for i, text in enumerate(given, 1)
+        for i, text in enumerate(answers, 1)
     ]
 
 
@@ -25,9 +25,9 @@ def vqav2(folder):
     for year, numbers in PARTS.items():
         questions, annotations = [], []
         for number in numbers:
-            shown = pictures()[number]
-            shown.save(folder / year / f"COCO_{year}_{number:012d}.jpg")
-            for i, (question, answer) in enumerate(shown.questions):
+            item = pictures()[number]
+            item.save(folder / year / f"COCO_{year}_{number:012d}.jpg")
+            for i, (question, answer) in enumerate(item.questions):
                 ids = {"question_id": 1000 * number + i, "image_id": number}
                 questions.append(ids | {"question": question})
                 annotations.append(
@@ -43,20 +43,20 @@ def vqav2(folder):
         if year == "test2015":
             _questions(folder, "test-dev2015", questions[::2])
             continue
-        held = HEAD | {"data_subtype": year, "annotations": annotations}
+        content = HEAD | {"data_subtype": year, "annotations": annotations}
         name = f"v2_mscoco_{year}_annotations.json"
-        write_json(folder / "vqav2" / name, held)
+        write_json(folder / "vqav2" / name, content)
     return folder, {}
 
 
 def _questions(folder, year, questions):
-    held = HEAD | {
+    content = HEAD | {
         "task_type": "Open-Ended",
         "data_subtype": year,
         "questions": questions,
     }
     name = f"v2_OpenEnded_mscoco_{year}_questions.json"
-    write_json(folder / "vqav2" / name, held)
+    write_json(folder / "vqav2" / name, content)
 
 
 def vgqa(folder):
@@ -69,12 +69,12 @@ def vgqa(folder):
     vqav2(coco)
     miniature_captions.coco(coco)
     rows, data = [], []
-    for number, shown in enumerate(pictures()):
+    for number, item in enumerate(pictures()):
         side = "VG_100K" if number % 2 else "VG_100K_2"
-        shown.save(genome / "images" / side / f"{number}.jpg")
-        asked = [(q, f"{a.title()}.") for q, a in shown.questions]
-        asked += [
-            asked[0],
+        item.save(genome / "images" / side / f"{number}.jpg")
+        mentioned = [(q, f"{a.title()}.") for q, a in item.questions]
+        mentioned += [
+            mentioned[0],
             ("Is it nice?", "Yes."),
             ("Is it nice?", "No."),
             ("What is it made of?", "Chalk."),
@@ -88,7 +88,7 @@ def vgqa(folder):
                 "a_objects": [],
                 "q_objects": [],
             }
-            for i, (question, answer) in enumerate(asked)
+            for i, (question, answer) in enumerate(mentioned)
         ]
         rows.append({"id": number, "qas": pairs})
         data.append(

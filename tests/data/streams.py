@@ -39,7 +39,7 @@ def record(task, number, samples=3, source="s"):
     labels = LABELS[task]
     pictures = {"nlvr2": 2, "text_classification": 0}.get(task, 1)
     text = TEXTS.get(task, "what is {} of {}?")
-    made = [
+    built = [
         Sample(
             f"q{number}-{place}",
             text.format(number, "so " * (place + 1)),
@@ -49,7 +49,7 @@ def record(task, number, samples=3, source="s"):
         for place in range(samples)
     ]
     images = (picture(2 * number + i) for i in range(pictures))
-    return Record(f"k{number}", tuple(images), tuple(made), source)
+    return Record(f"k{number}", tuple(images), tuple(built), source)
 
 
 def write(

@@ -17,10 +17,10 @@ pa = pytest.importorskip("pyarrow")
 pytestmark = ONE_BACKEND
 
 
-def refused(name, folder, told, split="train"):
+def refused(name, folder, message, split="train"):
     """The reader refuses a table and `check` tells why."""
     data = open_dataset(name, folder)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         data.split(split)
     report = open_dataset(name, folder).check(splits=[split])[0]
     assert "ERROR" in str(report) and not report.ok
@@ -35,7 +35,7 @@ def captions(folder, of, types=None):
     return folder
 
 
-def test_a_string_is_no_list_of_captions(tmp_path):
+def test_strings_in_place_of_lists_are_rejected(tmp_path):
     captions(tmp_path, ["a red cat", "a dog"])
     refused(
         "arrow_visual_genome",
@@ -46,7 +46,7 @@ def test_a_string_is_no_list_of_captions(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [None, ["a", None]])
-def test_a_null_is_told_by_its_row(bad, tmp_path):
+def test_nulls_are_rejected_with_their_row(bad, tmp_path):
     captions(tmp_path, [["a"]] * 1001 + [bad] if bad else [["a"], bad])
     row = 1001 if bad else 1
     refused(
@@ -76,7 +76,7 @@ def test_pictures_must_be_bytes(tmp_path):
     refused("arrow_visual_genome", tmp_path, "'image' .* type binary.*string")
 
 
-def test_the_stream_format_is_told(tmp_path):
+def test_the_stream_format_is_rejected(tmp_path):
     table = pa.table({"image": [b"x"], "caption": [["a"]], "image_id": ["1"]})
     with pa.OSFile(str(tmp_path / "vg.arrow"), "wb") as file:
         with pa.ipc.new_stream(file, table.schema) as writer:
@@ -134,19 +134,21 @@ def test_both_sets_of_questions_have_one_list_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["answers", "answer_labels"])
-def test_tables_that_name_classes_otherwise(column, tmp_path):
+def test_contradicting_class_ids_are_rejected(column, tmp_path):
     questions(tmp_path, vqav2_train_fix=range(3))
     rows = [tables.questions(n, True) for n in range(3)]
     other = {"circle": "blue", 2: 3}
     for row in rows:
         row[column] = [[other.get(x, x) for x in of] for of in row[column]]
     tables.write(tmp_path, "vgqa_train", rows)
-    told = "'circle' with id 2 in .*vqav2_train_fix.arrow, .*vgqa_train.arrow"
-    refused("arrow_vqav2", tmp_path, told)
-    refused("arrow_vgqa", tmp_path, told)
+    message = (
+        "'circle' with id 2 in .*vqav2_train_fix.arrow, .*vgqa_train.arrow"
+    )
+    refused("arrow_vqav2", tmp_path, message)
+    refused("arrow_vgqa", tmp_path, message)
 
 
-def test_lists_of_unequal_lengths(tmp_path):
+def test_lists_of_unequal_lengths_are_rejected(tmp_path):
     row = tables.questions(0, True)
     ids = [row["answer_labels"][0][:1], *row["answer_labels"][1:]]
     bad = {
@@ -155,19 +157,19 @@ def test_lists_of_unequal_lengths(tmp_path):
         },
         "fix.arrow must have an id .* in row 1": {"answer_labels": ids},
     }
-    for number, (told, cut) in enumerate(bad.items()):
+    for number, (message, cut) in enumerate(bad.items()):
         folder = tmp_path / str(number)
         tables.write(folder, "vqav2_train_fix", [row, row | cut])
-        refused("arrow_vqav2", folder, told)
+        refused("arrow_vqav2", folder, message)
 
 
-def test_pairs_of_one_sentence_are_consistent_together(tmp_path):
-    def pair(identifier, *said):
+def test_sentence_numbers_of_nlvr2_tables(tmp_path):
+    def pair(identifier, *statement):
         return {
             "image_0": pictures()[0].encoded(),
             "image_1": pictures()[1].encoded(),
-            "questions": list(said),
-            "answers": ["True"] * len(said),
+            "questions": list(statement),
+            "answers": ["True"] * len(statement),
             "identifier": identifier,
         }
 
@@ -189,7 +191,7 @@ def test_pairs_of_one_sentence_are_consistent_together(tmp_path):
     assert report.split == "dev"
 
 
-def test_questions_of_visual_genome_name_the_overlap(tmp_path):
+def test_genome_tables_name_their_leak(tmp_path):
     data = opened("arrow_vgqa", tmp_path)
     assert "LEAKS" in data.definition("train").definition
     assert "LEAKS" not in data.definition("validation").definition

@@ -285,8 +285,8 @@ def test_flip_keeps_sided_texts(picture):
 
     def mirrored(when, text):
         step = transforms.Flip(when)
-        made = [pixels(step(picture, 0, rng, (text,))) for _ in range(200)]
-        return np.mean([(m != pixels(picture)).any() for m in made])
+        built = [pixels(step(picture, 0, rng, (text,))) for _ in range(200)]
+        return np.mean([(m != pixels(picture)).any() for m in built])
 
     for text in SIDED:
         assert mirrored("unless_sided", text) == 0
@@ -307,7 +307,7 @@ def test_table_of_transforms():
             assert when == ["always"]
             assert flips[name.removesuffix("_official")] == ["unless_sided"]
     assert flips["blip_randaug_wohf"] == flips["clip_randaug"] == []
-    drawn = {
+    draws = {
         name: [
             (len(s.ops), s.count, round(s.level, 3), s.probability)
             for s in steps
@@ -315,10 +315,10 @@ def test_table_of_transforms():
         ]
         for name, (steps, _) in transforms.TRANSFORMS.items()
     }
-    assert drawn["clip_randaug"] == [(14, 2, 0.3, 1.0)]
-    assert drawn["blip_randaug_wc"] == [(14, 2, 0.233, 1.0)]
-    assert drawn["blip_randaug_wohf"] == [(10, 2, 0.5, 0.5)]
-    assert drawn["blip"] == drawn["clip"] == []
+    assert draws["clip_randaug"] == [(14, 2, 0.3, 1.0)]
+    assert draws["blip_randaug_wc"] == [(14, 2, 0.233, 1.0)]
+    assert draws["blip_randaug_wohf"] == [(10, 2, 0.5, 0.5)]
+    assert draws["blip"] == draws["clip"] == []
     scales = {
         name: steps[0].scale
         for name, (steps, _) in transforms.TRANSFORMS.items()
@@ -352,8 +352,8 @@ def test_stored_draws():
     change = transforms.transform("blip_randaug_wc", 24)
     boxes = transforms.RandomResizedCrop().box((640, 480), rng)
     assert boxes == BOX
-    drawn = [change(picture, seed=(0, 0, i)).mean() for i in range(3)]
-    np.testing.assert_allclose(drawn, MEANS, atol=0.05)
+    draws = [change(picture, seed=(0, 0, i)).mean() for i in range(3)]
+    np.testing.assert_allclose(draws, MEANS, atol=0.05)
 
 
 BOX = (65, 50, 531, 418)

@@ -212,11 +212,11 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_annotations_are_rejected(name, tmp_path):
-    of, damage, told = BAD[name]
+    of, damage, message = BAD[name]
     data = opened(of, tmp_path)
     damage(tmp_path)
     start = time.process_time()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         data.split("train")
     report = opened_again(of, tmp_path).check(splits=["train"])[0]
     assert not report.ok and report.error and "ERROR" in str(report)
@@ -255,10 +255,10 @@ def test_bad_pictures_are_listed_by_check(tmp_path):
     report = data.check(splits=["train"])[0]
     names = [os.path.basename(picture.path) for picture, _ in report.bad]
     assert names == ["1003.jpg", "1004.jpg", "1005.jpg", "1006.jpg"]
-    shown = str(report)
-    assert "NOT GOOD" in shown and "1003.jpg" in shown
-    assert "4 bad pictures in all" in shown
-    assert "DIFFERS from the known 29,000 and -" in shown
+    printed = str(report)
+    assert "NOT GOOD" in printed and "1003.jpg" in printed
+    assert "4 bad pictures in all" in printed
+    assert "DIFFERS from the known 29,000 and -" in printed
     with pytest.raises(ValueError, match="4 of 14 records"):
         writing.write_shards(
             tmp_path / "built",
@@ -330,12 +330,12 @@ class Attack:
 
 
 @pytest.mark.parametrize(
-    "held", [Attack(), {b"data": Attack()}, [1], np.array([Attack()])]
+    "stored", [Attack(), {b"data": Attack()}, [1], np.array([Attack()])]
 )
-def test_a_pickle_runs_no_code(held, tmp_path, monkeypatch):
+def test_a_pickle_runs_no_code(stored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "pickle"
-    path.write_bytes(pickle.dumps(held, protocol=2))
+    path.write_bytes(pickle.dumps(stored, protocol=2))
     with pytest.raises(ValueError, match="pickle must hold|is not allowed"):
         read_pickle(path)
     assert not (tmp_path / "attacked").exists()
@@ -351,16 +351,16 @@ class Fields:
 
 
 @pytest.mark.parametrize(
-    "held",
+    "stored",
     [
         np.zeros(2, [("a", "u1"), ("b", "i8")]),
         *(np.zeros(2), np.zeros(2, "O"), np.zeros(2, "S1"), np.uint8(1)),
         Fields(),
     ],
 )
-def test_pickled_arrays_must_be_bytes(held, tmp_path):
+def test_pickled_arrays_must_be_bytes(stored, tmp_path):
     path = tmp_path / "pickle"
-    path.write_bytes(pickle.dumps({b"data": held}, protocol=2))
+    path.write_bytes(pickle.dumps({b"data": stored}, protocol=2))
     with pytest.raises(ValueError, match="is not allowed"):
         read_pickle(path)
 
@@ -368,19 +368,19 @@ def test_pickled_arrays_must_be_bytes(held, tmp_path):
 @pytest.mark.parametrize("protocol", range(6))
 def test_pickles_of_any_protocol(protocol, tmp_path):
     path = tmp_path / "pickle"
-    held = {b"data": np.arange(6, dtype="uint8"), b"labels": [1, 2]}
-    path.write_bytes(pickle.dumps(held, protocol=protocol))
+    stored = {b"data": np.arange(6, dtype="uint8"), b"labels": [1, 2]}
+    path.write_bytes(pickle.dumps(stored, protocol=protocol))
     found = read_pickle(path)
     assert found[b"labels"] == [1, 2]
-    assert np.array_equal(found[b"data"], held[b"data"])
+    assert np.array_equal(found[b"data"], stored[b"data"])
 
 
 def _shared(levels=60):
     """A list that takes 2**60 items to print, and a few bytes to write."""
-    made = []
+    built = []
     for _ in range(levels):
-        made = [made, made]
-    return made
+        built = [built, built]
+    return built
 
 
 def _dict_of(pushed):
@@ -530,15 +530,15 @@ def test_paths_out_of_the_folder_are_rejected(name, tmp_path, monkeypatch):
     root = tmp_path / "root"
     data = opened(of, root)
     damage(root)
-    told = "must be a path below its folder, and no link that leaves it"
+    message = "must be a path below its folder, and no link that leaves it"
     # A relative root, since paths are then relative to another folder.
     monkeypatch.chdir(tmp_path)
     for place in (root, "root"):
         data = opened_again(of, pathlib.Path(place))
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             data.split("train")
         report = data.check(splits=["train"])[0]
-        assert told in report.error and not report.missing
+        assert message in report.error and not report.missing
     if ": a name" not in name and "absolute" not in name:
         options = {"task_name": "rte"} if of == "glue" else {}
         trusting = open_dataset(of, root, outside="1", **options)

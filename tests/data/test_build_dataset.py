@@ -118,9 +118,9 @@ def test_beam_writes_the_same(tmp_path):
     pytest.importorskip("apache_beam")
     rows = [
         form.Record(
-            str(i), (shown.encoded(),), (form.Sample(str(i), "x"),), "own"
+            str(i), (item.encoded(),), (form.Sample(str(i), "x"),), "own"
         )
-        for i, shown in enumerate(pictures())
+        for i, item in enumerate(pictures())
     ]
     options = dict(task="captions", definition="All of it.", num_shards=4)
     entries = [

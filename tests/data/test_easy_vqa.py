@@ -65,16 +65,16 @@ def test_attributes_agree_with_every_answer(splits):
         for index, question, answer in zip(
             split.image_index, split.questions, split.answers, strict=True
         ):
-            shown = found[index]
+            item = found[index]
             kind = pictures.question_kind(answer)
             if kind == "shape":
-                assert answer == shown.shape
+                assert answer == item.shape
             elif kind == "colour":
-                assert answer == shown.colour
+                assert answer == item.colour
             else:
                 words = set(question.rstrip("?").split())
-                asked = words & {*pictures.SHAPES, *pictures.COLOURS}
-                there = asked <= {shown.shape, shown.colour}
+                pairs = words & {*pictures.SHAPES, *pictures.COLOURS}
+                there = pairs <= {item.shape, item.colour}
                 negated = bool(words & {"not", "no"})
                 assert answer == ("yes" if there != negated else "no")
 

@@ -32,14 +32,14 @@ def test_scenes(scenes):
     for found in scenes.values():
         for picture in range(0, len(found.values), 10):
             words = found.words(picture)
-            shown = easy_vqa.attributes(found.data.images[picture])
+            item = easy_vqa.attributes(found.data.images[picture])
             assert (words["shape"], words["colour"]) == (
-                shown.shape,
-                shown.colour,
+                item.shape,
+                item.colour,
             )
             assert WORDS.keys() >= set(words.values())
             # North is up, west is left; sizes follow the pixels.
-            top, left, bottom, right = shown.box
+            top, left, bottom, right = item.box
             if "north" in words["position"]:
                 assert top < 22
             if "west" in words["position"]:
@@ -62,15 +62,15 @@ def test_scenes(scenes):
 
 def test_every_caption_names_what_is_shown(scenes):
     found = scenes["test"]
-    made = captions.captions(found)
-    assert len(made.texts) == len(made.owner) == 5 * len(found.values)
-    for text, owner in zip(made.texts, made.owner, strict=True):
-        words = found.words(made.pictures[owner])
+    built = captions.captions(found)
+    assert len(built.texts) == len(built.owner) == 5 * len(found.values)
+    for text, owner in zip(built.texts, built.owner, strict=True):
+        words = found.words(built.pictures[owner])
         named = [word for word in tokens(text) if word in WORDS]
         assert sorted(named) == sorted(words.values())
         assert 4 <= len(tokens(text)) <= 15
-    assert len(set(made.texts)) == 5 * len(set(found.groups))
-    np.testing.assert_array_equal(made.groups, found.groups)
+    assert len(set(built.texts)) == 5 * len(set(found.groups))
+    np.testing.assert_array_equal(built.groups, found.groups)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_retrieval_ladder(scenes, known):
 
 
 def test_blanks(scenes):
-    made = {s: captions.blanks(found) for s, found in scenes.items()}
-    for split, rows in made.items():
+    built = {s: captions.blanks(found) for s, found in scenes.items()}
+    for split, rows in built.items():
         assert len(rows.texts) == 4 * len(scenes[split].values)
         for picture, text, answer, kind in zip(
             rows.image_index, rows.texts, rows.answers, rows.kinds, strict=True
@@ -124,15 +124,15 @@ def test_blanks(scenes):
                 for answer, of in zip(rows.answers, rows.kinds, strict=True)
                 if of == kind
             ]
-            for rows in (made["train"], made["test"])
+            for rows in (built["train"], built["test"])
         ]
         score = blind(*(([kind] * len(a), a) for a in answers))
         assert score == pytest.approx(expected, abs=0.051)
 
 
 def test_matches(scenes):
-    made = {s: captions.matches(found) for s, found in scenes.items()}
-    for split, rows in made.items():
+    built = {s: captions.matches(found) for s, found in scenes.items()}
+    for split, rows in built.items():
         found = scenes[split]
         counts = {0: collections.Counter(), 1: collections.Counter()}
         for i in range(0, len(rows.texts), 2):
@@ -151,7 +151,9 @@ def test_matches(scenes):
             counts[0].update(false)
         # No word tells true from false.
         assert counts[0] == counts[1]
-    keys = [(made[s].texts, made[s].labels.tolist()) for s in ("train", "test")]
+    keys = [
+        (built[s].texts, built[s].labels.tolist()) for s in ("train", "test")
+    ]
     assert blind(*keys) == pytest.approx(50, abs=3)
 
 

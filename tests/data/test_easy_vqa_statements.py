@@ -61,8 +61,8 @@ def test_entailment_labels_are_right(scenes, entailments):
             words = tokens(text)
             kind = WORDS[words[-1]]
             assert kind in ("shape", "colour")
-            shown = scenes[split].words(picture)[kind]
-            true = (shown == words[-1]) != ("not" in words)
+            item = scenes[split].words(picture)[kind]
+            true = (item == words[-1]) != ("not" in words)
             hidden = view == f"no_{kind}"
             expected = 1 if hidden else 2 if true else 0
             assert label == expected

@@ -129,16 +129,20 @@ def read(text, words, view):
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_second_reader_gives_the_same_labels(scenes, split):
     found = scenes[split]
-    made = entailment.varied_entailment(found, seed=3, sentences=1500)
+    built = entailment.varied_entailment(found, seed=3, sentences=1500)
     unread = 0
     for picture, view, text, label in zip(
-        made.image_index, made.views, made.hypotheses, made.labels, strict=True
+        built.image_index,
+        built.views,
+        built.hypotheses,
+        built.labels,
+        strict=True,
     ):
         again = read(text.rstrip(".!"), found.words(picture), view)
         unread += again is None
         assert again in (None, label), (text, found.words(picture), view)
     # How many shapes there are, and what no picture tells.
-    assert unread < 0.07 * len(made.labels)
+    assert unread < 0.07 * len(built.labels)
 
 
 def test_true_sentences_are_true(scenes):
@@ -154,13 +158,13 @@ def test_true_sentences_are_true(scenes):
 
 
 def test_both_labels_of_a_sentence_and_all_views_occur(scenes):
-    made = entailment.varied_entailment(scenes["validation"], 1, 600)
-    labels, counts = np.unique(made.labels, return_counts=True)
+    built = entailment.varied_entailment(scenes["validation"], 1, 600)
+    labels, counts = np.unique(built.labels, return_counts=True)
     assert labels.tolist() == [0, 1, 2] and counts.min() > 500
     for view in entailment.VIEWS:
-        of_view = [v == view for v in made.views]
-        assert len(set(made.labels[of_view])) == 3
-    assert len(set(made.hypotheses)) > 500
+        of_view = [v == view for v in built.views]
+        assert len(set(built.labels[of_view])) == 3
+    assert len(set(built.hypotheses)) > 500
 
 
 def test_truth_tables():
@@ -183,15 +187,17 @@ def test_truth_tables():
         denied = Statement("", pair, True)
         assert judge(denied, values, "no_colour") == opposite
     for truth, one in says.items():
-        said = Statement("", (one.denied(),))
-        assert judge(said, values, "no_colour") == {0: 2, 1: 1, 2: 0}[truth]
+        statement = Statement("", (one.denied(),))
+        assert (
+            judge(statement, values, "no_colour") == {0: 2, 1: 1, 2: 0}[truth]
+        )
 
 
 def test_what_is_undecided_has_no_label():
     north = claim("position", "north", undecided=("northwest", "northeast"))
     values = np.array([[0, 0, 0, position] for position in range(9)])
-    said = Statement("it is in the north.", (north,))
-    assert judge(said, values, "full").tolist() == [-1, 2, -1] + 6 * [0]
+    statement = Statement("it is in the north.", (north,))
+    assert judge(statement, values, "full").tolist() == [-1, 2, -1] + 6 * [0]
     denied = Statement("it is not in the north.", (north,), denied=True)
     assert judge(denied, values, "full").tolist() == [-1, 0, -1] + 6 * [2]
     supposed = Statement("", (claim("shape", "circle").presupposed(),))

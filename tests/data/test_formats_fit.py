@@ -28,8 +28,8 @@ def parts():
 
 
 def retrieval(labels):
-    made = kbt.BridgeTowerRetrievalPreprocessor(*parts())
-    return kbt.BridgeTowerRetrieval(shallow(), made)
+    built = kbt.BridgeTowerRetrievalPreprocessor(*parts())
+    return kbt.BridgeTowerRetrieval(shallow(), built)
 
 
 def vqa(labels):
@@ -38,24 +38,24 @@ def vqa(labels):
 
 def entailment(labels):
     assert labels == ["contradiction", "neutral", "entailment"]
-    made = kbt.BridgeTowerEntailmentPreprocessor(*parts())
-    return kbt.BridgeTowerEntailment(shallow(), made)
+    built = kbt.BridgeTowerEntailmentPreprocessor(*parts())
+    return kbt.BridgeTowerEntailment(shallow(), built)
 
 
 def nlvr2(labels):
     assert labels == ["False", "True"]
-    made = kbt.BridgeTowerNLVR2Preprocessor(*parts())
-    return kbt.BridgeTowerNLVR2(shallow(), made)
+    built = kbt.BridgeTowerNLVR2Preprocessor(*parts())
+    return kbt.BridgeTowerNLVR2(shallow(), built)
 
 
 def image_classifier(labels):
-    made = kbt.BridgeTowerImageClassifierPreprocessor(parts()[1], labels)
-    return kbt.BridgeTowerImageClassifier(shallow(), made)
+    built = kbt.BridgeTowerImageClassifierPreprocessor(parts()[1], labels)
+    return kbt.BridgeTowerImageClassifier(shallow(), built)
 
 
 def text_classifier(labels):
-    made = kbt.BridgeTowerTextClassifierPreprocessor(parts()[0], labels)
-    return kbt.BridgeTowerTextClassifier(shallow(), made)
+    built = kbt.BridgeTowerTextClassifierPreprocessor(parts()[0], labels)
+    return kbt.BridgeTowerTextClassifier(shallow(), built)
 
 
 TASKS = {
@@ -85,7 +85,7 @@ def _models():
 # Long captions of the miniatures are cut, as long ones of COCO are.
 @pytest.mark.filterwarnings("ignore:.* texts cut")
 @pytest.mark.parametrize("name", WRITERS)
-def test_original_files_train_the_matching_task(name, tmp_path):
+def test_every_data_set_trains_its_task(name, tmp_path):
     if name.startswith("arrow"):
         pytest.importorskip("pyarrow")
     root, options = miniature(name, tmp_path / "originals")

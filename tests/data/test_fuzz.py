@@ -28,9 +28,9 @@ def check(seed, count):
     )
     # A signal makes it negative, an error that is no ValueError 1.
     assert done.returncode == 0, done.stderr[-3000:]
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    message = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     for kind in ("arrow", "cifar"):
-        read, refused = map(int, told[kind].split())
+        read, refused = map(int, message[kind].split())
         assert read + refused == count and min(read, refused) > count // 20
 
 

@@ -18,14 +18,14 @@ def order(weights=(1, 1), mixing=None, seed=3, sizes=SIZES):
     return EpochOrder(sizes, weights, mixing or Shuffled(2), seed)
 
 
-def epoch(made, number):
-    return made(number, np.arange(made.rows))
+def epoch(built, number):
+    return built(number, np.arange(built.rows))
 
 
-def test_each_epoch_holds_each_sample_once():
-    made = order()
-    assert made.rows == 54
-    seen = [epoch(made, e) for e in range(4)]
+def test_each_epoch_has_each_sample_once():
+    built = order()
+    assert built.rows == 54
+    seen = [epoch(built, e) for e in range(4)]
     for e, (samples, passes) in enumerate(seen):
         assert sorted(samples) == list(range(54))
         assert (passes == e).all()
@@ -35,17 +35,17 @@ def test_each_epoch_holds_each_sample_once():
     assert (epoch(order(seed=4), 2)[0] != seen[2][0]).any()
 
 
-def test_order_is_the_same_everywhere():
+def test_stored_order():
     for weights, wanted in SUMS.items():
-        made = order(weights=weights)
-        text = b"".join(epoch(made, e)[0].tobytes() for e in range(3))
+        built = order(weights=weights)
+        text = b"".join(epoch(built, e)[0].tobytes() for e in range(3))
         assert hashlib.sha256(text).hexdigest()[:16] == wanted
 
 
 SUMS = {(1, 2): "269f2fb555fc2634", (1.5, 0.5): "1941dfbafedc9ce6"}
 
 
-def test_any_place_is_found_without_the_others():
+def test_places_are_independent_of_each_other():
     whole = epoch(order(weights=(2, 0.5)), 5)
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -54,7 +54,7 @@ def test_any_place_is_found_without_the_others():
         np.testing.assert_array_equal(fresh, [w[places] for w in whole])
 
 
-def test_windows_read_few_shards_at_a_time():
+def test_windows_read_few_shards():
     sizes = np.full(30, 20)
     shard = np.repeat(np.arange(30), 20)
     samples, _ = epoch(EpochOrder([sizes], [1], Shuffled(3), 0), 0)
@@ -77,11 +77,11 @@ def test_sequential_is_the_order_of_the_files():
 
 @pytest.mark.parametrize("mixing", [Shuffled(2), Sequential()])
 def test_weights_repeat_and_subsample_evenly(mixing):
-    made = order(weights=(2, 0.25), mixing=mixing)
+    built = order(weights=(2, 0.25), mixing=mixing)
     first, second = np.zeros(42, int), np.zeros(12, int)
-    assert made.rows == 84 + 3
+    assert built.rows == 84 + 3
     for e in range(4):
-        samples, passes = epoch(made, e)
+        samples, passes = epoch(built, e)
         counts = np.bincount(samples, minlength=54)
         assert (counts[:42] == 2).all() and counts[42:].sum() == 3
         # A sample that comes twice comes as another pass: other draws.
@@ -96,12 +96,12 @@ def test_weights_repeat_and_subsample_evenly(mixing):
         assert shard.max() - shard.min() <= 1
 
 
-def test_weights_that_are_no_shares():
-    made = order(weights=(1 / 3, 1.7), sizes=[[6, 6, 6], [10]])
+def test_irrational_weights():
+    built = order(weights=(1 / 3, 1.7), sizes=[[6, 6, 6], [10]])
     seen = np.zeros(28, int)
     for e in range(30):
-        seen += np.bincount(epoch(made, e)[0], minlength=28)
-    assert made.rows == 6 + 17
+        seen += np.bincount(epoch(built, e)[0], minlength=28)
+    assert built.rows == 6 + 17
     assert (seen[:18] == 10).all() and (seen[18:] == 51).all()
 
 
@@ -109,20 +109,20 @@ def test_weights_that_are_no_shares():
     "sizes, weight, epochs",
     [([3] * 40, 0.1, 20), ([1] * 40 + [60], 0.05, 20), ([3, 0, 5, 1], 0.4, 9)],
 )
-def test_small_shards_give_their_share(sizes, weight, epochs):
-    made = order((weight,), Shuffled(16), sizes=[sizes])
-    assert made.rows == round(weight * sum(sizes))
+def test_weights_of_small_shards(sizes, weight, epochs):
+    built = order((weight,), Shuffled(16), sizes=[sizes])
+    assert built.rows == round(weight * sum(sizes))
     seen, passes = np.zeros(sum(sizes), int), []
     for e in range(epochs):
-        samples, numbers = epoch(made, e)
+        samples, numbers = epoch(built, e)
         seen += np.bincount(samples, minlength=len(seen))
         passes += zip(samples.tolist(), numbers.tolist(), strict=True)
         # Nobody is seen again before all others are: at every epoch's end.
         assert seen.max() - seen.min() <= 1
-    assert (seen == made.rows * epochs // sum(sizes)).all()
+    assert (seen == built.rows * epochs // sum(sizes)).all()
     assert len(set(passes)) == len(passes)
 
 
-def test_refuses_a_window_of_none():
+def test_window_must_be_positive():
     with pytest.raises(ValueError, match="`window` must be an integer from 1"):
         Shuffled(0)

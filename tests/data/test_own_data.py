@@ -24,11 +24,11 @@ def own(folder, files, **options):
     """Own data in files of these texts, or of these rows of JSON."""
     folder.mkdir(exist_ok=True)
     pictures()[0].save(folder / "0.jpg")
-    for name, held in files.items():
-        if isinstance(held, str):
-            (folder / name).write_text(held, encoding="utf-8")
+    for name, content in files.items():
+        if isinstance(content, str):
+            (folder / name).write_text(content, encoding="utf-8")
         else:
-            write_lines(folder / name, held)
+            write_lines(folder / name, content)
     return open_dataset("own", folder, **options)
 
 
@@ -77,9 +77,9 @@ SHIFTED = {
 
 @pytest.mark.parametrize("name", SHIFTED)
 def test_shifted_cells_are_rejected(name, tmp_path):
-    table, told = SHIFTED[name]
+    table, message = SHIFTED[name]
     data = own(tmp_path, {"train.csv": table})
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         data.split("train")
     (report,) = data.check()
     assert not report.ok and "train.csv" in report.error
@@ -87,8 +87,8 @@ def test_shifted_cells_are_rejected(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
 def test_byte_order_marks_are_ignored(name, tmp_path):
-    held = "image,text\r\n0.jpg,café\r\n" if "csv" in name else [ROW]
-    own(tmp_path, {name: held})
+    content = "image,text\r\n0.jpg,café\r\n" if "csv" in name else [ROW]
+    own(tmp_path, {name: content})
     path = tmp_path / name
     path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
     data = open_dataset("own", tmp_path)
@@ -119,8 +119,8 @@ def test_a_byte_order_mark_in_json(tmp_path):
 def test_empty_cells_are_rejected(column, cell, tmp_path):
     whole = ROW | ({} if column == "image" else {column: "red"})
     data = own(tmp_path, {"train.jsonl": [whole, whole | {column: cell}]})
-    told = f"train.jsonl must have something in '{column}'.* in row 2"
-    with pytest.raises(ValueError, match=told):
+    message = f"train.jsonl must have something in '{column}'.* in row 2"
+    with pytest.raises(ValueError, match=message):
         data.split("train")
 
 
@@ -147,8 +147,8 @@ def test_ambiguous_tables_are_rejected(names, tmp_path):
 
 @pytest.mark.parametrize("name", ["train.CSV", "train.JSONL"])
 def test_uppercase_suffixes(name, tmp_path):
-    held = "image,text\n0.jpg,what?\n" if "CSV" in name else [ROW]
-    assert texts(own(tmp_path, {name: held})) == ["what?"]
+    content = "image,text\n0.jpg,what?\n" if "CSV" in name else [ROW]
+    assert texts(own(tmp_path, {name: content})) == ["what?"]
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_questions_without_a_class_are_kept_for_evaluation(tmp_path):
     assert data.labels == ["red", "green"]
     ((train,),) = (draft.samples for draft in data.split("train"))
     assert train == Sample("train-1", "what?", (0,), (1.0,))
-    told = data.definition("train").definition
-    assert "2 questions without a class as answer: left out." in told
+    message = data.definition("train").definition
+    assert "2 questions without a class as answer: left out." in message
     for of in ("validation", "test"):
         reader = built(data, tmp_path / "built", of)
         found = [reader.sample(i).sample.labels for i in range(len(reader))]
@@ -231,16 +231,20 @@ COLUMNS = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_columns_of_no_task_are_rejected(name, tmp_path):
-    table, told = COLUMNS[name]
+    table, message = COLUMNS[name]
     data = own(tmp_path, {"train.csv": table})
-    with pytest.raises(ValueError, match=f"train.csv must.*{told}"):
+    with pytest.raises(ValueError, match=f"train.csv must.*{message}"):
         data.split("train")
 
 
 def test_rows_of_several_tasks_are_rejected(tmp_path):
     data = own(tmp_path, {"train.jsonl": LINES})
-    told = "Received: image,text in row 2 of .*train.jsonl: .*'answer': None.*"
-    with pytest.raises(ValueError, match=told + "answer,image,text in row 1"):
+    message = (
+        "Received: image,text in row 2 of .*train.jsonl: .*'answer': None.*"
+    )
+    with pytest.raises(
+        ValueError, match=message + "answer,image,text in row 1"
+    ):
         data.split("train")
     data = own(tmp_path, {"train.jsonl": "5\n"})
     with pytest.raises(ValueError, match="in row 1: 5"):
@@ -276,9 +280,9 @@ def test_spellings_of_a_path_are_one_record(tmp_path):
 
 def test_too_few_pictures_to_split_are_rejected(tmp_path):
     data = own(tmp_path, {"data.csv": "image,text\n0.jpg,a\n0.jpg,b\n"})
-    told = "data.csv has too few pictures.*Received: 1 of them, none for"
+    message = "data.csv has too few pictures.*Received: 1 of them, none for"
     for of in ("train", "validation", "test"):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             data.split(of)
     assert not any(report.ok for report in data.check())
 

@@ -28,9 +28,11 @@ def test_misspelled_columns_are_rejected(column, kind, tmp_path):
         rows = f"image,text,{column}\n0.jpg,what?,red\n"
     data = own(tmp_path, {f"train.{kind}": rows})
     wanted = "id" if column == "ID" else column.strip().lower()[:4]
-    told = f"train.{kind} must spell the column '{wanted[:2]}.*'{column}' is "
-    told += "similar"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        f"train.{kind} must spell the column '{wanted[:2]}.*'{column}' is "
+    )
+    message += "similar"
+    with pytest.raises(ValueError, match=message):
         data.split("train")
     (report,) = data.check()
     assert not report.ok and repr(column) in report.error
@@ -40,8 +42,8 @@ def test_unread_columns_are_listed(tmp_path):
     rows = [ROW | {"notes": "none", "class": "red"}]
     data = own(tmp_path, {"train.jsonl": rows})
     assert data.task == "captions"
-    told = "Columns that are not read: 'class', 'notes'."
-    assert told in data.definition("train").definition
+    message = "Columns that are not read: 'class', 'notes'."
+    assert message in data.definition("train").definition
 
 
 def test_ids(tmp_path):
@@ -60,8 +62,8 @@ def test_duplicate_json_keys_are_rejected(key, tmp_path):
     twice = f'{{"{key}": "a", "image": "0.jpg", "text": "b", "{key}": "a"}}'
     rows = f"{json.dumps(ROW)}\n\n{twice}\n"
     data = own(tmp_path, {"train.jsonl": rows})
-    told = f"train.jsonl must hold one.*the key '{key}' occurs twice"
-    with pytest.raises(ValueError, match=f"{told}.*line 3"):
+    message = f"train.jsonl must hold one.*the key '{key}' occurs twice"
+    with pytest.raises(ValueError, match=f"{message}.*line 3"):
         data.split("train")
 
 
@@ -136,7 +138,7 @@ def test_the_index_is_saved_rarely_for_many_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(
         write,
         "_save_split",
-        lambda *given: saved.append(len(given[-1]["shards"])),
+        lambda *arguments: saved.append(len(arguments[-1]["shards"])),
     )
 
     def written(jobs):

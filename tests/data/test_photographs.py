@@ -119,7 +119,7 @@ def test_hf_equals_the_processor_of_transformers(width, height, side):
     np.testing.assert_allclose(got, wanted.transpose(1, 2, 0), atol=1e-6)
 
 
-def test_other_statistics_go_through_the_converter(tmp_path):
+def test_statistics_of_transforms_reach_the_converter(tmp_path):
     change = transform("imagenet", SIDE)
     converter = BridgeTowerImageConverter(
         SIDE, mean=change.mean, std=change.std
@@ -134,6 +134,6 @@ def test_other_statistics_go_through_the_converter(tmp_path):
             BridgeTowerImageConverter(SIDE, mean=mean, std=std)
 
 
-def test_a_transform_is_made_of_its_steps():
+def test_steps_of_a_transform():
     named = transform("clip", 64)
     assert named == Transform(64, named.steps)

@@ -43,8 +43,8 @@ def reader(tmp_path_factory):
 def task(mode="hf", **values):
     converter = kbt.BridgeTowerImageConverter(SIDE, mode, DIVISOR, **values)
     labels = streams.LABELS["vqa"]
-    made = kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, labels)
-    return eager(kbt.BridgeTowerVQA(shallow(), made))
+    built = kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, labels)
+    return eager(kbt.BridgeTowerVQA(shallow(), built))
 
 
 @pytest.mark.parametrize("verb", ["fit", "evaluate", "predict", "validation"])
@@ -72,13 +72,13 @@ def test_a_black_frame_is_refused(reader, verb):
     calls[verb](good)
 
 
-def test_pictures_of_ones_own_may_have_a_frame(reader):
+def test_own_pictures_may_have_a_frame(reader):
     x = {"images": np.stack([noise(SIDE, SIDE)] * 2), "text": ["a", "b"]}
     assert task().predict(x, verbose=0).shape == (2, 4)
 
 
 @pytest.mark.parametrize(
-    "model, made, told",
+    "model, built, message",
     [
         (lambda: task(), ("blip", SIDE), "shrinks into a black frame"),
         (lambda: task("squash"), ("blip", 2 * SIDE), "image_size=64"),
@@ -86,10 +86,10 @@ def test_pictures_of_ones_own_may_have_a_frame(reader):
     ],
 )
 def test_a_run_compares_transform_and_converter(
-    reader, tmp_path, model, made, told
+    reader, tmp_path, model, built, message
 ):
-    stream = Stream(reader, 2, transform(*made))
-    with pytest.raises(ValueError, match=told):
+    stream = Stream(reader, 2, transform(*built))
+    with pytest.raises(ValueError, match=message):
         Checkpoint(tmp_path / "run", stream).fit(model(), 1)
     assert not (tmp_path / "run").exists()
 
@@ -97,7 +97,7 @@ def test_a_run_compares_transform_and_converter(
 @pytest.mark.parametrize(
     "evaluated, mode", [("blip", "squash"), ("clip", "crop"), ("hf", "hf")]
 )
-def test_a_recipe_saves_the_mode_of_its_score(evaluated, mode):
+def test_recipes_save_the_mode_of_their_evaluation(evaluated, mode):
     recipe = paper.get("vqa_base").tiny().replace(eval_transform=evaluated)
     labels = streams.LABELS["vqa"]
     preset = "bridgetower_tiny_easy_pretrain"
@@ -106,8 +106,8 @@ def test_a_recipe_saves_the_mode_of_its_score(evaluated, mode):
     assert converter.mode == mode
     # What the score is measured with, and what the saved task reads.
     picture = noise(40, 90)
-    made = transform(evaluated, recipe.image_size)(picture)
-    np.testing.assert_array_equal(converter(picture), converter(made))
+    built = transform(evaluated, recipe.image_size)(picture)
+    np.testing.assert_array_equal(converter(picture), converter(built))
 
 
 def test_a_build_refuses_pictures_that_training_would(tmp_path, monkeypatch):

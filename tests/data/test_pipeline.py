@@ -62,7 +62,7 @@ def masked_stream(reader, seed=3):
 
 
 @slow_on("tensorflow")
-def test_goes_on_at_20_random_places_bit_for_bit(reader):
+def test_streams_start_at_any_batch(reader):
     whole = masked_stream(reader)
     steps = whole.steps_per_epoch
     expected = [b for b in whole.dataset(epochs=3).as_numpy_iterator()]
@@ -86,7 +86,7 @@ def test_goes_on_at_20_random_places_bit_for_bit(reader):
     assert (other[0]["images"] != expected[0][0]["images"]).any()
 
 
-def test_names_the_samples_of_a_batch(reader):
+def test_ids_of_a_batch(reader):
     stream = Stream(reader, 8, PLAIN)
     items = [reader.sample(i).sample for i in range(reader.num_samples)]
     text_of = {item.id: item.text for item in items}
@@ -95,7 +95,7 @@ def test_names_the_samples_of_a_batch(reader):
         assert [text_of[name] for name in stream.ids(number)] == texts
 
 
-def test_never_ends_and_knows_when_an_epoch_does(reader):
+def test_endless_and_finite_datasets(reader):
     stream = Stream(reader, 8, PLAIN)
     assert stream.steps_per_epoch == 5
     assert stream.dataset().cardinality() == tf.data.INFINITE_CARDINALITY
@@ -157,12 +157,12 @@ def test_more_hosts_than_shards_or_rows(reader):
     assert all(len(x["text"]) == 1 for x, _, _ in last)
 
 
-def test_what_becomes_of_the_last_batch(reader):
+def test_remainders_of_an_epoch(reader):
     sizes = {}
     for remainder in ("keep", "drop", "pad"):
         stream = Stream(reader, 8, PLAIN, remainder=remainder)
-        made = [flat(b) for b in stream.dataset(epochs=1)]
-        sizes[remainder] = [len(batch[0]) for batch in made]
+        built = [flat(b) for b in stream.dataset(epochs=1)]
+        sizes[remainder] = [len(batch[0]) for batch in built]
     assert sizes["keep"] == [8, 8, 8, 8, 7]
     assert sizes["drop"] == [8, 8, 8, 8]
     assert sizes["pad"] == [8, 8, 8, 8, 8]
@@ -177,7 +177,7 @@ def test_what_becomes_of_the_last_batch(reader):
         assert static.count(8) == known
 
 
-def test_a_batch_in_the_order_of_the_files(reader):
+def test_sequential_batches(reader):
     x, y = Stream(reader, 3, PLAIN, order=Sequential()).batch(1)
     record = reader.record(1)
     assert streams.ids(x) == [s.text for s in record.samples]
@@ -192,14 +192,14 @@ def test_a_batch_in_the_order_of_the_files(reader):
 def test_raw_and_preprocessed_batches_agree(reader):
     task = preprocessor()
     raw = Stream(reader, 5, TRAIN, remainder="pad")
-    made = Stream(reader, 5, TRAIN, task, remainder="pad")
+    built = Stream(reader, 5, TRAIN, task, remainder="pad")
     x, y, weights = raw.batch(7)
-    assert_same(task(x, y, weights), made.batch(7))
-    for number, batch in enumerate(made.dataset().take(2)):
-        assert_same(batch, made.batch(number))
+    assert_same(task(x, y, weights), built.batch(7))
+    for number, batch in enumerate(built.dataset().take(2)):
+        assert_same(batch, built.batch(number))
 
 
-def test_texts_are_padded_to_the_shortest_bucket_that_fits(reader):
+def test_texts_are_padded_to_the_shortest_bucket(reader):
     full = preprocessor()
     short = preprocessor(buckets=(8, 26, 34))
     both = [
@@ -228,7 +228,7 @@ def test_texts_are_padded_to_the_shortest_bucket_that_fits(reader):
         Stream(reader, 4, PLAIN, short, num_hosts=2)
 
 
-def test_sources_are_weighed(tmp_path):
+def test_weights_of_sources(tmp_path):
     readers = [
         streams.write(
             tmp_path / name,
@@ -258,7 +258,7 @@ def test_sources_are_weighed(tmp_path):
         assert (first != second).any()
 
 
-def test_mirrors_by_text_and_answer(tmp_path):
+def test_sided_texts_and_answers_are_not_mirrored(tmp_path):
     samples = [("what is left?", 0), ("what is it?", 0), ("what is it?", 1)]
     image = streams.picture(0)
     records = []
@@ -318,7 +318,7 @@ def test_wrong_arguments_are_rejected(reader, values, message):
         Stream(reader, **values)
 
 
-def test_refuses_sources_that_do_not_fit(reader, tmp_path):
+def test_mismatched_sources_are_rejected(reader, tmp_path):
     other = streams.write(
         tmp_path, [streams.record("captions", 0)], "captions", 1
     )

@@ -99,7 +99,7 @@ def test_every_kind_of_damage_is_reported_exactly(reader, caplog):
     assert {b.source for b in stream.report.bad} == {f"{reader.folder}:train"}
 
 
-def test_nothing_else_is_lost_or_moved(reader):
+def test_damage_does_not_affect_other_rows(reader):
     reader, _ = reader
     damaged = Stream(reader, 32, PLAIN, max_bad_share=1, seed=2)
     texts = []
@@ -116,7 +116,7 @@ def test_nothing_else_is_lost_or_moved(reader):
     assert kept == texts
 
 
-def test_batches_without_a_smaller_end_are_always_full(reader):
+def test_dropped_and_padded_batches_are_full(reader):
     reader, _ = reader
     values = dict(max_bad_share=0.01, order=Sequential())
     stream = Stream(reader, 32, PLAIN, remainder="drop", **values)
@@ -228,7 +228,7 @@ def test_a_bomb_is_one_bad_sample(tmp_path, monkeypatch):
     assert [b.id for b in stream.report.bad] == ["big"]
 
 
-def test_a_jpeg_of_many_scans_is_one_bad_sample(tmp_path):
+def test_jpegs_of_many_scans_are_bad_samples(tmp_path):
     records = [streams.record("vqa", i, 1) for i in range(3)]
     sample = streams.Sample("big", "why?", (0,))
     big = streams.Record("big", (jpeg_of_scans(101),), (sample,), "s")
@@ -239,22 +239,22 @@ def test_a_jpeg_of_many_scans_is_one_bad_sample(tmp_path):
     assert bad.id == "big" and "at most 100 scans" in bad.reason
 
 
-def test_a_misconfigured_transform_is_no_damage(tmp_path):
+def test_errors_of_transforms_are_raised(tmp_path):
     def fails(image, side, rng, texts):
         raise ValueError("no such font")
 
     records = [streams.record("vqa", i, 1) for i in range(3)]
     reader = streams.write(tmp_path, records, num_shards=1)
     steps = {"no such font": fails, "`image_size`": lambda image, *_: image}
-    for told, step in steps.items():
+    for message, step in steps.items():
         broken = dataclasses.replace(PLAIN, steps=(step,))
         stream = Stream(reader, 3, broken, max_bad_share=1)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             stream.batch(0)
         assert not stream.report.bad
 
 
-def test_a_picture_that_a_mode_cannot_place_is_one_bad_sample(tmp_path):
+def test_unfit_pictures_are_bad_samples(tmp_path):
     records = [streams.record("vqa", i, 1) for i in range(3)]
     thin = streams.picture(9, (2000, 1))
     records[1] = dataclasses.replace(records[1], images=(thin,))

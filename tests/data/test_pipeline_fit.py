@@ -29,23 +29,23 @@ def both():
 
 
 def text_classifier():
-    made = kbt.BridgeTowerTextClassifierPreprocessor(
+    built = kbt.BridgeTowerTextClassifierPreprocessor(
         tokenizer(), streams.LABELS["text_classification"]
     )
-    return kbt.BridgeTowerTextClassifier(shallow(), made)
+    return kbt.BridgeTowerTextClassifier(shallow(), built)
 
 
 def image_classifier():
-    made = kbt.BridgeTowerImageClassifierPreprocessor(
+    built = kbt.BridgeTowerImageClassifierPreprocessor(
         kbt.BridgeTowerImageConverter(SIDE),
         streams.LABELS["image_classification"],
     )
-    return kbt.BridgeTowerImageClassifier(shallow(), made)
+    return kbt.BridgeTowerImageClassifier(shallow(), built)
 
 
 def pretraining():
-    made = kbt.BridgeTowerPretrainingPreprocessor(*both(), max_masks=6)
-    return kbt.BridgeTowerPretraining(shallow(), made, projection_dim=8)
+    built = kbt.BridgeTowerPretrainingPreprocessor(*both(), max_masks=6)
+    return kbt.BridgeTowerPretraining(shallow(), built, projection_dim=8)
 
 
 # Of each task the records, the labels of the stream, and a model.
@@ -130,7 +130,7 @@ def _graded(record):
 
 @pytest.mark.parametrize("name", some_everywhere(TASKS, "vqa", "pretraining"))
 @slow_on("tensorflow", "jax")
-def test_fit_takes_the_stream_of_records(name, tmp_path):
+def test_fit_trains_on_streams(name, tmp_path):
     records, target, make = TASKS[name]
     stream = stream_of(tmp_path, records, target)
     task = eager(make())
@@ -148,7 +148,7 @@ def test_fit_takes_the_stream_of_records(name, tmp_path):
 
 
 @FASTEST
-def test_filled_batches_are_scored_as_smaller_ones(tmp_path):
+def test_padding_does_not_change_scores(tmp_path):
     records, target, make = TASKS["vqa"]
     task = eager(make())
     scores = []
@@ -192,7 +192,7 @@ def test_labels_in_another_order_are_rejected(tmp_path):
 
 
 @slow_on("jax")
-def test_fit_sees_the_batches_of_the_numbers(tmp_path):
+def test_fit_gets_the_numbered_batches(tmp_path):
     stream = stream_of(tmp_path, "vqa")
     losses = []
     task = eager(TASKS["vqa"][2](), "sgd")
@@ -218,7 +218,7 @@ def test_fit_sees_the_batches_of_the_numbers(tmp_path):
     assert len(losses) == 2
 
 
-def test_a_second_text_comes_beside_the_first(tmp_path):
+def test_two_texts_become_two_inputs(tmp_path):
     stream = stream_of(tmp_path, "text_classification")
     x, y = stream.batch(0)
     assert set(x) == {"text", "second_text", "step"}
@@ -227,6 +227,6 @@ def test_a_second_text_comes_beside_the_first(tmp_path):
     assert y.dtype == "int32" and set(y.tolist()) <= {0, 1}
 
 
-def test_grades_are_taken_where_there_is_one_label(tmp_path):
+def test_one_label_is_a_regression(tmp_path):
     _, y = stream_of(tmp_path, "text_classification", "number").batch(0)
     assert y.dtype == "float32" and set(y.tolist()) <= {0.0, 1.0, 2.0}

@@ -58,8 +58,8 @@ def test_check_and_build(name, tmp_path):
     data = opened(name, tmp_path / "originals")
     reports = data.check()
     assert all(report.ok for report in reports), reports
-    shown = "\n".join(map(str, reports))
-    assert "good" in shown and "MISSING" not in shown
+    item = "\n".join(map(str, reports))
+    assert "good" in item and "MISSING" not in item
     for of in data.protocols["honest"]:
         reader = built(data, tmp_path / "built", of)
         if of in SIZES.get(name, ()):
@@ -79,7 +79,7 @@ def test_check_and_build(name, tmp_path):
     assert "official" in data.protocols
 
 
-def test_leaks_are_named():
+def test_definitions_name_leaks():
     leaking = {
         name
         for name, data in DATASETS.items()
@@ -140,7 +140,7 @@ def test_coco(tmp_path):
     assert KARPATHY.count("train") == 10
 
 
-def test_web_pictures_that_are_gone(tmp_path):
+def test_missing_web_pictures_are_left_out(tmp_path):
     drafts = opened("cc3m", tmp_path / "cc3m").split("train")
     assert [d.samples[0].id for d in drafts[:4]] == ["1", "2", "4", "5"]
     # An odd quote is a letter like any other.
@@ -187,11 +187,11 @@ def test_cifar(name, tmp_path):
     data = opened(name, tmp_path)
     drafts = data.split("test")
     for number, draft in enumerate(drafts, 20):
-        shown = pictures()[number]
+        item = pictures()[number]
         (image,) = draft.read().images
-        want = np.asarray(shown.image.resize((32, 32)))
+        want = np.asarray(item.image.resize((32, 32)))
         assert np.array_equal(Image.open(io.BytesIO(image)), want)
-        assert data.labels[draft.samples[0].labels[0]] == shown.colour
+        assert data.labels[draft.samples[0].labels[0]] == item.colour
     assert drafts == data.split("validation", "official")
 
 
@@ -211,7 +211,7 @@ def test_arrow_questions(tmp_path):
         data.split("train", "official_as_typed")
 
 
-def test_arrow_files_are_mapped_and_damage_is_told(tmp_path):
+def test_damaged_arrow_files_are_rejected(tmp_path):
     data = opened("arrow_sbu", tmp_path)
     assert len(data.split("train")) == 24
     path = tmp_path / "sbu_1.arrow"

@@ -112,9 +112,9 @@ LOST = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_folders_are_rejected(folder, name):
-    damage, told = DAMAGES[name]
+    damage, message = DAMAGES[name]
     damage(folder)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read.open_records(folder, "train")
 
 
@@ -122,9 +122,9 @@ def test_damaged_folders_are_rejected(folder, name):
 def test_lost_shards_or_their_samples_are_rejected(folder, name):
     reader = read.open_records(folder, "train")
     want = [reader.sample(i) for i in range(len(reader))]
-    damage, told = LOST[name]
+    damage, message = LOST[name]
     damage(folder)
-    with pytest.raises(ValueError, match=f"1 of 4 shards.*{told}"):
+    with pytest.raises(ValueError, match=f"1 of 4 shards.*{message}"):
         read.open_records(folder, "train", max_bad_share=0.1)
     reader = read.open_records(folder, "train", max_bad_share=0.25)
     assert list(reader.bad_shards) == [shard(folder).name]
@@ -175,15 +175,15 @@ BAD = {
     ),
     "shards": (dict(num_shards=31), "from 1 to 30, the number of records"),
     "other labels": (dict(labels=["a", "b", "c"]), "one list of labels"),
-    "other task": (dict(task="captions"), "holds task 'vqa' with 3 labels"),
+    "other task": (dict(task="captions"), "has task 'vqa' with 3 labels"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_records_are_rejected(folder, name):
-    changes, told = BAD[name]
+    changes, message = BAD[name]
     before = (folder / "index.json").read_bytes()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         write(folder, **changes)
     assert (folder / "index.json").read_bytes() == before
 

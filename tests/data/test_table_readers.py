@@ -60,7 +60,7 @@ def test_glue_in_json_lines(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnli", "sst2"])
-def test_a_tab_in_json_lines_divides_nothing(name, tmp_path):
+def test_tabs_in_json_lines_are_replaced(name, tmp_path):
     columns = GLUE_TASKS[name].fields or GLUE_TASKS[name].columns
     row = dict.fromkeys(columns, "It\tis red.") | {"label": 1}
     write_lines(tmp_path / "train.jsonl", [row])
@@ -72,7 +72,7 @@ def test_a_tab_in_json_lines_divides_nothing(name, tmp_path):
     assert [text[0] for text in texts if text is not None] == wanted
 
 
-def test_glue_rows_of_another_width(tmp_path):
+def test_short_glue_rows_are_rejected(tmp_path):
     """A row may end early, or late, outside the columns that are read."""
     root, _ = miniature("glue", tmp_path)
     path = root / "RTE/train.tsv"
@@ -81,8 +81,8 @@ def test_glue_rows_of_another_width(tmp_path):
     data = open_dataset("glue", root, task_name="rte")
     assert data.split("train")[0].samples[0].text == 'a, "b\tc'
     path.write_text(f"index\tsentence1\tsentence2\tlabel\n{rows}1\ta\tc\n")
-    told = "train.tsv must have the key 'label'.* None in row 2"
-    with pytest.raises(ValueError, match=told):
+    message = "train.tsv must have the key 'label'.* None in row 2"
+    with pytest.raises(ValueError, match=message):
         data.split("train")
 
 
@@ -107,16 +107,16 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
         data.split("train")
 
 
-def _refused(path, last_row, task_name, told):
+def _refused(path, last_row, task_name, message):
     with open(path, "a", encoding="utf-8") as file:
         file.write(last_row)
     data = open_dataset("glue", path.parent.parent, task_name=task_name)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         data.split("train")
 
 
 @pytest.mark.parametrize("score", ["n/a", "nan", "7", ""])
-def test_grades_are_numbers(score, tmp_path):
+def test_grades_must_be_numbers(score, tmp_path):
     root, _ = miniature("glue", tmp_path)
     _refused(
         root / "STS-B/train.tsv",
@@ -127,7 +127,7 @@ def test_grades_are_numbers(score, tmp_path):
 
 
 @pytest.mark.parametrize("label", [{"labels": 1}, {"label": -1}])
-def test_json_lines_for_training_have_labels(label, tmp_path):
+def test_json_lines_for_training_must_have_labels(label, tmp_path):
     write_lines(tmp_path / "train.jsonl", [{"sentence": "x"} | label])
     data = open_dataset("glue", tmp_path, task_name="sst2")
     with pytest.raises(
@@ -175,7 +175,7 @@ def test_own_data(task, form, tmp_path):
             assert data.labels[item.sample.labels[0]] == row["label"]
 
 
-def test_own_data_of_one_table_is_divided_by_pictures(tmp_path):
+def test_a_single_own_table_is_divided_by_pictures(tmp_path):
     data = opened("own", tmp_path)
     keys = [
         {d.key for d in data.split(of)}

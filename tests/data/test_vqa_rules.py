@@ -49,7 +49,7 @@ AS_TYPED = {
 def _write(folder, year, rows):
     """Rows of picture, question, most common answer and all answers."""
     questions, annotations = [], []
-    for number, (image, question, common, said) in enumerate(rows):
+    for number, (image, question, common, statement) in enumerate(rows):
         ids = {"image_id": image, "question_id": len(year) * 1000 + number}
         questions.append(ids | {"question": question})
         annotations.append(
@@ -64,13 +64,13 @@ def _write(folder, year, rows):
                         "answer_id": i + 1,
                         "answer_confidence": "yes",
                     }
-                    for i, a in enumerate(said)
+                    for i, a in enumerate(statement)
                 ],
             }
         )
     names = f"OpenEnded_mscoco_{year}_questions", f"mscoco_{year}_annotations"
-    held = {"questions": questions}, {"annotations": annotations}
-    for name, value in zip(names, held, strict=True):
+    content = {"questions": questions}, {"annotations": annotations}
+    for name, value in zip(names, content, strict=True):
         write_json(folder / f"v2_{name}.json", value)
 
 
@@ -83,9 +83,11 @@ def folder(tmp_path):
             for i in range(count)
         ]
 
-    asked = [(1, question, "Yes", said) for question, said in SAID.items()]
+    mentioned = [
+        (1, question, "Yes", statement) for question, statement in SAID.items()
+    ]
     _write(tmp_path, "train2014", rows(TRAIN))
-    _write(tmp_path, "val2014", rows(VAL) + asked)
+    _write(tmp_path, "val2014", rows(VAL) + mentioned)
     return tmp_path
 
 
@@ -119,7 +121,7 @@ def test_soft_scores(folder):
     assert counts == {"vqav2_train_fix": 27, "vqav2_train": 9}
 
 
-def test_honest_validation_asks_every_question(folder, tmp_path):
+def test_honest_validation_has_all_questions(folder, tmp_path):
     data = open_dataset("vqav2", folder)
     assert _scores(data, "vqav2_val_fix_all") == FIXED | {"no class": {}}
     assert {*_scores(data, "vqav2_val_all")} == {*SAID}
@@ -270,7 +272,7 @@ def test_visual_genome_leaves_val2014_out(genome):
     assert "vg/4.jpg" not in train["honest"]
 
 
-def test_what_visual_genome_needs_of_coco(genome, folder):
+def test_visual_genome_needs_a_folder_of_coco(genome, folder):
     os.remove(folder / "dataset_coco.json")
     report = genome.check(splits=["train"])[0]
     (missing,) = report.missing

@@ -82,8 +82,8 @@ def plan(tmp_path, rows):
     """The plan of a shard as the writer asks for it, without writing it."""
     jobs = []
 
-    def run(asked):
-        jobs.extend(asked)
+    def run(requested):
+        jobs.extend(requested)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -102,7 +102,7 @@ def plan(tmp_path, rows):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_plans_of_drafts(tmp_path, monkeypatch, name):
+def test_stored_plans_of_drafts(tmp_path, monkeypatch, name):
     # The writer refuses the lone surrogate, which old folders may hold.
     monkeypatch.setattr(
         "keras_bridgetower.data.records.write.check_records", lambda *_: None
@@ -112,7 +112,7 @@ def test_plans_of_drafts(tmp_path, monkeypatch, name):
     assert plan(tmp_path, [draft]) == known
 
 
-def test_plans_of_records(tmp_path, monkeypatch):
+def test_stored_plans_of_records(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "keras_bridgetower.data.records.write.check_records", lambda *_: None
     )
@@ -122,7 +122,7 @@ def test_plans_of_records(tmp_path, monkeypatch):
     assert [shard["plan"] for shard in shards] == OF_FOLDER
 
 
-def test_orders_and_transforms():
+def test_stored_texts_of_orders_and_transforms():
     assert written(Shuffled()) == "Shuffled(window=16)"
     assert written(Sequential()) == "Sequential(window=1)"
     texts = [
@@ -134,7 +134,7 @@ def test_orders_and_transforms():
     assert sums.hexdigest() == OF_TRANSFORMS
 
 
-def test_a_class_of_the_user_is_not_taken_for_ours():
+def test_subclasses_are_written_by_repr():
     class Another(Place):
         def __repr__(self):
             return "mine"

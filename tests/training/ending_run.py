@@ -53,7 +53,7 @@ def happen(kind):
 
 def run(records, directory, moment):
     kind, step = moment.split(":")
-    stream, made = resume_run.of_records(records)
+    stream, built = resume_run.of_records(records)
     if kind in ("raise", "hold"):
         HELD.append(iter(stream.dataset()))
         for _ in range(int(step)):
@@ -61,9 +61,9 @@ def run(records, directory, moment):
         happen(kind)
         return
     if kind == "loss":
-        made.compile("sgd", {name: FailingLoss() for name in made.output})
+        built.compile("sgd", {name: FailingLoss() for name in built.output})
     Checkpoint(directory, stream).fit(
-        made, 100, callbacks=[Moment(kind, int(step))], verbose=0
+        built, 100, callbacks=[Moment(kind, int(step))], verbose=0
     )
 
 

@@ -133,8 +133,8 @@ def end_inside_a_save(count):
 def task(optimizer=None, **kwargs):
     """What features in memory train."""
     keras.utils.set_random_seed(0)
-    made = kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"])
-    return compiled(made, optimizer, **kwargs)
+    built = kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"])
+    return compiled(built, optimizer, **kwargs)
 
 
 def of_records(folder):
@@ -150,10 +150,10 @@ def of_records(folder):
     preprocessor = kbt.BridgeTowerPretrainingPreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE), max_masks=6
     )
-    made = kbt.BridgeTowerPretraining(
+    built = kbt.BridgeTowerPretraining(
         with_dropout(), preprocessor, projection_dim=8
     )
-    return stream, compiled(made)
+    return stream, compiled(built)
 
 
 def with_dropout():
@@ -165,18 +165,18 @@ def with_dropout():
     )
 
 
-def compiled(made, optimizer=None, **kwargs):
+def compiled(built, optimizer=None, **kwargs):
     optimizer = optimizer or AdamW(1e-2, global_clipnorm=1.0)
     kwargs["jit_compile"] = keras.config.backend() == "jax"
-    made.compile(optimizer, **kwargs)
-    return made
+    built.compile(optimizer, **kwargs)
+    return built
 
 
 def run(directory, out, moment=None):
     strategy = kbt.distribute(os.environ.get("KIND", "none"))
     with strategy.scope():
         folder = os.environ.get("RECORDS")
-        stream, made = of_records(folder) if folder else (Rows(), task())
+        stream, built = of_records(folder) if folder else (Rows(), task())
     checkpoint = Checkpoint(
         directory, stream, EVERY, settings={"rows": ROWS}, strategy=strategy
     )
@@ -186,13 +186,18 @@ def run(directory, out, moment=None):
     if saved:
         # Only what was saved may count from here on.
         keras.utils.set_random_seed(os.getpid())
-    history = checkpoint.fit(made, STEPS, callbacks=[Moment(moment)], verbose=0)
+    history = checkpoint.fit(
+        built, STEPS, callbacks=[Moment(moment)], verbose=0
+    )
     # Nothing is left to report of a run that was killed after its last save.
     assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
-    with strategy.gathered(made):
+    with strategy.gathered(built):
         found = {
             f"{part}/{i}": array(v)
-            for part, owner in (("model", made), ("optimizer", made.optimizer))
+            for part, owner in (
+                ("model", built),
+                ("optimizer", built.optimizer),
+            )
             for i, v in enumerate(owner.variables)
         }
     # Of the last epoch: the metrics went on as well.

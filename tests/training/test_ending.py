@@ -50,26 +50,26 @@ def iterators():
     return [x for x in gc.get_objects() if type(x).__name__ == "OwnedIterator"]
 
 
-def test_an_error_leaves_nothing_that_reads(tmp_path):
+def test_errors_close_all_readers(tmp_path):
     """The error itself is kept, as an interactive interpreter does."""
     folder = write(tmp_path / "records", 8, (26, 20))
-    stream, made = resume_run.of_records(folder)
+    stream, built = resume_run.of_records(folder)
     gc.collect()
     before = len(iterators())
     call = ending_run.Moment("error", 2)
-    for given in ({}, {"validation_data": stream.dataset(epochs=1)}):
+    for arguments in ({}, {"validation_data": stream.dataset(epochs=1)}):
         with pytest.raises(RuntimeError, match="the step failed") as kept:
-            made.fit(
+            built.fit(
                 stream.dataset(),
                 steps_per_epoch=3,
                 callbacks=[ending_run.Moment("error", 2)],
                 verbose=0,
-                **given,
+                **arguments,
             )
         assert len(iterators()) == before, kept
     with pytest.raises(RuntimeError, match="the step failed") as kept:
         call.on_test_batch_end = call.on_train_batch_end
-        made.fit(
+        built.fit(
             stream.dataset(),
             steps_per_epoch=1,
             validation_data=stream.dataset(epochs=1),

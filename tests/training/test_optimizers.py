@@ -87,7 +87,7 @@ class OneByOne(AdamW):
     "limit, numbers",
     [("CHUNK", 1), ("CHUNK", 1000), ("PIECE", 1000), ("PIECE", 2**17)],
 )
-def test_many_at_once_equal_one_by_one(limit, numbers, monkeypatch):
+def test_grouped_updates_equal_single_updates(limit, numbers, monkeypatch):
     from keras_bridgetower.training.optim import adamw_torch
 
     monkeypatch.setattr(adamw_torch, limit, numbers)
@@ -113,7 +113,7 @@ def test_many_at_once_equal_one_by_one(limit, numbers, monkeypatch):
 
 @pytest.mark.parametrize("image_encoder", [clip, vit, deit])
 @pytest.mark.parametrize("text_encoder", [roberta, bert])
-def test_sane_decay_spares_all_but_matrices(image_encoder, text_encoder):
+def test_sane_decay_applies_to_matrices_only(image_encoder, text_encoder):
     encoders = image_encoder(width=16), text_encoder(width=16)
     task = kbt.BridgeTowerVQA(backbone(*encoders), answers=["a", "b"])
     spared = {
@@ -130,7 +130,7 @@ def test_sane_decay_spares_all_but_matrices(image_encoder, text_encoder):
 @pytest.mark.parametrize(
     "encoder, decays", [(clip, True), (vit, False), (deit, False)]
 )
-def test_layer_norms_decay_as_their_names_in_the_scripts_say(encoder, decays):
+def test_decay_of_layer_norms_follows_the_scripts(encoder, decays):
     """`ln_1` of CLIP decays; `norm1` of ViT and DeiT is in the list."""
     task = kbt.BridgeTowerVQA(
         backbone(encoder(layers=2), roberta()), answers=["a"]
@@ -150,7 +150,7 @@ def test_layer_norms_decay_as_their_names_in_the_scripts_say(encoder, decays):
     assert {found[path] for path in norms} == {decays}
 
 
-def test_frozen_rows_stay_and_leave_the_norm():
+def test_frozen_rows_do_not_change_or_count_in_the_norm():
     task = vqa()
     variables = task.trainable_variables
     before = {v.path: array(v) for v in variables}
@@ -168,7 +168,7 @@ def test_frozen_rows_stay_and_leave_the_norm():
 
 
 @pytest.mark.parametrize(
-    "given, found",
+    "arguments, found",
     [
         (((".*", 1), ("fusion", 2)), "fusion/type_embedding: 2 rows"),
         ((("fusion", 2),), "embeddings: no row"),
@@ -176,12 +176,12 @@ def test_frozen_rows_stay_and_leave_the_norm():
     ],
 )
 @slow_on("tensorflow", "jax")
-def test_rows_that_do_not_fit(given, found):
+def test_mismatched_rows_are_rejected(arguments, found):
     with pytest.raises(ValueError, match=re.escape(found)):
-        AdamW(rows=given).build(vqa().trainable_variables)
+        AdamW(rows=arguments).build(vqa().trainable_variables)
 
 
-def test_unknown_decay():
+def test_unknown_decay_is_rejected():
     with pytest.raises(ValueError, match="authors, sane.*decay='none'"):
         AdamW(decay="none")
 
@@ -211,13 +211,13 @@ def test_schedule_equals_transformers(warmup, power):
 
 
 @pytest.mark.parametrize("warmup", [1.5, 200, -1])
-def test_bad_warmup(warmup):
+def test_wrong_warmup_is_rejected(warmup):
     with pytest.raises(ValueError, match="`warmup` must be a share"):
         WarmupPolynomial(1e-3, 200, warmup)
 
 
 @slow_on("tensorflow")
-def test_what_is_not_finite_is_never_applied():
+def test_nonfinite_gradients_are_not_applied():
     variables = vqa().trainable_variables
     optimizer = AdamW(1e-2)
     good = [keras.ops.ones(v.shape) for v in variables]
@@ -236,7 +236,7 @@ def test_what_is_not_finite_is_never_applied():
 
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's program")
 @slow_on("jax")
-def test_the_program_grows_with_the_variables_alone():
+def test_program_size_is_linear_in_variables():
     """As that of Keras' own, which clips by a norm; not with their square."""
     import jax
 

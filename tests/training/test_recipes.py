@@ -38,7 +38,7 @@ MIRRORED = {
 
 @FASTEST
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_is_not_as_in_the_scripts_is_shown(name):
+def test_differences_from_the_scripts_are_printed(name):
     recipe, differences = RECIPES[name], {}
     if name in MIRRORED:
         differences = {
@@ -64,34 +64,34 @@ SCRIPTS = {
 
 @FASTEST
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_batches_and_updates_are_those_of_the_scripts(name):
+def test_batches_and_updates_equal_the_scripts(name):
     recipe = RECIPES[name]
     rows, devices, accumulation, updates = SCRIPTS[name]
     assert recipe.micro_batch_size == rows * devices
     assert recipe.accumulation == accumulation
     optimizer = recipe.optimizer(100)
-    asked = optimizer.gradient_accumulation_steps
-    assert asked == (accumulation if accumulation > 1 else None)
+    requested = optimizer.gradient_accumulation_steps
+    assert requested == (accumulation if accumulation > 1 else None)
     if updates is not None:
         assert recipe.total_steps(100_003) == updates
 
 
 @FASTEST
-def test_heads_are_those_of_the_scripts():
+def test_heads_equal_the_scripts():
     for name in ("flickr30k_base", "coco_base"):
         assert RECIPES[name].projection_dim == 256
     dropouts = {n: r.head_dropout for n, r in RECIPES.items() if r.head_dropout}
     assert dropouts == {"nlvr2_base": 0.1}
 
 
-def test_what_differs_is_shown():
+def test_differences_are_printed():
     recipe = RECIPES["vqa_base"].replace(batch_size=64)
     assert recipe.differences() == {"batch_size": (64, 512)}
     assert "batch_size: 64   [paper: 512]" in str(recipe)
     assert "[paper" not in str(RECIPES["vqa_base"])
 
 
-def test_the_miniature_keeps_everything_but_sizes_and_rates():
+def test_tiny_changes_only_sizes_and_rates():
     sizes = {
         *("size", "dataset", "image_size", "text_length", "batch_size"),
         *("learning_rate", "new_poolers", "epochs", "steps"),
@@ -121,7 +121,7 @@ def test_the_optimizer_of_a_run():
 
 @FASTEST
 @pytest.mark.parametrize("own", [1, 2])
-def test_accumulation_besides_that_of_the_recipe_is_refused(own):
+def test_other_accumulation_than_the_recipe_is_rejected(own):
     recipe = RECIPES["vqa_base"].replace(accumulation=own)
     with pytest.raises(ValueError, match=r"recipe.replace\(accumulation=4\)"):
         recipe.optimizer(100, gradient_accumulation_steps=4)
@@ -176,17 +176,17 @@ def test_every_recipe_has_an_optimizer_for_its_task(name):
         ({"warmup": -1}, "`warmup` of a recipe must be a share"),
     ],
 )
-def test_values_that_cannot_be(changes, message):
+def test_wrong_values_are_rejected(changes, message):
     with pytest.raises(ValueError, match=message):
         RECIPES["vqa_base"].replace(**changes)
 
 
-def test_fewer_samples_than_a_batch():
+def test_fewer_samples_than_a_batch_are_rejected():
     with pytest.raises(ValueError, match="`samples` must be one batch"):
         RECIPES["vqa_base"].total_steps(500)
 
 
-def test_unknown_names_meet_the_nearest():
+def test_unknown_names_suggest_the_nearest():
     with pytest.raises(ValueError, match="nearest is 'vqa_base'"):
         paper.get("vqa_bas")
     with pytest.raises(ValueError, match="nearest is 'weight_decay'"):

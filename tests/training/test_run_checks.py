@@ -1,6 +1,7 @@
 """Runs that are refused, stopped or told of a failure."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -49,13 +50,13 @@ class Calls(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("name", ["every", "keep"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True])
-def test_numbers_are_checked(tmp_path, name, value):
+def test_every_and_keep_are_checked(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be an integer from 1"):
         Checkpoint(tmp_path, resume_run.Rows(), **{name: value})
 
 
 @FASTEST
-def test_a_monitor_that_is_not_logged(tmp_path):
+def test_monitors_must_be_logged(tmp_path):
     stream = resume_run.Rows()
     checkpoint = Checkpoint(tmp_path, stream, monitor="val_scor")
     with pytest.raises(CheckpointError, match="'loss'.*monitor='val_scor'"):
@@ -76,33 +77,50 @@ def test_a_monitor_that_is_not_logged(tmp_path):
     assert "val_loss" in facts["logs"]
 
 
+REJECTED = {
+    "epochs": (dict(epochs=1), "`epochs` must be left out.*=1$"),
+    "steps": (dict(steps_per_epoch=1), "`steps_per_epoch` must be left out"),
+    "swapped averages": (
+        dict(callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]),
+        "`callbacks` must have no `SwapEMAWeights`",
+    ),
+    "backup": (
+        dict(callbacks=[keras.callbacks.BackupAndRestore("backup")]),
+        "`callbacks` must have no `BackupAndRestore`",
+    ),
+    "best weights": (
+        dict(
+            callbacks=[keras.callbacks.EarlyStopping(restore_best_weights=True)]
+        ),
+        "`callbacks` must have no `EarlyStopping`.*best_weights=True",
+    ),
+}
+
+
+@FASTEST
+@pytest.mark.parametrize("arguments, message", REJECTED.values(), ids=REJECTED)
+def test_arguments_of_fit_are_rejected(tmp_path, arguments, message):
+    checkpoint = Checkpoint(tmp_path, resume_run.Rows())
+    with pytest.raises(ValueError, match=message):
+        checkpoint.fit(compiled(), 6, **arguments)
+
+
+@functools.cache
+def compiled():
+    return resume_run.task()
+
+
 @pytest.mark.skipif(
-    keras.config.backend() == "torch", reason="Keras itself refuses it there"
+    keras.config.backend() == "torch", reason="Keras itself rejects it there"
 )
-def test_several_steps_at_once_are_refused(tmp_path):
+def test_several_steps_at_once_are_rejected(tmp_path):
     task = resume_run.task(steps_per_execution=2)
     with pytest.raises(ValueError, match="`steps_per_execution` must be 1"):
         Checkpoint(tmp_path, resume_run.Rows()).fit(task, 6)
 
 
-def test_weights_that_are_swapped_are_refused(tmp_path):
-    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    task = resume_run.task(AdamW(use_ema=True))
-    with pytest.raises(ValueError, match="`callbacks` must have no"):
-        Checkpoint(tmp_path, resume_run.Rows()).fit(task, 6, [swap])
-
-
 @FASTEST
-@pytest.mark.parametrize("name", ["epochs", "steps_per_epoch"])
-def test_arguments_that_the_run_sets_are_rejected(tmp_path, name):
-    with pytest.raises(ValueError, match=f"`{name}` must be left out.*=1$"):
-        Checkpoint(tmp_path, resume_run.Rows()).fit(
-            resume_run.task(), 6, **{name: 1}
-        )
-
-
-@FASTEST
-def test_other_data_are_refused(tmp_path):
+def test_other_data_are_rejected(tmp_path):
     stream, task = resume_run.Rows(), resume_run.task()
     Checkpoint(tmp_path, stream, every=2).fit(task, 2, verbose=0)
     stream.identity = {"batch_size": 8}
@@ -122,7 +140,7 @@ def test_other_data_are_refused(tmp_path):
 
 
 @FASTEST
-def test_another_number_of_hosts_is_allowed_alone(tmp_path):
+def test_force_hosts_allows_other_hosts_only(tmp_path):
     rows = [streams.record("vqa", i) for i in range(8)]
     reader = streams.write(tmp_path / "rows", rows)
 
@@ -152,7 +170,7 @@ def test_another_number_of_hosts_is_allowed_alone(tmp_path):
 
 
 @FASTEST
-def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+def test_unwritable_folders_are_rejected_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "read_only"
     folder.mkdir(mode=0o555)
@@ -170,7 +188,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
     assert steps == []
 
 
-def test_a_stream_says_what_it_is(tmp_path):
+def test_identity_of_streams(tmp_path):
     rows = [streams.record("vqa", i) for i in range(4)]
     reader = streams.write(tmp_path / "one", rows)
     moved = streams.write(tmp_path / "moved", rows)
@@ -232,7 +250,7 @@ def scaled(scale):
         (lambda: scaled(2.0), 1),
     ],
 )
-def test_gradients_that_are_not_finite(tmp_path, make, step):
+def test_nonfinite_gradients_stop(tmp_path, make, step):
     task = resume_run.task(make(), loss=Broken())
     checkpoint = Checkpoint(tmp_path, resume_run.Rows())
     with pytest.raises(
@@ -243,7 +261,7 @@ def test_gradients_that_are_not_finite(tmp_path, make, step):
 
 
 @FASTEST
-def test_each_step_that_is_skipped_is_told(tmp_path):
+def test_each_skipped_step_warns(tmp_path):
     task = resume_run.task(loss=Broken())
     checkpoint = Checkpoint(
         tmp_path, resume_run.Rows(), on_nonfinite="skip", every=2
@@ -259,7 +277,7 @@ def with_nan():
     return stream
 
 
-def test_no_innocent_step_is_blamed_after_a_restart(tmp_path):
+def test_a_restart_reports_no_old_failure(tmp_path):
     kwargs = {"every": 1, "on_nonfinite": "skip"}
     with (
         pytest.warns(UserWarning, match="step 3 of epoch 0"),
@@ -300,7 +318,7 @@ def test_loss_scaling(tmp_path):
     assert int(array(task.optimizer.iterations)) == 5
 
 
-def test_another_optimizer_is_watched_too():
+def test_failures_with_another_optimizer():
     task = resume_run.task(keras.optimizers.SGD(0.1))
     watch = _Watch(task)
     assert [bool(watch.failure(x)) for x in (1.0, np.nan, np.nan)] == [0, 1, 0]
@@ -309,7 +327,7 @@ def test_another_optimizer_is_watched_too():
 
 
 @FASTEST
-def test_a_stop_by_another_callback_is_kept(tmp_path):
+def test_stop_training_by_another_callback(tmp_path):
     def fit(steps, callback):
         task = resume_run.task()
         callback.set_model(task)
@@ -330,7 +348,7 @@ def test_a_stop_by_another_callback_is_kept(tmp_path):
 
 
 @FASTEST
-def test_sigterm_is_let_go_after_an_error(tmp_path):
+def test_the_sigterm_handler_is_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
     def fit(name, call):

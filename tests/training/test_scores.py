@@ -46,7 +46,7 @@ class Oracle:
 
 
 @pytest.mark.parametrize("batch_size", [32, SAMPLES])
-def test_a_damaged_picture_moves_no_prediction(batch_size, tmp_path):
+def test_a_damaged_picture_shifts_no_prediction(batch_size, tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, SAMPLES)
     records = []
     for number, label in enumerate(labels.tolist()):
@@ -65,7 +65,7 @@ def test_a_damaged_picture_moves_no_prediction(batch_size, tmp_path):
     assert found["accuracy"] == 100
 
 
-def test_records_of_entailment_in_another_order(tmp_path):
+def test_entailment_labels_in_another_order_are_rejected(tmp_path):
     """Nothing else would tell that class 1 is not neutral."""
     task = kbt.BridgeTowerEntailment.from_preset(
         "bridgetower_tiny_easy_entailment"
@@ -86,11 +86,11 @@ def test_records_of_entailment_in_another_order(tmp_path):
     )
     recipe = recipe.replace(batch_size=4, accumulation=1, epochs=1)
     with pytest.raises(ValueError, match=message):
-        train.run(recipe, settings, start=lambda *given: task)
+        train.run(recipe, settings, start=lambda *arguments: task)
 
 
 @pytest.mark.parametrize("name", ["image_classifier", "text_classifier"])
-def test_records_of_one_tower_in_another_order(name):
+def test_classifier_labels_in_another_order(name):
     task = every_task.make(name)
     batch_checks.check_classes(task, every_task.LABELS)
     with pytest.raises(ValueError, match="must have the classes of the task"):

@@ -19,7 +19,6 @@ from builders import slow_on
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import folders as stores
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -59,7 +58,7 @@ def whole(tmp_path_factory):
 
 
 @slow_on("tensorflow", "jax")
-def test_killed_in_a_save_and_asked_to_stop(whole, tmp_path):
+def test_a_run_continues_after_a_kill_and_a_sigterm(whole, tmp_path):
     out = tmp_path / "out.npz"
     assert run(tmp_path / "run", out, "save:7") == -9
     assert run(tmp_path / "run", out, "term:4") == 143
@@ -68,7 +67,7 @@ def test_killed_in_a_save_and_asked_to_stop(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
+def test_a_run_continues_after_twenty_kills(tmp_path):
     """While captions are shuffled, augmented, masked, and units dropped."""
     rows = [streams.record("captions", i, samples=1) for i in range(24)]
     streams.write(tmp_path / "records", rows, "captions")
@@ -113,7 +112,7 @@ DEVICES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("records", [False, True], ids=["features", "records"])
 @pytest.mark.parametrize("kind", DEVICES)
-def test_several_devices_go_on(tmp_path, kind, records):
+def test_runs_on_several_devices_continue(tmp_path, kind, records):
     """Killed in a save, then one process is asked to stop in an epoch."""
     data = {}
     if records:
@@ -185,7 +184,7 @@ def several_runs(folder, moments):
 
 
 @pytest.mark.slow
-def test_finished_process_leaves_the_others(tmp_path):
+def test_a_finished_process_is_not_lost(tmp_path):
     """It must not be taken for a lost one."""
     processes = several_runs(tmp_path, ["linger:8", "never:0"])
     assert launch.codes(processes.values()) == [0, 0]
@@ -236,19 +235,19 @@ class Alone(Strategy):
 
 
 @needs_orbax
-def test_what_orbax_writes_is_read_or_refused(tmp_path):
-    made = {
+def test_orbax_checkpoints_are_read_or_rejected(tmp_path):
+    built = {
         "model/0/kernel": keras.ops.arange(12, dtype="bfloat16"),
         "optimizer/0/iterations": keras.ops.cast(3, "int32"),
         "random/seed": np.arange(2, dtype="uint32"),
     }
     for step in (1, 2):
-        folders.write(tmp_path, step, made, {"logs": {}}, Alone())
+        folders.write(tmp_path, step, built, {"logs": {}}, Alone())
     arrays, facts = folders.newest(tmp_path)
-    assert facts["step"] == 2 and set(arrays) == set(made)
+    assert facts["step"] == 2 and set(arrays) == set(built)
     for name, x in arrays.items():
-        assert isinstance(x, np.ndarray) and x.dtype == made[name].dtype
-        np.testing.assert_array_equal(x, made[name])
+        assert isinstance(x, np.ndarray) and x.dtype == built[name].dtype
+        np.testing.assert_array_equal(x, built[name])
     (damaged, *_) = (tmp_path / "step-000000002" / "state" / "d").iterdir()
     damaged.write_bytes(damaged.read_bytes() + b"0")
     with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
@@ -271,12 +270,12 @@ def finished(tmp_path_factory):
 
 
 @slow_on("tensorflow", "jax")
-def test_only_the_newest_stay(finished):
+def test_only_the_newest_checkpoints_are_kept(finished):
     names = [path.name for path in folders.checkpoints_in(finished[0])]
     assert names == ["step-000000004", "step-000000006"]
 
 
-def test_the_best_stays(tmp_path):
+def test_the_best_checkpoint_is_kept(tmp_path):
     # What is no number is not best, though nothing compares as more.
     for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
         facts = {"logs": {"score": score}}
@@ -286,7 +285,7 @@ def test_the_best_stays(tmp_path):
     assert names == ["step-000000001", "step-000000003"]
 
 
-def test_one_killed_while_it_removed_goes_on(tmp_path, monkeypatch):
+def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
     for step in range(3):
         folders.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
     # As an earlier process may have left it.
@@ -308,10 +307,10 @@ def test_one_killed_while_it_removed_goes_on(tmp_path, monkeypatch):
 
 
 @slow_on("tensorflow", "jax")
-def test_a_damaged_one_is_passed_over(finished, tmp_path):
+def test_damaged_checkpoints_are_skipped(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
-    path = folder / "step-000000006" / stores.STATE
+    path = folder / "step-000000006" / folders.STATE
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -327,7 +326,7 @@ def test_a_damaged_one_is_passed_over(finished, tmp_path):
 
 
 @slow_on("tensorflow", "jax")
-def test_a_damaged_one_is_no_progress(finished, tmp_path):
+def test_damaged_checkpoints_are_set_aside(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "step-000000006" / folders.MANIFEST).unlink()
     checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=1, keep=1)
@@ -339,7 +338,7 @@ def test_a_damaged_one_is_no_progress(finished, tmp_path):
 
 
 @slow_on("tensorflow", "jax")
-def test_averaged_weights(tmp_path):
+def test_averages_replace_weights_at_the_end(tmp_path):
     """They take the weights' place at the end of the run, and only there."""
 
     def run(directory, *callbacks):
@@ -365,7 +364,7 @@ def test_averaged_weights(tmp_path):
             np.testing.assert_array_equal(array(one), array(two), one.path)
 
 
-def test_other_settings_are_refused(finished):
+def test_other_settings_are_rejected(finished):
     stream, task = resume_run.Rows(), resume_run.task()
     checkpoint = Checkpoint(finished[0], stream, settings={"seed": 1})
     with pytest.raises(CheckpointError, match="seed: None then, 1 now"):
@@ -378,7 +377,7 @@ def test_other_settings_are_refused(finished):
         np.testing.assert_array_equal(array(mine), array(saved))
 
 
-def test_another_model_is_refused(finished):
+def test_other_models_are_rejected(finished):
     task = resume_run.task()
     task.compile(keras.optimizers.SGD(0.1))
     checkpoint = Checkpoint(finished[0], resume_run.Rows())
@@ -395,7 +394,7 @@ STRATEGIES = {
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-def test_a_full_disk_leaves_the_old_ones(tmp_path, strategy):
+def test_a_full_disk_leaves_old_checkpoints(tmp_path, strategy):
     old = {"x": np.arange(10)}
     folders.write(tmp_path, 1, old, {}, strategy())
     new = {"x": np.random.default_rng(0).random(10_000)}
@@ -412,7 +411,7 @@ def test_a_full_disk_leaves_the_old_ones(tmp_path, strategy):
 
 
 @slow_on("tensorflow", "jax")
-def test_a_loss_that_is_not_finite(tmp_path):
+def test_nonfinite_losses_stop_or_warn(tmp_path):
     stream = resume_run.Rows()
     row = stream.rows(3)[0]
     stream.y[row] = np.nan

@@ -141,7 +141,7 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
         assert difference(one, other) <= 1e-6, one.path
 
 
-def test_a_model_is_used_on_after_its_averages_were_taken():
+def test_predict_after_averages_replaced_weights():
     """On JAX a weight and its average would be one array, taken over twice."""
     model = fast(tiny(), AdamW(1e-2, use_ema=True), jit_compile=MANY_STEPS)
     x, y = {"images": features(batch=8)["images"]}, np.arange(8) % 4
@@ -169,7 +169,7 @@ class FailsOnce(keras.losses.Loss):
     "that fails; a lack of memory comes later",
 )
 @pytest.mark.parametrize("use_ema", [False, True])
-def test_a_model_is_trained_on_after_its_first_step_failed(use_ema):
+def test_training_continues_after_a_failed_first_step(use_ema):
     model = tiny()
     before = [array(w) for w in model.weights]
     model.compile(AdamW(1e-2, use_ema=use_ema), loss=FailsOnce())
@@ -260,7 +260,7 @@ PLACES = ["none", "data_parallel"] if BACKEND == "tensorflow" else ["none"]
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("broken", [0, 1])
-def test_a_batch_that_is_not_finite_counts_as_zero(place, broken):
+def test_nonfinite_batches_count_as_zero(place, broken):
     """As a batch whose rows all weigh nothing."""
     rows, found = slice(2 * broken, 2 * broken + 2), []
     x, y = np.arange(8, dtype="float32").reshape(4, 2), np.ones((4, 1))
@@ -295,7 +295,7 @@ def test_a_batch_that_is_not_finite_counts_as_zero(place, broken):
 
 
 @FASTEST
-def test_optimizers_that_hold_others():
+def test_wrapped_optimizers():
     schedule = WarmupPolynomial(1.0, 4, 2)
 
     def sgd(steps):
@@ -330,7 +330,7 @@ def test_several_optimizers_do_not_accumulate_on_replicas():
 
 
 @FASTEST
-def test_weights_overwritten_within_an_update_are_refused():
+def test_weights_overwritten_within_an_update_are_rejected():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     optimizer = keras.optimizers.SGD(
         use_ema=True, ema_overwrite_frequency=2, gradient_accumulation_steps=2
@@ -388,7 +388,7 @@ def test_a_run_counts_updates(finished):
         ),
     ],
 )
-def test_a_run_goes_on_within_an_update(finished, tmp_path, ends, error):
+def test_a_run_continues_within_an_update(finished, tmp_path, ends, error):
     whole = finished[1]
     with pytest.raises(error):
         run(tmp_path, ends())

@@ -94,7 +94,7 @@ class _Unpickler(pickle._Unpickler):
         """Return the bytes that Python 3 pickled as text for Python 2."""
         self._left -= len(text)
         if self._left < 0:
-            raise pickle.UnpicklingError("it holds more bytes than the file")
+            raise pickle.UnpicklingError("it has more bytes than the file")
         return text.encode("latin1")
 
     def _set_items(self):
@@ -242,7 +242,7 @@ class Cifar(DataSet):
     def labels(self):
         path = self.path(*self._places(self.names))
         names = read_pickle(path).get(self.names_key)
-        if not _all_of(bytes, names):
+        if not _is_list_of_type(bytes, names):
             raise ValueError(
                 f"{path} must hold {self.names_key}, a list of names. "
                 f"Received: {_shown(names)}"
@@ -271,7 +271,9 @@ class Cifar(DataSet):
     def _numbers(self, name):
         path = self.path(*self._places(name))
         labels = read_pickle(path).get(self.labels_key)
-        if not _all_of(int, labels) or len(labels) != len(_pixels(str(path))):
+        if not _is_list_of_type(int, labels) or len(labels) != len(
+            _pixels(str(path))
+        ):
             raise ValueError(
                 f"{path} must hold {self.labels_key}, one for each picture. "
                 f"Received: {_shown(labels)}"
@@ -290,7 +292,7 @@ def _shown(value):
     return f"{type(value).__name__}{size}"
 
 
-def _all_of(kind, values):
+def _is_list_of_type(kind, values):
     return isinstance(values, list) and {*map(type, values)} == {kind}
 
 

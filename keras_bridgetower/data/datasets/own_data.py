@@ -211,7 +211,7 @@ def _parse_labels(text, spell):
     if not all(names) or len(set(labels)) < len(labels):
         raise ValueError(
             "`labels` must be classes with commas between, each there once "
-            f"(answers normalised: {labels}). Received: labels={text!r}"
+            f"(answers normalized: {labels}). Received: labels={text!r}"
         )
     return labels
 

@@ -107,7 +107,7 @@ def read_tables(tables):
         shared = {}
         table = READERS[path.suffix.lower()](path)
         for number, row in enumerate(table, 1):
-            cells = _cells_of(row)
+            cells = _filled_cells(row)
             names = tuple(cells)
             if names not in known:
                 columns = tuple(c for c in COLUMNS if c in cells)
@@ -138,7 +138,7 @@ def as_list(answer):
     return answer if isinstance(answer, (list, tuple)) else (answer,)
 
 
-def _cells_of(row):
+def _filled_cells(row):
     # A line of JSON may have another value than an object.
     cells = row.items() if isinstance(row, dict) else ()
     return {key: value for key, value in cells if value is not None}
@@ -177,7 +177,7 @@ def _check_columns(columns, first, path, number, row):
         raise ValueError(
             f"The rows of {path} must have the columns of one task, in small "
             f"letters and with commas between: {allowed}. Received: the "
-            f"columns {list(_cells_of(row))} in row {number}: {row!r:.200}"
+            f"columns {list(_filled_cells(row))} in row {number}: {row!r:.200}"
         )
     if columns != first[0]:
         raise ValueError(

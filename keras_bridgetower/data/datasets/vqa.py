@@ -139,7 +139,7 @@ VGQA_TABLE_PROTOCOLS = _VGQA_PROTOCOLS | {
 class VQAv2(DataSet):
     """VQAv2: `v2_*.json`, and `train2014/`, `val2014/`, `test2015/`.
 
-    The classes are the normalised `multiple_choice_answer`s that occur at
+    The classes are the normalized `multiple_choice_answer`s that occur at
     least nine times in the annotations of training and validation, in the
     order of their first occurrence: 3,129 in all. Training leaves out
     questions without a class among their answers.

@@ -365,7 +365,7 @@ def _open_index(folder, task, labels):
     if (index["task"], index["labels"]) != (task, labels):
         raise ValueError(
             "All splits of a data set have one task and one list of labels; "
-            f"this folder holds task {index['task']!r} with "
+            f"this folder has task {index['task']!r} with "
             f"{len(index['labels'])} labels. Choose another folder. Received: "
             f"task={task!r} with {len(labels)} labels"
         )

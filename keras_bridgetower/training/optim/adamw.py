@@ -179,19 +179,19 @@ class AdamW(keras.optimizers.Optimizer):
         learns = [
             (g, v)
             for g, v in zip(grads, variables, strict=True)
-            if self._factor_of(v) is not None
+            if self._factor(v) is not None
         ]
         grads, finite = _finite([g for g, _ in learns])
         self.skipped.assign_add(1 - ops.cast(finite, "int32"))
         return grads, [v for _, v in learns], finite
 
-    def _factor_of(self, variable):
+    def _factor(self, variable):
         return self._factors[self._get_variable_index(variable)]
 
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = self._get_variable_index(variable), variable.dtype
         gradient = ops.cast(gradient, dtype)
-        alpha, decay, kept = self._step_of(index, dtype, learning_rate)
+        alpha, decay, kept = self._step_values(index, dtype, learning_rate)
         if decay is not None:
             self.assign_sub(variable, variable * decay)
         m, v = self._momentums[index], self._velocities[index]
@@ -201,7 +201,7 @@ class AdamW(keras.optimizers.Optimizer):
         )
         self.assign_sub(variable, m * alpha / (ops.sqrt(v) + self.epsilon))
 
-    def _step_of(self, index, dtype, learning_rate):
+    def _step_values(self, index, dtype, learning_rate):
         """Return step size, decay and "is finite" factor of an update."""
         kept = ops.cast(self._update_factor, dtype)
         rate = ops.cast(learning_rate, dtype) * self._factors[index] * kept
@@ -229,7 +229,7 @@ class AdamW(keras.optimizers.Optimizer):
         for (*_, dtype), (index, tensors) in alike.items():
             on_torch.adamw(
                 tensors,
-                *self._step_of(index, dtype, learning_rate),
+                *self._step_values(index, dtype, learning_rate),
                 (self.beta_1, self.beta_2),
                 self.epsilon,
             )

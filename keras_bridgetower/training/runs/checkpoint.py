@@ -214,7 +214,7 @@ class Checkpoint(keras.callbacks.Callback):
             )
             identity.check_origin(self.directory, facts, now, force)
             length = self.stream.steps_per_epoch
-            self.position = checks.position_of(facts, length)
+            self.position = checks.saved_position(facts, length)
             self._callback_states = facts.get("callbacks", {})
             self._loss_is_finite = facts.get("loss_is_finite", True)
             # Metrics and random states are restored later, since `fit` resets

@@ -99,7 +99,7 @@ def check_pictures(model, stream):
         check_transform(transform, converter)
 
 
-def position_of(facts, length):
+def saved_position(facts, length):
     """Return the `Position` from which a run continues.
 
     It is scaled if epochs have another length now.

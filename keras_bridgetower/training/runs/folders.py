@@ -392,7 +392,7 @@ def exclusive(directory, strategy):
             every process must call this.
 
     Raises:
-        CheckpointError: another run holds the lock, or this process cannot
+        CheckpointError: another run has the lock, or this process cannot
             write in the folder.
         ProcessError: another process of the run cannot.
         ValueError: the folder is a link.
@@ -434,7 +434,7 @@ def _check_writable(directory, index):
 
 
 def _acquire(lock, directory):
-    """Try to take the lock; return False if another process holds it."""
+    """Try to take the lock; return False if another process has it."""
     try:
         lock.acquire()
         me = {"pid": os.getpid(), "host": socket.gethostname()}
