@@ -1,5 +1,8 @@
 """Runs a recipe in miniature: easy-VQA, tiny encoders, two minutes."""
 
+import argparse
+import pathlib
+
 import example
 import keras
 import miniature_data
@@ -40,10 +43,7 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
     Returns:
         What `train.run` returns.
     """
-    commands = train.parser(description, names, optional=True)
-    commands.add_argument(
-        "--records", type=int, help="of each split of the miniature, not all"
-    )
+    commands = parser(description, names)
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)
     if settings.data:
@@ -59,6 +59,29 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         show=show,
         callbacks=callbacks,
     )
+
+
+def parser(description, names):
+    """Return a parser of the options of `keras-bridgetower train`."""
+    commands = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = commands.add_argument
+    add("recipe", choices=names, nargs="?", default=names[0])
+    add("--data", nargs="+", metavar="FOLDER", help="folders of records")
+    start = commands.add_mutually_exclusive_group()
+    start.add_argument("--init", help="preset to start from")
+    start.add_argument("--encoders", nargs=2, metavar=("IMAGE", "TEXT"))
+    add("--output", default="runs", type=pathlib.Path)
+    add("--seed", type=int, default=0)
+    add("--every", type=int, default=1000, help="updates between checkpoints")
+    add("--force-resume", action="store_true")
+    add("--other-hosts", action="store_true")
+    add("--distribute", default="auto", help="kind of `kbt.distribute`")
+    add("--set", "-s", nargs="+", default=[], metavar="FIELD=VALUE")
+    add("--records", type=int, help="of each split of the miniature, not all")
+    return commands
 
 
 def main_with_figure(description, names):

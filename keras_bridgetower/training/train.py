@@ -1,27 +1,14 @@
-r"""Train by a recipe of the paper, on data sets of records.
+"""Trains by a recipe of the paper on records, and scores the result.
 
-    python -m keras_bridgetower.training.train vqa_base \
-        --data datasets/vqav2 --init bridgetower_base_itm_mlm \
-        --set batch_size=64
-    python -m keras_bridgetower.training.train pretrain_base \
-        --data datasets/coco datasets/visual_genome datasets/sbu \
-        --encoders clip_vit_base_patch16 roberta-base
-
-Prints the recipe and its differences from the paper's, trains, saves a preset
-and prints the scores of the validation and test splits. The same command
-continues an interrupted run. It trains on all devices; PyTorch needs a process
-for each: put `torchrun --nproc-per-node=8 -m` before the module's name. For the
-recipes of GLUE and CIFAR, which do not read records, write a script of your
-own.
+`keras-bridgetower train` is its command line.
 """
 
-import argparse
 import ast
 import contextlib
 import dataclasses
 import importlib.metadata
-import pathlib
 import shutil
+import sys
 
 import keras
 
@@ -39,80 +26,12 @@ from keras_bridgetower.training.runs.checkpoint import Checkpoint
 SPLITS = ("train", "validation", "test")
 
 
-def main(arguments=None):
-    """Run the command line.
-
-    Args:
-        arguments: list of str, its words. By default those of the process.
-    """
-    commands = parser(__doc__, recipe_names())
-    settings = commands.parse_args(arguments)
-    try:
-        recipe = with_changes(paper.get(settings.recipe), settings.set)
-    except ValueError as error:
-        commands.error(str(error))
-    run(recipe, settings)
-
-
 def recipe_names():
     """Return the names of the recipes of tasks that are trained on records."""
     recipes = paper.RECIPES.items()
     return [
         name for name, r in recipes if r.task in task_of_recipe.RECORD_TASKS
     ]
-
-
-def parser(description, names, optional=False):
-    """Return the `argparse.ArgumentParser` of the command line.
-
-    Args:
-        description: str, printed by `--help`.
-        names: list of str, the recipes to choose from.
-        optional: bool. If True, recipe, data and start may be omitted.
-    """
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument(
-        "recipe",
-        choices=names,
-        **({"nargs": "?", "default": names[0]} if optional else {}),
-    )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=not optional,
-        metavar="FOLDER",
-        help="records of `keras-bridgetower data build`, of one or several "
-        "data sets",
-    )
-    start = parser.add_mutually_exclusive_group(required=not optional)
-    start.add_argument("--init", help="preset to start from")
-    start.add_argument(
-        "--encoders",
-        nargs=2,
-        metavar=("IMAGE", "TEXT"),
-        help="uni-modal encoders to start from (convert.unimodal)",
-    )
-    parser.add_argument("--output", default="runs", type=pathlib.Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--every", type=int, default=1000, help="updates between checkpoints"
-    )
-    parser.add_argument("--force-resume", action="store_true")
-    parser.add_argument("--other-hosts", action="store_true")
-    parser.add_argument(
-        "--distribute", default="auto", help="kind of `kbt.distribute`"
-    )
-    parser.add_argument(
-        *("--set", "-s"),
-        nargs="+",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="override a recipe field, such as batch_size=64",
-    )
-    return parser
 
 
 def with_changes(recipe, changes):
@@ -142,7 +61,7 @@ def _value(text):
 
 
 def build_task(recipe, settings, labels):
-    """Build the task to train, from `--init` or `--encoders`."""
+    """Build the task to train from a preset or from two encoders."""
     if settings.encoders:
         return task_of_recipe.from_encoders(recipe, *settings.encoders, labels)
     return task_of_recipe.from_preset(recipe, settings.init, labels)
@@ -160,9 +79,11 @@ def run(
 
     Args:
         recipe: a `Recipe`, of a task that is trained on records.
-        settings: namespace, as `parser` returns it.
+        settings: namespace of `data` (folders of records), `init` or
+            `encoders`, `output`, `seed`, `every`, `force_resume`,
+            `other_hosts` and `distribute`: the options of the command line.
         folders: callable from the run's strategy to the folders of records.
-            By default those of `--data`.
+            By default `settings.data`.
         start: callable from recipe, settings and labels to the task to train.
         show: callable that prints the scores of a split and returns them, such
             as `evaluate.print_scores`.
@@ -271,4 +192,4 @@ def _plain(recipe):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit("This command is `python -m keras_bridgetower train` now.")

@@ -1,6 +1,7 @@
 """Scores at the end of a run, of data that are damaged or of other classes."""
 
 import io
+import types
 
 import every_task
 import numpy as np
@@ -80,9 +81,8 @@ def test_entailment_labels_in_another_order_are_rejected(tmp_path):
             "bridgetower_tiny_easy_entailment", tmp_path / "set", ["train"]
         )
     recipe = RECIPES["snli_ve_base"]
-    settings = train.parser("", ["snli_ve_base"]).parse_args(
-        ["snli_ve_base", "--data", str(tmp_path / "set"), "--init", "any"]
-        + ["--output", str(tmp_path / "runs"), "--distribute", "none"]
+    settings = types.SimpleNamespace(
+        data=[tmp_path / "set"], seed=0, distribute="none"
     )
     recipe = recipe.replace(batch_size=4, accumulation=1, epochs=1)
     with pytest.raises(ValueError, match=message):

@@ -24,6 +24,8 @@ def get(name):
     return RECIPES[name]
 
 
+# Settings that several recipes share.
+_LARGE_VQA = dict(size="large", image_size=574)
 _PRETRAIN = dict(
     task="Pretraining",
     dataset="coco+vg+cc3m+sbu",
@@ -34,16 +36,31 @@ _PRETRAIN = dict(
     batch_size=4096,
     objective=("mlm", "itm"),
 )
-_METER = dict(transform="clip_randaug", eval_transform="clip", bridge=None)
-_ITC = dict(
+_VQA = dict(task="VQA", dataset="vqav2", image_size=576, head_factor=50.0)
+_PRETRAINED_VQA = _VQA | dict(
+    transform="blip_randaug_wohf",
+    weight_decay=0.05,
+    warmup=0.06,
+    head_scale=2.0,
+)
+_NEW_VQA = _VQA | dict(
+    transform="clip_randaug", eval_transform="clip", head_scale=1.0
+)
+_METER = dict(
+    source="METER's repository",
+    transform="clip_randaug",
+    eval_transform="clip",
+    bridge=None,
+)
+# The scripts mirror all pictures, even if the text mentions left or right.
+# `_with_sides` changes this.
+_MIRRORED = dict(transform="blip_randaug_wc_official")
+_ITC = _MIRRORED | dict(
     task="Retrieval",
     objective="hard_negatives",
     text_length=40,
     projection_dim=256,
 )
-# The scripts mirror all pictures, even if the text mentions left or right.
-# `_with_sides` changes this.
-_MIRRORED = dict(transform="blip_randaug_wc_official")
 _ROWS = (
     Recipe(
         "pretrain_base",
@@ -70,55 +87,23 @@ _ROWS = (
         bridge=None,
         note="as BridgeTower's pre-training",
     ),
-    Recipe(
-        "vqa_base",
-        "VQA",
-        "ftfpt_base_vqa.sh",
-        "vqav2",
-        image_size=576,
-        transform="blip_randaug_wohf",
-        head_factor=50.0,
-        weight_decay=0.05,
-        warmup=0.06,
-        head_scale=2.0,
-    ),
+    Recipe("vqa_base", source="ftfpt_base_vqa.sh", **_PRETRAINED_VQA),
     Recipe(
         "vqa_large",
-        "VQA",
-        "ftfpt_large_vqa.sh",
-        "vqav2",
-        size="large",
-        image_size=574,
-        transform="blip_randaug_wohf",
+        source="ftfpt_large_vqa.sh",
         learning_rate=4e-6,
-        head_factor=50.0,
-        weight_decay=0.05,
-        warmup=0.06,
-        head_scale=2.0,
+        **(_PRETRAINED_VQA | _LARGE_VQA),
     ),
     Recipe(
         "vqa_base_without_pretraining",
-        "VQA",
-        "ftfs_base_vqa.sh",
-        "vqav2",
-        image_size=576,
-        transform="clip_randaug",
-        eval_transform="clip",
+        source="ftfs_base_vqa.sh",
         learning_rate=2e-5,
-        head_factor=50.0,
-        head_scale=1.0,
+        **_NEW_VQA,
     ),
     Recipe(
         "vqa_large_without_pretraining",
-        "VQA",
-        "ftfs_large_vqa.sh",
-        "vqav2",
-        size="large",
-        image_size=574,
-        transform="clip_randaug",
-        eval_transform="clip",
-        head_factor=50.0,
-        head_scale=1.0,
+        source="ftfs_large_vqa.sh",
+        **(_NEW_VQA | _LARGE_VQA),
     ),
     Recipe(
         "snli_ve_base",
@@ -171,7 +156,6 @@ _ROWS = (
         accumulation=8,
         shortlist=128,
         **_ITC,
-        **_MIRRORED,
         note="8 GPUs x 8 rows x 8 micro-batches: contrast over 64 rows; the "
         "scripts draw hard negatives from the 8 rows of a GPU, this from 64",
     ),
@@ -185,26 +169,14 @@ _ROWS = (
         accumulation=2,
         shortlist=256,
         **_ITC,
-        **_MIRRORED,
         note="8 GPUs x 16 rows x 2 micro-batches: contrast over 128 rows; the "
         "scripts draw hard negatives from the 16 rows of a GPU, this from 128",
     ),
-    Recipe(
-        "meter_vqa",
-        "VQA",
-        "METER's repository",
-        "vqav2",
-        image_size=576,
-        learning_rate=5e-6,
-        head_factor=50.0,
-        head_scale=1.0,
-        **_METER,
-    ),
+    Recipe("meter_vqa", learning_rate=5e-6, head_scale=1.0, **_VQA, **_METER),
     Recipe(
         "meter_nlvr2",
-        "NLVR2",
-        "METER's repository",
-        "nlvr2",
+        task="NLVR2",
+        dataset="nlvr2",
         image_size=288,
         head_factor=10.0,
         batch_size=256,
@@ -213,9 +185,8 @@ _ROWS = (
     ),
     Recipe(
         "meter_snli_ve",
-        "Entailment",
-        "METER's repository",
-        "snli_ve",
+        task="Entailment",
+        dataset="snli_ve",
         learning_rate=2e-6,
         head_factor=10.0,
         epochs=5,
@@ -225,9 +196,8 @@ _ROWS = (
     ),
     Recipe(
         "meter_retrieval",
-        "Retrieval",
-        "METER's repository",
-        "flickr30k",
+        task="Retrieval",
+        dataset="flickr30k",
         learning_rate=5e-6,
         text_length=40,
         objective="ranking_and_matching",
