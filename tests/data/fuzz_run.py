@@ -1,4 +1,4 @@
-"""Damaged tables and pickles, read in a process of their own.
+"""Reads damaged tables and pickles in a process of its own.
 
 `python fuzz_run.py SEED COUNT` makes mutants of each kind in a temporary
 folder, reads each and prints how many were read and how many were refused. Any
@@ -18,14 +18,14 @@ from keras_bridgetower.data.datasets import arrow as tables
 from keras_bridgetower.data.datasets import cifar
 from keras_bridgetower.data.datasets.by_name import open_dataset
 
-# Beside what is taken when the first mutant is read. Damage that asks for
-# more must be refused before.
+# In addition to the memory for the first mutant. Damage that needs more must be
+# rejected before.
 MEMORY = 2 * 2**30
 WORDS = [0, 1, 7, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1]
 
 
 def mutant(data, rng):
-    """A copy of some bytes with one kind of damage, drawn."""
+    """Return a copy of some bytes with a random kind of damage."""
     data = bytearray(data)
     place = int(rng.integers(len(data)))
     kind = rng.integers(5)
@@ -55,7 +55,7 @@ def write(path, columns):
 
 
 class Arrow:
-    """Captions, and nested lists of answers."""
+    """Tables of captions and of nested lists of answers."""
 
     head = None
 
@@ -88,7 +88,7 @@ class Arrow:
 
 
 class Cifar:
-    """Pickles as Python 2 and NumPy of its time wrote them."""
+    """Pickles as Python 2 and its NumPy wrote them."""
 
     head = 300
 
@@ -123,7 +123,7 @@ def main(seed, count):
 
 
 def run(of, folder, seed, count):
-    """How many mutants of one kind were read, and how many refused."""
+    """Return the numbers of mutants that were read and rejected."""
     rng = np.random.default_rng(seed)
     built = of(folder)
     whole = {path: (folder / path).read_bytes() for path in built.files}

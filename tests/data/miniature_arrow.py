@@ -62,7 +62,7 @@ def visual_genome(folder):
 
 
 def cc3m(folder):
-    """Several files; the column `split` holds the name of a folder."""
+    """Several files; the column `split` has the name of a folder."""
     for shard, numbers in enumerate((range(10), range(10, 18))):
         rows = [_captions(n, f"{n}", "train_image") for n in numbers]
         write(folder, f"conceptual_caption_train_{shard}", rows)

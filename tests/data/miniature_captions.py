@@ -3,12 +3,12 @@
 from miniature_pictures import pictures
 from miniature_pictures import write_json
 
-# Karpathy's split of each of the pictures.
+# Karpathy's split of each picture.
 KARPATHY = ("train",) * 10 + ("restval",) * 4 + ("val",) * 4 + ("test",) * 6
 
 
 def sentences(number):
-    """Five captions, the third a repetition; the last picture has six."""
+    """Return five captions, the third repeated; the last picture has six."""
     caption = pictures()[number].caption
     texts = [
         f"{caption}.",
@@ -83,14 +83,14 @@ def visual_genome(folder):
             for i, text in enumerate(texts)
         ]
         rows.append({"id": number, "regions": regions})
-    # A picture that nobody described.
+    # A picture without a description.
     rows.append({"id": 999, "regions": []})
     write_json(folder / "annotations/region_descriptions.json", rows)
     return folder, {}
 
 
 def cc3m(folder):
-    """Every third picture was not downloaded; captions hold quotes."""
+    """Every third picture was not downloaded; captions have quotes."""
     (folder / "utils").mkdir(parents=True)
     tables = {
         "train": ("Train_GCC-training.tsv", range(18)),

@@ -5,7 +5,7 @@ from miniature_pictures import write_lines
 
 
 def snli_ve(folder):
-    """dev has the misspelt key of the data set's generator."""
+    """Write files; dev has the misspelled key of the data set's generator."""
     parts = {"train": range(12), "dev": range(12, 18), "test": range(18, 24)}
     for part, numbers in parts.items():
         rows = []
@@ -41,7 +41,7 @@ def snli_ve(folder):
 
 
 def nlvr2(folder):
-    """The left pictures are JPEG files; all are named .png."""
+    """Write files; left pictures are JPEG, and all are named .png."""
     parts = {"train": range(12), "dev": range(12, 18), "test1": range(18, 24)}
     data = folder / "nlvr2/data"
     for part, numbers in parts.items():

@@ -14,7 +14,7 @@ COUNT = 24
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A picture and what can be said of it."""
+    """A picture and true statements about it."""
 
     image: Image.Image
     shape: str
@@ -37,7 +37,7 @@ class Shown:
 
 @functools.cache
 def pictures():
-    """The first test pictures with their questions."""
+    """Return the first test pictures with their questions."""
     import easy_vqa as package
 
     pairs = {}

@@ -23,7 +23,7 @@ def _batch(numbers, labels):
 
 def _pickle(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As Python 2 wrote them.
+    # In the form of Python 2.
     path.write_bytes(pickle.dumps(content, protocol=2))
 
 

@@ -13,7 +13,7 @@ HEAD = {"info": {}, "data_type": "mscoco", "license": {}}
 
 
 def people(answer):
-    """Ten answers: six as expected, two spelled otherwise, two others."""
+    """Return ten answers: six expected, two spelled differently, two others."""
     answers = [answer] * 6 + [f"{answer.title()}."] * 2 + ["dont know"] * 2
     return [
         {"answer": text, "answer_confidence": "yes", "answer_id": i}
@@ -60,7 +60,7 @@ def _questions(folder, year, questions):
 
 
 def vgqa(folder):
-    """The even pictures claim to be in COCO.
+    """Write files in which the even pictures claim to be in COCO.
 
     Of each picture one question is repeated, one has two answers, and one
     has an answer that is no class.

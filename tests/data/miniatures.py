@@ -57,7 +57,7 @@ def miniature(name, folder):
 
 
 def opened(name, folder):
-    """A data set in files that are written here."""
+    """Write and open a data set."""
     if name.startswith("arrow"):
         pytest.importorskip("pyarrow")
     root, options = miniature(name, folder)
@@ -65,7 +65,7 @@ def opened(name, folder):
 
 
 def built(data, folder, split, protocol="honest"):
-    """A reader of a split that is built here."""
+    """Build a split and open its reader."""
     writing.write_shards(
         folder,
         split,

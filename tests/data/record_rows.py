@@ -7,7 +7,7 @@ from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
 
 LABELS = ["no", "yes", ""]
-# With any bytes behind it, a picture in PPM.
+# A picture in PPM if any bytes follow.
 HEAD = b"P6 1 1 255 "
 
 # Labels and scores of a sample.

@@ -26,7 +26,7 @@ TEXTS = {"image_classification": "", "text_classification": "a dog{}\tcat {}"}
 
 
 def picture(number, size=(26, 20), form="PNG"):
-    """Encoded noise, another for each number."""
+    """Return encoded noise that depends on a number."""
     rng = np.random.default_rng(number)
     array = rng.integers(0, 256, (size[1], size[0], 3)).astype("uint8")
     file = io.BytesIO()
@@ -35,7 +35,7 @@ def picture(number, size=(26, 20), form="PNG"):
 
 
 def record(task, number, samples=3, source="s"):
-    """A record with samples `q<number>-<place>`."""
+    """Return a record with samples `q<number>-<place>`."""
     labels = LABELS[task]
     pictures = {"nlvr2": 2, "text_classification": 0}.get(task, 1)
     text = TEXTS.get(task, "what is {} of {}?")
@@ -70,7 +70,7 @@ def write(
 
 
 def write_unchecked(folder, records, **kwargs):
-    """As `write`, of records that the writer refuses, for it looks at them."""
+    """Write records without the checks of the writer."""
 
     def texts(values):
         values = [v.encode("utf-8", "surrogateescape") for v in values]
@@ -87,5 +87,5 @@ def write_unchecked(folder, records, **kwargs):
 
 
 def ids(batch):
-    """Texts of a raw batch, as strings."""
+    """Return the texts of a raw batch as strings."""
     return [text.decode() for text in batch["text"].tolist()]

@@ -18,7 +18,7 @@ pytestmark = ONE_BACKEND
 
 
 def refused(name, folder, message, split="train"):
-    """The reader refuses a table and `check` tells why."""
+    """Check that the reader rejects a table and `check` reports it."""
     data = open_dataset(name, folder)
     with pytest.raises(ValueError, match=message):
         data.split(split)
@@ -185,7 +185,7 @@ def test_sentence_numbers_of_nlvr2_tables(tmp_path):
     assert ids == [
         *("dev-7-1-0", "dev-7-1-1", "dev-7-0-1", "dev-8-0-0", "dev-8-0-1"),
     ]
-    # Wrong of one pair: its sentence is, and no other.
+    # One pair is wrong, so only its sentence is inconsistent.
     report = evaluate_nlvr2(ids, [1] * 5, [1, 1, 0, 1, 1])
     assert (report.sentences, report.consistency) == (4, 75)
     assert report.split == "dev"

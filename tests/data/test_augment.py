@@ -30,7 +30,7 @@ def pixels(image):
 
 
 def values(name, level):
-    """The value that each op of a list gets at a level, by its function."""
+    """Return the value of each op of a list at a level, by its function."""
     return {
         op.function: op.low + level * (op.high - op.low)
         for op in getattr(ops, name)
@@ -64,7 +64,7 @@ def test_values_at_the_authors_levels():
     assert same == pytest.approx((1.0, 1.0), abs=1e-12)
     assert five[ops.smooth_rotate] == 15 and five[ops.smooth_shear_x] == 0.15
     assert five[ops.smooth_translate_y] == 5
-    # Only movements go either way.
+    # Only movements have two signs.
     for op in ops.RAND_AUGMENT + ops.RANDOM_AUGMENT:
         moves = any(
             w in op.function.__name__ for w in ("rotate", "shear", "translate")
@@ -153,7 +153,7 @@ def test_histogram_formulas(picture):
 
 
 def taken(x, to_x, to_y, fill):
-    """Each pixel from the nearest of a place, in Pillow's coordinates."""
+    """Take each pixel from the nearest place, in Pillow's coordinates."""
     height, width, _ = x.shape
     rows, columns = np.mgrid[:height, :width] + 0.5
     at_x, at_y = to_x(columns, rows), to_y(columns, rows)
@@ -199,7 +199,7 @@ def test_nearest_geometry(picture, sign):
 
 
 def ramp():
-    """A plane, on which interpolation is exact."""
+    """Return a plane, on which interpolation is exact."""
     rows, columns = np.mgrid[:60, :80]
     return np.stack([2 * columns, 3 * rows, columns + rows], -1).astype("uint8")
 
@@ -211,7 +211,7 @@ def test_interpolated_geometry(sign):
     rows, columns = np.mgrid[:60, :80].astype("float64")
     v, angle = 0.15 * sign, math.radians(15 * sign)
     cos, sin = math.cos(angle), math.sin(angle)
-    # As OpenCV defines them: pixel (i, j) lies at (i, j), centre (40, 30).
+    # By OpenCV's definitions: pixel (i, j) is at (i, j), the center (40, 30).
     forms = [
         (ops.smooth_shear_x, v, columns - v * rows, rows),
         (ops.smooth_shear_y, v, columns, rows - v * columns),
@@ -243,7 +243,7 @@ def test_random_resized_crop_draws_as_torchvision():
     area, ratio = width * height / (640 * 480), width / height
     assert 0.499 < area.min() < 0.51 and 0.9 < area.max() < 1.001
     assert 0.745 < ratio.min() and ratio.max() < 1.34
-    # Where a box always fits, area is uniform and ratio so on a log scale.
+    # If a box always fits, the area is uniform, and so is the log of the ratio.
     small = transforms.RandomResizedCrop((0.1, 0.3))
     boxes = np.array([small.box((600, 600), rng) for _ in range(4000)])
     area = boxes[:, 2] * boxes[:, 3] / 600**2
@@ -346,7 +346,7 @@ def test_the_same_seed_gives_the_same_pixels(picture, name):
 
 
 def test_stored_draws():
-    """Sums that every platform and release must reproduce."""
+    """Compare with means that every platform and release must reproduce."""
     rng = np.random.default_rng(5)
     picture = rng.integers(0, 256, (50, 70, 3)).astype("uint8")
     change = transforms.transform("blip_randaug_wc", 24)

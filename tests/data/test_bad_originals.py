@@ -1,4 +1,4 @@
-"""Bad original files: told by `check` before any work, refused by readers."""
+"""Bad original files: reported by `check`, rejected by readers."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def _json(path, value):
 
 
 def _hole(path, start=b""):
-    """A file of 20 GB that takes no room on the disk."""
+    """Replace a file by a sparse one of 20 GB."""
 
     def damage(root):
         (root / path).write_bytes(start)
@@ -44,7 +44,7 @@ def _hole(path, start=b""):
 
 
 def _twice(path, key):
-    """The first object of a file has a key twice."""
+    """Repeat a key in the first object of a file."""
     return lambda root: _edit(root / path, b"{", b'{"%s": 0, ' % key, 1)
 
 
@@ -220,7 +220,7 @@ def test_bad_annotations_are_rejected(name, tmp_path):
         data.split("train")
     report = opened_again(of, tmp_path).check(splits=["train"])[0]
     assert not report.ok and report.error and "ERROR" in str(report)
-    # A bound for what a hole or a nesting could take, on a busy machine too.
+    # A hole or a nesting could take much longer.
     assert time.process_time() - start < 5
 
 
@@ -310,7 +310,7 @@ def test_unknown_names_and_options_are_rejected(tmp_path):
         open_dataset("coco", tmp_path / "absent")
     with pytest.raises(ValueError, match="options of 'coco'.*'size'"):
         open_dataset("coco", tmp_path, size=3)
-    # What goes wrong inside is no wrong option.
+    # Errors inside a reader are not about options.
     with pytest.raises(TypeError):
         open_dataset("coco", 3)
     with pytest.raises(ValueError, match="`task_name` must be one of"):
@@ -342,7 +342,7 @@ def test_a_pickle_runs_no_code(stored, tmp_path, monkeypatch):
 
 
 class Fields:
-    """A dtype of 8 bits with a field, as no NumPy writes it."""
+    """A dtype of 8 bits with a field, which NumPy never writes."""
 
     def __reduce__(self):
         fields = {"a": (np.dtype("u1"), 9**9)}
@@ -376,7 +376,7 @@ def test_pickles_of_any_protocol(protocol, tmp_path):
 
 
 def _shared(levels=60):
-    """A list that takes 2**60 items to print, and a few bytes to write."""
+    """Return a list of a few bytes whose `repr` has 2**60 items."""
     built = []
     for _ in range(levels):
         built = [built, built]
@@ -384,7 +384,7 @@ def _shared(levels=60):
 
 
 def _dict_of(pushed):
-    """A pickle of a dict with one item, of opcodes that push it."""
+    """Return a pickle of a dict with one item, from opcodes that push it."""
     return b"\x80\x02}" + pushed + b"s."
 
 
@@ -445,7 +445,7 @@ def test_pickles_use_memory_and_time_in_proportion(name, tmp_path):
 
 
 def _renamed(path, old, new):
-    """An annotation names a picture elsewhere, which is there."""
+    """Let an annotation name an existing picture elsewhere."""
 
     def damage(root):
         _edit(root / path, old, new, 1)
@@ -456,7 +456,7 @@ def _renamed(path, old, new):
 
 
 def _linked(*places):
-    """A file or folder is a link to its like elsewhere."""
+    """Replace a file or folder by a link to its copy elsewhere."""
 
     def damage(root):
         for number, place in enumerate(places):

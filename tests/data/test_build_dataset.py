@@ -25,7 +25,7 @@ def run(capsys):
         capsys.readouterr()
         assert main.main(["data", *map(str, words)]) == code
         printed = capsys.readouterr()
-        # Of an error, messages are wrapped to the width of a terminal.
+        # Messages of errors are wrapped to the width of a terminal.
         return (
             printed.out
             if code == 0

@@ -1,4 +1,4 @@
-"""The original files of every data set, by records and streams into `fit`."""
+"""`fit` on the original files of every data set, by records and streams."""
 
 import functools
 
@@ -82,7 +82,7 @@ def _models():
     task_for.cache_clear()
 
 
-# Long captions of the miniatures are cut, as long ones of COCO are.
+# Long captions of the miniatures are truncated, as in COCO.
 @pytest.mark.filterwarnings("ignore:.* texts cut")
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_data_set_trains_its_task(name, tmp_path):

@@ -1,4 +1,4 @@
-"""Damaged Arrow tables and CIFAR pickles end no process."""
+"""Damaged Arrow tables and CIFAR pickles never crash a process."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ def check(seed, count):
         timeout=1800,
         env={**os.environ, "PYTHONPATH": str(RUN.parents[2])},
     )
-    # A signal makes it negative, an error that is no ValueError 1.
+    # Negative after a signal, 1 after an error other than ValueError.
     assert done.returncode == 0, done.stderr[-3000:]
     message = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     for kind in ("arrow", "cifar"):

@@ -1,4 +1,4 @@
-"""The order of samples: seeds, windows, weights, and the same everywhere."""
+"""The order of samples: seeds, windows, weights, stored numbers."""
 
 import hashlib
 
@@ -84,14 +84,14 @@ def test_weights_repeat_and_subsample_evenly(mixing):
         samples, passes = epoch(built, e)
         counts = np.bincount(samples, minlength=54)
         assert (counts[:42] == 2).all() and counts[42:].sum() == 3
-        # A sample that comes twice comes as another pass: other draws.
+        # A repeated sample belongs to another pass, and so has other draws.
         pairs = set(zip(samples.tolist(), passes.tolist(), strict=True))
         assert len(pairs) == len(samples)
         first += counts[:42]
         second += counts[42:]
     assert (first == 8).all() and second.sum() == 12
-    # Each shard gives its share: after four epochs each sample at most once
-    # more than another of its shard.
+    # After four epochs each sample was seen at most once more than others of
+    # its shard.
     for shard in (second[:10], second[10:]):
         assert shard.max() - shard.min() <= 1
 
@@ -117,7 +117,7 @@ def test_weights_of_small_shards(sizes, weight, epochs):
         samples, numbers = epoch(built, e)
         seen += np.bincount(samples, minlength=len(seen))
         passes += zip(samples.tolist(), numbers.tolist(), strict=True)
-        # Nobody is seen again before all others are: at every epoch's end.
+        # No sample is repeated before all others were seen.
         assert seen.max() - seen.min() <= 1
     assert (seen == built.rows * epochs // sum(sizes)).all()
     assert len(set(passes)) == len(passes)

@@ -1,4 +1,4 @@
-"""Own data: tables that people wrote by hand or by a spreadsheet."""
+"""Own data: tables written by hand or by a spreadsheet."""
 
 import codecs
 import json
@@ -21,7 +21,7 @@ ROW = {"image": "0.jpg", "text": "what?"}
 
 
 def own(folder, files, **options):
-    """Own data in files of these texts, or of these rows of JSON."""
+    """Write files from texts or rows of JSON, and open them as own data."""
     folder.mkdir(exist_ok=True)
     pictures()[0].save(folder / "0.jpg")
     for name, content in files.items():

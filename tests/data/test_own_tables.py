@@ -1,4 +1,4 @@
-"""Own tables: names that are nearly right, ids, where pictures lie, size."""
+"""Own tables: misspelled columns, ids, paths of pictures, memory."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_duplicate_json_keys_are_rejected(key, tmp_path):
 
 
 def linked(folder):
-    """A folder with links to what lies in it, and to what does not."""
+    """Write a folder with links to files in it and outside."""
     (folder / "inner").mkdir(parents=True)
     pictures()[0].save(folder / "inner/1.jpg")
     pictures()[0].save(folder.parent / "secret.jpg")
@@ -129,7 +129,7 @@ def test_memory_of_a_long_table(tmp_path):
     assert len(data.split("train")) == 5000
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # What docs/performance.md says of a million records.
+    # As in docs/performance.md for a million records.
     assert most < 5000 * 500
 
 
@@ -158,7 +158,7 @@ def test_the_index_is_saved_rarely_for_many_shards(tmp_path, monkeypatch):
         num_shards=1000,
         run=written,
     )
-    # A kill loses 2 % of the shards at most, and none of a few.
+    # A kill loses at most 2 % of the shards, and none of a few.
     assert saved[:50] == list(range(50)) and saved[-1] == 1000
     gaps = [b - a for a, b in zip(saved, saved[1:], strict=False)]
     assert all(gap <= 1 + 0.03 * n for gap, n in zip(gaps, saved, strict=False))

@@ -18,7 +18,7 @@ from keras_bridgetower.preprocessing.images import decode_image
 
 pytestmark = ONE_BACKEND
 SIDE = 288
-# Where each lies in its package. Chelsea the cat, a stereo pair, a JPEG of
+# The path of each in its package. Chelsea the cat, a stereo pair, a JPEG of
 # a thousand pixels, and some more.
 PHOTOGRAPHS = {
     "skimage": [
@@ -51,7 +51,7 @@ SIZES = [
 
 
 def photograph(package, path):
-    """The bytes of a JPEG."""
+    """Return the bytes of a JPEG."""
     installed = pytest.importorskip(
         package, reason=f"the photographs of `{package}` are not installed"
     )
@@ -99,7 +99,7 @@ def test_torch_resizes_as_pillow(name, change):
     got = transform(change, SIDE, resizer="torch")(data, seed=1)
     difference = np.abs(got - wanted)
     assert (difference > 0).mean() < 0.01
-    # One level in each direction; what is drawn afterwards changes that.
+    # One level in each direction before random operations.
     if "randaug" not in change:
         assert 0 < difference.max() <= 2
 

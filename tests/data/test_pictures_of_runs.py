@@ -1,4 +1,4 @@
-"""Pictures in a run: what a stream makes of them, and what a model reads."""
+"""Pictures in a run: the output of a stream and the input of a model."""
 
 import io
 import warnings
@@ -63,7 +63,7 @@ def test_a_black_frame_is_refused(reader, verb):
             verbose=0,
         ),
     }
-    # The pixels that a model would read: black at all four sides.
+    # The input of a model: black at all four sides.
     x = stream.batch(0)[0]["images"]
     edge = framed.preprocessor.image_converter(x)[:, 0]
     assert np.allclose(edge, edge[:1, :1], atol=1e-6)
@@ -104,7 +104,7 @@ def test_recipes_save_the_mode_of_their_evaluation(evaluated, mode):
     model = task_of_recipe.from_preset(recipe, preset, labels, False)
     converter = model.preprocessor.image_converter
     assert converter.mode == mode
-    # What the score is measured with, and what the saved task reads.
+    # The transform of the score, and the converter of the saved task.
     picture = noise(40, 90)
     built = transform(evaluated, recipe.image_size)(picture)
     np.testing.assert_array_equal(converter(picture), converter(built))

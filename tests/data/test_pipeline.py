@@ -1,4 +1,4 @@
-"""Streams: exact restarts, hosts, damage, and what a batch holds."""
+"""Streams: exact restarts, hosts, remainders and contents of batches."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_streams_start_at_any_batch(reader):
     rng = np.random.default_rng(0)
     for number in rng.integers(0, 3 * steps, 20).tolist():
         start = divmod(number, steps)
-        # A new process has nothing but the folder and the numbers.
+        # A new process only has the folder and the numbers.
         fresh = masked_stream(
             streams.open_records(reader.folder, reader.split)
         ).dataset(start, epochs=3)
@@ -249,7 +249,7 @@ def test_weights_of_sources(tmp_path):
     assert ids == {f"0/k{i}" for i in range(8)} | {
         f"1/k{i}" for i in range(50, 54)
     }
-    # What repeats within an epoch is augmented anew.
+    # Samples that repeat within an epoch are augmented differently.
     x, _ = Stream(readers[1], 24, TRAIN, weights=[2]).batch(0)
     texts = np.array(streams.ids(x))
     assert len(set(texts)) == 12

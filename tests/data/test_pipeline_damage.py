@@ -1,4 +1,4 @@
-"""Bad samples are left out, named, and never replaced without a word."""
+"""Bad samples are left out and reported."""
 
 import contextlib
 import dataclasses
@@ -24,8 +24,8 @@ from keras_bridgetower.data.stream.stream import Stream
 pytestmark = ONE_BACKEND
 PLAIN = transform("blip", SIDE)
 GOOD = streams.picture(0, form="JPEG")
-# Of each kind: the bytes of the picture, the text, the labels, and a word of
-# what the report says.
+# Kinds of damage: the bytes of the picture, the text, the labels, and a part of
+# the report.
 KINDS = {
     "empty": (b"", "why?", (0,), "must be an encoded image"),
     "cut": (GOOD[: len(GOOD) // 2], "why?", (0,), "readable image file"),
@@ -45,7 +45,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    """800 samples, 8 of which are bad, each in another way."""
+    """Write 800 samples, 8 of them with different damage."""
     records = []
     for i in range(800):
         image, text, labels = GOOD, f"is it {i}?", (i % 4,)
@@ -84,14 +84,14 @@ def test_every_kind_of_damage_is_reported_exactly(reader, caplog):
     assert sum(rows) == 2 * 792 and len(rows) == 50
     assert max(rows) == 32
     bad = {b.id: b.reason for b in stream.report.bad}
-    # Of two not even the id can be read.
+    # Two have no readable id.
     names = dict(zip(KINDS, KINDS, strict=True))
     names["record"], names["not UTF-8"] = (f"#{p}" for p in places)
     expected = set(names.values())
     assert set(bad) == expected and len(stream.report.bad) == 8
     for name, (*_, word) in KINDS.items():
         assert word in bad[names[name]]
-    # Each once, though two epochs met it.
+    # Each once, although two epochs read it.
     lines = [r.getMessage() for r in caplog.records]
     assert len(lines) == 8
     assert all(any(name in line for line in lines) for name in expected)
@@ -149,7 +149,7 @@ def test_too_many_bad_samples_stop_the_stream(reader):
                 stream.batch(number)
         assert f"{allowed + 1} of 800 samples are bad" in str(e.value)
         assert len(stream.report.bad) == allowed + 1
-    # By default a thousandth: none of 800.
+    # By default one in a thousand, so none of 800.
     stream = Stream(reader, 32, PLAIN)
     with pytest.raises(tf.errors.OpError, match="`max_bad_share` allows"):
         for _ in stream.dataset(epochs=1):

@@ -1,4 +1,4 @@
-"""Streams feed the `fit` of every task, as they are, on every backend."""
+"""`fit` of every task on unchanged streams, on every backend."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def pretraining():
     return kbt.BridgeTowerPretraining(shallow(), built, projection_dim=8)
 
 
-# Of each task the records, the labels of the stream, and a model.
+# The records of each task, the labels of the stream, and a model.
 TASKS = {
     "vqa": (
         "vqa",
@@ -106,7 +106,7 @@ TASKS = {
 
 
 def stream_of(folder, records, target="auto", **kwargs):
-    """A stream of a few augmented samples of a kind of records."""
+    """Return a stream of a few augmented samples of a kind of records."""
     rows = [streams.record(records, i) for i in range(6)]
     labels = None
     if target == "number":

@@ -96,7 +96,7 @@ def test_definitions_name_leaks():
         for split, of in data.protocols.get("honest", {}).items()
         if "LEAKS" in of.definition
     }
-    # Its tables do not say which pictures another data set validates on.
+    # Its tables lack the validation pictures of other data sets.
     assert honest == {("arrow_vgqa", "train")}
 
 
@@ -159,10 +159,10 @@ def test_snli_ve(tmp_path):
     assert data.labels == ["contradiction", "neutral", "entailment"]
     for of, first in (("train", 0), ("validation", 12), ("test", 18)):
         drafts = data.split(of)
-        # Both spellings of the key lead to the same names.
+        # Both spellings of the key give the same names.
         assert drafts[0].key == str(first)
         assert [s.labels for s in drafts[0].samples] == [(2,), (0,), (1,)]
-        # The hypothesis alone, stripped.
+        # Only the hypothesis, stripped.
         colour = pictures()[first].colour
         assert drafts[0].samples[0].text == f"The shape is {colour}."
 

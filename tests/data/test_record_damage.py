@@ -1,4 +1,4 @@
-"""Records that are damaged, lost, or should never be written."""
+"""Records that are damaged, lost, or rejected by the writer."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def _other_schema(folder):
 
 
 def _swap(folder):
-    """A whole shard of another build under this one's name."""
+    """Replace a shard by that of another build."""
     write(folder.parent / "other", seed=5)
     shutil.copy(shard(folder.parent / "other"), shard(folder))
 

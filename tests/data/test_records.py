@@ -1,4 +1,4 @@
-"""Records: what is written is read, by position, or the damage is told."""
+"""Records: writing, reading by number, and interrupted builds."""
 
 import collections
 import concurrent.futures
@@ -61,7 +61,7 @@ def test_written_records_are_read(folder):
 
 
 def test_threads_read_without_pread(folder, monkeypatch):
-    """As on Windows, which has none."""
+    """Read as on Windows, which has no `pread`."""
     reader = records.open_records(folder, "train")
     numbers = list(range(reader.num_samples)) * 20
     expected = [reader.sample(i) for i in numbers]
@@ -72,7 +72,7 @@ def test_threads_read_without_pread(folder, monkeypatch):
 
 
 def test_tensorflow_reads_the_records(folder):
-    """By its own reader and parser, which check the format's own sums."""
+    """Use its reader and parser, which check the sums of the format."""
     import tensorflow as tf
 
     reader = records.open_records(folder, "train")
@@ -140,7 +140,7 @@ def test_finished_shards_are_kept(folder):
     assert records.open_records(folder, "train").verify() == {}
     for name in kept:
         assert (folder / name).stat().st_mtime_ns == stamps[name]
-    # Other records are another plan: nothing of it may stay.
+    # Other records have other plans, so changed shards are replaced.
     rows = made()
     rows[0] = Record(rows[0].key, (HEAD + b"new",), rows[0].samples, "table 0")
     changed = write(folder, rows)["shards"]
@@ -188,7 +188,7 @@ def test_shards_of_another_num_shards_are_removed(folder):
 
 
 class Deadly:
-    """A picture at which the process that reads it is killed."""
+    """A picture that kills the process that reads it."""
 
     def read(self):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -198,7 +198,7 @@ class Deadly:
 
 
 class Stopped:
-    """A picture at which the user stops the build."""
+    """A picture at which the user interrupts the build."""
 
     def read(self):
         raise KeyboardInterrupt
@@ -248,7 +248,7 @@ if __name__ == "__main__":
 def test_killed_builds_leave_no_process_and_continue(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    # Returns when nobody holds the pipes: no process outlives its parent.
+    # Returns when all processes with these pipes have ended.
     result = subprocess.run(
         [sys.executable, script, tmp_path / "set"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -270,7 +270,7 @@ def test_a_build_stopped_between_shards_continues(tmp_path):
 
 
 def check_continues(tmp_path):
-    """Two of four shards are there and are not written again."""
+    """Check that two finished shards of four are not written again."""
     done = []
     entry = write(tmp_path / "set", on_shard=lambda *call: done.append(call))
     assert done == [(2, 4), (3, 4), (4, 4)]
@@ -312,7 +312,7 @@ def test_unreadable_pictures_are_left_out(tmp_path):
     reader = records.open_records(tmp_path / "set", "train")
     assert reader.sample(0).images == (HEAD + b"red",)
     assert len(reader) == 1
-    # As long as none is mended, what is there is kept.
+    # The shard is kept until a picture is repaired.
     shard = tmp_path / "set" / "train-00000-of-00001.tfrecord"
     stamp = shard.stat().st_mtime_ns
     assert write(tmp_path / "set", drafts, **options) == entry

@@ -49,7 +49,7 @@ def test_glue(name, tmp_path):
 
 
 def test_glue_in_json_lines(tmp_path):
-    """As the `datasets` library writes them: ids, and -1 where hidden."""
+    """Read files of the `datasets` library: label ids, or -1 if hidden."""
     row = {"premise": "It is red.", "hypothesis": "It is.", "idx": 0}
     write_lines(tmp_path / "train.jsonl", [row | {"label": 2}])
     write_lines(tmp_path / "test_matched.jsonl", [row | {"label": -1}])
@@ -73,7 +73,7 @@ def test_tabs_in_json_lines_are_replaced(name, tmp_path):
 
 
 def test_short_glue_rows_are_rejected(tmp_path):
-    """A row may end early, or late, outside the columns that are read."""
+    """Accept rows that are short or long outside the columns to read."""
     root, _ = miniature("glue", tmp_path)
     path = root / "RTE/train.tsv"
     rows = '0\ta, "b\tc\tentailment\tmore\n'
@@ -100,7 +100,7 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
     assert [d.key for d in drafts] == [f"train-{n}" for n in wanted]
     with pytest.warns(UserWarning, match="left out"):
         assert data.check(splits=["train"])[0].samples == 10
-    # No other file is known to be damaged, and no column may be missing.
+    # Other files must not be damaged, and no column may be missing.
     _refused(root / "MRPC/train.tsv", "1\t7", "mrpc", "'#1 String'")
     path.write_text("\n".join(lines[:3]).replace("is_dup", "dup"))
     with pytest.raises(ValueError, match="'is_duplicate'.*no such key"):

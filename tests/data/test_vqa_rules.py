@@ -22,10 +22,10 @@ pytestmark = ONE_BACKEND
 TRAIN = [("blue", 1), ("Yes", 9), ("red", 8), ("two", 8), ("the", 9)]
 VAL = [("Red.", 1), ("blue", 8), ("1,000", 9), ("yes.", 1)]
 # Ids follow the first occurrence; "two" occurs eight times; an article alone
-# normalises to nothing.
+# is normalized to nothing.
 CLASSES = ["blue", "yes", "red", "", "1000"]
 
-# What ten people said of a question about picture 1, and its scores.
+# Answers of ten people to a question about picture 1, and their scores.
 SAID = {
     "counted together": ["Red."] * 2 + ["red"] + ["blue"] * 4 + ["two"] * 3,
     "spelled otherwise": ["Yes"] * 10,
@@ -47,7 +47,7 @@ AS_TYPED = {
 
 
 def _write(folder, year, rows):
-    """Rows of picture, question, most common answer and all answers."""
+    """Write rows of picture, question, most common answer and all answers."""
     questions, annotations = [], []
     for number, (image, question, common, statement) in enumerate(rows):
         ids = {"image_id": image, "question_id": len(year) * 1000 + number}
@@ -249,7 +249,7 @@ def test_visual_genome_follows_karpathy(genome):
             for d in genome.split(split, protocol)
         }
 
-    # Picture 4 claims a coco id that Karpathy's file does not hold.
+    # Picture 4 claims a coco id that Karpathy's file lacks.
     assert numbers("train", "coco") == {0, 1}
     assert numbers("validation", "coco") == {2, 3}
     train, val = numbers("train", "honest"), numbers("validation", "honest")
@@ -261,7 +261,7 @@ def test_visual_genome_follows_karpathy(genome):
 
 
 def test_visual_genome_leaves_val2014_out(genome):
-    """Of a COCO picture that Karpathy's file lacks nobody can tell."""
+    """Check that a COCO picture that Karpathy's file lacks is left out."""
     train = {
         protocol: {d.key for d in genome.split("train", protocol)}
         for protocol in ("honest", "official")

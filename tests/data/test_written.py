@@ -1,4 +1,4 @@
-"""What data sets and runs are known by stays, whatever classes are called."""
+"""Texts that identify data sets and runs do not depend on names of classes."""
 
 import hashlib
 
@@ -26,7 +26,7 @@ from keras_bridgetower.data.written import written_without_places
 
 pytestmark = FASTEST
 
-# Made by a version that wrote `repr`: the plans of shards with one record.
+# Written by a version that used `repr`: the plans of shards with one record.
 PICTURES = {
     "file": (
         FilePicture("a/0.jpg"),
@@ -66,7 +66,7 @@ RENAMED = (
 
 @pytest.fixture(params=["as they are", "renamed"], autouse=True)
 def names(request):
-    """With classes of today, and with classes of other names."""
+    """Return classes of today, and the same classes with other names."""
     steps = [step for steps, _ in TRANSFORMS.values() for step in steps]
     kinds = {*RENAMED, *map(type, steps), Transform}
     before = {kind: kind.__qualname__ for kind in kinds}
@@ -79,7 +79,7 @@ def names(request):
 
 
 def plan(tmp_path, rows):
-    """The plan of a shard as the writer asks for it, without writing it."""
+    """Return the plan of a shard without writing it."""
     jobs = []
 
     def run(requested):
@@ -103,7 +103,7 @@ def plan(tmp_path, rows):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_stored_plans_of_drafts(tmp_path, monkeypatch, name):
-    # The writer refuses the lone surrogate, which old folders may hold.
+    # The writer rejects lone surrogates, but old folders may have them.
     monkeypatch.setattr(
         "keras_bridgetower.data.records.write.check_records", lambda *_: None
     )

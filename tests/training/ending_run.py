@@ -21,7 +21,7 @@ from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 
 class Moment(keras.callbacks.Callback):
-    """Lets something happen after a number of steps."""
+    """Calls a function after a number of steps."""
 
     def __init__(self, kind, step):
         super().__init__()
@@ -33,7 +33,7 @@ class Moment(keras.callbacks.Callback):
             happen(self.kind)
 
 
-# What the script still holds at its end.
+# Objects that the script still has at its end.
 HELD = []
 
 

@@ -1,11 +1,11 @@
-"""Run alone: a training that may be killed, and goes on when run again.
+"""Runs a training that may be killed, and continues when run again.
 
 KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 
 MOMENT says when the process kills itself: `seconds:0.4` after the first step,
 `save:3` at the third time that a file is synchronised, which is inside a
 save, `kill:5` before step 5, `kill_later:5` a second after step 5 began;
-`term:5` asks it to end at step 5, and `hang:5` stops there; `linger:5` waits 5
+`term:5` sends SIGTERM at step 5, and `hang:5` hangs there; `linger:5` waits 5
 seconds after the end. The environment's KIND is one of `kbt.distribute`; BATCH
 is the batch size; RECORDS, a folder of captions, is trained on by all
 objectives, augmented and masked, in place of features in memory.
@@ -41,7 +41,7 @@ BATCH = int(os.environ.get("BATCH", "4"))
 
 
 class Rows:
-    """A stream over rows in memory, shuffled anew in each epoch."""
+    """A stream over rows in memory, shuffled differently in each epoch."""
 
     def __init__(self):
         self.steps_per_epoch = ROWS // BATCH
@@ -76,7 +76,7 @@ class Rows:
 
 
 class Ends(keras.callbacks.Callback):
-    """Ends a run after some batches, as an error does, or asks it to end."""
+    """Ends a run after some batches by an error or a signal."""
 
     def __init__(self, batches, signal=None):
         super().__init__()
@@ -131,14 +131,14 @@ def end_inside_a_save(count):
 
 
 def task(optimizer=None, **kwargs):
-    """What features in memory train."""
+    """Return a compiled task for features in memory."""
     keras.utils.set_random_seed(0)
     built = kbt.BridgeTowerVQA(with_dropout(), answers=["yes", "no"])
     return compiled(built, optimizer, **kwargs)
 
 
 def of_records(folder):
-    """A stream of captions that changes pictures, and what masks them."""
+    """Return a stream of augmented captions, and a task that masks them."""
     stream = Stream(
         open_records(folder, "train"),
         BATCH,
@@ -184,12 +184,12 @@ def run(directory, out, moment=None):
         end_inside_a_save(int(moment.removeprefix("save:")))
     saved = {path.name for path in pathlib.Path(directory).glob("step-*")}
     if saved:
-        # Only what was saved may count from here on.
+        # From here on only saved states may matter.
         keras.utils.set_random_seed(os.getpid())
     history = checkpoint.fit(
         built, STEPS, callbacks=[Moment(moment)], verbose=0
     )
-    # Nothing is left to report of a run that was killed after its last save.
+    # A run that was killed after its last save has no history left.
     assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
     with strategy.gathered(built):
         found = {
@@ -200,7 +200,7 @@ def run(directory, out, moment=None):
             )
             for i, v in enumerate(owner.variables)
         }
-    # Of the last epoch: the metrics went on as well.
+    # The metrics of the last epoch, which continued as well.
     found |= {k: np.array(v[-1]) for k, v in history.history.items()}
     np.savez(str(out).format(strategy.index), **found)
     if moment and moment.startswith("linger:"):

@@ -1,4 +1,4 @@
-"""What is left of a training that an error or a signal ended."""
+"""A training that ends by an error or a signal leaves nothing running."""
 
 import gc
 import subprocess
@@ -16,7 +16,7 @@ from builders import LONG_ELSEWHERE
 pytestmark = LONG_ELSEWHERE
 
 # Seconds. On an idle machine it takes less than 5, of which the interpreter
-# and the frameworks need most to end; before, it took for ever.
+# and the frameworks need most to end; before, it took forever.
 SOON = 60
 # See `ending_run`, with the exit code of each.
 MOMENTS = {
@@ -51,7 +51,7 @@ def iterators():
 
 
 def test_errors_close_all_readers(tmp_path):
-    """The error itself is kept, as an interactive interpreter does."""
+    """Keep the error, as an interactive interpreter does."""
     folder = write(tmp_path / "records", 8, (26, 20))
     stream, built = resume_run.of_records(folder)
     gc.collect()
@@ -82,7 +82,7 @@ def test_errors_close_all_readers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_the_process_ends(tmp_path, moment):
-    """While pictures are decoded, which takes longer than a step."""
+    """End while pictures are decoded, which takes longer than a step."""
     folder = write(tmp_path / "records", 24, (2000, 1500))
     command = [ending_run.__file__, folder, tmp_path / "run", moment]
     (process,) = launch.started([command], [{}], stdout=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""A run that would go on as another one, or beside another one, is refused."""
+"""Runs that differ from their checkpoint, or share its folder, are rejected."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def task(**kwargs):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """The folder of a run of two steps."""
+    """Return the folder of a run of two steps."""
     folder = tmp_path_factory.mktemp("begun")
     schedule = WarmupPolynomial(1e-2, total_steps=12)
     Checkpoint(folder, resume_run.Rows(), every=2).fit(
@@ -88,7 +88,7 @@ def lines(one, other):
 
 @pytest.fixture(scope="module")
 def of_records(tmp_path_factory):
-    """A stream and a task with a preprocessor."""
+    """Return a stream and a task with a preprocessor."""
     import streams
 
     folder = tmp_path_factory.mktemp("records")
@@ -130,14 +130,14 @@ def test_identity_of_models(of_records):
     before, dropout.rate = dropout.rate, 0.3
     assert lines(then, identity.of_run(built, stream)) == {"dropout"}
     dropout.rate = before
-    # Weights in half precision, as of quantised or converted layers.
+    # Weights in half precision, as in quantized or converted layers.
     dropout.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
     assert lines(then, identity.of_run(built, stream)) == {"dtype"}
     dropout.dtype_policy = keras.DTypePolicy("float32")
 
 
 def test_identity_of_an_earlier_version(of_records):
-    """Its facts were saved when they held the `repr` of classes."""
+    """Compare with facts that were saved as the `repr` of classes."""
     stream, built = of_records
     path = pathlib.Path(__file__).with_name("facts_of_a_run.json")
     saved = json.loads(path.read_text())
@@ -165,7 +165,7 @@ def test_identity_of_custom_transforms():
 
 
 def older(folder):
-    """Make a checkpoint one of a version that saved less."""
+    """Change a checkpoint to one of a version that saved less."""
     (built,) = folders.checkpoints_in(folder)
     path = built / folders.MANIFEST
     facts = json.loads(path.read_text())
@@ -198,7 +198,7 @@ with lock.exclusive(sys.argv[1], Strategy()):
 
 
 def test_one_run_in_a_folder(tmp_path):
-    """Until its process ends, however that ends."""
+    """Lock a folder until the process ends in any way."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS, tmp_path],
         stdin=subprocess.PIPE,
@@ -220,7 +220,7 @@ def test_one_run_in_a_folder(tmp_path):
 
 
 class Rank(Strategy):
-    """The second of two processes, whose first one says what `flag` is."""
+    """The second of two processes; `flag` is that of the first."""
 
     index = 1
 
@@ -270,7 +270,7 @@ class Rises(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("steps", long_but([13, 16], 16))
 def test_states_of_keras_callbacks_continue(tmp_path, steps):
-    """Interrupted after the second epoch, at once and within the third."""
+    """Interrupt after the second epoch, at its end or within the third."""
 
     def run(name, *ends):
         keras.utils.set_random_seed(0)
@@ -311,6 +311,6 @@ def test_states_of_keras_callbacks_continue(tmp_path, steps):
         strict=True,
     ):
         np.testing.assert_array_equal(array(one), array(two), one.path)
-    # It has stopped, and does not begin again.
+    # It has stopped, and does not train again.
     _, history, _ = run("part")
     assert history.epoch == []

@@ -1,4 +1,4 @@
-"""AdamW with rows, and the schedule, beside torch and transformers."""
+"""AdamW with rows, and the schedule, against torch and transformers."""
 
 import re
 
@@ -27,7 +27,7 @@ BACKEND = keras.config.backend()
 
 
 def group_of(path):
-    """Factor and decay by the authors' rule, written once more for a VQA."""
+    """Return factor and decay by the authors' rule, for a VQA."""
     part = path.split("/")[0]
     is_type = path == "fusion/type_embedding"
     factor = {"fusion": 5, "vqa_head": 50}.get(part, 1)
@@ -160,7 +160,7 @@ def test_frozen_rows_do_not_change_or_count_in_the_norm():
     moved = {v.path for v in variables if np.any(array(v) != before[v.path])}
     learning = {p for p in before if p.startswith(("fusion", "vqa_head"))}
     assert moved == learning - {"fusion/type_embedding"}
-    # Clipped to norm 1 over what learns alone: every element 1 / sqrt(n).
+    # Clipped to norm 1 over trained variables: every element is 1 / sqrt(n).
     count = sum(before[path].size for path in moved)
     (bias,) = (v for v in variables if v.path == "vqa_head/output_dense/bias")
     slot = optimizer._momentums[optimizer._get_variable_index(bias)]
@@ -237,7 +237,7 @@ def test_nonfinite_gradients_are_not_applied():
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's program")
 @slow_on("jax")
 def test_program_size_is_linear_in_variables():
-    """As that of Keras' own, which clips by a norm; not with their square."""
+    """Compare with Keras' own optimizer, which clips by a norm."""
     import jax
 
     def lines(optimizer):

@@ -1,4 +1,4 @@
-"""Recipes: values that can be replaced, compared and trained with."""
+"""Recipes: their values, differences and optimizers."""
 
 import dataclasses
 
@@ -24,12 +24,12 @@ def test_every_recipe_can_be_built(name):
     assert recipe.name == name and recipe.source
     assert hasattr(kbt, f"BridgeTower{recipe.task}")
     assert recipe.image_size % PATCH[recipe.size] == 0
-    # One of the two says how long the run is.
+    # Either defines the length of the run.
     assert (recipe.epochs is None) != (recipe.steps is None)
     assert name in str(recipe)
 
 
-# Their scripts mirror pictures whatever the text says.
+# Their scripts mirror pictures with any text.
 MIRRORED = {
     *("snli_ve_base", "nlvr2_base", "flickr30k_ranking_base"),
     *("flickr30k_base", "coco_base"),
@@ -157,7 +157,7 @@ def test_every_recipe_has_an_optimizer_for_its_task(name):
     assert 1.0 in optimizer._factors
     if recipe.task not in ("ImageClassifier", "TextClassifier"):
         assert recipe.fusion_factor in optimizer._factors
-        # What is left of a frozen fusion is covered, too.
+        # The rest of a frozen fusion has a row too.
         task.backbone.fusion.trainable = False
         recipe.optimizer(100).build(task.trainable_variables)
 

@@ -33,7 +33,7 @@ def test_every_replica_gets_rows(number, batch, count):
     assert sum(batches, []) == list(range(number))
     assert min(map(len, batches)) >= count
     assert int(data.cardinality()) == len(batches)
-    # In turn, as replicas of one process take them.
+    # In turn, like the replicas of one process.
     for own in (1, count):
         parts = [
             numbers(divide_batches.pieces_in_turn(data, first, own, count))
@@ -58,7 +58,7 @@ def test_static_shapes_stay():
 
 
 def numbered(number, batch, **kwargs):
-    """Batches with their own number, which has no rows and stands first."""
+    """Return batches with their number, a scalar, as the first entry."""
 
     def add(step, batch):
         return {"step": step, "text": batch[0]["x"]}, batch[1]

@@ -1,4 +1,4 @@
-"""Runs that are refused, stopped or told of a failure."""
+"""Runs that are rejected, stopped, or warn of a failure."""
 
 import contextlib
 import functools
@@ -134,7 +134,7 @@ def test_other_data_are_rejected(tmp_path):
     checkpoint = Checkpoint(tmp_path, stream)
     with pytest.raises(CheckpointError, match="steps_per_epoch: 6 then, 3 now"):
         checkpoint.fit(task, 6)
-    # Of the rows that are left none is left out.
+    # No remaining row is skipped.
     with pytest.warns(UserWarning, match="at step 2 of epoch 0 and continues"):
         assert checkpoint.resume(task, force=True).step == 1
 
@@ -202,7 +202,7 @@ def test_identity_of_streams(tmp_path):
 
     then = origin()
     assert then == origin(moved)
-    # No place in memory, which another process would not have.
+    # No memory address, which differs between processes.
     assert "0x" not in str(then)
     changes = {
         "batch_size": origin(batch_size=3),
@@ -299,7 +299,7 @@ def test_a_restart_reports_no_old_failure(tmp_path):
 
 
 def test_loss_scaling(tmp_path):
-    """Overflow is as it should be; a loss that is not finite is told once."""
+    """Accept overflow, and warn once of a loss that is not finite."""
     task = resume_run.task(scaled(2.0**127))
     checkpoint = Checkpoint(tmp_path / "a", resume_run.Rows())
     with warnings.catch_warnings(record=True) as warned:
@@ -338,7 +338,7 @@ def test_stop_training_by_another_callback(tmp_path):
     def stop():
         call.model.stop_training = True
 
-    # In the middle of an epoch, and at its end after the run went on.
+    # In the middle of an epoch, and at its end after the run continued.
     call = Calls(stop, steps=3)
     position = fit(18, call)
     assert (position.epoch, position.step) == (0, 3)

@@ -1,4 +1,4 @@
-"""Scores at the end of a run, of data that are damaged or of other classes."""
+"""Scores of damaged data, and of data with other classes."""
 
 import io
 import types
@@ -27,7 +27,7 @@ SAMPLES, DAMAGED = 1024, 5
 
 
 def grainy(value):
-    """A PNG of nearly one grey, too grainy to be small."""
+    """A PNG of nearly one gray, too grainy to be small."""
     grain = np.random.default_rng(0).integers(0, 50, (24, 24, 3))
     file = io.BytesIO()
     array = np.abs(value - grain).astype("uint8")
@@ -67,7 +67,7 @@ def test_a_damaged_picture_shifts_no_prediction(batch_size, tmp_path):
 
 
 def test_entailment_labels_in_another_order_are_rejected(tmp_path):
-    """Nothing else would tell that class 1 is not neutral."""
+    """Reject them, since class 1 would not be neutral."""
     task = kbt.BridgeTowerEntailment.from_preset(
         "bridgetower_tiny_easy_entailment"
     )

@@ -18,7 +18,7 @@ TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten samples, one of which has no picture."""
+    """Write ten samples, one of them without a picture."""
     records = [streams.record("vqa", i, samples=1) for i in range(10)]
     first = records[0]
     records[0] = streams.Record(first.key, (b"",), first.samples, "s")
@@ -31,7 +31,7 @@ def run(folder, kinds, environments):
     processes = forks.started([command] * len(environments), environments)
     launch.codes(processes)
     files = (folder / f"{i}.npz" for i in range(len(environments)))
-    # Read at once: the next run writes them anew.
+    # Read before the next run writes them again.
     return [dict(np.load(file)) for file in files]
 
 

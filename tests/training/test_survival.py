@@ -1,4 +1,4 @@
-"""Runs that are killed, asked to stop, or run out of room, and go on."""
+"""Runs continue after kills, signals, full disks and damaged checkpoints."""
 
 import resource
 import shutil
@@ -24,7 +24,7 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 
 def run(directory, out, moment=None, environment=None):
-    """The exit code of a run in a process of its own."""
+    """Return the exit code of a run in a process of its own."""
     expected = {"seconds": (-9, 0), "save": (-9, 0), "term": (143,)}
     kind = (moment or ":").split(":")[0]
     command = [
@@ -51,7 +51,7 @@ def check_same(one, other):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The result of the run that nothing interrupts."""
+    """Return the result of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     resume_run.run(folder / "run", folder / "out.npz")
     return folder / "out.npz"
@@ -68,7 +68,7 @@ def test_a_run_continues_after_a_kill_and_a_sigterm(whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_continues_after_twenty_kills(tmp_path):
-    """While captions are shuffled, augmented, masked, and units dropped."""
+    """Train with shuffling, augmentation, masking and dropout."""
     rows = [streams.record("captions", i, samples=1) for i in range(24)]
     streams.write(tmp_path / "records", rows, "captions")
     environment = {"RECORDS": str(tmp_path / "records")}
@@ -77,7 +77,7 @@ def test_a_run_continues_after_twenty_kills(tmp_path):
     rng = np.random.default_rng(0)
     kills = 0
     while kills < 20:
-        # A finished run begins anew, in another folder.
+        # A finished run starts again in another folder.
         folder = tmp_path / str(kills)
         finished = False
         while not finished and kills < 20:
@@ -113,7 +113,7 @@ DEVICES = {
 @pytest.mark.parametrize("records", [False, True], ids=["features", "records"])
 @pytest.mark.parametrize("kind", DEVICES)
 def test_runs_on_several_devices_continue(tmp_path, kind, records):
-    """Killed in a save, then one process is asked to stop in an epoch."""
+    """Kill in a save, then send SIGTERM to one process in an epoch."""
     data = {}
     if records:
         rows = [streams.record("captions", i, samples=1) for i in range(24)]
@@ -156,7 +156,7 @@ MULTI_PROCESS = list(DEVICES)[-1]
 # Seconds from the death of a process to the end of the others: documented in
 # the guide to devices, for PyTorch.
 PROMISED = 10
-# What each process does, by index. A survivor that hangs gets no error from
+# Moments of the processes, by index. A survivor that hangs gets no error from
 # its framework, and one that waits for it gets none either.
 LOST = {
     "two, first": ["kill:5", "never:0"],
@@ -171,7 +171,7 @@ SHORT = ("two, last", "three, hanging")
 
 
 def several_runs(folder, moments):
-    """Processes that train together, by index."""
+    """Return processes that train together, by index."""
     environments = [
         one | {"KIND": MULTI_PROCESS, "BATCH": "12"}
         for one in launch.several_processes(len(moments))
@@ -185,7 +185,7 @@ def several_runs(folder, moments):
 
 @pytest.mark.slow
 def test_a_finished_process_is_not_lost(tmp_path):
-    """It must not be taken for a lost one."""
+    """Check that others continue without an error."""
     processes = several_runs(tmp_path, ["linger:8", "never:0"])
     assert launch.codes(processes.values()) == [0, 0]
 
@@ -264,7 +264,7 @@ def fitted(directory, stream=None, **kwargs):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run of one epoch, and its model."""
+    """Return the folder of a run of one epoch, and its model."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, fitted(folder, keep=2)
 
@@ -276,7 +276,7 @@ def test_only_the_newest_checkpoints_are_kept(finished):
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):
-    # What is no number is not best, though nothing compares as more.
+    # NaN and infinity are never best.
     for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
         facts = {"logs": {"score": score}}
         folders.write(tmp_path, step, {"x": np.zeros(1)}, facts)
@@ -288,7 +288,7 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
     for step in range(3):
         folders.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
-    # As an earlier process may have left it.
+    # Left by an earlier process.
     (tmp_path / "step-000000000" / folders.MANIFEST).unlink()
     removed = []
 
@@ -339,7 +339,7 @@ def test_damaged_checkpoints_are_set_aside(finished, tmp_path):
 
 @slow_on("tensorflow", "jax")
 def test_averages_replace_weights_at_the_end(tmp_path):
-    """They take the weights' place at the end of the run, and only there."""
+    """Check that they do so only at the end of the run."""
 
     def run(directory, *callbacks):
         optimizer = AdamW(1e-2, use_ema=True, ema_momentum=0.9)

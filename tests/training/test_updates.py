@@ -1,4 +1,4 @@
-"""Updates are counted, not the batches that they are accumulated from."""
+"""Schedules, averages and runs count updates, not accumulated batches."""
 
 import pathlib
 import signal
@@ -40,7 +40,7 @@ ONE_PROCESS = {
     "tensorflow": {"DEVICES": "2"},
     "torch": {},
 }[BACKEND]
-# Each call of processes: what they train on, and by which optimizers.
+# Data and optimizers of each call of processes.
 ALL, ONE = [*TOLERANCE], ["sgd"]
 CALLS = {
     "jax": [
@@ -55,7 +55,7 @@ SEVERAL = {"torch": "data_parallel"}.get(BACKEND, "multi_worker")
 
 
 def expected(update, peak=PEAK, total=UPDATES, warmup=WARMUP, power=POWER):
-    """The closed form of the rate, once more."""
+    """Return the rate by its closed form."""
     if update < warmup:
         return peak * update / warmup
     return peak * (1 - (update - warmup) / (total - warmup)) ** power
@@ -100,13 +100,13 @@ def check(whole, found, kind, name):
 
 
 def tiny():
-    """The task that compiles in the least time."""
+    """Return the task that compiles fastest."""
     keras.utils.set_random_seed(0)
     return kbt.BridgeTowerImageClassifier(shallow(), labels=ANSWERS)
 
 
 def trained(batch, epochs, model, **kwargs):
-    """A model after epochs of 20 rows, and the rate before each batch."""
+    """Train for epochs of 20 rows; return the model and each batch's rate."""
     optimizer = keras.optimizers.SGD(
         WarmupPolynomial(PEAK, 5, 2, POWER), use_ema=True, **kwargs
     )
@@ -128,7 +128,7 @@ def trained(batch, epochs, model, **kwargs):
 
 
 def test_accumulation_with_a_schedule_equals_larger_batches():
-    """Five batches an epoch: the first one ends within the third update."""
+    """Train five batches per epoch, so that epochs end within an update."""
     whole, rates = trained(8, 1, tiny())
     parts, slower = trained(4, 2, tiny(), gradient_accumulation_steps=2)
     closed = [expected(u, total=5, warmup=2) for u in range(5)]
@@ -142,7 +142,7 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
 
 
 def test_predict_after_averages_replaced_weights():
-    """On JAX a weight and its average would be one array, taken over twice."""
+    """Check that on JAX no array is both a weight and its average."""
     model = fast(tiny(), AdamW(1e-2, use_ema=True), jit_compile=MANY_STEPS)
     x, y = {"images": features(batch=8)["images"]}, np.arange(8) % 4
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_predict_after_averages_replaced_weights():
 
 
 class FailsOnce(keras.losses.Loss):
-    """Fails when it is called for the second time: inside the first step."""
+    """Fails at the second call, inside the first step."""
 
     calls = 0
 
@@ -226,7 +226,7 @@ def test_a_model_of_keras_counts_updates_with_ours():
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_constant_rate_is_accumulated_in_the_first_step(scaled):
-    """TensorFlow builds the optimizer while it traces the step."""
+    """Build the optimizer while TensorFlow traces the step."""
     x, y = np.arange(8.0).reshape(8, 1), np.arange(8.0)[:, None]
     found = []
     for batch, parts in ((4, None), (2, 2)):
@@ -243,7 +243,7 @@ def test_a_constant_rate_is_accumulated_in_the_first_step(scaled):
 
 
 class Skipped(keras.callbacks.Callback):
-    """Keeps how many batches the optimizer has skipped, after each."""
+    """Keeps the number of skipped batches after each batch."""
 
     def __init__(self):
         super().__init__()
@@ -261,7 +261,7 @@ PLACES = ["none", "data_parallel"] if BACKEND == "tensorflow" else ["none"]
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("broken", [0, 1])
 def test_nonfinite_batches_count_as_zero(place, broken):
-    """As a batch whose rows all weigh nothing."""
+    """Compare with a batch whose rows all have weight 0."""
     rows, found = slice(2 * broken, 2 * broken + 2), []
     x, y = np.arange(8, dtype="float32").reshape(4, 2), np.ones((4, 1))
     weights, nan = np.ones(4, "float32"), x.copy()
@@ -340,7 +340,7 @@ def test_weights_overwritten_within_an_update_are_rejected():
 
 
 def run(folder, *callbacks):
-    """Six batches an epoch, and four an update."""
+    """Train six batches per epoch and four per update."""
     optimizer = AdamW(
         WarmupPolynomial(1e-2, 5, 2), gradient_accumulation_steps=4
     )
@@ -378,9 +378,9 @@ def test_a_run_counts_updates(finished):
 @pytest.mark.parametrize(
     "ends, error",
     [
-        # It goes on from the end of the first epoch, within an update.
+        # It continues from the end of the first epoch, within an update.
         (lambda: resume_run.Ends(7), KeyboardInterrupt),
-        # Asked to stop, it saves where it stands in both.
+        # After a SIGTERM it saves its position in both.
         pytest.param(
             lambda: resume_run.Ends(10, signal.SIGTERM),
             SystemExit,
