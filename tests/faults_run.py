@@ -25,7 +25,6 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read as records
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import folders as stores
 
 PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "faults.md"
@@ -187,7 +186,7 @@ KINDS = {
     INDEX: (data_set, read_data_set, "index.json"),
     OFFSETS: (data_set, read_data_set, "train-00001-of-00004.offsets.npy"),
     MANIFEST: (run, read_run, "step-000000009/" + folders.MANIFEST),
-    STATE: (run, read_run, "step-000000009/" + stores.STATE),
+    STATE: (run, read_run, "step-000000009/" + folders.STATE),
 }
 
 

@@ -115,6 +115,7 @@ def test_pictures(fails, tmp_path):
             "need `--runner`",
         ),
         (["train", "vqa_base", "--data", "x"], "`--init` and `--encoders"),
+        (["train", "vqa_base", "--init", "x"], "--data"),
     ],
 )
 def test_wrong_usage(words, told, fails):
@@ -141,6 +142,8 @@ def test_what_the_library_refuses(fails, tmp_path):
     assert code == FAILED and "the nearest is 'vqa_base'" in said
     code, said = fails("train", "vqa_base", *data, "--set", "batchsize=3")
     assert code == WRONG_USAGE and "the nearest is 'batch_size'" in said
+    code, said = fails("train", "vqa_base", *data, "--set", "batch_size")
+    assert code == WRONG_USAGE and "--set must be FIELD=VALUE" in said
 
 
 def test_predict_refuses_before_the_first_row(fails, tmp_path):
