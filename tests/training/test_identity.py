@@ -189,9 +189,9 @@ def test_older_checkpoints_continue(tmp_path):
 
 HOLDS = """
 import sys
-from keras_bridgetower.training.runs import folders as lock
+from keras_bridgetower.training.runs import folders
 from keras_bridgetower.distribution.strategy import Strategy
-with lock.exclusive(sys.argv[1], Strategy()):
+with folders.exclusive(sys.argv[1], Strategy()):
     print("held", flush=True)
     sys.stdin.read()
 """
