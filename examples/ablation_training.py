@@ -15,7 +15,7 @@ from easy_world import pictures
 from easy_world import scenes as easy_vqa_scenes
 from easy_world.training.tiny_family import PROJECTION_DIM
 from easy_world.training.tiny_family import SEQUENCE_LENGTH
-from easy_world.training.tiny_rows import caption_rows
+from easy_world.training.tiny_family import caption_rows
 from easy_world.training.tiny_training import learn_vocabulary
 from easy_world.training.tiny_training import stream
 

@@ -1,4 +1,4 @@
-"""The benchmark: its arithmetic, its tables, and one whole run of it."""
+"""The benchmark: its arithmetic, its tables, and a whole run."""
 
 import csv
 import pathlib
@@ -9,15 +9,15 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 from turns import report
-from turns.contenders import Contender
-from turns.ratios import distance
-from turns.ratios import summary
+from turns.rounds import ContenderFailed
+from turns.rounds import Fresh
 from turns.rounds import Rounds
-from turns.runners import ContenderFailed
-from turns.runners import Fresh
-from turns.runners import error_in
-from turns.saved import Saved
+from turns.rounds import Saved
+from turns.rounds import distance
+from turns.rounds import error_in
+from turns.rounds import summary
 from turns.works import WORKS
+from turns.works import Contender
 from turns.works import Work
 
 COMMAND = (
@@ -27,7 +27,7 @@ pytestmark = FASTEST
 
 
 def row(**values):
-    """A row as a run gives it."""
+    """Return a row of a run."""
     return {
         "name": "torch float32",
         "beside": "transformers float32",
@@ -55,24 +55,24 @@ def test_ratios_and_quartiles():
     }
 
 
-def test_quartiles_of_two_turns_lie_between_them():
+def test_quartiles_of_two_turns():
     found = summary([(1.0, 1.0), (1.0, 2.0)])
     assert [found[k] for k in ("low", "ratio", "high")] == [1.25, 1.5, 1.75]
 
 
-def test_ratios_are_of_turns_that_followed_each_other():
-    """A machine that became ten times slower changes no ratio."""
+def test_ratios_compare_consecutive_turns():
+    """A machine that becomes ten times slower changes no ratio."""
     found = summary([(1.0, 2.0), (1.0, 2.0), (10.0, 20.0), (10.0, 20.0)])
     assert found["low"] == found["ratio"] == found["high"] == 2.0
 
 
-def test_distance_is_relative_to_the_largest_wanted_output():
+def test_distance_is_relative_to_the_largest_output():
     assert distance([[1.0, -3.0]], [[2.0, -4.0]]) == 0.25
     with pytest.raises(ValueError):
         distance([[1.0]], [[1.0, 2.0]])
 
 
-def test_a_table_says_once_what_all_rows_share():
+def test_shared_sizes_are_below_the_table():
     table = report.markdown([row(), row(batch=4)], WORKS["forward"])
     assert table.splitlines() == [
         "|  | batch | seconds | reference's seconds | ratio | quartiles |",
@@ -84,7 +84,7 @@ def test_a_table_says_once_what_all_rows_share():
     ]
 
 
-def test_a_table_shows_what_else_a_work_measures():
+def test_further_measurements_are_columns():
     rows = [row(gigabytes=2.5, **{"gigabytes loaded": 1.0}), row(name="other")]
     lines = report.markdown(rows, WORKS["memory"]).splitlines()
     assert "| gigabytes |" in lines[0] and "loaded" not in lines[0]
@@ -99,7 +99,7 @@ def test_every_reference_is_a_contender_of_its_work():
         assert not all(c.is_reference_only() for c in work.contenders)
 
 
-def test_what_is_missing_is_left_out():
+def test_contenders_are_left_out():
     named = WORKS["forward"].named()
     ours, runtime = named["torch float32"], named["openvino int8"]
     assert ours.left_out_because(None) is None
@@ -107,7 +107,7 @@ def test_what_is_missing_is_left_out():
     assert runtime.left_out_because("a GPU") is not None
 
 
-def test_the_error_of_a_process_is_found_before_what_follows_it():
+def test_last_error_of_a_log():
     log = "start\nValueError: wrong shape\n  [1. 2.]]\n"
     assert error_in(log) == "ValueError: wrong shape"
     assert error_in("one\ntwo\n") == "two"
@@ -115,27 +115,35 @@ def test_the_error_of_a_process_is_found_before_what_follows_it():
 
 @pytest.fixture
 def saved(tmp_path):
-    """A saved model of which nothing is read."""
-    made = Saved(tmp_path, "small")
-    made.path("checkpoint").mkdir(parents=True)
-    return made
+    """A saved model that nobody reads."""
+    files = Saved(tmp_path, "small")
+    files.path("checkpoint").mkdir(parents=True)
+    return files
 
 
-def saying(name, code, beside="reference"):
-    """A contender whose process runs some code of Python."""
-    return Contender(name, "keras_bridgetower", beside, settings={"code": code})
-
-
-def test_rounds_compare_what_processes_say(saved):
+def work(**programs):
+    """Return a work whose contenders run code of Python."""
     contenders = [
-        saying("reference", """print('{"seconds": 3, "outputs": [[4, 2]]}')"""),
-        saying(
-            "ours", """print('{"seconds": 2, "outputs": [[4, 3]], "x": 7}')"""
-        ),
+        Contender(name, "keras_bridgetower", "reference", settings={"code": x})
+        for name, x in programs.items()
     ]
-    work = Work("any", "starts", Fresh, contenders)
-    with Rounds(work, saved, repeats=2) as rounds:
-        (found,) = rounds.rows(contenders[1], batches=[1], tokens=8)
+    return Work("any", "starts.program", contenders, fresh=True)
+
+
+def turn(code, saved):
+    """Take a turn of a contender that runs code."""
+    one = work(one=code)
+    return Fresh(one, one.contenders[0], saved).ask({})
+
+
+def test_rounds_compare_outputs_and_seconds(saved):
+    programs = work(
+        reference="""print('{"seconds": 3, "outputs": [[4, 2]]}')""",
+        ours="""print('{"seconds": 2, "outputs": [[4, 3]], "x": 7}')""",
+    )
+    with Rounds(programs, saved, repeats=2) as rounds:
+        ours = programs.contenders[1]
+        (found,) = rounds.rows(ours, batches=[1], tokens=8)
     assert found == {
         "name": "ours",
         "beside": "reference",
@@ -152,37 +160,39 @@ def test_rounds_compare_what_processes_say(saved):
 
 def test_a_process_is_timed_until_its_last_line(saved):
     code = "import time; time.sleep(0.2); print('{}')"
-    turn = Fresh("starts", saying("slow", code), saved).ask({})
-    assert turn["seconds"] > 0.2
+    assert turn(code, saved)["seconds"] > 0.2
 
 
-def test_a_process_that_fails_says_why(saved):
-    failing = saying("failing", "raise ValueError('no such model')")
-    with pytest.raises(ContenderFailed, match="^ValueError: no such model$"):
-        Fresh("starts", failing, saved).ask({})
+@pytest.mark.parametrize(
+    "code, error",
+    [
+        ("raise ValueError('no such model')", "^ValueError: no such model$"),
+        (
+            "import os, sys; sys.stderr.write('a'); os.kill(os.getpid(), 9)",
+            "killed.*memory",
+        ),
+    ],
+)
+def test_a_failed_process_gives_its_error(code, error, saved):
+    with pytest.raises(ContenderFailed, match=error):
+        turn(code, saved)
 
 
-def test_a_process_that_is_killed_is_told_apart(saved):
-    code = "import os, sys; sys.stderr.write('a'); os.kill(os.getpid(), 9)"
-    with pytest.raises(ContenderFailed, match="killed.*memory"):
-        Fresh("starts", saying("killed", code), saved).ask({})
-
-
-def test_unknown_names_are_refused():
-    done = run("forward", "--only", "torch float8")
-    assert done.returncode == 2
-    assert "--only must be some of" in done.stderr
-    assert "'torch float8'" in done.stderr
+def test_unknown_names_are_rejected():
+    process = run("forward", "--only", "torch float8")
+    assert process.returncode == 2
+    assert "--only must be some of" in process.stderr
+    assert "'torch float8'" in process.stderr
 
 
 @pytest.mark.slow
 def test_a_run_writes_table_csv_and_plot(tmp_path):
     names = ["torch float32", "transformers bfloat16"]
-    done = run(
+    process = run(
         *("forward", "--size", "small", "--batches", "1", "2"),
         *("--repeats", "2", "--output", tmp_path, "--only", *names),
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     with open(tmp_path / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(r["name"], r["batch"]) for r in rows} == {
@@ -204,7 +214,7 @@ def test_a_run_writes_table_csv_and_plot(tmp_path):
 
 
 def run(*arguments):
-    """The command, in a process of its own."""
+    """Run the command in its own process."""
     return subprocess.run(
         [sys.executable, str(COMMAND), *map(str, arguments)],
         capture_output=True,

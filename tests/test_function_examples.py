@@ -8,16 +8,6 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import vqa
-from easy_world import captions
-from easy_world import entailment
-from easy_world import lexicon
-from easy_world import meaning
-from easy_world import pairs
-from easy_world import pictures
-from easy_world import scenes
-from easy_world import vqa_files
-from easy_world import wordings
-from easy_world.scenes import load_scenes
 
 from keras_bridgetower.analysis import diversity
 from keras_bridgetower.analysis import explanation
@@ -51,15 +41,6 @@ MODULES = (
     transforms,
     bad_samples,
     by_name,
-    pictures,
-    captions,
-    entailment,
-    vqa_files,
-    wordings,
-    meaning,
-    lexicon,
-    pairs,
-    scenes,
     glue,
     class_ids,
     keras_metrics,
@@ -75,8 +56,7 @@ MODULES = (
     vqa_metrics,
 )
 NAMES = {
-    **{"np": np, "keras": keras, "load": pictures.load},
-    **{"load_scenes": load_scenes, "attention_map": maps.attention_map},
+    **{"np": np, "keras": keras, "attention_map": maps.attention_map},
     "HeadDiversity": diversity.HeadDiversity,
     "pack_embeddings": pack_embeddings,
 }
@@ -111,8 +91,6 @@ def test_docstring_example_runs(
     module, documented, example, looked_into, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    if "load" in example:
-        pytest.importorskip("easy_vqa")
     if module is figures:
         pytest.importorskip("matplotlib")
     code = compile(example, documented.__qualname__, "exec")

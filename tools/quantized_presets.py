@@ -27,7 +27,7 @@ import keras
 import numpy as np
 from easy_world import captions
 from easy_world.scenes import load_scenes
-from easy_world.training import tiny_rows
+from easy_world.training import tiny_family
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.exporting import runtime
@@ -67,10 +67,10 @@ PRESETS = {
     "vqa": Measured(kbt.BridgeTowerVQA, questions),
     "retrieval": Measured(kbt.BridgeTowerRetrieval, matches),
     "entailment": Measured(
-        kbt.BridgeTowerEntailment, lambda s: tiny_rows.hypotheses(s, 0)
+        kbt.BridgeTowerEntailment, lambda s: tiny_family.hypotheses(s, 0)
     ),
     "nlvr2": Measured(
-        kbt.BridgeTowerNLVR2, lambda s: tiny_rows.statements(s, 0)
+        kbt.BridgeTowerNLVR2, lambda s: tiny_family.statements(s, 0)
     ),
 }
 

@@ -91,13 +91,6 @@ def captions(scenes):
 
     Returns:
         `Captions`.
-
-    Example:
-
-    ```python
-    made = captions(load_scenes("validation"))
-    made.texts[0]  # "a small blue circle in the east."
-    ```
     """
     return _captions(scenes, np.arange(len(scenes.values)))
 
@@ -110,14 +103,6 @@ def gallery(scenes):
 
     Returns:
         `Captions`; `owner` holds the image ids that `retrieval_recall` takes.
-
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    pool = gallery(scenes)
-    images = scenes.data.images[pool.pictures]  # (312, 64, 64, 3)
-    ```
     """
     _, first = np.unique(scenes.groups, return_index=True)
     return _captions(scenes, np.sort(first))
@@ -136,13 +121,6 @@ def matches(scenes, seed=0):
 
     Returns:
         `Matches`, two rows for each picture.
-
-    Example:
-
-    ```python
-    made = matches(load_scenes("validation"))
-    made.texts[:2], made.labels[:2]
-    ```
     """
     rng = scenes.generator(seed)
     count = len(scenes.values)
@@ -182,14 +160,6 @@ def blanks(scenes, seed=0):
 
     Returns:
         `Blanks`, four rows for each picture, one for each attribute.
-
-    Example:
-
-    ```python
-    made = blanks(load_scenes("validation"))
-    made.texts[1], made.answers[1]
-    # "a small <mask> circle in the east.", "blue"
-    ```
     """
     rng = scenes.generator(seed)
     rows = []
@@ -214,12 +184,6 @@ def varied_captions(scenes, seed=0):
 
     Returns:
         list of str.
-
-    Example:
-
-    ```python
-    varied_captions(load_scenes("validation"))[0]
-    ```
     """
     rng = scenes.generator(seed)
     texts = []

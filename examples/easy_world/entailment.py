@@ -73,13 +73,6 @@ def veil(image, view, seed):
 
     Raises:
         ValueError: no such view.
-
-    Example:
-
-    ```python
-    image = load_scenes("validation").data.images[0]
-    veil(image, "no_colour", seed=0)
-    ```
     """
     if view not in VIEWS:
         raise ValueError(
@@ -115,15 +108,6 @@ def entailment(scenes, seed=0):
         `Entailment`: 12,000 rows of training, 1,500 of validation, 3,000 of
         test.
 
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    rows = entailment(scenes)
-    images = rows.images(scenes)
-    rows.hypotheses[0], rows.labels[:3]
-    ```
-
     Source: labels as SNLI-VE (Xie et al., 2019).
     """
     rng = scenes.generator(seed)
@@ -158,14 +142,6 @@ def varied_entailment(scenes, seed=0, sentences=4000):
 
     Returns:
         `Entailment`, at most three rows for each sentence.
-
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    rows = varied_entailment(scenes, sentences=10)
-    rows.hypotheses[0], rows.labels[:3]
-    ```
     """
     rng = scenes.generator(seed)
     rows = []

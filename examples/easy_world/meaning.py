@@ -79,12 +79,6 @@ def claim(attribute, *true, undecided=()):
 
     Returns:
         `Claim`, false of all other values.
-
-    Example:
-
-    ```python
-    claim("colour", "red").false  # all colours but red
-    ```
     """
     rest = set(ATTRIBUTES[attribute]) - set(true) - set(undecided)
     return Claim(attribute, frozenset(true), frozenset(rest))
@@ -101,14 +95,6 @@ def judge(statement, values, view):
     Returns:
         int array `(pictures,)`: contradiction 0, neutral 1, entailment 2, or
         -1 where a claim is undecided.
-
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    red = Statement("it is red.", (claim("colour", "red"),))
-    judge(red, scenes.values, "no_shape")
-    ```
 
     Source: Kleene's strong logic of three values (1938).
     """

@@ -117,15 +117,6 @@ def pairs(scenes, seed=0):
     Returns:
         `Pairs`: 8,000 rows of training, 1,000 of validation, 2,000 of test.
 
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    rows = pairs(scenes)
-    images = scenes.data.images[rows.image_index]  # (1000, 2, 64, 64, 3)
-    rows.sentences[0], rows.labels[:4]
-    ```
-
     Source: task and measures of NLVR2 (Suhr et al., 2019).
     """
     rng = scenes.generator(seed)

@@ -77,13 +77,6 @@ def load(split):
     Raises:
         ImportError: the package `easy-vqa` is not installed.
         ValueError: no such split.
-
-    Example:
-
-    ```python
-    test = load("test")
-    test.questions[0], test.answers[0]
-    ```
     """
     if split not in ("train", "validation", "test"):
         raise ValueError(
@@ -136,12 +129,6 @@ def attributes(image):
 
     Returns:
         `Attributes`.
-
-    Example:
-
-    ```python
-    attributes(load("test").images[0])
-    ```
     """
     colour, pure = pure_colour(image)
     inside = pure[_extent(pure)]
@@ -166,12 +153,6 @@ def background(image):
 
     Returns:
         uint8 array `(3,)`.
-
-    Example:
-
-    ```python
-    background(load("test").images[0])
-    ```
     """
     red, green, blue = np.moveaxis(image, -1, 0) >= BACKGROUND_FROM
     light = image[red & green & blue]
@@ -192,12 +173,6 @@ def shape_mask(image):
 
     Returns:
         bool array `(64, 64)`.
-
-    Example:
-
-    ```python
-    shape_mask(load("test").images[0]).sum()
-    ```
     """
     behind = background(image).astype("float64")
     change = np.array(COLOURS[pure_colour(image)[0]]) - behind
@@ -241,12 +216,6 @@ def pure_colour(image):
 
     Returns:
         `(colour, mask)`: a key of `COLOURS`, and a bool array `(64, 64)`.
-
-    Example:
-
-    ```python
-    pure_colour(load("test").images[0])[0]
-    ```
     """
     codes = _codes(image)
     masks = {name: codes == code for name, code in _COLOUR_CODES.items()}

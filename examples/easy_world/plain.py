@@ -1,8 +1,8 @@
-r"""Scores presets on plain sentences that a reader wrote about test pictures.
+r"""Score presets on plain sentences that a reader wrote about test pictures.
 
-The sentences (`plain_sentences.json`) were written after the ways of saying of
+The sentences (`plain_sentences.json`) were written when the ways of saying of
 the training texts were fixed, and nothing was tuned on them: 35 to judge, some
-of them about veiled pictures, and 15 with a blank and all words that are right.
+of them about veiled pictures, and 15 with a blank and all words that fit it.
 
     PYTHONPATH=examples python -m easy_world.plain
     PYTHONPATH=examples python -m easy_world.plain --fill runs/tiny/my_preset
@@ -18,7 +18,9 @@ import keras_bridgetower as kbt
 from easy_world.entailment import veil
 from easy_world.scenes import load_scenes
 
-SENTENCES = pathlib.Path(__file__).with_name("plain_sentences.json")
+SENTENCES = json.loads(
+    pathlib.Path(__file__).with_name("plain_sentences.json").read_text()
+)
 
 
 def main():
@@ -26,76 +28,33 @@ def main():
     parser.add_argument("--judge", default="bridgetower_tiny_easy_entailment")
     parser.add_argument("--fill", default="bridgetower_tiny_easy_mlm")
     presets = parser.parse_args()
-    scenes = load_scenes("test")
-    answers = (
-        judged(kbt.BridgeTowerEntailment.from_preset(presets.judge), scenes),
-        filled(kbt.BridgeTowerMaskedLM.from_preset(presets.fill), scenes),
-    )
-    for name, rows in zip(("judged", "filled"), answers, strict=True):
-        for row, answer, right in rows:
-            mark = "right" if right else "WRONG"
-            print(
-                f"{mark}  {row['picture']:3}  {row['sentence']}  ->  {answer}"
-            )
-        right = sum(right for _, _, right in rows)
-        print(f"{name}: {right} of {len(rows)} sentences right\n")
+    pictures = load_scenes("test").data.images
+
+    rows = SENTENCES["judge"]
+    texts, rng = [row["sentence"] for row in rows], np.random.default_rng(0)
+    images = [veil(pictures[row["picture"]], row["view"], rng) for row in rows]
+    task = kbt.BridgeTowerEntailment.from_preset(presets.judge)
+    labels = [label for label, _ in task.entail(images, texts)]
+    report("judged", rows, labels, [[row["label"]] for row in rows])
+
+    rows = SENTENCES["fill"]
+    texts = [row["sentence"] for row in rows]
+    images = [pictures[row["picture"]] for row in rows]
+    task = kbt.BridgeTowerMaskedLM.from_preset(presets.fill)
+    filled = task.fill_mask(images, texts)
+    words = [masks[0][0][0].strip() for masks, _ in filled]
+    report("filled", rows, words, [row["words"] for row in rows])
 
 
-def sentences():
-    """The sentences of the file.
-
-    Returns:
-        dict of `"judge"`: list of dicts of `"picture"`, an int, row of the
-        test split, `"view"`, `"sentence"` and `"label"`, all str; and of
-        `"fill"`: list of dicts of `"picture"`, `"sentence"` with `<mask>`,
-        and `"words"`, list of str, each of which is right.
-    """
-    return json.loads(SENTENCES.read_text())
-
-
-def judged(task, scenes):
-    """Let a task judge the sentences.
-
-    Args:
-        task: `BridgeTowerEntailment`.
-        scenes: `Scenes` of the test split.
-
-    Returns:
-        list of `(row, label, right)`: the sentence's dict, the label that the
-        task gave, and whether it is the right one.
-    """
-    rows = sentences()["judge"]
-    rng = np.random.default_rng(0)
-    images = [
-        veil(scenes.data.images[row["picture"]], row["view"], rng)
-        for row in rows
-    ]
-    found = task.entail(images, [row["sentence"] for row in rows])
-    return [
-        (row, label, label == row["label"])
-        for row, (label, _) in zip(rows, found, strict=True)
-    ]
-
-
-def filled(task, scenes):
-    """Let a task fill the blanks.
-
-    Args:
-        task: `BridgeTowerMaskedLM`.
-        scenes: `Scenes` of the test split.
-
-    Returns:
-        list of `(row, word, right)`: the sentence's dict, the word that the
-        task put there, and whether it is one of the right ones.
-    """
-    rows = sentences()["fill"]
-    images = [scenes.data.images[row["picture"]] for row in rows]
-    found = task.fill_mask(images, [row["sentence"] for row in rows])
-    words = [masks[0][0][0].strip() for masks, _ in found]
-    return [
-        (row, word, word in row["words"])
-        for row, word in zip(rows, words, strict=True)
-    ]
+def report(name, rows, answers, right):
+    """Print each sentence with its answer, and the number of right ones."""
+    count = 0
+    for row, answer, expected in zip(rows, answers, right, strict=True):
+        is_right = answer in expected
+        count += is_right
+        mark = "right" if is_right else "WRONG"
+        print(f"{mark}  {row['picture']:3}  {row['sentence']}  ->  {answer}")
+    print(f"{name}: {count} of {len(rows)} sentences right\n")
 
 
 if __name__ == "__main__":

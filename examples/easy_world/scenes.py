@@ -88,14 +88,6 @@ def load_scenes(split):
     Raises:
         ImportError: the package `easy-vqa` is not installed.
         ValueError: no such split.
-
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    scenes.words(0)
-    # {"shape": "circle", "colour": "blue", "size": "small", ...}
-    ```
     """
     data = load(split)
     measured = zip(*map(_measure, data.images), strict=True)
@@ -113,12 +105,6 @@ def moved(scenes, seed):
 
     Returns:
         `Scenes`.
-
-    Example:
-
-    ```python
-    moved(load_scenes("validation"), seed=1).words(0)
-    ```
     """
     rng = scenes.generator(seed)
     boxes = scenes.boxes

@@ -28,13 +28,6 @@ def both(text, words=SPELLINGS):
 
     Returns:
         tuple of one str, or of two where the spellings differ.
-
-    Example:
-
-    ```python
-    both("a gray cat")  # ("a gray cat", "a grey cat")
-    both("a cat")  # ("a cat",)
-    ```
     """
     spelled = american(text, words), british(text, words)
     return tuple(dict.fromkeys(spelled))

@@ -1,18 +1,124 @@
-"""Draws sentences about the world's pictures, said in many ways.
+"""Draw sentences about the world's pictures, in many ways of saying.
 
-Each kind of sentence is one small function: it draws words, puts them into one
-of several frames, and says what the sentence claims. With `words`, the
-attributes of a picture, the sentence is true of that picture.
+`wordings.json` has the words and the frames of sentences. Each kind of
+sentence is one small function: it draws words, puts them into a frame, and
+states what the sentence claims. With `words`, the attributes of a picture, the
+sentence is true of that picture.
 """
+
+import dataclasses
+import json
+import pathlib
 
 import numpy as np
 
-from easy_world import frames
-from easy_world import lexicon
 from easy_world.meaning import Claim
 from easy_world.meaning import Statement
 from easy_world.meaning import claim
 from easy_world.scenes import ATTRIBUTES
+
+# A frame claims nothing by itself: its slots do, and whether its table is one
+# of "not". {adj} is an adjective, {a} a noun with its article, {noun} and
+# {nouns} the noun without it, {place} a place. Other slots are drawn from
+# "slots", whose words can replace each other anywhere.
+TEXTS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+# The share of the plainest word, the first, where there are several.
+PLAINEST = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word or phrase, and its claim about the shape.
+
+    Args:
+        text: str.
+        claim: `Claim`.
+    """
+
+    text: str
+    claim: Claim
+
+
+def _place(*cells, undecided=()):
+    return claim("position", *cells, undecided=undecided)
+
+
+_CORNERS = ("northwest", "northeast", "southwest", "southeast")
+_SIDES = {
+    "left": ("northwest", "west", "southwest"),
+    "right": ("northeast", "east", "southeast"),
+    "top": ("northwest", "north", "northeast"),
+    "bottom": ("southwest", "south", "southeast"),
+}
+# Tables from a claim to the words for it. All words of a claim mean the same,
+# so a synonym never changes a label.
+ADJECTIVES = {
+    attribute: {claim(attribute, value): ways for value, ways in table.items()}
+    for attribute, table in TEXTS["words"].items()
+}
+NOUNS = {claim("shape", v): ways for v, ways in TEXTS["nouns"].items()}
+# Claims that are false of every picture.
+ABSENT_ADJECTIVES = {claim("colour"): TEXTS["absent words"]}
+ABSENT_NOUNS = {claim("shape"): TEXTS["absent nouns"]}
+# Corners and sides, which tell the shape.
+PARTS = {claim("shape", *v.split()): w for v, w in TEXTS["parts"].items()}
+PLACES = {
+    **{
+        _place(name): [
+            way.format(row=row, other=other, column=column, picture="{picture}")
+            for way in TEXTS["corner"]
+        ]
+        for name, row, other, column in zip(
+            _CORNERS,
+            ("top", "top", "bottom", "bottom"),
+            ("upper", "upper", "lower", "lower"),
+            ("left", "right") * 2,
+            strict=True,
+        )
+    },
+    **{
+        _place(*{"corners": _CORNERS, **_SIDES}.get(name, (name,))): ways
+        for name, ways in TEXTS["places"].items()
+    },
+}
+# "The north" may mean the whole upper side: it is undecided of the corners.
+_UNDECIDED = {
+    _SIDES[side][1]: _SIDES[side][::2]
+    for side in ("top", "bottom", "left", "right")
+}
+COMPASS = {
+    _place(name, undecided=_UNDECIDED.get(name, ())): [
+        f"in the {name}",
+        f"to the {name}",
+    ][: 1 if name == "center" else 2]
+    for name in (*_CORNERS, "center", *_UNDECIDED)
+}
+
+
+def draw(table, rng, value=None):
+    """Draw a word from a table.
+
+    Args:
+        table: dict from `Claim` to words.
+        rng: `np.random.Generator`.
+        value: str, which the claim must be true of; None for any claim.
+
+    Returns:
+        `Word`.
+
+    Raises:
+        ValueError: no claim of the table is true of the value.
+    """
+    fit = [one for one in table if value is None or value in one.true]
+    if not fit:
+        known = sorted(set().union(*(one.true for one in table)))
+        raise ValueError(
+            f"`value` must be one of {known}. Received: value={value!r}"
+        )
+    chosen = fit[rng.integers(len(fit))]
+    ways = table[chosen]
+    way = 0 if rng.random() < PLAINEST else rng.integers(len(ways))
+    return Word(ways[way], chosen)
 
 
 def _pick(ways, rng):
@@ -20,26 +126,25 @@ def _pick(ways, rng):
 
 
 def _word(attribute, rng, words):
-    """An adjective; seldom one that fits no picture."""
+    """Draw an adjective, seldom one that fits no picture."""
     if words is None and attribute == "colour" and rng.random() < 0.06:
-        return lexicon.draw(lexicon.ABSENT_ADJECTIVES, rng)
-    value = words and words[attribute]
-    return lexicon.draw(lexicon.ADJECTIVES[attribute], rng, value)
+        return draw(ABSENT_ADJECTIVES, rng)
+    return draw(ADJECTIVES[attribute], rng, words and words[attribute])
 
 
 def _noun(rng, words):
     if words is None and rng.random() < 0.08:
-        return lexicon.draw(lexicon.ABSENT_NOUNS, rng)
-    return lexicon.draw(lexicon.NOUNS, rng, words and words["shape"])
+        return draw(ABSENT_NOUNS, rng)
+    return draw(NOUNS, rng, words and words["shape"])
 
 
-def _place(rng, words):
-    table = (lexicon.PLACES, lexicon.COMPASS)[rng.random() < 0.2]
-    return lexicon.draw(table, rng, words and words["position"])
+def _somewhere(rng, words):
+    table = (PLACES, COMPASS)[rng.random() < 0.2]
+    return draw(table, rng, words and words["position"])
 
 
-def _noun_phrase(rng, words, least=1, without=()):
-    """Text without an article, and claims: adjectives before a noun."""
+def _noun_phrase(rng, words, without=()):
+    """Draw adjectives and a noun: text without an article, and claims."""
     while True:
         named = [
             attribute
@@ -54,12 +159,12 @@ def _noun_phrase(rng, words, least=1, without=()):
             texts, claims = [*texts, noun.text], [*claims, noun.claim]
         else:
             texts.append("{thing}")
-        if len(claims) >= least:
+        if claims:
             return " ".join(texts), tuple(claims)
 
 
 def _nouns(text):
-    """The slots of a noun phrase."""
+    """Return the slots of a noun phrase."""
     article = "an" if text[0] in "aeiou" else "a"
     plural = f"{text}es" if text.endswith(("x", "s")) else f"{text}s"
     return {"a": f"{article} {text}", "noun": text, "nouns": plural}
@@ -70,10 +175,11 @@ def quality(rng, words):
     attribute = _pick(("colour", "colour", "colour", "size", "shape"), rng)
     word = _word(attribute, rng, words)
     denied = words is None and rng.random() < 0.5
+    table = "is_not" if denied else "is"
     if rng.random() < 0.3:
-        ways = (frames.IS_NOT_OF if denied else frames.IS_OF)[attribute]
+        ways = TEXTS[f"{table}_of"][attribute]
     else:
-        ways = frames.IS_NOT if denied else frames.IS
+        ways = TEXTS[table]
     text = _fill(_pick(ways, rng), rng, adj=word.text)
     return Statement(text, (word.claim,), denied)
 
@@ -82,23 +188,23 @@ def thing(rng, words):
     """There is a blue circle. No triangle here."""
     text, claims = _noun_phrase(rng, words)
     denied = words is None and rng.random() < 0.5
-    frame = _pick(frames.NOT_THERE if denied else frames.THERE, rng)
+    frame = _pick(TEXTS["not_there" if denied else "there"], rng)
     return Statement(_fill(frame, rng, **_nouns(text)), claims, denied)
 
 
 def place(rng, words):
     """It lies at the top left."""
-    word = _place(rng, words)
+    word = _somewhere(rng, words)
     denied = words is None and rng.random() < 0.4
-    frame = _pick(frames.LIES_NOT if denied else frames.LIES, rng)
+    frame = _pick(TEXTS["lies_not" if denied else "lies"], rng)
     return Statement(_fill(frame, rng, place=word.text), (word.claim,), denied)
 
 
 def thing_in_place(rng, words):
     """A blue circle in the middle."""
     text, claims = _noun_phrase(rng, words)
-    word = _place(rng, words)
-    frame = _pick(frames.LIES_THERE, rng)
+    word = _somewhere(rng, words)
+    frame = _pick(TEXTS["lies_there"], rng)
     text = _fill(frame, rng, place=word.text, **_nouns(text))
     return Statement(text, (*claims, word.claim))
 
@@ -108,19 +214,18 @@ def predicate(rng, words):
     attribute = _pick(("colour", "size", "shape", "position"), rng)
     text, claims = _noun_phrase(rng, words, without=(attribute,))
     if attribute == "position":
-        said = _place(rng, words)
+        word = _somewhere(rng, words)
     elif attribute == "shape" and rng.random() < 0.7:
-        noun = _noun(rng, words)
-        said = lexicon.Word(_nouns(noun.text)["a"], noun.claim)
+        word = _noun_with_article(rng, words)
     else:
-        said = _word(attribute, rng, words)
+        word = _word(attribute, rng, words)
     denied = words is None and rng.random() < 0.4
     verb = "is not" if denied else "is"
-    text = _fill(f"the {text} {verb} {said.text}", rng)
+    text = _fill(f"the {text} {verb} {word.text}", rng)
     if not denied:
-        return Statement(text, (*claims, said.claim))
+        return Statement(text, (*claims, word.claim))
     supposed = tuple(one.presupposed() for one in claims)
-    return Statement(text, (*supposed, said.claim.denied()))
+    return Statement(text, (*supposed, word.claim.denied()))
 
 
 def two(rng, words):
@@ -135,26 +240,27 @@ def two(rng, words):
         while second.claim == first.claim:
             second = _either(attribute, rng)
         yes, no = first.claim, second.claim
+        either = Claim(yes.attribute, yes.true | no.true, yes.false & no.false)
         frame, claims = (
             ("{it} is {one}, not {two}", (yes, no.denied())),
             ("{it} is not {two} but {one}", (yes, no.denied())),
             ("{it} is neither {one} nor {two}", (yes.denied(), no.denied())),
-            ("{it} is {one} or {two}", (_union(yes, no),)),
+            ("{it} is {one} or {two}", (either,)),
         )[rng.integers(4)]
     text = _fill(frame, rng, one=first.text, two=second.text)
     return Statement(text, claims)
 
 
 def _either(attribute, rng):
-    """An adjective, or a noun with its article."""
-    if attribute != "shape":
-        return _word(attribute, rng, None)
-    noun = _noun(rng, None)
-    return lexicon.Word(_nouns(noun.text)["a"], noun.claim)
+    """Draw an adjective, or a noun with its article."""
+    if attribute == "shape":
+        return _noun_with_article(rng, None)
+    return _word(attribute, rng, None)
 
 
-def _union(one, two):
-    return Claim(one.attribute, one.true | two.true, one.false & two.false)
+def _noun_with_article(rng, words):
+    noun = _noun(rng, words)
+    return Word(_nouns(noun.text)["a"], noun.claim)
 
 
 def parts(rng, words):
@@ -162,7 +268,7 @@ def parts(rng, words):
     value = words and words["shape"]
     if value == "circle":
         return quality(rng, words)
-    word = lexicon.draw(lexicon.PARTS, rng, value)
+    word = draw(PARTS, rng, value)
     denied = words is None and rng.random() < 0.5
     frame = "{it} does not have {parts}" if denied else "{it} has {parts}"
     return Statement(_fill(frame, rng, parts=word.text), (word.claim,), denied)
@@ -171,20 +277,18 @@ def parts(rng, words):
 def number(rng, words):
     """There is one shape. There are two shapes."""
     if words is not None or rng.random() < 0.5:
-        every = claim("shape", *ATTRIBUTES["shape"])
-        return Statement(_fill(_pick(frames.ONE_SHAPE, rng), rng), (every,))
-    return Statement(
-        _fill(_pick(frames.MANY_SHAPES, rng), rng), (claim("shape"),)
-    )
+        table, claimed = "one_shape", claim("shape", *ATTRIBUTES["shape"])
+    else:
+        table, claimed = "many_shapes", claim("shape")
+    return Statement(_fill(_pick(TEXTS[table], rng), rng), (claimed,))
 
 
 def untold(rng, words):
-    """It is heavy: no picture says so."""
-    return Statement(_fill(_pick(frames.UNTOLD, rng), rng), ())
+    """It is heavy: no picture of this world says so."""
+    return Statement(_fill(_pick(TEXTS["untold"], rng), rng), ())
 
 
-# Shares of the kinds, of all sentences and of those that are true of a
-# picture and worth a blank.
+# The shares of the kinds; of true sentences, of those worth a blank.
 KINDS = {
     **{quality: 0.27, thing: 0.27, place: 0.11, thing_in_place: 0.08},
     **{predicate: 0.14, two: 0.05, parts: 0.03, number: 0.03, untold: 0.02},
@@ -196,60 +300,42 @@ TRUE_KINDS = {
 
 
 def statement(rng):
-    """Draw a sentence, which may be true or false of a picture.
+    """Draw a `Statement`, which may be true or false of a picture.
 
     Args:
         rng: `np.random.Generator`.
-
-    Returns:
-        `Statement`.
-
-    Example:
-
-    ```python
-    statement(np.random.default_rng(0)).text
-    ```
     """
-    return _draw(KINDS, rng, None)
+    return _drawn(KINDS, rng, None)
 
 
 def true_statement(rng, words):
-    """Draw a sentence that is true of a picture, without "not".
+    """Draw a `Statement` that is true of a picture, without "not".
 
     Args:
         rng: `np.random.Generator`.
         words: dict from attribute to its word, as `Scenes.words`.
-
-    Returns:
-        `Statement`.
-
-    Example:
-
-    ```python
-    scenes = load_scenes("validation")
-    true_statement(np.random.default_rng(0), scenes.words(0)).text
-    ```
     """
-    return _draw(TRUE_KINDS, rng, words)
+    return _drawn(TRUE_KINDS, rng, words)
 
 
-def _draw(kinds, rng, words):
+def _drawn(kinds, rng, words):
     shares = np.array([*kinds.values()])
     kind = [*kinds][rng.choice(len(shares), p=shares / shares.sum())]
-    made = kind(rng, words)
-    return Statement(_written(made.text, rng), made.claims, made.denied)
+    plain = kind(rng, words)
+    return dataclasses.replace(plain, text=_written(plain.text, rng))
 
 
 def _fill(frame, rng, **words):
     """Put words into a frame, and draw those for the slots that are left."""
-    text = frame.format_map(words | {k: f"{{{k}}}" for k in frames.SLOTS})
-    return text.format_map({k: _pick(v, rng) for k, v in frames.SLOTS.items()})
+    slots = TEXTS["slots"]
+    text = frame.format_map(words | {k: f"{{{k}}}" for k in slots})
+    return text.format_map({k: _pick(v, rng) for k, v in slots.items()})
 
 
 def _written(text, rng):
-    """As people write: with or without capital, contraction and full stop."""
+    """Vary capitals, contractions and full stops, as people do."""
     if rng.random() < 0.35:
-        for long, short in frames.CONTRACTIONS.items():
+        for long, short in TEXTS["contractions"].items():
             text = text.replace(long, short)
     if rng.random() < 0.5:
         text = text[0].upper() + text[1:]

@@ -1,6 +1,7 @@
 """Scenes and captions derived from easy-VQA: sizes, truth, blind scores."""
 
 import collections
+import json
 import math
 
 import numpy as np
@@ -13,7 +14,6 @@ from easy_vqa_checks import tokens
 from easy_world import captions
 from easy_world import pictures as easy_vqa
 from easy_world import scenes as easy_vqa_scenes
-from easy_world.vqa_files import write_vqa_files
 
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.metrics.vqa import evaluate_vqa
@@ -157,10 +157,38 @@ def test_matches(scenes):
     assert blind(*keys) == pytest.approx(50, abs=3)
 
 
+def vqa_files(data, folder):
+    """Write easy-VQA in the format of VQAv2, each answer given ten times."""
+    questions, annotations = [], []
+    rows = zip(
+        data.image_index.tolist(), data.questions, data.answers, strict=True
+    )
+    for row, (image, question, answer) in enumerate(rows):
+        ids = {"question_id": row, "image_id": image}
+        questions.append({**ids, "question": question})
+        people = [
+            {"answer": answer, "answer_confidence": "yes", "answer_id": i}
+            for i in range(1, 11)
+        ]
+        annotations.append(
+            {
+                **ids,
+                "question_type": " ".join(question.split()[:2]),
+                "answer_type": "yes/no" if answer in ("yes", "no") else "other",
+                "multiple_choice_answer": answer,
+                "answers": people,
+            }
+        )
+    paths = folder / "questions.json", folder / "annotations.json"
+    paths[0].write_text(json.dumps({"questions": questions}))
+    paths[1].write_text(json.dumps({"annotations": annotations}))
+    return paths
+
+
 def test_vqa_files_and_the_official_evaluator(scenes, tmp_path):
     """The blind score of easy-VQA once more, by way of VQAv2's files."""
     test = scenes["test"].data
-    questions, annotations = write_vqa_files(test, tmp_path)
+    questions, annotations = vqa_files(test, tmp_path)
     votes = collections.defaultdict(collections.Counter)
     for split in ("train", "validation"):
         data = scenes[split].data

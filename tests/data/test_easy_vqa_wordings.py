@@ -11,9 +11,9 @@ import pytest
 from builders import FASTEST
 from easy_world import captions
 from easy_world import entailment
-from easy_world import lexicon
 from easy_world import meaning
 from easy_world import plain
+from easy_world import wordings
 from easy_world.meaning import Statement
 from easy_world.meaning import claim
 from easy_world.meaning import judge
@@ -208,8 +208,8 @@ def test_what_is_undecided_has_no_label():
 
 def test_a_value_that_no_word_names():
     with pytest.raises(ValueError, match="'black'.*Received: value='pink'"):
-        lexicon.draw(
-            lexicon.ADJECTIVES["colour"], np.random.default_rng(0), "pink"
+        wordings.draw(
+            wordings.ADJECTIVES["colour"], np.random.default_rng(0), "pink"
         )
 
 
@@ -223,7 +223,7 @@ BEYOND = {
 
 def test_plain_sentences_are_labelled_right(scenes):
     found = scenes["test"]
-    rows = plain.sentences()
+    rows = plain.SENTENCES
     assert (len(rows["judge"]), len(rows["fill"])) == (35, 15)
     unread = []
     for row in rows["judge"]:

@@ -16,7 +16,7 @@ from builders import raw
 from builders import shallow
 from builders import slow_on
 from builders import tokenizer
-from turns.steps import OBJECTIVES
+from turns.training import OBJECTIVES
 from turns.two_passes import TwoPasses
 
 import keras_bridgetower as kbt

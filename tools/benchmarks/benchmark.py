@@ -6,14 +6,14 @@
     python tools/benchmarks/benchmark.py steps vqa --only "torch float32"
     python tools/benchmarks/benchmark.py first loading import --size small base
 
-A model of transformers with random weights is saved, and each contender opens
-it in a process of its own, beside one with its reference: transformers in
-float32 on PyTorch, if the table names no other. The two take turns. The ratio
-is the reference's time to the contender's: above 1 is faster. A turn ends when
-its outputs are in NumPy, and so when an accelerator is done.
+A model of transformers with random weights is saved. Each contender opens it
+in its own process, beside a process of its reference: transformers in float32
+on PyTorch, unless `turns/works.py` names another. The two take turns. The
+ratio is the reference's time to the contender's: above 1 is faster. A turn
+ends when its outputs are in NumPy, so that an accelerator is done.
 
-The output folder gets README.md with all tables, results.csv, and a plot of
-each work. Needs the extras `dev` and `viz`, and `export` for the runtimes.
+Writes README.md with all tables, results.csv, and a plot of each work. Needs
+the extras `dev` and `viz`, and `export` for the runtimes.
 """
 
 import argparse
@@ -24,22 +24,19 @@ import subprocess
 import sys
 import tempfile
 
-from turns import machine
 from turns import report
+from turns.rounds import ContenderFailed
 from turns.rounds import Rounds
-from turns.runners import ContenderFailed
-from turns.runners import Resident
-from turns.runners import environment
-from turns.saved import Saved
+from turns.rounds import Saved
+from turns.rounds import environment
 from turns.works import WORKS
 
-DATA = "data"  # Which has no model: it times reading.
-# Of the published models; "small" has the width of the tiny presets, which
-# transformers cannot run.
+DATA = "data"  # It has no model: it times reading.
+# "small" has the width of the tiny presets, which transformers cannot run.
 SIZES = ("base", "large", "small")
 TF32 = (
-    " On a GPU, JAX and TensorFlow multiply float32 matrices in TF32 unless "
-    "they are told otherwise, and PyTorch does not: see the distances."
+    " On a GPU, JAX and TensorFlow multiply float32 matrices in TF32 by "
+    "default, and PyTorch does not: see the distances."
 )
 HERE = pathlib.Path(__file__).parent
 
@@ -54,6 +51,7 @@ def main():
 
 
 def parsed():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = (*WORKS, DATA)
     parser.add_argument("works", nargs="+", choices=(*names, "all"))
@@ -75,7 +73,7 @@ def parsed():
     parser.add_argument(
         "--models",
         type=pathlib.Path,
-        help="a folder that keeps saved and exported models for further runs",
+        help="folder that keeps saved and exported models for further runs",
     )
     settings = parser.parse_args()
     if settings.repeats < 2:
@@ -92,7 +90,7 @@ def parsed():
 
 
 class Report:
-    """What a run has measured so far; its files are written after each work.
+    """The measurements of a run so far; files are written after each work.
 
     Args:
         settings: of the command.
@@ -100,18 +98,18 @@ class Report:
 
     def __init__(self, settings):
         self.settings = settings
-        self.gpu = machine.gpu()
+        self.gpu = report.gpu()
         self.rows, self.parts = [], [self.heading()]
 
     def heading(self):
-        """The machine, the packages and the command."""
+        """Return the machine, the packages and the command."""
         command = shlex.join(["python", *sys.argv])
         return (
             "# Benchmark\n\n"
             f"    {command}\n\n"
-            f"* Processor: {machine.processor()}\n"
+            f"* Processor: {report.processor()}\n"
             f"* GPU: {self.gpu or 'none'}\n"
-            f"* {machine.versions()}\n\n"
+            f"* {report.versions()}\n\n"
             f"Medians of {self.settings.repeats} turns; ratios above 1 are "
             "faster than the reference. A turn ends when its outputs are in "
             f"NumPy.{TF32 if self.gpu else ''}"
@@ -125,18 +123,12 @@ class Report:
         """
         print(self.parts[0], flush=True)
         for name in self.settings.works:
-            if name == DATA:
-                self.add(self.data(models))
-            else:
-                self.add(self.work(name, models))
-
-    def add(self, part):
-        """Print one part of the report, and write all files anew."""
-        print(f"\n{part}", flush=True)
-        self.parts.append(part)
-        text = "\n\n".join(self.parts)
-        (self.settings.output / "README.md").write_text(f"{text}\n")
-        report.write_csv(self.settings.output / "results.csv", self.rows)
+            part = self.data if name == DATA else self.work
+            self.parts.append(part(name, models))
+            print(f"\n{self.parts[-1]}", flush=True)
+            text = "\n\n".join(self.parts)
+            (self.settings.output / "README.md").write_text(f"{text}\n")
+            report.write_csv(self.settings.output / "results.csv", self.rows)
 
     def work(self, name, models):
         """Measure one work, and draw it."""
@@ -157,13 +149,13 @@ class Report:
         return "\n\n".join(parts)
 
     def measured(self, work, saved, notes):
-        """Yield the rows of one work with one model; add what is left out."""
+        """Yield the rows of one work with one model; note what is left out."""
         batches = work.batches
-        if work.runner is Resident:
+        if not work.fresh:
             batches = self.settings.batches or batches
+        only = self.settings.only
         with Rounds(work, saved, self.settings.repeats) as rounds:
             for contender in work.contenders:
-                only = self.settings.only
                 if contender.is_reference_only():
                     continue
                 if only and contender.name not in only:
@@ -180,22 +172,22 @@ class Report:
                 notes.append(f"Left out: {contender.name}: {reason}.")
                 print(notes[-1], flush=True)
 
-    def data(self, models):
-        """What the benchmark of reading prints, which has tables of its own."""
+    def data(self, name, models):
+        """Return the output of the benchmark of reading."""
         program = [sys.executable, str(HERE / "benchmark_data.py")]
         backend = os.environ.get("KERAS_BACKEND", "torch")
-        done = subprocess.run(
+        process = subprocess.run(
             [*program, "--repeats", str(self.settings.repeats)],
             env=environment(backend, pathlib.Path(models) / "keras"),
             stdout=subprocess.PIPE,
             text=True,
             check=True,
         )
-        return f"## Data\n\n{done.stdout.strip()}"
+        return f"## Data\n\n{process.stdout.strip()}"
 
 
 def _line(row):
-    """A row as it is printed while others still run."""
+    """Return a row as it is printed while others still run."""
     return (
         f"{row['name']}, {row['size']} {row['side']} px, batch "
         f"{row['batch']}: {row['seconds']:.3g} s, {row['ratio']:.2f} "

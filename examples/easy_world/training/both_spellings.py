@@ -1,8 +1,8 @@
-r"""Teach a trained tiny preset the other spelling of its words.
+r"""Teach a trained preset the other spelling of its words.
 
-A spelling that training had not, or had less often, becomes a token with the
-embedding of the other one: "grey" is read as "gray". So texts that training
-had are understood exactly as before, and the scores stay what they were.
+The spelling that was rarer in training becomes a token with the embedding of
+the other one: "grey" is read as "gray". Texts of the training are understood
+exactly as before, and the scores stay.
 
     PYTHONPATH=examples:tools python -m easy_world.training.both_spellings \
         runs/spelled runs/tiny/bridgetower_tiny_easy_*
@@ -25,7 +25,7 @@ from easy_world.training import tiny_training
 from easy_world.training import vocabulary
 from keras_bridgetower.tasks.by_name import open_task
 
-# Where a preset's page tells of it.
+# A part of the page of a preset.
 NOTE = """
 Both spellings of a word (color and colour, gray and grey, center and centre,
 disk and disc) share one embedding, so they get the same answers.
@@ -55,14 +55,7 @@ def main():
 
 
 def training_texts(name):
-    """The texts that a preset of the family was trained on.
-
-    Args:
-        name: str, the end of its name.
-
-    Returns:
-        list of str.
-    """
+    """Return the training texts of a preset, by the end of its name."""
     if name == "vqa":
         return pictures.load("train").questions
     scenes = load_scenes("train")
@@ -79,16 +72,13 @@ def training_texts(name):
 
 
 def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
-    """A task that reads both spellings of a word as one.
+    """Return a task that reads both spellings of a word as one.
 
     Args:
         old: a task of a tiny preset.
         folder: path of the preset.
         texts: list of str, such as it was trained on.
         words: keys of `SPELLINGS`.
-
-    Returns:
-        A new task.
     """
     tokens, merges, alike = add_spellings(
         *vocabulary.read(folder), texts, words
@@ -103,7 +93,7 @@ def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
             for new, known in alike.items():
                 values[tokens[new]] = values[tokens[known]]
         else:
-            # Of a head for blanks, which has not learned to write new tokens.
+            # A head for blanks has not learned to write new tokens.
             never = kept.token_to_id("<unk>")
             values[..., kept.vocabulary_size() :] = values[..., [never]]
         weight.assign(values)
@@ -111,12 +101,12 @@ def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
 
 
 def add_spellings(tokens, merges, texts, words=spelling.SPELLINGS):
-    """Make each spelling one token that stands where the other one has one.
+    """Make each spelling one token where the other one is one.
 
     Args:
         tokens: dict from token to id, a byte-level BPE vocabulary.
         merges: iterable of strings such as `"h e"`.
-        texts: list of str, which say how the words are spelled more often.
+        texts: list of str, which show the more frequent spelling.
         words: keys of `SPELLINGS`.
 
     Returns:
@@ -124,8 +114,8 @@ def add_spellings(tokens, merges, texts, words=spelling.SPELLINGS):
         `alike` is a dict from the token of the rarer spelling to that of the
         other.
 
-    A pair stays as it is where the spellings differ by a letter or two that
-    other words may have as a token ("Disk" as `D is k`).
+    A pair of spellings stays if they differ by a letter or two that other
+    words may have as a token ("Disk" as `D is k`).
     """
     tokens, merges, alike = dict(tokens), list(merges), {}
     counts = vocabulary.words(texts)

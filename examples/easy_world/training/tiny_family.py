@@ -2,6 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
 
 import keras_bridgetower as kbt
 from easy_world import captions
@@ -9,20 +12,154 @@ from easy_world import entailment
 from easy_world import pairs
 from easy_world import pictures
 from easy_world.scenes import load_scenes
-from easy_world.training import tiny_rows
-from easy_world.training import tiny_scores
 from easy_world.training.tiny_training import SIDE
 from easy_world.training.tiny_training import build_backbone
 from easy_world.training.tiny_training import learn_vocabulary
 from easy_world.training.vocabulary import with_more_words
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 PROJECTION_DIM = 64
 # The stage that most others start from.
 START = "pretrain"
 # The longest text has 15 tokens.
 SEQUENCE_LENGTH = 16
-# Where texts are varied, and users write their own.
+# For varied texts, and those of users.
 VARIED_LENGTH, VARIED_VOCABULARY = 24, 704
+
+
+# Rows: raw `(x, y)` of one epoch, or `x`, from scenes and a seed.
+
+
+def caption_rows(scenes, seed):
+    """Return each picture with one of its captions, and its group as id."""
+    made = captions.captions(scenes)
+    templates = len(made.texts) // len(made.pictures)
+    chosen = scenes.generator(seed).integers(templates, size=len(made.pictures))
+    texts = np.array(made.texts).reshape(-1, templates)
+    texts = texts[np.arange(len(texts)), chosen]
+    x = {"images": scenes.data.images, "text": texts}
+    return x, made.groups.astype("int32")
+
+
+def varied_captions(scenes, seed):
+    """Return each picture with one true sentence."""
+    texts = captions.varied_captions(scenes, seed)
+    return {"images": scenes.data.images, "text": texts}
+
+
+def hypotheses(scenes, seed):
+    """Return the rows of the entailment benchmark."""
+    made = entailment.entailment(scenes, seed)
+    x = {"images": made.images(scenes), "text": made.hypotheses}
+    return x, made.labels.astype("int32")
+
+
+def varied_hypotheses(scenes, seed):
+    """Return rows of which a third are the benchmark's, the others varied."""
+    plain = entailment.entailment(scenes, seed)
+    count = len(plain.labels) // 3
+    varied = entailment.varied_entailment(scenes, seed, 2 * count // 3)
+    images = [*islice(plain.each_image(scenes), count)]
+    x = {
+        "images": np.stack(images + [*varied.each_image(scenes)]),
+        "text": plain.hypotheses[:count] + varied.hypotheses,
+    }
+    labels = np.concatenate([plain.labels[:count], varied.labels])
+    return x, labels.astype("int32")
+
+
+def statements(scenes, seed):
+    """Return the rows of the benchmark of two pictures."""
+    made = pairs.pairs(scenes, seed)
+    images = scenes.data.images[made.image_index]
+    return {"images": images, "text": made.sentences}, made.labels.astype(
+        "int32"
+    )
+
+
+# Scores: dicts of percentages, from a task and scenes.
+
+
+def _percent(share):
+    return round(100 * float(share), 2)
+
+
+def score_pretraining(task, scenes):
+    """Return the accuracies of the three objectives."""
+    x, ids = caption_rows(scenes, 0)
+    found = task.evaluate(x, ids, batch_size=100, verbose=0, return_dict=True)
+    return {k: _percent(v) for k, v in found.items() if k.endswith("accuracy")}
+
+
+def score_blanks(task, scenes):
+    """Return the share of blanks that are filled correctly, by attribute."""
+    made = captions.blanks(scenes)
+    filled = task.fill_mask(
+        list(scenes.data.images[made.image_index]), made.texts, batch_size=256
+    )
+    right = np.array(
+        [
+            masks[0][0][0].strip() == answer
+            for (masks, _), answer in zip(filled, made.answers, strict=True)
+        ]
+    )
+    kinds = np.array(made.kinds)
+    scores = {k: _percent(right[kinds == k].mean()) for k in BLIND_BLANKS}
+    return scores | {"mean": round(float(np.mean([*scores.values()])), 2)}
+
+
+def _recalls(scores, pool, scenes):
+    report = retrieval_recall(scores, pool.owner, split=scenes.split)
+    found = report.recalls | {"RSUM": report.rsum}
+    return {name: round(float(value), 2) for name, value in found.items()}
+
+
+def score_ranking(task, scenes):
+    """Return recalls of two-stage ranking, and matching of captions."""
+    pool = captions.gallery(scenes)
+    images = list(scenes.data.images[pool.pictures])
+    scores = task.rank(
+        images, pool.texts, shortlist=32, batch_size=256, verbose=0
+    )
+    made = captions.matches(scenes)
+    x = {"images": scenes.data.images[made.image_index], "text": made.texts}
+    return _recalls(scores, pool, scenes) | {
+        "true or false caption": _accuracy(task, x, made.labels)
+    }
+
+
+def score_embeddings(task, scenes):
+    """Return recalls by embeddings alone."""
+    pool = captions.gallery(scenes)
+    images = task.embed(
+        images=list(scenes.data.images[pool.pictures]), batch_size=256
+    )
+    texts = task.embed(texts=pool.texts, batch_size=256)
+    return _recalls(images @ texts.T, pool, scenes)
+
+
+def score_hypotheses(task, scenes):
+    """Return the accuracy on the entailment benchmark."""
+    return {"accuracy": _accuracy(task, *hypotheses(scenes, 0))}
+
+
+def _accuracy(task, x, labels):
+    logits = task.predict(x, batch_size=256, verbose=0)
+    return _percent((logits.argmax(-1) == labels).mean())
+
+
+def score_statements(task, scenes):
+    """Return accuracy and consistency on pairs of pictures."""
+    x, labels = statements(scenes, 0)
+    logits = task.predict(x, batch_size=256, verbose=0)
+    report = evaluate_nlvr2(
+        pairs.pairs(scenes).identifiers, labels, logits.argmax(-1)
+    )
+    return {
+        "accuracy": round(report.accuracy, 2),
+        "consistency": round(report.consistency, 2),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +167,15 @@ class Stage:
     """One preset of the family.
 
     Args:
-        build: callable from the pre-trained preset's folder to the task.
+        build: callable from the folder of the preset to start from to the task.
         rows: callable from scenes and seed to raw `(x, y)` of one epoch.
         score: callable from task and scenes to a dict of percentages.
-        blind: dict, scores on test without a look at the pictures.
-        measure: str, what the scores are.
+        blind: dict, scores on test of a predictor that sees no picture.
+        measure: str, a description of the scores.
         epochs: int.
         batch_size: int.
-        learning_rate: float, over that of the command line.
-        texts: str, what was special about the training texts.
+        learning_rate: float, a factor of the command line's.
+        texts: str, a description of special training texts.
         start: str, the stage whose preset it starts from.
     """
 
@@ -78,12 +215,12 @@ def _pretraining(folder):
 
 
 def _start(cls, **values):
-    """The task of a class, from the pre-trained preset."""
+    """Return a builder of a task from a preset."""
     return lambda folder: cls.from_preset(folder, **values)
 
 
 def _start_with_more_words(cls, **values):
-    """Likewise, with the words of varied texts in its vocabulary."""
+    """Return the same builder, with the words of varied texts as tokens."""
 
     def build(folder):
         scenes = load_scenes("train")
@@ -99,31 +236,32 @@ def _start_with_more_words(cls, **values):
 
 
 def _fill_start(folder):
-    """For pictures seen in full, the image tower knows enough: it rests."""
+    """Freeze the image tower: it knows enough of pictures seen in full."""
     build = _start_with_more_words(kbt.BridgeTowerMaskedLM, rate=0.3)
     task = build(folder)
     task.backbone.image_tower.trainable = False
     return task
 
 
-# What a predictor gets that guesses on the test gallery.
+BLIND_BLANKS = captions.BLIND_BLANKS
+# Expected scores of guesses on the test gallery.
 CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
     "TR@1": 0.22,
     "TR@5": 1.09,
     "TR@10": 2.16,
     "RSUM": captions.RETRIEVAL_LADDER[()],
 }
-# How statements are scored: by what, blind, and what it is.
+# The score of hypotheses, its blind value, and its description.
 JUDGED = (
-    tiny_scores.score_hypotheses,
+    score_hypotheses,
     {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
     "Accuracy. Blind: the majority label of text and kind of view.",
 )
 STAGES = {
     "pretrain": Stage(
         _pretraining,
-        tiny_rows.caption_rows,
-        tiny_scores.score_pretraining,
+        caption_rows,
+        score_pretraining,
         {"itm_accuracy": 50.0, "itc_accuracy": 1.0},
         "Accuracies of masked tokens (30 % of all), of matching (half the "
         "texts with another picture) and of the nearest picture among 100.",
@@ -132,9 +270,9 @@ STAGES = {
     ),
     "mlm": Stage(
         _fill_start,
-        tiny_rows.varied_captions,
-        tiny_scores.score_blanks,
-        captions.BLIND_BLANKS | {"mean": 27.68},
+        varied_captions,
+        score_blanks,
+        BLIND_BLANKS | {"mean": 27.68},
         "Share of captions whose one masked word is found, for each attribute. "
         "Blind: the attribute's most frequent word.",
         epochs=24,
@@ -147,8 +285,8 @@ STAGES = {
     ),
     "retrieval": Stage(
         _start(kbt.BridgeTowerRetrieval, objective="hard_negatives"),
-        tiny_rows.caption_rows,
-        tiny_scores.score_ranking,
+        caption_rows,
+        score_ranking,
         CHANCE | {"true or false caption": 50.0},
         "Recall on the gallery of distinct pictures, by the two-stage protocol "
         "with a shortlist of 32; and captions that are true or wrong in one "
@@ -161,24 +299,21 @@ STAGES = {
             projection_dim=PROJECTION_DIM,
             ways="three_way",
         ),
-        tiny_rows.caption_rows,
-        tiny_scores.score_embeddings,
+        caption_rows,
+        score_embeddings,
         CHANCE,
         "Recall on the gallery of distinct pictures, by the cosine of text and "
         "image embeddings alone. Blind: guessing.",
         epochs=15,
     ),
-    # The statements of the score alone: of varied ones from the start a model
+    # The statements of the score alone: from varied ones at the start a model
     # learns the words, and not to look.
     "statements": Stage(
-        _start(kbt.BridgeTowerEntailment),
-        tiny_rows.hypotheses,
-        *JUDGED,
-        epochs=6,
+        _start(kbt.BridgeTowerEntailment), hypotheses, *JUDGED, epochs=6
     ),
     "entailment": Stage(
         _start_with_more_words(kbt.BridgeTowerEntailment),
-        tiny_rows.varied_hypotheses,
+        varied_hypotheses,
         *JUDGED,
         epochs=20,
         batch_size=64,
@@ -189,8 +324,8 @@ STAGES = {
     ),
     "nlvr2": Stage(
         _start(kbt.BridgeTowerNLVR2),
-        tiny_rows.statements,
-        tiny_scores.score_statements,
+        statements,
+        score_statements,
         {"accuracy": pairs.BLIND_PAIRS["text and right"]},
         "Accuracy, and share of sentences that are right for all four pairs. "
         "Blind: the better of text with one of the two pictures.",

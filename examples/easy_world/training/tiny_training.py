@@ -1,4 +1,4 @@
-"""Functions that the scripts for training the tiny presets share."""
+"""What the scripts that train the small presets share."""
 
 import json
 import pathlib
@@ -10,7 +10,8 @@ import tensorflow as tf
 import tokenizers
 
 import keras_bridgetower as kbt
-from easy_world import scenes as easy_vqa_scenes
+from easy_world.scenes import ATTRIBUTES
+from easy_world.scenes import moved
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import written_weights
 
@@ -19,7 +20,7 @@ SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 def learn_vocabulary(texts, size=512):
-    """A byte-level BPE vocabulary of all bytes and the words of `texts`."""
+    """Learn a byte-level BPE vocabulary: all bytes, and the words of texts."""
     engine = tokenizers.Tokenizer(tokenizers.models.BPE())
     engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
         add_prefix_space=False
@@ -50,7 +51,7 @@ def build_backbone(
     fusion_width=WIDTH,
     side=SIDE,
 ):
-    """An untrained tiny backbone: 4 heads, patches of 8 pixels."""
+    """Return an untrained small backbone: 4 heads, patches of 8 pixels."""
     return kbt.BridgeTowerBackbone(
         image_encoder=keras_hub.models.CLIPVisionEncoder(
             patch_size=8,
@@ -77,7 +78,7 @@ def build_backbone(
 
 
 def train_image_tower(task, scenes, names, epochs, settings):
-    """Let the image tower name attributes; returns the last accuracies.
+    """Let the image tower name attributes of moved training pictures.
 
     Args:
         task: a task, whose image tower learns.
@@ -87,48 +88,65 @@ def train_image_tower(task, scenes, names, epochs, settings):
         settings: values of the command line.
 
     Returns:
-        dict from name to accuracy on moved training pictures.
+        dict from name to the last accuracy.
     """
-    tower = task.backbone.image_tower
-    converter = task.preprocessor.image_converter
-    columns = {n: list(easy_vqa_scenes.ATTRIBUTES).index(n) for n in names}
-    first_token = tower(tower.input)[-1][:, 0]
-    model = keras.Model(
-        tower.input,
-        {
-            name: keras.layers.Dense(
-                len(easy_vqa_scenes.ATTRIBUTES[name]), name=name
-            )(first_token)
-            for name in names
-        },
-    )
+    columns = {n: list(ATTRIBUTES).index(n) for n in names}
 
     def rows(scenes, seed):
         labels = {n: scenes.values[:, i] for n, i in columns.items()}
         return scenes.data.images, labels
 
     data, steps = stream(scenes, rows, epochs, settings.tower_batch_size, 0)
+    sizes = {name: len(ATTRIBUTES[name]) for name in names}
+    rate = settings.learning_rate
+    return fit_image_tower(task, sizes, data, epochs, steps, rate)
+
+
+def fit_image_tower(task, sizes, data, epochs, steps, learning_rate):
+    """Fit an image tower with one classifier for each attribute on top.
+
+    Args:
+        task: a task, whose image tower learns.
+        sizes: dict from attribute to its number of values.
+        data: `tf.data.Dataset` of raw pictures and dicts of labels.
+        epochs: int.
+        steps: int, batches of an epoch.
+        learning_rate: float, the highest of the schedule.
+
+    Returns:
+        dict from attribute to the last accuracy.
+    """
+    tower = task.backbone.image_tower
+    converter = task.preprocessor.image_converter
+    first_token = tower(tower.input)[-1][:, 0]
+    model = keras.Model(
+        tower.input,
+        {
+            name: keras.layers.Dense(size, name=name)(first_token)
+            for name, size in sizes.items()
+        },
+    )
+    entropy = keras.losses.SparseCategoricalCrossentropy
     compile_for(
         model,
         epochs * steps,
-        settings.learning_rate,
-        loss={
-            name: keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            for name in names
-        },
-        metrics={name: "accuracy" for name in names},
+        learning_rate,
+        loss={name: entropy(from_logits=True) for name in sizes},
+        metrics={name: "accuracy" for name in sizes},
     )
+    # A dataset of one epoch has a length, and is read again in each.
+    endless = int(data.cardinality()) < 0
     history = model.fit(
         data.map(lambda x, y: (converter(x), y), num_parallel_calls=2),
         epochs=epochs,
-        steps_per_epoch=steps,
+        steps_per_epoch=steps if endless else None,
         verbose=2,
     ).history
-    return {n: round(float(history[f"{n}_accuracy"][-1]), 4) for n in names}
+    return {n: round(float(history[f"{n}_accuracy"][-1]), 4) for n in sizes}
 
 
 def stream(scenes, rows, epochs, batch_size, seed):
-    """Raw batches of several epochs, each of moved pictures and new texts.
+    """Return raw batches of epochs, each of moved pictures and new texts.
 
     Args:
         scenes: `Scenes`.
@@ -145,7 +163,7 @@ def stream(scenes, rows, epochs, batch_size, seed):
 
     def epoch(number):
         seed_of_epoch = 1000 * seed + number
-        shown = easy_vqa_scenes.moved(scenes, seed_of_epoch)
+        shown = moved(scenes, seed_of_epoch)
         return _arrays(rows(shown, seed_of_epoch))
 
     def generate():
@@ -172,7 +190,7 @@ def stream(scenes, rows, epochs, batch_size, seed):
 
 
 def _arrays(nest):
-    """Lists of strings as arrays; tuples and dicts stay structure."""
+    """Return lists of strings as arrays; keep tuples and dicts."""
     if isinstance(nest, tuple):
         return tuple(_arrays(part) for part in nest)
     if isinstance(nest, dict):
@@ -181,7 +199,7 @@ def _arrays(nest):
 
 
 def compile_for(model, steps, learning_rate, **kwargs):
-    """AdamW with warm-up over a tenth of the steps and a cosine to zero."""
+    """Compile with AdamW: warm-up over a tenth of the steps, cosine to zero."""
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
         decay_steps=steps - steps // 10,
@@ -223,6 +241,5 @@ def pack(backbone, folder):
         dense = path.with_suffix(".dense")
         written_weights.rewrite(path, dense)
         dense.replace(path)
-    # The index and the sums are those of the files as they are now.
     written_weights.write_index(backbone, folder)
     manifest.write(folder)

@@ -1,8 +1,8 @@
-r"""Train the tiny preset `bridgetower_tiny_easy_vqa` from scratch.
+r"""Train the preset `bridgetower_tiny_easy_vqa` from scratch.
 
-First the image tower learns to name shape and colour of the training
-pictures, then the whole model learns to answer. The epoch is chosen on the
-validation pictures; the test split is read once, at the end.
+First the image tower learns to name shape and color of the training pictures,
+then the whole model learns to answer. The epoch is chosen on the validation
+pictures; the test split is read once, at the end.
 
     PYTHONPATH=examples KERAS_BACKEND=jax python -m \
         easy_world.training.train_tiny runs/tiny
@@ -11,6 +11,7 @@ validation pictures; the test split is read once, at the end.
 import argparse
 import json
 import pathlib
+import tempfile
 import time
 
 import keras
@@ -18,12 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 import keras_bridgetower as kbt
-from easy_world import pictures as easy_vqa
+from easy_world import pictures
 from easy_world.training.tiny_training import SIDE
 from easy_world.training.tiny_training import build_backbone
 from easy_world.training.tiny_training import compile_for
+from easy_world.training.tiny_training import fit_image_tower
 from easy_world.training.tiny_training import learn_vocabulary
-from keras_bridgetower.presets import manifest
+from easy_world.training.tiny_training import save
 
 NAME = "bridgetower_tiny_easy_vqa"
 
@@ -40,46 +42,30 @@ def main():
     settings = parser.parse_args()
     keras.utils.set_random_seed(settings.seed)
     started = time.time()
-
-    train = easy_vqa.load("train")
-    validation = easy_vqa.load("validation")
-    described = [easy_vqa.attributes(image) for image in train.images]
-    boxes = np.array([a.box for a in described], "int32")
-
+    train, validation = map(pictures.load, ("train", "validation"))
+    shown = [pictures.attributes(image) for image in train.images]
+    boxes = np.array([one.box for one in shown], "int32")
     vqa = build(train.questions)
     print(f"{vqa.count_params():,} parameters")
-    tower_history = train_image_tower(
-        vqa, train.images, boxes, described, settings
-    )
+    accuracy = train_image_tower(vqa, train.images, boxes, shown, settings)
     history = train_vqa(vqa, train, validation, boxes, settings)
-    seconds = time.time() - started
-
-    test = scores(vqa, easy_vqa.load("test"))
+    values = {k: v for k, v in vars(settings).items() if k != "output"}
     record = {
         "backend": keras.config.backend(),
-        "settings": {
-            key: value
-            for key, value in vars(settings).items()
-            if key != "output"
-        },
-        "seconds": round(seconds),
-        "image_tower_accuracy": tower_history,
+        "settings": values,
+        "seconds": round(time.time() - started),
+        "image_tower_accuracy": accuracy,
         "validation_score": history,
-        "test_scores": test,
-        "blind_test_scores": easy_vqa.BLIND_TEST_SCORES,
+        "test_scores": scores(vqa, pictures.load("test")),
+        "blind_test_scores": pictures.BLIND_TEST_SCORES,
         "note": "",
     }
-    vqa.save_to_preset(settings.output)
-    (settings.output / "training.json").write_text(
-        json.dumps(record, indent=2) + "\n"
-    )
-    (settings.output / "README.md").write_text(readme(record, vqa))
-    manifest.write(settings.output)
+    save(vqa, settings.output, record, readme(record, vqa))
     print(json.dumps(record, indent=2))
 
 
 def build(questions):
-    """An untrained tiny model with a vocabulary of its own."""
+    """Return an untrained small model with its own vocabulary."""
     vocabulary, merges = learn_vocabulary(questions)
     backbone = build_backbone(
         len(vocabulary), image_layers=4, text_layers=3, layers=3
@@ -87,101 +73,79 @@ def build(questions):
     preprocessor = kbt.BridgeTowerVQAPreprocessor(
         kbt.BridgeTowerTokenizer(vocabulary, merges, sequence_length=16),
         kbt.BridgeTowerImageConverter(SIDE, mode="squash"),
-        answers=easy_vqa.answer_list(),
+        answers=pictures.answer_list(),
     )
     return kbt.BridgeTowerVQA(backbone, preprocessor)
 
 
-def train_image_tower(vqa, images, boxes, described, settings):
-    """Let the image tower name shape and colour; returns the accuracies."""
-    tower = vqa.backbone.image_tower
-    converter = vqa.preprocessor.image_converter
+def train_image_tower(vqa, images, boxes, shown, settings):
+    """Let the image tower name shape and color; return the accuracies."""
     labels = {
-        "shape": [easy_vqa.SHAPES.index(a.shape) for a in described],
-        "colour": [list(easy_vqa.COLOURS).index(a.colour) for a in described],
+        "shape": [pictures.SHAPES.index(a.shape) for a in shown],
+        "colour": [list(pictures.COLOURS).index(a.colour) for a in shown],
     }
-    first_token = tower(tower.input)[-1][:, 0]
-    model = keras.Model(
-        tower.input,
-        {
-            name: keras.layers.Dense(max(ids) + 1, name=name)(first_token)
-            for name, ids in labels.items()
-        },
-    )
 
     def batch(rows):
-        shifted = easy_vqa.shift(
+        shifted = pictures.shift(
             tf.gather(images, rows), tf.gather(boxes, rows)
         )
-        ids = {name: tf.gather(ids, rows) for name, ids in labels.items()}
-        return converter(shifted), ids
+        return shifted, {n: tf.gather(ids, rows) for n, ids in labels.items()}
 
     data = rows_dataset(len(images), settings.tower_batch_size, settings.seed)
-    compile_for(
-        model,
-        settings.tower_epochs * len(data),
+    return fit_image_tower(
+        vqa,
+        {name: max(ids) + 1 for name, ids in labels.items()},
+        data.map(batch, num_parallel_calls=2),
+        settings.tower_epochs,
+        len(data),
         settings.learning_rate,
-        loss={
-            name: keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            for name in labels
-        },
-        metrics={name: "accuracy" for name in labels},
     )
-    history = model.fit(
-        data.map(batch, num_parallel_calls=2).prefetch(4),
-        epochs=settings.tower_epochs,
-        shuffle=False,  # rows_dataset does it
-        verbose=2,
-    ).history
-    return {name: round(history[f"{name}_accuracy"][-1], 4) for name in labels}
 
 
 def train_vqa(vqa, train, validation, boxes, settings):
-    """Plain `fit` on raw pictures and questions; the best epoch is kept."""
+    """Fit on raw pictures and questions, and keep the best epoch."""
     images, index = train.images, train.image_index
     questions = tf.constant(train.questions)
     answers = tf.constant(train.answers)
 
     def batch(rows):
-        pictures = tf.gather(index, rows)
-        shifted = easy_vqa.shift(
-            tf.gather(images, pictures), tf.gather(boxes, pictures)
+        shown = tf.gather(index, rows)
+        shifted = pictures.shift(
+            tf.gather(images, shown), tf.gather(boxes, shown)
         )
         x = {"images": shifted, "text": tf.gather(questions, rows)}
         return x, tf.gather(answers, rows)
 
     data = rows_dataset(len(questions), settings.batch_size, settings.seed)
     compile_for(vqa, settings.epochs * len(data), settings.learning_rate)
-    best = f"/tmp/{NAME}-{time.time_ns()}.weights.h5"
-    history = vqa.fit(
-        data.map(batch, num_parallel_calls=2),
-        validation_data=raw_dataset(validation),
-        epochs=settings.epochs,
-        shuffle=False,
-        verbose=2,
-        callbacks=[
-            keras.callbacks.ModelCheckpoint(
-                best,
-                monitor="val_vqa_score",
-                mode="max",
-                save_best_only=True,
-                save_weights_only=True,
-            )
-        ],
-    ).history
-    vqa.load_weights(best)
-    pathlib.Path(best).unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        best = pathlib.Path(folder) / "best.weights.h5"
+        keep_best = keras.callbacks.ModelCheckpoint(
+            best,
+            monitor="val_vqa_score",
+            mode="max",
+            save_best_only=True,
+            save_weights_only=True,
+        )
+        history = vqa.fit(
+            data.map(batch, num_parallel_calls=2),
+            validation_data=raw_dataset(validation),
+            epochs=settings.epochs,
+            verbose=2,
+            callbacks=[keep_best],
+        ).history
+        vqa.load_weights(best)
     return [round(score, 5) for score in history["val_vqa_score"]]
 
 
 def rows_dataset(count, batch_size, seed):
-    """Row numbers in a new order each epoch, in full batches."""
+    """Return row numbers in a new order each epoch, in full batches."""
     rows = tf.data.Dataset.range(count).shuffle(count, seed=seed)
     return rows.batch(batch_size, drop_remainder=True)
 
 
 def raw_dataset(split, batch_size=256):
-    """A split as raw batches, in order."""
+    """Return a split as raw batches, in order."""
     rows = tf.data.Dataset.from_tensor_slices(
         (split.image_index, split.questions, split.answers)
     )
@@ -194,10 +158,10 @@ def raw_dataset(split, batch_size=256):
 
 
 def scores(vqa, split):
-    """Accuracy in percent, overall and by kind of question."""
+    """Return the accuracy in percent, overall and by kind of question."""
     logits = vqa.predict(raw_dataset(split).map(lambda x, y: x), verbose=0)
     right = np.array(vqa.answers)[logits.argmax(-1)] == split.answers
-    kinds = np.array([easy_vqa.question_kind(a) for a in split.answers])
+    kinds = np.array([pictures.question_kind(a) for a in split.answers])
     result = {"overall": right.mean()}
     for kind in ("yes/no", "shape", "colour"):
         result[kind] = right[kinds == kind].mean()
@@ -205,7 +169,7 @@ def scores(vqa, split):
 
 
 def readme(record, vqa):
-    """The preset's own page."""
+    """Return the page of the preset."""
     rows = "\n".join(
         f"| {kind} | {score:.2f} | "
         f"{record['blind_test_scores'].get(kind, '')} |"

@@ -1,8 +1,8 @@
-"""Adds the words of new texts to the vocabulary of a trained tiny preset.
+"""Add the words of new texts to the vocabulary of a trained preset.
 
-Byte-level pieces spell every word, but a `<mask>` stands for one token: a word
-fills a blank only if it is a token. The ids of the old tokens stay, and so do
-their embeddings; old texts are still tokenised with them alone.
+Byte-level pieces spell every word, but a `<mask>` is one token: a word fills a
+blank only if it is a token. The old tokens keep their ids and embeddings, and
+old texts keep their tokens.
 """
 
 import collections
@@ -53,7 +53,7 @@ def add_merges(vocabulary, merges, texts, size):
 
 
 def with_more_words(cls, folder, texts, size, sequence_length, **values):
-    """A task from a preset, whose vocabulary also has the words of texts.
+    """Return a task of a preset, with the words of texts in its vocabulary.
 
     Args:
         cls: class of the task.
@@ -67,7 +67,7 @@ def with_more_words(cls, folder, texts, size, sequence_length, **values):
         The task. New rows of the embeddings are untrained.
     """
     with warnings.catch_warnings():
-        # A new head is the point.
+        # A new head is intended.
         warnings.simplefilter("ignore", UserWarning)
         old = cls.from_preset(folder)
     files = add_merges(*read(folder), texts, size)
@@ -75,7 +75,7 @@ def with_more_words(cls, folder, texts, size, sequence_length, **values):
 
 
 def read(folder):
-    """Vocabulary and merges of a preset."""
+    """Read vocabulary and merges of a preset."""
     files = pathlib.Path(folder, "assets", "tokenizer")
     merges = tokenizer_files.read_merges(files / MERGES_FILE)
     vocabulary = json.loads((files / VOCABULARY_FILE).read_text())
@@ -83,7 +83,7 @@ def read(folder):
 
 
 def grown(old, vocabulary, merges, sequence_length, **values):
-    """A task like another one, with more tokens, whose rows are untrained."""
+    """Return a copy of a task with more tokens, whose rows are untrained."""
     kept = old.preprocessor
     settings = _settings(kept, "tokenizer", "image_converter") | values
     preprocessor = type(kept)(
@@ -99,7 +99,7 @@ def grown(old, vocabulary, merges, sequence_length, **values):
         **_settings(old, "backbone", "preprocessor"),
     )
     for new, trained in zip(task.weights, old.weights, strict=True):
-        # What has a place for each token is longer now, and begins the same.
+        # Weights with a row for each token are longer now.
         values = new.numpy().copy()
         values[tuple(map(slice, trained.shape))] = trained.numpy()
         new.assign(values)
@@ -107,13 +107,13 @@ def grown(old, vocabulary, merges, sequence_length, **values):
 
 
 def _settings(made, *without):
-    """What an object was made with, but for its parts and Keras' own."""
+    """Return the config of an object, without its parts and Keras' own."""
     without = {*without, "name", "trainable", "dtype", "config_file"}
     return {k: v for k, v in made.get_config().items() if k not in without}
 
 
 def model(vocabulary, merges):
-    """A function from a word to the list of its pieces."""
+    """Return a function from a word to the list of its pieces."""
     model = tokenizers.models.BPE(
         vocabulary, [tuple(merge.split(" ")) for merge in merges]
     )
@@ -121,7 +121,7 @@ def model(vocabulary, merges):
 
 
 def words(texts):
-    """How often each word is in some texts."""
+    """Count the words of texts."""
     split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     return collections.Counter(
         word for text in texts for word, _ in split.pre_tokenize_str(text)
@@ -129,7 +129,7 @@ def words(texts):
 
 
 def merged(pieces, pair):
-    """A word's pieces, with each occurrence of a pair made one."""
+    """Return the pieces of a word, with each occurrence of a pair joined."""
     made = []
     for piece in pieces:
         if made and (made[-1], piece) == pair:

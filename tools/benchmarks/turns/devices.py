@@ -1,16 +1,22 @@
-"""What a contender's process runs on, in its own words."""
+"""Devices and memory of a contender's process."""
+
+import contextlib
+import os
+import pathlib
+import threading
+import time
 
 FLASH_ATTENTION = {None: "where it can", True: "on", False: "off"}
 
 
-def ran_on(contender):
-    """The device and whether Keras uses flash attention.
+def run_on(contender):
+    """Return the device, and if Keras uses flash attention.
 
     Args:
         contender: `Contender` of this process.
 
     Returns:
-        dict: `device`, and of this package `flash attention`.
+        dict: `device`, and for this package `flash attention`.
     """
     if contender.library == "keras_bridgetower":
         import keras
@@ -26,14 +32,7 @@ def ran_on(contender):
 
 
 def gpu_peak_bytes(backend):
-    """The most memory of the GPU that this process has held so far.
-
-    Args:
-        backend: str.
-
-    Returns:
-        int, or None where no GPU is used.
-    """
+    """Return the peak GPU memory of this process, or None without a GPU."""
     if _DEVICES[backend]() != "gpu":
         return None
     if backend == "torch":
@@ -68,3 +67,46 @@ def _tensorflow():
 
 
 _DEVICES = {"torch": _torch, "jax": _jax, "tensorflow": _tensorflow}
+
+
+def resident_bytes():
+    """Return the bytes of this process in memory now, on Linux."""
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Peak(threading.Thread):
+    """Samples the memory every five milliseconds.
+
+    Args:
+        before: int, bytes that do not count.
+    """
+
+    def __init__(self, before):
+        super().__init__(daemon=True)
+        self.before = before
+        self.largest = resident_bytes()
+        self.done = threading.Event()
+
+    def run(self):
+        while not self.done.is_set():
+            self.largest = max(self.largest, resident_bytes())
+            time.sleep(0.005)
+
+    @property
+    def bytes(self):
+        """The largest sample so far, without `before`."""
+        return self.largest - self.before
+
+
+@contextlib.contextmanager
+def peak_above(before):
+    """Watch the memory while the body runs, and yield the `Peak`."""
+    peak = Peak(before)
+    peak.start()
+    try:
+        yield peak
+    finally:
+        peak.done.set()
+        peak.join()
+        peak.largest = max(peak.largest, resident_bytes())

@@ -1,6 +1,6 @@
-"""A contender in a process of its own, which takes a turn when it is told to.
+"""Run a contender in a process of its own, one turn for each line of input.
 
-Reads a line of JSON for each turn from standard input, and answers with one.
+Reads a line of JSON for each turn from standard input, and writes one.
 """
 
 import importlib
@@ -10,43 +10,44 @@ import pathlib
 import sys
 import time
 
+from turns.devices import run_on
+from turns.rounds import Saved
+from turns.works import Contender
+
 
 def main():
-    module, folder, fields = sys.argv[1:]
-    # What libraries print must not come between the answers.
+    function, folder, fields = sys.argv[1:]
+    # Prints of libraries must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from turns.contenders import Contender
-    from turns.devices import ran_on
-    from turns.saved import Saved
 
     def answer(**values):
         print(json.dumps(values), file=answers, flush=True)
 
     started = time.perf_counter()
     contender = Contender(**json.loads(fields))
-    cls = importlib.import_module(f"turns.{module}").LIBRARIES[
-        contender.library
-    ]
-    made = cls(Saved.of(pathlib.Path(folder)), contender, **contender.settings)
+    module, _, name = function.partition(".")
+    work = getattr(importlib.import_module(f"turns.{module}"), name)
+    prepare = work(
+        Saved.of(pathlib.Path(folder)), contender, **contender.settings
+    )
     loading = time.perf_counter() - started
-    answer(loading=loading, **ran_on(contender))
-    prepared = {}
+    answer(loading=loading, **run_on(contender))
+    turns = {}
     for line in sys.stdin:
-        asked = json.loads(line)
-        key = asked["batch"], asked["tokens"]
-        if key not in prepared:
-            prepared[key] = run = made.run(*key)
-            started = time.perf_counter()
-            outputs = run()
-            first = time.perf_counter() - started
-            run()
-            answer(first=first, outputs=outputs.tolist())
-            continue
+        request = json.loads(line)
+        key = request["batch"], request["tokens"]
+        first = key not in turns
+        if first:
+            turns[key] = prepare(*key)
         started = time.perf_counter()
-        prepared[key]()
+        outputs = turns[key]()
         seconds = time.perf_counter() - started
-        answer(seconds=seconds, **made.measured())
+        if first:
+            turns[key]()
+            answer(first=seconds, outputs=outputs.tolist())
+        else:
+            answer(seconds=seconds, **getattr(turns[key], "measured", dict)())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,22 @@
-"""Writes what was measured: tables in Markdown and CSV, and plots."""
+"""The machine, and the tables, CSV files and plots of a report."""
 
 import csv
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
 
-# What a row says of its own, where rows differ in it.
+# Processor units for bfloat16 and int8.
+UNITS = ("avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8")
+PACKAGES = (
+    *("keras-bridgetower", "keras", "keras-hub", "transformers", "torch"),
+    *("jax", "tensorflow", "onnxruntime", "openvino", "numpy"),
+)
+# Columns if rows differ in them, else a part of the line below the table.
 SIZES = {"size": "{}", "side": "{} px", "batch": "batch {}"}
-# What the table shows of rows that have it, each with its title and format.
+# Columns if any row has them, each with its title and format.
 COLUMNS = {
     "seconds": ("seconds", "{:.3g}"),
     "seconds per row": ("seconds per row", "{:.3g}"),
@@ -15,24 +27,64 @@ COLUMNS = {
     "distance": ("distance", "{:.0e}"),
     "device": ("device", "{}"),
 }
-# By what runs the model; the colours are told apart in print too.
-COLOURS = {"transformers": "#e69f00", "onnxruntime": "#009e73"}
-COLOURS["openvino"] = "#009e73"
+# By the first word of a name; the colors differ in black and white too.
+COLORS = {
+    "transformers": "#e69f00",
+    **dict.fromkeys(("onnxruntime", "openvino"), "#009e73"),
+}
 OURS = "#0072b2"
 
 
+def gpu():
+    """Return name, memory and driver of the first visible GPU, or None."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    if shutil.which("nvidia-smi") is None:
+        return None
+    fields = "--query-gpu=name,memory.total,driver_version"
+    process = subprocess.run(
+        ["nvidia-smi", fields, "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+    )
+    lines = process.stdout.strip().splitlines()
+    return lines[0] if process.returncode == 0 and lines else None
+
+
+def processor():
+    """Return the processor, its cores and its units, in one line."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [x.partition(": ")[2] for x in lines if x.startswith("model name")]
+    flags = next((x.split() for x in lines if x.startswith("flags")), [])
+    units = [name for name in UNITS if name in flags]
+    units = ", ".join(units) or "no units for bfloat16"
+    name = models[0] if models else platform.processor()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    limit = f", OMP_NUM_THREADS={threads}" if threads else ""
+    return f"{name}, {os.cpu_count()} cores, {units}{limit}"
+
+
+def versions():
+    """Return the installed packages with their versions, in one line."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join([f"Python {platform.python_version()}", *found])
+
+
 def markdown(rows, work):
-    """A table of one work, and a line that says what its rows share.
+    """Return a table of one work, and a line with what its rows share.
 
     Args:
-        rows: list of dict, as `Rounds.rows` gives them, with `size` and
+        rows: list of dict, as `Rounds.rows` yields them, with `size` and
             `side`.
         work: `Work`.
-
-    Returns:
-        str, lines of Markdown.
     """
-    varied, shared = _by_whether_it_varies(rows)
+    varied, shared = _varied_and_shared(rows)
     columns = {"name": ("", "{}")}
     columns |= {key: (key, "{}") for key in varied}
     columns |= COLUMNS | {key: (key, "{:.3g}") for key in work.also}
@@ -58,15 +110,15 @@ def markdown(rows, work):
         lines.append(f"| {' | '.join(cells)} |")
     beside = ", ".join(sorted({row["beside"] for row in rows}))
     shared = [SIZES[key].format(value) for key, value in shared.items()]
-    said = ", ".join(["Compared with " + beside, *shared])
+    note = ", ".join(["Compared with " + beside, *shared])
     flash = {row["flash attention"] for row in rows if "flash attention" in row}
     if flash:
-        said += f". Flash attention of Keras: {', '.join(sorted(flash))}"
-    return "\n".join([*lines, "", f"{said}."])
+        note += f". Flash attention of Keras: {', '.join(sorted(flash))}"
+    return "\n".join([*lines, "", f"{note}."])
 
 
-def _by_whether_it_varies(rows):
-    """Which of `SIZES` differ between rows, and those that do not."""
+def _varied_and_shared(rows):
+    """Return the `SIZES` that differ between rows, and the values of others."""
     values = {key: {row[key] for row in rows} for key in SIZES}
     varied = [key for key, found in values.items() if len(found) > 1]
     shared = {k: found.pop() for k, found in values.items() if k not in varied}
@@ -74,15 +126,16 @@ def _by_whether_it_varies(rows):
 
 
 def write_csv(path, rows):
-    """All rows of a run in one file, with every column that any of them has."""
+    """Write all rows of a run, with every column that any of them has."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="") as file:
-        table = csv.DictWriter(file, _keys(rows))
+        table = csv.DictWriter(file, keys)
         table.writeheader()
         table.writerows(rows)
 
 
 def draw(path, rows):
-    """Bars of the ratios of one work, with their quartiles.
+    """Draw the ratios of one work as bars, with their quartiles.
 
     Args:
         path: path of the new picture.
@@ -100,9 +153,9 @@ def draw(path, rows):
         [row["ratio"] - row["low"] for row in rows],
         [row["high"] - row["ratio"] for row in rows],
     ]
-    colours = [COLOURS.get(row["name"].split()[0], OURS) for row in rows]
-    axes.barh(places, ratios, xerr=spread, color=colours, ecolor="#333333")
-    varied, _ = _by_whether_it_varies(rows)
+    colors = [COLORS.get(row["name"].split()[0], OURS) for row in rows]
+    axes.barh(places, ratios, xerr=spread, color=colors, ecolor="#333333")
+    varied, _ = _varied_and_shared(rows)
     labels = [
         ", ".join([row["name"], *(SIZES[k].format(row[k]) for k in varied)])
         for row in rows
@@ -116,8 +169,3 @@ def draw(path, rows):
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _keys(rows):
-    """The keys of all rows, in the order in which they first stand."""
-    return list(dict.fromkeys(key for row in rows for key in row))

@@ -1,21 +1,224 @@
-"""Lets a contender and its reference take turns, and gathers their times."""
+"""Let a contender and its reference take turns in processes of their own."""
 
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
 import statistics
+import subprocess
+import sys
+import tempfile
+import time
 
-from turns.ratios import distance
-from turns.ratios import summary
-from turns.runners import ContenderFailed
+from turns import starts
 
-# What a turn says of itself besides what it measured.
+BENCHMARKS = pathlib.Path(__file__).parents[1]
+# The tests build the models that are compared.
+TESTS = BENCHMARKS.parents[1] / "tests"
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")
+# Keys of a turn besides its further measurements.
 _KNOWN = ("seconds", "first", "outputs")
+
+
+class ContenderFailed(RuntimeError):
+    """A contender's process ended before it answered."""
+
+
+def environment(backend, home):
+    """Return the environment variables of a process.
+
+    Args:
+        backend: str, the value of KERAS_BACKEND.
+        home: path of the folder of converted checkpoints.
+    """
+    paths = [str(BENCHMARKS), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {
+        "KERAS_BACKEND": backend,
+        "KERAS_HOME": str(home),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # On a GPU two processes share the memory.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+
+
+class Resident:
+    """A process that loads the model once and then takes many turns.
+
+    Args:
+        work: `Work`.
+        contender: `Contender`.
+        saved: `Saved`.
+    """
+
+    def __init__(self, work, contender, saved):
+        self.log = tempfile.TemporaryFile("w+")
+        fields = json.dumps(dataclasses.asdict(contender))
+        program = [sys.executable, "-m", "turns.process", work.function]
+        self.process = subprocess.Popen(
+            [*program, str(saved.folder), fields],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment(contender.backend, saved.home),
+            text=True,
+        )
+        # Seconds of loading, device, flash attention.
+        self.about = self._answer()
+        self._first = {}
+
+    def first(self, turn):
+        """Compile and run once; return `first` seconds and `outputs`."""
+        key = tuple(turn.values())
+        if key not in self._first:
+            self._first[key] = self.ask(turn)
+        return self._first[key]
+
+    def ask(self, turn):
+        """Take one turn; return its `seconds` and further measurements."""
+        try:
+            self.process.stdin.write(json.dumps(turn) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # The reason is in its log.
+        return self._answer()
+
+    def close(self):
+        self.process.communicate()
+        self.log.close()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise ContenderFailed(_end_of(self.log, self.process.wait()))
+        return json.loads(line)
+
+
+class Fresh:
+    """A new process for each turn, timed from its start to its last line.
+
+    If the last line has `seconds`, these count instead.
+
+    Args:
+        work: `Work`.
+        contender: `Contender`.
+        saved: `Saved`.
+    """
+
+    about = {}
+
+    def __init__(self, work, contender, saved):
+        command = getattr(starts, work.function.removeprefix("starts."))
+        self.command = command(saved, contender, **contender.settings)
+        self.environment = environment(contender.backend, saved.home)
+
+    def first(self, turn):
+        """Take a turn that does not count: it brings files into memory."""
+        return self.ask(turn)
+
+    def ask(self, turn):
+        """Take one turn; return its `seconds` and further measurements."""
+        last, seconds = "", 0.0
+        with tempfile.TemporaryFile("w+") as log:
+            started = time.perf_counter()
+            with subprocess.Popen(
+                self.command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environment,
+                text=True,
+            ) as process:
+                for line in process.stdout:
+                    last, seconds = line, time.perf_counter() - started
+            if process.returncode:
+                raise ContenderFailed(_end_of(log, process.returncode))
+        return {"seconds": seconds, **json.loads(last)}
+
+    def close(self):
+        """Nothing is open between turns."""
+
+
+def _end_of(log, code):
+    """Return the error at the end of a log, or the signal of the process."""
+    if code == -signal.SIGKILL:
+        return "it was killed, as the system does where memory is short"
+    log.seek(0)
+    return error_in(log.read())
+
+
+def error_in(text):
+    """Return the last line of a log that names an error, else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines or ["it ended without a word"])[-1]
+
+
+class Saved:
+    """The files of a random model, each written when first needed.
+
+    Args:
+        root: path of the folder of all models.
+        size: str, a key of `save.SIZES`.
+        side: int, pixels of the pictures, or None for the side of the size.
+    """
+
+    def __init__(self, root, size, side=None):
+        self.size, self.side = size, side
+        root = pathlib.Path(root).absolute()
+        self.folder = root / f"{size}-{side or 'own'}"
+        # The cache of converted checkpoints.
+        self.home = root / "keras"
+        self.picture = self.path("checkpoint") / "picture.jpg"
+        self.answers = self.path("checkpoint") / "answers.npz"
+
+    @classmethod
+    def of(cls, folder):
+        """Return the files of a folder that was written before."""
+        size, side = folder.name.rsplit("-", 1)
+        return cls(folder.parent, size, None if side == "own" else int(side))
+
+    def pixels(self):
+        """Return the side of the pictures, from the checkpoint."""
+        config = self.path("checkpoint") / "config.json"
+        return json.loads(config.read_text())["vision_config"]["image_size"]
+
+    def path(self, name):
+        """Return the path of a file, a key of `save.WRITERS`."""
+        return self.folder / name
+
+    def need(self, name):
+        """Write a file, in a process that then returns its memory.
+
+        Args:
+            name: str, a key of `save.WRITERS`.
+
+        Raises:
+            ContenderFailed: it cannot be written.
+        """
+        if self.path(name).exists():
+            return
+        if name != "checkpoint":
+            self.need("checkpoint")
+        process = subprocess.run(
+            [sys.executable, "-m", "turns.save", name, str(self.folder)],
+            env=environment("torch", self.home),
+            capture_output=True,
+            text=True,
+        )
+        if process.returncode:
+            error = error_in(process.stderr)
+            raise ContenderFailed(f"{name} was not written: {error}")
 
 
 class Rounds:
     """The rounds of one work with one saved model.
 
-    Each contender has a process beside that of its reference, and the two take
-    turns, so that a machine that slows down slows both. The process of a
-    reference is kept for the next contender.
+    The process of a contender and that of its reference take turns, so that a
+    machine that slows down slows both. The process of a reference is kept for
+    the next contender.
 
     Args:
         work: `Work`.
@@ -25,7 +228,6 @@ class Rounds:
 
     def __init__(self, work, saved, repeats):
         self.work, self.saved, self.repeats = work, saved, repeats
-        self.contenders = work.named()
         self._name, self._reference = None, None
 
     def __enter__(self):
@@ -43,10 +245,10 @@ class Rounds:
             tokens: int, length of the texts.
 
         Yields:
-            dict: those of `ratios.summary`, `name`, `beside`, `batch`,
-            `distance` of the outputs, and medians of what else was measured,
-            of both. A `Resident` also gives `first` and `loading` seconds,
-            `device`, and of this package `flash attention`.
+            dict: `summary`, `name`, `beside`, `batch`, `distance` of the
+            outputs, and medians of further measurements of both. A `Resident`
+            adds `first` and `loading` seconds, `device`, and for this package
+            `flash attention`.
         """
         beside = self._beside(contender.beside)
         runner = self._opened(contender)
@@ -61,18 +263,17 @@ class Rounds:
                     **self._compared(runner, beside, turn),
                 }
         except ContenderFailed:
-            # The reference may be the one that failed: the next contender
-            # gets a new one.
+            # The reference may have failed: the next contender gets a new one.
             self._close_reference()
             raise
         finally:
             runner.close()
 
     def _compared(self, runner, beside, turn):
-        first, wanted = runner.first(turn), beside.first(turn)
+        first, expected = runner.first(turn), beside.first(turn)
         row = {"first": first["first"]} if "first" in first else {}
-        if "outputs" in first and "outputs" in wanted:
-            row["distance"] = distance(first["outputs"], wanted["outputs"])
+        if "outputs" in first and "outputs" in expected:
+            row["distance"] = distance(first["outputs"], expected["outputs"])
         turns = [
             (runner.ask(turn), beside.ask(turn)) for _ in range(self.repeats)
         ]
@@ -80,25 +281,65 @@ class Rounds:
         if self.work.per_row:
             row["seconds per row"] = row["seconds"] / turn["batch"]
         ours, theirs = zip(*turns, strict=True)
-        for said, answers in (("", ours), ("reference's ", theirs)):
+        for prefix, answers in (("", ours), ("reference's ", theirs)):
             for key in sorted(answers[0].keys() - _KNOWN):
                 values = [answer[key] for answer in answers]
-                row[f"{said}{key}"] = statistics.median(values)
+                row[f"{prefix}{key}"] = statistics.median(values)
         return row
 
     def _beside(self, name):
-        """The process of a reference."""
         if name != self._name:
             self._close_reference()
-            self._reference = self._opened(self.contenders[name])
+            self._reference = self._opened(self.work.named()[name])
             self._name = name
         return self._reference
 
     def _opened(self, contender):
         self.saved.need(contender.file)
-        return self.work.runner(self.work.module, contender, self.saved)
+        runner = Fresh if self.work.fresh else Resident
+        return runner(self.work, contender, self.saved)
 
     def _close_reference(self):
         if self._reference is not None:
             self._reference.close()
             self._name, self._reference = None, None
+
+
+def summary(pairs):
+    """Summarize turns of a contender and its reference.
+
+    Each ratio compares two consecutive turns, so that other load on the
+    machine slows both.
+
+    Args:
+        pairs: list of `(contender's seconds, reference's seconds)`, two or
+            more.
+
+    Returns:
+        dict: median `seconds` and `reference` seconds; the median `ratio` of
+        the reference's seconds to the contender's (above 1 is faster); its
+        quartiles `low` and `high`, interpolated between turns.
+    """
+    ratios = [reference / seconds for seconds, reference in pairs]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {
+        "seconds": statistics.median(seconds for seconds, _ in pairs),
+        "reference": statistics.median(reference for _, reference in pairs),
+        "ratio": middle,
+        "low": low,
+        "high": high,
+    }
+
+
+def distance(outputs, expected):
+    """Return the largest difference, relative to the largest expected output.
+
+    Args:
+        outputs, expected: lists of rows of floats.
+    """
+    difference = max(
+        abs(a - b)
+        for ours, theirs in zip(outputs, expected, strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    return difference / max(abs(x) for row in expected for x in row)

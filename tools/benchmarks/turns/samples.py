@@ -1,14 +1,14 @@
-"""What the model is asked, the same for all libraries."""
+"""The inputs of a turn, the same for all libraries."""
 
 import numpy as np
 
 TEXT = "is the red cat on a dog?"
-# Answers that a head chooses from, as many as the authors' for VQAv2.
+# The authors' number of answers for VQAv2.
 ANSWERS = [f"answer {number}" for number in range(3_129)]
 
 
 def features(batch, side, tokens):
-    """Pictures, token ids and a mask without padding."""
+    """Return pictures, token ids and a mask without padding."""
     rng = np.random.default_rng(3)
     images = rng.normal(size=(batch, side, side, 3)).astype("float32")
     ids = rng.integers(4, 100, (batch, tokens)).astype("int32")
@@ -20,7 +20,7 @@ def features(batch, side, tokens):
 
 
 def write_picture(path):
-    """A JPEG file of 640 x 480 pixels."""
+    """Write a JPEG file of 640 x 480 pixels."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -30,11 +30,11 @@ def write_picture(path):
 
 
 def answer_weights(width):
-    """Random weights of a head that answers questions.
+    """Return random weights of a VQA head.
 
     Args:
-        width: int, of the model; what it pools is twice as wide, the hidden
-            layer four times.
+        width: int, of the model; its pooled output is twice as wide, the
+            hidden layer four times.
 
     Returns:
         list of float32 arrays: kernel and bias of the hidden layer, scale and
@@ -53,6 +53,6 @@ def answer_weights(width):
 
 
 def load_weights(path):
-    """Those of `answer_weights`, from an `.npz` file."""
+    """Read `answer_weights` from an `.npz` file."""
     with np.load(path) as file:
         return [file[name] for name in file.files]

@@ -1,9 +1,10 @@
-"""Writes a random model, in a process of its own.
+"""Write a random model, in a process of its own.
 
-`python -m turns.save NAME FOLDER` writes one of `WRITERS`. The names of the
-folder tell size and side, see `Saved`.
+`python -m turns.save NAME FOLDER` writes one of `WRITERS`. The name of the
+folder has size and side, see `Saved`.
 """
 
+import functools
 import pathlib
 import shutil
 import sys
@@ -16,18 +17,17 @@ from transformers.utils import is_torchvision_available
 
 import keras_bridgetower as kbt
 from turns import samples
-from turns.saved import Saved
+from turns.rounds import Saved
 
 SIZES = {"base": peer.BASE, "large": peer.LARGE, "small": peer.SMALL}
-# Rows that ranges of int8 are measured on. Of a model with random weights the
-# speed counts, not what it says.
+# Rows for the ranges of int8: the weights are random, and only speed counts.
 CALIBRATED = 8
 # A tokenizer of letters and a few words, enough to time one.
 WORDS = ("Ġ r", "Ġr e", "Ġre d", "Ġ c", "a t", "Ġc at", "o g", "Ġ d", "Ġd og")
 
 
 def checkpoint(path, saved):
-    """A folder of transformers, with its processor, picture and answers."""
+    """Write a folder of transformers with processor, picture and answers."""
     size = SIZES[saved.size]
     size = size | {"side": saved.side or size["side"]}
     peer.peer(size).save_pretrained(path)
@@ -37,7 +37,7 @@ def checkpoint(path, saved):
 
 
 def processor(side, patch):
-    """A processor of transformers for pictures of a side."""
+    """Return a processor of transformers for pictures of a side."""
     tokens = [*"Ġabcdefghijklmnopqrstuvwxyz?.,"]
     tokens += [merge.replace(" ", "") for merge in WORDS]
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *tokens, "<mask>"]
@@ -54,7 +54,7 @@ def processor(side, patch):
 
 
 def pytorch(path, saved):
-    """The same model in a file of `torch.save`."""
+    """Write the same model as a file of `torch.save`."""
     path.mkdir()
     model = transformers.BridgeTowerForImageAndTextRetrieval.from_pretrained(
         saved.path("checkpoint")
@@ -63,17 +63,15 @@ def pytorch(path, saved):
     torch.save(model.state_dict(), path / "pytorch_model.bin")
 
 
-def float32_onnx(path, saved):
-    """The matching task in ONNX."""
-    export(path, saved, None)
+def onnx(path, saved, calibrated=0):
+    """Write the matching task in ONNX.
 
-
-def int8_onnx(path, saved):
-    """The matching task in ONNX, with matrix products in int8."""
-    export(path, saved, CALIBRATED)
-
-
-def export(path, saved, calibrated):
+    Args:
+        path: path of the new folder.
+        saved: `Saved`.
+        calibrated: int, rows that the ranges of int8 are measured on, or 0
+            for float32.
+    """
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), preprocessor=None
     )
@@ -87,8 +85,8 @@ def export(path, saved, calibrated):
 WRITERS = {
     "checkpoint": checkpoint,
     "pytorch": pytorch,
-    "float32_onnx": float32_onnx,
-    "int8_onnx": int8_onnx,
+    "float32_onnx": onnx,
+    "int8_onnx": functools.partial(onnx, calibrated=CALIBRATED),
 }
 
 
@@ -96,13 +94,13 @@ def main():
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     saved = Saved.of(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # What an earlier process left half written is written anew.
+    # An earlier process may have left it half written.
     unfinished = folder / f"{name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     WRITERS[name](unfinished, saved)
     unfinished.rename(folder / name)
     if name == "checkpoint":
-        # Convert it once, which is not what the works time.
+        # Convert it once: the works do not time that.
         kbt.BridgeTowerRetrieval.from_preset(str(folder / name))
 
 

@@ -1,13 +1,23 @@
-"""Programs as a user writes them, whose whole process is timed.
+"""The works whose every turn is a process: its command, and the programs.
 
-Their arguments are the folder of a checkpoint, a picture file and a text.
+`python -m turns.starts LIBRARY FOLDER converted` opens a model once and prints
+measurements as JSON, imports not counted. With `new` in place of `converted`,
+this package finds no copy of the weights in its own format.
 """
 
+import json
+import os
+import pathlib
 import sys
+import tempfile
+import time
 
 from turns.samples import TEXT
 
-OURS = """
+TOKENS = 32
+# Programs as a user writes them, timed from the start of their process.
+FIRST_SCORE = {
+    "keras_bridgetower": """
 import sys
 import keras_bridgetower as kbt
 
@@ -15,9 +25,8 @@ folder, picture, text = sys.argv[1:]
 task = kbt.BridgeTowerRetrieval.from_preset(folder)
 score = task.score(picture, text)
 print('{"outputs": [[%.9g]]}' % score)
-"""
-
-TRANSFORMERS = """
+""",
+    "transformers": """
 import sys
 import torch
 from PIL import Image
@@ -34,11 +43,135 @@ x = processor(image, text, return_tensors="pt").to(device)
 with torch.inference_mode():
     score = model(**x).logits[0, 1].item()
 print('{"outputs": [[%.9g]]}' % score)
-"""
+""",
+}
 
 
-def command(contender, saved):
-    """The command that runs a contender's `code`."""
+def program(saved, contender, code):
+    """Return the command of a Python program: its code and three arguments."""
     values = saved.path(contender.file), saved.picture, TEXT
-    code = contender.settings["code"]
     return [sys.executable, "-c", code, *map(str, values)]
+
+
+def first_score(saved, contender):
+    """Return the command that scores a picture and a text."""
+    return program(saved, contender, FIRST_SCORE[contender.library])
+
+
+def loading(saved, contender, converted=True):
+    """Return the command that opens a model and runs it once."""
+    command = [sys.executable, "-m", "turns.starts", contender.library]
+    state = "converted" if converted else "new"
+    return [*command, str(saved.path(contender.file)), state]
+
+
+def measure(open_model, weights):
+    """Load a model and run it once.
+
+    Args:
+        open_model: callable that returns a callable from `features` to
+            outputs, and the side of the pictures.
+        weights: callable that returns the path of the file of the weights.
+
+    Returns:
+        dict: `seconds` of all, `processor` seconds, and `gigabytes`, the peak
+        above the memory before; `loaded / weights`, the peak before the first
+        output over the size of the file.
+    """
+    from turns.devices import peak_above
+    from turns.devices import resident_bytes
+    from turns.samples import features
+
+    started, processor = time.perf_counter(), time.process_time()
+    with peak_above(resident_bytes()) as peak:
+        run, side = open_model()
+        # Before the first output, which also compiles.
+        loaded = peak.bytes
+        run(features(1, side, TOKENS))
+        seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "processor seconds": time.process_time() - processor,
+        "gigabytes": peak.bytes / 1e9,
+        "gigabytes loaded": loaded / 1e9,
+        "loaded / weights": loaded / weights().stat().st_size,
+    }
+
+
+def measure_ours(folder):
+    """Measure this package; compare its reading with that of a plain file."""
+    import keras_bridgetower as kbt
+    from keras_bridgetower.presets import registry
+
+    spent = []
+
+    def timed(function):
+        def call(*args, **kwargs):
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent.append(time.perf_counter() - started)
+
+        return call
+
+    # All that is neither graph building nor compilation.
+    registry.open_preset = timed(registry.open_preset)
+    registry.load_backbone = timed(registry.load_backbone)
+
+    def open_model():
+        backbone = kbt.BridgeTowerBackbone.from_preset(folder)
+        return backbone.predict_on_batch, backbone.input["images"].shape[1]
+
+    def weights():
+        return pathlib.Path(registry.resolve(folder)) / "model.weights.h5"
+
+    numbers = measure(open_model, weights)
+    started = time.perf_counter()
+    weights().read_bytes()
+    plain = time.perf_counter() - started
+    return numbers | {"weights / plain read": sum(spent[:2]) / plain}
+
+
+def measure_transformers(folder):
+    """Measure transformers on PyTorch."""
+    import torch
+    from transformers import BridgeTowerModel
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def open_model():
+        model = BridgeTowerModel.from_pretrained(folder).eval().to(device)
+
+        @torch.inference_mode()
+        def run(features):
+            images = features["images"].transpose(0, 3, 1, 2)
+            x = {
+                "pixel_values": torch.tensor(images),
+                "input_ids": torch.tensor(features["token_ids"]).long(),
+                "attention_mask": torch.tensor(features["padding_mask"]).long(),
+            }
+            model(**{k: v.to(device) for k, v in x.items()})[0].cpu()
+
+        return run, model.config.vision_config.image_size
+
+    file = pathlib.Path(folder) / "model.safetensors"
+    return measure(open_model, lambda: file)
+
+
+MEASURES = {
+    "keras_bridgetower": measure_ours,
+    "transformers": measure_transformers,
+}
+
+
+def main():
+    library, folder, state = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as home:
+        if state == "new":
+            os.environ["KERAS_HOME"] = home
+        print(json.dumps(MEASURES[library](folder)))
+
+
+if __name__ == "__main__":
+    main()

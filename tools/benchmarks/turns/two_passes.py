@@ -1,4 +1,4 @@
-"""Pre-training that encodes each picture once for every objective."""
+"""Pre-training with a forward pass for each objective."""
 
 from keras import ops
 
@@ -6,10 +6,10 @@ import keras_bridgetower as kbt
 
 
 class TwoPasses(kbt.BridgeTowerPretraining):
-    """The same objectives with a forward pass of its own for each.
+    """The same objectives, each with its own forward pass.
 
-    This is how the authors run them: matching encodes the pictures that it
-    pairs, whether masked language has encoded them before or not.
+    The authors run them so: matching encodes its pictures again, although
+    masked language has encoded them.
     """
 
     def outputs_of(self, inputs):

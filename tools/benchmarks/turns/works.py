@@ -1,16 +1,56 @@
-"""What the benchmark times: each work, and the contenders that do it."""
+"""The works that the benchmark times, and their contenders, as data."""
 
 import dataclasses
+import importlib.util
 
-from turns import starts
-from turns.contenders import BACKENDS
-from turns.contenders import Contender
-from turns.contenders import exported
-from turns.contenders import on_all
-from turns.contenders import ours
-from turns.contenders import theirs
-from turns.runners import Fresh
-from turns.runners import Resident
+BACKENDS = ("torch", "jax", "tensorflow")
+# Runtimes that are installed here for the processor alone.
+RUNTIMES = ("onnxruntime", "openvino")
+REFERENCE = "transformers float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way to do a work.
+
+    Args:
+        name: str, as in the table.
+        library: str, the package that runs the model.
+        beside: str, name of the contender that it is compared with.
+        backend: str, the value of KERAS_BACKEND.
+        dtype: str, `"float32"`, `"bfloat16"`, `"mixed_bfloat16"` or `"int8"`.
+        compiled: bool or `"auto"`, the `jit_compile` of Keras; with
+            transformers, True runs `torch.compile`.
+        file: str, the file that it opens: a key of `save.WRITERS`.
+        settings: dict of further arguments of the function that does the work.
+    """
+
+    name: str
+    library: str
+    beside: str = REFERENCE
+    backend: str = "torch"
+    dtype: str = "float32"
+    compiled: bool | str = "auto"
+    file: str = "checkpoint"
+    settings: dict = dataclasses.field(default_factory=dict)
+
+    def is_reference_only(self):
+        """Return True if the contender is only compared with."""
+        return self.beside == self.name
+
+    def left_out_because(self, gpu):
+        """Return why it cannot run on this machine, or None.
+
+        Args:
+            gpu: str, name of the GPU, or None.
+        """
+        packages = {self.library, self.backend}
+        missing = [p for p in packages if importlib.util.find_spec(p) is None]
+        if missing:
+            return f"{', '.join(sorted(missing))} is not installed"
+        if gpu and self.library in RUNTIMES:
+            return "it runs on the processor only, and there is a GPU"
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,58 +59,80 @@ class Work:
 
     Args:
         title: str, a heading of the report.
-        module: str, the module of this package that does it.
-        runner: `Resident` or `Fresh`: whether a process takes many turns.
+        function: str, `module.name` below `turns`: `(saved, contender,
+            **settings)` to a function from batch and tokens to a turn. If
+            each turn is a new process: to the command of that process.
         contenders: list of `Contender`.
-        batches: tuple of int, rows of a turn; `--batches` replaces them for a
-            `Resident`.
-        per_row: str, what one row is, if the table gives its time; or "".
-        also: tuple of str, what else was measured and stands in the table.
+        batches: tuple of int, rows of a turn; `--batches` replaces them.
+        fresh: bool, start a new process for each turn.
+        per_row: str, the name of one row if the table has its time, or "".
+        also: tuple of str, further measurements that the table shows.
     """
 
     title: str
-    module: str
-    runner: type
+    function: str
     contenders: list
     batches: tuple = (1,)
+    fresh: bool = False
     per_row: str = ""
     also: tuple = ()
 
     def named(self):
-        """The contenders by their names."""
+        """Return the contenders by name."""
         return {contender.name: contender for contender in self.contenders}
 
 
-_BOTH = [theirs(), theirs("bfloat16")]
+def _ours(backend, dtype="float32", suffix="", **values):
+    name = f"{backend} {dtype}{suffix}"
+    values = {"backend": backend, "dtype": dtype, **values}
+    return Contender(name, "keras_bridgetower", **values)
+
+
+def _theirs(dtype="float32", compiled=False):
+    name = f"transformers {dtype}{' compiled' if compiled else ''}"
+    return Contender(name, "transformers", dtype=dtype, compiled=compiled)
+
+
+def _exported(runtime, dtype):
+    # For bfloat16 the runtime converts the weights itself.
+    file = "int8_onnx" if dtype == "int8" else "float32_onnx"
+    return Contender(f"{runtime} {dtype}", runtime, dtype=dtype, file=file)
+
+
+def _on_all(dtypes, suffix="", **values):
+    return [_ours(b, d, suffix, **values) for b in BACKENDS for d in dtypes]
+
+
+_BOTH = [_theirs(), _theirs("bfloat16")]
 
 _FORWARD = [
-    *(theirs(d, c) for d in ("float32", "bfloat16") for c in (False, True)),
-    *on_all(("float32", "bfloat16", "mixed_bfloat16")),
-    ours("tensorflow", "float32", " XLA", compiled=True),
-    *(exported("onnxruntime", d) for d in ("float32", "int8")),
-    *(exported("openvino", d) for d in ("float32", "bfloat16", "int8")),
+    *(_theirs(d, c) for d in ("float32", "bfloat16") for c in (False, True)),
+    *_on_all(("float32", "bfloat16", "mixed_bfloat16")),
+    _ours("tensorflow", suffix=" XLA", compiled=True),
+    *(_exported("onnxruntime", d) for d in ("float32", "int8")),
+    *(_exported("openvino", d) for d in ("float32", "bfloat16", "int8")),
 ]
 
 _RANKING = [
     *_BOTH,
-    *on_all(("float32", "bfloat16")),
-    *on_all(("float32",), ", pictures encoded too", settings={"cached": False}),
+    *_on_all(("float32", "bfloat16")),
+    *_on_all(
+        ("float32",), ", pictures encoded too", settings={"cached": False}
+    ),
 ]
 
-# The attention weights with and without dropout, and the pictures encoded
-# once for both objectives or once for each.
 _STEPS = [
     *_BOTH,
-    *on_all(("float32", "mixed_bfloat16")),
-    *on_all(
+    *_on_all(("float32", "mixed_bfloat16")),
+    *_on_all(
         ("float32",),
         ", attention_dropout=0",
         settings={"attention_dropout": 0.0},
     ),
     *(
-        ours(
+        _ours(
             backend,
-            said=", two passes",
+            suffix=", two passes",
             beside=f"{backend} float32",
             settings={"passes": 2},
         )
@@ -79,119 +141,87 @@ _STEPS = [
 ]
 
 _MEMORY = [
-    made
+    _ours(backend, suffix=suffix, beside=f"{backend} float32", settings=values)
     for backend in BACKENDS
-    for kept in [f"{backend} float32"]
-    for made in (
-        ours(backend, beside=kept),
-        ours(
-            backend,
-            said=", activations computed again",
-            beside=kept,
-            settings={"recomputed": True},
-        ),
+    for suffix, values in (
+        ("", {}),
+        (", activations computed again", {"recomputed": True}),
     )
 ]
 
-
-_FIRST = [
-    dataclasses.replace(contender, settings={"code": code})
-    for contender, code in (
-        (theirs(), starts.TRANSFORMERS),
-        *((ours(backend), starts.OURS) for backend in BACKENDS),
-    )
-]
-
-
-def _conversion(weights, file):
-    return Contender(
-        weights,
+_CONVERSION = [
+    Contender(
+        name,
         "keras_bridgetower",
         "safetensors",
         file=file,
         settings={"converted": False},
     )
+    for name, file in (("safetensors", "checkpoint"), ("torch.save", "pytorch"))
+]
 
-
-def _import(name, library, beside, statement, backend="torch"):
-    code = {"code": f"{statement}\nprint('{{}}')"}
-    return Contender(name, library, beside, backend, settings=code)
-
-
+# Each is compared with KerasHub on the same backend.
 _IMPORT = [
-    _import(name, library, f"keras_hub on {backend}", statement, backend)
-    for backend in BACKENDS
-    for name, library, statement in (
-        (
-            f"keras_hub on {backend}",
-            "keras_hub",
-            "from keras_hub.models import RobertaBackbone",
+    Contender(
+        name,
+        library,
+        f"keras_hub on {backend}",
+        backend,
+        settings={"code": f"from {module} import {cls}\nprint('{{}}')"},
+    )
+    for backend, name, library, module, cls in (
+        *(
+            (backend, f"{library} on {backend}", library, module, cls)
+            for backend in BACKENDS
+            for library, module, cls in (
+                ("keras_hub", "keras_hub.models", "RobertaBackbone"),
+                ("keras_bridgetower", "keras_bridgetower", "BridgeTowerVQA"),
+            )
         ),
-        (
-            f"keras_bridgetower on {backend}",
-            "keras_bridgetower",
-            "from keras_bridgetower import BridgeTowerVQA",
-        ),
+        *[("torch", *["transformers"] * 3, "BridgeTowerModel")],
     )
 ]
-_IMPORT.append(
-    _import(
-        "transformers",
-        "transformers",
-        "keras_hub on torch",
-        "from transformers import BridgeTowerModel",
-    )
-)
 
 WORKS = {
     "forward": Work(
-        "Forward pass: matching",
-        "forward",
-        Resident,
-        _FORWARD,
-        (1, 4),
+        "Forward pass: matching", "inference.forward", _FORWARD, (1, 4)
     ),
     "ranking": Work(
         "Ranking: one text against pictures",
-        "ranking",
-        Resident,
+        "inference.ranking",
         _RANKING,
         (16,),
         per_row="pair",
     ),
     "answer": Work(
         "Answer: from a JPEG file and a question to the answer",
-        "answer",
-        Resident,
-        [*_BOTH, *on_all(("float32", "bfloat16"))],
+        "inference.answer",
+        [*_BOTH, *_on_all(("float32", "bfloat16"))],
     ),
     "steps": Work(
         "Training step: masked language and matching",
-        "steps",
-        Resident,
+        "training.pretraining",
         _STEPS,
         (4,),
     ),
     "vqa": Work(
         "Training step: question answering",
-        "vqa",
-        Resident,
-        [*_BOTH, *on_all(("float32", "mixed_bfloat16"))],
+        "training.vqa",
+        [*_BOTH, *_on_all(("float32", "mixed_bfloat16"))],
         (4,),
     ),
     "memory": Work(
         "Memory: activations kept, or computed again",
-        "memory",
-        Resident,
+        "training.memory",
         _MEMORY,
         (4,),
         also=("gigabytes", "reference's gigabytes"),
     ),
     "loading": Work(
         "Loading: from a converted checkpoint to the first output",
-        "loading",
-        Fresh,
-        [theirs(), *on_all(("float32",))],
+        "starts.loading",
+        [_theirs(), *_on_all(("float32",))],
+        fresh=True,
         also=(
             "weights / plain read",
             "loaded / weights",
@@ -200,12 +230,9 @@ WORKS = {
     ),
     "conversion": Work(
         "Conversion: from a checkpoint that is new here to the first output",
-        "loading",
-        Fresh,
-        [
-            _conversion("safetensors", "checkpoint"),
-            _conversion("torch.save", "pytorch"),
-        ],
+        "starts.loading",
+        _CONVERSION,
+        fresh=True,
         also=(
             *("processor seconds", "gigabytes"),
             *("reference's processor seconds", "reference's gigabytes"),
@@ -213,14 +240,14 @@ WORKS = {
     ),
     "first": Work(
         "First score: from the start of a process to the score of a picture",
-        "starts",
-        Fresh,
-        _FIRST,
+        "starts.first_score",
+        [_theirs(), *map(_ours, BACKENDS)],
+        fresh=True,
     ),
     "import": Work(
         "Import: from the start of a process to its end",
-        "starts",
-        Fresh,
+        "starts.program",
         _IMPORT,
+        fresh=True,
     ),
 }

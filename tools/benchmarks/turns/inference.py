@@ -1,0 +1,241 @@
+"""The works of inference: a forward pass, ranking, and answers.
+
+Each takes `Saved` and `Contender`, loads the model, and returns a function
+from batch and tokens to a turn: a function without arguments that returns a
+float array `(rows, outputs)` in the processor's memory, so that an accelerator
+is done.
+"""
+
+import runpy
+from importlib.util import find_spec
+
+import numpy as np
+
+from turns.samples import ANSWERS
+from turns.samples import TEXT
+from turns.samples import features
+from turns.samples import load_weights
+
+# The scores of as many answers are compared.
+BEST = 5
+
+
+def forward(saved, contender):
+    """Run the matching task."""
+    if contender.library == "keras_bridgetower":
+        return _keras_forward(saved, contender)
+    if contender.library == "transformers":
+        return _peer_forward(saved, contender)
+    return _exported_forward(saved, contender)
+
+
+def _keras_forward(saved, contender):
+    import keras_bridgetower as kbt
+
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        str(saved.path("checkpoint")), preprocessor=None, dtype=contender.dtype
+    )
+    task.compile(jit_compile=contender.compiled)
+
+    def prepare(batch, tokens):
+        x = features(batch, task.input["images"].shape[1], tokens)
+        return lambda: np.asarray(task.predict_on_batch(x), "float32")
+
+    return prepare
+
+
+def _matching_peer(saved, contender):
+    import transformers
+
+    from turns.peers import Peer
+
+    cls = transformers.BridgeTowerForImageAndTextRetrieval
+    return Peer(saved, contender, cls)
+
+
+def _peer_forward(saved, contender):
+    import torch
+
+    peer = _matching_peer(saved, contender)
+    model = peer.model
+    if contender.compiled is True:
+        model = torch.compile(model)
+
+    def prepare(batch, tokens):
+        x = peer.arguments(features(batch, peer.side, tokens))
+
+        @torch.inference_mode()
+        def turn():
+            return model(**x).logits.float().cpu().numpy()
+
+        return turn
+
+    return prepare
+
+
+def _exported_forward(saved, contender):
+    # `run.py` of an exported folder, which does not import Keras.
+    (folder,) = find_spec("keras_bridgetower").submodule_search_locations
+    run = runpy.run_path(f"{folder}/models/exporting/runtime.py")
+    path = saved.path(contender.file) / "model.onnx"
+    if contender.library == "openvino":
+        precision = "bf16" if contender.dtype == "bfloat16" else "f32"
+        model = run["by_openvino"](path, precision=precision)
+    else:
+        model = run["load"](path)
+
+    def prepare(batch, tokens):
+        x = features(batch, saved.pixels(), tokens)
+        return lambda: np.asarray(next(iter(model(x).values())), "float32")
+
+    return prepare
+
+
+def ranking(saved, contender, cached=True):
+    """Match one text with pictures, as a search does.
+
+    This package encodes the text and fuses all pairs; transformers runs each
+    pair whole, all in one batch.
+
+    Args:
+        saved: `Saved`.
+        contender: `Contender`.
+        cached: bool, encode the pictures before the turns.
+    """
+    if contender.library == "transformers":
+        return _peer_ranking(saved, contender)
+    from keras import ops
+
+    import keras_bridgetower as kbt
+    from keras_bridgetower.tasks.ranking.compiled_parts import parts_of
+
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        str(saved.path("checkpoint")), dtype=contender.dtype
+    )
+    parts = parts_of(task)
+
+    def prepare(batch, tokens):
+        side = task.input["images"].shape[1]
+        images, text = _pictures_and_text(batch, side, tokens)
+        rows = np.arange(batch, dtype="int32")
+
+        def encoded():
+            return parts.image({"images": images})["states"]
+
+        kept = encoded()
+
+        def turn():
+            logits = parts.pairs(
+                {
+                    "image": kept if cached else encoded(),
+                    "text": parts.text(text)["states"],
+                    "padding_mask": text["padding_mask"],
+                    "image_rows": rows,
+                    "text_rows": np.zeros_like(rows),
+                }
+            )
+            return ops.convert_to_numpy(logits).astype("float32")[:, -1:]
+
+        return turn
+
+    return prepare
+
+
+def _peer_ranking(saved, contender):
+    import torch
+
+    peer = _matching_peer(saved, contender)
+
+    def prepare(batch, tokens):
+        images, text = _pictures_and_text(batch, peer.side, tokens)
+        texts = {name: np.repeat(x, batch, 0) for name, x in text.items()}
+        x = peer.arguments({"images": images, **texts})
+
+        @torch.inference_mode()
+        def turn():
+            return peer.model(**x).logits[:, 1:].float().cpu().numpy()
+
+        return turn
+
+    return prepare
+
+
+def _pictures_and_text(batch, side, tokens):
+    """Return pictures, and the features of one text."""
+    x = features(batch, side, tokens)
+    images = x.pop("images")
+    return images, {name: values[:1] for name, values in x.items()}
+
+
+def vqa_task(saved, **values):
+    """Return `BridgeTowerVQA` with the saved head.
+
+    Args:
+        saved: `Saved`.
+        **values: of `from_preset`.
+    """
+    import keras_bridgetower as kbt
+
+    task = kbt.BridgeTowerVQA.from_preset(
+        str(saved.path("checkpoint")), answers=ANSWERS, **values
+    )
+    head = task.heads["vqa"]
+    parts = head.hidden_dense, head.layer_norm, head.output_dense
+    variables = [weight for part in parts for weight in part.weights]
+    values = load_weights(saved.answers)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return task
+
+
+def answer(saved, contender):
+    """Answer questions about a JPEG file."""
+    if contender.library == "transformers":
+        return _peer_answer(saved, contender)
+    task = vqa_task(saved, dtype=contender.dtype)
+    picture = str(saved.picture)
+
+    def prepare(batch, tokens):
+        images, texts = [picture] * batch, [TEXT] * batch
+        return lambda: _scores(task.answer(images, texts, top_k=BEST))
+
+    return prepare
+
+
+def _peer_answer(saved, contender):
+    import torch
+    import transformers
+    from PIL import Image
+
+    from turns.peers import Peer
+    from turns.peers import QuestionAnswering
+
+    peer = Peer(saved, contender, transformers.BridgeTowerModel)
+    model = QuestionAnswering(saved, peer).eval()
+    processor = transformers.BridgeTowerProcessor.from_pretrained(
+        saved.path("checkpoint")
+    )
+
+    def prepare(batch, tokens):
+        @torch.inference_mode()
+        def turn():
+            images = [
+                Image.open(saved.picture).convert("RGB") for _ in range(batch)
+            ]
+            x = processor(images, [TEXT] * batch, return_tensors="pt")
+            x = x.to(peer.device, peer.dtype)
+            best = model(**x).float().sigmoid().topk(BEST)
+            # As a user gets them.
+            rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            return _scores(
+                [(ANSWERS[i], score) for score, i in zip(*row, strict=True)]
+                for row in rows
+            )
+
+        return turn
+
+    return prepare
+
+
+def _scores(rows):
+    return np.array([[score for _, score in row] for row in rows])
