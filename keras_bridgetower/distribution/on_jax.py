@@ -189,7 +189,7 @@ class JaxReplicas(Several):
             # One process can read the shards of all its devices.
             yield
             return
-        values = _gathered([v.value for v in task.variables])
+        values = [_all_gather(v.value, tiled=True) for v in task.variables]
         with temporary_values(task.variables, values):
             yield
 
@@ -377,12 +377,8 @@ def check_seeds():
         )
 
 
-def _gathered(arrays):
-    """Gather arrays that are split over processes in each of them."""
-    return [_all_gather(array, tiled=True) for array in arrays]
-
-
 def _all_gather(array, **kwargs):
+    """Gather an array of all processes in each of them."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(array, **kwargs)

@@ -29,12 +29,12 @@ class PatchedModel(BuiltByOneReplica):
 
     def quantize(self, *args, **kwargs):
         """Quantize the weights, as `keras.Model.quantize`."""
-        with _searched_once():
+        with _older_objects_frozen():
             super().quantize(*args, **kwargs)
 
 
 @contextlib.contextmanager
-def _searched_once():
+def _older_objects_frozen():
     """Exclude older objects from garbage collection in the `with` block.
 
     Keras collects garbage whenever a layer replaces its weight. With the
