@@ -19,7 +19,7 @@ STATE = (FROZEN, MERGED)
 KEYS = (*STATE, "trainable")
 
 
-def state_of(model):
+def frozen_state(model):
     """Return the frozen weights of a layer or model for its configuration.
 
     Args:
@@ -40,11 +40,11 @@ def state_of(model):
 
 
 def restore(model, saved, parts=()):
-    """Freeze the weights that `state_of` returned; warn of merged adapters.
+    """Freeze the weights that `frozen_state` returned; warn of merged adapters.
 
     Args:
         model: a built layer or model of the same structure.
-        saved: dict, as returned by `state_of`.
+        saved: dict, as returned by `frozen_state`.
         parts: tuple of layers that have weights of the model but are not
             tracked by it.
 
@@ -71,7 +71,7 @@ def restore(model, saved, parts=()):
     # Outer layers first, because freezing a layer freezes its inner layers.
     layers = [(la, _weights_in(la)) for la in layers_in(model)]
     layers += [(part, _weights_in(part)) for part in parts]
-    for layer, weights in sorted(layers, key=lambda held: -len(held[1])):
+    for layer, weights in sorted(layers, key=lambda pair: -len(pair[1])):
         trained = not weights or any(id(w) not in frozen for w in weights)
         if layer.trainable != trained:
             layer.trainable = trained

@@ -117,7 +117,7 @@ def changed_policies(model, usual):
     }
 
 
-def policy_of(layer):
+def layer_policy(layer):
     """Return the dtype policy of a layer, which may have a map of policies."""
     policy = layer.dtype_policy
     if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
@@ -127,7 +127,7 @@ def policy_of(layer):
 
 def float_policy(layer):
     """Return the dtype policy of a layer, or that before quantization."""
-    policy = policy_of(layer)
+    policy = layer_policy(layer)
     if policy.quantization_mode is None:
         return policy
     # Names of quantized policies are lost when Keras saves a map of them.

@@ -52,7 +52,7 @@ def _method(layer):
     mode, config = layer.quantization_mode, layer.quantization_config
     method = mode
     if mode == "int4":
-        method = f"int4/{precision.policy_of(layer).block_size}"
+        method = f"int4/{precision.layer_policy(layer).block_size}"
     elif mode == INT8 and config and config.activation_quantizer is None:
         method = INT8_WEIGHTS
     known = _config(method)

@@ -5,8 +5,10 @@ import threading
 
 import keras
 
-from keras_bridgetower.backend.keras_private.layers import check_training_of
-from keras_bridgetower.backend.keras_private.layers import training_of
+from keras_bridgetower.backend.keras_private.layers import (
+    check_training_argument,
+)
+from keras_bridgetower.backend.keras_private.layers import training_argument
 
 _RUNNING = threading.local()
 
@@ -111,11 +113,11 @@ def checkpoint(layer):
         layer: a layer whose outputs are tensors. The `call` of this object is
             replaced, not that of its class.
     """
-    check_training_of()
+    check_training_argument()
     call = type(layer).call
 
     def checkpointed(*args, **kwargs):
-        training = training_of(layer)
+        training = training_argument(layer)
         leaves = keras.tree.flatten((args, kwargs))
         symbolic = any(isinstance(x, keras.KerasTensor) for x in leaves)
         if not training or symbolic or layer in _running():

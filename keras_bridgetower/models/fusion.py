@@ -170,7 +170,7 @@ class CrossModalEncoder(keras.layers.Layer):
         # For models of parts. A backbone saves its own state.
         quantization.check_not_quantized(self, "A copy of the fusion alone")
         config = super().get_build_config()
-        return config and {**config, **freezing.state_of(self)}
+        return config and {**config, **freezing.frozen_state(self)}
 
     def build_from_config(self, config):
         shapes = {k: v for k, v in config.items() if k not in freezing.STATE}

@@ -185,7 +185,7 @@ def complete_config(backbone, config):
             backbone, fusion.dtype_policy
         ),
         quantization.QUANTIZED: quantization.quantized_layers(backbone),
-        **freezing.state_of(backbone),
+        **freezing.frozen_state(backbone),
     }
     return {
         **config,

@@ -241,7 +241,7 @@ class Tower(PatchedModel, keras.Model):
             "taps": self.taps,
             "norms": self.norms,
             "trainable": self.trainable,
-            **freezing.state_of(self),
+            **freezing.frozen_state(self),
         }
 
     @classmethod

@@ -292,7 +292,7 @@ class BridgeTowerTask(
             for name in self.heads
         }
         frozen = {
-            name: freezing.state_of(self.heads[name]).get(freezing.FROZEN)
+            name: freezing.frozen_state(self.heads[name]).get(freezing.FROZEN)
             for name in self.heads
         }
         kept = {

@@ -31,7 +31,7 @@ def weights_to_train(layer):
     """
     if is_known():
         return list(layer._trainable_variables)
-    inner = {id(w) for held in layers_in(layer) for w in held.weights}
+    inner = {id(w) for one in layers_in(layer) for w in one.weights}
     return [w for w in layer.weights if id(w) not in inner]
 
 
@@ -39,10 +39,10 @@ def attribute_layers(layer):
     """Return the layers in the attributes of a layer, tracked or not."""
     found, waiting = {id(layer): layer}, [layer]
     while waiting:
-        for held in _layers_among(vars(waiting.pop()).values()):
-            if id(held) not in found:
-                found[id(held)] = held
-                waiting.append(held)
+        for inner in _layers_among(vars(waiting.pop()).values()):
+            if id(inner) not in found:
+                found[id(inner)] = inner
+                waiting.append(inner)
     return list(found.values())[1:]
 
 
@@ -75,17 +75,17 @@ def source_layer(tensor):
     return layer, layer._inbound_nodes[node].input_tensors
 
 
-def check_training_of():
-    """Raise if `training_of` would raise."""
+def check_training_argument():
+    """Raise if `training_argument` would raise."""
     check_version(
         "`checkpoint_activations`", "train without it, in more memory"
     )
 
 
-def training_of(layer):
+def training_argument(layer):
     """Return the `training` argument of the running call of a model.
 
     Use it inside layers whose own `call` has no such argument.
     """
-    check_training_of()
+    check_training_argument()
     return layer._get_call_context().get_value("training")
