@@ -114,7 +114,7 @@ def test_new_input_clears_the_answer(visit, files):
     assert re.fullmatch(r"1\. guitar · -?\d\.\d\d", captions[0])
     assert captions[-1].endswith(" · weaker")
     panel.get_by_label("What do you look for?").press_sequentially("s")
-    panel.get_by_text("What was found appears here.").wait_for()
+    panel.get_by_text("The result appears here.").wait_for()
     found.first.wait_for(state="detached")
 
 

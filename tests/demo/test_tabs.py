@@ -11,16 +11,16 @@ from builders import FASTEST
 from conftest import write_grey
 from drawn_photos import jpeg_of_scans
 from PIL import Image
+from shape_drawings import draw_all
+from shape_drawings import drawn
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo import inputs
 from keras_bridgetower.apps.demo import models
-from keras_bridgetower.apps.demo.drawings import draw_all
-from keras_bridgetower.apps.demo.drawings import drawn
 from keras_bridgetower.apps.demo.fragments import overlay
+from keras_bridgetower.apps.demo.inputs import Limits
 from keras_bridgetower.apps.demo.inputs import RefusedInput
-from keras_bridgetower.apps.demo.limits import Limits
 from keras_bridgetower.apps.demo.tabs import ask
 from keras_bridgetower.apps.demo.tabs import fill
 from keras_bridgetower.apps.demo.tabs import look
@@ -141,7 +141,7 @@ def test_an_overlay_shows_what_stands_out():
 
 def test_search(opened, tmp_path, monkeypatch):
     pytest.importorskip("lancedb", reason="the extra `demo`")
-    from keras_bridgetower.apps.demo.searching import IndexShelf
+    from keras_bridgetower.apps.demo.tabs.search import IndexShelf
 
     paths = draw_all(tmp_path)
     text = "a large red triangle in the east."
@@ -201,7 +201,7 @@ def test_search(opened, tmp_path, monkeypatch):
     ],
 )
 def test_good_hits_end_at_the_largest_drop(scores, good):
-    from keras_bridgetower.apps.demo import searching
+    from keras_bridgetower.apps.demo.tabs import search as searching
 
     assert searching.largest_drop(scores) == good
 

@@ -14,7 +14,7 @@ from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.filtering import run as filtering
 from keras_bridgetower.apps.filtering.samples import shards_of
 from keras_bridgetower.apps.filtering.scoring import PairScorer
-from keras_bridgetower.apps.filtering.threshold import of_share
+from keras_bridgetower.apps.filtering.tables import threshold_of_share
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.preprocessing.images import load_image
 
@@ -238,8 +238,8 @@ def test_thresholds_are_exact(share):
     scores[5], scores[6], scores[8] = 0.0, -0.0, np.float32(1e-42)
     parts = [scores[:400], np.full(3, np.nan, "float32"), scores[400:]]
     wanted = np.sort(scores)[::-1][max(1, int(share * 1003 + 0.5)) - 1]
-    assert of_share(lambda: iter(parts), share) == wanted
-    assert of_share(lambda: iter(parts[1:2]), share) is None
+    assert threshold_of_share(lambda: iter(parts), share) == wanted
+    assert threshold_of_share(lambda: iter(parts[1:2]), share) is None
 
 
 def test_the_command(data, tmp_path, capsys):
@@ -267,7 +267,7 @@ def test_the_command(data, tmp_path, capsys):
         (["DATA", "OUT", "--keep", "1", "--score", "clip"], 2, "itm, itc"),
         (["EMPTY", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
         (["NONE", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
-        (["DATA", "DATA/out", "--keep", "1"], 1, "must not lie in SOURCE"),
+        (["DATA", "DATA/out", "--keep", "1"], 1, "must not be inside SOURCE"),
         (["DATA", "NONE/out", "--keep", "1"], 1, "a folder that exists"),
         (["DATA", "EMPTY/..", "--keep", "1"], 1, "which holds other files"),
         (

@@ -111,7 +111,7 @@ def test_what_is_written_is_what_was_scored(tmp_path):
     [shard] = shards_of(path)
     first, between, second = shard.samples()
     assert (first.text, between.text) == ("first", "between")
-    assert second.key == "a" and "must stand in the shard once" in second.error
+    assert second.key == "a" and "must be in the shard once" in second.error
     folder = FilterFolder(tmp_path / "out")
     folder.begin({})
     scores = [(first, {"itm": 9.0}), (between, {"itm": -9.0}), (second, {})]

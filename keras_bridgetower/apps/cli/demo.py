@@ -1,4 +1,4 @@
-"""The command that shows a page in the browser, to try models on."""
+"""The command that serves a page to try models in the browser."""
 
 import contextlib
 import json
@@ -30,8 +30,8 @@ def demo(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. 0.0.0.0 lets other machines in, who "
-            "cannot open other presets or folders."
+            help="Address to listen on. With 0.0.0.0 other machines can use "
+            "the page, but cannot open other presets or folders."
         ),
     ] = HOST,
     port: Annotated[
@@ -53,8 +53,8 @@ def demo(
     Prints the address of the page, and runs until Ctrl+C. Nothing leaves this
     machine.
     """
-    from keras_bridgetower.apps.demo.address import free_port
-    from keras_bridgetower.apps.demo.packages import check_gradio
+    from keras_bridgetower.apps.demo.starting import check_gradio
+    from keras_bridgetower.apps.demo.starting import free_port
 
     for preset in presets or ():
         models.check_preset(preset)
@@ -73,14 +73,14 @@ def demo(
         )
         address = shown.open()
     line = json.dumps({"address": address}) if as_json else address
-    with shown, _until_asked_to_end() as ended:
+    with shown, _ended_by_signals() as ended:
         print(line, flush=True)
         ended.wait()
 
 
 @contextlib.contextmanager
-def _until_asked_to_end():
-    """An event that Ctrl+C and SIGTERM set, which is how a page ends."""
+def _ended_by_signals():
+    """Yield an event that Ctrl+C and SIGTERM set."""
     ended = threading.Event()
     numbers = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(n, lambda *_: ended.set()) for n in numbers]

@@ -1,4 +1,4 @@
-"""The command that says what is installed, where things lie, what is wrong."""
+"""Commands that report what is installed, cached and missing."""
 
 import dataclasses
 import importlib.metadata
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def doctor(context: typer.Context, as_json: AsJson = False):
-    """Say which backend runs, and what is installed, cached and missing.
+    """Report the backend, and what is installed, cached and missing.
 
     Exits with 1 if no command that needs a model could run.
     """
@@ -38,7 +38,7 @@ def doctor(context: typer.Context, as_json: AsJson = False):
             from keras_bridgetower.distribution.distribute import device_names
 
             devices = device_names()
-        # Whatever it is, the rest of the report is still worth reading.
+        # The rest of the report is still useful.
         except Exception as error:
             problems.append(errors.line(error, backend))
     value = {
@@ -59,7 +59,7 @@ def doctor(context: typer.Context, as_json: AsJson = False):
 
 
 def installed_version(name):
-    """The version of a package, or None where it is not installed."""
+    """Return the version of a package, or None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -67,7 +67,7 @@ def installed_version(name):
 
 
 def extras():
-    """Return what each extra of the package lacks on this machine.
+    """List the missing requirements of each extra of the package.
 
     Requirements whose marker excludes this Python or platform do not count.
 
@@ -97,7 +97,7 @@ def extras():
 
 
 def caches():
-    """The folders that hold what was downloaded, converted or compiled.
+    """List the folders of downloaded, converted and compiled files.
 
     Returns:
         list of dicts of `holds`, `path` and `bytes`.
@@ -121,7 +121,7 @@ def caches():
 
 
 def _size(folder):
-    """Bytes of the files below a folder; links count nothing."""
+    """Count the bytes of the files below a folder, without links."""
     total = 0
     for parent, _, files in os.walk(folder):
         for name in files:
@@ -132,7 +132,7 @@ def _size(folder):
 
 
 def _rows(value):
-    """The report as rows of a table."""
+    """Yield the report as rows of a table."""
     yield "keras-bridgetower", value["version"]
     yield "python", value["python"]
     yield "platform", value["platform"]

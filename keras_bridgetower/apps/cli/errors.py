@@ -1,22 +1,22 @@
-"""What a command says when it fails, in one line, and its exit code."""
+"""Error messages of commands, in one line, and exit codes."""
 
 import typer
 
 from keras_bridgetower.presets.errors import printable
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
-# What the package and the system raise for wrong input.
+# Errors of the package and the system for wrong input.
 EXPECTED = (ValueError, OSError, ImportError, RuntimeError)
 # Typer brings its own click, or uses the one that is installed.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 
 class UsageError(ValueError):
-    """The words of a command do not fit each other, or name nothing."""
+    """Arguments of a command that are wrong or contradict each other."""
 
 
 def exit_code(error):
-    """The exit code for an error, an int."""
+    """Return the exit code for an error."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED
     if isinstance(error, UsageError):
@@ -25,32 +25,32 @@ def exit_code(error):
 
 
 def line(error, program):
-    """One line that says what is wrong and how to mend it.
+    """Describe an error and its cure in one line.
 
     Args:
         error: the exception.
-        program: str, the command, which the line starts with.
+        program: str, the command, with which the line starts.
 
     Returns:
-        str. Empty where the help was printed because nothing was asked.
+        str. Empty if the help was printed.
     """
     context = getattr(error, "ctx", None)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        said = "interrupted"
+        text = "interrupted"
     elif isinstance(error, CLICK_ERROR):
         path = context.command_path if context else program
         message = error.format_message().rstrip(".")
-        said = f"{message}. Try `{path} --help`." if message else ""
+        text = f"{message}. Try `{path} --help`." if message else ""
     elif isinstance(error, FileNotFoundError) and error.filename:
-        said = f"There is no file or folder {error.filename!r}. Check the path."
+        text = f"There is no file or folder {error.filename!r}. Check the path."
     elif isinstance(error, EXPECTED):
-        said = str(error) or type(error).__name__
+        text = str(error) or type(error).__name__
     else:
-        said = (
-            f"{type(error).__name__}: {error}. This is a fault of the program: "
-            "`--debug` shows where."
+        text = (
+            f"{type(error).__name__}: {error}. This is a bug: `--debug` shows "
+            "where."
         )
-    if not said:
+    if not text:
         return ""
     # A message of a library may have several lines.
-    return printable(f"{program}: {' '.join(said.split())}")
+    return printable(f"{program}: {' '.join(text.split())}")

@@ -1,7 +1,8 @@
-"""Imports Keras and its backend without the lines that they print.
+"""Imports Keras and its backend without their log lines.
 
-TensorFlow, absl and oneDNN write log lines while they are imported and when
-they first look for devices, partly from C++ and before any log level counts.
+TensorFlow, absl and oneDNN log during import and when they first look for
+devices, partly from C++ before any log level applies. So the file descriptors
+of stdout and stderr are redirected meanwhile.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from keras_bridgetower import startup
 from keras_bridgetower.backend.names import BACKENDS
 from keras_bridgetower.files import keras_home
 
-# Set where the user has not. They count when a framework is imported.
+# Set unless the user has set them. Frameworks read them during import.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -27,22 +28,18 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 PACKAGE = __name__.partition(".")[0]
-# Where JAX keeps what it compiled for the next start, unless the user says.
-# Compiling a tiny model takes longer than anything else that `ask` does.
+# JAX's cache of compiled programs, unless the user has set it. Without it,
+# `ask` spends most of its time compiling.
 JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
 JAX_LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 class BackendMissing(ImportError):
-    """The backend that was chosen is not installed, or does not exist."""
+    """The chosen backend is not installed, or does not exist."""
 
 
 def chosen_backend():
-    """The backend that Keras will use, and what says so.
-
-    Returns:
-        Pair of str: the name, and the reason in words.
-    """
+    """Return the name of the backend that Keras will use, and the reason."""
     named = os.environ.get("KERAS_BACKEND")
     if named:
         return named, f"KERAS_BACKEND={named}"
@@ -55,21 +52,17 @@ def chosen_backend():
 
 
 def installed_backends():
-    """The backends whose packages can be imported, as a list of str."""
+    """List the backends whose packages are installed."""
     return [name for name in BACKENDS if importlib.util.find_spec(name)]
 
 
 def check_backend():
-    """Refuse a backend that Keras cannot import.
-
-    Raises:
-        BackendMissing: it is unknown or not installed.
-    """
+    """Raise BackendMissing for a backend that Keras cannot import."""
     name, reason = chosen_backend()
-    there = installed_backends()
-    if name in there:
+    installed = installed_backends()
+    if name in installed:
         return
-    others = ", ".join(f"KERAS_BACKEND={other}" for other in there)
+    others = ", ".join(f"KERAS_BACKEND={other}" for other in installed)
     if name not in BACKENDS:
         raise BackendMissing(
             f"The backend of Keras must be one of {', '.join(BACKENDS)}. "
@@ -83,7 +76,7 @@ def check_backend():
 
 
 def compiled_folder():
-    """The folder of JAX's compiled programs, a `pathlib.Path`."""
+    """Return the folder of JAX's compiled programs."""
     kept = keras_home() / f"{PACKAGE}_compiled"
     return pathlib.Path(os.environ.get(JAX_CACHE) or kept)
 
@@ -92,12 +85,12 @@ def load(debug=False, first=(), bars=False, datasets=False):
     """Import the package with its models.
 
     Args:
-        debug: bool, whether the frameworks may print.
+        debug: bool, True if the frameworks may print.
         first: names of modules to import before Keras, where they are
             installed. PyTorch can crash if TensorFlow was imported before it.
-        bars: bool, whether Keras may show its progress bars.
-        datasets: bool, whether datasets of TensorFlow will be read, for which
-            it looks for devices too.
+        bars: bool, True if Keras may show its progress bars.
+        datasets: bool, True if datasets of TensorFlow will be read, which
+            also makes it look for devices.
 
     Returns:
         The module `keras_bridgetower`.
@@ -110,7 +103,7 @@ def load(debug=False, first=(), bars=False, datasets=False):
         os.environ[JAX_CACHE] = str(compiled_folder())
         os.environ.setdefault(JAX_LEAST_SECONDS, "0")
     loud = debug or "keras_hub" in sys.modules
-    with contextlib.nullcontext() if loud else _held_back():
+    with contextlib.nullcontext() if loud else _discarded_output():
         for name in first:
             if importlib.util.find_spec(name):
                 importlib.import_module(name)
@@ -129,11 +122,11 @@ def load(debug=False, first=(), bars=False, datasets=False):
 
 @contextlib.contextmanager
 def quiet(warn, debug=False):
-    """A context in which only this package warns.
+    """Return a context in which only warnings of this package are shown.
 
     Args:
         warn: callable of the text of a warning.
-        debug: bool, whether everything is shown as Python shows it.
+        debug: bool, True to show everything as Python does.
     """
     if debug:
         yield
@@ -146,15 +139,15 @@ def quiet(warn, debug=False):
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
-            with _same_bars_after():
+            with _restored_bars():
                 yield
         finally:
             logging.disable(before)
 
 
 @contextlib.contextmanager
-def _same_bars_after():
-    """Whether Keras shows its progress bars is afterwards what it was."""
+def _restored_bars():
+    """Restore the setting of Keras' progress bars at the end."""
     keras = sys.modules.get("keras")
     shown = keras is None or keras.config.is_interactive_logging_enabled()
     try:
@@ -166,7 +159,7 @@ def _same_bars_after():
 
 
 def _only_ours(warn):
-    """What Python calls for a warning: those of this package go to `warn`."""
+    """Return a `warnings.showwarning` that passes our warnings to `warn`."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         if _warned_here():
@@ -176,7 +169,7 @@ def _only_ours(warn):
 
 
 def _warned_here():
-    """Whether a module of this package called `warnings.warn`."""
+    """Return True if a module of this package called `warnings.warn`."""
     frame = inspect.currentframe()
     while frame and frame.f_globals.get("__name__") in (__name__, "warnings"):
         frame = frame.f_back
@@ -186,24 +179,24 @@ def _warned_here():
 
 @contextlib.contextmanager
 def quiet_processes(debug=False):
-    """A context in which processes that are started print nothing.
+    """Return a context in which child processes print nothing.
 
-    They import the frameworks anew, with all their lines. What this process
-    writes to `sys.stderr` is shown.
+    They import the frameworks again, with their log lines. This process can
+    still write to `sys.stderr`.
 
     Args:
-        debug: bool, whether they may print.
+        debug: bool, True if they may print.
     """
     if debug:
         yield
         return
-    with _stderr_of_its_own(), _held_back():
+    with _stderr_of_its_own(), _discarded_output():
         yield
 
 
 @contextlib.contextmanager
 def _stderr_of_its_own():
-    """`sys.stderr` with another file descriptor, which leads to the same."""
+    """Give `sys.stderr` a file descriptor of its own."""
     try:
         shared = sys.stderr.fileno() == 2
     except (AttributeError, OSError, ValueError):
@@ -217,8 +210,8 @@ def _stderr_of_its_own():
 
 
 @contextlib.contextmanager
-def _held_back():
-    """What C or other processes write to stdout and stderr goes nowhere."""
+def _discarded_output():
+    """Discard what C code or child processes write to stdout and stderr."""
     with open(os.devnull, "wb") as nowhere, contextlib.ExitStack() as streams:
         for number in (1, 2):
             streams.enter_context(_redirected(number, nowhere.fileno()))
@@ -227,14 +220,14 @@ def _held_back():
 
 @contextlib.contextmanager
 def _redirected(number, target):
-    """A file descriptor that leads to another file for a while."""
+    """Redirect a file descriptor to another file."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.flush()
     try:
         before = os.dup(number)
     except OSError:
-        # The caller has closed it.
+        # The caller closed it.
         yield
         return
     os.dup2(target, number)

@@ -1,4 +1,4 @@
-"""The command `keras-bridgetower`: its commands, and how it ends."""
+"""The command `keras-bridgetower`: its subcommands and exit codes."""
 
 import contextlib
 import os
@@ -24,8 +24,8 @@ from keras_bridgetower.startup import COMMAND
 from keras_bridgetower.version import __version__
 
 DEBUG = "--debug"
-# Commands by the heading that `--help` prints above them. A command is a
-# function, which has its name; a group of commands is a dict.
+# Commands by their heading in `--help`. A command is a function of its name,
+# a group of commands is a dict.
 COMMANDS = {
     "Ask a model": (
         ask.ask,
@@ -75,8 +75,7 @@ def main(words=None):
     """Run the command line.
 
     Args:
-        words: list of str, its words without the program. By default those
-            of the process.
+        words: list of str, the arguments. By default those of the process.
 
     Returns:
         int, the exit code: 0 if all went well, 1 if the work failed, 2 for
@@ -92,7 +91,7 @@ def main(words=None):
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
-            # Who read the pipe has enough. Python would say so at its end.
+            # The reader closed the pipe. Stop Python from reporting it at exit.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return errors.FAILED
@@ -105,10 +104,10 @@ def main(words=None):
 
 
 def application(debug=False):
-    """The commands as a `typer.Typer`.
+    """Build the commands as a `typer.Typer`.
 
     Args:
-        debug: bool, whether frameworks may print, as with `--debug`.
+        debug: bool, True if frameworks may print, as with `--debug`.
     """
     app = typer.Typer(
         no_args_is_help=True,
@@ -153,7 +152,7 @@ def options(
     debug: Annotated[
         bool,
         typer.Option(
-            DEBUG, help="Show tracebacks and what the frameworks print."
+            DEBUG, help="Show tracebacks and the output of frameworks."
         ),
     ] = False,
 ):
@@ -167,7 +166,7 @@ def options(
 
 
 def _without_debug(words):
-    """The words without `--debug`, wherever it stands, and whether it did."""
+    """Remove `--debug` from the arguments, and return True if it was there."""
     end = words.index("--") if "--" in words else len(words)
     kept = [word for word in words[:end] if word != DEBUG] + words[end:]
     return kept, len(kept) < len(words)

@@ -1,7 +1,7 @@
-"""How results are shown: a table, plain lines for a pipe, or JSON.
+"""Prints results as a table, as plain lines for a pipe, or as JSON.
 
-A terminal gets tables and progress bars by Rich. A pipe gets lines with tabs
-and no heading. Warnings and progress go to stderr, results alone to stdout.
+A terminal gets tables and progress bars by Rich, a pipe lines with tabs and
+no heading. Results go to stdout, warnings and progress to stderr.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ def show(as_json, value, columns, rows):
     """Print a result.
 
     Args:
-        as_json: bool, whether to print `value`.
+        as_json: bool, True to print `value`.
         value: the result as plain values and paths.
         columns: tuple of str, the headings of a table.
         rows: list of tuples with one cell for each column.
     """
     if as_json:
-        # In ASCII, which holds names of files that are not UTF-8 too.
+        # ASCII can represent file names that are not UTF-8.
         print(json.dumps(value, default=str))
     elif sys.stdout.isatty():
         _print_table(columns, rows)
@@ -34,19 +34,19 @@ def show(as_json, value, columns, rows):
 
 
 def print_lines(lines):
-    """Print lines; what stdout cannot hold is escaped."""
+    """Print lines; characters that stdout cannot encode are escaped."""
     for line in lines:
-        print(_held(line))
+        print(_encodable(line))
 
 
-def _held(text):
-    """A text whose characters stdout can encode."""
+def _encodable(text):
+    """Escape characters that stdout cannot encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def cell(value):
-    """A value of a result as text on one line."""
+    """Format a value of a result on one line."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -57,18 +57,18 @@ def cell(value):
 
 
 def warn(text):
-    """Print a line on stderr that is no error."""
+    """Print a warning on stderr."""
     print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def note(text):
-    """Print a line on stderr that says how far the work is."""
+    """Print a line about progress on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def status(words):
-    """A spinner on the terminal while something is done."""
+    """Show a spinner on the terminal."""
     with _console() as console:
         if console is None:
             yield
@@ -79,13 +79,13 @@ def status(words):
 
 @contextlib.contextmanager
 def progress(words):
-    """A progress bar on the terminal.
+    """Show a progress bar on the terminal.
 
     Args:
-        words: str, what is being done.
+        words: str, its description.
 
     Yields:
-        Callable of the number that is done and, if it is known, of all.
+        Callable of the finished number and, if it is known, the total.
     """
     with _console() as console:
         if console is None:
@@ -109,9 +109,9 @@ def _print_table(columns, rows):
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    cells = [[Text(_held(cell(value))) for value in row] for row in rows]
+    cells = [[Text(_encodable(cell(value))) for value in row] for row in rows]
     for place, column in enumerate(columns):
-        # What a row is of stays whole; the columns after it are wrapped.
+        # The first column is not wrapped, the others are.
         widest = max((len(row[place]) for row in cells), default=0)
         table.add_column(
             column,
@@ -125,10 +125,10 @@ def _print_table(columns, rows):
 
 @contextlib.contextmanager
 def _console():
-    """Rich's console on stderr if that is a terminal, else None.
+    """Yield Rich's console on stderr, or None if that is not a terminal.
 
-    It has a file descriptor of its own, so it still reaches the terminal while
-    what frameworks write to stderr is held back.
+    Its own file descriptor reaches the terminal even while stderr is
+    redirected to hide the output of frameworks.
     """
     if not (sys.stderr and sys.stderr.isatty()):
         yield None

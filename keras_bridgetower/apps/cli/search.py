@@ -1,4 +1,4 @@
-"""Commands that index a user's own pictures, and find them."""
+"""Commands that index pictures and find them."""
 
 import dataclasses
 import pathlib
@@ -48,7 +48,7 @@ def index(
         bool, typer.Option(help="Embed each picture with its text.")
     ] = False,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures of a forward pass.")
+        int, typer.Option(min=1, help="Pictures per batch.")
     ] = 32,
     outside: Annotated[
         bool, typer.Option(help="Let a table name pictures anywhere.")
@@ -57,9 +57,9 @@ def index(
 ):
     """Index the pictures of a folder for `search query`.
 
-    It may be killed at any time: the same command continues. Pictures that
-    are in the index already are not embedded again, not even if they were
-    renamed. Pictures that are gone from the folder leave the index.
+    If it is interrupted, the same command continues. Pictures that are in the
+    index already are not embedded again, even if they were renamed. Pictures
+    that were deleted from the folder are removed from the index.
     """
     opened, header = _opened(store)
     if preset or header is None:
@@ -151,7 +151,7 @@ def query(
 
 
 def info(store: StoreName, as_json: AsJson = False):
-    """Print what an index holds, and of which model."""
+    """Print the size and the model of an index."""
     from keras_bridgetower.apps.search import info as about
 
     opened, _ = _opened(store, needed=True)
@@ -173,8 +173,7 @@ def remove(
 ):
     """Remove a picture, a folder or a table from an index.
 
-    The files themselves stay. `search index` of a folder that still has them
-    adds them again.
+    The files are not deleted. `search index` of their folder adds them again.
     """
     from keras_bridgetower.apps.search import remove
 
@@ -194,9 +193,9 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Remove pictures from an index whose files are gone.
+    """Remove pictures from an index whose files were deleted.
 
-    Mount all disks first: files on a disk that is not mounted are gone, too.
+    Mount all disks first: files on an unmounted disk count as deleted.
     """
     from keras_bridgetower.apps.search import prune
 
@@ -205,18 +204,18 @@ def prune(
 
 
 def _show_removed(name, store, removed, as_json):
-    """Print how many pictures were removed, and how many are left."""
+    """Print how many pictures were removed and how many are left."""
     counts = {"removed": len(removed), "pictures": store.count()}
     value = {"index": name, "store": store.kind, **counts, "paths": removed}
     output.show(as_json, value, ("what", "count"), list(counts.items()))
 
 
 def _opened(name, needed=False):
-    """A store and its header, without Keras.
+    """Open a store and its header, without Keras.
 
     Args:
         name: str, as `open_store` takes it.
-        needed: bool, whether it must hold an index.
+        needed: bool, True if it must be an index.
 
     Raises:
         ImportError: the package of the store is not installed.

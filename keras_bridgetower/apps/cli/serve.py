@@ -26,7 +26,7 @@ HEADS = tuple(head for verb in BUILT_IN.values() for head in verb.heads)
 
 
 class Engine(enum.StrEnum):
-    """What runs the processes of a server."""
+    """Program that runs the processes of a server."""
 
     uvicorn = "uvicorn"
     ray = "ray"
@@ -40,7 +40,7 @@ def _by_uvicorn(plan, host, port, ready, debug):
 
 
 def _load_in_worker(debug):
-    """Import the package in a process of its own, which stays quiet."""
+    """Import the package quietly in a worker process."""
     if not debug:
         logging.disable(logging.WARNING)
     frameworks.load(debug)
@@ -67,7 +67,7 @@ def _seconds(help):
 
 
 def _check_key(host, key, without_key):
-    """Raise an error if other machines were let in by mistake."""
+    """Raise an error if other machines were allowed by mistake."""
     if key and without_key:
         raise UsageError(
             f"`--without-key` needs an environment without {KEY}, which is "
@@ -86,8 +86,8 @@ def serve(
     presets: Annotated[
         list[str],
         typer.Argument(
-            help="Presets: names, folders or handles. The first that can do "
-            "what is asked answers requests that name none.",
+            help="Presets: names, folders or handles. The first that can "
+            "answer is used for requests that name none.",
             autocompletion=models.names_starting,
         ),
     ],
@@ -128,8 +128,8 @@ def serve(
     engine: Annotated[
         Engine,
         typer.Option(
-            help="What runs the processes: uvicorn, with all presets in "
-            "each; or Ray Serve, with one preset in each."
+            help="Program that runs the processes: uvicorn, with all presets "
+            "in each; or Ray Serve, with one preset in each."
         ),
     ] = Engine.uvicorn,
     replicas: Annotated[
@@ -173,7 +173,7 @@ def serve(
     Its page /docs lists the routes. Clients must send the API key that the
     environment variable KERAS_BRIDGETOWER_API_KEY holds, if it is set. With
     `--host`, other machines need one.
-    SIGTERM lets it answer what has come, then it ends.
+    On SIGTERM it finishes running requests, then it ends.
     """
     for preset in presets:
         models.check_preset(preset, HEADS)
@@ -200,10 +200,10 @@ def serve(
     plan = Plan(names, limits, tokens, store, replicas, hosts)
     value = {"address": f"http://{host}:{port}", "presets": plan.names()}
 
-    def tell():
+    def ready():
         rows = [(f"{value['address']}/docs", ", ".join(plan.names()))]
         output.show(as_json, value, ("ready at", "presets"), rows)
         sys.stdout.flush()
 
     output.note(f"Loading {', '.join(plan.names())}")
-    ENGINES[engine](plan, host, port, tell, context.obj)
+    ENGINES[engine](plan, host, port, ready, context.obj)

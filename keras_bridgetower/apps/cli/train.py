@@ -1,4 +1,4 @@
-"""Commands that train by a recipe, and score what was trained."""
+"""Commands that train by a recipe and evaluate presets."""
 
 import contextlib
 import pathlib
@@ -19,7 +19,7 @@ Changes = Annotated[
     typer.Option(
         *("--set", "-s"),
         metavar="FIELD=VALUE",
-        help="Other value of the recipe, such as batch_size=64. May be given "
+        help="Override a recipe field, such as batch_size=64. May be given "
         "again.",
     ),
 ]
@@ -101,9 +101,9 @@ def train(
         distribute=distribute,
     )
     chosen = _recipe(recipe, changes)
-    # Of JSON there is one document on stdout, and nothing else.
-    told = sys.stderr if as_json else sys.stdout
-    with contextlib.redirect_stdout(told):
+    # With `--json`, stdout has one document and nothing else.
+    stream = sys.stderr if as_json else sys.stdout
+    with contextlib.redirect_stdout(stream):
         preset, scores = training.run(chosen, settings)
     if as_json:
         value = {"recipe": recipe, "preset": str(preset), "scores": scores}
@@ -124,7 +124,7 @@ def evaluate(
         typer.Option(
             "--split",
             help="Split to score. May be given again. By default validation "
-            "and test, where they are.",
+            "and test, if they exist.",
         ),
     ] = None,
     recipe: Annotated[
@@ -135,7 +135,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Samples of a forward pass.")
+        int, typer.Option(min=1, help="Samples per batch.")
     ] = 32,
     as_json: AsJson = False,
 ):
@@ -162,13 +162,13 @@ def evaluate(
 
 
 def _recipe(name, changes):
-    """A recipe with the values of `--set`."""
+    """Return a recipe with the values of `--set`."""
     from keras_bridgetower.training import train as training
     from keras_bridgetower.training.recipes import paper
 
     names = training.recipe_names()
     if name not in names:
-        # The nearest name, if it is none at all.
+        # For an unknown name, raises an error with the nearest one.
         paper.get(name)
         raise UsageError(
             f"RECIPE must be one of {', '.join(names)}: recipes of GLUE and "

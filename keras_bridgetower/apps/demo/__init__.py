@@ -1,1 +1,1 @@
-"""A page in the browser on which one tries a model without any code."""
+"""A page in the browser to try models without code."""

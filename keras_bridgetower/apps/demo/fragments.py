@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 _THUMBNAIL = (96, 96)
-# Unreadable files that are named.
+# Number of unreadable files that are named.
 _NAMED = 5
 _SIDE = 384
 _ORANGE = np.array((255, 106, 0), "float32")
@@ -17,7 +17,7 @@ _STRONGEST = 0.78
 
 
 def bars(rows):
-    """Names with shares, as bars.
+    """Render names with shares as bars.
 
     Args:
         rows: list of `(name, share)`, shares in 0..1.
@@ -32,19 +32,19 @@ def bars(rows):
 
 
 def label(text):
-    """A short title."""
+    """Render a short title."""
     return f'<p class="kb-label">{html.escape(text)}</p>'
 
 
-def answer(text, rows, told):
-    """The best answer in large letters, all as bars, and what scores mean."""
+def answer(text, rows, note):
+    """Render the best answer in large letters, all as bars, and a note."""
     return (
-        f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{_note(told)}'
+        f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{_note(note)}'
     )
 
 
 def result(name, kind, value):
-    """A result of any verb: a number or a word in large letters, or bars.
+    """Render a result of any verb, in large letters or as bars.
 
     Args:
         name: str, its name in `Verb.results`.
@@ -63,32 +63,32 @@ def result(name, kind, value):
     return f'{label(name)}<p class="kb-answer">{html.escape(str(value))}</p>'
 
 
-def filled(words, parts, told):
-    """A text with the best word at each blank, and bars for each.
+def filled(words, parts, note):
+    """Render a text with the best word at each blank, and bars for each.
 
     Args:
         words: for each blank a list of `(word, probability)`, best first.
         parts: list of str, the text around the blanks.
-        told: str, what the probabilities mean.
+        note: str, the meaning of the probabilities.
     """
     first, *rest = map(html.escape, parts)
     text = first
     for best, part in zip(words, rest, strict=True):
         text += f" <mark>{html.escape(best[0][0])}</mark>{part}"
     several = len(words) > 1
-    made = "".join(
+    blanks = "".join(
         (f'<p class="kb-label">Blank {number}</p>' if several else "")
         + bars(rows)
         for number, rows in enumerate(words, 1)
     )
-    return f'<p class="kb-answer">{text}</p>{made}{_note(told)}'
+    return f'<p class="kb-answer">{text}</p>{blanks}{_note(note)}'
 
 
-def marked_words(shown, words, weights):
-    """Words, darker the more they count.
+def marked_words(title, words, weights):
+    """Render words, the darker the larger their weight.
 
     Args:
-        shown: str, the title.
+        title: str.
         words: list of str.
         weights: list of float, not negative.
     """
@@ -98,17 +98,17 @@ def marked_words(shown, words, weights):
         f"{html.escape(word)}</span>"
         for word, weight in zip(words, weights, strict=True)
     )
-    return f'{label(shown)}<p class="kb-words">{marked}</p>'
+    return f'{label(title)}<p class="kb-words">{marked}</p>'
 
 
-def heat_map(texts, pictures, shares, told):
-    """A table of texts and pictures, each cell coloured by its share.
+def heat_map(texts, pictures, shares, note):
+    """Render a table of texts and pictures, each cell colored by its share.
 
     Args:
         texts: list of M str.
         pictures: list of N `PIL.Image.Image`.
         shares: array `(M, N)` in 0..1.
-        told: str, what the shares mean.
+        note: str, the meaning of the shares.
     """
     head = "".join(
         f'<th scope="col"><img alt="Picture {number}" src="{_inline(p)}"></th>'
@@ -122,18 +122,18 @@ def heat_map(texts, pictures, shares, told):
         '<div class="kb-scroll" tabindex="0" role="region" '
         'aria-label="Heat map of texts and pictures"><table class="kb-table">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"</div>{_note(told)}"
+        f"</div>{_note(note)}"
     )
 
 
 def found(hits, good, searched, unreadable):
-    """What a search found, in words.
+    """Render the summary of a search.
 
     Args:
         hits: list of pairs with a `Hit`.
         good: int, how many of them come before the largest drop of the score.
-        searched: int, pictures that were searched.
-        unreadable: list of str, names of files that are no pictures.
+        searched: int, number of pictures.
+        unreadable: list of str, names of files that are not pictures.
     """
     best = pathlib.Path(hits[0][1].path).stem if hits else "Nothing"
     left_out = ""
@@ -144,13 +144,13 @@ def found(hits, good, searched, unreadable):
     return (
         f'<p class="kb-answer">{html.escape(best)}</p>'
         f"<p>The best of {searched:,} pictures. "
-        f"{_where_good_ones_end(good, hits)} The higher a score, the better "
+        f"{_end_of_good(good, hits)} The higher a score, the better "
         "text and picture match; it is not a percentage."
         f"{html.escape(left_out)}</p>"
     )
 
 
-def _where_good_ones_end(good, hits):
+def _end_of_good(good, hits):
     if good >= len(hits):
         return "All that are shown match about equally well."
     first = "The first matches" if good == 1 else f"The first {good} match"
@@ -158,12 +158,12 @@ def _where_good_ones_end(good, hits):
 
 
 def percent(share):
-    """A share as a text, such as `"99.9 %"`."""
+    """Format a share, such as `"99.9 %"`."""
     return f"{100 * share:.1f} %"
 
 
-def _note(told):
-    return f'<p class="kb-note">{html.escape(told)}</p>'
+def _note(text):
+    return f'<p class="kb-note">{html.escape(text)}</p>'
 
 
 def _cell(share):
@@ -174,7 +174,7 @@ def _cell(share):
 
 
 def _inline(picture):
-    """A small copy of a picture as a `data:` address."""
+    """Return a thumbnail as a `data:` URL."""
     small = picture.copy()
     small.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -1,7 +1,7 @@
-"""Refuses requests that the page must not answer, before Gradio sees them.
+"""Rejects requests before Gradio handles them.
 
-The browser shows an uploaded file as soon as the server has it, before any
-check of the page can answer, and would decode gigabytes.
+A browser shows an uploaded file before any check of the page can answer, and
+would decode gigabytes.
 """
 
 import logging
@@ -17,17 +17,15 @@ _FAILED, _UNKNOWN_HOST, _TOO_LARGE = 400, 403, 413
 
 
 class Guard:
-    """ASGI middleware that checks the host of a request, and files it asks for.
+    """ASGI middleware that checks the host and the file of a request.
 
-    What Gradio raises at a malformed request is logged in one line.
+    Errors of Gradio about malformed requests are logged in one line.
 
     Args:
         app: the ASGI application behind it.
-        folder: path of the folder of uploaded files. Other files are not
-            checked.
+        folder: path of the folder of uploads. Other files are not checked.
         limits: `Limits`.
-        hosts: tuple of str, host names by which the page may be opened, as
-            `Page`.
+        hosts: tuple of str, host names of the page.
     """
 
     def __init__(self, app, folder, limits, hosts):
@@ -40,11 +38,11 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        started = False
 
-        async def noted(message):
-            nonlocal begun
-            begun = True
+        async def send_response(message):
+            nonlocal started
+            started = True
             await send(message)
 
         try:
@@ -53,11 +51,11 @@ class Guard:
             elif not self._may_be_shown(scope["path"]):
                 await _answer(send, _TOO_LARGE, "too large")
             else:
-                await self._app(scope, receive, noted)
+                await self._app(scope, receive, send_response)
         except Exception as error:
-            # Functions of the page show their own errors: this is Gradio's.
+            # Of Gradio itself: functions of the page handle their errors.
             LOG.info("A request failed: %s %r", scope["path"], error)
-            if not begun:
+            if not started:
                 await _answer(send, _FAILED, "bad request")
 
     def _knows(self, headers):
@@ -82,8 +80,8 @@ class Guard:
         return True
 
 
-async def _answer(send, status, said):
+async def _answer(send, status, text):
     headers = [(b"content-type", b"text/plain")]
     start = {"type": "http.response.start", "status": status}
     await send(start | {"headers": headers})
-    await send({"type": "http.response.body", "body": said.encode()})
+    await send({"type": "http.response.body", "body": text.encode()})

@@ -1,9 +1,10 @@
-"""Checks what a visitor gave, and says in plain words what is wrong.
+"""Checks the inputs of visitors, with error messages for the page.
 
-Values come as Gradio sends them: a picture as a dict with the path of the
-uploaded file, which Gradio has found to be one that was uploaded.
+Values are as Gradio sends them: a picture is a dict with the path of the file,
+which Gradio has checked to be an uploaded one.
 """
 
+import dataclasses
 import os
 
 from PIL import Image
@@ -15,16 +16,16 @@ from keras_bridgetower.preprocessing.images import TooManyScans
 from keras_bridgetower.preprocessing.images import open_image
 
 BLANK = "<mask>"
-# What a visitor may write for a blank.
+# The way a visitor writes a blank.
 UNDERSCORES = "___"
 
 
 class RefusedInput(ValueError):
-    """What a visitor gave cannot be used; the message is for the page."""
+    """An input cannot be used; the message is for the page."""
 
 
 def path_of(value):
-    """The path of an uploaded picture.
+    """Return the path of an uploaded picture.
 
     Args:
         value: a dict with `"path"`, or None.
@@ -41,7 +42,7 @@ def path_of(value):
 
 
 def paths_of(values, most):
-    """The paths of the uploaded pictures of a gallery.
+    """Return the paths of the uploaded pictures of a gallery.
 
     Args:
         values: list of dicts with `"image"`, or None.
@@ -64,7 +65,7 @@ def paths_of(values, most):
 
 
 def opened_picture(path, limits):
-    """An uploaded picture, whose size is looked at before it is decoded.
+    """Open an uploaded picture, whose size is checked before it is decoded.
 
     Args:
         path: str.
@@ -74,8 +75,8 @@ def opened_picture(path, limits):
         `PIL.Image.Image` of mode RGB.
 
     Raises:
-        RefusedInput: no picture, a damaged one, or one of too many pixels or
-            scans.
+        RefusedInput: not a picture, a damaged one, or one with too many
+            pixels or scans.
     """
     check_picture(path, limits)
     try:
@@ -90,21 +91,21 @@ def opened_picture(path, limits):
 
 
 def check_picture(path, limits):
-    """Refuse a file whose head is no picture's, or tells of too many pixels.
+    """Check that the head of a file is a picture's, and its number of pixels.
 
     Args:
         path: str.
         limits: `Limits`.
 
     Raises:
-        RefusedInput: it is refused.
+        RefusedInput: not a picture, or too many pixels.
     """
     try:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as i:
             width, height = i.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise RefusedInput(_too_large(path, "too many", limits)) from e
-    # Damaged files make Pillow raise nearly anything.
+    # Pillow may raise any error for damaged files.
     except Exception as error:
         raise RefusedInput(_unreadable(path)) from error
     if width * height > limits.pixels:
@@ -128,11 +129,11 @@ def _too_large(path, shown, limits):
 
 
 def checked_text(text, what, limits):
-    """A text without space around it.
+    """Return a text without superfluous white space.
 
     Args:
         text: str.
-        what: str, what the page calls it, such as `"question"`.
+        what: str, its name on the page, such as `"question"`.
         limits: `Limits`.
 
     Raises:
@@ -151,7 +152,7 @@ def checked_text(text, what, limits):
 
 
 def checked_lines(text, limits):
-    """The texts of a box that has one on each line.
+    """Return the texts of a box, one on each line.
 
     Args:
         text: str.
@@ -173,7 +174,7 @@ def checked_lines(text, limits):
 
 
 def with_blanks(text, limits):
-    """A text whose blanks are `<mask>`.
+    """Return a text with each blank written `<mask>`.
 
     Args:
         text: str, with `___` or `<mask>`.
@@ -192,3 +193,34 @@ def with_blanks(text, limits):
             "underscores)."
         )
     return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits of the page.
+
+    Args:
+        pixels: int, pixels of a picture. Decoding takes up to 10 bytes each.
+        file_bytes: int, size of an uploaded file.
+        characters: int, length of a text.
+        texts: int, texts of a heat map.
+        pictures: int, pictures of a heat map.
+        searched: int, uploaded pictures of a search.
+        hits: int, pictures that a search shows.
+        at_once: int, requests that run at the same time. Others wait.
+        waiting: int, requests that wait. Others are rejected.
+        models: int, models in memory.
+        indexes: int, indexes of pictures that are kept.
+    """
+
+    pixels: int = 50_000_000
+    file_bytes: int = 30_000_000
+    characters: int = 300
+    texts: int = 8
+    pictures: int = 8
+    searched: int = 200
+    hits: int = 6
+    at_once: int = 4
+    waiting: int = 64
+    models: int = 8
+    indexes: int = 8

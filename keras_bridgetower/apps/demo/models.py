@@ -3,8 +3,8 @@
 import dataclasses
 import threading
 
+from keras_bridgetower.apps.demo.inputs import Limits
 from keras_bridgetower.apps.demo.inputs import RefusedInput
-from keras_bridgetower.apps.demo.limits import Limits
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.models import head_table
 from keras_bridgetower.presets import registry

@@ -1,18 +1,13 @@
-"""The page: its tabs around the models, and the server that shows it."""
+"""The page: its tabs, and the server that shows it."""
 
-import pathlib
-import tempfile
-
-from keras_bridgetower.apps.demo import examples
 from keras_bridgetower.apps.demo import style
-from keras_bridgetower.apps.demo.address import free_port
-from keras_bridgetower.apps.demo.drawings import draw_all
+from keras_bridgetower.apps.demo.drawings import pictures
 from keras_bridgetower.apps.demo.guard import LOG
 from keras_bridgetower.apps.demo.guard import Guard
 from keras_bridgetower.apps.demo.models import OFFERED
 from keras_bridgetower.apps.demo.models import DemoModels
-from keras_bridgetower.apps.demo.packages import gradio
-from keras_bridgetower.apps.demo.searching import IndexShelf
+from keras_bridgetower.apps.demo.starting import free_port
+from keras_bridgetower.apps.demo.starting import gradio
 from keras_bridgetower.apps.demo.tabs import ask
 from keras_bridgetower.apps.demo.tabs import fill
 from keras_bridgetower.apps.demo.tabs import look
@@ -21,6 +16,7 @@ from keras_bridgetower.apps.demo.tabs import search
 from keras_bridgetower.apps.demo.tabs.other import other_tabs
 from keras_bridgetower.apps.demo.tabs.parts import Parts
 from keras_bridgetower.apps.demo.tabs.parts import lacking
+from keras_bridgetower.apps.demo.tabs.search import IndexShelf
 from keras_bridgetower.checks import check_hosts
 from keras_bridgetower.checks import is_loopback
 from keras_bridgetower.presets.table import EMOJI
@@ -44,7 +40,7 @@ tab, then click an example.
 
 
 class Page:
-    """A server that shows the page, from `open` to `close`, or as a context.
+    """A server of the page, from `open` to `close`, or as a context manager.
 
     Args:
         presets: sequence of str, the presets that it offers, as
@@ -54,11 +50,10 @@ class Page:
             may name other presets and folders of pictures.
         port: int, 0 for any that is free.
         limits: `Limits`, or None for the usual ones.
-        allowed_hosts: tuple of str, further host names by which the page may
-            be opened, such as that of a proxy. Its visitors then are not of
-            this machine. IP addresses, `localhost` and `host` are always
-            allowed: a web page of another name could read the pictures of
-            this one (DNS rebinding).
+        allowed_hosts: tuple of str, further host names of the page, such as
+            that of a proxy. With any, all visitors count as those of other
+            machines. IP addresses, `localhost` and `host` are always allowed.
+            Other names could let a web page read this one (DNS rebinding).
 
     Raises:
         ImportError: Gradio is not installed.
@@ -88,9 +83,6 @@ class Page:
         local = is_loopback(host) and not allowed_hosts
         self.opened = DemoModels(presets, local, limits)
         self.shelf = IndexShelf(self.opened)
-        self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-page-")
-        drawn = draw_all(pathlib.Path(self._folder.name))
-        self._drawn = drawn | examples.pictures()
         self._blocks = self._built()
 
     def open(self):
@@ -118,7 +110,7 @@ class Page:
             app_kwargs={"middleware": [self._guard()]},
             prevent_thread_lock=True,
             quiet=True,
-            # Nothing leaves this machine.
+            # Send nothing to other machines.
             share=False,
             ssr_mode=False,
             pwa=False,
@@ -129,10 +121,9 @@ class Page:
         return self._blocks.local_url.rstrip("/")
 
     def close(self):
-        """Stop the server, and delete what it kept."""
+        """Stop the server, and delete its indexes."""
         self._blocks.close(verbose=False)
         self.shelf.close()
-        self._folder.cleanup()
 
     def __enter__(self):
         return self
@@ -142,22 +133,22 @@ class Page:
 
     def _built(self):
         gr = self._gradio
-        parts = Parts(gr, self.opened, self.shelf, self._drawn)
+        parts = Parts(gr, self.opened, self.shelf, pictures())
         with gr.Blocks(
             title="BridgeTower",
             analytics_enabled=False,
-            # Seconds between looks for old uploads, and their age. What is
-            # left goes when the page is closed.
+            # Seconds between searches for old uploads, and their age. Others
+            # are deleted when the page is closed.
             delete_cache=(_HOUR, _DAY),
         ) as blocks:
             gr.Markdown(_HEAD, elem_classes="kb-head")
-            knowing = _what_they_know(self.opened.presets)
-            if knowing:
-                sentence, names = knowing
+            described = _describe(self.opened.presets)
+            if described:
+                sentence, names = described
                 gr.Markdown(sentence, elem_classes="kb-note")
                 with gr.Accordion("Models of this page", open=False):
                     gr.Markdown(names, elem_classes="kb-note")
-            # On a phone some tabs would hide behind a menu.
+            # Otherwise a phone hides some tabs behind a menu.
             with gr.Tabs(overflow_behavior="wrap"):
                 for tab in (*TABS, *other_tabs(self.opened)):
                     with gr.Tab(tab.TITLE):
@@ -178,7 +169,7 @@ class Page:
 
 
 def _refuse_malformed_calls(gr, blocks):
-    """Answer calls whose inputs Gradio cannot read, without a traceback."""
+    """Reject calls whose inputs Gradio cannot read, without a traceback."""
     read_inputs = blocks.preprocess_data
 
     async def checked(function, *args):
@@ -188,14 +179,14 @@ def _refuse_malformed_calls(gr, blocks):
             return await read_inputs(function, *args)
         except Exception as error:
             LOG.info("A call was refused: %r", error)
-            said = "The page cannot read this request. Reload the page."
-            raise gr.Error(said, print_exception=False) from error
+            message = "The page cannot read this request. Reload the page."
+            raise gr.Error(message, print_exception=False) from error
 
     blocks.preprocess_data = checked
 
 
 def _fill_tab(parts, tab):
-    """The content of a tab, or which preset it needs."""
+    """Add the content of a tab, or name the preset that it needs."""
     if parts.opened.offered(tab.VERBS) or parts.local:
         tab.add(parts)
         return
@@ -206,8 +197,8 @@ def _fill_tab(parts, tab):
     )
 
 
-def _what_they_know(presets):
-    """Return what known presets were trained on: a sentence, and by name."""
+def _describe(presets):
+    """Return the training data of known presets, as a sentence and by name."""
     known = [PRESETS[name] for name in presets if name in PRESETS]
     if not known:
         return None

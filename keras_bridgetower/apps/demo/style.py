@@ -1,4 +1,4 @@
-"""How the page looks: fonts of the visitor's own system, colours, sizes."""
+"""The style of the page: fonts of the visitor's system, colors, sizes."""
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONOSPACE = ("ui-monospace", "Consolas", "monospace")
@@ -46,7 +46,7 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
 .kb-found .caption-label { left: 4px; right: 4px; bottom: 4px;
   max-width: none; padding: 1px 4px; font-size: 0.75rem; text-align: left;
   white-space: normal; }
-/* A wide table is moved inside its own frame. */
+/* A wide table scrolls inside its frame. */
 .kb-result, .kb-result .html-container { display: grid;
   grid-template-columns: minmax(0, 1fr); }
 .kb-scroll { overflow-x: auto; }
@@ -81,7 +81,7 @@ ol.kb-bars li { display: flex; align-items: center; gap: 0.6rem;
 
 
 def theme(gradio):
-    """The theme of the page, which asks no other machine for a font.
+    """Return the theme of the page, which loads no font from the network.
 
     Args:
         gradio: the module.
@@ -93,7 +93,7 @@ def theme(gradio):
         font=FONTS,
         font_mono=MONOSPACE,
     ).set(
-        # White on it, and it on white, have a contrast above 5.
+        # Its contrast with white is above 5.
         checkbox_label_background_fill_selected="*primary_700",
         checkbox_label_background_fill_selected_dark="*primary_700",
         button_primary_background_fill="*primary_700",

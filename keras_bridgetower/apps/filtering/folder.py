@@ -1,4 +1,4 @@
-"""The folder of a filter: scores, and the samples that were kept."""
+"""The folder of a filter: scores and kept samples."""
 
 import contextlib
 import io
@@ -19,20 +19,20 @@ _LARGEST = 1_000_000
 
 
 class FilterFolder:
-    """The folder that a filter writes, one process at a time.
+    """The output folder of a filter, written by one process at a time.
 
     Args:
         path: path of the folder, new or begun.
 
     Attributes:
-        path: `pathlib.Path`, in full.
+        path: absolute `pathlib.Path`.
     """
 
     def __init__(self, path):
         self.path = pathlib.Path(os.path.abspath(path))
 
     def scores(self, shard):
-        """Where the scores of a shard lie."""
+        """Return the path of the scores of a shard."""
         return self.path / "scores" / f"{shard.name}.parquet"
 
     def _kept(self, shard):
@@ -43,17 +43,17 @@ class FilterFolder:
 
     @contextlib.contextmanager
     def writing(self):
-        """A context in which this process alone writes.
+        """Return a context in which no other process writes.
 
         Raises:
-            ValueError: a file, a link, no folder to be in, or another process
-                writes.
+            ValueError: a file, a link, a missing parent folder, or another
+                process is writing.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"OUT must be a folder. Received: {self}")
         if not self.path.parent.is_dir():
             raise ValueError(
-                "OUT must lie in a folder that exists. Make it, or choose "
+                "OUT must be in an existing folder. Create it, or choose "
                 f"another. Received: {self}"
             )
         check_no_link(self.path, "OUT")
@@ -65,16 +65,16 @@ class FilterFolder:
             yield
 
     def begin(self, header):
-        """Make the folder, or check that it has the same model and scores.
+        """Create the folder, or check that its model and scores are the same.
 
         Args:
             header: dict of plain values.
 
         Raises:
-            ValueError: it has others, or holds something else.
+            ValueError: they differ, or it is another kind of folder.
         """
         for path in (self.path / "scores").rglob("_*"):
-            # Of a process that was killed while it wrote.
+            # Left by a process that was killed.
             if tables.is_part(path):
                 path.unlink()
         found = self._read(HEADER)
@@ -89,11 +89,11 @@ class FilterFolder:
             self._write(HEADER, header)
             return
         other = {k for k, v in header.items() if found.get(k) != v}
-        # The name of the preset changes no score.
+        # The preset's name does not change scores.
         if other - {"preset"}:
             raise ValueError(
                 "OUT must be of the same model and scores. Write to another "
-                f"folder, or delete it. Received: {self}, in which differ: "
+                f"folder, or delete it. Received: {self}, differing in: "
                 f"{', '.join(sorted(other))}"
             )
 
@@ -105,7 +105,7 @@ class FilterFolder:
             names: tuple of str, the scores.
             by: str, the score that decides.
             threshold: float; None to keep nothing.
-            write_tars: bool, whether to write tars as well.
+            write_tars: bool, True to write tars too.
 
         Returns:
             int, the number of samples.
@@ -123,7 +123,7 @@ class FilterFolder:
                 self._tar(shard),
                 shard.state(),
             )
-            if not tables.stands(path, state):
+            if not tables.is_current(path, state):
                 tar.unlink(missing_ok=True)
                 tables.write_kept(
                     *(path, shard.name, self.scores(shard)),
@@ -141,15 +141,15 @@ class FilterFolder:
         return count
 
     def _remove_others(self, shards):
-        """Remove what was kept of shards that are gone."""
-        known = {make(s) for s in shards for make in (self._kept, self._tar)}
+        """Remove the kept samples of deleted shards."""
+        known = {path(s) for s in shards for path in (self._kept, self._tar)}
         for name in ("kept", "tars"):
             for path in sorted((self.path / name).rglob("*")):
                 if path.is_file() and path not in known:
                     path.unlink()
 
     def _read(self, name):
-        """A JSON file of the folder as a dict, or None where there is none."""
+        """Read a JSON file of the folder as a dict, or return None."""
         path = self.path / name
         if not path.is_file():
             return None
@@ -160,7 +160,7 @@ class FilterFolder:
         except ValueError as error:
             raise ValueError(
                 f"OUT must hold a readable {name}. Remove the folder, and "
-                f"filter again. Received: {self}, in which it is damaged: "
+                f"filter again. Received: {self}, where it is damaged: "
                 f"{error}"
             ) from error
         return found
@@ -186,7 +186,6 @@ def _write_tar(path, shard, keys):
                 member.size = size
                 tar.addfile(member, io.BytesIO(read()))
             keys.remove(key)
-            # A shard that is cut off has no kept sample behind the cut, which
-            # was told when the shard was scored.
+            # A truncated shard has no kept sample after the end.
             if not keys:
                 return

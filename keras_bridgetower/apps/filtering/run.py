@@ -1,34 +1,33 @@
 """Filters a data set: scores its shards, finds a threshold, keeps the best."""
 
 import dataclasses
+import os
+import pathlib
 
 from keras_bridgetower.apps.filtering import tables
-from keras_bridgetower.apps.filtering import threshold as thresholds
-from keras_bridgetower.apps.filtering.checks import check_place
-from keras_bridgetower.apps.filtering.checks import checked_rule
 from keras_bridgetower.apps.filtering.folder import FilterFolder
 from keras_bridgetower.apps.filtering.samples import shards_of
 from keras_bridgetower.apps.filtering.scoring import SCORES
 from keras_bridgetower.apps.filtering.scoring import PairScorer
 from keras_bridgetower.checks import check_count
 
-# Bad samples that a report names.
+# Number of bad samples that a report names.
 _NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class FilterReport:
-    """What a run of a filter did.
+    """Report of a filter.
 
     Args:
         shards: int, shards of the data set.
-        scored_before: int, those whose scores stood already.
+        scored_before: int, shards whose scores existed already.
         samples: int, samples of all shards.
-        bad: int, those without scores.
-        kept: int, those that reach the threshold.
+        bad: int, samples without scores.
+        kept: int, samples that reach the threshold.
         by: str, the score that decides.
-        threshold: float, the lowest score that is kept; None if no sample
-            could be scored.
+        threshold: float, the lowest kept score; None if no sample could be
+            scored.
         bad_samples: tuple of `(shard, key, error)`, the first of the bad ones.
             All of them are in the tables of scores.
     """
@@ -58,9 +57,9 @@ def run(
     """Score the pairs of a data set, and keep the best.
 
     Writes `OUT/scores` and `OUT/kept`, a Parquet file for each shard, and
-    `OUT/tars` if it is asked for. After an interruption the same call goes on
-    with the shard where it was. With another share, only what is kept is
-    written anew.
+    `OUT/tars` with `write_tars`. After an interruption the same call continues
+    with the next shard. With another share, only the kept samples are written
+    again.
 
     Args:
         source: path of a tar of WebDataset, or of a folder with tars, or with
@@ -70,18 +69,18 @@ def run(
         scores: tuple of `"itm"` and `"itc"`, or one of them.
         by: str, the score that decides. By default the first of `scores`.
         keep_share: float above 0 and up to 1, the share of the scored samples
-            that is kept.
-        threshold: float, the lowest score that is kept. Give this or
-            `keep_share`.
-        write_tars: bool, whether to write the samples that are kept as tars.
-        batch_size: int, pairs of a forward pass.
-        on_shards: callable of the shards that are scored and of all; or None.
+            to keep.
+        threshold: float, the lowest score to keep. Give this or `keep_share`.
+        write_tars: bool, True to write the kept samples as tars.
+        batch_size: int, pairs per forward pass.
+        on_shards: callable of the numbers of scored and of all shards, or
+            None.
 
     Returns:
         `FilterReport`.
 
     Raises:
-        ValueError: an argument, source, folder or preset that does not fit.
+        ValueError: an argument, source, folder or preset of the wrong kind.
         ImportError: pyarrow is not installed.
 
     Example:
@@ -99,14 +98,14 @@ def run(
     folder = FilterFolder(out)
     check_place(source, folder.path)
     shards = shards_of(source)
-    # In one order, whichever decides.
+    # In the same order whichever score decides.
     names = tuple(name for name in SCORES if name in scores)
     scorer = PairScorer(preset, names, batch_size)
     with folder.writing():
         folder.begin({"scores": list(names), **scorer.identity()})
         before = _score(folder, shards, scorer, on_shards)
         if keep_share is not None:
-            threshold = thresholds.of_share(
+            threshold = tables.threshold_of_share(
                 lambda: _column(folder, shards, by), keep_share
             )
         kept = folder.keep(shards, names, by, threshold, write_tars)
@@ -124,13 +123,13 @@ def run(
 
 
 def _score(folder, shards, scorer, on_shards):
-    """Score the shards that are not, and return how many were."""
+    """Score shards, and return how many had scores already."""
     before = 0
     for number, shard in enumerate(shards):
         if on_shards:
             on_shards(number, len(shards))
         path, state = folder.scores(shard), shard.state()
-        if tables.stands(path, state):
+        if tables.is_current(path, state):
             before += 1
             continue
         scored = scorer.score(shard.samples())
@@ -147,7 +146,7 @@ def _column(folder, shards, name):
 
 
 def _bad(folder, shards):
-    """The number of samples, and of bad ones, and the first of those."""
+    """Count samples and bad ones, and return the first bad ones."""
     samples, bad, named = 0, 0, []
     for shard in shards:
         for some in tables.batches(folder.scores(shard), ("key", "error")):
@@ -158,3 +157,40 @@ def _bad(folder, shards):
                     if len(named) < _NAMED:
                         named.append((shard.name, key, error))
     return samples, bad, named
+
+
+def checked_rule(scores, by, keep_share, threshold):
+    """Check the arguments, and return the score that decides."""
+    scores = tuple(scores)
+    if not scores or len(set(scores)) < len(scores) or set(scores) - {*SCORES}:
+        raise ValueError(
+            f"`scores` must be one or both of {', '.join(SCORES)}. "
+            f"Received: scores={scores!r}"
+        )
+    by = scores[0] if by is None else by
+    if by not in scores:
+        raise ValueError(
+            f"`by` must be one of the computed scores, "
+            f"{', '.join(scores)}. Received: by={by!r}"
+        )
+    if (keep_share is None) == (threshold is None):
+        raise ValueError(
+            "Either `keep_share` or `threshold` must be given. Received: "
+            f"keep_share={keep_share!r}, threshold={threshold!r}"
+        )
+    if keep_share is not None and not 0 < keep_share <= 1:
+        raise ValueError(
+            "`keep_share` must be above 0 and at most 1, the share of the "
+            f"samples that is kept. Received: keep_share={keep_share!r}"
+        )
+    return by
+
+
+def check_place(source, out):
+    """Raise if the output is inside the data set that is filtered."""
+    source = pathlib.Path(os.path.abspath(source))
+    if out == source or source in out.parents:
+        raise ValueError(
+            "OUT must not be inside SOURCE, or it would become part of it. "
+            f"Received: {str(out)!r} in {str(source)!r}"
+        )

@@ -1,33 +1,41 @@
 """Reads image-text pairs from WebDataset tars and img2dataset folders."""
 
+import contextlib
 import dataclasses
+import gzip
 import hashlib
 import itertools
 import json
 import os
 import pathlib
+import tarfile
+import zlib
 
-from keras_bridgetower.apps.filtering import tars
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import parse_json
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXT, ABOUT = "txt", "json"
 TARS = (".tar", ".tar.gz", ".tgz")
-# Bytes of a picture, and of a text or JSON; larger files are not read.
+# Most bytes of a picture, and of a text or JSON.
 _PICTURE_BYTES, _TEXT_BYTES = 64 * 2**20, 2**20
+
+
+# Errors of `files_of`. `BadGzipFile` is an `OSError`.
+UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error)
+_GZIP = b"\x1f\x8b"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture with its text, or why there is none.
+    """A picture with its text, or an error.
 
     Args:
         key: str, path of its files without their suffixes.
         uid: str, the `uid` of its JSON, or `""`.
         image: bytes of the picture's file.
         text: str.
-        error: str, or None.
+        error: str, why there is no pair, or None.
     """
 
     key: str
@@ -38,7 +46,7 @@ class Sample:
 
 
 class Shard:
-    """Abstract: some files of a data set that lie together.
+    """Abstract: some files of a data set.
 
     Args:
         path: `pathlib.Path` of a tar or folder.
@@ -49,7 +57,7 @@ class Shard:
         self.path, self.name = path, name
 
     def state(self):
-        """str, which is another one once the files were changed."""
+        """Return a str that changes with the files."""
         raise NotImplementedError
 
     def files(self):
@@ -60,8 +68,8 @@ class Shard:
         """Iterate over `(key, iterator of the files of a sample)`.
 
         Raises:
-            UNREADABLE: the shard cannot be read to its end. It is raised once
-                the files before that place were given as a sample.
+            UNREADABLE: the shard cannot be read to its end. Raised after the
+                files before that place.
         """
         broken = None
 
@@ -69,7 +77,7 @@ class Shard:
             nonlocal broken
             try:
                 yield from self.files()
-            except tars.UNREADABLE as error:
+            except UNREADABLE as error:
                 broken = error
 
         yield from itertools.groupby(
@@ -79,9 +87,9 @@ class Shard:
             raise broken
 
     def samples(self):
-        """Iterate over `Sample`; the last one tells if the shard is broken.
+        """Iterate over `Sample`. The last one of a broken shard has its error.
 
-        Files that belong to no sample, such as tables, are passed over.
+        Files that belong to no sample, such as tables, are skipped.
         """
         keys = set()
         try:
@@ -90,13 +98,13 @@ class Shard:
                 if sample is None:
                     continue
                 if key in keys:
-                    told = "its files must stand in the shard once, together"
-                    sample = Sample(key, sample.uid, error=told)
+                    error = "its files must be in the shard once, together"
+                    sample = Sample(key, sample.uid, error=error)
                 keys.add(key)
                 yield sample
-        except tars.UNREADABLE as error:
-            told = f"it cannot be read further: {error}"
-            yield Sample(self.path.name, error=told)
+        except UNREADABLE as error:
+            error = f"it cannot be read further: {error}"
+            yield Sample(self.path.name, error=error)
 
 
 class TarShard(Shard):
@@ -107,11 +115,11 @@ class TarShard(Shard):
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def files(self):
-        return tars.files_of(self.path)
+        return files_of(self.path)
 
 
 class FolderShard(Shard):
-    """A folder in which the files of a sample lie beside each other."""
+    """A folder with the files of samples."""
 
     def _paths(self):
         return sorted(
@@ -139,7 +147,7 @@ class FolderShard(Shard):
 
 
 def shards_of(source):
-    """The shards of a data set, in the order of their names.
+    """Find the shards of a data set, in the order of their names.
 
     Args:
         source: path of a tar, or of a folder with tars or with folders of
@@ -149,7 +157,7 @@ def shards_of(source):
         list of `Shard`.
 
     Raises:
-        ValueError: there is none, or two of them have the same name.
+        ValueError: none, or two with the same name.
     """
     source = pathlib.Path(source)
     found = []
@@ -184,13 +192,13 @@ def shards_of(source):
 
 
 def key_of(name):
-    """The key of a file: its path up to the first dot of its name."""
+    """Return the key of a file, its path up to the first dot of its name."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}"
 
 
 def suffix_of(name):
-    """What stands after the first dot of a file's name, in lower case."""
+    """Return the part of a name after the first dot, in lower case."""
     return name.rpartition("/")[2].partition(".")[2].lower()
 
 
@@ -199,7 +207,7 @@ def _stem(name):
 
 
 def _sample(key, files):
-    """The sample of some files; None if there is neither picture nor text."""
+    """Return the sample of some files, or None without picture and text."""
     found, error = {}, None
     for name, size, read in files:
         suffix = suffix_of(name)
@@ -231,7 +239,7 @@ def _sample(key, files):
 
 
 def _about(found):
-    """The JSON of a sample as a dict, which is empty if there is none."""
+    """Parse the JSON of a sample, a dict that is empty if there is none."""
     if not found.get(ABOUT):
         return {}
     try:
@@ -249,3 +257,59 @@ def _text(found, about):
     if not isinstance(text, str) or not text.strip():
         raise ValueError("it must have a text: a .txt, or `caption` in a .json")
     return text
+
+
+def files_of(path):
+    """Iterate over `(name, size, read)` of the files in a tar.
+
+    Args:
+        path: path of the tar, which may be compressed by gzip.
+
+    Raises:
+        UNREADABLE: not a tar, or it is damaged, truncated, or continues after
+            its end.
+    """
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(open_regular(path))
+        packed = file.read(len(_GZIP)) == _GZIP
+        file.seek(0)
+        if packed:
+            # Unlike `tarfile`, it also reads a second gzip stream.
+            file = opened.enter_context(gzip.GzipFile(fileobj=file))
+        tar = opened.enter_context(
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member)
+        )
+        for member in tar:
+            if member.isreg():
+
+                def read(member=member):
+                    return tar.extractfile(member).read()
+
+                yield member.name, member.size, read
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar that reports what `tarfile` would ignore.
+
+    `tarfile` stops at damaged headers and at the end, and hides all files
+    after them.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar):
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            while block := tar.fileobj.read(2**16):
+                if block.strip(b"\0"):
+                    raise tarfile.ReadError(
+                        "other bytes follow its end, such as those of a "
+                        "second tar"
+                    ) from None
+            raise
+        except tarfile.EmptyHeaderError as error:
+            raise tarfile.ReadError(
+                "it ends without the zeros that end a tar"
+            ) from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error

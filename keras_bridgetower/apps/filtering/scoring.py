@@ -15,7 +15,7 @@ from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 
-# Names of scores, each of which is one column.
+# Names of scores, each a column.
 SCORES = ("itm", "itc")
 
 
@@ -27,7 +27,7 @@ class PairScorer:
         scores: tuple of names in `SCORES`: `"itm"`, the logit of "match" of
             the matching head, and `"itc"`, the cosine of the vectors of the
             contrastive head. With both they share one backbone.
-        batch_size: int, pairs of a forward pass.
+        batch_size: int, pairs per forward pass.
 
     Raises:
         ValueError: no such preset, or one without such a head.
@@ -59,7 +59,7 @@ class PairScorer:
         self._preset = preset_name(preset)
 
     def identity(self):
-        """What the scores depend on, as plain values."""
+        """Return the values on which the scores depend."""
         tasks = {"itm": self._retrieval, "itc": self._contrastive}
         some = tasks[self.scores[0]]
         return {
@@ -70,7 +70,7 @@ class PairScorer:
         }
 
     def score(self, samples):
-        """Score samples, whose pictures are decoded while the model runs.
+        """Score samples, and decode pictures while the model runs.
 
         Args:
             samples: iterable of `Sample`. About two batches are in memory.
@@ -82,20 +82,20 @@ class PairScorer:
         """
         for batch in read_ahead(samples, self._batch_size, _decode):
             good = [(i, s) for s, i in batch if s.error is None]
-            made = iter(
+            scored = iter(
                 each_or_refused(self._scored, good, lambda e: ({}, str(e)))
             )
             for sample, _ in batch:
                 found, error = {}, sample.error
                 if error is None:
-                    found, error = next(made)
+                    found, error = next(scored)
                 light = dataclasses.replace(
                     sample, image=b"", text="", error=error
                 )
                 yield light, found
 
     def _scored(self, pairs):
-        """`(scores, error)` of each pair of a picture and a sample."""
+        """Return `(scores, error)` for pairs of a picture and a sample."""
         images = [image for image, _ in pairs]
         texts = [sample.text for _, sample in pairs]
         columns = {

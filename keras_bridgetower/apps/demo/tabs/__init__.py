@@ -1,1 +1,1 @@
-"""The tabs of the page: what stands where, and what a click does."""
+"""The tabs of the page."""

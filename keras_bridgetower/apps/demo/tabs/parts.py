@@ -1,4 +1,4 @@
-"""Parts that several tabs have: examples, the choice of a model, events."""
+"""Parts of several tabs: examples, the choice of a model, events."""
 
 import functools
 import html
@@ -12,17 +12,17 @@ from keras_bridgetower.apps.demo.inputs import opened_picture
 from keras_bridgetower.apps.demo.inputs import path_of
 from keras_bridgetower.presets.table import shipped_with
 
-# What is wrong with what a visitor gave, or with a preset that was named.
-_TOLD = (ValueError, OSError, ImportError)
-_FAULT = "This is a fault of the page ({}). Its terminal says where."
-# Seconds that a message stays.
+# Errors about the input of a visitor, or about a preset.
+_EXPECTED = (ValueError, OSError, ImportError)
+_FAULT = "This is a bug of the page ({}). See its terminal."
+# Seconds for which a message is shown.
 _STAYS = 20
-# All requests of models wait in one line.
+# All requests of models share one queue.
 _LINE = "models"
 # Events by which a visitor changes an input.
 _NEW_INPUT = ("input", "upload", "clear", "delete")
-# What was asked is noted, so that an answer that comes after a new input is
-# not shown. An answer below the visible part of the page is moved into it.
+# Stores the inputs, so that an answer to old inputs is not shown. An answer
+# below the visible part of the page is scrolled into view.
 _ASKED = """(...values) => {
   (window.kbAsked ??= {})[%s] = JSON.stringify(values.slice(0, %d));
   return values;
@@ -38,12 +38,12 @@ _ANSWERED = """(...values) => {
 
 
 class Example(typing.NamedTuple):
-    """A button that fills something in.
+    """A button that fills in inputs.
 
     Args:
-        label: str, what stands on it.
+        label: str, its text.
         values: tuple, one for each component that it fills.
-        drawn: str, name of the drawn picture on it, or None.
+        drawn: str, name of the example picture on it, or None.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Example(typing.NamedTuple):
 
 
 class Parts:
-    """What a tab is made of.
+    """Parts of which tabs are built.
 
     Args:
         gr: the module `gradio`.
@@ -61,8 +61,8 @@ class Parts:
         drawn: dict from the name of an example picture to its path.
 
     Attributes:
-        local: bool, whether visitors sit at this machine, and may name
-            presets and folders.
+        local: bool, True if visitors are on this machine and may name presets
+            and folders.
     """
 
     def __init__(self, gr, opened, shelf, drawn):
@@ -71,7 +71,7 @@ class Parts:
         self.local, self.limits = opened.others, opened.limits
 
     def intro(self, heading, sentence):
-        """The heading of a tab, and one sentence that says what it does."""
+        """Add the heading of a tab, and a sentence about it."""
         self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
 
     def picture(self, label="Picture"):
@@ -81,7 +81,7 @@ class Parts:
         box = gr.Image(
             label=label,
             show_label=False,
-            # Files stay as they are: this package reads them.
+            # This package reads the files.
             type="filepath",
             image_mode=None,
             sources=["upload", "clipboard"],
@@ -94,7 +94,7 @@ class Parts:
         return box
 
     def pictures(self, label, drawn):
-        """A place for several pictures, with some that are drawn."""
+        """Add a box for several pictures, with some of the examples."""
         gr = self.gr
         self.label(label)
         box = gr.Gallery(
@@ -119,16 +119,16 @@ class Parts:
         return box
 
     def result(self, sentence):
-        """A place for a result, and what stands there before."""
+        """Add a box for a result, with a sentence until there is one."""
         empty = f'<p class="kb-empty">{sentence}</p>'
         return self.gr.HTML(empty, elem_classes=["kb-plain", "kb-result"])
 
     def label(self, text):
-        """A label above a component, whose own would cover its picture."""
+        """Add a label above a component, whose own would cover its picture."""
         return self.gr.HTML(fragments.label(text), elem_classes="kb-plain")
 
     def looked(self, label):
-        """Return the title and the place of a picture with attention."""
+        """Add the title and the box of a picture with attention."""
         title = self.label(label)
         return title, self.gr.Image(
             label=label,
@@ -158,7 +158,7 @@ class Parts:
             )
 
     def examples(self, rows):
-        """Buttons that fill something in and run, see `answers`.
+        """Add buttons that fill in inputs and run, see `answers`.
 
         Args:
             rows: list of `Example`.
@@ -192,12 +192,12 @@ class Parts:
         inputs=None,
         shown=None,
     ):
-        """Run a function when asked to, and clear its answer at new input.
+        """Run a function on triggers, and clear its answer at new input.
 
         Args:
             triggers, run, outputs: as `on`.
-            examples: list of `(button, values)`. A click fills the values
-                in, and runs the function.
+            examples: list of `(button, values)`. A click fills in the values
+                and runs the function.
             boxes: list of the components that take the values.
             given: list of the components in which new input clears the answer.
             inputs: list of the components that `run` takes, by default
@@ -212,7 +212,7 @@ class Parts:
             for name in _NEW_INPUT
             if hasattr(box, name)
         ]
-        # Gradio tells only of a change when all pictures are removed.
+        # When all pictures are removed, Gradio sends only a change event.
         changes += [x.change for x in given if isinstance(x, gr.Gallery)]
         clicks = [button.click for button, _ in examples]
         empty = json.dumps([one.value or None for one in shown])
@@ -230,7 +230,7 @@ class Parts:
         key, skip = shown[0]._id, json.dumps([gr.skip()] * len(shown))
         for start in started:
             start(
-                self.told(run),
+                self.with_errors(run),
                 inputs,
                 outputs,
                 js=_ASKED % (key, len(given)),
@@ -243,7 +243,7 @@ class Parts:
             )
 
     def _filled(self, examples, boxes):
-        """Let examples fill components in; return what can follow each."""
+        """Let examples fill in components; return the triggers after each."""
         return [
             button.click(
                 functools.partial(_value_of, values),
@@ -256,11 +256,11 @@ class Parts:
         ]
 
     def picture_and_text(self, label, placeholder, action, verbs):
-        """A column that takes a picture and a text.
+        """Add a column with a picture and a text.
 
         Args:
             label, placeholder: str, of the text.
-            action: str, what the button does.
+            action: str, text of the button.
             verbs: as in `preset`.
 
         Returns:
@@ -279,17 +279,17 @@ class Parts:
         )
 
     def on(self, triggers, run, inputs, outputs, **kwargs):
-        """Run a function when something happens.
+        """Run a function on events.
 
         Args:
             triggers: list of events of components.
             run: callable of the values of `inputs`, as the browser sends
-                them. What it raises is shown.
+                them. Its errors are shown.
             inputs, outputs: lists of components.
         """
         self.gr.on(
             triggers,
-            self.told(run),
+            self.with_errors(run),
             inputs,
             outputs,
             show_progress_on=outputs[:1],
@@ -297,32 +297,32 @@ class Parts:
             **kwargs,
         )
 
-    def told(self, run):
-        """A function whose errors are one clear message on the page."""
+    def with_errors(self, run):
+        """Wrap a function, to show its errors on the page."""
         gr = self.gr
 
         @functools.wraps(run)
-        def told(*values):
+        def with_errors(*values):
             try:
                 return run(*values)
-            except _TOLD as error:
-                said = " ".join(str(error).split()) or type(error).__name__
+            except _EXPECTED as error:
+                message = " ".join(str(error).split()) or type(error).__name__
                 raise gr.Error(
-                    html.escape(said), duration=_STAYS, print_exception=False
+                    html.escape(message), duration=_STAYS, print_exception=False
                 ) from error
             except Exception as error:
                 # Gradio prints the traceback in the terminal.
                 raise gr.Error(_FAULT.format(type(error).__name__)) from error
 
-        return told
+        return with_errors
 
     def image(self, value):
-        """The picture that a visitor chose, read from its file."""
+        """Read the picture that a visitor chose."""
         return opened_picture(path_of(value), self.limits)
 
     def _event(self):
         return {
-            # Gradio would decode pictures by Pillow, without any limit.
+            # Gradio would decode pictures by Pillow without limits.
             "preprocess": False,
             "api_visibility": "private",
             "concurrency_id": _LINE,
@@ -358,5 +358,5 @@ def lacking(verbs):
 
 
 def _value_of(values):
-    # Several components take a list, one takes its value.
+    # Gradio takes a list for several components, and a value for one.
     return list(values) if len(values) > 1 else values[0]
