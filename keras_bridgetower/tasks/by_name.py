@@ -5,6 +5,7 @@ import operator
 
 from keras_bridgetower import startup
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models import head_table
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import sharing
 from keras_bridgetower.presets.weights_file import TASK
@@ -36,6 +37,12 @@ def verbs():
         for cls in task_classes().values()
         for verb in cls.verbs
     }
+
+
+def saved_heads(preset):
+    """Return the names of the heads of a preset, a tuple of str."""
+    startup.import_own_modules()
+    return tuple(head_table.saved_heads(registry.open_preset(preset)))
 
 
 def open_verb(preset, name):

@@ -163,18 +163,18 @@ def evaluate(
 
 def _recipe(name, changes):
     """Return a recipe with the values of `--set`."""
+    from keras_bridgetower.training import recipes
     from keras_bridgetower.training import train as training
-    from keras_bridgetower.training.recipes import paper
 
     names = training.recipe_names()
     if name not in names:
         # For an unknown name, raises an error with the nearest one.
-        paper.get(name)
+        recipes.get(name)
         raise UsageError(
             f"RECIPE must be one of {', '.join(names)}: recipes of GLUE and "
             f"CIFAR read no such data sets. Received: {name!r}"
         )
     try:
-        return training.with_changes(paper.get(name), changes or ())
+        return training.with_changes(recipes.get(name), changes or ())
     except ValueError as error:
         raise UsageError(str(error)) from error

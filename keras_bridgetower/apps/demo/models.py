@@ -6,8 +6,6 @@ import threading
 from keras_bridgetower.apps.demo.inputs import Limits
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.search.models import SearchModels
-from keras_bridgetower.models import head_table
-from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import shipped_with
 from keras_bridgetower.presets.verbs import EMBED_IMAGES
@@ -136,4 +134,4 @@ def _heads_of(preset):
     known = PRESETS.get(preset)
     if known:
         return known.heads
-    return tuple(head_table.saved_heads(registry.open_preset(preset)))
+    return by_name.saved_heads(preset)

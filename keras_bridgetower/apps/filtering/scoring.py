@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.apps.predict.batches import read_ahead
 from keras_bridgetower.apps.predict.identity import dtype_of
@@ -12,8 +13,6 @@ from keras_bridgetower.apps.predict.identity import sum_of
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.models import preset_name
 from keras_bridgetower.preprocessing.images import decode_image
-from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
-from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 
 # Names of scores, each a column.
 SCORES = ("itm", "itc")
@@ -47,9 +46,9 @@ class PairScorer:
                     f"Take the score itc alone. Received: preset={preset!r}"
                 )
         elif scores == ("itc",):
-            self._contrastive = BridgeTowerContrastive.from_preset(preset)
+            self._contrastive = kbt.BridgeTowerContrastive.from_preset(preset)
         else:
-            self._retrieval = BridgeTowerRetrieval.from_preset(preset)
+            self._retrieval = kbt.BridgeTowerRetrieval.from_preset(preset)
         for verb, task in (
             ("embed", self._contrastive),
             ("score", self._retrieval),

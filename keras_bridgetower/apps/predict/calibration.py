@@ -2,10 +2,10 @@
 
 import keras
 
+import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict.batches import with_pictures
 from keras_bridgetower.apps.predict.rows import PICTURES
 from keras_bridgetower.apps.predict.rows import open_rows
-from keras_bridgetower.tasks.masked_lm import BridgeTowerMaskedLM
 
 # Ranges change little with more samples.
 MOST = 256
@@ -45,7 +45,7 @@ def samples_of(task, source, texts=(), most=MOST):
     features, _, _ = keras.utils.unpack_x_y_sample_weight(
         task.preprocessor(raw)
     )
-    if isinstance(task, BridgeTowerMaskedLM):
+    if isinstance(task, kbt.BridgeTowerMaskedLM):
         # Use the blanks of the rows, as `fill_mask` does, not random ones.
         blanks, _ = task.preprocessor.text_with_blanks(raw["text"])
         features |= blanks

@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from keras_bridgetower import BridgeTowerContrastive
+from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.predict.identity import dtype_of
 from keras_bridgetower.apps.predict.identity import picture_reading
 from keras_bridgetower.apps.predict.identity import sum_of
@@ -16,8 +18,6 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.tasks import preset_io
-from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
-from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 
 # How a query may be cut: the matching head reads the start of a text.
 _LONG_TEXTS = ("refuse", "cut_end")

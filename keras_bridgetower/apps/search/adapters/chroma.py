@@ -4,7 +4,7 @@ import numpy as np
 from chromadb import EmbeddingFunction
 from chromadb.utils.embedding_functions import register_embedding_function
 
-from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+from keras_bridgetower import BridgeTowerEmbedder
 
 
 @register_embedding_function

@@ -7,7 +7,7 @@ from lancedb.embeddings import EmbeddingFunction
 from lancedb.embeddings import register
 from pydantic import PrivateAttr
 
-from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+from keras_bridgetower import BridgeTowerEmbedder
 
 
 @register("bridgetower")

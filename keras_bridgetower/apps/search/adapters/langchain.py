@@ -2,7 +2,7 @@
 
 from langchain_core.embeddings import Embeddings
 
-from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+from keras_bridgetower import BridgeTowerEmbedder
 
 
 class BridgeTowerEmbeddings(BridgeTowerEmbedder, Embeddings):

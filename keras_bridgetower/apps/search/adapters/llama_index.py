@@ -6,7 +6,7 @@ from typing import Any
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.embeddings import MultiModalEmbedding
 
-from keras_bridgetower.tasks.embedder import BridgeTowerEmbedder
+from keras_bridgetower import BridgeTowerEmbedder
 
 
 class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):
