@@ -274,7 +274,7 @@ def test_two_runs_at_once(tmp_path):
             on_beam.run(VQA, "vqa", table, out)
 
 
-def test_a_pipeline_that_fails_is_told(tmp_path, monkeypatch):
+def test_failed_pipeline_is_reported(tmp_path, monkeypatch):
     """Its last line, and that the shards stay."""
     table, out = table_of(tmp_path / "photos", 4, 10), tmp_path / "out"
 

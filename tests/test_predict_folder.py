@@ -89,7 +89,7 @@ def test_every_picture_with_every_text(task, folder, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 25])
-def test_goes_on_after_an_interruption(
+def test_predict_continues_after_an_interruption(
     task, folder, tmp_path, cut, monkeypatch
 ):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -125,7 +125,7 @@ def test_goes_on_after_an_interruption(
     assert out.read_bytes() == before
 
 
-def test_refuses_the_file_of_something_else(task, folder, tmp_path):
+def test_output_of_another_run_is_rejected(task, folder, tmp_path):
     out = tmp_path / "out.jsonl"
     run(task, rows_of(folder), out)
     before = out.read_bytes()
@@ -262,7 +262,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_refuses_tables(folder, name):
+def test_wrong_tables(folder, name):
     held, message = TABLES[name]
     (folder / "rows.csv").write_text(held)
     with pytest.raises(ValueError, match=f"rows.csv must be.*{message}"):
@@ -278,12 +278,12 @@ def test_refuses_tables(folder, name):
         (lambda f: rows_of(f / "folder.png"), "at least one row"),
     ],
 )
-def test_refuses_sources(folder, make, message):
+def test_wrong_sources(folder, make, message):
     with pytest.raises(ValueError, match=message):
         make(folder)
 
 
-def test_no_more_than_three_batches_are_held(folder):
+def test_at_most_three_batches_are_in_memory(folder):
     held = []
     rows = prediction_rows.open_rows(folder, ("image",))
 
@@ -314,7 +314,7 @@ def test_another_task_and_its_sum(folder, tmp_path):
     assert first != sum_of(task)
 
 
-def test_many_machines_need_a_package(folder, tmp_path, monkeypatch):
+def test_beam_is_required(folder, tmp_path, monkeypatch):
     for name in ("apache_beam", "apache_beam.options.pipeline_options"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"keras-bridgetower\[beam\]"):

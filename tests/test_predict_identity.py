@@ -43,7 +43,7 @@ def of_float32(task):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_sum_is_of_all_values(dtype):
+def test_checksum_covers_all_weights(dtype):
     task = opened(dtype=dtype)
     first = sum_of(task)
     assert first == of_float32(task)
@@ -62,7 +62,7 @@ def test_the_sum_is_of_all_values(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_the_sum_counts_integers_of_8_bits():
+def test_checksum_covers_int8_weights():
     task = opened()
     task.quantize("int8")
     first = sum_of(task)
@@ -82,7 +82,7 @@ def test_the_sum_counts_integers_of_8_bits():
         ("vocabulary", "tokenizer"),
     ],
 )
-def test_a_file_of_another_reading_is_refused(other, differs, tmp_path):
+def test_output_of_another_preprocessor_is_rejected(other, differs, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     keras.utils.save_img(photos / "a.png", np.zeros((8, 8, 3)))

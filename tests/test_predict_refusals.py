@@ -64,7 +64,7 @@ def columns_of(source):
     return prediction_rows.open_rows(source, ("image", "text"))
 
 
-def test_a_run_that_has_nothing_left_to_do_tells_of_the_file(folder):
+def test_finished_run_counts_errors_of_the_file(folder):
     rows = (GOOD, "{}", '{"image": "a.png", "text": "error", "id": "error"}')
     bad, results = run_table(folder, *rows)
     assert bad == 1 and ["error" in r for r in results] == [False, True, False]
@@ -75,7 +75,7 @@ def test_a_run_that_has_nothing_left_to_do_tells_of_the_file(folder):
     assert run_table(folder, *rows)[0] == 1
 
 
-def test_brackets_by_the_thousand_spoil_one_row(folder):
+def test_deeply_nested_json_spoils_one_row(folder):
     deep_id = f'{{"id": {"[" * 980}{"]" * 980}, {GOOD[1:]}'
     bad, results = run_table(folder, DEEP, GOOD, deep_id, GOOD)
     assert "must be JSON" in results[0]["error"]
@@ -84,7 +84,7 @@ def test_brackets_by_the_thousand_spoil_one_row(folder):
     assert "answers" in results[1] and "answers" in results[3]
 
 
-def test_a_key_that_stands_twice_spoils_one_row(folder):
+def test_duplicate_json_keys_spoil_one_row(folder):
     twice = GOOD.replace("}", ', "text": "what color is it?"}')
     within = GOOD.replace("}", ', "id": {"a": 1, "a": 1}}')
     bad, results = run_table(folder, "\ufeff" + GOOD, twice, within, GOOD)
@@ -94,7 +94,7 @@ def test_a_key_that_stands_twice_spoils_one_row(folder):
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "[[NaN]]"])
-def test_what_is_no_json_spoils_one_row(folder, value):
+def test_invalid_json_spoils_one_row(folder, value):
     with_id = f'{{"id": {value}, {GOOD[1:]}'
     as_text = f'{{"image": "a.png", "text": {value}}}'
     bad, results = run_table(folder, with_id, as_text, GOOD)
@@ -103,7 +103,7 @@ def test_what_is_no_json_spoils_one_row(folder, value):
         assert "must be JSON, which has no NaN" in result["error"]
 
 
-def test_settings_with_which_each_row_would_fail(folder, tmp_path, opened):
+def test_settings_that_fail_for_every_row(folder, tmp_path, opened):
     out = tmp_path / "out.jsonl"
     most = len(opened.answers)
     for top_k in (0, most + 1):
@@ -168,7 +168,7 @@ def test_out_must_be_a_plain_file(folder, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_no_lock_lies_beside_what_is_refused(folder, tmp_path):
+def test_rejected_output_gets_no_lock(folder, tmp_path):
     out = tmp_path / "notes.txt"
     out.write_text("my notes\n")
     with pytest.raises(ValueError, match="which is another file"):
@@ -181,14 +181,14 @@ def test_no_lock_lies_beside_what_is_refused(folder, tmp_path):
     assert not (tmp_path / "out.lock").exists()
 
 
-def test_a_lock_is_not_passed_over(folder):
+def test_lock_files_are_not_counted_as_skipped(folder):
     out = folder / "out.jsonl"
     for _ in range(2):
         assert run(folder, out, text=["what?"]) == (0, {})
     assert (folder / "out.jsonl.lock").exists()
 
 
-def test_out_is_no_part_of_the_source(folder, tmp_path):
+def test_output_is_not_part_of_the_source(folder, tmp_path):
     (folder / "below").mkdir()
     out = folder / "below" / "out.jsonl"
     (folder / "link").symlink_to(out.parent)
@@ -219,7 +219,7 @@ def test_long_cells_and_blank_ones(folder, tmp_path):
     assert "answers" in results[3]
 
 
-def test_refuses_tables_by_their_name(folder, monkeypatch):
+def test_table_errors_name_the_file(folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name, held in {"a.jsonl": "", "b.csv": "image,text\n"}.items():
         (folder / name).write_text(held)
@@ -230,7 +230,7 @@ def test_refuses_tables_by_their_name(folder, monkeypatch):
         columns_of("c.csv")
 
 
-def test_a_jpeg_of_many_scans_spoils_one_row(folder):
+def test_jpeg_with_many_scans_spoils_one_row(folder):
     (folder / "scans.jpg").write_bytes(jpeg_of_scans(101))
     rows = [
         json.dumps({"image": name, "text": "what shape is it?"})

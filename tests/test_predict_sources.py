@@ -70,7 +70,7 @@ def table(folder, *images):
     return path
 
 
-def test_pictures_are_known_by_content_and_the_rest_is_told(folder):
+def test_pictures_are_detected_by_content(folder):
     Image.new("RGB", (8, 8)).save(folder / "d.avif")
     (folder / "P1 notes").write_text("P1 is what this text begins with")
     (folder / "notes.txt").write_text("no picture")
@@ -122,7 +122,7 @@ def test_changed_pictures_are_noticed(folder, tmp_path, change):
     assert out.read_bytes() == before
 
 
-def test_a_file_without_the_state_of_pictures_is_refused(folder, tmp_path):
+def test_output_without_state_of_pictures_is_rejected(folder, tmp_path):
     out = tmp_path / "out.jsonl"
     run(rows_of(folder), out)
     header, *rest = lines(out)
@@ -136,7 +136,7 @@ def test_a_file_without_the_state_of_pictures_is_refused(folder, tmp_path):
             run(rows_of(folder), out)
 
 
-def test_a_table_names_pictures_below_its_folder(folder, tmp_path):
+def test_table_pictures_must_be_below_its_folder(folder, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     os.symlink(tmp_path / "secret.png", folder / "link.png")
     os.symlink("a.png", folder / "good.png")
@@ -186,7 +186,7 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.slow
-def test_the_lock_of_a_killed_process_is_free(tmp_path):
+def test_lock_of_a_killed_process_is_released(tmp_path):
     out = tmp_path / "out.jsonl"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     call = [sys.executable, "-c", HELD, out]

@@ -110,7 +110,7 @@ def test_match_and_rank(run, run_json):
         assert first.split("\t")[0] == best and first.count("\n") == 1
 
 
-def test_rank_leaves_out_what_is_no_picture(tmp_path, capsys):
+def test_rank_skips_files_that_are_not_pictures(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"no picture")
     (tmp_path / "notes.txt").write_text("no picture")
     words = ("--preset", "bridgetower_tiny_easy_retrieval")
@@ -121,7 +121,7 @@ def test_rank_leaves_out_what_is_no_picture(tmp_path, capsys):
     assert err.count("\n") == 1
 
 
-def test_rank_leaves_out_what_turns_out_damaged(tmp_path, capsys):
+def test_rank_skips_damaged_pictures(tmp_path, capsys):
     """Files whose head is that of a picture."""
     whole = pathlib.Path(BLUE).read_bytes()
     Image.fromarray(np.full((8, 8), 0.5, "float32")).save(tmp_path / "f.tif")
@@ -150,7 +150,7 @@ def test_rank_leaves_out_what_turns_out_damaged(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["match", "ask", "embed"])
-def test_an_error_of_a_picture_names_its_file(command, tmp_path, capsys):
+def test_picture_errors_name_the_file(command, tmp_path, capsys):
     path = str(tmp_path / "f.tif")
     Image.fromarray(np.full((8, 8), 0.5, "float32")).save(path)
     words = [path, "a"] if command != "embed" else ["--image", path]
@@ -208,7 +208,7 @@ def test_embed(run, run_json):
     )
 
 
-def test_predict_writes_what_ask_prints(run, tmp_path):
+def test_predict_equals_ask(run, tmp_path):
     out = tmp_path / "out.jsonl"
     words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", PICTURES, out)
     printed = run(*words, "--text", QUESTION)
@@ -222,7 +222,7 @@ def test_predict_writes_what_ask_prints(run, tmp_path):
     assert found["unreadable_rows"] == 0 and out.read_bytes() == before
 
 
-def test_predict_counts_the_errors_that_a_file_holds(run, tmp_path):
+def test_predict_counts_errors_of_the_whole_file(run, tmp_path):
     source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"image": "none.png", "text": "what?"}\n{}\n')
     words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", source, out)
@@ -231,14 +231,14 @@ def test_predict_counts_the_errors_that_a_file_holds(run, tmp_path):
         assert json.loads(run(*words, "--json"))["unreadable_rows"] == 2
 
 
-def test_keras_shows_its_bars_again_afterwards(run):
+def test_progress_bars_of_keras_are_restored(run):
     before = keras.config.is_interactive_logging_enabled()
     run("presets")
     run("ask", BLUE, QUESTION)
     assert keras.config.is_interactive_logging_enabled() is before
 
 
-def test_defaults_are_of_one_family_where_it_has_the_task(monkeypatch):
+def test_default_presets_are_of_one_family(monkeypatch):
     functions = [
         function
         for commands in main.COMMANDS.values()
@@ -271,7 +271,7 @@ def test_defaults_are_of_one_family_where_it_has_the_task(monkeypatch):
         assert first.startswith("bridgetower_tiny_easy_")
 
 
-def test_a_default_of_another_family_says_what_it_knows(capsys):
+def test_default_of_another_family_prints_its_training_data(capsys):
     words = ["entail", BLUE, "the shape is blue."]
     preset = ["--preset", "bridgetower_tiny_easy_entailment"]
     for more, said in (([], True), (preset, False)):
@@ -282,7 +282,7 @@ def test_a_default_of_another_family_says_what_it_knows(capsys):
         assert ("one colored shape" in err) == said
 
 
-def test_without_a_preset_the_commands_know_emoji(capsys):
+def test_default_presets_know_emoji(capsys):
     drawings = PICTURES.parent / "drawings"
     duck = str(drawings / "duck.png")
     assert main.main(["ask", duck, "is this a bird?"]) == 0

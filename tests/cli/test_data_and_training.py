@@ -64,7 +64,7 @@ def test_check_build_stats_show(run, tmp_path):
     assert "DAMAGED" in said.out and "build again" in said.err
 
 
-def test_a_check_that_finds_too_little_fails(run, tmp_path):
+def test_check_of_incomplete_data_fails(run, tmp_path):
     said = run("data", "check", "nlvr2", tmp_path, code=1)
     assert "NOT GOOD" in said.out and said.err == ""
 
@@ -117,7 +117,7 @@ def test_evaluate(run, records):
     assert "must be of the records' task, 'vqa'" in said.err
 
 
-def test_records_with_other_answers_are_refused(run, tmp_path):
+def test_evaluate_rejects_records_with_other_answers(run, tmp_path):
     streams.write(tmp_path / "set", [streams.record("vqa", 0)], num_shards=1)
     words = ("evaluate", PRESET, tmp_path / "set", "--split", "train")
     said = run(*words, code=1)
@@ -190,7 +190,7 @@ def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):
     }
 
 
-def test_doctor_tells_of_a_backend_that_is_missing(run, monkeypatch):
+def test_doctor_reports_a_missing_backend(run, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     said = run("doctor", "--json", code=1)
     [problem] = json.loads(said.out)["problems"]

@@ -123,7 +123,7 @@ def test_wrong_usage(words, told, fails):
     assert code == WRONG_USAGE and told in said
 
 
-def test_what_the_library_refuses(fails, tmp_path):
+def test_errors_of_the_library_are_one_line(fails, tmp_path):
     code, said = fails("ask", PICTURE, "what?", "--top-k", 99)
     assert code == FAILED and "`top_k` must be from 1 to 47" in said
     code, said = fails("data", "stats", tmp_path)
@@ -146,7 +146,7 @@ def test_what_the_library_refuses(fails, tmp_path):
     assert code == WRONG_USAGE and "--set must be FIELD=VALUE" in said
 
 
-def test_predict_refuses_before_the_first_row(fails, tmp_path):
+def test_predict_checks_settings_before_the_first_row(fails, tmp_path):
     words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", PICTURES)
     out = tmp_path / "out.jsonl"
     code, said = fails(*words, out, "--text", "what?", "--top-k", 99)
@@ -158,7 +158,7 @@ def test_predict_refuses_before_the_first_row(fails, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_page(fails):
+def test_demo_errors(fails):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, said = fails("demo", "--port", port)
@@ -172,7 +172,7 @@ def test_the_page(fails):
     assert code == WRONG_USAGE and "--port" in said
 
 
-def test_a_page_without_gradio(fails, monkeypatch):
+def test_demo_without_gradio(fails, monkeypatch):
     # As if it were not installed.
     monkeypatch.setitem(sys.modules, "gradio", None)
     code, said = fails("demo", "--port", 0)
@@ -180,7 +180,7 @@ def test_a_page_without_gradio(fails, monkeypatch):
     assert "pip install --no-deps gradio==" in said
 
 
-def test_debug_shows_the_traceback_wherever_it_stands(capsys, tmp_path):
+def test_debug_shows_the_traceback(capsys, tmp_path):
     for words in (["--debug", "data", "stats"], ["data", "--debug", "stats"]):
         assert main.main([*words, str(tmp_path)]) == FAILED
         err = capsys.readouterr().err
@@ -191,7 +191,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys, tmp_path):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_backend_that_is_not_there(fails, monkeypatch):
+def test_missing_backend(fails, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     # As if it were not installed.
     monkeypatch.setitem(sys.modules, "jax", None)
@@ -205,7 +205,7 @@ def test_a_backend_that_is_not_there(fails, monkeypatch):
     assert code == FAILED and "must be one of tensorflow, jax, torch" in said
 
 
-def test_a_format_whose_backend_is_not_there(fails, monkeypatch, tmp_path):
+def test_export_format_without_its_backend(fails, monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setattr(frameworks, "installed_backends", lambda: ["jax"])
     words = ("export", "bridgetower_tiny_easy_vqa", tmp_path / "new")
@@ -218,7 +218,7 @@ def test_a_format_whose_backend_is_not_there(fails, monkeypatch, tmp_path):
         assert f'pip install "keras-bridgetower[{backend},export]"' in said
 
 
-def test_what_chose_the_backend(monkeypatch, tmp_path):
+def test_reason_for_the_backend(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert frameworks.chosen_backend() == ("torch", "KERAS_BACKEND=torch")
     monkeypatch.delenv("KERAS_BACKEND")
@@ -229,7 +229,7 @@ def test_what_chose_the_backend(monkeypatch, tmp_path):
     assert name == "jax" and str(tmp_path / "keras.json") in reason
 
 
-def test_a_fault_of_the_program_is_called_one():
+def test_unexpected_errors_are_called_bugs():
     line = errors.line(KeyError("x\n\x1b[31m"), "kb")
     assert line.startswith("kb: KeyError: ") and "--debug" in line
     assert "\n" not in line and "\x1b" not in line

@@ -44,7 +44,7 @@ def printed(request, monkeypatch):
     return open_stdout
 
 
-def test_json_holds_every_name(printed):
+def test_json_can_hold_any_file_name(printed):
     text = printed()
     value = {"picture": pathlib.Path(BAD), "text": WORD}
     output.show(True, value, (), ())
@@ -53,7 +53,7 @@ def test_json_holds_every_name(printed):
 
 
 @pytest.mark.parametrize("kind", [io.TextIOWrapper, _Terminal])
-def test_lines_and_tables_escape_what_stdout_cannot_hold(printed, kind):
+def test_unencodable_characters_are_escaped(printed, kind):
     text = printed(kind)
     output.show(False, None, ("picture", "text"), [(BAD, WORD)])
     assert r"bad\udcff\udcfe.png" in text()
@@ -62,7 +62,7 @@ def test_lines_and_tables_escape_what_stdout_cannot_hold(printed, kind):
 
 
 @pytest.mark.parametrize("words", [["ask"], ["rank"]])
-def test_commands_end_well(printed, words, tmp_path):
+def test_exit_codes(printed, words, tmp_path):
     picture = tmp_path / BAD
     try:
         shutil.copy(PENGUIN, picture)

@@ -42,7 +42,7 @@ def start(*words, environment=None, **kwargs):
     )
 
 
-def test_ask_prints_nothing_but_its_answer():
+def test_ask_prints_only_the_answer():
     question = "is this a bird?"
     words = ("-m", "keras_bridgetower", "ask", str(PICTURE), question)
     running = start(*words)
@@ -55,7 +55,7 @@ def test_ask_prints_nothing_but_its_answer():
 
 
 @pytest.mark.slow
-def test_jax_keeps_what_it_compiled(tmp_path):
+def test_jax_reuses_compiled_programs(tmp_path):
     words = ("-m", "keras_bridgetower", "ask", str(PICTURE), "what color?")
     environment = {"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
     kept, said = [], set()
@@ -87,7 +87,7 @@ sys.exit(repr((codes, heavy & set(sys.modules))))
     assert err.decode().splitlines()[-1] == repr((codes, set()))
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_closed_pipe_prints_no_error():
     with start("-m", "keras_bridgetower", "presets", "--json") as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -95,7 +95,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_processes_that_a_command_starts_are_quiet(debug, capfd):
+def test_child_processes_are_quiet(debug, capfd):
     code = "import os; os.write(1, b'out'); os.write(2, b'err')"
     with frameworks.quiet_processes(debug):
         subprocess.run([sys.executable, "-S", "-c", code], check=True)
@@ -119,7 +119,7 @@ def test_processes_that_a_command_starts_are_quiet(debug, capfd):
         ([], [], False),
     ],
 )
-def test_which_processes_are_the_command_line(argv, given, wanted, monkeypatch):
+def test_command_line_processes_are_detected(argv, given, wanted, monkeypatch):
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "orig_argv", given)
     assert process.is_command_line() is wanted

@@ -78,7 +78,7 @@ class _Printed:
         return False
 
 
-def test_index_counts_and_names_what_is_left_out(indexed, photos, run):
+def test_index_reports_skipped_files(indexed, photos, run):
     store, printed, warned = indexed
     counts = dict(line.split("\t") for line in printed.splitlines())
     assert counts == {
@@ -102,7 +102,7 @@ def test_index_counts_and_names_what_is_left_out(indexed, photos, run):
     assert bad["path"] == "broken.png" and "readable image" in bad["error"]
 
 
-def test_query_prints_what_the_library_finds(indexed, photos, run):
+def test_query_equals_the_library(indexed, photos, run):
     store, _, _ = indexed
     search = PictureSearch(store, KNOWN)
     wanted = search.query(TEXT, top_k=3)
@@ -220,7 +220,7 @@ def test_wrong_usage(fails, indexed, photos, tmp_path):
     assert not new.exists()
 
 
-def test_folders_and_stores_that_cannot_be_used(
+def test_unusable_folders_and_stores(
     fails, indexed, photos, tmp_path, monkeypatch
 ):
     store, _, _ = indexed
@@ -254,7 +254,7 @@ def test_folders_and_stores_that_cannot_be_used(
         assert "pip install 'keras-bridgetower[search]'" in said
 
 
-def test_an_index_that_was_interrupted(fails, indexed, tmp_path):
+def test_interrupted_index(fails, indexed, tmp_path):
     store, _, _ = indexed
     copy = tmp_path / "copy"
     shutil.copytree(store, copy)

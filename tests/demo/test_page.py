@@ -118,7 +118,7 @@ def test_new_input_clears_the_answer(visit, files):
     found.first.wait_for(state="detached")
 
 
-def test_names_of_presets_are_behind_a_fold(visit):
+def test_names_of_presets_are_collapsed(visit):
     window = visit(DESKTOP)
     name = window.get_by_text("bridgetower_tiny_easy_retrieval")
     sentence = "The models of this page know emoji and drawings of one"
@@ -211,7 +211,7 @@ def test_another_model(visit):
         assert told in message(window)
 
 
-def test_a_page_that_others_may_visit(visit, pages):
+def test_page_for_other_machines(visit, pages):
     """It offers one preset, opens no other, and shows no folder."""
     window = visit(DESKTOP, page=pages[0])
     assert (
@@ -233,7 +233,7 @@ def test_a_page_that_others_may_visit(visit, pages):
         ("[::1]", 200),
     ],
 )
-def test_hosts_that_the_page_answers(pages, page, host, status):
+def test_hosts_of_the_page(pages, page, host, status):
     httpx = pytest.importorskip("httpx", reason="the extra `demo`")
     for url in (f"{page}/config", *pages):
         answer = httpx.get(url, headers={"Host": host}, timeout=60)

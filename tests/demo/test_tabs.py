@@ -128,7 +128,7 @@ def test_a_mask_is_a_word(opened, picture):
     assert found.words == ["a", "<mask>", ".", "circle", "<mask>"]
 
 
-def test_an_overlay_shows_what_stands_out():
+def test_overlay_colors_large_weights():
     weights = np.full((8, 8), 0.01)
     weights[2, 5] = 0.3
     shown = np.asarray(overlay(np.ones((64, 64, 3)), weights, 64), "float32")
@@ -292,7 +292,7 @@ def test_files(tmp_path):
             inputs.opened_picture(str(path), limits)
 
 
-def test_fragments_show_names_as_text():
+def test_fragments_escape_html():
     name = "<script>alert(1)</script>"
     picture = drawn(*CIRCLE, side=8)
     for made in (

@@ -67,7 +67,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize("kind", ["tars", "folders"])
-def test_scores_are_those_of_a_plain_loop(kind, data, looped, tmp_path):
+def test_scores_equal_a_plain_loop(kind, data, looped, tmp_path):
     seen = []
     report = filtering.run(
         *(data[kind], tmp_path / "out", PRESET),
@@ -108,7 +108,7 @@ def test_scores_are_those_of_a_plain_loop(kind, data, looped, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tars", "folders"])
-def test_what_is_kept_as_tars(kind, data, looped, tmp_path):
+def test_kept_samples_as_tars(kind, data, looped, tmp_path):
     """With all files of a sample; by one score alone, and a threshold."""
     limit = float(np.median([found["itc"] for found in looped.values()]))
     report = filtering.run(
@@ -143,7 +143,7 @@ def test_what_is_kept_as_tars(kind, data, looped, tmp_path):
     assert (again.kept, again.bad) == (report.kept, 0)
 
 
-def test_goes_on_with_the_shard_where_it_was(data, tmp_path, monkeypatch):
+def test_filter_continues_after_an_interruption(data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     words = (data["tars"], out, PRESET)
     whole = filtering.run(
@@ -221,7 +221,7 @@ def test_changed_and_damaged_shards(tmp_path):
     assert {row["shard"] for row in rows(out / "kept")} == {"0"}
 
 
-def test_nothing_that_can_be_scored(tmp_path):
+def test_no_sample_can_be_scored(tmp_path):
     folder = tmp_path / "data"
     web_data.write_folder(folder, [("a", {"jpg": b"none", "txt": b"a cat"})])
     report = filtering.run(folder, tmp_path / "out", PRESET, keep_share=0.5)
@@ -294,7 +294,7 @@ def test_wrong_input(words, code, told, data, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_another_model_or_score(data, tmp_path):
+def test_output_of_another_model_is_rejected(data, tmp_path):
     out = tmp_path / "out"
     folder = data["tars"]
     filtering.run(folder, out, PRESET, ("itc",), keep_share=1.0)
@@ -334,7 +334,7 @@ def test_shards_of_a_data_set(tmp_path):
         shards_of(tmp_path)
 
 
-def test_a_picture_that_is_too_large_is_not_read(tmp_path):
+def test_large_pictures_are_not_read(tmp_path):
     """A file of 64 MiB and one byte, without its bytes on the disk."""
     folder = tmp_path / "data"
     web_data.write_folder(folder, [("a", {"txt": b"a cat"})])

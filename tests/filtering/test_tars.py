@@ -59,7 +59,7 @@ def _end(headers):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_tar_that_is_not_whole(name, packed, whole, tmp_path):
+def test_damaged_tars(name, packed, whole, tmp_path):
     change, count = BROKEN[name]
     data = change(*whole)
     path = tmp_path / ("a.tar.gz" if packed else "a.tar")
@@ -70,7 +70,7 @@ def test_a_tar_that_is_not_whole(name, packed, whole, tmp_path):
     assert error.startswith("it cannot be read further: "), error
 
 
-def test_a_tar_that_is_cut_within_a_sample(whole, tmp_path):
+def test_tar_truncated_within_a_sample(whole, tmp_path):
     data, headers = whole
     good, bad = read(tmp_path / "a.tar", data[: headers[10]])
     assert good == 3
@@ -78,7 +78,7 @@ def test_a_tar_that_is_cut_within_a_sample(whole, tmp_path):
 
 
 @pytest.mark.parametrize("zeros", [0, 512, 20 * 512])
-def test_a_tar_that_is_whole(zeros, whole, tmp_path):
+def test_intact_tars(zeros, whole, tmp_path):
     data, headers = whole
     data = data[: _end(headers)] + bytes(1024 + zeros)
     assert read(tmp_path / "a.tar", data) == (6, [])
@@ -103,7 +103,7 @@ SECOND = [("a.txt", b"second"), ("a.png", b"2")]
 BETWEEN = [("b.txt", b"between"), ("b.png", b"3")]
 
 
-def test_what_is_written_is_what_was_scored(tmp_path):
+def test_kept_samples_are_those_that_were_scored(tmp_path):
     """Of a key that occurs twice the first one; the second one is named."""
     pytest.importorskip("pyarrow", reason="the extra `data`")
     path = tmp_path / "a.tar"
