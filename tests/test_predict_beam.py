@@ -249,7 +249,7 @@ def test_shards_hold_all_rows_once(tmp_path):
         ({"options": ["direct_num_workers"]}, "KEY=VALUE"),
         ({"options": ["direct_num_workers=two"]}, "a value that Apache Beam"),
         ({"shard_rows": 0}, "`shard_rows`"),
-        ({"out": "{table}"}, "must be a folder with `--runner`"),
+        ({"out": "{table}"}, "OUT must be a folder. Received: the file"),
         ({"out": "{photos}"}, "which holds other files"),
         ({"out": "{photos}/a/b"}, "must be in an existing folder"),
         ({"source": "{photos}/none"}, "SOURCE must be a folder"),

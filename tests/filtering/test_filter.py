@@ -268,7 +268,7 @@ def test_the_command(data, tmp_path, capsys):
         (["EMPTY", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
         (["NONE", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
         (["DATA", "DATA/out", "--keep", "1"], 1, "must not be inside SOURCE"),
-        (["DATA", "NONE/out", "--keep", "1"], 1, "a folder that exists"),
+        (["DATA", "NONE/out", "--keep", "1"], 1, "an existing folder"),
         (["DATA", "EMPTY/..", "--keep", "1"], 1, "which holds other files"),
         (
             ["DATA", "OUT", "--keep", "1", "--preset", "bridgetower_nobody"],

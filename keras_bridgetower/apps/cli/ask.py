@@ -178,9 +178,7 @@ def rank(
     top_k: Annotated[
         int, typer.Option(min=1, help="How many pictures to print.")
     ] = 10,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures per batch.")
-    ] = 32,
+    batch_size: models.batch_option("Pictures") = 32,
     as_json: AsJson = False,
 ):
     """Order pictures by how well they fit a text, the best first.

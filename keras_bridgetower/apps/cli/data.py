@@ -235,9 +235,7 @@ def filter(
     tars: Annotated[
         bool, typer.Option("--tars", help="Write the kept samples as tars too.")
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pairs per batch.")
-    ] = 32,
+    batch_size: models.batch_option("Pairs") = 32,
     preset: preset_option() = DEFAULTS[SCORE.name],
     as_json: AsJson = False,
 ):

@@ -54,6 +54,11 @@ def preset_argument(help):
     ]
 
 
+def batch_option(items):
+    """Return the type of an option `--batch-size`."""
+    return Annotated[int, typer.Option(min=1, help=f"{items} per batch.")]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Picture = Annotated[
     pathlib.Path, typer.Argument(help="Picture file.", show_default=False)

@@ -45,9 +45,7 @@ def predict(
     top_k: Annotated[
         int, typer.Option(min=1, help="Answers of a row, best first.")
     ] = 1,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Rows per batch.")
-    ] = 32,
+    batch_size: models.batch_option("Rows") = 32,
     outside: Annotated[
         bool, typer.Option(help="Let a table name pictures anywhere.")
     ] = False,

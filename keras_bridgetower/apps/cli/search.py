@@ -47,9 +47,7 @@ def index(
     fused: Annotated[
         bool, typer.Option(help="Embed each picture with its text.")
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures per batch.")
-    ] = 32,
+    batch_size: models.batch_option("Pictures") = 32,
     outside: Annotated[
         bool, typer.Option(help="Let a table name pictures anywhere.")
     ] = False,

@@ -112,12 +112,7 @@ def train(
 
 def evaluate(
     context: typer.Context,
-    preset: Annotated[
-        str,
-        typer.Argument(
-            help="Preset to score.", autocompletion=models.names_starting
-        ),
-    ],
+    preset: models.preset_argument("Preset to score."),
     folder: Annotated[pathlib.Path, typer.Argument(help="Folder of records.")],
     splits: Annotated[
         list[str] | None,
@@ -134,9 +129,7 @@ def evaluate(
             "the data's task, with the image size of the preset."
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Samples per batch.")
-    ] = 32,
+    batch_size: models.batch_option("Samples") = 32,
     as_json: AsJson = False,
 ):
     """Score a preset on records, by the official protocol of their task."""

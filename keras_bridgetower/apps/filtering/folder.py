@@ -1,6 +1,5 @@
 """The folder of a filter: scores and kept samples."""
 
-import contextlib
 import io
 import json
 import os
@@ -9,8 +8,6 @@ import shutil
 import tarfile
 
 from keras_bridgetower.apps.filtering import tables
-from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 
@@ -40,29 +37,6 @@ class FilterFolder:
 
     def _tar(self, shard):
         return self.path / "tars" / f"{shard.name}.tar"
-
-    @contextlib.contextmanager
-    def writing(self):
-        """Return a context in which no other process writes.
-
-        Raises:
-            ValueError: a file, a link, a missing parent folder, or another
-                process is writing.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"OUT must be a folder. Received: {self}")
-        if not self.path.parent.is_dir():
-            raise ValueError(
-                "OUT must be in an existing folder. Create it, or choose "
-                f"another. Received: {self}"
-            )
-        check_no_link(self.path, "OUT")
-        refusal = (
-            "OUT must be written by one process at a time. Wait for the "
-            f"other one, or write to another folder. Received: {self}"
-        )
-        with one_writer(f"{self.path}.lock", refusal):
-            yield
 
     def begin(self, header):
         """Create the folder, or check that its model and scores are the same.

@@ -9,6 +9,7 @@ from keras_bridgetower.apps.filtering.folder import FilterFolder
 from keras_bridgetower.apps.filtering.samples import shards_of
 from keras_bridgetower.apps.filtering.scoring import SCORES
 from keras_bridgetower.apps.filtering.scoring import PairScorer
+from keras_bridgetower.apps.predict import output
 from keras_bridgetower.checks import check_count
 
 # Number of bad samples that a report names.
@@ -101,7 +102,7 @@ def run(
     # In the same order whichever score decides.
     names = tuple(name for name in SCORES if name in scores)
     scorer = PairScorer(preset, names, batch_size)
-    with folder.writing():
+    with output.locked(folder.path):
         folder.begin({"scores": list(names), **scorer.identity()})
         before = _score(folder, shards, scorer, on_shards)
         if keep_share is not None:

@@ -14,8 +14,6 @@ from keras_bridgetower.apps.predict.rows import open_rows
 from keras_bridgetower.apps.predict.run import check_request
 from keras_bridgetower.apps.predict.run import verb_named
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import one_writer
 from keras_bridgetower.tasks import by_name
 
 # `DirectRunner` ends up with it, but would first try to download another
@@ -103,7 +101,9 @@ def run(
     header["shard_rows"] = shard_rows
     folder = pathlib.Path(source)
     folder = folder if folder.is_dir() else folder.parent
-    with _lock(out):
+    # Storage at an address has no locks.
+    lock = contextlib.nullcontext() if "://" in out else output.locked(out)
+    with lock:
         shards.begin(out, header)
         shards.clear(out)
         done, missing = shards.finished(out), []
@@ -234,23 +234,3 @@ def _full(path):
     if "://" in path:
         return path
     return pathlib.Path(os.path.abspath(path)).as_posix()
-
-
-@contextlib.contextmanager
-def _lock(out):
-    """Return a context in which no other process writes to a folder."""
-    if "://" in out:
-        yield
-        return
-    if os.path.exists(out) and not os.path.isdir(out):
-        raise ValueError(
-            f"OUT must be a folder with `--runner`. Received: the file {out!r}"
-        )
-    output.check_folder(out)
-    check_no_link(out, "OUT")
-    with one_writer(
-        f"{out}.lock",
-        "OUT must be written by one process at a time. Wait for the other "
-        f"one, or write to another folder. Received: {out!r}",
-    ):
-        yield

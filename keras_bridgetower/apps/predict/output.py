@@ -15,6 +15,10 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import parse_json
 
+_ONE_WRITER = (
+    "OUT must be written by one process at a time. Wait for the other one, or "
+    "write to another {}. Received: '{}'"
+)
 # Start of the first line.
 START = b'{"predictions":'
 
@@ -64,11 +68,8 @@ class PredictionFile:
         self._open.close()
 
     def _lock(self):
-        return one_writer(
-            f"{self._path}.lock",
-            "OUT must be written by one process at a time. Wait for the other "
-            f"one, or write to another file. Received: {str(self._path)!r}",
-        )
+        text = _ONE_WRITER.format("file", self._path)
+        return one_writer(f"{self._path}.lock", text)
 
     def write(self, results):
         """Append a line for each dict."""
@@ -155,6 +156,27 @@ def check_folder(path):
             "OUT must be in an existing folder. Create it, or choose another. "
             f"Received: {str(path)!r}, and no folder {str(folder)!r}"
         )
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Return a context in which no other process writes to a folder.
+
+    Args:
+        folder: path of the folder, which may not exist yet.
+
+    Raises:
+        ValueError: a file, a link, a missing parent folder, or another
+            process is writing.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ValueError(
+            f"OUT must be a folder. Received: the file {str(folder)!r}"
+        )
+    check_folder(folder)
+    check_no_link(folder, "OUT")
+    with one_writer(f"{folder}.lock", _ONE_WRITER.format("folder", folder)):
+        yield
 
 
 def check_file(path):
