@@ -127,7 +127,7 @@ def without(files, *names):
         (without(PRESET, "model.weights.h5", "manifest.json"), "weights"),
     ],
 )
-def test_a_part_of_a_snapshot_is_none(files, lacks, offline, monkeypatch):
+def test_incomplete_snapshot_is_completed(files, lacks, offline, monkeypatch):
     fill(offline, REPOSITORY, COMMIT, files, ["main"])
     with pytest.raises(ValueError, match=f"it lacks .*{lacks}.* pass the path"):
         hub.fetch(HANDLE, "x")
@@ -143,7 +143,7 @@ def test_a_repository_without_tokenizer_opens_offline(offline):
 
 
 @pytest.mark.parametrize("silenced", [True, False])
-def test_no_route_is_told_at_once(silenced, offline, monkeypatch):
+def test_missing_network_is_reported_at_once(silenced, offline, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", silenced)
     start = time.monotonic()
     with pytest.raises(ValueError, match="Check the name and the connection"):
@@ -152,7 +152,7 @@ def test_no_route_is_told_at_once(silenced, offline, monkeypatch):
     assert time.monotonic() - start < 15
 
 
-def test_silence_is_told_after_the_hubs_own_timeout(tmp_path, monkeypatch):
+def test_silent_hub_times_out(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         use(monkeypatch, tmp_path, f"http://127.0.0.1:{port}")
@@ -182,7 +182,7 @@ def present(folder):
         (PRESET, PRESET),
     ],
 )
-def test_only_what_is_read_is_fetched(files, expected, served):
+def test_only_needed_files_are_fetched(files, expected, served):
     served.commits[COMMIT] = (OTHERS if files is not PRESET else {}) | files
     folder = hub.fetch(HANDLE, "x")
     if files is not PRESET:
@@ -252,7 +252,7 @@ def test_a_killed_download_continues(served):
     assert ranges == ["bytes=30000-"]
 
 
-def test_a_part_that_was_damaged_is_no_beginning(served):
+def test_damaged_partial_download_is_removed(served):
     sha256 = hashlib.sha256(WEIGHTS).hexdigest()
     hub_cache = pathlib.Path(constants.HF_HUB_CACHE)
     part = hub_cache / "models--someone--model" / "blobs"
@@ -263,7 +263,7 @@ def test_a_part_that_was_damaged_is_no_beginning(served):
     assert present(hub.fetch(HANDLE, "x")) == FOREIGN
 
 
-def test_a_terminal_shows_a_bar(served, monkeypatch):
+def test_terminal_shows_progress_bar(served, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True

@@ -65,9 +65,7 @@ def test_an_index_of_another_model_is_refused(tmp_path):
 
 @pytest.mark.parametrize("index", [True, False])
 @pytest.mark.parametrize("change", long_but([-1, 0], 0))
-def test_a_changed_large_file_is_always_named(
-    index, change, tmp_path, monkeypatch
-):
+def test_changed_large_file_is_named(index, change, tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "LARGE", 1)
     _, folder = saved(tmp_path)
     if not index:
@@ -81,7 +79,7 @@ def test_a_changed_large_file_is_always_named(
         kbt.BridgeTowerBackbone.from_preset(folder)
 
 
-def test_nothing_is_drawn_that_is_overwritten(monkeypatch):
+def test_loading_draws_no_random_numbers(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("random numbers were drawn for a loaded weight")
 

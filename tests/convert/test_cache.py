@@ -88,7 +88,7 @@ SIDES = (
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "shards"])
-def test_the_key_covers_all_that_may_be_read(kind, converting, tmp_path):
+def test_cache_key_covers_all_files(kind, converting, tmp_path):
     folder = tmp_path / "theirs"
     folder.mkdir()
     where = {name: "one.weights" for name in "ab"} | {"c": "two"}
@@ -159,7 +159,7 @@ def write_theirs(folder, tokenizer):
 
 
 @pytest.mark.parametrize("tokenizer", ["pairs", "words", "model"])
-def test_no_file_is_opened_that_the_key_leaves_out(tokenizer, tmp_path):
+def test_cache_key_covers_every_opened_file(tokenizer, tmp_path):
     """Files of weights apart, which libraries may map unseen."""
     global OPENED
     path = write_theirs(tmp_path / "theirs", tokenizer)
@@ -192,7 +192,7 @@ def test_no_file_is_opened_that_the_key_leaves_out(tokenizer, tmp_path):
     ],
     ids=repr,
 )
-def test_damaged_digests_break_nothing(damage, source, converting, home):
+def test_damaged_digests_are_ignored(damage, source, converting, home):
     folder = converted(source)
     remembered = home / "keras_bridgetower" / "presets" / "digests.json"
     remembered.write_bytes(damage)
@@ -204,7 +204,7 @@ def test_damaged_digests_break_nothing(damage, source, converting, home):
     assert converting() == 1
 
 
-def test_digests_are_remembered_but_not_of_young_files(
+def test_digests_of_recent_files_are_not_stored(
     source, converting, monkeypatch
 ):
     read = []
@@ -221,7 +221,7 @@ def test_digests_are_remembered_but_not_of_young_files(
     assert len(read) == 6
 
 
-def test_a_cache_that_cannot_be_written_still_gives_what_it_has(
+def test_read_only_cache_returns_stored_conversions(
     source, converting, home, monkeypatch
 ):
     folder = converted(source)
@@ -234,7 +234,7 @@ def test_a_cache_that_cannot_be_written_still_gives_what_it_has(
     assert converted(source) == folder
 
 
-def test_a_checkpoint_that_changes_meanwhile_is_refused(
+def test_checkpoint_changed_during_conversion_is_rejected(
     source, converting, home, monkeypatch
 ):
     sound = cache.open_checkpoint
@@ -249,7 +249,7 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(
     assert not list(home.rglob("manifest.json"))
 
 
-def test_a_cache_that_can_never_be_written_says_so(source, home):
+def test_unwritable_cache_is_an_error(source, home):
     home.mkdir()
     (home / "keras_bridgetower").write_text("a file")
     with pytest.raises(ConversionError, match="Set .* KERAS_HOME.*Received"):
@@ -285,7 +285,7 @@ def _die_converting(source):
     converted(source)
 
 
-def test_a_killed_conversion_is_made_by_the_next(source, converting):
+def test_killed_conversion_is_repeated(source, converting):
     process = multiprocessing.get_context("fork").Process(
         target=_die_converting, args=(source,)
     )
@@ -295,7 +295,7 @@ def test_a_killed_conversion_is_made_by_the_next(source, converting):
     assert converted(source).is_dir() and converting() == 1
 
 
-def test_a_damaged_conversion_is_made_anew(source, converting, monkeypatch):
+def test_damaged_conversion_is_repeated(source, converting, monkeypatch):
     folder = converted(source)
     whole = (folder / "config.json").read_bytes()
     for count, damage in enumerate(
@@ -339,7 +339,7 @@ def test_published_sums(source, converting, tmp_path):
     assert hub.published("hf://someone/model") == {}
 
 
-def test_a_known_name_warns_of_other_weights(converting, tmp_path, monkeypatch):
+def test_known_name_warns_of_other_weights(converting, tmp_path, monkeypatch):
     files = {"config.json": b"{}", "tokenizer.json": b"{}"}
     files["pytorch_model.bin"] = b"other weights" * 100
     use(monkeypatch, tmp_path / "cache", "http://127.0.0.1:1")

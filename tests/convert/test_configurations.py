@@ -145,7 +145,7 @@ PARTS = {"text_config": {"hidden_size": 64}, "vision_config": {"patch_size": 8}}
         {"model_type": "bridgetower"},
     ],
 )
-def test_what_is_known_as_bridgetower(values):
+def test_bridgetower_configurations_are_recognized(values):
     assert configurations.require_type(values, "config.json", ["bridgetower"])
 
 
@@ -162,7 +162,7 @@ def test_what_is_known_as_bridgetower(values):
         ({}, "model_type=None"),
     ],
 )
-def test_what_is_not(values, found):
+def test_other_configurations_are_rejected(values, found):
     with pytest.raises(ConversionError, match=found):
         configurations.require_type(values, "config.json", ["bridgetower"])
 
@@ -186,7 +186,7 @@ def test_older_names_and_places():
     assert vision["remove_last_layer"] is True
 
 
-def test_names_that_deny_each_other():
+def test_contradicting_names_are_rejected():
     vision = {"vit_remove_last": True, "remove_last_layer": False}
     with pytest.raises(ConversionError, match="vit_remove_last differs"):
         configurations.read_levels({"vision_config": vision}, "config.json")

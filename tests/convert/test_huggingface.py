@@ -44,6 +44,15 @@ def folder(tmp_path_factory):
     return path, models
 
 
+def changed(folder, target, change):
+    """A copy of a folder whose tensors `change` edits in place."""
+    shutil.copytree(folder, target)
+    state = state_of(target)
+    change(state)
+    safetensors.torch.save_file(state, target / "model.safetensors")
+    return target
+
+
 def state_of(folder):
     return safetensors.torch.load_file(folder / "model.safetensors")
 
@@ -336,7 +345,7 @@ def test_unequal_depths_are_refused(folder, tmp_path):
         registry.resolve(path)
 
 
-def test_unused_norms_travel(folder, tmp_path):
+def test_unused_norms_are_kept(folder, tmp_path):
     path = edited(
         folder[0], tmp_path / "model", "vision_config", share_layernorm=False
     )
@@ -348,20 +357,20 @@ def test_unused_norms_travel(folder, tmp_path):
     assert key.removeprefix("bridgetower.") in checkpoint.unread
 
 
-def test_what_is_left_of_clip_travels(folder, tmp_path):
+def test_unused_clip_tensors_are_kept(folder, tmp_path):
     """As in older revisions of the published base size."""
-    path = edited(folder[0], tmp_path / "model")
-    state, prefix = state_of(path), "bridgetower.vision_model."
-    left = {
-        "token_embedding.weight": torch.ones(9, 5),
-        "positional_embedding": torch.ones(7, 5),
-        "ln_final.weight": torch.ones(5),
-        "ln_final.bias": torch.ones(5),
+    unused = {
+        "vision_model.token_embedding.weight": torch.ones(9, 5),
+        "vision_model.positional_embedding": torch.ones(7, 5),
+        "vision_model.ln_final.weight": torch.ones(5),
+        "vision_model.ln_final.bias": torch.ones(5),
     }
-    state |= {f"{prefix}{name}": tensor for name, tensor in left.items()}
-    safetensors.torch.save_file(state, path / "model.safetensors")
-    unread = cache.open_checkpoint(path).unread
-    assert {f"vision_model.{name}" for name in left} <= set(unread)
+    path = changed(
+        folder[0],
+        tmp_path / "model",
+        lambda s: s.update({f"bridgetower.{k}": v for k, v in unused.items()}),
+    )
+    assert set(unused) <= set(cache.open_checkpoint(path).unread)
 
 
 @pytest.mark.parametrize(
@@ -385,21 +394,16 @@ def test_what_is_left_of_clip_travels(folder, tmp_path):
     ],
 )
 def test_bad_tensors(change, found, folder, tmp_path):
-    path = tmp_path / "model"
-    shutil.copytree(folder[0], path)
-    state = state_of(path)
-    change(state)
-    safetensors.torch.save_file(state, path / "model.safetensors")
+    path = changed(folder[0], tmp_path / "model", change)
     with pytest.raises(ConversionError, match=found):
         registry.resolve(path)
 
 
-def test_nonfinite_where_allowed(folder, tmp_path):
-    path = tmp_path / "model"
-    shutil.copytree(folder[0], path)
-    state = state_of(path)
-    state["itm_score.fc.bias"][0] = float("inf")
-    safetensors.torch.save_file(state, path / "model.safetensors")
+def test_nonfinite_weights_load_if_allowed(folder, tmp_path):
+    def change(state):
+        state["itm_score.fc.bias"][0] = float("inf")
+
+    path = changed(folder[0], tmp_path / "model", change)
     _, heads = cache.open_checkpoint(path).build(allow_nonfinite=True)
     bias = checkpoints.array(heads["itm"].output_dense.bias)
     assert np.isinf(bias[0]) and np.isfinite(bias[1])
@@ -440,7 +444,7 @@ def test_two_processes_convert_at_once(folder, monkeypatch):
     ]
 
 
-def test_a_destination_that_appears_meanwhile(folder, tmp_path, monkeypatch):
+def test_destination_created_meanwhile_is_kept(folder, tmp_path, monkeypatch):
     target = tmp_path / "preset"
 
     def write(path):
@@ -454,10 +458,11 @@ def test_a_destination_that_appears_meanwhile(folder, tmp_path, monkeypatch):
     assert [p.name for p in target.iterdir()] == ["mine"]
 
 
-def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
 
+
+def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("keras.Model.save_weights", full)
     with pytest.raises(OSError, match="No space"):
         registry.resolve(folder[0])
@@ -467,9 +472,6 @@ def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
 
 
 def test_full_disk_leaves_no_export(folder, tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
     parts = checkpoints.preset_parts(registry.resolve(folder[0]))
     monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(OSError, match="No space"):

@@ -159,7 +159,7 @@ def two_towers(state, inputs):
         return model.get_cls_features(text, image).numpy()
 
 
-def test_a_norm_for_each_tap(tmp_path):
+def test_norms_per_tap_are_loaded(tmp_path):
     state = official.state_dict("pretrain")
     generator = torch.Generator().manual_seed(1)
     for i in range(official.LAYERS):
@@ -184,7 +184,7 @@ def test_a_norm_for_each_tap(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["pretrain", "vqa"])
-def test_the_authors_own_numbers(task):
+def test_outputs_equal_the_authors(task):
     path = SHARED / f"{task}.ckpt"
     if not path.is_file():
         pytest.skip(f"the authors' outputs are not here: {SHARED}")
@@ -253,7 +253,7 @@ def test_head_widths_come_from_the_shapes(task, width, tmp_path):
     assert difference(array(head(x.astype("float32"))), expected) <= 1e-5
 
 
-def test_a_way_into_transformers(tmp_path):
+def test_authors_checkpoint_exports_to_transformers(tmp_path):
     state = official.save(tmp_path / "model.ckpt", "vqa")
     checkpoint = authors.read(tmp_path / "model.ckpt")
     backbone, _ = checkpoint.build()
@@ -272,7 +272,7 @@ class Malicious:
         return (pathlib.Path.touch, (pathlib.Path("executed"),))
 
 
-def test_code_is_refused_and_not_run(tmp_path, monkeypatch):
+def test_code_in_checkpoints_is_rejected_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = official.state_dict("vqa")
     for file in (
@@ -358,7 +358,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("key", SIZES)
-def test_sizes_must_be_those_of_the_tensors(key, tmp_path):
+def test_sizes_that_contradict_tensors_are_rejected(key, tmp_path):
     path = tmp_path / "model.ckpt"
 
     def read(**changes):
@@ -377,7 +377,7 @@ def test_sizes_must_be_those_of_the_tensors(key, tmp_path):
             read(**{key: value})
 
 
-def test_values_too_large_for_their_variable(tmp_path):
+def test_values_too_large_for_the_variable_are_rejected(tmp_path):
     state = official.state_dict("vqa")
     key = "vqa_classifier.3.bias"
     state[key] = state[key].double()
@@ -416,7 +416,7 @@ class Callback:
     """What Lightning keeps of a class that is not there."""
 
 
-def test_what_is_beside_the_state_dict_is_skipped(tmp_path):
+def test_objects_beside_the_state_dict_are_skipped(tmp_path):
     file = {
         "state_dict": official.state_dict("vqa"),
         "callbacks": {Callback: {"best": np.float32(1)}, "more": Callback()},

@@ -28,7 +28,7 @@ def offline(handle):
 
 
 @pytest.mark.parametrize("name", ["bridgetower_base", "hf://someone/model"])
-def test_offline_says_what_would_be_fetched(name, monkeypatch):
+def test_offline_error_names_the_repository(name, monkeypatch):
     monkeypatch.setitem(hub.DOWNLOADS, "hf", offline)
     known = registry.PRESETS.get(name)
     repository = (known.handle if known else name).removeprefix("hf://")
@@ -78,7 +78,7 @@ def test_published_presets_are_described():
         assert preset.image_size == (288 if "base" in name else 294)
 
 
-def test_one_flipped_bit_is_always_caught(tmp_path):
+def test_flipped_bit_is_detected(tmp_path):
     source = pathlib.Path(registry.resolve("bridgetower_tiny_easy_vqa"))
     folder = tmp_path / "preset"
     shutil.copytree(source, folder)

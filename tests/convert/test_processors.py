@@ -52,7 +52,7 @@ def copied(folder, target):
     return target
 
 
-def test_what_transformers_saved_gives_the_same_features(folder, tmp_path):
+def test_features_equal_transformers(folder, tmp_path):
     path = copied(folder, tmp_path / "model")
     theirs = processor()
     theirs.save_pretrained(path)
@@ -68,7 +68,7 @@ def test_what_transformers_saved_gives_the_same_features(folder, tmp_path):
         assert difference(converter(image), pixels) <= 4 / 255 / 0.26
 
 
-def test_files_of_older_versions(folder, tmp_path):
+def test_processor_files_of_older_versions_are_read(folder, tmp_path):
     path = copied(folder, tmp_path / "model")
     theirs = processor(divisor=16)
     theirs.image_processor.save_pretrained(path)
@@ -80,7 +80,7 @@ def test_files_of_older_versions(folder, tmp_path):
     assert tokenizer.vocabulary_size() == 50_265
 
 
-def test_and_back(folder, tmp_path):
+def test_processors_round_trip(folder, tmp_path):
     path = copied(folder, tmp_path / "model")
     processor().save_pretrained(path)
     tokenizer, converter = read(path).processors
@@ -175,13 +175,13 @@ def test_statistics_go_to_a_preset_and_back(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["squash", "crop"])
-def test_other_modes_are_told(mode, tmp_path):
+def test_export_warns_of_other_modes(mode, tmp_path):
     converter = kbt.BridgeTowerImageConverter(64, mode)
     with pytest.warns(UserWarning, match=f"mode='{mode}'.*image_mode='{mode}'"):
         processors.write(tmp_path, None, converter)
 
 
-def test_a_folder_without_tokenizer(folder):
+def test_folder_without_tokenizer_opens(folder):
     tokenizer, converter = read(folder).processors
     assert tokenizer is None
     assert (converter.image_size, converter.mode) == (64, "hf")
@@ -220,7 +220,7 @@ def test_other_image_processors_are_refused(values, folder, tmp_path):
         read(path)
 
 
-def test_a_vocabulary_larger_than_the_model(folder, tmp_path):
+def test_vocabulary_larger_than_model_is_rejected(folder, tmp_path):
     small = tmp_path / "model"
     checkpoints.theirs().save_pretrained(small)
     processor().save_pretrained(small)

@@ -136,7 +136,7 @@ if keras.config.backend() == "torch":
 
 
 @pytest.mark.parametrize("task, name", LEAST)
-def test_by_path(task, name, hub):
+def test_published_folder_opens_by_path(task, name, hub):
     check(task, name, hub.folder(name)[0], hub)
 
 
@@ -164,7 +164,7 @@ def test_from_the_cache_of_the_hub(task, name, way, hub):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_way(task, name, hub):
+def test_published_presets_open_in_every_way(task, name, hub):
     for way in (hub.folder(name)[0], *names_of(name)):
         check(task, name, way, hub)
 
@@ -199,7 +199,7 @@ WITHOUT_TORCH = pytest.mark.skipif(
 
 
 @WITHOUT_TORCH
-def test_a_process_without_torch(hub, tmp_path):
+def test_published_presets_open_without_torch(hub, tmp_path):
     cases = [
         ("MaskedLM", NAMES[1], names_of(NAMES[1])[1]),
         ("Contrastive", NAMES[3], names_of(NAMES[3])[0]),

@@ -93,14 +93,14 @@ def added(content, **kwargs):
         ({"file": "added_tokens.json", "<box>": 60}, "token '<box>'"),
     ],
 )
-def test_what_cannot_be_kept(change, found, tmp_path):
+def test_unsupported_tokenizer_settings_are_rejected(change, found, tmp_path):
     changed(tmp_path, **change)
     with pytest.raises(ConversionError, match=found) as error:
         tokenizers.read(tmp_path, "roberta", 12)
     assert str(tmp_path) in str(error.value)
 
 
-def test_merges_that_deny_each_other(tmp_path):
+def test_contradicting_merges_are_rejected(tmp_path):
     words, merges = few_words()
     tokenizer_files.write(tmp_path, "lists alone", words, merges)
     values = tokenizer_files.whole(words, merges[::-1])
@@ -110,14 +110,14 @@ def test_merges_that_deny_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
-def test_half_a_tokenizer(name, tmp_path):
+def test_incomplete_tokenizer_is_rejected(name, tmp_path):
     tokenizer_files.write(tmp_path, "lists alone", *few_words())
     (tmp_path / name).unlink()
     with pytest.raises(ConversionError, match="Fetch the missing file"):
         tokenizers.read(tmp_path, "roberta", 12)
 
 
-def test_nested_without_end(tmp_path):
+def test_deeply_nested_vocabulary_is_rejected(tmp_path):
     (tmp_path / "merges.txt").write_text("a b\n")
     path = tmp_path / "vocab.json"
     path.write_text('{"a":' * 10**5 + "1" + "}" * 10**5)
@@ -127,7 +127,7 @@ def test_nested_without_end(tmp_path):
         read_vocabulary(str(path))
 
 
-def test_first_tokenizer_of_bert(tmp_path):
+def test_bert_tokenizer_json_without_type_is_read(tmp_path):
     """Its tokenizer.json has no model type, as RoBERTa's."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "two", "cat", "##s"]
     model = {
@@ -169,14 +169,14 @@ def bert_files(folder, lines=(), lowercase=None, **config):
         ),
     ],
 )
-def test_files_of_bert_that_deny_each_other(files, found, tmp_path):
+def test_contradicting_bert_files_are_rejected(files, found, tmp_path):
     bert_files(tmp_path, **files)
     with pytest.raises(ConversionError, match=found):
         tokenizers.read(tmp_path, "bert", 6)
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_case_of_bert_without_a_configuration(lowercase, tmp_path):
+def test_bert_case_is_read_from_tokenizer_json(lowercase, tmp_path):
     bert_files(tmp_path, lowercase=lowercase)
     read = tokenizers.read(tmp_path, "bert", 4)
     assert read("T").tolist() == [2, 7 if lowercase else 5, 3, 0]

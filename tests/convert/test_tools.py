@@ -40,7 +40,7 @@ def test_convert_and_export(tmp_path, capsys):
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
-def test_answers_go_into_the_preset(tmp_path, capsys):
+def test_answers_are_saved_in_the_preset(tmp_path, capsys):
     official.save(tmp_path / "vqa.ckpt", "vqa")
     answers = [f"answer {i}" for i in range(official.ANSWERS)]
     file = tmp_path / "answers.json"

@@ -92,7 +92,7 @@ def test_forms_are_read_as_by_torch(form, path):
 
 
 @pytest.mark.parametrize("zip64", [False, True])
-def test_other_writers_of_zip(zip64, path):
+def test_archives_of_other_zip_writers_are_read(zip64, path):
     torch.save(of_dtypes(), path)
     expected = torch.load(path, weights_only=True)
     archives.write(path, archives.entries_of(path), zip64=zip64)
@@ -117,7 +117,7 @@ class Callback:
         self.best = {"score": np.float32(0.5)}
 
 
-def test_what_stands_beside_a_state_dict_is_skipped(path):
+def test_objects_beside_a_state_dict_become_foreign(path):
     layer = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.ones(1, 3)).sum().backward()
@@ -180,14 +180,14 @@ ODD = {
 @pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.filterwarnings("ignore:.*quantize")
 @pytest.mark.parametrize("kind", ODD)
-def test_what_is_no_plain_tensor_is_refused_by_name(kind, path):
+def test_other_objects_than_tensors_are_rejected_by_name(kind, path):
     make, found = ODD[kind]
     torch.save({"good": numbers(2), "odd": make()}, path)
     with pytest.raises(ConversionError, match=found):
         open_tensors(path)
 
 
-def test_many_names_of_one_storage(path):
+def test_more_than_two_tensors_of_one_storage_are_rejected(path):
     table = numbers(64)
     torch.save({f"layer.{i}": table for i in range(3)}, path)
     with pytest.raises(ConversionError, match="768 bytes of tensors, 256"):
@@ -335,7 +335,7 @@ def test_json_of_any_size_is_not_read(tmp_path, monkeypatch):
         read_json(path)
 
 
-def test_a_file_replaced_meanwhile(path):
+def test_file_replaced_after_opening_is_rejected(path):
     torch.save({"a": numbers(3)}, path)
     tensors = open_tensors(path)
     torch.save({"a": numbers(3) + 1, "b": numbers(5)}, path)

@@ -230,7 +230,7 @@ def test_bad_configurations(values, found, tmp_path):
     ],
     ids=["roberta", "bert", "clip"],
 )
-def test_epsilons_that_keras_hub_does_not_have(model, read, tmp_path):
+def test_unsupported_epsilons_are_rejected(model, read, tmp_path):
     model().save_pretrained(tmp_path / "model")
     with pytest.raises(ConversionError, match="the epsilon 1e-.*KerasHub"):
         read(tmp_path / "model")

@@ -46,7 +46,7 @@ def without_seal(folder):
 @pytest.mark.parametrize(
     "name", [weights_file.WEIGHTS, weights_file.TASK_WEIGHTS]
 )
-def test_cut_and_empty_files(name, seal, folder):
+def test_truncated_weight_files_are_rejected(name, seal, folder):
     path = folder / name
     whole = path.read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 1):
@@ -94,7 +94,7 @@ def test_large_numbers_are_finite(folder):
     assert array(model.fusion.type_embedding)[0, 0] == np.float32(3e38)
 
 
-def test_an_index_counts_only_under_a_seal(saved, folder):
+def test_index_is_ignored_without_manifest(saved, folder):
     path = folder / weights_file.INDEX
     index = json.loads(path.read_text())
     a, b = "fusion/text_pooler/kernel", "fusion/image_pooler/kernel"
@@ -110,7 +110,7 @@ def test_an_index_counts_only_under_a_seal(saved, folder):
     ("field", "value"),
     [(0, 10**12), (0, -8), (0, 1.5), (2, "<f8"), (1, [2, 8]), (0, None)],
 )
-def test_an_index_agrees_with_the_file(field, value, folder):
+def test_index_that_contradicts_the_file_is_rejected(field, value, folder):
     path = folder / weights_file.INDEX
     index = json.loads(path.read_text())
     index["fusion/text_pooler/kernel"][field] = value
@@ -127,7 +127,7 @@ def test_an_index_agrees_with_the_file(field, value, folder):
 
 # Keras would go on with random weights.
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_arrays_come_once_and_from_the_file_alone(folder, tmp_path):
+def test_unusual_hdf5_arrays_are_rejected(folder, tmp_path):
     without_seal(folder)
     path = folder / weights_file.WEIGHTS
     whole = path.read_bytes()

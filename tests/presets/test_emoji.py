@@ -45,7 +45,7 @@ def test_names_find_their_drawings(contrastive):
     assert (found == np.arange(len(NAMES))).sum() >= len(NAMES) - 1
 
 
-def test_questions(vqa):
+def test_emoji_questions_are_answered(vqa):
     said = vqa.answer(PICTURES, ["what kind of thing is it?"] * len(PICTURES))
     kinds = {
         name: answers[0][0] for name, answers in zip(NAMES, said, strict=True)
@@ -78,13 +78,13 @@ def test_blanks_are_filled_by_a_look_at_the_drawing():
         assert found & set(wanted.values()) == {word}
 
 
-def test_a_search_orders_by_vectors_where_the_name_has_no_matching():
+def test_search_without_matching_head_orders_by_vectors():
     for name, matches in (("contrastive", False), ("pretrain", True)):
         models = SearchModels.from_preset(PREFIX + name)
         assert (models.retrieval is not None) == matches
 
 
-def test_a_name_stands_for_its_task_and_heads_alone():
+def test_preset_name_selects_task_and_heads():
     for name, task in (
         ("vqa", kbt.BridgeTowerVQA),
         ("retrieval", kbt.BridgeTowerRetrieval),

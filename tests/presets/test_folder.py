@@ -1,4 +1,4 @@
-"""A preset folder is opened once, and opens nothing that is not its own."""
+"""A preset folder is read once, and no file outside it is opened."""
 
 import json
 import os
@@ -51,12 +51,15 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def bare(whole, tmp_path):
-    """A copy of it without a manifest."""
-    folder = tmp_path / "bare"
-    shutil.copytree(whole, folder)
-    (folder / manifest.MANIFEST).unlink()
-    return folder
+def copied(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "preset")
+
+
+@pytest.fixture
+def bare(copied):
+    """A copy without a manifest."""
+    (copied / manifest.MANIFEST).unlink()
+    return copied
 
 
 def edit(folder, name, change):
@@ -67,7 +70,7 @@ def edit(folder, name, change):
 
 
 def refused(folder, match, cls=kbt.BridgeTowerVQA):
-    """It raises the typed error, even where it would wait for ever."""
+    """Check that opening raises `PresetError`, and does not hang."""
     raised = []
 
     def load():
@@ -87,7 +90,7 @@ def refused(folder, match, cls=kbt.BridgeTowerVQA):
 
 
 @pytest.mark.parametrize("values", [{}, {"image_size": 32}])
-def test_one_preset_is_opened_checked_and_summed_once(values, monkeypatch):
+def test_preset_files_are_read_and_hashed_once(values, monkeypatch):
     calls = []
 
     def counted(owner, name):
@@ -114,7 +117,7 @@ def test_one_preset_is_opened_checked_and_summed_once(values, monkeypatch):
     assert len(set(read)) == len(read) == 5
 
 
-def test_a_preset_without_manifest_says_so_once(bare, whole):
+def test_preset_without_manifest_warns_once(bare, whole):
     with pytest.warns(UserWarning, match="has no manifest.json") as caught:
         model = kbt.BridgeTowerVQA.from_preset(bare)
     (said,) = [w for w in caught if "no manifest" in str(w.message)]
@@ -125,9 +128,8 @@ def test_a_preset_without_manifest_says_so_once(bare, whole):
     assert model.backbone.extra["unread"].tolist() == [1, 1, 1]
 
 
-def test_unlisted_files_are_refused_by_name(whole, tmp_path):
-    folder = tmp_path / "preset"
-    shutil.copytree(whole, folder)
+def test_unlisted_files_are_refused_by_name(copied):
+    folder = copied
     (folder / ".gitattributes").touch()
     registry.resolve(folder)
     (folder / "assets" / "other\x1b[2J.json").write_text("{}")
@@ -140,9 +142,8 @@ def test_unlisted_files_are_refused_by_name(whole, tmp_path):
 @pytest.mark.parametrize(
     "name", ["/etc/hostname", "../theirs", "a/../../b", ""]
 )
-def test_a_manifest_names_plain_files_only(name, whole, tmp_path):
-    folder = tmp_path / "preset"
-    shutil.copytree(whole, folder)
+def test_manifest_with_unsafe_names_is_rejected(name, copied, tmp_path):
+    folder = copied
     (tmp_path / "theirs").write_text("secret")
     content = json.loads((folder / manifest.MANIFEST).read_text())
     sums = content["sha256"] | {name: "0"}
@@ -177,7 +178,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pipes_devices_and_links_are_refused_at_once(name, bare, tmp_path):
+def test_pipes_devices_and_links_are_rejected(name, bare, tmp_path):
     path, part = bare / name, READERS.get(name, kbt.BridgeTowerVQA)
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -272,7 +273,7 @@ def test_weights_that_no_file_holds_are_not_built(name, bare):
 
 
 @pytest.mark.parametrize("name", ["positions", "inner width", "pictures"])
-def test_random_weights_are_as_many_as_the_file_holds(name, bare):
+def test_random_weights_are_bounded_by_the_file(name, bare):
     edit(bare, *SIZES[name])
     with pytest.raises(PresetError, match="describes"):
         kbt.BridgeTowerVQA.from_preset(bare, load_weights=False)
@@ -316,7 +317,7 @@ def test_a_listed_head_is_new_only_where_the_caller_asks(bare):
     ids=["deep", "list", "nan", "utf-8", "digits", "empty"],
 )
 @pytest.mark.parametrize("name", NAMES[1:6])
-def test_json_that_is_none(name, content, bare):
+def test_invalid_json_is_rejected(name, content, bare):
     (bare / name).write_bytes(content.encode("utf-8", "surrogatepass"))
     refused(bare, name, READERS.get(name, kbt.BridgeTowerVQA))
 
@@ -339,7 +340,7 @@ def test_no_file_name_in_a_preset_leads_out(file, name, bare):
     refused(bare, "`config_file` must be", part)
 
 
-def test_a_vocabulary_lies_in_the_folder(bare, tmp_path):
+def test_vocabulary_outside_the_folder_is_rejected(bare, tmp_path):
     tokenizer().save_assets(tmp_path)
     theirs = str(tmp_path / "vocabulary.json")
 
@@ -354,7 +355,7 @@ def test_a_vocabulary_lies_in_the_folder(bare, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../a.weights.h5", "/tmp/a.weights.h5"])
-def test_shards_lie_in_the_folder(name, bare):
+def test_shards_outside_the_folder_are_rejected(name, bare):
     weights = bare / "model.weights.h5"
     shutil.copy(weights, bare.parent / "a.weights.h5")
     weights.rename(bare / "model_00000.weights.h5")
@@ -394,7 +395,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("spec", FOREIGN.values(), ids=FOREIGN)
-def test_classes_come_from_a_closed_list(spec, bare):
+def test_unregistered_classes_are_rejected(spec, bare):
     def set_encoder(values):
         values["config"]["text_encoder"] = spec
 
@@ -468,7 +469,7 @@ def test_registered_classes_of_the_user_open(tmp_path):
         ("image_encoder", "image_shape", [10**9, 10**9, 3]),
     ],
 )
-def test_absurd_sizes_cost_nothing(part, key, value, bare):
+def test_absurd_sizes_are_rejected_quickly(part, key, value, bare):
     def change(values):
         config = values["config"]
         (config[part]["config"] if part else config)[key] = value
@@ -485,13 +486,13 @@ def test_all_files_have_the_usual_permissions(whole):
 
 
 @pytest.mark.parametrize("size", [0, 5, 40])
-def test_a_cut_safetensors_file(size, bare):
+def test_truncated_safetensors_are_rejected(size, bare):
     path = bare / "extra.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     refused(bare, "extra.safetensors")
 
 
-def test_nothing_that_other_threads_do_is_lost_while_saving(tmp_path):
+def test_saving_keeps_assignments_of_other_threads(tmp_path):
     """Saving asked Keras where it puts what, by a patch of `assign`."""
     models = [backbone(**one_layer_each()) for _ in range(2)]
     variable = keras.Variable(0.0)
@@ -549,11 +550,8 @@ def test_a_forked_process_checks_large_files_too(whole, tmp_path, monkeypatch):
     assert done and status == 0
 
 
-def test_a_large_file_that_could_not_be_read_is_read_again(
-    whole, tmp_path, monkeypatch
-):
+def test_a_large_file_that_could_not_be_read_is_read_again(copied, monkeypatch):
     monkeypatch.setattr(manifest, "LARGE", 1)
-    folder = shutil.copytree(whole, tmp_path / "preset")
 
     def fail(file):
         raise OSError("too many open files")
@@ -561,8 +559,8 @@ def test_a_large_file_that_could_not_be_read_is_read_again(
     with monkeypatch.context() as broken:
         broken.setattr(manifest, "sha256", fail)
         with pytest.raises(PresetError, match="cannot be read: too many"):
-            manifest.verify(folder).finish()
-    manifest.verify(folder).finish()
+            manifest.verify(copied).finish()
+    manifest.verify(copied).finish()
 
 
 @pytest.mark.parametrize(
@@ -579,10 +577,10 @@ def test_a_large_file_that_could_not_be_read_is_read_again(
     ],
 )
 def test_large_files_beside_the_weights_are_checked(
-    name, open_, whole, tmp_path, monkeypatch
+    name, open_, copied, monkeypatch
 ):
     monkeypatch.setattr(manifest, "LARGE", 1)
-    folder = shutil.copytree(whole, tmp_path / "preset")
+    folder = copied
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
     (folder / name).write_bytes(content)

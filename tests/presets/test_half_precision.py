@@ -31,7 +31,7 @@ def stored_types(folder, file):
 
 @pytest.mark.parametrize("index", [True, False])
 @slow_on("tensorflow", "jax")
-def test_each_weight_is_what_half_precision_keeps(index, saved):
+def test_loaded_weights_equal_stored_half_precision(index, saved):
     task, folder = saved
     assert stored_types(folder, weights_file.WEIGHTS) == {"<f4"}
     half_precision.store_in_half(folder)

@@ -71,7 +71,7 @@ def test_every_task_takes_the_same_values(task, preset):
 
 
 @FASTEST
-def test_a_constructor_refuses_what_it_does_not_take():
+def test_constructors_reject_unknown_arguments():
     backbone = shallow()
     made = kbt.BridgeTowerVQA(backbone, answers=["a", "b"], trainable=False)
     assert not made.trainable
@@ -94,7 +94,7 @@ def test_a_constructor_refuses_what_it_does_not_take():
 
 
 @FASTEST
-def test_parts_take_what_is_theirs(preset):
+def test_parts_accept_only_their_own_keywords(preset):
     made = kbt.BridgeTowerTokenizer.from_preset(preset, sequence_length=7)
     assert made(["is it red?"]).shape == (1, 7)
     made = kbt.BridgeTowerImageConverter.from_preset(
@@ -122,7 +122,7 @@ def test_parts_take_what_is_theirs(preset):
 
 
 @FASTEST
-def test_what_was_made_already_takes_no_values(preset):
+def test_values_for_a_given_preprocessor_are_rejected(preset):
     own = kbt.BridgeTowerVQAPreprocessor.from_preset(preset)
     for values in ({"sequence_length": 9}, {"image_mode": "crop"}):
         with pytest.raises(ValueError, match="where `preprocessor` is passed"):
@@ -150,7 +150,7 @@ def test_a_revision_reaches_the_hub(preset, monkeypatch):
 
 
 @FASTEST
-def test_a_cut_text_is_said_once():
+def test_truncated_texts_warn_once():
     made = tokenizer(sequence_length=6)
     with pytest.warns(UserWarning, match="1 of 2 texts cut.*`sequence_length`"):
         made(["a", "much too long"])
@@ -189,7 +189,7 @@ REFUSED = {
 
 @FASTEST
 @pytest.mark.parametrize("name", REFUSED)
-def test_values_of_the_caller_are_told_first(name, preset):
+def test_wrong_keyword_values_are_value_errors(name, preset):
     make, told = REFUSED[name]
     with pytest.raises(ValueError) as error:
         make(preset)
@@ -200,14 +200,14 @@ def test_values_of_the_caller_are_told_first(name, preset):
 
 
 @FASTEST
-def test_a_head_is_told_of_its_own_dropout(preset):
+def test_wrong_head_dropout_is_named(preset):
     make = kbt.BridgeTowerTextClassifier.from_preset
     with pytest.raises(ValueError, match="^`dropout` must be a number from 0"):
         make(preset, False, labels=["a", "b"], dropout="x")
 
 
 @FASTEST
-def test_values_of_the_file_are_told_as_such(preset, tmp_path):
+def test_wrong_file_values_are_preset_errors(preset, tmp_path):
     shutil.copytree(preset.root, tmp_path / "copy")
     path = tmp_path / "copy" / "tokenizer.json"
     held = json.loads(path.read_text())

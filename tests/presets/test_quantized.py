@@ -251,7 +251,9 @@ def test_half_precision(tmp_path):
         tmp_path / "preset", dtype="mixed_bfloat16"
     )
     assert mixed.heads["vqa"].output_dense.kernel_scale.dtype == "float32"
-    said = "^`dtype` must compute in float32.*Without `dtype` the preset can be"
+    said = (
+        "^`dtype` must compute in float32.*Omit `dtype` to use the preset's own"
+    )
     with pytest.raises(ValueError, match=said):
         kbt.BridgeTowerVQA.from_preset(tmp_path / "preset", dtype="float16")
 
@@ -326,7 +328,7 @@ def test_quantizing_leaves_frozen_objects_frozen():
 
 
 @FASTEST
-def test_what_is_refused(int8, tmp_path):
+def test_operations_that_need_floats_reject_quantized_models(int8, tmp_path):
     model, folder, _ = int8
     for wrong in (
         lambda: model.backbone.with_image_size(64),
@@ -354,7 +356,7 @@ def test_what_is_refused(int8, tmp_path):
 
 
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
-def test_formats_that_nothing_would_run(form, int8, tmp_path):
+def test_export_formats_reject_quantized_models(form, int8, tmp_path):
     exported_files.need(form)
     if FORMATS[form].takes_quantized:
         pytest.skip("exported")
@@ -430,7 +432,7 @@ def test_floats_are_never_cut_to_integers(index, int8, tmp_path):
 
 
 @FASTEST
-def test_the_command(tmp_path, capsys):
+def test_quantize_command(tmp_path, capsys):
     model = task()
     model.save_to_preset(tmp_path / "whole")
     words = ["quantize", str(tmp_path / "whole"), str(tmp_path / "int8")]
