@@ -289,12 +289,12 @@ def write_atomically(path, write):
 
 def move_into_place(part, path):
     """Rename a finished file once it is on the disk."""
-    synchronise(part)
+    synchronize(part)
     os.replace(part, path)
-    synchronise(os.path.dirname(path) or ".")
+    synchronize(os.path.dirname(path) or ".")
 
 
-def synchronise(path):
+def synchronize(path):
     """Wait until a file, or the names in a folder, are on the disk."""
     # Windows cannot do it with a handle for reading.
     if os.name == "nt":

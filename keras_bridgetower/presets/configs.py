@@ -38,7 +38,7 @@ def class_and_values(spec, base):
     """Return the class that a configuration names, and its arguments.
 
     Args:
-        spec: dict, an object as Keras serialises it.
+        spec: dict, an object as Keras serializes it.
         base: the expected class, or a superclass of it.
 
     Returns:
@@ -70,14 +70,14 @@ def registered(spec):
     found = keras.saving.get_registered_object(name) if _is_name(name) else None
     # Keras gives some values of `class_name` another meaning, so it must be
     # the name of the class.
-    return found if spec.get("class_name") == _name_of(found) else None
+    return found if spec.get("class_name") == _class_name(found) else None
 
 
 def _is_name(name):
     return isinstance(name, str) and 0 < len(name) < 200
 
 
-def _name_of(cls):
+def _class_name(cls):
     return cls.__name__ if isinstance(cls, type) else object()
 
 

@@ -119,13 +119,13 @@ AT_STEP = {
 
 
 def end_inside_a_save(count):
-    synchronise, left = os.fsync, [count]
+    synchronize, left = os.fsync, [count]
 
     def counted(handle):
         left[0] -= 1
         if not left[0]:
             end()
-        synchronise(handle)
+        synchronize(handle)
 
     os.fsync = counted
 

@@ -23,7 +23,7 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.files import synchronise
+from keras_bridgetower.files import synchronize
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import sums_of
@@ -86,7 +86,7 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
         _set_aside(
             newer for newer in checkpoints_in(directory) if newer > final
         )
-        synchronise(directory)
+        synchronize(directory)
 
     try:
         strategy.by_chief(begin)
@@ -251,10 +251,10 @@ def _seal(folder, facts):
     """Flush all files of a folder to disk, and write its manifest."""
     sums = sums_of(folder)
     for name in sums:
-        synchronise(folder / name)
+        synchronize(folder / name)
     (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
-    synchronise(folder / MANIFEST)
-    synchronise(folder)
+    synchronize(folder / MANIFEST)
+    synchronize(folder)
 
 
 def _text(facts):
