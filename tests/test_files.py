@@ -12,7 +12,8 @@ from builders import FASTEST
 import keras_bridgetower
 from keras_bridgetower import files
 from keras_bridgetower.apps.filtering import folder as filtering
-from keras_bridgetower.apps.search.stores import folder_store
+from keras_bridgetower.apps.search.stores.store import HEADER
+from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
 from keras_bridgetower.data.records.index import read_index
@@ -27,9 +28,9 @@ PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
 
 
 def _search(path):
-    path.rename(path.parent / folder_store.HEADER)
+    path.rename(path.parent / HEADER)
     store = types.SimpleNamespace(folder=path.parent)
-    return folder_store.FolderStore.header(store)
+    return FolderStore.header(store)
 
 
 def _filter(path):

@@ -8,7 +8,7 @@ import pytest
 import streams
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream

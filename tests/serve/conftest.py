@@ -53,7 +53,7 @@ def index(presets, photos):
 def server(presets, index, photos):
     from local_server import serving
 
-    from keras_bridgetower.apps.serve.limits import Limits
+    from keras_bridgetower.apps.serve.plan import Limits
     from keras_bridgetower.apps.serve.plan import Plan
 
     limits = Limits(body_bytes=12_000_000, inputs=64, picture_pixels=10**6)

@@ -9,8 +9,8 @@ from builders import FASTEST
 pytest.importorskip("prometheus_client", reason="the extra `serve`")
 
 from keras_bridgetower.apps.serve.admission import Admission
-from keras_bridgetower.apps.serve.limits import Limits
-from keras_bridgetower.apps.serve.metrics import Metrics
+from keras_bridgetower.apps.serve.plan import Limits
+from keras_bridgetower.apps.serve.service import Metrics
 
 pytestmark = FASTEST
 

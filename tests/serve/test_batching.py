@@ -12,7 +12,7 @@ from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToFind
 from keras_bridgetower.apps.serve.inputs import ToMatch
-from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import Limits
 
 pytestmark = FASTEST
 

@@ -20,7 +20,7 @@ pytest.importorskip("prometheus_client", reason="the extra `serve`")
 
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.errors import Refused
-from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import load_image
 
@@ -186,7 +186,7 @@ def test_processes_ignore_sigterm_and_end_with_their_parent():
     code = (
         "import time\n"
         "from keras_bridgetower.apps.serve.decoders import Decoders\n"
-        "from keras_bridgetower.apps.serve.limits import Limits\n"
+        "from keras_bridgetower.apps.serve.plan import Limits\n"
         "decoders = Decoders(Limits())\n"
         "print(*(p._process.pid for p in decoders._idle), flush=True)\n"
         "time.sleep(600)\n"

@@ -13,7 +13,7 @@ from served import KEY
 
 pytest.importorskip("prometheus_client", reason="the extra `serve`")
 
-from keras_bridgetower.apps.serve.departure import EndsWithClient
+from keras_bridgetower.apps.serve.admission import EndsWithClient
 
 pytestmark = FASTEST
 

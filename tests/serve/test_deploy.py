@@ -15,8 +15,8 @@ from builders import FASTEST
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import serve as command
 from keras_bridgetower.apps.serve import admission
-from keras_bridgetower.apps.serve.limits import Limits
 from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.presets.table import PRESETS
 
 yaml = pytest.importorskip("yaml", reason="comes with the extra `docs`")

@@ -12,9 +12,9 @@ from builders import FASTEST
 pytest.importorskip("aiohttp", reason="the extra `serve`")
 
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.fetching import PictureFetcher
-from keras_bridgetower.apps.serve.fetching import is_public
-from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.pictures import PictureFetcher
+from keras_bridgetower.apps.serve.pictures import is_public
+from keras_bridgetower.apps.serve.plan import Limits
 
 pytestmark = FASTEST
 

@@ -17,11 +17,11 @@ import httpx
 import uvicorn
 
 from keras_bridgetower.apps.serve import on_uvicorn
-from keras_bridgetower.apps.serve.environment import COUNTS
-from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.protocol import http_settings
-from keras_bridgetower.apps.serve.supervisor import Supervisor
+from keras_bridgetower.apps.serve.starting import COUNTS
+from keras_bridgetower.apps.serve.workers import Supervisor
 
 pytestmark = FASTEST
 

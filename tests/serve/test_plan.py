@@ -10,8 +10,8 @@ from served import MATCHING
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import serve as command
-from keras_bridgetower.apps.serve.limits import Limits
 from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 
 pytestmark = FASTEST

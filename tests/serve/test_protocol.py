@@ -12,7 +12,7 @@ pytest.importorskip("httptools", reason="the extra `serve`")
 
 from local_server import listening
 
-from keras_bridgetower.apps.serve.limits import Limits
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.protocol import BoundedHead
 from keras_bridgetower.apps.serve.protocol import http_settings
 

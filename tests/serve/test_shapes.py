@@ -15,7 +15,7 @@ from served import MATCHING
 from served import picture
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.search.querying import Hit
+from keras_bridgetower.apps.search.picture_search import Hit
 from keras_bridgetower.apps.serve import index
 
 pytestmark = FASTEST

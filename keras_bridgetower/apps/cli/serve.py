@@ -14,8 +14,8 @@ from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
-from keras_bridgetower.apps.serve.limits import Limits
 from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.plan import whole_name
 from keras_bridgetower.checks import is_loopback

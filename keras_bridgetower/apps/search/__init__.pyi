@@ -1,10 +1,10 @@
+from .header import info as info
 from .indexing import IndexProgress as IndexProgress
 from .indexing import IndexReport as IndexReport
 from .indexing import UnreadablePicture as UnreadablePicture
-from .info import info as info
 from .models import SearchModels as SearchModels
+from .picture_search import Hit as Hit
 from .picture_search import PictureSearch as PictureSearch
-from .querying import Hit as Hit
 from .removing import prune as prune
 from .removing import remove as remove
 from .stores.lance import LanceStore as LanceStore

@@ -1,5 +1,7 @@
 """What an index says of itself: its model, its store, whether it is whole."""
 
+from keras_bridgetower.apps.search.stores.opened import opened
+
 FORMAT = 1
 # What the code reads of a header, and the types that it may have.
 _FIELDS = {
@@ -127,3 +129,36 @@ def check_whole(store, header):
 
 def _named(store):
     return f"store={store.place!r}"
+
+
+def info(store):
+    """What an index holds; no model is opened.
+
+    Args:
+        store: as `PictureSearch`.
+
+    Returns:
+        dict: `"store"`, `"preset"`, `"dtype"`, `"sum"` of the model's weights,
+        `"image_mode"`, `"image_size"` and others on how pictures and texts
+        were read, `"vectors"` (`"image"` or `"fused"`),
+        `"width"` of a vector, `"whole"` (whether a run of `index` has ended),
+        `"pictures"`, their number, and `"ann"`, whether there is an ANN
+        structure.
+
+    Raises:
+        ValueError: there is no index.
+
+    Example:
+
+    ```python
+    info("photos.index")["pictures"]
+    ```
+    """
+    with opened(store) as store:
+        header = dict(needed_header(store))
+        del header["format"]
+        return {
+            **header,
+            "pictures": store.count(),
+            "ann": store.has_ann(),
+        }

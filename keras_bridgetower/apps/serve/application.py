@@ -1,8 +1,4 @@
-"""The FastAPI application: its routes, and what all of them share."""
-
-import dataclasses
-import functools
-from collections.abc import Callable
+"""The FastAPI application: all routes and the errors that they share."""
 
 import fastapi
 from fastapi.exceptions import RequestValidationError
@@ -11,79 +7,18 @@ from starlette.exceptions import HTTPException
 
 from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.admission import Admission
-from keras_bridgetower.apps.serve.departure import EndsWithClient
+from keras_bridgetower.apps.serve.admission import EndsWithClient
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.fetching import PictureFetcher
-from keras_bridgetower.apps.serve.limits import Limits
-from keras_bridgetower.apps.serve.metrics import Metrics
-from keras_bridgetower.apps.serve.pictures import PictureReader
-from keras_bridgetower.apps.serve.presets import AskedPreset
-from keras_bridgetower.apps.serve.presets import Presets
-from keras_bridgetower.apps.serve.routes import asking
 from keras_bridgetower.apps.serve.routes import embeddings
-from keras_bridgetower.apps.serve.routes import matching
-from keras_bridgetower.apps.serve.routes import predicting
+from keras_bridgetower.apps.serve.routes import rerank
 from keras_bridgetower.apps.serve.routes import search
 from keras_bridgetower.apps.serve.routes import state
+from keras_bridgetower.apps.serve.routes import tasks
 from keras_bridgetower.version import __version__
 
-# Each route says that it returns a dict. So FastAPI leaves the JSON to
-# pydantic, which writes vectors many times faster.
-ROUTES = (embeddings, matching, asking, predicting, search, state)
-
-
-@dataclasses.dataclass
-class Service:
-    """What the routes need.
-
-    Args:
-        presets: `Presets`.
-        limits: `Limits`.
-        pictures: `PictureReader`.
-        metrics: `Metrics`.
-        missing: coroutine function without arguments that returns the names
-            of presets that cannot answer now.
-        find: coroutine function of an `inputs.ToFind` that returns a list of
-            hits as dicts, or `Refused`; None without an index.
-        waiting: callable without arguments, how many requests are present.
-    """
-
-    presets: Presets
-    limits: Limits
-    pictures: PictureReader
-    metrics: Metrics
-    missing: Callable
-    find: Callable | None = None
-    waiting: Callable = int
-
-
-def service_of(plan, facts, ask, missing, find=None):
-    """The service of a plan whose presets an engine asks.
-
-    Args:
-        plan: `Plan`.
-        facts: list of dict, what `ServedPreset.facts` returns for each preset.
-        ask: coroutine function of a preset's name, a verb and a list of
-            inputs that returns a list of results.
-        missing, find: as `Service`.
-    """
-    metrics = Metrics()
-
-    def asked_preset(name, known):
-        def count(verb, number):
-            metrics.inputs.labels(name, verb).inc(number)
-
-        return AskedPreset(name, known, functools.partial(ask, name), count)
-
-    fetcher = PictureFetcher(plan.limits) if plan.limits.picture_hosts else None
-    return Service(
-        Presets(list(map(asked_preset, plan.names(), facts))),
-        plan.limits,
-        PictureReader(fetcher),
-        metrics,
-        missing,
-        find,
-    )
+# The routes are annotated as returning dict, so that pydantic writes the JSON,
+# which is many times faster for vectors.
+ROUTES = (embeddings, rerank, tasks, search, state)
 
 
 def application(service, key=None, hosts=()):

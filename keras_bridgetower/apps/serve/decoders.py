@@ -14,9 +14,9 @@ from PIL import Image
 
 from keras_bridgetower.apps.serve.decoder import LENGTHS
 from keras_bridgetower.apps.serve.decoder import framed
-from keras_bridgetower.apps.serve.environment import IMPORTS_LATE
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import Refused
+from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
 from keras_bridgetower.preprocessing.images import FORMATS
 
 # What a byte costs where the head of a file is read, in decoded pixels.

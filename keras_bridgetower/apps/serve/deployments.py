@@ -16,15 +16,15 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.exceptions import RayServeException
 
 from keras_bridgetower.apps.serve.application import application
-from keras_bridgetower.apps.serve.application import service_of
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.decoders import Decoders
-from keras_bridgetower.apps.serve.environment import IMPORTS_LATE
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.loading import import_package
-from keras_bridgetower.apps.serve.loading import opened_preset
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
+from keras_bridgetower.apps.serve.service import service_of
+from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
+from keras_bridgetower.apps.serve.starting import import_package
+from keras_bridgetower.apps.serve.starting import opened_preset
 
 # How often a question is asked whose process has died.
 _TRIES = 3

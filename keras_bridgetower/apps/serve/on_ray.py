@@ -8,12 +8,12 @@ import re
 import signal
 import threading
 
-from keras_bridgetower.apps.serve.environment import IMPORTS_LATE
-from keras_bridgetower.apps.serve.environment import environment
-from keras_bridgetower.apps.serve.listening import listening
-from keras_bridgetower.apps.serve.packages import HTTP
-from keras_bridgetower.apps.serve.packages import RAY
-from keras_bridgetower.apps.serve.packages import check_installed
+from keras_bridgetower.apps.serve.starting import HTTP
+from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
+from keras_bridgetower.apps.serve.starting import RAY
+from keras_bridgetower.apps.serve.starting import check_installed
+from keras_bridgetower.apps.serve.starting import environment
+from keras_bridgetower.apps.serve.starting import listening
 
 _NAME = "keras-bridgetower"
 # The last line of a traceback.

@@ -10,13 +10,13 @@ import os
 import signal
 import tempfile
 
-from keras_bridgetower.apps.serve.environment import COUNTS
-from keras_bridgetower.apps.serve.environment import IMPORTS_LATE
-from keras_bridgetower.apps.serve.environment import environment
-from keras_bridgetower.apps.serve.listening import listening
-from keras_bridgetower.apps.serve.loading import import_package
-from keras_bridgetower.apps.serve.packages import HTTP
-from keras_bridgetower.apps.serve.packages import check_installed
+from keras_bridgetower.apps.serve.starting import COUNTS
+from keras_bridgetower.apps.serve.starting import HTTP
+from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
+from keras_bridgetower.apps.serve.starting import check_installed
+from keras_bridgetower.apps.serve.starting import environment
+from keras_bridgetower.apps.serve.starting import import_package
+from keras_bridgetower.apps.serve.starting import listening
 
 # Seconds without a sign of life until a worker counts as dead.
 _SILENT = 60
@@ -65,8 +65,8 @@ def _supervise(plan, opened, ready, load):
     from uvicorn.config import STARTUP_FAILURE
 
     from keras_bridgetower.apps.serve.protocol import http_settings
-    from keras_bridgetower.apps.serve.supervisor import Supervisor
-    from keras_bridgetower.apps.serve.worker import Worker
+    from keras_bridgetower.apps.serve.workers import Supervisor
+    from keras_bridgetower.apps.serve.workers import Worker
 
     settings = http_settings(plan.limits)
     failed = multiprocessing.get_context("spawn").SimpleQueue()

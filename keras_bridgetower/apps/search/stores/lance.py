@@ -4,11 +4,11 @@ import datetime
 
 import numpy as np
 
-from keras_bridgetower.apps.search.stores.folder_store import FolderStore
-from keras_bridgetower.apps.search.stores.packages import imported
 from keras_bridgetower.apps.search.stores.store import FIELDS
+from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.apps.search.stores.store import StoredPicture
 from keras_bridgetower.apps.search.stores.store import checked_vectors
+from keras_bridgetower.apps.search.stores.store import imported
 from keras_bridgetower.apps.search.stores.store import raises_store_error
 
 _TABLE = "pictures"

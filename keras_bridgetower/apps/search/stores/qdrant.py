@@ -5,13 +5,13 @@ import weakref
 
 import numpy as np
 
-from keras_bridgetower.apps.search.stores.folder_store import FolderStore
-from keras_bridgetower.apps.search.stores.packages import imported
 from keras_bridgetower.apps.search.stores.store import FIELDS
+from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoredPicture
 from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.apps.search.stores.store import checked_vectors
+from keras_bridgetower.apps.search.stores.store import imported
 from keras_bridgetower.apps.search.stores.store import raises_store_error
 
 COLLECTION = "keras_bridgetower_pictures"

@@ -12,8 +12,8 @@ from keras_bridgetower.apps.serve.bodies import JSONRoute
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import ToEmbed
-from keras_bridgetower.apps.serve.routes.reading import check_count
-from keras_bridgetower.apps.serve.routes.reading import read_inputs
+from keras_bridgetower.apps.serve.service import check_count
+from keras_bridgetower.apps.serve.service import read_inputs
 
 # Tokens of a text that OPEA's services read.
 OPEA_TOKENS = 200
@@ -50,7 +50,7 @@ def router(service):
 
 async def _embed_list(service, body):
     """The answer to the shape of OpenAI and the hosted service."""
-    preset = service.presets.of(body.model, "embed")
+    preset = service.presets.find(body.model, "embed")
     check_count(service.limits, body.input, "input")
     if body.dimensions not in (None, preset.width):
         raise RequestError(
@@ -96,7 +96,7 @@ async def _embed_document(service, body):
 
 
 async def _embed_one(service, model, text, image, param):
-    preset = service.presets.of(model, "embed")
+    preset = service.presets.find(model, "embed")
     data = None
     if image is not None:
         data = await service.pictures.read(image, param)

@@ -1,30 +1,63 @@
-"""Tasks without a route of their own, yours included."""
+"""Routes `/v1/answer`, `/v1/fill`, and `/v1/predict` for every other task."""
 
 import fastapi
 
+from keras_bridgetower.apps.serve.bodies import AnswerBody
+from keras_bridgetower.apps.serve.bodies import FillBody
 from keras_bridgetower.apps.serve.bodies import JSONRoute
 from keras_bridgetower.apps.serve.bodies import PredictBody
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.inputs import IMAGES
+from keras_bridgetower.apps.serve.inputs import ToAsk
 from keras_bridgetower.apps.serve.inputs import ToPredict
-from keras_bridgetower.apps.serve.routes.reading import check_count
+from keras_bridgetower.apps.serve.service import check_count
 
 
 def router(service):
-    """Build the route that runs any other task.
+    """Build the routes that answer, fill and predict.
 
     Args:
         service: `Service`.
     """
-    routes = fastapi.APIRouter(tags=["tasks"], route_class=JSONRoute)
+    routes = fastapi.APIRouter(route_class=JSONRoute)
 
-    @routes.post("/v1/predict")
+    @routes.post("/v1/answer", tags=["questions"])
+    async def answer(body: AnswerBody) -> dict:
+        """Return the best answers to a question about a picture."""
+        preset = service.presets.find(body.model, "answer")
+        image = await service.pictures.read(body.image, "image")
+        asked = ToAsk(image, body.question, body.top_k)
+        fields = {"text": "question", "image": "image", "top_k": "top_k"}
+        [found] = await preset.ask("answer", [asked], [fields])
+        return {
+            "answers": [{"answer": text, "score": x} for text, x in found],
+            "model": body.model or preset.name,
+        }
+
+    @routes.post("/v1/fill", tags=["questions"])
+    async def fill(body: FillBody) -> dict:
+        """Return the best tokens for each `<mask>` of a text on a picture."""
+        preset = service.presets.find(body.model, "fill")
+        image = await service.pictures.read(body.image, "image")
+        asked = ToAsk(image, body.text, body.top_k)
+        fields = {name: name for name in ("text", "image", "top_k")}
+        [(masks, filled)] = await preset.ask("fill", [asked], [fields])
+        return {
+            "masks": [
+                [{"token": token, "probability": p} for token, p in tokens]
+                for tokens in masks
+            ],
+            "filled": filled,
+            "model": body.model or preset.name,
+        }
+
+    @routes.post("/v1/predict", tags=["tasks"])
     async def predict(body: PredictBody) -> dict:
-        """The results of a task, such as entailment, for each row.
+        """Return the results of a task, such as entailment, for each row.
 
         /v1/models lists the tasks of each model.
         """
-        preset = service.presets.of(body.model, body.task)
+        preset = service.presets.find(body.model, body.task)
         if body.task not in preset.inputs:
             raise RequestError(
                 400,

@@ -9,8 +9,8 @@ from keras_bridgetower.apps.serve.bodies import ScoreBody
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.inputs import ToEmbed
 from keras_bridgetower.apps.serve.inputs import ToMatch
-from keras_bridgetower.apps.serve.routes.reading import check_count
-from keras_bridgetower.apps.serve.routes.reading import read_inputs
+from keras_bridgetower.apps.serve.service import check_count
+from keras_bridgetower.apps.serve.service import read_inputs
 
 
 def router(service):
@@ -24,7 +24,7 @@ def router(service):
     @routes.post("/v1/score")
     async def score(body: ScoreBody) -> dict:
         """The logit of "match" of each pair; higher is better."""
-        preset = service.presets.of(body.model, "score")
+        preset = service.presets.find(body.model, "score")
         check_count(service.limits, body.pairs, "pairs")
         asked, params = [], []
         for index, pair in enumerate(body.pairs):
@@ -96,7 +96,7 @@ def _result(body, index, score):
 
 async def _matches(service, body):
     """Scores of the matching head, of a text with pictures or the reverse."""
-    preset = service.presets.of(body.model, "score")
+    preset = service.presets.find(body.model, "score")
     [(text, image)], _ = await read_inputs(
         service, preset, [body.query], "query"
     )
@@ -115,7 +115,7 @@ async def _matches(service, body):
 
 async def _cosines(service, body):
     """Cosines of the vectors of a query and of documents of its kind."""
-    preset = service.presets.of(body.model, "embed")
+    preset = service.presets.find(body.model, "embed")
     query, _ = await read_inputs(service, preset, [body.query], "query")
     documents, params = await read_inputs(
         service, preset, body.documents, "documents"

@@ -1,0 +1,125 @@
+"""Shared steps of both engines before they serve.
+
+Check the packages and the port, set the environment of the processes that are
+started, and load presets in them.
+"""
+
+import contextlib
+import importlib.util
+import os
+import socket
+
+from keras_bridgetower import startup
+
+# Names a folder in which several processes add up their counts.
+# `prometheus_client` reads it when it is imported.
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+# Processes with it import Keras when they need it, see `startup`: those
+# that load presets do, and one that only answers HTTP never does.
+IMPORTS_LATE = {"KERAS_BRIDGETOWER_SERVER": "1"}
+# An extra, and modules of its packages.
+HTTP = (
+    "serve",
+    (
+        "uvicorn",
+        "fastapi",
+        "fastapi_offline",
+        "aiohttp",
+        "prometheus_client",
+        "pydantic",
+    ),
+)
+RAY = ("ray", ("ray",))
+
+
+@contextlib.contextmanager
+def environment(values):
+    """A context with variables, where the user has set none.
+
+    Args:
+        values: dict of str to str.
+    """
+    new = {k: v for k, v in values.items() if k not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def listening(host, port):
+    """A socket at a port that no other program listens on.
+
+    Args:
+        host: str, the address that is listened on.
+        port: int.
+
+    Raises:
+        OSError: another program listens there, or the machine has no such
+            address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        opened = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OSError(
+            f"The server cannot listen on {host} port {port} "
+            f"({error.strerror}). Choose another with `--port`."
+        ) from error
+    with opened:
+        yield opened
+
+
+def check_installed(*extras):
+    """Refuse to serve without them.
+
+    Args:
+        *extras: pairs of the name of an extra and a tuple of its modules.
+
+    Raises:
+        ImportError: one is not installed; names the extras.
+    """
+    missing = [
+        name
+        for _, names in extras
+        for name in names
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        named = ",".join(extra for extra, _ in extras)
+        raise ImportError(
+            f"The server needs the packages {', '.join(missing)}: "
+            f"pip install 'keras-bridgetower[{named}]'"
+        )
+
+
+def import_package():
+    """Import what registers presets and checkpoints, see `startup`."""
+    from keras_bridgetower import convert  # noqa: F401
+    from keras_bridgetower import tasks  # noqa: F401
+
+    startup.import_own_modules()
+
+
+def opened_preset(preset, limits, tokens=None, store=None):
+    """A preset that is loaded and warm.
+
+    Args:
+        preset, tokens: as `ServedPreset`.
+        limits: `Limits`.
+        store: str, the index that is searched by these models, or None.
+
+    Returns:
+        Pair of `ServedPreset`, and `ServedIndex` or None.
+
+    Raises:
+        ValueError: a preset or an index that cannot be served.
+    """
+    from keras_bridgetower.apps.serve.index import ServedIndex
+    from keras_bridgetower.apps.serve.models import ServedPreset
+
+    served = ServedPreset(preset, tokens)
+    served.warm_up(limits.batch_size)
+    return served, None if store is None else ServedIndex(store, served)
