@@ -168,7 +168,7 @@ def test_other_image_sizes_resize_only_positions(make):
 
 @pytest.fixture(scope="module")
 def unchanged():
-    """A backbone that refuses what it is given."""
+    """A backbone that no test changes."""
     return backbone()
 
 

@@ -1,4 +1,4 @@
-"""Exported folders, parts, and programs that run them without Keras."""
+"""Exported folders and parts, and the program that runs them without Keras."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def vqa():
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
-    """A photo that a camera turned, with a part that is transparent."""
+    """A photo with a rotation in its EXIF data, partly transparent."""
     path = tmp_path_factory.mktemp("pictures") / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 4), "uint8")
     exif = Image.Exif()
@@ -108,17 +108,16 @@ def test_runtime_prepares_the_same_tokens(tmp_path):
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
         for wrong in ("", " \n", "a\0b", "\0" * 300):
-            said = []
+            errors = []
             for tokenize in (model._tokens, made.encode):
-                with pytest.raises(ValueError) as told:
+                with pytest.raises(ValueError) as raised:
                     tokenize(["play", wrong])
-                said.append(str(told.value))
-            assert said[0] == said[1]
+                errors.append(str(raised.value))
+            assert errors[0] == errors[1]
 
 
 @FASTEST
 def test_runtime_rejects_invalid_inputs(tmp_path):
-    """Not by the words of a runtime, and not by other numbers."""
     model = runtime.ExportedModel.__new__(runtime.ExportedModel)
     model.features = ["images", "token_ids", "padding_mask"]
     for pictures, texts, message in (
@@ -173,7 +172,6 @@ def test_exported_part_reads_only_its_inputs(vqa, picture, tmp_path):
 
 @exported_files.ON_TORCH
 def test_exported_parts_equal_the_model(tmp_path):
-    """Towers once for each picture and text, and the fusion for pairs."""
     import torch
 
     task = randomise(
@@ -188,9 +186,9 @@ def test_exported_parts_equal_the_model(tmp_path):
         task.export(path, format="torch", part=part)
         given = {name: x[name] for name in names}
         made[part] = exported_files.run("torch", path, given)
-        held = torch.export.load(path).state_dict
-        assert 0 < len(held) < len(task.weights) / 2
-        assert not any("itm_head" in name for name in held)
+        weights_read = torch.export.load(path).state_dict
+        assert 0 < len(weights_read) < len(task.weights) / 2
+        assert not any("itm_head" in name for name in weights_read)
     fusion = tmp_path / "fusion.pt2"
     task.export(fusion, format="torch", part="fusion")
     # Each picture with the text of the next row.
@@ -220,7 +218,6 @@ def test_exported_parts_equal_the_model(tmp_path):
 
 @exported_files.ON_TORCH
 def test_names_of_onnx_inputs_and_outputs(tmp_path):
-    """A part, one of whose outputs has the name of an operation."""
     exported_files.need("onnx")
     import onnxruntime
 
@@ -241,7 +238,7 @@ def test_names_of_onnx_inputs_and_outputs(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
 def test_export_of_a_backbone(form, tmp_path):
-    """Another text encoder, with segments, and sizes that the user fixed."""
+    """With segments, and with sizes that the user fixed."""
     exported_files.need(form)
     if form not in ("torch", "tf_saved_model"):
         pytest.skip("as another format of this backend")
@@ -300,8 +297,8 @@ def test_export_command(tmp_path, capsys):
     preset, path = "bridgetower_tiny_easy_entailment", tmp_path / "tower.pt2"
     words = ["export", preset, str(path), "--format", "torch", "--json"]
     assert main.main([*words, "--part", "text_tower"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["task"] == "BridgeTowerEntailment" and path.is_file()
+    report = json.loads(capsys.readouterr().out)
+    assert report["task"] == "BridgeTowerEntailment" and path.is_file()
     for more, error in (
         (["--format", "pdf"], "`--format` must be one of transformers, onnx"),
         (["--part", "fusion"], "`--task` and `--part` need another"),

@@ -1,4 +1,4 @@
-"""Exports in int8: what the matrix products of an exported file compute in."""
+"""Exports whose matrix products are computed in int8."""
 
 import csv
 import json
@@ -47,13 +47,13 @@ def test_int8_is_close_and_smaller(form, vqa, tmp_path):
         assert 1e-5 < np.abs(found - expected).max() / spread < 0.3
     if form == "onnx":
         assert _weights_in_float(whole) and not _weights_in_float(small)
-    held = {"onnx": ".onnx", "openvino": ".bin"}[form]
-    sizes = [p.with_suffix(held).stat().st_size for p in (small, whole)]
+    ending = {"onnx": ".onnx", "openvino": ".bin"}[form]
+    sizes = [p.with_suffix(ending).stat().st_size for p in (small, whole)]
     assert sizes[0] < 0.7 * sizes[1]
 
 
 def _weights_in_float(path):
-    """Matrices that a product of an ONNX file reads as they are."""
+    """List the float matrices that products of an ONNX file read."""
     import onnx
 
     graph = onnx.load(path).graph
@@ -112,8 +112,8 @@ def test_samples_are_prepared_rows(table, tmp_path):
         }
         for name, value in task.preprocessor(raw).items():
             np.testing.assert_array_equal(found[name], value)
-    asked = calibration.samples_of(task, tmp_path, ["a", "b"])
-    assert len(asked["images"]) == 10
+    samples = calibration.samples_of(task, tmp_path, ["a", "b"])
+    assert len(samples["images"]) == 10
     task = every_task.make("nlvr2")
     path = tmp_path / "pairs.jsonl"
     row = {"image": "0.png", "second_image": "1.png", "text": "a"}

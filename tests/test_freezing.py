@@ -1,4 +1,4 @@
-"""What is frozen stays frozen in copies and files, and is told apart."""
+"""Frozen weights stay frozen in copies and files."""
 
 import copy
 import pickle
@@ -50,8 +50,8 @@ def task():
     return kbt.BridgeTowerVQA(backbone(), preprocessor())
 
 
-def frozen_of(task):
-    """The places of weights that are not trained among the task's weights."""
+def frozen_in(task):
+    """Return the indices of the weights that are not trained."""
     places = enumerate(task.weights)
     return [place for place, weight in places if not weight.trainable]
 
@@ -69,7 +69,7 @@ def test_copies_of_a_frozen_part(case, task, tmp_path):
     part, kind = case
     PARTS[part](task).trainable = False
     copied = COPIES[kind](task, tmp_path)
-    assert frozen_of(copied) == frozen_of(task)
+    assert frozen_in(copied) == frozen_in(task)
     assert len(copied.trainable_variables) == len(task.trainable_variables)
     assert not PARTS[part](copied).trainable
     for other in set(PARTS) - {part, "task"}:
@@ -110,21 +110,21 @@ def test_another_choice_of_weights_needs_another_compile(trainable):
 
 
 def test_single_frozen_weights_are_saved(task, tmp_path):
-    never = frozen_of(task)
+    never = frozen_in(task)
     task.backbone.fusion.trainable_variables[3].trainable = False
     copied = saved_and_loaded(task, tmp_path)
-    assert frozen_of(copied) == frozen_of(task)
-    assert len(frozen_of(copied)) == len(never) + 1
+    assert frozen_in(copied) == frozen_in(task)
+    assert len(frozen_in(copied)) == len(never) + 1
 
 
 def test_presets_open_fully_trainable(task, tmp_path):
-    never = frozen_of(task)
+    never = frozen_in(task)
     task.backbone.trainable = False
     task.save_to_preset(tmp_path / "frozen")
     task.backbone.trainable = True
     task.save_to_preset(tmp_path / "free")
     opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "frozen")
-    assert frozen_of(opened) == never and opened.backbone.trainable
+    assert frozen_in(opened) == never and opened.backbone.trainable
     for part in (opened.backbone.image_encoder, opened.backbone.text_encoder):
         assert part.trainable
     for file in ("config.json", "task.json"):
@@ -137,16 +137,16 @@ def test_presets_open_fully_trainable(task, tmp_path):
 
 def test_heads_frozen_by_an_objective_are_saved(tmp_path):
     task = retrieval("ranking")
-    assert frozen_of(saved_and_loaded(task, tmp_path)) == frozen_of(task)
+    assert frozen_in(saved_and_loaded(task, tmp_path)) == frozen_in(task)
 
 
 def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
-    never = frozen_of(task)
+    never = frozen_in(task)
     task.enable_lora(2)
     copied = saved_and_loaded(task, tmp_path)
     (told,) = caplog.records
     assert "were merged into its weights" in told.getMessage()
-    assert frozen_of(copied) == never
+    assert frozen_in(copied) == never
     features = task.preprocessor(raw()[0])
     np.testing.assert_allclose(
         *(
@@ -173,5 +173,5 @@ def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
         model.input, keras.layers.Dense(3)(model.output["pooled"])
     )
     copied = saved_and_loaded(own, tmp_path)
-    assert frozen_of(copied) == frozen_of(own)
+    assert frozen_in(copied) == frozen_in(own)
     assert len(copied.trainable_variables) == len(own.trainable_variables)

@@ -35,7 +35,7 @@ def joined():
 
 
 def by_formula(step, text, image, mask):
-    """One post-norm transformer block in float64."""
+    """Compute one post-norm transformer block in float64."""
     w = {
         weight.path.split("/", 1)[1]: array(weight).astype("float64")
         for weight in step.weights
@@ -108,9 +108,9 @@ def test_maps_contain_the_computed_rows(queries):
         )
     (whole,) = step.branches(everything, (4, 7))
     (part,) = step.branches(maps, (4, 7), queries)
-    asked = [*range(t), *range(4, 4 + p)]
-    others = [i for i in range(11) if i not in asked]
-    assert np.abs(part[..., asked, :] - whole[..., asked, :]).max() <= 1e-6
+    rows = [*range(t), *range(4, 4 + p)]
+    others = [i for i in range(11) if i not in rows]
+    assert np.abs(part[..., rows, :] - whole[..., rows, :]).max() <= 1e-6
     assert not part[..., others, :].any()
 
 

@@ -50,7 +50,7 @@ def token_losses():
 
 
 def contrastive(ways, ids=IDS):
-    """One value for each row, by the formula of reference and authors."""
+    """Return one value per row, by the formula of the authors."""
     same = (ids[:, None] == ids[None]).astype("float64")
     target = same / same.sum(1, keepdims=True)
     values = []
@@ -106,18 +106,18 @@ def test_masked_lm_ignore_id_and_shapes():
             MaskedLMLoss()(labels, LOGITS)
 
 
-def filled(values):
-    """With two copies of the first row behind, as a stream fills up."""
+def padded(values):
+    """Append two copies of the first row, as a stream pads a batch."""
     return np.concatenate([values, values[:1], values[:1]])
 
 
-def weights_of(values):
+def row_weights(values):
     return np.where(np.arange(len(values) + 2) < len(values), 1.0, 0.0)
 
 
 def test_masked_lm_ignores_padded_samples():
     loss, whole = MaskedLMLoss(), MaskedLMLoss()(LABELS, LOGITS)
-    got = loss(filled(LABELS), filled(LOGITS), weights_of(LABELS))
+    got = loss(padded(LABELS), padded(LOGITS), row_weights(LABELS))
     # Keras divides by all six rows.
     np.testing.assert_allclose(6 * got, 4 * whole, rtol=1e-6)
 
@@ -126,7 +126,7 @@ def test_masked_lm_ignores_padded_samples():
 @slow_on("jax")
 def test_contrastive_loss_ignores_padded_samples(ways):
     y_pred = array(packed(ways))
-    got = ContrastiveLoss(ways)(filled(IDS), filled(y_pred), weights_of(IDS))
+    got = ContrastiveLoss(ways)(padded(IDS), padded(y_pred), row_weights(IDS))
     np.testing.assert_allclose(7 * got, contrastive(ways).sum(), rtol=1e-5)
 
 

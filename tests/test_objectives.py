@@ -1,4 +1,4 @@
-"""Which pairs the objectives draw, and what they score."""
+"""Pairs that objectives draw, and their logits."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_random_negatives(ids):
         np.testing.assert_array_equal(match, labels)
         assert match.dtype == np.int32 and set(match) <= {0, 1}
         assert match[fits].all()
-        # Half of them, and what matches in any case.
+        # Half of them, and the pairs that match anyway.
         drawn = len(ids) // 2
         assert drawn <= match.sum() <= drawn + fits.sum()
         np.testing.assert_array_equal(objective.draw(seed, ids)[0], match)
@@ -48,7 +48,7 @@ def test_random_negatives(ids):
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 def test_random_negatives_of_several_processes(ids):
-    """The last row of a process gets the first image of the next one."""
+    """The last sample of a process is followed by the next process's first."""
     objective = pair_objectives.make_objective("random_negatives")
     for processes in (1, 2, 3):
         parts = np.array_split(ids, processes)
@@ -99,7 +99,7 @@ def test_labels_of_hard_negatives(ids):
 
 
 class _Numbered:
-    """A batch whose states are row numbers, and a fusion that shows them."""
+    """A batch whose states are row numbers."""
 
     def __init__(self, rows, **drawn):
         states = np.arange(rows, dtype="float32")[:, None, None]
@@ -110,7 +110,7 @@ class _Numbered:
 
 
 def hard(rows, ids=None, seed=0, places=None):
-    """A numbered batch with what hard negatives draw."""
+    """Return a numbered batch with the features of hard negatives."""
     ids = np.arange(rows, dtype="int32") if ids is None else ids
     _, drawn, _ = pair_objectives.make_objective("hard_negatives").draw(
         seed, ids
@@ -120,7 +120,7 @@ def hard(rows, ids=None, seed=0, places=None):
 
 
 def fuse(text, image, padding_mask):
-    """`(pairs, 2)`: number of the text, and 100 plus that of the image."""
+    """Return `(pairs, 2)`: the text's row, and 100 plus the image's row."""
     rows = text[-1][:, 0]
     assert difference(rows, ops.cast(padding_mask, "float32")) == 0
     assert difference(text[0], text[1]) == difference(image[0], image[1]) == 0
@@ -180,7 +180,7 @@ def test_pairs_of_hard_negatives():
         assert (ids[images] != ids).all() and (ids[texts] != ids).all()
         drawn.append((*images, *texts))
     assert len(set(drawn[:-1])) > 5
-    # At last the scores are so far apart that the hardest is certain.
+    # The last factor makes the hardest negative certain.
     scores = np.where(ids[:, None] == ids, -np.inf, text @ image.T)
     np.testing.assert_array_equal(images, scores.argmax(1))
     np.testing.assert_array_equal(texts, scores.argmax(0))
@@ -207,7 +207,7 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
 
 
 def test_hard_negatives_of_a_single_image():
-    """Also where another process has other images: they are no match."""
+    """Also if another process has other images, which do not match."""
     batch = hard(4, np.array([5, 5], "int32").repeat(2))
     batch.features["image_id"] = ops.array([5, 5, 6, 7], "int32")
     unit = ops.convert_to_tensor(np.eye(4, dtype="float32"))

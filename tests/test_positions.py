@@ -45,7 +45,7 @@ def test_counts_without_a_square_grid_are_rejected(count):
 
 @keras.saving.register_keras_serializable(package="test_positions")
 class Places(keras.layers.Layer):
-    """Adds a row to each token; with `wide`, another shape than a table."""
+    """Add a row to each token; with `wide`, the weight is not a table."""
 
     def __init__(self, wide=False, **kwargs):
         super().__init__(**kwargs)
@@ -66,7 +66,7 @@ class Places(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="test_positions")
 class OwnImages(keras_hub.models.Backbone):
-    """An encoder whose table of positions has a name of its own."""
+    """An encoder whose table of positions has another name."""
 
     patch_size = 8
 
@@ -89,7 +89,7 @@ def own_states(encoder):
     return [encoder.get_layer("block").output]
 
 
-def table_of(model):
+def position_table(model):
     (found,) = (w for w in model.weights if w.path.endswith("/places"))
     return array(found)
 
@@ -99,9 +99,9 @@ def test_positions_of_a_custom_encoder():
     made = randomise(backbone(OwnImages(), num_layers=1))
     larger = made.with_image_size(np.int64(64))
     assert larger.image_size == 64
-    expected = resize_positions(table_of(made), 64)
-    np.testing.assert_array_equal(table_of(larger), expected)
-    assert table_of(larger).std() > 0.01
+    expected = resize_positions(position_table(made), 64)
+    np.testing.assert_array_equal(position_table(larger), expected)
+    assert position_table(larger).std() > 0.01
 
 
 @FASTEST

@@ -1,4 +1,4 @@
-"""Activations computed again give the same training."""
+"""Recomputed activations give the same training."""
 
 import threading
 
@@ -24,7 +24,7 @@ def answering(model):
 
 
 def filling(model):
-    """Reads the text alone, so that the last layer leaves the image out."""
+    """A task that reads only the text: the last layer skips the image."""
     x = {**features(model), "mask_positions": np.array([[1, 2]] * 3, "int32")}
     return kbt.BridgeTowerMaskedLM(model), x, x["token_ids"][:, 1:3]
 
@@ -43,7 +43,7 @@ CASES = {
 
 
 def trained(image, text, make, prepare):
-    """Variables after two steps with dropout, and the losses."""
+    """Return the variables after two steps with dropout, and the losses."""
     keras.utils.set_random_seed(0)
     values = {"roberta": {"dropout": 0.3}}.get(text, {})
     model = backbone(
@@ -67,7 +67,7 @@ def test_recomputation_does_not_change_training(image, text, make):
     made, other = trained(
         image, text, make, lambda model: model.checkpoint_activations()
     )
-    # Seed generators among them: as many masks were drawn.
+    # Including seed generators: the same number of masks was drawn.
     for a, b in zip(plain, made, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
     np.testing.assert_allclose(
@@ -113,7 +113,7 @@ def test_recomputation_keeps_fewer_activations():
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
 def test_keras_remat_draws_another_dropout_mask():
-    # What `remat` is for: the plain way is silently wrong.
+    # `keras.remat` is silently wrong here, so `remat` exists.
     block = keras.layers.Dropout(0.5, seed=1)
     x = keras.ops.ones((8, 8))
     x.requires_grad_()

@@ -1,4 +1,4 @@
-"""Every encoder, seen as states."""
+"""Towers: the states of every encoder."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ pytestmark = LONG_ELSEWHERE
 
 
 def own_input(encoder):
-    """Features in the form that the encoder and its tower take."""
+    """Return features in the form of the inputs of an encoder."""
     made = features()
     made["segment_ids"] = np.zeros_like(made["token_ids"])
     if len(encoder.inputs) == 1:
@@ -163,7 +163,6 @@ def test_taps_below_the_lowest_block_are_rejected():
 
 @FASTEST
 def test_unsupported_backend_is_rejected():
-    """As it is, where OpenVINO is installed."""
     pytest.importorskip("openvino", reason="the extra `export`")
     ran = subprocess.run(
         [sys.executable, "-c", FROM_PRESET],

@@ -60,7 +60,7 @@ def task():
 
 
 def by_loops(maps, queries):
-    """The formula, a pair of heads and a token at a time."""
+    """Compute the formula for one pair of heads and one token at a time."""
     found = []
     for sample, kept in zip(maps.astype("float64"), queries, strict=True):
         values = []
@@ -141,7 +141,7 @@ def test_attention_maps_equal_transformers():
             ("image_cross", crossed["image"][layer]),
         ):
             off = np.abs(maps[name][layer] - expected.numpy())
-            # What stands at padding is read by nobody.
+            # Padding is ignored.
             kept = mine["padding_mask"] if name[0] == "t" else np.ones((2, 17))
             assert off.max(axis=(1, 3))[kept == 1].max() <= 1e-5
 
@@ -200,7 +200,6 @@ def test_attention_map_is_the_attention_of_its_layer(task):
 
 @pytest.mark.parametrize("cross", CROSS_ENCODERS)
 def test_attention_gradient_equals_a_finite_difference(cross):
-    """A change of a map moves the logit by its gradient."""
     from keras_bridgetower.backend import backend_ops
     from keras_bridgetower.models.attention import watch_attention
 

@@ -1,4 +1,4 @@
-"""Recall: closed forms, a slow version, and a public package."""
+"""Recall against closed forms, a slow version, and a public package."""
 
 import tracemalloc
 import warnings
@@ -16,7 +16,7 @@ pytestmark = LONG_ELSEWHERE
 
 
 def slow_recall(scores, owner, k):
-    """Every query sorted, items that tie with the right one before it."""
+    """Sort every query, with ties before the correct item."""
 
     def found(values, right):
         order = sorted(range(len(values)), key=lambda i: (-values[i], right[i]))
@@ -58,9 +58,9 @@ def test_recall_of_known_scores():
         "recall over the whole pool, ties against the model; split: toy, 20 "
         "images, 100 texts\nIR@1 100.00, "
     )
-    # A constant model finds nothing, whatever the order of the rows.
+    # A constant model finds nothing.
     assert retrieval_recall(perfect * 0, owner).rsum == 0
-    # Nor do scores of -infinity, or one among equals.
+    # Nor do scores of -infinity.
     assert retrieval_recall(np.full((20, 100), -np.inf), owner).rsum == 0
     # Each text prefers the next image: found second by texts; each image has
     # five false texts before its own.
@@ -141,7 +141,7 @@ def test_recall_rejects_invalid_input(change, message):
 
 @pytest.fixture(scope="module")
 def coco():
-    """The package with its 25,000 real caption ids and 5,000 image ids."""
+    """The package `eccv_caption`: 25,000 caption ids and 5,000 image ids."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         eccv_caption = pytest.importorskip("eccv_caption")
@@ -152,17 +152,17 @@ def coco():
 
 
 def ranked(scores, rows, columns):
-    """The ten best of each row, best first."""
+    """Return the ten best of each row, best first."""
     best = np.argpartition(-scores, 10, axis=1)[:, :10]
     order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
     best = np.take_along_axis(best, order, 1)
     return dict(zip(rows.tolist(), columns[best].tolist(), strict=True))
 
 
-def scores_of(images, owner, seed):
-    """Random, with a lift for true pairs that leaves every recall partial.
+def random_scores(images, owner, seed):
+    """Draw scores, higher for true pairs, so that every recall is partial.
 
-    In float64, so that no two are equal: the package leaves ties to chance.
+    In float64 no two are equal: the package breaks ties at random.
     """
     scores = np.random.default_rng(seed).random((len(images), len(owner)))
     scores += 0.4 * (images[:, None] == owner)
@@ -179,7 +179,7 @@ def test_equals_eccv_caption_on_its_ids_by_folds(coco):
     for fold in range(5):
         part = slice(fold * 5000, fold * 5000 + 5000)
         pool = np.array(list(dict.fromkeys(owner[part].tolist())))
-        scores = scores_of(pool, owner[part], seed=fold)
+        scores = random_scores(pool, owner[part], seed=fold)
         retrieved["i2t"] |= ranked(scores, pool, texts[part])
         retrieved["t2i"] |= ranked(scores.T, texts[part], pool)
         ours.append(retrieval_recall(scores, owner[part], pool).recalls)
@@ -197,7 +197,7 @@ def test_equals_eccv_caption_at_full_size(coco):
     """5,000 x 25,000: 1 GB of scores, some 20 seconds."""
     metrics, texts, owner = coco
     images = np.random.default_rng(0).permutation(np.unique(owner))
-    scores = scores_of(images, owner, seed=9)
+    scores = random_scores(images, owner, seed=9)
     recalls = retrieval_recall(scores, owner, images).recalls
     retrieved = {"i2t": {}, "t2i": {}}
     for i in range(0, 5000, 500):
