@@ -1,6 +1,6 @@
-"""The variants of the model that the paper's ablations compare.
+"""The variants that the paper's ablations compare: values, models, parameters.
 
-Every number marked "paper" is one that the authors published for BridgeTower
+The numbers of `Paper` are those that the authors published for BridgeTower
 (AAAI 2023): VQAv2 test-dev and RSUM on Flickr30K, without vision-language
 pre-training.
 """
@@ -10,6 +10,11 @@ import types
 from collections.abc import Callable
 
 import keras_hub
+import numpy as np
+
+import keras_bridgetower as kbt
+from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.checks import check_choice
 
 CLIP, ROBERTA, BERT = "CLIP-ViT-B/16", "RoBERTa", "BERT"
 
@@ -236,7 +241,7 @@ class Study:
     Args:
         variants: callable from a `Size` to the rows.
         counted: str, what the column of parameters counts: a key of
-            `ablation_models.COUNTS`.
+            `COUNTS`.
     """
 
     variants: Callable
@@ -252,3 +257,76 @@ STUDIES = types.MappingProxyType(
         "cross_encoder": Study(cross_encoder, "cross-modal layers"),
     }
 )
+
+
+def build(variant, size):
+    """The untrained backbone of a variant.
+
+    Raises:
+        ValueError: the variant cannot be built.
+    """
+    check_choice("image encoder", variant.image, IMAGE_ENCODERS)
+    check_choice("text encoder", variant.text, TEXT_ENCODERS)
+    return kbt.BridgeTowerBackbone(
+        IMAGE_ENCODERS[variant.image](size),
+        TEXT_ENCODERS[variant.text](size),
+        **_fusion_values(variant, size),
+    )
+
+
+def check(variants, size):
+    """Build every variant without weights, so that errors come first."""
+    for variant in variants:
+        with shapes_only():
+            build(variant, size)
+
+
+def _fusion_values(variant, size):
+    return {
+        "hidden_dim": size.width,
+        "num_heads": size.heads,
+        "num_layers": size.layers,
+        "dropout": size.dropout,
+    } | variant.values
+
+
+def _fusion(variant, size, **values):
+    fusion = kbt.CrossModalEncoder(**_fusion_values(variant, size) | values)
+    tapped = sum(tap is not None for tap in fusion.taps)
+    states = [(None, None, size.width)] * tapped
+    with shapes_only():
+        fusion.build(states, states)
+    return fusion
+
+
+def weights_of(layer):
+    """int, trainable weights of a layer or model."""
+    return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+
+
+def _bridges(variant, size):
+    """What a definition adds to layers without a bridge."""
+    bare = _fusion(variant, size, bridge=None)
+    return weights_of(_fusion(variant, size)) - weights_of(bare)
+
+
+def _layers(variant, size):
+    return sum(map(weights_of, _fusion(variant, size).steps))
+
+
+def _model(variant, size):
+    with shapes_only():
+        return weights_of(build(variant, size))
+
+
+COUNTS = {
+    "bridges": _bridges,
+    "cross-modal layers": _layers,
+    "model": _model,
+}
+
+
+def count_text(count):
+    """A count as the paper writes it: `"18.4K"`, `"113.4M"`."""
+    unit, scale = ("K", 1e3) if count < 1e6 else ("M", 1e6)
+    return f"{count / scale:.1f}{unit}"

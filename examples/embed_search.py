@@ -18,7 +18,6 @@ import time
 import example
 import keras
 import numpy as np
-from contact_sheet import rows_of_hits
 from easy_world import captions as easy_vqa_captions
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
@@ -59,7 +58,7 @@ def main():
         hits_of(text, cosine, images, groups == whole.get(text))
         for text, cosine in zip(queries, cosines, strict=True)
     ]
-    figure = rows_of_hits(rows, "Nearest pictures; green: all four words fit")
+    figure = example.rows_of_hits(rows, "Nearest pictures; green: it fits")
     caption = f"the first {SHOWN} hits of {len(queries)} texts"
     example.save(figure, arguments.output, "hits.png", caption)
 

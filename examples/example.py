@@ -1,25 +1,19 @@
-"""What the examples share: a command line, and a folder for their figures.
+"""What the examples share: a command line and figures.
 
-An example begins with fields such as `Title:` and `Accelerator:`, of which the
-help of its command line and the gallery in docs/examples.md are made.
+An example begins with fields such as `Title:` and `Accelerator:`, from which
+the help of its command line and the page docs/examples.md are made.
 """
 
 import argparse
 import pathlib
 import re
 
+GREEN, GRAY = "#00704f", "#bbbbbb"
 FIELDS = ("Title", "Author", "Date", "Description", "Accelerator")
 
 
 def fields(doc):
-    """What stands behind the names of `FIELDS` in a docstring.
-
-    Args:
-        doc: str, the docstring of an example.
-
-    Returns:
-        dict from each name to a str on one line.
-    """
+    """Read the `FIELDS` of a docstring: dict from name to a str on one line."""
     head = doc.split("\n\n")[0]
     found = re.split(rf"^({'|'.join(FIELDS)}): ", head, flags=re.M)
     pairs = zip(found[1::2], found[2::2], strict=True)
@@ -27,15 +21,7 @@ def fields(doc):
 
 
 def parser(script, doc):
-    """A command line with `--output`.
-
-    Args:
-        script: `__file__` of an example.
-        doc: its docstring.
-
-    Returns:
-        `argparse.ArgumentParser`.
-    """
+    """Return an `ArgumentParser` with `--output`, from file and docstring."""
     made = argparse.ArgumentParser(description=fields(doc)["Description"])
     made.add_argument(
         "--output",
@@ -47,7 +33,7 @@ def parser(script, doc):
 
 
 def new_figure(width, height):
-    """An empty matplotlib `Figure`, its size in inches."""
+    """Return an empty matplotlib `Figure`, its size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -59,14 +45,36 @@ def new_figure(width, height):
 
 
 def save(figure, folder, name, caption):
-    """Write a figure into the folder of outputs, and say so.
-
-    Args:
-        figure: a matplotlib `Figure`.
-        folder: path, made where it does not exist.
-        name: str, the file.
-        caption: str, what it shows.
-    """
+    """Write a figure into a folder, and print its path and caption."""
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / name, dpi=100)
     print(f"{folder / name}: {caption}")
+
+
+def rows_of_hits(rows, title):
+    """Draw the hits of queries, a row for each query; right ones are framed.
+
+    Args:
+        rows: list of `(query, hits)`: a str, and a list of
+            `(picture, label, right)`, the best first.
+        title: str.
+    """
+    count = max(len(hits) for _, hits in rows)
+    figure = new_figure(1.75 * count, 2.15 * len(rows) + 0.4)
+    figure.suptitle(title, fontsize=13)
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, (query, hits) in zip(parts, rows, strict=True):
+        part.suptitle(f"“{query}”", x=0.01, ha="left", fontsize=12)
+        line = part.subplots(1, count, squeeze=False)[0]
+        for axes, (picture, label, right) in zip(line, hits, strict=True):
+            _show(axes, picture, GREEN if right else GRAY)
+            axes.set_xlabel(label, fontsize=11)
+    return figure
+
+
+def _show(axes, picture, frame=GRAY):
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for line in axes.spines.values():
+        line.set(color=frame, linewidth=1 if frame == GRAY else 3)

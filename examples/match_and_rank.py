@@ -17,7 +17,6 @@ import time
 import example
 import keras
 import numpy as np
-from contact_sheet import rows_of_hits
 from easy_world import captions as easy_vqa_captions
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
@@ -54,7 +53,7 @@ def main():
 
     shown = np.linspace(0, len(captions) - 1, 3).astype(int).tolist()
     rows = [best_five(i, scores[:, i], images, captions, owner) for i in shown]
-    figure = rows_of_hits(rows, "The best five of the gallery; green: it fits")
+    figure = example.rows_of_hits(rows, "Best five pictures; green: it fits")
     best = np.argsort(-scores[:, 0], kind="stable").tolist()
     example.save(
         figure,

@@ -20,13 +20,7 @@ SOURCE = "easy-vqa"
 
 
 def build(task, folder, limit=None):
-    """Write all splits of a task's data, where they are not there yet.
-
-    Args:
-        task: str, a key of `RECORDS`.
-        folder: path of the data set.
-        limit: int, records of each split, or None for all.
-    """
+    """Write all splits of a task's data, where they are not there yet."""
     labels, records = RECORDS[task]
     for split in SPLITS:
         if _stands(folder, split):

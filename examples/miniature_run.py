@@ -32,17 +32,7 @@ BLIND = {
 
 
 def main(description, names, given=None, callbacks=lambda checkpoint: []):
-    """The command line of an example: a miniature where no data is named.
-
-    Args:
-        description: str, printed by `--help`.
-        names: list of str, the recipes to choose from.
-        given: list of str, its words. By default those of the process.
-        callbacks: as `train.run` takes it.
-
-    Returns:
-        What `train.run` returns.
-    """
+    """The command line of an example: a miniature where no data is named."""
     commands = parser(description, names)
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)
@@ -85,11 +75,7 @@ def parser(description, names):
 
 
 def main_with_figure(description, names):
-    """As `main`, and at the end a figure of losses and scores, if it trained.
-
-    Args:
-        description, names: as `main`.
-    """
+    """Run `main`, and save a figure of losses and scores if it trained."""
     losses = Losses()
     preset, found = main(description, names, callbacks=losses.of_run)
     if losses.of_steps and losses.is_chief:
@@ -132,13 +118,7 @@ class Losses(keras.callbacks.Callback):
 
 
 def figure_of(name, losses, found):
-    """A matplotlib `Figure` of a run.
-
-    Args:
-        name: str, of the run.
-        losses: list of float, one for each step.
-        found: dict from a split to its scores, as `train.run` returns it.
-    """
+    """A matplotlib `Figure` of a run."""
     figure = example.new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)

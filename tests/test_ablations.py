@@ -13,16 +13,16 @@ pytest.importorskip("matplotlib")
 
 import ablation_training  # noqa: E402
 import ablations  # noqa: E402
-from ablation_models import COUNTS  # noqa: E402
-from ablation_models import build  # noqa: E402
-from ablation_models import check  # noqa: E402
-from ablation_models import count_text  # noqa: E402
-from ablation_results import RunDirectory  # noqa: E402
-from ablation_results import mean_and_spread  # noqa: E402
 from ablation_variants import BASE  # noqa: E402
+from ablation_variants import COUNTS  # noqa: E402
 from ablation_variants import STUDIES  # noqa: E402
 from ablation_variants import TINY  # noqa: E402
 from ablation_variants import Variant  # noqa: E402
+from ablation_variants import build  # noqa: E402
+from ablation_variants import check  # noqa: E402
+from ablation_variants import count_text  # noqa: E402
+from ablations import RunDirectory  # noqa: E402
+from ablations import mean_and_spread  # noqa: E402
 
 # Nothing here depends on the backend but one run.
 pytestmark = pytest.mark.skipif(

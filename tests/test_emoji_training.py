@@ -7,13 +7,12 @@ import types
 import numpy as np
 import pytest
 from builders import FASTEST
-from emoji_world import icon_sets
 from emoji_world import splits
 from emoji_world import world
-from emoji_world.training import captioning
 from emoji_world.training import fusing
 from emoji_world.training import kept_states
-from emoji_world.training.wrong_captions import WrongCaptions
+from emoji_world.training import towers
+from emoji_world.training.kept_states import WrongCaptions
 from keras import ops
 
 import keras_bridgetower as kbt
@@ -21,7 +20,7 @@ import keras_bridgetower as kbt
 pytestmark = FASTEST
 
 
-def test_an_icon_set_is_found_by_any_name_of_an_emoji(tmp_path):
+def test_icon_sets_are_found_by_any_name(tmp_path):
     body = '<path d="M0 0h8v8H0z" fill="#f00"/>'
     names = ("flag-for-france", "cactus-1", "cactus-2", "frowning", "moon")
     (tmp_path / "package").mkdir()
@@ -41,7 +40,7 @@ def test_an_icon_set_is_found_by_any_name_of_an_emoji(tmp_path):
         ["new moon", "moon"],  # Whose moon it is, nobody knows.
         ["full moon", "moon"],
     ]
-    found = icon_sets.drawings(tmp_path, of_emoji)
+    found = world.icon_drawings(tmp_path, of_emoji)
     drawn = {number: path.stem for number, path in found.items()}
     assert drawn == {0: "flag-for-france", 1: "cactus-1", 2: "frowning"}
     emoji = world.Emoji("1", "x", (), "objects", "tool", {"set": found[1]})
@@ -49,21 +48,21 @@ def test_an_icon_set_is_found_by_any_name_of_an_emoji(tmp_path):
     assert (picture == (255, 0, 0, 255)).all()
 
 
-def test_a_text_is_told_how_far_it_is_from_its_place_and_from_its_sense():
+def test_loss_of_captions_and_sentences():
     rng = np.random.default_rng(0)
-    places = rng.normal(size=(4, captioning.SPACE)).astype("float32")
+    places = rng.normal(size=(4, towers.SPACE)).astype("float32")
     places /= np.linalg.norm(places, axis=1, keepdims=True)
     given = places[:2]
-    true = np.zeros((2, captioning.SPACE + 4), "float32")
-    true[0, captioning.SPACE + 0] = 1.0  # A caption: only what it must find.
-    true[1, : captioning.SPACE] = places[2]  # A sentence: it has moved.
-    true[1, captioning.SPACE :] = (0.0, 0.5, 0.5, 0.0)
+    true = np.zeros((2, towers.SPACE + 4), "float32")
+    true[0, towers.SPACE + 0] = 1.0  # A caption: only what it must find.
+    true[1, : towers.SPACE] = places[2]  # A sentence: it has moved.
+    true[1, towers.SPACE :] = (0.0, 0.5, 0.5, 0.0)
     given_to = map(ops.convert_to_tensor, (true, given))
-    loss = captioning.find_it(places)(*given_to)
+    loss = towers.find_it(places)(*given_to)
     loss = ops.convert_to_numpy(loss)
-    near = captioning.SCALE * given @ places.T
+    near = towers.SCALE * given @ places.T
     logs = near - np.log(np.exp(near).sum(-1, keepdims=True))
-    moved = captioning.ENGLISH * (1 - places[1] @ places[2])
+    moved = towers.ENGLISH * (1 - places[1] @ places[2])
     wanted = [-logs[0, 0], moved - (logs[1, 1] + logs[1, 2]) / 2]
     np.testing.assert_allclose(loss, wanted, rtol=1e-4)
 
@@ -84,7 +83,7 @@ def run():
     return types.SimpleNamespace(world=emoji, splits=split)
 
 
-def test_a_wrong_caption_says_nothing_true(run):
+def test_wrong_captions_are_false(run):
     captions = ["a dog", "a pet", "puppy", "a cat", "pet", "it is", "a car"]
     emoji_of = np.array([0, 0, 0, 1, 1, 1, 2])
     vectors = np.eye(3)[emoji_of] + 0.1
@@ -98,7 +97,7 @@ def test_a_wrong_caption_says_nothing_true(run):
         assert drawn == {"a dog", "puppy", "a car"}
 
 
-def test_words_that_tell_something_are_hidden():
+def test_descriptive_words_are_hidden():
     task = kbt.BridgeTowerContrastive.from_preset(
         "bridgetower_tiny_emoji_contrastive"
     )
@@ -124,7 +123,7 @@ def test_words_that_tell_something_are_hidden():
             np.testing.assert_array_equal(row[places[there]], tokens[there])
 
 
-def test_a_text_enters_the_fusion_where_its_picture_is():
+def test_texts_enter_the_fusion_near_their_pictures():
     def known():
         return kbt.BridgeTowerContrastive.from_preset(
             "bridgetower_tiny_emoji_contrastive"

@@ -1,7 +1,6 @@
-"""The emoji world: what training may see, and how scores are counted."""
+"""The emoji world: its splits, texts, questions and scores."""
 
 import hashlib
-import json
 import math
 import shutil
 import tarfile
@@ -9,7 +8,6 @@ import tarfile
 import numpy as np
 import pytest
 from builders import FASTEST
-from emoji_world import build
 from emoji_world import colors
 from emoji_world import gallery
 from emoji_world import packages
@@ -17,9 +15,9 @@ from emoji_world import questions
 from emoji_world import splits
 from emoji_world import texts
 from emoji_world import world
-from emoji_world.training import augment
+from emoji_world.training import drawings
+from emoji_world.training.model import Together
 from emoji_world.training.run import Run
-from emoji_world.training.together import Together
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -58,13 +56,13 @@ def small_world(tmp_path):
     return found
 
 
-def test_drawings_that_look_alike_are_one_look(small_world):
+def test_find_looks(small_world):
     looks = splits.find_looks(small_world)
     assert looks[10] == looks[11]
     assert len(set(looks)) == 11
 
 
-def test_no_caption_holds_a_word_that_is_held_out(small_world):
+def test_no_caption_has_a_held_out_word(small_world):
     split = splits.Splits(
         np.arange(12), np.zeros(12, bool), frozenset({"worda", "plain"})
     )
@@ -78,7 +76,7 @@ def test_no_caption_holds_a_word_that_is_held_out(small_world):
     assert kept == ["wordb"]
 
 
-def test_the_color_is_counted_from_visible_pixels(tmp_path):
+def test_main_color_of_visible_pixels(tmp_path):
     for name, color in (
         ("red", (220, 20, 20)),
         ("yellow", (255, 204, 50)),
@@ -94,7 +92,7 @@ def test_the_color_is_counted_from_visible_pixels(tmp_path):
     assert colors.main_color(nothing) is None
 
 
-def test_a_large_drawing_keeps_colors_of_the_invisible_out(tmp_path):
+def test_large_drawings_ignore_invisible_colors(tmp_path):
     path = drawn(tmp_path / "large.png", (0, 255, 0), side=256, size=160)
     emoji = world.Emoji("1", "x", (), "objects", "tool", {"fluent": path})
     small = world.drawing(emoji, "fluent")
@@ -105,18 +103,18 @@ def test_a_large_drawing_keeps_colors_of_the_invisible_out(tmp_path):
     assert world.drawing(emoji, "noto") is None
 
 
-def test_what_varies_keeps_its_size_and_can_keep_its_colors(tmp_path):
+def test_varied_drawings_keep_size_and_colors(tmp_path):
     path = drawn(tmp_path / "a.png", (10, 200, 30))
     picture = np.asarray(Image.open(path))
     rng = np.random.default_rng(0)
     for _ in range(20):
-        varied = augment.vary(picture, rng, mirror=True)
+        varied = drawings.vary(picture, rng, mirror=True)
         assert varied.shape == (64, 64, 3)
         assert varied.dtype == np.uint8
         assert (np.abs(varied.astype(int) - (10, 200, 30)).sum(-1) == 0).any()
 
 
-def test_guessing_is_the_closed_form(small_world):
+def test_chance_is_the_closed_form(small_world):
     shown = gallery.Gallery(small_world, np.arange(12), "noto")
     chance = shown.chance([{3}, {1, 2}], kept=(1, 5))
     two = 1 - math.comb(10, 5) / math.comb(12, 5)
@@ -135,7 +133,7 @@ def test_recalls_count_looks(small_world):
     assert texts_first == {"TR@1": 100.0}
 
 
-def test_questions_have_known_answers_and_as_much_yes_as_no(small_world):
+def test_questions_have_known_answers_and_balanced_yes_and_no(small_world):
     rng = np.random.default_rng(0)
     asked = [questions.question(small_world[0], "red", rng) for _ in range(900)]
     assert {answer for _, _, answer in asked} <= set(questions.ANSWERS)
@@ -168,7 +166,7 @@ def test_questions_and_captions_are_in_both_spellings(small_world):
     assert min(counts) > 0.3 * sum(counts) > 0
 
 
-def test_an_archive_with_another_sum_is_refused(tmp_path, monkeypatch):
+def test_archive_with_another_sum_is_rejected(tmp_path, monkeypatch):
     inside = tmp_path / "package"
     inside.mkdir()
     (inside / "index.txt").write_text("hello")
@@ -192,35 +190,28 @@ def test_an_archive_with_another_sum_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
-def test_the_tables_come_from_the_registries(tmp_path):
+def test_world_of_the_registries(tmp_path):
     run = Run(tmp_path, 0)
-    build.write_tables(run, tmp_path / "tables")
+    splits_ = run.splits
     assert len(run.world) == 1906
-    assert run.splits.held_out.sum() == 57
-    assert len(run.splits.held_out_words) == 120
+    assert splits_.held_out.sum() == 57
+    assert len(splits_.held_out_words) == 120
     unseen = splits.shrunk(run.world, world.UNSEEN_ARTIST)
     for artist in world.TRAINING_ARTISTS:
         apart = np.abs(splits.shrunk(run.world, artist) - unseen)
         assert np.nanmin(apart.mean((1, 2, 3))) > splits.ALIKE
-    tables = tmp_path / "tables/captions"
-    rows = {
-        split: [
-            json.loads(line)
-            for line in (tables / f"{split}.jsonl").read_text().splitlines()
-        ]
-        for split in ("train", "validation", "test")
-    }
-    artists = {
-        split: {row["image"].split("/")[1].split("_")[0] for row in told}
-        for split, told in rows.items()
-    }
-    assert artists["train"] == set(world.TRAINING_ARTISTS)
-    assert artists["test"] == {world.UNSEEN_ARTIST}
-    said = {word for row in rows["train"] for word in row["text"].split()}
-    assert not run.splits.held_out_words & {w.lower().strip(".") for w in said}
+    rows = drawings.TrainingDrawings(run).rows
+    assert not splits_.held_out[[number for number, _ in rows]].any()
+    rng = np.random.default_rng(0)
+    for number in {number for number, _ in rows}:
+        emoji, color = run.world[number], run.colors[number]
+        for _ in range(8):
+            caption = texts.caption(emoji, color, splits_, rng)
+            words = {word.lower().strip(".") for word in caption.split()}
+            assert not splits_.held_out_words & words
 
 
-def test_tasks_that_learn_together_share_a_preset(small_world, tmp_path):
+def test_tasks_saved_together_share_a_preset(small_world, tmp_path):
     pretraining = kbt.BridgeTowerPretraining.from_preset(
         "bridgetower_tiny_easy_pretrain"
     )

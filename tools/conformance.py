@@ -123,11 +123,7 @@ def failed(outcome):
 
 
 def table(found):
-    """The matrix in Markdown, with its footnotes.
-
-    Args:
-        found: dict from backend to a dict from row and task to outcome.
-    """
+    """The matrix in Markdown, with its footnotes."""
     cells = [cell for of_backend in found.values() for cell in of_backend]
     names = dict.fromkeys(row for row, _ in cells)
     tasks = dict.fromkeys(task for _, task in cells)

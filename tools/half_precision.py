@@ -29,14 +29,7 @@ def main():
 
 
 def store_in_half(folder):
-    """Rewrite the float32 weights of a preset as float16, and its manifest.
-
-    Args:
-        folder: path of the preset folder.
-
-    Raises:
-        ValueError: a weight is too large for float16.
-    """
+    """Rewrite the float32 weights of a preset as float16, and its manifest."""
     folder = pathlib.Path(folder)
     if (seal := manifest.verify(folder)) is not None:
         seal.finish()

@@ -58,13 +58,7 @@ def free_port():
 
 
 def started(commands, environments, **kwargs):
-    """One Python process for each command and environment.
-
-    Args:
-        commands: list of lists, a script and its arguments.
-        environments: list of dicts, what each has beside the own variables.
-        **kwargs: as `subprocess.Popen`; errors go into a pipe by default.
-    """
+    """One Python process for each command and environment."""
     return [
         subprocess.Popen(
             [sys.executable, *map(str, command)],

@@ -63,16 +63,7 @@ def main():
 
 
 def executed(path, values=None):
-    """Run a notebook in a kernel of its own.
-
-    Args:
-        path: path of the notebook.
-        values: dict of other values for its parameters, or None.
-
-    Returns:
-        `(notebook, memory, seconds)`: the notebook with what it put out, the
-        most memory of a process in MiB, and seconds of the processor.
-    """
+    """Run a notebook in a kernel of its own."""
     notebook = nbformat.read(path, as_version=4)
     for cell in code_cells(notebook):
         cell.source = with_values(cell, values or {})

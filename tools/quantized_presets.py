@@ -95,11 +95,7 @@ def main():
 
 
 def measured(name, test, train, count, folder):
-    """Score, megabytes and milliseconds of each kind of a preset.
-
-    Yields:
-        `(kind, score, megabytes, milliseconds)`.
-    """
+    """Score, megabytes and milliseconds of each kind of a preset."""
     task = PRESETS[name].task.from_preset(PREFIX + name)
     raw, labels = _first(PRESETS[name].rows(test), count)
     answers = getattr(task, "answers", None)

@@ -24,31 +24,14 @@ NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def rate_of(update, peak, warmup, total):
-    """The closed form of a recipe's learning rate.
-
-    Args:
-        update: int from 0.
-        peak: float, the rate at the end of the warm-up.
-        warmup, total: ints, updates.
-    """
+    """The closed form of a recipe's learning rate."""
     if update < warmup:
         return peak * update / warmup
     return peak * (total - update) / (total - warmup)
 
 
 def rows(runs, facts, soon, lost):
-    """Judge the runs of a rehearsal.
-
-    Args:
-        runs: dict of lists, what each host of a run did: "whole", "killed",
-            "one killed", "lost" and "mended".
-        facts: dict, those of the plan.
-        soon: float, seconds in which all must end.
-        lost: float, the same after one of them was killed.
-
-    Returns:
-        list of dicts of `check`, `found` (strs) and `right` (bool).
-    """
+    """Judge the runs of a rehearsal."""
     whole, mended = runs["whole"], runs["mended"]
     last = len(whole) - 1
     made = [

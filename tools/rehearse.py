@@ -77,14 +77,7 @@ def main():
 
 
 def rehearsed(plan):
-    """The report of a rehearsal.
-
-    Args:
-        plan: a `Plan`.
-
-    Returns:
-        dict of plain values, see `rehearsal_table.table`.
-    """
+    """The report of a rehearsal."""
     hosts, last = plan.hosts, plan.hosts - 1
     # In the middle of an update, where it has several batches.
     behind = max(1, plan.accumulation // 2)
@@ -163,17 +156,7 @@ class Plan:
         }
 
     def run(self, name, dies=None, others=None, soon=False):
-        """Begin a run, or go on with it, on all hosts.
-
-        Args:
-            name: str, of the folder that the hosts share.
-            dies: dict from a host to the batch before which it is killed.
-            others: dict from a host to a folder of its own.
-            soon: bool, whether none of them should get to train.
-
-        Returns:
-            list of dicts, what each host did.
-        """
+        """Begin a run, or go on with it, on all hosts."""
         dies, others = dies or {}, others or {}
         hosts = []
         environments = launch.several_processes(self.hosts)
@@ -210,11 +193,7 @@ class Plan:
 
 
 def updates_of(warmup):
-    """The fewest updates of a run that has the recipe's share of warm-up.
-
-    Args:
-        warmup: float, a share of the updates, or int, a number of them.
-    """
+    """The fewest updates of a run that has the recipe's share of warm-up."""
     count = LEAST_UPDATES
     while warmup and count_steps(warmup, count) < WARM_UPDATES:
         count += 1
@@ -222,16 +201,7 @@ def updates_of(warmup):
 
 
 def outcome_of(path, code, waited):
-    """What a process wrote down and printed.
-
-    Args:
-        path: path of its story.
-        code: int, its exit code.
-        waited: float, seconds, or None where it had to be killed.
-
-    Returns:
-        dict.
-    """
+    """What a process wrote down and printed."""
     stories = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
     errors = list(ERROR.finditer(pathlib.Path(f"{path}.err").read_text()))
     printed = pathlib.Path(f"{path}.out").read_text()

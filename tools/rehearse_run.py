@@ -107,15 +107,7 @@ LOST = 10 if FORKS else SOON
 
 
 def run(path, dies_at, given):
-    """One host's run.
-
-    Args:
-        path: path of its story, into which a line of JSON is written for each
-            batch, and at the end what was read.
-        dies_at: int, the batch, counted over the whole run, before which the
-            process kills itself; -1 for none.
-        given: list of str, arguments as of `examples/finetune.py`.
-    """
+    """One host's run."""
     read, stories = [], []
     followed(read)
 
@@ -128,14 +120,7 @@ def run(path, dies_at, given):
 
 
 def host_of(orders):
-    """Start hosts as they are ordered, and tell how each ended.
-
-    Args:
-        orders: lines of JSON, each of the hosts of one run.
-
-    Returns:
-        dict, in the process of a fork: the order of its host. None at the end.
-    """
+    """Start hosts as they are ordered, and tell how each ended."""
     # Kept, as they would take the exit code of their process with them.
     processes = []
     for line in orders:
@@ -154,17 +139,7 @@ def host_of(orders):
 
 
 def ended(pids, soon):
-    """Wait for hosts, and kill those that do not end.
-
-    Args:
-        pids: list of ints.
-        soon: bool, whether all must end soon after the first one; else only
-            when one has failed.
-
-    Returns:
-        list of pairs: the exit code of each, and its seconds after the first
-        one; None for those that were killed here.
-    """
+    """Wait for hosts, and kill those that do not end."""
     began, codes, ends = time.monotonic(), {}, {}
     while len(ends) < len(pids):
         time.sleep(0.05)

@@ -1,7 +1,10 @@
 """Run the test suite on TensorFlow, JAX and PyTorch, and sum it up.
 
-python tools/test_all.py              # what CI runs
-python tools/test_all.py -m slow      # any arguments go to pytest
+python tools/test_all.py                        # as CI does
+python tools/test_all.py -m slow                # arguments go to pytest
+python tools/test_all.py --keras 3.16.0rc1 ...  # with another version of Keras
+
+The environment of another version stays in `.venv-keras-VERSION`.
 """
 
 import concurrent.futures
@@ -11,16 +14,22 @@ import re
 import subprocess
 import sys
 import time
+import venv
 
-# Backends whose passes run side by side. PyTorch's pass, which runs what is the
-# same on all, is as long as the other two together and has two processes
-# of its own (tests/conftest.py). Four processes on two cores took half as long
-# again as two and two, as the threads of some wait busily for each other.
+# Backends whose passes run side by side. PyTorch's pass also runs the tests of
+# no backend: it takes as long as the other two together and has two processes
+# (tests/conftest.py). Four processes on two cores took 1.5 times as long as two
+# and two, as threads of some wait busily for each other.
 ROUNDS = (("torch",), ("jax", "tensorflow"))
 ROOT = pathlib.Path(__file__).parent.parent
+EXTRAS = "tensorflow,jax,torch,orbax,data,viz,examples,dev"
 
 
 def main():
+    if sys.argv[1:2] == ["--keras"]:
+        if len(sys.argv) < 3 or sys.argv[2].startswith("-"):
+            sys.exit("--keras must be followed by a version, such as 3.16.0rc1")
+        sys.exit(with_keras(*sys.argv[2:]))
     started = time.time()
     totals = dict.fromkeys(("passed", "failed", "skipped"), 0)
     results = []
@@ -39,8 +48,28 @@ def main():
     sys.exit(totals["failed"] > 0)
 
 
+def with_keras(version, *arguments):
+    """Run this script in an environment with a version of Keras.
+
+    pip rejects a version below the project's minimum.
+    """
+    home = ROOT / f".venv-keras-{version}"
+    folder = home / ("Scripts" if os.name == "nt" else "bin")
+    python, installed = str(folder / "python"), home / "installed"
+    if not installed.exists():
+        venv.create(home, clear=True, with_pip=True)
+        packages = "-e", f"{ROOT}[{EXTRAS}]", f"keras=={version}"
+        install = (python, "-m", "pip", "install", "-q", *packages)
+        subprocess.run(install, cwd=ROOT, check=True)
+        installed.touch()
+    found = "import keras; print('keras', keras.__version__, keras.__file__)"
+    subprocess.run([python, "-c", found], cwd=ROOT, check=True)
+    command = [python, __file__, *arguments]
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
 def run(backend):
-    """One pass of pytest: the counts of its last line, and its exit code."""
+    """Run pytest; return the counts of its last line, and its exit code."""
     started = time.time()
     process = subprocess.Popen(
         [sys.executable, "-um", "pytest", "-q", "-rf"] + sys.argv[1:],
@@ -53,7 +82,7 @@ def run(backend):
     last = ""
     for line in process.stdout:
         if re.search(r"\d+ (passed|failed|error|skipped)", line):
-            # Kept for the sum; its own summary would be taken for the whole.
+            # Not printed: it is not the summary of all.
             last = line
         else:
             print(f"[{backend}] {line}", end="", flush=True)

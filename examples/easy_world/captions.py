@@ -84,26 +84,12 @@ class Blanks:
 
 
 def captions(scenes):
-    """Five captions of every picture.
-
-    Args:
-        scenes: `Scenes`.
-
-    Returns:
-        `Captions`.
-    """
+    """Five captions of every picture."""
     return _captions(scenes, np.arange(len(scenes.values)))
 
 
 def gallery(scenes):
-    """Retrieval: one picture of each kind, so that a caption fits only one.
-
-    Args:
-        scenes: `Scenes`.
-
-    Returns:
-        `Captions`; `owner` holds the image ids that `retrieval_recall` takes.
-    """
+    """Retrieval: one picture of each kind, so that a caption fits only one."""
     _, first = np.unique(scenes.groups, return_index=True)
     return _captions(scenes, np.sort(first))
 
@@ -114,13 +100,6 @@ def matches(scenes, seed=0):
     Pictures are paired, and two of a pair exchange one attribute in which
     they differ. So every word is as frequent in false captions as in true
     ones, and the text alone says nothing.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int.
-
-    Returns:
-        `Matches`, two rows for each picture.
     """
     rng = scenes.generator(seed)
     count = len(scenes.values)
@@ -152,15 +131,7 @@ def matches(scenes, seed=0):
 
 
 def blanks(scenes, seed=0):
-    """Masked language modelling that only the picture can solve.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int, draws the template of each picture.
-
-    Returns:
-        `Blanks`, four rows for each picture, one for each attribute.
-    """
+    """Masked language modelling that only the picture can solve."""
     rng = scenes.generator(seed)
     rows = []
     for picture in range(len(scenes.values)):
@@ -177,13 +148,6 @@ def varied_captions(scenes, seed=0):
     """One true sentence about every picture, said in one of many ways.
 
     Three of ten are captions of `TEMPLATES`, which name all attributes.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int.
-
-    Returns:
-        list of str.
     """
     rng = scenes.generator(seed)
     texts = []

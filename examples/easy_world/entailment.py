@@ -57,23 +57,7 @@ class Entailment:
 
 
 def veil(image, view, seed):
-    """Hide one attribute of a picture.
-
-    Args:
-        image: uint8 array `(64, 64, 3)` of easy-VQA.
-        view: `"full"`: nothing is hidden, the picture itself returns.
-            `"no_colour"`: every pixel of the shape takes a random colour of
-            the palette, and its edges are sharp. `"no_shape"`: a piece from
-            inside the shape, blown up to the whole picture, so that all of it
-            has the shape's colour.
-        seed: int or `np.random.Generator`.
-
-    Returns:
-        uint8 array like `image`.
-
-    Raises:
-        ValueError: no such view.
-    """
+    """Hide one attribute of a picture."""
     if view not in VIEWS:
         raise ValueError(
             f"`view` must be one of {VIEWS}. Received: view={view!r}"
@@ -99,16 +83,6 @@ def entailment(scenes, seed=0):
     whose view hides what it is about. True and false ones are seen in full or
     with the other attribute hidden, at random, so that a veil alone does not
     mean neutral.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int.
-
-    Returns:
-        `Entailment`: 12,000 rows of training, 1,500 of validation, 3,000 of
-        test.
-
-    Source: labels as SNLI-VE (Xie et al., 2019).
     """
     rng = scenes.generator(seed)
     rows = []
@@ -134,14 +108,6 @@ def varied_entailment(scenes, seed=0, sentences=4000):
     Each sentence of `wordings.statement` stands with one picture that entails
     it, one that contradicts it and one that leaves it open, as far as there
     are such. Half of the contradictions are near: one claim alone is false.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int.
-        sentences: int.
-
-    Returns:
-        `Entailment`, at most three rows for each sentence.
     """
     rng = scenes.generator(seed)
     rows = []

@@ -69,35 +69,13 @@ class Statement:
 
 
 def claim(attribute, *true, undecided=()):
-    """The claim that an attribute has one of some values.
-
-    Args:
-        attribute: str, a key of `ATTRIBUTES`.
-        *true: words of `ATTRIBUTES[attribute]`. None of them: the claim is
-            false of every picture, as "purple" is.
-        undecided: words for which the claim is neither true nor false.
-
-    Returns:
-        `Claim`, false of all other values.
-    """
+    """The claim that an attribute has one of some values."""
     rest = set(ATTRIBUTES[attribute]) - set(true) - set(undecided)
     return Claim(attribute, frozenset(true), frozenset(rest))
 
 
 def judge(statement, values, view):
-    """Whether pictures entail or contradict a statement.
-
-    Args:
-        statement: `Statement`.
-        values: int array `(pictures, 4)`, as `Scenes.values`.
-        view: str, a key of `HIDDEN`: how all pictures are seen.
-
-    Returns:
-        int array `(pictures,)`: contradiction 0, neutral 1, entailment 2, or
-        -1 where a claim is undecided.
-
-    Source: Kleene's strong logic of three values (1938).
-    """
+    """Whether pictures entail or contradict a statement."""
     if not statement.claims:
         return np.full(len(values), NEUTRAL)
     found = [_judge(one, values, view) for one in statement.claims]

@@ -109,15 +109,6 @@ def pairs(scenes, seed=0):
     Each sentence has four pairs. The first two, one true and one false, share
     the left picture, the last two the right one: neither the sentence alone
     nor one of the pictures decides.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int.
-
-    Returns:
-        `Pairs`: 8,000 rows of training, 1,000 of validation, 2,000 of test.
-
-    Source: task and measures of NLVR2 (Suhr et al., 2019).
     """
     rng = scenes.generator(seed)
     shown = {

@@ -66,18 +66,7 @@ class Attributes:
 
 
 def load(split):
-    """Read a split of easy-VQA.
-
-    Args:
-        split: `"train"`, `"validation"` or `"test"`.
-
-    Returns:
-        `EasyVQA`.
-
-    Raises:
-        ImportError: the package `easy-vqa` is not installed.
-        ValueError: no such split.
-    """
+    """Read a split of easy-VQA."""
     if split not in ("train", "validation", "test"):
         raise ValueError(
             "`split` must be 'train', 'validation' or 'test'. "
@@ -123,12 +112,6 @@ def attributes(image):
     The colour is the most frequent palette colour; a rectangle fills the
     extent of that colour, a triangle has little in its upper half. The box is
     the extent of all that is not background, soft edges included.
-
-    Args:
-        image: uint8 array `(64, 64, 3)` of easy-VQA.
-
-    Returns:
-        `Attributes`.
     """
     colour, pure = pure_colour(image)
     inside = pure[_extent(pure)]
@@ -146,14 +129,7 @@ def attributes(image):
 
 
 def background(image):
-    """The one colour behind the shape.
-
-    Args:
-        image: uint8 array `(64, 64, 3)` of easy-VQA.
-
-    Returns:
-        uint8 array `(3,)`.
-    """
+    """The one colour behind the shape."""
     red, green, blue = np.moveaxis(image, -1, 0) >= BACKGROUND_FROM
     light = image[red & green & blue]
     codes, first, counts = np.unique(
@@ -167,12 +143,6 @@ def shape_mask(image):
 
     Edges are soft, and near them the background rings a little; how far the
     ringing shows depends on the colour, this mask does not.
-
-    Args:
-        image: uint8 array `(64, 64, 3)` of easy-VQA.
-
-    Returns:
-        bool array `(64, 64)`.
     """
     behind = background(image).astype("float64")
     change = np.array(COLOURS[pure_colour(image)[0]]) - behind
@@ -184,13 +154,6 @@ def shift(images, boxes):
 
     The background is one colour, so rolling keeps the picture true as long as
     the shape's box does not wrap around.
-
-    Args:
-        images: uint8 tensor `(batch, 64, 64, 3)`.
-        boxes: int32 tensor `(batch, 4)`, the boxes of `Attributes`.
-
-    Returns:
-        uint8 tensor like `images`.
     """
     import tensorflow as tf
 
@@ -209,14 +172,7 @@ def shift(images, boxes):
 
 
 def pure_colour(image):
-    """The most frequent palette colour, and where it stands unmixed.
-
-    Args:
-        image: uint8 array `(64, 64, 3)` of easy-VQA.
-
-    Returns:
-        `(colour, mask)`: a key of `COLOURS`, and a bool array `(64, 64)`.
-    """
+    """The most frequent palette colour, and where it stands unmixed."""
     codes = _codes(image)
     masks = {name: codes == code for name, code in _COLOUR_CODES.items()}
     colour = max(masks, key=lambda name: np.count_nonzero(masks[name]))

@@ -77,18 +77,7 @@ class Scenes:
 
 
 def load_scenes(split):
-    """Read a split and measure what its pictures show.
-
-    Args:
-        split: `"train"`, `"validation"` or `"test"`.
-
-    Returns:
-        `Scenes`.
-
-    Raises:
-        ImportError: the package `easy-vqa` is not installed.
-        ValueError: no such split.
-    """
+    """Read a split and measure what its pictures show."""
     data = load(split)
     measured = zip(*map(_measure, data.images), strict=True)
     return Scenes(split, data, *map(np.array, measured))
@@ -98,13 +87,6 @@ def moved(scenes, seed):
     """The same shapes in other places, half of them mirrored.
 
     For training: what the pictures show is true of the places they moved to.
-
-    Args:
-        scenes: `Scenes`.
-        seed: int.
-
-    Returns:
-        `Scenes`.
     """
     rng = scenes.generator(seed)
     boxes = scenes.boxes

@@ -9,12 +9,7 @@ SPELLINGS = {
 
 
 def american(text, words=SPELLINGS):
-    """Return a text with its British words spelled as in America.
-
-    Args:
-        text: str.
-        words: keys of `SPELLINGS`, the words to respell.
-    """
+    """Return a text with its British words spelled as in America."""
     return _respelled(text, {SPELLINGS[word]: word for word in words})
 
 
@@ -24,11 +19,7 @@ def british(text, words=SPELLINGS):
 
 
 def both(text, words=SPELLINGS):
-    """Return the spellings of a text, the American one first.
-
-    Returns:
-        tuple of one str, or of two where the spellings differ.
-    """
+    """Return the spellings of a text, the American one first."""
     spelled = american(text, words), british(text, words)
     return tuple(dict.fromkeys(spelled))
 

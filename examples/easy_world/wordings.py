@@ -96,19 +96,7 @@ COMPASS = {
 
 
 def draw(table, rng, value=None):
-    """Draw a word from a table.
-
-    Args:
-        table: dict from `Claim` to words.
-        rng: `np.random.Generator`.
-        value: str, which the claim must be true of; None for any claim.
-
-    Returns:
-        `Word`.
-
-    Raises:
-        ValueError: no claim of the table is true of the value.
-    """
+    """Draw a word from a table."""
     fit = [one for one in table if value is None or value in one.true]
     if not fit:
         known = sorted(set().union(*(one.true for one in table)))
@@ -300,21 +288,12 @@ TRUE_KINDS = {
 
 
 def statement(rng):
-    """Draw a `Statement`, which may be true or false of a picture.
-
-    Args:
-        rng: `np.random.Generator`.
-    """
+    """Draw a `Statement`, which may be true or false of a picture."""
     return _drawn(KINDS, rng, None)
 
 
 def true_statement(rng, words):
-    """Draw a `Statement` that is true of a picture, without "not".
-
-    Args:
-        rng: `np.random.Generator`.
-        words: dict from attribute to its word, as `Scenes.words`.
-    """
+    """Draw a `Statement` that is true of a picture, without "not"."""
     return _drawn(TRUE_KINDS, rng, words)
 
 

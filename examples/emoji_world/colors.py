@@ -25,14 +25,7 @@ COLORS = (
 
 
 def main_color(drawing):
-    """The commonest color, or None where no color has 40 % of the pixels.
-
-    Args:
-        drawing: uint8 `(side, side, 4)`.
-
-    Returns:
-        str of `COLORS`, or None.
-    """
+    """The commonest color, or None where no color has 40 % of the pixels."""
     seen = drawing[drawing[..., 3] > 127][:, :3] / 255.0
     names = [_name(*pixel) for pixel in seen[::3]]
     if not names:

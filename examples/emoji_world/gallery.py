@@ -25,16 +25,7 @@ class Gallery:
         self.looks = np.asarray(looks)[self.numbers]
 
     def recalls(self, scores, wanted, kept=KEPT):
-        """Share of texts with a wanted look among the first, in percent.
-
-        Args:
-            scores: float array `(texts, pictures)`.
-            wanted: list of sets of looks, one for each text.
-            kept: tuple of int.
-
-        Returns:
-            dict as `{"IR@1": 40.0}`.
-        """
+        """Share of texts with a wanted look among the first, in percent."""
         order = np.argsort(-scores, axis=1, kind="stable")[:, : max(kept)]
         hit = np.array(
             [

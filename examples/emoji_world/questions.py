@@ -1,5 +1,7 @@
-"""Questions with one-word answers about the drawings, from facts."""
+"""Draw questions about drawings with one-word answers."""
 
+import json
+import pathlib
 import re
 
 from easy_world import spelling
@@ -7,86 +9,14 @@ from easy_world import spelling
 from emoji_world.colors import COLORS
 from emoji_world.texts import SPELLED
 
-GROUPS = {
-    "smileys & emotion": "smileys",
-    "people & body": "people",
-    "animals & nature": "nature",
-    "food & drink": "food",
-    "travel & places": "travel",
-    "activities": "activities",
-    "objects": "objects",
-    "symbols": "symbols",
-    "flags": "flags",
-}
-# Whether an emoji is one: a pattern that its group and kind match.
-IS_IT = {
-    "an animal": r"nature/animal-|emotion/(cat|monkey)",
-    "a bird": "animal-bird",
-    "a bug": "animal-bug",
-    "a plant": "nature/plant-",
-    "a face": "emotion/(face|cat|monkey)",
-    "a heart": "emotion/heart",
-    "a person": "body/(person|family)",
-    "a hand": "body/hand",
-    "a flag": "^flags/",
-    "food": "drink/food-",
-    "a fruit": "food-fruit",
-    "a vegetable": "food-vegetable",
-    "a drink": "drink/drink",
-    "a vehicle": "transport-(ground|air|water)",
-    "a building": "place-(building|religious)",
-    "a sport": "activities/sport|person-sport",
-    "a musical instrument": "objects/musical-instrument",
-    "clothing": "objects/clothing",
-    "a tool": "objects/tool",
-    "an arrow": "symbols/arrow",
-    "a clock": r"travel & places/time",
-}
+_TABLES = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+GROUPS = _TABLES["groups"]
+# A kind in one word.
+KINDS = _TABLES["kinds"]
+# Patterns of the group and kind of an emoji that is such a thing.
+IS_IT = _TABLES["is it"]
 # Unicode counts these among the vehicles.
-NO_VEHICLES = (
-    "anchor",
-    "bus stop",
-    "construction",
-    "fuel pump",
-    "horizontal traffic light",
-    "motorway",
-    "oil drum",
-    "police car light",
-    "railway track",
-    "ring buoy",
-    "seat",
-    "stop sign",
-    "vertical traffic light",
-    "wheel",
-)
-# The smaller kinds of a group, in one word.
-KINDS = {
-    "animal-mammal": "mammal",
-    "animal-bird": "bird",
-    "animal-reptile": "reptile",
-    "animal-amphibian": "amphibian",
-    "animal-marine": "sea animal",
-    "animal-bug": "bug",
-    "plant-flower": "flower",
-    "plant-other": "plant",
-    "food-fruit": "fruit",
-    "food-vegetable": "vegetable",
-    "food-prepared": "dish",
-    "food-asian": "asian food",
-    "food-sweet": "sweet",
-    "drink": "drink",
-    "transport-ground": "land vehicle",
-    "transport-air": "aircraft",
-    "transport-water": "boat",
-    "place-building": "building",
-    "clothing": "clothing",
-    "tool": "tool",
-    "musical-instrument": "instrument",
-    "sport": "sport",
-    "country-flag": "country flag",
-    "zodiac": "zodiac sign",
-    "arrow": "arrow",
-}
+NO_VEHICLES = _TABLES["no vehicles"]
 ASK_GROUP = ("which group does it belong to?", "what group is this in?")
 ASK_KIND = ("what kind of thing is it?", "what is it?")
 ASK_COLOR = ("what color is it mostly?", "which color does it have?")
@@ -96,17 +26,7 @@ ANSWERS = sorted({"yes", "no", *GROUPS.values(), *KINDS.values(), *COLORS})
 
 
 def facts(emoji, color):
-    """Return all questions: `(type, ways of asking, answer)` each.
-
-    The ways of asking are in American and in British spelling.
-
-    Args:
-        emoji: `Emoji`.
-        color: str, the main color of the drawing that is shown, or None.
-
-    Returns:
-        list of `(str, tuple of str, str)`.
-    """
+    """Return all questions, asked in American and in British spelling."""
     found = [("group", ASK_GROUP, GROUPS[emoji.group])]
     kind = None if emoji.name in NO_VEHICLES else emoji.kind
     if kind in KINDS:
@@ -133,7 +53,7 @@ def facts(emoji, color):
 
 
 def question(emoji, color, rng):
-    """One question: each type alike often, and as much yes as no."""
+    """Draw a question: types are equally frequent, and so are yes and no."""
     every = facts(emoji, color)
     kinds = sorted({kind for kind, _, _ in every})
     kind = kinds[rng.integers(len(kinds))]

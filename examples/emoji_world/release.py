@@ -15,8 +15,8 @@ import half_precision
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
+from emoji_world.training.model import Together
 from emoji_world.training.run import WHOLE
-from emoji_world.training.together import Together
 from emoji_world.training.train import STAGES
 from keras_bridgetower.presets import manifest
 

@@ -1,4 +1,4 @@
-r"""Score the emoji presets, with guessing and blind baselines beside them.
+"""Score the emoji presets, with guessing and blind baselines beside them.
 
     PYTHONPATH=examples python -m emoji_world.score runs/emoji
 
@@ -10,14 +10,13 @@ import collections
 import json
 import pathlib
 
+import bm25s
 import numpy as np
 
 import keras_bridgetower as kbt
-from emoji_world import baselines
 from emoji_world import colors
 from emoji_world import gallery
 from emoji_world import questions
-from emoji_world import score_pairs
 from emoji_world import texts
 from emoji_world import world
 from emoji_world.training import teacher
@@ -41,14 +40,14 @@ def main():
         "search": search(run, task, shown),
         "descriptions": free(run, task, shown),
         "vqa": answers(run, preset),
-        "matching": score_pairs.match(
+        "matching": match(
             run,
             preset,
             shown,
             lambda asked: task.embed(texts=asked, batch_size=256),
             SEED,
         ),
-        "masked words": score_pairs.fill(run, preset, shown, SEED),
+        "masked words": fill(run, preset, shown, SEED),
     }
     for name, table in found.items():
         print(f"\n{name}")
@@ -58,13 +57,13 @@ def main():
 
 
 def _embedded(run, task, artist):
-    """The `Gallery` of an artist, and the vectors of its pictures."""
+    """Return the `Gallery` of an artist and the vectors of its pictures."""
     shown = gallery.Gallery(run.world, run.splits.looks, artist)
     return shown, task.embed(images=shown.pictures, batch_size=128)
 
 
 def search(run, task, shown):
-    """Texts that training never read, for drawings of each artist."""
+    """Search each artist's drawings with texts that training never read."""
     found = {}
     for artist, (pictures, images) in shown.items():
         for kind, (asked, wanted) in _queries(run, pictures).items():
@@ -82,7 +81,7 @@ def search(run, task, shown):
 
 
 def _queries(run, shown):
-    """Texts by kind, with the looks that are right for each."""
+    """Return texts by kind, each with the looks that are right."""
     rng = np.random.default_rng(SEED)
     looks, out = run.splits.looks, run.splits.held_out
     found = collections.defaultdict(lambda: ([], []))
@@ -111,7 +110,7 @@ def _queries(run, shown):
 
 
 def free(run, task, shown):
-    """The hundred descriptions in free words, beside searches in text."""
+    """Search with the hundred free descriptions, beside searches in text."""
     rows = json.loads(DESCRIPTIONS.read_text(encoding="utf-8"))
     asked = [row["text"] for row in rows]
     looks = run.splits.looks
@@ -128,9 +127,9 @@ def free(run, task, shown):
         found[artist] = drawn.recalls(vectors @ images.T, wanted)
     every, _ = shown["noto"]
     found["guessing"] = every.chance(wanted)
-    written = baselines.documents(run.world, lambda emoji: emoji.keywords)
+    written = documents(run.world, lambda emoji: emoji.keywords)
     found["BM25 over names and keywords"] = every.recalls(
-        baselines.keyword_scores(asked, written), wanted
+        keyword_scores(asked, written), wanted
     )
     names = [emoji.name for emoji in run.world]
     known = teacher.vectors([*asked, *names], run.packages["minilm"])
@@ -146,7 +145,7 @@ def free(run, task, shown):
 
 
 def answers(run, preset):
-    """Accuracy by type of question, beside the best guess without a look."""
+    """Return the accuracy by type of question, beside blind guesses."""
     task = kbt.BridgeTowerVQA.from_preset(preset)
     guess = _blind_guesses(run)
     found = {}
@@ -188,7 +187,7 @@ def _by_kind(hit, kinds, rows):
 
 
 def _blind_guesses(run):
-    """The commonest answer to each question in training."""
+    """Return the most frequent answer to each question in training."""
     rng = np.random.default_rng(SEED + 1)
     counts = collections.defaultdict(collections.Counter)
     for emoji, color, out in zip(
@@ -201,6 +200,139 @@ def _blind_guesses(run):
     for text, answers_of in counts.items():
         guesses[text] = answers_of.most_common(1)[0][0]
     return guesses
+
+
+def keyword_scores(queries, documents):
+    """Compute the BM25 scores `(queries, documents)`."""
+    index = bm25s.BM25()
+    index.index(_words(documents), show_progress=False)
+    rows = []
+    for words in _words(queries):
+        known = [word for word in words if word in index.vocab_dict]
+        rows.append(
+            index.get_scores(known) if known else np.zeros(len(documents))
+        )
+    return np.stack(rows)
+
+
+def _words(texts):
+    return bm25s.tokenize(texts, return_ids=False, show_progress=False)
+
+
+def documents(emoji, words_of):
+    """Return the name and the keywords of each emoji as one text."""
+    return [" ".join([one.name, *words_of(one)]) for one in emoji]
+
+
+ASKED = 300
+SEARCHED = 16  # The pictures that a search by vectors hands on to matching.
+KEPT = (1, 5)
+BLANK = "a drawing of {article}<mask>"
+
+
+def match(run, preset, shown, read, seed):
+    """Score matching of pairs, and a search that is re-ranked.
+
+    Each of 300 emoji of training is named in a way that training does not
+    use. The name must fit its own drawing, and neither one drawn at random
+    nor the wrong one that a search by vectors finds first.
+    """
+    task = kbt.BridgeTowerRetrieval.from_preset(preset)
+    found = {}
+    for artist, (drawn, images) in shown.items():
+        rng = np.random.default_rng(seed)
+        seen = np.flatnonzero(~run.splits.held_out[drawn.numbers])
+        own, random = (rng.permutation(seen)[:ASKED] for _ in range(2))
+        asked = [
+            texts.ask_anew(run.world[drawn.numbers[place]].name, place)
+            for place in own
+        ]
+        scores = read(asked) @ images.T
+        best = np.argsort(-scores, 1, kind="stable")
+        right = drawn.looks[best] == drawn.looks[own][:, None]
+        nearest = best[np.arange(len(best)), right.argmin(1)]
+        wrong = drawn.looks[random] != drawn.looks[own]
+        its, others, like = (
+            _odds(task, [drawn.pictures[place] for place in places], asked)
+            for places in (own, random, nearest)
+        )
+        first = best[:, :SEARCHED]
+        again = task.score(
+            [drawn.pictures[place] for place in first.ravel()],
+            np.repeat(asked, SEARCHED).tolist(),
+            batch_size=160,
+        ).reshape(first.shape)
+        found[artist] = {
+            "own, taken": _percent(its > 0),
+            "random, refused": _percent(others[wrong] < 0),
+            "nearest, refused": _percent(like < 0),
+            "own above nearest": _percent(its > like),
+            **_recalls("by vectors", right[:, :SEARCHED]),
+            **_recalls(
+                "matched again",
+                np.take_along_axis(
+                    right, np.argsort(-again, 1, kind="stable"), 1
+                ),
+            ),
+        }
+    return found
+
+
+def fill(run, preset, shown, seed):
+    """Score names of one token behind a blank; blind: on a white picture."""
+    task = kbt.BridgeTowerMaskedLM.from_preset(preset)
+    tokenizer = task.preprocessor.tokenizer
+    found = {}
+    for artist, (drawn, _) in shown.items():
+        rng = np.random.default_rng(seed)
+        names = [" " + run.world[number].name for number in drawn.numbers]
+        # Start, name and end.
+        short = (tokenizer(names) != tokenizer.pad_token_id).sum(-1) == 3
+        asked = [
+            (place, run.world[drawn.numbers[place]].name)
+            for place in np.flatnonzero(short)
+            if not run.splits.held_out[drawn.numbers[place]]
+        ]
+        asked = [asked[row] for row in rng.permutation(len(asked))[:ASKED]]
+        pictures = [drawn.pictures[place] for place, _ in asked]
+        white = [np.full_like(picture, 255) for picture in pictures]
+        found[artist] = {
+            "names": len(asked),
+            **_filled("", task, pictures, asked),
+            **_filled("blind, ", task, white, asked),
+        }
+    return found
+
+
+def _odds(task, pictures, asked):
+    """Return the logits of a match minus those of none."""
+    x = {"images": np.stack(pictures), "text": asked}
+    logits = task.predict(x, batch_size=100, verbose=0)
+    return logits[:, 1] - logits[:, 0]
+
+
+def _recalls(said, right):
+    return {f"{said}, IR@{k}": _percent(right[:, :k].any(1)) for k in KEPT}
+
+
+def _filled(said, task, pictures, asked):
+    names = [name for _, name in asked]
+    sentences = [
+        BLANK.format(article=texts.with_article(name).removesuffix(name))
+        for name in names
+    ]
+    given = task.fill_mask(pictures, sentences, top_k=max(KEPT), batch_size=100)
+    words = [[word.strip() for word, _ in masks[0]] for masks, _ in given]
+    return {
+        f"{said}first {k}": _percent(
+            np.array([n in w[:k] for n, w in zip(names, words, strict=True)])
+        )
+        for k in KEPT
+    }
+
+
+def _percent(hit):
+    return round(100 * float(np.mean(hit)), 1)
 
 
 if __name__ == "__main__":

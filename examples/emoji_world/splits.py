@@ -1,6 +1,6 @@
-"""What training never sees: some emoji, some words, and one artist.
+"""Split the world: some emoji, words and one artist are held out.
 
-Drawings that look alike stay on one side: skin tones are left out, and emoji
+Drawings that look alike are on one side: skin tones are left out, and emoji
 whose drawings hardly differ by any artist are one "look".
 """
 
@@ -38,12 +38,12 @@ class Splits:
     held_out_words: frozenset
 
     def keeps_back(self, text):
-        """Whether a text holds a word that is held out, alone or in another."""
+        """Return True if a text contains a held-out word."""
         return bool(self.held_out_words & set(re.findall("[a-z]+", text)))
 
 
 def split(world):
-    """The split of a list of `Emoji`; always the same one."""
+    """Split a list of `Emoji`, always in the same way."""
     rng = np.random.default_rng(SEED)
     looks = find_looks(world)
     free = np.array([emoji.group not in BY_HEART for emoji in world])
@@ -57,7 +57,7 @@ def split(world):
 
 
 def find_looks(world):
-    """A number for each emoji, equal where all artists draw nearly the same."""
+    """Number the emoji; those that an artist draws nearly alike are equal."""
     number = np.arange(len(world), dtype="int32")
     small = [shrunk(world, artist) for artist in ARTISTS]
     for i in range(len(world)):
@@ -73,7 +73,7 @@ def find_looks(world):
 
 
 def shrunk(world, artist):
-    """Drawings of half the size: float32 `(emoji, 32, 32, 3)`, NaN without."""
+    """Return small drawings: float32 `(emoji, 32, 32, 3)`, NaN if missing."""
     pictures = np.full((len(world), 32, 32, 3), np.nan, "float32")
     for i, emoji in enumerate(world):
         drawn = drawing(emoji, artist)
@@ -90,7 +90,7 @@ def _family(name):
 
 
 def _held_out_words(world, held_out, rng):
-    """Keywords of one to six emoji that stand in no name."""
+    """Draw keywords of one to six emoji that are in no name."""
     in_names = {word for emoji in world for word in emoji.name.split()}
     uses = {}  # By word, whether each of its emoji rules it out.
     for emoji, out in zip(world, held_out, strict=True):

@@ -1,4 +1,4 @@
-"""Captions in many ways of saying, and the texts that scores are made on."""
+"""Draw captions in many ways of saying, and the texts of scores."""
 
 from easy_world import spelling
 
@@ -31,10 +31,7 @@ JOINS = ("{}, {}", "{} and {}", "{} {}", "{} with {}", "{}: {}", "{}; {}")
 
 
 def words_of(emoji, splits):
-    """The keywords of an emoji that training may see.
-
-    No caption holds a word that is held out, alone or within another.
-    """
+    """Return the keywords of an emoji without held-out words."""
     return [word for word in emoji.keywords if not splits.keeps_back(word)]
 
 
@@ -43,18 +40,7 @@ MEANT = 0.2
 
 
 def caption(emoji, color, splits, rng, meaning=None):
-    """A caption for training.
-
-    Args:
-        emoji: `Emoji`.
-        color: str, its main color, or None.
-        splits: `Splits`.
-        rng: `numpy.random.Generator`.
-        meaning: str, what a dictionary says of its name, or None.
-
-    Returns:
-        str.
-    """
+    """Draw a training caption, at times the dictionary's `meaning`."""
     if meaning and rng.random() < MEANT:
         return meaning
     words = words_of(emoji, splits)
@@ -84,17 +70,17 @@ def caption(emoji, color, splits, rng, meaning=None):
 
 
 def ask_anew(name, number):
-    """A name, said in one of the ways that training does not use."""
+    """Phrase a name in a way that training does not use."""
     return phrase(NEW_WAYS[number % len(NEW_WAYS)], name)
 
 
 def phrase(way, said):
-    """A way of saying with its words."""
+    """Put words into a way of saying."""
     return way.format(x=said, a=with_article(said))
 
 
 def with_article(said):
-    """`"an eye"` for `"eye"`, and `"eyes"` as it is."""
+    """Return `"an eye"` for `"eye"`, and `"eyes"` unchanged."""
     first = said.split(" ")[-1] if " " in said else said
     if first.endswith("s") or not said[:1].isalpha():
         return said
@@ -102,7 +88,7 @@ def with_article(said):
 
 
 def _short_name(emoji, rng):
-    """The name; of `"flag: france"` now and then the country alone."""
+    """Draw the name; of `"flag: france"` at times the country alone."""
     before, colon, after = emoji.name.partition(": ")
     if not colon:
         return emoji.name

@@ -1,4 +1,4 @@
-"""Emoji as the packages tell of them: names, keywords, groups and drawings."""
+"""Read emoji from the packages: names, keywords, groups and drawings."""
 
 import collections
 import dataclasses
@@ -10,8 +10,6 @@ import re
 import numpy as np
 import resvg_py
 from PIL import Image
-
-from emoji_world import icon_sets
 
 # Who drew (nearly) all of them; training never saw the last.
 ARTISTS = ("noto", "fluent", "flat", "twemoji")
@@ -44,14 +42,7 @@ class Emoji:
 
 
 def load(folders):
-    """All emoji but the five skin tones, in Unicode's order.
-
-    Args:
-        folders: dict, as `packages.fetch` returns it.
-
-    Returns:
-        list of `Emoji`.
-    """
+    """Read all emoji but the five skin tones, in Unicode's order."""
     folders = {key: pathlib.Path(path) for key, path in folders.items()}
     facts = {
         _key(row["hexcode"]): row
@@ -110,14 +101,14 @@ def load(folders):
     emoji = [one for _, one in sorted(found, key=lambda pair: pair[0])]
     names = _all_names(emoji, rows, folders["names"])
     for artist in MORE_ARTISTS:
-        drawn = icon_sets.drawings(folders[artist], names)
+        drawn = icon_drawings(folders[artist], names)
         for number, path in drawn.items():
             emoji[number].files[artist] = path
     return emoji
 
 
 def _all_names(emoji, rows, folder):
-    """The names of each emoji, with those of other lists behind its own."""
+    """Return the names of each emoji, its own first."""
     others = collections.defaultdict(list)
     for row in rows:
         others[_key(row["unified"])] += [row["name"], *row["short_names"]]
@@ -129,7 +120,7 @@ def _all_names(emoji, rows, folder):
 
 
 def drawing(emoji, artist):
-    """The drawing of an artist, uint8 `(64, 64, 4)`, or None without one."""
+    """Return the drawing of an artist, uint8 `(64, 64, 4)`, or None."""
     if artist not in emoji.files:
         return None
     image = _opened(emoji.files[artist]).convert("RGBA")
@@ -148,7 +139,7 @@ def _opened(path):
 
 
 def on_white(drawing):
-    """A drawing on white paper, uint8 `(..., 64, 64, 3)`."""
+    """Put a drawing on white paper, uint8 `(..., 64, 64, 3)`."""
     opacity = drawing[..., 3:] / 255.0
     paper = drawing[..., :3] * opacity + 255.0 * (1.0 - opacity)
     return np.rint(paper).astype("uint8")
@@ -163,6 +154,59 @@ def _key(code):
 
 
 def _plain(text):
-    """Lower case, with plain signs in place of typographic ones."""
+    """Return a text in lower case without typographic signs."""
     text = text.lower().replace("_", " ").replace("\u2019", "'")
     return re.sub(r"\s+", " ", re.sub("[\u201c\u201d]", "", text)).strip()
+
+
+def icon_drawings(folder, names):
+    """Write the drawings of an icon set, and return paths by emoji number.
+
+    Such a set is one JSON file with the inner part of an SVG for each name. Its
+    names are those of older lists, so an emoji is found by any of its names.
+    """
+    made = folder / "svg"
+    made.mkdir(exist_ok=True)
+    icons = json.loads((folder / "package/icons.json").read_text())
+    size = {side: icons.get(side, 16) for side in ("width", "height")}
+    found = {}
+    for number, icon in _owners(icons["icons"], names).items():
+        found[number] = path = made / f"{icon}.svg"
+        if not path.exists():
+            path.write_text(_svg(size | icons["icons"][icon]))
+    return found
+
+
+def _owners(icons, names):
+    """Return by emoji the first of its names that only it has in the set."""
+    by_name = {}
+    for icon in icons:
+        by_name.setdefault(_letters(icon), icon)
+    uses = collections.Counter(
+        name for several in names for name in {_letters(n) for n in several}
+    )
+    found = {}
+    for number, several in enumerate(names):
+        first, *others = map(_letters, several)
+        wanted = [first, *(name for name in others if uses[name] == 1)]
+        here = [by_name[name] for name in wanted if name in by_name]
+        if here:
+            found[number] = here[0]
+    return found
+
+
+def _svg(icon):
+    width, height = icon["width"], icon["height"]
+    left, top = icon.get("left", 0), icon.get("top", 0)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+    )
+
+
+def _letters(name):
+    """Return the letters and digits of a name, as `"flagfrance"`."""
+    name = re.sub("^flag-for-(flag-)?", "flag", name.lower())
+    name = re.sub(r"(?<=[a-z])-\d$", "", name)  # "cactus-1", "cactus-2".
+    return re.sub("[^a-z0-9]", "", name)

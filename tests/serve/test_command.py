@@ -12,7 +12,6 @@ from builders import FASTEST
 
 pytest.importorskip("uvicorn", reason="the extra `serve`")
 
-import load_client
 import load_server
 
 # The processes take some 10 seconds to start, and minutes on a busy machine.
@@ -23,12 +22,12 @@ WORKERS = 2
 
 @pytest.fixture(scope="module")
 def asked():
-    return load_client.questions()
+    return load_server.questions()
 
 
 @pytest.fixture(scope="module")
 def expected(asked):
-    return load_server.Offline(asked, load_client.KINDS).vectors
+    return load_server.Offline(asked, load_server.KINDS).vectors
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -61,7 +60,7 @@ def running(engine, tmp_path_factory):
 
 
 async def stopped(url, process, bodies):
-    connections = [load_client.Connection(url) for _ in bodies]
+    connections = [load_server.Connection(url) for _ in bodies]
     tasks = [
         asyncio.create_task(connection.post(json.dumps(body).encode()))
         for connection, body in zip(connections, bodies, strict=True)
@@ -76,7 +75,7 @@ async def stopped(url, process, bodies):
 
 def loaded(url, asked, expected, clients, requests, **more):
     return asyncio.run(
-        load_client.load(url, asked, expected, clients, range(requests), **more)
+        load_server.load(url, asked, expected, clients, range(requests), **more)
     )
 
 
@@ -142,5 +141,5 @@ def test_debug_shows_what_the_processes_of_ray_say(tmp_path):
     options = ["--engine", "ray", "--debug"]
     with open(log, "w") as file, load_server.server(file, *options):
         pass
-    said = f"ServeReplica:keras-bridgetower:{load_client.PRESET}"
+    said = f"ServeReplica:keras-bridgetower:{load_server.PRESET}"
     assert said in log.read_text()

@@ -72,14 +72,7 @@ def training_texts(name):
 
 
 def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
-    """Return a task that reads both spellings of a word as one.
-
-    Args:
-        old: a task of a tiny preset.
-        folder: path of the preset.
-        texts: list of str, such as it was trained on.
-        words: keys of `SPELLINGS`.
-    """
+    """Return a task that reads both spellings of a word as one."""
     tokens, merges, alike = add_spellings(
         *vocabulary.read(folder), texts, words
     )
@@ -101,22 +94,7 @@ def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
 
 
 def add_spellings(tokens, merges, texts, words=spelling.SPELLINGS):
-    """Make each spelling one token where the other one is one.
-
-    Args:
-        tokens: dict from token to id, a byte-level BPE vocabulary.
-        merges: iterable of strings such as `"h e"`.
-        texts: list of str, which show the more frequent spelling.
-        words: keys of `SPELLINGS`.
-
-    Returns:
-        `(tokens, merges, alike)`: the first two begin with the old ones;
-        `alike` is a dict from the token of the rarer spelling to that of the
-        other.
-
-    A pair of spellings stays if they differ by a letter or two that other
-    words may have as a token ("Disk" as `D is k`).
-    """
+    """Make each spelling one token where the other one is one."""
     tokens, merges, alike = dict(tokens), list(merges), {}
     counts = vocabulary.words(texts)
     spelled = {w: spelling.both(w, words) for w in counts}

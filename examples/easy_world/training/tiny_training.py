@@ -78,18 +78,7 @@ def build_backbone(
 
 
 def train_image_tower(task, scenes, names, epochs, settings):
-    """Let the image tower name attributes of moved training pictures.
-
-    Args:
-        task: a task, whose image tower learns.
-        scenes: `Scenes` of the training split.
-        names: attributes of `ATTRIBUTES` to learn.
-        epochs: int.
-        settings: values of the command line.
-
-    Returns:
-        dict from name to the last accuracy.
-    """
+    """Let the image tower name attributes of moved training pictures."""
     columns = {n: list(ATTRIBUTES).index(n) for n in names}
 
     def rows(scenes, seed):
@@ -103,19 +92,7 @@ def train_image_tower(task, scenes, names, epochs, settings):
 
 
 def fit_image_tower(task, sizes, data, epochs, steps, learning_rate):
-    """Fit an image tower with one classifier for each attribute on top.
-
-    Args:
-        task: a task, whose image tower learns.
-        sizes: dict from attribute to its number of values.
-        data: `tf.data.Dataset` of raw pictures and dicts of labels.
-        epochs: int.
-        steps: int, batches of an epoch.
-        learning_rate: float, the highest of the schedule.
-
-    Returns:
-        dict from attribute to the last accuracy.
-    """
+    """Fit an image tower with one classifier for each attribute on top."""
     tower = task.backbone.image_tower
     converter = task.preprocessor.image_converter
     first_token = tower(tower.input)[-1][:, 0]
@@ -146,20 +123,7 @@ def fit_image_tower(task, sizes, data, epochs, steps, learning_rate):
 
 
 def stream(scenes, rows, epochs, batch_size, seed):
-    """Return raw batches of epochs, each of moved pictures and new texts.
-
-    Args:
-        scenes: `Scenes`.
-        rows: callable from scenes and a seed to `x` or `(x, y)`, nests of
-            arrays and lists of strings with one entry for each row.
-        epochs: int.
-        batch_size: int; what is left of an epoch is dropped.
-        seed: int.
-
-    Returns:
-        `(dataset, steps)`: `tf.data.Dataset` of all epochs, and the number of
-        batches of one.
-    """
+    """Return raw batches of epochs, each of moved pictures and new texts."""
 
     def epoch(number):
         seed_of_epoch = 1000 * seed + number
@@ -215,14 +179,7 @@ def compile_for(model, steps, learning_rate, **kwargs):
 
 
 def save(task, folder, record, page):
-    """Write a preset with the record of its training and a page.
-
-    Args:
-        task: the trained task.
-        folder: path of the new folder.
-        record: dict of plain values, `training.json`.
-        page: str, `README.md`.
-    """
+    """Write a preset with the record of its training and a page."""
     folder = pathlib.Path(folder)
     task.save_to_preset(folder)
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -231,12 +188,7 @@ def save(task, folder, record, page):
 
 
 def pack(backbone, folder):
-    """Rewrite a preset's weight files in HDF5's newer, denser layout.
-
-    Args:
-        backbone: the backbone of the preset.
-        folder: path of the preset folder.
-    """
+    """Rewrite a preset's weight files in HDF5's newer, denser layout."""
     for path in folder.glob("*.weights.h5"):
         dense = path.with_suffix(".dense")
         written_weights.rewrite(path, dense)

@@ -19,19 +19,7 @@ from keras_bridgetower.preprocessing.tokenizer import VOCABULARY_FILE
 
 
 def add_merges(vocabulary, merges, texts, size):
-    """Continue learning a byte-level BPE vocabulary on other texts.
-
-    Args:
-        vocabulary: dict from token to id.
-        merges: iterable of strings such as `"h e"`.
-        texts: list of str.
-        size: int, tokens in the new vocabulary.
-
-    Returns:
-        `(vocabulary, merges)`: new ones, which begin with the old.
-
-    Source: byte-pair encoding (Sennrich et al., 2016).
-    """
+    """Continue learning a byte-level BPE vocabulary on other texts."""
     vocabulary, merges = dict(vocabulary), list(merges)
     counts, spell = words(texts), model(vocabulary, merges)
     spelled = {word: spell(word) for word in counts}
@@ -53,19 +41,7 @@ def add_merges(vocabulary, merges, texts, size):
 
 
 def with_more_words(cls, folder, texts, size, sequence_length, **values):
-    """Return a task of a preset, with the words of texts in its vocabulary.
-
-    Args:
-        cls: class of the task.
-        folder: path of the preset.
-        texts: list of str.
-        size: int, tokens in the new vocabulary.
-        sequence_length: int, tokens in each packed text.
-        **values: of the preprocessor.
-
-    Returns:
-        The task. New rows of the embeddings are untrained.
-    """
+    """Return a task of a preset, with the words of texts in its vocabulary."""
     with warnings.catch_warnings():
         # A new head is intended.
         warnings.simplefilter("ignore", UserWarning)

@@ -1,4 +1,4 @@
-"""Last stage: the fusion learns all that it is for; the towers rest."""
+"""Train the fusion and the heads; the towers are frozen."""
 
 import keras
 import numpy as np
@@ -9,15 +9,15 @@ import keras_bridgetower as kbt
 from emoji_world import questions
 from emoji_world import texts
 from emoji_world.training.drawings import TrainingDrawings
+from emoji_world.training.kept_states import ALIKE
 from emoji_world.training.kept_states import CAPTIONS
 from emoji_world.training.kept_states import VARIED
 from emoji_world.training.kept_states import KeptStates
+from emoji_world.training.kept_states import WrongCaptions
 from emoji_world.training.model import SPACE
 from emoji_world.training.model import Batches
+from emoji_world.training.model import Together
 from emoji_world.training.model import train
-from emoji_world.training.together import Together
-from emoji_world.training.wrong_captions import ALIKE
-from emoji_world.training.wrong_captions import WrongCaptions
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.objectives import losses
 
@@ -26,13 +26,7 @@ WEIGHTS = {"vqa": 1.0, "itm": 2.0, "mlm": 0.5, "itc": 0.3}
 
 
 def new_tasks(reader, eyes):
-    """`Together` with new fusion and heads, over towers that are known.
-
-    Args:
-        reader: contrastive task whose text side is taken, and whose model
-            becomes that of the result.
-        eyes: contrastive task whose image side is taken.
-    """
+    """Return `Together` with a new fusion and heads over trained towers."""
     backbone, known = reader.backbone, reader.preprocessor
     given = known.tokenizer, known.image_converter
     pairs = kbt.BridgeTowerPretraining(
@@ -57,12 +51,7 @@ def new_tasks(reader, eyes):
 
 
 def with_both_spellings(folder, said):
-    """`Together` from a preset, reading both spellings of a word as one.
-
-    Args:
-        folder: path of a preset that `new_tasks` saved.
-        said: list of str, texts with the words.
-    """
+    """Return `Together` of a preset, reading both spellings as one."""
     known = kbt.BridgeTowerPretraining.from_preset(folder)
     pairs = both_spellings.with_both_spellings(
         known, folder, said, texts.SPELLED
@@ -81,7 +70,7 @@ def with_both_spellings(folder, said):
 
 
 def _enter_where_the_picture_is(fusion, head):
-    """Let a text enter the fusion near the picture that it describes.
+    """Project texts near the pictures that they describe.
 
     The head multiplies a text's state with a picture's projected one. With
     this projection, the plain product of what enters is that.
@@ -95,18 +84,9 @@ def _enter_where_the_picture_is(fusion, head):
 
 
 def learn(both, run, epochs, learning_rate, folder, easy_epochs=0):
-    """Train the fusion and its heads; returns the history.
-
-    Args:
-        both: `Together`, as the functions above make it.
-        run: `Run`.
-        epochs: int.
-        learning_rate: float, the highest of the schedule.
-        folder: path; a copy of the unfinished run lives in it.
-        easy_epochs: as `batches` takes them.
-    """
+    """Train the fusion and its heads, and return the history."""
     vqa, pairs = both.tasks
-    _rest_towers(pairs)
+    _freeze_towers(pairs)
     drawings = TrainingDrawings(run)
     states = KeptStates(pairs, drawings, np.random.default_rng(run.seed))
     data = batches(states, drawings, _vectors(pairs, states), easy_epochs)
@@ -199,22 +179,13 @@ class Fusion(keras.Model):
 
 
 def batches(states, drawings, vectors, easy_epochs):
-    """`Batches` for `Fusion`.
-
-    Args:
-        states: `KeptStates`.
-        drawings: `TrainingDrawings`, those of the states.
-        vectors: float array `(captions, SPACE)`, where the text tower puts
-            the captions of the states.
-        easy_epochs: float, in which wrong captions become like the own one
-            more and more often.
-    """
+    """Return `Batches` for `Fusion`."""
     run = drawings.run
     wrong = WrongCaptions(run, states.captions, states.emoji_of, vectors)
     place = {text: row for row, text in enumerate(states.asked)}
 
     def texts_of(rows, alike, rng):
-        """An own caption and a wrong one of each drawing."""
+        """Draw a true caption and a wrong one of each drawing."""
         numbers = [drawings.rows[row][0] for row in rows]
         own = np.searchsorted(states.emoji_of, numbers)
         own += rng.integers(CAPTIONS, size=len(own))
@@ -261,7 +232,7 @@ def batches(states, drawings, vectors, easy_epochs):
 
 
 def _layers(states):
-    """The states of each layer, in float32."""
+    """Return the states of each layer, in float32."""
     return [
         ops.cast(states[:, layer], "float32")
         for layer in range(states.shape[1])
@@ -269,14 +240,14 @@ def _layers(states):
 
 
 def _vectors(pairs, states):
-    """Where the text side puts the captions."""
+    """Return the vectors of the captions."""
     last = states.read.states[:, -1, 0].astype("float32")
     head = pairs.heads["itc"]
     return ops.convert_to_numpy(head({"text": last})["text"])
 
 
-def _rest_towers(task):
-    """Let nothing change that the vector of a picture or a text is made of."""
+def _freeze_towers(task):
+    """Freeze all layers that the contrastive vectors depend on."""
     read = task.backbone.text_tower, task.heads["itc"].text_dense
     types = task.backbone.fusion.type_embedding
     for part in (*read, *_eyes(task), types):
@@ -284,7 +255,7 @@ def _rest_towers(task):
 
 
 def _eyes(task):
-    """The layers from a picture to its place in the space."""
+    """Return the layers from a picture to its vector."""
     backbone = task.backbone
     projections = backbone.fusion.image_projections
     return [backbone.image_tower, *projections, task.heads["itc"].image_dense]

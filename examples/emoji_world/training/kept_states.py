@@ -1,7 +1,7 @@
-"""What the towers say of drawings and texts, kept: they rest meanwhile.
+"""Keep the states of the frozen towers, and draw wrong captions.
 
-A fusion that learns from kept states needs no tower, so a step of it is a
-fraction of a whole one.
+A fusion that learns from kept states needs no tower, so a step takes a fraction
+of the time.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Masked:
 
 
 class KeptStates:
-    """States of varied drawings, their captions, and what is asked of them.
+    """States of varied drawings, their captions and questions.
 
     Args:
         task: a task whose towers rest.
@@ -121,7 +121,7 @@ class KeptStates:
         return Texts(states, mask)
 
     def _masked(self, ids, common, rng):
-        """Hide words that say something, at least one of each text."""
+        """Hide words that describe a drawing, at least one of each text."""
         told = ~np.isin(ids, common)
         # One draw for each token, so that the lowest is hidden in any case.
         draws = np.where(told, rng.random(ids.shape), 2.0)
@@ -138,7 +138,7 @@ class KeptStates:
 
 
 def _plain_words():
-    """What captions say that tells nothing of a drawing."""
+    """Return captions whose words describe no drawing."""
     ways = [
         way.format(x="x", a=f"{article} x.")
         for way in texts.WAYS
@@ -159,15 +159,7 @@ class _Tower(keras.Model):
         return ops.stack(self.tower(inputs), 1)
 
     def states(self, count, features):
-        """States of `count` rows, from features of row numbers.
-
-        Args:
-            count: int.
-            features: callable from an int array of rows to the tower's input.
-
-        Returns:
-            float16 `(count, layers, tokens, width)`.
-        """
+        """Compute the states of `count` rows, float16."""
         found = None
         progress = keras.utils.Progbar(count, unit_name="row")
         for first in range(0, count, BATCH):
@@ -180,3 +172,67 @@ class _Tower(keras.Model):
             found[rows] = made[: len(rows)]
             progress.add(len(rows))
         return found
+
+
+# Of the captions that do not belong to a drawing, how many are of one of the
+# emoji that are most like it, at most.
+ALIKE, NEAREST = 0.6, 32
+TRIES = 20
+
+
+class WrongCaptions:
+    """Draws captions that do not belong to an emoji.
+
+    A caption is wrong if the word that it was made of is none of the emoji's.
+
+    Args:
+        run: `Run`.
+        captions: list of str.
+        emoji_of: int array `(captions,)`, the number of a caption's emoji.
+        vectors: float array `(captions, SPACE)`, where a text tower puts them.
+    """
+
+    def __init__(self, run, captions, emoji_of, vectors):
+        self._looks, self._captions = run.splits.looks, emoji_of
+        self._numbers = np.unique(emoji_of)
+        self._row = {number: i for i, number in enumerate(self._numbers)}
+        self._own = [np.flatnonzero(emoji_of == n) for n in self._numbers]
+        places = np.stack([vectors[own].mean(0) for own in self._own])
+        places /= np.linalg.norm(places, axis=1, keepdims=True)
+        self._near = np.argsort(-places @ places.T, 1)[:, 1 : NEAREST + 1]
+        self._words = {n: _words(run.world[n]) for n in self._numbers}
+        self._said = [
+            _said(text, self._words[number])
+            for text, number in zip(captions, emoji_of, strict=True)
+        ]
+
+    def draw(self, number, alike, rng):
+        """Draw the row of a caption that is wrong for an emoji."""
+        row = self._row[number]
+        for _ in range(TRIES):
+            if rng.random() < alike:
+                other = self._near[row, rng.integers(len(self._near[row]))]
+            else:
+                other = rng.integers(len(self._numbers))
+            caption = rng.choice(self._own[other])
+            if self.is_wrong(caption, number):
+                break
+        return caption
+
+    def is_wrong(self, caption, number):
+        """Return True if a caption, by its row, is false of an emoji."""
+        said = self._said[caption]
+        alike = self._looks[self._captions[caption]] == self._looks[number]
+        return not alike and bool(said) and said not in self._words[number]
+
+
+def _words(emoji):
+    """Return the names and keywords of an emoji."""
+    short = emoji.name.partition(": ")[2]
+    return {emoji.name, short or emoji.name, *emoji.keywords}
+
+
+def _said(text, words):
+    """Return the longest of some words in a text, or None."""
+    text = text.lower()
+    return max((w for w in words if w in text), key=len, default=None)

@@ -1,4 +1,4 @@
-"""The tiny model, its vocabulary, and how every stage trains and is saved."""
+"""The model, its vocabulary, and how a stage trains and is saved."""
 
 import json
 import pathlib
@@ -9,9 +9,13 @@ import numpy as np
 from easy_world.training.tiny_training import build_backbone
 from easy_world.training.tiny_training import compile_for
 from easy_world.training.tiny_training import learn_vocabulary
+from easy_world.training.tiny_training import pack
 
 import keras_bridgetower as kbt
 from emoji_world.world import SIDE
+from keras_bridgetower.models.head_table import HeadSet
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
 
 WIDTH, FUSION = 128, 96
 VOCABULARY = 6000
@@ -21,7 +25,7 @@ SPACE = 128
 
 
 def new_task(tokenizer, side=SIDE):
-    """An untrained model of texts, pictures and pairs in one space."""
+    """Return an untrained contrastive task."""
     backbone = build_backbone(
         tokenizer.vocabulary_size(),
         image_layers=4,
@@ -41,7 +45,7 @@ def new_task(tokenizer, side=SIDE):
 
 
 def new_tokenizer(texts):
-    """A byte-level BPE tokenizer that learns its words from texts."""
+    """Learn a byte-level BPE tokenizer from texts."""
     vocabulary, merges = learn_vocabulary(texts, VOCABULARY)
     return kbt.BridgeTowerTokenizer(vocabulary, merges, TOKENS)
 
@@ -67,7 +71,7 @@ class Batches(keras.utils.PyDataset):
         self.begin(0)
 
     def begin(self, epoch):
-        """Turn to the batches of an epoch."""
+        """Start an epoch."""
         self.epoch = epoch
         self.rows = self.order(np.random.default_rng((self.seed, epoch)))
 
@@ -81,18 +85,9 @@ class Batches(keras.utils.PyDataset):
 
 
 def train(model, data, epochs, learning_rate, folder, **compiled):
-    """Train, from where a stopped run in the same folder was.
+    """Train, or resume an interrupted run in the same folder.
 
-    Args:
-        model: a Keras model.
-        data: `Batches`.
-        epochs: int.
-        learning_rate: float, the highest of the schedule.
-        folder: path; a copy of the unfinished run lives in it.
-        **compiled: further arguments of `compile`.
-
-    Returns:
-        dict from metric, and `"seconds"`, to a number for each epoch.
+    Returns a dict from metric, and `"seconds"`, to a number for each epoch.
     """
     compile_for(model, epochs * len(data), learning_rate, **compiled)
     history = pathlib.Path(folder) / "history.jsonl"
@@ -125,3 +120,26 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
     by_epoch = {row.pop("epoch"): row for row in rows}
     names = by_epoch[0]
     return {n: [by_epoch[e][n] for e in sorted(by_epoch)] for n in names}
+
+
+class Together:
+    """Tasks that share a backbone.
+
+    Args:
+        *tasks: the first is what the preset opens as by itself.
+    """
+
+    def __init__(self, *tasks):
+        self.tasks = tasks
+
+    def save_to_preset(self, folder):
+        """Save one preset that opens as each of the tasks."""
+        first = self.tasks[0]
+        first.save_to_preset(folder)
+        heads, values = {}, {}
+        for task in self.tasks:
+            heads |= {name: task.heads[name] for name in task.heads}
+            values |= task.head_values
+        HeadSet(heads).save(folder / weights_file.TASK_WEIGHTS)
+        registry.write_json(folder, registry.HEADS, values)
+        pack(first.backbone, folder)

