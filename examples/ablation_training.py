@@ -41,7 +41,7 @@ def converter(side):
 
 
 def once(folder, name, train):
-    """The weight file of an encoder, made by `train` when first needed."""
+    """Return the weight file of an encoder, trained when first needed."""
     path = folder / f"{name.replace('/', '-')}.weights.h5"
     if not path.exists():
         keras.utils.set_random_seed(0)
@@ -53,7 +53,7 @@ def once(folder, name, train):
 
 
 def image_encoder(name, size, scenes, settings):
-    """An image encoder that names attributes of pictures."""
+    """Train an image encoder to name attributes of pictures."""
     variant = Variant("", {"num_layers": 1}, image=name)
     backbone = build(variant, size)
     preprocessor = types.SimpleNamespace(
@@ -71,7 +71,7 @@ def image_encoder(name, size, scenes, settings):
 
 
 def text_encoder(name, size, tokenizer, questions, settings):
-    """A text encoder that fills in hidden tokens."""
+    """Train a text encoder to fill in hidden tokens."""
     backbone = build(Variant("", {"num_layers": 1}, text=name), size)
     tower = backbone.text_tower
     model = keras.Model(
@@ -127,7 +127,7 @@ class Questions:
         self._splits = {}
 
     def _split(self, name):
-        """A split, its pictures and its texts as features."""
+        """Return a split, its pictures and its texts as features."""
         if name not in self._splits:
             data = pictures.load(name)
             texts = self.tokenizer.encode(data.questions)
@@ -144,7 +144,7 @@ class Questions:
         return {name: made[name] for name in names}
 
     def targets(self, split, rows):
-        """One-hot answers, float32."""
+        """Return one-hot answers, float32."""
         answers = self._split(split)[0].answers
         ids = [self.answers.index(answers[row]) for row in rows]
         return np.eye(len(self.answers), dtype="float32")[ids]
@@ -223,7 +223,7 @@ class Bench:
         )
 
     def backbone(self, variant, seed):
-        """A new backbone over the pre-trained encoders of its kind."""
+        """Return a new backbone over its pre-trained encoders."""
         image, text = variant.image, variant.text
         files = [
             once(
@@ -301,7 +301,7 @@ class Bench:
         return _rsum(task, self.scenes["test"])
 
     def preset(self, path):
-        """A preset, fine-tuned by `preset_steps`."""
+        """Fine-tune a preset, and return its parameters and scores."""
         settings, answers = self.settings, pictures.answer_list()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -332,7 +332,7 @@ class Bench:
         return self._questions[side]
 
     def _questions_of(self, task):
-        """The questions as a preset's own preprocessor reads them."""
+        """Return the questions, read by a preset's own preprocessor."""
         if task.preprocessor is not None:
             own = task.preprocessor
             return Questions(own.tokenizer, own.image_converter)

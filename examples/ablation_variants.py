@@ -21,7 +21,7 @@ CLIP, ROBERTA, BERT = "CLIP-ViT-B/16", "RoBERTa", "BERT"
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """What the paper reports of a variant; None where it reports nothing."""
+    """The numbers of the paper for a variant, or None."""
 
     parameters: str | None = None
     vqa: float | None = None
@@ -92,7 +92,7 @@ def _clip(patch):
 
 
 def _vit(backbone, feedforward, share):
-    """A ViT or DeiT whose pictures have a share of the usual side."""
+    """Return a builder of a ViT or DeiT for a share of the usual side."""
 
     def build(size):
         # At base size 224 and 384 pixels; CLIP's have 288.
@@ -260,7 +260,7 @@ STUDIES = types.MappingProxyType(
 
 
 def build(variant, size):
-    """The untrained backbone of a variant.
+    """Build the untrained backbone of a variant.
 
     Raises:
         ValueError: the variant cannot be built.
@@ -305,7 +305,7 @@ def weights_of(layer):
 
 
 def _bridges(variant, size):
-    """What a definition adds to layers without a bridge."""
+    """Count the parameters that a definition adds to layers."""
     bare = _fusion(variant, size, bridge=None)
     return weights_of(_fusion(variant, size)) - weights_of(bare)
 
@@ -327,6 +327,6 @@ COUNTS = {
 
 
 def count_text(count):
-    """A count as the paper writes it: `"18.4K"`, `"113.4M"`."""
+    """Format a count as the paper does: `"18.4K"`, `"113.4M"`."""
     unit, scale = ("K", 1e3) if count < 1e6 else ("M", 1e6)
     return f"{count / scale:.1f}{unit}"

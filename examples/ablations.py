@@ -131,7 +131,7 @@ def main():
 
 
 def counted(name, part, variants, counts):
-    """A figure of the paper's scores and of parameters."""
+    """Draw the paper's scores and the parameters."""
     figure = example.new_figure(9, 1 + 0.36 * len(variants))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(variants))
@@ -153,7 +153,7 @@ def counted(name, part, variants, counts):
 
 
 def tiny(settings):
-    """The tiny size, with as many layers as the command line says."""
+    """Return the small size, with the layers of the command line."""
     return dataclasses.replace(TINY, layers=settings.layers)
 
 
@@ -217,7 +217,7 @@ def run_preset(bench, path):
 
 
 def note_of(settings, results):
-    """How the numbers of a table came about."""
+    """Describe how the numbers of a table were measured."""
     seconds = [
         run["seconds"]
         for runs in results.values()
@@ -282,7 +282,7 @@ class RunDirectory:
             )
 
     def once(self, name, run):
-        """The result of a run: the one that is kept, or that of `run()`."""
+        """Return the kept result of a run, or that of `run()`."""
         file = self.path / f"{name.replace('/', '-')}.json"
         if not file.exists():
             _write(file, run())
@@ -306,7 +306,7 @@ def mean_and_spread(values):
 
 
 def row_of(variant, parameters, runs, blind):
-    """One row of the table, as strings."""
+    """Return one row of the table, as strings."""
     paper = variant.paper
     cells = (
         variant.name,
@@ -322,7 +322,7 @@ def row_of(variant, parameters, runs, blind):
 
 
 def markdown(rows):
-    """The table, without columns that are empty in every row."""
+    """Return the table, without columns that are empty in every row."""
     columns = [c for c in COLUMNS if any(row[c] for row in rows)]
     lines = [columns, ["---"] * len(columns)]
     lines += [[row[column] for column in columns] for row in rows]
@@ -330,7 +330,7 @@ def markdown(rows):
 
 
 def machine():
-    """One line about where the numbers come from."""
+    """Describe the machine in one line."""
     return (
         f"{os.cpu_count()} CPU cores ({platform.machine()}), "
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, "

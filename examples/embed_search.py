@@ -115,7 +115,7 @@ def classify(model, index, scenes, attribute):
 
 
 def hits_of(query, cosines, images, fits):
-    """A query and its nearest pictures, for `rows_of_hits`."""
+    """Return a query and its nearest pictures, for `rows_of_hits`."""
     best = np.argsort(-cosines)[:SHOWN]
     return query, [
         (images[i], f"cosine {cosines[i]:.2f}", fits[i]) for i in best

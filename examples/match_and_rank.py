@@ -67,7 +67,7 @@ def main():
 
 
 def match(task, scenes, count, shown=4):
-    """Say which captions are true; the false ones err in one attribute."""
+    """Score true captions, and false ones with one wrong attribute."""
     made = easy_vqa_captions.matches(scenes)
     images = scenes.data.images[made.image_index[:count]]
     texts, labels = made.texts[:count], made.labels[:count]
@@ -110,7 +110,7 @@ def ladder(values, owner, draws=10):
 
 
 def best_five(caption, scores, images, captions, owner):
-    """A caption and the pictures that match it best, for `rows_of_hits`."""
+    """Return a caption and its best pictures, for `rows_of_hits`."""
     best = np.argsort(-scores, kind="stable")[:5]
     hits = [
         (images[i], f"match {scores[i]:.1f}", i == owner[caption]) for i in best

@@ -1,4 +1,4 @@
-"""Writes easy-VQA as small data sets of records, to try recipes on."""
+"""Write easy-VQA as small data sets of records, to try recipes on."""
 
 import io
 import itertools

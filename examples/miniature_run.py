@@ -1,4 +1,4 @@
-"""Runs a recipe in miniature: easy-VQA, tiny encoders, two minutes."""
+"""Run a recipe in miniature: easy-VQA, small encoders, two minutes."""
 
 import argparse
 import pathlib
@@ -32,7 +32,7 @@ BLIND = {
 
 
 def main(description, names, given=None, callbacks=lambda checkpoint: []):
-    """The command line of an example: a miniature where no data is named."""
+    """Run the command line of an example: a miniature without `--data`."""
     commands = parser(description, names)
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)
@@ -102,7 +102,7 @@ class Losses(keras.callbacks.Callback):
         self.is_chief = True
 
     def of_run(self, checkpoint):
-        """The callbacks that `train.run` adds."""
+        """Return the callbacks for `train.run`."""
         self.is_chief = checkpoint.strategy.is_chief
         return [self]
 
@@ -118,7 +118,7 @@ class Losses(keras.callbacks.Callback):
 
 
 def figure_of(name, losses, found):
-    """A matplotlib `Figure` of a run."""
+    """Draw the losses and scores of a run."""
     figure = example.new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)
@@ -144,7 +144,7 @@ def figure_of(name, losses, found):
 
 
 def records_folder(recipe, settings, strategy):
-    """The folder of the miniature's records, which the first process writes."""
+    """Return the folder of records; the first process writes them."""
     task = task_of_recipe.RECORD_TASKS[recipe.task]
     name = f"{task}-{settings.records or 'all'}"
     folder = settings.output / "easy_vqa" / name
@@ -155,7 +155,7 @@ def records_folder(recipe, settings, strategy):
 
 
 def build_task(recipe, settings, labels):
-    """As `train.build_task`; by default pre-trained encoders, the rest new."""
+    """Build the task; by default with pre-trained encoders, the rest new."""
     if settings.init or settings.encoders:
         return train.build_task(recipe, settings, labels)
     task = task_of_recipe.from_preset(recipe, ENCODERS, labels)
@@ -171,7 +171,7 @@ def build_task(recipe, settings, labels):
 
 
 def show(task, recipe, reader, strategy, seed):
-    """As `evaluate.print_scores`, and beside it the blind score."""
+    """Print the scores, and the blind score of the test split."""
     found = evaluate.print_scores(
         *(task, recipe, reader, strategy, seed),
         name=reader.split,

@@ -100,7 +100,7 @@ def report_of(folder, backend):
 
 
 def run(backend, tests, report):
-    """Add to a report what is not in it, or failed."""
+    """Run the tests that a report lacks or that failed."""
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *tests]
         + ["-m", "slow or not slow"],
@@ -111,7 +111,7 @@ def run(backend, tests, report):
 
 
 def outcomes(report):
-    """What a report says last of each row and task."""
+    """Return the last outcome of each row and task."""
     if not report.exists():
         return {}
     lines = [json.loads(line) for line in report.read_text().splitlines()]
@@ -123,14 +123,14 @@ def failed(outcome):
 
 
 def table(found):
-    """The matrix in Markdown, with its footnotes."""
+    """Return the matrix in Markdown, with its footnotes."""
     cells = [cell for of_backend in found.values() for cell in of_backend]
     names = dict.fromkeys(row for row, _ in cells)
     tasks = dict.fromkeys(task for _, task in cells)
     notes, written = {}, [f"| | {' | '.join(map(heading, tasks))} |"]
     written.append("|---" * (len(tasks) + 1) + "|")
     for name in names:
-        told = [told_of(found, name, task, notes) for task in tasks]
+        told = [cell_of(found, name, task, notes) for task in tasks]
         written.append(f"| {name} | {' | '.join(told)} |")
     written.append("")
     written += [f"{number}. {text}" for text, number in notes.items()]
@@ -141,8 +141,8 @@ def heading(task):
     return task.replace("_", " ")
 
 
-def told_of(found, row, task, notes):
-    """One cell."""
+def cell_of(found, row, task, notes):
+    """Return one cell."""
     told = [found[b].get((row, task)) for b in BACKENDS]
     signs = [sign(outcome, notes) for outcome in told]
     return signs[0] if len(set(signs)) == 1 else " ".join(signs)

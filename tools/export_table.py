@@ -1,4 +1,4 @@
-"""Write the table of formats in docs/guides/export.md, as `export` refuses.
+"""Write the table of formats in docs/guides/export.md.
 
 python tools/export_table.py
 """
@@ -20,13 +20,13 @@ def main():
 
 
 def parts():
-    """The page before its table, the table, and the page after it."""
+    """Return the page before its table, the table, and the page after it."""
     before, rest = DOCUMENT.read_text().split(START)
     return before, *rest.split(END)
 
 
 def table():
-    """The table in Markdown: the formats, and the backends that write them."""
+    """Return the table of formats and the backends that write them."""
     names = " | ".join(NAMES[backend] for backend in BACKENDS)
     lines = [f"| format | {names} | file | opened by |"]
     lines.append("|---" * (len(BACKENDS) + 3) + "|")

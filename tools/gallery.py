@@ -82,7 +82,7 @@ def keep_figure(name):
 
 
 def page():
-    """The text of the page, from the headers of the examples."""
+    """Return the text of the page, from the headers of the examples."""
     parts = [_START]
     for name in NAMES:
         script = EXAMPLES / f"{name}.py"
@@ -99,7 +99,7 @@ def page():
 
 
 def fields(doc):
-    """The header of an example, as `examples/example.py` reads it."""
+    """Read the header of an example by `examples/example.py`."""
     return runpy.run_path(str(EXAMPLES / "example.py"))["fields"](doc)
 
 

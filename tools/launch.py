@@ -1,4 +1,4 @@
-"""Start several processes that train together on this machine."""
+"""Start processes that train together on this machine."""
 
 import os
 import socket
@@ -40,12 +40,12 @@ PROCESSES = {"torch": of_torch, "jax": of_jax, "tensorflow": of_tensorflow}
 
 
 def two_processes():
-    """The environments of two processes that find each other."""
+    """Return the environments of two connected processes."""
     return several_processes(2)
 
 
 def several_processes(count):
-    """The environments of some processes that find each other."""
+    """Return the environments of connected processes."""
     port = free_port()
     return [PROCESSES[BACKEND](rank, port, count) for rank in range(count)]
 
@@ -58,7 +58,7 @@ def free_port():
 
 
 def started(commands, environments, **kwargs):
-    """One Python process for each command and environment."""
+    """Start a Python process for each command and environment."""
     return [
         subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -73,7 +73,7 @@ def started(commands, environments, **kwargs):
 
 
 def codes(processes, allowed=(0,), timeout=600):
-    """Exit codes of processes; if one fails, the others wait for nothing."""
+    """Return exit codes of processes; if one fails, kill the others."""
     try:
         for process in processes:
             _, errors = process.communicate(timeout=timeout)

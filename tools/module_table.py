@@ -19,7 +19,7 @@ def main():
 
 
 def table():
-    """The table in Markdown: each module of the package, and its first line."""
+    """Return the table: each module of the package, and its first line."""
     package = ROOT / "keras_bridgetower"
     lines = ["| module | what it holds |", "|---|---|"]
     for path in sorted(package.rglob("*.py")):

@@ -1,4 +1,4 @@
-r"""Execute the notebooks, and write what they put out into them.
+r"""Execute the notebooks, and write their outputs into them.
 
     pip install ".[torch,jax,search,notebooks]"
     python tools/notebooks.py                        # all of them
@@ -83,7 +83,7 @@ def executed(path, values=None):
 
 
 def tidy(outputs):
-    """Outputs in few pieces, small, and without what libraries warn of.
+    """Join and shrink outputs, and drop warnings of libraries.
 
     Such warnings name folders of this machine.
     """
@@ -102,7 +102,7 @@ def tidy(outputs):
 
 
 def _environment():
-    """Of the kernel: quiet libraries, and the package of this clone."""
+    """Return the environment of the kernel, with this clone."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -115,7 +115,7 @@ def code_cells(notebook):
 
 
 def with_values(cell, values):
-    """The code of a cell; the one of parameters ends with other values."""
+    """Return the code of a cell, with other values of its parameters."""
     if "parameters" not in cell.metadata.get("tags", []):
         return cell.source
     lines = [f"{name} = {value!r}" for name, value in values.items()]
@@ -123,7 +123,7 @@ def with_values(cell, values):
 
 
 def pictures(notebook):
-    """The pictures that a notebook put out, as bytes of PNG files."""
+    """Return the pictures of a notebook, as bytes of PNG files."""
     return [
         base64.b64decode(output.data["image/png"])
         for cell in code_cells(notebook)

@@ -50,14 +50,14 @@ class Measured(NamedTuple):
 
 
 def questions(scenes):
-    """The questions of easy-VQA and their answers."""
+    """Return the questions of easy-VQA and their answers."""
     data = scenes.data
     raw = {"images": data.images[data.image_index], "text": data.questions}
     return raw, np.array(data.answers)
 
 
 def matches(scenes):
-    """Captions that are true or false of their pictures."""
+    """Return captions that are true or false of their pictures."""
     made = captions.matches(scenes)
     raw = {"images": scenes.data.images[made.image_index], "text": made.texts}
     return raw, np.array(made.labels)
@@ -129,7 +129,7 @@ def _first(rows, count):
 
 
 def _drawn(raw, count):
-    """Some rows, drawn from all of them."""
+    """Draw some rows."""
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(raw["text"]))[:count]
     return {key: [value[i] for i in rows] for key, value in raw.items()}

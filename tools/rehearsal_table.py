@@ -1,4 +1,4 @@
-"""Judge the runs of rehearsals, and write the results as a table.
+"""Check the runs of rehearsals, and write the results as a table.
 
 python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
 """
@@ -24,14 +24,14 @@ NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def rate_of(update, peak, warmup, total):
-    """The closed form of a recipe's learning rate."""
+    """Return the closed form of a recipe's learning rate."""
     if update < warmup:
         return peak * update / warmup
     return peak * (total - update) / (total - warmup)
 
 
 def rows(runs, facts, soon, lost):
-    """Judge the runs of a rehearsal."""
+    """Check the runs of a rehearsal."""
     whole, mended = runs["whole"], runs["mended"]
     last = len(whole) - 1
     made = [
@@ -69,13 +69,13 @@ def ends(hosts):
 
 
 def rates(hosts, facts):
-    """Rates against the closed form, on all hosts."""
+    """Compare the rates with the closed form, on all hosts."""
     peak, warmup = facts["peak"], facts["warmup"]
     off = [
-        abs(told["rate"] - rate_of(update, peak, warmup, facts["updates"]))
+        abs(batch["rate"] - rate_of(update, peak, warmup, facts["updates"]))
         for host in hosts
-        for told in host["batches"]
-        for update in [told["batch"] // facts["accumulation"]]
+        for batch in host["batches"]
+        for update in [batch["batch"] // facts["accumulation"]]
     ]
     most = max(off, default=peak) / peak
     # They are float32.
@@ -83,7 +83,7 @@ def rates(hosts, facts):
 
 
 def updates(hosts, facts):
-    """When the weights moved."""
+    """Check when the weights changed."""
     batches = hosts[0]["batches"]
     pairs = zip(batches, batches[1:], strict=False)
     moved = {b["batch"] for a, b in pairs if a["weights"] != b["weights"]}
@@ -99,7 +99,7 @@ def updates(hosts, facts):
 
 
 def read(hosts, facts):
-    """Which rows were read in each whole epoch, by all hosts."""
+    """Check the rows that all hosts read in each whole epoch."""
     epochs = facts["updates"] * facts["accumulation"] // facts["length"]
     due = facts["length"] * facts["rows_of_batch"]
     counts = collections.Counter(
@@ -113,19 +113,19 @@ def read(hosts, facts):
 
 
 def same_training(whole, part):
-    """The losses of a run that went on, beside those of the whole one."""
+    """Compare the losses of a resumed run with those of the whole one."""
     off, batches = 0.0, []
     for one, other in zip(whole, part, strict=True):
-        losses = {told["batch"]: told["loss"] for told in one["batches"]}
-        batches = [told["batch"] for told in other["batches"]]
+        losses = {batch["batch"]: batch["loss"] for batch in one["batches"]}
+        batches = [batch["batch"] for batch in other["batches"]]
         if not batches:
             return f"did not go on: {short(other['error'])}", False
         # Of a batch that the whole run lacks, it is infinite.
         off = max(
             off,
             *(
-                abs(told["loss"] - losses.get(told["batch"], float("inf")))
-                for told in other["batches"]
+                abs(batch["loss"] - losses.get(batch["batch"], float("inf")))
+                for batch in other["batches"]
             ),
         )
     found = f"from batch {batches[0]} to {batches[-1]}: difference {off:.1g}"
@@ -134,7 +134,7 @@ def same_training(whole, part):
 
 
 def stops(hosts, killed, soon):
-    """How the others end when some are killed."""
+    """Check that the others end when some are killed."""
     others = [h for i, h in enumerate(hosts) if i not in killed]
     if any(h["waited"] is None for h in others):
         return f"the others did not end within {soon} s", False
@@ -147,7 +147,7 @@ def stops(hosts, killed, soon):
 
 
 def agrees(hosts, soon):
-    """Whether all end with one error of ours."""
+    """Check that all end with the same `CheckpointError`."""
     errors = {host["error"] for host in hosts}
     if any(host["waited"] is None for host in hosts):
         return f"not all ended within {soon} s: {sorted(errors)}", False
@@ -159,7 +159,7 @@ def agrees(hosts, soon):
 
 
 def short(error):
-    """The beginning of an error, where there is one."""
+    """Return the beginning of an error."""
     return textwrap.shorten(error or "no error", 120, placeholder=" …")
 
 
@@ -172,9 +172,9 @@ def alike(whole, part, of):
 def weights(hosts):
     return ", ".join(
         dict.fromkeys(
-            f"sum {told['sum']:.9g} ({told['weights']})"
+            f"sum {batch['sum']:.9g} ({batch['weights']})"
             for host in hosts
-            for told in host["batches"][-1:]
+            for batch in host["batches"][-1:]
         )
     )
 
@@ -184,7 +184,7 @@ def scores(hosts):
 
 
 def table(reports):
-    """Reports of one recipe in Markdown, a column for each backend."""
+    """Return the reports of one recipe, a column for each backend."""
     first = reports[0]
     lines = [
         "{recipe}: {hosts} hosts, {updates} updates of {accumulation} "
@@ -195,12 +195,12 @@ def table(reports):
         "|---" * (len(reports) + 1) + "|",
     ]
     for cells in zip(*(report["rows"] for report in reports), strict=True):
-        told = [
+        batch = [
             ("" if cell["right"] else "✗ ") + cell["found"].replace("|", "/")
             for cell in cells
         ]
-        told = told[:1] if len(reports) == 1 else told
-        lines.append(f"| {cells[0]['check']} | {' | '.join(told)} |")
+        batch = batch[:1] if len(reports) == 1 else batch
+        lines.append(f"| {cells[0]['check']} | {' | '.join(batch)} |")
     seconds = [f"{report['seconds']:.0f}" for report in reports]
     lines.append(f"| seconds | {' | '.join(seconds)} |")
     return "\n".join(lines) + "\n"

@@ -77,7 +77,7 @@ def main():
 
 
 def rehearsed(plan):
-    """The report of a rehearsal."""
+    """Rehearse, and return the report."""
     hosts, last = plan.hosts, plan.hosts - 1
     # In the middle of an update, where it has several batches.
     behind = max(1, plan.accumulation // 2)
@@ -106,7 +106,7 @@ def rehearsed(plan):
 
 
 class Plan:
-    """What runs: a recipe, its data, and the sizes of its miniature.
+    """A recipe, its data, and the sizes of its miniature.
 
     Args:
         recipe: a `Recipe`.
@@ -144,7 +144,7 @@ class Plan:
         self.length = samples // self._rows
 
     def facts(self):
-        """What a report says of it."""
+        """Return the sizes for the report."""
         tiny = self.recipe.tiny()
         return {
             "updates": self.updates,
@@ -156,7 +156,7 @@ class Plan:
         }
 
     def run(self, name, dies=None, others=None, soon=False):
-        """Begin a run, or go on with it, on all hosts."""
+        """Start or resume a run on all hosts, and return their outcomes."""
         dies, others = dies or {}, others or {}
         hosts = []
         environments = launch.several_processes(self.hosts)
@@ -193,7 +193,7 @@ class Plan:
 
 
 def updates_of(warmup):
-    """The fewest updates of a run that has the recipe's share of warm-up."""
+    """Return the fewest updates that keep the recipe's share of warm-up."""
     count = LEAST_UPDATES
     while warmup and count_steps(warmup, count) < WARM_UPDATES:
         count += 1
@@ -201,7 +201,7 @@ def updates_of(warmup):
 
 
 def outcome_of(path, code, waited):
-    """What a process wrote down and printed."""
+    """Read the story and the output of a process."""
     stories = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
     errors = list(ERROR.finditer(pathlib.Path(f"{path}.err").read_text()))
     printed = pathlib.Path(f"{path}.out").read_text()

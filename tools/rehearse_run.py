@@ -1,10 +1,10 @@
-"""Run the hosts of a rehearsal as processes, and write down what each does.
+"""Run the hosts of a rehearsal as processes, and record their batches.
 
-`rehearse.py` starts it. On PyTorch it imports all that is needed once, then
-makes a process for each host of each run by a fork: imports would take most of
-the time. Nothing may run on a device before that. TensorFlow and JAX do not
-promise to work after a fork, and on a busy machine TensorFlow's matrix products
-wrote into memory that was not theirs there: each host imports them itself.
+`rehearse.py` starts it. On PyTorch it imports everything once and forks a
+process for each host of each run, as imports would take most of the time.
+Nothing may run on a device before. TensorFlow and JAX do not support forks (on
+a busy machine TensorFlow's products overwrote other memory), so each host
+imports them itself.
 """
 
 import json
@@ -24,7 +24,7 @@ from keras_bridgetower.training import train
 
 
 class Story(keras.callbacks.Callback):
-    """Writes down the loss, rate and weights of each batch.
+    """Record the loss, rate and weights of each batch.
 
     Args:
         path: path of the file.
@@ -79,7 +79,7 @@ class Story(keras.callbacks.Callback):
         )
 
     def read(self, rows):
-        """Write down what was read, as pairs of an epoch and a sample."""
+        """Record the rows that were read, as pairs of epoch and sample."""
         length = self._checkpoint.stream.steps_per_epoch
         self._write(read=rows, length=length)
 
@@ -88,7 +88,7 @@ class Story(keras.callbacks.Callback):
 
 
 def followed(rows):
-    """Let `RowMaker` note the training samples that it reads, with epochs."""
+    """Patch `RowMaker` to record the training samples that it reads."""
     readable_rows = RowMaker.readable_rows
 
     def noted(self, samples, passes):
@@ -107,7 +107,7 @@ LOST = 10 if FORKS else SOON
 
 
 def run(path, dies_at, given):
-    """One host's run."""
+    """Run one host."""
     read, stories = [], []
     followed(read)
 
@@ -120,7 +120,7 @@ def run(path, dies_at, given):
 
 
 def host_of(orders):
-    """Start hosts as they are ordered, and tell how each ended."""
+    """Start the hosts of each order, and print how each ended."""
     # Kept, as they would take the exit code of their process with them.
     processes = []
     for line in orders:
@@ -139,7 +139,7 @@ def host_of(orders):
 
 
 def ended(pids, soon):
-    """Wait for hosts, and kill those that do not end."""
+    """Wait for hosts, and kill those that do not end; return code and delay."""
     began, codes, ends = time.monotonic(), {}, {}
     while len(ends) < len(pids):
         time.sleep(0.05)
@@ -164,7 +164,7 @@ def ended(pids, soon):
 
 
 def become(host):
-    """Let a process have the output and the environment of a host."""
+    """Redirect the output and set the environment of a host."""
     for name, handle in (("out", 1), ("err", 2)):
         with open(f"{host['path']}.{name}", "w") as file:
             os.dup2(file.fileno(), handle)

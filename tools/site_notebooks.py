@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the notebooks are part of the site, for links to them."""
+"""Add the notebooks to the site, as a hook of MkDocs."""
 
 import pathlib
 

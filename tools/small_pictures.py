@@ -1,4 +1,4 @@
-"""Makes pictures of figures small enough to be kept in the repository."""
+"""Make pictures of figures small enough for the repository."""
 
 import io
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def few_colours(picture, widest=None):
-    """A picture as bytes of a PNG file of few colours, a third of the size.
+    """Return a picture as a PNG file of few colors, a third of the size.
 
     Args:
         picture: path, or bytes of an encoded picture.

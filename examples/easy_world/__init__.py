@@ -1,5 +1,4 @@
-"""A tiny world to try all tasks on: easy-VQA's pictures, and texts about them.
+"""A small world to try all tasks on: easy-VQA's pictures and texts about them.
 
-The folder is not called `easy_vqa`: that is the name of the installed package
-with the pictures, which it would hide.
+Its name is not `easy_vqa`, which would hide the package with the pictures.
 """

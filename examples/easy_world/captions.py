@@ -84,18 +84,18 @@ class Blanks:
 
 
 def captions(scenes):
-    """Five captions of every picture."""
+    """Return five captions of every picture."""
     return _captions(scenes, np.arange(len(scenes.values)))
 
 
 def gallery(scenes):
-    """Retrieval: one picture of each kind, so that a caption fits only one."""
+    """Return one picture of each kind, so that a caption fits only one."""
     _, first = np.unique(scenes.groups, return_index=True)
     return _captions(scenes, np.sort(first))
 
 
 def matches(scenes, seed=0):
-    """Image-text matching: each picture with a true and a false caption.
+    """Return each picture with a true and a false caption.
 
     Pictures are paired, and two of a pair exchange one attribute in which
     they differ. So every word is as frequent in false captions as in true
@@ -131,7 +131,7 @@ def matches(scenes, seed=0):
 
 
 def blanks(scenes, seed=0):
-    """Masked language modelling that only the picture can solve."""
+    """Return captions with one attribute masked, four for each picture."""
     rng = scenes.generator(seed)
     rows = []
     for picture in range(len(scenes.values)):
@@ -145,7 +145,7 @@ def blanks(scenes, seed=0):
 
 
 def varied_captions(scenes, seed=0):
-    """One true sentence about every picture, said in one of many ways.
+    """Draw one true sentence about every picture, in one of many wordings.
 
     Three of ten are captions of `TEMPLATES`, which name all attributes.
     """

@@ -46,18 +46,26 @@ class Entailment:
     seed: int
 
     def images(self, scenes):
-        """The pictures as they are seen, uint8 `(rows, 64, 64, 3)`."""
+        """Return the veiled pictures, uint8 `(rows, 64, 64, 3)`."""
         return np.stack(list(self.each_image(scenes)))
 
     def each_image(self, scenes):
-        """An iterator over them, for those who need few."""
+        """Yield the veiled pictures one by one."""
         rng = scenes.generator(self.seed)
         for row, view in zip(self.image_index, self.views, strict=True):
             yield veil(scenes.data.images[row], view, rng)
 
 
 def veil(image, view, seed):
-    """Hide one attribute of a picture."""
+    """Hide one attribute of a picture.
+
+    Args:
+        image: uint8 array `(64, 64, 3)` of easy-VQA.
+        view: `"full"` to hide nothing; `"no_colour"` to color every pixel of
+            the shape at random, with sharp edges; `"no_shape"` to fill the
+            picture with the shape's color.
+        seed: int or `np.random.Generator`.
+    """
     if view not in VIEWS:
         raise ValueError(
             f"`view` must be one of {VIEWS}. Received: view={view!r}"
@@ -76,7 +84,7 @@ def veil(image, view, seed):
 
 
 def entailment(scenes, seed=0):
-    """Visual entailment with three labels.
+    """Draw hypotheses of visual entailment with three labels.
 
     Each hypothesis, "the shape is (not) a circle." or "... (not) red.",
     stands with one picture where it is true, one where it is false, and one
@@ -103,7 +111,7 @@ def entailment(scenes, seed=0):
 
 
 def varied_entailment(scenes, seed=0, sentences=4000):
-    """Visual entailment in many ways of saying, for training.
+    """Draw hypotheses in many wordings, for training.
 
     Each sentence of `wordings.statement` stands with one picture that entails
     it, one that contradicts it and one that leaves it open, as far as there

@@ -1,4 +1,4 @@
-"""What a sentence about a picture means, and whether it is true.
+"""The claims of sentences about pictures, and their truth.
 
 A sentence makes claims. A claim is about one attribute of the shape, and says
 for each of its values whether the claim is true or false. All else follows
@@ -27,7 +27,7 @@ HIDDEN = {
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What a phrase says of one attribute.
+    """The claim of a phrase about one attribute.
 
     Args:
         attribute: str, a key of `ATTRIBUTES`.
@@ -41,11 +41,11 @@ class Claim:
     false: frozenset
 
     def denied(self):
-        """The claim with "not"."""
+        """Return the claim with "not"."""
         return Claim(self.attribute, self.false, self.true)
 
     def presupposed(self):
-        """The claim as what a speaker takes for granted: never false.
+        """Return the claim as a presupposition: it is never false.
 
         "The circle is not red" says nothing of a triangle.
         """
@@ -69,13 +69,13 @@ class Statement:
 
 
 def claim(attribute, *true, undecided=()):
-    """The claim that an attribute has one of some values."""
+    """Return the claim that an attribute has one of some values."""
     rest = set(ATTRIBUTES[attribute]) - set(true) - set(undecided)
     return Claim(attribute, frozenset(true), frozenset(rest))
 
 
 def judge(statement, values, view):
-    """Whether pictures entail or contradict a statement."""
+    """Return for each picture contradiction, neutral, entailment or -1."""
     if not statement.claims:
         return np.full(len(values), NEUTRAL)
     found = [_judge(one, values, view) for one in statement.claims]
@@ -86,7 +86,7 @@ def judge(statement, values, view):
 
 
 def _judge(one, values, view):
-    """The same for one claim."""
+    """Judge one claim."""
     if one.attribute in HIDDEN[view]:
         return np.full(len(values), NEUTRAL)
     by_value = [

@@ -104,7 +104,7 @@ KINDS = {
 
 
 def pairs(scenes, seed=0):
-    """Statements about two pictures, in the manner of NLVR2.
+    """Draw statements about two pictures, like those of NLVR2.
 
     Each sentence has four pairs. The first two, one true and one false, share
     the left picture, the last two the right one: neither the sentence alone
@@ -134,7 +134,7 @@ def pairs(scenes, seed=0):
 
 
 def _share(shown, judge, shared, kind, rng):
-    """A picture with a partner that makes the sentence true, and one false.
+    """Draw a picture, a partner that makes the sentence true, and one false.
 
     `shared` is the place of the picture itself: 0 left, 1 right.
     """

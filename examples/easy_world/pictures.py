@@ -34,7 +34,7 @@ COLOURS = {
 
 @dataclasses.dataclass(frozen=True)
 class EasyVQA:
-    """One split.
+    """A split.
 
     Args:
         images: uint8 array `(pictures, 64, 64, 3)`.
@@ -52,7 +52,7 @@ class EasyVQA:
 
 @dataclasses.dataclass(frozen=True)
 class Attributes:
-    """What a picture shows.
+    """The shape of a picture.
 
     Args:
         shape: str, one of `SHAPES`.
@@ -95,19 +95,19 @@ def load(split):
 
 
 def answer_list():
-    """The 13 answers in the package's order."""
+    """Return the 13 answers in the package's order."""
     return list(_package().get_answers())
 
 
 def question_kind(answer):
-    """`"yes/no"`, `"shape"` or `"colour"`: what kind of answer was asked."""
+    """Return the kind of an answer: `"yes/no"`, `"shape"` or `"colour"`."""
     if answer in ("yes", "no"):
         return "yes/no"
     return "shape" if answer in SHAPES else "colour"
 
 
 def attributes(image):
-    """Shape, colour and place, measured from the pixels.
+    """Measure shape, color and place from the pixels.
 
     The colour is the most frequent palette colour; a rectangle fills the
     extent of that colour, a triangle has little in its upper half. The box is
@@ -129,7 +129,7 @@ def attributes(image):
 
 
 def background(image):
-    """The one colour behind the shape."""
+    """Return the color behind the shape, uint8 `(3,)`."""
     red, green, blue = np.moveaxis(image, -1, 0) >= BACKGROUND_FROM
     light = image[red & green & blue]
     codes, first, counts = np.unique(
@@ -139,7 +139,7 @@ def background(image):
 
 
 def shape_mask(image):
-    """The pixels that the shape covers by more than half.
+    """Return the pixels that the shape covers by more than half.
 
     Edges are soft, and near them the background rings a little; how far the
     ringing shows depends on the colour, this mask does not.
@@ -172,7 +172,7 @@ def shift(images, boxes):
 
 
 def pure_colour(image):
-    """The most frequent palette colour, and where it stands unmixed."""
+    """Return the most frequent palette color, and the mask of its pixels."""
     codes = _codes(image)
     masks = {name: codes == code for name, code in _COLOUR_CODES.items()}
     colour = max(masks, key=lambda name: np.count_nonzero(masks[name]))
@@ -180,7 +180,7 @@ def pure_colour(image):
 
 
 def _codes(image):
-    """One number for each colour."""
+    """Return a number for each color."""
     red, green, blue = np.moveaxis(image.astype("int32"), -1, 0)
     return (red << 16) + (green << 8) + blue
 
@@ -191,7 +191,7 @@ _COLOUR_CODES = {
 
 
 def _extent(mask):
-    """The slices of rows and columns in which a mask is true."""
+    """Return the slices of rows and columns in which a mask is true."""
     spans = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in spans)
 

@@ -1,4 +1,4 @@
-"""Measures shape, colour and place in easy-VQA's pictures, to write texts on.
+"""Measure shape, color and place in easy-VQA's pictures, for texts on them.
 
 Derived from easy-VQA: the pictures are the package's own, the attributes are
 measured from their pixels, the texts are made from templates. The world is
@@ -40,7 +40,7 @@ ATTRIBUTES = {
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """The pictures of a split and what they show.
+    """The pictures of a split and their attributes.
 
     Args:
         split: str.
@@ -72,19 +72,19 @@ class Scenes:
         return words_of(self.values[picture])
 
     def generator(self, seed):
-        """A NumPy generator that differs between splits."""
+        """Return a NumPy generator that differs between splits."""
         return np.random.default_rng([seed, SPLITS.index(self.split)])
 
 
 def load_scenes(split):
-    """Read a split and measure what its pictures show."""
+    """Read a split and measure the attributes of its pictures."""
     data = load(split)
     measured = zip(*map(_measure, data.images), strict=True)
     return Scenes(split, data, *map(np.array, measured))
 
 
 def moved(scenes, seed):
-    """The same shapes in other places, half of them mirrored.
+    """Move the shapes to other places, half of them mirrored.
 
     For training: what the pictures show is true of the places they moved to.
     """

@@ -1,4 +1,4 @@
-"""The color that a drawing mostly has, counted from its pixels."""
+"""Count the main color of a drawing from its pixels."""
 
 import colorsys
 
@@ -25,7 +25,7 @@ COLORS = (
 
 
 def main_color(drawing):
-    """The commonest color, or None where no color has 40 % of the pixels."""
+    """Return the most frequent color, or None if it has below 40 %."""
     seen = drawing[drawing[..., 3] > 127][:, :3] / 255.0
     names = [_name(*pixel) for pixel in seen[::3]]
     if not names:

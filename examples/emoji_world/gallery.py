@@ -1,4 +1,4 @@
-"""Search among all drawings of one artist, and how well it does."""
+"""Search among all drawings of one artist, and score the search."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ KEPT = (1, 5, 10)
 
 
 class Gallery:
-    """All drawings of an artist, with what each shows.
+    """All drawings of an artist, with their looks.
 
     Args:
         emoji: list of `Emoji`.
@@ -25,7 +25,7 @@ class Gallery:
         self.looks = np.asarray(looks)[self.numbers]
 
     def recalls(self, scores, wanted, kept=KEPT):
-        """Share of texts with a wanted look among the first, in percent."""
+        """Return the share of texts with a right look among the first."""
         order = np.argsort(-scores, axis=1, kind="stable")[:, : max(kept)]
         hit = np.array(
             [
@@ -39,7 +39,7 @@ class Gallery:
         }
 
     def chance(self, wanted, kept=KEPT):
-        """What guessing gets: pictures drawn without a look at them."""
+        """Return the expected recalls of guesses."""
         count = len(self.looks)
         misses = {k: [] for k in kept}
         for looks in wanted:
@@ -56,7 +56,7 @@ class Gallery:
 
 
 def text_recalls(scores, looks_of_texts, looks, kept=KEPT):
-    """Share of pictures with one of their texts among the first."""
+    """Return the share of pictures with one of their texts among the first."""
     order = np.argsort(-scores.T, axis=1, kind="stable")[:, : max(kept)]
     hit = np.asarray(looks_of_texts)[order] == np.asarray(looks)[:, None]
     return {

@@ -48,86 +48,30 @@ def main():
 
 
 def _page(parameters, record):
+    """Fill in `page.md`."""
     minutes = sum(record[stage]["seconds"] for stage in STAGES) / 60
-    backends = ", ".join(
-        f"{stage} {record[stage]['backend']}" for stage in STAGES
+    tables = {
+        name.replace(" ", "_"): _table(rows)
+        for name, rows in record["scores"].items()
+    }
+    return (
+        pathlib.Path(__file__)
+        .with_name("page.md")
+        .read_text()
+        .format(
+            name=NAME,
+            parameters=f"{parameters:,}",
+            minutes=round(minutes),
+            backends=", ".join(f"{s} {record[s]['backend']}" for s in STAGES),
+            seed=record[WHOLE]["seed"],
+            credits="\n".join(
+                f"* {package.credit} ({package.name} {package.version}): "
+                f"{package.licence}"
+                for package in PACKAGES.values()
+            ),
+            **tables,
+        )
     )
-    seed = record[WHOLE]["seed"]
-    tables = {name: _table(rows) for name, rows in record["scores"].items()}
-    credits = "\n".join(
-        f"* {package.credit} ({package.name} {package.version}): "
-        f"{package.licence}"
-        for package in PACKAGES.values()
-    )
-    return f"""# {NAME}
-
-A BridgeTower of {parameters:,} parameters that answers questions about drawings
-of emoji, 64 x 64 pixels, and finds them by short English texts. It does not
-know photographs: about them it only guesses. The presets
-`bridgetower_tiny_emoji_contrastive`, `_retrieval`, `_mlm` and `_pretrain` are
-this one, opened by its other heads.
-
-## Search
-
-{tables["search"]}
-
-`noto`, `fluent` and `flat` are styles that training saw, beside four that draw
-a part of the emoji; `twemoji` is one that it never saw. A text finds all
-drawings of an artist at once; those that look alike count as one. The texts of
-*names* say the name in ways that training does not use. *Words never seen* are
-keywords that no caption of training holds, *emoji never seen* are left out of
-training altogether.
-
-## Free descriptions
-
-{tables["descriptions"]}
-
-The hundred of `examples/emoji_world/descriptions.json`, written without a look
-at names and keywords. BM25 and MiniLM read names and keywords in place of
-pictures.
-
-## Questions
-
-{tables["vqa"]}
-
-*Blind* is the commonest answer to the same question in training. Questions are
-those of `examples/emoji_world/questions.py`; words such as "color" and "gray"
-are spelled in both ways, and both get the same answers.
-
-## Matching
-
-{tables["matching"]}
-
-Of 300 emoji each, named in ways that training does not use, in percent: the
-name must fit its own drawing, and neither one drawn at random nor the wrong one
-that a search by vectors finds first. *Matched again* orders the first sixteen
-that the vectors find by matching.
-
-## Masked words
-
-{tables["masked words"]}
-
-Names of one token behind "a drawing of a", in percent; *blind* with a white
-picture. Words that tell nothing, such as "of", were never hidden in training.
-
-## Training
-
-By `examples/emoji_world/training/train.py` in {minutes:.0f} minutes on two busy
-cores ({backends}; seed {seed}), stage by stage: the text tower learnt English
-from MiniLM (*language*), then captions (*captions*); the image tower learnt
-where the captions of a drawing lie (*glances*, *pictures*); the text tower
-learnt to find the drawings (*meeting*); the fusion learnt questions, matching,
-masked words and the space, with the towers frozen (*fusion*). These weights
-were asked about a "colour" alone until then. Last, both spellings got the same
-embeddings, and the fusion went on with questions and captions in both
-(*spelling*). No epoch was chosen: the last one stands. The weights are stored
-in half precision, which moves no score by 0.2, but those of some 300 texts or
-questions by one of them.
-
-## Data and licences
-
-{credits}
-"""
 
 
 def _table(rows):

@@ -24,7 +24,7 @@ BY_HEART = ("flags", "symbols")
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The fixed split.
+    """A split of the world.
 
     Args:
         looks: int32 `(emoji,)`, equal for emoji that look alike.

@@ -46,7 +46,7 @@ def main():
 
 
 def write_pictures(folder):
-    """JPEG files of 640 x 480 with edges, smooth parts and grain."""
+    """Write JPEG files of 640 x 480 with edges, smooth parts and grain."""
     folder.mkdir()
     paths = []
     for number in range(PICTURES):
@@ -67,7 +67,7 @@ def write_pictures(folder):
 
 
 def open_set(folder, task, pictures, labels, samples):
-    """A data set of one text for each picture, opened."""
+    """Write a data set of one text for each picture, and open it."""
     made = [
         form.Record(f"{i}", (data,), (sample,), "benchmark")
         for i, (data, sample) in enumerate(zip(pictures, samples, strict=True))
@@ -122,7 +122,7 @@ def compare_loaders(folder, paths, repeats):
 
 
 def peer_processors():
-    """transformers' image processors of both back ends, where they are."""
+    """Return the installed image processors of transformers."""
     made = {
         "PIL": image_processing_pil_bridgetower.BridgeTowerImageProcessorPil()
     }
@@ -132,7 +132,7 @@ def peer_processors():
 
 
 def peer_loader(paths, processor):
-    """transformers' processor in a torch DataLoader of as many workers."""
+    """Return transformers' processor in a torch DataLoader."""
 
     def collate(batch):
         images = [Image.open(path).convert("RGB") for path in batch]
@@ -144,13 +144,13 @@ def peer_loader(paths, processor):
         shuffle=True,
         num_workers=WORKERS,
         collate_fn=collate,
-        # Starting them anew would be counted, which is not what is asked.
+        # Their start does not count.
         persistent_workers=True,
     )
 
 
 def pictures_per_second(loader):
-    """From the first batch on, so that no start is counted."""
+    """Time a loader from its first batch on."""
     batches = iter(loader)
     next(batches)
     started, count = time.perf_counter(), 0
@@ -160,7 +160,7 @@ def pictures_per_second(loader):
 
 
 def compare_fit(folder, repeats):
-    """`fit` of the tiny model, on records and on arrays in memory."""
+    """Time `fit` of a small model, on records and on arrays in memory."""
     task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     task.compile("adamw")
     pictures, samples = [], []

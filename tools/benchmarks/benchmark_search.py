@@ -98,7 +98,7 @@ def timed(kind, words, started, store, queries, truth):
         seconds.append(time.perf_counter() - started)
         right += len(wanted & {picture.id for picture, _ in found})
     print(
-        f"| {kind} | {words} | {built:.0f} s | {told(seconds)} | "
+        f"| {kind} | {words} | {built:.0f} s | {middle_and_95(seconds)} | "
         f"{right / NEAREST / len(queries):.3f} |",
         flush=True,
     )
@@ -126,11 +126,14 @@ def whole_queries(arguments, folder):
             started = time.perf_counter()
             search.query(f"a red circle, {number}", rerank=rerank)
             seconds.append(time.perf_counter() - started)
-        print(f"a query with rerank={rerank}: {told(seconds)}", flush=True)
+        print(
+            f"a query with rerank={rerank}: {middle_and_95(seconds)}",
+            flush=True,
+        )
 
 
-def told(seconds):
-    """Median and 95th percentile, in milliseconds."""
+def middle_and_95(seconds):
+    """Return median and 95th percentile in milliseconds."""
     worst = float(np.percentile(seconds, 95))
     return f"{1000 * statistics.median(seconds):.0f} ms | {1000 * worst:.0f} ms"
 

@@ -43,7 +43,7 @@ TOLERANCE = 1e-5
 
 
 def questions():
-    """Texts, pictures and pairs: `(what embed takes, input of a request)`."""
+    """Return texts, pictures and pairs: `(arguments of embed, input)`."""
     found = []
     for number in range(KINDS):
         colour = COLOURS[number % len(COLOURS)]
@@ -70,7 +70,7 @@ def picture(colour, number):
 
 
 class Connection:
-    """A connection that is kept. It costs less time than a client's library.
+    """A persistent connection; it costs less time than a client's library.
 
     Args:
         url: str, the address of the server.
@@ -81,7 +81,7 @@ class Connection:
         self._streams = None
 
     async def post(self, body):
-        """The status and the body of an answer, or a word and no bytes."""
+        """Return status and body, or the name of an error and no bytes."""
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(
@@ -172,7 +172,7 @@ def _apart(body, expected):
 
 
 def until(seconds):
-    """Numbers of requests, until so many seconds have passed."""
+    """Count requests until some seconds have passed."""
     end = time.monotonic() + seconds
     return itertools.takewhile(
         lambda _: time.monotonic() < end, itertools.count()
@@ -180,7 +180,7 @@ def until(seconds):
 
 
 class Offline:
-    """The same questions to `embed` in this process.
+    """The same requests to `embed` in this process.
 
     Args:
         asked: as `questions` returns them.
@@ -217,7 +217,7 @@ class Offline:
 
 @contextlib.contextmanager
 def server(log, *options, preset=PRESET):
-    """A server in processes of its own; its address and process."""
+    """Start a server, and yield its address and process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     words = ["serve", preset, "--port", str(port), *options]
@@ -286,12 +286,12 @@ def processes(parent):
 
 
 def processor_seconds(parent):
-    """Of a process and all below it."""
+    """Return the processor seconds of a process and all below it."""
     return sum(seconds for _, seconds in processes(parent).values())
 
 
 def worker(parent):
-    """The id of the process with the models, which is the largest."""
+    """Return the id of the process with the models, the largest."""
     found = processes(parent)
     return max(found, key=found.get)
 

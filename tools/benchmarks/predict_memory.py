@@ -40,10 +40,10 @@ GIB = 1024**3
 
 
 class Meta(str):
-    """The name of the meta device, equal to PyTorch's own object of it.
+    """A name of the meta device that equals PyTorch's device object.
 
-    Keras compares the two, finds them to differ and copies what is there
-    already, and the copy has no gradient.
+    Otherwise Keras finds them different and copies the tensor, and the copy
+    has no gradient.
     """
 
     __hash__ = str.__hash__
@@ -59,7 +59,7 @@ class Meta(str):
 
 
 def make_task(recipe, dtype="float32"):
-    """A recipe's task; without memory under `keras.device(Meta("meta"))`."""
+    """Return a recipe's task; on the device `Meta("meta")` it has no memory."""
     width, heads, text_layers, image_layers, patch = SIZES[recipe.size]
     side = recipe.image_size
     shared = {"hidden_dim": width, "num_heads": heads, "dtype": dtype}
@@ -85,7 +85,7 @@ def make_task(recipe, dtype="float32"):
 
 
 def weights_of(task, devices, kind):
-    """Bytes on each device.
+    """Return bytes on each device.
 
     Args:
         task: a task.
@@ -111,7 +111,7 @@ def weights_of(task, devices, kind):
 
 
 def kept_by(task, batch, tokens, device="meta"):
-    """Bytes that autograd keeps of a training step's forward pass.
+    """Return bytes that autograd keeps of a training step's forward pass.
 
     Args:
         task: a task; its weights are not counted.

@@ -98,39 +98,24 @@ def train(name, settings):
 
 
 def _page(name, stage, task, record):
-    """The preset's own page."""
+    """Fill in `train_tiny_family.md`."""
     blind = record["blind_test_scores"]
     rows = "\n".join(
         f"| {kind} | {score:.2f} | {blind.get(kind, '')} |"
         for kind, score in record["test_scores"].items()
     )
-    page = f"""# {PREFIX}{name}
-
-A BridgeTower of {task.count_params():,} parameters for `{type(task).__name__}`,
-trained from scratch on texts derived from easy-VQA (64 x 64 pictures of one
-coloured shape; the statements are generated from templates). It shows that
-everything works; it knows nothing of the real world.
-
-| score on the test split | this preset | blind |
-|---|---|---|
-{rows}
-
-{stage.measure}
-
-{stage.texts}
-
-Trained by `examples/easy_world/training/train_tiny_family.py` on training
-pictures 0-3499, moved and mirrored anew in each of
-{record["epochs"]} epochs (batch {record["batch_size"]},
-AdamW {record["learning_rate"]} with warm-up and cosine, seed {record["seed"]},
-backend {record["backend"]}, {record["seconds"]} seconds). No epoch was chosen:
-the last one stands. Validation (pictures 3500-3999):
-`{json.dumps(record["validation_scores"])}`. The test split was read once.
-
-Data: easy-VQA 1.0, Victor Zhou, MIT licence.
-"""
-    # Where a stage says nothing of its texts.
-    return page.replace("\n\n\n", "\n")
+    values = {
+        "name": f"{PREFIX}{name}",
+        "parameters": f"{task.count_params():,}",
+        "task": type(task).__name__,
+        "rows": rows,
+        "measure": stage.measure,
+        "texts": stage.texts,
+        "validation": json.dumps(record["validation_scores"]),
+    }
+    page = pathlib.Path(__file__).with_suffix(".md").read_text()
+    # Some stages have no texts of their own.
+    return page.format(**record | values).replace("\n\n\n", "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-r"""Train the emoji presets, stage by stage; a stopped run goes on.
+r"""Train the emoji presets, stage by stage; resume an interrupted run.
 
     export PYTHONPATH=examples KERAS_BACKEND=torch
     python -m emoji_world.training.train runs/emoji
@@ -31,7 +31,7 @@ from emoji_world.world import on_white
 
 
 def language_stage(run, epochs=3):
-    """The text tower learns English from MiniLM."""
+    """Train the text tower to give MiniLM's vectors."""
     space = Space(run)
     task = new_task(_tokenizer(space))
     towers.know_words(task, space)
@@ -47,7 +47,7 @@ def language_stage(run, epochs=3):
 
 
 def captions_stage(run, epochs=100):
-    """The text tower learns to find emoji, and keeps its English."""
+    """Train the text tower to find emoji, and keep its English."""
     task = _read(run, "language")
     space = Space(run)
     _, places, same = towers.places_of(space, run, space.of)
@@ -58,7 +58,7 @@ def captions_stage(run, epochs=100):
 
 
 def glances_stage(run, epochs=150):
-    """The image tower learns from drawings of half the size, fast."""
+    """Train the image tower on drawings of half the size, fast."""
     space = Space(run)
     task = new_task(_tokenizer(space), SIDE // 2)
     history = towers.learn_places(
@@ -74,9 +74,9 @@ def glances_stage(run, epochs=150):
 
 
 def pictures_stage(run, epochs=18):
-    """It goes on with drawings of full size, of which more are recolored.
+    """Continue with drawings of full size, more of them recolored.
 
-    Its places are now where our own text tower puts the captions.
+    The targets are now the vectors of our own text tower.
     """
     reader = _read(run, "captions")
     task = kbt.BridgeTowerContrastive.from_preset(
@@ -95,7 +95,7 @@ def pictures_stage(run, epochs=18):
 
 
 def meeting_stage(run, epochs=90):
-    """The text tower learns to find the drawings as the image tower sees."""
+    """Train the text tower to find the vectors of the drawings."""
     task, eyes = _read(run, "captions"), _read(run, "pictures")
     space, drawings = Space(run), TrainingDrawings(run)
     shown = np.stack([on_white(drawing) for _, drawing in drawings.rows])
@@ -111,7 +111,7 @@ def meeting_stage(run, epochs=90):
 
 
 def fusion_stage(run, epochs=30):
-    """The fusion learns all that it is for; the towers are frozen."""
+    """Train the fusion and the heads over frozen towers."""
     both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
     return both, fusing.learn(
         both, run, epochs, 1e-3, run.folder / "fusion_run", epochs / 2
@@ -119,9 +119,9 @@ def fusion_stage(run, epochs=30):
 
 
 def spelling_stage(run, epochs=3):
-    """British spellings share the embeddings of the American ones.
+    """Give British spellings the embeddings of the American ones.
 
-    The fusion goes on learning with texts in both.
+    The fusion continues with texts in both.
     """
     asked = [*questions.ASK_COLOR, "is this gray?"]
     said = [texts.phrase(way, "gray cat") for way in texts.WAYS]
@@ -135,7 +135,7 @@ def spelling_stage(run, epochs=3):
 
 
 def _read(run, stage):
-    """What a stage wrote, as a contrastive task."""
+    """Load the preset of a stage, as a contrastive task."""
     return kbt.BridgeTowerContrastive.from_preset(run.folder / stage)
 
 
