@@ -195,12 +195,12 @@ def table(reports):
         "|---" * (len(reports) + 1) + "|",
     ]
     for cells in zip(*(report["rows"] for report in reports), strict=True):
-        batch = [
+        results = [
             ("" if cell["right"] else "✗ ") + cell["found"].replace("|", "/")
             for cell in cells
         ]
-        batch = batch[:1] if len(reports) == 1 else batch
-        lines.append(f"| {cells[0]['check']} | {' | '.join(batch)} |")
+        results = results[:1] if len(reports) == 1 else results
+        lines.append(f"| {cells[0]['check']} | {' | '.join(results)} |")
     seconds = [f"{report['seconds']:.0f}" for report in reports]
     lines.append(f"| seconds | {' | '.join(seconds)} |")
     return "\n".join(lines) + "\n"
