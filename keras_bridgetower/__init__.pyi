@@ -14,23 +14,26 @@ from .models.head_table import register_head as register_head
 from .models.towers import Tower as Tower
 from .models.towers import hidden_states as hidden_states
 from .objectives.losses import VQALoss as VQALoss
-from .preprocessing.bert_tokenizer import (
-    BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
-)
-from .preprocessing.contrastive import (
-    BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
-)
-from .preprocessing.entailment import (
+from .preprocessing.classification import (
     BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,
+)
+from .preprocessing.classification import (
+    BridgeTowerImageClassifierPreprocessor as BridgeTowerImageClassifierPreprocessor,
+)
+from .preprocessing.classification import (
+    BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
+)
+from .preprocessing.classification import (
+    BridgeTowerTextClassifierPreprocessor as BridgeTowerTextClassifierPreprocessor,
+)
+from .preprocessing.classification import (
+    BridgeTowerTextRegressorPreprocessor as BridgeTowerTextRegressorPreprocessor,
 )
 from .preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
 from .preprocessing.masked_lm import (
     BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
-)
-from .preprocessing.nlvr2 import (
-    BridgeTowerNLVR2Preprocessor as BridgeTowerNLVR2Preprocessor,
 )
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
@@ -39,19 +42,16 @@ from .preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor as BridgeTowerPretrainingPreprocessor,
 )
 from .preprocessing.retrieval import (
+    BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
+)
+from .preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,
 )
 from .preprocessing.tokenizer import (
+    BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
+)
+from .preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
-)
-from .preprocessing.unimodal import (
-    BridgeTowerImageClassifierPreprocessor as BridgeTowerImageClassifierPreprocessor,
-)
-from .preprocessing.unimodal import (
-    BridgeTowerTextClassifierPreprocessor as BridgeTowerTextClassifierPreprocessor,
-)
-from .preprocessing.unimodal import (
-    BridgeTowerTextRegressorPreprocessor as BridgeTowerTextRegressorPreprocessor,
 )
 from .preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,

@@ -18,9 +18,9 @@ from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
 from keras_bridgetower.data.records.index import read_index
 from keras_bridgetower.metrics import vqa
-from keras_bridgetower.preprocessing import tokenizer_files
+from keras_bridgetower.preprocessing import tokenizer as tokenizer_files
 from keras_bridgetower.presets import safe_files
-from keras_bridgetower.tasks.ranking import block_cache
+from keras_bridgetower.tasks.ranking import storage as block_cache
 from keras_bridgetower.training.runs import folders
 
 pytestmark = FASTEST

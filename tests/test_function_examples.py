@@ -27,10 +27,10 @@ from keras_bridgetower.metrics import nlvr2
 from keras_bridgetower.metrics import retrieval as recall
 from keras_bridgetower.metrics import vqa as vqa_metrics
 from keras_bridgetower.objectives.losses import pack_embeddings
-from keras_bridgetower.preprocessing import class_ids
+from keras_bridgetower.preprocessing import classification as class_ids
 from keras_bridgetower.preprocessing import masking
 from keras_bridgetower.preprocessing import retrieval
-from keras_bridgetower.tasks.ranking import shortlist
+from keras_bridgetower.tasks.ranking import rank as shortlist
 
 MODULES = (
     diversity,

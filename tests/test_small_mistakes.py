@@ -36,7 +36,7 @@ from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.vqa import write_vqa_results
 from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.fit.steps import warn_if_worse_than_untrained
-from keras_bridgetower.tasks.ranking.block_cache import BlockCache
+from keras_bridgetower.tasks.ranking.storage import BlockCache
 from keras_bridgetower.training.runs.folders import exclusive
 
 pytestmark = pytest.mark.skipif(

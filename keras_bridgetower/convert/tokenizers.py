@@ -4,13 +4,11 @@ import contextlib
 import pathlib
 
 from keras_bridgetower.convert.tensors import read_json
-from keras_bridgetower.preprocessing.bert_tokenizer import (
-    BridgeTowerBertTokenizer,
-)
+from keras_bridgetower.preprocessing.tokenizer import SPECIAL_TOKENS
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
-from keras_bridgetower.preprocessing.tokenizer_files import SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.tokenizer_files import read_merges
-from keras_bridgetower.preprocessing.tokenizer_files import read_words
+from keras_bridgetower.preprocessing.tokenizer import read_merges
+from keras_bridgetower.preprocessing.tokenizer import read_words
 from keras_bridgetower.presets.errors import ConversionError
 
 # Tokens in a text: `max_text_len` of the published models and the authors.

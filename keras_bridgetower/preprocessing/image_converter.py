@@ -1,4 +1,4 @@
-"""Pictures to normalised squares, with the pixels of the authors' code."""
+"""Normalizes pictures to squares, with the pixels of the authors' code."""
 
 import keras
 import keras_hub
@@ -8,7 +8,6 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.geometry import MODES
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
 from keras_bridgetower.preprocessing.geometry import place
@@ -16,6 +15,7 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.picture_arrays import warn_of_mask
+from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import numpy_function
 from keras_bridgetower.preprocessing.verb_inputs import pictures_in
@@ -28,10 +28,10 @@ CONFIG = "image_converter.json"
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
-    """Turn pictures of any kind and size into normalised square arrays.
+    """Turn pictures of any kind and size into normalized square arrays.
 
     Every picture is decoded and resized by Pillow (bicubic, anti-aliased),
-    kept as 8-bit values, divided by 255 and normalised with CLIP's mean and
+    kept as 8-bit values, divided by 255 and normalized with CLIP's mean and
     standard deviation. The same code runs eagerly and, through
     `tf.numpy_function`, inside a TensorFlow graph such as
     `tf.data.Dataset.map`; the numbers are equal to the last bit.
@@ -120,8 +120,8 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
                 "`mean` and `std` must be three numbers each, those of `std` "
                 f"above 0. Received: mean={mean!r}, std={std!r}"
             )
-        # Named in full, so that passing one of them is an error and reading
-        # one tells the truth.
+        # Set all, so that passing one of them is an error and reading one
+        # returns the true value.
         super().__init__(
             image_size=(image_size, image_size),
             scale=tuple(1 / (255 * s) for s in std),
@@ -164,7 +164,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
                 f"Received: images={images}. Use `tf.io.decode_image(..., "
                 "expand_animations=False)` or `tf.ensure_shape`."
             )
-        # Strings have no axes of their own, a grey or colour array has 2 or 3.
+        # Strings have no axes of their own, a gray or color array has 2 or 3.
         batch = images.shape if images.dtype == tf.string else images.shape[:-3]
         strings = images.dtype == tf.string
         (outputs,) = numpy_function(
@@ -196,7 +196,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         """
         images, single = pictures_of(images)
         if single:
-            return self._convert_one(images[0], name, place)
+            return self._normalized(images[0], name, place)
         if len(images) == 0:
             raise ValueError(
                 f"`{name}` must hold at least one picture. Received: "
@@ -220,7 +220,8 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
                 made[i] = part
         return made
 
-    def _convert_one(self, image, name, place):
+    def _normalized(self, image, name, place):
+        """Resize one picture, divide it by 255, and normalize it."""
         pixels = self._pixels(image, name)
         if place is None or place.shape != pixels.shape:
             place = np.empty(pixels.shape, "float32")
@@ -248,7 +249,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
-        """The converter of a preset.
+        """Open the converter of a preset.
 
         Args:
             preset, revision: as `BridgeTowerVQA.from_preset`.

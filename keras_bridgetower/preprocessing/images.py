@@ -17,7 +17,7 @@ from keras_bridgetower.preprocessing.picture_arrays import from_array
 from keras_bridgetower.preprocessing.picture_arrays import over_white
 from keras_bridgetower.preprocessing.picture_arrays import too_many_pixels
 
-# Mean and standard deviation of the colour channels of CLIP's training
+# Mean and standard deviation of the color channels of CLIP's training
 # pictures, for values from 0 to 1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -75,7 +75,7 @@ def load_image(image, name="images"):
             `(H, W, 4)` with values from 0 to 255, integers or floats. A
             uint16 array or an image of mode `I` holds values from 0 to 65535,
             some of them above 4095.
-        name: string. What errors call the picture.
+        name: str, the picture's name in errors.
 
     Returns:
         A uint8 NumPy array `(H, W, 3)`.
@@ -100,7 +100,7 @@ def load_image(image, name="images"):
 
 
 def open_image(image, name="images"):
-    """As `load_image`, into an RGB `PIL.Image`."""
+    """Read one picture into an RGB `PIL.Image`, as `load_image`."""
     if isinstance(image, Image.Image):
         return _decode(image, name, f"<PIL image {image.mode} {image.size}>")
     if isinstance(image, (str, os.PathLike)):
@@ -113,11 +113,11 @@ def open_image(image, name="images"):
 
 
 def decode_image(data, name="images"):
-    """An encoded picture as an RGB `PIL.Image`; bytes are never a path.
+    """Decode a picture to an RGB `PIL.Image`; bytes are never a path.
 
     Args:
         data: bytes of an image file.
-        name: string. What errors call the picture.
+        name: str, the picture's name in errors.
 
     Returns:
         `PIL.Image.Image` of mode RGB.
@@ -130,12 +130,12 @@ def decode_image(data, name="images"):
 
 
 def open_file(file, path, name="images"):
-    """As `open_image` of a path whose file is open already.
+    """Read a picture from an open file, as `open_image` from its path.
 
     Args:
         file: binary file at its start: that of the path, or a copy of it.
         path: str or `os.PathLike`, which errors tell.
-        name: string. What errors call the picture.
+        name: str, the picture's name in errors.
 
     Returns:
         `PIL.Image.Image` of mode RGB.
@@ -147,11 +147,11 @@ def open_file(file, path, name="images"):
 
 
 def check_head(file, name="images"):
-    """Refuse an image file that `open_image` would, its pixels not read.
+    """Reject an image file that `open_image` would, without reading its pixels.
 
     Args:
         file: binary file, open for reading.
-        name: string. What errors call the picture.
+        name: str, the picture's name in errors.
 
     Returns:
         Pair of ints, width and height.
@@ -238,7 +238,7 @@ def _open_path(path, name):
 
 
 def _open_file(file, name):
-    """A user's open file, which stays open."""
+    """Read a user's open file, and leave it open."""
     shown = f"<{type(file).__name__}>"
     with _reading(name, shown):
         usable = file.readable() and file.seekable()
@@ -257,7 +257,7 @@ def _open_file(file, name):
 
 
 def check_signature(data, name, shown=None):
-    """Refuse bytes that do not begin as an image file of `FORMATS`."""
+    """Reject bytes that do not begin as an image file of `FORMATS`."""
     if SIGNATURE.match(data):
         return
     shown = shown or f"<{len(data)} bytes>"
@@ -271,7 +271,7 @@ def check_signature(data, name, shown=None):
 
 
 def is_base64(start):
-    """Whether bytes are the start of an encoded image in base64."""
+    """Return True if bytes are the start of an image in base64."""
     start = b"".join(start.split()).translate(bytes.maketrans(b"-_", b"+/"))
     try:
         data = base64.b64decode(start[: len(start) // 4 * 4], validate=True)
@@ -324,7 +324,7 @@ def _open(file, name, shown):
 
 
 def _decode(image, name, shown):
-    """A user's Pillow image, which stays as it is."""
+    """Convert a user's Pillow image, which is not changed."""
     check_size(image.size, name, shown)
     turned = _turn(image, name, shown, in_place=False) or image
     return _to_rgb(turned, name, shown, image.format)
@@ -351,11 +351,87 @@ def _to_rgb(image, name, shown, file_format):
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.
         known = file_format in SCALED_FORMATS
-        grey = from_16_bit(np.asarray(image), name, shown, known)
-        return Image.fromarray(grey).convert("RGB")
+        gray = from_16_bit(np.asarray(image), name, shown, known)
+        return Image.fromarray(gray).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(from_array(image, name, shown))
     raise ValueError(
         f"`{name}` must be in a mode that converts to RGB. Received: "
         f"{name}={shown} with mode {image.mode}"
     )
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def decoded(image, name="images"):
+    """Decode a picture in base64 to bytes for `load_image`.
+
+    A string is base64 if it begins as a picture does in base64 and is not the
+    path of a file, or if it begins with `data:`. Everything else is returned
+    as it is, such as paths, bytes, arrays and PIL pictures.
+
+    Args:
+        image: one picture.
+        name: str, the argument's name in errors.
+
+    Returns:
+        bytes, or what was given.
+
+    Raises:
+        ValueError: damaged base64, or a `data:` URL without it.
+
+    Example:
+
+    ```python
+    with open("photo.png", "rb") as file:
+        text = base64.b64encode(file.read()).decode()
+    decoded(text)[:4]  # b"\\x89PNG"
+    ```
+    """
+    if not isinstance(image, str):
+        return image
+    if not image.startswith("data:") and (
+        os.path.exists(image) or not is_base64(_start(image))
+    ):
+        return image
+    return decode_base64(image, name)
+
+
+def decode_base64(text, name="images"):
+    """Decode base64 to bytes; the text is never a path.
+
+    Args:
+        text: str, base64 in the usual or the URL-safe alphabet, or a `data:`
+            URL with it.
+        name: str, the argument's name in errors.
+
+    Raises:
+        ValueError: damaged base64, or a `data:` URL without it.
+
+    Example:
+
+    ```python
+    decode_base64("data:image/png;base64,iVBORw==")  # b"\\x89PNG"
+    ```
+    """
+    head, _, body = text.partition(",")
+    if not text.startswith("data:"):
+        body = text
+    elif not head.endswith(";base64"):
+        raise ValueError(
+            f"`{name}` must hold base64, as in 'data:image/png;base64,...'. "
+            f"Received: {name}={text[:60]!r}..."
+        )
+    body = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
+    try:
+        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except ValueError as error:
+        raise ValueError(
+            f"`{name}` must be whole base64 ({error}). Send it again. "
+            f"Received: {name} of {len(text)} characters, {text[:40]!r}..."
+        ) from error
+
+
+def _start(text):
+    return text[:64].encode("utf-8", "replace")

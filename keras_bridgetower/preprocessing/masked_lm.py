@@ -1,13 +1,13 @@
-"""Features and labels for masked language modelling."""
+"""Features and labels for masked language modeling."""
 
 import keras
 import numpy as np
 
-from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.preprocessor import Draws
+from keras_bridgetower.preprocessing.texts import MASK_TOKEN
 from keras_bridgetower.preprocessing.texts import checked_texts
-from keras_bridgetower.preprocessing.tokenizer_files import MASK_TOKEN
 
 # Label of a slot without a hidden token, as in transformers.
 IGNORED = -100
@@ -51,7 +51,7 @@ def hide_tokens(masking, draws, step, features):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
-    """Features with hidden tokens, and what stood there as labels.
+    """Features with hidden tokens, and the hidden tokens as labels.
 
     Tokens are hidden by the tokenizer's rule at every call, anew for each
     batch: RoBERTa's `TokenMasking`, or of BERT's whole words
@@ -82,8 +82,8 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         single sample.
 
     Raises:
-        ValueError: labels, values out of range, or what
-            `BridgeTowerPreprocessor` refuses.
+        ValueError: labels, values out of range, or inputs
+            that `BridgeTowerPreprocessor` rejects.
 
     Example:
 
@@ -143,7 +143,7 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         return keras.utils.pack_x_y_sample_weight(made, labels, sample_weight)
 
     def text_with_blanks(self, text):
-        """Features of texts in which `<mask>` stands for a hidden token.
+        """Return features of texts that contain `<mask>`.
 
         Args:
             text: a string or a list of strings; not in a TensorFlow graph.

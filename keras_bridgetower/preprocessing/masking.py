@@ -1,4 +1,4 @@
-"""Chooses the tokens that masked language modelling hides, and replaces them.
+"""Chooses the tokens that masked language modeling hides, and replaces them.
 
 Pure NumPy, so that it also runs inside `tf.numpy_function`. Every draw comes
 from the seed of the call: the same seed gives the same masks.
@@ -158,7 +158,7 @@ class Masking(abc.ABC):
 
 
 class TokenMasking(Masking):
-    """Each token is chosen on its own, as for RoBERTa.
+    """Chooses each token on its own, as for RoBERTa.
 
     A text may have no chosen token at all; its weights are then 0.
 
@@ -197,7 +197,7 @@ class TokenMasking(Masking):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WholeWordMasking(Masking):
-    """All pieces of a word are chosen together, as for BERT.
+    """Chooses all pieces of a word together, as for BERT.
 
     Words are taken in random order until `rate * T` tokens are reached, at
     least one; a word that would pass this number is left out. T counts the

@@ -10,10 +10,10 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
+from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import shape_of
 from keras_bridgetower.presets import registry
@@ -24,7 +24,7 @@ ASSETS = "assets/tokenizer"
 # Constructor values that lie there.
 FROM_FILES = ("vocabulary", "merges")
 
-# Characters that are tokenised at once. A token takes some 200 bytes until it
+# Characters that are tokenized at once. A token takes some 200 bytes until it
 # is packed, so that this many need at most 50 MB.
 AT_ONCE = 250_000
 
@@ -68,7 +68,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
-        """The tokenizer of a preset.
+        """Open the tokenizer of a preset.
 
         Args:
             preset, revision: as `BridgeTowerVQA.from_preset`.
@@ -81,7 +81,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     @classmethod
     def from_folder(cls, folder, spec=None, **values):
-        """The tokenizer of an opened preset.
+        """Load the tokenizer of an opened preset.
 
         Args:
             folder: `PresetFolder`.
@@ -95,7 +95,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return made
 
     def masking(self, **values):
-        """The rule that hides this tokenizer's tokens.
+        """Return the rule that hides this tokenizer's tokens.
 
         Args:
             **values: `rate`, `max_masks` and others of `Masking`.
@@ -109,7 +109,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         )
 
     def masking_values(self):
-        """What every rule has to know of a tokenizer."""
+        """Return the values of a tokenizer that every rule needs."""
         return {
             "mask_token_id": self.mask_token_id,
             "special_token_ids": self.special_token_ids,
@@ -143,11 +143,11 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return self.tokenize(texts)
 
     def encode(self, texts):
-        """Token ids and padding mask, as described in the class."""
+        """Return token ids and padding mask, as described in the class."""
         return self._encode(self._ids_of, texts)
 
     def encode_with_masks(self, texts):
-        """As `encode`, but `<mask>` in a text is the mask token.
+        """Encode texts in which `<mask>` is the mask token.
 
         White space before it belongs to it, as in RoBERTa's published files:
         the token that fills the place brings its own.
@@ -155,7 +155,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return self._encode(self._ids_around_masks, texts)
 
     def encode_pairs(self, texts, second_texts):
-        """As `encode`, of two texts each: `<s> a </s></s> b </s>`.
+        """Encode pairs of texts: `<s> a </s></s> b </s>`.
 
         BERT's are `[CLS] a [SEP] b [SEP]`. Where they are too long together,
         the longer one is cut first.
@@ -216,12 +216,12 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return ids, (ids != pad).astype("int32")
 
     def token_lists(self, texts):
-        """All ids of some texts, a list each, without special tokens."""
+        """Return all ids of some texts, a list each, without special tokens."""
         return [ids for (ids,) in _tokens_of(self._ids_of, [list(texts)])]
 
     def _ids_of(self, texts):
-        """Lists of ids, without special tokens."""
-        # Without the places of tokens in the text, which nobody asks for.
+        """Return lists of ids, without special tokens."""
+        # Without the positions of tokens in the text, which nothing reads.
         encodings = self._engine.encode_batch_fast(
             texts, add_special_tokens=False
         )
@@ -240,7 +240,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return rows
 
     def detokenize(self, ids):
-        """A string for ids `(T,)`, a list of strings for `(B, T)`."""
+        """Return a string for ids `(T,)`, a list of strings for `(B, T)`."""
         ids = keras.ops.convert_to_numpy(ids)
         if ids.ndim == 2:
             return [self.detokenize(row) for row in ids]

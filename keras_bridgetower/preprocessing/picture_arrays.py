@@ -13,11 +13,11 @@ WHITES = (255, 1023, 4095)
 
 
 def from_array(image, name, file=None):
-    """An array-like of pixels as uint8 array `(H, W, 3)`, as `load_image`.
+    """Convert an array-like of pixels to a uint8 array `(H, W, 3)`.
 
     Args:
         image: array-like.
-        name: string. What errors call the picture.
+        name: str, the picture's name in errors.
         file: string, what errors show of its file, or None for an array.
     """
     array = as_array(image, name)
@@ -50,12 +50,12 @@ def from_array(image, name, file=None):
 
 
 def as_array(image, name):
-    """`np.asarray`, whose errors are told as those of a picture."""
+    """Call `np.asarray`, with errors that name the picture."""
     try:
         return np.asarray(image)
     except KeyboardInterrupt:
         raise
-    # Tensors that are on a GPU or carry gradients refuse, each in its way, and
+    # Tensors that are on a GPU or carry gradients raise their own errors, and
     # another's `__array__` may raise anything, SystemExit included.
     except BaseException as error:
         raise ValueError(
@@ -65,7 +65,7 @@ def as_array(image, name):
 
 
 def check_size(size, name, shown):
-    """Refuse a picture without pixels, or with more than Pillow allows.
+    """Reject a picture without pixels, or with more than Pillow allows.
 
     Args:
         size: pair of ints, width and height.
@@ -89,7 +89,7 @@ def too_many_pixels(name, shown):
 
 
 def from_16_bit(array, name, shown, scale_known=False):
-    """Values from 0 to 65535 as uint8.
+    """Convert values from 0 to 65535 to uint8.
 
     Args:
         array: integers.
@@ -137,7 +137,7 @@ def warn_of_mask(array, name):
 
 
 def over_white(image):
-    """A `PIL.Image` with transparency as RGB, laid over white."""
+    """Convert a `PIL.Image` with transparency to RGB over white."""
     made = Image.new("RGB", image.size)
     for top, stop in _strips(image.height, image.width):
         box = (0, top, image.width, stop)
@@ -172,7 +172,7 @@ def _to_eight_bit(array, name, shown):
 
 
 def _by_strips(function, array):
-    """What a function makes of pixels, as uint8 and little at a time."""
+    """Apply a function to pixels, strip by strip, and return uint8."""
     made = np.empty(array.shape, "uint8")
     for top, stop in _strips(len(array), array[0].size):
         made[top:stop] = function(array[top:stop])

@@ -1,5 +1,8 @@
 """The base class of all preprocessors: pictures and texts to features."""
 
+import itertools
+import threading
+
 import keras
 import keras_hub
 import numpy as np
@@ -8,14 +11,16 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing import saved_preprocessors
+from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import tf_graph
-from keras_bridgetower.preprocessing.eager_layers import DirectLayer
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
 
@@ -105,7 +110,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         return (x, *labels) if labels else x
 
     def _check_parts(self, **parts):
-        """Refuse parts of other classes, such as two that were swapped."""
+        """Reject parts of other classes, such as two that were swapped."""
         for name, part in parts.items():
             cls = getattr(self, f"{name}_cls")
             if cls is not None and not isinstance(part, cls):
@@ -115,7 +120,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
                 )
 
     def targets(self, y, batched=True):
-        """Labels as the task's loss takes them.
+        """Convert labels to the form that the task's loss takes.
 
         Args:
             y: labels, in a form that the subclass documents.
@@ -159,7 +164,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
 
     def features_of(self, x, encode=None):
-        """Features of raw inputs.
+        """Compute the features of raw inputs.
 
         Args:
             x: dict of `"images"` and `"text"`, as the class describes.
@@ -195,7 +200,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         return {name: made[name] for name in self.features}, bool(batch)
 
     def text_features(self, text, encode=None):
-        """Those of the features that belong to the text.
+        """Compute the features of the text.
 
         Args:
             text: a string, or a list or tensor of strings.
@@ -209,7 +214,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         return {k: v for k, v in made.items() if k in self.features}
 
     def _split_pictures(self, shape):
-        """The axes of the pictures that belong to one text, and the others."""
+        """Split off the axes of the pictures that belong to one text."""
         cut = len(shape) - len(self.pictures)
         return shape[cut:], shape[:cut]
 
@@ -229,7 +234,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         revision=None,
         **kwargs,
     ):
-        """The preprocessor of a preset.
+        """Open the preprocessor of a preset.
 
         Args:
             preset, revision: as `BridgeTowerVQA.from_preset`.
@@ -249,17 +254,15 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         check_keywords(cls, kwargs, (*OF_PREPROCESSORS, *OF_PRESETS))
         pictures = {"image_size": image_size, "mode": image_mode}
         texts = {"sequence_length": sequence_length}
-        saved_preprocessors.check_parts(cls, pictures, texts, kwargs)
+        check_parts(cls, pictures, texts, kwargs)
         folder = registry.open_preset(preset, revision)
         # One of another task brings no more than its parts.
         base = BridgeTowerPreprocessor
-        return saved_preprocessors.load(
-            cls, base, folder, pictures, texts, kwargs
-        )
+        return load_saved(cls, base, folder, pictures, texts, kwargs)
 
 
 def check_keys(x, keys):
-    """Refuse raw inputs that are no dict with these keys."""
+    """Reject raw inputs that are not a dict with these keys."""
     if not isinstance(x, dict) or not set(keys) <= set(x):
         word = "key" if len(keys) == 1 else "keys"
         given = list(x) if isinstance(x, dict) else []
@@ -294,7 +297,7 @@ _OF_FEATURES = (
 
 
 def checked_buckets(buckets):
-    """Lengths of texts as a tuple, or None."""
+    """Return lengths of texts as a tuple, or None."""
     if buckets is None:
         return None
     buckets = tuple(buckets)
@@ -308,7 +311,7 @@ def checked_buckets(buckets):
 
 
 def shortened(features, buckets):
-    """Features without the columns in which no text of the batch has a token.
+    """Remove columns in which no text of the batch has a token.
 
     Args:
         features: dict of arrays or tensors, `"padding_mask"` among them.
@@ -328,3 +331,139 @@ def shortened(features, buckets):
         name: value[..., :stop] if name in OF_TOKENS else value
         for name, value in features.items()
     }
+
+
+CONFIG = "preprocessor.json"
+
+
+def check_parts(cls, pictures, texts, keywords):
+    """Reject values of a part that is missing, or that the caller passes.
+
+    Args:
+        cls: the preprocessor's class.
+        pictures: dict of constructor values of its image converter, None
+            where they are left as saved.
+        texts: the same of its tokenizer.
+        keywords: dict, its own constructor values that the caller passes.
+
+    Raises:
+        ValueError: values that nothing would read.
+    """
+    for part, values in (("image_converter", pictures), ("tokenizer", texts)):
+        given = _without_nones(values)
+        if given and getattr(cls, f"{part}_cls") is None:
+            wrong = f"{cls.__name__} has no {part}"
+        elif given and part in keywords:
+            wrong = f"set it in the `{part}` that you pass"
+        else:
+            continue
+        name, value = next(iter(given.items()))
+        name = "image_mode" if name == "mode" else name
+        raise ValueError(
+            f"`{name}` must be left out: {wrong}. Received: {name}={value!r}"
+        )
+
+
+def load_saved(cls, base, folder, pictures, texts, keywords):
+    """Load the preprocessor of an opened preset.
+
+    Args:
+        cls: class of the preprocessor.
+        base: class that every saved preprocessor has. Of one that is no `cls`
+            only its parts are taken.
+        folder: `PresetFolder`.
+        pictures, texts, keywords: as `check_parts`.
+
+    Returns:
+        A `cls`.
+    """
+    config = {}
+    if folder.has(CONFIG):
+        saved, config = folder.spec(CONFIG, base)
+        parts = {key: config.pop(key, None) for key in _PARTS}
+        cls, config = (saved, config) if issubclass(saved, cls) else (cls, {})
+    else:
+        parts = dict.fromkeys(_PARTS)
+    made = {}
+    if cls.tokenizer_cls is not None and "tokenizer" not in keywords:
+        made["tokenizer"] = cls.tokenizer_cls.from_folder(
+            folder, parts["tokenizer"], **_without_nones(texts)
+        )
+    if (
+        cls.image_converter_cls is not None
+        and "image_converter" not in keywords
+    ):
+        made["image_converter"] = folder.build(
+            image_converter.CONFIG,
+            cls.image_converter_cls,
+            parts["image_converter"],
+            **_without_nones(pictures),
+        )
+    with folder.reading(CONFIG):
+        configs.check_values(config)
+        configs.check_own_file(config, CONFIG, ())
+    return folder.create(
+        CONFIG, lambda values: cls(**values), {**config, **made}, keywords
+    )
+
+
+_PARTS = ("tokenizer", "image_converter")
+
+
+def _without_nones(values):
+    return {key: value for key, value in values.items() if value is not None}
+
+
+class Draws:
+    """Numbers batches, and seeds the random draws of each.
+
+    A batch that brings its own number, `x["step"]`, always gets the same
+    draws, on every machine and after every restart; otherwise batches are
+    numbered as they come.
+
+    Args:
+        seed: int. The same seed gives the same draws.
+
+    Call arguments:
+        function: callable that takes a seed for `np.random.default_rng`,
+            then arrays, and returns one array for each of `specs`.
+        step: int scalar, the number of the batch, or None.
+        inputs: list of arrays, or tensors in a graph.
+        *specs: as `apply_numpy`.
+
+    Returns:
+        What `function` returns, or tensors of these specs in a graph.
+
+    Raises:
+        ValueError: a step that is not a scalar.
+
+    Example:
+
+    ```python
+    draws = Draws(seed=0)
+    draws(lambda seed: np.random.default_rng(seed).random(2), 7, [],
+          ("float64", (2,)))
+    ```
+    """
+
+    def __init__(self, seed):
+        self.seed = seed
+        self._count = itertools.count()
+        self._lock = threading.Lock()
+
+    def __call__(self, function, step, inputs, *specs):
+        def draw(step, *arrays):
+            if step < 0:
+                with self._lock:
+                    step = next(self._count)
+            return function([self.seed, int(step)], *arrays)
+
+        if step is not None and shape_of(step):
+            raise ValueError(
+                "`x['step']` must be a scalar, the number of the batch. Add "
+                "it after batching. Received: step of shape "
+                f"{shape_of(step)}"
+            )
+        # -1 means a batch without a number.
+        step = -1 if step is None else step
+        return apply_numpy(draw, [step, *inputs], *specs)

@@ -7,9 +7,9 @@ import numpy as np
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.masked_lm import hide_tokens
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.preprocessor import Draws
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import shape_of
@@ -93,12 +93,12 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
 
     @property
     def pairs_rows(self):
-        """Whether matching is among the objectives."""
+        """Return True if matching is among the objectives."""
         return "itm" in self.objectives
 
     @property
     def masking(self):
-        """The rule that hides tokens."""
+        """Return the rule that hides tokens."""
         # A tokenizer that a preset restores gets its vocabulary later.
         if self._masking is None:
             self._masking = self.tokenizer.masking(
@@ -159,7 +159,7 @@ _DRAWS = ("mlm", "itm")
 
 
 def checked_objectives(objectives, negatives):
-    """The objectives as a tuple.
+    """Return the objectives as a tuple.
 
     Args:
         objectives: sequence out of `OBJECTIVES`.

@@ -1,4 +1,4 @@
-"""Features for image-text matching, and the pairs that are drawn for it."""
+"""Preprocessors of retrieval and of contrastive training."""
 
 import warnings
 import zlib
@@ -8,14 +8,14 @@ import numpy as np
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.preprocessing.batch_seeds import Draws
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.preprocessor import Draws
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 
 def as_image_ids(ids):
-    """Image ids as int32, the same in every batch and on every machine.
+    """Convert image ids to int32, the same in every batch and on every machine.
 
     Integers that fit stay as they are; larger ones and strings become the
     CRC-32 of their text, by which two names are equal by chance once in four
@@ -66,7 +66,7 @@ def _bad_ids(received):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
-    """Features for matching, and in training the draws of an objective.
+    """Features for matching, and in training the pairs of an objective.
 
     Args:
         tokenizer: a `BridgeTowerTokenizer`.
@@ -196,7 +196,7 @@ def _checked_match(match):
 
 
 def _check_number(y, batch):
-    """Refuse ids or labels that are not one for each text."""
+    """Reject ids or labels that are not one for each text."""
     shape = shape_of(y)
     # In a graph a size may be unknown: None.
     if None not in (*shape, *batch) and shape != batch:
@@ -205,3 +205,63 @@ def _check_number(y, batch):
             "single sample only `{'match': ...}`. Received: y of shape "
             f"{shape}, texts of shape {batch}"
         )
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerContrastivePreprocessor(BridgeTowerPreprocessor):
+    """Features and image ids for contrastive training.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
+
+    Call arguments:
+        x, sample_weight: as `BridgeTowerPreprocessor`.
+        y: image ids `(batch,)`, ints or strings, equal where texts and
+            pictures fit each other; or None: then every pair fits itself
+            alone.
+
+    Returns:
+        Features, or `(features, image ids int32 (batch,))`. A batch of one
+        pair is warned about once: it has no negatives to learn from.
+
+    Raises:
+        ValueError: ids of another kind.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerContrastivePreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa")
+    images = np.zeros((2, 64, 64, 3), "uint8")
+    x, y = preprocessor({"images": images, "text": ["a dot", "a line"]},
+                        y=["1.png", "2.png"])
+    ```
+
+    Source: the image ids of BridgeTower's retrieval fine-tuning.
+    """
+
+    _warned = False
+
+    def targets(self, y, batched=True):
+        if not batched:
+            y = y if hasattr(y, "shape") else np.asarray(y)
+            return as_image_ids(y[None])[0]
+        ids = as_image_ids(y)
+        return apply_numpy(self._looked_at, [ids], ("int32", tuple(ids.shape)))
+
+    def _looked_at(self, ids):
+        self.warn_if_alone(len(ids))
+        return ids
+
+    def warn_if_alone(self, pairs):
+        """Warn, once, of a training batch of one pair."""
+        if pairs == 1 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "A batch of one pair has no negatives: its contrastive loss "
+                "is 0 and nothing is learnt from it. Make `batch_size` "
+                "larger, or drop the remainder of the data.",
+                stacklevel=2,
+            )

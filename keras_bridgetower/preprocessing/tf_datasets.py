@@ -1,14 +1,23 @@
-"""Numbers and maps the batches of a `tf.data.Dataset` for `fit`."""
+"""Makes, numbers and maps the batches of a `tf.data.Dataset` for `fit`."""
 
+import collections.abc
+import io
 import os
 
 import numpy as np
+from keras import ops
 
+from keras_bridgetower.preprocessing.images import SINGLE
+from keras_bridgetower.preprocessing.images import check_signature
+from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.picture_arrays import as_array
 from keras_bridgetower.preprocessing.tf_graph import as_raised
+from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
+from keras_bridgetower.preprocessing.tf_graph import shape_of
 
 
 def is_dataset(x):
-    """Whether something is a `tf.data.Dataset`."""
+    """Return True for a `tf.data.Dataset`."""
     import tensorflow as tf
 
     return isinstance(x, tf.data.Dataset)
@@ -71,7 +80,7 @@ def labels_of(dataset):
 
 
 def untuned(dataset):
-    """The same dataset, run without TensorFlow's tuning of it.
+    """Return the dataset with TensorFlow's tuning disabled.
 
     The tuning thread sleeps ever longer between two looks. Ending a dataset
     often waits until it wakes: for as long again as the dataset was read
@@ -103,7 +112,7 @@ def untuned(dataset):
 
 
 def numbered(dataset, first=lambda: 0, own=lambda number: number):
-    """The same batches, each with its number as `x["step"]`.
+    """Add its number to each batch as `x["step"]`.
 
     Preprocessing runs in parallel, so what it draws may not depend on which
     batch comes to it first.
@@ -112,7 +121,7 @@ def numbered(dataset, first=lambda: 0, own=lambda number: number):
         dataset: `tf.data.Dataset` of `x`, `(x, y)` or
             `(x, y, sample_weight)`, batched.
         first: callable that returns an int, the number of the first batch. It
-            is asked whenever the dataset is read from its start.
+            is called whenever the dataset is read from its start.
         own: callable of the number of a batch, which returns the one that it
             gets.
 
@@ -171,3 +180,228 @@ def mapped(dataset, function):
     with as_raised():
         made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
     return made.prefetch(2)
+
+
+def batches_of(x, y, sample_weight, batch_size, order=None, least=1):
+    """Return arrays and lists as a dataset of batches.
+
+    Args:
+        x: dict of arrays and lists, a row for each sample.
+        y: array, list or dict of these, or None.
+        sample_weight: likewise.
+        batch_size: int.
+        order: callable that returns an int array, the places of the rows in
+            the order in which they are read. It is called whenever the dataset
+            is read from its start. None: as they stand.
+        least: int, 0 where no rows are allowed, otherwise 1.
+
+    Returns:
+        `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Raises:
+        ValueError: what is no array, or has another number of rows.
+    """
+    import tensorflow as tf
+
+    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    given = {k: _tensors(k, v) for k, v in given.items() if v is not None}
+    rows = {name: len(value) for name, value in _leaves("", given)}
+    count = min(rows.values())
+    if count != max(rows.values()) or count < least:
+        some = ", and at least one sample" if least else ""
+        raise ValueError(
+            "`x`, `y` and `sample_weight` must have one row for each sample"
+            f"{some}. Received: rows={rows}"
+        )
+    # Where the last batch is whole, all are known to be of one size.
+    whole = {"drop_remainder": count % batch_size == 0}
+    if order is None:
+        data = tf.data.Dataset.from_tensor_slices(given)
+        data = data.batch(batch_size, **whole)
+    else:
+
+        def ordered(_):
+            places = tf.numpy_function(order, [], tf.int64)
+            places.set_shape((count,))
+            return tf.data.Dataset.from_tensor_slices(places)
+
+        places = tf.data.Dataset.range(1).flat_map(ordered)
+        places = places.apply(tf.data.experimental.assert_cardinality(count))
+        data = places.batch(batch_size, **whole).map(
+            lambda rows: _mapped(lambda t: tf.gather(t, rows), given)
+        )
+    if set(given) == {"x"}:
+        return data.map(lambda given: given["x"])
+    names = ("x", "y", "sample_weight")[: 2 + ("sample_weight" in given)]
+    return data.map(lambda given: tuple(given.get(name) for name in names))
+
+
+def parts_of(values, count):
+    """Split arrays and lists into their first rows and the others.
+
+    Args:
+        values: array, list, or dicts and tuples of these; or None.
+        count: int, how many are the first.
+
+    Returns:
+        `(first, others)`, each as `values`.
+    """
+    if values is None:
+        return None, None
+    first = _mapped(lambda rows: rows[:count], values)
+    return first, _mapped(lambda rows: rows[count:], values)
+
+
+def rows_of(x):
+    """Return the number of rows of the first array or list."""
+    name, first = next(_leaves("x", x))
+    if not hasattr(first, "__len__"):
+        raise _not_several(name, first)
+    return len(first)
+
+
+def _not_several(name, value):
+    return ValueError(
+        f"`{name}` must hold several samples, each a row of a list or an "
+        f"array. Received: {name} with {value!r:.100}"
+    )
+
+
+def _mapped(function, values):
+    """Apply a function to each array; lists and tuples count as arrays."""
+    if isinstance(values, dict):
+        return {k: _mapped(function, v) for k, v in values.items()}
+    return function(values)
+
+
+def _leaves(name, values):
+    """Yield the arrays with their names."""
+    if not isinstance(values, dict):
+        yield name, values
+        return
+    for key, value in values.items():
+        yield from _leaves(f"{name}[{key!r}]" if name else key, value)
+
+
+def _tensors(name, values):
+    """Convert arrays and lists to TensorFlow's tensors of at least one axis."""
+    if isinstance(values, dict):
+        return {k: _tensors(f"{name}[{k!r}]", v) for k, v in values.items()}
+    import tensorflow as tf
+
+    def tensor(value):
+        if isinstance(value, (tf.Tensor, tf.RaggedTensor)):
+            return value
+        if hasattr(value, "__array__"):
+            value = ops.convert_to_numpy(value)
+            # Objects of one type, as a column of a table holds them.
+            value = value.tolist() if value.dtype == object else value
+        # An empty list is taken for one of paths or texts.
+        kind = tf.string if isinstance(value, list) and not value else None
+        return tf.convert_to_tensor(value, kind)
+
+    try:
+        made = tensor(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must hold arrays, or lists whose rows have one shape "
+            "and type, such as paths and strings. Received: "
+            f"{name} with {type(values).__name__} {values!r:.100}"
+        ) from error
+    if not made.shape.rank:
+        raise _not_several(name, values)
+    return made
+
+
+def sliceable(x):
+    """Convert pictures to a form that TensorFlow slices into rows.
+
+    TensorFlow takes arrays of one shape, and strings, where it does not tell
+    bytes from paths. So bytes that are not a picture are rejected here. Other
+    kinds of pictures become image files in memory, without loss.
+
+    Args:
+        x: what `fit`, `evaluate` or `predict` takes.
+
+    Returns:
+        `x`; of a dict with lists of `"images"` a copy with lists of strings,
+        bytes or arrays of one shape.
+
+    Raises:
+        ValueError: a picture that cannot be read, or a path without a file.
+            The error names its row.
+
+    Example:
+
+    ```python
+    image = PIL.Image.new("RGB", (8, 8))
+    sliceable({"images": [image, "photo.png"], "text": ["a?", "b?"]})
+    ```
+    """
+    if not isinstance(x, dict) or "images" not in x:
+        return x
+    images = _column(x["images"])
+    if not isinstance(images, (list, tuple)):
+        return x
+    pictures = [*_flat(images)]
+    arrays = not any(isinstance(picture, SINGLE) for picture in pictures)
+    if arrays and len({shape_of(picture) for picture in pictures}) == 1:
+        # A tuple would be taken for several inputs.
+        return {**x, "images": _nested(images, _pixels)}
+    return {**x, "images": _nested(images, _stored)}
+
+
+def _column(images):
+    """Return pictures that a table or an array holds as objects as a list."""
+    if isinstance(images, (str, bytes, list, tuple)):
+        return images
+    # Columns of `datasets` read each row on access.
+    if isinstance(images, collections.abc.Sequence):
+        return list(images)
+    tensor = ops.is_tensor(images) or is_string_tensor(images)
+    if not tensor and hasattr(images, "__array__"):
+        array = as_array(images, "images")
+        return array.tolist() if array.dtype.kind in "OSU" else array
+    return images
+
+
+def _several(images):
+    """Return True for several pictures; a pair may be one array."""
+    return isinstance(images, (list, tuple)) or len(shape_of(images)) == 4
+
+
+def _flat(images):
+    for image in images:
+        single = isinstance(image, SINGLE) or not _several(image)
+        yield from (image,) if single else _flat(image)
+
+
+def _nested(images, function, name="images"):
+    """Apply a function to each picture in nested lists."""
+    if isinstance(images, SINGLE) or not _several(images):
+        return function(images, name)
+    named = ((image, f"{name}[{i}]") for i, image in enumerate(images))
+    return [_nested(image, function, name) for image, name in named]
+
+
+def _pixels(image, name):
+    # TensorFlow makes arrays of no other library's tensors.
+    return ops.convert_to_numpy(image) if ops.is_tensor(image) else image
+
+
+def _stored(image, name):
+    if isinstance(image, (str, os.PathLike)):
+        path = os.fsdecode(image)
+        try:
+            os.stat(path)
+        except (OSError, ValueError):
+            # Raises here, where the row is known, not in a later batch.
+            open_image(path, name)
+        return path
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        check_signature(bytes(image), name)
+        return bytes(image)
+    file = io.BytesIO()
+    # The format that costs no compression.
+    open_image(image, name).save(file, "PPM")
+    return file.getvalue()

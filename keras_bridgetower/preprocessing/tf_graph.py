@@ -1,16 +1,23 @@
 """Runs NumPy functions in the same way eagerly and inside TensorFlow graphs."""
 
+import atexit
 import builtins
 import codecs
 import contextlib
+import functools
 import re
 import sys
+import threading
+import time
 
+import keras
 import numpy as np
 
-# How `numpy_function` tells of an error, which TensorFlow quotes as C does.
-_TOLD = re.compile(r"assertion failed: \[ValueError: (.*)\]$", re.MULTILINE)
-# How TensorFlow tells what a function of `tf.numpy_function` raised.
+# An error that `numpy_function` passed on, which TensorFlow quotes as C does.
+_PASSED_ON = re.compile(
+    r"assertion failed: \[ValueError: (.*)\]$", re.MULTILINE
+)
+# An error that a function of `tf.numpy_function` raised.
 _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
 )
@@ -18,20 +25,42 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def in_tf_graph():
-    """Whether TensorFlow traces a graph now, as in `tf.data.Dataset.map`."""
-    # What was never imported cannot be tracing, so it is not imported here.
+    """Return True while TensorFlow traces, as in `tf.data.Dataset.map`."""
+    # Do not import TensorFlow: if nothing has, it is not tracing.
     tf = sys.modules.get("tensorflow")
     return tf is not None and not tf.executing_eagerly()
 
 
+class DirectLayer(keras.layers.Layer):
+    """Abstract: a layer without weights whose errors arrive as raised.
+
+    `keras.layers.Layer.__call__` would append all arguments, including whole
+    pictures, to an error, and reject dicts of tensors and strings. As the last
+    base this class comes after KerasHub's classes.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.built = True
+
+    def __call__(self, *args, **kwargs):
+        if not in_tf_graph():
+            return self.call(*args, **kwargs)
+        import tensorflow as tf
+
+        # AutoGraph would rewrite decisions that Python makes.
+        call = tf.autograph.experimental.do_not_convert(self.call)
+        return call(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def typed_errors():
-    """Errors of our own functions in a TensorFlow graph, as they were raised.
+    """A context in which our errors leave a TensorFlow graph as raised.
 
-    There TensorFlow makes an `InvalidArgumentError` of them, with the names of
-    nodes and a traceback in its text. That text is read, since TensorFlow's
-    threads know nothing of the call that waits for them; an error of anyone
-    else's function stays as it is.
+    TensorFlow makes an `InvalidArgumentError` of them, whose text has the
+    names of nodes and a traceback. The error is restored from that text,
+    because TensorFlow's threads do not know which call waits for them. Errors
+    of functions outside this package are not changed.
 
     Example:
 
@@ -43,9 +72,9 @@ def typed_errors():
     try:
         yield
     except Exception as error:
-        told = _TOLD.search(str(error))
-        if told:
-            text, _ = codecs.escape_decode(told[1].encode())
+        found = _PASSED_ON.search(str(error))
+        if found:
+            text, _ = codecs.escape_decode(found[1].encode())
             raise ValueError(text.decode()) from error
         found = _RAISED.search(str(error))
         kind = found and getattr(builtins, found[1], None)
@@ -56,10 +85,10 @@ def typed_errors():
 
 @contextlib.contextmanager
 def as_raised():
-    """Errors while TensorFlow traces a function, as they were raised.
+    """A context in which errors leave TensorFlow's tracing as raised.
 
-    AutoGraph makes another one of the same type, which lists the lines of all
-    files that led there.
+    AutoGraph would replace each by an error of the same type that lists the
+    lines of all files on the way.
     """
     try:
         yield
@@ -71,35 +100,35 @@ def as_raised():
 
 
 def is_string_tensor(x):
-    """Whether `x` is a tensor of TensorFlow's one type for texts and bytes."""
+    """Return True for a TensorFlow tensor of strings or bytes."""
     tf = sys.modules.get("tensorflow")
     return tf is not None and tf.is_tensor(x) and x.dtype == tf.string
 
 
 def shape_of(x):
-    """The shape of an array, tensor or nested list, as a tuple."""
+    """Return the shape of an array, tensor or nested list as a tuple."""
     return tuple(x.shape if hasattr(x, "shape") else np.shape(x))
 
 
 def shape_of_rows(x):
-    """As `shape_of`, of a list by its first row: the others may differ."""
+    """Return the shape of an array, or of a list judged by its first row."""
     if not isinstance(x, (list, tuple)):
         return shape_of(x)
     return (len(x), *(shape_of_rows(x[0]) if x else ()))
 
 
 def apply_numpy(function, inputs, *specs):
-    """Run a NumPy function, in a graph through `tf.numpy_function`.
+    """Run a NumPy function, inside a graph through `tf.numpy_function`.
 
     Args:
-        function: callable that takes what `inputs` holds (arrays in a graph)
-            and returns one array for each of `specs`.
+        function: callable that takes the elements of `inputs` (arrays in a
+            graph) and returns one array for each of `specs`.
         inputs: list of arrays, or of tensors in a graph.
         *specs: a pair `(dtype, shape)` for each output: its dtype as string,
-            and its shape in a graph, with None where it is unknown.
+            and its shape in a graph, with None for unknown sizes.
 
     Returns:
-        What `function` returns; in a graph tensors of these specs.
+        The result of `function`; in a graph tensors of these specs.
 
     Example:
 
@@ -117,15 +146,15 @@ def apply_numpy(function, inputs, *specs):
 
 
 def numpy_function(function, inputs, dtypes, stateful=True):
-    """As `tf.numpy_function`, but our own errors come without a traceback.
+    """Wrap `tf.numpy_function`, so that our errors come without a traceback.
 
-    TensorFlow logs each error with its whole traceback. Of our checks one
-    sentence is enough, so its text is returned, and an operation of the graph
-    raises it.
+    TensorFlow logs each error with its whole traceback. For our checks one
+    sentence is enough, so the function returns its text, and an operation of
+    the graph raises it.
 
     Args:
         function: callable that takes arrays and returns a list of them, or
-            one where `dtypes` has one.
+            one array for a single dtype.
         inputs: list of arrays or tensors.
         dtypes: list of dtypes, one for each output.
         stateful: bool, whether it may return other values each time.
@@ -136,27 +165,33 @@ def numpy_function(function, inputs, dtypes, stateful=True):
     import tensorflow as tf
 
     dtypes = [tf.as_dtype(dtype) for dtype in dtypes]
+    nothing = [
+        b"" if dtype.as_numpy_dtype is object else dtype.as_numpy_dtype(0)
+        for dtype in dtypes
+    ]
 
     def result_or_error(*arrays):
         try:
-            made = function(*arrays)
+            outputs = function(*arrays)
         except ValueError as error:
             if not _is_own(error):
                 raise
-            text = f"ValueError: {error}"
-            return [*(_nothing(dtype) for dtype in dtypes), text.encode()]
-        return [*(made if len(dtypes) > 1 else [made]), b""]
+            return [*nothing, f"ValueError: {error}".encode()]
+        return [*(outputs if len(dtypes) > 1 else [outputs]), b""]
 
     inputs = [tf.convert_to_tensor(x) for x in inputs]
-    *made, text = tf.numpy_function(
-        result_or_error, inputs, [*dtypes, tf.string], stateful=stateful
+    *outputs, text = tf.numpy_function(
+        until_exit(result_or_error, [*nothing, b""]),
+        inputs,
+        [*dtypes, tf.string],
+        stateful=stateful,
     )
     with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
-        return [tf.identity(x) for x in made]
+        return [tf.identity(x) for x in outputs]
 
 
 def _is_own(error):
-    """Whether this package raised an error, and none that it called."""
+    """Return True if this package raised an error itself."""
     step = error.__traceback__
     while step.tb_next is not None:
         step = step.tb_next
@@ -164,5 +199,70 @@ def _is_own(error):
     return name.partition(".")[0] == _PACKAGE
 
 
-def _nothing(dtype):
-    return b"" if dtype.as_numpy_dtype is object else dtype.as_numpy_dtype(0)
+class _Calls:
+    """Counts the calls of Python that TensorFlow's threads make.
+
+    When Python ends, a dataset that is still open waits for its threads, and
+    these wait for Python, which no longer serves them: the process would
+    never end. So from its exit on, calls return at once, until the buffers of
+    the dataset are full and its threads make no more of them.
+
+    Attributes:
+        running: int, calls that have started and not ended.
+        ended: float, the time at which the last one ended.
+        stopped: bool, whether calls return at once.
+    """
+
+    # Seconds without a call after which there will be none: between two calls
+    # for one batch TensorFlow needs some milliseconds.
+    quiet = 0.3
+    # Seconds after which the exit waits no longer.
+    longest = 30.0
+
+    def __init__(self):
+        self.running, self.ended, self.stopped = 0, 0.0, False
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        with self._lock:
+            self.running += 1
+
+    def __exit__(self, *error):
+        with self._lock:
+            self.running -= 1
+            self.ended = time.monotonic()
+
+    def wait(self):
+        """Wait until there are no more calls."""
+        start = time.monotonic()
+        while time.monotonic() < start + self.longest and (
+            self.running or time.monotonic() < self.ended + self.quiet
+        ):
+            time.sleep(0.01)
+
+
+_CALLS = _Calls()
+
+
+def _stop_calls():
+    _CALLS.stopped = True
+    _CALLS.wait()
+
+
+def until_exit(function, nothing):
+    """Return a function for TensorFlow's threads that ends before Python does.
+
+    Args:
+        function: callable that a dataset runs through `tf.numpy_function`.
+        nothing: its result while Python ends, in the same dtypes.
+    """
+    # The last to be registered is the first to be run.
+    atexit.unregister(_stop_calls)
+    atexit.register(_stop_calls)
+
+    @functools.wraps(function)
+    def call(*arrays):
+        with _CALLS:
+            return nothing if _CALLS.stopped else function(*arrays)
+
+    return call

@@ -1,18 +1,27 @@
-"""RoBERTa's tokenizer: byte-level BPE."""
+"""Tokenizers of RoBERTa (byte-level BPE) and BERT (WordPiece)."""
 
+import io
 import os
 
 import keras
 import tokenizers
 
+from keras_bridgetower.files import read_json
+from keras_bridgetower.files import read_text
 from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
-from keras_bridgetower.preprocessing.tokenizer_files import SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.tokenizer_files import read_merges
-from keras_bridgetower.preprocessing.tokenizer_files import read_vocabulary
+from keras_bridgetower.preprocessing.texts import MASK_TOKEN
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 VOCABULARY_FILE = "vocabulary.json"
 MERGES_FILE = "merges.txt"
+WORDS_FILE = "vocabulary.txt"
+# In this order: start, padding, end, unknown, mask.
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", MASK_TOKEN)
+BERT_SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
+# Begins the tokens of BERT that continue a word.
+CONTINUES = "##"
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -104,7 +113,7 @@ class BridgeTowerTokenizer(PackedTokenizer):
         self._set_engine(engine)
 
     def masking(self, **values):
-        """RoBERTa's rule, `TokenMasking`, for this vocabulary."""
+        """Return RoBERTa's rule, `TokenMasking`, for this vocabulary."""
         return TokenMasking(**self.masking_values(), **values)
 
     def save_assets(self, dir_path):
@@ -114,6 +123,170 @@ class BridgeTowerTokenizer(PackedTokenizer):
         os.replace(vocabulary, os.path.join(dir_path, VOCABULARY_FILE))
 
     def load_assets(self, dir_path):
-        """Take the vocabulary from the files that `save_assets` wrote."""
+        """Load the vocabulary from the files of `save_assets`."""
         paths = (os.path.join(dir_path, name) for name in self.file_assets)
         self._set_vocabulary(*paths)
+
+
+def read_vocabulary(vocabulary):
+    if not isinstance(vocabulary, dict):
+        try:
+            vocabulary = dict(read_json(vocabulary, LARGEST_ASSET))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`vocabulary` must be a dict from token to id, or the path of "
+                f"one in JSON. Received: vocabulary={vocabulary!r:.200} "
+                f"({error!s:.200})"
+            ) from error
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"`vocabulary` must contain {', '.join(SPECIAL_TOKENS)}. "
+            f"Received: a vocabulary without {', '.join(missing)}"
+        )
+    # A gap or a second use of an id would leave the embedding's rows.
+    ids = set(vocabulary.values())
+    if ids != set(range(len(vocabulary))):
+        raise ValueError(
+            f"`vocabulary` must use each id from 0 to {len(vocabulary) - 1} "
+            f"once. Received: {len(vocabulary)} tokens, {len(ids)} ids"
+        )
+    return vocabulary
+
+
+def read_merges(merges):
+    if isinstance(merges, (str, os.PathLike)):
+        lines = _lines(merges)
+        merges = [x for x in lines if x and not x.startswith("#version")]
+    pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
+    for i, pair in enumerate(pairs):
+        # A merge into a special token would let a text spell it.
+        if len(pair) != 2 or "".join(pair) in SPECIAL_TOKENS:
+            raise ValueError(
+                "`merges` must be pairs of tokens with one space between, "
+                "none of which makes a special token. Received: "
+                f"merges[{i}]={merges[i]!r}"
+            )
+    return pairs
+
+
+def read_words(vocabulary):
+    if isinstance(vocabulary, (str, os.PathLike)):
+        vocabulary = _lines(vocabulary)
+    words = list(vocabulary)
+    missing = [token for token in BERT_SPECIAL_TOKENS if token not in words]
+    if missing or len(set(words)) < len(words):
+        problem = f"without {', '.join(missing)}" if missing else "with repeats"
+        raise ValueError(
+            "`vocabulary` must list each token once, with "
+            f"{', '.join(BERT_SPECIAL_TOKENS)} among them. Received: "
+            f"{len(words)} tokens {problem}"
+        )
+    return words
+
+
+def _lines(path):
+    # Tokens may hold other characters at which `str.splitlines` divides.
+    text = io.StringIO(read_text(path, LARGEST_ASSET), newline="\n")
+    return [line.rstrip("\r\n") for line in text]
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerBertTokenizer(PackedTokenizer):
+    """WordPiece as in BERT, packed as `[CLS] ... [SEP] [PAD] ...`.
+
+    Ids equal those of `transformers.BertTokenizer`, except that a special
+    token typed by a user is text like any other (`encode_with_masks` alone
+    knows `<mask>`, the same sign for every tokenizer). Eagerly and in
+    `tf.data` it is the same code.
+
+    Args:
+        vocabulary: path of a text file with one token a line, or list of
+            tokens, in the order of their ids; `[CLS]`, `[PAD]`, `[SEP]`,
+            `[UNK]` and `[MASK]` are among them. `None`: `load_assets` sets
+            it.
+        lowercase: bool, whether the vocabulary is uncased: texts are lowered
+            and accents removed.
+        sequence_length: int. Tokens in each packed text, `[CLS]` and `[SEP]`
+            included. Longer texts are cut, with one warning a call.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
+            of them with one axis.
+
+    Returns:
+        int32 token ids, `(sequence_length,)` or `(B, sequence_length)`, and
+        the methods' results, as `BridgeTowerTokenizer`.
+
+    Raises:
+        ValueError: A text is empty, is not text, holds a NUL character or has
+            more than 100,000 characters; or the vocabulary misses special
+            tokens or repeats a token.
+
+    Example:
+
+    ```python
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = BridgeTowerBertTokenizer(
+        specials + ["play", "##ing", "!"], sequence_length=6
+    )
+    tokenizer("Playing!")  # [2, 5, 6, 7, 3, 0]
+    tokenizer.detokenize(tokenizer("Playing!"))  # "playing!"
+    ```
+
+    Source: BERT (Devlin et al., 2019) and its released vocabulary files.
+    """
+
+    special_tokens = list(BERT_SPECIAL_TOKENS)
+    has_segments = True
+
+    def __init__(
+        self, vocabulary=None, lowercase=True, sequence_length=50, **kwargs
+    ):
+        super().__init__(sequence_length, **kwargs)
+        self.lowercase = lowercase
+        self.file_assets = [WORDS_FILE]
+        if vocabulary is not None:
+            self._set_vocabulary(vocabulary)
+        self.built = True
+
+    def _set_vocabulary(self, vocabulary):
+        words = read_words(vocabulary)
+        engine = tokenizers.Tokenizer(
+            tokenizers.models.WordPiece(
+                vocab={word: i for i, word in enumerate(words)},
+                unk_token="[UNK]",
+            )
+        )
+        engine.normalizer = tokenizers.normalizers.BertNormalizer(
+            lowercase=self.lowercase
+        )
+        engine.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+        engine.decoder = tokenizers.decoders.WordPiece(prefix=CONTINUES)
+        self._continuing = tuple(
+            i for i, word in enumerate(words) if word.startswith(CONTINUES)
+        )
+        self._set_engine(engine)
+
+    def masking(self, **values):
+        """Return BERT's rule, `WholeWordMasking`, for this vocabulary."""
+        return WholeWordMasking(
+            **self.masking_values(),
+            continuation_ids=self._continuing,
+            break_ids=(self.start_token_id, self.end_token_id),
+            **values,
+        )
+
+    def save_assets(self, dir_path):
+        """Write the vocabulary's files into a folder."""
+        path = os.path.join(dir_path, WORDS_FILE)
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{word}\n" for word in self.get_vocabulary())
+
+    def load_assets(self, dir_path):
+        """Load the vocabulary from the files of `save_assets`."""
+        self._set_vocabulary(os.path.join(dir_path, WORDS_FILE))
+
+    def get_config(self):
+        return {**super().get_config(), "lowercase": self.lowercase}

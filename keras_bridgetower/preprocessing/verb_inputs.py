@@ -19,7 +19,7 @@ from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
 
 def pictures_of(images):
-    """The pictures that a caller gave, one or many.
+    """Return the caller's pictures as a list.
 
     Args:
         images: one picture, or a list, tuple or array of pictures, as
@@ -47,7 +47,7 @@ def pictures_of(images):
 
 
 def pictures_in(strings):
-    """What a string tensor holds: bytes of pictures as bytes, paths as `str`.
+    """Separate a string tensor's pictures, as bytes, and paths, as `str`.
 
     TensorFlow has one type for both.
 
@@ -66,10 +66,10 @@ def pictures_in(strings):
 
 
 class Features:
-    """Features that are made already.
+    """A source of precomputed features.
 
     Args:
-        name: str, what errors call them.
+        name: str, the argument's name in errors.
         features: dict of arrays.
         single: bool, whether they are of one item and have no batch axis.
     """
@@ -85,7 +85,7 @@ class Features:
         self.count = len(next(iter(self._features.values())))
 
     def features(self, start, stop):
-        """Features of the items from `start` to before `stop`.
+        """Return the features of the items `start` to `stop - 1`.
 
         A single item is repeated.
         """
@@ -98,12 +98,12 @@ class Features:
 
 
 class Texts(Features):
-    """Texts that a caller gave.
+    """A source of the caller's texts.
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
         texts: a string, or a list or array of strings.
-        name: str, what errors call them.
+        name: str, the argument's name in errors.
         encode: as `BridgeTowerPreprocessor.features_of`.
     """
 
@@ -118,7 +118,7 @@ class Texts(Features):
 
 
 class MaskedTexts(Features):
-    """Texts in which `<mask>` stands for what is asked for.
+    """A source of texts that contain `<mask>`.
 
     Args:
         preprocessor: a `BridgeTowerMaskedLMPreprocessor`.
@@ -141,7 +141,7 @@ class MaskedTexts(Features):
 
 
 class TextPairs(Features):
-    """Texts for the text tower alone, each perhaps with a second one.
+    """A source of texts, or pairs of texts, for the text tower alone.
 
     Args:
         preprocessor: a preprocessor of texts alone.
@@ -160,7 +160,7 @@ class TextPairs(Features):
 
 
 class Pictures:
-    """Pictures that a caller gave, each read when it is needed.
+    """A source of the caller's pictures, each read when it is needed.
 
     It has what `Features` has.
 
@@ -180,12 +180,12 @@ class Pictures:
         self._single_features = None
 
     def features(self, start, stop):
-        """As `Features.features`; a single picture is read once."""
+        """Return features of pictures; a single picture is read once."""
         if not self.single:
             images = self._converter.block(self.images, start, stop)
             return {"images": images}
         if self._single_features is None:
-            # Not by the layer's `__call__`, which would wrap its errors.
+            # The layer's `__call__` would wrap its errors.
             picture = self._converter.call(self.images[0])
             self._single_features = Features(
                 "images", {"images": picture}, single=True
@@ -194,7 +194,7 @@ class Pictures:
 
 
 class PicturePairs(Pictures):
-    """Pairs of pictures that statements are about.
+    """A source of pairs of pictures.
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
@@ -267,7 +267,7 @@ def _are_pictures(values):
 
 
 def check_some(sources):
-    """Refuse sources that are empty.
+    """Reject empty sources.
 
     Args:
         sources: list of `Features` and `Pictures`.
@@ -281,7 +281,7 @@ def check_some(sources):
 
 
 def check_same_number(sources):
-    """Refuse sources that do not belong to each other, or are empty.
+    """Reject sources of different numbers, or empty ones.
 
     Args:
         sources: list of `Features` and `Pictures`.
@@ -299,7 +299,7 @@ def check_same_number(sources):
 
 
 def check_same_or_single(sources):
-    """As `check_same_number`, but a single one goes with every other."""
+    """Reject other numbers of items; a single one is paired with all others."""
     check_some(sources)
     if _differ(sources):
         raise ValueError(
@@ -309,7 +309,7 @@ def check_same_or_single(sources):
 
 
 def check_pairs(sources):
-    """As `check_same_or_single`, for pictures and texts that may match."""
+    """Reject other numbers of pictures than texts, unless one is single."""
     check_some(sources)
     if _differ(sources):
         images, texts = sources
@@ -321,7 +321,7 @@ def check_pairs(sources):
 
 
 def one_or_all(results, sources):
-    """What a verb returns: one result where one of each came, or the list.
+    """Return a verb's only result if all sources are single, else the list.
 
     Args:
         results: list or array with a result for each item.
@@ -334,7 +334,7 @@ def one_or_all(results, sources):
 
 
 def _differ(sources):
-    """Whether those that are not single have different numbers."""
+    """Return True if sources that are not single have different numbers."""
     return len({x.count for x in sources if not x.single}) > 1
 
 
@@ -349,6 +349,6 @@ def _counted(sources):
 
 
 def _few_widths(places):
-    """Places with slots up to a power of two, for few compiled shapes."""
+    """Pad positions to a power of two, for few compiled shapes."""
     more = (1 << (places.shape[-1] - 1).bit_length()) - places.shape[-1]
     return np.pad(places, [(0, 0)] * (places.ndim - 1) + [(0, more)])

@@ -1,23 +1,16 @@
 """Features and soft scores for visual question answering."""
 
-import itertools
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Set
-
 import keras
 import numpy as np
 
 from keras_bridgetower.metrics.vqa import normalize_answer
 from keras_bridgetower.metrics.vqa import soft_scores
 from keras_bridgetower.objectives.losses import check_scores
-from keras_bridgetower.preprocessing.class_ids import ClassIds
+from keras_bridgetower.preprocessing.classification import ClassIds
+from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import shape_of
-
-# The data sets have some thousands; each one more is a row of the head.
-MOST_ANSWERS = 1_000_000
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -35,7 +28,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         y: soft scores `(batch, answers)` in 0..1, a column for each of
             `answers` in their order; class ids `(batch,)` in the same order;
             answer strings `(batch,)`; or the answers of ten people
-            `(batch, 10)` as they typed them. These are normalised as in the
+            `(batch, 10)` as they typed them. These are normalized as in the
             official evaluation ("Yes." to "yes"). Those outside the list are
             left out, and the others score by how many people agree.
 
@@ -65,8 +58,8 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         fix = "Clean the data or extend `answers`."
         self._class_ids = ClassIds(self.answers, fix=fix)
         ids = self._class_ids.ids
-        # The id of each normalised answer. If several answers are the same
-        # when normalised, it is that of the one spelled so, or of the first.
+        # The id of each normalized answer. If several answers are the same
+        # when normalized, it is that of the one spelled so, or of the first.
         spelled = [(normalize_answer(a), i) for a, i in ids.items()]
         self._spelled = {
             **dict(reversed(spelled)),
@@ -119,49 +112,3 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         config = super().get_config()
         config["answers"] = self.answers
         return config
-
-
-def checked_answers(answers, name="answers"):
-    """The answers as a list of distinct strings.
-
-    Args:
-        answers: iterable of at most 1,000,000 str.
-        name: string. What errors call them.
-
-    Returns:
-        list of str.
-
-    Raises:
-        ValueError: not that.
-    """
-    if isinstance(answers, (Mapping, Set)):
-        raise ValueError(
-            f"`{name}` must be a list, in the order of the logits, which a "
-            f"{type(answers).__name__} leaves open. Of a dict to ids make one "
-            "by `sorted(ids, key=ids.get)`. Received: "
-            f"{name}={answers!r:.200}"
-        )
-    if not isinstance(answers, Iterable):
-        raise ValueError(
-            f"`{name}` must be a list of distinct strings. "
-            f"Received: {name}={answers!r:.200}"
-        )
-    if not isinstance(answers, str):
-        answers = list(itertools.islice(answers, MOST_ANSWERS + 1))
-    if len(answers) > MOST_ANSWERS:
-        raise ValueError(
-            f"`{name}` must be at most {MOST_ANSWERS:,}. Keep those that are "
-            f"frequent. Received: {name}={answers[:5]!r:.200} and more"
-        )
-    if (
-        not answers
-        or isinstance(answers, str)
-        or not all(isinstance(a, str) for a in answers)
-        or len(set(answers)) < len(answers)
-    ):
-        raise ValueError(
-            f"`{name}` must be a list of distinct strings, at least one. "
-            f"Received: {name}={answers!r:.200}"
-        )
-    # NumPy's own strings are saved by no JSON.
-    return [str(answer) for answer in answers]

@@ -15,7 +15,7 @@ def class_loss():
 
 
 def class_accuracy():
-    """How often the highest logit is that of the class id."""
+    """Accuracy of the class with the highest logit."""
     return keras.metrics.SparseCategoricalAccuracy(
         name="accuracy", dtype="float32"
     )
@@ -34,7 +34,7 @@ class ClassificationTask(BridgeTowerTask):
         return "class ids or their names (batch,)"
 
     def probabilities(self, name, sources, batch_size):
-        """Probabilities of the classes for raw inputs of a verb.
+        """Compute the probabilities of the classes for a verb.
 
         Args:
             name: str, the verb.
@@ -52,7 +52,7 @@ class ClassificationTask(BridgeTowerTask):
 
 
 def labelled(names, probabilities):
-    """The best class and all probabilities by name, for each sample.
+    """Return the best class and all probabilities by name of each sample.
 
     Args:
         names: list of str, the classes.

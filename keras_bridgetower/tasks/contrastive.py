@@ -10,10 +10,10 @@ from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import pack_embeddings
-from keras_bridgetower.preprocessing.contrastive import (
+from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerContrastivePreprocessor,
 )
-from keras_bridgetower.preprocessing.long_texts import LongTexts
+from keras_bridgetower.preprocessing.texts import LongTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_not_words
@@ -23,8 +23,8 @@ from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.inference import in_batches
 from keras_bridgetower.tasks.inference import joined
-from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.trainable import unread_of
 
 # What is embedded, by what is given.
 KIND_OF = {
@@ -132,7 +132,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return self._ids(y, y_pred), pack_embeddings(y_pred)
 
     def _ids(self, y, y_pred):
-        """Image ids; without any, each row of the global batch its own."""
+        """Return image ids, by default one for each row of the global batch."""
         if y is not None:
             return y
         count = ops.shape(y_pred["text"])[0]
@@ -216,7 +216,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return one_or_all(found, sources)
 
     def _encode(self, preprocessor, sequence_length, long_texts):
-        """The function that makes ids of texts, or None for the usual one."""
+        """Return the function that encodes texts, or None for the default."""
         tokenizer = preprocessor.tokenizer
         if sequence_length is None and long_texts == "warn":
             return None
@@ -282,7 +282,7 @@ class Embedding(keras.Model):
 
 
 def text_states(backbone, features, **others):
-    """States of the text tower, from a dict that holds its features.
+    """Compute the states of the text tower from a dict of features.
 
     Args:
         backbone: a `BridgeTowerBackbone`.

@@ -3,7 +3,7 @@
 from collections import abc
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.preprocessing.base64_pictures import decoded
+from keras_bridgetower.preprocessing.images import decoded
 from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 
 
@@ -55,7 +55,7 @@ class BridgeTowerEmbedder:
         long_texts="refuse",
         **kwargs,
     ):
-        """An embedder with the contrastive task of a preset.
+        """Create an embedder with the contrastive task of a preset.
 
         Args:
             preset: as `BridgeTowerContrastive.from_preset`.
@@ -67,13 +67,13 @@ class BridgeTowerEmbedder:
         return cls(task, batch_size, sequence_length, long_texts)
 
     def embed_query(self, text):
-        """list of float, of one text."""
+        """Embed one text as a list of float."""
         return self.embed_documents([text])[0]
 
     def embed_documents(self, texts):
-        """list of lists of float, of several texts."""
+        """Embed several texts as lists of float."""
         texts = _texts(texts)
-        # Stores pass an empty list on, where a task refuses it.
+        # Stores pass empty lists, which a task rejects.
         if not texts:
             return []
         return self._embed(texts=texts).tolist()
@@ -138,7 +138,7 @@ def _pictures(images):
 
 
 def _listed(name, values, axes, mend):
-    """A list of what is a list, a tuple or an array; or an error."""
+    """Return a list, tuple or array as a list, or raise an error."""
     several = isinstance(values, abc.Sequence) and not isinstance(
         values, (str, bytes)
     )

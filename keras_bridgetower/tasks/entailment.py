@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_bridgetower.preprocessing.entailment import ENTAILMENT_LABELS
-from keras_bridgetower.preprocessing.entailment import (
+from keras_bridgetower.preprocessing.classification import ENTAILMENT_LABELS
+from keras_bridgetower.preprocessing.classification import (
     BridgeTowerEntailmentPreprocessor,
 )
 from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
@@ -15,7 +15,7 @@ from keras_bridgetower.tasks.classification import labelled
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerEntailment(ClassificationTask):
-    """Says whether a picture contradicts, leaves open or entails a hypothesis.
+    """Decides whether a picture entails a hypothesis or contradicts it.
 
     Args:
         backbone: a `BridgeTowerBackbone`.

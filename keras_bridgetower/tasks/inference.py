@@ -14,7 +14,7 @@ from keras_bridgetower.models.attention import unwatched
 from keras_bridgetower.preprocessing.preprocessor import shortened
 from keras_bridgetower.preprocessing.verb_inputs import check_some
 
-# Seconds after which a user is told that something is being compiled.
+# Seconds of compilation after which a line is printed.
 _LONG = 10.0
 _WEIGHTS, _METRICS = "weights", "metrics"
 _BUSY = (
@@ -26,7 +26,7 @@ _BUSY = (
 
 
 class Inference:
-    """What the verbs of one task share; any number of threads may use it.
+    """State that the verbs of one task share; it is safe for threads.
 
     Args:
         task: a task.
@@ -80,7 +80,7 @@ class Inference:
             yield
 
     def cached(self, name, make):
-        """What is made of the task's layers, once as long as they stay.
+        """Return an object made of the task's layers, until they change.
 
         Args:
             name: str, of this and no other thing.
@@ -96,7 +96,7 @@ class Inference:
             return self._cached[name]
 
     def forward(self, name, model):
-        """A `Forward` that belongs to this task.
+        """Return a `Forward` of this task.
 
         Args:
             name: str, the verb.
@@ -105,7 +105,7 @@ class Inference:
         return Forward(name, model, self._task, self._compiling)
 
     def is_running(self, name):
-        """Whether any thread is in a method of this name."""
+        """Return True if any thread is in a method of this name."""
         with self._lock:
             return any(use.name == name for use in self._running)
 
@@ -135,7 +135,7 @@ class Inference:
 
 
 class _Use:
-    """What one thread does with a task.
+    """Use of a task by one thread.
 
     Args:
         name: str, of the method that it called.
@@ -148,7 +148,7 @@ class _Use:
         self.reads, self.writes = reads, writes
 
     def check(self, other):
-        """Refuse a use that conflicts with one that has started."""
+        """Raise an error if another use that has started conflicts."""
         shared = (self.writes & (other.reads | other.writes)) | (
             self.reads & other.writes
         )
@@ -252,7 +252,7 @@ def _timer(words):
 
 
 class FirstStep(keras.callbacks.Callback):
-    """Says so if the first step of training takes long to compile."""
+    """Prints a line if the first step of training takes long to compile."""
 
     # It reads no logs, which Keras would else wait for in each step.
     async_safe = True
@@ -322,7 +322,7 @@ def in_batches(function, sources, batch_size, buckets=None, fill=True):
 
 
 def filled(x, size):
-    """Rows up to a fixed number, the last one repeated."""
+    """Repeat the last row up to a fixed number of rows."""
     if len(x) == size:
         return x
     more = np.broadcast_to(x[-1:], (size - len(x), *x.shape[1:]))
@@ -330,7 +330,7 @@ def filled(x, size):
 
 
 def joined(batches):
-    """All outputs of `in_batches`."""
+    """Return all outputs of `in_batches`, concatenated."""
     outputs = [outputs for _, outputs in batches]
     return keras.tree.map_structure(lambda *x: np.concatenate(x), *outputs)
 

@@ -1,4 +1,4 @@
-"""Masked language modelling: the tokens at `<mask>` in texts about pictures."""
+"""Masked language modeling: the tokens at `<mask>` in texts about pictures."""
 
 import keras
 import numpy as np
@@ -15,13 +15,13 @@ from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import check_same_number
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
-from keras_bridgetower.tasks.loss_and_metrics import unread_of
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.trainable import unread_of
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerMaskedLM(BridgeTowerTask):
-    """Finds hidden tokens of texts about pictures.
+    """Predicts hidden tokens of texts about pictures.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -49,7 +49,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     masks, text = mlm.fill_mask(image, "is there a <mask> shape?", top_k=2)
     ```
 
-    Source: BridgeTower (AAAI 2023), masked language modelling.
+    Source: BridgeTower (AAAI 2023), masked language modeling.
     """
 
     preprocessor_cls = BridgeTowerMaskedLMPreprocessor
@@ -94,7 +94,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
             preprocessor.text_with_blanks(list(texts))
 
     def fill_mask(self, images, texts, top_k=1, batch_size=32):
-        """Find what stands at each `<mask>` of a text about a picture.
+        """Predict the token at each `<mask>` of a text about a picture.
 
         Args:
             images: one picture or a list: paths, encoded bytes, PIL images
@@ -155,7 +155,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
 
 
 def _filled(tokenizer, top_k, ids, positions, logits):
-    """The best tokens of each mask of one text, and the filled text."""
+    """Return the best tokens of each mask of one text, and the filled text."""
     places = positions[: (ids == tokenizer.mask_token_id).sum()]
     logits = logits[: len(places)].astype("float64")
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))

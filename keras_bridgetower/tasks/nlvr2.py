@@ -5,8 +5,10 @@ from keras import ops
 
 from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
-from keras_bridgetower.preprocessing.nlvr2 import TRUTH_VALUES
-from keras_bridgetower.preprocessing.nlvr2 import BridgeTowerNLVR2Preprocessor
+from keras_bridgetower.preprocessing.classification import TRUTH_VALUES
+from keras_bridgetower.preprocessing.classification import (
+    BridgeTowerNLVR2Preprocessor,
+)
 from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_order
@@ -21,7 +23,7 @@ ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerNLVR2(ClassificationTask):
-    """Says whether a statement about two pictures is true.
+    """Decides whether a statement about two pictures is true.
 
     The text is joined with each picture, the second one marked by a type
     embedding of its own; the head reads both results. The text tower runs

@@ -1,11 +1,18 @@
-"""How a task is opened from a preset, and saved to one."""
+"""Opens a task from a preset, saves it to one, and marks its new heads."""
 
+import hashlib
+import json
+import operator
 import os
+import pathlib
+import shutil
 import warnings
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import freezing
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import quantization
@@ -13,10 +20,11 @@ from keras_bridgetower.checks import OF_CLASSES
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models import head_table
+from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
+from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
-from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
@@ -24,7 +32,6 @@ from keras_bridgetower.presets import written_weights
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.weights_file import TASK
-from keras_bridgetower.tasks.new_heads import NEW_HEADS
 
 # What a preprocessor is made of, and the file that a preset holds of it.
 PARTS = {
@@ -42,7 +49,7 @@ class PresetTask(keras.Model):
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """A task from a preset, or from weights of another library.
+        """Open a task from a preset, or from weights of another library.
 
         Args:
             preset: a name of `presets`, a handle such as
@@ -125,7 +132,7 @@ def load(
     random_heads=False,
     **kwargs,
 ):
-    """A task of a preset, see `BridgeTowerTask.from_preset`."""
+    """Open a task of a preset, see `BridgeTowerTask.from_preset`."""
     given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
     others = (*OF_PREPROCESSORS, *OF_PRESETS, *OF_MODELS)
     others += ("dtype", "random_heads")
@@ -193,7 +200,7 @@ def _check_not_made(**values):
 
 
 def preprocessor_of(cls, folder, reading, values, backbone):
-    """The preprocessor of a preset for a task class.
+    """Return the preprocessor of a preset for a task class.
 
     Args:
         cls: the task class.
@@ -233,7 +240,7 @@ def preprocessor_of(cls, folder, reading, values, backbone):
 
 
 def _features_with_segments(cls, backbone):
-    """The features of a task over BERT: a preset may be of another task."""
+    """Return the features of a task with BERT's text encoder."""
     reads_images = cls.preprocessor_cls.image_converter_cls is not None
     reads_text = cls.preprocessor_cls.tokenizer_cls is not None
     return tuple(
@@ -294,3 +301,116 @@ def load_heads(model, folder, saved, random_heads, changed=False):
             "Train it before use.",
             stacklevel=4,
         )
+
+
+# Numbers of a weight that are looked at; any training changes some of them.
+_LOOKED_AT = 1_000
+_DIGITS = 16
+# In configurations, where there are such heads alone.
+NEW_HEADS = "new_heads"
+
+
+class NewHeads:
+    """The heads of a task that are new, because its preset lacks them.
+
+    A head counts as trained when its values have changed, whichever way
+    (`fit`, a loop of one's own, `load_weights`, `assign`).
+
+    Args:
+        heads: the task's `HeadSet`.
+    """
+
+    def __init__(self, heads):
+        self._heads = heads
+        self._starts = {}
+
+    def note(self, names):
+        """Mark heads as newly initialized."""
+        self._starts = {name: self._digests(name) for name in names}
+
+    def saved(self):
+        """Return the heads' state for a configuration, or `{}`."""
+        return {
+            name: self._starts[name] for name in self.still_random(self._heads)
+        }
+
+    def restore(self, saved):
+        """Restore the result of `saved`, before weights are loaded."""
+        self._starts = {n: v for n, v in saved.items() if n in self._heads}
+
+    def still_random(self, names):
+        """Return those of some heads whose values have not changed."""
+        left = []
+        for name in names:
+            start = self._starts.get(name)
+            # Of more weights where adapters came in, which change nothing yet.
+            if start and all(map(operator.eq, start, self._digests(name))):
+                left.append(name)
+        return left
+
+    def without_random(self, values):
+        """Return the entries of trained heads of a dict by heads."""
+        left = self.still_random(values)
+        return {name: v for name, v in values.items() if name not in left}
+
+    def check(self, verb, names):
+        """Raise an error if an untrained head is read.
+
+        Args:
+            verb: str, the method that was called.
+            names: iterable of str, the heads that it reads.
+
+        Raises:
+            ValueError: one of them is random.
+        """
+        left = self.still_random(names)
+        for name in set(names) - set(left):
+            # A trained head need not be looked at again.
+            self._starts.pop(name, None)
+        if left:
+            raise ValueError(
+                f"`{verb}` reads the head {', '.join(left)}, which the preset "
+                "does not hold: it is new and random. Train it, by `fit`, or "
+                "load its weights. To see what a random head says, pass "
+                "`random_heads=True` to `from_preset`. Received: a task with "
+                f"the untrained head {', '.join(left)}"
+            )
+
+    def _digests(self, name):
+        """Return a digest of some numbers of every weight of a head."""
+        made = []
+        for weight in self._heads[name].weights:
+            flat = np.ravel(backend_ops.local_part(weight))
+            some = flat[:: max(flat.size // _LOOKED_AT, 1)]
+            made.append(hashlib.sha256(some.tobytes()).hexdigest()[:_DIGITS])
+        return made
+
+
+# What the task is, and the names of its classes.
+DESCRIPTION = "export.json"
+RUNNER = "run.py"
+
+
+def write_companions(task, folder, chosen, part):
+    """Write the preprocessor's files, and a program that runs the model.
+
+    Args:
+        task: the task. Without a preprocessor nothing but its description is
+            written.
+        folder: `pathlib.Path` of the folder with the exported model.
+        chosen: `Format`.
+        part: str, what was exported of the task, or None for all of it.
+    """
+    described = {
+        "task": type(task).__name__,
+        "part": part,
+        # Of a part the outputs are no logits.
+        "class_names": None if part else task.class_names,
+    }
+    text = json.dumps(described, indent=2)
+    pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")
+    if task.preprocessor is None:
+        return
+    task.preprocessor.save_to_preset(str(folder))
+    if chosen.runs:
+        shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))

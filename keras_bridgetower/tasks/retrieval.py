@@ -21,10 +21,10 @@ from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
-from keras_bridgetower.tasks.ranking.memory_plan import Sizes
 from keras_bridgetower.tasks.ranking.rank import match_odds
 from keras_bridgetower.tasks.ranking.rank import rank
-from keras_bridgetower.tasks.ranking.shortlist import top_matches
+from keras_bridgetower.tasks.ranking.rank import top_matches
+from keras_bridgetower.tasks.ranking.storage import Sizes
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # Bytes that a ranking uses by default.
@@ -33,7 +33,7 @@ MEMORY = 4 * 2**30
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerRetrieval(BridgeTowerTask):
-    """Says how well pictures and texts match, and ranks them by it.
+    """Scores how well pictures and texts match, and ranks them.
 
     Heads that take no part in the objective are frozen, and with ranking the
     matching head, from whose row for "match" a new ranking head starts.
@@ -182,7 +182,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return {"objective": "random_negatives", **saved}
 
     def score(self, images, texts, batch_size=32):
-        """How well pictures and texts match, pair by pair.
+        """Score how well pictures and texts match, pair by pair.
 
         Args:
             images: one picture or a list: paths, encoded bytes, PIL images
@@ -228,7 +228,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         batch_size=32,
         verbose=1,
     ):
-        """How well each picture matches each text.
+        """Score all pictures with all texts.
 
         Each tower runs once for each picture and once for each text; only
         the fusion runs for the pairs, picture block by picture block.
@@ -327,7 +327,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return self._by_head({**classes, "itc": [nearest]})
 
     def _by_head(self, values):
-        """The value of the one head that is asked, or a dict of all."""
+        """Return the value of the only head, or a dict for several."""
         asked = {name: values[name] for name in self.pair_objective.heads}
         return pair_objectives.only_or_all(asked)
 
@@ -342,7 +342,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
 
 def _required_labels(y):
-    """The labels of training, which must be there."""
+    """Return the labels of training, or raise an error without any."""
     if y is None:
         raise ValueError(
             "`y` must hold image ids (batch,), or a dict of 'match' for "

@@ -19,18 +19,18 @@ from keras_bridgetower.models.exporting.exported import Exported
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.presets.table import PresetsOf
-from keras_bridgetower.tasks import export_folder
 from keras_bridgetower.tasks import inference
+from keras_bridgetower.tasks import preset_io
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.inference import Inference
-from keras_bridgetower.tasks.new_heads import NEW_HEADS
-from keras_bridgetower.tasks.new_heads import NewHeads
+from keras_bridgetower.tasks.preset_io import NEW_HEADS
+from keras_bridgetower.tasks.preset_io import NewHeads
 from keras_bridgetower.tasks.preset_io import PresetTask
 from keras_bridgetower.tasks.trainable import TrainableTask
 
 
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
-# `Exported` stands last, so that it comes after KerasHub's, which undo that.
+# `Exported` is last, so that it comes after KerasHub's, which undo that.
 class BridgeTowerTask(
     PatchedModel, AdaptedTask, PresetTask, TrainableTask, Exported
 ):
@@ -86,25 +86,25 @@ class BridgeTowerTask(
         self.head_values = heads
 
     def inputs_of(self, backbone):
-        """Symbolic features of the task, as its preprocessor makes them."""
+        """Return symbolic features of the task, as of its preprocessor."""
         return backbone.input
 
     def outputs_of(self, inputs):
-        """Outputs of the task for a dict of features."""
+        """Compute the outputs of the task for a dict of features."""
         raise MissingMethod(type(self).__name__, "outputs_of")
 
     @property
     def class_names(self):
-        """Names of the classes, in the order of the logits, or None."""
+        """Return the classes' names in the order of the logits, or None."""
         return None
 
     @property
     def answering_heads(self):
-        """Names of the heads that the verbs read."""
+        """Return the names of the heads that the verbs read."""
         return tuple(self.heads)
 
     def start_heads(self, new):
-        """Give new heads a start from others, where the task has one.
+        """Initialize new heads from others, if the task defines how.
 
         Args:
             new: set of the names of heads that are still random.
@@ -116,7 +116,7 @@ class BridgeTowerTask(
 
     @classmethod
     def head_arguments(cls, heads):
-        """Constructor values that fit the heads of a preset.
+        """Return constructor values that fit the heads of a preset.
 
         Args:
             heads: dict from name to plain values, as `heads.json` holds it.
@@ -145,7 +145,7 @@ class BridgeTowerTask(
         return super().__call__(inputs, *args, **kwargs)
 
     def needed_preprocessor(self):
-        """The preprocessor, for verbs that cannot do without."""
+        """Return the preprocessor, or raise an error without one."""
         if self.preprocessor is None:
             raise ValueError(
                 "`preprocessor` must be set to take pictures and strings. "
@@ -194,7 +194,7 @@ class BridgeTowerTask(
         return found
 
     def predict_features(self, features, batch_size=32):
-        """Outputs for features that a preprocessor made.
+        """Compute the outputs for features of a preprocessor.
 
         Unlike `predict` it may be called from several threads at once.
 
@@ -222,7 +222,7 @@ class BridgeTowerTask(
         )
 
     def sources(self, images, texts, name):
-        """Pictures and texts that a verb was given.
+        """Return the sources of a verb's pictures and texts.
 
         Args:
             images, texts: one or several of each.
@@ -239,7 +239,7 @@ class BridgeTowerTask(
         ]
 
     def batches(self, name, sources, batch_size, answers=True, **kwargs):
-        """Features and outputs of this task, batch by batch.
+        """Run the task on sources, batch by batch.
 
         Args:
             name: str, the verb that is called.
@@ -261,11 +261,11 @@ class BridgeTowerTask(
 
     @property
     def buckets(self):
-        """Lengths of texts that the preprocessor names, for the verbs."""
+        """Return the lengths of texts that the preprocessor allows."""
         return self.needed_preprocessor().buckets
 
     def _write_companions(self, folder, chosen, part):
-        export_folder.write_companions(self, folder, chosen, part)
+        preset_io.write_companions(self, folder, chosen, part)
 
     def summary(
         self, line_length=None, positions=None, print_fn=None, **kwargs
@@ -326,7 +326,7 @@ class BridgeTowerTask(
 
 
 def _described(preprocessor):
-    """Lines about a preprocessor, for the summary of a task.
+    """Describe a preprocessor for the summary of a task.
 
     Args:
         preprocessor: a `keras_hub.models.Preprocessor`.

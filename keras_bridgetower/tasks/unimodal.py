@@ -2,19 +2,19 @@
 
 import keras
 
-from keras_bridgetower.preprocessing.unimodal import (
+from keras_bridgetower.preprocessing.classification import (
     BridgeTowerImageClassifierPreprocessor,
 )
-from keras_bridgetower.preprocessing.unimodal import (
+from keras_bridgetower.preprocessing.classification import (
     BridgeTowerTextClassifierPreprocessor,
 )
-from keras_bridgetower.preprocessing.unimodal import (
+from keras_bridgetower.preprocessing.classification import (
     BridgeTowerTextRegressorPreprocessor,
 )
+from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import TextPairs
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
-from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
@@ -66,7 +66,7 @@ def _text_inputs(backbone):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerImageClassifier(_Labelled):
-    """Names what a picture shows, by the image tower alone.
+    """Classifies pictures by the image tower alone.
 
     The head is one Linear over the first token of the highest tapped state:
     of the encoder's last block, unless `taps` end below -1.
@@ -117,7 +117,7 @@ class BridgeTowerImageClassifier(_Labelled):
         return self.heads[self.head_name](state[:, 0])
 
     def classify(self, images, batch_size=32):
-        """Name what pictures show.
+        """Classify pictures.
 
         Args:
             images: one picture or a list: paths, encoded bytes, PIL images
@@ -138,7 +138,7 @@ class BridgeTowerImageClassifier(_Labelled):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerTextClassifier(_Labelled):
-    """Sorts texts, or pairs of texts, into classes, by the text tower alone.
+    """Classifies texts, or pairs of texts, by the text tower alone.
 
     It reads the highest tapped state, as `BridgeTowerImageClassifier`.
 
@@ -194,7 +194,7 @@ class BridgeTowerTextClassifier(_Labelled):
         return self.heads[self.head_name](self.backbone.text_tower(inputs)[-1])
 
     def classify(self, texts, second_texts=None, batch_size=32):
-        """Sort texts, or pairs of texts, into the classes.
+        """Classify texts, or pairs of texts.
 
         Args:
             texts: one text or a list.
@@ -218,7 +218,7 @@ class BridgeTowerTextClassifier(_Labelled):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerTextRegressor(BridgeTowerTask):
-    """Gives texts, or pairs of texts, a number, by the text tower alone.
+    """Rates texts, or pairs of texts, with a number, by the text tower alone.
 
     It reads the highest tapped state, as `BridgeTowerImageClassifier`.
 
@@ -272,7 +272,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
         return {"dropout": saved["dropout"]} if saved else {}
 
     def rate(self, texts, second_texts=None, batch_size=32):
-        """Give texts, or pairs of texts, a number.
+        """Rate texts, or pairs of texts, with a number.
 
         Args:
             texts: one text or a list.

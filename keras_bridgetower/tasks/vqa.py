@@ -6,10 +6,10 @@ import numpy as np
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.objectives.losses import VQALoss
+from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.verb_inputs import check_same_or_single
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
-from keras_bridgetower.preprocessing.vqa import checked_answers
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask

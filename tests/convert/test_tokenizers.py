@@ -13,7 +13,7 @@ from tokenizer_files import few_words
 
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.preprocessing.tokenizer_files import read_vocabulary
+from keras_bridgetower.preprocessing.tokenizer import read_vocabulary
 from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = pytest.mark.skipif(

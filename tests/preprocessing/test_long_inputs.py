@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from builders import FASTEST
 
+from keras_bridgetower.preprocessing import classification
 from keras_bridgetower.preprocessing import packed_tokenizer
-from keras_bridgetower.preprocessing import vqa
-from keras_bridgetower.preprocessing.bert_tokenizer import (
-    BridgeTowerBertTokenizer,
-)
+from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.texts import MOST_CHARACTERS
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
-from keras_bridgetower.preprocessing.vqa import checked_answers
 
 pytestmark = [FASTEST, pytest.mark.filterwarnings("ignore:.*texts cut")]
 
@@ -86,7 +84,7 @@ def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
 
 
 def test_answers_have_a_largest_number(monkeypatch):
-    monkeypatch.setattr(vqa, "MOST_ANSWERS", 3)
+    monkeypatch.setattr(classification, "MOST_ANSWERS", 3)
     assert checked_answers(iter("abc")) == ["a", "b", "c"]
 
     def endless():

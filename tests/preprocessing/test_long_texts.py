@@ -9,7 +9,7 @@ from builders import randomise
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing.long_texts import LongTexts
+from keras_bridgetower.preprocessing.texts import LongTexts
 
 pytestmark = FASTEST
 SHORT, LONG = "red", "0123456789 and more"

@@ -14,7 +14,7 @@ from keras_bridgetower.apps.search import info
 from keras_bridgetower.apps.search import open_store
 from keras_bridgetower.apps.search import prune
 from keras_bridgetower.apps.search import remove
-from keras_bridgetower.preprocessing.base64_pictures import decoded
+from keras_bridgetower.preprocessing.images import decoded
 
 pytestmark = FASTEST
 DOCUMENTED = (

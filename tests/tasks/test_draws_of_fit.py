@@ -17,7 +17,7 @@ from builders import tokenizer
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing.array_batches import batches_of
+from keras_bridgetower.preprocessing.tf_datasets import batches_of
 from keras_bridgetower.preprocessing.tf_datasets import numbered
 from keras_bridgetower.tasks.fit import steps as training_steps
 

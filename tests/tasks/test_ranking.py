@@ -23,13 +23,13 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.tasks.inference import Forward
-from keras_bridgetower.tasks.ranking import block_cache
 from keras_bridgetower.tasks.ranking import rank as ranking
-from keras_bridgetower.tasks.ranking.compiled_parts import parts_of
-from keras_bridgetower.tasks.ranking.memory_plan import InFile
-from keras_bridgetower.tasks.ranking.memory_plan import InMemory
-from keras_bridgetower.tasks.ranking.memory_plan import Sizes
-from keras_bridgetower.tasks.ranking.shortlist import shortlisted
+from keras_bridgetower.tasks.ranking import storage as block_cache
+from keras_bridgetower.tasks.ranking.rank import parts_of
+from keras_bridgetower.tasks.ranking.rank import shortlisted
+from keras_bridgetower.tasks.ranking.storage import InFile
+from keras_bridgetower.tasks.ranking.storage import InMemory
+from keras_bridgetower.tasks.ranking.storage import Sizes
 
 pytestmark = LONG_ELSEWHERE
 
@@ -171,7 +171,7 @@ def test_shortlisted_in_pieces(monkeypatch):
     images, texts = rng.normal(size=(20, 4)), rng.normal(size=(30, 4))
     whole = shortlisted(images, texts, 3)
     assert (whole.sum(1) >= 3).all() and (whole.sum(0) >= 3).all()
-    monkeypatch.setattr("keras_bridgetower.tasks.ranking.shortlist._SORTED", 50)
+    monkeypatch.setattr("keras_bridgetower.tasks.ranking.rank._SORTED", 50)
     assert (shortlisted(images, texts, 3) == whole).all()
 
 

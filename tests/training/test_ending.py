@@ -47,7 +47,12 @@ def write(folder, count, size):
 
 
 def iterators():
-    return [x for x in gc.get_objects() if type(x).__name__ == "OwnedIterator"]
+    """Return the iterators of datasets that are still open."""
+    return [
+        x
+        for x in gc.get_objects()
+        if type(x).__name__ == "OwnedIterator" and vars(x)
+    ]
 
 
 def test_errors_close_all_readers(tmp_path):

@@ -27,7 +27,7 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records import write
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.preprocessing.resizing import RESIZERS
+from keras_bridgetower.preprocessing.geometry import RESIZERS
 
 PICTURES, BATCH, SIDE, WORKERS = 384, 32, 288, 2
 TRANSFORMS = ("hf", "clip_randaug", "blip_randaug_wohf", "blip_randaug_wc")

@@ -13,7 +13,7 @@ import warnings
 import tokenizers
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing import tokenizer_files
+from keras_bridgetower.preprocessing import tokenizer as tokenizer_files
 from keras_bridgetower.preprocessing.tokenizer import MERGES_FILE
 from keras_bridgetower.preprocessing.tokenizer import VOCABULARY_FILE
 

@@ -7,10 +7,10 @@ import urllib.parse
 
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.preprocessing.base64_pictures import decode_base64
 from keras_bridgetower.preprocessing.images import FORMATS
 from keras_bridgetower.preprocessing.images import URL
 from keras_bridgetower.preprocessing.images import check_signature
+from keras_bridgetower.preprocessing.images import decode_base64
 
 # Longer base64 is decoded by another thread, while other requests go on.
 _QUICK = 100_000

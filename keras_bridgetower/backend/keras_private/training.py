@@ -1,5 +1,8 @@
 """Reads and resets what Keras keeps during `fit`."""
 
+import contextlib
+import weakref
+
 import keras
 
 from keras_bridgetower.backend.keras_private.versions import is_known
@@ -34,19 +37,71 @@ def forget_continued(model):
         model._initial_epoch = None
 
 
-def forget_evaluation(model):
-    """Release the validation data of a `fit` that ended with an error.
+@contextlib.contextmanager
+def closed_after(model, dataset, class_weight=None):
+    """A context in which Keras reads a dataset; its iterators end with it.
 
-    Keras keeps their iterator until the next `fit`. On an unknown Keras this
-    does nothing.
+    An error keeps Keras' frames, and these keep an iterator, whose threads
+    would read on and hold batches.
 
     Args:
-        model: a `keras.Model`.
+        model: the `keras.Model` that reads.
+        dataset: a `tf.data.Dataset`. Other sources are passed on unchanged,
+            as are all of them for an unknown Keras and with a strategy of
+            `tf.distribute` or `keras.distribution`.
+        class_weight: dict from class id to weight, or None. Keras applies it
+            to datasets alone.
+
+    Yields:
+        What `keras.Model.fit` takes as `x`.
     """
-    if not is_known():
+    import tensorflow as tf
+
+    one = tf.distribute.get_strategy()
+    if (
+        not isinstance(dataset, tf.data.Dataset)
+        or not is_known()
+        or keras.distribution.distribution() is not None
+        or tf.distribute.has_strategy()
+        or getattr(model, "distribute_strategy", one) is not one
+    ):
+        yield dataset
         return
-    if vars(model).get("_eval_epoch_iterator") is not None:
-        model._eval_epoch_iterator = None
+    from keras.src.trainers.data_adapters import tf_dataset_adapter
+
+    adapter = tf_dataset_adapter.TFDatasetAdapter(dataset, class_weight)
+    adapter._dataset = held = _HeldIterators(adapter._dataset)
+    try:
+        yield adapter
+    finally:
+        held.close()
+
+
+class _HeldIterators:
+    """A dataset that knows its iterators, to close them.
+
+    Args:
+        dataset: a `tf.data.Dataset`.
+    """
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+        self._iterators = []
+
+    def __iter__(self):
+        iterator = iter(self._dataset)
+        self._iterators.append(weakref.ref(iterator))
+        return iterator
+
+    def __getattr__(self, name):
+        return getattr(self._dataset, name)
+
+    def close(self):
+        """End all iterators: one ends when nothing holds its resource."""
+        for reference in self._iterators:
+            iterator = reference()
+            if iterator is not None:
+                vars(iterator).clear()
 
 
 def build_from_spec(model, spec):

@@ -19,12 +19,12 @@ from PIL import Image
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.augment import ops
+from keras_bridgetower.preprocessing.geometry import RESIZERS
+from keras_bridgetower.preprocessing.geometry import check_resizer
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.resizing import RESIZERS
-from keras_bridgetower.preprocessing.resizing import check_resizer
 
 # Also matches "leftmost" and "right-hand". A match of "all right" is harmless.
 SIDED = re.compile(r"\b(left|right)", re.IGNORECASE)

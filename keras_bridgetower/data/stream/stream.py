@@ -13,9 +13,9 @@ from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.written import written_without_places
-from keras_bridgetower.preprocessing.close_datasets import close_at_exit
 from keras_bridgetower.preprocessing.tf_datasets import labelled
 from keras_bridgetower.preprocessing.tf_datasets import untuned
+from keras_bridgetower.preprocessing.tf_graph import until_exit
 
 
 class Stream:
@@ -219,7 +219,6 @@ class Stream:
                 "`start` must be (epoch, step), the step at most "
                 f"{self.steps_per_epoch}. Received: start={start!r}"
             )
-        close_at_exit()
         first = epoch * self.steps_per_epoch + step
         if epochs is None:
             numbers = tf.data.Dataset.counter(first)
@@ -251,7 +250,12 @@ class Stream:
         import tensorflow as tf
 
         dtypes = [tf.string if d == "object" else d for d, _ in self._specs]
-        columns = tf.numpy_function(self._fetch, [number], dtypes)
+        nothing = [
+            np.zeros((0,) * (1 + len(shape)), dtype)
+            for dtype, shape in self._specs
+        ]
+        fetch = until_exit(self._fetch, nothing)
+        columns = tf.numpy_function(fetch, [number], dtypes)
         for column, (_, shape) in zip(columns, self._specs, strict=True):
             column.set_shape(
                 (self._remainder.fixed_rows(self._host_batch_size), *shape)

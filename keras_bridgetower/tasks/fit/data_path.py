@@ -1,29 +1,29 @@
 """All steps from a user's data to batches in `fit`, `evaluate` and `predict`.
 
-1. `validation_split` takes the last rows of arrays away to validate on
-   (`split`).
-2. Arrays, lists and columns of tables become batches (`array_batches`); with
-   `shuffle` in another order in each epoch (`Shuffled`). Whatever else comes
-   must be a source of batches already (`batch_sources`).
-3. Batches are checked: whether they have an axis of samples, the inputs and
-   the labels of the task (`batch_checks`), and without a preprocessor also
-   their values (`value_checks`).
+1. `validation_split` separates the last rows of arrays (`split`).
+2. Arrays, lists and columns of tables become batches (`batches_of`), with
+   `shuffle` in a new order in each epoch (`Shuffled`). All other data must
+   be batches already (`check_source`).
+3. Batches are checked: their axis of samples, the inputs and the labels of
+   the task and, without a preprocessor, their values (`batch_checks`).
 4. If several processes train together, each takes its rows of every batch
-   (`divided`). In training it must be able to pair them (`check_partners`).
-5. A batch gets its number, where the preprocessor draws by it: in training
-   the steps that were taken before, otherwise its place (`Steps`).
-6. The preprocessor makes features and targets of it. A `tf.data.Dataset` is
+   (`Replicas.divided`). In training it must be able to pair them
+   (`check_partners`).
+5. A batch gets its number, if the preprocessor draws by it: in training the
+   number of steps so far, otherwise its position (`Steps`).
+6. The preprocessor computes features and targets. A `tf.data.Dataset` is
    mapped, several batches at a time; other sources are prepared as they are
-   read.
-7. What is trained on must divide among the devices (`check_training`).
-8. Keras reads it, without TensorFlow's tuning (`untuned`). An error ends all
-   reading, and arrives as it was raised (`reading`).
+   read (`prepared_source`).
+7. Training data must be divisible among the devices (`check_training`).
+8. Keras reads the batches, without TensorFlow's tuning (`untuned`). Errors
+   arrive as they were raised, and then all reading ends (`reading`).
 
-`for_training` takes all of these steps but the last. `prepared` takes those
-from 2 to 6, which evaluation and prediction need, and `prepared_batch` the
-last two of them, for a single batch.
+`for_training` takes all of these steps. `prepared` takes steps 2 to 6, which
+evaluation and prediction need, `prepared_batch` steps 5 and 6 for one batch,
+and `reading` the last one.
 """
 
+import collections.abc
 import contextlib
 import math
 
@@ -31,55 +31,71 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import devices
+from keras_bridgetower.backend.keras_private.training import closed_after
+from keras_bridgetower.backend.keras_private.training import read_again
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.preprocessing.array_batches import batches_of
-from keras_bridgetower.preprocessing.array_batches import parts_of
-from keras_bridgetower.preprocessing.array_batches import rows_of
-from keras_bridgetower.preprocessing.array_batches import sliceable
-from keras_bridgetower.preprocessing.close_datasets import closed_on_error
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.tf_datasets import batches_of
 from keras_bridgetower.preprocessing.tf_datasets import is_dataset
 from keras_bridgetower.preprocessing.tf_datasets import mapped
 from keras_bridgetower.preprocessing.tf_datasets import numbered
+from keras_bridgetower.preprocessing.tf_datasets import parts_of
+from keras_bridgetower.preprocessing.tf_datasets import rows_of
+from keras_bridgetower.preprocessing.tf_datasets import sliceable
 from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.tasks.fit import batch_checks
-from keras_bridgetower.tasks.fit import batch_sources
-from keras_bridgetower.tasks.fit import value_checks
 from keras_bridgetower.tasks.fit.steps import Shuffled
 
-# As Keras.
+# The default of Keras.
 BATCH_SIZE = 32
+_KINDS = (
+    "`x` must be a dict of arrays or lists, one row for each sample, such as "
+    "`{'images': [...], 'text': [...]}`, or batches of these: a "
+    "`tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a "
+    "Python generator."
+)
+_ROWS = (
+    " Of rows make columns, such as "
+    "`{'images': [row['image'] for row in rows], 'text': [...]}`."
+)
+_TABLE = (
+    " Of a table take columns, such as "
+    "`{'images': table['path'], 'text': table['question']}`."
+)
+_SWAPPED = " `x` and `y` are swapped."
 
 
-def for_training(task, steps, data, held_out, batch_size, shuffle, given):
-    """Arguments of `keras.Model.fit` for what `fit` of a task is given.
+@contextlib.contextmanager
+def for_training(task, steps, data, validation, batch_size, shuffle, given):
+    """A context in which Keras trains on the data that `fit` receives.
 
     Args:
         task: the task.
         steps: `Steps` of the model.
         data: tuple of `x`, `y` and `sample_weight`.
-        held_out: tuple of `validation_data` and `validation_split`.
-        batch_size, shuffle: as `keras.Model.fit`.
+        validation: tuple of `validation_data` and `validation_split`.
+        batch_size, shuffle: as in `keras.Model.fit`.
         given: dict of its other arguments.
 
-    Returns:
-        dict of keyword arguments.
+    Yields:
+        dict of keyword arguments of `keras.Model.fit`.
 
     Raises:
         ValueError: data that do not fit the task or each other.
     """
     if shuffle is None:
         shuffle = isinstance(data[0], dict)
-    check_shuffle(shuffle, data[0])
-    validation_data, share = held_out
-    _check_held_out(validation_data, share, given)
+    _check_shuffle(shuffle, data[0])
+    validation_data, share = validation
+    _check_validation(validation_data, share, given)
     if share and validation_data is None:
-        # Errors name rows of all data.
+        # Errors name the rows of all data.
         data = (sliceable(data[0]), *data[1:])
         data, validation_data = split(data, share)
     order = Shuffled(rows_of(data[0]), steps) if shuffle else None
-    check_epochs(data[0], "steps_per_epoch", given)
+    _check_epochs(data[0], "steps_per_epoch", given)
+    class_weight = given.get("class_weight")
     x = prepared(
         task,
         *data,
@@ -87,17 +103,41 @@ def for_training(task, steps, data, held_out, batch_size, shuffle, given):
         lambda: steps.first,
         order,
         training=True,
-        class_weight=given.get("class_weight"),
+        class_weight=class_weight,
     )
     devices.current().check_training(x)
+    steps.weighted = bool(class_weight) or _has_weights(x)
     if validation_data is not None:
-        check_epochs(validation_data, "validation_steps", given)
+        _check_epochs(validation_data, "validation_steps", given)
         size = given.get("validation_batch_size") or batch_size
-        validation_data = for_validation(task, validation_data, size)
-    return {"x": x, "validation_data": validation_data, "shuffle": False}
+        validation_data = _for_validation(task, validation_data, size)
+    with (
+        reading(task, x, class_weight) as x,
+        reading(task, validation_data) as validation_data,
+    ):
+        yield {"x": x, "validation_data": validation_data, "shuffle": False}
 
 
-def _check_held_out(validation_data, share, given):
+@contextlib.contextmanager
+def reading(task, source, class_weight=None):
+    """A context in which Keras reads a source; afterwards all reading ends.
+
+    Args:
+        task: the task.
+        source: batches that `prepared` returned, or None.
+        class_weight: as in `keras.Model.fit`.
+
+    Yields:
+        The source as Keras takes it.
+    """
+    with (
+        typed_errors(),
+        closed_after(task, source, class_weight) as source,
+    ):
+        yield source
+
+
+def _check_validation(validation_data, share, given):
     """Reject arguments about validation that Keras would not read."""
     if share and validation_data is not None:
         raise ValueError(
@@ -121,8 +161,7 @@ def _check_held_out(validation_data, share, given):
         )
 
 
-def for_validation(task, data, batch_size):
-    """Validation data, a source of batches or a tuple, as `prepared`."""
+def _for_validation(task, data, batch_size):
     if not isinstance(data, (tuple, list)):
         data = (data,)
     x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -141,37 +180,37 @@ def prepared(
     training=False,
     **checked,
 ):
-    """Raw inputs as Keras reads them, each batch preprocessed on its way.
+    """Return raw inputs as Keras reads them, preprocessed batch by batch.
 
     Args:
         task: the task.
         x: dict of arrays and lists, a dataset, or another source of batches
-            as `batch_sources.prepared` takes them.
-        y, sample_weight: as `keras.Model.fit`.
+            that `prepared_source` takes.
+        y, sample_weight: as in `keras.Model.fit`.
         batch_size: int or None.
         first: callable that returns the number of a pass's first batch.
-        order: as `batches_of`.
+        order: as in `batches_of`.
         training: bool, whether the batches are trained on.
-        **checked: as `check_batch`.
+        **checked: as in `check_batch`.
 
     Returns:
         A `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator.
 
     Raises:
-        ValueError: another type of data, or some that do not fit the task.
+        ValueError: another type of data, or data that do not fit the task.
     """
     if isinstance(x, dict):
         size = BATCH_SIZE if batch_size is None else batch_size
         check_count("batch_size", size)
-        weights = value_checks.weights_of(sample_weight)
-        # No rows have no loss, but predictions.
+        weights = batch_checks.weights_of(sample_weight)
+        # Data without rows have no loss, but have predictions.
         least = int(checked.get("labelled", True))
-        made = batches_of(sliceable(x), y, weights, int(size), order, least)
+        batches = batches_of(sliceable(x), y, weights, int(size), order, least)
         if task.preprocessor is None:
-            value_checks.check_features(task, x, y)
-        x = made
+            batch_checks.check_features(task, x, y)
+        x = batches
     else:
-        batch_sources.check_source(x, y)
+        _check_source(x, y)
         _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
     if is_dataset(x):
         batch_checks.check_batches(task, x, **checked)
@@ -180,13 +219,13 @@ def prepared(
         return _prepared_source(task, x, first, checked)
     if training:
         batch_checks.check_partners(task, x)
-    if draws(task.preprocessor):
+    if _reads_step(task):
         x = numbered(x, first, devices.current().draw_number)
     return untuned(mapped(x, task.preprocess_samples))
 
 
 def _prepared_source(task, source, first, checked):
-    """As `prepared`, of batches that are no `tf.data`."""
+    """Prepare batches that are not a `tf.data.Dataset`."""
 
     def prepare(x, y, sample_weight, number):
         if isinstance(x, dict):
@@ -194,41 +233,42 @@ def _prepared_source(task, source, first, checked):
             batch_checks.check_lists_of_pictures(task, x)
         return prepared_batch(task, x, y, sample_weight, number)
 
-    made = batch_sources.prepared(source, prepare, first)
+    batches = prepared_source(source, prepare, first)
     class_weight = checked.get("class_weight")
-    if class_weight and not isinstance(made, keras.utils.PyDataset):
+    if class_weight and not isinstance(batches, keras.utils.PyDataset):
         raise ValueError(
             "`class_weight` needs arrays, a dataset or batches of a known "
             "number. Let the source give `(x, y, sample_weight)`. Received: "
             f"class_weight={class_weight!r:.200} with x of type "
             f"{type(source).__name__}"
         )
-    return made
+    return batches
 
 
 def prepared_batch(task, x, y=None, sample_weight=None, number=0):
-    """Features and targets of one batch, as Keras takes them.
+    """Return the features and targets of one batch, as Keras takes them.
 
     Args:
         task: the task.
         x, y, sample_weight: the batch.
-        number: int, by which a preprocessor draws, unless `x` brings its own.
+        number: int that determines the preprocessor's random draws, unless
+            `x` contains its own.
     """
-    sample_weight = value_checks.weights_of(sample_weight)
-    if isinstance(x, dict) and draws(task.preprocessor):
+    sample_weight = batch_checks.weights_of(sample_weight)
+    if isinstance(x, dict) and _reads_step(task):
         x = {"step": devices.current().draw_number(number), **x}
     return task.preprocess_samples(x, y, sample_weight)
 
 
 def without_rows(task, data):
-    """Predictions for data without rows, or None where they may have some.
+    """Return predictions for data without rows, or None if they may have some.
 
     Args:
         task: the task.
-        data: what `prepared` returned.
+        data: the result of `prepared`.
 
     Returns:
-        NumPy arrays `(0, ...)`, as `predict` of the task returns them.
+        NumPy arrays `(0, ...)`, as the task's `predict` returns them.
     """
     if not is_dataset(data) or int(data.cardinality()) != 0:
         return None
@@ -238,7 +278,7 @@ def without_rows(task, data):
 
 
 def no_predictions(task, shapes):
-    """As `without_rows`, for features of some shapes.
+    """Return predictions `(0, ...)` for features of some shapes.
 
     Args:
         task: the task.
@@ -254,42 +294,29 @@ def no_predictions(task, shapes):
     )
 
 
-def is_weighted(x):
-    """Whether the batches of a `tf.data.Dataset` have weights of rows."""
+def _has_weights(x):
     return is_dataset(x) and (
         keras.utils.unpack_x_y_sample_weight(x.element_spec)[2] is not None
     )
 
 
-def draws(preprocessor):
-    """Whether a preprocessor draws, by the number of a batch."""
-    ours = isinstance(preprocessor, BridgeTowerPreprocessor)
-    return ours and preprocessor.reads_step
-
-
-@contextlib.contextmanager
-def reading(model):
-    """A context in which Keras reads data: an error ends all reading of them.
-
-    Args:
-        model: the `keras.Model` that reads.
-    """
-    with closed_on_error(model), typed_errors():
-        yield
+def _reads_step(task):
+    ours = isinstance(task.preprocessor, BridgeTowerPreprocessor)
+    return ours and task.preprocessor.reads_step
 
 
 def split(data, share):
-    """The first rows of arrays to train on, and the last ones to validate.
+    """Split arrays into rows to train on and their last rows to validate.
 
     Args:
         data: tuple of `x`, `y` and `sample_weight`.
-        share: float, part of the rows that is left to validate.
+        share: float, share of the rows to validate.
 
     Returns:
         Two tuples like `data`.
 
     Raises:
-        ValueError: a part without rows, or what is no arrays.
+        ValueError: a part without rows, or `x` that is not arrays.
     """
     if not isinstance(data[0], dict):
         raise ValueError(
@@ -308,8 +335,7 @@ def split(data, share):
     return tuple(zip(*parts, strict=True))
 
 
-def check_shuffle(shuffle, x):
-    """Refuse to shuffle what has an order of its own."""
+def _check_shuffle(shuffle, x):
     if shuffle not in (False, True):
         raise ValueError(
             f"`shuffle` must be True or False. Received: shuffle={shuffle!r}"
@@ -322,20 +348,19 @@ def check_shuffle(shuffle, x):
         )
 
 
-def check_epochs(x, steps, given):
-    """Refuse several epochs of what is read once.
+def _check_epochs(x, steps, given):
+    """Reject several epochs of a generator, unless their length is set.
 
     Keras would repeat its first two batches in all epochs but the first.
 
     Args:
-        x: a source of batches, or another thing.
-        steps: str, the argument of `fit` that says how many of them an epoch
-            takes.
+        x: training or validation data.
+        steps: str, the argument of `fit` that sets the batches per epoch.
         given: dict of arguments of `fit`.
     """
     epochs = given.get("epochs", 1) - given.get("initial_epoch", 0)
-    no_count = given.get(steps) is None
-    if epochs > 1 and batch_sources.is_read_once(x) and no_count:
+    once = isinstance(x, collections.abc.Iterator)
+    if epochs > 1 and once and given.get(steps) is None:
         raise ValueError(
             f"`{steps}` must be set for several epochs of a generator, which "
             "is read once. Or pass a `keras.utils.PyDataset`. "
@@ -344,12 +369,124 @@ def check_epochs(x, steps, given):
 
 
 def _check_alone(x, **given):
-    """Refuse what batches hold themselves."""
+    """Reject arguments that the batches already contain."""
     for name, value in given.items():
         if value is not None:
             raise ValueError(
-                f"`{name}` goes with `x` as a dict of arrays or lists only; a "
-                "source of batches, `(x, y)` or `(x, y, sample_weight)`, has "
-                f"its own. Received: {name} besides x of type "
-                f"{type(x).__name__}"
+                f"`{name}` must be None unless `x` is a dict of arrays or "
+                "lists; a source of batches, `(x, y)` or "
+                "`(x, y, sample_weight)`, has its own. Received: "
+                f"{name} besides x of type {type(x).__name__}"
             )
+
+
+def _check_source(source, y):
+    """Reject rows, arrays and tables, which are not batches."""
+    values = (str, bytes, list, tuple, collections.abc.Mapping)
+    if (
+        isinstance(source, collections.abc.Iterable)
+        and not isinstance(source, values)
+        and not hasattr(source, "__array__")
+    ):
+        return
+    rows = isinstance(source, (list, tuple)) and source
+    if isinstance(y, dict):
+        hint = _SWAPPED
+    elif rows and isinstance(source[0], dict):
+        hint = _ROWS
+    else:
+        table = hasattr(source, "columns") or hasattr(source, "column_names")
+        hint = _TABLE if table else ""
+    kind = type(source).__name__
+    raise ValueError(f"{_KINDS}{hint} Received: x of type {kind}")
+
+
+def prepared_source(source, prepare, first):
+    """Return a source whose batches are prepared when they are read.
+
+    A `PyDataset` keeps its length, its workers and its epochs; a generator is
+    read once.
+
+    Args:
+        source: a `keras.utils.PyDataset`, an iterator, or an iterable that
+            can be read again, such as a torch `DataLoader`; of batches `x`,
+            `(x, y)` or `(x, y, sample_weight)`.
+        prepare: callable that takes `x`, `y`, `sample_weight` and the number
+            of the batch, and returns a batch for Keras.
+        first: callable that returns the number of the first batch.
+
+    Returns:
+        A `keras.utils.PyDataset`, or a source of unknown length for Keras.
+    """
+    if isinstance(source, keras.utils.PyDataset):
+        return _Prepared(source, prepare, first)
+    if isinstance(source, collections.abc.Sized):
+        try:
+            return _Prepared(_InOrder(source), prepare, first)
+        except TypeError:
+            # A torch `DataLoader` raises it if its length is unknown.
+            pass
+    if isinstance(source, collections.abc.Iterator):
+        return _each(source, prepare, first)
+    return read_again(lambda: _each(source, prepare, first))
+
+
+class _Prepared(keras.utils.PyDataset):
+    """Batches of another `PyDataset`, prepared when they are read."""
+
+    def __init__(self, source, prepare, first):
+        super().__init__(
+            workers=source.workers,
+            use_multiprocessing=source.use_multiprocessing,
+            max_queue_size=source.max_queue_size,
+        )
+        self._source, self._prepare, self._first = source, prepare, first
+
+    @property
+    def num_batches(self):
+        return self._source.num_batches
+
+    def __getitem__(self, index):
+        batch = self._source[index]
+        return _prepare_batch(self._prepare, batch, self._first() + index)
+
+    def on_epoch_begin(self):
+        self._source.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._source.on_epoch_end()
+
+
+class _InOrder(keras.utils.PyDataset):
+    """Batches of an iterable that can be read again from its start.
+
+    Keras requests one batch after the other; the first one starts it anew.
+    """
+
+    def __init__(self, source):
+        super().__init__()
+        self._source, self._count = source, len(source)
+        self._batches = None
+
+    @property
+    def num_batches(self):
+        return self._count
+
+    def __getitem__(self, index):
+        if index == 0:
+            self._batches = iter(self._source)
+        return next(self._batches)
+
+
+def _each(source, prepare, first):
+    for number, batch in enumerate(source, first()):
+        yield _prepare_batch(prepare, batch, number)
+
+
+def _prepare_batch(prepare, batch, number):
+    parts = keras.utils.unpack_x_y_sample_weight(batch)
+    # Keras rejects tensors of another library than the backend's.
+    prepared = keras.tree.map_structure(
+        lambda x: None if x is None else np.asarray(x), prepare(*parts, number)
+    )
+    return prepared if isinstance(prepared, tuple) else (prepared,)

@@ -19,7 +19,7 @@ _UNTRAINED = {
 
 
 class Steps(keras.callbacks.Callback):
-    """Knows how many steps a model has been trained at the start of an epoch.
+    """Tracks the number of training steps at the start of an epoch.
 
     Random draws for a step then depend on a seed and the step alone, so that
     a continued run draws as one that was never interrupted.
@@ -64,7 +64,7 @@ class Steps(keras.callbacks.Callback):
 
 
 class Shuffled:
-    """The order in which rows are read, drawn anew for each epoch.
+    """Draws a new order of the rows in each epoch.
 
     Args:
         count: int, of the rows.

@@ -1,23 +1,22 @@
 """Scores of all pictures with all texts: towers once, fusion in blocks."""
 
 import contextlib
+import dataclasses
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.tasks.inference import filled
-from keras_bridgetower.tasks.ranking.block_cache import BlockCache
-from keras_bridgetower.tasks.ranking.block_cache import NoCache
-from keras_bridgetower.tasks.ranking.block_cache import key_of
-from keras_bridgetower.tasks.ranking.compiled_parts import parts_of
-from keras_bridgetower.tasks.ranking.shortlist import NOT_SCORED
-from keras_bridgetower.tasks.ranking.shortlist import checked_shortlist
-from keras_bridgetower.tasks.ranking.shortlist import shortlisted
+from keras_bridgetower.tasks.ranking.storage import BlockCache
+from keras_bridgetower.tasks.ranking.storage import NoCache
+from keras_bridgetower.tasks.ranking.storage import key_of
 
 
 def _batches(source, first, last, batch_size):
-    """Features of the items from `first` to before `last`, batch by batch."""
+    """Yield features of the items `first` to `last - 1`, batch by batch."""
     for start in range(first, last, batch_size):
         yield source.features(start, min(start + batch_size, last))
 
@@ -42,7 +41,7 @@ def rank(
     verbose=0,
     score=match_logit,
 ):
-    """All scores, or those of a shortlist, as `BridgeTowerRetrieval.rank`.
+    """Compute all scores, or those of a shortlist.
 
     Args:
         task: a `BridgeTowerRetrieval`.
@@ -92,7 +91,7 @@ def rank(
 
 
 class _Blocks:
-    """Scores by blocks of pictures.
+    """Computes scores by blocks of pictures.
 
     Args:
         task, images, texts, sizes, shortlist, score: as `rank`.
@@ -126,7 +125,7 @@ class _Blocks:
             self.open_states = opened.pop_all()
 
     def _encoded(self, part, source, first, last):
-        """What a tower makes of some items: `(first of a batch, outputs)`."""
+        """Yield `(first of a batch, outputs of a tower)` for some items."""
         size = self.sizes.batch_size
         for features in _batches(source, first, last, size):
             rows = len(next(iter(features.values())))
@@ -146,16 +145,16 @@ class _Blocks:
         return embeddings
 
     def close(self):
-        """Remove what waits in files."""
+        """Remove the files of states."""
         self.open_states.close()
 
     def expect(self, blocks, verbose):
-        """Show how many pairs the blocks hold."""
+        """Start a progress bar of the blocks' pairs."""
         pairs = sum(int(self.chosen[rows].sum()) for rows in blocks)
         self.bar = keras.utils.Progbar(pairs, verbose=verbose, unit_name="pair")
 
     def scores(self, rows):
-        """Scores of a block.
+        """Compute the scores of a block.
 
         Args:
             rows: slice, the pictures.
@@ -204,7 +203,7 @@ class _Blocks:
         return states
 
     def _texts_of(self, columns):
-        """Tensors of a block of texts; the last block is kept."""
+        """Return tensors of a block of texts; the last block is kept."""
         if columns.start not in self.text_block:
             # Let go of the other block before this one is read.
             self.text_block = {}
@@ -217,3 +216,197 @@ class _Blocks:
                 )
             }
         return self.text_block[columns.start]
+
+
+class Part(keras.Model):
+    """A model that runs a function of a task's layers.
+
+    Args:
+        task: whose layers are used.
+        function: callable from a dict of tensors to tensors.
+    """
+
+    def __init__(self, task, function):
+        super().__init__(dtype=task.dtype_policy)
+        self.backbone, self.heads = task.backbone, task.heads
+        self.function = function
+
+    def call(self, inputs, training=None):
+        return self.function(inputs)
+
+
+class Parts:
+    """The towers and the fusion of a task, each compiled alone.
+
+    If the task has contrastive heads, the towers return embeddings besides
+    their states, even when nothing reads them. They cost little next to a
+    tower, and so one compiled version is enough.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+    """
+
+    def __init__(self, task):
+        backbone, fusion = task.backbone, task.backbone.fusion
+
+        def encoded(kind, states, typed):
+            made = {"states": ops.cast(ops.stack(typed, axis=1), "float32")}
+            if "itc" in task.heads:
+                features = contrastive_features(
+                    fusion, task.ways, **{kind: states}
+                )
+                made["embeddings"] = task.heads["itc"](features)[kind]
+            return made
+
+        def text(inputs):
+            states = backbone.text_tower(inputs)
+            return encoded("text", states, fusion.project_text(states))
+
+        def image(inputs):
+            states = backbone.image_tower(inputs["images"])
+            return encoded("image", states, fusion.project_image(states))
+
+        def pairs(inputs):
+            def of_pairs(name, rows):
+                return ops.take(inputs[name], inputs[rows], axis=0)
+
+            def states(name, rows):
+                x = ops.cast(of_pairs(name, rows), fusion.compute_dtype)
+                return ops.unstack(x, x.shape[1], axis=1)
+
+            pooled = fusion.join(
+                states("text", "text_rows"),
+                states("image", "image_rows"),
+                of_pairs("padding_mask", "text_rows"),
+                ("pooled",),
+            )["pooled"]
+            (head,) = task.answering_heads
+            return task.heads[head](pooled)
+
+        self.text, self.image, self.pairs = (
+            task.inference.forward("rank", Part(task, function))
+            for function in (text, image, pairs)
+        )
+
+
+def parts_of(task):
+    """Return the parts of a task, compiled once until its layers change."""
+    return task.inference.cached("rank", lambda: Parts(task))
+
+
+# Logit of the pairs that a shortlist leaves out.
+NOT_SCORED = -100.0
+# Similarities that are sorted at a time: some tens of MB.
+_SORTED = 1_000_000
+
+
+def shortlisted(images, texts, k):
+    """The k texts nearest to each image and the k images nearest to each text.
+
+    The authors score both lists, -100 elsewhere, and take the maximum: the
+    score of a pair that is in either list.
+
+    Args:
+        images: float array `(N, width)`, unit vectors.
+        texts: float array `(M, width)`, unit vectors.
+        k: int.
+
+    Returns:
+        bool array `(N, M)`.
+
+    Example:
+
+    ```python
+    shortlisted(np.eye(3), np.eye(3), k=1).sum()  # 3
+    ```
+
+    Source: `compute_irtr_itm_itc_recall` of BridgeTower.
+    """
+    chosen = np.zeros((len(images), len(texts)), bool)
+    _choose(chosen, images, texts, k)
+    _choose(chosen.T, texts, images, k)
+    return chosen
+
+
+def _choose(chosen, queries, candidates, k):
+    step = max(1, _SORTED // len(candidates))
+    for first in range(0, len(queries), step):
+        near = queries[first : first + step] @ candidates.T
+        best = np.argsort(-near, axis=1, kind="stable")[:, :k]
+        np.put_along_axis(chosen[first : first + step], best, True, axis=1)
+
+
+def checked_shortlist(task, k, images, texts):
+    """Return the length of a shortlist, at most that of the pool.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+        k: int.
+        images, texts: int, how many there are.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: the task has no contrastive heads, or random ones.
+    """
+    if task.projection_dim is None:
+        raise ValueError(
+            "`shortlist` must be None without contrastive heads: they say "
+            "which pairs are near. Use a task or preset with "
+            "`projection_dim`, trained with objective='hard_negatives' or by "
+            f"pre-training. Received: shortlist={k}, projection_dim=None"
+        )
+    task.new_heads.check("rank", ("itc",))
+    if k > min(images, texts):
+        warnings.warn(
+            f"shortlist={k} is longer than the pool of {images} images and "
+            f"{texts} texts, and clamped to it.",
+            stacklevel=4,
+        )
+    return min(k, max(images, texts))
+
+
+@dataclasses.dataclass(frozen=True)
+class TopMatches:
+    """The best matches, in both directions.
+
+    Args:
+        images: list with one entry for each text: a list of
+            `(index of an image, match logit)`, the best first.
+        texts: list with one entry for each image: a list of
+            `(index of a text, match logit)`, the best first. Pairs that a
+            shortlist left out are in neither.
+    """
+
+    images: list
+    texts: list
+
+
+def top_matches(scores, top_k):
+    """Return the best matches of a matrix of scores.
+
+    Args:
+        scores: float array `(images, texts)`.
+        top_k: int, how many of each row and column; fewer where there are
+            no more.
+
+    Returns:
+        `TopMatches`.
+
+    Example:
+
+    ```python
+    scores = np.array([[0.9, 0.1], [0.3, 0.8], [0.7, 0.2]])
+    top_matches(scores, top_k=1).images  # [[(0, 0.9)], [(1, 0.8)]]
+    ```
+    """
+
+    def best(row):
+        order = np.argsort(-row, kind="stable")[:top_k].tolist()
+        return [(i, float(row[i])) for i in order if row[i] > NOT_SCORED]
+
+    return TopMatches(
+        images=[best(column) for column in scores.T],
+        texts=[best(row) for row in scores],
+    )

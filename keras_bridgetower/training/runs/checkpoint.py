@@ -15,7 +15,6 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.preprocessing.close_datasets import closed_on_error
 from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
@@ -136,7 +135,6 @@ class Checkpoint(keras.callbacks.Callback):
         with (
             folders.exclusive(self.directory, self.strategy),
             agreement.other_processes_named(self.strategy),
-            closed_on_error(model),
         ):
             return self._fit(model, list(callbacks), force, kwargs)
 

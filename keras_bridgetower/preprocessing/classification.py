@@ -1,0 +1,395 @@
+"""Preprocessors of classifiers and of the regressor; labels as class ids."""
+
+import itertools
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Set
+
+import keras
+import numpy as np
+
+from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
+from keras_bridgetower.preprocessing.preprocessor import check_keys
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import shape_of
+
+# The most classes of a head. Each adds a row to it.
+MOST_ANSWERS = 1_000_000
+# In the order of their ids, as SNLI-VE and the authors number them. SNLI's
+# own order in Hugging Face's data sets is the reverse.
+ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
+# In the order of their ids, spelled as in the files of NLVR2.
+TRUTH_VALUES = ("False", "True")
+
+
+def checked_answers(answers, name="answers"):
+    """Return names of classes as a list of distinct strings.
+
+    Args:
+        answers: iterable of at most 1,000,000 str.
+        name: str, the argument's name in errors.
+
+    Raises:
+        ValueError: anything else, or no order.
+    """
+    if isinstance(answers, (Mapping, Set)):
+        raise ValueError(
+            f"`{name}` must be a list, in the order of the logits, which a "
+            f"{type(answers).__name__} leaves open. Of a dict to ids make one "
+            "by `sorted(ids, key=ids.get)`. Received: "
+            f"{name}={answers!r:.200}"
+        )
+    if not isinstance(answers, Iterable):
+        raise ValueError(
+            f"`{name}` must be a list of distinct strings. "
+            f"Received: {name}={answers!r:.200}"
+        )
+    if not isinstance(answers, str):
+        answers = list(itertools.islice(answers, MOST_ANSWERS + 1))
+    if len(answers) > MOST_ANSWERS:
+        raise ValueError(
+            f"`{name}` must be at most {MOST_ANSWERS:,}. Keep those that are "
+            f"frequent. Received: {name}={answers[:5]!r:.200} and more"
+        )
+    if (
+        not answers
+        or isinstance(answers, str)
+        or not all(isinstance(a, str) for a in answers)
+        or len(set(answers)) < len(answers)
+    ):
+        raise ValueError(
+            f"`{name}` must be a list of distinct strings, at least one. "
+            f"Received: {name}={answers!r:.200}"
+        )
+    # JSON does not save NumPy's strings.
+    return [str(answer) for answer in answers]
+
+
+class ClassIds:
+    """Converts labels, ids or names, to class ids.
+
+    Args:
+        names: list of str, the classes in the order of their ids.
+        kinds: str, NumPy's letters of the dtypes that are ids: `"iu"` for
+            integers, `"biu"` if bools are ids too.
+        fix: str, a sentence that is added to errors about unknown classes.
+
+    Attributes:
+        ids: dict from names to ids.
+
+    Call arguments:
+        y: ids or names, `(batch,)`, or a single one; a tensor in a graph.
+        batched: bool, whether `y` has a batch axis.
+
+    Returns:
+        int32 ids of the shape of `y`.
+
+    Raises:
+        ValueError: an unknown id or name, or labels of another form.
+
+    Example:
+
+    ```python
+    ids = ClassIds(["no", "yes"])
+    ids(["yes", "no"]), ids(np.array([1, 0]))  # [1, 0], [1, 0]
+    ```
+    """
+
+    def __init__(self, names, kinds="iu", fix=""):
+        self.names = list(names)
+        self.kinds = kinds
+        self.fix = fix
+        self.ids = {name: i for i, name in enumerate(self.names)}
+
+    def __call__(self, y, batched=True):
+        batch = shape_of(y)[:1] if batched else ()
+        return apply_numpy(
+            lambda y: self._find(y, batched), [y], ("int32", batch)
+        )
+
+    def _find(self, y, batched):
+        y = np.asarray(y)
+        if y.ndim != int(batched) or y.dtype.kind not in self.kinds + "USO":
+            raise ValueError(
+                f"`y` must be ids from 0 to {len(self.names) - 1} or names, "
+                f"one for each sample, of {self._shown()}. "
+                f"Received: y of shape {y.shape} and dtype {y.dtype}"
+            )
+        ids = [self.id_of(value) for value in y.reshape(-1).tolist()]
+        return np.array(ids, "int32").reshape(y.shape)
+
+    def id_of(self, value):
+        """Return the id of a class, given by its id or its name."""
+        value = value.decode() if isinstance(value, bytes) else value
+        if isinstance(value, int) and 0 <= value < len(self.names):
+            return int(value)
+        if value not in self.ids:
+            fix = f" {self.fix}" if self.fix else ""
+            raise ValueError(
+                f"`y` must hold ids from 0 to {len(self.names) - 1} or names "
+                f"of {self._shown()}.{fix} Received: y={value!r}"
+            )
+        return self.ids[value]
+
+    def _shown(self):
+        more = ", ..." if len(self.names) > 5 else ""
+        return ", ".join(map(repr, self.names[:5])) + more
+
+
+class _ClassPreprocessor(BridgeTowerPreprocessor):
+    """Abstract: features, and labels as class ids by `_class_ids`."""
+
+    def targets(self, y, batched=True):
+        return self._class_ids(y, batched)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerEntailmentPreprocessor(_ClassPreprocessor):
+    """Features and class ids for visual entailment.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        **kwargs: `features` and `name`, as in `BridgeTowerPreprocessor`.
+
+    Call arguments:
+        x, sample_weight: as in `BridgeTowerPreprocessor`; the text is the
+            hypothesis alone.
+        y: ids `(batch,)`, 0 for contradiction, 1 for neutral, 2 for
+            entailment, or these names.
+
+    Returns:
+        Features, or `(features, ids int32 (batch,))`.
+
+    Raises:
+        ValueError: an unknown id or name, or labels of another form.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerEntailmentPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa")
+    image = np.zeros((64, 64, 3), "uint8")
+    x = {"images": image, "text": "the shape is red."}
+    x, y = preprocessor(x, y="entailment")  # y = 2
+    ```
+
+    Source: SNLI-VE (Xie et al., 2019); BridgeTower's `snli` data set.
+    """
+
+    def __init__(self, tokenizer, image_converter, **kwargs):
+        super().__init__(tokenizer, image_converter, **kwargs)
+        self._class_ids = ClassIds(ENTAILMENT_LABELS)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerNLVR2Preprocessor(_ClassPreprocessor):
+    """Features and truth values of statements about two pictures.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        image_converter: a `BridgeTowerImageConverter`.
+        **kwargs: `features` and `name`, as in `BridgeTowerPreprocessor`.
+
+    Call arguments:
+        x, sample_weight: as in `BridgeTowerPreprocessor`, but `"images"` are
+            pairs, the left picture first: a list of pairs, or an array
+            `(batch, 2, H, W, 3)`.
+        y: truth values `(batch,)`: 0 and 1, bools, or "False" and "True".
+
+    Returns:
+        Features, with `"images"` float32 `(batch, 2, S, S, 3)`, or
+        `(features, ids int32 (batch,))`.
+
+    Raises:
+        ValueError: pictures that are not in pairs, or other labels.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerNLVR2Preprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa")
+    image = np.zeros((64, 64, 3), "uint8")
+    x = {"images": [image, image], "text": "both shapes are red."}
+    x, y = preprocessor(x, y="True")
+    x["images"].shape, y  # (2, 64, 64, 3), 1
+    ```
+
+    Source: NLVR2 (Suhr et al., 2019).
+    """
+
+    pictures = (2,)
+
+    def __init__(self, tokenizer, image_converter, **kwargs):
+        super().__init__(tokenizer, image_converter, **kwargs)
+        self._class_ids = ClassIds(TRUTH_VALUES, kinds="biu")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerImageClassifierPreprocessor(_ClassPreprocessor):
+    """Pictures and class ids for the image tower alone.
+
+    Args:
+        image_converter: a `BridgeTowerImageConverter`.
+        labels: list of str, the classes in the order of the logits.
+        features: tuple of the names of the features.
+        **kwargs: `name`.
+
+    Call arguments:
+        x: dict of `"images"`, whatever the image converter reads.
+        y: ids `(batch,)` or names of `labels`, or None.
+        sample_weight: passed through.
+
+    Returns:
+        dict of `"images"` float32 `(batch, S, S, 3)`, or
+        `(features, ids int32 (batch,))`. Without batch axis for a single
+        picture.
+
+    Raises:
+        ValueError: a missing key, unknown labels, or unreadable pictures.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerImageClassifierPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa", labels=["cat", "dog"])
+    image = np.zeros((64, 64, 3), "uint8")
+    x, y = preprocessor({"images": [image, image]}, y=["dog", "cat"])
+    ```
+
+    Source: BridgeTower's fine-tuning of the image tower on CIFAR.
+    """
+
+    tokenizer_cls = None
+    default_features = ("images",)
+
+    def __init__(self, image_converter, labels, features=None, **kwargs):
+        super().__init__(None, image_converter, features, **kwargs)
+        self.labels = checked_answers(labels, "labels")
+        self._class_ids = ClassIds(self.labels)
+
+    def features_of(self, x):
+        check_keys(x, ("images",))
+        images = self.image_converter(x["images"])
+        return {"images": images}, len(images.shape) > 3
+
+    def get_config(self):
+        return {**super().get_config(), "labels": self.labels}
+
+
+class _TextPreprocessor(BridgeTowerPreprocessor):
+    """Abstract: texts, or pairs of texts, for the text tower alone."""
+
+    image_converter_cls = None
+    default_features = ("token_ids", "padding_mask")
+
+    def features_of(self, x):
+        check_keys(x, ("text",))
+        if "second_text" in x:
+            encoded = self.tokenizer.encode_pairs(x["text"], x["second_text"])
+        else:
+            encoded = self.tokenizer.encode(x["text"])
+        encoded["segment_ids"] = encoded["token_ids"] * 0
+        batched = len(encoded["token_ids"].shape) > 1
+        return {name: encoded[name] for name in self.features}, batched
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerTextClassifierPreprocessor(
+    _TextPreprocessor, _ClassPreprocessor
+):
+    """Texts, or pairs of texts, and class ids for the text tower alone.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        labels: list of str, the classes in the order of the logits.
+        features: tuple of the names of the features.
+        **kwargs: `name`.
+
+    Call arguments:
+        x: dict of `"text"`, a string or a list or string tensor, and, for
+            tasks about two texts, as many of `"second_text"`.
+        y: ids `(batch,)` or names of `labels`, or None.
+        sample_weight: passed through.
+
+    Returns:
+        dict of `"token_ids"` and `"padding_mask"` int32
+        `(batch, sequence_length)`, or `(features, ids int32 (batch,))`.
+        Without batch axis for a single text.
+
+    Raises:
+        ValueError: a missing key, unknown labels, unequal counts, or texts
+            that the tokenizer rejects.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerTextClassifierPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa", labels=["other", "same"])
+    x, y = preprocessor({"text": ["a dog"], "second_text": ["a cat"]}, y=[0])
+    ```
+
+    Source: GLUE fine-tuning of BridgeTower's text tower.
+    """
+
+    def __init__(self, tokenizer, labels, features=None, **kwargs):
+        super().__init__(tokenizer, None, features, **kwargs)
+        self.labels = checked_answers(labels, "labels")
+        self._class_ids = ClassIds(self.labels)
+
+    def get_config(self):
+        return {**super().get_config(), "labels": self.labels}
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerTextRegressorPreprocessor(_TextPreprocessor):
+    """Texts, or pairs of texts, and numbers for the text tower alone.
+
+    Args:
+        tokenizer: a `BridgeTowerTokenizer`.
+        features: tuple of the names of the features.
+        **kwargs: `name`.
+
+    Call arguments:
+        x, sample_weight: as in `BridgeTowerTextClassifierPreprocessor`.
+        y: finite numbers `(batch,)`, or None.
+
+    Returns:
+        Features, or `(features, numbers float32 (batch, 1))`.
+
+    Raises:
+        ValueError: labels of another form, or `x` that
+            `BridgeTowerTextClassifierPreprocessor` rejects.
+
+    Example:
+
+    ```python
+    preprocessor = BridgeTowerTextRegressorPreprocessor.from_preset(
+        "bridgetower_tiny_easy_vqa")
+    x = {"text": ["a dog"], "second_text": ["a cat"]}
+    x, y = preprocessor(x, y=[2.5])
+    ```
+
+    Source: STS-B of GLUE.
+    """
+
+    def __init__(self, tokenizer, features=None, **kwargs):
+        super().__init__(tokenizer, None, features, **kwargs)
+
+    def targets(self, y, batched=True):
+        batch = shape_of(y)[:1] if batched else ()
+        return apply_numpy(
+            lambda y: _numbers(y, batched), [y], ("float32", (*batch, 1))
+        )
+
+
+def _numbers(y, batched):
+    y = np.asarray(y)
+    if y.ndim != int(batched) or y.dtype.kind not in "iuf":
+        raise ValueError(
+            "`y` must be one number for each sample. Received: y of shape "
+            f"{y.shape} and dtype {y.dtype}"
+        )
+    if not np.isfinite(y).all():
+        raise ValueError(f"`y` must be finite. Received: y={y!r:.200}")
+    return y.astype("float32")[..., None]
