@@ -107,7 +107,7 @@ def ranking(saved, contender, cached=True):
     from keras import ops
 
     import keras_bridgetower as kbt
-    from keras_bridgetower.tasks.ranking.compiled_parts import parts_of
+    from keras_bridgetower.tasks.ranking.rank import parts_of
 
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), dtype=contender.dtype
