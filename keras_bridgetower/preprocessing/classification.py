@@ -262,6 +262,7 @@ class BridgeTowerImageClassifierPreprocessor(_ClassPreprocessor):
 
     tokenizer_cls = None
     default_features = ("images",)
+    config_arguments = ("labels",)
 
     def __init__(self, image_converter, labels, features=None, **kwargs):
         super().__init__(None, image_converter, features, **kwargs)
@@ -272,9 +273,6 @@ class BridgeTowerImageClassifierPreprocessor(_ClassPreprocessor):
         check_keys(x, ("images",))
         images = self.image_converter(x["images"])
         return {"images": images}, len(images.shape) > 3
-
-    def get_config(self):
-        return {**super().get_config(), "labels": self.labels}
 
 
 class _TextPreprocessor(BridgeTowerPreprocessor):
@@ -332,13 +330,12 @@ class BridgeTowerTextClassifierPreprocessor(
     Source: GLUE fine-tuning of BridgeTower's text tower.
     """
 
+    config_arguments = ("labels",)
+
     def __init__(self, tokenizer, labels, features=None, **kwargs):
         super().__init__(tokenizer, None, features, **kwargs)
         self.labels = checked_answers(labels, "labels")
         self._class_ids = ClassIds(self.labels)
-
-    def get_config(self):
-        return {**super().get_config(), "labels": self.labels}
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

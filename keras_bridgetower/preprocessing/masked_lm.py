@@ -99,6 +99,7 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
     """
 
     reads_step = True
+    config_arguments = ("rate", "max_masks", "seed")
 
     def __init__(
         self,
@@ -181,8 +182,3 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         positions = np.where(used, places, 0).astype("int32")
         positions = positions if batched else positions[0]
         return {**features, "mask_positions": positions}, batched
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(rate=self.rate, max_masks=self.max_masks, seed=self.seed)
-        return config

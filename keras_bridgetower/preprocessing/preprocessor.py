@@ -82,6 +82,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     reads_step = False
     # Whether labels depend on the other rows of a batch.
     pairs_rows = False
+    # Constructor arguments that `get_config` adds: attributes of these names.
+    config_arguments = ()
 
     def __init__(
         self,
@@ -219,10 +221,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         return shape[cut:], shape[:cut]
 
     def get_config(self):
-        config = super().get_config()
-        config["features"] = self.features
-        config["buckets"] = self.buckets
-        return config
+        names = ("features", "buckets", *self.config_arguments)
+        return super().get_config() | {n: getattr(self, n) for n in names}
 
     @classmethod
     def from_preset(

@@ -69,6 +69,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     """
 
     reads_step = True
+    config_arguments = ("objectives", "negatives", "seed", "rate", "max_masks")
 
     def __init__(
         self,
@@ -142,17 +143,6 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
             return np.array(sums, "int64")
 
         return apply_numpy(checksums, [images], ("int64", images.shape[:1]))
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            objectives=self.objectives,
-            negatives=self.negatives,
-            seed=self.seed,
-            rate=self.rate,
-            max_masks=self.max_masks,
-        )
-        return config
 
 
 _DRAWS = ("mlm", "itm")

@@ -52,6 +52,8 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     and more equal answers of ten.
     """
 
+    config_arguments = ("answers",)
+
     def __init__(self, tokenizer, image_converter, answers, **kwargs):
         super().__init__(tokenizer, image_converter, **kwargs)
         self.answers = checked_answers(answers)
@@ -107,8 +109,3 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
             if answer in self._spelled:
                 scores[self._spelled[answer]] = score
         return scores
-
-    def get_config(self):
-        config = super().get_config()
-        config["answers"] = self.answers
-        return config

@@ -81,6 +81,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
     preprocessor_cls = BridgeTowerContrastivePreprocessor
     task_name = "contrastive"
     verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
+    config_arguments = ("projection_dim", "ways")
 
     def __init__(
         self,
@@ -246,11 +247,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
     def _embedding(self, kind):
         model = Embedding(self.backbone, self.heads["itc"], kind)
         return self.inference.forward("embed", model)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(projection_dim=self.projection_dim, ways=self.ways)
-        return config
 
 
 class Embedding(keras.Model):

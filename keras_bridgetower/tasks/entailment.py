@@ -52,6 +52,7 @@ class BridgeTowerEntailment(ClassificationTask):
     task_name = "entailment"
     verbs = (verbs.ENTAIL,)
     recipe_arguments = {"head_hidden_scale": "head_scale"}
+    config_arguments = ("head_hidden_scale",)
 
     def __init__(
         self, backbone, preprocessor=None, head_hidden_scale=2, **kwargs
@@ -106,8 +107,3 @@ class BridgeTowerEntailment(ClassificationTask):
         check_same_or_single(sources)
         found = self.probabilities("entail", sources, batch_size)
         return one_or_all(labelled(ENTAILMENT_LABELS, found), sources)
-
-    def get_config(self):
-        config = super().get_config()
-        config["head_hidden_scale"] = self.head_hidden_scale
-        return config

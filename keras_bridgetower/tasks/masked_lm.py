@@ -55,6 +55,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     preprocessor_cls = BridgeTowerMaskedLMPreprocessor
     task_name = "masked_lm"
     verbs = (verbs.FILL,)
+    config_arguments = ("head_epsilon",)
 
     def __init__(
         self, backbone, preprocessor=None, head_epsilon=1e-5, **kwargs
@@ -149,9 +150,6 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
 
     def default_metrics(self):
         return [MaskedTokenAccuracy()]
-
-    def get_config(self):
-        return {**super().get_config(), "head_epsilon": self.head_epsilon}
 
 
 def _filled(tokenizer, top_k, ids, positions, logits):

@@ -64,6 +64,7 @@ class BridgeTowerNLVR2(ClassificationTask):
     preprocessor_cls = BridgeTowerNLVR2Preprocessor
     task_name = "nlvr2"
     verbs = (verbs.COMPARE,)
+    config_arguments = ("head_hidden_scale", "dropout")
     recipe_arguments = {
         "head_hidden_scale": "head_scale",
         "dropout": "head_dropout",
@@ -150,10 +151,3 @@ class BridgeTowerNLVR2(ClassificationTask):
             (bool(row.argmax()), float(row.max())) for row in probabilities
         ]
         return one_or_all(results, sources)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            head_hidden_scale=self.head_hidden_scale, dropout=self.dropout
-        )
-        return config

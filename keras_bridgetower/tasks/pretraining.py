@@ -72,6 +72,13 @@ class BridgeTowerPretraining(BridgeTowerTask):
     label_arguments = ("objectives", "negatives")
     task_name = "pretraining"
     recipe_arguments = {"objectives": "objective"}
+    config_arguments = (
+        "objectives",
+        "negatives",
+        "projection_dim",
+        "ways",
+        "head_epsilon",
+    )
 
     def __init__(
         self,
@@ -191,14 +198,3 @@ class BridgeTowerPretraining(BridgeTowerTask):
             "itc": [ContrastiveAccuracy(self.ways, name="accuracy")],
         }
         return {name: metrics[name] for name in self.objectives}
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            objectives=self.objectives,
-            negatives=self.negatives,
-            projection_dim=self.projection_dim,
-            ways=self.ways,
-            head_epsilon=self.head_epsilon,
-        )
-        return config

@@ -82,6 +82,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
     label_arguments = ("objective",)
     task_name = "retrieval"
     verbs = (verbs.SCORE,)
+    config_arguments = ("objective", "projection_dim", "ways")
     recipe_arguments = {
         "objective": "objective",
         "projection_dim": "projection_dim",
@@ -330,15 +331,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """Return the value of the only head, or a dict for several."""
         asked = {name: values[name] for name in self.pair_objective.heads}
         return pair_objectives.only_or_all(asked)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            objective=self.objective,
-            projection_dim=self.projection_dim,
-            ways=self.ways,
-        )
-        return config
 
 
 def _required_labels(y):

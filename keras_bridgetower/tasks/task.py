@@ -53,6 +53,8 @@ class BridgeTowerTask(
     presets = PresetsOf()
     # Constructor values that the preprocessor takes too.
     label_arguments = ()
+    # Constructor arguments that `get_config` adds: attributes of these names.
+    config_arguments = ()
     # By which commands call the task, such as "vqa"; None for base classes.
     task_name = None
     # The `Verb`s by which applications ask the task.
@@ -304,9 +306,9 @@ class BridgeTowerTask(
         config = super().get_config()
         if not self.trainable:
             config["trainable"] = False
-        return config | {
-            name: values for name, values in kept.items() if values
-        }
+        config |= {k: values for k, values in kept.items() if values}
+        own = {name: getattr(self, name) for name in self.config_arguments}
+        return config | own
 
     @classmethod
     def from_config(cls, config):

@@ -256,19 +256,11 @@ class TrainableTask(keras_hub.models.Task):
         self._check_place()
         check_trained(self)
         batch_checks.check_place_of("epochs", epochs, numbers.Integral)
-        kwargs |= {
-            "epochs": epochs,
-            "verbose": verbose,
-            "class_weight": class_weight,
-        }
+        kwargs |= {"epochs": epochs, "verbose": verbose}
+        kwargs["class_weight"] = class_weight
         steps = Steps(getattr(self, "optimizer", None))
-        data, validation = (
-            (x, y, sample_weight),
-            (
-                validation_data,
-                validation_split,
-            ),
-        )
+        data = x, y, sample_weight
+        validation = validation_data, validation_split
         with data_path.for_training(
             self, steps, data, validation, batch_size, shuffle, kwargs
         ) as sources:

@@ -28,6 +28,7 @@ class _Labelled(ClassificationTask):
     label_arguments = ("labels",)
     recipe_arguments = {"labels": "labels"}
     head_name = None
+    config_arguments = ("labels",)
 
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
         known = getattr(preprocessor, "labels", None)
@@ -55,9 +56,6 @@ class _Labelled(ClassificationTask):
         saved = heads.get(cls.head_name, {})
         names = ("labels", "dropout")
         return {k: saved[k] for k in names if saved.get(k) is not None}
-
-    def get_config(self):
-        return {**super().get_config(), "labels": self.labels}
 
 
 def _text_inputs(backbone):
@@ -179,6 +177,7 @@ class BridgeTowerTextClassifier(_Labelled):
     task_name = "text_classifier"
     verbs = (verbs.CLASSIFY_TEXT,)
     head_name = "text_class"
+    config_arguments = ("labels", "dropout")
 
     def __init__(
         self, backbone, preprocessor=None, labels=None, dropout=0.1, **kwargs
@@ -211,9 +210,6 @@ class BridgeTowerTextClassifier(_Labelled):
         sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
         found = self.probabilities("classify", sources, batch_size)
         return one_or_all(labelled(self.labels, found), sources)
-
-    def get_config(self):
-        return {**super().get_config(), "dropout": self.dropout}
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -249,6 +245,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     preprocessor_cls = BridgeTowerTextRegressorPreprocessor
     task_name = "text_regressor"
     verbs = (verbs.RATE,)
+    config_arguments = ("dropout",)
 
     def __init__(self, backbone, preprocessor=None, dropout=0.1, **kwargs):
         head = {"num_classes": 1, "dropout": dropout}
@@ -296,6 +293,3 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
 
     def default_metrics(self):
         return [keras.metrics.MeanAbsoluteError(dtype="float32")]
-
-    def get_config(self):
-        return {**super().get_config(), "dropout": self.dropout}

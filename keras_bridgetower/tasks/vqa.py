@@ -57,6 +57,7 @@ class BridgeTowerVQA(BridgeTowerTask):
     task_name = "vqa"
     verbs = (verbs.ANSWER,)
     recipe_arguments = {"answers": "labels", "head_hidden_scale": "head_scale"}
+    config_arguments = ("answers", "head_hidden_scale")
 
     def __init__(
         self,
@@ -155,10 +156,3 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     def default_metrics(self):
         return [VQAScore()]
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            answers=self.answers, head_hidden_scale=self.head_hidden_scale
-        )
-        return config
