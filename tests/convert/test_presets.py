@@ -12,6 +12,7 @@ from builders import backbone
 from builders import randomise
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets import errors
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
 
@@ -21,6 +22,12 @@ pytestmark = LONG_ELSEWHERE
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+
+
+def test_errors_are_found_at_their_former_place():
+    from keras_bridgetower.convert.errors import ConversionError
+
+    assert ConversionError is errors.ConversionError
 
 
 def offline(handle):
