@@ -105,27 +105,27 @@ def test_samples_are_prepared_rows(table, tmp_path):
     path, rows = table
     task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     for most, step in ((9, 1), (2, 3)):
-        found = calibration.samples_of(task, path, most=most)
+        found = calibration.calibration_samples(task, path, most=most)
         raw = {
             "images": [str(tmp_path / name) for name, _ in rows[::step]],
             "text": [text for _, text in rows[::step]],
         }
         for name, value in task.preprocessor(raw).items():
             np.testing.assert_array_equal(found[name], value)
-    samples = calibration.samples_of(task, tmp_path, ["a", "b"])
+    samples = calibration.calibration_samples(task, tmp_path, ["a", "b"])
     assert len(samples["images"]) == 10
     task = every_task.make("nlvr2")
     path = tmp_path / "pairs.jsonl"
     row = {"image": "0.png", "second_image": "1.png", "text": "a"}
     path.write_text(json.dumps(row))
-    pair = calibration.samples_of(task, path)["images"]
+    pair = calibration.calibration_samples(task, path)["images"]
     assert pair.shape[:2] == (1, 2) and (pair[0, 0] != pair[0, 1]).any()
     path.write_text(json.dumps(row | {"image": "rows.csv"}))
     with pytest.raises(ValueError, match="`image` must be a readable.*rows"):
-        calibration.samples_of(task, path)
+        calibration.calibration_samples(task, path)
     path.write_text(json.dumps({"image": "0.png"}))
     with pytest.raises(ValueError, match="Row 0 of SOURCE: it must have"):
-        calibration.samples_of(task, path)
+        calibration.calibration_samples(task, path)
 
 
 @FASTEST
@@ -134,7 +134,7 @@ def test_many_rows_are_thinned_evenly(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(rows))
     task = every_task.make("text_classifier")
-    found = calibration.samples_of(task, path)["token_ids"]
+    found = calibration.calibration_samples(task, path)["token_ids"]
     assert found.shape[0] == 256
     read = [int(task.preprocessor.tokenizer.detokenize(x)[4:]) for x in found]
     assert read == sorted(set(read))
@@ -146,7 +146,9 @@ def test_many_rows_are_thinned_evenly(tmp_path):
         picture.save(tmp_path / "pictures" / f"{i}.png")
     vqa = every_task.make("vqa")
     asked = ["a", "is it red?"]
-    found = calibration.samples_of(vqa, tmp_path / "pictures", asked, most=20)
+    found = calibration.calibration_samples(
+        vqa, tmp_path / "pictures", asked, most=20
+    )
     lengths = found["padding_mask"].sum(axis=1)
     assert sorted(set(lengths)) == [3, 12]
     assert 7 <= (lengths == 3).sum() <= 13
@@ -157,12 +159,12 @@ def test_samples_of_tasks_with_drawn_labels(table):
     """Masked language and pre-training: features without labels."""
     path, rows = table
     task = every_task.make("pretraining")
-    found = calibration.samples_of(task, path)
+    found = calibration.calibration_samples(task, path)
     assert sorted(found) == sorted(task.input)
     assert {len(value) for value in found.values()} == {5}
     path.write_text("image,text\n0.png,it is <mask>.\n1.png,<mask> <mask>?\n")
     task = every_task.make("masked_lm")
-    found = calibration.samples_of(task, path)
+    found = calibration.calibration_samples(task, path)
     blank = task.preprocessor.tokenizer.mask_token_id
     assert sorted(found) == sorted(task.input)
     assert (found["token_ids"] == blank).sum(axis=1).tolist() == [1, 2]

@@ -13,8 +13,8 @@ from builders import SIDE
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict.batches import results_of
-from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.apps.predict.batches import run_rows
+from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.apps.predict.rows import open_rows
 from keras_bridgetower.presets.verbs import BUILT_IN
@@ -45,7 +45,7 @@ def of_float32(task):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_checksum_covers_all_weights(dtype):
     task = opened(dtype=dtype)
-    first = sum_of(task)
+    first = model_checksum(task)
     assert first == of_float32(task)
     if dtype == "float32":
         # Files that were begun before must go on.
@@ -56,19 +56,19 @@ def test_checksum_covers_all_weights(dtype):
         before = keras.ops.copy(weight.value)
         weight.assign(weight.value + 1)
         # Position ids, which some backends keep as int64.
-        assert (sum_of(task) == first) == (name == "int32")
+        assert (model_checksum(task) == first) == (name == "int32")
         weight.assign(before)
-    assert sum_of(task) == first
+    assert model_checksum(task) == first
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_checksum_covers_int8_weights():
     task = opened()
     task.quantize("int8")
-    first = sum_of(task)
+    first = model_checksum(task)
     weight = next(w for w in task.weights if str(w.dtype) == "int8")
     weight.assign(keras.ops.zeros_like(weight.value))
-    assert sum_of(task) != first
+    assert model_checksum(task) != first
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_output_of_another_preprocessor_is_rejected(other, differs, tmp_path):
     task = opened()
     out = tmp_path / "out.jsonl"
     with output.PredictionFile(
-        out, output.header_of(task, BUILT_IN["vqa"], rows, 1)
+        out, output.make_header(task, BUILT_IN["vqa"], rows, 1)
     ):
         pass
     preprocessor = task.preprocessor
@@ -110,7 +110,7 @@ def test_output_of_another_preprocessor_is_rejected(other, differs, tmp_path):
             )
     else:
         task = opened(**other)
-    header = output.header_of(task, BUILT_IN["vqa"], rows, 1)
+    header = output.make_header(task, BUILT_IN["vqa"], rows, 1)
     # The size of pictures also changes the positions of the model.
     more = "model, " if differs == "image_size" else ""
     with pytest.raises(ValueError, match=f"differing in: {more}{differs}$"):
@@ -135,6 +135,6 @@ def test_a_batch_is_one_forward_pass(name, monkeypatch):
     values = {c: "a <mask> circle" for c in BUILT_IN[name].inputs}
     rows = [Row(i, values, "", None) for i in range(34)]
     pixels = np.zeros((SIDE, SIDE, 3), "uint8")
-    [made] = results_of(task, BUILT_IN[name], rows, 1, 34, lambda *_: pixels)
+    [made] = run_rows(task, BUILT_IN[name], rows, 1, 34, lambda *_: pixels)
     assert len(made) == 34 and not any("error" in row for row in made)
     assert set(sizes) == {34}

@@ -241,9 +241,9 @@ def test_inputs(tmp_path):
     limits = Limits()
     for value in (None, {}, {"path": None}, "path", {"path": 3}):
         with pytest.raises(RefusedInput, match="Choose a picture"):
-            inputs.path_of(value)
+            inputs.uploaded_path(value)
     one = {"image": {"path": "a.png"}, "caption": None}
-    assert inputs.paths_of([one] * 8, 8) == ["a.png"] * 8
+    assert inputs.uploaded_paths([one] * 8, 8) == ["a.png"] * 8
     for values, told in (
         ([one] * 9, "at most 8 pictures. You chose 9"),
         ([], "Choose some"),
@@ -251,7 +251,7 @@ def test_inputs(tmp_path):
         ([{"video": {"path": "a.mp4"}}], "Choose some"),
     ):
         with pytest.raises(RefusedInput, match=told):
-            inputs.paths_of(values, 8)
+            inputs.uploaded_paths(values, 8)
     assert inputs.checked_text(" a \n b ", "text", limits) == "a b"
     assert inputs.checked_lines("a\n\n b ", limits) == ["a", "b"]
     for call, value, told in (

@@ -12,9 +12,9 @@ from builders import FASTEST
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.filtering import run as filtering
-from keras_bridgetower.apps.filtering.samples import shards_of
+from keras_bridgetower.apps.filtering.samples import find_shards
 from keras_bridgetower.apps.filtering.scoring import PairScorer
-from keras_bridgetower.apps.filtering.tables import threshold_of_share
+from keras_bridgetower.apps.filtering.tables import share_threshold
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.preprocessing.images import load_image
 
@@ -238,8 +238,8 @@ def test_thresholds_are_exact(share):
     scores[5], scores[6], scores[8] = 0.0, -0.0, np.float32(1e-42)
     parts = [scores[:400], np.full(3, np.nan, "float32"), scores[400:]]
     wanted = np.sort(scores)[::-1][max(1, int(share * 1003 + 0.5)) - 1]
-    assert threshold_of_share(lambda: iter(parts), share) == wanted
-    assert threshold_of_share(lambda: iter(parts[1:2]), share) is None
+    assert share_threshold(lambda: iter(parts), share) == wanted
+    assert share_threshold(lambda: iter(parts[1:2]), share) is None
 
 
 def test_the_command(data, tmp_path, capsys):
@@ -320,18 +320,18 @@ def test_shards_of_a_data_set(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     web_data.write_folder(tmp_path / "00000", web_data.samples(0, count=2))
-    found = [(s.name, type(s).__name__) for s in shards_of(tmp_path)]
+    found = [(s.name, type(s).__name__) for s in find_shards(tmp_path)]
     assert found == [
         ("00000", "FolderShard"),
         ("b", "TarShard"),
         ("more/a", "TarShard"),
         ("more/c", "TarShard"),
     ]
-    [one] = shards_of(tmp_path / "more/a.tar.gz")
+    [one] = find_shards(tmp_path / "more/a.tar.gz")
     assert one.name == "a"
     (tmp_path / "00000.tar").touch()
     with pytest.raises(ValueError, match="must have different names"):
-        shards_of(tmp_path)
+        find_shards(tmp_path)
 
 
 def test_large_pictures_are_not_read(tmp_path):
@@ -340,6 +340,6 @@ def test_large_pictures_are_not_read(tmp_path):
     web_data.write_folder(folder, [("a", {"txt": b"a cat"})])
     with open(folder / "a.jpg", "wb") as file:
         os.truncate(file.fileno(), 64 * 2**20 + 1)
-    [shard] = shards_of(folder)
+    [shard] = find_shards(folder)
     [sample] = shard.samples()
     assert sample.image == b"" and "at most 67,108,864 bytes" in sample.error

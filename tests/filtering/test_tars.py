@@ -10,7 +10,7 @@ from builders import FASTEST
 
 from keras_bridgetower.apps.filtering import tables
 from keras_bridgetower.apps.filtering.folder import FilterFolder
-from keras_bridgetower.apps.filtering.samples import shards_of
+from keras_bridgetower.apps.filtering.samples import find_shards
 
 pytestmark = FASTEST
 
@@ -29,7 +29,7 @@ def whole(tmp_path):
 def read(path, data):
     """The number of good samples of a tar, and the errors of the others."""
     path.write_bytes(data)
-    [shard] = shards_of(path)
+    [shard] = find_shards(path)
     samples = list(shard.samples())
     bad = [(s.key, s.error) for s in samples if s.error]
     return len(samples) - len(bad), bad
@@ -108,7 +108,7 @@ def test_kept_samples_are_those_that_were_scored(tmp_path):
     pytest.importorskip("pyarrow", reason="the extra `data`")
     path = tmp_path / "a.tar"
     write(path, [*FIRST, *BETWEEN, *SECOND])
-    [shard] = shards_of(path)
+    [shard] = find_shards(path)
     first, between, second = shard.samples()
     assert (first.text, between.text) == ("first", "between")
     assert second.key == "a" and "must be in the shard once" in second.error
@@ -125,7 +125,7 @@ def test_kept_samples_are_those_that_were_scored(tmp_path):
 def test_a_sample_with_two_texts(tmp_path):
     """As WebDataset refuses them."""
     write(tmp_path / "a.tar", [*FIRST, *SECOND])
-    [shard] = shards_of(tmp_path / "a.tar")
+    [shard] = find_shards(tmp_path / "a.tar")
     [sample] = shard.samples()
     assert "must have one txt" in sample.error
 
@@ -135,7 +135,7 @@ def test_kept_samples_before_a_break_are_written(whole, tmp_path):
     data, headers = whole
     path = tmp_path / "a.tar"
     path.write_bytes(data[: headers[9]])
-    [shard] = shards_of(path)
+    [shard] = find_shards(path)
     folder = FilterFolder(tmp_path / "out")
     folder.begin({})
     scores = [

@@ -299,7 +299,7 @@ def _picture_paths(sources):
 def _scored(task, text, paths, batch_size):
     """Return the results of `predict` for each picture with the text."""
     from keras_bridgetower.apps.predict.batches import open_picture
-    from keras_bridgetower.apps.predict.batches import results_of
+    from keras_bridgetower.apps.predict.batches import run_rows
     from keras_bridgetower.apps.predict.rows import Row
     from keras_bridgetower.preprocessing.geometry import as_square
 
@@ -312,7 +312,7 @@ def _scored(task, text, paths, batch_size):
         Row(number, {"image": str(path), "text": text}, pathlib.Path())
         for number, path in enumerate(paths)
     ]
-    batches = results_of(task, SCORE, rows, 1, batch_size, read)
+    batches = run_rows(task, SCORE, rows, 1, batch_size, read)
     return [result for batch in batches for result in batch]
 
 

@@ -65,15 +65,15 @@ def demo(
         from keras_bridgetower.apps.demo import page
 
         chosen = {"presets": tuple(presets)} if presets else {}
-        shown = page.Page(
+        server = page.Page(
             **chosen,
             host=host,
             port=port,
             allowed_hosts=tuple(allowed_hosts or ()),
         )
-        address = shown.open()
+        address = server.open()
     line = json.dumps({"address": address}) if as_json else address
-    with shown, _ended_by_signals() as ended:
+    with server, _ended_by_signals() as ended:
         print(line, flush=True)
         ended.wait()
 

@@ -149,12 +149,12 @@ def quiet(warn, debug=False):
 def _restored_bars():
     """Restore the setting of Keras' progress bars at the end."""
     keras = sys.modules.get("keras")
-    shown = keras is None or keras.config.is_interactive_logging_enabled()
+    enabled = keras is None or keras.config.is_interactive_logging_enabled()
     try:
         yield
     finally:
         keras = sys.modules.get("keras")
-        if keras and shown:
+        if keras and enabled:
             keras.config.enable_interactive_logging()
 
 

@@ -92,7 +92,7 @@ def predict(
         "pictures": pictures,
         "shard_rows": shard_rows,
     }
-    values = {name: given for name, given in values.items() if given}
+    values = {name: value for name, value in values.items() if value}
     if values and not runner:
         raise UsageError(
             "`--set`, `--pictures` and `--shard-rows` need `--runner`."

@@ -193,11 +193,15 @@ def export(
             os.environ["KERAS_BACKEND"] = FORMATS[format]
         with output.status("Exporting"):
             frameworks.load(context.obj, first=BEFORE_KERAS)
-            from keras_bridgetower.apps.predict.calibration import samples_of
+            from keras_bridgetower.apps.predict.calibration import (
+                calibration_samples,
+            )
             from keras_bridgetower.tasks import by_name
 
             opened = by_name.open_task(preset, task)
-            samples = samples_of(opened, int8, text or ()) if int8 else None
+            samples = (
+                calibration_samples(opened, int8, text or ()) if int8 else None
+            )
             opened.export(
                 destination,
                 format,

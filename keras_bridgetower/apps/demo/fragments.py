@@ -194,9 +194,9 @@ def overlay(picture, weights, side=_SIDE):
         `PIL.Image.Image` `(side, side)` of mode RGB.
     """
     size = (side, side)
-    shown = Image.fromarray(np.uint8(np.round(picture * 255)))
-    shown = shown.convert("L").resize(size, Image.Resampling.BICUBIC)
-    gray = 0.55 * np.asarray(shown, "float32")[..., None] + 0.45 * 255
+    image = Image.fromarray(np.uint8(np.round(picture * 255)))
+    image = image.convert("L").resize(size, Image.Resampling.BICUBIC)
+    gray = 0.55 * np.asarray(image, "float32")[..., None] + 0.45 * 255
     strength = Image.fromarray(strengths(weights).astype("float32"))
     strength = np.asarray(strength.resize(size, Image.Resampling.BILINEAR))
     share = _STRONGEST * strength[..., None]

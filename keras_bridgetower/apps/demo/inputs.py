@@ -24,7 +24,7 @@ class RefusedInput(ValueError):
     """An input cannot be used; the message is for the page."""
 
 
-def path_of(value):
+def uploaded_path(value):
     """Return the path of an uploaded picture.
 
     Args:
@@ -41,7 +41,7 @@ def path_of(value):
     return path
 
 
-def paths_of(values, most):
+def uploaded_paths(values, most):
     """Return the paths of the uploaded pictures of a gallery.
 
     Args:
@@ -53,7 +53,9 @@ def paths_of(values, most):
     """
     values = values if isinstance(values, list) else []
     paths = [
-        path_of(value.get("image")) for value in values if "video" not in value
+        uploaded_path(value.get("image"))
+        for value in values
+        if "video" not in value
     ]
     if not paths:
         raise RefusedInput("Choose some pictures first.")
@@ -109,8 +111,8 @@ def check_picture(path, limits):
     except Exception as error:
         raise RefusedInput(_unreadable(path)) from error
     if width * height > limits.pixels:
-        shown = f"{width:,} × {height:,}"
-        raise RefusedInput(_too_large(path, shown, limits))
+        size = f"{width:,} × {height:,}"
+        raise RefusedInput(_too_large(path, size, limits))
 
 
 def _unreadable(path):
@@ -120,9 +122,9 @@ def _unreadable(path):
     )
 
 
-def _too_large(path, shown, limits):
+def _too_large(path, size, limits):
     return (
-        f"“{os.path.basename(path)}” is too large: it has {shown} pixels. At "
+        f"“{os.path.basename(path)}” is too large: it has {size} pixels. At "
         f"most {limits.pixels // 1_000_000} million pixels are read. Make the "
         "picture smaller, and choose it again."
     )

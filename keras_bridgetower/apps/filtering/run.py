@@ -6,7 +6,7 @@ import pathlib
 
 from keras_bridgetower.apps.filtering import tables
 from keras_bridgetower.apps.filtering.folder import FilterFolder
-from keras_bridgetower.apps.filtering.samples import shards_of
+from keras_bridgetower.apps.filtering.samples import find_shards
 from keras_bridgetower.apps.filtering.scoring import SCORES
 from keras_bridgetower.apps.filtering.scoring import PairScorer
 from keras_bridgetower.apps.predict import output
@@ -98,7 +98,7 @@ def run(
     tables.parquet()
     folder = FilterFolder(out)
     check_place(source, folder.path)
-    shards = shards_of(source)
+    shards = find_shards(source)
     # In the same order whichever score decides.
     names = tuple(name for name in SCORES if name in scores)
     scorer = PairScorer(preset, names, batch_size)
@@ -106,7 +106,7 @@ def run(
         folder.begin({"scores": list(names), **scorer.identity()})
         before = _score(folder, shards, scorer, on_shards)
         if keep_share is not None:
-            threshold = tables.threshold_of_share(
+            threshold = tables.share_threshold(
                 lambda: _column(folder, shards, by), keep_share
             )
         kept = folder.keep(shards, names, by, threshold, write_tars)

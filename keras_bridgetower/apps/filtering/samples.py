@@ -21,7 +21,7 @@ TARS = (".tar", ".tar.gz", ".tgz")
 _PICTURE_BYTES, _TEXT_BYTES = 64 * 2**20, 2**20
 
 
-# Errors of `files_of`. `BadGzipFile` is an `OSError`.
+# Errors of `tar_files`. `BadGzipFile` is an `OSError`.
 UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error)
 _GZIP = b"\x1f\x8b"
 
@@ -81,7 +81,7 @@ class Shard:
                 broken = error
 
         yield from itertools.groupby(
-            until_broken(), lambda file: key_of(file[0])
+            until_broken(), lambda file: sample_key(file[0])
         )
         if broken is not None:
             raise broken
@@ -115,7 +115,7 @@ class TarShard(Shard):
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def files(self):
-        return files_of(self.path)
+        return tar_files(self.path)
 
 
 class FolderShard(Shard):
@@ -125,7 +125,7 @@ class FolderShard(Shard):
         return sorted(
             (entry.path for entry in os.scandir(self.path) if entry.is_file()),
             # `1.txt` belongs to `1.jpg`, and `1-2.jpg` does not.
-            key=lambda path: (key_of(os.path.basename(path)), path),
+            key=lambda path: (sample_key(os.path.basename(path)), path),
         )
 
     def state(self):
@@ -146,7 +146,7 @@ class FolderShard(Shard):
             yield os.path.basename(path), os.path.getsize(path), read
 
 
-def shards_of(source):
+def find_shards(source):
     """Find the shards of a data set, in the order of their names.
 
     Args:
@@ -172,7 +172,7 @@ def shards_of(source):
             for name in files
             if name.endswith(TARS)
         ]
-        if any(suffix_of(name) in PICTURES for name in files):
+        if any(file_suffix(name) in PICTURES for name in files):
             name = below.as_posix() if below.parts else source.resolve().name
             found.append(FolderShard(parent, name))
     if not found:
@@ -191,13 +191,13 @@ def shards_of(source):
     return found
 
 
-def key_of(name):
+def sample_key(name):
     """Return the key of a file, its path up to the first dot of its name."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}"
 
 
-def suffix_of(name):
+def file_suffix(name):
     """Return the part of a name after the first dot, in lower case."""
     return name.rpartition("/")[2].partition(".")[2].lower()
 
@@ -210,7 +210,7 @@ def _sample(key, files):
     """Return the sample of some files, or None without picture and text."""
     found, error = {}, None
     for name, size, read in files:
-        suffix = suffix_of(name)
+        suffix = file_suffix(name)
         if suffix not in (*PICTURES, TEXT, ABOUT):
             continue
         if suffix in found:
@@ -259,7 +259,7 @@ def _text(found, about):
     return text
 
 
-def files_of(path):
+def tar_files(path):
     """Iterate over `(name, size, read)` of the files in a tar.
 
     Args:

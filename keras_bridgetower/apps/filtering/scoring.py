@@ -7,9 +7,9 @@ import numpy as np
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.apps.predict.batches import read_ahead
-from keras_bridgetower.apps.predict.identity import dtype_of
-from keras_bridgetower.apps.predict.identity import reading_of
-from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.apps.predict.identity import compute_dtype
+from keras_bridgetower.apps.predict.identity import model_checksum
+from keras_bridgetower.apps.predict.identity import reading_values
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.models import preset_name
 from keras_bridgetower.preprocessing.images import decode_image
@@ -63,9 +63,9 @@ class PairScorer:
         some = tasks[self.scores[0]]
         return {
             "preset": self._preset,
-            "sums": {name: sum_of(tasks[name]) for name in self.scores},
-            "dtype": dtype_of(some),
-            **reading_of(some.needed_preprocessor()),
+            "sums": {name: model_checksum(tasks[name]) for name in self.scores},
+            "dtype": compute_dtype(some),
+            **reading_values(some.needed_preprocessor()),
         }
 
     def score(self, samples):

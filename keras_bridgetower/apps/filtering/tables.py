@@ -131,7 +131,7 @@ def write_kept(path, shard, scores_path, names, by, threshold, state):
 _HALF = 16
 
 
-def threshold_of_share(scores, share):
+def share_threshold(scores, share):
     """Find the lowest score of the best share of all scores, exactly.
 
     Reads all scores twice and keeps none in memory: the first pass finds the
@@ -158,7 +158,7 @@ def threshold_of_share(scores, share):
         for ordered in _all(scores)
     )
     last, _ = _place(lower, wanted)
-    return float(_score_of(np.uint32(first << _HALF | last)))
+    return float(_to_score(np.uint32(first << _HALF | last)))
 
 
 def _all(scores):
@@ -170,7 +170,7 @@ def _all(scores):
         yield np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
 
 
-def _score_of(ordered):
+def _to_score(ordered):
     bits = ordered ^ np.uint32(2**31) if ordered >> 31 else ~ordered
     return np.uint32(bits).view("float32")
 

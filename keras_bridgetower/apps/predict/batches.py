@@ -16,7 +16,7 @@ def open_picture(row, column):
     return open_image(row.path(column), column)
 
 
-def results_of(task, verb, rows, top_k, batch_size, read=open_picture):
+def run_rows(task, verb, rows, top_k, batch_size, read=open_picture):
     """Run a verb on rows, in their order.
 
     Args:
@@ -100,7 +100,7 @@ def with_pictures(row, read=open_picture):
 
     Args:
         row: `Row`.
-        read: as in `results_of`.
+        read: as in `run_rows`.
 
     Returns:
         `(row, inputs)`: the row, with an error if a picture cannot be read,

@@ -14,7 +14,7 @@ GOLDEN = 0.618
 PAIR = ("image", "text")
 
 
-def samples_of(task, source, texts=(), most=MOST):
+def calibration_samples(task, source, texts=(), most=MOST):
     """Prepare rows as features of a task.
 
     Args:

@@ -9,7 +9,7 @@ import keras
 _SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
 
-def sum_of(task):
+def model_checksum(task):
     """Compute a checksum of a task's weights and its heads' classes.
 
     Args:
@@ -29,12 +29,12 @@ def sum_of(task):
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 
 
-def dtype_of(task):
+def compute_dtype(task):
     """Return the name of the dtype policy in which a task computes."""
     return task.backbone.dtype_policy.name
 
 
-def reading_of(preprocessor):
+def reading_values(preprocessor):
     """Describe how a preprocessor reads pictures and texts.
 
     Args:
@@ -47,7 +47,7 @@ def reading_of(preprocessor):
 
 
 def picture_reading(preprocessor):
-    """Describe how a preprocessor reads pictures, as `reading_of`."""
+    """Describe how a preprocessor reads pictures, as `reading_values`."""
     converter = preprocessor.image_converter
     if converter is None:
         return {}
@@ -61,7 +61,7 @@ def picture_reading(preprocessor):
 
 
 def text_reading(preprocessor):
-    """Describe how a preprocessor reads texts, as `reading_of`."""
+    """Describe how a preprocessor reads texts, as `reading_values`."""
     tokenizer = preprocessor.tokenizer
     if tokenizer is None:
         return {}

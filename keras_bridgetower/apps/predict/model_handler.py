@@ -4,8 +4,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
 from keras_bridgetower.apps.predict import shards
-from keras_bridgetower.apps.predict.batches import results_of
-from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.apps.predict.batches import run_rows
+from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.tasks import by_name
 
 
@@ -14,7 +14,7 @@ class BridgeTowerModelHandler(ModelHandler):
 
     `RunInference` loads the model once in each process of a worker. An element
     is a list of `Row`, so that an unreadable row spoils no other. Its result
-    is the list of dicts that `results_of` returns. Needs `apache-beam`.
+    is the list of dicts that `run_rows` returns. Needs `apache-beam`.
 
     Args:
         preset: str, as the `from_preset` of a task takes it. It must name the
@@ -22,8 +22,8 @@ class BridgeTowerModelHandler(ModelHandler):
         task: str, the name of a `Verb`.
         top_k: int, answers or tokens per row.
         batch_size: int, rows per forward pass.
-        model_sum: str, `sum_of` of the task, or None. A worker whose preset
-            differs fails.
+        model_sum: str, `model_checksum` of the task, or None. A worker whose
+            preset differs fails.
 
     Example:
 
@@ -42,7 +42,7 @@ class BridgeTowerModelHandler(ModelHandler):
     def load_model(self):
         """Open the preset as the task of the verb."""
         task = by_name.open_verb(self._preset, self._task)
-        if self._model_sum and sum_of(task) != self._model_sum:
+        if self._model_sum and model_checksum(task) != self._model_sum:
             raise ValueError(
                 "`preset` must have the same weights on all machines. "
                 f"Received: preset={self._preset!r}, which differs on this one"
@@ -56,7 +56,7 @@ class BridgeTowerModelHandler(ModelHandler):
         bad = Metrics.counter("keras_bridgetower", "unreadable_rows")
         for element in batch:
             results = []
-            for some in results_of(
+            for some in run_rows(
                 model,
                 verb,
                 element,

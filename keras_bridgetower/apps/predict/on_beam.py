@@ -97,7 +97,7 @@ def run(
     preset = os.fspath(preset)
     model = by_name.open_verb(preset, task)
     check_request(model, text, top_k)
-    header = output.header_of(model, verb, rows, top_k)
+    header = output.make_header(model, verb, rows, top_k)
     header["shard_rows"] = shard_rows
     folder = pathlib.Path(source)
     folder = folder if folder.is_dir() else folder.parent
@@ -164,9 +164,9 @@ def _run(missing, values, settings):
         result = pipeline.run()
         result.wait_until_finish()
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RuntimeError(
-            f"The pipeline failed: {said[-1]:.500}. Shards that are written "
+            f"The pipeline failed: {lines[-1]:.500}. Shards that are written "
             "are kept: run the same command again once this is fixed."
         ) from error
     with contextlib.suppress(Exception):

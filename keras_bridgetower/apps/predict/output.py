@@ -6,9 +6,9 @@ import os
 import pathlib
 import stat
 
-from keras_bridgetower.apps.predict.identity import dtype_of
-from keras_bridgetower.apps.predict.identity import reading_of
-from keras_bridgetower.apps.predict.identity import sum_of
+from keras_bridgetower.apps.predict.identity import compute_dtype
+from keras_bridgetower.apps.predict.identity import model_checksum
+from keras_bridgetower.apps.predict.identity import reading_values
 from keras_bridgetower.files import KERNEL
 from keras_bridgetower.files import KINDS
 from keras_bridgetower.files import check_no_link
@@ -219,7 +219,7 @@ def count_errors(path):
         )
 
 
-def header_of(task, verb, rows, top_k):
+def make_header(task, verb, rows, top_k):
     """Return the values on which results depend.
 
     Args:
@@ -233,9 +233,9 @@ def header_of(task, verb, rows, top_k):
     """
     return {
         "task": verb.name,
-        "model": sum_of(task),
-        "dtype": dtype_of(task),
-        **reading_of(task.needed_preprocessor()),
+        "model": model_checksum(task),
+        "dtype": compute_dtype(task),
+        **reading_values(task.needed_preprocessor()),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,

@@ -12,7 +12,7 @@ import itertools
 import keras
 
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict.batches import results_of
+from keras_bridgetower.apps.predict.batches import run_rows
 from keras_bridgetower.apps.predict.rows import open_rows
 from keras_bridgetower.tasks import by_name
 
@@ -116,13 +116,13 @@ def predict(
         ValueError: the file is of another model, task or setting, of other
             rows or pictures, or another process is writing it.
     """
-    header = output.header_of(task, verb, rows, top_k)
+    header = output.make_header(task, verb, rows, top_k)
     bad = 0
     with output.PredictionFile(out, header) as file:
         on_rows = on_rows or _bar(rows.count, verbose)
         on_rows(file.rows_written, rows.count)
         waiting = itertools.islice(rows, file.rows_written, None)
-        for results in results_of(task, verb, waiting, top_k, batch_size):
+        for results in run_rows(task, verb, waiting, top_k, batch_size):
             file.write(results)
             bad += sum("error" in result for result in results)
             on_rows(file.rows_written, rows.count)

@@ -67,7 +67,7 @@ class Shard:
         """Write errors, then results, whose file marks the shard as done.
 
         Args:
-            results: list of dict, see `results_of`.
+            results: list of dict, see `run_rows`.
             verb: `Verb`.
         """
         good = [result for result in results if "error" not in result]
@@ -176,7 +176,7 @@ def to_parquet(results, verb):
     """Convert results of rows to the content of a Parquet file.
 
     Args:
-        results: list of dict without `"error"`, see `results_of`.
+        results: list of dict without `"error"`, see `run_rows`.
         verb: `Verb`.
 
     Returns:

@@ -6,9 +6,9 @@ import numpy as np
 
 from keras_bridgetower import BridgeTowerContrastive
 from keras_bridgetower import BridgeTowerRetrieval
-from keras_bridgetower.apps.predict.identity import dtype_of
+from keras_bridgetower.apps.predict.identity import compute_dtype
+from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import picture_reading
-from keras_bridgetower.apps.predict.identity import sum_of
 from keras_bridgetower.apps.predict.identity import text_reading
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
@@ -84,7 +84,7 @@ class SearchModels:
     @property
     def dtype(self):
         """str, the name of the dtype policy in which they compute."""
-        return dtype_of(self.contrastive)
+        return compute_dtype(self.contrastive)
 
     def identity(self, vectors):
         """What vectors of these models depend on, as plain values.
@@ -96,7 +96,7 @@ class SearchModels:
         # Texts of queries may be longer than those of an index.
         texts = text_reading(preprocessor) if vectors == "fused" else {}
         return {
-            "sum": sum_of(self.contrastive),
+            "sum": model_checksum(self.contrastive),
             **picture_reading(preprocessor),
             **texts,
             "vectors": vectors,

@@ -7,7 +7,7 @@ import itertools
 
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToMatch
-from keras_bridgetower.apps.serve.inputs import images_of
+from keras_bridgetower.apps.serve.inputs import input_images
 
 # Searches at a time. Each waits in a thread for its batches.
 _SEARCHES = 16
@@ -226,7 +226,7 @@ def _parts(asked, most):
     """Divide inputs into lists that have at most so many with an image."""
     part, count = [], 0
     for one in asked:
-        has_image = bool(images_of(one))
+        has_image = bool(input_images(one))
         if count == most and has_image:
             yield part
             part, count = [], 0
@@ -237,7 +237,7 @@ def _parts(asked, most):
 
 def _refused(one, refused):
     """Return the `Refused` of an input's images, or None."""
-    for name, image in images_of(one).items():
+    for name, image in input_images(one).items():
         if image in refused:
             return dataclasses.replace(refused[image], about=name)
     return None
@@ -246,13 +246,13 @@ def _refused(one, refused):
 def _images(asked):
     """The images of inputs, each once."""
     return list(
-        dict.fromkeys(x for one in asked for x in images_of(one).values())
+        dict.fromkeys(x for one in asked for x in input_images(one).values())
     )
 
 
 def _with_square(one, squares):
     """An input with its image decoded, or the `Refused` of its image."""
-    decoded = {name: squares[x] for name, x in images_of(one).items()}
+    decoded = {name: squares[x] for name, x in input_images(one).items()}
     for name, square in decoded.items():
         if isinstance(square, Refused):
             return dataclasses.replace(square, about=name)

@@ -123,7 +123,7 @@ class ToFind:
     rerank: int
 
 
-def images_of(one):
+def input_images(one):
     """Return the images of an input by the names of its fields."""
     found = {name: getattr(one, name, None) for name in sorted(IMAGES)}
     return {name: image for name, image in found.items() if image is not None}

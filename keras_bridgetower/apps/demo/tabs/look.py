@@ -147,8 +147,8 @@ def add(parts):
 
     def run(value, text, preset, layer, head, word):
         text = checked_text(text, "text", parts.limits)
-        asked = layer, _number(head), _number(word, first=0)
-        return look(parts.opened, parts.image(value), text, preset, *asked)
+        choices = layer, _number(head), _number(word, first=0)
+        return look(parts.opened, parts.image(value), text, preset, *choices)
 
     def start(value, text, preset, *_):
         """Show the last layer, all heads and all words of a new text."""
@@ -169,24 +169,24 @@ def add(parts):
     def again(*values):
         return _shown(run(*values))
 
-    given = [box, text, preset]
-    inputs = [*given, layer, head, word]
-    shown = [words, title, looked]
+    main_inputs = [box, text, preset]
+    inputs = [*main_inputs, layer, head, word]
+    answer = [words, title, looked]
     parts.answers(
         [button.click, text.submit],
         examples,
         [box, text],
         start,
-        given,
-        [*shown, layer, head, word],
+        main_inputs,
+        [*answer, layer, head, word],
         inputs,
-        shown,
+        answer,
     )
     parts.on(
         [layer.input, head.input, word.input],
         again,
         inputs,
-        shown,
+        answer,
         trigger_mode="always_last",
     )
 

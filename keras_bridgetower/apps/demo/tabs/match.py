@@ -3,7 +3,7 @@
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import checked_lines
 from keras_bridgetower.apps.demo.inputs import opened_picture
-from keras_bridgetower.apps.demo.inputs import paths_of
+from keras_bridgetower.apps.demo.inputs import uploaded_paths
 from keras_bridgetower.apps.demo.tabs.parts import Example
 from keras_bridgetower.presets.verbs import SCORE
 
@@ -66,7 +66,7 @@ def add(parts):
 
     def run(values, lines, preset):
         texts = checked_lines(lines, limits)
-        paths = paths_of(values, limits.pictures)
+        paths = uploaded_paths(values, limits.pictures)
         images = [opened_picture(path, limits) for path in paths]
         task = parts.opened.open(preset, *VERBS)
         shares = task.match_probabilities(images, texts)

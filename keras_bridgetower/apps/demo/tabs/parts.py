@@ -9,7 +9,7 @@ from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import check_picture
 from keras_bridgetower.apps.demo.inputs import opened_picture
-from keras_bridgetower.apps.demo.inputs import path_of
+from keras_bridgetower.apps.demo.inputs import uploaded_path
 from keras_bridgetower.presets.table import shipped_with
 
 # Errors about the input of a visitor, or about a preset.
@@ -246,7 +246,7 @@ class Parts:
         """Let examples fill in components; return the triggers after each."""
         return [
             button.click(
-                functools.partial(_value_of, values),
+                functools.partial(_unwrapped, values),
                 None,
                 boxes,
                 api_visibility="private",
@@ -318,7 +318,7 @@ class Parts:
 
     def image(self, value):
         """Read the picture that a visitor chose."""
-        return opened_picture(path_of(value), self.limits)
+        return opened_picture(uploaded_path(value), self.limits)
 
     def _event(self):
         return {
@@ -338,11 +338,11 @@ class Parts:
         good = [v for v in values or [] if self._is_good(v.get("image"))]
         if len(good) == len(values or []):
             return self.gr.skip()
-        return [path_of(value["image"]) for value in good]
+        return [uploaded_path(value["image"]) for value in good]
 
     def _is_good(self, value):
         try:
-            check_picture(path_of(value), self.limits)
+            check_picture(uploaded_path(value), self.limits)
         except RefusedInput as error:
             self.gr.Warning(html.escape(str(error)), duration=_STAYS)
             return False
@@ -357,6 +357,6 @@ def lacking(verbs):
     )
 
 
-def _value_of(values):
+def _unwrapped(values):
     # Gradio takes a list for several components, and a value for one.
     return list(values) if len(values) > 1 else values[0]

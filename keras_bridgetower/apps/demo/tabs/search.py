@@ -15,7 +15,7 @@ from keras_bridgetower.apps.demo import models
 from keras_bridgetower.apps.demo.drawings import pictures
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import checked_text
-from keras_bridgetower.apps.demo.inputs import paths_of
+from keras_bridgetower.apps.demo.inputs import uploaded_paths
 from keras_bridgetower.apps.demo.tabs.parts import Example
 from keras_bridgetower.apps.predict.rows import picture_files
 from keras_bridgetower.apps.search.picture_search import PictureSearch
@@ -52,7 +52,7 @@ class Found:
     unreadable: list
 
 
-def score_of(hit):
+def hit_score(hit):
     """Return the score that orders hits, of the matching head if it ran."""
     return hit.similarity if hit.match is None else hit.match
 
@@ -114,7 +114,7 @@ class IndexShelf:
             for hit in hits
             if hit.problem is None and (picture := _thumbnail(hit.path))
         ]
-        good = largest_drop([score_of(hit) for _, hit in hits])
+        good = largest_drop([hit_score(hit) for _, hit in hits])
         unreadable = [pathlib.Path(bad.path).name for bad in report.unreadable]
         return Found(
             hits[:most], good, report.total - len(unreadable), unreadable
@@ -245,13 +245,13 @@ def add(parts):
 def _caption(place, hit, good):
     weaker = "" if place <= good else " · weaker"
     name = pathlib.Path(hit.path).stem
-    return f"{place}. {name} · {score_of(hit):.2f}{weaker}"
+    return f"{place}. {name} · {hit_score(hit):.2f}{weaker}"
 
 
 def _source(values, folder, parts):
     folder = folder.strip() if isinstance(folder, str) else ""
     if not (folder and parts.local):
-        return tuple(paths_of(values, parts.limits.searched))
+        return tuple(uploaded_paths(values, parts.limits.searched))
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
         raise RefusedInput(f"There is no folder “{folder}” on this computer.")
