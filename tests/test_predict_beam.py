@@ -115,12 +115,12 @@ def finished(running):
 def kill_after(running, out, count):
     """Kill a run with its workers once some shards are written."""
     while running.poll() is None:
-        if len(shards.standing(str(out))) >= count:
+        if len(shards.finished(str(out))) >= count:
             os.killpg(running.pid, signal.SIGKILL)
             break
         time.sleep(0.02)
     running.communicate()
-    return shards.standing(str(out))
+    return shards.finished(str(out))
 
 
 def test_in_this_process(tmp_path):
