@@ -121,7 +121,7 @@ def test_restored_where_losses_are_scaled():
     model = every_task.compiled(make("text_regressor", "mixed_float16"))
     every_task.step("text_regressor", model)
     expected = every_task.state(model)
-    saved = state.arrays_of(model, array)
+    saved = state.arrays(model, array)
     every_task.step("text_regressor", model)
     state.restore(model, saved)
     assert difference(every_task.state(model), expected) == 0
